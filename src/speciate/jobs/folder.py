@@ -1,0 +1,138 @@
+"""The folder of one attempt: how a daemon, a supervisor and a worker agree on what happened, whoever of them dies.
+
+    spec.json        what to run; written whole before the launch
+    claim            locked (flock) while anything of this attempt lives
+    supervisor worker   pid, start time and boot id of each, to signal them safely
+    log              stdout and stderr
+    progress.jsonl   {at, done, total, unit, message} lines, appended
+    cancel           exists: stop at the next safe point
+    checkpoints/ outputs/
+    exit             {"code", "class", "message", "recovery"}; written whole, last
+
+Standard library only: supervisor and zygote import it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+RESUMABLE = 85
+"""Exit code of a run that stopped on request after a checkpoint."""
+
+
+class Outcome(NamedTuple):
+    """`kind`: ok, user (never retried), transient, memory, stopped, killed."""
+
+    code: int
+    kind: str
+    message: str = ""
+    recovery: str = ""
+
+
+class Progress(NamedTuple):
+    at: float
+    done: float
+    total: float | None
+    unit: str
+    message: str
+
+
+def write_whole(path: Path, text: str) -> None:
+    """All of `text` or nothing is at `path`, whenever the machine stops."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    with temporary.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+class RunFolder:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.outputs, self.checkpoints, self.log = path / "outputs", path / "checkpoints", path / "log"
+
+    @property
+    def run_id(self) -> str:
+        return self.path.name
+
+    def create(self, spec: dict[str, Any]) -> None:
+        """Idempotent: a launch that is repeated finds the same spec."""
+        self.outputs.mkdir(parents=True, exist_ok=True)
+        self.checkpoints.mkdir(exist_ok=True)
+        write_whole(self.path / "spec.json", json.dumps(spec))
+
+    def spec(self) -> dict[str, Any]:
+        loaded: dict[str, Any] = json.loads((self.path / "spec.json").read_text())
+        return loaded
+
+    def alive(self) -> bool:
+        """Whether the claim is held: something of this attempt still lives. The kernel frees it at the last death."""
+        try:
+            descriptor = os.open(self.path / "claim", os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(descriptor)
+        return False
+
+    def started(self) -> bool:
+        """Whether a supervisor ever held the claim."""
+        return (self.path / "supervisor").exists()
+
+    def outcome(self) -> Outcome | None:
+        try:
+            data = json.loads((self.path / "exit").read_text())
+        except FileNotFoundError:
+            return None
+        return Outcome(data["code"], data["class"], data.get("message", ""), data.get("recovery", ""))
+
+    def end(self, outcome: Outcome) -> None:
+        """Write `exit`, once: the first word stands."""
+        if not (self.path / "exit").exists():
+            code, kind, message, recovery = outcome
+            write_whole(
+                self.path / "exit",
+                json.dumps({"code": code, "class": kind, "message": message, "recovery": recovery}),
+            )
+
+    def result(self) -> dict[str, Any] | None:
+        """What the run returned, where it ended well."""
+        try:
+            loaded: dict[str, Any] = json.loads((self.outputs / "result.json").read_text())
+        except FileNotFoundError:
+            return None
+        return loaded
+
+    def progress(self) -> Progress | None:
+        """The newest whole line of progress."""
+        try:
+            with (self.path / "progress.jsonl").open("rb") as file:
+                file.seek(max(0, os.fstat(file.fileno()).st_size - 4096))
+                lines = file.read().split(b"\n")
+        except FileNotFoundError:
+            return None
+        for line in reversed(lines[:-1]):  # what follows the last newline is still being written
+            try:
+                data = json.loads(line)
+            except ValueError:
+                continue
+            return Progress(data["at"], data["done"], data["total"], data["unit"], data["message"])
+        return None
+
+    def log_tail(self, lines: int) -> str:
+        try:
+            with self.log.open("rb") as file:
+                file.seek(max(0, os.fstat(file.fileno()).st_size - 200 * max(lines, 1)))
+                text = file.read().decode(errors="replace")
+        except FileNotFoundError:
+            return ""
+        return "\n".join(text.splitlines()[-lines:]) if lines else ""

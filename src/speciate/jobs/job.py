@@ -1,0 +1,92 @@
+"""A job as data: the row, its states, limits and resources."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from speciate.ids import JobId
+
+
+class State(StrEnum):
+    WAITING = "waiting"
+    """For other jobs."""
+    QUEUED = "queued"
+    """For room, or for a backoff to pass."""
+    STARTING = "starting"
+    """The start is on disk; the run has not been seen alive yet."""
+    RUNNING = "running"
+    PAUSED = "paused"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    """The run itself said so: the same spec would fail again."""
+    CANCELLED = "cancelled"
+    DEAD = "dead"
+    """Given up by the engine: retries used up, a limit, a dependency. `reason` says which; `retry` revives it."""
+
+
+ENDED = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED, State.DEAD})
+LIVE = frozenset({State.STARTING, State.RUNNING})
+
+
+class Resources(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    cpu: float = 1.0
+    memory_mb: int = 0
+    gpu: int = 0
+    named: dict[str, int] = Field(default_factory=dict)
+    """Slots that a workspace defines, such as {"hf-hub": 1}."""
+
+
+class Limits(BaseModel):
+    """Seconds; None is no limit."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    queue_seconds: float | None = None
+    run_seconds: float | None = None
+    silence_seconds: float | None = None
+    """Without a line of progress."""
+    grace_seconds: float = 20.0
+    """Between the polite request to stop and the kill."""
+    retries: int = 3
+    """After transient errors; also the number of times that a run which ran out of memory is tried smaller."""
+
+
+class Job(BaseModel):
+    model_config = ConfigDict(frozen=True)
+    id: JobId
+    kind: str
+    spec: dict[str, Any]
+    fingerprint: str
+    key: str | None = None
+    state: State
+    attempt: int = 0
+    priority: int = 0
+    resources: Resources = Resources()
+    limits: Limits = Limits()
+    not_before: float = 0.0
+    parent: JobId | None = None
+    step: str | None = None
+    use_case: str | None = None
+    executor: str = "local"
+    handle: dict[str, Any] | None = None
+    request: str | None = None
+    request_at: float | None = None
+    retries: int = 0
+    shrinks: int = 0
+    losses: int = 0
+    run_seconds: float = 0.0
+    reason: str | None = None
+    result: dict[str, Any] | None = None
+    error: dict[str, Any] | None = None
+    created: float
+    changed: float
+    started: float | None = None
+    ended: float | None = None
+
+    @property
+    def run_id(self) -> str:
+        """The name of the newest attempt's run folder, and the idempotency key of its launch."""
+        return f"{self.id}.{self.attempt}"

@@ -1,0 +1,149 @@
+"""What a kind of job must say of itself, and the visible table of the kinds that there are.
+
+Every kind has one shape: `plan` in the daemon (checks everything, downloads nothing, imports nothing heavy), `run` in
+a worker process (the heavy part; it never opens the catalog), `collect` and `commit` in the daemon again. A composite
+has `next` instead of a run, an inline kind one short `act`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from speciate.errors import unknown
+from speciate.jobs.folder import RunFolder
+from speciate.jobs.job import Job, Limits, Resources
+from speciate.settings import Settings
+from speciate.workspace.database import Transaction
+from speciate.workspace.workspace import Workspace
+
+# Kind -> where it is declared. Loaded on first use; what stands higher in the house is named by string only.
+KINDS = {
+    "ingest": "speciate.datasets.ingest:KIND",
+    "train": "speciate.training.train:KIND",
+    "evaluate": "speciate.evaluation.evaluate:KIND",
+    "specialize": "speciate.training.specialize:KIND",
+    "promote": "speciate.production.promote:KIND",
+}
+
+
+class Plan(BaseModel):
+    """What `plan` found out: all that the run needs, and what it will cost."""
+
+    model_config = ConfigDict(frozen=True)
+    payload: dict[str, Any] = Field(default_factory=dict)
+    """Handed to the run as it is (JSON): resolved refs, files with absolute paths, parameters."""
+    resources: Resources = Resources()
+    seconds: float | None = None
+    """Estimated run time; None where nothing is known yet."""
+    bytes: int | None = None
+    use_case: str | None = None
+    resolved: dict[str, Any] = Field(default_factory=dict)
+    """What the caller's words came to mean (`{"dataset": "digits@v1"}`), shown by `dry_run`."""
+
+
+class ChildRequest(BaseModel):
+    """A child that a composite asks for. Its key is `PARENT/step`, so asking twice makes one."""
+
+    model_config = ConfigDict(frozen=True)
+    step: str
+    kind: str
+    spec: dict[str, Any]
+    after: tuple[str, ...] = ()
+    """Steps of the same parent that must succeed first."""
+    priority: int = 0
+    run_seconds: float | None = None
+    """A run that takes longer is asked to checkpoint and stop, and ends as `dead`."""
+
+
+class Finished(BaseModel):
+    """The end of a composite: its result, or the error that ends it."""
+
+    model_config = ConfigDict(frozen=True)
+    result: dict[str, Any] = Field(default_factory=dict)
+    error: str | None = None
+    recovery: str = ""
+
+
+class Child(BaseModel):
+    """What a composite sees of a child."""
+
+    model_config = ConfigDict(frozen=True)
+    id: str
+    step: str
+    kind: str
+    spec: dict[str, Any]
+    state: str
+    result: dict[str, Any] | None = None
+    error: dict[str, Any] | None = None
+    run_seconds: float = 0.0
+
+
+NextStep = Sequence[ChildRequest] | Finished
+
+
+def _no_plan(spec: Any, workspace: Workspace) -> Plan:
+    return Plan()
+
+
+def _result_file(folder: RunFolder) -> dict[str, Any]:
+    return folder.result() or {}
+
+
+def _pass_on(tx: Transaction, job: Job, collected: Any) -> dict[str, Any]:
+    return dict(collected)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    name: str
+    spec: type[BaseModel]
+    plan: Callable[[Any, Workspace], Plan] = _no_plan
+    """Raises SpeciateError for everything that can be checked. Called at the call and again before a start that waited."""
+    run: str = ""
+    """`module:function`, or `/path/file.py:function`, of `run(run: Run) -> dict | None`; imported by the worker only."""
+    collect: Callable[[RunFolder], Any] = _result_file
+    """Reads and checks outputs outside the writer's transaction."""
+    commit: Callable[[Transaction, Job, Any], dict[str, Any]] = _pass_on
+    """Registers what was collected, in the transaction that ends the job; returns the job's result. Idempotent."""
+    partial: bool = False
+    """Whether outputs are committed also when the run failed or was cancelled (`collect` must cope)."""
+    next: Callable[[Any, Sequence[Child], float], NextStep] | None = None
+    """Composites: (spec, children so far, now) -> the children that must exist now, or the end. Pure."""
+    act: Callable[[Transaction, Any, Job, Settings], dict[str, Any]] | None = None
+    """Inline kinds: (tx, spec, job, settings) -> result, done in the daemon, in the transaction that ends the job.
+
+    Milliseconds, no I/O beside the catalog; every SpeciateError is raised before the first write."""
+    preload: str = ""
+    """Zygote to fork from: '' (plain start), 'classical' (numpy, scikit-learn) or 'torch' (also transformers)."""
+    limits: Limits = field(default_factory=Limits)
+
+    @property
+    def executor(self) -> str:
+        return "composite" if self.next else "inline" if self.act else "local"
+
+
+class Kinds:
+    """Looks kinds up by name; `extra` are those that a test fixture or a plug-in brings."""
+
+    def __init__(self, table: Mapping[str, str] = KINDS, extra: Sequence[Kind] = ()) -> None:
+        self._table = dict(table)
+        self._loaded = {kind.name: kind for kind in extra}
+
+    def add(self, kind: Kind) -> None:
+        self._loaded[kind.name] = kind
+
+    def __getitem__(self, name: str) -> Kind:
+        if name not in self._loaded:
+            if name not in self._table:
+                raise unknown("job kind", name, {*self._table, *self._loaded}, "Call list_jobs() for the jobs there are.")
+            module, _, attribute = self._table[name].partition(":")
+            self._loaded[name] = getattr(importlib.import_module(module), attribute)
+        return self._loaded[name]
+
+    def names(self) -> list[str]:
+        return sorted({*self._table, *self._loaded})

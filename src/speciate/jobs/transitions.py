@@ -1,0 +1,278 @@
+"""Every change of a job's state, as one pure function: `decide(job, event, now) -> job`.
+
+Nothing else decides about states; the store only writes down what this returns. An event that no longer applies (the
+job has ended meanwhile, a second look at the same exit) returns the job unchanged, so that each may be told again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from speciate.errors import Code, SpeciateError
+from speciate.jobs.folder import Outcome
+from speciate.jobs.job import ENDED, LIVE, Job, State
+
+MAX_LOSSES = 20
+"""Runs lost one after the other without a line of progress before a job is given up."""
+
+
+@dataclass(frozen=True)
+class NeedsMet:
+    """All jobs that it waited for have succeeded."""
+
+
+@dataclass(frozen=True)
+class NeedsFailed:
+    reason: str
+
+
+@dataclass(frozen=True)
+class Claimed:
+    """Room was found: the next attempt is on disk before anything is launched."""
+
+    handle: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class SeenAlive:
+    attempt: int
+
+
+@dataclass(frozen=True)
+class Exited:
+    """The run of `attempt` ended with an outcome, and its claim is free."""
+
+    attempt: int
+    outcome: Outcome
+    result: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Lost:
+    """The run of `attempt` left no outcome and its claim is free."""
+
+    attempt: int
+    progressed: bool
+
+
+@dataclass(frozen=True)
+class Acted:
+    """An inline job was done, or a composite came to its end."""
+
+    result: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The job cannot be run: its plan was refused, or its inline act or composite step failed."""
+
+    error: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Overdue:
+    """A limit passed: 'queue', 'run' or 'silence'."""
+
+    limit: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Stepped:
+    """A composite asked for its first children."""
+
+
+@dataclass(frozen=True)
+class ChildrenGone:
+    """A composite that was asked to stop has no child left."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Somebody wants it: 'cancel', 'pause', 'resume' or 'retry'."""
+
+    action: str
+    expected_attempt: int | None = None
+
+
+Happening = (
+    NeedsMet | NeedsFailed | Claimed | SeenAlive | Exited | Lost | Acted | Failed | Overdue | Stepped | ChildrenGone | Asked
+)
+
+
+def backoff(retry: int) -> float:
+    """Seconds before retry number `retry` (from 1): 1, 4, 16, 64, at most 5 minutes."""
+    return min(300.0, 4.0 ** (retry - 1))
+
+
+def decide(job: Job, event: Happening, now: float) -> Job:
+    """The job after `event`. Raises SpeciateError only for `Asked`, where the request makes no sense."""
+    if isinstance(event, Asked):
+        return _asked(job, event, now)
+    if job.state in ENDED:
+        return job
+    match event:
+        case NeedsMet():
+            return _to(job, State.QUEUED, now) if job.state is State.WAITING else job
+        case NeedsFailed(reason):
+            return _end(job, State.DEAD, now, reason=reason) if job.state is State.WAITING else job
+        case Claimed(handle):
+            if job.state is not State.QUEUED:
+                return job
+            return _to(job, State.STARTING, now, attempt=job.attempt + 1, handle=handle, started=now)
+        case SeenAlive(attempt):
+            return _to(job, State.RUNNING, now) if job.state is State.STARTING and job.attempt == attempt else job
+        case Exited(attempt, outcome, result):
+            return _exited(job, outcome, result, now) if _is_of(job, attempt) else job
+        case Lost(attempt, progressed):
+            return _lost(job, progressed, now) if _is_of(job, attempt) else job
+        case Acted(result):
+            return _end(job, State.SUCCEEDED, now, attempt=max(job.attempt, 1), result=result)
+        case Failed(error):
+            return _end(job, State.FAILED, now, error=error, reason=error.get("message"))
+        case Stepped():
+            if job.state is not State.QUEUED:
+                return job
+            return _to(job, State.RUNNING, now, attempt=max(job.attempt, 1), started=job.started or now)
+        case ChildrenGone():
+            return _end(job, State.CANCELLED, now, reason=job.reason) if job.request == "cancel" else job
+        case Overdue(limit, seconds):
+            return _overdue(job, limit, seconds, now)
+
+
+def _is_of(job: Job, attempt: int) -> bool:
+    return job.state in LIVE and job.attempt == attempt
+
+
+def _exited(job: Job, outcome: Outcome, result: dict[str, Any] | None, now: float) -> Job:
+    if outcome.kind == "ok":
+        return _end(job, State.SUCCEEDED, now, result=result or {})  # it was done before it could be stopped
+    if outcome.kind == "killed":
+        return _lost(job, False, now)
+    error = {"class": outcome.kind, "message": outcome.message, "recovery": outcome.recovery}
+    if job.request in {"cancel", "stop"} or outcome.kind == "stopped":
+        return _stopped(job, now)
+    if outcome.kind not in {"transient", "memory"}:
+        return _end(job, State.FAILED, now, error=error, reason=outcome.message)
+    retry = job.retries + 1
+    if retry > job.limits.retries:
+        reason = f"gave up after {job.limits.retries} retries: {outcome.message}"
+        return _end(job, State.DEAD, now, error=error, reason=reason)
+    if outcome.kind == "memory":
+        again = {"shrinks": job.shrinks + 1, "not_before": now, "reason": "ran out of memory; tried again smaller"}
+    else:
+        again = {"not_before": now + backoff(retry), "reason": f"retry {retry}: {outcome.message}"}
+    return _requeue(job, now, retries=retry, error=error, **again)
+
+
+def _lost(job: Job, progressed: bool, now: float) -> Job:
+    if job.request:
+        return _stopped(job, now)
+    losses = 1 if progressed else job.losses + 1
+    if losses >= MAX_LOSSES:
+        reason = f"its run was killed {losses} times without progress (see the log; out of memory?)"
+        return _end(job, State.DEAD, now, losses=losses, reason=reason)
+    pause = min(60.0, 2.0 ** (losses - 1) - 1)
+    return _requeue(job, now, losses=losses, not_before=now + pause, reason="its run was killed; it goes on from the last checkpoint")
+
+
+def _stopped(job: Job, now: float) -> Job:
+    """The run is gone, on request or by a shutdown."""
+    match job.request:
+        case "cancel":
+            return _end(job, State.CANCELLED, now, reason=job.reason)
+        case "stop":
+            return _end(job, State.DEAD, now, reason=job.reason)
+        case "pause":
+            return _to(job, State.PAUSED, now, request=None, request_at=None, run_seconds=_ran(job, now))
+        case _:
+            return _requeue(job, now, not_before=now, reason="its run was stopped; it goes on from the last checkpoint")
+
+
+def _overdue(job: Job, limit: str, seconds: float, now: float) -> Job:
+    reason = f"its limit of {seconds:g} s ({limit}) passed"
+    if limit == "queue":
+        waits = job.state in {State.QUEUED, State.WAITING}
+        return _end(job, State.DEAD, now, reason=reason) if waits else job
+    if job.state in LIVE and not job.request:
+        return job.model_copy(update={"request": "stop", "request_at": now, "reason": reason, "changed": now})
+    return job
+
+
+def _asked(job: Job, event: Asked, now: float) -> Job:
+    if event.expected_attempt is not None and event.expected_attempt != job.attempt:
+        raise SpeciateError(
+            Code.CONFLICT,
+            f"{job.id} is at attempt {job.attempt}, not {event.expected_attempt}.",
+            f"Call get_job(job='{job.id}') and decide again.",
+        )
+    match event.action:
+        case "cancel":
+            return _cancel(job, now)
+        case "pause":
+            return _pause(job, now)
+        case "resume" if job.state is State.PAUSED:
+            state = State.RUNNING if job.executor == "composite" and job.started else State.QUEUED
+            return _to(job, state, now, request=None, request_at=None, not_before=now)
+        case "resume" if job.request == "pause":
+            return job.model_copy(update={"request": None, "request_at": None, "changed": now})
+        case "resume" if job.state not in ENDED:
+            return job
+        case "retry" if job.state in {State.FAILED, State.CANCELLED, State.DEAD}:
+            state = State.RUNNING if job.executor == "composite" and job.started else State.QUEUED
+            return _to(
+                job, state, now, request=None, request_at=None, not_before=now, retries=0, losses=0, reason=None,
+                error=None, ended=None,
+            )  # fmt: skip
+        case "resume" | "retry":
+            raise SpeciateError(
+                Code.CONFLICT,
+                f"{job.id} is {job.state}, so there is nothing to {event.action}.",
+                f"Call get_job(job='{job.id}') for what it did.",
+            )
+        case _:
+            raise SpeciateError(
+                Code.INVALID, f"There is no action {event.action!r}.", "Use cancel, pause, resume or retry."
+            )
+
+
+def _cancel(job: Job, now: float) -> Job:
+    if job.state in ENDED or job.request == "cancel":
+        return job  # asked twice is asked once
+    if job.state in LIVE:
+        return job.model_copy(
+            update={"request": "cancel", "request_at": now, "reason": "cancelled on request", "changed": now}
+        )
+    return _end(job, State.CANCELLED, now, reason="cancelled on request")
+
+
+def _pause(job: Job, now: float) -> Job:
+    if job.state in ENDED:
+        raise SpeciateError(
+            Code.CONFLICT,
+            f"{job.id} is {job.state}, so it cannot be paused.",
+            f"Call get_job(job='{job.id}') for what it did.",
+        )
+    if job.state is State.PAUSED or job.request:
+        return job
+    if job.state in LIVE and job.executor != "composite":
+        return job.model_copy(update={"request": "pause", "request_at": now, "changed": now})
+    return _to(job, State.PAUSED, now)
+
+
+def _ran(job: Job, now: float) -> float:
+    return job.run_seconds + (now - job.started if job.state in LIVE and job.started is not None else 0.0)
+
+
+def _to(job: Job, state: State, now: float, **changes: Any) -> Job:
+    return job.model_copy(update={"state": state, "changed": now, **changes})
+
+
+def _requeue(job: Job, now: float, **changes: Any) -> Job:
+    return _to(job, State.QUEUED, now, handle=None, run_seconds=_ran(job, now), request=None, request_at=None, **changes)
+
+
+def _end(job: Job, state: State, now: float, **changes: Any) -> Job:
+    ran = _ran(job, now)
+    return _to(job, state, now, ended=now, request=None, request_at=None, run_seconds=ran, **changes)

@@ -1,0 +1,266 @@
+"""The catalog's one writer, and its readers.
+
+DuckDB pays about a millisecond of CPU for a durable statement, so concurrent writers share statements and commits:
+calls queue up, and one thread applies everything that waits as one transaction (group commit). A caller gets its
+answer after the commit, never before. What a transaction changes and the events that tell of it are committed
+together; listeners hear of them afterwards, in commit order.
+
+The file must not be opened by other means in this process: closing any descriptor of it drops DuckDB's POSIX lock.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import duckdb
+
+from speciate.clock import Clock
+from speciate.errors import Code, SpeciateError
+
+Row = tuple[Any, ...]
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
+
+_BATCH = 512
+_INSERT_EVENTS = """
+INSERT INTO events SELECT unnest(?::BIGINT[]), ?, unnest(?::VARCHAR[]), unnest(?::VARCHAR[]), unnest(?::VARCHAR[])
+"""
+_CONFIG = {
+    "threads": 2,
+    "autoinstall_known_extensions": False,
+    "autoload_known_extensions": False,
+    "allow_community_extensions": False,
+}
+
+
+class Event(NamedTuple):
+    seq: int
+    at: float
+    subject: str
+    type: str
+    data: dict[str, Any]
+
+
+class Transaction:
+    """What a writing function sees: statements, the time, and `event` beside each change of state."""
+
+    def __init__(self, cursor: duckdb.DuckDBPyConnection, now: float) -> None:
+        self._cursor = cursor
+        self.now = now
+        self.events: list[tuple[str, str, dict[str, Any]]] = []
+
+    def execute(self, sql: str, parameters: Sequence[object] = ()) -> list[Row]:
+        """Run one statement and return all of its rows."""
+        return self._cursor.execute(sql, parameters).fetchall()
+
+    def event(self, subject: str, type: str, data: dict[str, Any] | None = None) -> None:  # noqa: A002 - the column
+        self.events.append((subject, type, data or {}))
+
+
+class _Call(NamedTuple):
+    many: Callable[[Transaction, list[Any]], Sequence[Any]]
+    item: Any
+    future: Future[Any]
+
+
+def _each(tx: Transaction, functions: list[Callable[[Transaction], Any]]) -> list[Any]:
+    return [function(tx) for function in functions]
+
+
+class Database:
+    """Opens a catalog that `migrations.migrate` has made ready. Thread-safe."""
+
+    def __init__(self, path: Path, clock: Clock, on_fatal: Callable[[BaseException], None] | None = None) -> None:
+        self._clock = clock
+        self._on_fatal = on_fatal or (lambda error: os._exit(70))
+        self._connection = duckdb.connect(str(path), config=_CONFIG)
+        self._local = threading.local()
+        self._queue: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
+        self._listeners: list[Callable[[Sequence[Event]], None]] = []
+        self._seq: int = self._connection.execute("SELECT coalesce(max(seq), 0) FROM events").fetchall()[0][0]
+        self._closed = False
+        self._thread = threading.Thread(target=self._write_loop, name="catalog-writer", daemon=True)
+        self._thread.start()
+
+    # Reading
+
+    def read(self, sql: str, parameters: Sequence[object] = ()) -> list[Row]:
+        """All rows of one SELECT over what has been committed."""
+        cursor = getattr(self._local, "cursor", None)
+        if cursor is None:
+            cursor = self._local.cursor = self._connection.cursor()
+        rows: list[Row] = cursor.execute(sql, parameters).fetchall()
+        return rows
+
+    def read_one(self, sql: str, parameters: Sequence[object] = ()) -> Row | None:
+        rows = self.read(sql, parameters)
+        return rows[0] if rows else None
+
+    def events_after(self, seq: int, limit: int = 1000) -> list[Event]:
+        rows = self.read("SELECT * FROM events WHERE seq > ? ORDER BY seq LIMIT ?", [seq, limit])
+        return [Event(row[0], row[1], row[2], row[3], json.loads(row[4])) for row in rows]
+
+    @property
+    def last_seq(self) -> int:
+        """The number of the newest committed event."""
+        return self._seq
+
+    # Writing
+
+    def write(self, many: Callable[[Transaction, list[Item]], Sequence[Answer]], item: Item) -> Answer:
+        """Apply `item` with whatever else waits for `many`, and return its answer once it is on disk.
+
+        `many(tx, items)` returns one answer per item; an answer that is an exception is raised here and concerns only
+        this item. `many` must be repeatable: when a batch fails, its items are applied again one by one.
+        """
+        return self.submit(many, item).result()
+
+    def submit(self, many: Callable[[Transaction, list[Item]], Sequence[Answer]], item: Item) -> Future[Answer]:
+        if self._closed:
+            raise SpeciateError(Code.UNAVAILABLE, "The workspace is closing.", "Repeat the call in a moment.")
+        future: Future[Answer] = Future()
+        self._queue.put(_Call(many, item, future))
+        return future
+
+    def transact(self, function: Callable[[Transaction], Answer]) -> Answer:
+        """Run one function as one atomic step. It must be repeatable, and must not call `write` or `transact`."""
+        return self.write(_each, function)  # type: ignore[arg-type]  # each item is a function; the answer is its own
+
+    def listen(self, listener: Callable[[Sequence[Event]], None]) -> None:
+        """Call `listener` with every batch of committed events, in order, from the writer's thread: it must be quick."""
+        self._listeners.append(listener)
+
+    def checkpoint(self) -> None:
+        """Fold the log into the file. Waits its turn among the writers."""
+        self.write(_checkpoint, None)
+
+    def close(self) -> None:
+        """Commit what waits, then close the file."""
+        self._closed = True
+        self._queue.put(None)
+        self._thread.join()
+        self._connection.close()
+
+    # The writer's thread
+
+    def _write_loop(self) -> None:
+        cursor = self._connection.cursor()
+        while (first := self._queue.get()) is not None:
+            batch = [first]
+            while len(batch) < _BATCH and not self._queue.empty():
+                call = self._queue.get()
+                if call is None:
+                    self._queue.put(None)
+                    break
+                batch.append(call)
+            try:
+                self._apply(cursor, batch)
+            except duckdb.FatalException as error:
+                # The instance is invalid for every thread; only a new process may go on.
+                for call in batch:
+                    if not call.future.done():
+                        call.future.set_exception(_full_or_broken(error))
+                self._on_fatal(error)
+                return
+
+    def _apply(self, cursor: duckdb.DuckDBPyConnection, batch: list[_Call]) -> None:
+        checkpoints = [call for call in batch if call.many is _checkpoint]
+        calls = [call for call in batch if call.many is not _checkpoint]
+        if calls:
+            try:
+                answers, events = self._commit(cursor, calls)
+            except duckdb.FatalException:
+                raise
+            except BaseException as error:  # noqa: BLE001 - handed to the caller whom it concerns
+                if len(calls) == 1:
+                    calls[0].future.set_exception(_full_or_broken(error))
+                else:
+                    for call in calls:
+                        self._apply(cursor, [call])
+            else:
+                self._announce(events)
+                for call, answer in zip(calls, answers, strict=True):
+                    if isinstance(answer, BaseException):
+                        call.future.set_exception(answer)
+                    else:
+                        call.future.set_result(answer)
+        for call in checkpoints:
+            try:
+                cursor.execute("CHECKPOINT")
+                call.future.set_result(None)
+            except duckdb.FatalException:
+                raise
+            except duckdb.Error as error:
+                call.future.set_exception(_full_or_broken(error))
+
+    def _commit(self, cursor: duckdb.DuckDBPyConnection, calls: list[_Call]) -> tuple[list[Any], list[Event]]:
+        """One transaction for all calls: the answers in the order of the calls, and the events with their numbers."""
+        tx = Transaction(cursor, self._clock.now())
+        answers: dict[int, Any] = {}
+        cursor.execute("BEGIN")
+        try:
+            for many, places in _by_function(calls):
+                for place, answer in zip(places, many(tx, [calls[i].item for i in places]), strict=True):
+                    answers[place] = answer
+            events = [Event(self._seq + i, tx.now, *event) for i, event in enumerate(tx.events, 1)]
+            if events:
+                cursor.execute(
+                    _INSERT_EVENTS,
+                    [
+                        [event.seq for event in events],
+                        tx.now,
+                        [event.subject for event in events],
+                        [event.type for event in events],
+                        [json.dumps(event.data) for event in events],
+                    ],
+                )
+            cursor.execute("COMMIT")
+        except BaseException:
+            try:
+                cursor.execute("ROLLBACK")
+            except duckdb.Error:
+                pass  # a failed COMMIT has already ended the transaction
+            raise
+        self._seq += len(events)
+        return [answers[i] for i in range(len(calls))], events
+
+    def _announce(self, events: list[Event]) -> None:
+        if events:
+            for listener in self._listeners:
+                listener(events)
+
+
+def _checkpoint(tx: Transaction, items: list[None]) -> list[None]:
+    raise AssertionError("the writer handles checkpoints outside transactions")
+
+
+def _by_function(calls: list[_Call]) -> Iterable[tuple[Callable[..., Sequence[Any]], list[int]]]:
+    groups: dict[Callable[..., Sequence[Any]], list[int]] = {}
+    for place, call in enumerate(calls):
+        groups.setdefault(call.many, []).append(place)
+    return groups.items()
+
+
+def _full_or_broken(error: BaseException) -> BaseException:
+    """The error a caller should see: a full disk is theirs to mend, the rest is passed on."""
+    text = str(error)
+    if isinstance(error, duckdb.Error | OSError) and ("No space left" in text or "Disk quota" in text):
+        return SpeciateError(
+            Code.UNAVAILABLE,
+            "The disk that holds the workspace is full, so nothing was changed.",
+            "Free some space, then repeat the same call.",
+        )
+    if isinstance(error, duckdb.FatalException):
+        return SpeciateError(
+            Code.UNAVAILABLE,
+            f"The catalog had to be closed: {text.splitlines()[0]}",
+            "Repeat the call; the daemon restarts by itself.",
+        )
+    return error

@@ -1,0 +1,74 @@
+"""Brings a catalog to the schema of this version: checkpoint, DDL, checkpoint, so that DDL is never in a replayed log."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import duckdb
+
+from speciate.errors import Code, SpeciateError
+from speciate.workspace.schema import TABLES, VERSION
+
+Migration = Callable[[duckdb.DuckDBPyConnection], None]
+
+# Number n takes a catalog from version n to n + 1. Append only; a released one never changes.
+MIGRATIONS: dict[int, Migration] = {}
+
+
+def migrate(path: Path) -> int:
+    """Create the catalog or bring it up to date; return the version it had before (0: new).
+
+    Raises SpeciateError NEWER_SCHEMA for a catalog of a later release and UNAVAILABLE where another process holds it.
+    """
+    connection = _connect(path)
+    try:
+        found = _version(connection)
+        if found > VERSION:
+            raise SpeciateError(
+                Code.NEWER_SCHEMA,
+                f"{path} has schema {found}, but this speciate knows up to {VERSION}.",
+                "Install the newer speciate that wrote it: pip install -U speciate",
+            )
+        if found < VERSION:
+            connection.execute("CHECKPOINT")
+            connection.execute("BEGIN")
+            if found == 0:
+                connection.execute(TABLES)
+            for number in range(max(found, 1), VERSION):
+                MIGRATIONS[number](connection)
+            connection.execute("INSERT OR REPLACE INTO meta VALUES ('schema', ?)", [str(VERSION)])
+            connection.execute("COMMIT")
+            connection.execute("CHECKPOINT")
+        return found
+    finally:
+        connection.close()
+
+
+def _connect(path: Path) -> duckdb.DuckDBPyConnection:
+    try:
+        return duckdb.connect(str(path))
+    except duckdb.IOException as error:
+        if "lock" in str(error).lower():
+            raise SpeciateError(
+                Code.UNAVAILABLE,
+                f"{path} is held by another process.",
+                "One daemon owns a workspace; reach it through `speciate call` or `speciate serve`.",
+            ) from error
+        raise SpeciateError(
+            Code.INVALID,
+            f"{path} cannot be opened as a catalog: {str(error).splitlines()[0]}",
+            "Point --workspace at a speciate folder, or restore one with `speciate rebuild`.",
+        ) from error
+
+
+def _version(connection: duckdb.DuckDBPyConnection) -> int:
+    tables = connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()
+    if not tables:
+        return 0
+    if ("meta",) not in tables:
+        raise SpeciateError(
+            Code.INVALID, "This DuckDB file is not a speciate catalog.", "Point --workspace at another folder."
+        )
+    rows = connection.execute("SELECT value FROM meta WHERE key = 'schema'").fetchall()
+    return int(rows[0][0]) if rows else 0

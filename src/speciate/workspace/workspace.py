@@ -1,0 +1,49 @@
+"""One folder that holds everything: where its parts lie, and the open catalog."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from speciate.clock import Clock, SystemClock
+from speciate.settings import Settings, load
+from speciate.workspace.database import Database
+from speciate.workspace.migrations import migrate
+from speciate.workspace.salvage import salvage
+
+_FOLDERS = (
+    "blobs", "packs", "datasets", "features", "models", "evaluations", "runs", "cache", "backups", "exports",
+)  # fmt: skip
+
+
+class Folders:
+    """Paths inside a workspace; usable in a worker too, which never opens the catalog."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.catalog = root / "catalog.duckdb"
+        self.blobs, self.packs, self.datasets = root / "blobs", root / "packs", root / "datasets"
+        self.features, self.models, self.evaluations = root / "features", root / "models", root / "evaluations"
+        self.runs, self.cache, self.backups, self.exports = (
+            root / "runs", root / "cache", root / "backups", root / "exports",
+        )  # fmt: skip
+
+    def make(self) -> None:
+        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for name in _FOLDERS:
+            (self.root / name).mkdir(exist_ok=True)
+
+
+class Workspace:
+    """The daemon's view: folders, settings and the catalog. Open one per process that holds `daemon.lock`."""
+
+    def __init__(self, root: Path, clock: Clock | None = None, settings: Settings | None = None) -> None:
+        self.clock: Clock = clock or SystemClock()
+        self.folders = Folders(root)
+        self.folders.make()
+        self.settings = settings or load(root)
+        self.salvaged = salvage(self.folders.catalog)
+        migrate(self.folders.catalog)
+        self.database = Database(self.folders.catalog, self.clock)
+
+    def close(self) -> None:
+        self.database.close()

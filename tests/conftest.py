@@ -1,0 +1,37 @@
+"""What every test may use: a fresh workspace, and a clock that moves only when told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from speciate.settings import Settings
+from speciate.workspace.workspace import Workspace
+
+
+class ManualClock:
+    def __init__(self, now: float = 1_800_000_000.0) -> None:
+        self._now = now
+
+    def now(self) -> float:
+        return self._now
+
+    def monotonic(self) -> float:
+        return self._now
+
+    def advance(self, seconds: float) -> None:
+        self._now += seconds
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, clock: ManualClock) -> Iterator[Workspace]:
+    workspace = Workspace(tmp_path / "workspace", clock=clock, settings=Settings(policy="auto"))
+    yield workspace
+    workspace.close()
