@@ -1,0 +1,24 @@
+"""General models know a little of everything. speciate turns them into special ones.
+
+>>> import speciate
+>>> speciate.connect("~/.speciate").call("list_jobs", limit=5)  # doctest: +SKIP
+
+Nearly empty on purpose: the shim imports this package before it may answer its first call.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from speciate.server.client import connect
+
+__version__ = "0.1.0"
+__all__ = ["__version__", "connect"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "connect":
+        return importlib.import_module("speciate.server.client").connect
+    raise AttributeError(f"module 'speciate' has no attribute {name!r}")

@@ -42,6 +42,8 @@ class Plan(BaseModel):
     """Estimated run time; None where nothing is known yet."""
     bytes: int | None = None
     use_case: str | None = None
+    preload: str | None = None
+    """The zygote for this very run, where it is not the kind's."""
     resolved: dict[str, Any] = Field(default_factory=dict)
     """What the caller's words came to mean (`{"dataset": "digits@v1"}`), shown by `dry_run`."""
 
@@ -103,9 +105,9 @@ class Kind:
     name: str
     spec: type[BaseModel]
     plan: Callable[[Any, Workspace], Plan] = _no_plan
-    """Raises SpeciateError for everything that can be checked. Called at the call and again before a start that waited."""
+    """Raises SpeciateError for all that can be checked. Called at the call, and again before a start that waited."""
     run: str = ""
-    """`module:function`, or `/path/file.py:function`, of `run(run: Run) -> dict | None`; imported by the worker only."""
+    """`module:function` or `/path/file.py:function` of `run(run: Run) -> dict | None`; only the worker imports it."""
     collect: Callable[[RunFolder], Any] = _result_file
     """Reads and checks outputs outside the writer's transaction."""
     commit: Callable[[Transaction, Job, Any], dict[str, Any]] = _pass_on
@@ -140,7 +142,9 @@ class Kinds:
     def __getitem__(self, name: str) -> Kind:
         if name not in self._loaded:
             if name not in self._table:
-                raise unknown("job kind", name, {*self._table, *self._loaded}, "Call list_jobs() for the jobs there are.")
+                raise unknown(
+                    "job kind", name, {*self._table, *self._loaded}, "Call list_jobs() for the jobs there are."
+                )
             module, _, attribute = self._table[name].partition(":")
             self._loaded[name] = getattr(importlib.import_module(module), attribute)
         return self._loaded[name]

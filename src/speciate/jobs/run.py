@@ -7,13 +7,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from speciate.errors import SpeciateError
 from speciate.jobs.folder import RunFolder
 from speciate.workspace.workspace import Folders
 
 
 class OutOfMemory(Exception):
-    """Raise it to be tried again smaller (`run.attempt_memory` tells how often it was)."""
+    """Raise it to be tried again smaller (`run.memory_retries` tells how often it was)."""
 
 
 class Transient(Exception):
@@ -49,5 +48,3 @@ class Run:
         """Whether the run was asked to stop: save a checkpoint and raise `Stopped`."""
         return (self.folder.path / "cancel").exists()
 
-
-__all__ = ["OutOfMemory", "Run", "SpeciateError", "Stopped", "Transient"]

@@ -97,7 +97,18 @@ class Asked:
 
 
 Happening = (
-    NeedsMet | NeedsFailed | Claimed | SeenAlive | Exited | Lost | Acted | Failed | Overdue | Stepped | ChildrenGone | Asked
+    NeedsMet
+    | NeedsFailed
+    | Claimed
+    | SeenAlive
+    | Exited
+    | Lost
+    | Acted
+    | Failed
+    | Overdue
+    | Stepped
+    | ChildrenGone
+    | Asked
 )
 
 
@@ -147,7 +158,8 @@ def _is_of(job: Job, attempt: int) -> bool:
 
 def _exited(job: Job, outcome: Outcome, result: dict[str, Any] | None, now: float) -> Job:
     if outcome.kind == "ok":
-        return _end(job, State.SUCCEEDED, now, result=result or {})  # it was done before it could be stopped
+        # Done before it could be stopped; what earlier attempts died of is in the events.
+        return _end(job, State.SUCCEEDED, now, result=result or {}, error=None, reason=None)
     if outcome.kind == "killed":
         return _lost(job, False, now)
     error = {"class": outcome.kind, "message": outcome.message, "recovery": outcome.recovery}
@@ -174,7 +186,13 @@ def _lost(job: Job, progressed: bool, now: float) -> Job:
         reason = f"its run was killed {losses} times without progress (see the log; out of memory?)"
         return _end(job, State.DEAD, now, losses=losses, reason=reason)
     pause = min(60.0, 2.0 ** (losses - 1) - 1)
-    return _requeue(job, now, losses=losses, not_before=now + pause, reason="its run was killed; it goes on from the last checkpoint")
+    return _requeue(
+        job,
+        now,
+        losses=losses,
+        not_before=now + pause,
+        reason="its run was killed; it goes on from the last checkpoint",
+    )
 
 
 def _stopped(job: Job, now: float) -> Job:
@@ -270,7 +288,9 @@ def _to(job: Job, state: State, now: float, **changes: Any) -> Job:
 
 
 def _requeue(job: Job, now: float, **changes: Any) -> Job:
-    return _to(job, State.QUEUED, now, handle=None, run_seconds=_ran(job, now), request=None, request_at=None, **changes)
+    return _to(
+        job, State.QUEUED, now, handle=None, run_seconds=_ran(job, now), request=None, request_at=None, **changes
+    )
 
 
 def _end(job: Job, state: State, now: float, **changes: Any) -> Job:

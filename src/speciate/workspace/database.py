@@ -10,6 +10,7 @@ The file must not be opened by other means in this process: closing any descript
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
@@ -32,7 +33,7 @@ _BATCH = 512
 _INSERT_EVENTS = """
 INSERT INTO events SELECT unnest(?::BIGINT[]), ?, unnest(?::VARCHAR[]), unnest(?::VARCHAR[]), unnest(?::VARCHAR[])
 """
-_CONFIG = {
+_CONFIG: dict[str, str | bool | int | float | list[str]] = {
     "threads": 2,
     "autoinstall_known_extensions": False,
     "autoload_known_extensions": False,
@@ -131,7 +132,8 @@ class Database:
 
     def transact(self, function: Callable[[Transaction], Answer]) -> Answer:
         """Run one function as one atomic step. It must be repeatable, and must not call `write` or `transact`."""
-        return self.write(_each, function)  # type: ignore[arg-type]  # each item is a function; the answer is its own
+        answer: Answer = self.write(_each, function)
+        return answer
 
     def listen(self, listener: Callable[[Sequence[Event]], None]) -> None:
         """Call `listener` with every batch of committed events, in order, from the writer's thread: it must be quick."""
@@ -171,34 +173,32 @@ class Database:
                 return
 
     def _apply(self, cursor: duckdb.DuckDBPyConnection, batch: list[_Call]) -> None:
-        checkpoints = [call for call in batch if call.many is _checkpoint]
         calls = [call for call in batch if call.many is not _checkpoint]
         if calls:
-            try:
-                answers, events = self._commit(cursor, calls)
-            except duckdb.FatalException:
-                raise
-            except BaseException as error:  # noqa: BLE001 - handed to the caller whom it concerns
-                if len(calls) == 1:
-                    calls[0].future.set_exception(_full_or_broken(error))
-                else:
-                    for call in calls:
-                        self._apply(cursor, [call])
+            self._apply_together(cursor, calls)
+        for call in batch:
+            if call.many is _checkpoint:
+                _answer(call, lambda: cursor.execute("CHECKPOINT"))
+
+    def _apply_together(self, cursor: duckdb.DuckDBPyConnection, calls: list[_Call]) -> None:
+        try:
+            answers, events = self._commit(cursor, calls)
+        except duckdb.FatalException:
+            raise
+        except BaseException as error:  # noqa: BLE001 - handed to the caller whom it concerns
+            if len(calls) == 1:
+                calls[0].future.set_exception(_full_or_broken(error))
+            else:  # one of them is to blame; the others must not suffer
+                for call in calls:
+                    self._apply_together(cursor, [call])
+            return
+        for listener in self._listeners if events else ():
+            listener(events)
+        for call, answer in zip(calls, answers, strict=True):
+            if isinstance(answer, BaseException):
+                call.future.set_exception(answer)
             else:
-                self._announce(events)
-                for call, answer in zip(calls, answers, strict=True):
-                    if isinstance(answer, BaseException):
-                        call.future.set_exception(answer)
-                    else:
-                        call.future.set_result(answer)
-        for call in checkpoints:
-            try:
-                cursor.execute("CHECKPOINT")
-                call.future.set_result(None)
-            except duckdb.FatalException:
-                raise
-            except duckdb.Error as error:
-                call.future.set_exception(_full_or_broken(error))
+                call.future.set_result(answer)
 
     def _commit(self, cursor: duckdb.DuckDBPyConnection, calls: list[_Call]) -> tuple[list[Any], list[Event]]:
         """One transaction for all calls: the answers in the order of the calls, and the events with their numbers."""
@@ -223,18 +223,22 @@ class Database:
                 )
             cursor.execute("COMMIT")
         except BaseException:
-            try:
+            with contextlib.suppress(duckdb.Error):  # a failed COMMIT has already ended the transaction
                 cursor.execute("ROLLBACK")
-            except duckdb.Error:
-                pass  # a failed COMMIT has already ended the transaction
             raise
         self._seq += len(events)
         return [answers[i] for i in range(len(calls))], events
 
-    def _announce(self, events: list[Event]) -> None:
-        if events:
-            for listener in self._listeners:
-                listener(events)
+
+def _answer(call: _Call, function: Callable[[], object]) -> None:
+    try:
+        function()
+    except duckdb.FatalException:
+        raise
+    except duckdb.Error as error:
+        call.future.set_exception(_full_or_broken(error))
+    else:
+        call.future.set_result(None)
 
 
 def _checkpoint(tx: Transaction, items: list[None]) -> list[None]:

@@ -1,0 +1,73 @@
+"""The only reader of the process's environment. Standard library only: the shim starts through it.
+
+`settings` passes these names on, so that everything else asks `speciate.settings`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+
+from speciate.errors import Code, SpeciateError
+
+
+def workspace_path(explicit: str | None = None) -> Path:
+    """`explicit`, else $SPECIATE_HOME, else ./.speciate where it exists, else ~/.speciate."""
+    if explicit:
+        return Path(explicit).expanduser().absolute()
+    if home := os.environ.get("SPECIATE_HOME"):
+        return Path(home).expanduser().absolute()
+    here = Path.cwd() / ".speciate"
+    return here if here.is_dir() else Path.home() / ".speciate"
+
+
+def runtime_folder() -> Path:
+    """A short private folder for sockets (their paths end at about 104 bytes), made if needed."""
+    base = os.environ.get("XDG_RUNTIME_DIR")
+    folder = Path(base) / "speciate" if base else Path(tempfile.gettempdir()) / f"speciate-{os.getuid()}"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    info = folder.stat()
+    if info.st_uid != os.getuid() or info.st_mode & 0o077:
+        raise SpeciateError(
+            Code.REFUSED,
+            f"{folder} must belong to you alone (mode 0700): others could listen in on its sockets.",
+            f"Remove it or run: chmod 700 {folder}",
+        )
+    return folder
+
+
+def socket_path(workspace: Path) -> Path:
+    """Where the daemon of `workspace` listens: the same for every spelling of the folder's path."""
+    digest = hashlib.sha256(os.fsencode(os.path.realpath(workspace))).hexdigest()[:24]
+    path = runtime_folder() / f"{digest}.sock"
+    if len(os.fsencode(path)) > 100:
+        raise SpeciateError(
+            Code.UNAVAILABLE,
+            f"The socket path {path} is longer than the system allows (104 bytes).",
+            "Set XDG_RUNTIME_DIR (or TMPDIR) to a shorter folder of yours.",
+        )
+    return path
+
+
+_PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "XDG_RUNTIME_DIR", "SPECIATE_CACHE", "SPECIATE_FAULT")
+
+
+def clean_environment() -> dict[str, str]:
+    """The environment of every process we start: nothing of the first caller's beyond what programs need to run.
+
+    OMP_WAIT_POLICY must be there before torch is imported: spinning threads cost small models up to 15 times.
+    """
+    kept = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+    return kept | {
+        "OMP_WAIT_POLICY": "passive",
+        "TOKENIZERS_PARALLELISM": "false",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def keeps_test_hooks() -> str | None:
+    """`POINT:ACTION` of a fault to inject, for the crash suite; None in every normal run."""
+    return os.environ.get("SPECIATE_FAULT")

@@ -1,0 +1,253 @@
+"""Gates to a verdict: pure functions from measured rows and comparisons to promote, hold or inconclusive.
+
+Every gate about quality looks at an interval, never at a point, so it has three answers: it surely holds, it surely
+does not, or the data cannot tell. One failure holds a candidate back; without a failure, one that cannot be told
+makes the verdict inconclusive, with the number of further examples that would settle it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+from speciate.evaluation.report import Comparison, Decision, GateResult, Interval, Outcome, Row, Verdict
+from speciate.sample_size import more_needed
+from speciate.usecases import NOT_WORSE_MARGIN, NOT_WORSE_SHARE, Gate, UseCaseLimits
+from speciate.vocabulary import Metric, find_metric
+
+DEARER = 1.25
+"""Costs are measured, so a candidate counts as dearer only beyond this ratio."""
+
+
+class Evidence(NamedTuple):
+    """All that gates may look at. `comparisons` holds candidate against baseline, by metric."""
+
+    metric: str
+    candidate: Row
+    baseline: Row
+    comparisons: Mapping[str, Comparison]
+    limits: UseCaseLimits
+
+
+class _Judged(NamedTuple):
+    outcome: Outcome
+    reason: str
+    needed: int | None = None
+
+
+def decide(gates: Sequence[Gate], evidence: Evidence) -> Decision:
+    """The verdict of all gates on one candidate."""
+    return _verdict([judge(gate, evidence) for gate in gates], evidence)
+
+
+def judge(gate: Gate, evidence: Evidence) -> GateResult:
+    """One gate's answer and its reason, a sentence with the numbers in it."""
+    outcome, reason, needed = _RULES[gate.rule](gate, evidence)
+    return GateResult(gate=gate, outcome=outcome, reason=reason, needed_examples=needed)
+
+
+def is_dearer(candidate: Row, baseline: Row) -> bool:
+    """Whether answers of the candidate cost more; also where the baseline's cost is unknown, to be careful."""
+    if candidate.usd_per_1k is None or baseline.usd_per_1k is None:
+        return True
+    return candidate.usd_per_1k > DEARER * baseline.usd_per_1k
+
+
+def prefer_cheaper(decision: Decision, evidence: Evidence, cheaper: Row, over: Comparison | None) -> Decision:
+    """The decision once a cheaper model that passes its own gates is known: the candidate must surely beat it."""
+    gain = over.improvement() if over else None
+    if gain and gain[1][0] > 0:
+        return decision
+    found = f"the gain over it is {_span(*gain)}" if gain else "nothing shows a gain over it"
+    reason = f"{cheaper.model} passes every gate and costs less ({_usd(cheaper)}); {found}, which does not exclude zero"
+    blocked = GateResult(gate=Gate(rule="better_if_dearer"), outcome="fail", reason=reason)
+    return _verdict([*decision.gates, blocked], evidence)
+
+
+def choose(
+    decisions: Mapping[str, Decision], rows: Mapping[str, Row], gain: Callable[[str, str], Comparison | None]
+) -> str:
+    """The model to put forward: the cheapest that passes, unless a dearer one surely beats it; else the best value.
+
+    `gain(baseline, candidate)` is their comparison. Ascending in cost, the pick moves on only where the paired
+    interval excludes zero.
+    """
+    passing = sorted(
+        (name for name, decision in decisions.items() if decision.verdict == "promote"),
+        key=lambda name: _cost(rows[name]),
+    )
+    if not passing:
+        return max(decisions, key=lambda name: _standing(rows[name]))
+    pick = passing[0]
+    for name in passing[1:]:
+        comparison = gain(pick, name)
+        improvement = comparison.improvement() if comparison else None
+        if improvement and improvement[1][0] > 0:
+            pick = name
+    return pick
+
+
+def dominated(row: Row, others: Sequence[Row], gain: Callable[[str, str], Comparison | None]) -> bool:
+    """Whether some other model is surely better and no worse in cost and latency."""
+
+    def beats(other: Row) -> bool:
+        comparison = gain(row.model, other.model)
+        improvement = comparison.improvement() if comparison else None
+        if not improvement or improvement[1][0] <= 0:
+            return False
+        pairs = ((other.usd_per_1k, row.usd_per_1k), (other.p95_ms, row.p95_ms))
+        return all(mine is not None and theirs is not None and mine <= theirs for mine, theirs in pairs)
+
+    return any(beats(other) for other in others if other.model != row.model)
+
+
+# The rules
+
+
+def _reaches(gate: Gate, evidence: Evidence) -> _Judged:
+    metric, target = _metric(gate, evidence), gate.value
+    measured = evidence.candidate.metrics.get(metric.name)
+    if measured is None or measured.value is None or measured.interval is None or target is None:
+        return _Judged("inconclusive", f"{metric.name} has no interval{_why(measured.note if measured else '')}")
+    best_case, worst_case = measured.interval[::-1] if metric.sign > 0 else measured.interval
+    stated = f"{metric.name} is {_span(measured.value, measured.interval)}"
+    if metric.sign * (worst_case - target) >= 0:
+        return _Judged("pass", f"{stated}: reaches {target:g}")
+    if metric.sign * (best_case - target) < 0:
+        return _Judged("fail", f"{stated}: short of {target:g}")
+    needed = more_needed(measured.n, measured.standard_error or 0.0, measured.value - target)
+    return _Judged("inconclusive", f"{stated}: {measured.n} examples cannot tell whether it reaches {target:g}", needed)
+
+
+def _not_worse(gate: Gate, evidence: Evidence) -> _Judged:
+    metric = _metric(gate, evidence)
+    margin = gate.value if gate.value is not None else _margin(metric, evidence.baseline)
+    return _gain(evidence, metric, -margin, -margin, f"not worse than {evidence.baseline.model} by {margin:.3g}")
+
+
+def _better(gate: Gate, evidence: Evidence) -> _Judged:
+    metric, least = _metric(gate, evidence), gate.value or 0.0
+    more = f" by {least:.3g}" if least else ""
+    return _gain(evidence, metric, least, least, f"better than {evidence.baseline.model}{more}")
+
+
+def _better_if_dearer(gate: Gate, evidence: Evidence) -> _Judged:
+    """Fails also where even the best case is a gain too small to pay for."""
+    candidate, baseline = evidence.candidate, evidence.baseline
+    if not is_dearer(candidate, baseline):
+        return _Judged("pass", f"costs {_usd(candidate)}, no more than {baseline.model} ({_usd(baseline)})")
+    metric, least = _metric(gate, evidence), gate.value or 0.0
+    dearer = f"{_usd(candidate)} against {_usd(baseline)}"
+    worth = max(least, _margin(metric, baseline))
+    return _gain(evidence, metric, least, worth, f"dearer than {baseline.model} ({dearer}) and better")
+
+
+def _gain(evidence: Evidence, metric: Metric, least: float, worth: float, claim: str) -> _Judged:
+    """`claim` holds where the gain surely exceeds `least`, and not where it surely stays below `worth`."""
+    comparison = evidence.comparisons.get(metric.name)
+    improvement = comparison.improvement() if comparison else None
+    if comparison is None or improvement is None:
+        return _Judged("inconclusive", f"{metric.name}: there is no paired interval to show '{claim}'")
+    gain, (low, high) = improvement
+    stated = f"gain in {metric.name} {_span(gain, (low, high))}"
+    if low > least:
+        return _Judged("pass", f"{stated}: {claim}")
+    if high <= least or high < worth:
+        return _Judged("fail", f"{stated}: not '{claim}'")
+    mde = comparison.minimum_detectable_effect
+    seen = f"; {comparison.n} examples show gains from {mde:.3g}" if mde is not None else ""
+    needed = more_needed(comparison.n, comparison.standard_error or 0.0, gain - least)
+    return _Judged("inconclusive", f"{stated}: cannot tell '{claim}'{seen}", needed)
+
+
+def _at_most(gate: Gate, evidence: Evidence) -> _Judged:
+    row, name, most = evidence.candidate, str(gate.metric), gate.value
+    value = {
+        "p95_latency_ms": row.p95_ms, "usd_per_1k": row.usd_per_1k, "parameters": row.parameters,
+        "memory_mb": row.memory_mb,
+    }.get(name)  # fmt: skip
+    if value is None or most is None:
+        return _Judged("inconclusive", f"{name} was not measured")
+    if name == "p95_latency_ms":
+        return _latency(row, value, most)
+    outcome: Outcome = "pass" if value <= most else "fail"
+    return _Judged(outcome, f"{name} {value:.4g} {'within' if outcome == 'pass' else 'over'} {most:.4g}")
+
+
+def _latency(row: Row, value: float, most: float) -> _Judged:
+    if row.p95_interval is None:
+        return _Judged("inconclusive", f"p95 latency {value:.3g} ms rests on too few timings")
+    low, high = row.p95_interval
+    stated = f"p95 latency {value:.3g} ms ({low:.3g} to {high:.3g}) on {row.device}"
+    if high <= most:
+        return _Judged("pass", f"{stated}: within {most:g} ms")
+    outcome: Outcome = "fail" if low > most else "inconclusive"
+    return _Judged(outcome, f"{stated}: {'over' if outcome == 'fail' else 'cannot tell whether within'} {most:g} ms")
+
+
+def _license(gate: Gate, evidence: Evidence) -> _Judged:
+    license_, allowed = evidence.candidate.control.license, evidence.limits.licenses
+    if license_ is not None and license_.lower() in {name.lower() for name in allowed}:
+        return _Judged("pass", f"licence {license_} is allowed")
+    return _Judged("fail", f"licence {license_ or 'unknown'} is not among {', '.join(allowed) or 'the allowed (none)'}")
+
+
+def _offline(gate: Gate, evidence: Evidence) -> _Judged:
+    if evidence.candidate.control.offline:
+        return _Judged("pass", "runs without a network")
+    return _Judged("fail", "needs a network")
+
+
+_RULES: dict[str, Callable[[Gate, Evidence], _Judged]] = {
+    "reaches": _reaches, "not_worse": _not_worse, "better": _better, "better_if_dearer": _better_if_dearer,
+    "at_most": _at_most, "license": _license, "offline": _offline,
+}  # fmt: skip
+
+
+# Pieces
+
+
+def _verdict(results: Sequence[GateResult], evidence: Evidence) -> Decision:
+    outcomes = {result.outcome for result in results}
+    verdict: Verdict = "hold" if "fail" in outcomes else "inconclusive" if "inconclusive" in outcomes else "promote"
+    order = ("fail", "inconclusive", "pass")
+    needed = [r.needed_examples for r in results if r.needed_examples is not None and r.outcome == "inconclusive"]
+    return Decision(
+        verdict=verdict,
+        reasons=tuple(result.reason for result in sorted(results, key=lambda result: order.index(result.outcome))),
+        needed_examples=max(needed) if needed and verdict == "inconclusive" else None,
+        candidate=evidence.candidate.model,
+        baseline=evidence.baseline.model,
+        gates=tuple(results),
+    )
+
+
+def _metric(gate: Gate, evidence: Evidence) -> Metric:
+    return find_metric(gate.metric or evidence.metric)
+
+
+def _margin(metric: Metric, baseline: Row) -> float:
+    measured = baseline.metrics.get(metric.name)
+    if metric.bounded or measured is None or measured.value is None:
+        return NOT_WORSE_MARGIN
+    return NOT_WORSE_SHARE * abs(measured.value)
+
+
+def _cost(row: Row) -> float:
+    return row.usd_per_1k if row.usd_per_1k is not None else float("inf")
+
+
+def _standing(row: Row) -> float:
+    return find_metric(row.metric).sign * row.value if row.value is not None else float("-inf")
+
+
+def _span(value: float, interval: Interval) -> str:
+    return f"{value:.3g} ({interval[0]:.3g} to {interval[1]:.3g})"
+
+
+def _usd(row: Row) -> str:
+    return "an unknown price" if row.usd_per_1k is None else f"${row.usd_per_1k:.2g} per 1,000"
+
+
+def _why(note: str) -> str:
+    return f": {note}" if note else ""

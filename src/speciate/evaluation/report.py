@@ -1,0 +1,196 @@
+"""What an evaluation found, as it is stored and shown: leaderboard, comparisons, decision.
+
+Numbers that do not exist are None, never NaN: a report is JSON.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from speciate.errors import unknown
+from speciate.usecases import Gate
+from speciate.vocabulary import find_metric
+from speciate.workspace.database import Database
+
+Verdict = Literal["promote", "hold", "inconclusive"]
+Outcome = Literal["pass", "fail", "inconclusive"]
+Interval = tuple[float, float]
+
+_GET = "SELECT report, created, job FROM evaluations WHERE id = ?"
+_IDS = "SELECT id FROM evaluations ORDER BY created DESC LIMIT 1000"
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Value(_Frozen):
+    """A metric of one model, with its 95 % interval; `note` says why there is none."""
+
+    value: float | None
+    interval: Interval | None = None
+    standard_error: float | None = None
+    n: int
+    method: str = ""
+    note: str = ""
+
+
+class Control(_Frozen):
+    """What is in the user's hands. `license` None is unknown."""
+
+    weights_owned: bool
+    offline: bool
+    pinned: bool
+    license: str | None = None
+
+
+class Row(_Frozen):
+    """One model. `value` is of the report's main metric, `metrics` holds every one."""
+
+    model: str
+    metric: str
+    value: float | None
+    interval: Interval | None
+    n: int
+    errors: int
+    coverage: float = Field(description="Share of the examples that were answered.")
+    usd_per_1k: float | None
+    p50_ms: float | None = None
+    p95_ms: float | None = None
+    p95_interval: Interval | None = Field(None, description="The upper end is absent (None) with too few timings.")
+    device: str | None = None
+    served_model: str
+    control: Control
+    parameters: int | None = None
+    memory_mb: float | None = None
+    training_usd: float | None = None
+    dominated: bool = False
+    metrics: dict[str, Value] = Field(default_factory=dict)
+
+
+class Comparison(_Frozen):
+    """Candidate minus baseline on the same examples, with the smallest difference that the data could have shown."""
+
+    metric: str
+    baseline: str
+    candidate: str
+    delta: float | None
+    interval: Interval | None
+    p_value: float | None
+    p_holm: float | None = Field(None, description="Adjusted for the candidates compared with this baseline.")
+    method: str
+    minimum_detectable_effect: float | None
+    standard_error: float | None = None
+    n: int
+    clusters: int
+    wins: int | None = None
+    ties: int | None = None
+    losses: int | None = None
+
+    def turned(self) -> Comparison:
+        """The same comparison with the models' parts exchanged."""
+        interval = (-self.interval[1], -self.interval[0]) if self.interval else None
+        return self.model_copy(
+            update={
+                "baseline": self.candidate,
+                "candidate": self.baseline,
+                "delta": -self.delta if self.delta is not None else None,
+                "interval": interval,
+                "p_holm": None,
+                "wins": self.losses,
+                "losses": self.wins,
+            }
+        )
+
+    def improvement(self) -> tuple[float, Interval] | None:
+        """Delta and interval with the sign that makes better positive, or None where there is no interval."""
+        if self.delta is None or self.interval is None:
+            return None
+        if find_metric(self.metric).sign > 0:
+            return self.delta, self.interval
+        return -self.delta, (-self.interval[1], -self.interval[0])
+
+
+class GateResult(_Frozen):
+    gate: Gate
+    outcome: Outcome
+    reason: str
+    needed_examples: int | None = None
+
+
+class Decision(_Frozen):
+    """A verdict on one candidate. `needed_examples`: further test examples that would settle it."""
+
+    id: str = ""
+    verdict: Verdict
+    reasons: tuple[str, ...]
+    needed_examples: int | None = None
+    candidate: str
+    baseline: str
+    gates: tuple[GateResult, ...] = ()
+
+
+class BreakEven(_Frozen):
+    """After how many examples a candidate's training has paid for itself against the baseline's dearer answers."""
+
+    baseline: str
+    candidate: str
+    training_usd: float
+    saved_usd_per_1k: float
+    examples: int
+
+
+class Report(_Frozen):
+    dataset: str = Field(description="With version and split.")
+    use_case: str | None = None
+    use_case_version: int | None = None
+    metric: str
+    better: Literal["higher", "lower"]
+    n: int
+    clusters: int
+    baseline: str
+    candidate: str
+    leaderboard: tuple[Row, ...]
+    comparisons: tuple[Comparison, ...]
+    break_even: BreakEven | None = None
+    decision: Decision | None = None
+    notes: tuple[str, ...] = ()
+
+    def row(self, model: str) -> Row:
+        for row in self.leaderboard:
+            if model in (row.model, row.served_model):
+                return row
+        raise unknown("model in this evaluation", model, [row.model for row in self.leaderboard], "Use one of these.")
+
+    def compare(self, baseline: str, candidate: str, metric: str | None = None) -> Comparison | None:
+        """The stored comparison of two models, in the direction that is asked for."""
+        metric = metric or self.metric
+        for comparison in self.comparisons:
+            if comparison.metric != metric:
+                continue
+            if (comparison.baseline, comparison.candidate) == (baseline, candidate):
+                return comparison
+            if (comparison.baseline, comparison.candidate) == (candidate, baseline):
+                return comparison.turned()
+        return None
+
+
+def find(database: Database, evaluation: str) -> Report:
+    """The report of an evaluation. Raises NOT_FOUND with near ids."""
+    row = database.read_one(_GET, [evaluation])
+    if row is None:
+        known = [name for (name,) in database.read(_IDS)]
+        raise unknown("evaluation", evaluation, known, "Call list_jobs(kind='evaluate'); a job's result names it.")
+    return Report.model_validate_json(row[0])
+
+
+def number(value: float) -> float | None:
+    """A float as JSON can hold it."""
+    return float(value) if math.isfinite(value) else None
+
+
+def interval(low: float, high: float) -> Interval | None:
+    return (float(low), float(high)) if math.isfinite(low) and math.isfinite(high) else None

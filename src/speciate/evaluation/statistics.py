@@ -1,0 +1,327 @@
+"""Intervals and tests for comparisons: pure functions of arrays, every one aware of clusters.
+
+Examples of one group (a patient, a sequence) are not independent; ignoring that turned a nominal 5 % of false alarms
+into 27 % in simulation. So a mean's variance comes from cluster totals with the correction C / (C - 1), and its
+quantile from t with C - 1 degrees of freedom. A 0/1 score gets a score-type interval, which also stands where all
+answers are right and a normal interval would shrink to a point. Two models are always compared on the same examples.
+
+Shapes: n examples, C clusters, B resamples. `clusters` holds one code in 0..C-1 per example.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import special
+
+from speciate.sample_size import LEVEL, POWER
+
+Floats = NDArray[np.float64]
+Codes = NDArray[np.int64]
+
+RESAMPLES = 2000
+_EXACT_BELOW = 200
+_EXACT_DISCORDANT = 25
+_JACKKNIFE_GROUPS = 200
+
+
+class Estimate(NamedTuple):
+    """A value and its interval. `low` and `high` are NaN where fewer than two clusters leave nothing to judge by."""
+
+    value: float
+    low: float
+    high: float
+    standard_error: float
+    n: int
+    clusters: int
+    method: str
+
+
+class Difference(NamedTuple):
+    """Candidate minus baseline on the same examples. `minimum_detectable_effect` is for 80 % power at 5 %."""
+
+    delta: float
+    low: float
+    high: float
+    p_value: float
+    standard_error: float
+    minimum_detectable_effect: float
+    n: int
+    clusters: int
+    method: str
+    wins: int | None = None
+    ties: int | None = None
+    losses: int | None = None
+
+
+# Quantiles
+
+
+def _t_quantile(degrees: float, probability: float) -> float:
+    return float(special.stdtrit(degrees, probability)) if degrees > 0 else math.nan
+
+
+def _critical(clusters: int, level: float = LEVEL) -> float:
+    return _t_quantile(clusters - 1, (1 + level) / 2)
+
+
+def minimum_detectable_effect(
+    standard_error: float, clusters: int, level: float = LEVEL, power: float = POWER
+) -> float:
+    """The smallest true difference that a test of this precision finds with probability `power` (Bloom 1995)."""
+    return (_critical(clusters, level) + _t_quantile(clusters - 1, power)) * standard_error
+
+
+def _two_sided(statistic: float, clusters: int) -> float:
+    return float(2 * special.stdtr(clusters - 1, -abs(statistic))) if clusters > 1 else math.nan
+
+
+# Means
+
+
+def cluster_variance(values: Floats, clusters: Codes) -> float:
+    """Variance of the mean of `values` (n,): C / (C - 1) * sum of squared cluster totals of the residuals / n^2.
+
+    The sandwich estimator of Liang & Zeger (1986) with the usual small-sample factor; with one example per cluster it
+    is the ordinary variance of a mean. NaN below two clusters.
+    """
+    count = int(np.unique(clusters).size)
+    if count < 2:
+        return math.nan
+    totals = np.bincount(clusters, weights=values - values.mean())
+    return float(count / (count - 1) * np.square(totals).sum() / values.size**2)
+
+
+def clustered_mean(values: ArrayLike, clusters: Codes, level: float = LEVEL) -> Estimate:
+    """Mean with a t(C - 1) interval. NaN values are examples that the metric does not count."""
+    kept, codes = _counted(values, clusters)
+    count = int(np.unique(codes).size)
+    if kept.size == 0:
+        return Estimate(math.nan, math.nan, math.nan, math.nan, 0, 0, "none")
+    error = math.sqrt(cluster_variance(kept, codes)) if count > 1 else math.nan
+    half, mean = _critical(count, level) * error, float(kept.mean())
+    return Estimate(mean, mean - half, mean + half, error, kept.size, count, "clustered_t")
+
+
+def wilson(successes: float, n: float, critical: float) -> tuple[float, float]:
+    """Score interval of a proportion (Wilson 1927); `n` may be an effective, non-integer size."""
+    share, square = successes / n, critical**2
+    centre = (share + square / (2 * n)) / (1 + square / n)
+    half = critical / (1 + square / n) * math.sqrt(share * (1 - share) / n + square / (4 * n**2))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def proportion(values: ArrayLike, clusters: Codes, level: float = LEVEL) -> Estimate:
+    """Share of ones with Wilson's interval; clusters shrink n to the effective size n / design effect.
+
+    After Korn & Graubard (1998), with Wilson's interval in place of Clopper-Pearson's and t(C - 1) in place of z.
+    Where the clusters say nothing of the variance (all right, or all wrong), each counts as one example.
+    """
+    kept, codes = _counted(values, clusters)
+    count = int(np.unique(codes).size)
+    if count < 2:
+        return clustered_mean(values, clusters, level)
+    share = float(kept.mean())
+    effective = _effective(kept.size, count, share * (1 - share), cluster_variance(kept, codes))
+    critical = _critical(count, level)
+    low, high = wilson(share * effective, effective, critical)
+    # The plain standard error is 0 at 0 % and 100 %; the interval's own width is what planning can use.
+    error = max(math.sqrt(share * (1 - share) / effective), (high - low) / (2 * critical))
+    return Estimate(share, low, high, error, kept.size, count, "wilson")
+
+
+def _effective(n: int, clusters: int, spread: float, variance: float) -> float:
+    """The number of independent examples that would give this variance of the mean; never more than n."""
+    if clusters == n:
+        return float(n)
+    return float(min(n, spread / variance)) if variance > 0 and spread > 0 else float(clusters)
+
+
+# Paired differences of means
+
+
+def paired_difference(baseline: ArrayLike, candidate: ArrayLike, clusters: Codes, level: float = LEVEL) -> Difference:
+    """Mean of candidate minus baseline over the examples that both count, with the method that the scores call for.
+
+    Scores of 0 and 1: the interval of Bonett & Price (2012) with an effective size, and McNemar's exact p-value where
+    every example is its own cluster and few of them differ. Other scores: clustered t.
+    """
+    first, second = np.asarray(baseline, float), np.asarray(candidate, float)
+    differences, codes = _counted(second - first, clusters)
+    count = int(np.unique(codes).size)
+    if count < 2:
+        nothing = math.nan
+        delta = float(differences.mean()) if differences.size else nothing
+        return Difference(
+            delta, nothing, nothing, nothing, nothing, nothing, differences.size, count, "too_few_clusters"
+        )
+    if np.isin(differences, (-1.0, 0.0, 1.0)).all():
+        return _binary_difference(differences, codes, count, level)
+    return _t_difference(differences, codes, count, level)
+
+
+def _t_difference(differences: Floats, codes: Codes, count: int, level: float) -> Difference:
+    delta, error = float(differences.mean()), math.sqrt(cluster_variance(differences, codes))
+    half = _critical(count, level) * error
+    p_value = _two_sided(delta / error, count) if error > 0 else float(delta == 0)
+    return Difference(
+        delta, delta - half, delta + half, p_value, error, minimum_detectable_effect(error, count, level),
+        differences.size, count, "clustered_t", *_tally(differences),
+    )  # fmt: skip
+
+
+def _binary_difference(differences: Floats, codes: Codes, count: int, level: float) -> Difference:
+    """Bonett & Price: one is added to either kind of discordant pair, two to n, before the usual formula."""
+    n, (wins, ties, losses) = differences.size, _tally(differences)
+    delta = float(differences.mean())
+    spread = (wins + losses) / n - delta**2
+    effective = _effective(n, count, spread, cluster_variance(differences, codes))
+    won, lost = (wins * effective / n + 1) / (effective + 2), (losses * effective / n + 1) / (effective + 2)
+    error = math.sqrt((won + lost - (won - lost) ** 2) / (effective + 2))
+    half = _critical(count, level) * error
+    few = n < _EXACT_BELOW or wins + losses < _EXACT_DISCORDANT
+    if count == n and few:
+        p_value, method = mcnemar_exact(wins, losses), "bonett_price, mcnemar_exact"
+    else:
+        plain = math.sqrt(spread / effective) if spread > 0 else error
+        p_value, method = _two_sided(delta / plain, count), "bonett_price, clustered_t"
+    low, high = max(-1.0, won - lost - half), min(1.0, won - lost + half)
+    mde = minimum_detectable_effect(error, count, level)
+    return Difference(delta, low, high, p_value, error, mde, n, count, method, wins, ties, losses)
+
+
+def _tally(differences: Floats) -> tuple[int, int, int]:
+    wins, losses = int((differences > 0).sum()), int((differences < 0).sum())
+    return wins, differences.size - wins - losses, losses
+
+
+def mcnemar_exact(wins: int, losses: int) -> float:
+    """Two-sided exact p-value of McNemar's test: the discordant pairs fall either way with probability 1/2."""
+    n = wins + losses
+    return min(1.0, 2 * float(special.bdtr(min(wins, losses), n, 0.5))) if n else 1.0
+
+
+# Corpus metrics
+
+
+def cluster_weights(clusters: int, resamples: int = RESAMPLES, seed: int = 0) -> Floats:
+    """How often each cluster is drawn in each resample, (B, C). The same seed gives every model the same draws."""
+    return np.random.default_rng(seed).multinomial(clusters, np.full(clusters, 1 / clusters), resamples).astype(float)
+
+
+def jackknife_weights(clusters: int) -> Floats:
+    """Weights that leave out one cluster, or one of 200 groups of clusters, at a time: (groups, C)."""
+    groups = min(clusters, _JACKKNIFE_GROUPS)
+    member = np.arange(clusters) % groups
+    return (member[None, :] != np.arange(groups)[:, None]).astype(float)
+
+
+class Resampled(NamedTuple):
+    """A corpus metric on all data, on B resamples and with groups of clusters left out; pairs with others by place."""
+
+    value: float
+    drawn: Floats
+    left_out: Floats
+    clusters: int
+
+    def minus(self, other: Resampled) -> Resampled:
+        return Resampled(
+            self.value - other.value, self.drawn - other.drawn, self.left_out - other.left_out, self.clusters
+        )
+
+
+def resample(statistic: Callable[[Floats], Floats], clusters: int, seed: int = 0) -> Resampled:
+    """Evaluate a statistic of cluster weights, (B, C) -> (B,), wherever an interval needs it."""
+    value = float(statistic(np.ones((1, clusters)))[0])
+    drawn = statistic(cluster_weights(clusters, seed=seed))
+    return Resampled(value, drawn, statistic(jackknife_weights(clusters)), clusters)
+
+
+def bootstrap(resampled: Resampled, level: float = LEVEL) -> Estimate:
+    """BCa interval (Efron 1987), or the percentile interval where BCa is undefined.
+
+    Resamples on which the statistic is undefined (NaN: a label was not drawn) are left out; with fewer than half of
+    them left there is no interval.
+    """
+    value, clusters = resampled.value, resampled.clusters
+    drawn = resampled.drawn[np.isfinite(resampled.drawn)]
+    if clusters < 2 or not math.isfinite(value) or 2 * drawn.size < resampled.drawn.size:
+        return Estimate(value, math.nan, math.nan, math.nan, clusters, clusters, "bootstrap")
+    left_out = resampled.left_out[np.isfinite(resampled.left_out)]
+    low, high = np.quantile(drawn, _bca_levels(value, drawn, left_out, level))
+    return Estimate(value, float(low), float(high), float(drawn.std(ddof=1)), clusters, clusters, "bootstrap_bca")
+
+
+def _bca_levels(value: float, drawn: Floats, left_out: Floats, level: float) -> tuple[float, float]:
+    tails = (1 - level) / 2, (1 + level) / 2
+    below = ((drawn < value).sum() + 0.5 * (drawn == value).sum()) / drawn.size
+    if left_out.size < 2 or not 0 < below < 1:
+        return tails
+    pulls = left_out.mean() - left_out
+    scale = np.square(pulls).sum()
+    acceleration = np.power(pulls, 3).sum() / (6 * scale**1.5) if scale > 0 else 0.0
+    bias = special.ndtri(below)
+    shifted = [bias + special.ndtri(tail) for tail in tails]
+    low, high = (float(special.ndtr(bias + z / (1 - acceleration * z))) for z in shifted)
+    return low, high
+
+
+def bootstrap_difference(baseline: Resampled, candidate: Resampled, level: float = LEVEL) -> Difference:
+    """Candidate minus baseline of a corpus metric, both on the same resampled clusters.
+
+    The p-value is twice the smaller share of resamples on either side of 0, where the data themselves count as one.
+    """
+    difference = candidate.minus(baseline)
+    estimate, clusters = bootstrap(difference, level), difference.clusters
+    drawn = difference.drawn[np.isfinite(difference.drawn)]
+    sides = int((drawn <= 0).sum()) + 1, int((drawn >= 0).sum()) + 1
+    p_value = min(1.0, 2 * min(sides) / (drawn.size + 1)) if math.isfinite(estimate.low) else math.nan
+    mde = minimum_detectable_effect(estimate.standard_error, clusters, level)
+    return Difference(
+        estimate.value, estimate.low, estimate.high, p_value, estimate.standard_error, mde, clusters, clusters,
+        estimate.method,
+    )  # fmt: skip
+
+
+# Several comparisons
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjusted p-values that hold the chance of any false alarm (Holm 1979). NaN stays NaN and counts for nothing."""
+    order = sorted((p, place) for place, p in enumerate(p_values) if not math.isnan(p))
+    adjusted, floor = list(p_values), 0.0
+    for rank, (p, place) in enumerate(order):
+        floor = max(floor, min(1.0, p * (len(order) - rank)))
+        adjusted[place] = floor
+    return adjusted
+
+
+# Quantiles of measurements
+
+
+def quantile_interval(samples: ArrayLike, probability: float, level: float = LEVEL) -> Estimate:
+    """A quantile and its distribution-free interval between order statistics (David & Nagaraja 2003, section 7.1).
+
+    `high` is infinite where there are too few samples to bound it from above.
+    """
+    ordered = np.sort(np.asarray(samples, float))
+    n = ordered.size
+    if n == 0:
+        return Estimate(math.nan, math.nan, math.nan, math.nan, 0, 0, "none")
+    value, tail = float(np.quantile(ordered, probability)), (1 - level) / 2
+    cumulative = special.bdtr(np.arange(n), n, probability)  # P(at most k samples lie below the quantile)
+    below = int(np.searchsorted(cumulative, tail, side="right"))
+    above = int(np.searchsorted(cumulative, 1 - tail))
+    low = float(ordered[below - 1]) if below > 0 else -math.inf
+    high = float(ordered[above]) if above < n else math.inf
+    return Estimate(value, low, high, math.nan, n, n, "order_statistics")
+
+
+def _counted(values: ArrayLike, clusters: Codes) -> tuple[Floats, Codes]:
+    array = np.asarray(values, float)
+    kept = ~np.isnan(array)
+    return array[kept], np.asarray(clusters)[kept]

@@ -1,0 +1,223 @@
+"""The durable job engine: what the rest of the house calls.
+
+Everything it is told is on disk when the call returns. Work happens elsewhere: runs in worker processes that the
+reconciler watches, inline jobs and steps of composites inside the writer's transactions.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import ValidationError
+
+from speciate.errors import Code, SpeciateError, closest
+from speciate.faults import fault
+from speciate.ids import JobId, id_from_key, new_id
+from speciate.jobs import rows
+from speciate.jobs.executors import Executor, LocalExecutor
+from speciate.jobs.fingerprint import fingerprint
+from speciate.jobs.folder import RunFolder
+from speciate.jobs.job import ENDED, Job, State
+from speciate.jobs.kinds import Kind, Kinds, Plan
+from speciate.jobs.reconcile import Reconciler
+from speciate.jobs.schedule import never_fits
+from speciate.jobs.store import Enqueue, Store, Tell
+from speciate.jobs.transitions import Asked
+from speciate.jobs.waiters import Waiters
+from speciate.settings import Capacity
+from speciate.workspace.database import Event
+from speciate.workspace.workspace import Workspace
+
+_BUSY_SECONDS, _CALM_SECONDS = 0.03, 2.0
+_UNFINISHED = "state NOT IN ('succeeded', 'failed', 'cancelled', 'dead', 'paused')"
+_log = logging.getLogger(__name__)
+
+
+class Engine:
+    def __init__(self, workspace: Workspace, kinds: Kinds | None = None, executor: Executor | None = None) -> None:
+        self.workspace = workspace
+        self.kinds = kinds or Kinds()
+        self.capacity = measured(workspace.settings.capacity)
+        self._store = Store(self.kinds, workspace.settings)
+        self._executor = executor or LocalExecutor(workspace.folders.root)
+        self._reconciler = Reconciler(workspace, self.kinds, self._store, self._executor, self.capacity)
+        self._waiters = Waiters()
+        self._wake = threading.Event()
+        self._stopping = False
+        self._thread: threading.Thread | None = None
+        workspace.database.listen(self._heard)
+
+    # Life
+
+    def start(self) -> None:
+        """Begin to reconcile, in a thread."""
+        self._thread = threading.Thread(target=self._reconcile, name="reconciler", daemon=True)
+        self._thread.start()
+
+    def drain(self) -> None:
+        """Start nothing more; what runs goes on under its supervisors."""
+        self._reconciler.draining = True
+
+    def stop(self) -> None:
+        """End the engine's threads. Runs live on and are adopted by the next engine."""
+        self._stopping = True
+        self._wake.set()
+        if self._thread:
+            self._thread.join()
+        if isinstance(self._executor, LocalExecutor):
+            self._executor.close()
+
+    def tick(self) -> int:
+        """One pass of reconciliation in the caller's thread; for tests, and for engines that were not started."""
+        return self._reconciler.tick()
+
+    def _reconcile(self) -> None:
+        while not self._stopping:
+            self._wake.clear()
+            try:
+                active = self._reconciler.tick()
+            except Exception:  # a full disk, say: the next pass may succeed
+                _log.exception("reconciling failed")
+                active = 1
+                time.sleep(0.2)
+            self._wake.wait(_BUSY_SECONDS if active else _CALM_SECONDS)
+            if active:
+                time.sleep(0.005)  # many changes at once are looked at together
+
+    def _heard(self, events: Sequence[Event]) -> None:
+        self._waiters.wake(event.subject for event in events)
+        if any(event.type in {"job.queued", "job.cancel_requested", "job.pause_requested"} for event in events):
+            self._wake.set()
+
+    # Asking
+
+    def plan(self, kind: str, spec: Mapping[str, Any]) -> Plan:
+        """Check everything that can be checked, and start nothing."""
+        declared = self.kinds[kind]
+        return declared.plan(_validated(declared, spec), self.workspace)
+
+    def submit(
+        self, kind: str, spec: Mapping[str, Any], *, key: str | None = None, after: Sequence[str] = (), priority: int = 0
+    ) -> Job:
+        """Enqueue a job; it is on disk on return. The same key and spec give the same job, in whatever state it is.
+
+        Raises SpeciateError for all that can be checked beforehand; then no job exists.
+        """
+        declared = self.kinds[kind]
+        known = self._known(kind, spec, key)
+        if known:
+            return known
+        checked = _validated(declared, spec)
+        plan = declared.plan(checked, self.workspace) if not after else Plan()
+        lacking = never_fits(plan.resources, self.capacity) if declared.executor == "local" else None
+        if lacking:
+            raise SpeciateError(
+                Code.REFUSED, f"This machine can never run it: {lacking}.", "Ask for less, or raise [capacity] in settings."
+            )
+        now = self.workspace.clock.now()
+        job = Job.model_construct(
+            id=JobId(id_from_key("job", key) if key is not None else new_id("job")),
+            key=key, fingerprint=fingerprint(kind, spec), kind=kind, spec=dict(spec), state=State.QUEUED,
+            priority=priority, resources=plan.resources, limits=declared.limits, use_case=plan.use_case,
+            executor=declared.executor, created=now, changed=now,
+        )  # fmt: skip
+        fault("submit_before_commit")
+        stored = self.workspace.database.write(self._store.enqueue, Enqueue(job, tuple(after)))
+        fault("submit_after_commit")
+        assert isinstance(stored, Job)  # errors are raised by `write`
+        return stored
+
+    def _known(self, kind: str, spec: Mapping[str, Any], key: str | None) -> Job | None:
+        """What this key has made already: found before planning, for what it needed may be gone by now."""
+        if key is None:
+            return None
+        job = rows.by_id(self.workspace.database, [id_from_key("job", key)]).get(id_from_key("job", key))
+        return job if job and job.fingerprint == fingerprint(kind, spec) else None
+
+    def control(self, job: str, action: str, expected_attempt: int | None = None) -> Job:
+        """Cancel, pause, resume or retry. Of a live run it is a request: it is done when the job's state says so."""
+        self.get(job)
+        answer = self.workspace.database.write(self._store.tell, Tell(job, Asked(action, expected_attempt)))
+        assert isinstance(answer, Job)  # errors are raised by `write`
+        self._wake.set()
+        return answer
+
+    # Looking
+
+    def get(self, job: str) -> Job:
+        found = rows.by_id(self.workspace.database, [job]).get(job)
+        if not found:
+            names = [row[0] for row in self.workspace.database.read("SELECT id FROM jobs ORDER BY created DESC LIMIT 200")]
+            raise SpeciateError(Code.NOT_FOUND, f"There is no job {job!r}; {closest(job, names)}", "Call list_jobs().")
+        return found
+
+    def list(
+        self, *, state: str | None = None, kind: str | None = None, use_case: str | None = None,
+        parent: str | None = None, limit: int = 20, before: str | None = None,
+    ) -> list[Job]:  # fmt: skip
+        """Newest first. `before` is the id of the last job of the page before."""
+        where, parameters = ["true"], list[object]()
+        for column, value in (("state", state), ("kind", kind), ("use_case", use_case), ("parent", parent)):
+            if value is not None:
+                where.append(f"{column} = ?")
+                parameters.append(value)
+        if before is not None:
+            where.append("(created, id) < (SELECT (created, id) FROM jobs WHERE id = ?)")
+            parameters.append(before)
+        order = f"created DESC, id DESC LIMIT {int(limit)}"
+        return rows.select(self.workspace.database, " AND ".join(where), parameters, order)
+
+    def children(self, job: str) -> Sequence[Job]:
+        """In the order in which they were made."""
+        return rows.children_of(self.workspace.database, [job])
+
+    def wait(self, job: str, *, until: str = "end", timeout: float) -> Job:
+        """Block until the job ends (`until='end'`) or it or a child changes ('change'), at most `timeout` seconds."""
+        end = time.monotonic() + timeout
+        with self._waiters.on(job) as bell:
+            first = current = self.get(job)
+            while current.state not in ENDED and (left := end - time.monotonic()) > 0:
+                rang = bell.wait(left)
+                bell.clear()
+                current = self.get(job)
+                if until == "change" and (rang or current != first):
+                    break
+        return current
+
+    def folder(self, job: Job) -> RunFolder:
+        """The newest attempt's folder; it may not exist yet."""
+        return RunFolder(self.workspace.folders.runs / job.run_id)
+
+    def idle(self) -> bool:
+        """Whether nothing waits or runs. A paused job needs no daemon."""
+        return self.workspace.database.read_one(f"SELECT 1 FROM jobs WHERE {_UNFINISHED} LIMIT 1") is None
+
+
+def measured(capacity: Capacity) -> Capacity:
+    """The capacity with what was left open filled in from this machine."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return capacity.model_copy(
+        update={"cpu": capacity.cpu or float(cores), "memory_mb": capacity.memory_mb or _memory_mb()}
+    )
+
+
+def _memory_mb() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // (1 << 20)
+
+
+def _validated(kind: Kind, spec: Mapping[str, Any]) -> Any:
+    try:
+        return kind.spec.model_validate(spec)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}" for problem in error.errors()
+        )
+        raise SpeciateError(
+            Code.INVALID, f"The request for {kind.name} is not valid: {problems}.", "Correct it and call again."
+        ) from error
+

@@ -1,0 +1,166 @@
+"""Where runs happen: the contract of an executor, and the one for this machine.
+
+The contract is four verbs that a cluster's job API has too (Ray Jobs, Slurm). Ids are chosen by the caller, so that a
+launch may be repeated; `Unreachable` is not `Gone`: a lost network must never start a second attempt.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from speciate.environment import clean_environment, runtime_folder
+from speciate.jobs.folder import Outcome, RunFolder
+from speciate.jobs.processes import signal_group
+
+
+class Pending(NamedTuple):
+    """Submitted, or not even that: nothing of it has been seen yet."""
+
+
+class Alive(NamedTuple):
+    """Something of it lives."""
+
+
+class Ended(NamedTuple):
+    outcome: Outcome
+
+
+class Gone(NamedTuple):
+    """It lived, and is dead without a word."""
+
+    progressed: bool
+
+
+class Unreachable(NamedTuple):
+    """It cannot be seen now. Nothing may be concluded from that."""
+
+    why: str
+
+
+Observation = Pending | Alive | Ended | Gone | Unreachable
+
+
+class RunSpec(NamedTuple):
+    """`id` is JOB.ATTEMPT: submitting it twice starts it once."""
+
+    id: str
+    spec: dict[str, Any]
+    preload: str = ""
+
+
+class Executor(Protocol):
+    def handle(self, run_id: str) -> dict[str, Any]:
+        """How the run will be found again; known, and stored, before the launch."""
+        ...
+
+    def submit(self, run: RunSpec) -> None:
+        """Launch it. Idempotent by `run.id`; returns without waiting for the start."""
+        ...
+
+    def poll(self, handle: dict[str, Any]) -> Observation:
+        """What is true of it now. Never raises for a run that is gone or unknown."""
+        ...
+
+    def cancel(self, handle: dict[str, Any], force: bool) -> None:
+        """Ask it to checkpoint and stop; with `force`, end it. A request only: `poll` tells the truth."""
+        ...
+
+    def logs(self, handle: dict[str, Any], offset: int) -> bytes:
+        """The log from a byte offset on; empty at its end."""
+        ...
+
+
+class LocalExecutor:
+    """Detached supervisors on this machine. What lives is told by the claim's lock, never by a pid or a heartbeat."""
+
+    def __init__(self, workspace: Path) -> None:
+        self._workspace = workspace
+        self._runs = workspace / "runs"
+        self._children: list[subprocess.Popen[bytes]] = []
+
+    def handle(self, run_id: str) -> dict[str, Any]:
+        return {"run": run_id}
+
+    def submit(self, run: RunSpec) -> None:
+        folder = RunFolder(self._runs / run.id)
+        address = self._zygote(run.preload) if run.preload and sys.platform == "linux" else None
+        folder.create(run.spec | ({"zygote": address} if address else {}))
+        self._spawn([sys.executable, "-m", "speciate.jobs.supervisor", str(folder.path)])
+
+    def poll(self, handle: dict[str, Any]) -> Observation:
+        folder = RunFolder(self._runs / handle["run"])
+        if not folder.started():
+            return Pending()  # and its claim is not probed: a probe could be in its supervisor's way
+        if folder.alive():
+            return Alive()
+        outcome = folder.outcome()  # looked for after the lock: it is written before the lock is freed
+        return Ended(outcome) if outcome else Gone(folder.progress() is not None)
+
+    def cancel(self, handle: dict[str, Any], force: bool) -> None:
+        folder = RunFolder(self._runs / handle["run"])
+        folder.path.mkdir(parents=True, exist_ok=True)
+        (folder.path / "cancel").touch()
+        if force:
+            signal_group(_read(folder.path / "worker"), signal.SIGKILL)
+            signal_group(_read(folder.path / "supervisor"), signal.SIGKILL)
+        else:
+            signal_group(_read(folder.path / "worker"), signal.SIGTERM)
+
+    def logs(self, handle: dict[str, Any], offset: int) -> bytes:
+        try:
+            with RunFolder(self._runs / handle["run"]).log.open("rb") as file:
+                file.seek(offset)
+                return file.read(1 << 20)
+        except FileNotFoundError:
+            return b""
+
+    def reap(self) -> None:
+        """Forget supervisors that have ended, so that none stays a zombie."""
+        self._children = [child for child in self._children if child.poll() is None]
+
+    def close(self) -> None:
+        """Let idle zygotes go; runs live on."""
+        for profile in ("classical", "torch"):
+            with socket.socket(socket.AF_UNIX) as connection:
+                try:
+                    connection.connect(self._address(profile))
+                    connection.sendall(json.dumps({"end": True}).encode() + b"\n")
+                except OSError:
+                    continue
+
+    def _address(self, profile: str) -> str:
+        name = hashlib.sha256(os.fsencode(self._workspace.resolve())).hexdigest()[:16]
+        return str(runtime_folder() / f"{name}-{profile}.zygote")
+
+    def _zygote(self, profile: str) -> str:
+        """The address of a running zygote; where there is none, one is started and will answer in time."""
+        address = self._address(profile)
+        with socket.socket(socket.AF_UNIX) as probe:
+            try:
+                probe.connect(address)
+            except OSError:
+                self._spawn([sys.executable, "-m", "speciate.jobs.zygote", str(self._workspace), profile, address])
+        return address
+
+    def _spawn(self, argv: list[str]) -> None:
+        self.reap()
+        child = subprocess.Popen(
+            argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            env=clean_environment(), cwd=self._workspace, start_new_session=True,
+        )  # fmt: skip
+        self._children.append(child)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except FileNotFoundError:
+        return ""

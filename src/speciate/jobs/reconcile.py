@@ -1,0 +1,210 @@
+"""Brings what the catalog says of runs and what is true of them together, over and over.
+
+There is no recovery at start that differs from normal work: a daemon that has just come back does exactly what it did
+a second before it died. Each pass looks at every live run, applies limits and requests, and starts what has room.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from speciate.errors import SpeciateError
+from speciate.faults import fault
+from speciate.jobs import rows
+from speciate.jobs.executors import Alive, Ended, Executor, Gone, Pending, RunSpec
+from speciate.jobs.folder import Outcome, RunFolder
+from speciate.jobs.job import Job, State
+from speciate.jobs.kinds import Kinds, Plan
+from speciate.jobs.schedule import choose, never_fits
+from speciate.jobs.store import Store, Tell
+from speciate.jobs.transitions import Claimed, Exited, Failed, Happening, Lost, Overdue, SeenAlive
+from speciate.settings import Capacity
+from speciate.workspace.workspace import Workspace
+
+_ACTIVE = "state IN ('queued', 'waiting', 'starting', 'running') AND executor = 'local'"
+_RELAUNCH_SECONDS = 5.0
+_log = logging.getLogger(__name__)
+
+
+class Reconciler:
+    """Used by one thread."""
+
+    def __init__(
+        self, workspace: Workspace, kinds: Kinds, store: Store, executor: Executor, capacity: Capacity
+    ) -> None:
+        self._workspace, self._kinds, self._store = workspace, kinds, store
+        self._executor, self._capacity = executor, capacity
+        # What this process remembers of its own acts; all of it may be forgotten.
+        self._launched: dict[str, float] = {}  # run -> when
+        self._signalled: dict[str, str] = {}  # run -> 'asked' or 'forced'
+        self._plans: dict[str, Plan] = {}
+        self.draining = False
+
+    def tick(self) -> int:
+        """One pass. Returns how many jobs are live or may start, so that the caller knows how soon to look again."""
+        now = self._workspace.clock.now()
+        jobs = rows.select(self._workspace.database, _ACTIVE, [])
+        live = [job for job in jobs if job.state in {State.STARTING, State.RUNNING}]
+        for job in live:
+            self._guard(job, lambda job=job: self._observe(job, now))  # type: ignore[misc]
+        queued = [job for job in jobs if job.state is State.QUEUED]
+        for job in jobs:
+            if job.state in {State.QUEUED, State.WAITING}:
+                self._check_queue_limit(job, now)
+        if not self.draining:
+            self._start(queued, live, now)
+        return len(live) + len(queued)
+
+    def _guard(self, job: Job, act: Callable[[], None]) -> None:
+        """One job's trouble must not stop the others'."""
+        try:
+            act()
+        except SpeciateError as error:
+            _log.warning("%s: %s", job.id, error)
+        except Exception:
+            _log.exception("%s could not be reconciled", job.id)
+
+    def _tell(self, job: Job, event: Happening, register: Callable[..., dict[str, Any]] | None = None) -> Job:
+        answer = self._workspace.database.write(self._store.tell, Tell(job.id, event, register))
+        assert isinstance(answer, Job)  # errors are raised by `write`
+        return answer
+
+    # Runs that live, or should
+
+    def _observe(self, job: Job, now: float) -> None:
+        handle = job.handle or self._executor.handle(job.run_id)
+        match self._executor.poll(handle):
+            case Alive():
+                if job.state is State.STARTING:
+                    job = self._tell(job, SeenAlive(job.attempt))
+                self._check_limits(job, now)
+                self._pass_on_request(job, handle, now)
+            case Ended(outcome):
+                self._finish(job, outcome)
+            case Gone(progressed):
+                fault("lost_before_commit")
+                self._tell(job, Lost(job.attempt, progressed))
+                self._forget(job)
+            case Pending():
+                self._relaunch(job, now)
+
+    def _check_limits(self, job: Job, now: float) -> None:
+        limits = job.limits
+        if limits.run_seconds is not None and job.started and now - job.started > limits.run_seconds:
+            self._tell(job, Overdue("run", limits.run_seconds))
+        elif limits.silence_seconds is not None:
+            progress = RunFolder(self._workspace.folders.runs / job.run_id).progress()
+            heard = progress.at if progress else job.started or now
+            if now - heard > limits.silence_seconds:
+                self._tell(job, Overdue("silence", limits.silence_seconds))
+
+    def _pass_on_request(self, job: Job, handle: dict[str, Any], now: float) -> None:
+        if not job.request or job.request_at is None:
+            return
+        sent = self._signalled.get(job.run_id)
+        if sent is None:
+            self._executor.cancel(handle, force=False)
+            self._signalled[job.run_id] = "asked"
+        elif now - job.request_at > job.limits.grace_seconds:
+            self._executor.cancel(handle, force=True)  # again each pass, until its claim is free
+
+    def _finish(self, job: Job, outcome: Outcome) -> None:
+        kind = self._kinds[job.kind]
+        result, register = None, None
+        if outcome.kind == "ok" or kind.partial:
+            folder = RunFolder(self._workspace.folders.runs / job.run_id)
+            try:
+                collected = kind.collect(folder)
+                result = {}
+                register = lambda tx, job: kind.commit(tx, job, collected)  # noqa: E731
+            except Exception as error:  # whatever a file can be wrong in
+                _log.exception("%s: its outputs cannot be used", job.id)
+                if outcome.kind == "ok":
+                    outcome = Outcome(1, "user", f"its outputs cannot be used: {type(error).__name__}: {error}")
+        fault("finish_before_commit")
+        try:
+            self._tell(job, Exited(job.attempt, outcome, result), register)
+        except SpeciateError as error:
+            self._tell(job, Exited(job.attempt, Outcome(1, "user", error.message, error.recovery)))
+        fault("finish_after_commit")
+        self._forget(job)
+
+    def _forget(self, job: Job) -> None:
+        self._launched.pop(job.run_id, None)
+        self._signalled.pop(job.run_id, None)
+        self._plans.pop(job.id, None)
+
+    def _relaunch(self, job: Job, now: float) -> None:
+        """The start is on disk, but no supervisor has been seen: launch the same attempt (again)."""
+        if job.request:
+            self._tell(job, Lost(job.attempt, False))
+        elif now - self._launched.get(job.run_id, 0.0) > _RELAUNCH_SECONDS:
+            plan = self._plan(job)
+            if plan is not None:
+                self._launch(job, plan, now)
+
+    # Jobs that wait for room
+
+    def _check_queue_limit(self, job: Job, now: float) -> None:
+        limit = job.limits.queue_seconds
+        if limit is not None and now - job.changed > limit:
+            self._tell(job, Overdue("queue", limit))
+
+    def _start(self, queued: list[Job], live: list[Job], now: float) -> None:
+        planned = []
+        for job in queued:
+            if job.not_before <= now and (plan := self._plan(job)) is not None:
+                job = job.model_copy(update={"resources": plan.resources})  # noqa: PLW2901 - what it asks is known now
+                lacking = never_fits(plan.resources, self._capacity)
+                if lacking:
+                    error = {"class": "user", "message": f"this machine can never run it: {lacking}"}
+                    self._tell(job, Failed(error | {"recovery": "Ask for less, or raise [capacity] in settings.toml."}))
+                else:
+                    planned.append(job)
+        for job in choose(planned, live, self._capacity, now):
+            self._guard(job, lambda job=job: self._claim(job, now))  # type: ignore[misc]
+
+    def _plan(self, job: Job) -> Plan | None:
+        """The plan of a job; where it is refused, the job has failed and there is none."""
+        if job.id not in self._plans:
+            kind = self._kinds[job.kind]
+            try:
+                self._plans[job.id] = kind.plan(kind.spec.model_validate(job.spec), self._workspace)
+            except SpeciateError as error:
+                self._tell(job, Failed({"class": "user", "message": error.message, "recovery": error.recovery}))
+                return None
+            except Exception as error:
+                _log.exception("%s: its plan failed", job.id)
+                self._tell(job, Failed({"class": "internal", "message": f"{type(error).__name__}: {error}"}))
+                return None
+        return self._plans[job.id]
+
+    def _claim(self, job: Job, now: float) -> None:
+        handle = self._executor.handle(f"{job.id}.{job.attempt + 1}")
+        claimed = self._tell(job, Claimed(handle))
+        fault("claim_after_commit")
+        if claimed.state is State.STARTING:
+            self._launch(claimed, self._plans[job.id], now)
+
+    def _launch(self, job: Job, plan: Plan, now: float) -> None:
+        kind = self._kinds[job.kind]
+        runs = self._workspace.folders.runs
+        earlier = [runs / f"{job.id}.{attempt}" for attempt in range(job.attempt - 1, 0, -1)]
+        spec = {
+            "job": job.id,
+            "kind": job.kind,
+            "attempt": job.attempt,
+            "entry": kind.run,
+            "payload": plan.payload,
+            "workspace": str(self._workspace.folders.root),
+            "resources": plan.resources.model_dump(),
+            "memory_retries": job.shrinks,
+            "resume_from": [str(path) for path in earlier if path.is_dir()],
+            "row": job.model_dump(mode="json", exclude={"result", "error"}),  # what `rebuild` needs
+        }
+        self._launched[job.run_id] = now
+        preload = kind.preload if plan.preload is None else plan.preload
+        self._executor.submit(RunSpec(job.run_id, spec, "" if plan.resources.gpu else preload))
+        fault("launched")

@@ -1,0 +1,269 @@
+"""Enqueue and transitions as batched transactions: the only code that writes jobs.
+
+Each function takes what many callers want at once, decides with `transitions.decide`, and writes the rows that changed
+with their events. What follows from a change follows in the same transaction: jobs that waited for one that ended,
+composites that make their next step, inline jobs that are done on the spot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from speciate.errors import Code, SpeciateError
+from speciate.jobs import rows
+from speciate.jobs.composites import child_jobs, step
+from speciate.jobs.job import ENDED, Job, State
+from speciate.jobs.kinds import Finished, Kinds
+from speciate.jobs.transitions import (
+    Acted,
+    Asked,
+    ChildrenGone,
+    Failed,
+    Happening,
+    NeedsFailed,
+    NeedsMet,
+    Stepped,
+    decide,
+)
+from speciate.settings import Settings
+from speciate.workspace.database import Transaction
+
+_INSERT_NEEDS = "INSERT INTO job_needs SELECT unnest(?::VARCHAR[]), unnest(?::VARCHAR[])"
+_DEPENDENTS = "SELECT DISTINCT job FROM job_needs WHERE needs IN (SELECT unnest(?::VARCHAR[]))"
+_NEEDS_OF = "SELECT job, needs FROM job_needs WHERE job IN (SELECT unnest(?::VARCHAR[]))"
+_FORGET_NEEDS = "DELETE FROM job_needs WHERE job IN (SELECT unnest(?::VARCHAR[]))"
+
+
+_RETRIED = {State.FAILED, State.CANCELLED, State.DEAD}
+
+
+class Enqueue(NamedTuple):
+    job: Job
+    needs: tuple[str, ...] = ()
+
+
+class Tell(NamedTuple):
+    """Something happened to a job; `register` writes what its run made, in the same transaction."""
+
+    job: str
+    event: Happening
+    register: Callable[[Transaction, Job], dict[str, Any]] | None = None
+
+
+class Store:
+    def __init__(self, kinds: Kinds, settings: Settings) -> None:
+        self._kinds, self._settings = kinds, settings
+
+    def enqueue(self, tx: Transaction, requests: list[Enqueue]) -> list[Job | SpeciateError]:
+        """New jobs, or those that the same keys already made."""
+        batch = _Batch(tx, self._kinds, self._settings)
+        keyed = [request.job.id for request in requests if request.job.key is not None]
+        known = rows.by_id(tx, keyed) if keyed else {}
+        answers: list[str | SpeciateError] = []
+        for request in requests:
+            job = request.job
+            old = known.get(job.id)
+            if old is None:
+                known[job.id] = job
+                batch.add(job, request.needs)
+                answers.append(job.id)
+            elif old.fingerprint == job.fingerprint:
+                answers.append(job.id)
+            else:
+                answers.append(_other_arguments(job, old))
+        batch.settle()
+        return [
+            answer if isinstance(answer, SpeciateError) else batch.jobs.get(answer) or known[answer]
+            for answer in answers
+        ]
+
+    def tell(self, tx: Transaction, tells: list[Tell]) -> list[Job | SpeciateError]:
+        """Apply events; each answer is the job afterwards, or why the request makes no sense."""
+        batch = _Batch(tx, self._kinds, self._settings)
+        batch.load([tell.job for tell in tells])
+        answers: list[Job | SpeciateError] = []
+        for tell in tells:
+            before = batch.jobs.get(tell.job)
+            if before is None:
+                answers.append(SpeciateError(Code.NOT_FOUND, f"There is no job {tell.job!r}.", "Call list_jobs()."))
+                continue
+            try:
+                if isinstance(tell.event, Asked):
+                    answers.append(batch.ask(before, tell.event))
+                    continue
+                after = decide(before, tell.event, tx.now)
+            except SpeciateError as error:
+                answers.append(error)
+                continue
+            if tell.register and after is not before:
+                made = tell.register(tx, after)
+                after = after.model_copy(update={"result": {**(after.result or {}), **made}}) if made else after
+            batch.change(after)
+            answers.append(after)
+        batch.settle()
+        return [batch.jobs.get(answer.id, answer) if isinstance(answer, Job) else answer for answer in answers]
+
+
+def _other_arguments(new: Job, old: Job) -> SpeciateError:
+    return SpeciateError(
+        Code.CONFLICT,
+        f"idempotency_key {new.key!r} was used before with other arguments, for {old.id} ({old.kind}).",
+        "Repeat the call with the arguments of then, or with a new key.",
+    )
+
+
+class _Batch:
+    """The jobs that one transaction touches, and what follows from their changes."""
+
+    def __init__(self, tx: Transaction, kinds: Kinds, settings: Settings) -> None:
+        self._tx, self._kinds, self._settings = tx, kinds, settings
+        self.jobs: dict[str, Job] = {}
+        self._new: set[str] = set()
+        self._changed: dict[str, None] = {}  # ordered
+        self._needs: list[tuple[str, str]] = []
+        self._ended: list[str] = []  # not yet followed up
+        self._ready: list[str] = []  # inline jobs and composites that can go on
+
+    def load(self, ids: Sequence[str]) -> None:
+        missing = [i for i in dict.fromkeys(ids) if i not in self.jobs]
+        if missing:
+            self.jobs |= rows.by_id(self._tx, missing)
+
+    def add(self, job: Job, needs: tuple[str, ...] = ()) -> None:
+        self._new.add(job.id)
+        self.jobs[job.id] = job
+        if needs:
+            self.load(needs)
+            job = self._judge_needs(job, needs)
+            if job.state is State.WAITING:
+                self._needs += [(job.id, need) for need in needs]
+        self._note(job)
+
+    def _judge_needs(self, job: Job, needs: Sequence[str]) -> Job:
+        waiting = job.model_copy(update={"state": State.WAITING})
+        for need in needs:
+            needed = self.jobs.get(need)
+            if needed is None:
+                return decide(waiting, NeedsFailed(f"there is no job {need!r} to wait for"), self._tx.now)
+            if needed.state in ENDED and needed.state is not State.SUCCEEDED:
+                return decide(waiting, NeedsFailed(f"{need}, which it needs, is {needed.state}"), self._tx.now)
+        if all(self.jobs[need].state is State.SUCCEEDED for need in needs):
+            return decide(waiting, NeedsMet(), self._tx.now)
+        return waiting
+
+    def change(self, job: Job) -> None:
+        if self.jobs[job.id] is not job:
+            self._note(job)
+
+    def ask(self, job: Job, event: Asked) -> Job:
+        """Apply a request; those to a composite go on to its children."""
+        after = decide(job, event, self._tx.now)
+        self.change(after)
+        if job.executor == "composite" and after is not job:
+            for child in self._children(job):
+                wanted = child.state not in ENDED if event.action != "retry" else child.state in _RETRIED
+                if wanted:
+                    self.ask(child, Asked(event.action))
+        return after
+
+    def _note(self, job: Job) -> None:
+        """Record a new state of a job, its event, and what there is to follow up."""
+        before = self.jobs[job.id]
+        self.jobs[job.id] = job
+        self._changed[job.id] = None
+        requested = job.request and job.request != before.request
+        happened = f"{job.request}_requested" if requested and job.state is before.state else str(job.state)
+        data = {"attempt": job.attempt} | ({"reason": job.reason} if job.reason else {})
+        self._tx.event(job.id, f"job.{happened}", data)
+        if job.parent:
+            self._tx.event(job.parent, "job.child", {"child": job.id, "step": job.step, "state": str(job.state)})
+        if job.state in ENDED:
+            self._ended.append(job.id)
+        elif job.executor == "composite" or (job.executor == "inline" and job.state is State.QUEUED):
+            self._ready.append(job.id)
+
+    def settle(self) -> None:
+        """Follow up until nothing more follows, then write."""
+        while self._ended or self._ready:
+            if self._ready:
+                self._go_on(self.jobs[self._ready.pop(0)])
+            else:
+                self._follow_ends()
+        old = [self.jobs[i] for i in self._changed if i not in self._new]
+        new = [self.jobs[i] for i in self._changed if i in self._new]
+        if new:
+            rows.insert(self._tx, new)
+        if old:
+            rows.update(self._tx, old)
+        if self._needs:
+            self._tx.execute(_INSERT_NEEDS, [[job for job, _ in self._needs], [need for _, need in self._needs]])
+
+    def _follow_ends(self) -> None:
+        ended, self._ended = self._ended, []
+        dependents = [job for (job,) in self._tx.execute(_DEPENDENTS, [ended])]
+        dependents += [job for job, need in self._needs if need in ended]
+        if dependents:
+            self._release(list(dict.fromkeys(dependents)))
+        parents = [self.jobs[i].parent for i in ended]
+        self.load([parent for parent in parents if parent])
+        for parent in dict.fromkeys(parents):
+            if parent and parent in self.jobs and self.jobs[parent].state is State.RUNNING:
+                self._ready.append(parent)
+
+    def _release(self, dependents: list[str]) -> None:
+        needs: dict[str, list[str]] = {job: [] for job in dependents}
+        for job, need in [*self._tx.execute(_NEEDS_OF, [dependents]), *self._needs]:
+            if job in needs:
+                needs[job].append(need)
+        self.load([*dependents, *(need for some in needs.values() for need in some)])
+        settled = []
+        for job in dependents:
+            waiting = self.jobs[job]
+            if waiting.state is State.WAITING:
+                after = self._judge_needs(waiting, needs[job])
+                if after.state is not State.WAITING:
+                    self._note(after)
+            if self.jobs[job].state is not State.WAITING:
+                settled.append(job)
+        if settled:
+            self._tx.execute(_FORGET_NEEDS, [settled])
+            self._needs = [(job, need) for job, need in self._needs if job not in settled]
+
+    def _go_on(self, job: Job) -> None:
+        if job.executor == "inline":
+            self._note(decide(job, self._act(job), self._tx.now))
+        elif job.request == "cancel":
+            if all(child.state in ENDED for child in self._children(job)):
+                self._note(decide(job, ChildrenGone(), self._tx.now))
+        elif job.state is State.QUEUED:
+            self._note(decide(job, Stepped(), self._tx.now))  # and from there to its first step
+        elif job.state is State.RUNNING:
+            self._step(job)
+
+    def _act(self, job: Job) -> Happening:
+        kind = self._kinds[job.kind]
+        try:
+            assert kind.act is not None, f"{kind.name} is not an inline kind"
+            return Acted(kind.act(self._tx, kind.spec.model_validate(job.spec), job, self._settings))
+        except SpeciateError as error:
+            return Failed({"class": "user", "message": error.message, "recovery": error.recovery})
+
+    def _children(self, job: Job) -> list[Job]:
+        stored = {child.id: child for child in rows.children_of(self._tx, [job.id])}
+        self.jobs = stored | self.jobs  # what this batch has changed already is newer
+        return sorted(
+            (child for child in self.jobs.values() if child.parent == job.id),
+            key=lambda child: (child.created, child.id),
+        )
+
+    def _step(self, job: Job) -> None:
+        children = self._children(job)
+        outcome = step(self._kinds[job.kind], job, children, self._tx.now)
+        if isinstance(outcome, Finished):
+            error = {"class": "user", "message": outcome.error, "recovery": outcome.recovery}
+            self._note(decide(job, Failed(error) if outcome.error else Acted(outcome.result), self._tx.now))
+            return
+        for child, needs in child_jobs(self._kinds, job, outcome, self._tx.now):
+            if child.id not in self.jobs:
+                self.add(child, needs)

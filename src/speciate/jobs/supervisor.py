@@ -1,0 +1,133 @@
+"""Holds the claim of one attempt, starts its worker, and says how it ended where the worker could not.
+
+`python -m speciate.jobs.supervisor RUN_DIR`, detached from the daemon. The claim is a kernel lock whose descriptor the
+worker inherits: it is held exactly as long as anything of the attempt lives, whoever else has died. Standard library
+only, so that it starts in milliseconds.
+"""
+
+from __future__ import annotations
+
+import array
+import fcntl
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from speciate.faults import fault
+from speciate.jobs.folder import Outcome, RunFolder, write_whole
+from speciate.jobs.processes import identity
+
+_CRASHES = {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE}
+_ZYGOTE_SECONDS = 3.0
+
+
+class Ending(NamedTuple):
+    """`status` as of os.waitstatus_to_exitcode; None where nobody could see it."""
+
+    status: int | None
+
+
+def supervise(path: Path) -> int:
+    folder = RunFolder(path)
+    claim = os.open(path / "claim", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return 0  # another supervisor has this attempt
+    if folder.outcome() or folder.started():
+        return 0  # it has had its supervisor; an attempt never runs twice
+    fault("supervisor_claimed")
+    write_whole(path / "supervisor", identity(os.getpid()))
+    fault("supervisor_started")
+    spec = folder.spec()
+    inherited = () if spec.get("break_claim") else (claim,)
+    ending = (spec.get("zygote") and _fork_from(spec["zygote"], folder, inherited)) or _execute(folder, inherited)
+    fault("supervisor_before_exit")
+    if folder.outcome() is None:
+        folder.end(_outcome(ending))
+    return 0
+
+
+def _execute(folder: RunFolder, claims: tuple[int, ...]) -> Ending:
+    """A plain start: a new interpreter, in a session of its own so that its whole group can be signalled."""
+    with folder.log.open("ab") as log:
+        worker = subprocess.Popen(
+            [sys.executable, "-m", "speciate.worker", str(folder.path)],
+            stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, cwd=folder.path, pass_fds=claims,
+            start_new_session=True,
+        )  # fmt: skip
+    return Ending(worker.wait())
+
+
+def _fork_from(address: str, folder: RunFolder, claims: tuple[int, ...]) -> Ending | None:
+    """A fork of a process that has made the imports. None where there is none: then a plain start is right."""
+    connection = _connect(address)
+    if connection is None:
+        return None
+    with connection, folder.log.open("ab") as log:
+        descriptors = array.array("i", [log.fileno(), *claims])
+        try:
+            connection.sendmsg(
+                [json.dumps({"run": str(folder.path)}).encode() + b"\n"],
+                [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptors)],
+            )
+            lines = connection.makefile("r")
+            first = lines.readline()
+        except OSError:
+            return None
+        if not first:
+            return None  # it died over its imports, before it could fork
+        pid = int(json.loads(first)["pid"])
+        watch = _pidfd(pid)
+        last = lines.readline()
+        if last:
+            return Ending(int(json.loads(last)["status"]))
+        if watch is not None:  # the zygote was killed, its child lives on
+            select.select([watch], [], [])
+        return Ending(None)
+
+
+def _connect(address: str) -> socket.socket | None:
+    end = time.monotonic() + _ZYGOTE_SECONDS
+    while time.monotonic() < end:
+        connection = socket.socket(socket.AF_UNIX)
+        try:
+            connection.connect(address)
+        except OSError:
+            connection.close()
+            time.sleep(0.02)
+        else:
+            return connection
+    return None
+
+
+def _pidfd(pid: int) -> int | None:
+    try:
+        return os.pidfd_open(pid)
+    except (OSError, AttributeError):
+        return None
+
+
+def _outcome(ending: Ending) -> Outcome:
+    """How a worker ended that left no word itself."""
+    if ending.status is None:
+        return Outcome(-1, "killed", "its process was killed")
+    if ending.status < 0:
+        number = signal.Signals(-ending.status)
+        kind = "transient" if number in _CRASHES else "killed"
+        return Outcome(ending.status, kind, f"its process ended by {number.name}")
+    return Outcome(
+        ending.status, "user", f"its process ended with code {ending.status} before it could say why",
+        "Call get_job(job=..., log_lines=100) for its log.",
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    sys.exit(supervise(Path(sys.argv[1])))

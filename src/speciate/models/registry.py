@@ -1,0 +1,142 @@
+"""Registered model versions: rows in the catalog, immutable folders `models/NAME/vN/` on disk.
+
+A version's files are hard links to those in the run folder that made them, so a registration moves nothing, can be
+repeated, and leaves the run folder whole for a rebuild.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import NamedTuple
+
+from speciate.errors import Code, SpeciateError, unknown
+from speciate.models import packaged, sealed
+from speciate.models.card import Card
+from speciate.refs import ModelRef, model_ref
+from speciate.workspace.database import Database, Transaction
+from speciate.workspace.workspace import Folders
+
+_NEWEST = "SELECT card FROM model_versions WHERE name = ? ORDER BY version DESC LIMIT 1"
+_VERSION = "SELECT card FROM model_versions WHERE name = ? AND version = ?"
+_VERSIONS = "SELECT card FROM model_versions WHERE name = ? ORDER BY version"
+_NAMES = "SELECT DISTINCT name FROM model_versions ORDER BY name"
+_ALIAS = "SELECT model FROM aliases WHERE use_case = ? AND alias = ?"
+_OF_JOB = "SELECT card FROM model_versions WHERE job = ? AND name = ?"
+_NEXT = "SELECT coalesce(max(version), 0) + 1 FROM model_versions WHERE name = ?"
+_INSERT = "INSERT INTO model_versions VALUES (?, ?, ?, ?, ?, ?)"
+_USE_CASE_OF_NAME = "SELECT count(*) FROM use_cases WHERE name = ?"
+
+
+class ModelVersion(NamedTuple):
+    card: Card
+    path: Path
+    """The folder with the files."""
+
+    @property
+    def ref(self) -> str:
+        return self.card.ref
+
+
+def resolve(database: Database, folders: Folders, ref: ModelRef | str) -> ModelVersion:
+    """The version that `name`, `name@v3`, `USECASE@production` or `pkg:NAME` means now.
+
+    Raises NOT_FOUND with near names, MISSING_EXTRA for a package that is not installed, INVALID for sources that
+    cannot be resolved without a network.
+    """
+    ref = model_ref(ref) if isinstance(ref, str) else ref
+    if ref.source == "pkg":
+        return ModelVersion(packaged.card(ref.name), packaged.locate(ref.name))
+    if ref.source:
+        raise SpeciateError(
+            Code.INVALID,
+            f"'{ref}' cannot be used here: models from {ref.source!r} are not available yet.",
+            "Use a registered model, or one of: " + ", ".join(f"pkg:{name}" for name in packaged.PACKAGED) + ".",
+        )
+    if ref.alias:
+        return resolve(database, folders, _behind_alias(database, ref))
+    row = database.read_one(*((_VERSION, [ref.name, ref.version]) if ref.version else (_NEWEST, [ref.name])))
+    if row is None:
+        raise _no_version(database, ref)
+    card = Card.model_validate_json(row[0])
+    return ModelVersion(card, version_folder(folders, card.name, card.version))
+
+
+def versions(database: Database, name: str) -> list[Card]:
+    """All versions of a name, oldest first; empty where there is none."""
+    return [Card.model_validate_json(card) for (card,) in database.read(_VERSIONS, [name])]
+
+
+def names(database: Database) -> list[str]:
+    return [name for (name,) in database.read(_NAMES)]
+
+
+def check_free(database: Database, name: str) -> None:
+    """Raise CONFLICT where a use case has this name: `NAME@production` would mean two things."""
+    if database.read(_USE_CASE_OF_NAME, [name])[0][0]:
+        raise SpeciateError(
+            Code.CONFLICT,
+            f"{name!r} is the name of a use case; use cases and models share their names.",
+            f"Call again with another name, such as {name + '-model'!r}.",
+        )
+
+
+def register(tx: Transaction, folders: Folders, card: Card, staged: Path) -> Card:
+    """Make `staged` (sealed, in the run folder) the next version of `card.name`. The same job makes one version."""
+    if card.job and (known := tx.execute(_OF_JOB, [card.job, card.name])):
+        return Card.model_validate_json(known[0][0])
+    version: int = tx.execute(_NEXT, [card.name])[0][0]
+    while _taken(staged, version_folder(folders, card.name, version)):
+        version += 1
+    card = card.model_copy(update={"version": version, "created": tx.now})
+    _publish(staged, version_folder(folders, card.name, version), card)
+    tx.execute(_INSERT, [card.name, version, card.id, card.model_dump_json(), card.job, tx.now])
+    tx.event(f"model:{card.name}", "model.created", {"model": card.ref, "id": card.id, "job": card.job})
+    return card
+
+
+def version_folder(folders: Folders, name: str, version: int) -> Path:
+    return folders.models / name / f"v{version}"
+
+
+def _taken(staged: Path, target: Path) -> bool:
+    """Whether another model lies there, of which the catalog lost the row. Our own leftovers do not count."""
+    manifest = target / sealed.MANIFEST
+    return manifest.is_file() and manifest.read_bytes() != (staged / sealed.MANIFEST).read_bytes()
+
+
+def _publish(staged: Path, target: Path, card: Card) -> None:
+    """Put the files in place in one step. What a registration that was not committed left behind is replaced."""
+    temporary = target.with_name(f".{target.name}.{os.getpid()}")
+    for leftover in (temporary, target):
+        shutil.rmtree(leftover, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    for path in sorted(staged.iterdir()):
+        os.link(path, temporary / path.name)
+    (temporary / sealed.CARD).write_text(json.dumps(card.model_dump(), indent=1))
+    temporary.rename(target)
+
+
+def _behind_alias(database: Database, ref: ModelRef) -> ModelRef:
+    row = database.read_one(_ALIAS, [ref.name, ref.alias])
+    if row is None:
+        raise SpeciateError(
+            Code.NOT_FOUND,
+            f"No model is behind '{ref}'.",
+            f"Call get_status(use_case={ref.name!r}); promote_model or specialize put a model there.",
+        )
+    return model_ref(row[0])
+
+
+def _no_version(database: Database, ref: ModelRef) -> SpeciateError:
+    known = names(database)
+    if ref.name in known:
+        newest = versions(database, ref.name)[-1].version
+        return SpeciateError(
+            Code.NOT_FOUND,
+            f"The model {ref.name!r} has no version {ref.version}; its newest is v{newest}.",
+            f"Call describe_model(model={ref.name!r}).",
+        )
+    return unknown("model", ref.name, known, "Call train_model or specialize to make one.")

@@ -1,0 +1,165 @@
+"""Questions to a person: one action, with its exact arguments and evidence, asked by tools and answered elsewhere.
+
+An approval is bound to the hash of what it shows, so what a person saw is what happens. It is used once, and it
+expires. Nothing in the surface of tools leads to `decide`: the command line calls it on a terminal.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from speciate.errors import Code, SpeciateError, unknown
+from speciate.ids import new_id
+from speciate.workspace.database import Database, Row, Transaction
+from speciate.workspace.workspace import Workspace
+
+# Action -> `function(tx, arguments, by) -> result` that does it once a person said yes. It checks everything again
+# and raises SpeciateError where the world has moved on.
+ACTIONS = {
+    "promote": "speciate.production.promote:apply_approved",
+    "define_use_case": "speciate.usecases:apply_approved",
+}
+
+PENDING, APPROVED, DENIED, EXPIRED, VOID = "pending", "approved", "denied", "expired", "void"
+STATES = (PENDING, APPROVED, DENIED, EXPIRED, VOID)
+
+_COLUMNS = "id, action, arguments, evidence, hash, state, created, expires, decided_by, decided_at"
+_INSERT = "INSERT INTO approvals VALUES (?, ?, ?, ?, ?, 'pending', ?, ?, NULL, NULL)"
+_GET = f"SELECT {_COLUMNS} FROM approvals WHERE id = ?"
+_SAME = (
+    f"SELECT {_COLUMNS} FROM approvals WHERE hash = ? AND state = 'pending' AND expires > ? ORDER BY created LIMIT 1"
+)
+_LIST = f"SELECT {_COLUMNS} FROM approvals ORDER BY created DESC, id LIMIT 1000"
+_IDS = "SELECT id FROM approvals"
+_DECIDE = "UPDATE approvals SET state = ?, decided_by = ?, decided_at = ? WHERE id = ?"
+
+
+class Approval(NamedTuple):
+    id: str
+    action: str
+    arguments: dict[str, Any]
+    evidence: dict[str, Any]
+    hash: str
+    state: str
+    created: float
+    expires: float
+    decided_by: str | None = None
+    decided_at: float | None = None
+
+    def state_at(self, now: float) -> str:
+        return EXPIRED if self.state == PENDING and now >= self.expires else self.state
+
+
+class Page(NamedTuple):
+    approvals: list[Approval]
+    next_cursor: str | None
+
+
+class Decided(NamedTuple):
+    """`result` is what the action returned; None where it was denied or could no longer be done."""
+
+    approval: Approval
+    result: dict[str, Any] | None
+    reason: str = ""
+
+
+def fingerprint(action: str, arguments: Mapping[str, Any], evidence: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps([action, arguments, evidence], sort_keys=True).encode()).hexdigest()
+
+
+def request(
+    tx: Transaction, action: str, arguments: dict[str, Any], evidence: dict[str, Any], *, subject: str, hours: float
+) -> Approval:
+    """Ask a person. The same question, while it waits, is asked only once. `subject` is what the event is about."""
+    digest = fingerprint(action, arguments, evidence)
+    if rows := tx.execute(_SAME, [digest, tx.now]):
+        return _approval(rows[0])
+    approval = Approval(new_id("approval"), action, arguments, evidence, digest, PENDING, tx.now, tx.now + 3600 * hours)
+    shown = [json.dumps(arguments), json.dumps(evidence)]
+    tx.execute(_INSERT, [approval.id, action, *shown, digest, approval.created, approval.expires])
+    tx.event(subject, "approval.requested", {"approval": approval.id, "action": action})
+    return approval
+
+
+def get(database: Database, id: str) -> Approval:  # noqa: A002 - the column
+    row = database.read_one(_GET, [id])
+    if row is None:
+        raise unknown("approval", id, [name for (name,) in database.read(_IDS)], "Call list_approvals().")
+    return _approval(row)
+
+
+def listed(database: Database, now: float, state: str | None = None) -> list[Approval]:
+    """Newest first. `state` counts an unanswered one past its time as expired."""
+    found = [_approval(row) for row in database.read(_LIST)]
+    return [approval for approval in found if state is None or approval.state_at(now) == state]
+
+
+def page(database: Database, now: float, state: str | None, *, limit: int, cursor: str | None) -> Page:
+    """`listed`, in pieces; `cursor` is the id that the page before ended with."""
+    found = listed(database, now, state)
+    start = next((place + 1 for place, item in enumerate(found) if item.id == cursor), 0)
+    shown = found[start : start + limit]
+    return Page(shown, shown[-1].id if start + limit < len(found) else None)
+
+
+def decide(workspace: Workspace, id: str, approve: bool, by: str) -> Decided:  # noqa: A002
+    """A person's answer, and, where it is yes, the action itself, in one transaction.
+
+    Raises CONFLICT for an approval that was answered or has expired, and REFUSED where its row no longer matches the
+    hash that it was asked with.
+    """
+    approval = get(workspace.database, id)
+    action = _action(approval.action)
+
+    def answer(tx: Transaction) -> Decided:
+        current = _approval(tx.execute(_GET, [id])[0])
+        _check_open(current, tx.now)
+        if not approve:
+            return Decided(_close(tx, current, DENIED, by), None, f"denied by {by}")
+        try:
+            result = action(tx, current.arguments, by)
+        except SpeciateError as error:
+            return Decided(_close(tx, current, VOID, by), None, str(error))
+        return Decided(_close(tx, current, APPROVED, by), result)
+
+    return workspace.database.transact(answer)
+
+
+def _approval(row: Row) -> Approval:
+    return Approval(row[0], row[1], json.loads(row[2]), json.loads(row[3]), *row[4:])
+
+
+def _action(name: str) -> Callable[[Transaction, dict[str, Any], str], dict[str, Any]]:
+    if name not in ACTIONS:
+        raise unknown("action", name, ACTIONS, "This approval was asked by another version of speciate.")
+    module, _, attribute = ACTIONS[name].partition(":")
+    function: Callable[[Transaction, dict[str, Any], str], dict[str, Any]] = getattr(
+        importlib.import_module(module), attribute
+    )
+    return function
+
+
+def _check_open(approval: Approval, now: float) -> None:
+    state = approval.state_at(now)
+    if state != PENDING:
+        raise SpeciateError(
+            Code.CONFLICT,
+            f"Approval {approval.id!r} is {state}: each is answered once, before it expires.",
+            "Ask for the action again; it makes a new approval.",
+        )
+    if fingerprint(approval.action, approval.arguments, approval.evidence) != approval.hash:
+        raise SpeciateError(
+            Code.REFUSED,
+            f"Approval {approval.id!r} no longer says what it said when it was asked: its row was changed.",
+            "Ask for the action again, and find out who writes to the catalog.",
+        )
+
+
+def _close(tx: Transaction, approval: Approval, state: str, by: str) -> Approval:
+    tx.execute(_DECIDE, [state, by, tx.now, approval.id])
+    tx.event(f"approval:{approval.id}", "approval.decided", {"state": state, "by": by, "action": approval.action})
+    return approval._replace(state=state, decided_by=by, decided_at=tx.now)

@@ -1,0 +1,141 @@
+"""Asks a model: resolves what is meant, has the service pool answer, and records the first production answer.
+
+The daemon reads the bytes of a file but never decodes them, and never loads a model: `answer.py` does both in a caged
+process. Answers are not logged one by one here; a slot's prediction log does that.
+"""
+
+from __future__ import annotations
+
+import base64
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from speciate.errors import Code, SpeciateError
+from speciate.jobs.pool import Pool
+from speciate.models import registry
+from speciate.models.registry import Card
+from speciate.refs import ModelRef, model_ref
+from speciate.workspace.database import Transaction
+from speciate.workspace.workspace import Workspace
+
+ANSWER = "speciate.production.answer:answer"
+MOST_BYTES = 64 * 1024 * 1024
+"""Of all inputs of one call together; more is a job's work."""
+
+_ANSWERED = "SELECT count(*) FROM events WHERE subject = ? AND type = 'production.answered' AND data LIKE ?"
+
+
+class Input(BaseModel):
+    """One thing to answer, in exactly one of these forms."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    text: str | None = None
+    row: dict[str, Any] | None = Field(None, description="Column -> value.")
+    path: str | None = None
+    data: str | None = Field(None, description="Base64; with mime.")
+    mime: str | None = None
+    id: str | None = Field(None, max_length=64)
+
+    @model_validator(mode="after")
+    def _one_form(self) -> Self:
+        given = [name for name in ("text", "row", "path", "data") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"give exactly one of text, row, path, data; got {', '.join(given) or 'none'}")
+        return self
+
+
+class Predicted(NamedTuple):
+    id: str
+    output: str | float | None
+    confidence: float | None
+    error: str | None
+
+
+class Answer(NamedTuple):
+    predictions: list[Predicted]
+    model: str
+    """The version that answered, `name@v3`."""
+    latency_ms: float
+
+
+def asked(model: str | None, use_case: str | None) -> str:
+    """The model ref of a call that names either a model or a use case. Raises INVALID where it names both or none."""
+    if (model is None) == (use_case is None):
+        raise SpeciateError(
+            Code.INVALID,
+            f"predict takes either model or use_case; got model={model!r} and use_case={use_case!r}.",
+            "Call predict again with one of them.",
+        )
+    return model or f"{use_case}@production"
+
+
+def predict(workspace: Workspace, pool: Pool, model: str, inputs: Sequence[Input]) -> Answer:
+    """One prediction per input, in order; an input that cannot be used has an error instead.
+
+    `model` is any ref to a registered version; asked as `USECASE@production`, the first answer of each version stops
+    the clock of time to model. Raises NOT_FOUND for the model, INVALID for inputs that are too large, UNAVAILABLE
+    where the pool could not answer in time.
+    """
+    ref = model_ref(model)
+    version = registry.resolve(workspace.database, workspace.folders, model)
+    started = time.perf_counter()
+    reply = pool.ask(ANSWER, _payload(version.card, version.path, inputs))
+    latency_ms = 1000 * (time.perf_counter() - started)
+    predictions = [Predicted(**item) for item in reply["predictions"]]
+    name = _exact(version.card)
+    if any(item.error is None for item in predictions):
+        _record_first(workspace, ref, name)
+    return Answer(predictions, name, latency_ms)
+
+
+def _exact(card: Card) -> str:
+    return f"{card.name}@v{card.version}"
+
+
+def _payload(card: Card, path: Path, inputs: Sequence[Input]) -> dict[str, Any]:
+    items, room = [], MOST_BYTES
+    for number, given in enumerate(inputs):
+        item: dict[str, Any] = {"id": given.id or str(number)}
+        if given.path is not None:
+            source = Path(given.path)
+            room -= source.stat().st_size
+            _check_room(room)
+            item |= {"data": base64.b64encode(source.read_bytes()).decode(), "name": source.name}
+        elif given.data is not None:
+            room -= len(given.data) * 3 // 4
+            _check_room(room)
+            item |= {"data": given.data, "name": given.mime or ""}
+        elif given.text is not None:
+            item["text"] = given.text
+        else:
+            item["row"] = given.row
+        items.append(item)
+    return {"model": str(path), "modality": card.modality, "inputs": list(card.inputs), "items": items}
+
+
+def _check_room(room: int) -> None:
+    if room < 0:
+        raise SpeciateError(
+            Code.INVALID,
+            f"The inputs of one call may hold {MOST_BYTES // 1024**2} MiB together, and these hold more.",
+            "Call predict with fewer or smaller inputs.",
+        )
+
+
+def _record_first(workspace: Workspace, ref: ModelRef, model: str) -> None:
+    """Write `production.answered` once per use case and version."""
+    if ref.alias != "production":
+        return
+    subject, wanted = f"use_case:{ref.name}", [f"use_case:{ref.name}", f'%"{model}"%']
+    if workspace.database.read(_ANSWERED, wanted) != [(0,)]:
+        return
+
+    def record(tx: Transaction) -> None:
+        if tx.execute(_ANSWERED, wanted) == [(0,)]:
+            tx.event(subject, "production.answered", {"model": model})
+
+    workspace.database.transact(record)

@@ -1,0 +1,230 @@
+"""Kind `promote`: lets a model version serve a use case, if a decision says so and the policy lets it.
+
+Everything happens in the one transaction that ends the job: the checks, the move of the alias, its audit row and its
+event. What the checks demand of the decision:
+
+- it is of the current version of the use case (a changed requirement makes older verdicts worthless),
+- it says promote, and
+- its baseline is what serves now (a model that beat the last one has not beaten this one).
+
+The policy is the workspace's: a spec can ask for a person where the settings would not, never the other way. What is
+left out: canaries, which need a serving process that splits its requests.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NamedTuple
+
+from pydantic import BaseModel, ConfigDict
+
+from speciate import usecases
+from speciate.errors import Code, SpeciateError
+from speciate.jobs.job import ENDED, Job, Resources
+from speciate.jobs.kinds import Kind, Plan
+from speciate.models import registry
+from speciate.production import aliases, approvals
+from speciate.refs import model_ref
+from speciate.settings import Settings
+from speciate.workspace.database import Transaction
+from speciate.workspace.workspace import Workspace
+
+_COLUMNS = "id, use_case, use_case_version, evaluation, candidate, baseline, verdict, evidence"
+_DECISION = f"SELECT {_COLUMNS} FROM decisions WHERE id = ?"
+_NEWEST = f"""
+SELECT {_COLUMNS} FROM decisions WHERE use_case = ? AND candidate = ? AND (? IS NULL OR evaluation = ?)
+ORDER BY created DESC, id LIMIT 1
+"""
+_NEWEST_MODEL = "SELECT max(version) FROM model_versions WHERE name = ?"
+
+
+class PromoteSpec(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    use_case: str
+    model: str
+    evaluation: str | None = None
+    decision: str | None = None
+    """Default: the newest decision on this model, of `evaluation` where that is given."""
+    expected_current: str | None = None
+    """The version believed to serve, or 'nothing'. None: only the decision's baseline is compared."""
+    actor: str = "unknown"
+    note: str = ""
+    propose: bool = False
+    """Ask a person also where the policy is automatic."""
+
+
+class Decision(NamedTuple):
+    id: str
+    use_case: str
+    use_case_version: int
+    evaluation: str
+    candidate: str
+    baseline: str
+    verdict: str
+    evidence: dict[str, Any]
+
+    def brief(self) -> dict[str, Any]:
+        brief = {"id": self.id, "verdict": self.verdict, "reasons": self.evidence.get("reasons", [])}
+        needed = self.evidence.get("needed_examples")
+        return brief if needed is None else {**brief, "needed_examples": needed}
+
+
+def plan(spec: PromoteSpec, workspace: Workspace) -> Plan:
+    """Raises NOT_FOUND for a use case or a model that is not there."""
+    usecases.get(workspace.database, spec.use_case)
+    card = registry.resolve(workspace.database, workspace.folders, spec.model).card
+    return Plan(
+        resources=Resources(cpu=0),
+        seconds=0.0,
+        use_case=spec.use_case,
+        resolved={"model": f"{card.name}@v{card.version}", "policy": workspace.settings.policy},
+    )
+
+
+def act(tx: Transaction, spec: PromoteSpec, job: Job, settings: Settings) -> dict[str, Any]:
+    """Returns `state` applied, needs_approval or refused, the `decision` and the `reasons`.
+
+    Raises CONFLICT where another version serves than the caller believed.
+    """
+    aliases.check_expected(aliases.read(tx, spec.use_case), spec.use_case, spec.expected_current)
+    spec = spec.model_copy(update={"model": _exact(tx, spec.model)})
+    decision = _decision(tx, spec)
+    if decision is None:
+        return _refused(None, [f"No decision of {spec.use_case} on {spec.model} was found; evaluate it first."])
+    if reasons := _objections(tx, spec, decision):
+        return _refused(decision, reasons)
+    if spec.propose or settings.policy != "auto":
+        return _ask(tx, spec, decision, settings.approval_hours)
+    return _apply(tx, spec, decision, approved_by=None)
+
+
+def apply_approved(tx: Transaction, arguments: dict[str, Any], by: str) -> dict[str, Any]:
+    """What `approvals.decide` calls once a person said yes: the same checks again, then the move.
+
+    Raises CONFLICT or REFUSED where the world has moved on since the question.
+    """
+    spec = PromoteSpec.model_validate(arguments)
+    aliases.check_expected(aliases.read(tx, spec.use_case), spec.use_case, spec.expected_current)
+    decision = _decision(tx, spec)
+    reasons = _objections(tx, spec, decision) if decision else ["The decision is gone."]
+    if decision is None or reasons:
+        raise SpeciateError(Code.REFUSED, " ".join(reasons), "Evaluate the model again, then ask for its promotion.")
+    return _apply(tx, spec, decision, approved_by=by)
+
+
+def result(job: Job) -> dict[str, Any]:
+    """What the ended job says. Raises its error, or UNAVAILABLE where it has not ended yet."""
+    if job.result is not None:
+        return job.result
+    error = job.error or {}
+    if job.state in ENDED:
+        code = error.get("code", Code.CONFLICT)
+        raise SpeciateError(Code(code), error.get("message", f"{job.id} is {job.state}."), error.get("recovery", ""))
+    raise SpeciateError(
+        Code.UNAVAILABLE, f"{job.id} is still {job.state}.", f"Call wait_for_job(job={str(job.id)!r}) for its result."
+    )
+
+
+def _exact(tx: Transaction, model: str) -> str:
+    """The version that a ref means now, `name@v3`."""
+    ref = model_ref(model)
+    if ref.alias and (alias := aliases.read(tx, ref.name, ref.alias)):
+        return alias.model
+    if ref.source or ref.version or ref.alias:
+        return model
+    return f"{ref.name}@v{tx.execute(_NEWEST_MODEL, [ref.name])[0][0]}"
+
+
+def _decision(tx: Transaction, spec: PromoteSpec) -> Decision | None:
+    if spec.decision:
+        rows = tx.execute(_DECISION, [spec.decision])
+    else:
+        rows = tx.execute(_NEWEST, [spec.use_case, spec.model, spec.evaluation, spec.evaluation])
+    return Decision(*rows[0][:7], json.loads(rows[0][7])) if rows else None
+
+
+def _objections(tx: Transaction, spec: PromoteSpec, decision: Decision) -> list[str]:
+    """Why this decision does not let this model serve; empty where it does."""
+    found = []
+    if (decision.use_case, decision.candidate) != (spec.use_case, spec.model):
+        found.append(
+            f"Decision {decision.id} is about {decision.candidate} for {decision.use_case}, "
+            f"not about {spec.model} for {spec.use_case}."
+        )
+    if decision.verdict != "promote":
+        found.append(f"The verdict of decision {decision.id} is {decision.verdict}.")
+        found.extend(str(reason) for reason in decision.evidence.get("reasons", []))
+    version = usecases.get(tx, spec.use_case).version
+    if decision.use_case_version != version:
+        found.append(
+            f"Decision {decision.id} judged {spec.use_case} version {decision.use_case_version}, "
+            f"but its requirements are now version {version}."
+        )
+    current = aliases.read(tx, spec.use_case)
+    if current and current.model not in (decision.baseline, spec.model):
+        found.append(
+            f"Decision {decision.id} compared with {decision.baseline}, but {current.model} serves now; evaluate again."
+        )
+    return found
+
+
+def _refused(decision: Decision | None, reasons: list[str]) -> dict[str, Any]:
+    return {"state": "refused", "decision": decision.brief() if decision else None, "reasons": reasons}
+
+
+def _ask(tx: Transaction, spec: PromoteSpec, decision: Decision, hours: float) -> dict[str, Any]:
+    current = aliases.read(tx, spec.use_case)
+    arguments = spec.model_copy(
+        update={
+            "decision": decision.id,
+            "expected_current": current.model if current else aliases.NOTHING,
+        }
+    ).model_dump()
+    evidence = {**decision.brief(), "baseline": decision.baseline, "evaluation": decision.evaluation}
+    approval = approvals.request(tx, "promote", arguments, evidence, subject=f"use_case:{spec.use_case}", hours=hours)
+    return {
+        "state": "needs_approval",
+        "decision": decision.brief(),
+        "reasons": ["A person must agree: that was asked for, or is the policy of this workspace."],
+        "approval": {
+            "id": approval.id,
+            "expires": approval.expires,
+            "how": f"A person runs on a terminal: speciate approve {approval.id}",
+        },
+    }
+
+
+def _apply(tx: Transaction, spec: PromoteSpec, decision: Decision, *, approved_by: str | None) -> dict[str, Any]:
+    current = aliases.read(tx, spec.use_case)
+    if current and current.model == spec.model:
+        reasons = [f"{spec.model} serves already."]
+        return {
+            "state": "applied",
+            "decision": decision.brief(),
+            "reasons": reasons,
+            "from": spec.model,
+            "to": spec.model,
+        }
+    moved = aliases.move(
+        tx,
+        use_case=spec.use_case,
+        model=spec.model,
+        expected=spec.expected_current,
+        action="promote",
+        actor=approved_by or spec.actor,
+        evidence={
+            "decision": decision.id, "evaluation": decision.evaluation, "note": spec.note,
+            "asked_by": spec.actor, "approved_by": approved_by,
+        },
+    )  # fmt: skip
+    return {
+        "state": "applied",
+        "decision": decision.brief(),
+        "reasons": [f"approved by {approved_by}"] if approved_by else ["passed its gates; the policy is automatic"],
+        "from": moved.before,
+        "to": moved.after,
+        "audit": moved.audit.hash,
+    }
+
+
+KIND = Kind(name="promote", spec=PromoteSpec, plan=plan, act=act)

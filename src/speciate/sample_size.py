@@ -1,0 +1,53 @@
+"""How many test examples a statement needs: the planning formulas, by the standard library alone.
+
+All are normal approximations for a two-sided 95 % interval and 80 % power: good to plan with, while the verdict
+itself comes from the intervals of `evaluation.statistics`. Clusters are left out: what is counted is independent
+examples, so grouped data need more.
+"""
+
+from __future__ import annotations
+
+import math
+from statistics import NormalDist
+
+from speciate.vocabulary import Metric
+
+LEVEL, POWER = 0.95, 0.80
+_Z_LEVEL = NormalDist().inv_cdf((1 + LEVEL) / 2)
+_Z_POWER = NormalDist().inv_cdf(POWER)
+_MOST = 10_000_000
+"""Beyond this nobody collects: the answer is None, 'cannot be settled by more examples'."""
+
+
+def to_show_target(metric: Metric, target: float | None) -> int | None:
+    """Examples with which a model that halves the gap between target and perfect shows that it reaches the target.
+
+    One-sample test of a proportion, n = ((z_a sqrt(p0 q0) + z_b sqrt(p1 q1)) / (p1 - p0))^2 (Fleiss, Levin & Paik,
+    Statistical Methods for Rates and Proportions, 2003), with p0 the target and p1 = (p0 + 1) / 2. Recall and
+    precision count only positives or alarms. For other metrics between 0 and 1 a proportion stands in.
+    None where the metric has no bounds, as its spread is then unknown before data are seen.
+    """
+    if target is None or metric.low != 0 or metric.high != 1 or not 0 < target < 1:
+        return None
+    assumed = (target + 1) / 2
+    spread = _Z_LEVEL * math.sqrt(target * (1 - target)) + _Z_POWER * math.sqrt(assumed * (1 - assumed))
+    return math.ceil((spread / (assumed - target)) ** 2)
+
+
+def to_show_difference(effect: float, discordant: float = 0.1) -> int:
+    """Examples with which a paired difference of `effect` in a 0/1 score is found, if `discordant` of them differ.
+
+    n = ((z_a + z_b) / effect)^2 (discordant - effect^2): the variance of a paired difference (Miettinen 1968).
+    """
+    return math.ceil(((_Z_LEVEL + _Z_POWER) / effect) ** 2 * max(discordant - effect**2, effect - effect**2))
+
+
+def more_needed(n: int, standard_error: float, distance: float) -> int | None:
+    """Further examples until an estimate that stays `distance` from a bound shows on which side of it the truth lies.
+
+    The standard error shrinks with the root of n. None where the distance is too small for any number to settle it.
+    """
+    if n == 0 or not math.isfinite(standard_error) or distance == 0 or not math.isfinite(distance):
+        return None
+    total = n * ((_Z_LEVEL + _Z_POWER) * standard_error / distance) ** 2
+    return max(1, math.ceil(total) - n) if total <= _MOST else None

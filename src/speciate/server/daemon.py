@@ -1,0 +1,108 @@
+"""The process that owns a workspace: `python -m speciate.server.daemon --workspace DIR [--detach]`.
+
+This file is what happens before anything heavy is imported: leave the caller's session, win the election (losers end
+with status 75 in a few milliseconds), turn output into the log, tell the starter. Then `service.py` serves.
+
+The starter reads our standard output to its end. The last line is JSON: `{"won": true}` once we listen, `{"won":
+false}` after a lost election, or the error, with `message`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import logging
+import logging.handlers
+import os
+import sys
+from pathlib import Path
+
+from speciate.errors import Code, SpeciateError
+from speciate.server.protocol import encode, refusal
+from speciate.workspace.lock import Held, Lock
+
+LOST = 75
+"""Exit status of a candidate that found the workspace owned (EX_TEMPFAIL)."""
+_LOG_BYTES, _LOGS_KEPT = 2 << 20, 3
+
+
+class _Log(logging.handlers.RotatingFileHandler):
+    """daemon.log. Takes over the descriptors 1 and 2 as well, so that what native libraries print lands there too."""
+
+    def doRollover(self) -> None:  # noqa: N802 - the name is logging's
+        super().doRollover()
+        self.take_output()
+
+    def take_output(self) -> None:
+        for descriptor in (1, 2):
+            os.dup2(self.stream.fileno(), descriptor)
+
+
+class Starter:
+    """The process that started us, at the other end of our first standard output. It may be gone."""
+
+    def __init__(self) -> None:
+        self._descriptor = os.dup(1)
+
+    def tell(self, report: dict[str, object]) -> None:
+        """Say how it went, and let go."""
+        try:
+            os.write(self._descriptor, encode(report))
+        except OSError:
+            pass
+        os.close(self._descriptor)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m speciate.server.daemon")
+    parser.add_argument("--workspace", type=Path, required=True)
+    parser.add_argument("--detach", action="store_true", help="leave the caller's session and return at once")
+    arguments = parser.parse_args()
+    root = Path(os.path.realpath(arguments.workspace))
+    os.umask(0o077)
+    if arguments.detach:
+        _detach()
+    starter = Starter()
+    try:
+        lock = Lock(root)
+        _log_to(root / "daemon.log")
+        serve = importlib.import_module("speciate.server.service").serve
+        serve(root, lock, lambda: starter.tell({"won": True}))
+    except Held:
+        starter.tell({"won": False})
+        return LOST
+    except SpeciateError as error:
+        logging.error("%s", error)
+        starter.tell(refusal(error))
+        return 1
+    except OSError as error:
+        logging.exception("the daemon cannot run")
+        starter.tell(refusal(_from_system(root, error)))
+        return 1
+    return 0
+
+
+def _detach() -> None:
+    """Become a child of nobody: a client that kills its children's tree must not reach us."""
+    if os.fork():
+        os._exit(0)
+    os.setsid()
+
+
+def _log_to(path: Path) -> None:
+    handler = _Log(path, maxBytes=_LOG_BYTES, backupCount=_LOGS_KEPT)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.take_output()
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+
+
+def _from_system(root: Path, error: OSError) -> SpeciateError:
+    return SpeciateError(
+        Code.UNAVAILABLE,
+        f"The workspace {root} cannot be opened: {error.strerror or error}.",
+        "Run `speciate doctor`, or point --workspace at another folder.",
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

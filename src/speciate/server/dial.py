@@ -1,0 +1,118 @@
+"""Reach the daemon of a workspace; where there is none, start it.
+
+Any number of clients may do this at once: each may start a candidate, one candidate wins the lock, the others end
+with status 75 before they import anything heavy. Standard library only.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from speciate import __version__
+from speciate.environment import clean_environment, socket_path
+from speciate.errors import Code, SpeciateError
+from speciate.server.protocol import DRAINING, Line, as_error, encode
+
+_PATIENCE_SECONDS = 60.0
+_PAUSE_SECONDS = 0.03
+
+
+class Dialled(NamedTuple):
+    line: Line
+    answer: dict[str, Any]
+
+
+def dial(workspace: Path, protocol: str, *, client: str = "cli", start: bool = True, **more: Any) -> Dialled:
+    """Connect, say hello, and return the connection with the daemon's answer.
+
+    Raises SpeciateError UNAVAILABLE where no daemon runs and `start` is false, or where none can be started; otherwise
+    what the daemon refused with.
+    """
+    hello = {"protocol": protocol, "version": __version__, "folder": os.getcwd(), "client": client, **more}
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while True:
+        dialled = _try(workspace, hello)
+        if dialled:
+            return dialled
+        if not start:
+            raise SpeciateError(
+                Code.UNAVAILABLE, f"No daemon serves {workspace}.", "Any `speciate call` or `speciate serve` starts it."
+            )
+        if not _start(workspace, deadline):
+            time.sleep(_PAUSE_SECONDS)  # another one holds the lock: it is about to listen, or about to end
+        if time.monotonic() > deadline:
+            raise SpeciateError(
+                Code.UNAVAILABLE,
+                f"The daemon of {workspace} did not answer within {_PATIENCE_SECONDS:.0f} s.",
+                f"See {workspace / 'daemon.log'}; `speciate doctor` checks the machine.",
+            )
+
+
+def _try(workspace: Path, hello: dict[str, Any]) -> Dialled | None:
+    """One attempt; None where nobody listens, or where who listens is leaving."""
+    connection = socket.socket(socket.AF_UNIX)
+    line = Line(connection)
+    try:
+        connection.connect(os.fspath(socket_path(workspace)))
+        line.send(encode(hello))
+        answer = line.receive()
+    except OSError:
+        answer = b""
+    if not answer:
+        line.close()
+        return None
+    message = json.loads(answer)
+    if message.get("ok"):
+        return Dialled(line, message)
+    line.close()
+    if message.get("code") == DRAINING:
+        time.sleep(_PAUSE_SECONDS)
+        return None
+    raise as_error(message)
+
+
+def _start(workspace: Path, deadline: float) -> bool:
+    """Start a candidate and wait until it listens (true) or lost the election (false)."""
+    with subprocess.Popen(
+        [sys.executable, "-P", "-m", "speciate.server.daemon", "--workspace", os.fspath(workspace), "--detach"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=clean_environment(),
+        cwd="/",
+        start_new_session=True,
+    ) as process:
+        assert process.stdout
+        text = _read_to_end(process.stdout.fileno(), deadline)
+    try:
+        report = json.loads(text.splitlines()[-1])
+    except (IndexError, ValueError):
+        raise SpeciateError(
+            Code.UNAVAILABLE,
+            f"The daemon of {workspace} ended before it was ready: {text.strip()[-500:] or 'without a word'}",
+            "Run `speciate doctor`; the whole story is in daemon.log of the workspace.",
+        ) from None
+    if "message" in report:
+        raise as_error(report)
+    return bool(report["won"])
+
+
+def _read_to_end(descriptor: int, deadline: float) -> str:
+    """What the candidate says before it closes its end, which it does once it listens."""
+    data = b""
+    with selectors.DefaultSelector() as selector:
+        selector.register(descriptor, selectors.EVENT_READ)
+        while selector.select(max(0.0, deadline - time.monotonic())):
+            chunk = os.read(descriptor, 1 << 16)
+            if not chunk:
+                break
+            data += chunk
+    return data.decode(errors="replace")

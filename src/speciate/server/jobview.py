@@ -1,0 +1,210 @@
+"""A job as clients see it: what tools, resources and tasks show of it."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any, ClassVar, NamedTuple
+
+from pydantic import Field
+
+from speciate.errors import Code, SpeciateError
+from speciate.jobs.engine import Engine
+from speciate.jobs.folder import RunFolder
+from speciate.jobs.job import ENDED, LIVE, Job, State
+from speciate.server.surface import App, NextAction, Progress, Result
+
+_SLICE_SECONDS = 1.0
+_LONGEST_MESSAGE = 2_000
+_LOG_PIECE = 64_000
+_EASY_STATES = {State.FAILED: "retry", State.DEAD: "retry", State.CANCELLED: "retry", State.PAUSED: "resume"}
+
+
+class JobProgress(Result):
+    done: float
+    total: float | None = None
+    unit: str = ""
+
+
+class JobError(Result):
+    kind: str
+    """user (never retried), transient, memory, stopped, killed."""
+    message: str
+    recovery: str = ""
+
+
+class JobLine(Result):
+    """A job in a list."""
+
+    job: str
+    kind: str
+    state: str
+    attempt: int
+    use_case: str | None = None
+    step: str | None = None
+    created_at: float
+    """Seconds since the epoch, as all times here."""
+    run_seconds: float
+
+
+class ForeignText(Result):
+    log_tail: str = ""
+    message: str = ""
+    """What the run said last about its progress."""
+
+
+class JobView(Result):
+    """A job with all that is known of it."""
+
+    untrusted_characters: ClassVar[int] = 100_000  # the caller chooses the number of lines
+
+    job: str
+    kind: str
+    state: str
+    attempt: int
+    reason: str | None = None
+    request: str | None = None
+    """What was asked of a run that still lives: cancel, pause or stop."""
+    progress: JobProgress | None = None
+    eta_seconds: float | None = None
+    run_seconds: float = 0.0
+    result: dict[str, Any] | None = None
+    error: JobError | None = None
+    children: tuple[JobLine, ...] = ()
+    next_actions: tuple[NextAction, ...] = ()
+    poll_after_seconds: float | None = None
+    untrusted: ForeignText = Field(default_factory=ForeignText)
+
+
+class LogPiece(Result):
+    job: str
+    attempt: int
+    next_after: int
+    """Byte offset to ask for next."""
+    untrusted: dict[str, str]
+
+
+def line(job: Job, now: float) -> JobLine:
+    return JobLine(
+        job=job.id, kind=job.kind, state=job.state, attempt=job.attempt, use_case=job.use_case, step=job.step,
+        created_at=job.created, run_seconds=_run_seconds(job, now),
+    )  # fmt: skip
+
+
+def view(engine: Engine, job: Job, log_lines: int) -> JobView:
+    now = engine.workspace.clock.now()
+    folder = engine.folder(job)
+    progress = folder.progress()
+    shown = JobProgress(done=progress.done, total=progress.total, unit=progress.unit) if progress else None
+    eta = _eta(job, shown, now)
+    return JobView(
+        job=job.id, kind=job.kind, state=job.state, attempt=job.attempt, reason=job.reason, request=job.request,
+        progress=shown, eta_seconds=eta, run_seconds=_run_seconds(job, now), result=job.result,
+        error=_error(job), children=tuple(line(child, now) for child in engine.children(job.id)),
+        next_actions=_next_actions(job),
+        poll_after_seconds=None if job.state in ENDED else min(30.0, max(2.0, (eta or 10.0) / 2)),
+        untrusted=ForeignText(log_tail=folder.log_tail(log_lines), message=progress.message if progress else ""),
+    )  # fmt: skip
+
+
+def wait(app: App, job: str, until: str, seconds: float) -> Job:
+    """Block until the job ends, or with `until='change'` until its state, a child or a checkpoint changes.
+
+    Meanwhile tells the client how far the run is, where it asked for that.
+    """
+    engine = app.engine
+    first = current = engine.get(job)
+    marks, told = _marks(engine, first), -1.0
+    end = time.monotonic() + seconds
+    while current.state not in ENDED and (left := end - time.monotonic()) > 0:
+        watching = until == "change" or app.progress is not None
+        current = engine.wait(job, until=until, timeout=min(left, _SLICE_SECONDS) if watching else left)
+        if app.progress is not None:
+            told = _tell(engine, app.progress, current, told)
+        if until == "change" and (current != first or _marks(engine, current) != marks):
+            break
+    return current
+
+
+def log_after(engine: Engine, job: Job, after: int) -> LogPiece:
+    """The newest attempt's log from a byte offset on, at most 64 kB of it."""
+    path = engine.folder(job).log
+    try:
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            file.seek(min(max(after, 0), size))
+            piece = file.read(_LOG_PIECE)
+            end = file.tell()
+    except FileNotFoundError:
+        piece, end = b"", 0
+    return LogPiece(job=job.id, attempt=job.attempt, next_after=end, untrusted={"log": piece.decode(errors="replace")})
+
+
+def failure(job: Job) -> SpeciateError:
+    """Why a job did not succeed, as an error to show."""
+    error = job.error or {}
+    message = error.get("message") or job.reason or f"The job is {job.state}."
+    recovery = error.get("recovery") or f"Call get_job(job='{job.id}', log_lines=100) for its log."
+    return SpeciateError(Code.INVALID, f"{job.id} {job.state}: {message}", recovery)
+
+
+class _Marks(NamedTuple):
+    """What counts as a change beside the job's own row."""
+
+    children: tuple[tuple[str, str], ...]
+    checkpoints: int
+
+
+def _marks(engine: Engine, job: Job) -> _Marks:
+    children = tuple((child.id, str(child.state)) for child in engine.children(job.id))
+    return _Marks(children, _checkpoints(engine.folder(job)))
+
+
+def _checkpoints(folder: RunFolder) -> int:
+    try:
+        return sum(1 for _ in folder.checkpoints.iterdir())
+    except FileNotFoundError:
+        return 0
+
+
+def _tell(engine: Engine, tell: Progress, job: Job, told: float) -> float:
+    """Report how far a job is, where that is more than was `told`: progress that the protocol carries only grows."""
+    if progress := engine.folder(job).progress():
+        done, total, unit = progress.done, progress.total, progress.unit
+    elif children := engine.children(job.id):
+        done, total, unit = float(sum(child.state in ENDED for child in children)), float(len(children)), "steps"
+    else:
+        return told
+    if done > told:
+        tell(done, total, f"{job.state} {unit}".strip())
+    return max(done, told)
+
+
+def _eta(job: Job, progress: JobProgress | None, now: float) -> float | None:
+    """Seconds left if it goes on as it did since the attempt began; None where that is unknown."""
+    if job.state not in LIVE or job.started is None or progress is None or not progress.total or progress.done <= 0:
+        return None
+    return round(max(0.0, (now - job.started) * (progress.total - progress.done) / progress.done), 1)
+
+
+def _run_seconds(job: Job, now: float) -> float:
+    running = now - job.started if job.state in LIVE and job.started is not None else 0.0
+    return round(job.run_seconds + max(0.0, running), 3)
+
+
+def _error(job: Job) -> JobError | None:
+    if job.error is None:
+        return None
+    return JobError(
+        kind=str(job.error.get("class", "")),
+        message=str(job.error.get("message", ""))[:_LONGEST_MESSAGE],
+        recovery=str(job.error.get("recovery", "")),
+    )
+
+
+def _next_actions(job: Job) -> tuple[NextAction, ...]:
+    if job.state in _EASY_STATES:
+        return (NextAction(tool="control_job", arguments={"job": job.id, "action": _EASY_STATES[job.state]}),)
+    if job.state in ENDED:
+        return ()
+    return (NextAction(tool="wait_for_job", arguments={"job": job.id}),)

@@ -1,0 +1,74 @@
+"""Where tools may read and write: below the roots in settings, by default the caller's folder and the exports.
+
+Links are followed before the check, so that a link inside a root cannot lead out of it. What happens to a path after
+the check (somebody swaps in a link) is stopped by the cage of the process that opens it, not here.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from speciate.errors import Code, SpeciateError
+from speciate.server.surface import App
+
+
+def roots(app: App) -> list[Path]:
+    """Resolved, in the order in which error messages show them."""
+    workspace, folder = app.workspace, app.caller.folder
+    allowed = [root.expanduser() for root in workspace.settings.roots] or ([folder] if folder else [])
+    return [path.resolve() for path in (*allowed, workspace.folders.exports)]
+
+
+def check_readable(app: App, path: str | Path) -> Path:
+    """The absolute path of something that exists and can be read, below a root.
+
+    Raises SpeciateError REFUSED outside the roots, NOT_FOUND, or INVALID where it cannot be read.
+    """
+    resolved = _below_a_root(app, path)
+    try:
+        exists = resolved.exists()
+    except OSError as error:
+        raise SpeciateError(
+            Code.INVALID, f"{str(path)!r} cannot be read: {error.strerror}.", "Check its permissions."
+        ) from error
+    if not exists:
+        raise SpeciateError(
+            Code.NOT_FOUND,
+            f"There is no file or folder {str(path)!r} (looked at {resolved}).",
+            "Call again with a path that exists, absolute or relative to your folder.",
+        )
+    return resolved
+
+
+def check_writable(app: App, path: str | Path) -> Path:
+    """The absolute path of something that does not exist yet, below a root: nothing is ever overwritten."""
+    resolved = _below_a_root(app, path)
+    if resolved.exists():
+        raise SpeciateError(
+            Code.CONFLICT, f"{str(path)!r} exists already, and exports never overwrite.", "Call again with a new path."
+        )
+    return resolved
+
+
+def _below_a_root(app: App, path: str | Path) -> Path:
+    given = Path(path).expanduser()
+    if "\0" in str(path):
+        raise SpeciateError(Code.INVALID, "A path cannot hold a zero byte.", "Call again with a clean path.")
+    if not given.is_absolute():
+        if app.caller.folder is None:
+            raise SpeciateError(
+                Code.INVALID,
+                f"{str(path)!r} is relative, and over {app.caller.transport} there is no folder to start from.",
+                "Call again with an absolute path.",
+            )
+        given = app.caller.folder / given
+    resolved, allowed = given.resolve(), roots(app)
+    if not any(resolved.is_relative_to(root) for root in allowed):
+        raise SpeciateError(
+            Code.REFUSED,
+            f"{str(path)!r} leads to {resolved}, outside the folders that tools may use: "
+            f"{', '.join(map(str, allowed))}.",
+            "Use a path below one of these, or ask a person to add the folder to `roots` in the workspace's "
+            "settings.toml.",
+        )
+    return resolved

@@ -1,0 +1,237 @@
+"""Every name of the MCP library that it does not promise to keep, in one place; `tests/server/test_wire.py` uses each.
+
+Here: serving a duplex stream in both protocol eras, the older era's resource subscriptions, tools that bring their own
+schema and renderer, the check of the Mcp-Name header, and streamable HTTP behind a bearer token.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any, Protocol
+
+import anyio
+from mcp.server import MCPServer
+from mcp.server.context import ServerRequestContext
+from mcp.server.mcpserver import Context
+from mcp.server.mcpserver.tools import Tool
+from mcp.server.mcpserver.utilities.func_metadata import FuncMetadata
+from mcp.server.runner import serve_dual_era_loop
+from mcp.server.session import ServerSession
+from mcp.server.stdio import stdio_server
+from mcp.server.subscriptions import ResourceUpdated, ServerEvent
+from mcp.server.transport_security import TransportSecuritySettings
+from mcp.shared.inbound import decode_header_value
+from mcp_types import (
+    CallToolResult,
+    EmptyResult,
+    SubscribeRequestParams,
+    ToolAnnotations,
+    UnsubscribeRequestParams,
+)
+from mcp_types.version import MODERN_PROTOCOL_VERSIONS
+from pydantic import BaseModel
+from starlette.applications import Starlette
+from starlette.datastructures import Headers
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from speciate.server.surface import Caller
+from speciate.server.updates import Updates
+
+MODERN_VERSIONS = frozenset(MODERN_PROTOCOL_VERSIONS)
+HTTP_PATH = "/mcp"
+
+_log = logging.getLogger(__name__)
+
+
+class ByteStream(Protocol):
+    """A connected socket: `anyio.abc.ByteStream` is one."""
+
+    async def receive(self, max_bytes: int = 65536) -> bytes: ...
+    async def send(self, item: bytes) -> None: ...
+
+
+CallTool = Callable[[str, dict[str, Any], Context[Any, Any]], Awaitable[CallToolResult]]
+
+
+class OwnTool(Tool):
+    """A tool whose schemas are ours and whose call we answer whole: arguments unchecked in, rendered result out."""
+
+    answers: dict[str, Any]
+    """JSON schema of its results."""
+    call: CallTool
+
+    @property
+    def output_schema(self) -> dict[str, Any]:  # type: ignore[override]  # the library caches one from its own metadata
+        return self.answers
+
+    async def run(self, arguments: dict[str, Any], context: Context[Any, Any], convert_result: bool = False) -> Any:
+        return await self.call(self.name, arguments, context)
+
+
+def own_tool(
+    name: str,
+    description: str,
+    schemas: tuple[dict[str, Any], dict[str, Any]],
+    annotations: ToolAnnotations,
+    call: CallTool,
+) -> OwnTool:
+    """`schemas` are those of arguments and results."""
+    return OwnTool(
+        fn=call, name=name, description=description, parameters=schemas[0], answers=schemas[1],
+        fn_metadata=FuncMetadata.model_construct(), is_async=True, annotations=annotations, call=call,
+    )  # fmt: skip
+
+
+def caller_of(context: Context[Any, Any]) -> Caller:
+    """Who called: said by `serve_stream` for its connection, by the server's lifespan otherwise."""
+    caller = context.request_context.lifespan_context
+    assert isinstance(caller, Caller)
+    return caller
+
+
+def wants_progress(context: Context[Any, Any]) -> bool:
+    meta = context.request_context.meta
+    return bool(meta and meta.get("progressToken", meta.get("progress_token")) is not None)
+
+
+# Streams
+
+
+async def serve_stream(server: MCPServer, stream: ByteStream, caller: Caller) -> None:
+    """Serve one connection until its end, in whichever era its first request speaks. Frames are those of stdio."""
+    low = server._lowlevel_server
+    try:
+        async with stdio_server(_Lines(stream), _Writer(stream)) as (read, write):  # type: ignore[arg-type]  # as files
+            await serve_dual_era_loop(
+                low, read, write, lifespan_state=caller, init_options=low.create_initialization_options()
+            )
+    except* (anyio.BrokenResourceError, anyio.ClosedResourceError, ConnectionError):
+        _log.debug("%s went away", caller.client)
+
+
+class _Lines:
+    """The lines of a byte stream, as the library reads them from a file. A torn last line is dropped."""
+
+    def __init__(self, stream: ByteStream) -> None:
+        self._stream = stream
+
+    async def __aiter__(self) -> AsyncIterator[str]:
+        pieces: list[bytes] = []
+        while True:
+            try:
+                chunk = await self._stream.receive()
+            except (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError):
+                return
+            *lines, rest = chunk.split(b"\n")
+            for line in lines:
+                yield (b"".join(pieces) + line).decode(errors="replace")
+                pieces = []
+            pieces.append(rest)
+
+
+class _Writer:
+    def __init__(self, stream: ByteStream) -> None:
+        self._stream = stream
+
+    async def write(self, text: str) -> None:
+        await self._stream.send(text.encode())
+
+    async def flush(self) -> None:
+        return None
+
+
+# Subscriptions of the older era
+
+
+def serve_subscribe(server: MCPServer, updates: Updates) -> None:
+    """Answer `resources/subscribe` and `resources/unsubscribe`, and send what `updates` tells to those who asked."""
+    subscribers = _Subscribers(updates)
+    add_handler(server, "resources/subscribe", SubscribeRequestParams, subscribers.subscribe)
+    add_handler(server, "resources/unsubscribe", UnsubscribeRequestParams, subscribers.unsubscribe)
+
+
+def add_handler(server: MCPServer, method: str, params: type[BaseModel], handler: Callable[..., Any]) -> None:
+    """Answer a request that the library's server leaves unanswered."""
+    server._lowlevel_server.add_request_handler(method, params, handler)
+
+
+class _Subscribers:
+    """Which connection asked for which resources. A connection's entry goes when it closes."""
+
+    def __init__(self, updates: Updates) -> None:
+        self._updates = updates
+        self._sending: set[asyncio.Task[None]] = set()
+
+    async def subscribe(self, ctx: ServerRequestContext[Any, Any], params: SubscribeRequestParams) -> EmptyResult:
+        connection = ctx.session._connection
+        wanted = connection.state.get("subscribed")
+        if wanted is None:
+            wanted = connection.state["subscribed"] = set()
+            unsubscribe = self._updates.subscribe(lambda event: self._send(ctx.session, wanted, event))
+            connection.exit_stack.callback(unsubscribe)
+        wanted.add(str(params.uri))
+        return EmptyResult()
+
+    async def unsubscribe(self, ctx: ServerRequestContext[Any, Any], params: UnsubscribeRequestParams) -> EmptyResult:
+        ctx.session._connection.state.get("subscribed", set()).discard(str(params.uri))
+        return EmptyResult()
+
+    def _send(self, session: ServerSession, wanted: set[str], event: ServerEvent) -> None:
+        if isinstance(event, ResourceUpdated) and event.uri in wanted:
+            task = asyncio.get_running_loop().create_task(_notify(session, event.uri))
+            self._sending.add(task)
+            task.add_done_callback(self._sending.discard)
+
+
+async def _notify(session: ServerSession, uri: str) -> None:
+    try:
+        await session.send_resource_updated(uri)
+    except (anyio.BrokenResourceError, anyio.ClosedResourceError):
+        _log.debug("a subscriber of %s went away", uri)
+
+
+# HTTP
+
+
+def named_in_header(ctx: ServerRequestContext[Any, Any], name: str) -> bool:
+    """Whether a request over HTTP names in its Mcp-Name header what its body names (the library checks core methods)."""
+    headers: Mapping[str, str] = getattr(ctx.request, "headers", None) or {}
+    header = headers.get("mcp-name")
+    return header is None or decode_header_value(header) == name
+
+
+def http_app(server: MCPServer, token: str, port: int, **options: Any) -> Starlette:
+    """Streamable HTTP at /mcp for this machine only: the bearer token in every request, and a Host that is local.
+
+    `options` go to the library (an event store, say).
+    """
+    hosts = [f"{host}:{port}" for host in ("127.0.0.1", "localhost", "[::1]")]
+    security = TransportSecuritySettings(allowed_hosts=hosts, allowed_origins=[f"http://{host}" for host in hosts])
+    app = server.streamable_http_app(streamable_http_path=HTTP_PATH, transport_security=security, **options)
+    app.add_middleware(_Bearer, token=token)
+    return app
+
+
+class _Bearer:
+    """Lets nothing through without the token, on any path."""
+
+    def __init__(self, app: ASGIApp, token: str) -> None:
+        self._app, self._expected = app, f"Bearer {token}".encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan" or self._knows(scope):
+            await self._app(scope, receive, send)
+        else:
+            answer = PlainTextResponse(
+                "Send the header 'Authorization: Bearer TOKEN' with the token that `speciate serve --http` printed.",
+                status_code=401, headers={"WWW-Authenticate": "Bearer"},
+            )  # fmt: skip
+            await answer(scope, receive, send)
+
+    def _knows(self, scope: Scope) -> bool:
+        given = Headers(scope=scope).get("authorization", "")
+        return hmac.compare_digest(given.encode(), self._expected)

@@ -1,0 +1,95 @@
+"""The process of one run: `python -m speciate.worker RUN_DIR`, the same on every executor.
+
+It loads what spec.json names, calls it, and says in `exit` how it ended. It never opens the catalog.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+import logging
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from speciate.errors import SpeciateError
+from speciate.faults import fault
+from speciate.jobs.folder import RESUMABLE, Outcome, RunFolder, write_whole
+from speciate.jobs.processes import identity
+from speciate.jobs.run import OutOfMemory, Run, Stopped, Transient
+
+Entry = Callable[[Run], dict[str, Any] | None]
+
+
+def load(entry: str) -> Entry:
+    """The function behind `module:function` or `/path/to/file.py:function`."""
+    module_name, _, name = entry.rpartition(":")
+    if module_name.endswith(".py"):
+        spec = importlib.util.spec_from_file_location(Path(module_name).stem, module_name)
+        assert spec is not None, f"{module_name} cannot be loaded"
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    else:
+        module = importlib.import_module(module_name)
+    function: Entry = getattr(module, name)
+    return function
+
+
+def perform(folder: RunFolder) -> Outcome:
+    """Do the run, and turn every way in which it can end into an outcome."""
+    try:
+        result = load(folder.spec()["entry"])(Run(folder))
+        write_whole(folder.outputs / "result.json", json.dumps(result or {}))
+        return Outcome(0, "ok")
+    except Stopped:
+        return Outcome(RESUMABLE, "stopped", "stopped on request")
+    except SpeciateError as error:
+        return Outcome(1, "user", error.message, error.recovery)
+    except Transient as error:
+        return Outcome(1, "transient", str(error))
+    except BaseException as error:  # noqa: BLE001 - a run may raise anything, and its owner must hear of it
+        traceback.print_exc()
+        return _defect(error)
+
+
+def _defect(error: BaseException) -> Outcome:
+    said = f"{type(error).__name__}: {error}"
+    if isinstance(error, OutOfMemory | MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's, unseen
+        return Outcome(1, "memory", said)
+    if isinstance(error, OSError) and error.errno in {28, 122}:  # no space, over quota
+        return Outcome(1, "transient", f"the disk is full: {said}")
+    return Outcome(1, "user", said, "Call get_job(job=..., log_lines=100) for the traceback.")
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough; the checkpoint must not be interrupted
+    raise Stopped
+
+
+def main(path: str) -> int:
+    """Run the attempt in `path` to its end and return its exit code."""
+    folder = RunFolder(Path(path))
+    write_whole(folder.path / "worker", identity(os.getpid()))
+    signal.signal(signal.SIGTERM, _stop)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
+    fault("worker_before_run")
+    try:
+        outcome = perform(folder)
+    except Stopped:  # between the run's end and here
+        outcome = Outcome(RESUMABLE, "stopped", "stopped on request")
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    fault("worker_before_exit")
+    folder.end(outcome)
+    fault("worker_after_exit")
+    return outcome.code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

@@ -1,0 +1,91 @@
+"""Content-addressed files: a blob's name is the sha256 of its bytes, so writing twice is writing once.
+
+Small media go into packs (packs.py) instead: a file each would cost an inode and an fsync per example.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from speciate.errors import Code, SpeciateError
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+class Blobs:
+    """The folder `blobs/`: `ab/abcd...` for each content. Safe for several processes at once."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def path(self, sha256: str) -> Path:
+        """Where the blob lies, or would."""
+        if not _DIGEST.fullmatch(sha256):
+            raise ValueError(f"{sha256!r} is not a sha256 in lower-case hexadecimal")
+        return self._folder / sha256[:2] / sha256
+
+    def put(self, data: bytes) -> str:
+        """Store `data`, on disk when this returns; the sha256 that names it."""
+        sha256 = hashlib.sha256(data).hexdigest()
+        target = self.path(sha256)
+        if not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            write_durably(target, data)
+        return sha256
+
+    def get(self, sha256: str) -> bytes:
+        """The bytes, checked against their name. NOT_FOUND where there are none, INTERNAL where they were damaged."""
+        try:
+            data = self.path(sha256).read_bytes()
+        except FileNotFoundError:
+            raise SpeciateError(
+                Code.NOT_FOUND, f"There is no blob {sha256}.", "Run `speciate rebuild` to see what is missing."
+            ) from None
+        check_digest(data, sha256, self.path(sha256))
+        return data
+
+    def __contains__(self, sha256: str) -> bool:
+        return self.path(sha256).exists()
+
+    def __iter__(self) -> Iterator[str]:
+        for folder in sorted(self._folder.glob("??")):
+            yield from sorted(path.name for path in folder.iterdir() if _DIGEST.fullmatch(path.name))
+
+
+def check_digest(data: bytes, sha256: str, path: Path) -> None:
+    """Refuse bytes that are not what their name says: the disk, or somebody, changed them."""
+    found = hashlib.sha256(data).hexdigest()
+    if found != sha256:
+        raise SpeciateError(
+            Code.INTERNAL,
+            f"{path} is damaged: its content has sha256 {found[:16]}..., it should be {sha256[:16]}...",
+            "Restore the file from a backup of the workspace, or create the dataset again from its source.",
+        )
+
+
+def write_durably(target: Path, data: bytes) -> None:
+    """All of `data` or nothing is at `target` whenever the machine stops, and it is all there on return."""
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.{os.urandom(4).hex()}")
+    try:
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(target.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in `folder` durable: fsync of a file does not cover its entry in the folder."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,156 @@
+"""Many small blobs in one file: a run appends, seals once, and from then on the pack never changes.
+
+A pack is two files that share a name: `PACK.pack`, the bytes one after another, and `PACK.parquet`, its index
+(`sha256` string in ascending order, `offset` and `length` int64, in bytes). The name comes from the content, so that
+a run which is repeated seals the same pack again. The index appears last: without it there is no pack, only a
+leftover that `gc` may delete.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from speciate.errors import Code, SpeciateError
+from speciate.workspace.blobs import check_digest, sync_folder
+
+_SCHEMA = pa.schema([("sha256", pa.string()), ("offset", pa.int64()), ("length", pa.int64())])
+
+
+class Entry(NamedTuple):
+    offset: int
+    length: int
+
+
+class PackWriter:
+    """Appends blobs to a new pack in `folder`, for one run. Not thread-safe.
+
+    with PackWriter(folders.packs) as writer:
+        sha256 = writer.add(data)
+        pack = writer.seal()
+    """
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+        self._partial = folder / f".pack-{os.getpid()}-{os.urandom(6).hex()}.partial"
+        self._file = self._partial.open("xb")
+        self._entries: dict[str, Entry] = {}
+        self._size = 0
+
+    def add(self, data: bytes) -> str:
+        """Append `data` unless it is there already; the sha256 that names it."""
+        sha256 = hashlib.sha256(data).hexdigest()
+        if sha256 not in self._entries:
+            self._file.write(data)
+            self._entries[sha256] = Entry(self._size, len(data))
+            self._size += len(data)
+        return sha256
+
+    def seal(self) -> Path:
+        """Make the pack durable and immutable; the path of its `.pack` file. Nothing can be added afterwards."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        name = hashlib.sha256("".join(self._entries).encode()).hexdigest()[:32]  # digests in order fix every byte
+        target = self._folder / f"{name}.pack"
+        os.chmod(self._partial, 0o444)
+        self._partial.replace(target)
+        sync_folder(self._folder)
+        self._write_index(index_path(target))
+        return target
+
+    def _write_index(self, target: Path) -> None:
+        digests = sorted(self._entries)
+        entries = [self._entries[digest] for digest in digests]
+        table = pa.table(
+            {"sha256": digests, "offset": [e.offset for e in entries], "length": [e.length for e in entries]},
+            schema=_SCHEMA,
+        )
+        temporary = self._partial.with_suffix(".index")
+        with temporary.open("xb") as file:
+            pq.write_table(table, file, compression="zstd")
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o444)
+        temporary.replace(target)
+        sync_folder(self._folder)
+
+    def __enter__(self) -> PackWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+        self._partial.unlink(missing_ok=True)
+
+
+def index_path(pack: Path) -> Path:
+    return pack.with_suffix(".parquet")
+
+
+class _OpenPack:
+    def __init__(self, path: Path) -> None:
+        try:
+            index = pq.read_table(index_path(path), schema=_SCHEMA)
+            self.descriptor = os.open(path, os.O_RDONLY)
+        except FileNotFoundError as error:
+            raise SpeciateError(
+                Code.NOT_FOUND,
+                f"The pack {path.name} or its index is missing from {path.parent}.",
+                "Restore it from a backup of the workspace, or create the dataset again from its source.",
+            ) from error
+        self.path = path
+        self.digests = np.array(index["sha256"].to_pylist(), dtype="S64")
+        self.offsets, self.lengths = index["offset"].to_numpy(), index["length"].to_numpy()
+
+    def find(self, sha256: str) -> Entry | None:
+        place = int(np.searchsorted(self.digests, sha256.encode()))
+        if place < len(self.digests) and self.digests[place] == sha256.encode():
+            return Entry(int(self.offsets[place]), int(self.lengths[place]))
+        return None
+
+
+class PackReader:
+    """Reads from any number of sealed packs. Thread-safe: every read names its own position."""
+
+    def __init__(self, packs: Iterable[Path]) -> None:
+        self._packs = [_OpenPack(path) for path in packs]
+
+    def get(self, sha256: str) -> bytes:
+        """The bytes, checked against their name. NOT_FOUND where no pack holds them, INTERNAL where damaged."""
+        for pack in self._packs:
+            if entry := pack.find(sha256):
+                data = os.pread(pack.descriptor, entry.length, entry.offset)
+                check_digest(data, sha256, pack.path)
+                return data
+        raise SpeciateError(
+            Code.NOT_FOUND,
+            f"No pack of {len(self._packs)} holds {sha256}.",
+            "Restore the packs from a backup of the workspace, or create the dataset again from its source.",
+        )
+
+    def __contains__(self, sha256: str) -> bool:
+        return any(pack.find(sha256) for pack in self._packs)
+
+    def close(self) -> None:
+        for pack in self._packs:
+            os.close(pack.descriptor)
+        self._packs = []
+
+    def __enter__(self) -> PackReader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

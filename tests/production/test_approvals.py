@@ -1,0 +1,67 @@
+"""An approval is for one action as it was shown, once, for a while."""
+
+from __future__ import annotations
+
+import pytest
+from conftest import ManualClock
+from production import world
+
+from speciate.errors import Code, SpeciateError
+from speciate.production import aliases, approvals
+from speciate.workspace.database import Transaction
+from speciate.workspace.workspace import Workspace
+
+
+def _asked(workspace: Workspace) -> str:
+    """A promotion that waits for a person."""
+    world.define(workspace)
+    world.judge(workspace, "m@v1")
+    world.ask_promotion(workspace, "m@v1", policy="person")
+    return approvals.listed(workspace.database, workspace.clock.now())[0].id
+
+
+def test_asking_twice_makes_one_question(workspace: Workspace) -> None:
+    first = _asked(workspace)
+    world.ask_promotion(workspace, "m@v1", policy="person")
+    assert [item.id for item in approvals.listed(workspace.database, workspace.clock.now())] == [first]
+
+
+def test_an_approval_is_used_once(workspace: Workspace) -> None:
+    question = _asked(workspace)
+    approvals.decide(workspace, question, True, "grace")
+    with pytest.raises(SpeciateError, match="is approved") as caught:
+        approvals.decide(workspace, question, True, "grace")
+    assert caught.value.code is Code.CONFLICT
+
+
+def test_a_denial_moves_nothing(workspace: Workspace) -> None:
+    question = _asked(workspace)
+    decided = approvals.decide(workspace, question, False, "grace")
+    assert (decided.approval.state, decided.approval.decided_by) == ("denied", "grace")
+    assert aliases.of_use_case(workspace.database, "digits") == {}
+
+
+def test_an_approval_expires(workspace: Workspace, clock: ManualClock) -> None:
+    question = _asked(workspace)
+    clock.advance(73 * 3600)
+    assert approvals.listed(workspace.database, clock.now(), "pending") == []
+    with pytest.raises(SpeciateError, match="is expired"):
+        approvals.decide(workspace, question, True, "grace")
+
+
+def test_arguments_that_were_changed_after_the_question_are_refused(workspace: Workspace) -> None:
+    question = _asked(workspace)
+
+    def swap(tx: Transaction) -> None:
+        tx.execute("UPDATE approvals SET arguments = replace(arguments, 'm@v1', 'evil@v1')")
+
+    workspace.database.transact(swap)
+    with pytest.raises(SpeciateError, match="no longer says") as caught:
+        approvals.decide(workspace, question, True, "grace")
+    assert caught.value.code is Code.REFUSED
+
+
+def test_an_unknown_approval_names_the_known_ones(workspace: Workspace) -> None:
+    question = _asked(workspace)
+    with pytest.raises(SpeciateError, match=question):
+        approvals.decide(workspace, "approval-nope", True, "grace")

@@ -1,0 +1,106 @@
+"""No alias moves without a decision that passed, was about this question, and compared with what serves."""
+
+from __future__ import annotations
+
+import pytest
+from conftest import ManualClock
+from production import world
+
+from speciate.errors import Code, SpeciateError
+from speciate.production import aliases, approvals, audit
+from speciate.workspace.workspace import Workspace
+
+
+def _serving(workspace: Workspace) -> str | None:
+    alias = aliases.read(workspace.database, "digits")
+    return alias.model if alias else None
+
+
+def test_a_passing_decision_moves_the_alias(workspace: Workspace) -> None:
+    world.define(workspace)
+    world.judge(workspace, "m@v1")
+    result = world.ask_promotion(workspace, "m@v1")
+    assert result["state"] == "applied"
+    assert _serving(workspace) == "m@v1"
+    assert audit.verify(workspace.database).problems == ()
+
+
+def test_without_a_decision_nothing_moves(workspace: Workspace) -> None:
+    world.define(workspace)
+    result = world.ask_promotion(workspace, "m@v1")
+    assert result["state"] == "refused"
+    assert result["decision"] is None
+    assert _serving(workspace) is None
+
+
+@pytest.mark.parametrize("verdict", ["hold", "inconclusive"])
+def test_a_verdict_other_than_promote_is_refused_with_its_reasons(workspace: Workspace, verdict: str) -> None:
+    world.define(workspace)
+    identity = world.judge(workspace, "m@v1", verdict=verdict)
+    result = world.ask_promotion(workspace, "m@v1")
+    assert result["state"] == "refused"
+    assert result["reasons"] == [f"The verdict of decision {identity} is {verdict}.", "m@v1 was measured"]
+    assert _serving(workspace) is None
+
+
+def test_a_decision_on_older_requirements_is_worthless(workspace: Workspace) -> None:
+    world.define(workspace)
+    world.judge(workspace, "m@v1", version=1)
+    world.define(workspace, target=0.99)
+    result = world.ask_promotion(workspace, "m@v1")
+    assert result["state"] == "refused"
+    assert "now version 2" in str(result["reasons"])
+
+
+def test_a_model_that_beat_the_last_one_has_not_beaten_this_one(workspace: Workspace, clock: ManualClock) -> None:
+    world.define(workspace)
+    for model in ("m@v1", "m@v2"):
+        world.judge(workspace, model)
+    assert world.ask_promotion(workspace, "m@v1")["state"] == "applied"
+    result = world.ask_promotion(workspace, "m@v2")
+    assert result["state"] == "refused"
+    assert "compared with constant:, but m@v1 serves now" in str(result["reasons"])
+    clock.advance(1)
+    world.judge(workspace, "m@v2", baseline="m@v1")
+    assert world.ask_promotion(workspace, "m@v2")["state"] == "applied"
+
+
+def test_promoting_what_serves_already_changes_nothing(workspace: Workspace) -> None:
+    world.define(workspace)
+    world.judge(workspace, "m@v1")
+    world.ask_promotion(workspace, "m@v1")
+    assert world.ask_promotion(workspace, "m@v1")["reasons"] == ["m@v1 serves already."]
+    assert audit.verify(workspace.database).rows == 1
+
+
+def test_a_wrong_expectation_is_a_conflict(workspace: Workspace) -> None:
+    world.define(workspace)
+    world.judge(workspace, "m@v1")
+    with pytest.raises(SpeciateError) as caught:
+        world.ask_promotion(workspace, "m@v1", expected="m@v0")
+    assert caught.value.code is Code.CONFLICT
+
+
+def test_where_a_person_decides_the_alias_waits_for_them(workspace: Workspace) -> None:
+    world.define(workspace)
+    world.judge(workspace, "m@v1")
+    result = world.ask_promotion(workspace, "m@v1", policy="person")
+    assert result["state"] == "needs_approval"
+    assert _serving(workspace) is None
+    (waiting,) = approvals.listed(workspace.database, workspace.clock.now(), "pending")
+    decided = approvals.decide(workspace, waiting.id, True, "grace")
+    assert decided.result is not None
+    assert decided.result["state"] == "applied"
+    assert _serving(workspace) == "m@v1"
+    assert audit.of_use_case(workspace.database, "digits")[-1].actor == "grace"
+
+
+def test_an_approval_does_nothing_once_the_requirements_have_changed(workspace: Workspace) -> None:
+    world.define(workspace)
+    world.judge(workspace, "m@v1")
+    world.ask_promotion(workspace, "m@v1", policy="person")
+    world.define(workspace, target=0.99)
+    (waiting,) = approvals.listed(workspace.database, workspace.clock.now(), "pending")
+    decided = approvals.decide(workspace, waiting.id, True, "grace")
+    assert (decided.approval.state, decided.result) == ("void", None)
+    assert _serving(workspace) is None

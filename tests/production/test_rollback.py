@@ -1,0 +1,62 @@
+"""Back only to what once passed, and only from what is believed to serve."""
+
+from __future__ import annotations
+
+import pytest
+from production import world
+
+from speciate.errors import Code, SpeciateError
+from speciate.production import aliases, audit
+from speciate.production.rollback import RolledBack, roll_back
+from speciate.workspace.workspace import Workspace
+
+
+def _two_in_a_row(workspace: Workspace) -> None:
+    world.define(workspace)
+    world.judge(workspace, "m@v1")
+    world.ask_promotion(workspace, "m@v1")
+    world.judge(workspace, "m@v2", baseline="m@v1")
+    world.ask_promotion(workspace, "m@v2")
+
+
+def _back(workspace: Workspace, expected: str, to: str | None = None) -> RolledBack:
+    return workspace.database.transact(
+        lambda tx: roll_back(tx, "digits", expected=expected, to=to, reason="worse on Mondays", actor="ada")
+    )
+
+
+def test_the_version_before_serves_again(workspace: Workspace) -> None:
+    _two_in_a_row(workspace)
+    done = _back(workspace, "m@v2")
+    assert (done.before, done.after) == ("m@v2", "m@v1")
+    assert aliases.of_use_case(workspace.database, "digits") == {"previous": "m@v2", "production": "m@v1"}
+    assert audit.verify(workspace.database).problems == ()
+
+
+def test_a_wrong_belief_is_a_conflict(workspace: Workspace) -> None:
+    _two_in_a_row(workspace)
+    with pytest.raises(SpeciateError) as caught:
+        _back(workspace, "m@v1")
+    assert caught.value.code is Code.CONFLICT
+
+
+def test_a_second_rollback_does_not_return_to_the_bad_version(workspace: Workspace) -> None:
+    _two_in_a_row(workspace)
+    _back(workspace, "m@v2")
+    with pytest.raises(SpeciateError, match="was itself rolled back"):
+        _back(workspace, "m@v1")
+    assert _back(workspace, "m@v1", to="m@v2").after == "m@v2"
+
+
+def test_a_version_that_never_passed_is_refused(workspace: Workspace) -> None:
+    _two_in_a_row(workspace)
+    world.judge(workspace, "m@v3", baseline="m@v2", verdict="hold")
+    with pytest.raises(SpeciateError, match="never passed") as caught:
+        _back(workspace, "m@v2", to="m@v3")
+    assert caught.value.code is Code.REFUSED
+
+
+def test_nothing_to_roll_back_is_said(workspace: Workspace) -> None:
+    world.define(workspace)
+    with pytest.raises(SpeciateError, match="No model serves"):
+        _back(workspace, "m@v1")

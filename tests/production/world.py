@@ -1,0 +1,46 @@
+"""Rows that promotion needs, written as evaluation would write them."""
+
+from __future__ import annotations
+
+import json
+
+from speciate import usecases
+from speciate.ids import JobId
+from speciate.jobs.job import Job, State
+from speciate.production import promote
+from speciate.settings import Settings
+from speciate.usecases import Definition, Objective
+from speciate.workspace.database import Transaction
+from speciate.workspace.workspace import Workspace
+
+_DECISION = "INSERT INTO decisions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+JOB = Job(id=JobId("job-x"), kind="promote", spec={}, fingerprint="", state=State.RUNNING, created=0.0, changed=0.0)
+
+
+def define(workspace: Workspace, target: float = 0.9) -> None:
+    definition = Definition(
+        name="digits", task="image-classification", objective=Objective(metric="accuracy", target=target)
+    )
+    workspace.database.transact(lambda tx: usecases.define(tx, definition, policy="auto"))
+
+
+def judge(
+    workspace: Workspace, model: str, baseline: str = "constant:", verdict: str = "promote", version: int = 1
+) -> str:
+    """A decision in the catalog; returns its id."""
+    identity = f"decision-{model}-{baseline}-{version}"
+    evidence = json.dumps({"reasons": [f"{model} was measured"], "needed_examples": None})
+
+    def write(tx: Transaction) -> str:
+        tx.execute(_DECISION, [identity, "digits", version, "evaluation-1", model, baseline, verdict, evidence, tx.now])
+        return identity
+
+    return workspace.database.transact(write)
+
+
+def ask_promotion(
+    workspace: Workspace, model: str, *, policy: str = "auto", expected: str | None = None
+) -> dict[str, object]:
+    spec = promote.PromoteSpec(use_case="digits", model=model, expected_current=expected, actor="ada")
+    settings = Settings.model_validate({"policy": policy})
+    return workspace.database.transact(lambda tx: promote.act(tx, spec, JOB, settings))

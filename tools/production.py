@@ -1,0 +1,177 @@
+"""Which model serves a use case, what it answers, and what waits for a person."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field
+
+from speciate.production import approvals
+from speciate.production import predict as predicting
+from speciate.production import promote as promotion
+from speciate.production.predict import Input
+from speciate.production.rollback import roll_back
+from speciate.server.roots import check_readable
+from speciate.server.surface import (
+    App,
+    Cursor,
+    DryRun,
+    DryRunFlag,
+    IdempotencyKey,
+    Limit,
+    Result,
+    once,
+    start_job,
+    tool,
+)  # fmt: skip
+from speciate.workspace.database import Transaction
+
+
+class RolledBack(Result):
+    model_config = ConfigDict(serialize_by_alias=True, validate_by_name=True)  # `from` is a keyword
+    before: str = Field(alias="from")
+    to: str
+    audit: str = Field(description="Hash of the audit row.")
+
+
+class Output(Result):
+    output: str | float | None = None
+
+
+class Prediction(Result):
+    id: str
+    confidence: float | None = None
+    error: str | None = None
+    untrusted: Output
+
+
+class Predictions(Result):
+    predictions: tuple[Prediction, ...]
+    model: str
+    latency_ms: float
+
+
+class Approval(Result):
+    id: str
+    action: str
+    state: str
+    arguments: dict[str, Any]
+    evidence: dict[str, Any]
+    expires: float
+    decided_by: str | None = None
+
+
+class Approvals(Result):
+    approvals: tuple[Approval, ...]
+    next_cursor: str | None = None
+
+
+class Asked(Result):
+    id: str
+    expires: float
+    how: str
+
+
+class Promotion(Result):
+    model_config = ConfigDict(serialize_by_alias=True, validate_by_name=True)
+    job: str
+    state: Literal["applied", "needs_approval", "refused"]
+    decision: dict[str, Any] | None = None
+    reasons: tuple[str, ...]
+    approval: Asked | None = None
+    before: str | None = Field(None, alias="from")
+    to: str | None = None
+    audit: str | None = None
+
+
+@tool(idempotent=True)
+def promote_model(
+    app: App,
+    use_case: str,
+    model: str,
+    evaluation: str | None = None,
+    expected_current: Annotated[str | None, Field(description="Version believed to serve, or 'nothing'.")] = None,
+    note: Annotated[str, Field(max_length=500)] = "",
+    idempotency_key: IdempotencyKey = None,
+    dry_run: DryRunFlag = False,
+) -> Promotion | DryRun:
+    """Let a version that passed its gates serve USE_CASE@production. Without a decision, call evaluate_models first.
+
+    State needs_approval: a person decides on a terminal.
+    """
+    spec = {
+        "use_case": use_case, "model": model, "evaluation": evaluation, "expected_current": expected_current,
+        "note": note, "actor": app.caller.client,
+    }  # fmt: skip
+    started = start_job(app, "promote", spec, idempotency_key=idempotency_key, dry_run=dry_run)
+    if isinstance(started, DryRun):
+        return started
+    ended = app.engine.wait(started.job, timeout=20)
+    return Promotion(job=started.job, **promotion.result(ended))
+
+
+@tool(destructive=True, idempotent=True)
+def rollback_model(
+    app: App,
+    use_case: str,
+    expected_current: Annotated[str, Field(description="Version believed to serve.")],
+    reason: Annotated[str, Field(max_length=500)],
+    to: Annotated[str | None, Field(description="Default: the version before.")] = None,
+    idempotency_key: IdempotencyKey = None,
+) -> RolledBack:
+    """Serve a version again that once passed. For a better model instead, call specialize."""
+    arguments = {"use_case": use_case, "expected_current": expected_current, "reason": reason, "to": to}
+
+    def step(tx: Transaction) -> RolledBack:
+        done = roll_back(tx, use_case, expected=expected_current, to=to, reason=reason, actor=app.caller.client)
+        return RolledBack(before=done.before, to=done.after, audit=done.audit)
+
+    return once(app, "rollback_model", arguments, idempotency_key, step, answer=RolledBack)
+
+
+def readable(app: App, given: Input) -> Input:
+    """The input with its path checked against the roots."""
+    return given.model_copy(update={"path": str(check_readable(app, given.path))}) if given.path else given
+
+
+@tool(idempotent=True)
+def predict(
+    app: App,
+    inputs: Annotated[list[Input], Field(min_length=1, max_length=256)],
+    model: str | None = None,
+    use_case: Annotated[str | None, Field(description="Ask what serves it.")] = None,
+) -> Predictions:
+    """Answers of a model, or of what serves a use case. To compare models, call evaluate_models."""
+    answer = predicting.predict(
+        app.workspace, app.pool, predicting.asked(model, use_case), [readable(app, item) for item in inputs]
+    )
+    return Predictions(
+        predictions=tuple(
+            Prediction(id=item.id, confidence=item.confidence, error=item.error, untrusted=Output(output=item.output))
+            for item in answer.predictions
+        ),
+        model=answer.model,
+        latency_ms=round(answer.latency_ms, 1),
+    )
+
+
+@tool(read_only=True)
+def list_approvals(
+    app: App,
+    state: Literal["pending", "approved", "denied", "expired", "void"] | None = None,
+    limit: Limit = 20,
+    cursor: Cursor = None,
+) -> Approvals:
+    """What waits for a person, or was decided. No tool approves: a person runs `speciate approve ID` on a terminal."""
+    now = app.workspace.clock.now()
+    page = approvals.page(app.workspace.database, now, state, limit=limit, cursor=cursor)
+    return Approvals(
+        approvals=tuple(
+            Approval(
+                id=item.id, action=item.action, state=item.state_at(now), arguments=item.arguments,
+                evidence=item.evidence, expires=item.expires, decided_by=item.decided_by,
+            )
+            for item in page.approvals
+        ),
+        next_cursor=page.next_cursor,
+    )  # fmt: skip

@@ -1,0 +1,63 @@
+"""What is going on in the workspace."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from speciate.production.status import UseCaseStatus, status
+from speciate.server.surface import App, NextAction, Result, tool
+
+
+class Clock(Result):
+    state: Literal["open", "provisional"]
+    seconds: float
+    stages: dict[str, float]
+    model: str | None = None
+
+
+class UseCaseView(Result):
+    name: str
+    version: int
+    task: str
+    production: str | None = None
+    previous: str | None = None
+    time_to_model: Clock
+    running_jobs: tuple[str, ...]
+    waiting_for_person: tuple[str, ...]
+    next_actions: tuple[NextAction, ...]
+
+    @classmethod
+    def of(cls, found: UseCaseStatus) -> UseCaseView:
+        clock = found.time_to_model
+        return cls(
+            name=found.name, version=found.version, task=found.task, production=found.production,
+            previous=found.previous, running_jobs=tuple(found.running_jobs),
+            waiting_for_person=tuple(found.waiting_for_person),
+            time_to_model=Clock(**clock._asdict()),
+            next_actions=tuple(NextAction(tool=step.tool, arguments=step.arguments) for step in found.next_steps),
+        )  # fmt: skip
+
+
+class DiskView(Result):
+    total: int
+    free: int
+    catalog: int
+
+
+class StatusView(Result):
+    use_cases: tuple[UseCaseView, ...]
+    models_deployed_30d: int
+    change_failure_rate: float | None = None
+    disk: DiskView
+
+
+@tool(read_only=True)
+def get_status(app: App, use_case: str | None = None) -> StatusView:
+    """Use cases, their clocks, running jobs, and what waits for a person. For one job, call get_job."""
+    found = status(app.workspace, use_case)
+    return StatusView(
+        use_cases=tuple(UseCaseView.of(item) for item in found.use_cases),
+        models_deployed_30d=found.deliveries.models_deployed_30d,
+        change_failure_rate=found.deliveries.change_failure_rate,
+        disk=DiskView(**found.disk._asdict()),
+    )
