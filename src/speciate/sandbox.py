@@ -103,13 +103,18 @@ class Caged:
         self.stdin, self.stdout, self.pid = process.stdin, process.stdout, process.pid
         self._ended = False
 
+    def interrupt(self) -> None:
+        """SIGKILL for the whole group, from any thread; `kill` must follow to reap."""
+        if not self._ended:  # once reaped, the number may be another's
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
+
     def kill(self) -> None:
         """SIGKILL for the whole group, then reap. Idempotent; not to be called from two threads at once."""
         if self._ended:
             return
+        self.interrupt()
         self._ended = True
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, signal.SIGKILL)
         with contextlib.suppress(OSError):
             self.stdin.close()
         self._process.wait(5)
@@ -178,7 +183,7 @@ def _landlock_abi() -> int:
     if sys.platform != "linux":
         return 0
     try:
-        import sandlock
+        import sandlock  # type: ignore[import-untyped]  # ships no types
     except (ImportError, OSError):  # not installed, or built for another libc
         return 0
     return int(sandlock.landlock_abi_version())
@@ -191,7 +196,7 @@ def _readable() -> list[Path]:
 
 
 def _start_caged(argv: list[str], cage: Cage, environment: dict[str, str]) -> _Process:
-    import sandlock
+    import sandlock  # type: ignore[import-untyped, unused-ignore]  # ships no types
 
     limits = cage.limits
     readable = {str(path) for path in (*_readable(), *cage.readable) if path.exists()}
@@ -219,11 +224,13 @@ def _start_caged(argv: list[str], cage: Cage, environment: dict[str, str]) -> _P
 
 def _set_limits(pid: int | None, limits: Limits) -> None:
     """The limits that the library does not set. The process may be gone already."""
+    if not pid:  # 0 would mean ourselves
+        return
     size = limits.file_mb * 1024 * 1024
     with contextlib.suppress(ProcessLookupError):
-        resource.prlimit(pid or 0, resource.RLIMIT_FSIZE, (size, size))
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (size, size))
         if limits.cpu_seconds is not None:
-            resource.prlimit(pid or 0, resource.RLIMIT_CPU, (limits.cpu_seconds, limits.cpu_seconds))
+            resource.prlimit(pid, resource.RLIMIT_CPU, (limits.cpu_seconds, limits.cpu_seconds))
 
 
 def _start_free(argv: list[str], cage: Cage, environment: dict[str, str]) -> _Process:
@@ -237,4 +244,3 @@ def _start_free(argv: list[str], cage: Cage, environment: dict[str, str]) -> _Pr
         start_new_session=True,
     )
     return process  # type: ignore[no-any-return]  # Popen has these attributes, typed more widely
-

@@ -8,13 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from speciate.evaluation.holm import holm
 from speciate.evaluation.statistics import (
     bootstrap,
     bootstrap_difference,
     cluster_variance,
     cluster_weights,
     clustered_mean,
-    holm,
     mcnemar_exact,
     minimum_detectable_effect,
     paired_difference,

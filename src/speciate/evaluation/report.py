@@ -60,7 +60,7 @@ class Row(_Frozen):
     usd_per_1k: float | None
     p50_ms: float | None = None
     p95_ms: float | None = None
-    p95_interval: Interval | None = Field(None, description="The upper end is absent (None) with too few timings.")
+    p95_interval: Interval | None = Field(None, description="Absent where there are too few timings.")
     device: str | None = None
     served_model: str
     control: Control
@@ -157,6 +157,7 @@ class Report(_Frozen):
     comparisons: tuple[Comparison, ...]
     break_even: BreakEven | None = None
     decision: Decision | None = None
+    decisions: tuple[Decision, ...] = Field((), description="On every model, the candidate's among them.")
     notes: tuple[str, ...] = ()
 
     def row(self, model: str) -> Row:

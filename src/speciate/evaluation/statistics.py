@@ -11,7 +11,7 @@ Shapes: n examples, C clusters, B resamples. `clusters` holds one code in 0..C-1
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -285,19 +285,6 @@ def bootstrap_difference(baseline: Resampled, candidate: Resampled, level: float
         estimate.value, estimate.low, estimate.high, p_value, estimate.standard_error, mde, clusters, clusters,
         estimate.method,
     )  # fmt: skip
-
-
-# Several comparisons
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjusted p-values that hold the chance of any false alarm (Holm 1979). NaN stays NaN and counts for nothing."""
-    order = sorted((p, place) for place, p in enumerate(p_values) if not math.isnan(p))
-    adjusted, floor = list(p_values), 0.0
-    for rank, (p, place) in enumerate(order):
-        floor = max(floor, min(1.0, p * (len(order) - rank)))
-        adjusted[place] = floor
-    return adjusted
 
 
 # Quantiles of measurements

@@ -29,7 +29,7 @@ def child_jobs(
 ) -> list[tuple[Job, tuple[str, ...]]]:
     """The children as jobs with what each waits for. Ids follow from parent and step: asking twice makes one."""
     jobs: list[tuple[Job, tuple[str, ...]]] = []
-    for request in requests:
+    for place, request in enumerate(requests):
         kind = kinds[request.kind]
         limits = kind.limits
         if request.run_seconds is not None:
@@ -46,7 +46,7 @@ def child_jobs(
             step=request.step,
             use_case=parent.use_case,
             executor=kind.executor,
-            created=now,
+            created=now + place * 1e-6,  # one transaction has one time; children keep the order they were asked in
             changed=now,
         )
         jobs.append((job, tuple(child_id(parent, other) for other in request.after)))

@@ -102,7 +102,13 @@ class Engine:
         return declared.plan(_validated(declared, spec), self.workspace)
 
     def submit(
-        self, kind: str, spec: Mapping[str, Any], *, key: str | None = None, after: Sequence[str] = (), priority: int = 0
+        self,
+        kind: str,
+        spec: Mapping[str, Any],
+        *,
+        key: str | None = None,
+        after: Sequence[str] = (),
+        priority: int = 0,
     ) -> Job:
         """Enqueue a job; it is on disk on return. The same key and spec give the same job, in whatever state it is.
 
@@ -117,7 +123,9 @@ class Engine:
         lacking = never_fits(plan.resources, self.capacity) if declared.executor == "local" else None
         if lacking:
             raise SpeciateError(
-                Code.REFUSED, f"This machine can never run it: {lacking}.", "Ask for less, or raise [capacity] in settings."
+                Code.REFUSED,
+                f"This machine can never run it: {lacking}.",
+                "Ask for less, or raise [capacity] in settings.",
             )
         now = self.workspace.clock.now()
         job = Job.model_construct(
@@ -152,7 +160,9 @@ class Engine:
     def get(self, job: str) -> Job:
         found = rows.by_id(self.workspace.database, [job]).get(job)
         if not found:
-            names = [row[0] for row in self.workspace.database.read("SELECT id FROM jobs ORDER BY created DESC LIMIT 200")]
+            names = [
+                row[0] for row in self.workspace.database.read("SELECT id FROM jobs ORDER BY created DESC LIMIT 200")
+            ]
             raise SpeciateError(Code.NOT_FOUND, f"There is no job {job!r}; {closest(job, names)}", "Call list_jobs().")
         return found
 
@@ -220,4 +230,3 @@ def _validated(kind: Kind, spec: Mapping[str, Any]) -> Any:
         raise SpeciateError(
             Code.INVALID, f"The request for {kind.name} is not valid: {problems}.", "Correct it and call again."
         ) from error
-

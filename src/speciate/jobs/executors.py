@@ -135,6 +135,8 @@ class LocalExecutor:
                     connection.sendall(json.dumps({"end": True}).encode() + b"\n")
                 except OSError:
                     continue
+        for child in self._children:
+            child.returncode = child.poll() or 0  # it outlives us on purpose; Popen would warn
 
     def _address(self, profile: str) -> str:
         name = hashlib.sha256(os.fsencode(self._workspace.resolve())).hexdigest()[:16]

@@ -47,4 +47,3 @@ class Run:
     def stopping(self) -> bool:
         """Whether the run was asked to stop: save a checkpoint and raise `Stopped`."""
         return (self.folder.path / "cancel").exists()
-

@@ -263,6 +263,9 @@ class _Batch:
         if isinstance(outcome, Finished):
             error = {"class": "user", "message": outcome.error, "recovery": outcome.recovery}
             self._note(decide(job, Failed(error) if outcome.error else Acted(outcome.result), self._tx.now))
+            for child in children:
+                if child.state not in ENDED:  # nobody will ask for what it finds
+                    self.ask(child, Asked("cancel"))
             return
         for child, needs in child_jobs(self._kinds, job, outcome, self._tx.now):
             if child.id not in self.jobs:

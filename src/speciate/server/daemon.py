@@ -10,16 +10,16 @@ false}` after a lost election, or the error, with `message`.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import logging
 import logging.handlers
 import os
-import sys
 from pathlib import Path
 
 from speciate.errors import Code, SpeciateError
 from speciate.server.protocol import encode, refusal
-from speciate.workspace.lock import Held, Lock
+from speciate.workspace.lock import Held, Lock, unusable
 
 LOST = 75
 """Exit status of a candidate that found the workspace owned (EX_TEMPFAIL)."""
@@ -42,21 +42,22 @@ class Starter:
     """The process that started us, at the other end of our first standard output. It may be gone."""
 
     def __init__(self) -> None:
-        self._descriptor = os.dup(1)
+        self._descriptor: int | None = os.dup(1)
 
     def tell(self, report: dict[str, object]) -> None:
-        """Say how it went, and let go."""
-        try:
-            os.write(self._descriptor, encode(report))
-        except OSError:
-            pass
-        os.close(self._descriptor)
+        """Say how it went, and let go. Only the first word counts."""
+        if self._descriptor is not None:
+            with contextlib.suppress(OSError):
+                os.write(self._descriptor, encode(report))
+            os.close(self._descriptor)
+            self._descriptor = None
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m speciate.server.daemon")
     parser.add_argument("--workspace", type=Path, required=True)
     parser.add_argument("--detach", action="store_true", help="leave the caller's session and return at once")
+    parser.add_argument("--fixture", type=Path, action="append", default=[], help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     root = Path(os.path.realpath(arguments.workspace))
     os.umask(0o077)
@@ -67,7 +68,7 @@ def main() -> int:
         lock = Lock(root)
         _log_to(root / "daemon.log")
         serve = importlib.import_module("speciate.server.service").serve
-        serve(root, lock, lambda: starter.tell({"won": True}))
+        serve(root, lock, lambda: starter.tell({"won": True}), arguments.fixture)
     except Held:
         starter.tell({"won": False})
         return LOST
@@ -77,8 +78,12 @@ def main() -> int:
         return 1
     except OSError as error:
         logging.exception("the daemon cannot run")
-        starter.tell(refusal(_from_system(root, error)))
+        starter.tell(refusal(unusable(root, error)))
         return 1
+    except Exception as error:
+        logging.exception("the daemon failed")
+        starter.tell(refusal(_defect(root, error)))
+        return 70
     return 0
 
 
@@ -96,13 +101,15 @@ def _log_to(path: Path) -> None:
     logging.basicConfig(level=logging.INFO, handlers=[handler])
 
 
-def _from_system(root: Path, error: OSError) -> SpeciateError:
+def _defect(root: Path, error: Exception) -> SpeciateError:
     return SpeciateError(
-        Code.UNAVAILABLE,
-        f"The workspace {root} cannot be opened: {error.strerror or error}.",
-        "Run `speciate doctor`, or point --workspace at another folder.",
+        Code.INTERNAL,
+        f"The daemon of {root} failed: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
+        f"The traceback is in {root / 'daemon.log'}.",
     )
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    logging.shutdown()
+    os._exit(status)  # threads of calls that nobody waits for any more must not hold the lock

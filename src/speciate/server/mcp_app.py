@@ -7,34 +7,34 @@ check the arguments, run the tool, render what it says. Nothing about a single c
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import importlib.util
 import inspect
 import logging
 import pkgutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import anyio.from_thread
 import anyio.to_thread
 import mcp.server.mcpserver.exceptions as mcp_errors
 from mcp.server import CacheHint, MCPServer
-from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
-from mcp.server.extension import Extension
 from mcp.server.mcpserver import Context
 from mcp_types import (
-    CallToolRequestParams,
     CallToolResult,
     Completion,
     CompletionArgument,
     CompletionContext,
+    InputRequiredResult,
     PromptReference,
     ResourceTemplateReference,
+    Tool,
     ToolAnnotations,
 )
 from starlette.applications import Starlette
@@ -43,7 +43,6 @@ import speciate.resources
 import speciate.tools
 from speciate.errors import Code, SpeciateError, unknown
 from speciate.jobs.engine import Engine
-from speciate.jobs.pool import Pool
 from speciate.server import wire
 from speciate.server.arguments import Schema, input_schema, output_schema, parse
 from speciate.server.completions import MOST, complete
@@ -52,6 +51,9 @@ from speciate.server.surface import IN_PROCESS, App, Caller, Declaration, Progre
 from speciate.server.tasks import JobTasks, Tasks
 from speciate.server.updates import Updates
 from speciate.workspace.workspace import Workspace
+
+if TYPE_CHECKING:
+    from speciate.jobs.pool import Pool
 
 THREADS = 128
 """Calls at once. Most of them wait for jobs, which costs a thread but no work."""
@@ -77,6 +79,9 @@ models count: a dearer one must earn its place.
 _log = logging.getLogger(__name__)
 
 
+CallTool = Callable[[str, dict[str, Any], Context[Any, Any]], Awaitable[CallToolResult]]
+
+
 @dataclass(frozen=True)
 class _Ready:
     """A declaration with its schemas."""
@@ -84,6 +89,40 @@ class _Ready:
     declaration: Declaration
     arguments: Schema
     results: Schema
+
+
+class _Offered(MCPServer[Caller]):
+    """The library's server with our tools, which bring their own schemas and answers, before those of fixtures."""
+
+    def offer(self, tools: Sequence[Tool], call: CallTool) -> None:
+        self._offered, self._call = {tool.name: tool for tool in tools}, call
+
+    async def list_tools(self) -> list[Tool]:
+        return [*self._offered.values(), *await super().list_tools()]
+
+    async def call_tool(
+        self, name: str, arguments: dict[str, Any], context: Context[Caller, Any] | None = None
+    ) -> CallToolResult | InputRequiredResult:
+        if name not in self._offered and name in {tool.name for tool in await super().list_tools()}:
+            return await super().call_tool(name, arguments, context)
+        assert context is not None, "tools are called in requests"
+        return await self._call(name, arguments, context)
+
+
+def _as_tool(ready: _Ready) -> Tool:
+    declaration = ready.declaration
+    return Tool(
+        name=declaration.name,
+        description=declaration.description,
+        input_schema=ready.arguments,
+        output_schema=ready.results,
+        annotations=ToolAnnotations(
+            read_only_hint=declaration.read_only,
+            destructive_hint=declaration.destructive,
+            idempotent_hint=declaration.idempotent,
+            open_world_hint=declaration.open_world,
+        ),
+    )
 
 
 def declared(package: ModuleType, mark: str) -> list[Any]:
@@ -154,13 +193,12 @@ class Server:
     # Building
 
     def _mcp_server(self) -> MCPServer:
-        server: MCPServer = MCPServer(
+        server = _Offered(
             "speciate",
             title="speciate",
             version=importlib.metadata.version("speciate"),
             instructions=INSTRUCTIONS,
-            tools=[self._own_tool(ready) for ready in self._ready.values()],
-            extensions=[_UnknownTools(self._ready), self.tasks],
+            extensions=[self.tasks],
             lifespan=_over_http,
             log_level="WARNING",
             subscriptions=self._updates,
@@ -172,18 +210,8 @@ class Server:
         for declaration in declared(speciate.resources, "__resource__"):
             self._add_resource(server, declaration)
         server.completion()(self._complete)
+        server.offer([_as_tool(ready) for ready in self._ready.values()], self._call_in_thread)
         return server
-
-    def _own_tool(self, ready: _Ready) -> wire.OwnTool:
-        declaration = ready.declaration
-        annotations = ToolAnnotations(
-            read_only_hint=declaration.read_only,
-            destructive_hint=declaration.destructive,
-            idempotent_hint=declaration.idempotent,
-            open_world_hint=declaration.open_world,
-        )
-        schemas = (ready.arguments, ready.results)
-        return wire.own_tool(declaration.name, declaration.description, schemas, annotations, self._call_in_thread)
 
     async def _call_in_thread(self, tool: str, arguments: dict[str, Any], context: Context[Any, Any]) -> CallToolResult:
         progress = partial(_report, context) if wire.wants_progress(context) else None
@@ -213,20 +241,6 @@ class Server:
         return Completion(values=values[:MOST], has_more=len(values) > MOST)
 
 
-class _UnknownTools(Extension):
-    """Answers a call of a tool that does not exist with the names that are near. Fixtures' tools are let through."""
-
-    identifier = "speciate/unknown-tools"
-
-    def __init__(self, known: Mapping[str, object]) -> None:
-        self._known = known
-
-    async def intercept_tool_call(
-        self, params: CallToolRequestParams, ctx: ServerRequestContext[Any, Any], call_next: CallNext
-    ) -> HandlerResult:
-        return await call_next(ctx)
-
-
 def _reader(app: App, function: Callable[..., Any]) -> Callable[..., str]:
     """A resource's function as the library wants it: the URI's variables in, JSON text out."""
 
@@ -248,7 +262,7 @@ def _reader(app: App, function: Callable[..., Any]) -> Callable[..., str]:
 
 
 @asynccontextmanager
-async def _over_http(server: MCPServer) -> Iterator[Caller]:
+async def _over_http(server: MCPServer[Caller]) -> AsyncIterator[Caller]:
     """The lifespan of servers that the library runs itself: over HTTP, and in memory in tests."""
     yield OVER_HTTP
 

@@ -15,6 +15,7 @@ Standard library only.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 from typing import Any
@@ -70,10 +71,8 @@ class Line:
 
     def finish(self) -> None:
         """Say that nothing more will be sent."""
-        try:
+        with contextlib.suppress(OSError):  # the other side may have gone already
             self._socket.shutdown(socket.SHUT_WR)
-        except OSError:
-            pass  # the other side has gone already
 
     def close(self) -> None:
         self._socket.close()

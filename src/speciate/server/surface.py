@@ -18,12 +18,12 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 from pydantic_core import to_jsonable_python
 
 from speciate.errors import Code, SpeciateError
+from speciate.jobs.engine import Engine
 from speciate.jobs.job import Job
 from speciate.workspace.database import Transaction
 from speciate.workspace.workspace import Workspace
 
 if TYPE_CHECKING:
-    from speciate.jobs.engine import Engine
     from speciate.jobs.pool import Pool
 
 Function = TypeVar("Function", bound=Callable[..., Any])

@@ -1,7 +1,7 @@
 """Every name of the MCP library that it does not promise to keep, in one place; `tests/server/test_wire.py` uses each.
 
-Here: serving a duplex stream in both protocol eras, the older era's resource subscriptions, tools that bring their own
-schema and renderer, the check of the Mcp-Name header, and streamable HTTP behind a bearer token.
+Here: serving a duplex stream in both protocol eras, the older era's resource subscriptions, the check of the Mcp-Name
+header, and streamable HTTP behind a bearer token.
 """
 
 from __future__ import annotations
@@ -9,28 +9,20 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, Protocol
 
 import anyio
 from mcp.server import MCPServer
 from mcp.server.context import ServerRequestContext
 from mcp.server.mcpserver import Context
-from mcp.server.mcpserver.tools import Tool
-from mcp.server.mcpserver.utilities.func_metadata import FuncMetadata
 from mcp.server.runner import serve_dual_era_loop
 from mcp.server.session import ServerSession
 from mcp.server.stdio import stdio_server
 from mcp.server.subscriptions import ResourceUpdated, ServerEvent
 from mcp.server.transport_security import TransportSecuritySettings
 from mcp.shared.inbound import decode_header_value
-from mcp_types import (
-    CallToolResult,
-    EmptyResult,
-    SubscribeRequestParams,
-    ToolAnnotations,
-    UnsubscribeRequestParams,
-)
+from mcp_types import EmptyResult, SubscribeRequestParams, UnsubscribeRequestParams
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic import BaseModel
 from starlette.applications import Starlette
@@ -52,38 +44,6 @@ class ByteStream(Protocol):
 
     async def receive(self, max_bytes: int = 65536) -> bytes: ...
     async def send(self, item: bytes) -> None: ...
-
-
-CallTool = Callable[[str, dict[str, Any], Context[Any, Any]], Awaitable[CallToolResult]]
-
-
-class OwnTool(Tool):
-    """A tool whose schemas are ours and whose call we answer whole: arguments unchecked in, rendered result out."""
-
-    answers: dict[str, Any]
-    """JSON schema of its results."""
-    call: CallTool
-
-    @property
-    def output_schema(self) -> dict[str, Any]:  # type: ignore[override]  # the library caches one from its own metadata
-        return self.answers
-
-    async def run(self, arguments: dict[str, Any], context: Context[Any, Any], convert_result: bool = False) -> Any:
-        return await self.call(self.name, arguments, context)
-
-
-def own_tool(
-    name: str,
-    description: str,
-    schemas: tuple[dict[str, Any], dict[str, Any]],
-    annotations: ToolAnnotations,
-    call: CallTool,
-) -> OwnTool:
-    """`schemas` are those of arguments and results."""
-    return OwnTool(
-        fn=call, name=name, description=description, parameters=schemas[0], answers=schemas[1],
-        fn_metadata=FuncMetadata.model_construct(), is_async=True, annotations=annotations, call=call,
-    )  # fmt: skip
 
 
 def caller_of(context: Context[Any, Any]) -> Caller:

@@ -21,7 +21,10 @@ class Held(Exception):
 
 
 class Lock:
-    """Taken at construction, free at the process's end. Raises Held where it is taken, SpeciateError where it cannot be."""
+    """Taken at construction, free at the process's end.
+
+    Raises Held where another process has it, and SpeciateError where the folder cannot be a workspace.
+    """
 
     def __init__(self, root: Path) -> None:
         self._path = root / "daemon.lock"

@@ -1,0 +1,63 @@
+"""Who takes part in an evaluation: registered models, answers stored in a column, and the constant answer."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from speciate.errors import Code, SpeciateError, unknown
+from speciate.models.registry import resolve
+from speciate.usecases import COLUMN, CONSTANT
+from speciate.workspace.database import Database
+from speciate.workspace.workspace import Folders
+
+
+class Contestant(BaseModel):
+    """`name` is canonical (`digits-probe@v2`), so that two ways of naming a model are one contestant."""
+
+    model_config = ConfigDict(frozen=True)
+    name: str
+    source: Literal["model", "column", "constant"]
+    identity: str
+    """Content hash of a model version; what recorded answers are known by."""
+    path: str | None = None
+    column: str | None = None
+    task: str | None = None
+    dataset: str | None = None
+    """What a model was trained on."""
+    parameters: int | None = None
+    bytes: int | None = None
+    license: str | None = None
+    training_usd: float | None = None
+
+
+def find(database: Database, folders: Folders, ref: str, columns: tuple[str, ...]) -> Contestant:
+    """The contestant of a model ref, `column:NAME` or `constant:`. Raises NOT_FOUND with near names."""
+    if ref == CONSTANT:
+        return Contestant(name=CONSTANT, source="constant", identity=CONSTANT, parameters=0, bytes=0, license="none")
+    if ref.startswith(COLUMN):
+        column = ref.removeprefix(COLUMN)
+        if column not in columns:
+            raise unknown("column", column, columns, "Call describe_dataset for the columns of this dataset.")
+        return Contestant(name=ref, source="column", identity=ref, column=column)
+    version = resolve(database, folders, ref)
+    card = version.card
+    if not card.task:
+        raise SpeciateError(
+            Code.INVALID,
+            f"{ref!r} has no task of its own: it gives features, not answers.",
+            f"Train a head on it first: train_model(method='probe', base_model={ref!r}, ...).",
+        )
+    return Contestant(
+        name=f"{card.name}@v{card.version}",
+        source="model",
+        identity=card.id,
+        path=str(version.path),
+        task=card.task,
+        dataset=card.dataset,
+        parameters=card.parameters,
+        bytes=card.bytes,
+        license=card.license,
+        training_usd=card.usd,
+    )

@@ -1,0 +1,69 @@
+"""Decisions as they are kept: the verdict on a candidate, with the evaluation that it rests on."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from speciate.errors import unknown
+from speciate.evaluation.report import Decision
+from speciate.ids import id_from_key
+from speciate.workspace.database import Database, Row, Transaction
+
+_COLUMNS = "evidence, use_case, use_case_version, evaluation, created"
+_INSERT = "INSERT INTO decisions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
+_GET = f"SELECT {_COLUMNS} FROM decisions WHERE id = ?"
+_IDS = "SELECT id FROM decisions ORDER BY created DESC LIMIT 1000"
+_OF = f"""
+SELECT {_COLUMNS} FROM decisions
+WHERE use_case = ? AND candidate = ? AND (? IS NULL OR evaluation = ?) ORDER BY created DESC, id LIMIT 1
+"""
+
+
+class Recorded(NamedTuple):
+    decision: Decision
+    use_case: str
+    use_case_version: int
+    """Of the gates that were applied; a newer version of the use case may ask for something else."""
+    evaluation: str
+    created: float
+
+
+def identify(decision: Decision, evaluation: str) -> Decision:
+    """The decision with its id, which follows from the evaluation and the candidate."""
+    return decision.model_copy(update={"id": id_from_key("decision", f"{evaluation}/{decision.candidate}")})
+
+
+def store(tx: Transaction, decision: Decision, *, use_case: str, version: int, evaluation: str) -> None:
+    """Keep a decision. Doing it again changes nothing."""
+    tx.execute(
+        _INSERT,
+        [
+            decision.id, use_case, version, evaluation, decision.candidate, decision.baseline, decision.verdict,
+            decision.model_dump_json(), tx.now,
+        ],
+    )  # fmt: skip
+
+
+def get(reader: Database | Transaction, decision: str) -> Recorded:
+    """The decision of this id. Raises NOT_FOUND with near ids."""
+    rows = _rows(reader, _GET, [decision])
+    if not rows:
+        known = [name for (name,) in _rows(reader, _IDS, [])]
+        raise unknown("decision", decision, known, "Call describe_evaluation: it names its decision.")
+    return _recorded(rows[0])
+
+
+def newest(
+    reader: Database | Transaction, use_case: str, candidate: str, evaluation: str | None = None
+) -> Recorded | None:
+    """The newest decision on a candidate (`name@v3`), of one evaluation where it is named."""
+    rows = _rows(reader, _OF, [use_case, candidate, evaluation, evaluation])
+    return _recorded(rows[0]) if rows else None
+
+
+def _rows(reader: Database | Transaction, sql: str, parameters: list[str | None]) -> list[Row]:
+    return reader.execute(sql, parameters) if isinstance(reader, Transaction) else reader.read(sql, parameters)
+
+
+def _recorded(row: Row) -> Recorded:
+    return Recorded(Decision.model_validate_json(row[0]), row[1], row[2], row[3], row[4])

@@ -1,0 +1,212 @@
+"""A few caged processes that answer at once what needs foreign bytes, a user's SQL or a model.
+
+A process takes one question at a time and keeps what it has loaded for the next. It is killed and replaced when it
+exceeds its time, its memory or crashes, so one bad question costs one process and nobody else's answer. What cannot
+be done within seconds belongs in a job.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import shutil
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from speciate.errors import Code, SpeciateError
+from speciate.sandbox import Cage, Caged, Limits, python, start
+from speciate.settings import Settings
+from speciate.workspace.workspace import Folders
+
+_LIMITS = Limits(memory_mb=4096, file_mb=256)
+_QUESTIONS_PER_LIFE = 1000
+"""After so many a process is replaced: libraries leak, and a captured process should not live for ever."""
+_LONGEST_ANSWER = 64 * 1024 * 1024  # bytes
+
+Readable = frozenset[Path]
+
+
+class _Server:
+    """One caged process and its scratch folder."""
+
+    def __init__(self, folders: Folders, settings: Settings, readable: Readable) -> None:
+        self.readable, self.asked = readable, 0
+        self._scratch = folders.cache / "pool" / uuid.uuid4().hex
+        self._scratch.mkdir(parents=True)
+        sealed = (folders.blobs, folders.packs, folders.datasets, folders.features, folders.models, folders.evaluations)
+        cage = Cage((*sealed, *sorted(readable)), self._scratch, _LIMITS)
+        try:
+            self._caged: Caged = start(python("speciate.jobs.pool_process", str(folders.root)), cage, settings.cage)
+        except BaseException:
+            shutil.rmtree(self._scratch, ignore_errors=True)
+            raise
+        self._ready = select.poll()  # unlike select(), knows descriptors beyond 1023
+        self._ready.register(self._caged.stdout, select.POLLIN)
+
+    def ask(self, question: bytes, deadline: float) -> bytes:
+        """The answer line. TimeoutError when `deadline` (monotonic) passes, EOFError when the process ends."""
+        self.asked += 1
+        rest = memoryview(question)
+        try:
+            while rest:
+                rest = rest[self._caged.stdin.write(rest) :]
+        except BrokenPipeError:
+            raise EOFError from None
+        parts: list[bytes] = []
+        size = 0
+        while not (parts and parts[-1].endswith(b"\n")):
+            if not self._ready.poll(max(0.0, deadline - time.monotonic()) * 1000):
+                raise TimeoutError
+            part = os.read(self._caged.stdout.fileno(), 1 << 20)
+            size += len(part)
+            if not part or size > _LONGEST_ANSWER:
+                raise EOFError
+            parts.append(part)
+        return b"".join(parts)
+
+    def interrupt(self) -> None:
+        """Kill the process under whoever waits for its answer; `end` must follow."""
+        self._caged.interrupt()
+
+    def end(self) -> None:
+        self._caged.kill()
+        shutil.rmtree(self._scratch, ignore_errors=True)
+
+
+class Pool:
+    """Asks services in caged processes, `size` of them at most. Thread-safe; processes start when first needed.
+
+    A service is a function `function(payload: dict) -> dict` of this package, named "module:function"; both dicts
+    are JSON. It may read the workspace's sealed folders, not the catalog.
+    """
+
+    def __init__(self, folders: Folders, settings: Settings, size: int = 2) -> None:
+        self._folders, self._settings, self._size = folders, settings, size
+        self._room = threading.Condition()
+        self._idle: list[_Server] = []
+        self._busy: set[_Server] = set()
+        self._slots = 0  # processes that live or are being started
+        self._closed = False
+
+    def ask(
+        self, service: str, payload: dict[str, Any], timeout: float = 20.0, *, readable: frozenset[Path] = frozenset()
+    ) -> dict[str, Any]:
+        """The service's answer, or the SpeciateError that it raised.
+
+        `readable`: more files or folders that this question may read. UNAVAILABLE where `timeout` seconds (waiting for
+        a free process included) were not enough, or the process ran out of memory or crashed.
+        """
+        deadline = time.monotonic() + timeout
+        question = json.dumps({"service": service, "payload": payload}).encode() + b"\n"
+        with self._server(readable, deadline, timeout) as server:
+            try:
+                line = server.ask(question, deadline)
+            except TimeoutError:
+                raise _too_slow(service, timeout) from None
+            except EOFError:
+                raise _died(service) from None
+            try:
+                reply: dict[str, Any] = json.loads(line)
+            except ValueError:
+                raise _died(service) from None
+        if (failure := reply.get("error")) is not None:
+            raise SpeciateError(Code(failure["code"]), failure["message"], failure["recovery"])
+        answer: dict[str, Any] = reply["answer"]
+        return answer
+
+    def close(self) -> None:
+        """Kill every process. Questions in flight end with UNAVAILABLE."""
+        with self._room:
+            self._closed = True
+            idle, self._idle = self._idle, []
+            busy = list(self._busy)
+            self._room.notify_all()
+        for server in idle:
+            server.end()
+        for server in busy:
+            server.interrupt()
+
+    @contextlib.contextmanager
+    def _server(self, readable: Readable, deadline: float, timeout: float) -> Iterator[_Server]:
+        """A process for one question: taken back when that went well, replaced otherwise."""
+        server = self._take(readable, deadline, timeout)
+        keep = False
+        try:
+            yield server
+            keep = server.asked < _QUESTIONS_PER_LIFE
+        finally:
+            with self._room:
+                self._busy.discard(server)
+                keep = keep and not self._closed
+                if keep:
+                    self._idle.append(server)
+                    self._room.notify()
+            if not keep:
+                server.end()
+                self._free_slot()
+
+    def _take(self, readable: Readable, deadline: float, timeout: float) -> _Server:
+        """An idle process with the same readable folders, or a new one, where need be in the place of an idle one."""
+        with self._room:
+            self._room.wait_for(self._can_take, max(0.0, deadline - time.monotonic()))
+            if self._closed:
+                raise SpeciateError(Code.UNAVAILABLE, "The workspace is closing.", "Repeat the call in a moment.")
+            if server := self._pick(readable):
+                self._busy.add(server)
+                return server
+            replaced = self._idle.pop(0) if self._idle and self._slots >= self._size else None
+            if replaced is None:
+                if self._slots >= self._size:
+                    raise SpeciateError(
+                        Code.UNAVAILABLE,
+                        f"All {self._size} service processes were busy for {timeout:g} s.",
+                        "Repeat the call in a moment.",
+                    )
+                self._slots += 1
+        try:
+            if replaced is not None:
+                replaced.end()
+            server = _Server(self._folders, self._settings, readable)
+        except BaseException:
+            self._free_slot()
+            raise
+        with self._room:
+            self._busy.add(server)
+        return server
+
+    def _can_take(self) -> bool:
+        return self._closed or bool(self._idle) or self._slots < self._size
+
+    def _free_slot(self) -> None:
+        with self._room:
+            self._slots -= 1
+            self._room.notify()
+
+    def _pick(self, readable: Readable) -> _Server | None:
+        for place in reversed(range(len(self._idle))):
+            if self._idle[place].readable == readable:
+                return self._idle.pop(place)
+        return None
+
+
+def _too_slow(service: str, timeout: float) -> SpeciateError:
+    return SpeciateError(
+        Code.UNAVAILABLE,
+        f"{service.rpartition(':')[2]!r} did not finish within {timeout:g} s and was stopped.",
+        "Ask for less (fewer rows, a narrower condition, a smaller file).",
+    )
+
+
+def _died(service: str) -> SpeciateError:
+    return SpeciateError(
+        Code.UNAVAILABLE,
+        f"The process that ran {service.rpartition(':')[2]!r} was ended: it needed more than {_LIMITS.memory_mb} MB "
+        "of memory, or it crashed on this input.",
+        "Ask for less (fewer rows, a narrower condition, a smaller file).",
+    )

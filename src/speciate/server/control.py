@@ -1,0 +1,95 @@
+"""What the command line asks of a running daemon, beside calling tools: a visible table of actions.
+
+These are not tools: an agent must not reach them through MCP. Approvals above all.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from speciate import __version__
+from speciate.errors import Code, SpeciateError, unknown
+from speciate.production import approvals, audit
+from speciate.workspace.backup import automatic_backups, back_up
+
+if TYPE_CHECKING:
+    from speciate.server.service import Service
+
+ENDING = {"stop", "drain"}
+"""Actions after whose answer the daemon leaves."""
+_JOBS = "SELECT state, count(*) FROM jobs GROUP BY state ORDER BY state"
+
+
+def perform(service: Service, request: dict[str, Any]) -> dict[str, Any]:
+    """Do what `request["action"]` names and return the answer. In a worker thread. Raises SpeciateError."""
+    name = str(request.get("action"))
+    if name not in _ACTIONS:
+        raise unknown("action", name, _ACTIONS, "Run `speciate --help`.")
+    return _ACTIONS[name](service, request)
+
+
+def _status(service: Service, request: dict[str, Any]) -> dict[str, Any]:
+    workspace = service.workspace
+    saved = automatic_backups(workspace.folders.backups)
+    return {
+        "workspace": str(workspace.folders.root),
+        "pid": os.getpid(),
+        "version": __version__,
+        "running_seconds": round(workspace.clock.now() - service.started, 1),
+        "clients": service.clients,
+        "jobs": dict(workspace.database.read(_JOBS)),
+        "policy": workspace.settings.policy,
+        "newest_backup": saved[-1].name if saved else None,
+        "salvaged": str(workspace.salvaged) if workspace.salvaged else None,
+    }
+
+
+def _leave(service: Service, request: dict[str, Any]) -> dict[str, Any]:
+    return {"pid": os.getpid(), "version": __version__}
+
+
+def _drain(service: Service, request: dict[str, Any]) -> dict[str, Any]:
+    """Start nothing more, then leave. Runs go on under their supervisors."""
+    service.engine.drain()
+    return _leave(service, request)
+
+
+def _backup(service: Service, request: dict[str, Any]) -> dict[str, Any]:
+    return back_up(service.workspace, Path(request["target"]))._asdict()
+
+
+def _approval(service: Service, request: dict[str, Any]) -> dict[str, Any]:
+    """What a person must see before answering."""
+    approval = approvals.get(service.workspace.database, str(request.get("id")))
+    return approval._asdict() | {"state": approval.state_at(service.workspace.clock.now())}
+
+
+def _decide(approve: bool) -> Callable[[Service, dict[str, Any]], dict[str, Any]]:
+    def decide(service: Service, request: dict[str, Any]) -> dict[str, Any]:
+        if not request.get("hash") or request["hash"] != _approval(service, request)["hash"]:
+            raise SpeciateError(
+                Code.CONFLICT, "What was shown is not what would be decided.", "Look at it again: speciate approve ID"
+            )
+        made = approvals.decide(service.workspace, request["id"], approve, str(request["by"]))
+        return {"state": made.approval.state, "result": made.result, "reason": made.reason}
+
+    return decide
+
+
+def _verify(service: Service, request: dict[str, Any]) -> dict[str, Any]:
+    return audit.verify(service.workspace.database)._asdict()
+
+
+_ACTIONS: dict[str, Callable[[Service, dict[str, Any]], dict[str, Any]]] = {
+    "status": _status,
+    "stop": _leave,
+    "drain": _drain,
+    "backup": _backup,
+    "approval": _approval,
+    "approve": _decide(approve=True),
+    "deny": _decide(approve=False),
+    "audit": _verify,
+}

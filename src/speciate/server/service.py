@@ -1,0 +1,309 @@
+"""What the daemon does while it lives: owns the open workspace, answers connections, and knows when to leave.
+
+It leaves when nobody needs it (no client, no unfinished job), when it is told to, when a newer client comes (runs go
+on under their supervisors and are adopted by the next daemon), and at once when it may no longer be the owner.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import secrets
+import signal
+import socket
+import struct
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.abc
+import anyio.to_thread
+import uvicorn
+from anyio.streams.buffered import BufferedByteStream
+
+import speciate.tools
+from speciate import __version__
+from speciate.environment import socket_path
+from speciate.errors import Code, SpeciateError
+from speciate.jobs.engine import Engine
+from speciate.jobs.folder import write_whole
+from speciate.jobs.pool import Pool
+from speciate.jobs.processes import identity
+from speciate.server import control, mcp_app
+from speciate.server.protocol import CONTROL, DRAINING, HELLO_BYTES, HTTP, MCP, encode, refusal
+from speciate.server.surface import Caller
+from speciate.workspace.backup import AutomaticBackups
+from speciate.workspace.lock import Lock
+from speciate.workspace.workspace import Workspace
+
+_TICK_SECONDS = 1.0
+_HELLO_SECONDS = 10
+_DRAIN_SECONDS = 10.0
+NO_LONGER_OWNER = 74
+_log = logging.getLogger(__name__)
+
+
+def serve(root: Path, lock: Lock, ready: Callable[[], None], fixtures: Sequence[Path] = ()) -> None:
+    """Open the workspace and serve it until it is time to leave. Calls `ready` once clients can connect."""
+    workspace = Workspace(root)
+    if workspace.salvaged:
+        _log.warning("the catalog's log was torn; it was cut, and both files are kept in %s", workspace.salvaged)
+    backups = AutomaticBackups(workspace)
+    engine, pool = Engine(workspace), Pool(workspace.folders, workspace.settings)
+    try:
+        engine.start()
+        backups.start()
+        anyio.run(Service(workspace, engine, pool, lock, fixtures).run, ready)
+    finally:
+        engine.stop()
+        pool.close()
+        backups.stop()
+        workspace.close()
+    _log.info("left in order")
+
+
+class _Client(BufferedByteStream):
+    """A client's connection that knows whether an answer is owed: something came in since something last went out."""
+
+    owes = False
+
+    async def receive(self, max_bytes: int = 65536) -> bytes:
+        data = await super().receive(max_bytes)
+        self.owes = True
+        return data
+
+    async def send(self, item: bytes) -> None:
+        await super().send(item)
+        self.owes = False
+
+
+class Service:
+    def __init__(self, workspace: Workspace, engine: Engine, pool: Pool, lock: Lock, fixtures: Sequence[Path]) -> None:
+        self.workspace, self.engine, self.pool = workspace, engine, pool
+        self.started = workspace.clock.now()
+        self.draining = False
+        self._lock = lock
+        self._server = mcp_app.build(workspace, engine, pool, fixtures)
+        self._read_only = sorted(tool.name for tool in mcp_app.declared(speciate.tools, "__tool__") if tool.read_only)
+        self._clients: set[_Client] = set()
+        self._last_busy = workspace.clock.monotonic()
+        self._leave = anyio.Event()
+        self._path = socket_path(workspace.folders.root)
+        self._protocols = {MCP: self._serve_mcp, CONTROL: self._serve_control, HTTP: self._serve_http}
+
+    @property
+    def clients(self) -> int:
+        """Open connections of clients; those that only ask or tell the daemon something do not count."""
+        return len(self._clients)
+
+    async def run(self, ready: Callable[[], None]) -> None:
+        self._path.unlink(missing_ok=True)  # a leftover: whoever listened here held the lock that we hold
+        listener = await anyio.create_unix_listener(self._path, mode=0o600)
+        inode = self._path.stat().st_ino
+        _write_card(self.workspace)
+        async with anyio.create_task_group() as connections:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(listener.serve, self._accept, connections)
+                tasks.start_soon(self._heed_signals)
+                tasks.start_soon(self._watch, inode)
+                ready()
+                _log.info("version %s serves %s as process %d", __version__, self.workspace.folders.root, os.getpid())
+                await self._leave.wait()
+                self.draining = True
+                tasks.cancel_scope.cancel()
+            await listener.aclose()
+            self._path.unlink(missing_ok=True)
+            await self._let_answers_out()
+            connections.cancel_scope.cancel()
+
+    def leave(self) -> None:
+        """End the service soon: from the event loop's thread."""
+        self._leave.set()
+
+    # Connections
+
+    async def _accept(self, stream: anyio.abc.SocketStream) -> None:
+        """One connection, whatever becomes of it: its trouble is nobody else's."""
+        client = _Client(stream)
+        async with client:
+            try:
+                if _is_mine(stream):
+                    with anyio.fail_after(_HELLO_SECONDS):
+                        hello = json.loads(await client.receive_until(b"\n", HELLO_BYTES))
+                    await self._greet(client, hello)
+            except (TimeoutError, ValueError, anyio.IncompleteRead, anyio.DelimiterNotFound) as error:
+                _log.warning("a connection began with no hello: %r", error)
+            except (anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream):
+                _log.debug("a client went away")
+            except Exception:
+                _log.exception("a connection failed")
+
+    async def _greet(self, client: _Client, hello: dict[str, Any]) -> None:
+        if self.draining:
+            await client.send(encode({"ok": False, "code": DRAINING}))
+            return
+        serve = self._protocols.get(str(hello.get("protocol")))
+        if serve is None:
+            await client.send(encode(refusal(_other_version(hello))))
+        elif serve == self._serve_mcp and _newer(str(hello.get("version", ""))):
+            _log.info("leaving for version %s", hello["version"])
+            await client.send(encode({"ok": False, "code": DRAINING}))
+            self.leave()
+        else:
+            await serve(client, hello)
+
+    async def _serve_mcp(self, client: _Client, hello: dict[str, Any]) -> None:
+        folder = hello.get("folder")
+        caller = Caller(Path(folder) if folder else None, str(hello.get("client", "")), "stdio")
+        await client.send(encode({"ok": True, "version": __version__, "read_only": self._read_only}))
+        self._clients.add(client)
+        try:
+            await self._server.serve_connection(client, caller)
+        finally:
+            self._clients.discard(client)
+            self._last_busy = self.workspace.clock.monotonic()
+
+    async def _serve_control(self, client: _Client, hello: dict[str, Any]) -> None:
+        try:
+            answer = await anyio.to_thread.run_sync(control.perform, self, hello)
+        except SpeciateError as error:
+            await client.send(encode(refusal(error)))
+        else:
+            await client.send(encode({"ok": True, "result": answer}))
+            if hello["action"] in control.ENDING:
+                self.leave()
+
+    async def _serve_http(self, client: _Client, hello: dict[str, Any]) -> None:
+        """Streamable HTTP on loopback while this connection lasts."""
+        try:
+            listener = _loopback(int(hello.get("port", 0)))
+        except SpeciateError as error:
+            await client.send(encode(refusal(error)))
+            return
+        port, token = listener.getsockname()[1], _token(self.workspace.folders.root / "http.token")
+        config = uvicorn.Config(self._server.http_app(token, port), log_level="warning", lifespan="on")
+        http = uvicorn.Server(config)
+        http.install_signal_handlers = lambda: None  # type: ignore[attr-defined]  # signals are the daemon's
+        self._clients.add(client)
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(http.serve, [listener])
+                await client.send(encode({"ok": True, "url": f"http://127.0.0.1:{port}/mcp", "token": token}))
+                client.owes = False
+                await _until_closed(client)
+                http.should_exit = http.force_exit = True
+        finally:
+            self._clients.discard(client)
+            listener.close()
+
+    async def _let_answers_out(self) -> None:
+        """Wait a little for calls that are being answered; their clients repeat or give up what stays unanswered."""
+        with anyio.move_on_after(_DRAIN_SECONDS):
+            while any(client.owes for client in self._clients):
+                await anyio.sleep(0.05)
+
+    # When to leave
+
+    async def _heed_signals(self) -> None:
+        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            async for number in signals:
+                _log.info("leaving: signal %d", number)
+                self.leave()
+                return
+
+    async def _watch(self, inode: int) -> None:
+        idle_seconds = 60 * self.workspace.settings.idle_exit_minutes
+        while True:
+            await anyio.sleep(min(_TICK_SECONDS, idle_seconds / 2))
+            if not self._lock.intact():
+                _log.critical("daemon.lock was replaced: somebody else may own the workspace now")
+                os._exit(NO_LONGER_OWNER)
+            if not _is_inode(self._path, inode):
+                _log.warning("leaving: the socket %s is gone, nobody could reach us", self._path)
+                self.leave()
+            now = self.workspace.clock.monotonic()
+            if self._clients or not await anyio.to_thread.run_sync(self.engine.idle):
+                self._last_busy = now
+            elif now - self._last_busy >= idle_seconds:
+                _log.info("leaving: idle")
+                self.leave()
+
+
+def _is_mine(stream: anyio.abc.SocketStream) -> bool:
+    """Whether the peer runs as our user. The socket's mode says so already; this holds where modes are ignored."""
+    raw = stream.extra(anyio.abc.SocketAttribute.raw_socket)
+    if not hasattr(socket, "SO_PEERCRED"):
+        return True  # macOS: mode 0600 in a folder of mode 0700
+    _, uid, _ = struct.unpack("3i", raw.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
+    return bool(uid in {os.getuid(), 0})
+
+
+def _other_version(hello: dict[str, Any]) -> SpeciateError:
+    return SpeciateError(
+        Code.INVALID,
+        f"This daemon is version {__version__} and does not speak {hello.get('protocol')!r} "
+        f"(client version {hello.get('version')!r}).",
+        "Install the same version on both sides: pip install -U speciate; then `speciate stop`.",
+    )
+
+
+def _newer(version: str) -> bool:
+    return _parts(version) > _parts(__version__)
+
+
+def _parts(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".") if part.isdigit())
+
+
+def _is_inode(path: Path, inode: int) -> bool:
+    try:
+        return path.stat().st_ino == inode
+    except OSError:
+        return False
+
+
+async def _until_closed(client: _Client) -> None:
+    try:
+        while True:
+            await client.receive()
+    except (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError):
+        return
+
+
+def _loopback(port: int) -> socket.socket:
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(("127.0.0.1", port))
+    except OSError as error:
+        listener.close()
+        raise SpeciateError(
+            Code.UNAVAILABLE, f"Port {port} cannot be used: {error.strerror}.", "Choose another: --http 0 takes any."
+        ) from error
+    return listener
+
+
+def _token(path: Path) -> str:
+    """The bearer token of this workspace, made at first use; the file is for its owner only."""
+    try:
+        return path.read_text().strip()
+    except FileNotFoundError:
+        with os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
+            file.write(token := secrets.token_urlsafe(32))
+        return token
+
+
+def _write_card(workspace: Workspace) -> None:
+    """daemon.json tells people and programs who serves; the lock alone decides."""
+    pid = os.getpid()
+    _, start, boot = identity(pid).split()
+    card = {
+        "pid": pid,
+        "start_time": start,
+        "boot_id": boot,
+        "version": __version__,
+        "socket": str(socket_path(workspace.folders.root)),
+    }
+    write_whole(workspace.folders.root / "daemon.json", json.dumps(card))

@@ -1,0 +1,194 @@
+"""Copies of the catalog, made through SQL alone, and of a whole workspace.
+
+The owner of a catalog must not open its file by other means (closing any descriptor drops DuckDB's lock), so both
+kinds of copy are statements of the open database, each a consistent snapshot: Parquet files in `backups/` by itself,
+hourly and after each alias move; a catalog beside copies of the sealed files on demand. Caches, logs and earlier
+backups are left out of the latter. Neither waits for runs: what a live run has not sealed is not in the copy.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import shutil
+import threading
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+import duckdb
+
+from speciate.errors import Code, SpeciateError
+from speciate.workspace.blobs import sync_folder
+from speciate.workspace.database import Database, Event
+from speciate.workspace.workspace import Workspace
+
+_KEPT_NEWEST, _KEPT_DAYS = 12, 14
+_COPIED = ("settings.toml", "blobs", "packs", "datasets", "features", "models", "evaluations", "runs")
+_log = logging.getLogger(__name__)
+
+
+class Backup(NamedTuple):
+    path: str
+    files: int
+    bytes: int
+
+
+def save_catalog(database: Database, folder: Path, now: float) -> Path:
+    """Write the whole catalog as Parquet into a new folder of `folder`, named by time and newest event."""
+    stamp = datetime.fromtimestamp(now, UTC).strftime("%Y%m%dT%H%M%SZ")
+    target = folder / f"auto-{stamp}-{database.last_seq}"
+    if target.exists():
+        return target
+    partial = folder / f".{target.name}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    database.read(f"EXPORT DATABASE {_quoted(partial)} (FORMAT parquet)")
+    _sync(partial)
+    partial.rename(target)
+    sync_folder(folder)
+    return target
+
+
+def automatic_backups(folder: Path) -> list[Path]:
+    """What `save_catalog` made, oldest first."""
+    return sorted(path for path in folder.glob("auto-*") if (path / "load.sql").exists())
+
+
+def superseded(names: Sequence[str]) -> list[str]:
+    """Which backups may go: all but the newest 12 and the last of each of the newest 14 days. Oldest first, both."""
+    days = {name.split("-")[1][:8]: name for name in names}  # a later one of the same day replaces the earlier
+    kept = set(names[-_KEPT_NEWEST:]) | {days[day] for day in sorted(days)[-_KEPT_DAYS:]}
+    return [name for name in names if name not in kept]
+
+
+class AutomaticBackups:
+    """A thread that saves the catalog when enough time has passed or an alias has moved, if anything changed."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
+        self._wake = threading.Event()
+        self._stopping = False
+        self._saved_seq = _newest_seq(automatic_backups(workspace.folders.backups))
+        self._thread = threading.Thread(target=self._loop, name="backups", daemon=True)
+
+    def start(self) -> None:
+        self._workspace.database.listen(self._heard)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopping = True
+        self._wake.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _heard(self, events: Sequence[Event]) -> None:
+        if any(event.type == "alias.moved" for event in events):
+            self._wake.set()
+
+    def _loop(self) -> None:
+        while True:
+            self._wake.wait(60 * self._workspace.settings.backup_minutes)
+            self._wake.clear()
+            if self._stopping:
+                return
+            try:
+                self.save()
+            except (duckdb.Error, OSError):  # a full disk must not end the thread: the next hour may be better
+                _log.exception("the automatic backup failed")
+
+    def save(self) -> Path | None:
+        """Save now and delete what is superseded; None where nothing has changed since the last time."""
+        folder, database = self._workspace.folders.backups, self._workspace.database
+        seq = database.last_seq
+        if seq == self._saved_seq:
+            return None
+        target = save_catalog(database, folder, self._workspace.clock.now())
+        self._saved_seq = seq
+        for name in superseded([path.name for path in automatic_backups(folder)]):
+            shutil.rmtree(folder / name)
+        return target
+
+
+def back_up(workspace: Workspace, target: Path) -> Backup:
+    """Copy the workspace into a new folder, which is itself a workspace. Raises REFUSED where something is there.
+
+    The catalog is copied first: every file that it names is sealed by then.
+    """
+    if target.exists():
+        raise SpeciateError(Code.REFUSED, f"{target} exists; a backup overwrites nothing.", "Name a new folder.")
+    root = workspace.folders.root.resolve()
+    if target.resolve().is_relative_to(root):
+        raise SpeciateError(
+            Code.REFUSED, f"{target} lies inside the workspace that it would copy.", "Name a folder outside it."
+        )
+    partial = target.with_name(f".{target.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir(mode=0o700, parents=True)
+        _copy_catalog(workspace.database, partial / "catalog.duckdb")
+        for name in _COPIED:
+            _copy(root / name, partial / name)
+        _sync(partial)
+        partial.rename(target)
+        sync_folder(target.parent)
+    except OSError as error:
+        raise SpeciateError(
+            Code.UNAVAILABLE, f"The backup to {target} failed: {error.strerror or error}.", "Choose another place."
+        ) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    sizes = [path.stat().st_size for path in target.rglob("*") if path.is_file()]
+    return Backup(str(target), len(sizes), sum(sizes))
+
+
+_serial = itertools.count()
+
+
+def _copy_catalog(database: Database, target: Path) -> None:
+    name = f"backup_{next(_serial)}"
+    ((source,),) = database.read("SELECT current_database()")
+    database.read(f"ATTACH {_quoted(target)} AS {name}")
+    try:
+        database.read(f'COPY FROM DATABASE "{source}" TO {name}')
+    except duckdb.Error as error:
+        raise SpeciateError(
+            Code.UNAVAILABLE, f"The catalog could not be copied: {str(error).splitlines()[0]}", "Free some space."
+        ) from error
+    finally:
+        database.read(f"DETACH {name}")
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a file or a tree. Files that vanish meanwhile belong to live runs or to gc, and are passed over."""
+    if source.is_dir():
+        target.mkdir(mode=0o700)
+        for entry in sorted(os.listdir(source)):
+            if not entry.endswith((".partial", ".tmp")):
+                _copy(source / entry, target / entry)
+    elif source.is_file():
+        try:
+            shutil.copy2(source, target)
+        except FileNotFoundError:
+            return
+
+
+def _sync(folder: Path) -> None:
+    """Flush a tree to the disk."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+    sync_folder(folder)
+
+
+def _newest_seq(saved: Sequence[Path]) -> int:
+    return int(saved[-1].name.rpartition("-")[2]) if saved else 0
+
+
+def _quoted(path: Path) -> str:
+    return "'" + str(path).replace("'", "''") + "'"

@@ -1,0 +1,73 @@
+"""Jobs: what is running, how far it is, and how to steer it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from speciate.server.jobview import JobLine, JobView, line, view, wait
+from speciate.server.surface import App, Cursor, Limit, Result, tool
+
+JobRef = Annotated[str, Field(description="Id of a job.")]
+StateName = Literal["waiting", "queued", "starting", "running", "paused", "succeeded", "failed", "cancelled", "dead"]
+
+
+class JobList(Result):
+    jobs: tuple[JobLine, ...]
+    next_cursor: str | None = None
+
+
+class Controlled(Result):
+    job: str
+    state: str
+    request: str | None = None
+
+
+@tool(read_only=True)
+def list_jobs(
+    app: App,
+    state: StateName | None = None,
+    kind: str | None = None,
+    use_case: str | None = None,
+    limit: Limit = 20,
+    cursor: Cursor = None,
+) -> JobList:
+    """Jobs, newest first. For progress, result and log of one, call get_job."""
+    jobs = app.engine.list(state=state, kind=kind, use_case=use_case, limit=limit + 1, before=cursor)
+    now = app.workspace.clock.now()
+    shown = tuple(line(job, now) for job in jobs[:limit])
+    return JobList(jobs=shown, next_cursor=shown[-1].job if len(jobs) > limit else None)
+
+
+@tool(read_only=True)
+def get_job(app: App, job: JobRef, log_lines: Annotated[int, Field(ge=0, le=1000)] = 20) -> JobView:
+    """State, progress, result or error, and log of one job. To wait until it ends, call wait_for_job."""
+    return view(app.engine, app.engine.get(job), log_lines)
+
+
+@tool(read_only=True)
+def wait_for_job(
+    app: App,
+    job: JobRef,
+    until: Annotated[
+        Literal["end", "change"], Field(description="change: the next state, child or checkpoint.")
+    ] = "end",
+    timeout_seconds: Annotated[float, Field(ge=0, le=45)] = 30,
+) -> JobView:
+    """Wait until a job ends or changes, at most 45 s; call again if it still runs. For a look, call get_job."""
+    return view(app.engine, wait(app, job, until, timeout_seconds), log_lines=5)
+
+
+@tool(destructive=True, idempotent=True)
+def control_job(
+    app: App,
+    job: JobRef,
+    action: Annotated[
+        Literal["cancel", "pause", "resume", "retry"], Field(description="cancel and pause keep a checkpoint.")
+    ],
+    expected_attempt: Annotated[int | None, Field(ge=0, description="Refuse if another attempt runs by now.")] = None,
+) -> Controlled:
+    """Cancel, pause, resume or retry a job and its children. A running one ends a moment later: call wait_for_job."""
+    told = app.engine.control(job, action, expected_attempt)
+    return Controlled(job=told.id, state=told.state, request=told.request)
