@@ -93,7 +93,9 @@ def build(question: Question, entries: Sequence[Entry], clusters: Codes, notes: 
         clusters=int(np.unique(clusters).size),
         baseline=question.baseline,
         candidate=question.candidate or question.baseline,
-        leaderboard=tuple(sorted(rows, key=lambda row: -main.sign * (row.value if row.value is not None else -math.inf))),
+        leaderboard=tuple(
+            sorted(rows, key=lambda row: -main.sign * (row.value if row.value is not None else -math.inf))
+        ),
         comparisons=comparisons,
         notes=tuple(notes),
     )
@@ -158,7 +160,9 @@ def _comparisons(
     return tuple(made)
 
 
-def _comparison(metric: Metric, baseline: str, candidate: str, first: Scored, second: Scored, clusters: Codes) -> Comparison:
+def _comparison(
+    metric: Metric, baseline: str, candidate: str, first: Scored, second: Scored, clusters: Codes
+) -> Comparison:
     difference = _difference(first, second, clusters)
     return Comparison(
         metric=metric.name,

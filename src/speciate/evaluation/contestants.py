@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict
 from speciate.errors import Code, SpeciateError, unknown
 from speciate.models.registry import resolve
 from speciate.usecases import COLUMN, CONSTANT
+from speciate.vocabulary import TASKS
 from speciate.workspace.database import Database
 from speciate.workspace.workspace import Folders
 
@@ -43,14 +44,14 @@ def find(database: Database, folders: Folders, ref: str, columns: tuple[str, ...
         return Contestant(name=ref, source="column", identity=ref, column=column)
     version = resolve(database, folders, ref)
     card = version.card
-    if not card.task:
+    if card.task not in TASKS:
         raise SpeciateError(
             Code.INVALID,
-            f"{ref!r} has no task of its own: it gives features, not answers.",
+            f"{ref!r} is made for {card.task!r}: it gives no answers that could be compared.",
             f"Train a head on it first: train_model(method='probe', base_model={ref!r}, ...).",
         )
     return Contestant(
-        name=f"{card.name}@v{card.version}",
+        name=card.ref,
         source="model",
         identity=card.id,
         path=str(version.path),

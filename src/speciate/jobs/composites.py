@@ -16,7 +16,7 @@ def step(kind: Kind, job: Job, children: Sequence[Job], now: float) -> NextStep:
     assert kind.next is not None, f"{kind.name} is not a composite"
     try:
         return kind.next(kind.spec.model_validate(job.spec), [_view(child) for child in children], now)
-    except Exception as error:  # noqa: BLE001 - plug-ins may raise anything
+    except Exception as error:  # plug-ins may raise anything
         logging.getLogger(__name__).exception("%s: next() failed", job.id)
         return Finished(
             error=f"the next step of {kind.name} could not be found: {type(error).__name__}: {error}",

@@ -81,7 +81,7 @@ class Engine:
             self._wake.clear()
             try:
                 active = self._reconciler.tick()
-            except Exception:  # a full disk, say: the next pass may succeed
+            except Exception:  # noqa: BLE001 - a full disk, say: the next pass may succeed
                 _log.exception("reconciling failed")
                 active = 1
                 time.sleep(0.2)

@@ -41,7 +41,7 @@ def signal_group(who: str, number: signal.Signals) -> bool:
     """Signal the process group led by `who`, if that very process still leads it. Says whether it was sent."""
     if not who:
         return False
-    pid = int(who.split()[0])
+    pid = int(who.split(maxsplit=1)[0])
     if identity(pid) != who:
         return False
     with contextlib.suppress(ProcessLookupError, PermissionError):

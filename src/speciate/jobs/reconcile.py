@@ -112,7 +112,8 @@ class Reconciler:
 
     def _finish(self, job: Job, outcome: Outcome) -> None:
         kind = self._kinds[job.kind]
-        result, register = None, None
+        result: dict[str, Any] | None = None
+        register = None
         if outcome.kind == "ok" or kind.partial:
             folder = RunFolder(self._workspace.folders.runs / job.run_id)
             try:

@@ -32,7 +32,6 @@ from speciate.workspace.database import Transaction
 _INSERT_NEEDS = "INSERT INTO job_needs SELECT unnest(?::VARCHAR[]), unnest(?::VARCHAR[])"
 _DEPENDENTS = "SELECT DISTINCT job FROM job_needs WHERE needs IN (SELECT unnest(?::VARCHAR[]))"
 _NEEDS_OF = "SELECT job, needs FROM job_needs WHERE job IN (SELECT unnest(?::VARCHAR[]))"
-_FORGET_NEEDS = "DELETE FROM job_needs WHERE job IN (SELECT unnest(?::VARCHAR[]))"
 
 
 _RETRIED = {State.FAILED, State.CANCELLED, State.DEAD}
@@ -136,8 +135,7 @@ class _Batch:
         if needs:
             self.load(needs)
             job = self._judge_needs(job, needs)
-            if job.state is State.WAITING:
-                self._needs += [(job.id, need) for need in needs]
+            self._needs += [(job.id, need) for need in needs]
         self._note(job)
 
     def _judge_needs(self, job: Job, needs: Sequence[str]) -> Job:
@@ -159,6 +157,10 @@ class _Batch:
     def ask(self, job: Job, event: Asked) -> Job:
         """Apply a request; those to a composite go on to its children."""
         after = decide(job, event, self._tx.now)
+        if after is not job and after.state is State.QUEUED:
+            needs = [need for _, need in self._tx.execute(_NEEDS_OF, [[job.id]])]
+            self.load(needs)
+            after = self._judge_needs(after, needs) if needs else after
         self.change(after)
         if job.executor == "composite" and after is not job:
             for child in self._children(job):
@@ -217,18 +219,11 @@ class _Batch:
             if job in needs:
                 needs[job].append(need)
         self.load([*dependents, *(need for some in needs.values() for need in some)])
-        settled = []
         for job in dependents:
-            waiting = self.jobs[job]
-            if waiting.state is State.WAITING:
-                after = self._judge_needs(waiting, needs[job])
+            if self.jobs[job].state is State.WAITING:
+                after = self._judge_needs(self.jobs[job], needs[job])
                 if after.state is not State.WAITING:
                     self._note(after)
-            if self.jobs[job].state is not State.WAITING:
-                settled.append(job)
-        if settled:
-            self._tx.execute(_FORGET_NEEDS, [settled])
-            self._needs = [(job, need) for job, need in self._needs if job not in settled]
 
     def _go_on(self, job: Job) -> None:
         if job.executor == "inline":

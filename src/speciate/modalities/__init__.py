@@ -1,0 +1,38 @@
+"""The modalities that there are. A new one is a file beside these and a line in the table, or an entry point."""
+
+from __future__ import annotations
+
+import importlib
+from importlib.metadata import entry_points
+from typing import Any
+
+from speciate.errors import unknown
+from speciate.modalities.contract import Modality
+
+MODALITIES = {
+    "text": "speciate.modalities.text:TEXT",
+    "image": "speciate.modalities.image:IMAGE",
+    "protein": "speciate.modalities.protein:PROTEIN",
+    "tabular": "speciate.modalities.tabular:TABULAR",
+    "time-series": "speciate.modalities.time_series:TIME_SERIES",
+}
+GROUP = "speciate.modalities"
+"""Entry point group of third parties: name = "module:object"."""
+
+_loaded: dict[str, Modality[Any]] = {}
+
+
+def find(name: str) -> Modality[Any]:
+    """The modality of this name, or NOT_FOUND with near names."""
+    if name not in _loaded:
+        known = table()
+        if name not in known:
+            raise unknown("modality", name, known, "Call list_options(kind='modality').")
+        module, _, attribute = known[name].partition(":")
+        _loaded[name] = getattr(importlib.import_module(module), attribute)
+    return _loaded[name]
+
+
+def table() -> dict[str, str]:
+    """Name -> "module:object": ours first, which a third party cannot replace."""
+    return {point.name: point.value for point in entry_points(group=GROUP)} | MODALITIES

@@ -22,7 +22,7 @@ from speciate.errors import Code, SpeciateError
 from speciate.server.protocol import DRAINING, Line, as_error, encode
 
 _PATIENCE_SECONDS = 60.0
-_PAUSE_SECONDS = 0.03
+_PAUSE_SECONDS = 0.02, 0.2
 
 
 class Dialled(NamedTuple):
@@ -38,6 +38,7 @@ def dial(workspace: Path, protocol: str, *, client: str = "cli", start: bool = T
     """
     hello = {"protocol": protocol, "version": __version__, "folder": os.getcwd(), "client": client, **more}
     deadline = time.monotonic() + _PATIENCE_SECONDS
+    pause, longest = _PAUSE_SECONDS
     while True:
         dialled = _try(workspace, hello)
         if dialled:
@@ -47,7 +48,8 @@ def dial(workspace: Path, protocol: str, *, client: str = "cli", start: bool = T
                 Code.UNAVAILABLE, f"No daemon serves {workspace}.", "Any `speciate call` or `speciate serve` starts it."
             )
         if not _start(workspace, deadline):
-            time.sleep(_PAUSE_SECONDS)  # another one holds the lock: it is about to listen, or about to end
+            time.sleep(pause)  # another one holds the lock: it is about to listen, or about to end
+            pause = min(2 * pause, longest)
         if time.monotonic() > deadline:
             raise SpeciateError(
                 Code.UNAVAILABLE,
@@ -73,10 +75,9 @@ def _try(workspace: Path, hello: dict[str, Any]) -> Dialled | None:
     if message.get("ok"):
         return Dialled(line, message)
     line.close()
-    if message.get("code") == DRAINING:
-        time.sleep(_PAUSE_SECONDS)
-        return None
-    raise as_error(message)
+    if message.get("code") != DRAINING:
+        raise as_error(message)
+    return None
 
 
 def _start(workspace: Path, deadline: float) -> bool:

@@ -137,7 +137,7 @@ class Service:
                 _log.warning("a connection began with no hello: %r", error)
             except (anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream):
                 _log.debug("a client went away")
-            except Exception:
+            except Exception:  # noqa: BLE001 - logged; the daemon serves the others
                 _log.exception("a connection failed")
 
     async def _greet(self, client: _Client, hello: dict[str, Any]) -> None:

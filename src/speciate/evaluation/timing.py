@@ -1,0 +1,85 @@
+"""What an answer costs: latency one example at a time on a warm model, and processor time in a batch.
+
+Latency is wall time, so it says which device it was measured on and is never compared across devices. Cost is
+processor time times a price per core-hour: other load on the machine slows the clock on the wall, but not this one.
+Nothing is read from the feature cache here: production has not seen its examples before either.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from speciate.datasets.loader import Example
+from speciate.evaluation.answers import Ask
+from speciate.evaluation.compare import Cost
+from speciate.evaluation.statistics import quantile_interval
+
+USD_PER_CORE_HOUR = 0.05
+"""About the list price of one virtual core with its memory at the large clouds; a model's cost scales with it."""
+_WARM_UP, _TIMINGS, _SECONDS, _BATCH = 3, 120, 10.0, 64
+
+
+def measure(ask: Ask, examples: Sequence[Example], *, latency: bool, seed: int = 0) -> Cost:
+    """Costs of a loaded model, on examples drawn from those that it answers without an error.
+
+    At most 120 timings or 10 seconds; 72 are the fewest that bound a p95 from above.
+    """
+    drawn = [examples[i] for i in np.random.default_rng(seed).permutation(len(examples))[: max(_TIMINGS, _BATCH)]]
+    for example in drawn[:_WARM_UP]:
+        ask([example])
+    usd = _usd_per_1k(ask, drawn[:_BATCH])
+    if not latency:
+        return Cost(usd, device=device())
+    times = _latencies(ask, drawn[:_TIMINGS])
+    return Cost(usd, float(np.median(times)), quantile_interval(times, 0.95), device())
+
+
+def device() -> str:
+    """The processor's name and the number of its cores that this process may use."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return f"{_processor()}, {cores} cores"
+
+
+def resident_mb() -> float | None:
+    """Memory that this process holds now; None where the system does not say."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except OSError:
+        return None
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def _usd_per_1k(ask: Ask, batch: Sequence[Example]) -> float:
+    """Repeats the batch until the processor clock has moved by enough to be read."""
+    begin, answered = time.process_time(), 0
+    while answered == 0 or (time.process_time() - begin < 0.05 and answered < 100 * len(batch)):
+        ask(batch)
+        answered += len(batch)
+    return (time.process_time() - begin) / answered * 1000 * USD_PER_CORE_HOUR / 3600
+
+
+def _latencies(ask: Ask, examples: Sequence[Example]) -> list[float]:
+    """Milliseconds per example. Few examples are asked again, so that small test sets have a p95, too."""
+    times: list[float] = []
+    begin = time.perf_counter()
+    while len(times) < _TIMINGS and (not times or time.perf_counter() - begin < _SECONDS):
+        example = examples[len(times) % len(examples)]
+        start = time.perf_counter()
+        ask([example])
+        times.append(1000 * (time.perf_counter() - start))
+    return times
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.processor() or platform.machine())

@@ -1,0 +1,65 @@
+"""Plain text: UTF-8 files of one text each, or a column of a table."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from typing import Any
+
+from speciate.modalities.contract import DecodeError, Header, Pixels
+from speciate.modalities.drawing import text_card
+
+_LONGEST = 8 * 1024 * 1024  # bytes of one text
+_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f]")
+
+
+class Text:
+    name = "text"
+    suffixes = (".txt", ".md")
+    analyzer = "word"
+    ngrams = (1, 2)
+
+    def sniff(self, head: bytes, name: str) -> bool:
+        if not name.lower().endswith(self.suffixes):
+            return False
+        try:
+            head[:-4].decode()  # the last character may be cut
+        except UnicodeDecodeError:
+            return False
+        return True
+
+    def inspect(self, data: bytes) -> Header:
+        return Header(len(data), {"bytes": len(data)})
+
+    def decode(self, data: bytes) -> str:
+        if len(data) > _LONGEST:
+            raise DecodeError("refused", f"The text has {len(data):,} bytes, more than {_LONGEST:,}.")
+        try:
+            return self.admit(data.decode("utf-8-sig"))
+        except UnicodeDecodeError as error:
+            if error.end == len(data) and error.reason == "unexpected end of data":
+                raise DecodeError("partial", "The text ends in the middle of a character.") from error
+            raise DecodeError("error", f"Not UTF-8: {error.reason} at byte {error.start}.") from error
+
+    def admit(self, value: Any) -> str:
+        if not isinstance(value, str) or not value.strip():
+            raise DecodeError("error", "The text is empty.")
+        if len(value) > _LONGEST:
+            raise DecodeError("refused", f"The text has {len(value):,} characters, more than {_LONGEST:,}.")
+        if _CONTROL.search(value):
+            raise DecodeError("error", "Control characters: this is not text.")
+        return value
+
+    def fingerprint(self, media: str) -> str:
+        """Letters and digits only, in lower case: neither case, punctuation nor spacing makes another text."""
+        folded = unicodedata.normalize("NFKC", media).casefold()
+        return " ".join(re.findall(r"\w+", folded)) or folded
+
+    def describe(self, media: str) -> str:
+        return media
+
+    def thumbnail(self, media: str) -> Pixels:
+        return text_card(media)
+
+
+TEXT = Text()

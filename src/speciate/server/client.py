@@ -1,0 +1,103 @@
+"""The tools from Python and from a shell: `speciate.connect(workspace).call("tool", **arguments)`.
+
+A call is one stateless MCP request on a connection of its own, so a client is only a path and may be shared by
+threads. Standard library only: the package starts in milliseconds.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from speciate import __version__
+from speciate.environment import workspace_path
+from speciate.errors import Code, SpeciateError
+from speciate.server.dial import dial
+from speciate.server.protocol import MCP, encode
+
+_META = {
+    "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+    "io.modelcontextprotocol/clientInfo": {"name": "speciate", "version": __version__},
+    "io.modelcontextprotocol/clientCapabilities": {},
+}
+_REPEATS = 3
+
+
+class ToolError(SpeciateError):
+    """A tool refused. `str` is the text that an agent would read."""
+
+    def __init__(self, code: Code, message: str, recovery: str, text: str) -> None:
+        super().__init__(code, message, recovery)
+        self.text = text
+
+    def __str__(self) -> str:
+        return self.text
+
+
+class Client:
+    """The tools of one workspace. The daemon is started when it is needed."""
+
+    def __init__(self, workspace: Path) -> None:
+        self.workspace = workspace
+
+    def call(self, tool: str, /, **arguments: Any) -> dict[str, Any]:
+        """Call a tool and return its structured result. Relative paths are relative to the current folder.
+
+        Raises ToolError for what the tool refuses, with its code; SpeciateError UNAVAILABLE where no daemon can be
+        had, or where the daemon ended in the middle of a call that may not be repeated without an idempotency_key.
+        """
+        for _ in range(_REPEATS):
+            dialled = dial(self.workspace, MCP, client="python")
+            try:
+                dialled.line.send(encode(_request(tool, arguments)))
+                answer = _answer(dialled.line.receive)
+            except ConnectionError:
+                answer = None
+            finally:
+                dialled.line.close()
+            if answer is not None:
+                return _result(answer)
+            if tool not in dialled.answer["read_only"] and not arguments.get("idempotency_key"):
+                break
+        raise SpeciateError(
+            Code.UNAVAILABLE,
+            f"The daemon ended before it answered {tool}, so what it changes may have been done or not.",
+            "Repeat the call with an idempotency_key; look first with get_status or list_jobs.",
+        )
+
+
+def connect(workspace: str | Path | None = None) -> Client:
+    """The tools of a workspace: `workspace`, else $SPECIATE_HOME, else ./.speciate where it exists, else ~/.speciate."""
+    return Client(workspace_path(str(workspace) if workspace else None))
+
+
+def _request(tool: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "jsonrpc": "2.0",
+        "id": 1,
+        "method": "tools/call",
+        "params": {"name": tool, "arguments": arguments, "_meta": _META},
+    }
+
+
+def _answer(receive: Any) -> dict[str, Any] | None:
+    """The response among the frames; None where the connection ends without one."""
+    while line := receive():
+        message: dict[str, Any] = json.loads(line)
+        if message.get("id") == 1:
+            return message
+    return None
+
+
+def _result(answer: dict[str, Any]) -> dict[str, Any]:
+    if "error" in answer:
+        raise SpeciateError(Code.INVALID, answer["error"]["message"])
+    result = answer["result"]
+    if result.get("isError"):
+        text = "\n".join(part["text"] for part in result["content"] if part["type"] == "text")
+        error = result.get("_meta", {}).get("speciate/error", {})
+        code = error.get("code", Code.INTERNAL)
+        raise ToolError(Code(code), error.get("message", text), error.get("recovery", ""), text)
+    structured: dict[str, Any] = result["structuredContent"]
+    return structured

@@ -1,0 +1,162 @@
+"""What a client's MCP connection has said and is still owed: all that another daemon must be told to go on with it.
+
+Pure: lines in, lines out. Requests that only read are repeated on the new connection. A call of a tool that changes
+something may have been done, or not; it is answered with an error that tells the client how to find out. Both eras:
+`initialize` and subscriptions of the older one are replayed under ids of our own, whose answers the client never
+sees; a `subscriptions/listen` of the newer one is an open request like any other.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from typing import Any, NamedTuple
+
+_OWN = "speciate-replay-"
+_MODERN = "io.modelcontextprotocol/protocolVersion"
+_CHANGING_METHODS = {"tasks/update"}
+_ADVICE = (
+    "{tool} was interrupted: the daemon of the workspace ended before it answered, so the change may have been made or "
+    "not. A new daemon runs. Repeat the call with the same idempotency_key and arguments: it is then done exactly once. "
+    "If you gave none, look first (get_status, list_jobs), then call with an idempotency_key."
+)
+
+Key = str | int
+
+
+class _Request(NamedTuple):
+    line: bytes
+    method: str
+    tool: str
+    modern: bool
+
+
+class Session:
+    """`read_only` are the tools that may be repeated; the daemon names them when it says hello."""
+
+    def __init__(self) -> None:
+        self.read_only: Collection[str] = ()
+        self._open: dict[Key, _Request] = {}
+        self._initialize: bytes | None = None
+        self._initialized: bytes | None = None
+        self._kept: dict[tuple[str, str], bytes] = {}
+        """The newest `resources/subscribe` of each URI, and `logging/setLevel`."""
+        self._own: set[Key] = set()
+        self._serial = 0
+
+    @property
+    def owed(self) -> bool:
+        """Whether an answer is missing that will come by itself: a listening request ends with the connection."""
+        return any(request.method != "subscriptions/listen" for request in self._open.values())
+
+    @property
+    def replaying(self) -> bool:
+        """Whether something that was replayed is still unanswered."""
+        return bool(self._own)
+
+    def sent(self, line: bytes) -> None:
+        """The client says `line`."""
+        message = _parse(line)
+        method, identifier = message.get("method"), message.get("id")
+        if not isinstance(method, str):
+            return
+        parameters = message.get("params") or {}
+        self._keep(method, parameters, line)
+        if isinstance(identifier, str | int):
+            tool = str(parameters.get("name", "")) if method == "tools/call" else ""
+            modern = _MODERN in (parameters.get("_meta") or {})
+            self._open[identifier] = _Request(line, method, tool, modern)
+        elif method == "notifications/cancelled":
+            self._open.pop(parameters.get("requestId", ""), None)
+
+    def _keep(self, method: str, parameters: dict[str, Any], line: bytes) -> None:
+        if method == "initialize":
+            self._initialize, self._initialized = line, None
+        elif method == "notifications/initialized":
+            self._initialized = line
+        elif method == "resources/subscribe":
+            self._kept["resources/subscribe", str(parameters.get("uri"))] = line
+        elif method == "resources/unsubscribe":
+            self._kept.pop(("resources/subscribe", str(parameters.get("uri"))), None)
+        elif method == "logging/setLevel":
+            self._kept[method, ""] = line
+
+    def received(self, line: bytes) -> bool:
+        """The daemon says `line`; whether it is for the client (and not the answer to something replayed)."""
+        message = _parse(line)
+        identifier = message.get("id")
+        if "method" in message or not isinstance(identifier, str | int):
+            return True
+        if identifier in self._own:
+            self._own.discard(identifier)
+            return False
+        self._open.pop(identifier, None)
+        return True
+
+    # A new connection
+
+    def opening(self) -> bytes | None:
+        """What to say first on a new connection, and wait for the answer to, before `replay`. None: nothing."""
+        self._own.clear()
+        if self._initialize is None or any(request.method == "initialize" for request in self._open.values()):
+            return None  # never said, or not answered yet: then it is among the open requests
+        return self._renamed(self._initialize)
+
+    def replay(self) -> list[bytes]:
+        """The lines that bring the new daemon to where the old one was."""
+        lines = [self._initialized] if self._initialized else []
+        lines += [self._renamed(line) for line in self._kept.values()]
+        return lines + [request.line for request in self._open.values()]
+
+    def interrupted(self) -> list[bytes]:
+        """Answers for the client to calls that cannot be repeated; they are no longer open."""
+        lost = {key: request for key, request in self._open.items() if not self._repeatable(request)}
+        for key in lost:
+            del self._open[key]
+        return [_tool_error(key, request, _ADVICE.format(tool=request.tool)) for key, request in lost.items()]
+
+    def give_up(self, why: str) -> list[bytes]:
+        """Answers to everything that is open, where no daemon can be had."""
+        answers = [
+            _tool_error(key, request, why) if request.method == "tools/call" else _protocol_error(key, why)
+            for key, request in self._open.items()
+        ]
+        self._open.clear()
+        return answers
+
+    def _repeatable(self, request: _Request) -> bool:
+        if request.method == "tools/call":
+            return request.tool in self.read_only
+        return request.method not in _CHANGING_METHODS
+
+    def _renamed(self, line: bytes) -> bytes:
+        self._serial += 1
+        own = f"{_OWN}{self._serial}"
+        self._own.add(own)
+        return _encode(_parse(line) | {"id": own})
+
+
+def _parse(line: bytes) -> dict[str, Any]:
+    """A frame as an object; an empty one where it is none: the daemon will say what is wrong with it."""
+    try:
+        message = json.loads(line)
+    except ValueError:
+        return {}
+    return message if isinstance(message, dict) else {}
+
+
+def _encode(message: dict[str, Any]) -> bytes:
+    return json.dumps(message, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+
+
+def _tool_error(key: Key, request: _Request, text: str) -> bytes:
+    if request.method != "tools/call":
+        return _protocol_error(key, text)
+    result: dict[str, Any] = {"content": [{"type": "text", "text": text}], "isError": True}
+    if request.modern:
+        result["resultType"] = "complete"
+    return _encode({"jsonrpc": "2.0", "id": key, "result": result})
+
+
+def _protocol_error(key: Key, text: str) -> bytes:
+    return _encode({"jsonrpc": "2.0", "id": key, "error": {"code": -32603, "message": text}})
