@@ -64,7 +64,8 @@ def _compute(
     media: Sequence[Any],
     progress: Callable[[int, int], None],
 ) -> dict[str, Vectors]:
-    items, computed = list(missing), dict[str, Vectors]()
+    items = list(missing)
+    computed: dict[str, Vectors] = {}
     try:
         for places, vectors in encoder.embed([media[missing[item]] for item in items]):
             computed.update((items[place], vector) for place, vector in zip(places, vectors, strict=True))

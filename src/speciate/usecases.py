@@ -66,10 +66,11 @@ class Gate(_Frozen):
 
     reaches: value or better, by the interval. not_worse, better: than the incumbent, by the paired interval, allowing a
     margin or asking for a gain of `value`. better_if_dearer: as better, where the candidate costs more. at_most: one of
-    p95_latency_ms, usd_per_1k, parameters, memory_mb. license, offline: from the model's card.
+    p95_latency_ms, usd_per_1k, parameters, memory_mb. license, offline: from the model's card. unseen: nothing that it
+    is judged by was in its training data; always in force.
     """
 
-    rule: Literal["reaches", "not_worse", "better", "better_if_dearer", "at_most", "license", "offline"]
+    rule: Literal["reaches", "not_worse", "better", "better_if_dearer", "at_most", "license", "offline", "unseen"]
     metric: str | None = None
     value: float | None = None
 
@@ -259,7 +260,7 @@ _MEASURES = ("p95_latency_ms", "usd_per_1k", "parameters", "memory_mb")
 
 
 def _check_gate(gate: Gate, definition: Definition, family: str) -> None:
-    if gate.rule in ("license", "offline"):
+    if gate.rule in ("license", "offline", "unseen"):
         return
     if gate.rule == "at_most" and gate.metric not in _MEASURES:
         raise unknown("measure", str(gate.metric), _MEASURES, "A gate 'at_most' takes one of them as metric.")
@@ -278,7 +279,7 @@ def gates_in_force(definition: Definition) -> tuple[Gate, ...]:
     """Objective and limits as gates, then the comparison with the incumbent, then the user's own."""
     objective, limits = definition.objective, definition.limits
     gates = [Gate(rule="reaches", value=objective.target)] if objective.target is not None else []
-    gates += [Gate(rule="not_worse"), Gate(rule="better_if_dearer")]
+    gates += [Gate(rule="unseen"), Gate(rule="not_worse"), Gate(rule="better_if_dearer")]
     ceilings = {
         "p95_latency_ms": limits.p95_latency_ms,
         "usd_per_1k": limits.usd_per_1k,

@@ -11,9 +11,8 @@ import numpy as np
 
 from speciate.evaluation import gates, statistics
 from speciate.evaluation.contestants import Contestant
-from speciate.evaluation.holm import holm
 from speciate.evaluation.metrics import Answers, contributions, corpus
-from speciate.evaluation.report import BreakEven, Comparison, Control, Decision, Report, Row, Value, interval, number
+from speciate.evaluation.report import Comparison, Control, Decision, Report, Row, Value, break_even, interval, number
 from speciate.evaluation.statistics import Codes, Difference, Estimate, Floats, Resampled
 from speciate.usecases import UseCase
 from speciate.vocabulary import Metric, find_metric
@@ -36,6 +35,8 @@ class Entry(NamedTuple):
     answers: Answers
     errors: int
     cost: Cost
+    seen: int = 0
+    """Examples that were in its training data."""
     certain: bool = False
     """Gives no probabilities: its answers count as certain where a metric needs them."""
 
@@ -56,6 +57,8 @@ class Question(NamedTuple):
     baseline: str
     candidate: str | None
     use_case: UseCase | None
+    decides: bool
+    """Whether a verdict may be given: False where the suite or the baseline is not the use case's own."""
     seed: int = 0
 
 
@@ -114,6 +117,7 @@ def _row(entry: Entry, main: Metric, scored: dict[str, Scored]) -> Row:
         interval=values[main.name].interval,
         n=values[main.name].n,
         errors=entry.errors,
+        seen=entry.seen,
         coverage=round(1 - entry.errors / n, 6) if n else 0.0,
         usd_per_1k=cost.usd_per_1k,
         p50_ms=cost.p50_ms,
@@ -150,14 +154,11 @@ def _comparisons(
 ) -> tuple[Comparison, ...]:
     """Every pair under every metric, the question's baseline first where it takes part."""
     ordered = sorted(names, key=lambda name: name != question.baseline)
-    made = []
-    for metric in question.metrics:
-        pairs = [
-            _comparison(metric, first, second, scored[first][metric.name], scored[second][metric.name], clusters)
-            for first, second in combinations(ordered, 2)
-        ]
-        made += adjusted(pairs, question.baseline)
-    return tuple(made)
+    return tuple(
+        _comparison(metric, first, second, scored[first][metric.name], scored[second][metric.name], clusters)
+        for metric in question.metrics
+        for first, second in combinations(ordered, 2)
+    )
 
 
 def _comparison(
@@ -198,16 +199,6 @@ def _tally(metric: Metric, difference: Difference) -> dict[str, int | None]:
     }
 
 
-def adjusted(comparisons: Sequence[Comparison], baseline: str) -> list[Comparison]:
-    """With Holm's p-values over the comparisons that share this baseline; the others keep none."""
-    family = [c for c in comparisons if c.baseline == baseline]
-    values = holm([c.p_value if c.p_value is not None else math.nan for c in family])
-    by_candidate = {c.candidate: number(p) for c, p in zip(family, values, strict=True)}
-    return [
-        c.model_copy(update={"p_holm": by_candidate[c.candidate]}) if c.baseline == baseline else c for c in comparisons
-    ]
-
-
 def _without_dominated(report: Report) -> Report:
     rows = tuple(
         row.model_copy(update={"dominated": gates.dominated(row, report.leaderboard, report.compare)})
@@ -227,7 +218,7 @@ def _decided(report: Report, question: Question, entries: Sequence[Entry]) -> Re
         if entry.contestant.source == "model" and entry.contestant.name != question.baseline
     ]
     candidate = question.candidate
-    if question.use_case is not None and models:
+    if question.use_case is not None and question.decides and models:
         decisions = _decisions(report, question.use_case, models)
         rows = {name: report.row(name) for name in models}
         chosen = candidate if candidate in decisions else None
@@ -237,7 +228,9 @@ def _decided(report: Report, question: Question, entries: Sequence[Entry]) -> Re
             update={"decisions": tuple(decisions.values()), "decision": decisions[chosen] if chosen else None}
         )
     candidate = candidate or (models[-1] if models else question.baseline)
-    return report.model_copy(update={"candidate": candidate, "break_even": break_even(report, candidate)})
+    return report.model_copy(
+        update={"candidate": candidate, "break_even": break_even(report, report.baseline, candidate)}
+    )
 
 
 def _decisions(report: Report, use_case: UseCase, models: Sequence[str]) -> dict[str, Decision]:
@@ -267,20 +260,3 @@ def _evidence(report: Report, use_case: UseCase, candidate: str) -> gates.Eviden
         if (comparison := report.compare(report.baseline, candidate, metric))
     }
     return gates.Evidence(report.metric, report.row(candidate), report.row(report.baseline), found, use_case.limits)
-
-
-def break_even(report: Report, candidate: str) -> BreakEven | None:
-    """After how many examples the candidate's training is paid by cheaper answers, where they are cheaper."""
-    mine, theirs = report.row(candidate), report.row(report.baseline)
-    if mine.training_usd is None or mine.usd_per_1k is None or theirs.usd_per_1k is None:
-        return None
-    saved = theirs.usd_per_1k - mine.usd_per_1k
-    if saved <= 0:
-        return None
-    return BreakEven(
-        baseline=report.baseline,
-        candidate=candidate,
-        training_usd=mine.training_usd,
-        saved_usd_per_1k=saved,
-        examples=math.ceil(mine.training_usd / saved * 1000),
-    )

@@ -6,8 +6,11 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from speciate.datasets.versions import Manifest
+from speciate.datasets.versions import resolve as resolve_dataset
 from speciate.errors import Code, SpeciateError, unknown
 from speciate.models.registry import resolve
+from speciate.refs import dataset_ref
 from speciate.usecases import COLUMN, CONSTANT
 from speciate.vocabulary import TASKS
 from speciate.workspace.database import Database
@@ -25,8 +28,8 @@ class Contestant(BaseModel):
     path: str | None = None
     column: str | None = None
     task: str | None = None
-    dataset: str | None = None
-    """What a model was trained on."""
+    learned_from: Manifest | None = None
+    """The dataset version that a model was trained on."""
     parameters: int | None = None
     bytes: int | None = None
     license: str | None = None
@@ -56,9 +59,19 @@ def find(database: Database, folders: Folders, ref: str, columns: tuple[str, ...
         identity=card.id,
         path=str(version.path),
         task=card.task,
-        dataset=card.dataset,
+        learned_from=_learned_from(database, card.dataset),
         parameters=card.parameters,
         bytes=card.bytes,
         license=card.license,
         training_usd=card.usd,
     )
+
+
+def _learned_from(database: Database, dataset: str | None) -> Manifest | None:
+    """None also where the version is gone."""
+    if dataset is None:
+        return None
+    try:
+        return resolve_dataset(database, dataset_ref(dataset)._replace(split=None))
+    except SpeciateError:
+        return None

@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field
 
 from speciate.datasets.versions import Manifest, resolve
-from speciate.errors import Code, SpeciateError, closest
+from speciate.errors import Code, SpeciateError, closest, unknown
 from speciate.evaluation import decisions
 from speciate.evaluation.contestants import Contestant, find
 from speciate.evaluation.report import Report
@@ -18,8 +18,8 @@ from speciate.jobs.folder import RunFolder
 from speciate.jobs.job import Job, Limits, Resources
 from speciate.jobs.kinds import Kind, Plan
 from speciate.refs import DatasetRef, dataset_ref
-from speciate.usecases import CONSTANT, UseCase, get, incumbent_of
-from speciate.vocabulary import Metric, Task, find_metric, find_task, metrics_of
+from speciate.usecases import UseCase, get, incumbent_of
+from speciate.vocabulary import TASKS, Metric, Task, find_metric, find_task, metrics_of
 from speciate.workspace.database import Transaction
 from speciate.workspace.workspace import Folders, Workspace
 
@@ -56,21 +56,23 @@ def plan(spec: EvaluateSpec, workspace: Workspace) -> Plan:
     database, folders = workspace.database, workspace.folders
     use_case = get(database, spec.use_case) if spec.use_case else None
     ref = _with_split(_dataset_ref(spec, use_case))
-    manifest = resolve(database, ref)
+    manifest = resolve(database, ref._replace(split=None))
     _check_split(manifest, ref)
+    _check_target(manifest, use_case)
 
     def contestant(name: str) -> Contestant:
-        return find(database, folders, name, manifest.columns_to_read)
+        return find(database, folders, name, tuple(manifest.columns))
 
     asked = [contestant(name) for name in spec.models]
-    baseline = contestant(spec.baseline or (incumbent_of(database, use_case) if use_case else spec.models[0]))
+    incumbent = contestant(incumbent_of(database, use_case)) if use_case else asked[0]
+    baseline = contestant(spec.baseline) if spec.baseline else incumbent
     candidate = contestant(spec.candidate) if spec.candidate else asked[-1] if spec.pick == "last" else None
     everyone = {each.name: each for each in (baseline, *asked, *([candidate] if candidate else []))}
     task = _task(manifest, use_case, list(everyone.values()))
     positive = use_case.positive_label if use_case else None
     _check_fits(task, manifest, positive, list(everyone.values()))
     metrics = _metrics(spec, use_case, task, positive)
-    examples = manifest.splits.get(ref.split, manifest.rows) if ref.split else manifest.rows
+    examples = manifest.splits[ref.split or ""]
     payload = {
         "dataset": manifest.model_dump(mode="json"),
         "split": ref.split,
@@ -82,6 +84,7 @@ def plan(spec: EvaluateSpec, workspace: Workspace) -> Plan:
         "baseline": baseline.name,
         "candidate": candidate.name if candidate else None,
         "use_case": use_case.model_dump(mode="json") if use_case else None,
+        "no_decision": _no_decision(use_case, ref._replace(version=manifest.version), baseline, incumbent),
         "latency": spec.latency,
         "seed": spec.seed,
     }
@@ -102,6 +105,18 @@ def plan(spec: EvaluateSpec, workspace: Workspace) -> Plan:
 
 
 # Checks
+
+
+def _no_decision(use_case: UseCase | None, ref: DatasetRef, baseline: Contestant, incumbent: Contestant) -> str | None:
+    """Why this evaluation must not decide on promotion, or None: a weaker rival or an easier suite proves nothing."""
+    if use_case is None:
+        return "no use case was named"
+    if baseline.name != incumbent.name:
+        return f"the baseline {baseline.name} is not the incumbent {incumbent.name} of {use_case.name}"
+    core = dataset_ref(use_case.suites.core) if use_case.suites.core else None
+    if core and (core.name, core.version or ref.version, core.split or "test") != (ref.name, ref.version, ref.split):
+        return f"{ref} is not the core suite {core} of {use_case.name}"
+    return None
 
 
 def _dataset_ref(spec: EvaluateSpec, use_case: UseCase | None) -> DatasetRef:
@@ -130,11 +145,24 @@ def _check_split(manifest: Manifest, ref: DatasetRef) -> None:
     example = next(iter(sorted(manifest.splits)), "train")
     raise SpeciateError(
         Code.INVALID,
-        f"{manifest.name}@v{manifest.version} has no examples in the split {ref.split!r}; it has {there}. "
+        f"{manifest.ref} has no examples in the split {ref.split!r}; it has {there}. "
         "Models are compared on examples that none of them learned from.",
         f"Call create_dataset again without a split of your own (a leak-free one is made then), or name another split: "
         f"dataset='{manifest.name}:{example}'.",
     )
+
+
+def _check_target(manifest: Manifest, use_case: UseCase | None) -> None:
+    """The truth must be there: as the dataset's label, or in the column that the use case names."""
+    target = use_case.target_column if use_case else None
+    if target is None and manifest.label is None:
+        raise SpeciateError(
+            Code.INVALID,
+            f"{manifest.ref} has no labels, so nothing tells right answers from wrong ones.",
+            "Call create_dataset again with label set, or give the use case a target_column.",
+        )
+    if target not in (None, manifest.label) and target not in manifest.columns:
+        raise unknown("column", str(target), manifest.columns, "Call define_use_case again with another target_column.")
 
 
 def _task(manifest: Manifest, use_case: UseCase | None, contestants: list[Contestant]) -> Task:
@@ -144,22 +172,9 @@ def _task(manifest: Manifest, use_case: UseCase | None, contestants: list[Contes
     for contestant in contestants:
         if contestant.task:
             return find_task(contestant.task)
-    family = "classification" if manifest.labels else "regression"
-    return find_task(f"{manifest.modality if manifest.modality in _PREFIXED else 'tabular'}-{family}")
-
-
-_PREFIXED = {
-    "text",
-    "tabular",
-    "image",
-    "audio",
-    "time-series",
-    "video",
-    "mesh",
-    "point-cloud",
-    "protein",
-    "multimodal",
-}
+    family = "regression" if manifest.numeric else "classification"
+    name = f"{manifest.modality}-{family}"
+    return find_task(name if name in TASKS else f"tabular-{family}")
 
 
 def _check_fits(task: Task, manifest: Manifest, positive: str | None, contestants: list[Contestant]) -> None:
@@ -173,8 +188,7 @@ def _check_fits(task: Task, manifest: Manifest, positive: str | None, contestant
     if positive is not None and manifest.labels and positive not in manifest.labels:
         raise SpeciateError(
             Code.INVALID,
-            f"positive_label {positive!r} does not occur in {manifest.name}@v{manifest.version}; "
-            f"{closest(positive, manifest.labels)}",
+            f"positive_label {positive!r} does not occur in {manifest.ref}; {closest(positive, manifest.labels)}",
             "Call define_use_case again with the label as it is written in the dataset.",
         )
 

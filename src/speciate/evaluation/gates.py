@@ -198,9 +198,16 @@ def _offline(gate: Gate, evidence: Evidence) -> _Judged:
     return _Judged("fail", "needs a network")
 
 
+def _unseen(gate: Gate, evidence: Evidence) -> _Judged:
+    row = evidence.candidate
+    if row.seen == 0:
+        return _Judged("pass", "none of these examples was in its training data")
+    return _Judged("fail", f"{row.seen} of these examples were in its training data: it knows their answers")
+
+
 _RULES: dict[str, Callable[[Gate, Evidence], _Judged]] = {
     "reaches": _reaches, "not_worse": _not_worse, "better": _better, "better_if_dearer": _better_if_dearer,
-    "at_most": _at_most, "license": _license, "offline": _offline,
+    "at_most": _at_most, "license": _license, "offline": _offline, "unseen": _unseen,
 }  # fmt: skip
 
 

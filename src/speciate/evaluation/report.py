@@ -56,6 +56,7 @@ class Row(_Frozen):
     interval: Interval | None
     n: int
     errors: int
+    seen: int = Field(0, description="Examples that were in its training data.")
     coverage: float = Field(description="Share of the examples that were answered.")
     usd_per_1k: float | None
     p50_ms: float | None = None
@@ -80,7 +81,7 @@ class Comparison(_Frozen):
     delta: float | None
     interval: Interval | None
     p_value: float | None
-    p_holm: float | None = Field(None, description="Adjusted for the candidates compared with this baseline.")
+    p_holm: float | None = Field(None, description="Adjusted for all that is compared with this baseline.")
     method: str
     minimum_detectable_effect: float | None
     standard_error: float | None = None
@@ -186,6 +187,23 @@ def find(database: Database, evaluation: str) -> Report:
         known = [name for (name,) in database.read(_IDS)]
         raise unknown("evaluation", evaluation, known, "Call list_jobs(kind='evaluate'); a job's result names it.")
     return Report.model_validate_json(row[0])
+
+
+def break_even(report: Report, baseline: str, candidate: str) -> BreakEven | None:
+    """After how many examples the candidate's training is paid by cheaper answers, where they are cheaper."""
+    mine, theirs = report.row(candidate), report.row(baseline)
+    if mine.training_usd is None or mine.usd_per_1k is None or theirs.usd_per_1k is None:
+        return None
+    saved = theirs.usd_per_1k - mine.usd_per_1k
+    if saved <= 0:
+        return None
+    return BreakEven(
+        baseline=baseline,
+        candidate=candidate,
+        training_usd=mine.training_usd,
+        saved_usd_per_1k=saved,
+        examples=math.ceil(mine.training_usd / saved * 1000),
+    )
 
 
 def number(value: float) -> float | None:

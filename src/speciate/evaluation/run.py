@@ -16,10 +16,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 
-from speciate.datasets.loader import Example, load_examples
+from speciate.datasets.columns import CONTENT
+from speciate.datasets.loader import Example, load_examples, read_rows
 from speciate.datasets.versions import Manifest
 from speciate.errors import Code, SpeciateError
 from speciate.evaluation.answers import Answer, answer_all, from_column
@@ -51,12 +53,14 @@ class EvaluationTask(BaseModel):
     baseline: str
     candidate: str | None = None
     use_case: UseCase | None = None
+    no_decision: str | None = None
+    """Why no verdict may be given; None where it may."""
     latency: bool = True
     seed: int = 0
 
     @property
     def shown(self) -> str:
-        return f"{self.dataset.name}@v{self.dataset.version}" + (f":{self.split}" if self.split else "")
+        return self.dataset.ref + (f":{self.split}" if self.split else "")
 
 
 class _Sheet(NamedTuple):
@@ -84,7 +88,8 @@ def run(run: Run) -> dict[str, Any]:
     for place, contestant in enumerate(task.contestants):
         sheets.append(_sheet(run, task, contestant, examples, learned or truth, place * len(examples)))
         gc.collect()  # the next model is measured without this one
-    entries = [_entry(task, sheet, truth) for sheet in sheets]
+    seen = [_seen(run, task, contestant, examples) for contestant in task.contestants]
+    entries = [_entry(task, sheet, truth, known) for sheet, known in zip(sheets, seen, strict=True)]
     report = build(_question(task), entries, _clusters(examples), _notes(task, examples, learned, entries))
     _write(run.outputs, task, examples, truth, sheets, entries)
     return {"report": report.model_dump(mode="json")}
@@ -128,7 +133,18 @@ def _memory(contestant: Contestant, grown: float | None) -> float | None:
     return round(max(grown, weights), 1) if grown is not None else None
 
 
-def _entry(task: EvaluationTask, sheet: _Sheet, truth: Sequence[Any]) -> Entry:
+def _seen(run: Run, task: EvaluationTask, contestant: Contestant, examples: Sequence[Example]) -> int:
+    """How many of the examples, by content, the model was fitted or chosen on."""
+    if contestant.learned_from is None:
+        return 0
+    mine = read_rows(run.folders, task.dataset, ids=[example.id for example in examples])[CONTENT]
+    rows = read_rows(run.folders, contestant.learned_from)
+    learned = pc.if_else(pc.is_null(rows["split"]), "train", rows["split"])
+    theirs = rows.filter(pc.is_in(learned, pa.array(("train", "validation"))))[CONTENT]
+    return int(pc.sum(pc.is_in(mine, theirs.combine_chunks())).as_py() or 0)
+
+
+def _entry(task: EvaluationTask, sheet: _Sheet, truth: Sequence[Any], seen: int) -> Entry:
     answers = sheet.answers
     errors = sum(answer.output is None for answer in answers)
     judged: Answers
@@ -140,7 +156,7 @@ def _entry(task: EvaluationTask, sheet: _Sheet, truth: Sequence[Any]) -> Entry:
             truth, given, [answer.probabilities for answer in answers], sorted(task.dataset.labels), task.positive_label
         )
     certain = all(answer.probabilities is None for answer in answers)
-    return Entry(sheet.contestant, judged, errors, sheet.cost, certain)
+    return Entry(sheet.contestant, judged, errors, sheet.cost, seen, certain)
 
 
 def _float(output: str | float | None) -> float | None:
@@ -163,7 +179,8 @@ def _truth(task: EvaluationTask, example: Example) -> Any:
 
 def _question(task: EvaluationTask) -> Question:
     metrics: tuple[Metric, ...] = tuple(find_metric(name) for name in task.metrics)
-    return Question(task.shown, metrics, task.baseline, task.candidate, task.use_case, task.seed)
+    decides = task.no_decision is None
+    return Question(task.shown, metrics, task.baseline, task.candidate, task.use_case, decides, task.seed)
 
 
 def _splits(task: EvaluationTask) -> set[str] | None:
@@ -184,11 +201,13 @@ def _notes(
     notes = []
     if any(contestant.source == "constant" for contestant in task.contestants) and not learned:
         notes.append("There is no training split, so the constant answer was taken from these examples themselves.")
-    if task.split == "train":
-        notes.append("These examples are the training split: models trained on it look better than they are.")
+    if task.use_case and task.no_decision:
+        notes.append(f"No decision is made: {task.no_decision}.")
     for entry in entries:
+        name = entry.contestant.name
+        if entry.seen:
+            notes.append(f"{name} has seen {entry.seen} of {len(examples)} examples in training, so it looks too good.")
         if entry.errors:
-            name = entry.contestant.name
             notes.append(
                 f"{name} failed on {entry.errors} of {len(examples)} examples; each counts as its worst answer."
             )

@@ -170,8 +170,8 @@ class Reconciler:
     def _plan(self, job: Job) -> Plan | None:
         """The plan of a job; where it is refused, the job has failed and there is none."""
         if job.id not in self._plans:
-            kind = self._kinds[job.kind]
             try:
+                kind = self._kinds[job.kind]
                 self._plans[job.id] = kind.plan(kind.spec.model_validate(job.spec), self._workspace)
             except SpeciateError as error:
                 self._tell(job, Failed({"class": "user", "message": error.message, "recovery": error.recovery}))

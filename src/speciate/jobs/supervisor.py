@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from speciate.faults import fault
+from speciate.faults import broken, fault
 from speciate.jobs.folder import Outcome, RunFolder, write_whole
 from speciate.jobs.processes import identity
 
@@ -47,7 +47,7 @@ def supervise(path: Path) -> int:
     write_whole(path / "supervisor", identity(os.getpid()))
     fault("supervisor_started")
     spec = folder.spec()
-    inherited = () if spec.get("break_claim") else (claim,)
+    inherited = () if broken("claim_inherited") else (claim,)
     ending = (spec.get("zygote") and _fork_from(spec["zygote"], folder, inherited)) or _execute(folder, inherited)
     fault("supervisor_before_exit")
     if folder.outcome() is None:

@@ -1,4 +1,4 @@
-"""Rows of a table: the columns named as inputs are the medium. Decoded: dict of column -> number, text, bool or None."""
+"""Rows of a table: the input columns are the medium. Decoded: dict of column -> number, text, bool or None."""
 
 from __future__ import annotations
 

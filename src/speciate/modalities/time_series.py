@@ -6,6 +6,7 @@ read as tables. Missing values ('?', NaN) are filled by linear interpolation; a 
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -124,7 +125,7 @@ def _channel(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     power = np.abs(np.fft.rfft(centered)[1:]) ** 2
     edges = np.unique(np.geomspace(1, max(len(power), 2), _BANDS + 1).round().astype(int)) - 1
     bands = np.zeros(_BANDS)
-    for i, (low, high) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+    for i, (low, high) in enumerate(pairwise(edges)):
         bands[i] = np.log1p(power[low : high + 1].sum() / len(x))
     shape = np.interp(np.linspace(0, len(x) - 1, _SHAPE), np.arange(len(x)), x)
     return np.concatenate([summaries, bands, shape])

@@ -72,7 +72,7 @@ class TextEncoder:
             from transformers.utils import logging
 
             torch.set_num_threads(self._threads)
-            logging.disable_progress_bar()
+            logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # the library has no types here
             self._loaded = (
                 AutoTokenizer.from_pretrained(self._folder, local_files_only=True),
                 AutoModel.from_pretrained(self._folder, local_files_only=True, use_safetensors=True).eval(),

@@ -53,7 +53,7 @@ def from_svm(machine: Any) -> Kernel:
         vectors=np.asarray(machine.support_vectors_, dtype=np.float64),
         dual=np.ascontiguousarray(dual, dtype=np.float64),
         bias=bias,
-        gamma=np.asarray(machine._gamma, dtype=np.float64),  # noqa: SLF001 - "scale" as the number it came to
+        gamma=np.asarray(machine._gamma, dtype=np.float64),
         classes=np.asarray(max(classes, 1)),
     )
 

@@ -14,7 +14,8 @@ class Linear(NamedTuple):
 
     def scores(self, inputs: Any) -> npt.NDArray[np.float64]:
         """(N, D) dense or sparse -> (N, K)."""
-        return np.asarray(inputs @ self.weight.T, dtype=np.float64) + self.bias
+        scores: npt.NDArray[np.float64] = np.asarray(inputs @ self.weight.T, dtype=np.float64) + self.bias
+        return scores
 
     @property
     def parameters(self) -> int:

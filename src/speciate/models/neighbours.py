@@ -18,7 +18,7 @@ class Neighbours(NamedTuple):
     starts: npt.NDArray[Any]  # (S + 1,) likewise
     width: npt.NDArray[Any]  # () D
     answers: npt.NDArray[Any]  # (S, K): one-hot classes, or values
-    count: npt.NDArray[Any]  # () k
+    nearest: npt.NDArray[Any]  # () how many of them answer
     votes: npt.NDArray[Any]  # () whether answers are votes for classes
 
     def scores(self, inputs: Any) -> npt.NDArray[np.float64]:
@@ -29,13 +29,14 @@ class Neighbours(NamedTuple):
         for start in range(0, max(inputs.shape[0], 1), _CHUNK):
             products = inputs[start : start + _CHUNK] @ points.T
             products = products.toarray() if self._sparse else np.asarray(products)
-            nearest = np.argsort(norms[None, :] - 2.0 * products, axis=1, kind="stable")[:, : int(self.count)]
-            parts.append(self.answers[nearest].mean(axis=1))
+            places = np.argsort(norms[None, :] - 2.0 * products, axis=1, kind="stable")[:, : int(self.nearest)]
+            parts.append(self.answers[places].mean(axis=1))
         means = np.concatenate(parts).astype(np.float64)
         if not self.votes:
             return means
-        smoothing = 1.0 / (int(self.count) + 1)  # as if one more neighbour had voted for every class equally
-        return np.log((1 - smoothing) * means + smoothing / means.shape[1])
+        smoothing = 1.0 / (int(self.nearest) + 1)  # as if one more neighbour had voted for every class equally
+        shares: npt.NDArray[np.float64] = np.log((1 - smoothing) * means + smoothing / means.shape[1])
+        return shares
 
     @property
     def _sparse(self) -> bool:
@@ -63,6 +64,6 @@ def remember(inputs: Any, answers: npt.NDArray[Any], count: int, *, votes: bool)
         starts=inputs.indptr if sparse else np.zeros(0, dtype=np.int32),
         width=np.asarray(inputs.shape[1]),
         answers=answers.astype(np.float32),
-        count=np.asarray(min(count, inputs.shape[0])),
+        nearest=np.asarray(min(count, inputs.shape[0])),
         votes=np.asarray(votes),
     )

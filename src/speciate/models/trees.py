@@ -57,7 +57,7 @@ def from_boosting(model: Any) -> Trees:
     """A fitted scikit-learn HistGradientBoosting model without categorical features, as arrays."""
     parts: dict[str, list[npt.NDArray[Any]]] = {name: [] for name in Trees._fields}
     offset = 0
-    for stage in model._predictors:  # noqa: SLF001 - the trees have no public name
+    for stage in model._predictors:
         for output, tree in enumerate(stage):
             nodes = tree.nodes
             leaf = nodes["is_leaf"].astype(bool)
@@ -70,5 +70,5 @@ def from_boosting(model: Any) -> Trees:
             parts["roots"].append(np.array([offset], dtype=np.int32))
             parts["output"].append(np.array([output], dtype=np.int32))
             offset += len(nodes)
-    parts["baseline"].append(np.ravel(model._baseline_prediction).astype(np.float64))  # noqa: SLF001 - as above
+    parts["baseline"].append(np.ravel(model._baseline_prediction).astype(np.float64))
     return Trees(**{name: np.concatenate(arrays) for name, arrays in parts.items()})

@@ -78,7 +78,7 @@ def verify(database: Database) -> Verdict:
     """Recompute the whole chain and compare it with the aliases and the events."""
     rows = [Row(*row) for row in database.read(_ALL)]
     hashes = [json.loads(data)["audit"] for (data,) in database.read(_MOVES)]
-    production = dict(database.read(_PRODUCTION))
+    production: dict[str, str] = dict(database.read(_PRODUCTION))
     return Verdict(
         len(rows),
         rows[-1].hash if rows else _GENESIS,

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from speciate.errors import Code, SpeciateError
 from speciate.jobs.pool import Pool
 from speciate.models import registry
-from speciate.models.registry import Card
+from speciate.models.card import Card
 from speciate.refs import ModelRef, model_ref
 from speciate.workspace.database import Transaction
 from speciate.workspace.workspace import Workspace
@@ -86,14 +86,10 @@ def predict(workspace: Workspace, pool: Pool, model: str, inputs: Sequence[Input
     reply = pool.ask(ANSWER, _payload(version.card, version.path, inputs))
     latency_ms = 1000 * (time.perf_counter() - started)
     predictions = [Predicted(**item) for item in reply["predictions"]]
-    name = _exact(version.card)
+    name = version.ref
     if any(item.error is None for item in predictions):
         _record_first(workspace, ref, name)
     return Answer(predictions, name, latency_ms)
-
-
-def _exact(card: Card) -> str:
-    return f"{card.name}@v{card.version}"
 
 
 def _payload(card: Card, path: Path, inputs: Sequence[Input]) -> dict[str, Any]:

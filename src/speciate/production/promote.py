@@ -72,12 +72,12 @@ class Decision(NamedTuple):
 def plan(spec: PromoteSpec, workspace: Workspace) -> Plan:
     """Raises NOT_FOUND for a use case or a model that is not there."""
     usecases.get(workspace.database, spec.use_case)
-    card = registry.resolve(workspace.database, workspace.folders, spec.model).card
+    version = registry.resolve(workspace.database, workspace.folders, spec.model)
     return Plan(
         resources=Resources(cpu=0),
         seconds=0.0,
         use_case=spec.use_case,
-        resolved={"model": f"{card.name}@v{card.version}", "policy": workspace.settings.policy},
+        resolved={"model": version.ref, "policy": workspace.settings.policy},
     )
 
 
@@ -140,7 +140,10 @@ def _decision(tx: Transaction, spec: PromoteSpec) -> Decision | None:
         rows = tx.execute(_DECISION, [spec.decision])
     else:
         rows = tx.execute(_NEWEST, [spec.use_case, spec.model, spec.evaluation, spec.evaluation])
-    return Decision(*rows[0][:7], json.loads(rows[0][7])) if rows else None
+    if not rows:
+        return None
+    *columns, evidence = rows[0]
+    return Decision(*columns, json.loads(evidence))
 
 
 def _objections(tx: Transaction, spec: PromoteSpec, decision: Decision) -> list[str]:

@@ -78,7 +78,8 @@ def status(workspace: Workspace, use_case: str | None = None) -> Status:
 
 
 def _events(workspace: Workspace) -> list[Event]:
-    return [Event(*row[:4], json.loads(row[4])) for row in workspace.database.read(_LIFECYCLE)]
+    rows = workspace.database.read(_LIFECYCLE)
+    return [Event(seq, stamp, subject, type, json.loads(data)) for seq, stamp, subject, type, data in rows]
 
 
 def _of_use_case(

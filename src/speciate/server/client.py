@@ -68,7 +68,7 @@ class Client:
 
 
 def connect(workspace: str | Path | None = None) -> Client:
-    """The tools of a workspace: `workspace`, else $SPECIATE_HOME, else ./.speciate where it exists, else ~/.speciate."""
+    """The tools of a workspace; None: $SPECIATE_HOME, else ./.speciate where it exists, else ~/.speciate."""
     return Client(workspace_path(str(workspace) if workspace else None))
 
 

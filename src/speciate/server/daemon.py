@@ -82,7 +82,7 @@ def main() -> int:
         return 1
     except Exception as error:
         logging.exception("the daemon failed")
-        starter.tell(refusal(_defect(root, error)))
+        starter.tell(refusal(_explained(root, error)))
         return 70
     return 0
 
@@ -101,7 +101,14 @@ def _log_to(path: Path) -> None:
     logging.basicConfig(level=logging.INFO, handlers=[handler])
 
 
-def _defect(root: Path, error: Exception) -> SpeciateError:
+def _explained(root: Path, error: Exception) -> SpeciateError:
+    """What is not ours to refuse: a disk that filled up under DuckDB, or a defect."""
+    if "No space left" in str(error):
+        return SpeciateError(
+            Code.UNAVAILABLE,
+            f"The disk that holds {root} is full, so the workspace cannot be opened. Nothing was lost.",
+            "Free some space, then repeat the call.",
+        )
     return SpeciateError(
         Code.INTERNAL,
         f"The daemon of {root} failed: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",

@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,9 +31,18 @@ class Dialled(NamedTuple):
     answer: dict[str, Any]
 
 
-def dial(workspace: Path, protocol: str, *, client: str = "cli", start: bool = True, **more: Any) -> Dialled:
+def dial(
+    workspace: Path,
+    protocol: str,
+    *,
+    client: str = "cli",
+    start: bool = True,
+    fixtures: Sequence[str] = (),
+    **more: Any,
+) -> Dialled:
     """Connect, say hello, and return the connection with the daemon's answer.
 
+    `fixtures` are Python files that a daemon which has to be started loads into its server, for conformance tests.
     Raises SpeciateError UNAVAILABLE where no daemon runs and `start` is false, or where none can be started; otherwise
     what the daemon refused with.
     """
@@ -47,7 +57,7 @@ def dial(workspace: Path, protocol: str, *, client: str = "cli", start: bool = T
             raise SpeciateError(
                 Code.UNAVAILABLE, f"No daemon serves {workspace}.", "Any `speciate call` or `speciate serve` starts it."
             )
-        if not _start(workspace, deadline):
+        if not _start(workspace, fixtures, deadline):
             time.sleep(pause)  # another one holds the lock: it is about to listen, or about to end
             pause = min(2 * pause, longest)
         if time.monotonic() > deadline:
@@ -80,10 +90,11 @@ def _try(workspace: Path, hello: dict[str, Any]) -> Dialled | None:
     return None
 
 
-def _start(workspace: Path, deadline: float) -> bool:
+def _start(workspace: Path, fixtures: Sequence[str], deadline: float) -> bool:
     """Start a candidate and wait until it listens (true) or lost the election (false)."""
+    command = [sys.executable, "-P", "-m", "speciate.server.daemon", "--workspace", os.fspath(workspace), "--detach"]
     with subprocess.Popen(
-        [sys.executable, "-P", "-m", "speciate.server.daemon", "--workspace", os.fspath(workspace), "--detach"],
+        [*command, *(f"--fixture={path}" for path in fixtures)],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -93,12 +104,14 @@ def _start(workspace: Path, deadline: float) -> bool:
     ) as process:
         assert process.stdout
         text = _read_to_end(process.stdout.fileno(), deadline)
+    if not text.strip():
+        return False  # killed over its start: as good as a lost election, and the deadline bounds how often
     try:
         report = json.loads(text.splitlines()[-1])
-    except (IndexError, ValueError):
+    except ValueError:
         raise SpeciateError(
             Code.UNAVAILABLE,
-            f"The daemon of {workspace} ended before it was ready: {text.strip()[-500:] or 'without a word'}",
+            f"The daemon of {workspace} ended before it was ready: {text.strip()[-500:]}",
             "Run `speciate doctor`; the whole story is in daemon.log of the workspace.",
         ) from None
     if "message" in report:

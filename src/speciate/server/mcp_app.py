@@ -12,6 +12,7 @@ import importlib.util
 import inspect
 import logging
 import pkgutil
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -289,9 +290,9 @@ def build(workspace: Workspace, engine: Engine, pool: Pool, fixtures: Sequence[P
 
 
 def _load(path: Path) -> ModuleType:
-    specification = importlib.util.spec_from_file_location(path.stem, path)
+    specification = importlib.util.spec_from_file_location(f"fixture_{path.stem}", path)
     assert specification is not None
     assert specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
+    module = sys.modules[specification.name] = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(module)
     return module

@@ -53,9 +53,10 @@ def serve(root: Path, lock: Lock, ready: Callable[[], None], fixtures: Sequence[
     backups = AutomaticBackups(workspace)
     engine, pool = Engine(workspace), Pool(workspace.folders, workspace.settings)
     try:
+        service = Service(workspace, engine, pool, lock, fixtures)  # its fixtures may bring kinds of jobs
         engine.start()
         backups.start()
-        anyio.run(Service(workspace, engine, pool, lock, fixtures).run, ready)
+        anyio.run(service.run, ready)
     finally:
         engine.stop()
         pool.close()
@@ -190,7 +191,9 @@ class Service:
         try:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(http.serve, [listener])
-                await client.send(encode({"ok": True, "url": f"http://127.0.0.1:{port}/mcp", "token": token}))
+                await client.send(
+                    encode({"ok": True, "url": f"http://127.0.0.1:{port}/mcp", "port": port, "token": token})
+                )
                 client.owes = False
                 await _until_closed(client)
                 http.should_exit = http.force_exit = True

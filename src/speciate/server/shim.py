@@ -24,8 +24,8 @@ _LINGER_SECONDS = 50.0
 
 
 class Shim:
-    def __init__(self, workspace: Path, source: int = 0, sink: int = 1) -> None:
-        self._workspace, self._source, self._sink = workspace, source, sink
+    def __init__(self, workspace: Path, source: int = 0, sink: int = 1, fixtures: Sequence[str] = ()) -> None:
+        self._workspace, self._source, self._sink, self._fixtures = workspace, source, sink, fixtures
         self._session = Session()
         self._changed = threading.Condition()  # guards the session and the flags
         self._sending = threading.Lock()  # held while lines go to the daemon, so that a replay is not interleaved
@@ -76,7 +76,7 @@ class Shim:
 
     def _connect(self) -> Line:
         """A connection that stands where the last one stood. Raises SpeciateError."""
-        dialled = dial(self._workspace, MCP, client="stdio")
+        dialled = dial(self._workspace, MCP, client="stdio", fixtures=self._fixtures)
         line = dialled.line
         with self._sending:
             with self._changed:

@@ -44,7 +44,7 @@ def save_catalog(database: Database, folder: Path, now: float) -> Path:
         return target
     partial = folder / f".{target.name}.partial"
     shutil.rmtree(partial, ignore_errors=True)
-    database.read(f"EXPORT DATABASE {_quoted(partial)} (FORMAT parquet)")
+    database.read(f"EXPORT DATABASE {quoted(partial)} (FORMAT parquet)")
     _sync(partial)
     partial.rename(target)
     sync_folder(folder)
@@ -149,7 +149,7 @@ _serial = itertools.count()
 def _copy_catalog(database: Database, target: Path) -> None:
     name = f"backup_{next(_serial)}"
     ((source,),) = database.read("SELECT current_database()")
-    database.read(f"ATTACH {_quoted(target)} AS {name}")
+    database.read(f"ATTACH {quoted(target)} AS {name}")
     try:
         database.read(f'COPY FROM DATABASE "{source}" TO {name}')
     except duckdb.Error as error:
@@ -190,5 +190,6 @@ def _newest_seq(saved: Sequence[Path]) -> int:
     return int(saved[-1].name.rpartition("-")[2]) if saved else 0
 
 
-def _quoted(path: Path) -> str:
+def quoted(path: Path) -> str:
+    """A path as an SQL literal, for statements that take no parameters."""
     return "'" + str(path).replace("'", "''") + "'"

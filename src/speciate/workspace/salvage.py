@@ -12,6 +12,8 @@ from pathlib import Path
 
 import duckdb
 
+from speciate.errors import Code, SpeciateError
+
 _POSITION = re.compile(r"byte position (\d+)")
 
 
@@ -26,14 +28,16 @@ def salvage(catalog: Path) -> Path | None:
             duckdb.connect(str(catalog)).close()
             return kept
         except duckdb.Error as error:
+            if "Could not set lock" in str(error):
+                return kept  # another process has it open: whoever opens it for real says so
             match = _POSITION.search(str(error))
             if "WAL" not in str(error) or not match or not log.exists():
-                raise
+                raise _beyond_repair(catalog, error) from error
             position = int(match[1])
             if kept is None:
                 kept = _set_aside(catalog, log)
             elif position >= log.stat().st_size:
-                raise
+                raise _beyond_repair(catalog, error) from error
             with log.open("r+b") as file:
                 file.truncate(position)
 
@@ -47,3 +51,11 @@ def _set_aside(catalog: Path, log: Path) -> Path:
         if path.exists():
             shutil.copy2(path, folder / path.name)
     return folder
+
+
+def _beyond_repair(catalog: Path, error: duckdb.Error) -> SpeciateError:
+    return SpeciateError(
+        Code.INVALID,
+        f"{catalog} cannot be opened as a catalog: {str(error).splitlines()[0]}",
+        "Run `speciate rebuild`; it keeps the old files.",
+    )

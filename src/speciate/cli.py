@@ -1,0 +1,84 @@
+"""`speciate`: one visible table of commands. Each loads only what it needs, so that `--help` and `serve` are quick."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+
+from speciate import __version__
+from speciate.errors import SpeciateError
+
+_COMMANDS = {
+    "init": "speciate.server.offline:init",
+    "serve": "speciate.server.online:serve",
+    "call": "speciate.server.online:call",
+    "status": "speciate.server.online:status",
+    "stop": "speciate.server.online:stop",
+    "doctor": "speciate.server.doctor:doctor",
+    "backup": "speciate.server.online:backup",
+    "rebuild": "speciate.server.offline:rebuild",
+    "approve": "speciate.server.terminal:approve",
+    "deny": "speciate.server.terminal:deny",
+    "policy": "speciate.server.terminal:policy",
+    "audit": "speciate.server.online:audit",
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command. 0: done; 1: refused, with the reason on stderr; 2: wrong usage."""
+    arguments = _parser().parse_args(argv)
+    module, _, function = _COMMANDS[arguments.command].partition(":")
+    try:
+        return int(getattr(importlib.import_module(module), function)(arguments))
+    except SpeciateError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument(
+        "--workspace",
+        metavar="DIR",
+        help="the workspace (default: $SPECIATE_HOME, else ./.speciate where it exists, else ~/.speciate)",
+    )
+    parser = argparse.ArgumentParser(
+        prog="speciate",
+        description="General models know a little of everything; speciate turns them into special ones.",
+    )
+    parser.add_argument("--version", action="version", version=f"speciate {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, what: str) -> argparse.ArgumentParser:
+        return commands.add_parser(name, help=what, description=what, parents=[shared])
+
+    init = command("init", "make a new workspace")
+    init.add_argument("--policy", choices=("auto", "person"), default="person", help="who lets models into production")
+    serve = command("serve", "speak MCP on standard input and output (for agents and IDEs)")
+    serve.add_argument("--http", type=int, metavar="PORT", help="serve streamable HTTP on 127.0.0.1 instead; 0: any")
+    serve.add_argument("--fixture", action="append", default=[], help=argparse.SUPPRESS)
+    call = command("call", "call one tool; its result goes to standard output as JSON")
+    call.add_argument("tool", metavar="TOOL")
+    call.add_argument("--args", default="{}", metavar="JSON", help="the arguments, as one JSON object")
+    command("status", "what the daemon of the workspace does")
+    command("stop", "end the daemon; runs go on and are adopted by the next one")
+    command("doctor", "check this machine, the installation and the workspace's disk")
+    backup = command("backup", "copy the workspace into a new folder, which is a workspace itself")
+    backup.add_argument("target", metavar="DIR")
+    command("rebuild", "make the catalog again, from the newest automatic backup and the run folders")
+    approve = command("approve", "let a waiting action happen (asks on the terminal)")
+    approve.add_argument("id", metavar="APPROVAL")
+    deny = command("deny", "refuse a waiting action (asks on the terminal)")
+    deny.add_argument("id", metavar="APPROVAL")
+    policy = command("policy", "show or change who lets models into production (asks on the terminal)")
+    policy.add_argument("policy", nargs="?", choices=("auto", "person"))
+    audit = command("audit", "check the trail of alias moves")
+    audit.add_argument("action", choices=("verify",))
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

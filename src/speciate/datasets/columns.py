@@ -1,0 +1,62 @@
+"""The columns that every version has, and how the user's columns get names beside them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import pyarrow as pa
+
+FIXED = ("id", "split", "label", "group_key", "quality", "reason", "source")
+CONTENT, FINGERPRINT = "_content", "_fingerprint"
+HIDDEN = (CONTENT, FINGERPRINT)
+"""sha256 of what a model sees (for files: of the bytes, which names them in the packs), and of its fingerprint."""
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
+
+
+def rename(names: Iterable[str]) -> dict[str, str]:
+    """The user's names -> names as they are stored: clean, at most 64 characters, none taken (in any case: SQL)."""
+    taken = {*FIXED, *HIDDEN}
+    renamed: dict[str, str] = {}
+    for name in names:
+        clean = _CONTROL.sub("", name).strip()[:64] or "column"
+        chosen, number = clean, 1
+        while chosen.lower() in taken:
+            suffix = "" if number == 1 else f"_{number}"
+            chosen = f"user_{clean}"[: 64 - len(suffix)] + suffix
+            number += 1
+        taken.add(chosen.lower())
+        renamed[name] = chosen
+    return renamed
+
+
+def array(values: list[Any]) -> pa.Array:
+    """Values of one column with the type that holds them all; text where they have none in common."""
+    try:
+        found = pa.array(values, from_pandas=True)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError):
+        found = pa.array([None if value is None else str(value) for value in values], pa.string())
+    return found.cast(pa.string()) if pa.types.is_null(found.type) else found
+
+
+def type_name(kind: pa.DataType) -> str:
+    """As SQL calls it, for people."""
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        return f"{type_name(kind.value_type)}[]"
+    for name, test in _TYPES:
+        if test(kind):
+            return name
+    return str(kind).upper()
+
+
+_TYPES = (
+    ("VARCHAR", lambda t: pa.types.is_string(t) or pa.types.is_large_string(t)),
+    ("BIGINT", pa.types.is_integer),
+    ("DOUBLE", pa.types.is_floating),
+    ("BOOLEAN", pa.types.is_boolean),
+    ("TIMESTAMP", pa.types.is_timestamp),
+    ("DATE", pa.types.is_date),
+    ("BLOB", pa.types.is_binary),
+)

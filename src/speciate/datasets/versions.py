@@ -1,0 +1,135 @@
+"""Dataset versions: the manifest that says what a version holds, and the rows of the catalog that name it.
+
+A version is immutable. The same content again is the same version, whatever it was made from.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NamedTuple
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from speciate.datasets.lthash import Lanes
+from speciate.errors import Code, SpeciateError, unknown
+from speciate.refs import DatasetRef, dataset_ref
+from speciate.workspace.database import Database, Transaction
+
+_COLUMNS = "version, manifest, parents, operation, report, job, created"
+_NEWEST = f"SELECT {_COLUMNS} FROM dataset_versions WHERE name = ? ORDER BY version DESC LIMIT 1"
+_VERSION = f"SELECT {_COLUMNS} FROM dataset_versions WHERE name = ? AND version = ?"
+_NAMES = "SELECT DISTINCT name FROM dataset_versions ORDER BY name"
+_LAST = "SELECT version, id FROM dataset_versions WHERE name = ? ORDER BY version DESC LIMIT 1"
+_INSERT = "INSERT INTO dataset_versions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+
+
+class Manifest(BaseModel):
+    """All that a worker needs to read a version; travels in run specs. Paths are relative to the workspace's root."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    name: str
+    version: int
+    """0 before it is registered."""
+    id: str
+    modality: str
+    files: tuple[str, ...]
+    """Sealed Parquet."""
+    packs: tuple[str, ...] = ()
+    """Where the bytes of media lie that are not in the Parquet."""
+    columns: dict[str, str]
+    """User's columns: name -> type as SQL names it."""
+    inputs: tuple[str, ...] = ()
+    """Columns that a model may see; empty where the medium is a file."""
+    label: str | None = None
+    """Where the label came from: a column's name or `folder`; None: unlabelled."""
+    numeric: bool = False
+    """Whether labels are numbers to be predicted rather than classes."""
+    splits: dict[str, int] = {}
+    labels: dict[str, int] = {}
+    """Classes and how often they occur; empty where labels are numbers."""
+    rows: int
+    """Of every quality."""
+
+    @property
+    def ref(self) -> str:
+        return f"{self.name}@v{self.version}"
+
+
+class Version(NamedTuple):
+    """A version with its provenance. `operation`: {op, ...parameters}."""
+
+    manifest: Manifest
+    parents: list[str]
+    operation: dict[str, Any]
+    report: dict[str, Any]
+    job: str | None
+    created: float
+
+
+def resolve(database: Database, ref: DatasetRef | str) -> Manifest:
+    """The manifest of `name`, `name@v3` or `name@v3:test`; NOT_FOUND with near names, INVALID for an unknown split."""
+    return version(database, ref).manifest
+
+
+def newest(database: Database, name: str) -> Manifest:
+    return resolve(database, DatasetRef(name))
+
+
+def names(database: Database) -> list[str]:
+    return [row[0] for row in database.read(_NAMES)]
+
+
+def version(database: Database, ref: DatasetRef | str) -> Version:
+    """As `resolve`, with provenance."""
+    wanted = dataset_ref(ref) if isinstance(ref, str) else ref
+    if wanted.version is None:
+        row = database.read_one(_NEWEST, [wanted.name])
+    else:
+        row = database.read_one(_VERSION, [wanted.name, wanted.version])
+    if row is None:
+        raise _no_version(database, wanted)
+    number, manifest, parents, operation, report, job, created = row
+    found = Manifest.model_validate_json(manifest)
+    if wanted.split is not None and wanted.split not in found.splits:
+        raise SpeciateError(
+            Code.INVALID,
+            f"{found.ref} has no split {wanted.split!r}; its splits are {', '.join(sorted(found.splits)) or 'none'}.",
+            f"Call describe_dataset(dataset={found.ref!r}).",
+        )
+    return Version(found, json.loads(parents), json.loads(operation), json.loads(report), job, created)
+
+
+def register(
+    tx: Transaction,
+    manifest: Manifest,
+    lanes: Lanes,
+    *,
+    parents: tuple[str, ...] = (),
+    operation: dict[str, Any],
+    report: dict[str, Any],
+    job: str | None,
+) -> Manifest:
+    """Make `manifest` the next version of its name; where the newest has the same content, return that instead."""
+    last = tx.execute(_LAST, [manifest.name])
+    if last and last[0][1] == manifest.id:
+        return manifest.model_copy(update={"version": last[0][0]})
+    made = manifest.model_copy(update={"version": last[0][0] + 1 if last else 1})
+    row = (
+        made.name, made.version, made.id, lanes.astype(np.dtype("<u2")).tobytes(), made.model_dump_json(),
+        json.dumps(parents), json.dumps(operation), json.dumps(report), job, tx.now,
+    )  # fmt: skip
+    tx.execute(_INSERT, row)
+    tx.event(f"dataset:{made.name}", "dataset.created", {"version": made.version, "id": made.id})
+    return made
+
+
+def _no_version(database: Database, ref: DatasetRef) -> SpeciateError:
+    row = database.read_one(_NEWEST, [ref.name])
+    if row is None:
+        return unknown("dataset", ref.name, names(database), "Call describe_dataset() for all, or create_dataset.")
+    return SpeciateError(
+        Code.NOT_FOUND,
+        f"Dataset {ref.name!r} has no version {ref.version}; the newest is v{row[0]}.",
+        f"Call describe_dataset(dataset={ref.name!r}).",
+    )

@@ -1,0 +1,67 @@
+"""Jobs back from their run folders, after the catalog that knew them was lost.
+
+`spec.json` holds the job's row as it was when the run was launched. Put back in that state, the job is found by the
+reconciler as if nothing had happened: a run that still lives is adopted, one that ended is committed (what it made is
+registered again; versions are counted in the order in which jobs were created), one that was lost is tried again.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from pydantic import ValidationError
+
+from speciate.jobs import rows
+from speciate.jobs.folder import RunFolder
+from speciate.jobs.job import Job
+from speciate.workspace.database import Transaction
+from speciate.workspace.workspace import Workspace
+
+
+class Recovered(NamedTuple):
+    jobs: tuple[str, ...]
+    lost: tuple[str, ...]
+    """What could not be restored, a sentence each."""
+
+
+def recover_jobs(workspace: Workspace) -> Recovered:
+    """Insert or renew every job whose newest run folder knows more than the catalog does."""
+    newest, lost = _newest_runs(workspace.folders.runs)
+
+    def put_back(tx: Transaction) -> Recovered:
+        known = rows.by_id(tx, list(newest))
+        found = {name: job for name, job in newest.items() if name not in known or known[name].attempt < job.attempt}
+        orphans = _without_parent(tx, found)
+        found |= {name: found[name].model_copy(update={"parent": None, "step": None}) for name in orphans}
+        if new := [job for name, job in found.items() if name not in known]:
+            rows.insert(tx, new)
+        if renewed := [job for name, job in found.items() if name in known]:
+            rows.update(tx, renewed)
+        for name, job in found.items():
+            tx.event(name, f"job.{job.state}", {"kind": job.kind, "attempt": job.attempt, "recovered": True})
+        parents = sorted({str(newest[name].parent) for name in orphans})
+        return Recovered(tuple(found), tuple(f"composite job {parent}: its steps stand alone" for parent in parents))
+
+    recovered = workspace.database.transact(put_back)
+    return Recovered(recovered.jobs, (*lost, *recovered.lost))
+
+
+def _newest_runs(runs: Path) -> tuple[dict[str, Job], list[str]]:
+    """The job of each newest readable attempt, oldest job first."""
+    newest: dict[str, Job] = {}
+    lost: list[str] = []
+    for folder in sorted(runs.iterdir()) if runs.is_dir() else []:
+        try:
+            job = Job.model_validate(RunFolder(folder).spec()["row"])
+        except (OSError, ValueError, KeyError, ValidationError) as error:
+            lost.append(f"run {folder.name}: its spec.json cannot be read ({type(error).__name__})")
+            continue
+        if job.id not in newest or newest[job.id].attempt < job.attempt:
+            newest[job.id] = job
+    return dict(sorted(newest.items(), key=lambda item: (item[1].created, item[0]))), lost
+
+
+def _without_parent(tx: Transaction, found: dict[str, Job]) -> list[str]:
+    parents = rows.by_id(tx, sorted({job.parent for job in found.values() if job.parent}))
+    return [name for name, job in found.items() if job.parent and job.parent not in parents]

@@ -1,0 +1,63 @@
+"""The commands that work on a workspace which no daemon owns."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from speciate.environment import workspace_path
+from speciate.errors import Code, SpeciateError
+from speciate.jobs.folder import write_whole
+from speciate.jobs.recover import recover_jobs
+from speciate.workspace.filesystem import require_local
+from speciate.workspace.lock import Held, Lock
+from speciate.workspace.rebuild import rebuild_catalog
+from speciate.workspace.workspace import Workspace
+
+
+def init(arguments: argparse.Namespace) -> int:
+    """Make a workspace. Its policy is free to choose here, and here only: there is nothing to protect yet."""
+    root = workspace_path(arguments.workspace)
+    if (root / "catalog.duckdb").exists() or (root / "settings.toml").exists():
+        raise SpeciateError(
+            Code.CONFLICT, f"{root} is a workspace already; it was not touched.", "Its policy: speciate policy"
+        )
+    lock = _owned(root)
+    require_local(root)
+    write_whole(root / "settings.toml", f'policy = "{arguments.policy}"\n')
+    Workspace(root).close()
+    lock.release()
+    _say(f"{root} is ready (policy: {arguments.policy}). Give it to an agent as a stdio MCP server:")
+    _say(f"  speciate serve --workspace {root}")
+    return 0
+
+
+def rebuild(arguments: argparse.Namespace) -> int:
+    root = workspace_path(arguments.workspace)
+    lock = _owned(root)
+    report = rebuild_catalog(root)
+    _say(f"{sum(report.rows.values())} rows of {len(report.rows)} tables came from {report.source}.")
+    workspace = Workspace(root)
+    recovered = recover_jobs(workspace)
+    workspace.close()
+    lock.release()
+    _say(f"{len(recovered.jobs)} jobs came back from their run folders.")
+    for line in (*report.lost, *recovered.lost):
+        _say(f"Not restored: {line}")
+    if report.kept:
+        _say(f"The old catalog is kept in {report.kept}.")
+    return 0
+
+
+def _owned(root: Path) -> Lock:
+    try:
+        return Lock(root)
+    except Held:
+        raise SpeciateError(
+            Code.UNAVAILABLE, f"A daemon owns {root}.", f"Run `speciate stop --workspace {root}` first."
+        ) from None
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")

@@ -1,0 +1,89 @@
+"""The commands that talk to the daemon. Standard library only."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from typing import Any
+
+from speciate.environment import workspace_path
+from speciate.errors import Code, SpeciateError
+from speciate.server.client import connect
+from speciate.server.dial import dial
+from speciate.server.protocol import CONTROL, HTTP
+from speciate.server.shim import Shim
+
+
+def serve(arguments: argparse.Namespace) -> int:
+    if arguments.http is not None:
+        return _serve_http(arguments)
+    fixtures = [os.path.abspath(path) for path in arguments.fixture]
+    try:
+        return Shim(workspace_path(arguments.workspace), fixtures=fixtures).run()
+    except BrokenPipeError:
+        return 0  # the client is gone
+
+
+def _serve_http(arguments: argparse.Namespace) -> int:
+    """Until interrupted. The port is the daemon's; our connection keeps it open, also over the daemon's death."""
+    workspace, port, shown = workspace_path(arguments.workspace), arguments.http, False
+    fixtures = [os.path.abspath(path) for path in arguments.fixture]
+    while True:
+        dialled = dial(workspace, HTTP, fixtures=fixtures, port=port)
+        port = dialled.answer["port"]
+        if not shown:
+            _say(f"{dialled.answer['url']}\nAuthorization: Bearer {dialled.answer['token']}")
+            shown = True
+        dialled.line.receive()
+        dialled.line.close()
+
+
+def call(arguments: argparse.Namespace) -> int:
+    try:
+        given = json.loads(arguments.args)
+    except ValueError as error:
+        raise SpeciateError(
+            Code.INVALID, f"--args is not JSON: {error}.", "Write it like --args '{\"limit\": 5}'."
+        ) from None
+    if not isinstance(given, dict):
+        raise SpeciateError(Code.INVALID, f"--args is not a JSON object: {arguments.args!r}.", "Write '{...}'.")
+    _say(json.dumps(connect(arguments.workspace).call(arguments.tool, **given), indent=2, ensure_ascii=False))
+    return 0
+
+
+def status(arguments: argparse.Namespace) -> int:
+    _say(json.dumps(control(arguments, "status"), indent=2))
+    return 0
+
+
+def stop(arguments: argparse.Namespace) -> int:
+    left = control(arguments, "stop")
+    _say(f"Process {left['pid']} ends; runs go on and are adopted by the next daemon.")
+    return 0
+
+
+def backup(arguments: argparse.Namespace) -> int:
+    made = control(arguments, "backup", start=True, target=os.path.abspath(arguments.target))
+    _say(f"{made['path']}: {made['files']} files, {made['bytes'] / 1e6:.1f} MB")
+    return 0
+
+
+def audit(arguments: argparse.Namespace) -> int:
+    verdict = control(arguments, "audit", start=True)
+    _say("\n".join([f"{verdict['rows']} rows, head {verdict['head'][:16]}", *verdict["problems"]]))
+    return 1 if verdict["problems"] else 0
+
+
+def control(arguments: argparse.Namespace, action: str, *, start: bool = False, **more: Any) -> dict[str, Any]:
+    """The daemon's answer to one control request. Raises what it refused with, UNAVAILABLE where none runs."""
+    dialled = dial(workspace_path(arguments.workspace), CONTROL, start=start, action=action, **more)
+    dialled.line.close()
+    result: dict[str, Any] = dialled.answer["result"]
+    return result
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()

@@ -1,0 +1,98 @@
+"""The commands that only a person gives: they want a terminal, show what is decided, and ask for a typed yes.
+
+No tool reaches these. A program that runs as the same user could still imitate a person on a pseudo-terminal; that is
+a boundary of the operating system, not of this file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import pwd
+import re
+import sys
+import time
+from pathlib import Path
+
+from speciate.environment import workspace_path
+from speciate.errors import Code, SpeciateError
+from speciate.jobs.folder import write_whole
+from speciate.server.online import control
+from speciate.settings import load
+
+_POLICY_LINE = re.compile(r"^policy\s*=.*\n?", re.MULTILINE)
+
+
+def approve(arguments: argparse.Namespace) -> int:
+    return _decide(arguments, "approve")
+
+
+def deny(arguments: argparse.Namespace) -> int:
+    return _decide(arguments, "deny")
+
+
+def policy(arguments: argparse.Namespace) -> int:
+    workspace = workspace_path(arguments.workspace)
+    current = load(workspace).policy
+    if arguments.policy is None or arguments.policy == current:
+        _say(current)
+        return 0
+    _need_terminal()
+    _say(f"Workspace {workspace}\nNow: {_MEANING[current]}\nThen: {_MEANING[arguments.policy]}")
+    if not _yes(f"Change the policy to {arguments.policy}?"):
+        return 1
+    set_policy(workspace, arguments.policy)
+    try:
+        control(arguments, "stop")  # the next daemon reads the new settings; runs go on
+    except SpeciateError as error:
+        if error.code is not Code.UNAVAILABLE:
+            raise
+    return 0
+
+
+_MEANING = {
+    "auto": "auto: a passing decision alone moves a model into production",
+    "person": "person: a model moves into production after a passing decision and a person's approval",
+}
+
+
+def set_policy(workspace: Path, policy: str) -> None:
+    """Write `policy` into settings.toml and leave its other lines alone."""
+    path = workspace / "settings.toml"
+    text = path.read_text() if path.exists() else ""
+    write_whole(path, f'policy = "{policy}"\n{_POLICY_LINE.sub("", text)}')
+
+
+def _decide(arguments: argparse.Namespace, action: str) -> int:
+    _need_terminal()
+    approval = control(arguments, "approval", start=True, id=arguments.id)
+    _say(f"{approval['id']} ({approval['state']}, expires {time.ctime(approval['expires'])})")
+    _say(f"Action: {approval['action']}")
+    _say("Arguments: " + json.dumps(approval["arguments"], indent=2))
+    _say("Evidence: " + json.dumps(approval["evidence"], indent=2))
+    if not _yes(f"{action.capitalize()} exactly this?"):
+        return 1
+    who = pwd.getpwuid(os.getuid()).pw_name
+    made = control(arguments, action, start=True, id=arguments.id, hash=approval["hash"], by=who)
+    _say(json.dumps(made, indent=2))
+    return 0 if made["state"] == ("approved" if action == "approve" else "denied") else 1
+
+
+def _need_terminal() -> None:
+    if not sys.stdin.isatty():
+        raise SpeciateError(
+            Code.REFUSED, "Only a person decides this, and standard input is no terminal.", "Run it in a terminal."
+        )
+
+
+def _yes(question: str) -> bool:
+    answer = input(f"{question} Type yes: ")
+    if answer.strip() != "yes":
+        _say("Nothing was changed.")
+        return False
+    return True
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")

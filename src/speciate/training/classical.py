@@ -1,0 +1,165 @@
+"""Recipe `classical`: count words or characters, take pixels, summary features or columns, and learn in seconds.
+
+Runs beside everything dearer, because it ties or wins more often than one thinks. All learners are scikit-learn's;
+what they fitted is kept as plain arrays (`models/estimators.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from speciate.models.estimators import Estimator
+from speciate.models.kernel import from_svm
+from speciate.models.linear import Linear
+from speciate.models.neighbours import remember
+from speciate.models.trees import from_boosting
+from speciate.tasks.columns import Columns
+from speciate.tasks.description import countings
+from speciate.tasks.documents import Documents
+from speciate.tasks.vectors import Vectors
+from speciate.training.selection import Chosen, Learner, Way, choose
+from speciate.training.specs import ClassicalParameters
+from speciate.training.study import Study
+
+Targets = npt.NDArray[Any]
+
+
+def fit(study: Study, parameters: ClassicalParameters) -> Chosen:
+    return choose(study, ways(study, parameters.candidates), parameters.folds)
+
+
+def ways(study: Study, wanted: Sequence[str]) -> list[Way]:
+    """From cheap to dear. `wanted` empty: every learner."""
+    manifest = study.payload.manifest
+    modality, classes = manifest.modality, bool(study.readout.labels)
+    if counted := countings(modality):
+        learners = _chosen(_SPARSE_CLASSIFIERS if classes else _SPARSE_REGRESSORS, wanted)
+        return [
+            Way(
+                f"{counting.unit} {counting.low}-{counting.high}",
+                partial(Documents.fit, modality=modality, counting=counting),
+                learners,
+            )
+            for counting in counted
+        ]
+    learners = _chosen(_DENSE_CLASSIFIERS if classes else _DENSE_REGRESSORS, wanted)
+    if modality == "tabular":
+        inputs = [name for name in manifest.inputs if name not in (study.payload.target, manifest.label)]
+        return [Way("columns", partial(Columns.fit, inputs=inputs), learners)]
+    return [Way(f"{modality} description", partial(Vectors.fit, modality=modality), learners)]
+
+
+def _chosen(learners: Sequence[Learner], wanted: Sequence[str]) -> tuple[Learner, ...]:
+    return tuple(learner for learner in learners if not wanted or learner.name in wanted)
+
+
+# Classifiers: targets are the places of the labels, 0 ... K - 1
+
+
+def logistic(strength: float) -> Any:
+    """`strength`: inverse of the L2 penalty."""
+
+    def learn(inputs: Any, targets: Targets, seed: int) -> Estimator:
+        from sklearn.linear_model import LogisticRegression
+
+        model = LogisticRegression(C=strength, max_iter=1000, random_state=seed).fit(inputs, targets)
+        return Linear(model.coef_, model.intercept_)
+
+    return learn
+
+
+def _linear_svm(inputs: Any, targets: Targets, seed: int) -> Estimator:
+    from sklearn.svm import LinearSVC
+
+    model = LinearSVC(random_state=seed).fit(inputs, targets)
+    return Linear(model.coef_, model.intercept_)
+
+
+def _kernel_svm(inputs: Any, targets: Targets, seed: int) -> Estimator:
+    from sklearn.svm import SVC
+
+    return from_svm(SVC(C=5.0, gamma="scale").fit(inputs, targets))
+
+
+def _boosting(inputs: Any, targets: Targets, seed: int) -> Estimator:
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
+    return from_boosting(
+        HistGradientBoostingClassifier(early_stopping=False, max_iter=60, random_state=seed).fit(inputs, targets)
+    )
+
+
+def _vote(inputs: Any, targets: Targets, seed: int) -> Estimator:
+    return remember(inputs, np.eye(int(targets.max()) + 1)[targets], 5, votes=True)
+
+
+# Regressors: targets have mean 0 and spread 1
+
+
+def ridge(penalty: float) -> Any:
+    def learn(inputs: Any, targets: Targets, seed: int) -> Estimator:
+        from sklearn.linear_model import Ridge
+
+        model = Ridge(alpha=penalty, random_state=seed).fit(inputs, targets)
+        return Linear(model.coef_[None, :], np.atleast_1d(model.intercept_))
+
+    return learn
+
+
+def _kernel_regression(inputs: Any, targets: Targets, seed: int) -> Estimator:
+    from sklearn.svm import SVR
+
+    return from_svm(SVR(gamma="scale").fit(inputs, targets))
+
+
+def _boosted_regression(inputs: Any, targets: Targets, seed: int) -> Estimator:
+    from sklearn.ensemble import HistGradientBoostingRegressor
+
+    return from_boosting(
+        HistGradientBoostingRegressor(early_stopping=False, max_iter=100, random_state=seed).fit(inputs, targets)
+    )
+
+
+def _average(inputs: Any, targets: Targets, seed: int) -> Estimator:
+    return remember(inputs, targets[:, None], 5, votes=False)
+
+
+# What is too large
+
+
+def _kernel_too_large(rows: int, columns: int, classes: int) -> str | None:
+    """Its time grows with the square of the examples, its size with the pairs of classes."""
+    if rows > 10_000:
+        return f"{rows:,} examples are more than the 10,000 that a kernel machine learns from in reasonable time"
+    return f"{classes} labels are more than the 30 that vote in pairs" if classes > 30 else None
+
+
+def _trees_too_large(rows: int, columns: int, classes: int) -> str | None:
+    """About two microseconds per example, column and class."""
+    work = rows * columns * classes
+    return f"{rows:,} x {columns:,} x {classes} labels would take minutes" if work > 5_000_000 else None
+
+
+_SPARSE_CLASSIFIERS = (
+    Learner("neighbours", _vote),
+    Learner("logistic", logistic(10.0)),
+    Learner("svm", _linear_svm),
+)
+_SPARSE_REGRESSORS = (Learner("neighbours", _average), Learner("ridge", ridge(1.0)))
+_DENSE_CLASSIFIERS = (
+    Learner("neighbours", _vote),
+    Learner("logistic", logistic(1.0)),
+    Learner("svm", _kernel_svm, _kernel_too_large),
+    Learner("boosting", _boosting, _trees_too_large),
+)
+_DENSE_REGRESSORS = (
+    Learner("neighbours", _average),
+    Learner("ridge", ridge(1.0)),
+    Learner("svm", _kernel_regression, _kernel_too_large),
+    Learner("boosting", _boosted_regression, _trees_too_large),
+)

@@ -1,0 +1,170 @@
+"""Which candidate a training keeps: the best on examples that none of them has learned from, and how sure that is.
+
+The winner's value is slightly optimistic, as the best of several; the test split decides, and it is not touched here.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from speciate.datasets.loader import Example
+from speciate.errors import Code, SpeciateError
+from speciate.evaluation.metrics import contributions, corpus, label_answers, number_answers
+from speciate.evaluation.statistics import Estimate, bootstrap, clustered_mean, proportion, resample
+from speciate.models.estimators import Estimator
+from speciate.tasks.contract import Prediction, Readout, Representation
+from speciate.tasks.predictor import TrainedPredictor
+from speciate.training.specs import Objective
+from speciate.training.study import Part, Study
+from speciate.vocabulary import find_metric
+
+
+class Learner(NamedTuple):
+    """`learn(inputs, targets, seed)` fits; `refuse(n, d, k)` says why the data are too large for it, or None."""
+
+    name: str
+    learn: Callable[[Any, npt.NDArray[Any], int], Estimator]
+    refuse: Callable[[int, int, int], str | None] = lambda n, d, k: None
+
+
+class Way(NamedTuple):
+    """A representation with the learners that suit it."""
+
+    name: str
+    represent: Callable[[Sequence[Example]], Representation]
+    learners: tuple[Learner, ...]
+
+
+class Tried(NamedTuple):
+    """A candidate's place in the report; `value` None where it was not tried, for `reason`."""
+
+    name: str
+    seconds: float
+    value: float | None
+    reason: str = ""
+    chosen: bool = False
+
+    def shown(self) -> dict[str, Any]:
+        shown = {"name": self.name, "seconds": round(self.seconds, 3), "value": self.value, "chosen": self.chosen}
+        return shown | ({"reason": self.reason} if self.reason else {})
+
+
+class Chosen(NamedTuple):
+    predictor: TrainedPredictor
+    best: Estimate
+    how: str
+    tried: tuple[Tried, ...]
+
+    def validation(self) -> dict[str, Any]:
+        """The winner's value as JSON; an interval that does not exist is None."""
+        low, high, error = (
+            x if math.isfinite(x) else None for x in (self.best.low, self.best.high, self.best.standard_error)
+        )
+        interval = None if low is None or high is None else [low, high]
+        return {
+            "value": self.best.value, "interval": interval, "standard_error": error, "n": self.best.n,
+            "how": self.how, "method": self.best.method,
+        }  # fmt: skip
+
+
+class _Contender(NamedTuple):
+    name: str
+    learner: Learner
+    way: Way
+    fitted: TrainedPredictor | None
+    readout: Readout
+    estimate: Estimate
+
+
+def choose(study: Study, ways: Sequence[Way], folds: int) -> Chosen:
+    """Try every learner on every representation until the budget ends, and keep the best.
+
+    Among equals the earlier one wins: ways and learners are listed from cheap to dear. Raises INVALID where none can be
+    tried.
+    """
+    sign = find_metric(study.payload.objective.metric).sign
+    total = sum(len(way.learners) for way in ways)
+    best: _Contender | None = None
+    tried: list[Tried] = []
+    for way in ways:
+        parts = list(study.parts(way.represent, folds))
+        for learner in way.learners:
+            study.checkpoint()
+            name, started = f"{way.name}: {learner.name}", time.monotonic()
+            study.progress(len(tried), total, "candidates", name)
+            reason = "the budget had ended" if best and study.over_budget else _refusal(learner, parts, study)
+            if reason:
+                tried.append(Tried(name, 0.0, None, reason))
+                continue
+            contender = _contend(study, name, way, learner, parts)
+            tried.append(Tried(name, time.monotonic() - started, contender.estimate.value))
+            if best is None or sign * contender.estimate.value > sign * best.estimate.value:
+                best = contender
+    if best is None:
+        raise SpeciateError(
+            Code.INVALID,
+            "No candidate could be tried: " + "; ".join(f"{one.name}: {one.reason}" for one in tried) + ".",
+            "Call train_model again without hyperparameters.candidates, or on fewer examples.",
+        )
+    study.progress(total, total, "candidates", f"{best.name} is the best")
+    final = best.fitted or _fit_whole(study, best)
+    marked = tuple(one._replace(chosen=one.name == best.name) for one in tried)
+    return Chosen(final, best.estimate, study.how, marked)
+
+
+def measure(
+    objective: Objective, truth: Sequence[str | float], given: Sequence[Prediction], labels: Sequence[str],
+    groups: Sequence[str],
+) -> Estimate:  # fmt: skip
+    """The objective's metric with its interval, clustered by group."""
+    metric = find_metric(objective.metric)
+    if labels:
+        answers = label_answers(
+            [str(answer) for answer in truth],
+            [str(one.output) for one in given],
+            [one.probabilities for one in given],
+            labels,
+            objective.positive_label,
+        )
+    else:
+        answers = number_answers([float(answer) for answer in truth], [float(one.output) for one in given])
+    clusters = np.unique(np.array(groups), return_inverse=True)[1]
+    if metric.shape == "corpus":
+        return bootstrap(resample(corpus(metric, answers, clusters), int(clusters.max()) + 1))
+    scores = contributions(metric, answers)
+    return proportion(scores, clusters) if metric.bounded else clustered_mean(scores, clusters)
+
+
+def _refusal(learner: Learner, parts: Sequence[Part], study: Study) -> str | None:
+    rows, columns = parts[0].inputs.shape
+    return learner.refuse(rows, columns, len(study.readout.labels) or 1)
+
+
+def _contend(study: Study, name: str, way: Way, learner: Learner, parts: Sequence[Part]) -> _Contender:
+    """Learn on each part's one side, be judged on the other."""
+    fitted = [learner.learn(part.inputs, part.targets, study.payload.spec.seed) for part in parts]
+    scores = np.concatenate([one.scores(part.held_inputs) for one, part in zip(fitted, parts, strict=True)])
+    held = [example for part in parts for example in part.held]
+    readout = study.readout.calibrated(scores, study.targets(held))
+    groups = [example.group or example.id for example in held]
+    estimate = measure(
+        study.payload.objective, study.answers(held), readout.predictions(scores), study.readout.labels, groups
+    )
+    whole = None
+    if study.validation:
+        whole = TrainedPredictor(study.payload.task, parts[0].representation, fitted[0], readout)
+    return _Contender(name, learner, way, whole, readout, estimate)
+
+
+def _fit_whole(study: Study, best: _Contender) -> TrainedPredictor:
+    """After folds: once more on the whole training split."""
+    representation = best.way.represent(study.train)
+    inputs, targets = representation.encode(study.train), study.targets(study.train)
+    estimator = best.learner.learn(inputs, targets, study.payload.spec.seed)
+    return TrainedPredictor(study.payload.task, representation, estimator, best.readout)

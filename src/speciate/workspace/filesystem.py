@@ -1,0 +1,108 @@
+"""Whether a folder's filesystem can hold a workspace: what the promises rest on, tried for real where it can be."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import time
+import uuid
+from pathlib import Path
+from typing import NamedTuple
+
+from speciate.errors import Code, SpeciateError
+
+_NETWORK = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "fuse.sshfs", "fuse.s3fs", "fuse.rclone"}
+_NEEDED_BYTES = 1 << 30
+
+
+class Check(NamedTuple):
+    name: str
+    ok: bool
+    what: str
+
+
+def check_folder(folder: Path) -> list[Check]:
+    """Try `folder`, or the nearest one above it that exists. Leaves nothing behind."""
+    there = folder.absolute()
+    while not there.is_dir():
+        there = there.parent
+    if not os.access(there, os.W_OK):
+        return [Check("writable", False, f"{there} cannot be written by you")]
+    probe = there / f".speciate-probe-{uuid.uuid4().hex[:8]}"
+    try:
+        return [_is_local(there), _has_space(there), _locks(probe), _syncs(probe)]
+    finally:
+        probe.unlink(missing_ok=True)
+
+
+def require_local(folder: Path) -> None:
+    """Refuse a filesystem on which a lock may be granted to two machines."""
+    check = _is_local(folder)
+    if not check.ok:
+        raise SpeciateError(
+            Code.REFUSED,
+            f"{folder} cannot hold a workspace: {check.what}.",
+            "Put the workspace on a local disk (--workspace or SPECIATE_HOME); copy results with `speciate backup`.",
+        )
+
+
+def kind(folder: Path) -> str:
+    """The type of the filesystem that holds `folder`; empty where the system does not say."""
+    try:
+        table = Path("/proc/self/mountinfo").read_text()
+    except OSError:
+        return ""
+    return kind_in(table, os.path.realpath(folder))
+
+
+def kind_in(mountinfo: str, path: str) -> str:
+    """The type of the mount that `path` is on: the one with the longest mount point; of equals, the last."""
+    best, found = "", ""
+    for line in mountinfo.splitlines():
+        left, _, right = line.partition(" - ")
+        point = left.split()[4].replace("\\040", " ")
+        inside = path == point or path.startswith(point.rstrip("/") + "/")
+        if inside and len(point) >= len(best):
+            best, found = point, right.split()[0]
+    return found
+
+
+def _is_local(folder: Path) -> Check:
+    found = kind(folder)
+    if found in _NETWORK:
+        return Check("local", False, f"{found} is a network filesystem, whose locks do not hold across machines")
+    return Check("local", True, found or "local, as far as the system says")
+
+
+def _has_space(folder: Path) -> Check:
+    free = shutil.disk_usage(folder).free
+    return Check("space", free >= _NEEDED_BYTES, f"{free / 2**30:.1f} GiB free")
+
+
+def _locks(probe: Path) -> Check:
+    """Two descriptors of one file are two owners: the second must be refused."""
+    first, second = (os.open(probe, os.O_CREAT | os.O_RDWR) for _ in range(2))
+    try:
+        fcntl.flock(first, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(second, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return Check("locks", True, "flock holds")
+    except OSError as error:
+        return Check("locks", False, f"flock fails: {error.strerror}")
+    finally:
+        os.close(first)
+        os.close(second)
+    return Check("locks", False, "flock was granted twice")
+
+
+def _syncs(probe: Path) -> Check:
+    started = time.perf_counter()
+    try:
+        with probe.open("wb") as file:
+            file.write(b"x" * 4096)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        return Check("fsync", False, f"fsync fails: {error.strerror}")
+    return Check("fsync", True, f"fsync takes {1000 * (time.perf_counter() - started):.1f} ms")

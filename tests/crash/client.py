@@ -1,0 +1,64 @@
+"""One MCP client with one open connection: `client.py WORKSPACE FIXTURE NAME JOBS TRACE`. Writes what was acknowledged.
+
+It does what a careful agent does: where a call was interrupted, it repeats it with the same idempotency key.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+from pathlib import Path
+from typing import Any
+
+import anyio
+from mcp import Client, StdioServerParameters
+
+REPEATS = 100
+
+
+async def call(client: Client, tool: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    """The structured result; an interrupted call is repeated as it is."""
+    said = ""
+    for _ in range(REPEATS):
+        result = await client.call_tool(tool, arguments)
+        if not result.is_error:
+            return dict(result.structured_content or {})
+        said = result.content[0].text  # type: ignore[union-attr]  # errors are text
+        if tool == "move_alias" and "as expected" in said:
+            return {}
+        await anyio.sleep(0.05)
+    raise AssertionError(f"{tool} {arguments}: {said}")
+
+
+async def main(workspace: str, fixture: str, name: str, jobs: int, trace: Path) -> None:
+    server = StdioServerParameters(
+        command=sys.executable, args=["-m", "speciate.cli", "serve", "--workspace", workspace, "--fixture", fixture]
+    )
+    chance = random.Random(name)
+    acknowledged = (trace / f"{name}.acknowledged").open("a")
+    async with Client(server) as client:
+        for number in range(jobs):
+            preload = chance.choice(["", "", "classical"])
+            arguments = {
+                "key": f"{name}-{number}",
+                "seconds": chance.uniform(0.02, 0.6),
+                "trace": str(trace),
+                "preload": preload,
+            }
+            job = (await call(client, "start_work", arguments))["job"]
+            acknowledged.write(job + "\n")
+            acknowledged.flush()
+            if number % 3 == 0:
+                moved = await call(client, "move_alias", {"use_case": "crash", "model": f"{name}-{number}@v1"})
+                assert moved == {} or moved["generation"] > 0
+            while True:
+                view = await call(client, "wait_for_job", {"job": job, "timeout_seconds": 5})
+                if view["state"] in {"succeeded", "failed", "dead", "cancelled"}:
+                    break
+            assert view["state"] == "succeeded", json.dumps(view)
+    print("done")
+
+
+if __name__ == "__main__":
+    anyio.run(main, sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4]), Path(sys.argv[5]))

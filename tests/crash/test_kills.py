@@ -1,0 +1,81 @@
+"""kill -9 of everything, at random and at named points, while four MCP clients work over open connections."""
+
+from __future__ import annotations
+
+import random
+import re
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.crash.world import ROLES, World
+
+SOURCE = Path(__file__).resolve().parents[2] / "src" / "speciate"
+CODE = "".join(file.read_text() for file in SOURCE.rglob("*.py") if file.name != "faults.py")
+POINTS = sorted(set(re.findall(r'\bfault\("(\w+)"\)', CODE)))
+
+
+def soak(world: World, kills: int, clients: int, jobs: int, chance: random.Random) -> None:
+    """Kill until `kills` processes have died and every client has finished; daemons race after each daemon's death."""
+    world.race_daemons(3)
+    world.start_clients(clients, jobs)
+    deadline = time.monotonic() + 30 + 3 * kills
+    while world.clients_at_work() and time.monotonic() < deadline:
+        if world.kills.total() < kills:
+            role = chance.choice(["daemon", "supervisor", "supervisor", "worker", "worker", "zygote", "service"])
+            if world.kill(role, chance) and role == "daemon":
+                world.race_daemons(3)
+        time.sleep(chance.uniform(0.02, 0.5))
+
+
+@pytest.mark.parametrize(
+    ("kills", "jobs"), [pytest.param(12, 8, id="brief"), pytest.param(300, 120, id="long", marks=pytest.mark.slow)]
+)
+def test_random_kills_lose_nothing_and_run_nothing_twice(tmp_path: Path, kills: int, jobs: int) -> None:
+    world = World(tmp_path)
+    try:
+        soak(world, kills, clients=4, jobs=jobs, chance=random.Random(20))
+        reports = world.client_reports()
+    finally:
+        world.stop()
+    print(f"kills {dict(world.kills)}")
+    verdict = world.verdict()
+    print(verdict)
+    assert reports == ["done"] * 4, "\n\n".join(reports)
+    assert verdict.acknowledged == 4 * jobs
+    assert verdict.wrong() == []
+    assert world.kills.total() >= kills / 2
+    assert set(world.kills) <= set(ROLES.values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("point", POINTS)
+def test_a_kill_at_a_named_point_costs_nothing(tmp_path: Path, point: str) -> None:
+    struck = tmp_path / "struck"
+    world = World(tmp_path, fault=f"{point}:kill:{struck}")
+    try:
+        world.race_daemons(1)
+        world.start_clients(1, 4)
+        reports = world.client_reports()
+    finally:
+        world.stop()
+    assert struck.exists(), f"the point {point} was never reached"
+    assert reports == ["done"], reports
+    assert world.verdict().wrong() == []
+
+
+@pytest.mark.slow
+def test_the_suite_notices_when_the_claim_is_not_inherited(tmp_path: Path) -> None:
+    """The control: without the inherited lock, killing supervisors makes two runs of a job live at once."""
+    world = World(tmp_path, fault="claim_inherited:break")
+    chance = random.Random(3)
+    try:
+        world.race_daemons(1)
+        world.start_clients(4, 25)
+        while world.clients_at_work() and not list(world.trace.glob("*.overlap")):
+            world.kill("supervisor", chance)
+            time.sleep(0.1)
+    finally:
+        world.stop()
+    assert any("two lives at once" in words for words in world.verdict().wrong())

@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from speciate.evaluation import gates
+from speciate.evaluation.report import Comparison, Control, Decision, Interval, Row, Value
+from speciate.usecases import Gate, UseCaseLimits
+
+
+def row(
+    name: str = "candidate",
+    value: float = 0.9,
+    interval: Interval | None = (0.85, 0.95),
+    *,
+    usd: float | None = 1.0,
+    metric: str = "accuracy",
+    license_: str | None = "MIT",
+    p95: tuple[float, Interval | None] = (10.0, (9.0, 12.0)),
+) -> Row:
+    return Row(
+        model=name, served_model=name, metric=metric, value=value, interval=interval, n=200, errors=0, coverage=1.0,
+        usd_per_1k=usd, p50_ms=5.0, p95_ms=p95[0], p95_interval=p95[1], device="cpu",
+        control=Control(weights_owned=True, offline=True, pinned=True, license=license_), parameters=100,
+        memory_mb=50.0,
+        metrics={metric: Value(value=value, interval=interval, standard_error=0.025, n=200, method="wilson")},
+    )  # fmt: skip
+
+
+def comparison(delta: float, low: float, high: float, metric: str = "accuracy") -> Comparison:
+    return Comparison(
+        metric=metric, baseline="incumbent", candidate="candidate", delta=delta, interval=(low, high), p_value=0.5,
+        method="bonett_price", minimum_detectable_effect=0.05, standard_error=0.02, n=200, clusters=200,
+    )  # fmt: skip
+
+
+def evidence(candidate: Row, compared: Comparison | None = None, baseline: Row | None = None) -> gates.Evidence:
+    comparisons = {compared.metric: compared} if compared else {}
+    return gates.Evidence(
+        candidate.metric, candidate, baseline or row("incumbent"), comparisons, UseCaseLimits(licenses=("MIT",))
+    )
+
+
+@pytest.mark.parametrize(
+    ("interval", "outcome"),
+    [
+        ((0.91, 0.95), "pass"),
+        ((0.90, 0.95), "pass"),
+        ((0.85, 0.95), "inconclusive"),
+        ((0.80, 0.89), "fail"),
+        (None, "inconclusive"),
+    ],
+)
+def test_a_target_is_reached_only_by_the_whole_interval(interval: Interval | None, outcome: str) -> None:
+    got = gates.judge(Gate(rule="reaches", value=0.9), evidence(row(value=0.93, interval=interval)))
+    assert got.outcome == outcome
+    assert (got.needed_examples is not None) == (outcome == "inconclusive" and interval is not None)
+
+
+@pytest.mark.parametrize(
+    ("interval", "outcome"), [((1.0, 1.9), "pass"), ((1.0, 2.5), "inconclusive"), ((2.1, 2.5), "fail")]
+)
+def test_an_error_must_stay_below_its_target(interval: Interval, outcome: str) -> None:
+    candidate = row(value=1.5, interval=interval, metric="mae")
+    assert gates.judge(Gate(rule="reaches", value=2.0), evidence(candidate)).outcome == outcome
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "outcome"),
+    [(-0.01, 0.05, "pass"), (-0.05, 0.05, "inconclusive"), (-0.10, -0.03, "fail"), (-0.015, -0.001, "pass")],
+)
+def test_not_worse_is_by_the_margin_and_not_by_a_large_p_value(low: float, high: float, outcome: str) -> None:
+    got = gates.judge(Gate(rule="not_worse"), evidence(row(), comparison((low + high) / 2, low, high)))
+    assert got.outcome == outcome
+
+
+@pytest.mark.parametrize(
+    ("usd", "low", "high", "outcome"),
+    [
+        (1.0, -0.01, 0.01, "pass"),  # costs the same: need not be better
+        (9.0, 0.001, 0.05, "pass"),
+        (9.0, -0.02, 0.05, "inconclusive"),
+        (9.0, -0.02, 0.01, "fail"),  # even the best case is not worth the price
+        (None, -0.02, 0.05, "inconclusive"),
+    ],
+)
+def test_a_dearer_candidate_must_surely_be_better(usd: float | None, low: float, high: float, outcome: str) -> None:
+    got = gates.judge(Gate(rule="better_if_dearer"), evidence(row(usd=usd), comparison((low + high) / 2, low, high)))
+    assert got.outcome == outcome
+    if outcome == "inconclusive":
+        assert "examples show gains from 0.05" in got.reason
+
+
+def test_the_improvement_of_an_error_is_its_fall() -> None:
+    compared = comparison(-0.5, -0.7, -0.3, "mae")
+    assert gates.judge(Gate(rule="better"), evidence(row(metric="mae"), compared)).outcome == "pass"
+
+
+@pytest.mark.parametrize(
+    ("gate", "outcome"),
+    [
+        (Gate(rule="at_most", metric="p95_latency_ms", value=15), "pass"),
+        (Gate(rule="at_most", metric="p95_latency_ms", value=10), "inconclusive"),
+        (Gate(rule="at_most", metric="p95_latency_ms", value=5), "fail"),
+        (Gate(rule="at_most", metric="usd_per_1k", value=2), "pass"),
+        (Gate(rule="at_most", metric="parameters", value=99), "fail"),
+        (Gate(rule="at_most", metric="memory_mb", value=50), "pass"),
+        (Gate(rule="license"), "pass"),
+        (Gate(rule="offline"), "pass"),
+    ],
+)
+def test_limits_are_gates(gate: Gate, outcome: str) -> None:
+    assert gates.judge(gate, evidence(row())).outcome == outcome
+
+
+def test_an_unknown_licence_is_not_an_allowed_one() -> None:
+    assert gates.judge(Gate(rule="license"), evidence(row(license_=None))).outcome == "fail"
+
+
+def test_too_few_timings_cannot_show_a_latency() -> None:
+    gate = Gate(rule="at_most", metric="p95_latency_ms", value=50)
+    assert gates.judge(gate, evidence(row(p95=(10.0, None)))).outcome == "inconclusive"
+
+
+REACHES, NOT_WORSE = Gate(rule="reaches", value=0.9), Gate(rule="not_worse")
+
+
+@pytest.mark.parametrize(
+    ("interval", "low", "verdict"),
+    [((0.91, 0.95), 0.0, "promote"), ((0.85, 0.95), 0.0, "inconclusive"), ((0.91, 0.95), -0.1, "inconclusive")],
+)
+def test_one_gate_that_cannot_tell_makes_the_verdict_inconclusive(interval: Interval, low: float, verdict: str) -> None:
+    candidate = row(value=0.93, interval=interval)
+    got = gates.decide([REACHES, NOT_WORSE], evidence(candidate, comparison(0.05, low, 0.1)))
+    assert got.verdict == verdict
+    assert (got.needed_examples is not None) == (verdict == "inconclusive")
+
+
+def test_a_failure_outweighs_what_cannot_be_told_and_comes_first_among_the_reasons() -> None:
+    candidate = row(value=0.85, interval=(0.80, 0.88))
+    got = gates.decide([NOT_WORSE, REACHES], evidence(candidate, comparison(0.0, -0.1, 0.1)))
+    assert got.verdict == "hold"
+    assert got.needed_examples is None
+    assert "short of 0.9" in got.reasons[0]
+
+
+def test_a_cheaper_model_that_passes_holds_a_dearer_one_back_unless_that_is_surely_better() -> None:
+    given_ = evidence(row(usd=9.0))
+    passed = Decision(verdict="promote", reasons=("fine",), candidate="candidate", baseline="incumbent")
+    cheap = row("words", usd=0.1)
+    assert gates.prefer_cheaper(passed, given_, cheap, comparison(0.05, 0.01, 0.1)).verdict == "promote"
+    held = gates.prefer_cheaper(passed, given_, cheap, comparison(0.01, -0.02, 0.04))
+    assert held.verdict == "hold"
+    assert "words passes every gate and costs less" in held.reasons[0]
+
+
+def decision(name: str, verdict: str = "promote") -> Decision:
+    return Decision.model_validate({"verdict": verdict, "reasons": (), "candidate": name, "baseline": "incumbent"})
+
+
+@pytest.mark.parametrize(("low", "pick"), [(0.01, "deep"), (-0.01, "words")])
+def test_the_choice_is_the_cheapest_unless_a_dearer_one_surely_beats_it(low: float, pick: str) -> None:
+    rows = {"words": row("words", usd=0.1), "deep": row("deep", value=0.94, usd=9.0), "bad": row("bad", usd=0.01)}
+    decisions = {"words": decision("words"), "deep": decision("deep"), "bad": decision("bad", "hold")}
+    assert gates.choose(decisions, rows, lambda baseline, candidate: comparison(0.02, low, 0.06)) == pick
+
+
+def test_without_a_passing_model_the_best_value_is_put_forward() -> None:
+    rows = {"a": row("a", value=0.7), "b": row("b", value=0.8)}
+    decisions = {"a": decision("a", "hold"), "b": decision("b", "inconclusive")}
+    assert gates.choose(decisions, rows, lambda baseline, candidate: None) == "b"
+
+
+def test_a_row_is_dominated_only_where_another_is_surely_better_and_no_dearer() -> None:
+    worse, better = row("worse", usd=2.0), row("better", usd=1.0)
+    sure, unsure = comparison(0.05, 0.01, 0.1), comparison(0.05, -0.01, 0.1)
+    assert gates.dominated(worse, [worse, better], lambda baseline, candidate: sure)
+    assert not gates.dominated(worse, [worse, better], lambda baseline, candidate: unsure)
+    assert not gates.dominated(worse, [worse, row("dear", usd=5.0)], lambda baseline, candidate: sure)
+
+
+@given(st.floats(-1, 1), st.floats(0, 0.5), st.floats(0, 0.3))
+def test_a_wider_interval_never_turns_a_doubt_into_a_verdict(delta: float, half: float, more: float) -> None:
+    def outcome(width: float) -> str:
+        compared = comparison(delta, delta - width, delta + width)
+        return gates.judge(NOT_WORSE, evidence(row(), compared)).outcome
+
+    if outcome(half) == "inconclusive":
+        assert outcome(half + more) == "inconclusive"

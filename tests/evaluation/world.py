@@ -1,0 +1,108 @@
+"""A small real data set, models trained on it by the real kind, and evaluations run in this process."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from speciate import usecases
+from speciate.datasets import versions
+from speciate.datasets.versions import Manifest
+from speciate.evaluation import evaluate
+from speciate.ids import id_from_key
+from speciate.jobs.folder import RunFolder
+from speciate.jobs.job import Job, State
+from speciate.jobs.kinds import Kind
+from speciate.jobs.run import Run
+from speciate.training import train
+from speciate.usecases import Definition
+from speciate.worker import load
+from speciate.workspace.workspace import Workspace
+
+SIZES = {"train": 120, "validation": 60, "test": 200}
+_number = 0
+
+
+def make_dataset(
+    workspace: Workspace, name: str = "flowers", *, splits: dict[str, int] | None = None, numeric: bool = False
+) -> Manifest:
+    """Two noisy clouds of points; `rules` holds what the system in use says, right seven times in ten."""
+    sizes = splits or SIZES
+    random, n = np.random.default_rng(5), sum(sizes.values())
+    positive = random.integers(0, 2, n).astype(bool)
+    points = random.normal(0, 1, (n, 2)) + np.where(positive, 1.3, -1.3)[:, None]
+    labels = [float(x.sum()) for x in points] if numeric else ["yes" if p else "no" for p in positive]
+    said = positive ^ (random.random(n) < 0.3)
+    table = pa.table(
+        {
+            "id": [f"{name}-{i:04d}" for i in range(n)],
+            "split": [split for split, count in sizes.items() for _ in range(count)],
+            "label": labels,
+            "group_key": [f"g{i // 2}" for i in range(n)],
+            "quality": ["ok"] * n,
+            "reason": pa.array([None] * n, pa.string()),
+            "source": pa.array([None] * n, pa.string()),
+            "_content": [f"{name} content {i}" for i in range(n)],
+            "_fingerprint": [f"{name} print {i}" for i in range(n)],
+            "x": points[:, 0],
+            "y": points[:, 1],
+            "site": ["north" if i % 3 else "south" for i in range(n)],
+            "rules": ["yes" if s else "no" for s in said],
+        }
+    )
+    file = workspace.folders.datasets / f"{name}.parquet"
+    pq.write_table(table, file)
+    manifest = Manifest(
+        name=name, version=0, id=id_from_key("dataset", name), modality="tabular",
+        files=(str(file.relative_to(workspace.folders.root)),),
+        columns={"x": "DOUBLE", "y": "DOUBLE", "site": "VARCHAR", "rules": "VARCHAR"}, inputs=("x", "y"), label="kind",
+        numeric=numeric, splits=sizes, labels={} if numeric else {"no": labels.count("no"), "yes": labels.count("yes")},
+        rows=n,
+    )  # fmt: skip
+    lanes = np.zeros(1024, np.uint16)
+    return workspace.database.transact(
+        lambda tx: versions.register(tx, manifest, lanes, operation={}, report={}, job=None)
+    )
+
+
+def define(workspace: Workspace, **changes: Any) -> None:
+    given = {
+        "name": "flowering", "task": "tabular-classification", "incumbent": "column:rules",
+        "objective": {"metric": "accuracy", "target": 0.8},
+    }  # fmt: skip
+    definition = Definition.model_validate(given | changes)
+    workspace.database.transact(lambda tx: usecases.define(tx, definition, policy="auto"))
+
+
+def train_model(workspace: Workspace, name: str = "points", **spec: Any) -> str:
+    given = {"name": name, "dataset": "flowers", "method": "classical", "hyperparameters": {}}
+    return str(perform(workspace, train.KIND, given | spec)["model"])
+
+
+def evaluate_models(workspace: Workspace, **spec: Any) -> dict[str, Any]:
+    return perform(workspace, evaluate.KIND, {"dataset": "flowers"} | spec)
+
+
+def perform(workspace: Workspace, kind: Kind, spec: dict[str, Any]) -> dict[str, Any]:
+    """Plan, run and commit one job without an engine."""
+    plan = kind.plan(kind.spec.model_validate(spec), workspace)
+    folder, job = prepare(workspace, kind.name, plan.payload)
+    result = load(kind.run)(Run(folder))
+    (folder.outputs / "result.json").write_text(json.dumps(result))
+    collected = kind.collect(folder)
+    return workspace.database.transact(lambda tx: kind.commit(tx, job, collected))
+
+
+def prepare(workspace: Workspace, kind: str, payload: dict[str, Any], **more: Any) -> tuple[RunFolder, Job]:
+    global _number  # noqa: PLW0603 - jobs of one test session have different names
+    _number += 1
+    job = Job(
+        id=id_from_key("job", str(_number)), kind=kind, spec={}, fingerprint="", state=State.RUNNING, created=0, changed=0
+    )  # type: ignore[arg-type]
+    folder = RunFolder(workspace.folders.runs / f"{job.id}.1")
+    folder.create({"payload": payload, "job": job.id, "workspace": str(workspace.folders.root)} | more)
+    return folder, job
