@@ -8,7 +8,6 @@ import random
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
@@ -181,12 +180,3 @@ def _children(process: psutil.Process) -> list[psutil.Process]:
         return list(process.children())
     return []
 
-
-def wait_until(condition: object, seconds: float) -> bool:
-    """Poll a world of other processes; there is nothing to be woken by."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if condition():  # type: ignore[operator]
-            return True
-        time.sleep(0.05)
-    return False

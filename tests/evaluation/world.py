@@ -101,7 +101,13 @@ def prepare(workspace: Workspace, kind: str, payload: dict[str, Any], **more: An
     global _number  # noqa: PLW0603 - jobs of one test session have different names
     _number += 1
     job = Job(
-        id=id_from_key("job", str(_number)), kind=kind, spec={}, fingerprint="", state=State.RUNNING, created=0, changed=0
+        id=id_from_key("job", str(_number)),
+        kind=kind,
+        spec={},
+        fingerprint="",
+        state=State.RUNNING,
+        created=0,
+        changed=0,
     )  # type: ignore[arg-type]
     folder = RunFolder(workspace.folders.runs / f"{job.id}.1")
     folder.create({"payload": payload, "job": job.id, "workspace": str(workspace.folders.root)} | more)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from conftest import ManualClock
-from production import world
 
 from speciate.errors import Code, SpeciateError
 from speciate.production import aliases, approvals
 from speciate.workspace.database import Transaction
 from speciate.workspace.workspace import Workspace
+from tests.conftest import ManualClock
+from tests.production import world
 
 
 def _asked(workspace: Workspace) -> str:

@@ -29,7 +29,7 @@ def _answered(at: float, model: str) -> tuple[float, str, str, dict[str, Any]]:
 _CREATED = (100.0, "use_case:digits", "use_case.created", {"version": 1})
 _WHOLE = _history(
     _CREATED,
-    (110.0, "dataset:digits", "dataset.created", {"dataset": "digits@v1"}),
+    (110.0, "dataset:digits", "dataset.created", {"version": 1}),
     (140.0, "model:m", "model.created", {"model": "m@v1"}),
     (150.0, "use_case:digits", "decision.made", {"candidate": "m@v1"}),
     _moved(155.0, None, "m@v1"),
@@ -51,7 +51,7 @@ def test_the_clock_runs_until_production_answers() -> None:
 
 
 def test_data_that_were_there_before_the_clock_started_cost_nothing() -> None:
-    early = (50.0, "dataset:digits", "dataset.created", {"dataset": "digits@v1"})
+    early = (50.0, "dataset:digits", "dataset.created", {"version": 1})
     clock = time_to_model(
         "digits", _history(early, _CREATED, _moved(120.0, None, "m@v1"), _answered(130.0, "m@v1")), 0, "digits@v1"
     )

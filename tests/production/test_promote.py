@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from conftest import ManualClock
-from production import world
 
 from speciate.errors import Code, SpeciateError
+from speciate.evaluation.report import Verdict
 from speciate.production import aliases, approvals, audit
 from speciate.workspace.workspace import Workspace
+from tests.conftest import ManualClock
+from tests.production import world
 
 
 def _serving(workspace: Workspace) -> str | None:
@@ -34,7 +35,7 @@ def test_without_a_decision_nothing_moves(workspace: Workspace) -> None:
 
 
 @pytest.mark.parametrize("verdict", ["hold", "inconclusive"])
-def test_a_verdict_other_than_promote_is_refused_with_its_reasons(workspace: Workspace, verdict: str) -> None:
+def test_a_verdict_other_than_promote_is_refused_with_its_reasons(workspace: Workspace, verdict: Verdict) -> None:
     world.define(workspace)
     identity = world.judge(workspace, "m@v1", verdict=verdict)
     result = world.ask_promotion(workspace, "m@v1")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from production import world
 
 from speciate.errors import Code, SpeciateError
 from speciate.production import aliases, audit
 from speciate.production.rollback import RolledBack, roll_back
 from speciate.workspace.workspace import Workspace
+from tests.production import world
 
 
 def _two_in_a_row(workspace: Workspace) -> None:

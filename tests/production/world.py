@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
-
 from speciate import usecases
+from speciate.evaluation import decisions
+from speciate.evaluation.report import Decision, Verdict
 from speciate.ids import JobId
 from speciate.jobs.job import Job, State
 from speciate.production import promote
 from speciate.settings import Settings
 from speciate.usecases import Definition, Objective
-from speciate.workspace.database import Transaction
 from speciate.workspace.workspace import Workspace
 
-_DECISION = "INSERT INTO decisions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 JOB = Job(id=JobId("job-x"), kind="promote", spec={}, fingerprint="", state=State.RUNNING, created=0.0, changed=0.0)
 
 
@@ -25,17 +23,20 @@ def define(workspace: Workspace, target: float = 0.9) -> None:
 
 
 def judge(
-    workspace: Workspace, model: str, baseline: str = "constant:", verdict: str = "promote", version: int = 1
+    workspace: Workspace, model: str, baseline: str = "constant:", verdict: Verdict = "promote", version: int = 1
 ) -> str:
     """A decision in the catalog; returns its id."""
-    identity = f"decision-{model}-{baseline}-{version}"
-    evidence = json.dumps({"reasons": [f"{model} was measured"], "needed_examples": None})
-
-    def write(tx: Transaction) -> str:
-        tx.execute(_DECISION, [identity, "digits", version, "evaluation-1", model, baseline, verdict, evidence, tx.now])
-        return identity
-
-    return workspace.database.transact(write)
+    decision = Decision(
+        id=f"decision-{model}-{baseline}-{version}",
+        verdict=verdict,
+        reasons=(f"{model} was measured",),
+        candidate=model,
+        baseline=baseline,
+    )
+    workspace.database.transact(
+        lambda tx: decisions.store(tx, decision, use_case="digits", version=version, evaluation="evaluation-1")
+    )
+    return decision.id
 
 
 def ask_promotion(

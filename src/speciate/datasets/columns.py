@@ -21,15 +21,19 @@ def rename(names: Iterable[str]) -> dict[str, str]:
     taken = {*FIXED, *HIDDEN}
     renamed: dict[str, str] = {}
     for name in names:
-        clean = _CONTROL.sub("", name).strip()[:64] or "column"
-        chosen, number = clean, 1
+        chosen, number = clean(name), 1
         while chosen.lower() in taken:
             suffix = "" if number == 1 else f"_{number}"
-            chosen = f"user_{clean}"[: 64 - len(suffix)] + suffix
+            chosen = f"user_{clean(name)}"[: 64 - len(suffix)] + suffix
             number += 1
         taken.add(chosen.lower())
         renamed[name] = chosen
     return renamed
+
+
+def clean(name: str) -> str:
+    """A name that may stand outside `untrusted`: at most 64 characters, none that controls or turns the text."""
+    return _CONTROL.sub("", name).strip()[:64] or "column"
 
 
 def array(values: list[Any]) -> pa.Array:

@@ -8,20 +8,17 @@ seals the same ones again.
 
 from __future__ import annotations
 
-import json
-import os
-from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from speciate.datasets.lthash import Lanes
-from speciate.datasets.rows import assemble
+from speciate.datasets.lthash import Lanes, version_id
+from speciate.datasets.rows import Rows, Wishes, assemble, counts, user_columns
 from speciate.datasets.sealing import seal
-from speciate.datasets.sources import check_source, listing
-from speciate.datasets.survey import survey_media, survey_rows, survey_tables
+from speciate.datasets.sources import Listing, check_source, listing
+from speciate.datasets.survey import Survey, cores, survey_media, survey_rows, survey_tables, with_labels
 from speciate.datasets.versions import Manifest, register
 from speciate.errors import Code, SpeciateError
 from speciate.ids import check_name
@@ -29,10 +26,11 @@ from speciate.jobs.folder import RunFolder
 from speciate.jobs.job import Job, Resources
 from speciate.jobs.kinds import Kind, Plan
 from speciate.jobs.pool import Pool
-from speciate.jobs.run import Run
+from speciate.jobs.run import Run, Stopped
 from speciate.modalities import find
 from speciate.settings import Settings
 from speciate.workspace.database import Transaction
+from speciate.workspace.packs import PackWriter
 from speciate.workspace.workspace import Workspace
 
 
@@ -84,20 +82,109 @@ def plan(spec: IngestSpec, workspace: Workspace) -> Plan:
 
 
 def run(run: Run) -> dict[str, Any]:
+    """Reads, seals, and returns what `commit` registers."""
     spec = IngestSpec.model_validate(run.payload["spec"])
-    settings = Settings(cage=run.payload["cage"])
-    pool = Pool(run.folders, settings, size=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2)
+    rows, pack = _read(spec, run)
+    file = seal(rows.table, run.folders.datasets / spec.name)
+    root = run.folders.root
+    manifest = Manifest(
+        name=spec.name,
+        version=0,
+        id=version_id(rows.lanes),
+        modality=rows.modality,
+        files=(file.relative_to(root).as_posix(),),
+        packs=(pack.relative_to(root).as_posix(),) if pack else (),
+        columns=user_columns(rows.table),
+        inputs=rows.inputs,
+        label=rows.label,
+        numeric=rows.numeric,
+        splits=counts(rows.table, "split"),
+        labels={} if rows.numeric else counts(rows.table, "label"),
+        rows=rows.table.num_rows,
+    )
+    operation = {"op": "ingest", **spec.model_dump(mode="json", exclude={"name", "rows"}, exclude_none=True)}
+    return {
+        "manifest": manifest.model_dump(mode="json"),
+        "lanes": rows.lanes.astype("<u2").tobytes().hex(),
+        "operation": operation,
+        "report": rows.report,
+    }
+
+
+def _read(spec: IngestSpec, run: Run) -> tuple[Rows, Path | None]:
+    """The rows, and the pack of their media where those are files."""
+    wishes = Wishes(spec.label, spec.inputs, spec.group_by, spec.seed)
+    if spec.rows is not None:
+        return assemble(survey_rows(list(spec.rows), spec.modality), wishes), None
+    assert spec.source is not None
+    found = listing(spec.source, spec.modality, skip=spec.labels.path if spec.labels else None)
+    survey = _surveyed(found, spec, run)
+    if spec.labels is not None:
+        wishes = wishes._replace(label=spec.labels.column)
+    rows = assemble(survey, wishes)
+    return rows, _pack(survey, run) if survey.paths else None
+
+
+def _surveyed(found: Listing, spec: IngestSpec, run: Run) -> Survey:
+    unit = "files"
+
+    def progress(done: int, total: int) -> None:
+        if run.stopping:
+            raise Stopped
+        run.progress(done, total, unit, f"reading {spec.name}")
+
+    pool = Pool(run.folders, Settings(cage=run.payload["cage"]), size=cores())
     try:
-        if spec.rows is not None:
-            surveyed = survey_rows(list(spec.rows))
-        else:
-            assert spec.source is not None
-            found = listing(spec.source, spec.modality, skip=spec.labels.path if spec.labels else None)
-            survey = survey_media if found.layout == "media" else survey_tables
-            surveyed = survey(found, pool, run)
+        survey = (survey_media if found.layout == "media" else survey_tables)(found, pool, progress)
+        if spec.labels is None:
+            return survey
+        assert spec.source is not None
+        return with_labels(survey, pool, spec.source, spec.labels.path, spec.labels.key)
     finally:
         pool.close()
-    raise NotImplementedError
 
 
-KIND = Kind(name="ingest", spec=IngestSpec, plan=plan, run="speciate.datasets.ingest:run")
+def _pack(survey: Survey, run: Run) -> Path:
+    """The bytes of what decoded wholly or in part. A file that changed since it was judged is refused."""
+    with PackWriter(run.folders.packs) as writer:
+        for path, sha256, quality in zip(survey.paths, survey.contents, survey.qualities, strict=True):
+            if quality in ("ok", "partial") and writer.add(path.read_bytes()) != sha256:
+                raise SpeciateError(
+                    Code.CONFLICT,
+                    f"{str(path)!r} changed while it was read.",
+                    "Call create_dataset again once nothing writes there.",
+                )
+        return writer.seal()
+
+
+class Collected(NamedTuple):
+    manifest: Manifest
+    lanes: Lanes
+    operation: dict[str, Any]
+    report: dict[str, Any]
+
+
+def collect(folder: RunFolder) -> Collected:
+    """Reads back what `run` returned."""
+    result = folder.result()
+    if result is None:
+        raise SpeciateError(Code.INTERNAL, f"{folder.run_id} left no result.", "Call control_job(action='retry').")
+    lanes = np.frombuffer(bytes.fromhex(result["lanes"]), "<u2").astype(np.uint16)
+    return Collected(Manifest.model_validate(result["manifest"]), lanes, result["operation"], result["report"])
+
+
+def commit(tx: Transaction, job: Job, collected: Collected) -> dict[str, Any]:
+    manifest = register(
+        tx,
+        collected.manifest,
+        collected.lanes,
+        operation=collected.operation,
+        report=collected.report,
+        job=job.id,
+    )
+    return {"dataset": manifest.ref, "report": collected.report}
+
+
+KIND = Kind(
+    name="ingest", spec=IngestSpec, plan=plan, run="speciate.datasets.ingest:run", collect=collect, commit=commit
+)

@@ -155,9 +155,9 @@ def _read_fasta(path: Path) -> pa.Table:
 
 
 def _read_ts(path: Path) -> pa.Table:
-    """sktime's format: `@` lines, then a series a line, channels parted by `:`, the class last. Columns `series`, `label`.
+    """sktime's format: `@` lines, then a series a line, channels parted by `:`, the class last.
 
-    Time stamps are refused: every value stands at its place.
+    Columns `series` and `label`. Time stamps are refused: every value stands at its place.
     """
     header, rows, bad = _TsHeader(), [], []
     lines = iter(_lines(path))

@@ -44,6 +44,7 @@ class SourceFile(NamedTuple):
 
 
 class Listing(NamedTuple):
+    source: Path
     layout: Layout
     modality: str
     """`auto` where only the cells of a table can tell."""
@@ -55,12 +56,14 @@ def listing(source: Path, modality: str, skip: Path | None = None) -> Listing:
     files = [file for file in _walk(source) if file.path != skip]
     if not files:
         raise SpeciateError(
-            Code.INVALID, f"{str(source)!r} holds no files to read.", "Call create_dataset with a folder or file of data."
+            Code.INVALID,
+            f"{str(source)!r} holds no files to read.",
+            "Call create_dataset with a folder or file of data.",
         )
     layout, found = _layout(files, modality)
     if layout == "table":
         files = [file for file in files if _suffix(file.path) in TABLES]
-    return Listing(layout, found, files)
+    return Listing(source, layout, found, files)
 
 
 def check_source(source: Path) -> int:
@@ -165,5 +168,3 @@ def _sniff(path: Path) -> str | None:
         return None
     known = ("image", *(name for name in table() if name != "image"))
     return next((name for name in known if find(name).sniff(head, path.name)), None)
-
-

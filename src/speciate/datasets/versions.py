@@ -89,7 +89,7 @@ def version(database: Database, ref: DatasetRef | str) -> Version:
         row = database.read_one(_VERSION, [wanted.name, wanted.version])
     if row is None:
         raise _no_version(database, wanted)
-    number, manifest, parents, operation, report, job, created = row
+    _, manifest, parents, operation, report, job, created = row
     found = Manifest.model_validate_json(manifest)
     if wanted.split is not None and wanted.split not in found.splits:
         raise SpeciateError(

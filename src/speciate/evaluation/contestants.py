@@ -28,6 +28,7 @@ class Contestant(BaseModel):
     path: str | None = None
     column: str | None = None
     task: str | None = None
+    base_model: str | None = None
     learned_from: Manifest | None = None
     """The dataset version that a model was trained on."""
     parameters: int | None = None
@@ -59,6 +60,7 @@ def find(database: Database, folders: Folders, ref: str, columns: tuple[str, ...
         identity=card.id,
         path=str(version.path),
         task=card.task,
+        base_model=card.base_model,
         learned_from=_learned_from(database, card.dataset),
         parameters=card.parameters,
         bytes=card.bytes,

@@ -93,6 +93,7 @@ def plan(spec: EvaluateSpec, workspace: Workspace) -> Plan:
         resources=Resources(cpu=1, memory_mb=1024),
         seconds=_seconds(examples, len(everyone), spec.latency),
         use_case=spec.use_case,
+        preload="torch" if any(each.base_model for each in everyone.values()) else "classical",
         resolved={
             "dataset": str(ref._replace(version=manifest.version)),
             "examples": examples,
@@ -292,6 +293,5 @@ KIND = Kind(
     run="speciate.evaluation.run:run",
     collect=collect,
     commit=commit,
-    preload="torch",
     limits=Limits(silence_seconds=900),
 )

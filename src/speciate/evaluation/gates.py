@@ -137,9 +137,10 @@ def _better_if_dearer(gate: Gate, evidence: Evidence) -> _Judged:
     if not is_dearer(candidate, baseline):
         return _Judged("pass", f"costs {_usd(candidate)}, no more than {baseline.model} ({_usd(baseline)})")
     metric, least = _metric(gate, evidence), gate.value or 0.0
-    dearer = f"{_usd(candidate)} against {_usd(baseline)}"
-    worth = max(least, _margin(metric, baseline))
-    return _gain(evidence, metric, least, worth, f"dearer than {baseline.model} ({dearer}) and better")
+    known = baseline.usd_per_1k is not None and candidate.usd_per_1k is not None
+    why = f"is dearer, {_usd(candidate)} against {_usd(baseline)}" if known else "is of unknown cost"
+    claim = f"better than {baseline.model}, as it must be where one {why}"
+    return _gain(evidence, metric, least, max(least, _margin(metric, baseline)), claim)
 
 
 def _gain(evidence: Evidence, metric: Metric, least: float, worth: float, claim: str) -> _Judged:

@@ -88,7 +88,7 @@ def contributions(metric: Metric, answers: Answers) -> Floats:
 
 
 def _accuracy(answers: Answers) -> Floats:
-    return (answers.truth == answers.given).astype(float)
+    return np.asarray(answers.truth == answers.given, np.float64)
 
 
 def _recall(answers: Answers) -> Floats:
@@ -105,11 +105,13 @@ def _log_loss(answers: Answers) -> Floats:
     total = table.sum(1)
     chance = table[np.arange(len(table)), answers.truth.astype(np.int64)]
     share = np.divide(chance, total, out=np.zeros_like(chance), where=total > 0)
-    return -np.log(np.clip(share, _SMALLEST, 1.0))
+    losses: Floats = -np.log(np.clip(share, _SMALLEST, 1.0))
+    return losses
 
 
 def _mae(answers: Answers) -> Floats:
-    return np.abs(_numbers(answers) - answers.truth.astype(float))
+    misses: Floats = np.abs(_numbers(answers) - answers.truth.astype(float))
+    return misses
 
 
 _MEANS: dict[str, Callable[[Answers], Floats]] = {
@@ -268,14 +270,16 @@ def _auroc(hits: Floats, alarms: Floats) -> Floats:
     found, false = hits / hits[:, -1:], alarms / alarms[:, -1:]
     step = np.diff(false, axis=1, prepend=0.0)
     before = np.hstack([np.zeros((len(found), 1)), found[:, :-1]])
-    return (step * (found + before) / 2).sum(1)
+    area: Floats = (step * (found + before) / 2).sum(1)
+    return area
 
 
 def _auprc(hits: Floats, alarms: Floats) -> Floats:
     """Average precision: precision weighted by each threshold's gain in recall, without interpolation."""
     alerts = hits + alarms
     precision = np.divide(hits, alerts, out=np.zeros_like(hits), where=alerts > 0)
-    return (np.diff(hits / hits[:, -1:], axis=1, prepend=0.0) * precision).sum(1)
+    average: Floats = (np.diff(hits / hits[:, -1:], axis=1, prepend=0.0) * precision).sum(1)
+    return average
 
 
 _RANKS: dict[str, Callable[[Floats, Floats], Floats]] = {"auroc": _auroc, "auprc": _auprc}
@@ -298,4 +302,5 @@ def _table(answers: Answers) -> Floats:
 
 
 def _mean_where(values: Floats, counted: NDArray[np.bool_]) -> Floats:
-    return np.where(counted, values, 0.0).sum(1) / counted.sum(1)
+    means: Floats = np.where(counted, values, 0.0).sum(1) / counted.sum(1)
+    return means

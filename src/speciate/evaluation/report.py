@@ -162,9 +162,11 @@ class Report(_Frozen):
     notes: tuple[str, ...] = ()
 
     def row(self, model: str) -> Row:
-        for row in self.leaderboard:
-            if model in (row.model, row.served_model):
-                return row
+        """The row of `name@v3`, or of `name` where one version of it took part. Raises NOT_FOUND with the others."""
+        named = [row for row in self.leaderboard if row.model == model]
+        versions = [row for row in self.leaderboard if row.model.partition("@")[0] == model]
+        if len(named or versions) == 1:
+            return (named or versions)[0]
         raise unknown("model in this evaluation", model, [row.model for row in self.leaderboard], "Use one of these.")
 
     def compare(self, baseline: str, candidate: str, metric: str | None = None) -> Comparison | None:
@@ -207,9 +209,10 @@ def break_even(report: Report, baseline: str, candidate: str) -> BreakEven | Non
 
 
 def number(value: float) -> float | None:
-    """A float as JSON can hold it."""
-    return float(value) if math.isfinite(value) else None
+    """A float as JSON can hold it, to seven digits: more are noise that a reader would have to read."""
+    return float(f"{value:.7g}") if math.isfinite(value) else None
 
 
 def interval(low: float, high: float) -> Interval | None:
-    return (float(low), float(high)) if math.isfinite(low) and math.isfinite(high) else None
+    ends = number(low), number(high)
+    return None if ends[0] is None or ends[1] is None else (ends[0], ends[1])

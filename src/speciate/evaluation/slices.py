@@ -8,6 +8,7 @@ by chance.
 from __future__ import annotations
 
 import math
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,7 @@ def _groups(examples: pa.Table) -> list[str]:
 def _slice(value: str, mask: Any, first: Floats, second: Floats, groups: Any) -> dict[str, Any]:
     difference = paired_difference(first[mask], second[mask], groups[mask])
     return {
-        "value": value,
+        "value": _clean(value),
         "n": difference.n,
         "baseline": _mean(first[mask], groups[mask]),
         "candidate": _mean(second[mask], groups[mask]),
@@ -86,6 +87,11 @@ def _slice(value: str, mask: Any, first: Floats, second: Floats, groups: Any) ->
         "p_value": number(difference.p_value),
         "minimum_detectable_effect": number(difference.minimum_detectable_effect),
     }
+
+
+def _clean(cell: str) -> str:
+    """As a label may be shown: at most 64 characters, none of them for control or direction."""
+    return "".join(c for c in cell if not unicodedata.category(c).startswith("C"))[:64]
 
 
 def _mean(values: Floats, groups: Any) -> float | None:

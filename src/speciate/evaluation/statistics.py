@@ -217,7 +217,7 @@ def jackknife_weights(clusters: int) -> Floats:
     """Weights that leave out one cluster, or one of 200 groups of clusters, at a time: (groups, C)."""
     groups = min(clusters, _JACKKNIFE_GROUPS)
     member = np.arange(clusters) % groups
-    return (member[None, :] != np.arange(groups)[:, None]).astype(float)
+    return np.asarray(member[None, :] != np.arange(groups)[:, None], np.float64)
 
 
 class Resampled(NamedTuple):

@@ -120,6 +120,18 @@ class Pool:
         answer: dict[str, Any] = reply["answer"]
         return answer
 
+    @property
+    def size(self) -> int:
+        """How many questions are answered at once."""
+        return self._size
+
+    def made_by_service(self, path: str) -> Path:
+        """A file that a service wrote into its own folder and named in its answer; anything else is refused."""
+        made = Path(path)
+        if made.is_symlink() or not made.resolve().is_relative_to((self._folders.cache / "pool").resolve()):
+            raise SpeciateError(Code.REFUSED, f"A service named {path!r}, which is not in its own folder.")
+        return made
+
     def close(self) -> None:
         """Kill every process. Questions in flight end with UNAVAILABLE."""
         with self._room:

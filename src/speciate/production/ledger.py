@@ -89,15 +89,21 @@ def _lineage(
                 return event.at
         return None
 
-    def of_type(among: Sequence[Event], type: str) -> Iterable[Event]:  # noqa: A002 - the column
+    def of_type(among: Iterable[Event], type: str) -> Iterable[Event]:  # noqa: A002 - the column
         return (event for event in among if event.type == type)
 
     promoted = first(of_type(own, "alias.moved"), after=model)
     trained = first(of_type(events, "model.created"), model=model) if model else None
     decided = first(of_type(own, "decision.made"), candidate=model)
-    data = first(of_type(events, "dataset.created"), dataset=dataset) if dataset else None
+    data = first(of_type(_of_dataset(events, dataset), "dataset.created"))
     answered = first(of_type(own, "production.answered"), model=model) if model else None
     return Lineage(data, trained, decided, promoted, answered)
+
+
+def _of_dataset(events: Sequence[Event], dataset: str | None) -> list[Event]:
+    """Those of one version, `name@v1`; none where it is not known."""
+    name, _, version = (dataset or "").partition("@v")
+    return [event for event in events if event.subject == f"dataset:{name}" and str(event.data["version"]) == version]
 
 
 def _spans(start: float, lineage: Lineage) -> dict[str, float]:

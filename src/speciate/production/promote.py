@@ -13,13 +13,14 @@ left out: canaries, which need a serving process that splits its requests.
 
 from __future__ import annotations
 
-import json
-from typing import Any, NamedTuple
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
 from speciate import usecases
 from speciate.errors import Code, SpeciateError
+from speciate.evaluation import decisions
+from speciate.evaluation.decisions import Recorded
 from speciate.jobs.job import ENDED, Job, Resources
 from speciate.jobs.kinds import Kind, Plan
 from speciate.models import registry
@@ -29,12 +30,6 @@ from speciate.settings import Settings
 from speciate.workspace.database import Transaction
 from speciate.workspace.workspace import Workspace
 
-_COLUMNS = "id, use_case, use_case_version, evaluation, candidate, baseline, verdict, evidence"
-_DECISION = f"SELECT {_COLUMNS} FROM decisions WHERE id = ?"
-_NEWEST = f"""
-SELECT {_COLUMNS} FROM decisions WHERE use_case = ? AND candidate = ? AND (? IS NULL OR evaluation = ?)
-ORDER BY created DESC, id LIMIT 1
-"""
 _NEWEST_MODEL = "SELECT max(version) FROM model_versions WHERE name = ?"
 
 
@@ -51,22 +46,6 @@ class PromoteSpec(BaseModel):
     note: str = ""
     propose: bool = False
     """Ask a person also where the policy is automatic."""
-
-
-class Decision(NamedTuple):
-    id: str
-    use_case: str
-    use_case_version: int
-    evaluation: str
-    candidate: str
-    baseline: str
-    verdict: str
-    evidence: dict[str, Any]
-
-    def brief(self) -> dict[str, Any]:
-        brief = {"id": self.id, "verdict": self.verdict, "reasons": self.evidence.get("reasons", [])}
-        needed = self.evidence.get("needed_examples")
-        return brief if needed is None else {**brief, "needed_examples": needed}
 
 
 def plan(spec: PromoteSpec, workspace: Workspace) -> Plan:
@@ -135,59 +114,55 @@ def _exact(tx: Transaction, model: str) -> str:
     return f"{ref.name}@v{tx.execute(_NEWEST_MODEL, [ref.name])[0][0]}"
 
 
-def _decision(tx: Transaction, spec: PromoteSpec) -> Decision | None:
+def _decision(tx: Transaction, spec: PromoteSpec) -> Recorded | None:
     if spec.decision:
-        rows = tx.execute(_DECISION, [spec.decision])
-    else:
-        rows = tx.execute(_NEWEST, [spec.use_case, spec.model, spec.evaluation, spec.evaluation])
-    if not rows:
-        return None
-    *columns, evidence = rows[0]
-    return Decision(*columns, json.loads(evidence))
+        return decisions.get(tx, spec.decision)
+    return decisions.newest(tx, spec.use_case, spec.model, spec.evaluation)
 
 
-def _objections(tx: Transaction, spec: PromoteSpec, decision: Decision) -> list[str]:
+def _objections(tx: Transaction, spec: PromoteSpec, found: Recorded) -> list[str]:
     """Why this decision does not let this model serve; empty where it does."""
-    found = []
-    if (decision.use_case, decision.candidate) != (spec.use_case, spec.model):
-        found.append(
-            f"Decision {decision.id} is about {decision.candidate} for {decision.use_case}, "
+    decision, against = found.decision, []
+    if (found.use_case, decision.candidate) != (spec.use_case, spec.model):
+        against.append(
+            f"Decision {decision.id} is about {decision.candidate} for {found.use_case}, "
             f"not about {spec.model} for {spec.use_case}."
         )
     if decision.verdict != "promote":
-        found.append(f"The verdict of decision {decision.id} is {decision.verdict}.")
-        found.extend(str(reason) for reason in decision.evidence.get("reasons", []))
+        against += [f"The verdict of decision {decision.id} is {decision.verdict}.", *decision.reasons]
     version = usecases.get(tx, spec.use_case).version
-    if decision.use_case_version != version:
-        found.append(
-            f"Decision {decision.id} judged {spec.use_case} version {decision.use_case_version}, "
+    if found.use_case_version != version:
+        against.append(
+            f"Decision {decision.id} judged {spec.use_case} version {found.use_case_version}, "
             f"but its requirements are now version {version}."
         )
     current = aliases.read(tx, spec.use_case)
     if current and current.model not in (decision.baseline, spec.model):
-        found.append(
+        against.append(
             f"Decision {decision.id} compared with {decision.baseline}, but {current.model} serves now; evaluate again."
         )
-    return found
+    return against
 
 
-def _refused(decision: Decision | None, reasons: list[str]) -> dict[str, Any]:
-    return {"state": "refused", "decision": decision.brief() if decision else None, "reasons": reasons}
+def _brief(found: Recorded | None) -> dict[str, Any] | None:
+    shown = {"id", "verdict", "reasons", "needed_examples"}
+    return found.decision.model_dump(mode="json", include=shown, exclude_none=True) if found else None
 
 
-def _ask(tx: Transaction, spec: PromoteSpec, decision: Decision, hours: float) -> dict[str, Any]:
+def _refused(found: Recorded | None, reasons: list[str]) -> dict[str, Any]:
+    return {"state": "refused", "decision": _brief(found), "reasons": reasons}
+
+
+def _ask(tx: Transaction, spec: PromoteSpec, found: Recorded, hours: float) -> dict[str, Any]:
     current = aliases.read(tx, spec.use_case)
-    arguments = spec.model_copy(
-        update={
-            "decision": decision.id,
-            "expected_current": current.model if current else aliases.NOTHING,
-        }
-    ).model_dump()
-    evidence = {**decision.brief(), "baseline": decision.baseline, "evaluation": decision.evaluation}
-    approval = approvals.request(tx, "promote", arguments, evidence, subject=f"use_case:{spec.use_case}", hours=hours)
+    serving = current.model if current else aliases.NOTHING
+    arguments = spec.model_copy(update={"decision": found.decision.id, "expected_current": serving}).model_dump()
+    evidence = {**(_brief(found) or {}), "baseline": found.decision.baseline, "evaluation": found.evaluation}
+    subject = f"use_case:{spec.use_case}"
+    approval = approvals.request(tx, "promote", arguments, evidence, subject=subject, hours=hours)
     return {
         "state": "needs_approval",
-        "decision": decision.brief(),
+        "decision": _brief(found),
         "reasons": ["A person must agree: that was asked for, or is the policy of this workspace."],
         "approval": {
             "id": approval.id,
@@ -197,17 +172,11 @@ def _ask(tx: Transaction, spec: PromoteSpec, decision: Decision, hours: float) -
     }
 
 
-def _apply(tx: Transaction, spec: PromoteSpec, decision: Decision, *, approved_by: str | None) -> dict[str, Any]:
+def _apply(tx: Transaction, spec: PromoteSpec, found: Recorded, *, approved_by: str | None) -> dict[str, Any]:
     current = aliases.read(tx, spec.use_case)
+    done = {"state": "applied", "decision": _brief(found), "to": spec.model}
     if current and current.model == spec.model:
-        reasons = [f"{spec.model} serves already."]
-        return {
-            "state": "applied",
-            "decision": decision.brief(),
-            "reasons": reasons,
-            "from": spec.model,
-            "to": spec.model,
-        }
+        return {**done, "reasons": [f"{spec.model} serves already."], "from": spec.model}
     moved = aliases.move(
         tx,
         use_case=spec.use_case,
@@ -216,18 +185,12 @@ def _apply(tx: Transaction, spec: PromoteSpec, decision: Decision, *, approved_b
         action="promote",
         actor=approved_by or spec.actor,
         evidence={
-            "decision": decision.id, "evaluation": decision.evaluation, "note": spec.note,
+            "decision": found.decision.id, "evaluation": found.evaluation, "note": spec.note,
             "asked_by": spec.actor, "approved_by": approved_by,
         },
     )  # fmt: skip
-    return {
-        "state": "applied",
-        "decision": decision.brief(),
-        "reasons": [f"approved by {approved_by}"] if approved_by else ["passed its gates; the policy is automatic"],
-        "from": moved.before,
-        "to": moved.after,
-        "audit": moved.audit.hash,
-    }
+    why = f"approved by {approved_by}" if approved_by else "passed its gates; the policy is automatic"
+    return {**done, "reasons": [why], "from": moved.before, "audit": moved.audit.hash}
 
 
 KIND = Kind(name="promote", spec=PromoteSpec, plan=plan, act=act)

@@ -79,7 +79,7 @@ def status(workspace: Workspace, use_case: str | None = None) -> Status:
 
 def _events(workspace: Workspace) -> list[Event]:
     rows = workspace.database.read(_LIFECYCLE)
-    return [Event(seq, stamp, subject, type, json.loads(data)) for seq, stamp, subject, type, data in rows]
+    return [Event(seq, stamp, subject, kind, json.loads(data)) for seq, stamp, subject, kind, data in rows]
 
 
 def _of_use_case(

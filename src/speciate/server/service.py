@@ -107,7 +107,7 @@ class Service:
         async with anyio.create_task_group() as connections:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(listener.serve, self._accept, connections)
-                tasks.start_soon(self._heed_signals)
+                await tasks.start(self._heed_signals)
                 tasks.start_soon(self._watch, inode)
                 ready()
                 _log.info("version %s serves %s as process %d", __version__, self.workspace.folders.root, os.getpid())
@@ -209,8 +209,9 @@ class Service:
 
     # When to leave
 
-    async def _heed_signals(self) -> None:
+    async def _heed_signals(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
         with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            task_status.started()
             async for number in signals:
                 _log.info("leaving: signal %d", number)
                 self.leave()

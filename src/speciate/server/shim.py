@@ -132,13 +132,5 @@ def _lines(descriptor: int) -> Iterator[bytes]:
         yield from iter(file.readline, b"")
 
 
-def serve(workspace: str | None) -> int:
-    """`speciate serve`: speak MCP on standard input and output."""
-    try:
-        return Shim(workspace_path(workspace)).run()
-    except BrokenPipeError:
-        return 0  # the client is gone
-
-
 if __name__ == "__main__":
-    sys.exit(serve(sys.argv[1] if len(sys.argv) > 1 else None))
+    sys.exit(Shim(workspace_path(sys.argv[1] if len(sys.argv) > 1 else None)).run())

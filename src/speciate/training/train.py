@@ -75,7 +75,7 @@ def plan(spec: TrainSpec, workspace: Workspace) -> Plan:
         dearer=tuple(can[can.index(option) + 1 :]),
         threads=threads,
     )
-    known = estimate(recorded(database), option, manifest.modality, _examples(manifest))
+    known = estimate(recorded(database), option, manifest.modality, example_count(manifest))
     return Plan(
         payload=payload.model_dump(mode="json"),
         resources=Resources(cpu=float(threads), memory_mb=_MEMORY_MB[spec.method]),
@@ -218,7 +218,8 @@ def _threads(workspace: Workspace) -> int:
     return max(1, min(2, int(workspace.settings.capacity.cpu) or os.cpu_count() or 1))
 
 
-def _examples(manifest: Manifest) -> int:
+def example_count(manifest: Manifest) -> int:
+    """Examples that a training reads."""
     return manifest.splits.get("train", 0) + manifest.splits.get("validation", 0)
 
 

@@ -1,0 +1,169 @@
+"""Which column plays which role: label, group, inputs, and the modality that follows from the inputs. Pure.
+
+What the caller says stands. Otherwise: a list column is a series, the one column of long text is text, capitals of
+amino acids are a protein, and everything that is no label, group, split or key of its own is an input of a table row.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from speciate.errors import Code, SpeciateError, closest
+from speciate.modalities.protein import is_sequence
+
+_SAMPLE = 200
+_LONG_TEXT = 20  # characters on average
+_MOST_CLASSES = 50
+_KEYS = re.compile(r"(?i)(id|index|unnamed.*|.*_id|name|key|path|file|filename|description)?")
+
+
+class Roles(NamedTuple):
+    modality: str
+    inputs: tuple[str, ...]
+    """Names of the user's columns; empty where the medium is a file."""
+
+
+class LabelColumn(NamedTuple):
+    """`values`: str for classes, float for numbers, None where missing."""
+
+    values: list[Any]
+    numeric: bool
+
+
+def choose(table: pa.Table, modality: str, inputs: Sequence[str], never: Sequence[str]) -> Roles:
+    """The modality and the inputs of a table. `never`: columns that hold label, group or the like."""
+    for name in inputs:
+        if name not in table.column_names:
+            raise _no_column("inputs", name, table)
+        if name in never:
+            raise SpeciateError(
+                Code.INVALID,
+                f"Column {name!r} is the label or the group, so a model must not see it.",
+                "Call again without it in inputs.",
+            )
+    free = [name for name in table.column_names if name not in never]
+    chosen = list(inputs) or _inputs_of(table, modality, free)
+    if not chosen:
+        raise SpeciateError(
+            Code.INVALID,
+            f"No column is left for a model to see (columns: {', '.join(table.column_names[:20])}).",
+            "Call again with inputs=[...].",
+        )
+    return Roles(_modality_of(table, chosen) if modality == "auto" else modality, tuple(chosen))
+
+
+def label_column(values: Sequence[Any]) -> LabelColumn:
+    """Fractions are numbers to predict; whole numbers are classes where there are few of them; all else is a class."""
+    present = [value for value in values if not _missing(value)]
+    if present and all(isinstance(value, int | float) and not isinstance(value, bool) for value in present):
+        whole = all(float(value).is_integer() for value in present)
+        if not whole or len(set(present)) > max(_MOST_CLASSES, len(present) // 20):
+            return LabelColumn([None if _missing(value) else float(value) for value in values], True)
+        return LabelColumn([None if _missing(value) else str(int(value)) for value in values], False)
+    return LabelColumn([None if _missing(value) else _class(value) for value in values], False)
+
+
+def groups(group_by: str | None, table: pa.Table, sources: Sequence[str]) -> list[str | None]:
+    """The group of each item: a column's value, the folder it lies in, or what a pattern finds in its path."""
+    if group_by is None:
+        return [None] * len(sources)
+    if group_by in table.column_names:
+        return [None if _missing(value) else str(value) for value in table[group_by].to_pylist()]
+    paths = [source.partition("#")[0] for source in sources]
+    if group_by == "folder":
+        return [path.rpartition("/")[0] or None for path in paths]
+    try:
+        pattern = re.compile(group_by)
+    except re.error as error:
+        raise SpeciateError(
+            Code.INVALID, f"group_by {group_by!r} is no column and no regular expression: {error}.", _columns(table)
+        ) from error
+    if pattern.groups < 1:
+        raise SpeciateError(
+            Code.INVALID,
+            f"group_by {group_by!r} is neither a column nor 'folder', and as a regular expression it has no group.",
+            _columns(table) or "Put the part that is the key in parentheses, such as '(patient\\d+)'.",
+        )
+    return [found[1] if (found := pattern.search(path)) else None for path in paths]
+
+
+def check_label(label: str, table: pa.Table) -> None:
+    """NOT_FOUND with near names where the label is no column."""
+    if label not in table.column_names:
+        raise _no_column("label", label, table)
+
+
+def _inputs_of(table: pa.Table, modality: str, free: list[str]) -> list[str]:
+    lists = [name for name in free if pa.types.is_list(table[name].type) or pa.types.is_large_list(table[name].type)]
+    texts = [
+        name for name in free if pa.types.is_string(table[name].type) or pa.types.is_large_string(table[name].type)
+    ]
+    if modality in ("auto", "time-series") and lists:
+        return lists[:1]
+    if modality in ("auto", "protein") and (sequences := [name for name in texts if _sequences(table[name])]):
+        return sequences[:1]
+    if modality in ("auto", "text"):
+        longest = max(texts, key=lambda name: _mean_length(table[name]), default=None)
+        if longest is not None and (modality == "text" or _mean_length(table[longest]) >= _LONG_TEXT):
+            return [longest]
+    return [name for name in free if not (_KEYS.fullmatch(name) and _all_differ(table[name])) and name not in lists]
+
+
+def _modality_of(table: pa.Table, inputs: list[str]) -> str:
+    first = table[inputs[0]]
+    if pa.types.is_list(first.type) or pa.types.is_large_list(first.type):
+        return "time-series"
+    if len(inputs) == 1 and (pa.types.is_string(first.type) or pa.types.is_large_string(first.type)):
+        if _sequences(first):
+            return "protein"
+        return "text" if _mean_length(first) >= _LONG_TEXT or not _few_values(first) else "tabular"
+    return "tabular"
+
+
+def _sample(column: pa.ChunkedArray) -> list[str]:
+    return [value for value in column.slice(0, 5 * _SAMPLE).to_pylist() if value][:_SAMPLE]
+
+
+def _sequences(column: pa.ChunkedArray) -> bool:
+    sample = _sample(column)
+    return bool(sample) and sum(map(is_sequence, sample)) >= 0.95 * len(sample)
+
+
+def _mean_length(column: pa.ChunkedArray) -> float:
+    sample = _sample(column)
+    return sum(map(len, sample)) / max(len(sample), 1)
+
+
+def _few_values(column: pa.ChunkedArray) -> bool:
+    sample = _sample(column)
+    return len(set(sample)) <= max(10, len(sample) // 4)
+
+
+def _all_differ(column: pa.ChunkedArray) -> bool:
+    return int(pc.count_distinct(column).as_py()) == len(column)
+
+
+def _class(value: Any) -> str:
+    text = str(value).lower() if isinstance(value, bool) else str(value).strip()
+    return "".join(c for c in text if c.isprintable())[:64]
+
+
+def _missing(value: Any) -> bool:
+    return value is None or value != value or (isinstance(value, str) and not value.strip())  # noqa: PLR0124 - NaN
+
+
+def _columns(table: pa.Table) -> str:
+    return f"Columns: {', '.join(map(repr, table.column_names[:20]))}." if table.num_columns else ""
+
+
+def _no_column(role: str, name: str, table: pa.Table) -> SpeciateError:
+    return SpeciateError(
+        Code.INVALID,
+        f"{role} names {name!r}, and the source has no such column; {closest(name, table.column_names)}",
+        f"Call create_dataset again with {role} naming a column" + (", or 'folder'." if role == "label" else "."),
+    )

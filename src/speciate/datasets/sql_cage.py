@@ -1,0 +1,213 @@
+"""A user's SQL over one version: exactly one SELECT over the view `examples`, run inside the cage.
+
+Runs in a service process, where the operating system makes the sealed files read-only and leaves nothing else to
+read. The parsed tree is checked first (queries only, no table but `examples`, no function that reaches outside), so
+that most mistakes get a clear answer; then DuckDB itself is locked down. Memory is limited by DuckDB, and by the cage
+where DuckDB does not count; time by the pool.
+"""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import json
+import math
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import duckdb
+
+from speciate.datasets.columns import HIDDEN
+from speciate.errors import Code, SpeciateError
+
+VIEW = "examples"
+_MEMORY_MB = 512
+_LONGEST_SQL = 20_000  # characters
+_LONGEST_CELL = 2_000  # characters
+_LONGEST_PAGE = 1_000_000  # characters
+_MOST_COLUMNS = 500
+_QUERIES = {"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"}
+_TABLE_FUNCTIONS = {"range", "generate_series", "unnest", "repeat_row"}
+_REACHING_OUT = re.compile(
+    r"(?i)(read_.*|.*_scan|glob|query|query_table|sniff_.*|parquet_.*|duckdb_.*|pragma_.*|getenv|getvariable|"
+    r"current_setting|nextval|currval|write_log|json_execute_serialized_sql|which_secret|pg_.*|set_config)"
+)
+_RECOVERY = "Call query_dataset with one SELECT over the view examples, or with where=..."
+
+
+def run(payload: dict[str, Any]) -> dict[str, Any]:
+    """The service: {files, sql, split, limit, offset} -> {columns, rows, more}. `files`: sealed Parquet."""
+    sql = payload["sql"].strip().rstrip(";")
+    with _locked(payload["files"], payload["split"]) as connection:
+        check(connection, sql)
+        try:
+            page = f"SELECT * FROM (\n{sql}\n) LIMIT {int(payload['limit']) + 1} OFFSET {int(payload['offset'])}"
+            result = connection.execute(page)
+            columns = [item[0] for item in result.description or ()]
+            if len(columns) > _MOST_COLUMNS:
+                raise SpeciateError(Code.INVALID, f"{len(columns)} columns are more than {_MOST_COLUMNS}.", _RECOVERY)
+            rows, more = _page(iter(result.fetchone, None), int(payload["limit"]))
+        except duckdb.OutOfMemoryException as error:
+            raise SpeciateError(
+                Code.INVALID,
+                f"The query needs more than {_MEMORY_MB} MB of memory.",
+                "Ask for less: fewer columns, a narrower condition, an aggregate.",
+            ) from error
+        except duckdb.Error as error:
+            raise _mistake(error) from error
+    return {"columns": columns, "rows": rows, "more": more}
+
+
+def condition(where: str) -> str:
+    """The SELECT that a bare condition stands for."""
+    return f"SELECT * FROM {VIEW} WHERE (\n{where}\n)"
+
+
+def check(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
+    """INVALID unless `sql` is one SELECT that touches nothing but `examples`. What it may read, the cage decides."""
+    if not sql or len(sql) > _LONGEST_SQL:
+        why = "The SQL is empty." if not sql else f"The SQL has {len(sql):,} characters, more than {_LONGEST_SQL:,}."
+        raise SpeciateError(Code.INVALID, why, _RECOVERY)
+    try:
+        text = connection.execute("SELECT json_serialize_sql(?::VARCHAR)", [sql]).fetchall()[0][0]
+        tree = json.loads(text)
+    except duckdb.Error as error:
+        raise _mistake(error) from error
+    except RecursionError:
+        raise SpeciateError(Code.INVALID, "The SQL is nested too deeply.", _RECOVERY) from None
+    if tree["error"]:
+        raise SpeciateError(Code.INVALID, f"Not one SELECT: {_first_line(tree['error_message'])}", _RECOVERY)
+    if len(tree["statements"]) != 1:
+        raise SpeciateError(Code.INVALID, f"{len(tree['statements'])} statements; one SELECT is allowed.", _RECOVERY)
+    known = {VIEW, *_names_of_ctes(tree)}
+    for node in _nodes(tree):
+        if why := _refusal(node, known):
+            raise SpeciateError(Code.INVALID, why, _RECOVERY)
+
+
+def _refusal(node: dict[str, Any], known: set[str]) -> str | None:
+    """Why a node of the parsed tree is not allowed; None where it is."""
+    kind = node.get("type", "")
+    if not isinstance(kind, str):
+        return None
+    if kind.endswith("_NODE") and kind not in _QUERIES:
+        return f"{kind.removesuffix('_NODE')} is not allowed: a query only reads."
+    if kind == "SHOW_REF":
+        return "SHOW, DESCRIBE and SUMMARIZE are not allowed; describe_dataset lists the columns."
+    if kind == "BASE_TABLE":
+        return _table_refusal(node, known)
+    if kind == "TABLE_FUNCTION":
+        name = str(node.get("function", {}).get("function_name", ""))
+        if name.lower() not in _TABLE_FUNCTIONS:
+            return f"The table function {name}() is not allowed."
+    if kind == "FUNCTION" and _REACHING_OUT.fullmatch(str(node.get("function_name", ""))):
+        return f"The function {node['function_name']}() is not allowed: it reaches outside the dataset."
+    return None
+
+
+def _table_refusal(node: dict[str, Any], known: set[str]) -> str | None:
+    name = str(node.get("table_name", ""))
+    if node.get("catalog_name") or node.get("schema_name") not in ("", "main", None) or name.lower() not in known:
+        return f"There is no table {name[:64]!r}; the only one is {VIEW!r}."
+    return None
+
+
+def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
+    """Every object of the tree, without recursion: a deep one must not end the process."""
+    stack = [tree]
+    while stack:
+        value = stack.pop()
+        if isinstance(value, dict):
+            yield value
+            stack.extend(value.values())
+        elif isinstance(value, list):
+            stack.extend(value)
+
+
+def _names_of_ctes(tree: Any) -> set[str]:
+    """Names that WITH defines anywhere. A wrong scope only makes DuckDB's own error come later."""
+    names = set()
+    for node in _nodes(tree):
+        for entry in node.get("cte_map", {}).get("map", []) if isinstance(node.get("cte_map"), dict) else []:
+            names.add(str(entry["key"]).lower())
+        if node.get("type") in ("RECURSIVE_CTE_NODE", "CTE_NODE"):
+            names.add(str(node.get("cte_name", node.get("ctename", ""))).lower())
+    return names
+
+
+def _locked(files: Sequence[str], split: str | None) -> duckdb.DuckDBPyConnection:
+    """A connection with the view over `files`, and nothing else to reach or to set."""
+    connection = duckdb.connect(
+        ":memory:",
+        config={
+            "threads": 2,
+            "memory_limit": f"{_MEMORY_MB}MB",
+            "temp_directory": "",
+            "autoinstall_known_extensions": False,
+            "autoload_known_extensions": False,
+            "allow_community_extensions": False,
+            "allow_unsigned_extensions": False,
+            "python_enable_replacement_scans": False,
+        },
+    )
+    listed = ", ".join(map(_literal, files))
+    connection.execute(f"SET allowed_paths = [{listed}]")
+    source = f"read_parquet([{listed}], union_by_name = true)"
+    there = {row[0] for row in connection.execute(f"DESCRIBE SELECT * FROM {source}").fetchall()}
+    hidden = ", ".join(f'"{name}"' for name in HIDDEN if name in there)
+    exclude = f" EXCLUDE ({hidden})" if hidden else ""
+    connection.execute("SET enable_external_access = false")
+    only = f" WHERE split = {_literal(split)}" if split is not None else ""
+    connection.execute(f"CREATE VIEW {VIEW} AS SELECT *{exclude} FROM {source}{only}")
+    connection.execute("SET lock_configuration = true")
+    return connection
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _page(rows: Iterator[tuple[Any, ...]], limit: int) -> tuple[list[list[Any]], bool]:
+    """At most `limit` rows, fewer where they are long; whether there are more."""
+    page: list[list[Any]] = []
+    size = 0
+    for row in rows:
+        cells = [_cell(value) for value in row]
+        size += len(json.dumps(cells))
+        if len(page) == limit or (page and size > _LONGEST_PAGE):
+            return page, True
+        page.append(cells)
+    return page, False
+
+
+def _cell(value: Any) -> Any:
+    """As JSON: what JSON lacks becomes text, long text is cut with a mark, numbers that are none become null."""
+    if isinstance(value, str):
+        return value if len(value) <= _LONGEST_CELL else value[:_LONGEST_CELL] + "…"
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, bool | int):
+        return value
+    if isinstance(value, decimal.Decimal):
+        return float(value)
+    if isinstance(value, datetime.date | datetime.time | datetime.datetime):
+        return value.isoformat()
+    if isinstance(value, bytes):
+        return f"{len(value)} bytes"
+    if isinstance(value, list | tuple | dict) and len(text := json.dumps(value, default=str)) > _LONGEST_CELL:
+        return text[:_LONGEST_CELL] + "…"
+    if isinstance(value, list | tuple):
+        return [_cell(item) for item in value]
+    if isinstance(value, dict):
+        return {str(name): _cell(item) for name, item in value.items()}
+    return str(value)[:_LONGEST_CELL]
+
+
+def _mistake(error: duckdb.Error) -> SpeciateError:
+    return SpeciateError(Code.INVALID, f"The SQL is wrong: {_first_line(str(error))}", _RECOVERY)
+
+
+def _first_line(text: str) -> str:
+    """DuckDB's messages quote the whole query below."""
+    return next((line.strip() for line in text.splitlines() if line.strip()), "unknown error")[:300]

@@ -1,0 +1,73 @@
+"""The half of `predict` that runs in a caged process of the service pool: decodes inputs, keeps models loaded.
+
+A version's folder never changes, so its path is the key of the cache and nothing ever expires from it but by room.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from speciate.datasets.loader import Example, input_values
+from speciate.errors import Code, SpeciateError
+from speciate.modalities import find
+from speciate.modalities.contract import DecodeError
+from speciate.tasks import predictor
+from speciate.tasks.predictor import TrainedPredictor
+
+_MODELS = 4
+"""Models that one process keeps loaded."""
+
+
+def answer(payload: dict[str, Any]) -> dict[str, Any]:
+    """`{model, modality, inputs, items}` -> `{predictions: [{id, output, confidence, error}]}`, in the items' order."""
+    model = _loaded(payload["model"])
+    decoded = [_decode(item, payload["modality"], payload["inputs"]) for item in payload["items"]]
+    usable = [example for example in decoded if isinstance(example, Example)]
+    answers = iter(model.predict(usable))
+    predictions: list[dict[str, Any]] = []
+    for item, example in zip(payload["items"], decoded, strict=True):
+        if isinstance(example, Example):
+            found = next(answers)
+            predictions.append(
+                {"id": item["id"], "output": found.output, "confidence": found.confidence, "error": None}
+            )
+        else:
+            predictions.append({"id": item["id"], "output": None, "confidence": None, "error": str(example)})
+    return {"predictions": predictions}
+
+
+@functools.lru_cache(maxsize=_MODELS)
+def _loaded(path: str) -> TrainedPredictor:
+    return predictor.load(Path(path))
+
+
+def _decode(item: dict[str, Any], modality: str, inputs: Sequence[str]) -> Example | DecodeError | SpeciateError:
+    try:
+        media = _medium(item, modality, inputs)
+    except (DecodeError, SpeciateError) as error:
+        return error
+    return Example(item["id"], media, None, item["id"], "", item.get("row") or {})
+
+
+def _medium(item: dict[str, Any], modality: str, inputs: Sequence[str]) -> Any:
+    kind = find(modality)
+    if "data" in item:
+        data = base64.b64decode(item["data"])
+        kind.inspect(data)  # refuses what declares more than the budget
+        return kind.decode(data)
+    if "text" in item:
+        return kind.admit(item["text"])
+    row = item["row"]
+    if missing := [name for name in inputs if name not in row]:
+        raise SpeciateError(
+            Code.INVALID,
+            f"The row has no {', '.join(map(repr, missing))}; this model reads {', '.join(map(repr, inputs))}.",
+            "Call predict again with these columns.",
+        )
+    return kind.admit(input_values(modality, inputs, pa.Table.from_pylist([row]))[0] if inputs else row)

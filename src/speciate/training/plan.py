@@ -1,0 +1,129 @@
+"""What could be trained on a dataset, what it would take, and what could not be and why. Nothing is started."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from speciate import usecases
+from speciate.datasets import versions
+from speciate.sample_size import to_show_target
+from speciate.training import train
+from speciate.training.estimate import estimate, recorded
+from speciate.training.options import options, refused
+from speciate.training.specs import Method, Option, Payload, TrainSpec
+from speciate.vocabulary import find_metric
+from speciate.workspace.workspace import Workspace
+
+_WHY = {
+    "classical": "Counts, pixels or columns with the usual learners: seconds, and hard to beat on small data.",
+    "probe": "Frozen vectors of a base model, computed once and cached, with a linear head.",
+}
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class CandidateEstimate(_Frozen):
+    """None: not known before a like run was recorded here."""
+
+    seconds: float | None = None
+    peak_memory_mb: int | None = None
+    usd: float = 0.0
+    p95_latency_ms: float | None = None
+    known_from: tuple[str, ...] = Field((), description="The jobs that it comes from.")
+
+
+class Candidate(_Frozen):
+    method: Method
+    base_model: str | None = None
+    hyperparameters: dict[str, object]
+    estimate: CandidateEstimate
+    why: str
+
+
+class Refused(_Frozen):
+    method: Method
+    base_model: str | None = None
+    why: str
+
+
+class TrainingPlan(_Frozen):
+    dataset: str
+    candidates: tuple[Candidate, ...]
+    """From cheap to dear."""
+    refused: tuple[Refused, ...]
+    needed_test_examples: int | None
+    """To show the use case's target; None where it has none."""
+    test_examples: int
+
+
+def plan_training(
+    workspace: Workspace,
+    dataset: str,
+    *,
+    use_case: str | None = None,
+    task: str | None = None,
+    method: Method | None = None,
+    base_model: str | None = None,
+    budget_minutes: float | None = None,
+) -> TrainingPlan:
+    """Raises what `train.plan` raises where nothing can be trained, or the one thing that was asked for cannot."""
+    manifest = versions.resolve(workspace.database, dataset)
+    wanted = [
+        option
+        for option in options(manifest.modality)
+        if method in (None, option.method) and base_model in (None, option.base_model)
+    ] or [Option(method=method or "classical", base_model=base_model)]
+    specs = [
+        TrainSpec(
+            name="planned-model", dataset=dataset, method=option.method, base_model=option.base_model, task=task,
+            use_case=use_case,
+        )
+        for option in wanted
+    ]  # fmt: skip
+    planned = [_candidate(workspace, spec) for spec in specs]
+    late = [each for each in planned if budget_minutes and (each.estimate.seconds or 0) > 60 * budget_minutes]
+    no = [
+        Refused(
+            method=each.method,
+            base_model=each.base_model,
+            why=f"Takes about {each.estimate.seconds:.0f} s, more than the budget of {budget_minutes:g} minutes.",
+        )
+        for each in late
+    ]
+    no += [Refused(method=way.method, base_model=way.base_model, why=why) for way, why in refused(manifest.modality)]
+    return TrainingPlan(
+        dataset=manifest.ref,
+        candidates=tuple(each for each in planned if each not in late),
+        refused=tuple(no),
+        needed_test_examples=_needed(workspace, use_case),
+        test_examples=manifest.splits.get("test", 0),
+    )
+
+
+def _candidate(workspace: Workspace, spec: TrainSpec) -> Candidate:
+    plan = train.plan(spec, workspace)
+    payload = Payload.model_validate(plan.payload)
+    option = Option(method=spec.method, base_model=payload.spec.base_model)
+    known = estimate(
+        recorded(workspace.database), option, payload.manifest.modality, train.example_count(payload.manifest)
+    )
+    return Candidate(
+        method=option.method,
+        base_model=option.base_model,
+        hyperparameters=payload.parameters.model_dump(mode="json"),
+        estimate=CandidateEstimate(
+            seconds=known.seconds if known else None,
+            peak_memory_mb=plan.resources.memory_mb,
+            known_from=known.known_from if known else (),
+        ),
+        why=_WHY[option.method],
+    )
+
+
+def _needed(workspace: Workspace, name: str | None) -> int | None:
+    if name is None:
+        return None
+    objective = usecases.get(workspace.database, name).objective
+    return to_show_target(find_metric(objective.metric), objective.target)

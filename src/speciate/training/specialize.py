@@ -1,0 +1,300 @@
+"""Kind `specialize`: the cascade from the cheapest method up, one evaluation, and the promotion if it is earned.
+
+    train/classical -> train/probe-... -> evaluate -> promote
+
+`next` is pure: what it needs to know about data and metric comes with its children's results. A dearer method is tried
+only while the objective is not surely met and budget is left. Which models are worth evaluating is decided on
+validation examples; the test split is used once, for all of them. Losers stay registered.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from speciate import usecases
+from speciate.datasets import versions
+from speciate.errors import Code, SpeciateError
+from speciate.jobs.job import ENDED, Resources
+from speciate.jobs.kinds import Child, ChildRequest, Finished, Kind, NextStep, Plan
+from speciate.training import train
+from speciate.training.options import check as check_option
+from speciate.training.options import options
+from speciate.training.specs import Method, Option, TrainSpec
+from speciate.vocabulary import find_metric
+from speciate.workspace.workspace import Workspace
+
+_EVALUATE, _PROMOTE, _TRAIN = "evaluate", "promote", "train/"
+_LEAST_SECONDS = 1.0
+"""With less budget left no further method is started."""
+
+
+class SpecializeSpec(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    use_case: str
+    dataset: str
+    budget_minutes: float = Field(gt=0)
+    base_models: tuple[str, ...] = ()
+    """Empty: whatever is installed and suits the modality."""
+    methods: tuple[Method, ...] = ()
+    """Empty: from the cheapest up."""
+    seed: int = 0
+
+
+class Candidate(NamedTuple):
+    """A training that ended well."""
+
+    model: str
+    option: Option
+    report: dict[str, Any]
+    seconds: float
+
+    @property
+    def value(self) -> float:
+        return float(self.report["validation"]["value"])
+
+
+def plan(spec: SpecializeSpec, workspace: Workspace) -> Plan:
+    """Checks every training that may come, and that there is a test split to judge by."""
+    use_case = usecases.get(workspace.database, spec.use_case)
+    manifest = versions.resolve(workspace.database, spec.dataset)
+    if not manifest.splits.get("test"):
+        raise SpeciateError(
+            Code.INVALID,
+            f"{manifest.ref} has no split 'test'; it has {manifest.splits}. Without one there is nothing to judge by.",
+            "Create the dataset again without a split column: it gets a leak-free train/validation/test split.",
+        )
+    for base_model in spec.base_models:
+        check_option(Option(method="probe", base_model=base_model), manifest.modality)
+    ways = _asked(spec) or _automatic(spec, options(manifest.modality))
+    plans = [
+        train.plan(_train_spec(spec, way, spec.dataset, spec.budget_minutes), workspace)
+        for way in ways or [Option(method="classical")]
+    ]
+    known = [each.seconds for each in plans if each.seconds is not None]
+    return Plan(
+        resources=Resources(cpu=0),
+        seconds=min(sum(known), 60 * spec.budget_minutes) if len(known) == len(plans) else None,
+        use_case=spec.use_case,
+        resolved={
+            "dataset": manifest.ref,
+            "use_case": f"{use_case.name} version {use_case.version}",
+            "candidates": [way.model_dump() for way in ways],
+            "metric": use_case.objective.metric,
+        },
+    )
+
+
+def next_step(spec: SpecializeSpec, children: Sequence[Child], now: float) -> NextStep:
+    """The next training, else the evaluation, else the promotion, else the end. Pure."""
+    if any(child.state not in ENDED for child in children):
+        return []
+    steps = {child.step: child for child in children}
+    if _EVALUATE not in steps:
+        return _next_training(spec, children) or _evaluation(spec, children)
+    evaluated = steps[_EVALUATE]
+    if evaluated.result is None:
+        return _failed(evaluated, "could not be evaluated")
+    decision = evaluated.result.get("decision") or {}
+    if decision.get("verdict") == "promote" and _PROMOTE not in steps:
+        return [_promotion(spec, evaluated.result)]
+    return Finished(result=_result(spec, children, evaluated.result, steps.get(_PROMOTE)))
+
+
+# Training
+
+
+def _next_training(spec: SpecializeSpec, children: Sequence[Child]) -> list[ChildRequest]:
+    """The cheapest way that was not tried, unless what was found is enough or the budget is spent."""
+    trained, tried = candidates(children), {child.step for child in children}
+    left = 60 * spec.budget_minutes - sum(child.run_seconds for child in children)
+    if children and (left < _LEAST_SECONDS or any(surely_enough(candidate) for candidate in trained)):
+        return []
+    ways = _asked(spec) or _automatic(spec, _known_ways(trained))
+    for way in ways:
+        if (step := step_name(way)) not in tried:
+            dataset = trained[0].report["dataset"] if trained else spec.dataset
+            request = _train_spec(spec, way, dataset, left / 60)
+            return [ChildRequest(step=step, kind="train", spec=request.model_dump(mode="json", exclude_none=True))]
+    return []
+
+
+def surely_enough(candidate: Candidate) -> bool:
+    """Whether the whole interval on validation examples reaches the objective's target."""
+    target, interval = candidate.report.get("target"), candidate.report["validation"]["interval"]
+    if target is None or interval is None:
+        return False
+    sign = find_metric(candidate.report["metric"]).sign
+    return min(sign * bound for bound in interval) >= sign * float(target)
+
+
+def candidates(children: Sequence[Child]) -> list[Candidate]:
+    """The trainings that ended well, in the order of their steps: cheap before dear."""
+    return [
+        Candidate(
+            child.result["model"],
+            Option(method=child.spec["method"], base_model=child.spec.get("base_model")),
+            child.result["report"],
+            child.run_seconds,
+        )
+        for child in children
+        if child.step.startswith(_TRAIN) and child.result is not None and "model" in child.result
+    ]
+
+
+def _asked(spec: SpecializeSpec) -> list[Option]:
+    """The ways that the caller named, in the caller's order; empty where methods are left to us."""
+    ways: list[Option] = []
+    for method in spec.methods:
+        bases = spec.base_models if method == "probe" and spec.base_models else (None,)
+        ways += [Option(method=method, base_model=base) for base in bases]
+    return ways
+
+
+def _known_ways(trained: Sequence[Candidate]) -> list[Option]:
+    """Before the first result: what every modality has. Then what that training's plan found to be possible."""
+    first = Option(method="classical")
+    if not trained:
+        return [first]
+    return [first, *(Option.model_validate(way) for way in trained[0].report["dearer"])]
+
+
+def _automatic(spec: SpecializeSpec, possible: Sequence[Option]) -> list[Option]:
+    return [way for way in possible if not (way.base_model and spec.base_models) or way.base_model in spec.base_models]
+
+
+def step_name(way: Option) -> str:
+    """`train/classical`, `train/probe-minilm`."""
+    base = way.base_model.partition(":")[2].replace("/", "-") if way.base_model else ""
+    return f"{_TRAIN}{way.method}" + (f"-{base}" if base else "")
+
+
+def _train_spec(spec: SpecializeSpec, way: Option, dataset: str, minutes: float) -> TrainSpec:
+    return TrainSpec(
+        name=f"{spec.use_case}-model",
+        dataset=dataset,
+        method=way.method,
+        base_model=way.base_model,
+        use_case=spec.use_case,
+        seed=spec.seed,
+        budget_minutes=minutes,
+    )
+
+
+# Judging
+
+
+def adequate(trained: Sequence[Candidate]) -> list[Candidate]:
+    """Those worth a look on the test split: not surely below the target, nor surely worse than the best.
+
+    Judged by one standard error on validation examples (Breiman et al. 1984): the best stays, and with it whatever is
+    within that of it or reaches the target.
+    """
+    sign = find_metric(trained[0].report["metric"]).sign
+    best = max(trained, key=lambda candidate: sign * candidate.value)
+    room = best.report["validation"]["standard_error"] or 0.0
+    target = best.report.get("target")
+
+    def worth(candidate: Candidate) -> bool:
+        near = sign * candidate.value >= sign * best.value - room
+        return near or (target is not None and sign * candidate.value >= sign * float(target))
+
+    return [candidate for candidate in trained if worth(candidate) or candidate is best]
+
+
+def _evaluation(spec: SpecializeSpec, children: Sequence[Child]) -> NextStep:
+    trained = [candidate for candidate in candidates(children) if math.isfinite(candidate.value)]
+    if not trained:
+        return _failed(children[-1], "could not be trained")
+    return [
+        ChildRequest(
+            step=_EVALUATE,
+            kind="evaluate",
+            spec={
+                "models": [candidate.model for candidate in adequate(trained)],
+                "dataset": f"{trained[0].report['dataset']}:test",
+                "use_case": spec.use_case,
+                "pick": "gates",
+                "seed": spec.seed,
+            },
+        )
+    ]
+
+
+def _promotion(spec: SpecializeSpec, evaluated: Mapping[str, Any]) -> ChildRequest:
+    return ChildRequest(
+        step=_PROMOTE,
+        kind="promote",
+        spec={
+            "use_case": spec.use_case,
+            "model": evaluated["report"]["candidate"],
+            "evaluation": evaluated["evaluation"],
+            "decision": evaluated["decision"]["id"],
+            "actor": "specialize",
+        },
+    )
+
+
+# The end
+
+
+def _result(
+    spec: SpecializeSpec, children: Sequence[Child], evaluated: Mapping[str, Any], promote: Child | None
+) -> dict[str, Any]:
+    rows = {row["model"]: row for row in evaluated["report"]["leaderboard"]}
+    result = {
+        "decision": evaluated.get("decision"),
+        "evaluation": evaluated["evaluation"],
+        "candidates": [_shown(candidate, rows.get(candidate.model)) for candidate in candidates(children)],
+        "spent": {"seconds": round(sum(child.run_seconds for child in children), 3), "usd": 0.0},
+        "promotion": _promotion_state(promote, evaluated),
+        "report": evaluated["report"],
+        "failed": [_why(child) for child in children if child.result is None],
+    }
+    chosen = evaluated["report"]["candidate"]
+    return result | ({"model": chosen} if chosen in {one.model for one in candidates(children)} else {})
+
+
+def _shown(candidate: Candidate, row: Mapping[str, Any] | None) -> dict[str, Any]:
+    """With its value on the test split, or, where it was not adequate, on validation examples."""
+    validation = candidate.report["validation"]
+    return {
+        "model": candidate.model,
+        "method": candidate.option.method,
+        "base_model": candidate.option.base_model,
+        "value": row["value"] if row else validation["value"],
+        "interval": row["interval"] if row else validation["interval"],
+        "measured_on": "test" if row else validation["how"],
+        "seconds": candidate.report["seconds"],
+        "usd": 0.0,
+    }
+
+
+def _promotion_state(promote: Child | None, evaluated: Mapping[str, Any]) -> dict[str, Any]:
+    if promote is None:
+        verdict = (evaluated.get("decision") or {}).get("verdict", "no decision")
+        return {"state": "refused", "reasons": [f"The verdict is {verdict}: what serves today stays."]}
+    if promote.result is None:
+        return {"state": "refused", "reasons": [_why(promote)["why"]]}
+    return {key: promote.result[key] for key in ("state", "reasons", "approval") if promote.result.get(key)}
+
+
+def _failed(child: Child, what: str) -> Finished:
+    why = _why(child)
+    return Finished(error=f"No model {what}: {why['why']}", recovery=why["recovery"])
+
+
+def _why(child: Child) -> dict[str, str]:
+    error = child.error or {}
+    return {
+        "step": child.step,
+        "job": child.id,
+        "why": str(error.get("message") or f"{child.step} is {child.state}"),
+        "recovery": str(error.get("recovery") or f"Call get_job(job={child.id!r})."),
+    }
+
+
+KIND = Kind(name="specialize", spec=SpecializeSpec, plan=plan, next=next_step)

@@ -1,0 +1,158 @@
+"""Real daemons and real stdio clients of one workspace, for the tests of this folder."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from speciate.errors import SpeciateError
+from speciate.server.dial import dial
+from speciate.server.protocol import CONTROL
+
+FIXTURE = Path(__file__).parents[1] / "crash" / "fixture.py"
+LEGACY = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}}
+MODERN = {
+    "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+    "io.modelcontextprotocol/clientInfo": {"name": "test", "version": "1"},
+    "io.modelcontextprotocol/clientCapabilities": {},
+}
+
+
+class Daemons:
+    """The daemons of one workspace, whoever starts them."""
+
+    def __init__(self, workspace: Path) -> None:
+        self.workspace = workspace
+        self._started: list[subprocess.Popen[bytes]] = []
+
+    def candidate(self, *, fault: str = "", environment: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
+        """A daemon in the foreground, started without waiting for it."""
+        variables = os.environ | (environment or {}) | ({"SPECIATE_FAULT": fault} if fault else {})
+        process = subprocess.Popen(
+            [sys.executable, "-m", "speciate.server.daemon", f"--workspace={self.workspace}", f"--fixture={FIXTURE}"],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=variables,
+        )  # fmt: skip
+        self._started.append(process)
+        return process
+
+    def start(self, *, fault: str = "", environment: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
+        """A daemon that listens."""
+        process = self.candidate(fault=fault, environment=environment)
+        assert report_of(process) == {"won": True}
+        return process
+
+    def control(self, action: str, **more: Any) -> dict[str, Any]:
+        dialled = dial(self.workspace, CONTROL, action=action, start=False, **more)
+        dialled.line.close()
+        result: dict[str, Any] = dialled.answer["result"]
+        return result
+
+    def pid(self) -> int:
+        return int(self.control("status")["pid"])
+
+    def pids(self) -> list[int]:
+        """All daemon processes of the workspace, found by their command lines."""
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                line = process.cmdline()
+                if "speciate.server.daemon" in line and any(str(self.workspace) in part for part in line):
+                    found.append(process.pid)
+        return found
+
+    def kill(self) -> int:
+        """kill -9 the one that serves, and return its pid when it is gone."""
+        process = psutil.Process(self.pid())
+        process.send_signal(signal.SIGKILL)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.wait(30)
+        return process.pid
+
+    def close(self) -> None:
+        with contextlib.suppress(SpeciateError):
+            self.control("stop")
+        for pid in self.pids():
+            with contextlib.suppress(psutil.Error):
+                process = psutil.Process(pid)
+                process.wait(15)
+        for pid in self.pids():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        for started in self._started:
+            started.kill()
+            started.communicate()
+
+
+def report_of(process: subprocess.Popen[bytes]) -> dict[str, Any]:
+    """What a candidate tells its starter."""
+    assert process.stdout
+    said = process.stdout.read().decode()
+    report: dict[str, Any] = json.loads(said.splitlines()[-1])
+    return report
+
+
+class Stdio:
+    """An MCP client of few words: frames to and from `speciate serve`."""
+
+    def __init__(self, workspace: Path, environment: dict[str, str] | None = None) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "speciate.cli", "serve", "--workspace", str(workspace), "--fixture", str(FIXTURE)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            env=os.environ | (environment or {}),
+        )  # fmt: skip
+        self._serial = 0
+        self.seen: list[dict[str, Any]] = []
+        """Frames that answered nothing that was waited for."""
+
+    def send(self, method: str, params: dict[str, Any] | None = None, *, notification: bool = False) -> int:
+        self._serial += 1
+        message: dict[str, Any] = {"jsonrpc": "2.0", "method": method, "params": params or {}}
+        if not notification:
+            message["id"] = self._serial
+        assert self.process.stdin
+        self.process.stdin.write(json.dumps(message).encode() + b"\n")
+        self.process.stdin.flush()
+        return self._serial
+
+    def next(self) -> dict[str, Any]:
+        assert self.process.stdout
+        line = self.process.stdout.readline()
+        assert line, "the shim ended"
+        frame: dict[str, Any] = json.loads(line)
+        return frame
+
+    def answer(self, identifier: int) -> dict[str, Any]:
+        while (frame := self.next()).get("id") != identifier or "method" in frame:
+            self.seen.append(frame)
+        return frame
+
+    def ask(self, method: str, params: dict[str, Any] | None = None) -> dict[str, Any]:
+        return self.answer(self.send(method, params))
+
+    def initialize(self) -> dict[str, Any]:
+        answer = self.ask("initialize", LEGACY)
+        self.send("notifications/initialized", notification=True)
+        return answer
+
+    def call(self, tool: str, arguments: dict[str, Any] | None = None, *, modern: bool = False) -> dict[str, Any]:
+        """The result of a tool call."""
+        answer = self.answer(self.begin(tool, arguments, modern=modern))
+        result: dict[str, Any] = answer["result"]
+        return result
+
+    def begin(self, tool: str, arguments: dict[str, Any] | None = None, *, modern: bool = False) -> int:
+        params: dict[str, Any] = {"name": tool, "arguments": arguments or {}}
+        return self.send("tools/call", params | ({"_meta": MODERN} if modern else {}))
+
+    def close(self) -> int:
+        """Close the client's side; the shim's exit status."""
+        self.process.communicate(timeout=60)
+        return self.process.returncode

@@ -1,0 +1,212 @@
+"""The cascade as a table: children so far -> what comes next."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from speciate.errors import SpeciateError
+from speciate.jobs.kinds import Child, ChildRequest, Finished
+from speciate.training import specialize
+from speciate.training.specialize import SpecializeSpec, next_step
+from speciate.workspace.workspace import Workspace
+from tests.training.world import define, make_dataset
+
+SPEC = SpecializeSpec(use_case="taste", dataset="reviews", budget_minutes=1)
+PROBE = {"method": "probe", "base_model": "pkg:minilm"}
+
+
+def _trained(
+    method: str = "classical",
+    version: int = 1,
+    value: float = 0.8,
+    half: float = 0.05,
+    target: float | None = 0.9,
+    seconds: float = 2.0,
+    dearer: tuple[dict[str, Any], ...] = (PROBE,),
+) -> Child:
+    base = PROBE["base_model"] if method == "probe" else None
+    report = {
+        "dataset": "reviews@v1", "method": method, "base_model": base, "metric": "accuracy", "target": target,
+        "validation": {
+            "value": value, "interval": [value - half, value + half], "standard_error": half / 2, "n": 200,
+            "how": "validation",
+        },
+        "seconds": seconds, "dearer": list(dearer),
+    }  # fmt: skip
+    step = "train/classical" if method == "classical" else "train/probe-minilm"
+    spec = {"method": method} | ({"base_model": base} if base else {})
+    result = {"model": f"taste-model@v{version}", "report": report}
+    return _child(step, "train", spec=spec, result=result, seconds=seconds)
+
+
+def _child(
+    step: str,
+    kind: str,
+    *,
+    state: str = "succeeded",
+    spec: dict[str, Any] | None = None,
+    result: dict[str, Any] | None = None,
+    error: dict[str, Any] | None = None,
+    seconds: float = 1.0,
+) -> Child:
+    return Child(
+        id=f"job-{step}", step=step, kind=kind, spec=spec or {}, state=state, result=result, error=error,
+        run_seconds=seconds,
+    )  # fmt: skip
+
+
+def _evaluated(verdict: str, candidate: str = "taste-model@v2") -> Child:
+    result = {
+        "evaluation": "evaluation-1",
+        "decision": {"id": "decision-1", "verdict": verdict, "reasons": ["measured"]},
+        "report": {
+            "candidate": candidate,
+            "leaderboard": [{"model": candidate, "value": 0.91, "interval": [0.9, 0.92]}],
+        },
+    }
+    return _child("evaluate", "evaluate", result=result)
+
+
+def _requests(*children: Child, spec: SpecializeSpec = SPEC) -> list[ChildRequest]:
+    step = next_step(spec, children, 0.0)
+    assert not isinstance(step, Finished), step
+    return list(step)
+
+
+def _end(*children: Child, spec: SpecializeSpec = SPEC) -> Finished:
+    step = next_step(spec, children, 0.0)
+    assert isinstance(step, Finished), step
+    return step
+
+
+def test_the_cheapest_method_comes_first() -> None:
+    (request,) = _requests()
+    assert (request.step, request.kind) == ("train/classical", "train")
+    assert request.spec["name"] == "taste-model"
+    assert request.spec["budget_minutes"] == 1
+
+
+def test_nothing_is_asked_while_a_child_lives() -> None:
+    assert _requests(_child("train/classical", "train", state="running")) == []
+
+
+def test_a_dearer_method_follows_where_the_target_is_not_surely_met() -> None:
+    (request,) = _requests(_trained(value=0.91, half=0.05))
+    assert request.step == "train/probe-minilm"
+    assert request.spec["base_model"] == "pkg:minilm"
+    assert request.spec["dataset"] == "reviews@v1"  # all candidates learn from the version that the first one saw
+    assert request.spec["budget_minutes"] == pytest.approx(58 / 60)
+
+
+def test_the_cascade_stops_where_the_whole_interval_reaches_the_target() -> None:
+    (request,) = _requests(_trained(value=0.97, half=0.02))
+    assert request.kind == "evaluate"
+
+
+def test_without_a_target_everything_is_tried() -> None:
+    (request,) = _requests(_trained(value=0.99, half=0.001, target=None))
+    assert request.step == "train/probe-minilm"
+
+
+def test_the_cascade_stops_when_the_budget_is_spent() -> None:
+    (request,) = _requests(_trained(seconds=59.5))
+    assert request.kind == "evaluate"
+
+
+def test_methods_that_were_asked_for_are_the_only_ones() -> None:
+    spec = SPEC.model_copy(update={"methods": ("probe",), "base_models": ("pkg:minilm",)})
+    (request,) = _requests(spec=spec)
+    assert request.step == "train/probe-minilm"
+
+
+def test_all_adequate_candidates_are_judged_at_once_on_the_test_split() -> None:
+    (request,) = _requests(_trained(value=0.80), _trained("probe", 2, value=0.81))
+    assert request.spec["models"] == ["taste-model@v1", "taste-model@v2"]
+    assert request.spec["dataset"] == "reviews@v1:test"
+    assert request.spec["use_case"] == "taste"
+
+
+def test_a_candidate_far_below_the_best_is_not_judged() -> None:
+    (request,) = _requests(_trained(value=0.60), _trained("probe", 2, value=0.85))
+    assert request.spec["models"] == ["taste-model@v2"]
+
+
+def test_a_cheap_candidate_that_reaches_the_target_is_judged_beside_a_better_one() -> None:
+    cheap, dear = _trained(value=0.905, half=0.01), _trained("probe", 2, value=0.99, half=0.01)
+    (request,) = _requests(cheap, dear)
+    assert request.spec["models"] == ["taste-model@v1", "taste-model@v2"]
+
+
+def test_a_training_that_failed_does_not_end_the_search() -> None:
+    failed = _child("train/probe-minilm", "train", state="failed", error={"message": "no room", "recovery": "wait"})
+    (request,) = _requests(_trained(), failed)
+    assert request.kind == "evaluate"
+    end = _end(_trained(), failed, _evaluated("hold", "taste-model@v1"))
+    assert end.result["failed"][0]["why"] == "no room"
+
+
+def test_where_nothing_could_be_trained_the_first_error_is_told() -> None:
+    failed = _child(
+        "train/classical", "train", state="failed", error={"message": "no labels", "recovery": "label them"}
+    )
+    end = _end(failed)
+    assert end.error is not None
+    assert "no labels" in end.error
+    assert end.recovery == "label them"
+
+
+def test_a_passing_decision_is_followed_by_the_promotion_of_what_it_is_about() -> None:
+    (request,) = _requests(_trained(), _trained("probe", 2), _evaluated("promote"))
+    assert request.kind == "promote"
+    assert request.spec["model"] == "taste-model@v2"
+    assert request.spec["decision"] == "decision-1"
+
+
+@pytest.mark.parametrize("verdict", ["hold", "inconclusive"])
+def test_without_a_passing_decision_nothing_moves(verdict: str) -> None:
+    end = _end(_trained(), _trained("probe", 2), _evaluated(verdict))
+    assert end.result["promotion"]["state"] == "refused"
+    assert verdict in end.result["promotion"]["reasons"][0]
+
+
+def test_the_result_tells_what_was_tried_spent_and_decided() -> None:
+    approval = {"id": "approval-1", "expires": 1.0, "how": "speciate approve approval-1"}
+    promoted = _child("promote", "promote", result={"state": "needs_approval", "reasons": ["x"], "approval": approval})
+    result = _end(_trained(), _trained("probe", 2), _evaluated("promote"), promoted).result
+    assert result["model"] == "taste-model@v2"
+    assert result["evaluation"] == "evaluation-1"
+    assert result["decision"]["verdict"] == "promote"
+    assert [(one["method"], one["value"], one["measured_on"]) for one in result["candidates"]] == [
+        ("classical", 0.8, "validation"),
+        ("probe", 0.91, "test"),
+    ]
+    assert result["spent"] == {"seconds": 6.0, "usd": 0.0}
+    assert result["promotion"] == {"state": "needs_approval", "reasons": ["x"], "approval": approval}
+
+
+def test_a_promotion_that_came_too_late_is_told_as_refused() -> None:
+    late = _child("promote", "promote", state="failed", error={"message": "another serves", "recovery": "again"})
+    result = _end(_trained(), _trained("probe", 2), _evaluated("promote"), late).result
+    assert result["promotion"] == {"state": "refused", "reasons": ["another serves"]}
+
+
+def test_the_next_step_follows_from_its_arguments_alone() -> None:
+    children = [_trained(), _trained("probe", 2)]
+    assert next_step(SPEC, children, 0.0) == next_step(SPEC, list(children), 9e9)
+
+
+def test_a_dataset_without_test_split_is_refused(workspace: Workspace) -> None:
+    define(workspace, "taste", "text-classification")
+    make_dataset(
+        workspace,
+        "reviews",
+        "text",
+        {"text": ["a", "b"]},
+        labels=["x", "y"],
+        splits=["train", "train"],
+        inputs=["text"],
+    )
+    with pytest.raises(SpeciateError, match="no split 'test'"):
+        specialize.plan(SPEC, workspace)

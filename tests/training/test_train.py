@@ -1,0 +1,221 @@
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+
+from speciate.datasets.loader import load_examples
+from speciate.datasets.versions import Manifest
+from speciate.errors import Code, SpeciateError
+from speciate.jobs.run import Run, Stopped
+from speciate.models import registry
+from speciate.tasks import predictor
+from speciate.training import fitting, train
+from speciate.training.specs import TrainSpec
+from speciate.workspace.workspace import Workspace
+from tests.training.world import define, make_dataset, model_path, png, run_folder, thirds, train_now
+
+GOOD, BAD = ("a fine film", "lovely and warm", "great fun"), ("a dull film", "cold and awful", "great bore")
+
+
+def _texts(workspace: Workspace, splits: tuple[str, ...] = ("train", "validation", "test")) -> Manifest:
+    texts = [f"{(GOOD if i % 4 < 2 else BAD)[i % 3]} number {i}" for i in range(120)]
+    labels = ["good" if i % 4 < 2 else "bad" for i in range(120)]
+    return make_dataset(
+        workspace, "reviews", "text", {"text": texts}, labels=labels, splits=thirds(120, splits), inputs=["text"]
+    )
+
+
+def _digits(workspace: Workspace) -> Manifest:
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    media = [png(np.kron(image, np.ones((2, 2))).astype(np.uint8) * 15) for image in digits.images[:400]]
+    labels = [str(target) for target in digits.target[:400]]
+    return make_dataset(workspace, "digits", "image", {}, labels=labels, splits=thirds(400), media=media)
+
+
+def _pair(workspace: Workspace, labels: list[str], splits: list[str]) -> None:
+    make_dataset(workspace, "pair", "text", {"text": ["a", "b"]}, labels=labels, splits=splits, inputs=["text"])
+
+
+def _accuracy(workspace: Workspace, manifest: Manifest, ref: str, split: str = "test") -> float:
+    examples = load_examples(workspace.folders, manifest, (split,))
+    predictions = predictor.load(model_path(workspace, ref)).predict(examples)
+    return float(np.mean([one.output == example.label for one, example in zip(predictions, examples, strict=True)]))
+
+
+def test_a_text_classifier_is_trained_registered_and_served(workspace: Workspace) -> None:
+    manifest = _texts(workspace)
+    result = train_now(workspace, name="reviews-model", dataset="reviews", method="classical")
+    assert result["model"] == "reviews-model@v1"
+    report = result["report"]
+    assert report["validation"]["how"] == "validation"
+    assert sum(candidate["chosen"] for candidate in report["candidates"]) == 1
+    assert all(candidate["seconds"] > 0 for candidate in report["candidates"])
+    assert _accuracy(workspace, manifest, "reviews-model") > 0.95
+    card = registry.resolve(workspace.database, workspace.folders, "reviews-model@v1").card
+    assert (card.dataset, card.labels, card.task) == ("reviews@v1", ("bad", "good"), "text-classification")
+
+
+def test_images_are_learned_from_their_pixels(workspace: Workspace) -> None:
+    manifest = _digits(workspace)
+    result = train_now(workspace, name="digits-model", dataset="digits", method="classical")
+    assert result["report"]["validation"]["value"] > 0.9
+    assert _accuracy(workspace, manifest, "digits-model") > 0.9
+
+
+def test_without_a_validation_split_whole_groups_are_held_out(workspace: Workspace) -> None:
+    _texts(workspace, ("train", "test"))
+    result = train_now(workspace, name="reviews-model", dataset="reviews", method="classical")
+    assert result["report"]["validation"]["how"] == "out-of-fold"
+    assert result["report"]["validation"]["n"] == 60
+
+
+def test_table_rows_with_gaps_and_words_are_learned(workspace: Workspace) -> None:
+    rng = np.random.default_rng(0)
+    size = [None if i % 7 == 0 else float(x) for i, x in enumerate(rng.normal(size=200))]
+    colour = ["red" if x > 0 else "blue" for x in rng.normal(size=200)]
+    labels = ["yes" if (s or 0.0) > 0.3 or c == "red" else "no" for s, c in zip(size, colour, strict=True)]
+    columns: dict[str, Any] = {"size": size, "colour": colour}
+    manifest = make_dataset(
+        workspace, "shapes", "tabular", columns, labels=labels, splits=thirds(200), inputs=["size", "colour"]
+    )
+    train_now(workspace, name="shapes-model", dataset="shapes", method="classical")
+    assert _accuracy(workspace, manifest, "shapes-model") > 0.9
+
+
+def test_numbers_are_learned_by_regression(workspace: Workspace) -> None:
+    x = np.random.default_rng(1).normal(size=200)
+    manifest = make_dataset(
+        workspace, "line", "tabular", {"x": x.tolist()}, labels=[float(3 * v + 100) for v in x],
+        splits=thirds(200), inputs=["x"],
+    )  # fmt: skip
+    result = train_now(workspace, name="line-model", dataset="line", method="classical")
+    assert result["report"]["metric"] == "mae"
+    examples = load_examples(workspace.folders, manifest, ("test",))
+    given = predictor.load(model_path(workspace, "line-model")).predict(examples)
+    errors = [abs(float(one.output) - example.label) for one, example in zip(given, examples, strict=True)]
+    assert np.mean(errors) < 0.3
+
+
+def test_proteins_are_learned_from_their_k_mers(workspace: Workspace) -> None:
+    rng = np.random.default_rng(2)
+    sequences = ["".join(rng.choice(list("KRLA" if i % 4 < 2 else "DEGS"), 20)) for i in range(80)]
+    labels = ["active" if i % 4 < 2 else "inert" for i in range(80)]
+    manifest = make_dataset(
+        workspace, "peptides", "protein", {"sequence": sequences}, labels=labels, splits=thirds(80), inputs=["sequence"]
+    )
+    train_now(workspace, name="peptide-model", dataset="peptides", method="classical")
+    assert _accuracy(workspace, manifest, "peptide-model") > 0.95
+
+
+def test_the_same_job_committed_twice_makes_one_version(workspace: Workspace) -> None:
+    _texts(workspace)
+    first = train_now(workspace, name="reviews-model", dataset="reviews", method="classical")
+    folder = run_folder(workspace, "job-x", train.plan(_spec(), workspace).payload)
+    collected = train.collect(folder)
+    from speciate.ids import JobId
+    from speciate.jobs.job import Job, State
+
+    job = Job(id=JobId("job-x"), kind="train", spec={}, fingerprint="", state=State.RUNNING, created=0.0, changed=0.0)
+    assert workspace.database.transact(lambda tx: train.commit(tx, job, collected))["model"] == first["model"]
+    assert len(registry.versions(workspace.database, "reviews-model")) == 1
+
+
+def test_a_changed_weight_is_refused_at_load(workspace: Workspace) -> None:
+    _texts(workspace)
+    train_now(workspace, name="reviews-model", dataset="reviews", method="classical")
+    path = model_path(workspace, "reviews-model") / "estimator.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.unlink()
+    path.write_bytes(bytes(data))
+    with pytest.raises(SpeciateError) as refusal:
+        predictor.load(path.parent)
+    assert refusal.value.code is Code.REFUSED
+    assert "sha256" in refusal.value.message
+
+
+def test_a_stopped_run_ends_between_candidates(workspace: Workspace) -> None:
+    _texts(workspace)
+    folder = run_folder(workspace, "job-x", train.plan(_spec(), workspace).payload)
+    (folder.path / "cancel").touch()
+    with pytest.raises(Stopped):
+        fitting.run(Run(folder))
+
+
+def test_when_the_budget_ends_the_rest_is_reported_as_not_tried(workspace: Workspace) -> None:
+    _texts(workspace)
+    result = train_now(workspace, name="reviews-model", dataset="reviews", method="classical", budget_minutes=1e-9)
+    first, *rest = result["report"]["candidates"]
+    assert first["chosen"]
+    assert {one["reason"] for one in rest} == {"the budget had ended"}
+
+
+def test_no_classical_training_imports_torch() -> None:
+    import subprocess
+
+    program = "import sys, speciate.training.fitting as _; print(sorted({'torch', 'transformers'} & {*sys.modules}))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_plan_says_what_words_came_to_mean(workspace: Workspace) -> None:
+    _texts(workspace)
+    plan = train.plan(_spec(), workspace)
+    assert plan.resolved["dataset"] == "reviews@v1"
+    assert plan.resolved["metric"] == "accuracy"
+    assert plan.preload == "classical"
+    assert plan.seconds is None  # nothing recorded yet: nothing said
+
+
+def _spec(**changes: Any) -> TrainSpec:
+    return TrainSpec(**{"name": "reviews-model", "dataset": "reviews", "method": "classical", **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "quoted"),
+    [
+        ({"dataset": "revews"}, Code.NOT_FOUND, "reviews"),
+        ({"name": "no/slash"}, Code.INVALID, "no/slash"),
+        ({"name": "taste"}, Code.CONFLICT, "taste"),
+        ({"task": "image-classification"}, Code.INVALID, "text"),
+        ({"task": "text-regression"}, Code.INVALID, "bad"),
+        ({"target": "stars"}, Code.INVALID, "stars"),
+        ({"use_case": "tast"}, Code.NOT_FOUND, "taste"),
+        ({"base_model": "pkg:minilm"}, Code.INVALID, "classical"),
+        ({"method": "probe", "base_model": "hf:org/name"}, Code.INVALID, "hf:org/name"),
+        ({"method": "probe", "base_model": "pkg:minilmm"}, Code.NOT_FOUND, "minilm"),
+        ({"hyperparameters": {"folds": 1}}, Code.INVALID, "folds"),
+        ({"hyperparameters": {"flods": 3}}, Code.INVALID, "flods"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_there_is_a_job(
+    workspace: Workspace, changes: dict[str, Any], code: Code, quoted: str
+) -> None:
+    _texts(workspace)
+    define(workspace, "taste", "text-classification")
+    with pytest.raises(SpeciateError) as refusal:
+        train.plan(_spec(**changes), workspace)
+    assert refusal.value.code is code
+    assert quoted in str(refusal.value)
+    assert refusal.value.recovery
+
+
+def test_a_label_with_one_value_is_refused(workspace: Workspace) -> None:
+    make_dataset(
+        workspace, "same", "text", {"text": ["a", "b"]}, labels=["x", "x"], splits=["train", "test"], inputs=["text"]
+    )
+    with pytest.raises(SpeciateError, match="at least two"):
+        train.plan(_spec(dataset="pair"), workspace)
+
+
+def test_a_dataset_without_training_split_is_refused(workspace: Workspace) -> None:
+    make_dataset(
+        workspace, "only", "text", {"text": ["a", "b"]}, labels=["x", "y"], splits=["test", "test"], inputs=["text"]
+    )
+    with pytest.raises(SpeciateError, match="no split 'train'"):
+        train.plan(_spec(dataset="pair"), workspace)

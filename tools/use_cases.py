@@ -1,0 +1,81 @@
+"""What is wanted of a model: the use case, from which every other call takes its objective and limits."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from speciate.production.requirements import Required, require
+from speciate.server.surface import App, IdempotencyKey, NextAction, Result, once, tool
+from speciate.usecases import Definition, Gate, Objective, Suites, UseCaseLimits
+from speciate.workspace.database import Transaction
+
+
+class UseCaseDefined(Result):
+    use_case: str
+    version: int
+    state: Literal["active", "needs_approval"] = Field(description="needs_approval: the version before stays in force.")
+    clock_started_at: float
+    changed: tuple[str, ...]
+    gates: tuple[Gate, ...]
+    needed_test_examples: int | None = Field(
+        None, description="To show the target; none: without a target, or for an error in the label's own unit."
+    )
+    approval: str | None = None
+    next_actions: tuple[NextAction, ...]
+
+    @classmethod
+    def of(cls, done: Required) -> UseCaseDefined:
+        use_case = done.defined.use_case
+        return cls(
+            use_case=use_case.name,
+            version=use_case.version,
+            state="needs_approval" if done.approval else "active",
+            clock_started_at=done.defined.clock_started_at,
+            changed=done.defined.changed,
+            gates=use_case.in_force,
+            needed_test_examples=done.defined.needed_test_examples,
+            approval=done.approval.id if done.approval else None,
+            next_actions=(NextAction(tool="get_status", arguments={"use_case": use_case.name}),),
+        )
+
+
+@tool(idempotent=True)
+def define_use_case(
+    app: App,
+    name: str,
+    task: Annotated[str, Field(description="list_options(kind='task').")],
+    objective: Objective,
+    target_column: str | None = None,
+    positive_label: Annotated[str | None, Field(description="For recall, precision, f1.")] = None,
+    limits: UseCaseLimits | None = None,
+    incumbent: Annotated[
+        str | None, Field(description="What is used today: a model, or 'column:NAME' with the answers of that system.")
+    ] = None,
+    gates: Annotated[list[Gate] | None, Field(description="Beside those of objective and limits.")] = None,
+    suites: Suites | None = None,
+    description: Annotated[str, Field(max_length=2000)] = "",
+    idempotency_key: IdempotencyKey = None,
+) -> UseCaseDefined:
+    """Say what a model must do; starts the clock. Calling it again with changes makes the next version.
+
+    Then create_dataset and specialize.
+    """
+    definition = Definition(
+        name=name,
+        task=task,
+        objective=objective,
+        target_column=target_column,
+        positive_label=positive_label,
+        limits=limits or UseCaseLimits(),
+        incumbent=incumbent,
+        gates=tuple(gates or ()),
+        suites=suites or Suites(),
+        description=description,
+    )
+
+    def step(tx: Transaction) -> UseCaseDefined:
+        return UseCaseDefined.of(require(tx, definition, app.workspace.settings))
+
+    return once(app, "define_use_case", definition.model_dump(), idempotency_key, step, answer=UseCaseDefined)
