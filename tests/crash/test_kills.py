@@ -57,8 +57,8 @@ def test_a_kill_at_a_named_point_costs_nothing(tmp_path: Path, point: str) -> No
     try:
         world.race_daemons(1)
         world.start_clients(1, 6)
-        while world.clients_at_work() and not world.kill("worker", random.Random(0)):
-            time.sleep(0.02)  # one lost run, so that the points of losing one are passed too
+        while world.clients_at_work() and not world.kill_run():
+            time.sleep(0.02)  # so that the points of a lost run are passed too
         reports = world.client_reports()
     finally:
         world.stop()

@@ -134,6 +134,19 @@ class World:
             return True
         return False
 
+    def kill_run(self) -> bool:
+        """Kill a supervisor and its worker at once, so that nobody is left to write how the run ended."""
+        processes = self.processes()
+        for worker in processes["worker"]:
+            with contextlib.suppress(psutil.Error):
+                run = worker.cmdline()[-1]
+                pair = [process for process in processes["supervisor"] if process.cmdline()[-1] == run]
+                for process in (*pair, worker):
+                    process.send_signal(signal.SIGKILL)
+                self.kills["run"] += 1
+                return bool(pair)
+        return False
+
     def stop(self) -> None:
         """End everything of this workspace, in order where possible."""
         for client in self._clients:

@@ -206,16 +206,12 @@ def test_what_cannot_work_is_refused_before_there_is_a_job(
 
 
 def test_a_label_with_one_value_is_refused(workspace: Workspace) -> None:
-    make_dataset(
-        workspace, "same", "text", {"text": ["a", "b"]}, labels=["x", "x"], splits=["train", "test"], inputs=["text"]
-    )
+    _pair(workspace, labels=["x", "x"], splits=["train", "test"])
     with pytest.raises(SpeciateError, match="at least two"):
         train.plan(_spec(dataset="pair"), workspace)
 
 
 def test_a_dataset_without_training_split_is_refused(workspace: Workspace) -> None:
-    make_dataset(
-        workspace, "only", "text", {"text": ["a", "b"]}, labels=["x", "y"], splits=["test", "test"], inputs=["text"]
-    )
+    _pair(workspace, labels=["x", "y"], splits=["test", "test"])
     with pytest.raises(SpeciateError, match="no split 'train'"):
         train.plan(_spec(dataset="pair"), workspace)

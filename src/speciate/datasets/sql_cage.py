@@ -148,10 +148,10 @@ def _locked(files: Sequence[str], split: str | None) -> duckdb.DuckDBPyConnectio
             "autoload_known_extensions": False,
             "allow_community_extensions": False,
             "allow_unsigned_extensions": False,
-            "python_enable_replacement_scans": False,
         },
     )
     listed = ", ".join(map(_literal, files))
+    connection.execute("SET python_enable_replacement_scans = false")
     connection.execute(f"SET allowed_paths = [{listed}]")
     source = f"read_parquet([{listed}], union_by_name = true)"
     there = {row[0] for row in connection.execute(f"DESCRIBE SELECT * FROM {source}").fetchall()}
