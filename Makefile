@@ -53,10 +53,12 @@ types:
 	@ln -s $(CURDIR)/src/speciate/* $(CURDIR)/tools $(CURDIR)/resources $(CURDIR)/prompts build/types/speciate/
 
 bench: install   ## speed against peers, in interleaved pairs
-	$(BIN)/python -m evals.bench
+	$(BIN)/python evals/bench/first_result.py
+	$(BIN)/python evals/bench/jobs_per_second.py
+	$(BIN)/python evals/bench/job_start.py
 
-conformance: install  ## the official MCP conformance suite (needs Node)
-	$(BIN)/python -m evals.conformance
+conformance: install  ## the official MCP conformance suite (needs npm)
+	$(BIN)/python tests/conformance/run.py
 
 clean:           ## remove what was built, not .venv
 	rm -rf build .mypy_cache .pytest_cache .ruff_cache

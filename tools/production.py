@@ -134,7 +134,7 @@ def readable(app: App, given: Input) -> Input:
     return given.model_copy(update={"path": str(check_readable(app, given.path))}) if given.path else given
 
 
-@tool(idempotent=True)
+@tool(read_only=True)
 def predict(
     app: App,
     inputs: Annotated[list[Input], Field(min_length=1, max_length=256)],

@@ -13,7 +13,7 @@ from speciate import usecases
 from speciate.datasets import versions
 from speciate.datasets.versions import Manifest
 from speciate.evaluation import evaluate
-from speciate.ids import id_from_key
+from speciate.ids import JobId, id_from_key
 from speciate.jobs.folder import RunFolder
 from speciate.jobs.job import Job, State
 from speciate.jobs.kinds import Kind
@@ -35,13 +35,13 @@ def make_dataset(
     random, n = np.random.default_rng(5), sum(sizes.values())
     positive = random.integers(0, 2, n).astype(bool)
     points = random.normal(0, 1, (n, 2)) + np.where(positive, 1.3, -1.3)[:, None]
-    labels = [float(x.sum()) for x in points] if numeric else ["yes" if p else "no" for p in positive]
+    kinds = ["yes" if p else "no" for p in positive]
     said = positive ^ (random.random(n) < 0.3)
     table = pa.table(
         {
             "id": [f"{name}-{i:04d}" for i in range(n)],
             "split": [split for split, count in sizes.items() for _ in range(count)],
-            "label": labels,
+            "label": list(points.sum(1)) if numeric else kinds,
             "group_key": [f"g{i // 2}" for i in range(n)],
             "quality": ["ok"] * n,
             "reason": pa.array([None] * n, pa.string()),
@@ -60,7 +60,8 @@ def make_dataset(
         name=name, version=0, id=id_from_key("dataset", name), modality="tabular",
         files=(str(file.relative_to(workspace.folders.root)),),
         columns={"x": "DOUBLE", "y": "DOUBLE", "site": "VARCHAR", "rules": "VARCHAR"}, inputs=("x", "y"), label="kind",
-        numeric=numeric, splits=sizes, labels={} if numeric else {"no": labels.count("no"), "yes": labels.count("yes")},
+        numeric=numeric, splits=sizes,
+        labels={} if numeric else {label: kinds.count(label) for label in ("no", "yes")},
         rows=n,
     )  # fmt: skip
     lanes = np.zeros(1024, np.uint16)
@@ -100,15 +101,8 @@ def perform(workspace: Workspace, kind: Kind, spec: dict[str, Any]) -> dict[str,
 def prepare(workspace: Workspace, kind: str, payload: dict[str, Any], **more: Any) -> tuple[RunFolder, Job]:
     global _number  # noqa: PLW0603 - jobs of one test session have different names
     _number += 1
-    job = Job(
-        id=id_from_key("job", str(_number)),
-        kind=kind,
-        spec={},
-        fingerprint="",
-        state=State.RUNNING,
-        created=0,
-        changed=0,
-    )  # type: ignore[arg-type]
+    identity = JobId(id_from_key("job", str(_number)))
+    job = Job(id=identity, kind=kind, spec={}, fingerprint="", state=State.RUNNING, created=0, changed=0)
     folder = RunFolder(workspace.folders.runs / f"{job.id}.1")
     folder.create({"payload": payload, "job": job.id, "workspace": str(workspace.folders.root)} | more)
     return folder, job

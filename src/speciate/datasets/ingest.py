@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 
 from speciate.datasets.lthash import Lanes, version_id
 from speciate.datasets.rows import Rows, Wishes, assemble, counts, user_columns
@@ -28,6 +28,7 @@ from speciate.jobs.kinds import Kind, Plan
 from speciate.jobs.pool import Pool
 from speciate.jobs.run import Run, Stopped
 from speciate.modalities import find
+from speciate.sandbox import check
 from speciate.settings import Settings
 from speciate.workspace.database import Transaction
 from speciate.workspace.packs import PackWriter
@@ -58,27 +59,24 @@ class IngestSpec(BaseModel):
     """A column, `folder`, or a regular expression whose first group is the key."""
     seed: int = 0
 
-    @model_validator(mode="after")
-    def _one_source(self) -> IngestSpec:
-        if (self.source is None) == (self.rows is None):
-            raise ValueError("give either source or rows")
-        return self
-
 
 def plan(spec: IngestSpec, workspace: Workspace) -> Plan:
     """Checks all that names and sizes can tell."""
     check_name("dataset", spec.name)
+    if (spec.source is None) == (spec.rows is None):
+        given = "Neither source nor rows was" if spec.source is None else "Both source and rows were"
+        raise SpeciateError(Code.INVALID, f"{given} given.", "Call create_dataset with one of source and rows.")
+    if spec.rows is not None and not spec.rows:
+        raise SpeciateError(Code.INVALID, "rows is empty: there is nothing to ingest.", "Call again with rows.")
     if spec.modality != "auto":
         find(spec.modality)
-    size = 0
-    if spec.source is not None:
-        size = check_source(spec.source)
-    elif not spec.rows:
-        raise SpeciateError(Code.INVALID, "rows is empty: there is nothing to ingest.", "Call again with rows.")
+    size = check_source(spec.source) if spec.source is not None else 0
     if spec.labels is not None:
         check_source(spec.labels.path)
+    check(workspace.settings.cage)
+    resolved = {"name": spec.name, "source": str(spec.source or "rows"), "modality": spec.modality}
     payload = {"spec": spec.model_dump(mode="json"), "cage": workspace.settings.cage}
-    return Plan(payload=payload, resources=Resources(cpu=1, memory_mb=1024), bytes=size or None)
+    return Plan(payload=payload, resources=Resources(cpu=1, memory_mb=1024), bytes=size or None, resolved=resolved)
 
 
 def run(run: Run) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from speciate.errors import Code, SpeciateError
 from speciate.jobs.pool import Pool
 from speciate.workspace.workspace import Folders
 
-_SERVICE = "speciate.datasets.sql_cage:run"
+_SERVICE = "speciate.datasets.sql_cage:query"
 
 
 class Page(NamedTuple):

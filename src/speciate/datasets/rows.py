@@ -17,6 +17,7 @@ from speciate.datasets.columns import CONTENT, FINGERPRINT, FIXED, HIDDEN, renam
 from speciate.datasets.loader import input_values
 from speciate.datasets.lthash import Lanes, lanes
 from speciate.datasets.roles import Roles, check_label, choose, groups, label_column
+from speciate.datasets.sealing import digests
 from speciate.datasets.split import FRACTIONS, Member, audit, split, strata
 from speciate.datasets.survey import Survey
 from speciate.errors import Code, SpeciateError
@@ -93,13 +94,6 @@ def assemble(survey: Survey, wishes: Wishes) -> Rows:
     }
     inputs = tuple(renamed[name] for name in roles.inputs)
     return Rows(whole, roles.modality, inputs, wishes.label, numeric, lanes(digests(whole)), report)
-
-
-def digests(table: pa.Table) -> list[bytes]:
-    """sha256 of each row: content, label, group, split, quality and the user's columns; not its id or provenance."""
-    left_out = ("id", "reason", "source", FINGERPRINT)
-    rows = table.select([name for name in table.column_names if name not in left_out]).to_pylist()
-    return [hashlib.sha256(json.dumps(row, sort_keys=True, default=str).encode()).digest() for row in rows]
 
 
 def user_columns(table: pa.Table) -> dict[str, str]:

@@ -1,14 +1,16 @@
-"""Writes rows as Parquet that never changes again, named by its content."""
+"""Rows as Parquet that never changes again, named by its content; and the digest of each row."""
 
 from __future__ import annotations
 
 import hashlib
 import io
+import json
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from speciate.datasets.columns import FINGERPRINT
 from speciate.workspace.blobs import write_durably
 
 
@@ -23,3 +25,10 @@ def seal(table: pa.Table, folder: Path) -> Path:
         write_durably(target, data)
         target.chmod(0o444)
     return target
+
+
+def digests(table: pa.Table) -> list[bytes]:
+    """sha256 of each row: content, label, group, split, quality and the user's columns; not its id or provenance."""
+    left_out = ("id", "reason", "source", FINGERPRINT)
+    rows = table.select([name for name in table.column_names if name not in left_out]).to_pylist()
+    return [hashlib.sha256(json.dumps(row, sort_keys=True, default=str).encode()).digest() for row in rows]

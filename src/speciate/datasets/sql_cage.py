@@ -36,7 +36,7 @@ _REACHING_OUT = re.compile(
 _RECOVERY = "Call query_dataset with one SELECT over the view examples, or with where=..."
 
 
-def run(payload: dict[str, Any]) -> dict[str, Any]:
+def query(payload: dict[str, Any]) -> dict[str, Any]:
     """The service: {files, sql, split, limit, offset} -> {columns, rows, more}. `files`: sealed Parquet."""
     sql = payload["sql"].strip().rstrip(";")
     with _locked(payload["files"], payload["split"]) as connection:
@@ -77,13 +77,24 @@ def check(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
     except RecursionError:
         raise SpeciateError(Code.INVALID, "The SQL is nested too deeply.", _RECOVERY) from None
     if tree["error"]:
-        raise SpeciateError(Code.INVALID, f"Not one SELECT: {_first_line(tree['error_message'])}", _RECOVERY)
+        raise SpeciateError(Code.INVALID, _why_no_select(sql, _first_line(tree["error_message"])), _RECOVERY)
     if len(tree["statements"]) != 1:
         raise SpeciateError(Code.INVALID, f"{len(tree['statements'])} statements; one SELECT is allowed.", _RECOVERY)
     known = {VIEW, *_names_of_ctes(tree)}
     for node in _nodes(tree):
-        if why := _refusal(node, known):
-            raise SpeciateError(Code.INVALID, why, _RECOVERY)
+        refusal = _refusal(node, known)
+        if refusal is not None:
+            raise SpeciateError(Code.INVALID, refusal, _RECOVERY)
+
+
+def _why_no_select(sql: str, message: str) -> str:
+    """Names the kind of statement where it parses as another one than SELECT."""
+    try:
+        kinds = [str(statement.type).rpartition(".")[2] for statement in duckdb.extract_statements(sql)]
+    except duckdb.Error:
+        kinds = []
+    other = next((kind for kind in kinds if kind != "SELECT"), None)
+    return f"{other} is not allowed: a query is one SELECT." if other else f"Not one SELECT: {message}"
 
 
 def _refusal(node: dict[str, Any], known: set[str]) -> str | None:
@@ -151,7 +162,7 @@ def _locked(files: Sequence[str], split: str | None) -> duckdb.DuckDBPyConnectio
         },
     )
     listed = ", ".join(map(_literal, files))
-    connection.execute("SET python_enable_replacement_scans = false")
+    connection.execute("SET python_enable_replacements = false")
     connection.execute(f"SET allowed_paths = [{listed}]")
     source = f"read_parquet([{listed}], union_by_name = true)"
     there = {row[0] for row in connection.execute(f"DESCRIBE SELECT * FROM {source}").fetchall()}

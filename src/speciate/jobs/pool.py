@@ -125,6 +125,11 @@ class Pool:
         """How many questions are answered at once."""
         return self._size
 
+    @property
+    def busy(self) -> int:
+        """How many questions are being answered now."""
+        return len(self._busy)
+
     def made_by_service(self, path: str) -> Path:
         """A file that a service wrote into its own folder and named in its answer; anything else is refused."""
         made = Path(path)

@@ -26,7 +26,11 @@ PRELOADS = {
         "numpy", "pyarrow.parquet", "sklearn.linear_model", "sklearn.svm", "sklearn.ensemble", "sklearn.neighbors",
         "sklearn.feature_extraction.text", "sklearn.model_selection", "sklearn.preprocessing", "sklearn.metrics",
     ),
-    "torch": ("numpy", "pyarrow.parquet", "torch", "transformers", "safetensors.torch", "sklearn.linear_model"),
+    "torch": (
+        "numpy", "pyarrow.parquet", "sklearn.linear_model", "torch", "safetensors.torch", "transformers.modeling_utils",
+        "transformers.models.auto.modeling_auto", "transformers.models.auto.tokenization_auto",
+        "transformers.models.bert.modeling_bert",  # transformers loads these late, each child would pay for it
+    ),
 }  # fmt: skip
 _IDLE_SECONDS = 300.0
 

@@ -17,14 +17,19 @@ class Scaling(NamedTuple):
     spread: npt.NDArray[Any]
 
     @classmethod
-    def of(cls, rows: npt.NDArray[Any]) -> Scaling:
-        """Fitted to (N, D), which may hold NaN. A column that is constant or wholly missing becomes zeros."""
+    def of(cls, rows: npt.NDArray[Any], *, one_unit: bool = False) -> Scaling:
+        """Fitted to (N, D), which may hold NaN. A column that is constant or wholly missing becomes zeros.
+
+        `one_unit`: all columns are divided by their common spread, which keeps those small that hardly vary.
+        """
         rows = rows.astype(np.float64)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # a wholly missing column has no median
             fill = np.nan_to_num(np.nanmedian(rows, axis=0))
         filled = np.where(np.isnan(rows), fill, rows)
         spread = filled.std(axis=0)
+        if one_unit:
+            spread = np.full_like(spread, np.sqrt(np.square(spread).mean()))
         return cls(fill, filled.mean(axis=0), np.where(spread > 0, spread, 1.0))
 
     def apply(self, rows: npt.NDArray[Any]) -> npt.NDArray[np.float64]:

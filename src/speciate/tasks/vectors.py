@@ -18,8 +18,9 @@ class Vectors:
         self._modality, self._scaling = modality, scaling
 
     @classmethod
-    def fit(cls, examples: Sequence[Example], modality: str) -> Vectors:
-        return cls(modality, Scaling.of(np.stack(describe(modality, examples))))
+    def fit(cls, examples: Sequence[Example], modality: str, *, one_unit: bool = False) -> Vectors:
+        """`one_unit`: the numbers of the description are of one kind, as pixels are."""
+        return cls(modality, Scaling.of(np.stack(describe(modality, examples)), one_unit=one_unit))
 
     def encode(self, examples: Sequence[Example]) -> Any:
         """(N, D)"""

@@ -1,0 +1,153 @@
+"""The service pool: answers, errors as they were raised, and processes that are replaced when they misbehave."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from speciate.errors import Code, SpeciateError
+from speciate.jobs.pool import Pool
+from speciate.settings import Settings
+from speciate.workspace.workspace import Folders
+
+READ = "speciate.datasets.reading:read_media"
+QUERY = "speciate.datasets.sql_cage:query"
+NAME = "speciate.ids:check_name"
+ENDLESS = "WITH RECURSIVE r AS (SELECT 1 AS x UNION ALL SELECT x + 1 FROM r) SELECT count(*) FROM r"
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> Folders:
+    folders = Folders(tmp_path / "workspace")
+    folders.make()
+    return folders
+
+
+@pytest.fixture
+def pool(folders: Folders) -> Iterator[Pool]:
+    pool = Pool(folders, Settings(), size=2)
+    yield pool
+    pool.close()
+
+
+def processes(folders: Folders) -> list[psutil.Process]:
+    """Those of the pool, found as an operator would: by the workspace's path in the command line."""
+    return [
+        process
+        for process in psutil.Process().children()
+        if process.status() == psutil.STATUS_ZOMBIE or str(folders.root) in process.cmdline()
+    ]
+
+
+def sql(query: str, folders: Folders) -> dict[str, object]:
+    file = folders.datasets / "one.parquet"
+    if not file.exists():
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        pq.write_table(pa.table({"id": ["a"]}), file)
+    return {"files": [str(file)], "sql": query, "split": None, "limit": 5, "offset": 0}
+
+
+def test_a_process_answers_many_questions(pool: Pool, folders: Folders) -> None:
+    answers = [pool.ask(QUERY, sql(f"SELECT {i} AS n", folders))["rows"] for i in range(5)]
+    assert answers == [[[i]] for i in range(5)]
+    assert len(processes(folders)) == 1
+
+
+def test_an_error_comes_back_as_it_was_raised(pool: Pool, folders: Folders) -> None:
+    with pytest.raises(SpeciateError, match="no table 'nothing'") as raised:
+        pool.ask(QUERY, sql("SELECT * FROM nothing", folders))
+    assert raised.value.code is Code.INVALID
+    assert "query_dataset" in raised.value.recovery
+
+
+def test_a_defect_is_told_as_one(pool: Pool) -> None:
+    with pytest.raises(SpeciateError, match="TypeError") as raised:
+        pool.ask(NAME, {})
+    assert raised.value.code is Code.INTERNAL
+
+
+def test_only_functions_of_this_package_are_services(pool: Pool) -> None:
+    with pytest.raises(SpeciateError, match="not a service"):
+        pool.ask("os:listdir", {})
+
+
+def test_a_question_that_takes_too_long_costs_its_process_only(pool: Pool, folders: Folders) -> None:
+    with pytest.raises(SpeciateError, match=r"within 0\.5 s") as raised:
+        pool.ask(QUERY, sql(ENDLESS, folders), timeout=0.5)
+    assert raised.value.code is Code.UNAVAILABLE
+    assert processes(folders) == []
+    assert pool.ask(QUERY, sql("SELECT 1", folders))["rows"] == [[1]]
+
+
+def test_a_process_that_dies_is_replaced(pool: Pool, folders: Folders) -> None:
+    pool.ask(QUERY, sql("SELECT 1", folders))
+    processes(folders)[0].kill()
+    with pytest.raises(SpeciateError) as raised:
+        pool.ask(QUERY, sql("SELECT 1", folders))
+    assert raised.value.code is Code.UNAVAILABLE
+    assert pool.ask(QUERY, sql("SELECT 2", folders))["rows"] == [[2]]
+    assert len(processes(folders)) == 1
+
+
+def test_many_threads_share_two_processes(pool: Pool, folders: Folders) -> None:
+    payloads = [sql(f"SELECT {i}", folders) for i in range(20)]
+    answers: dict[int, object] = {}
+
+    def ask(i: int) -> None:
+        answers[i] = pool.ask(QUERY, payloads[i])["rows"]
+
+    threads = [threading.Thread(target=ask, args=(i,)) for i in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert answers == {i: [[i]] for i in range(20)}
+    assert len(processes(folders)) == 2
+
+
+def test_a_file_can_be_read_only_by_the_question_that_names_it(pool: Pool, tmp_path: Path) -> None:
+    file = tmp_path / "text.txt"
+    file.write_text("words")
+    payload = {"modality": "text", "files": [str(file)]}
+    refused = pool.ask(READ, payload)["items"][0]
+    assert refused["quality"] == "error"
+    assert "Permission denied" in refused["reason"]
+    assert pool.ask(READ, payload, readable=frozenset((file,)))["items"][0]["quality"] == "ok"
+    assert pool.ask(READ, payload)["items"][0]["quality"] == "error"
+
+
+def test_a_closed_pool_leaves_nothing_behind(folders: Folders) -> None:
+    pool = Pool(folders, Settings())
+    pool.ask(QUERY, sql("SELECT 1", folders))
+    pool.close()
+    assert processes(folders) == []
+    assert list((folders.cache / "pool").iterdir()) == []
+    with pytest.raises(SpeciateError, match="closing"):
+        pool.ask(QUERY, sql("SELECT 1", folders))
+
+
+def test_closing_ends_a_question_in_flight(folders: Folders) -> None:
+    pool = Pool(folders, Settings())
+    errors: list[SpeciateError] = []
+    pool.ask(QUERY, sql("SELECT 1", folders))
+
+    def ask() -> None:
+        try:
+            pool.ask(QUERY, sql(ENDLESS, folders), timeout=30)
+        except SpeciateError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    while not pool.busy:
+        pass
+    pool.close()
+    thread.join(10)
+    assert [error.code for error in errors] == [Code.UNAVAILABLE]
+    assert processes(folders) == []

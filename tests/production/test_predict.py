@@ -1,0 +1,114 @@
+"""Answers come from a caged process; the first of each version in production stops the clock."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+
+import pytest
+from pydantic import ValidationError
+
+from speciate.errors import Code, SpeciateError
+from speciate.jobs.pool import Pool
+from speciate.production import aliases
+from speciate.production.predict import Answer, Input, asked, predict
+from speciate.workspace.workspace import Workspace
+from tests.training.world import define, make_dataset, thirds, train_now
+
+GOOD, BAD = "a fine and lovely film", "a dull and awful bore"
+
+
+@pytest.fixture
+def pool(workspace: Workspace) -> Iterator[Pool]:
+    pool = Pool(workspace.folders, workspace.settings, size=1)
+    yield pool
+    pool.close()
+
+
+@pytest.fixture
+def reviews(workspace: Workspace) -> str:
+    """A trained model that serves the use case `reviews`."""
+    define(workspace, "reviews", "text-classification")
+    labels = ["good" if i % 4 < 2 else "bad" for i in range(80)]
+    texts = [f"{GOOD if label == 'good' else BAD} {i}" for i, label in enumerate(labels)]
+    make_dataset(workspace, "films", "text", {"text": texts}, labels=labels, splits=thirds(80), inputs=["text"])
+    model = str(train_now(workspace, name="films-model", dataset="films", method="classical")["model"])
+    workspace.database.transact(
+        lambda tx: aliases.move(
+            tx, use_case="reviews", model=model, expected=None, action="promote", actor="ada", evidence={}
+        )
+    )
+    return model
+
+
+def _first_answers(workspace: Workspace) -> list[str]:
+    return [event.data["model"] for event in workspace.database.events_after(0) if event.type == "production.answered"]
+
+
+def _ask(workspace: Workspace, pool: Pool, *inputs: Input, model: str = "reviews@production") -> Answer:
+    return predict(workspace, pool, model, inputs)
+
+
+def test_production_answers_in_every_form_of_input(workspace: Workspace, pool: Pool, reviews: str) -> None:
+    path = workspace.folders.exports / "film.txt"
+    path.write_text(BAD)
+    answer = _ask(
+        workspace,
+        pool,
+        Input(text=GOOD),
+        Input(row={"text": BAD}, id="mine"),
+        Input(path=str(path)),
+        Input(data=base64.b64encode(GOOD.encode()).decode(), mime="text/plain"),
+    )
+    assert answer.model == reviews
+    assert [item.output for item in answer.predictions] == ["good", "bad", "bad", "good"]
+    assert [item.id for item in answer.predictions] == ["0", "mine", "2", "3"]
+    assert all(0.5 <= (item.confidence or 0) <= 1 for item in answer.predictions)
+
+
+def test_an_input_that_cannot_be_read_does_not_spoil_the_others(workspace: Workspace, pool: Pool, reviews: str) -> None:
+    answer = _ask(
+        workspace, pool, Input(text="  "), Input(text=GOOD), Input(row={"body": GOOD}), Input(data="/w==", mime="x")
+    )
+    assert [item.output for item in answer.predictions] == [None, "good", None, None]
+    errors = [item.error for item in answer.predictions]
+    assert errors[0] == "The text is empty."
+    assert "no 'text'" in str(errors[2])
+    assert "Not UTF-8" in str(errors[3])
+
+
+def test_the_first_answer_of_a_version_is_recorded_once(workspace: Workspace, pool: Pool, reviews: str) -> None:
+    for _ in range(3):
+        _ask(workspace, pool, Input(text=GOOD))
+    assert _first_answers(workspace) == [reviews]
+
+
+def test_asking_a_version_by_name_is_not_production(workspace: Workspace, pool: Pool, reviews: str) -> None:
+    _ask(workspace, pool, Input(text=GOOD), model=reviews)
+    assert _first_answers(workspace) == []
+
+
+def test_a_call_without_one_usable_answer_does_not_stop_the_clock(
+    workspace: Workspace, pool: Pool, reviews: str
+) -> None:
+    _ask(workspace, pool, Input(text=" "))
+    assert _first_answers(workspace) == []
+
+
+def test_a_use_case_without_a_model_says_what_to_do(workspace: Workspace, pool: Pool) -> None:
+    define(workspace, "empty", "text-classification")
+    with pytest.raises(SpeciateError, match="No model is behind") as caught:
+        _ask(workspace, pool, Input(text=GOOD), model="empty@production")
+    assert caught.value.code is Code.NOT_FOUND
+
+
+@pytest.mark.parametrize(("model", "use_case"), [(None, None), ("m@v1", "reviews")])
+def test_a_call_names_either_a_model_or_a_use_case(model: str | None, use_case: str | None) -> None:
+    with pytest.raises(SpeciateError, match="either model or use_case"):
+        asked(model, use_case)
+
+
+@pytest.mark.parametrize("fields", [{}, {"text": "a", "path": "b"}, {"mime": "image/png"}])
+def test_an_input_has_exactly_one_form(fields: dict[str, str]) -> None:
+    with pytest.raises(ValidationError, match="exactly one of"):
+        Input(**fields)
