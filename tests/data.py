@@ -78,13 +78,17 @@ def series_ts(folder: Path, count: int = 60, steps: int = 40, seed: int = 0) -> 
     """Two-channel sines and noise in sktime's format: `Moves_TRAIN.ts` and `Moves_TEST.ts`."""
     folder.mkdir(parents=True, exist_ok=True)
     chance = np.random.default_rng(seed)
-    header = "@problemName Moves\n@timeStamps false\n@univariate false\n@dimensions 2\n@classLabel true slow fast\n@data\n"
+    header = (
+        "@problemName Moves\n@timeStamps false\n@univariate false\n@dimensions 2\n@classLabel true slow fast\n@data\n"
+    )
     lines = []
     for i in range(count):
         fast = i % 2
         x = np.linspace(0, 2 * np.pi * (4 if fast else 1), steps) + chance.uniform(0, 6)
         channels = [np.sin(x) + chance.normal(0, 0.1, steps), np.cos(x) + chance.normal(0, 0.1, steps)]
-        lines.append(":".join(",".join(f"{v:.4f}" for v in channel) for channel in channels) + (":fast" if fast else ":slow"))
+        lines.append(
+            ":".join(",".join(f"{v:.4f}" for v in channel) for channel in channels) + (":fast" if fast else ":slow")
+        )
     half = count * 2 // 3
     (folder / "Moves_TRAIN.ts").write_text(header + "\n".join(lines[:half]) + "\n")
     (folder / "Moves_TEST.ts").write_text(header + "\n".join(lines[half:]) + "\n")

@@ -14,7 +14,7 @@ from speciate.workspace.workspace import Workspace
 class Lengths:
     """An encoder of texts to (length, number of words), in batches of two, that counts what it is asked."""
 
-    id, width, parameters = "lengths-1", 2, 0
+    id, width, parameters, precision = "lengths-1", 2, 0, "float32"
 
     def __init__(self) -> None:
         self.asked: list[str] = []

@@ -105,7 +105,9 @@ def test_it_sees_a_clean_environment_and_only_its_pipes(cage: Cage, monkeypatch:
     os.set_inheritable(read, True)
     try:
         assert "SOME_TOKEN" not in outcome("print(dict(__import__('os').environ))", cage)
-        assert outcome("print(sorted(map(int, __import__('os').listdir('/proc/self/fd')))[:-1])", cage).startswith("[0, 1, 2]")
+        assert outcome("print(sorted(map(int, __import__('os').listdir('/proc/self/fd')))[:-1])", cage).startswith(
+            "[0, 1, 2]"
+        )
     finally:
         os.close(read)
         os.close(write)

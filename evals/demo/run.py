@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import anyio
 from scenes import Round, Scene, scenes
-from session import Session, connect
+from session import Refused, Session, connect
 
 _ROOT = Path(__file__).resolve().parent.parent.parent
 _HOME = _ROOT / "build" / "demo"
@@ -39,9 +39,17 @@ def main() -> None:
         _speciate("init", "--policy", "auto", workspace=workspace)
     try:
         anyio.run(_tell, stories, workspace)
+    except* Refused as refusals:  # inside the client's task group, so in a group
+        sys.exit("\n".join(str(refusal) for refusal in _each(refusals)))
     finally:
         _speciate("stop", workspace=workspace)
     print(f"\n{time.perf_counter() - started:.0f} s in all. Everything is in {_HOME.relative_to(_ROOT)}/.")
+
+
+def _each(group: BaseExceptionGroup[Refused]) -> list[Refused]:
+    return [
+        one for item in group.exceptions for one in (_each(item) if isinstance(item, BaseExceptionGroup) else [item])
+    ]
 
 
 def _speciate(*arguments: str, workspace: Path) -> None:

@@ -17,15 +17,19 @@ _BAR = "{desc} {percentage:3.0f}% |{bar:20}| {elapsed}"
 _ENDED = ("succeeded", "failed", "cancelled", "dead")
 
 
+class Refused(Exception):
+    """A tool refused, or a job ended otherwise than well; in the server's own words."""
+
+
 class Session:
     def __init__(self, client: Client) -> None:
         self._client = client
 
     async def call(self, tool: str, **arguments: Any) -> dict[str, Any]:
-        """The structured result. Ends the demo with the tool's own words where it refuses."""
+        """The structured result."""
         answer = await self._client.call_tool(tool, arguments)
         if answer.is_error:
-            raise SystemExit(f"{tool}: " + " ".join(getattr(part, "text", "") for part in answer.content))
+            raise Refused(f"{tool}: " + " ".join(getattr(part, "text", "") for part in answer.content))
         result: dict[str, Any] = answer.structured_content or {}
         return result
 
@@ -45,7 +49,7 @@ class Session:
                 await self._show(bar, what, view)
                 view = await self.call("wait_for_job", job=started["job"], until="change", timeout_seconds=1)
         if view["state"] != "succeeded":
-            raise SystemExit(f"{tool} is {view['state']}: {json.dumps(view.get('error') or view.get('reason'))}")
+            raise Refused(f"{tool} is {view['state']}: {json.dumps(view.get('error') or view.get('reason'))}")
         result: dict[str, Any] = view["result"]
         return result
 

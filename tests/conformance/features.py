@@ -317,13 +317,46 @@ def _questions(mcp: MCPServer) -> None:
         return ask(**requests) if requests and not ctx.input_responses else done("nothing to ask")
 
 
+ADDRESS = {
+    "$anchor": "addressDef",
+    "type": "object",
+    "properties": {"street": {"type": "string"}, "city": {"type": "string"}},
+}
+SCHEMA_2020_12 = {
+    "$schema": "https://json-schema.org/draft/2020-12/schema",
+    "type": "object",
+    "$defs": {"address": ADDRESS},
+    "properties": {
+        "name": {"type": "string"},
+        "address": {"$ref": "#/$defs/address"},
+        "contactMethod": {"type": "string", "enum": ["phone", "email"]},
+        "phone": {"type": "string"},
+        "email": {"type": "string"},
+    },
+    "allOf": [{"anyOf": [{"required": ["phone"]}, {"required": ["email"]}]}],
+    "if": {"properties": {"contactMethod": {"const": "phone"}}, "required": ["contactMethod"]},
+    "then": {"required": ["phone"]},
+    "else": {"required": ["email"]},
+    "additionalProperties": False,
+}
+
+
 def _schemas(mcp: MCPServer) -> None:
     @mcp.tool()
-    def json_schema_2020_12_tool(
-        name: str | None = None, address: Annotated[dict[str, Any] | None, Field()] = None
-    ) -> t.CallToolResult:
+    def json_schema_2020_12_tool(name: str = "", address: dict[str, Any] | None = None) -> t.CallToolResult:
         """Arguments in JSON Schema 2020-12."""
         return done(json.dumps({"name": name, "address": address}))
+
+    library_tools = mcp.list_tools
+
+    async def list_tools() -> list[t.Tool]:
+        """The library makes schemas from annotations; this one has keywords that no annotation says."""
+        return [
+            tool.model_copy(update={"input_schema": SCHEMA_2020_12}) if tool.name == "json_schema_2020_12_tool" else tool
+            for tool in await library_tools()
+        ]
+
+    mcp.list_tools = list_tools  # type: ignore[method-assign]
 
     @mcp.tool()
     def test_x_mcp_header(

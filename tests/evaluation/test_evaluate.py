@@ -20,14 +20,6 @@ from speciate.workspace.workspace import Workspace
 from tests.evaluation import world
 
 
-@pytest.fixture
-def flowers(workspace: Workspace) -> Workspace:
-    world.make_dataset(workspace)
-    world.define(workspace)
-    world.train_model(workspace)
-    return workspace
-
-
 def refusal(workspace: Workspace, **spec: Any) -> SpeciateError:
     with pytest.raises(SpeciateError) as caught:
         plan(EvaluateSpec.model_validate({"dataset": "flowers"} | spec), workspace)
@@ -108,6 +100,12 @@ def test_a_model_is_not_judged_by_what_it_has_learned_from(flowers: Workspace) -
     assert result["decision"]["verdict"] == "hold"
     assert "120 of these examples were in its training data" in result["decision"]["reasons"][0]
     assert "has seen 120" in result["report"]["notes"][0]
+
+
+def test_the_incumbent_alone_is_measured_and_not_decided_on(flowers: Workspace) -> None:
+    result = world.evaluate_models(flowers, models=["column:rules"], use_case="flowering")
+    assert "decision" not in result
+    assert result["report"]["notes"] == ["No decision is made: there is no model beside the incumbent column:rules."]
 
 
 def test_a_weaker_baseline_gives_no_decision(flowers: Workspace) -> None:

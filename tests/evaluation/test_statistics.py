@@ -127,6 +127,22 @@ def test_a_bootstrap_difference_of_a_model_with_itself_is_nothing() -> None:
     assert (got.delta, got.low, got.high, got.p_value) == (0, 0, 0, 1)
 
 
+def test_a_perfect_corpus_metric_on_few_examples_is_not_certain() -> None:
+    perfect = resample(lambda weights: np.ones(len(weights)), 12)
+    assert bootstrap(perfect).low == 1
+    got = bootstrap(perfect, share=True)
+    assert got.low < 0.8
+    assert got.high == 1
+    equal = bootstrap_difference(perfect, perfect, share=True)
+    assert equal.delta == 0
+    assert equal.low < -0.1
+    assert equal.high > 0.1
+    worse = bootstrap_difference(perfect, resample(lambda weights: np.full(len(weights), 0.3), 12), share=True)
+    assert worse.low < worse.delta == pytest.approx(-0.7)
+    assert worse.high < 0
+    assert worse.p_value < 0.01
+
+
 def test_holm_agrees_with_a_hand_computation() -> None:
     assert holm([0.01, 0.04, 0.03, math.nan]) == pytest.approx([0.03, 0.06, 0.06, math.nan], nan_ok=True)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.server.processes import Daemons, Stdio
+from tests.server.processes import Daemons, Stdio, end
 
 
 @pytest.fixture
@@ -27,5 +27,4 @@ def client(daemons: Daemons) -> Iterator[Callable[[], Stdio]]:
 
     yield make
     for each in made:
-        each.process.kill()
-        each.process.communicate()
+        end(each.process)

@@ -87,8 +87,17 @@ class Daemons:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         for started in self._started:
-            started.kill()
-            started.communicate()
+            end(started)
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Kill it if it lives, and close its pipes."""
+    process.kill()
+    process.wait()
+    for pipe in (process.stdin, process.stdout, process.stderr):
+        if pipe:
+            with contextlib.suppress(BrokenPipeError):
+                pipe.close()
 
 
 def report_of(process: subprocess.Popen[bytes]) -> dict[str, Any]:
@@ -154,5 +163,6 @@ class Stdio:
 
     def close(self) -> int:
         """Close the client's side; the shim's exit status."""
-        self.process.communicate(timeout=60)
-        return self.process.returncode
+        assert self.process.stdin
+        self.process.stdin.close()
+        return self.process.wait(60)

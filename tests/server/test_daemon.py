@@ -22,7 +22,7 @@ from speciate.server.dial import dial
 from speciate.server.protocol import CONTROL, MCP, encode
 from speciate.workspace.lock import Held, Lock
 from speciate.workspace.workspace import Workspace
-from tests.server.processes import Daemons, Stdio, report_of
+from tests.server.processes import Daemons, Stdio, end, report_of
 
 
 def until(condition: Callable[[], bool], seconds: float = 20) -> None:
@@ -87,16 +87,18 @@ def test_nothing_of_the_first_callers_environment_reaches_the_daemon(daemons: Da
     assert not set(secret) & set(daemon.environ())
     assert daemon.cwd() == "/"
     assert str(daemons.workspace) in daemon.cmdline()
-    client.close()
+    assert client.close() == 0
+    end(client.process)
 
 
-def test_a_daemon_belongs_to_nobody_so_that_a_client_cannot_take_it_along(daemons: Daemons) -> None:
-    client = Stdio(daemons.workspace)
-    client.initialize()
+def test_a_daemon_belongs_to_nobody_so_that_a_client_cannot_take_it_along(
+    daemons: Daemons, client: Callable[[], Stdio]
+) -> None:
+    shell = client()
+    shell.initialize()
     daemon = psutil.Process(daemons.pid())
-    assert daemon.pid not in {child.pid for child in psutil.Process(client.process.pid).children(recursive=True)}
-    assert os.getsid(daemon.pid) != os.getsid(client.process.pid)
-    client.close()
+    assert daemon.pid not in {child.pid for child in psutil.Process(shell.process.pid).children(recursive=True)}
+    assert os.getsid(daemon.pid) != os.getsid(shell.process.pid)
 
 
 def test_the_card_tells_who_serves(daemons: Daemons) -> None:
@@ -298,24 +300,39 @@ def test_a_full_disk_is_said_and_loses_nothing(daemons: Daemons, client: Callabl
         daemons.start()
         shell = client()
         shell.initialize()
-        first = shell.call("start_work", {"key": "before", "seconds": 0, "trace": "/nonexistent"})
-        with (daemons.workspace / "ballast").open("wb", buffering=0) as ballast:
-            size = 1 << 16
-            while size:
-                try:
-                    ballast.write(b"x" * size)
-                except OSError:
-                    size //= 2
-        answers = [
-            shell.call("start_work", {"key": f"full-{number}", "seconds": 0, "trace": "x" * 50_000})
-            for number in range(3)
-        ]
-        assert answers[-1]["isError"]
-        assert "full" in answers[-1]["content"][0]["text"]
+        first = shell.call("define_use_case", use_case("before"))
+        fill(daemons.workspace / "ballast")
+        answers = [shell.call("define_use_case", use_case(f"full-{number}")) for number in range(40)]
+        refused = [answer["content"][0]["text"] for answer in answers if answer["isError"]]
+        assert refused
+        assert all("full" in text or "same idempotency_key" in text for text in refused), set(refused)
         (daemons.workspace / "ballast").unlink()
-        again = shell.call("start_work", {"key": "before", "seconds": 0, "trace": "/nonexistent"})
+        again = shell.call("define_use_case", use_case("before"))
         assert again["structuredContent"] == first["structuredContent"]
-        assert not shell.call("start_work", {"key": "after", "seconds": 0, "trace": "/nonexistent"}).get("isError")
+        assert not shell.call("define_use_case", use_case("after"))["isError"]
+        kept = {each["name"] for each in shell.call("get_status")["structuredContent"]["use_cases"]}
+        done = {f"full-{number}" for number, answer in enumerate(answers) if not answer["isError"]}
+        assert kept >= done | {"before", "after"}
     finally:
         daemons.close()
         subprocess.run(["umount", "-l", str(daemons.workspace)], check=True)
+
+
+def use_case(name: str) -> dict[str, object]:
+    """Arguments of a change that needs some room on the disk."""
+    objective = {"metric": "accuracy", "target": 0.9}
+    return {
+        "name": name, "task": "text-classification", "objective": objective, "description": "x" * 1000,
+        "idempotency_key": name,
+    }  # fmt: skip
+
+
+def fill(path: Path) -> None:
+    """Take up the whole disk."""
+    size = 1 << 20
+    with path.open("wb", buffering=0) as file:
+        while size:
+            try:
+                file.write(b"x" * size)
+            except OSError:
+                size //= 2

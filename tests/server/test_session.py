@@ -29,9 +29,9 @@ def session() -> Session:
     """Of the older era, initialized."""
     session = Session()
     session.read_only = {"get_job"}
-    session.sent(frame("initialize", 1, **LEGACY))
+    session.sent(frame("initialize", 1, **LEGACY), delivered=True)
     assert session.received(answer(1))
-    session.sent(frame("notifications/initialized"))
+    session.sent(frame("notifications/initialized"), delivered=True)
     return session
 
 
@@ -52,14 +52,14 @@ def test_the_handshake_is_replayed_under_an_id_of_our_own_whose_answer_stays_her
 def test_a_handshake_that_was_not_answered_is_simply_asked_again() -> None:
     session = Session()
     hello = frame("initialize", 1, **LEGACY)
-    session.sent(hello)
+    session.sent(hello, delivered=True)
     assert session.opening() is None
     assert session.replay() == [hello]
 
 
 def test_calls_that_only_read_are_repeated_and_others_are_answered_with_advice(session: Session) -> None:
-    session.sent(call("get_job", 2))
-    session.sent(call("promote_model", 3))
+    session.sent(call("get_job", 2), delivered=True)
+    session.sent(call("promote_model", 3), delivered=True)
     (interrupted,) = map(json.loads, session.interrupted())
     assert interrupted["id"] == 3
     assert interrupted["result"]["isError"]
@@ -68,28 +68,35 @@ def test_calls_that_only_read_are_repeated_and_others_are_answered_with_advice(s
     assert session.replay()[1:] == [call("get_job", 2)]
 
 
+def test_a_change_that_no_daemon_has_heard_of_is_simply_asked(session: Session) -> None:
+    session.sent(call("promote_model", 3), delivered=False)
+    assert session.interrupted() == []
+    assert session.replay()[1:] == [call("promote_model", 3)]
+    assert len(session.interrupted()) == 1
+
+
 def test_the_newer_era_gets_its_result_type() -> None:
     session = Session()
-    session.sent(call("promote_model", 3, **MODERN))
+    session.sent(call("promote_model", 3, **MODERN), delivered=True)
     assert session.opening() is None
     (interrupted,) = map(json.loads, session.interrupted())
     assert interrupted["result"]["resultType"] == "complete"
 
 
 def test_what_was_answered_or_cancelled_is_not_asked_again(session: Session) -> None:
-    session.sent(call("get_job", 2))
-    session.sent(call("get_job", 3))
+    session.sent(call("get_job", 2), delivered=True)
+    session.sent(call("get_job", 3), delivered=True)
     session.received(answer(2))
-    session.sent(frame("notifications/cancelled", requestId=3))
+    session.sent(frame("notifications/cancelled", requestId=3), delivered=True)
     assert not session.owed
     assert session.replay() == [frame("notifications/initialized")]
 
 
 def test_subscriptions_are_taken_again_unless_they_were_given_up(session: Session) -> None:
     for number, uri in enumerate(("speciate://a", "speciate://b"), 2):
-        session.sent(frame("resources/subscribe", number, uri=uri))
+        session.sent(frame("resources/subscribe", number, uri=uri), delivered=True)
         session.received(answer(number))
-    session.sent(frame("resources/unsubscribe", 4, uri="speciate://a"))
+    session.sent(frame("resources/unsubscribe", 4, uri="speciate://a"), delivered=True)
     session.received(answer(4))
     _, subscribe = map(json.loads, session.replay())
     assert subscribe["params"] == {"uri": "speciate://b"}
@@ -99,14 +106,14 @@ def test_subscriptions_are_taken_again_unless_they_were_given_up(session: Sessio
 def test_a_listening_request_is_repeated_but_owes_no_answer() -> None:
     session = Session()
     listen = frame("subscriptions/listen", 5, _meta=MODERN)
-    session.sent(listen)
+    session.sent(listen, delivered=True)
     assert not session.owed
     assert session.replay() == [listen]
 
 
 def test_without_a_daemon_every_open_request_hears_why(session: Session) -> None:
-    session.sent(frame("tools/list", 2))
-    session.sent(call("get_job", 3))
+    session.sent(frame("tools/list", 2), delivered=True)
+    session.sent(call("get_job", 3), delivered=True)
     listed, called = map(json.loads, session.give_up("the disk is full"))
     assert listed["error"]["message"] == "the disk is full"
     assert called["result"]["content"][0]["text"] == "the disk is full"
@@ -115,11 +122,11 @@ def test_without_a_daemon_every_open_request_hears_why(session: Session) -> None
 
 def test_requests_of_the_daemon_pass_and_answers_to_them_owe_nothing(session: Session) -> None:
     assert session.received(frame("elicitation/create", 1))
-    session.sent(answer(1))
+    session.sent(answer(1), delivered=True)
     assert not session.owed
 
 
 def test_what_is_no_frame_passes_unharmed(session: Session) -> None:
     for line in (b"nonsense\n", b"[1, 2]\n", b"\xff\n", b"\n"):
-        session.sent(line)
+        session.sent(line, delivered=True)
         assert session.received(line)

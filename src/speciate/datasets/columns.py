@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
+if TYPE_CHECKING:  # the daemon knows the names without pyarrow
+    import pyarrow as pa
 
 FIXED = ("id", "split", "label", "group_key", "quality", "reason", "source")
 CONTENT, FINGERPRINT = "_content", "_fingerprint"
@@ -38,6 +39,8 @@ def clean(name: str) -> str:
 
 def array(values: list[Any]) -> pa.Array:
     """Values of one column with the type that holds them all; text where they have none in common."""
+    import pyarrow as pa
+
     try:
         found = pa.array(values, from_pandas=True)
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError):
@@ -47,20 +50,17 @@ def array(values: list[Any]) -> pa.Array:
 
 def type_name(kind: pa.DataType) -> str:
     """As SQL calls it, for people."""
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+    from pyarrow import types
+
+    if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
         return f"{type_name(kind.value_type)}[]"
-    for name, test in _TYPES:
-        if test(kind):
-            return name
-    return str(kind).upper()
-
-
-_TYPES = (
-    ("VARCHAR", lambda t: pa.types.is_string(t) or pa.types.is_large_string(t)),
-    ("BIGINT", pa.types.is_integer),
-    ("DOUBLE", pa.types.is_floating),
-    ("BOOLEAN", pa.types.is_boolean),
-    ("TIMESTAMP", pa.types.is_timestamp),
-    ("DATE", pa.types.is_date),
-    ("BLOB", pa.types.is_binary),
-)
+    named = {
+        "VARCHAR": types.is_string(kind) or types.is_large_string(kind),
+        "BIGINT": types.is_integer(kind),
+        "DOUBLE": types.is_floating(kind),
+        "BOOLEAN": types.is_boolean(kind),
+        "TIMESTAMP": types.is_timestamp(kind),
+        "DATE": types.is_date(kind),
+        "BLOB": types.is_binary(kind),
+    }
+    return next((name for name, fits in named.items() if fits), str(kind).upper())

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from speciate.datasets.sealing import digests
 from speciate.datasets.versions import Manifest, Version, names, version
 from speciate.jobs.pool import Pool
 from speciate.refs import DatasetRef
@@ -16,7 +11,7 @@ from speciate.workspace.database import Database
 from speciate.workspace.workspace import Folders
 
 QUALITIES = ("ok", "partial", "refused", "error")
-_DIFFERENCE = "speciate.datasets.describe:compare"
+_DIFFERENCE = "speciate.datasets.comparison:compare"
 
 
 class Difference(NamedTuple):
@@ -43,22 +38,9 @@ def usable(found: Version) -> int:
 
 def difference(pool: Pool, folders: Folders, old: Manifest, new: Manifest) -> Difference:
     """What `new` has and has not beside `old`."""
-    payload = {side: [str(folders.root / file) for file in manifest.files] for side, manifest in
-               (("old", old), ("new", new))}  # fmt: skip
+    payload = {"old": _files(folders, old), "new": _files(folders, new)}
     return Difference(**pool.ask(_DIFFERENCE, payload))
 
 
-def compare(payload: dict[str, Any]) -> dict[str, Any]:
-    """The service behind `difference`: {old: [file], new: [file]} -> counts."""
-    old, new = _digests(payload["old"]), _digests(payload["new"])
-    both = old.keys() & new.keys()
-    return {
-        "added": len(new.keys() - both),
-        "removed": len(old.keys() - both),
-        "changed": sum(old[key] != new[key] for key in both),
-    }
-
-
-def _digests(files: list[str]) -> dict[str, bytes]:
-    table = pa.concat_tables([pq.read_table(Path(file)) for file in files], promote_options="permissive")
-    return dict(zip(table["id"].to_pylist(), digests(table), strict=True))
+def _files(folders: Folders, manifest: Manifest) -> list[str]:
+    return [str(folders.root / file) for file in manifest.files]

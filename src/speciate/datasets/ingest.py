@@ -18,7 +18,7 @@ from speciate.datasets.lthash import Lanes, version_id
 from speciate.datasets.rows import Rows, Wishes, assemble, counts, user_columns
 from speciate.datasets.sealing import seal
 from speciate.datasets.sources import Listing, check_source, listing
-from speciate.datasets.survey import Survey, cores, survey_media, survey_rows, survey_tables, with_labels
+from speciate.datasets.survey import Survey, survey_media, survey_rows, survey_tables, with_labels
 from speciate.datasets.versions import Manifest, register
 from speciate.errors import Code, SpeciateError
 from speciate.ids import check_name
@@ -28,7 +28,7 @@ from speciate.jobs.kinds import Kind, Plan
 from speciate.jobs.pool import Pool
 from speciate.jobs.run import Run, Stopped
 from speciate.modalities import find
-from speciate.sandbox import check
+from speciate.sandbox import check, cores
 from speciate.settings import Settings
 from speciate.workspace.database import Transaction
 from speciate.workspace.packs import PackWriter

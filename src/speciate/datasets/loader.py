@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -11,9 +10,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from speciate.datasets.columns import CONTENT, FIXED, HIDDEN
+from speciate.datasets.decoding import decode_here, decode_media
 from speciate.datasets.versions import Manifest
 from speciate.modalities import find
-from speciate.workspace.packs import PackReader
 from speciate.workspace.workspace import Folders
 
 
@@ -29,14 +28,20 @@ class Example(NamedTuple):
 
 
 def load_examples(
-    folders: Folders, manifest: Manifest, splits: Collection[str] | None = None, ids: Collection[str] | None = None
+    folders: Folders,
+    manifest: Manifest,
+    splits: Collection[str] | None = None,
+    ids: Collection[str] | None = None,
+    *,
+    caged: bool = False,
 ) -> list[Example]:
     """The examples of quality ok, sorted by id; of these splits and ids only where they are given.
 
-    An example without a group of its own is its own group.
+    An example without a group of its own is its own group. Files of media are decoded in caged processes; `caged`: this
+    is one, decode here.
     """
     table = read_rows(folders, manifest, splits, ids)
-    media = _media(folders, manifest, table)
+    media = _media(folders, manifest, table, caged=caged)
     user = [name for name in table.column_names if name not in FIXED and name not in HIDDEN]
     fixed = [table[name].to_pylist() for name in ("id", "label", "group_key", "split")]
     cells = table.select(user).to_pylist() if user else [{} for _ in range(table.num_rows)]
@@ -61,16 +66,14 @@ def read_rows(
     return table.filter(keep).sort_by("id")
 
 
-def _media(folders: Folders, manifest: Manifest, table: pa.Table) -> Sequence[Any]:
+def _media(folders: Folders, manifest: Manifest, table: pa.Table, *, caged: bool) -> list[Any]:
     modality = find(manifest.modality)
-    if not manifest.inputs:
-        return _from_packs([folders.root / pack for pack in manifest.packs], modality.decode, table)
-    return [modality.admit(value) for value in input_values(manifest.modality, manifest.inputs, table)]
-
-
-def _from_packs(packs: list[Path], decode: Any, table: pa.Table) -> list[Any]:
-    with PackReader(packs) as reader:
-        return [decode(reader.get(sha256)) for sha256 in table[CONTENT].to_pylist()]
+    if manifest.inputs:
+        return [modality.admit(value) for value in input_values(manifest.modality, manifest.inputs, table)]
+    packs, contents = [folders.root / pack for pack in manifest.packs], table[CONTENT].to_pylist()
+    if caged:
+        return list(decode_here(packs, manifest.modality, contents))
+    return decode_media(folders, packs, manifest.modality, contents)
 
 
 def input_values(modality: str, inputs: Sequence[str], table: pa.Table) -> list[Any]:

@@ -37,12 +37,12 @@ def read_media(payload: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_table(payload: dict[str, Any]) -> dict[str, Any]:
-    """{path, format} -> {path, rows}: the table as Parquet in this process's own folder."""
+    """{path, format} -> {file, rows}: the table as Parquet in this process's own folder."""
     source = Path(payload["path"])
     rows = _READERS[payload["format"]](source)
-    target = Path.cwd() / f"{hashlib.sha256(str(source).encode()).hexdigest()[:16]}.parquet"
+    target = Path.cwd() / "table.parquet"
     pq.write_table(rows, target)
-    return {"path": str(target), "rows": rows.num_rows}
+    return {"file": target.name, "rows": rows.num_rows}
 
 
 def _judge(modality: Any, path: Path) -> dict[str, Any]:

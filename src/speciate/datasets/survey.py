@@ -100,7 +100,7 @@ def survey_tables(found: Listing, pool: Pool, progress: Progress) -> Survey:
     files = found.files
     tables: list[pa.Table] = []
     with ThreadPoolExecutor(pool.size, thread_name_prefix="ingest") as threads:
-        for table in threads.map(lambda file: _ask_table(pool, file, alone=len(files) == 1), files):
+        for table in threads.map(lambda file: _ask_table(pool, found.source, file, alone=len(files) == 1), files):
             tables.append(table)
             progress(len(tables), len(files))
     places = [
@@ -154,11 +154,14 @@ def _survey_rows(
     )
 
 
-def _ask_table(pool: Pool, file: SourceFile, *, alone: bool) -> pa.Table:
+def _read_parquet(path: Path, answer: dict[str, Any]) -> pa.Table:
+    return pq.read_table(path)
+
+
+def _ask_table(pool: Pool, source: Path, file: SourceFile, *, alone: bool) -> pa.Table:
     payload = {"path": str(file.path), "format": TABLES[file.path.suffix.lower()]}
     try:
-        answer = pool.ask(_READ_TABLE, payload, _TABLE_SECONDS, readable=frozenset((file.path,)))
-        return pq.read_table(pool.made_by_service(answer["path"]))
+        return pool.ask_for_file(_READ_TABLE, payload, _read_parquet, _TABLE_SECONDS, readable=frozenset((source,)))
     except SpeciateError as error:
         if alone:
             raise
@@ -190,7 +193,7 @@ def with_labels(survey: Survey, pool: Pool, source: Path, labels: Path, key: str
         raise SpeciateError(
             Code.INVALID, f"{labels.name!r} is not a CSV, JSONL or Parquet file.", "Call again with labels.path of one."
         )
-    table = _ask_table(pool, SourceFile(labels, labels.name, None, None), alone=True)
+    table = _ask_table(pool, labels, SourceFile(labels, labels.name, None, None), alone=True)
     if key not in table.column_names:
         raise SpeciateError(
             Code.INVALID,
@@ -211,8 +214,3 @@ def _place(rows: dict[str, int], path: Path, source: Path, labels: Path) -> int 
     """Where a labels file names `path`: relative to itself, to the source, or by the file's name."""
     spellings = [os.path.relpath(path, labels.parent), os.path.relpath(path, source), path.name, path.stem]
     return next((rows[name] for name in spellings if name in rows), None)
-
-
-def cores() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)

@@ -6,15 +6,16 @@ A version is immutable. The same content again is the same version, whatever it 
 from __future__ import annotations
 
 import json
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from speciate.datasets.lthash import Lanes
 from speciate.errors import Code, SpeciateError, unknown
 from speciate.refs import DatasetRef, dataset_ref
 from speciate.workspace.database import Database, Transaction
+
+if TYPE_CHECKING:  # the daemon resolves names without numpy
+    from speciate.datasets.lthash import Lanes
 
 _COLUMNS = "version, manifest, parents, operation, report, job, created"
 _NEWEST = f"SELECT {_COLUMNS} FROM dataset_versions WHERE name = ? ORDER BY version DESC LIMIT 1"
@@ -116,7 +117,7 @@ def register(
         return manifest.model_copy(update={"version": last[0][0]})
     made = manifest.model_copy(update={"version": last[0][0] + 1 if last else 1})
     row = (
-        made.name, made.version, made.id, lanes.astype(np.dtype("<u2")).tobytes(), made.model_dump_json(),
+        made.name, made.version, made.id, lanes.astype("<u2").tobytes(), made.model_dump_json(),
         json.dumps(parents), json.dumps(operation), json.dumps(report), job, tx.now,
     )  # fmt: skip
     tx.execute(_INSERT, row)

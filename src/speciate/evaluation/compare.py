@@ -71,8 +71,12 @@ def score(metric: Metric, answers: Answers, clusters: Codes, seed: int = 0) -> S
         return Scored(estimate, values, None)
     count = int(clusters.max()) + 1
     resampled = statistics.resample(corpus(metric, answers, clusters), count, seed)
-    estimate = statistics.bootstrap(resampled)._replace(n=len(answers.truth))
+    estimate = statistics.bootstrap(resampled, share=_is_share(metric))._replace(n=len(answers.truth))
     return Scored(estimate, None, resampled)
+
+
+def _is_share(metric: Metric) -> bool:
+    return (metric.low, metric.high) == (0, 1)
 
 
 def build(question: Question, entries: Sequence[Entry], clusters: Codes, notes: Sequence[str] = ()) -> Report:
@@ -164,7 +168,7 @@ def _comparisons(
 def _comparison(
     metric: Metric, baseline: str, candidate: str, first: Scored, second: Scored, clusters: Codes
 ) -> Comparison:
-    difference = _difference(first, second, clusters)
+    difference = _difference(metric, first, second, clusters)
     return Comparison(
         metric=metric.name,
         baseline=baseline,
@@ -181,12 +185,13 @@ def _comparison(
     )
 
 
-def _difference(first: Scored, second: Scored, clusters: Codes) -> Difference:
+def _difference(metric: Metric, first: Scored, second: Scored, clusters: Codes) -> Difference:
     if first.values is not None and second.values is not None:
         return statistics.paired_difference(first.values, second.values, clusters)
     if first.resampled is None or second.resampled is None:
         raise TypeError("both sides of a comparison are scored by the same metric")
-    return statistics.bootstrap_difference(first.resampled, second.resampled)._replace(n=first.estimate.n)
+    difference = statistics.bootstrap_difference(first.resampled, second.resampled, share=_is_share(metric))
+    return difference._replace(n=first.estimate.n)
 
 
 def _tally(metric: Metric, difference: Difference) -> dict[str, int | None]:

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict
 from speciate.datasets.versions import Manifest
 from speciate.datasets.versions import resolve as resolve_dataset
 from speciate.errors import Code, SpeciateError, unknown
+from speciate.evaluation.prices import usd_for
 from speciate.models.registry import resolve
 from speciate.refs import dataset_ref
 from speciate.usecases import COLUMN, CONSTANT
@@ -65,7 +66,7 @@ def find(database: Database, folders: Folders, ref: str, columns: tuple[str, ...
         parameters=card.parameters,
         bytes=card.bytes,
         license=card.license,
-        training_usd=card.usd,
+        training_usd=card.usd or (usd_for(card.seconds) if card.seconds is not None else None),
     )
 
 

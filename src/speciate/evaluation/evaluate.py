@@ -84,7 +84,7 @@ def plan(spec: EvaluateSpec, workspace: Workspace) -> Plan:
         "baseline": baseline.name,
         "candidate": candidate.name if candidate else None,
         "use_case": use_case.model_dump(mode="json") if use_case else None,
-        "no_decision": _no_decision(use_case, ref._replace(version=manifest.version), baseline, incumbent),
+        "no_decision": _no_decision(use_case, ref._replace(version=manifest.version), baseline, incumbent, asked),
         "latency": spec.latency,
         "seed": spec.seed,
     }
@@ -108,12 +108,16 @@ def plan(spec: EvaluateSpec, workspace: Workspace) -> Plan:
 # Checks
 
 
-def _no_decision(use_case: UseCase | None, ref: DatasetRef, baseline: Contestant, incumbent: Contestant) -> str | None:
+def _no_decision(
+    use_case: UseCase | None, ref: DatasetRef, baseline: Contestant, incumbent: Contestant, asked: list[Contestant]
+) -> str | None:
     """Why this evaluation must not decide on promotion, or None: a weaker rival or an easier suite proves nothing."""
     if use_case is None:
         return "no use case was named"
     if baseline.name != incumbent.name:
         return f"the baseline {baseline.name} is not the incumbent {incumbent.name} of {use_case.name}"
+    if all(each.source != "model" or each.name == incumbent.name for each in asked):
+        return f"there is no model beside the incumbent {incumbent.name}"
     core = dataset_ref(use_case.suites.core) if use_case.suites.core else None
     if core and (core.name, core.version or ref.version, core.split or "test") != (ref.name, ref.version, ref.split):
         return f"{ref} is not the core suite {core} of {use_case.name}"

@@ -138,8 +138,8 @@ def _better_if_dearer(gate: Gate, evidence: Evidence) -> _Judged:
         return _Judged("pass", f"costs {_usd(candidate)}, no more than {baseline.model} ({_usd(baseline)})")
     metric, least = _metric(gate, evidence), gate.value or 0.0
     known = baseline.usd_per_1k is not None and candidate.usd_per_1k is not None
-    why = f"is dearer, {_usd(candidate)} against {_usd(baseline)}" if known else "is of unknown cost"
-    claim = f"better than {baseline.model}, as it must be where one {why}"
+    why = f"costs more: {_usd(candidate)} against {_usd(baseline)}" if known else "cannot be shown to cost no more"
+    claim = f"better than {baseline.model}, as it must be since it {why}"
     return _gain(evidence, metric, least, max(least, _margin(metric, baseline)), claim)
 
 

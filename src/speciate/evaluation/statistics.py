@@ -27,6 +27,8 @@ RESAMPLES = 2000
 _EXACT_BELOW = 200
 _EXACT_DISCORDANT = 25
 _JACKKNIFE_GROUPS = 200
+_NEAR_AN_END = 5
+_NO_SPREAD = 1e-9
 
 
 class Estimate(NamedTuple):
@@ -135,10 +137,15 @@ def proportion(values: ArrayLike, clusters: Codes, level: float = LEVEL) -> Esti
 
 
 def _effective(n: int, clusters: int, spread: float, variance: float) -> float:
-    """The number of independent examples that would give this variance of the mean; never more than n."""
+    """The number of independent examples that would give this variance of the mean; never more than n.
+
+    Where all values are equal the clusters tell nothing, and each counts as one.
+    """
     if clusters == n:
         return float(n)
-    return float(min(n, spread / variance)) if variance > 0 and spread > 0 else float(clusters)
+    if spread <= 0:
+        return float(clusters)
+    return float(min(n, spread / variance)) if variance > 0 else float(n)
 
 
 # Paired differences of means
@@ -241,19 +248,26 @@ def resample(statistic: Callable[[Floats], Floats], clusters: int, seed: int = 0
     return Resampled(value, drawn, statistic(jackknife_weights(clusters)), clusters)
 
 
-def bootstrap(resampled: Resampled, level: float = LEVEL) -> Estimate:
+def bootstrap(resampled: Resampled, level: float = LEVEL, *, share: bool = False) -> Estimate:
     """BCa interval (Efron 1987), or the percentile interval where BCa is undefined.
 
     Resamples on which the statistic is undefined (NaN: a label was not drawn) are left out; with fewer than half of
-    them left there is no interval.
+    them left there is no interval. A `share` (between 0 and 1) within five clusters of either end, where resamples
+    hardly vary, gets an interval at least as wide as Wilson's with a cluster for an example.
     """
     value, clusters = resampled.value, resampled.clusters
     drawn = resampled.drawn[np.isfinite(resampled.drawn)]
     if clusters < 2 or not math.isfinite(value) or 2 * drawn.size < resampled.drawn.size:
         return Estimate(value, math.nan, math.nan, math.nan, clusters, clusters, "bootstrap")
     left_out = resampled.left_out[np.isfinite(resampled.left_out)]
-    low, high = np.quantile(drawn, _bca_levels(value, drawn, left_out, level))
-    return Estimate(value, float(low), float(high), float(drawn.std(ddof=1)), clusters, clusters, "bootstrap_bca")
+    low, high = (float(end) for end in np.quantile(drawn, _bca_levels(value, drawn, left_out, level)))
+    error, method = float(drawn.std(ddof=1)), "bootstrap_bca"
+    if share and min(value, 1 - value) * clusters < _NEAR_AN_END:
+        critical = _critical(clusters, level)
+        ends = wilson(min(1.0, max(0.0, value)) * clusters, clusters, critical)
+        low, high, method = min(low, ends[0]), max(high, ends[1]), "bootstrap_bca, wilson"
+        error = max(error, (high - low) / (2 * critical))
+    return Estimate(value, low, high, error, clusters, clusters, method)
 
 
 def _bca_levels(value: float, drawn: Floats, left_out: Floats, level: float) -> tuple[float, float]:
@@ -270,14 +284,20 @@ def _bca_levels(value: float, drawn: Floats, left_out: Floats, level: float) -> 
     return low, high
 
 
-def bootstrap_difference(baseline: Resampled, candidate: Resampled, level: float = LEVEL) -> Difference:
+def bootstrap_difference(
+    baseline: Resampled, candidate: Resampled, level: float = LEVEL, *, share: bool = False
+) -> Difference:
     """Candidate minus baseline of a corpus metric, both on the same resampled clusters.
 
     The p-value is twice the smaller share of resamples on either side of 0, where the data themselves count as one.
+    Two shares (between 0 and 1) whose difference no resample changes get the doubt of as many examples without any
+    discordant pair: few examples do not prove two models equal.
     """
     difference = candidate.minus(baseline)
     estimate, clusters = bootstrap(difference, level), difference.clusters
     drawn = difference.drawn[np.isfinite(difference.drawn)]
+    if share and clusters > 1 and np.ptp(drawn) < _NO_SPREAD:
+        return _without_spread(estimate.value, clusters, level)
     sides = int((drawn <= 0).sum()) + 1, int((drawn >= 0).sum()) + 1
     p_value = min(1.0, 2 * min(sides) / (drawn.size + 1)) if math.isfinite(estimate.low) else math.nan
     mde = minimum_detectable_effect(estimate.standard_error, clusters, level)
@@ -285,6 +305,21 @@ def bootstrap_difference(baseline: Resampled, candidate: Resampled, level: float
         estimate.value, estimate.low, estimate.high, p_value, estimate.standard_error, mde, clusters, clusters,
         estimate.method,
     )  # fmt: skip
+
+
+def _without_spread(delta: float, clusters: int, level: float) -> Difference:
+    equal = np.zeros(clusters)
+    doubt = paired_difference(equal, equal, np.arange(clusters), level)
+    return doubt._replace(
+        delta=delta,
+        low=max(-1.0, delta + doubt.low),
+        high=min(1.0, delta + doubt.high),
+        p_value=_two_sided(delta / doubt.standard_error, clusters),
+        method="bonett_price",
+        wins=None,
+        ties=None,
+        losses=None,
+    )
 
 
 # Quantiles of measurements

@@ -18,10 +18,9 @@ import numpy as np
 from speciate.datasets.loader import Example
 from speciate.evaluation.answers import Ask
 from speciate.evaluation.compare import Cost
+from speciate.evaluation.prices import usd_for
 from speciate.evaluation.statistics import quantile_interval
 
-USD_PER_CORE_HOUR = 0.05
-"""About the list price of one virtual core with its memory at the large clouds; a model's cost scales with it."""
 _WARM_UP, _TIMINGS, _SECONDS, _BATCH = 3, 120, 10.0, 64
 
 
@@ -61,7 +60,7 @@ def _usd_per_1k(ask: Ask, batch: Sequence[Example]) -> float:
     while answered == 0 or (time.process_time() - begin < 0.05 and answered < 100 * len(batch)):
         ask(batch)
         answered += len(batch)
-    return (time.process_time() - begin) / answered * 1000 * USD_PER_CORE_HOUR / 3600
+    return 1000 * usd_for((time.process_time() - begin) / answered)
 
 
 def _latencies(ask: Ask, examples: Sequence[Example]) -> list[float]:

@@ -15,9 +15,9 @@ import shutil
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from speciate.errors import Code, SpeciateError
 from speciate.sandbox import Cage, Caged, Limits, python, start
@@ -30,6 +30,7 @@ _QUESTIONS_PER_LIFE = 1000
 _LONGEST_ANSWER = 64 * 1024 * 1024  # bytes
 
 Readable = frozenset[Path]
+Content = TypeVar("Content")
 
 
 class _Server:
@@ -37,6 +38,7 @@ class _Server:
 
     def __init__(self, folders: Folders, settings: Settings, readable: Readable) -> None:
         self.readable, self.asked = readable, 0
+        self.healthy = False  # whether it answered the last question, in time and in form
         self._scratch = folders.cache / "pool" / uuid.uuid4().hex
         self._scratch.mkdir(parents=True)
         sealed = (folders.blobs, folders.packs, folders.datasets, folders.features, folders.models, folders.evaluations)
@@ -70,6 +72,13 @@ class _Server:
             parts.append(part)
         return b"".join(parts)
 
+    def made(self, name: str) -> Path:
+        """The file of this name in the process's own folder; anything else is refused."""
+        path = self._scratch / name
+        if path.parent != self._scratch or path.is_symlink() or not path.is_file():
+            raise SpeciateError(Code.REFUSED, f"A service named {name!r}, which is no file in its own folder.")
+        return path
+
     def interrupt(self) -> None:
         """Kill the process under whoever waits for its answer; `end` must follow."""
         self._caged.interrupt()
@@ -102,23 +111,48 @@ class Pool:
         `readable`: more files or folders that this question may read. UNAVAILABLE where `timeout` seconds (waiting for
         a free process included) were not enough, or the process ran out of memory or crashed.
         """
+        with self._answered(service, payload, timeout, readable) as (_, answer):
+            return answer
+
+    def ask_for_file(
+        self,
+        service: str,
+        payload: dict[str, Any],
+        read: Callable[[Path, dict[str, Any]], Content],
+        timeout: float = 20.0,
+        *,
+        readable: frozenset[Path] = frozenset(),
+    ) -> Content:
+        """As `ask`, for an answer too big for JSON: what `read(path, answer)` makes of the file that the service wrote.
+
+        The service writes into its working folder and names the file in `answer["file"]`; the file is deleted when
+        `read` returns. It comes from a process that met foreign bytes: `read` must check it.
+        """
+        with self._answered(service, payload, timeout, readable) as (server, answer):
+            path = server.made(str(answer["file"]))
+            try:
+                return read(path, answer)
+            finally:
+                path.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _answered(
+        self, service: str, payload: dict[str, Any], timeout: float, readable: Readable
+    ) -> Iterator[tuple[_Server, dict[str, Any]]]:
+        """The answer, and the process that gave it while it is still ours."""
         deadline = time.monotonic() + timeout
         question = json.dumps({"service": service, "payload": payload}).encode() + b"\n"
         with self._server(readable, deadline, timeout) as server:
             try:
-                line = server.ask(question, deadline)
+                reply = json.loads(server.ask(question, deadline))
             except TimeoutError:
                 raise _too_slow(service, timeout) from None
-            except EOFError:
+            except (EOFError, ValueError):
                 raise _died(service) from None
-            try:
-                reply: dict[str, Any] = json.loads(line)
-            except ValueError:
-                raise _died(service) from None
-        if (failure := reply.get("error")) is not None:
-            raise SpeciateError(Code(failure["code"]), failure["message"], failure["recovery"])
-        answer: dict[str, Any] = reply["answer"]
-        return answer
+            server.healthy = True
+            if (failure := reply.get("error")) is not None:
+                raise SpeciateError(Code(failure["code"]), failure["message"], failure["recovery"])
+            yield server, reply["answer"]
 
     @property
     def size(self) -> int:
@@ -129,13 +163,6 @@ class Pool:
     def busy(self) -> int:
         """How many questions are being answered now."""
         return len(self._busy)
-
-    def made_by_service(self, path: str) -> Path:
-        """A file that a service wrote into its own folder and named in its answer; anything else is refused."""
-        made = Path(path)
-        if made.is_symlink() or not made.resolve().is_relative_to((self._folders.cache / "pool").resolve()):
-            raise SpeciateError(Code.REFUSED, f"A service named {path!r}, which is not in its own folder.")
-        return made
 
     def close(self) -> None:
         """Kill every process. Questions in flight end with UNAVAILABLE."""
@@ -153,14 +180,13 @@ class Pool:
     def _server(self, readable: Readable, deadline: float, timeout: float) -> Iterator[_Server]:
         """A process for one question: taken back when that went well, replaced otherwise."""
         server = self._take(readable, deadline, timeout)
-        keep = False
+        server.healthy = False
         try:
             yield server
-            keep = server.asked < _QUESTIONS_PER_LIFE
         finally:
             with self._room:
                 self._busy.discard(server)
-                keep = keep and not self._closed
+                keep = server.healthy and server.asked < _QUESTIONS_PER_LIFE and not self._closed
                 if keep:
                     self._idle.append(server)
                     self._room.notify()

@@ -68,7 +68,9 @@ class Image:
         picture = Pillow.fromarray(media)
         gray = picture.convert("L").resize((_GRAY, _GRAY), Pillow.Resampling.BILINEAR)
         colour = picture.resize((_COLOUR, _COLOUR), Pillow.Resampling.BOX)
-        return np.concatenate([np.asarray(gray).ravel(), np.asarray(colour).ravel()]).astype(np.float32) / np.float32(255)
+        return np.concatenate([np.asarray(gray).ravel(), np.asarray(colour).ravel()]).astype(np.float32) / np.float32(
+            255
+        )
 
     def thumbnail(self, media: Pixels) -> Pixels:
         """Small pictures are enlarged without smoothing, so that their pixels can be seen."""

@@ -24,7 +24,7 @@ _VERSION = "SELECT card FROM model_versions WHERE name = ? AND version = ?"
 _VERSIONS = "SELECT card FROM model_versions WHERE name = ? ORDER BY version"
 _NAMES = "SELECT DISTINCT name FROM model_versions ORDER BY name"
 _ALIAS = "SELECT model FROM aliases WHERE use_case = ? AND alias = ?"
-_OF_JOB = "SELECT card FROM model_versions WHERE job = ? AND name = ?"
+_SAME = "SELECT card FROM model_versions WHERE name = ? AND id = ?"
 _NEXT = "SELECT coalesce(max(version), 0) + 1 FROM model_versions WHERE name = ?"
 _INSERT = "INSERT INTO model_versions VALUES (?, ?, ?, ?, ?, ?)"
 _USE_CASE_OF_NAME = "SELECT count(*) FROM use_cases WHERE name = ?"
@@ -84,8 +84,8 @@ def check_free(database: Database, name: str) -> None:
 
 
 def register(tx: Transaction, folders: Folders, card: Card, staged: Path) -> Card:
-    """Make `staged` (sealed, in the run folder) the next version of `card.name`. The same job makes one version."""
-    if card.job and (known := tx.execute(_OF_JOB, [card.job, card.name])):
+    """Make `staged` (sealed, in the run folder) the next version of `card.name`; the same bytes are the same version."""
+    if known := tx.execute(_SAME, [card.name, card.id]):
         return Card.model_validate_json(known[0][0])
     version: int = tx.execute(_NEXT, [card.name])[0][0]
     while _taken(staged, version_folder(folders, card.name, version)):

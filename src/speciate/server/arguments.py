@@ -87,7 +87,7 @@ def _sentence(schema: Schema, detail: ErrorDetails) -> str:
     if kind == "extra_forbidden":
         where = f" in {_name(path[:-1])}" if len(path) > 1 else ""
         names = _schema_at(schema, path[:-1]).get("properties", {})
-        return f"there is no argument {str(path[-1])!r}{where}; {closest(str(path[-1]), names).rstrip('.')}"
+        return f"there is no argument {str(path[-1])!r}{where}, {closest(str(path[-1]), names).rstrip('.?')}"
     if kind == "missing":
         return f"{_name(path)} is missing"
     found = _schema_at(schema, path)

@@ -7,7 +7,6 @@ check the arguments, run the tool, render what it says. Nothing about a single c
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 import importlib.util
 import inspect
 import logging
@@ -19,7 +18,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import anyio
 import anyio.from_thread
@@ -42,8 +41,10 @@ from starlette.applications import Starlette
 
 import speciate.resources
 import speciate.tools
+from speciate import __version__
 from speciate.errors import Code, SpeciateError, unknown
 from speciate.jobs.engine import Engine
+from speciate.jobs.pool import Pool
 from speciate.server import wire
 from speciate.server.arguments import Schema, input_schema, output_schema, parse
 from speciate.server.completions import MOST, complete
@@ -52,9 +53,6 @@ from speciate.server.surface import IN_PROCESS, App, Caller, Declaration, Progre
 from speciate.server.tasks import JobTasks, Tasks
 from speciate.server.updates import Updates
 from speciate.workspace.workspace import Workspace
-
-if TYPE_CHECKING:
-    from speciate.jobs.pool import Pool
 
 THREADS = 128
 """Calls at once. Most of them wait for jobs, which costs a thread but no work."""
@@ -197,7 +195,7 @@ class Server:
         server = _Offered(
             "speciate",
             title="speciate",
-            version=importlib.metadata.version("speciate"),
+            version=__version__,
             instructions=INSTRUCTIONS,
             extensions=[self.tasks],
             lifespan=_over_http,
@@ -236,8 +234,9 @@ class Server:
         argument: CompletionArgument,
         context: CompletionContext | None,
     ) -> Completion:
-        chosen = (context.arguments or {}) if context else {}
-        find = partial(complete, self._app.workspace.database, argument.name, argument.value, chosen.get("name"))
+        address = ref.uri if isinstance(ref, ResourceTemplateReference) else ""
+        name = ((context.arguments or {}) if context else {}).get("name", "")
+        find = partial(complete, self._app.workspace.database, address, argument.name, argument.value, name)
         values = await anyio.to_thread.run_sync(find)
         return Completion(values=values[:MOST], has_more=len(values) > MOST)
 

@@ -10,13 +10,7 @@ import base64
 import json
 from typing import Any
 
-from mcp_types import (
-    CallToolResult,
-    ContentBlock,
-    ImageContent,
-    ResourceLink,
-    TextContent,
-)
+from mcp_types import CallToolResult, ContentBlock, ImageContent, ResourceLink, TextContent
 from pydantic import BaseModel
 
 from speciate.errors import SpeciateError
@@ -31,11 +25,21 @@ ERROR = "speciate/error"
 _LONGEST_ERROR = 4_000
 
 
-def document(result: BaseModel) -> dict[str, Any]:
-    """A result as the JSON document that clients see."""
+def document(result: Any) -> dict[str, Any]:
+    """A result, a model or a NamedTuple, as the JSON document that clients see: without what is None."""
     characters = result.untrusted_characters if isinstance(result, Result) else Result.untrusted_characters
-    shown: dict[str, Any] = clean(result.model_dump(mode="json", exclude_none=True), characters)
+    shown: dict[str, Any] = clean(_plain(result), characters)
     return shown
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json", exclude_none=True)
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        return {name: _plain(part) for name, part in value._asdict().items() if part is not None}
+    if isinstance(value, dict):
+        return {key: _plain(part) for key, part in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def render(result: Any) -> CallToolResult:

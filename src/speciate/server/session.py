@@ -37,6 +37,8 @@ class Session:
     def __init__(self) -> None:
         self.read_only: Collection[str] = ()
         self._open: dict[Key, _Request] = {}
+        self._delivered: set[Key] = set()
+        """Those of the open requests that a daemon may have begun to do."""
         self._initialize: bytes | None = None
         self._initialized: bytes | None = None
         self._kept: dict[tuple[str, str], bytes] = {}
@@ -54,8 +56,8 @@ class Session:
         """Whether something that was replayed is still unanswered."""
         return bool(self._own)
 
-    def sent(self, line: bytes) -> None:
-        """The client says `line`."""
+    def sent(self, line: bytes, *, delivered: bool) -> None:
+        """The client says `line`; `delivered`: there is a daemon to hear it."""
         message = _parse(line)
         method, identifier = message.get("method"), message.get("id")
         if not isinstance(method, str):
@@ -66,6 +68,7 @@ class Session:
             tool = str(parameters.get("name", "")) if method == "tools/call" else ""
             modern = _MODERN in (parameters.get("_meta") or {})
             self._open[identifier] = _Request(line, method, tool, modern)
+            (self._delivered.add if delivered else self._delivered.discard)(identifier)
         elif method == "notifications/cancelled":
             self._open.pop(parameters.get("requestId", ""), None)
 
@@ -103,14 +106,19 @@ class Session:
         return self._renamed(self._initialize)
 
     def replay(self) -> list[bytes]:
-        """The lines that bring the new daemon to where the old one was."""
+        """The lines that bring the new daemon to where the old one was, and what no daemon has heard yet."""
+        self._delivered = set(self._open)
         lines = [self._initialized] if self._initialized else []
         lines += [self._renamed(line) for line in self._kept.values()]
         return lines + [request.line for request in self._open.values()]
 
     def interrupted(self) -> list[bytes]:
         """Answers for the client to calls that cannot be repeated; they are no longer open."""
-        lost = {key: request for key, request in self._open.items() if not self._repeatable(request)}
+        lost = {
+            key: request
+            for key, request in self._open.items()
+            if key in self._delivered and not self._repeatable(request)
+        }
         for key in lost:
             del self._open[key]
         return [_tool_error(key, request, _ADVICE.format(tool=request.tool)) for key, request in lost.items()]

@@ -54,7 +54,7 @@ class Shim:
         for line in _lines(self._source):
             with self._sending:
                 with self._changed:
-                    self._session.sent(line)
+                    self._session.sent(line, delivered=self._line is not None)
                     self._changed.notify_all()
                 if self._line:
                     self._send(self._line, line)

@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, ClassVar, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 from pydantic_core import to_jsonable_python
@@ -20,11 +20,9 @@ from pydantic_core import to_jsonable_python
 from speciate.errors import Code, SpeciateError
 from speciate.jobs.engine import Engine
 from speciate.jobs.job import Job
+from speciate.jobs.pool import Pool
 from speciate.workspace.database import Transaction
 from speciate.workspace.workspace import Workspace
-
-if TYPE_CHECKING:
-    from speciate.jobs.pool import Pool
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Answer = TypeVar("Answer", bound=BaseModel)

@@ -74,6 +74,8 @@ def changed_uris(event: Event) -> list[str]:
         uris = [f"speciate://jobs/{event.subject}", f"speciate://jobs/{event.subject}/log"]
     elif noun == "evaluation":
         uris = [f"speciate://evaluations/{name}"]
+    elif noun == "use_case":
+        uris = [f"speciate://use-cases/{name}"]
     elif noun == "dataset" and "version" in event.data:
         uris = [f"speciate://datasets/{name}/v{event.data['version']}"]
     else:

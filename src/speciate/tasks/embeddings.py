@@ -46,14 +46,19 @@ class Embeddings:
         return vectors
 
     def settings(self) -> dict[str, Any]:
-        return {"kind": "embeddings", "base_model": self._base_model, "encoder": self.encoder.id}
+        return {
+            "kind": "embeddings",
+            "base_model": self._base_model,
+            "encoder": self.encoder.id,
+            "precision": self.encoder.precision,
+        }
 
     def arrays(self) -> Arrays:
         return {}
 
     @classmethod
     def rebuild(cls, settings: dict[str, Any], folders: Folders | None, threads: int = 1) -> Embeddings:
-        encoder = load_encoder(settings["base_model"], threads)
+        encoder = load_encoder(settings["base_model"], threads, settings["precision"])
         if encoder.id != settings["encoder"]:
             raise SpeciateError(
                 Code.REFUSED,

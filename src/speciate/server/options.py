@@ -1,0 +1,106 @@
+"""What can be chosen in a tool's arguments, read from the tables that the engine itself chooses from.
+
+One function per kind in one table. Modules are described by the first line of their docstring, read from the file:
+nothing is imported for it. Operations, formats, extractors and triggers join with the tools that use them.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from speciate import modalities
+from speciate.errors import unknown
+from speciate.training.options import options as ways_to_train
+from speciate.training.specs import PARAMETERS
+from speciate.vocabulary import METRICS, TASKS, Metric, Task, find_task
+
+Kind = Literal["task", "metric", "method", "modality"]
+
+# Method -> the library that it imports and the extra that brings it.
+_LIBRARIES = {"classical": ("sklearn", "classical"), "probe": ("torch", "train")}
+
+
+class Option(NamedTuple):
+    name: str
+    what: str
+    parameters: dict[str, Any]
+    """JSON schema of what may be set, empty where nothing may."""
+    needs: tuple[str, ...]
+    """What to install first."""
+
+
+def list_options(kind: Kind, name: str | None = None, task: str | None = None) -> list[Option]:
+    """The options of a kind, of one name only or of those that suit a task. NOT_FOUND with near names."""
+    found = _KINDS[kind](None if task is None else find_task(task))
+    if name is None:
+        return found
+    named = [option for option in found if option.name == name]
+    if not named:
+        raise unknown(kind, name, [option.name for option in found], f"Call list_options(kind={kind!r}).")
+    return named
+
+
+def _tasks(task: Task | None) -> list[Option]:
+    """Those whose modality can be read."""
+    known = modalities.table()
+    return [
+        Option(each.name, f"{each.what}; usually measured by {each.default_metric}", {}, ())
+        for each in TASKS.values()
+        if each.modality in known and task in (None, each)
+    ]
+
+
+def _metrics(task: Task | None) -> list[Option]:
+    return [
+        Option(metric.name, _spoken(metric), {}, ())
+        for metric in METRICS.values()
+        if task is None or metric.family == task.family
+    ]
+
+
+def _spoken(metric: Metric) -> str:
+    label = "; needs positive_label" if metric.positive else ""
+    return f"{metric.what}; {metric.better} is better{label}"
+
+
+def _methods(task: Task | None) -> list[Option]:
+    suited = None if task is None else {way.method for way in ways_to_train(task.modality)}
+    return [
+        Option(name, first_line(f"speciate.training.{name}"), parameters.model_json_schema(), _needs(name))
+        for name, parameters in PARAMETERS.items()
+        if suited is None or name in suited
+    ]
+
+
+def _needs(method: str) -> tuple[str, ...]:
+    library, extra = _LIBRARIES[method]
+    return () if importlib.util.find_spec(library) else (f"pip install 'speciate[{extra}]'",)
+
+
+def _modalities(task: Task | None) -> list[Option]:
+    return [
+        Option(name, first_line(place.partition(":")[0]), {}, ())
+        for name, place in sorted(modalities.table().items())
+        if task is None or name == task.modality
+    ]
+
+
+_KINDS: dict[Kind, Callable[[Task | None], list[Option]]] = {
+    "task": _tasks,
+    "metric": _metrics,
+    "method": _methods,
+    "modality": _modalities,
+}
+
+
+def first_line(module: str) -> str:
+    """The first line of a module's docstring."""
+    found = importlib.util.find_spec(module)
+    if found is None or found.origin is None:
+        return ""
+    words = ast.get_docstring(ast.parse(Path(found.origin).read_text())) or ""
+    return words.partition("\n")[0]

@@ -1,0 +1,60 @@
+"""The tools as an agent calls them, on a real engine and in real service processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from speciate.tools.evaluation import describe_evaluation, evaluate_models
+from speciate.tools.use_cases import define_use_case
+
+from speciate.errors import SpeciateError
+from speciate.jobs.engine import Engine
+from speciate.jobs.pool import Pool
+from speciate.server.surface import App, DryRun, JobStarted
+from speciate.usecases import Objective
+from speciate.workspace.workspace import Workspace
+
+
+@pytest.fixture
+def app(flowers: Workspace) -> Iterator[App]:
+    engine, pool = Engine(flowers), Pool(flowers.folders, flowers.settings, size=1)
+    engine.start()
+    yield App(flowers, engine, pool)
+    pool.close()
+    engine.stop()
+
+
+def test_an_evaluation_runs_as_a_job_and_is_described_from_its_rows(app: App) -> None:
+    started = evaluate_models(app, ["points"], "flowers", use_case="flowering", latency=False)
+    assert isinstance(started, JobStarted)
+    ended = app.engine.wait(started.job, timeout=120)
+    assert ended.result is not None, ended.error
+    assert ended.result["decision"]["verdict"] == "promote"
+    view, picture = describe_evaluation(
+        app, ended.result["evaluation"], baseline="points", slice_by="site", errors=2, picture=True
+    )
+    assert view.baseline == "points@v1"
+    assert view.comparisons[0].candidate == "column:rules"
+    assert view.slices is not None
+    assert {one.value for one in view.slices} == {"north", "south"}
+    assert view.untrusted is not None
+    assert len(view.untrusted.worst_examples) == 2
+    assert picture.data.startswith(b"\x89PNG")
+
+
+def test_a_dry_run_resolves_and_starts_nothing(app: App) -> None:
+    got = evaluate_models(app, ["points"], "flowers", use_case="flowering", dry_run=True)
+    assert isinstance(got, DryRun)
+    assert got.resolved["dataset"] == "flowers@v1:test"
+    assert got.resolved["baseline"] == "column:rules"
+    assert app.engine.list() == []
+
+
+def test_a_repeated_definition_gets_the_first_answer_and_another_one_is_a_conflict(app: App) -> None:
+    task, objective = "tabular-classification", Objective(metric="accuracy", target=0.9)
+    first = define_use_case(app, "blooming", task, objective, idempotency_key="k")
+    assert define_use_case(app, "blooming", task, objective, idempotency_key="k") == first
+    assert first.needed_test_examples is not None
+    with pytest.raises(SpeciateError, match="used before with other arguments"):
+        define_use_case(app, "blooming", task, Objective(metric="accuracy"), idempotency_key="k")

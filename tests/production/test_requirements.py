@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+from speciate import usecases
+from speciate.production import approvals
+from speciate.production.requirements import Required, require
+from speciate.settings import Settings
+from speciate.usecases import Definition, Objective
+from speciate.workspace.workspace import Workspace
+
+PERSON = Settings(policy="person")
+
+
+def ask(workspace: Workspace, target: float) -> Required:
+    definition = Definition(
+        name="digits", task="image-classification", objective=Objective(metric="accuracy", target=target)
+    )
+    return workspace.database.transact(lambda tx: require(tx, definition, PERSON))
+
+
+def test_a_looser_objective_in_production_is_in_force_once_a_person_agreed(workspace: Workspace) -> None:
+    assert ask(workspace, 0.9).approval is None
+    workspace.database.transact(
+        lambda tx: tx.execute("INSERT INTO aliases VALUES ('digits', 'production', 'm@v1', 1, 0)")
+    )
+    asked = ask(workspace, 0.8)
+    assert asked.approval is not None
+    assert asked.approval.evidence["loosened"] == ["objective.target"]
+    assert usecases.get(workspace.database, "digits").objective.target == 0.9
+    decided = approvals.decide(workspace, asked.approval.id, approve=True, by="ada")
+    assert decided.approval.state == "approved"
+    assert usecases.get(workspace.database, "digits").objective.target == 0.8
+
+
+def test_asking_again_for_what_waits_asks_one_question(workspace: Workspace) -> None:
+    ask(workspace, 0.9)
+    workspace.database.transact(
+        lambda tx: tx.execute("INSERT INTO aliases VALUES ('digits', 'production', 'm@v1', 1, 0)")
+    )
+    first, again = ask(workspace, 0.8), ask(workspace, 0.8)
+    assert first.approval is not None
+    assert again.approval == first.approval

@@ -1,0 +1,34 @@
+"""What can be chosen."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from speciate.server import options
+from speciate.server.options import Kind
+from speciate.server.surface import App, Result, tool
+
+
+class OptionView(Result):
+    name: str
+    what: str
+    parameters: dict[str, Any]
+    needs: tuple[str, ...]
+
+
+class Options(Result):
+    options: tuple[OptionView, ...]
+
+
+@tool(read_only=True)
+def list_options(
+    app: App,
+    kind: Kind,
+    name: str | None = None,
+    task: Annotated[str | None, Field(description="Only what suits this task.")] = None,
+) -> Options:
+    """What other tools take as task, metric, method or modality, with parameters. For datasets: describe_dataset."""
+    found = options.list_options(kind, name, task)
+    return Options(options=tuple(OptionView(**option._asdict()) for option in found))
