@@ -6,6 +6,7 @@ Remove that folder to start again. Needs no network beyond what the package mana
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 import time
@@ -32,8 +33,10 @@ class Line(NamedTuple):
 
 def main() -> None:
     started = time.perf_counter()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # also into a file or a pipe
     workspace = _HOME / "workspace"
-    print("Real data from packages ...", flush=True)
+    print("Real data from packages ...")
     stories = scenes(_HOME / "data")
     if not workspace.exists():
         _speciate("init", "--policy", "auto", workspace=workspace)
@@ -78,7 +81,7 @@ async def _play(session: Session, scene: Scene) -> list[Line]:
 
 
 async def _round(session: Session, scene: Scene, round_: Round) -> dict[str, Any]:
-    print(f"\n  {round_.why}", flush=True)
+    print(f"\n  {round_.why}")
     made = await session.job("reading data", "create_dataset", **round_.dataset)
     described = await session.call("describe_dataset", dataset=made["dataset"])
     print(f"  {described['version']}: {described['examples']} examples, splits {described['splits']}")
@@ -98,6 +101,7 @@ def _show(result: dict[str, Any]) -> None:
     for candidate in result["candidates"]:
         method = " on ".join(filter(None, (candidate["method"], candidate.get("base_model"))))
         print(f"  candidate {candidate['model']:<24} {_value(candidate)}  {method}, {candidate['seconds']:.1f} s")
+    print(f"  evidence  {_evidence(report)}")
     print(f"  decision  {decision['verdict'].upper()}")
     for reason in decision["reasons"]:
         print(f"            - {reason}")
@@ -111,6 +115,19 @@ def _value(row: dict[str, Any]) -> str:
         return "-"
     low, high = row["interval"] or (None, None)
     return f"{row['value']:.3f}" + (f" [{low:.3f}, {high:.3f}]" if low is not None else "")
+
+
+def _evidence(report: dict[str, Any]) -> str:
+    """The paired comparison of the candidate with the incumbent."""
+    found = next((pair for pair in report["comparisons"] if pair["candidate"] == report["candidate"]), None)
+    if found is None or found["interval"] is None:
+        return "no paired comparison"
+    low, high = found["interval"]
+    smallest = found.get("minimum_detectable_effect")
+    return (
+        f"{report['metric']} differs by {found['delta']:+.3f} [{low:+.3f}, {high:+.3f}] on the same {report['n']} test examples"
+        + (f"; {smallest:.3f} is the least that they could have shown" if smallest else "")
+    )
 
 
 def _quality(report: dict[str, Any], model: str) -> str:

@@ -40,27 +40,33 @@ class Session:
         return await self.call(tool, **arguments, idempotency_key=key)
 
     async def job(self, what: str, tool: str, **arguments: Any) -> dict[str, Any]:
-        """Start a job and wait for its result, with a bar on a terminal."""
+        """Start a job and wait for its result, with a bar on a terminal and a line per step elsewhere."""
         started = await self.once(tool, **arguments)
         bar = tqdm(total=1.0, desc=f"  {what}", leave=False, disable=None, bar_format=_BAR)  # None: only on a terminal
         with bar:
+            told = ""
             view = await self.call("get_job", job=started["job"], log_lines=0)
             while view["state"] not in _ENDED:
-                await self._show(bar, what, view)
+                step = await self._show(bar, what, view)
+                if bar.disable and step != told:
+                    print(f"  ... {step}")
+                told = step
                 view = await self.call("wait_for_job", job=started["job"], until="change", timeout_seconds=1)
         if view["state"] != "succeeded":
             raise Refused(f"{tool} is {view['state']}: {json.dumps(view.get('error') or view.get('reason'))}")
         result: dict[str, Any] = view["result"]
         return result
 
-    async def _show(self, bar: tqdm[Any], what: str, view: dict[str, Any]) -> None:
-        """Of a composite, the progress of the child that runs."""
-        step = next((child for child in view.get("children", ()) if child["state"] == "running"), None)
-        shown = await self.call("get_job", job=step["job"], log_lines=0) if step else view
+    async def _show(self, bar: tqdm[Any], what: str, view: dict[str, Any]) -> str:
+        """Move the bar to the progress of the job, or, of a composite, to that of the child that runs."""
+        child = next((child for child in view.get("children", ()) if child["state"] == "running"), None)
+        shown = await self.call("get_job", job=child["job"], log_lines=0) if child else view
         progress = shown.get("progress") or {}
-        bar.set_description(f"  {what}: {step['step']}" if step else f"  {what}", refresh=False)
+        step = f"{what}: {child['step']}" if child else what
+        bar.set_description(f"  {step}", refresh=False)
         bar.n = min(1.0, progress["done"] / progress["total"]) if progress.get("total") else 0.0
         bar.refresh()
+        return step
 
 
 @asynccontextmanager

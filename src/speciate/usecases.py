@@ -181,10 +181,10 @@ def define(tx: Transaction, definition: Definition, *, policy: Literal["auto", "
         _store(tx, use_case, ACTIVE, "use_case.created", {})
         return Defined(use_case, ACTIVE, tx.now, (), ())
     started: float = tx.execute(_STARTED, [name])[0][0]
-    if _definition(last[0]) == definition:
-        return Defined(_use_case(last[0]), last[0][3], started, (), ())
     current = get(tx, name)
     changed, loosened = changes(current, definition), loosenings(current, definition)
+    if _definition(last[0]) == definition:
+        return Defined(_use_case(last[0]), last[0][3], started, changed, loosened)
     waits = bool(loosened) and policy == "person" and serving(tx, name) is not None
     state = NEEDS_APPROVAL if waits else ACTIVE
     use_case = UseCase(**definition.model_dump(), version=last[0][1] + 1, created=tx.now)

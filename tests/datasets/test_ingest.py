@@ -220,6 +220,17 @@ def test_parquet_with_lists_is_a_set_of_series(workspace: Workspace, tmp_path: P
     assert (manifest.modality, manifest.inputs) == ("time-series", ("signal",))
 
 
+def test_a_folder_of_tables_is_one_table(workspace: Workspace, tmp_path: Path) -> None:
+    for i in range(6):
+        data.review_csv(tmp_path / "set" / ("good" if i % 2 else "mixed") / f"part{i}.csv", 10, seed=i)
+    (tmp_path / "set" / "mixed" / "broken.csv").write_bytes(b"a,b\n\xff\xfe,1\n")
+    manifest = data.ingest(workspace, "set", source=tmp_path / "set", label="label", group_by="folder")
+    report = version(workspace.database, "set").report
+    assert sum(manifest.splits.values()) == report["ok"] == 60
+    assert report["partial"] + report["error"] == 1
+    assert {row["group_key"] for row in rows_of(workspace)} == {"good", "mixed"}
+
+
 def test_no_source_at_all_is_refused_before_a_job_exists(workspace: Workspace, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty.csv").touch()

@@ -31,7 +31,7 @@ def test_an_evaluation_runs_as_a_job_and_is_described_from_its_rows(app: App) ->
     ended = app.engine.wait(started.job, timeout=120)
     assert ended.result is not None, ended.error
     assert ended.result["decision"]["verdict"] == "promote"
-    view, picture = describe_evaluation(
+    view, *pictures = describe_evaluation(
         app, ended.result["evaluation"], baseline="points", slice_by="site", errors=2, picture=True
     )
     assert view.baseline == "points@v1"
@@ -40,7 +40,7 @@ def test_an_evaluation_runs_as_a_job_and_is_described_from_its_rows(app: App) ->
     assert {one.value for one in view.slices} == {"north", "south"}
     assert view.untrusted is not None
     assert len(view.untrusted.worst_examples) == 2
-    assert picture.data.startswith(b"\x89PNG")
+    assert pictures[0].data.startswith(b"\x89PNG")
 
 
 def test_a_dry_run_resolves_and_starts_nothing(app: App) -> None:

@@ -149,7 +149,7 @@ def test_four_clients_finish_their_scripts_while_daemons_are_killed(daemons: Dae
             tasks.cancel_scope.cancel()
 
     async def kill_now_and_then() -> None:
-        while True:
+        for _ in range(4):
             await anyio.sleep(0.7)
             with contextlib.suppress(SpeciateError):  # between two daemons there is none
                 await anyio.to_thread.run_sync(daemons.kill)

@@ -62,6 +62,7 @@ def _evaluated(verdict: str, candidate: str = "taste-model@v2") -> Child:
         "evaluation": "evaluation-1",
         "decision": {"id": "decision-1", "verdict": verdict, "reasons": ["measured"]},
         "report": {
+            "baseline": "constant:",
             "candidate": candidate,
             "leaderboard": [{"model": candidate, "value": 0.91, "interval": [0.9, 0.92]}],
         },
@@ -169,6 +170,15 @@ def test_without_a_passing_decision_nothing_moves(verdict: str) -> None:
     end = _end(_trained(), _trained("probe", 2), _evaluated(verdict))
     assert end.result["promotion"]["state"] == "refused"
     assert verdict in end.result["promotion"]["reasons"][0]
+
+
+def test_where_training_finds_the_serving_model_again_it_holds() -> None:
+    again = _evaluated("hold", "taste-model@v1")
+    assert again.result is not None
+    result = {**again.result, "decision": None, "report": {**again.result["report"], "baseline": "taste-model@v1"}}
+    end = _end(_trained(dearer=()), again.model_copy(update={"result": result}))
+    assert end.result["decision"]["verdict"] == "hold"
+    assert "serves already" in end.result["decision"]["reasons"][0]
 
 
 def test_the_result_tells_what_was_tried_spent_and_decided() -> None:

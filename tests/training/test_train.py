@@ -62,7 +62,8 @@ def test_a_text_classifier_is_trained_registered_and_served(workspace: Workspace
 
 def test_images_are_learned_from_their_pixels(workspace: Workspace) -> None:
     manifest = _digits(workspace)
-    result = train_now(workspace, name="digits-model", dataset="digits", method="classical")
+    few = {"candidates": ["neighbours", "svm"]}
+    result = train_now(workspace, name="digits-model", dataset="digits", method="classical", hyperparameters=few)
     assert result["report"]["validation"]["value"] > 0.9
     assert _accuracy(workspace, manifest, "digits-model") > 0.9
 

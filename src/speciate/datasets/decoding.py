@@ -53,7 +53,10 @@ def decode_here(packs: Sequence[Path], modality: str, contents: Sequence[str]) -
 
 
 def decode_part(payload: dict[str, Any]) -> dict[str, Any]:
-    """The service: {packs, modality, contents} -> {file, items: [[dtype, shape] or [null, bytes]]}, as far as it got."""
+    """The service: {packs, modality, contents} -> {file, items: [[dtype, shape] or [null, [bytes]]]}.
+
+    Ends early where the part grows long: the items are the first of `contents`.
+    """
     path = Path.cwd() / "decoded"
     items: list[tuple[str | None, list[int]]] = []
     with path.open("wb") as file:
@@ -93,7 +96,7 @@ def _read(path: Path, answer: dict[str, Any]) -> list[Any]:
         if offset + size > len(data):
             raise _nonsense()
         piece = data[offset : offset + size]
-        media.append(np.frombuffer(piece, dtype).reshape(shape) if dtype else json.loads(piece))
+        media.append(np.frombuffer(piece, dtype).reshape(shape).copy() if dtype else json.loads(piece))
         offset += size
     return media
 

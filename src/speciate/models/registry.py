@@ -84,7 +84,7 @@ def check_free(database: Database, name: str) -> None:
 
 
 def register(tx: Transaction, folders: Folders, card: Card, staged: Path) -> Card:
-    """Make `staged` (sealed, in the run folder) the next version of `card.name`; the same bytes are the same version."""
+    """Make `staged` (sealed, in the run folder) the next version of `card.name`. The same bytes are one version."""
     if known := tx.execute(_SAME, [card.name, card.id]):
         return Card.model_validate_json(known[0][0])
     version: int = tx.execute(_NEXT, [card.name])[0][0]

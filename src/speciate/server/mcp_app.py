@@ -90,6 +90,10 @@ class _Ready:
     results: Schema
 
 
+def _ready(declaration: Declaration) -> _Ready:
+    return _Ready(declaration, input_schema(declaration.arguments), output_schema(declaration.result))
+
+
 class _Offered(MCPServer[Caller]):
     """The library's server with our tools, which bring their own schemas and answers, before those of fixtures."""
 
@@ -124,6 +128,11 @@ def _as_tool(ready: _Ready) -> Tool:
     )
 
 
+def offered_tools() -> list[Tool]:
+    """What `tools/list` shows, without an open workspace."""
+    return [_as_tool(_ready(each)) for each in declared(speciate.tools, "__tool__")]
+
+
 def declared(package: ModuleType, mark: str) -> list[Any]:
     """The declarations that a package's modules hold, in the order of their names."""
     found = {}
@@ -139,10 +148,7 @@ class Server:
 
     def __init__(self, app: App) -> None:
         self._app = app
-        self._ready = {
-            declaration.name: _Ready(declaration, input_schema(declaration.arguments), output_schema(declaration.result))
-            for declaration in declared(speciate.tools, "__tool__")
-        }
+        self._ready = {each.name: _ready(each) for each in declared(speciate.tools, "__tool__")}
         self._limiter: anyio.CapacityLimiter | None = None
         self._updates = Updates()
         app.workspace.database.listen(self._updates.notice)

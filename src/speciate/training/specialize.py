@@ -245,12 +245,13 @@ def _result(
     spec: SpecializeSpec, children: Sequence[Child], evaluated: Mapping[str, Any], promote: Child | None
 ) -> dict[str, Any]:
     rows = {row["model"]: row for row in evaluated["report"]["leaderboard"]}
+    decision = evaluated.get("decision") or _nothing_new(evaluated)
     result = {
-        "decision": evaluated.get("decision"),
+        "decision": decision,
         "evaluation": evaluated["evaluation"],
         "candidates": [_shown(candidate, rows.get(candidate.model)) for candidate in candidates(children)],
         "spent": {"seconds": round(sum(child.run_seconds for child in children), 3), "usd": 0.0},
-        "promotion": _promotion_state(promote, evaluated),
+        "promotion": _promotion_state(promote, decision),
         "report": evaluated["report"],
         "failed": [_why(child) for child in children if child.result is None],
     }
@@ -273,10 +274,19 @@ def _shown(candidate: Candidate, row: Mapping[str, Any] | None) -> dict[str, Any
     }
 
 
-def _promotion_state(promote: Child | None, evaluated: Mapping[str, Any]) -> dict[str, Any]:
+def _nothing_new(evaluated: Mapping[str, Any]) -> dict[str, Any]:
+    """Training found the incumbent again, to the byte: there was nothing to decide, so no decision is stored."""
+    serving = evaluated["report"]["baseline"]
+    return {
+        "id": "",
+        "verdict": "hold",
+        "reasons": [f"The best that training found is {serving}, which serves already."],
+    }
+
+
+def _promotion_state(promote: Child | None, decision: Mapping[str, Any]) -> dict[str, Any]:
     if promote is None:
-        verdict = (evaluated.get("decision") or {}).get("verdict", "no decision")
-        return {"state": "refused", "reasons": [f"The verdict is {verdict}: what serves today stays."]}
+        return {"state": "refused", "reasons": [f"The verdict is {decision['verdict']}: what serves today stays."]}
     if promote.result is None:
         return {"state": "refused", "reasons": [_why(promote)["why"]]}
     return {key: promote.result[key] for key in ("state", "reasons", "approval") if promote.result.get(key)}

@@ -1,7 +1,9 @@
 """Opens a catalog whose log was torn by a crash, and loses only what was never whole.
 
-DuckDB drops an incomplete tail by itself, but refuses a log with a damaged entry. Such a log is never deleted: both
-files are copied aside and the copy is cut at the entry that DuckDB names.
+DuckDB refuses a log with an entry whose checksum is wrong, but where an entry's length is wrong it takes the rest for
+an unfinished write and drops it without a word. So the lengths are followed here first. Where they do not lead to the
+end of the log, or DuckDB refuses it, both files are copied aside before anything else, and a refused log is cut at the
+entry that DuckDB names. A log is never deleted.
 """
 
 from __future__ import annotations
@@ -18,11 +20,11 @@ _POSITION = re.compile(r"byte position (\d+)")
 
 
 def salvage(catalog: Path) -> Path | None:
-    """Make the catalog openable. Returns the folder with the untouched copies where the log had to be cut."""
+    """Make the catalog openable. Returns the folder with the untouched copies where the log was not whole."""
     log = catalog.with_name(catalog.name + ".wal")
     if not log.exists():
         return None
-    kept: Path | None = None
+    kept = None if is_whole(log.read_bytes()) else _set_aside(catalog, log)
     while True:
         try:
             duckdb.connect(str(catalog)).close()
@@ -40,6 +42,31 @@ def salvage(catalog: Path) -> Path | None:
                 raise _beyond_repair(catalog, error) from error
             with log.open("r+b") as file:
                 file.truncate(position)
+
+
+def is_whole(log: bytes) -> bool:
+    """Whether the lengths of a log's entries lead exactly to its end.
+
+    A log is a short serialized header, which ends with ff ff, then entries of length and checksum (8 bytes each, little
+    endian) and content. Checksums are DuckDB's to check.
+    """
+    position = next((end for end in range(2, _LONGEST_HEADER) if _begins_entry(log, end)), None)
+    while position is not None and position + _PREFIX <= len(log):
+        position += _PREFIX + _length(log, position)
+    return position == len(log)
+
+
+_LONGEST_HEADER, _PREFIX = 64, 16
+
+
+def _begins_entry(log: bytes, position: int) -> bool:
+    if log[position - 2 : position] != b"\xff\xff" or position + _PREFIX > len(log):
+        return False
+    return position + _PREFIX + _length(log, position) <= len(log)
+
+
+def _length(log: bytes, position: int) -> int:
+    return int.from_bytes(log[position : position + 8], "little")
 
 
 def _set_aside(catalog: Path, log: Path) -> Path:

@@ -1,0 +1,77 @@
+"""Jobs as clients see them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from speciate.jobs.job import State
+from speciate.server.jobview import log_after, view, wait
+from speciate.server.surface import App
+from speciate.workspace.workspace import Workspace
+from tests.conftest import ManualClock
+from tests.server.apps import make_app
+
+
+@pytest.fixture
+def app(workspace: Workspace) -> App:
+    return make_app(workspace)
+
+
+def test_a_finished_job_shows_its_result(app: App) -> None:
+    shown = view(app.engine, app.engine.submit("greet", {}), log_lines=5)
+    assert (shown.state, shown.result, shown.poll_after_seconds) == ("succeeded", {"greeting": "hello world"}, None)
+
+
+def test_a_failed_job_shows_why_and_what_to_do(app: App) -> None:
+    shown = view(app.engine, app.engine.submit("greet", {"name": "nobody"}), log_lines=5)
+    assert shown.state == "failed"
+    assert shown.error is not None
+    assert shown.error.recovery == "Call it with a name."
+    assert shown.next_actions[0].arguments["action"] == "retry"
+
+
+def test_progress_gives_the_time_that_is_left(app: App, clock: ManualClock) -> None:
+    job = app.engine.submit("wait", {"name": "for ever"})
+    job = job.model_copy(update={"state": State.RUNNING, "started": clock.now()})
+    folder = app.engine.folder(job)
+    folder.create({})
+    (folder.path / "progress.jsonl").write_text(
+        '{"at": 1, "done": 20, "total": 80, "unit": "examples", "message": "<b>"}\n'
+    )
+    clock.advance(10)
+    shown = view(app.engine, job, log_lines=0)
+    assert shown.eta_seconds == 30
+    assert shown.progress is not None
+    assert (shown.progress.done, shown.progress.total) == (20, 80)
+    assert shown.untrusted.message == "<b>"
+
+
+def test_waiting_ends_with_the_time_that_was_given(app: App) -> None:
+    job = app.engine.submit("wait", {"name": "for ever"})
+    assert wait(app, job.id, "end", 0.01).state is State.RUNNING
+    assert wait(app, job.id, "change", 0.01).state is State.RUNNING
+
+
+def test_waiting_reports_progress_that_only_grows(app: App) -> None:
+    told: list[float] = []
+    job = app.engine.submit("wait", {"name": "for ever"})
+    folder = app.engine.folder(job)
+    folder.create({})
+    (folder.path / "progress.jsonl").write_text('{"at": 1, "done": 3, "total": 4, "unit": "", "message": ""}\n')
+    asking = replace(app, progress=lambda done, total, message: told.append(done))
+    wait(asking, job.id, "end", 0.01)
+    assert told == [3]
+
+
+def test_a_log_is_read_on_from_where_it_was_left(app: App) -> None:
+    job = app.engine.submit("wait", {"name": "for ever"})
+    folder = app.engine.folder(job)
+    folder.create({})
+    folder.log.write_bytes("one\ntwö\n".encode())
+    first = log_after(app.engine, job, 0)
+    assert first.untrusted == {"log": "one\ntwö\n"}
+    assert log_after(app.engine, job, first.next_after).untrusted == {"log": ""}
+    assert log_after(app.engine, job, 4).untrusted == {"log": "twö\n"}
+    assert log_after(app.engine, job, 10_000).next_after == first.next_after

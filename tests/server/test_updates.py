@@ -1,0 +1,58 @@
+"""Which resources an event touches, and that subscribers hear of each once per period."""
+
+from __future__ import annotations
+
+import anyio
+import pytest
+from mcp.server.subscriptions import ResourceUpdated, ServerEvent
+
+from speciate.server import updates
+from speciate.server.updates import Updates, changed_uris
+from speciate.workspace.database import Event
+
+
+def event(subject: str, **data: object) -> Event:
+    return Event(1, 0.0, subject, "x", data)
+
+
+@pytest.mark.parametrize(
+    ("happened", "uri"),
+    [
+        (event("job-abc"), "speciate://jobs/job-abc"),
+        (event("job-abc"), "speciate://jobs/job-abc/log"),
+        (event("dataset:a", version=3), "speciate://datasets/a/v3"),
+        (event("evaluation:e"), "speciate://evaluations/e"),
+        (event("use_case:u"), "speciate://use-cases/u"),
+        (event("model:m"), "speciate://status"),
+    ],
+)
+def test_an_event_touches_what_shows_it(happened: Event, uri: str) -> None:
+    assert uri in changed_uris(happened)
+
+
+def test_a_burst_of_events_is_told_at_once_and_then_gathered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(updates, "PERIOD_SECONDS", 0.01)
+    heard: list[str] = []
+
+    def listen(happened: ServerEvent) -> None:
+        assert isinstance(happened, ResourceUpdated)
+        heard.append(happened.uri)
+
+    async def main() -> None:
+        bus = Updates()
+        bus.notice([event("job-0")])  # nobody listens yet
+        unsubscribe = bus.subscribe(listen)
+        for _ in range(50):
+            await anyio.to_thread.run_sync(bus.notice, [event("job-a")])
+        with anyio.fail_after(5):
+            while heard.count("speciate://jobs/job-a") < 2:
+                await anyio.sleep(0.005)
+        unsubscribe()
+        seen = len(heard)
+        bus.notice([event("job-b")])
+        await anyio.sleep(0.02)
+        assert len(heard) == seen
+
+    anyio.run(main)
+    assert "speciate://jobs/job-0" not in heard
+    assert heard.count("speciate://jobs/job-a") < 50

@@ -1,0 +1,73 @@
+"""The tools as clients see them, one golden file each, so that every change of the surface shows in the diff.
+
+`pytest tests/surface --update-surface` writes them anew.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mcp_types import Tool
+
+from speciate.server.mcp_app import INSTRUCTIONS, offered_tools
+
+HERE = Path(__file__).parent
+MOST_TOKENS = 10_000
+TOOLS = {tool.name: tool for tool in offered_tools()}
+
+
+def shown(tool: Tool) -> dict[str, Any]:
+    return tool.model_dump(by_alias=True, mode="json", exclude_none=True)
+
+
+def tokens(tool: Tool) -> int:
+    """Roughly what a model reads of a tool: a token is about four bytes of JSON."""
+    seen = {key: shown(tool)[key] for key in ("name", "description", "inputSchema")}
+    return len(json.dumps(seen, separators=(",", ":"))) // 4
+
+
+def test_each_tool_is_as_its_golden_file_says(pytestconfig: pytest.Config) -> None:
+    if pytestconfig.getoption("--update-surface", default=False):
+        for path in HERE.glob("*.json"):
+            path.unlink()
+        for name, tool in TOOLS.items():
+            (HERE / f"{name}.json").write_text(json.dumps(shown(tool), indent=2, ensure_ascii=False) + "\n")
+    golden = {path.stem: json.loads(path.read_text()) for path in HERE.glob("*.json")}
+    assert golden == {name: shown(tool) for name, tool in TOOLS.items()}, "see --update-surface in this file"
+
+
+def test_all_tools_together_cost_less_than_ten_thousand_tokens() -> None:
+    assert sum(tokens(tool) for tool in TOOLS.values()) < MOST_TOKENS
+
+
+def test_descriptions_and_instructions_are_not_cut_by_clients() -> None:
+    assert len(INSTRUCTIONS.encode()) < 2048
+    assert {name for name, tool in TOOLS.items() if len((tool.description or "").encode()) >= 2048} == set()
+
+
+@pytest.mark.parametrize("name", TOOLS)
+def test_every_tool_says_when_to_use_it_and_what_it_returns(name: str) -> None:
+    tool = TOOLS[name]
+    assert "_" in name or name in {"predict", "specialize"}
+    assert tool.description
+    assert tool.output_schema
+    assert tool.output_schema["type"] == "object"
+    assert tool.annotations is not None
+    assert not (tool.annotations.read_only_hint and tool.annotations.destructive_hint)
+
+
+@pytest.mark.parametrize("name", TOOLS)
+def test_schemas_are_whole_and_strict(name: str) -> None:
+    schema = TOOLS[name].input_schema
+    assert schema["additionalProperties"] is False
+    assert "$ref" not in json.dumps(schema)
+    assert set(schema.get("required", ())) <= set(schema["properties"])
+
+
+@pytest.mark.parametrize("name", [name for name, tool in TOOLS.items() if not (tool.annotations or 0).read_only_hint])  # type: ignore[union-attr]
+def test_tools_that_change_something_take_an_idempotency_key(name: str) -> None:
+    naturally = {"control_job", "predict"}  # repeating them changes nothing more
+    assert name in naturally or "idempotency_key" in TOOLS[name].input_schema["properties"]

@@ -1,0 +1,77 @@
+"""Each representation is the same after it was saved and rebuilt, and copes with what training has not seen."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from speciate.datasets.loader import Example
+from speciate.tasks.columns import Columns
+from speciate.tasks.description import Counting, countings
+from speciate.tasks.documents import Documents
+from speciate.tasks.scaling import Scaling
+from speciate.tasks.vectors import Vectors
+
+
+def _examples(*media: Any) -> list[Example]:
+    return [Example(str(i), medium, None, str(i), "train", {}) for i, medium in enumerate(media)]
+
+
+def _again(made: Any) -> Any:
+    return type(made).rebuild(json.loads(json.dumps(made.settings())), made.arrays())
+
+
+@pytest.mark.parametrize("counting", [Counting("word", 1, 2), Counting("char", 1, 3), Counting("char_wb", 2, 5)])
+def test_documents_are_counted_alike_after_rebuilding(counting: Counting) -> None:
+    texts = _examples("a good film", "a bad film", "good")
+    made = Documents.fit(texts, "text", counting)
+    np.testing.assert_array_equal(_again(made).encode(texts).toarray(), made.encode(texts).toarray())
+
+
+def test_a_document_without_a_known_word_is_a_row_of_zeros() -> None:
+    made = Documents.fit(_examples("red green", "red blue"), "text", Counting("word", 1, 1))
+    assert made.encode(_examples("yellow")).toarray().sum() == 0
+
+
+def test_words_are_also_counted_in_parts_and_sequences_only_by_residue() -> None:
+    assert [counting.unit for counting in countings("text")] == ["word", "char_wb"]
+    assert [counting.unit for counting in countings("protein")] == ["char"]
+    assert countings("image") == ()
+
+
+def test_pixels_are_scaled_alike_after_rebuilding() -> None:
+    rng = np.random.default_rng(0)
+    pictures = _examples(*rng.integers(0, 255, (4, 9, 9, 3), dtype=np.uint8))
+    made = Vectors.fit(pictures, "image", one_unit=True)
+    np.testing.assert_array_equal(_again(made).encode(pictures), made.encode(pictures))
+
+
+def test_rows_with_gaps_new_words_and_missing_columns_are_encoded() -> None:
+    rows = _examples({"size": 1.0, "colour": "red"}, {"size": None, "colour": "blue"}, {"size": 3.0, "colour": "red"})
+    made = Columns.fit(rows, ["size", "colour"])
+    encoded = made.encode(_examples({"size": "many", "colour": "green"}, {}))
+    assert encoded.shape == (2, 4)  # the number, its flag, two colours
+    assert np.isfinite(encoded).all()
+    np.testing.assert_array_equal(_again(made).encode(rows), made.encode(rows))
+
+
+def test_columns_outside_the_inputs_are_not_looked_at() -> None:
+    rows = _examples({"x": 1.0, "answer": "a"}, {"x": 2.0, "answer": "b"})
+    assert Columns.fit(rows, ["x"]).encode(rows).shape == (2, 1)
+
+
+def test_a_missing_number_becomes_the_median_and_a_constant_column_zero() -> None:
+    rows = np.array([[1.0, 5.0], [2.0, 5.0], [math.nan, 5.0], [9.0, 5.0]])
+    scaled = Scaling.of(rows).apply(rows)
+    assert scaled[2, 0] == scaled[1, 0]  # the median is 2
+    assert (scaled[:, 1] == 0).all()
+
+
+def test_columns_of_one_unit_keep_their_proportions() -> None:
+    rows = np.array([[0.0, 0.0], [10.0, 0.1]])
+    scaled = Scaling.of(rows, one_unit=True).apply(rows)
+    assert np.ptp(scaled[:, 0]) == pytest.approx(100 * np.ptp(scaled[:, 1]))

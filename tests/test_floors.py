@@ -1,0 +1,182 @@
+"""The house stands: imports go down, at the top of the file, and the daemon stays light."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SOURCE = ROOT / "src" / "speciate"
+# A room's floor: it may import from lower ones and from itself. The vocabulary's modules may use each other.
+FLOORS = {
+    "__init__": 0, "errors": 0, "ids": 0, "refs": 0, "clock": 0, "settings": 0, "environment": 0, "faults": 0, "vocabulary": 0,
+    "sample_size": 0,
+    "workspace": 1, "sandbox": 1, "secrets": 1,
+    "jobs": 2,
+    "modalities": 3, "usecases": 3,
+    "models": 4,
+    "features": 5,
+    "datasets": 6,
+    "tasks": 7,
+    "evaluation": 8,
+    "training": 9,
+    "production": 10,
+    "loop": 11,
+    "server": 12, "cli": 12, "demo": 12,
+}  # fmt: skip
+HEAVY = {
+    "torch", "torchvision", "transformers", "tokenizers", "sklearn", "scipy", "peft", "trl", "accelerate", "safetensors",
+    "PIL", "av", "pydicom", "trimesh", "Bio", "soundfile", "mlxtend", "modlamp", "pandas", "datasets", "timm",
+}  # fmt: skip
+# Modules that belong to a room though they lie beside it.
+ANNEXES = {"worker": "jobs", "cli": "server"}
+# Worker-side files that may import heavy libraries at their top, each with the reason.
+HEAVY_AT_TOP = {"statistics.py": "is about nothing but SciPy's distributions, and only workers import it"}
+# Everything that the daemon may come to import: its service, all tools, resources and kinds of jobs.
+DAEMON = """
+import speciate.resources, speciate.server.service, speciate.tools
+from speciate.jobs.kinds import Kinds
+from speciate.server.mcp_app import declared
+declared(speciate.tools, "__tool__"), declared(speciate.resources, "__resource__")
+kinds = Kinds()
+[kinds[name] for name in kinds.names()]
+"""
+
+
+class Import(NamedTuple):
+    path: Path
+    line: int
+    module: str
+    inside: bool
+    """In a function."""
+
+    def __str__(self) -> str:
+        return f"{self.path.relative_to(ROOT)}:{self.line} imports {self.module}"
+
+
+def imports_of(path: Path) -> Iterator[Import]:
+    """All but those that only type checkers see."""
+    tree = ast.parse(path.read_text())
+    inside, unseen = set[int](), set[int]()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            inside |= {id(child) for child in ast.walk(node)}
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            unseen |= {id(child) for child in ast.walk(node)}
+    for node in ast.walk(tree):
+        for name in _named(node, path):
+            if id(node) not in unseen:
+                yield Import(path, getattr(node, "lineno", 0), name, id(node) in inside)
+
+
+def _named(node: ast.AST, path: Path) -> list[str]:
+    """The modules that a statement imports."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom):
+        assert node.level == 0, f"{path}:{node.lineno} imports relatively"
+        return [_deepest(node.module or "", alias.name) for alias in node.names]
+    return []
+
+
+def _deepest(module: str, name: str) -> str:
+    """`from package import module` names a module, where there is one of that name."""
+    if module.split(".")[0] != "speciate":
+        return module
+    base = SOURCE.joinpath(*module.split(".")[1:])
+    return f"{module}.{name}" if (base / f"{name}.py").exists() or (base / name).is_dir() else module
+
+
+def sources() -> list[Path]:
+    return sorted(SOURCE.rglob("*.py"))
+
+
+def room(module: str) -> str:
+    """`speciate.jobs.engine` lies in `jobs`."""
+    parts = module.split(".")
+    first = parts[1] if len(parts) > 1 else "__init__"
+    return ANNEXES.get(first, first)
+
+
+def module_of(path: Path) -> str:
+    return ".".join(("speciate", *path.relative_to(SOURCE).with_suffix("").parts)).removesuffix(".__init__")
+
+
+ALL = [each for path in sources() for each in imports_of(path)]
+OWN = [each for each in ALL if each.module.split(".")[0] == "speciate"]
+
+
+def test_every_room_has_a_floor() -> None:
+    assert {room(module_of(path)) for path in sources()} <= set(FLOORS)
+
+
+def test_imports_go_down() -> None:
+    wrong = [str(each) for each in OWN if not _goes_down(room(module_of(each.path)), room(each.module))]
+    assert not wrong, "\n".join(wrong)
+
+
+def _goes_down(importer: str, imported: str) -> bool:
+    if imported in {"tools", "resources", "prompts"}:
+        return importer == "server"  # found by it, and by nobody else
+    return importer == imported or FLOORS[imported] < FLOORS[importer] or FLOORS[imported] == FLOORS[importer] == 0
+
+
+def test_our_own_imports_stand_at_the_top() -> None:
+    hidden = [str(each) for each in OWN if each.inside]
+    assert not hidden, "\n".join(hidden)
+
+
+def test_modules_do_not_import_in_circles() -> None:
+    graph: dict[str, set[str]] = {}
+    for each in OWN:
+        graph.setdefault(module_of(each.path), set()).add(each.module)
+    done: set[str] = set()
+
+    def visit(module: str, trail: tuple[str, ...]) -> None:
+        assert module not in trail, " -> ".join((*trail, module))
+        if module not in done:
+            for target in sorted(graph.get(module, ())):
+                visit(target, (*trail, module))
+            done.add(module)
+
+    for module in sorted(graph):
+        visit(module, ())
+
+
+def test_heavy_libraries_load_late() -> None:
+    at_top = [
+        str(each)
+        for each in ALL
+        if each.module.split(".")[0] in HEAVY and not each.inside and each.path.name not in HEAVY_AT_TOP
+    ]
+    assert not at_top, "\n".join(at_top)
+
+
+def test_tools_and_resources_hold_no_logic() -> None:
+    for path in [*(ROOT / "tools").glob("*.py"), *(ROOT / "resources").glob("*.py")]:
+        tree = ast.parse(path.read_text())
+        tries = [node.lineno for node in ast.walk(tree) if isinstance(node, ast.Try)]
+        assert not tries, f"{path.name} catches errors at lines {tries}"
+        heavy = [str(each) for each in imports_of(path) if each.module.split(".")[0] in HEAVY | {"duckdb", "mcp"}]
+        assert not heavy, "\n".join(heavy)
+
+
+@pytest.mark.parametrize(
+    ("program", "forbidden"),
+    [
+        pytest.param(DAEMON, HEAVY, id="daemon"),
+        pytest.param("import speciate.cli", {"mcp", "pydantic", "duckdb", "numpy"}, id="cli"),
+        pytest.param("import speciate.server.shim", {"mcp", "pydantic", "duckdb", "numpy"}, id="shim"),
+        pytest.param("import speciate.jobs.supervisor", {"mcp", "pydantic", "duckdb", "numpy"}, id="supervisor"),
+    ],
+)
+def test_what_a_process_imports_stays_light(program: str, forbidden: set[str]) -> None:
+    shown = f"{program}\nimport sys; print(*sorted(set(sys.modules) & {forbidden!r}))"
+    ran = subprocess.run([sys.executable, "-c", shown], capture_output=True, text=True, check=True)
+    assert ran.stdout.split() == []

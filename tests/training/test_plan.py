@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import pytest
+
+from speciate.errors import Code, SpeciateError
+from speciate.ids import JobId
+from speciate.jobs import rows
+from speciate.jobs.job import Job, State
+from speciate.training.plan import plan_training
+from speciate.workspace.workspace import Workspace
+from tests.training.world import define, make_dataset, thirds
+
+
+def _record(workspace: Workspace, report: dict[str, object]) -> None:
+    ran = Job(
+        id=JobId("job-1"), kind="train", spec={}, fingerprint="", state=State.SUCCEEDED, result={"report": report},
+        created=0.0, changed=0.0, ended=1.0,
+    )  # fmt: skip
+    workspace.database.transact(lambda tx: rows.insert(tx, [ran]))
+
+
+def _dataset(workspace: Workspace) -> None:
+    texts = {"text": [f"text {i}" for i in range(400)]}
+    labels = ["a" if i % 4 < 2 else "b" for i in range(400)]
+    make_dataset(workspace, "notes", "text", texts, labels=labels, splits=thirds(400), inputs=["text"])
+    define(workspace, "sorting", "text-classification", target=0.9)
+
+
+def test_candidates_come_from_cheap_to_dear_with_what_the_target_needs(workspace: Workspace) -> None:
+    _dataset(workspace)
+    plan = plan_training(workspace, "notes", use_case="sorting")
+    assert plan.candidates[0].method == "classical"
+    assert plan.candidates[0].estimate.seconds is None
+    assert plan.needed_test_examples is not None
+    assert plan.test_examples == 100
+
+
+def test_time_is_known_from_like_runs_and_what_takes_too_long_is_refused(workspace: Workspace) -> None:
+    _dataset(workspace)
+    report: dict[str, object] = {
+        "method": "classical",
+        "base_model": None,
+        "modality": "text",
+        "examples": 300,
+        "seconds": 90.0,
+    }
+    _record(workspace, report)
+    (candidate,) = plan_training(workspace, "notes", method="classical").candidates
+    assert candidate.estimate.seconds == 90
+    assert candidate.estimate.known_from == ("job-1",)
+    tight = plan_training(workspace, "notes", method="classical", budget_minutes=1)
+    assert tight.candidates == ()
+    assert "budget" in tight.refused[0].why
+
+
+def test_what_no_method_can_do_is_an_error_with_what_can(workspace: Workspace) -> None:
+    _dataset(workspace)
+    with pytest.raises(SpeciateError) as refusal:
+        plan_training(workspace, "notes", base_model="pkg:nothing", method="probe")
+    assert refusal.value.code is Code.NOT_FOUND

@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from speciate.errors import Code, SpeciateError
+from speciate.settings import Settings
+from speciate.workspace.backup import AutomaticBackups, automatic_backups, back_up, save_catalog, superseded
+from speciate.workspace.blobs import Blobs
+from speciate.workspace.rebuild import rebuild_catalog
+from speciate.workspace.workspace import Workspace
+from tests.conftest import ManualClock
+
+_KEYS = "SELECT key FROM meta WHERE value = 'x' ORDER BY key"
+
+
+def add(workspace: Workspace, *keys: str, event: str = "added") -> None:
+    def insert(tx: object) -> None:
+        for key in keys:
+            tx.execute("INSERT INTO meta VALUES (?, 'x')", [key])  # type: ignore[attr-defined]
+            tx.event(key, event)  # type: ignore[attr-defined]
+
+    workspace.database.transact(insert)
+
+
+def test_a_backup_is_a_workspace_itself(workspace: Workspace, tmp_path: Path) -> None:
+    add(workspace, "a", "b")
+    name = Blobs(workspace.folders.blobs).put(b"scan")
+    (workspace.folders.cache / "huge").write_bytes(b"0" * 1000)
+    made = back_up(workspace, tmp_path / "copy")
+    add(workspace, "after")
+    copy = Workspace(tmp_path / "copy")
+    assert copy.database.read(_KEYS) == [("a",), ("b",)]
+    assert copy.database.last_seq == 2
+    assert Blobs(copy.folders.blobs).get(name) == b"scan"
+    assert list(copy.folders.cache.iterdir()) == []
+    assert made.bytes > 0
+    copy.close()
+
+
+def test_a_backup_leaves_the_owners_lock_alone(workspace: Workspace, tmp_path: Path) -> None:
+    back_up(workspace, tmp_path / "copy")
+    save_catalog(workspace.database, workspace.folders.backups, 0)
+    other = "import sys, duckdb; duckdb.connect(sys.argv[1])"
+    tried = subprocess.run(
+        [sys.executable, "-c", other, str(workspace.folders.catalog)], capture_output=True, check=False
+    )
+    assert b"Could not set lock" in tried.stderr
+
+
+def test_a_backup_overwrites_nothing_and_does_not_copy_itself(workspace: Workspace, tmp_path: Path) -> None:
+    (tmp_path / "taken").mkdir()
+    for target, code in ((tmp_path / "taken", Code.REFUSED), (workspace.folders.exports / "copy", Code.REFUSED)):
+        with pytest.raises(SpeciateError) as caught:
+            back_up(workspace, target)
+        assert caught.value.code is code
+    assert list((tmp_path / "taken").iterdir()) == []
+
+
+def test_a_backup_is_a_snapshot_while_others_write(workspace: Workspace, tmp_path: Path) -> None:
+    stop = threading.Event()
+
+    def write() -> None:
+        number = 0
+        while not stop.is_set():
+            add(workspace, f"k{number:06}")
+            number += 1
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for number in range(3):
+            back_up(workspace, tmp_path / f"copy-{number}")
+            save_catalog(workspace.database, workspace.folders.backups, float(number))
+    finally:
+        stop.set()
+        writer.join()
+    for number in range(3):
+        copy = Workspace(tmp_path / f"copy-{number}")
+        (events,) = copy.database.read_one("SELECT count(*) FROM events") or (None,)
+        assert len(copy.database.read(_KEYS)) == events == copy.database.last_seq
+        copy.close()
+
+
+def test_automatic_backups_are_made_only_when_something_changed(workspace: Workspace, clock: ManualClock) -> None:
+    backups = AutomaticBackups(workspace)
+    assert backups.save() is None
+    add(workspace, "a")
+    first = backups.save()
+    assert first
+    assert backups.save() is None
+    clock.advance(3600)
+    add(workspace, "b")
+    second = backups.save()
+    assert automatic_backups(workspace.folders.backups) == [first, second]
+
+
+def test_an_alias_move_is_backed_up_at_once(workspace: Workspace) -> None:
+    backups = AutomaticBackups(workspace)
+    backups.start()
+    add(workspace, "a", event="alias.moved")
+    deadline = threading.Event()
+    for _ in range(500):
+        if automatic_backups(workspace.folders.backups):
+            break
+        deadline.wait(0.02)
+    backups.stop()
+    assert len(automatic_backups(workspace.folders.backups)) == 1
+
+
+def test_old_backups_go_but_for_the_last_of_each_day() -> None:
+    names = [f"auto-202611{day:02}T{hour:02}0000Z-{day * 100 + hour}" for day in range(1, 31) for hour in range(24)]
+    gone = superseded(names)
+    kept = [name for name in names if name not in gone]
+    assert kept[-12:] == names[-12:]
+    assert [name[5:13] for name in kept[:-12]] == [f"202611{day:02}" for day in range(17, 30)]
+    assert superseded(kept) == []
+
+
+# Rebuild
+
+
+def damaged(workspace: Workspace) -> Path:
+    """Close the workspace and spoil its catalog; its root."""
+    workspace.close()
+    workspace.folders.catalog.write_bytes(b"garbage" * 10_000)
+    return workspace.folders.root
+
+
+def test_the_newest_backup_becomes_the_catalog_and_the_old_one_is_kept(tmp_path: Path, clock: ManualClock) -> None:
+    workspace = Workspace(tmp_path / "workspace", clock, Settings())
+    add(workspace, "a")
+    save_catalog(workspace.database, workspace.folders.backups, clock.now())
+    add(workspace, "b")
+    clock.advance(60)
+    newest = save_catalog(workspace.database, workspace.folders.backups, clock.now())
+    add(workspace, "lost")
+    report = rebuild_catalog(damaged(workspace))
+    assert report.source == newest.name
+    assert report.rows["events"] == 2
+    assert any("what changed after it" in line for line in report.lost)
+    assert report.kept
+    assert (report.kept / "catalog.duckdb").read_bytes().startswith(b"garbage")
+    again = Workspace(tmp_path / "workspace")
+    assert again.database.read(_KEYS) == [("a",), ("b",)]
+    add(again, "c")
+    assert again.database.last_seq == 3
+    again.close()
+
+
+def test_a_backup_that_cannot_be_read_is_named_and_the_one_before_it_used(tmp_path: Path, clock: ManualClock) -> None:
+    workspace = Workspace(tmp_path / "workspace", clock, Settings())
+    add(workspace, "a")
+    older = save_catalog(workspace.database, workspace.folders.backups, clock.now())
+    clock.advance(60)
+    add(workspace, "b")
+    newest = save_catalog(workspace.database, workspace.folders.backups, clock.now())
+    (newest / "events.parquet").write_bytes(b"garbage")
+    report = rebuild_catalog(damaged(workspace))
+    assert report.source == older.name
+    assert f"backup {newest.name}: it cannot be read" in report.lost
+
+
+def test_without_any_backup_an_empty_catalog_says_so(tmp_path: Path) -> None:
+    report = rebuild_catalog(damaged(Workspace(tmp_path / "workspace")))
+    assert report.source == "nothing"
+    assert "there is no backup" in report.lost[0]
+    Workspace(tmp_path / "workspace").close()
+
+
+def test_a_catalog_that_opens_is_the_newest_truth(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path / "workspace")
+    add(workspace, "a")
+    workspace.close()
+    report = rebuild_catalog(tmp_path / "workspace")
+    assert report.kept is None
+    assert report.lost == ()
+    assert report.rows["events"] == 1

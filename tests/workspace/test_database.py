@@ -1,0 +1,117 @@
+"""Group commit: what many threads want is one transaction, and the trouble of one is not the trouble of the others."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import duckdb
+import pytest
+
+from speciate.errors import SpeciateError
+from speciate.workspace.database import Event, Transaction
+from speciate.workspace.workspace import Workspace
+
+_INSERT = "INSERT INTO meta SELECT unnest(?::VARCHAR[]), 'x'"
+_KEYS = "SELECT key FROM meta WHERE value = 'x' ORDER BY key"
+
+
+def add(tx: Transaction, keys: list[str]) -> Sequence[str]:
+    tx.execute(_INSERT, [keys])
+    for key in keys:
+        tx.event(key, "added")
+    return [key.upper() for key in keys]
+
+
+def held_up(workspace: Workspace) -> threading.Event:
+    """Keep the writer busy until the event is set, so that what is written meanwhile waits together."""
+    begun, release = threading.Event(), threading.Event()
+
+    def block(tx: Transaction) -> None:
+        begun.set()
+        assert release.wait(10)
+
+    threading.Thread(target=lambda: workspace.database.transact(block), daemon=True).start()
+    assert begun.wait(10)
+    return release
+
+
+def test_what_waits_together_is_one_statement_with_an_answer_each(workspace: Workspace) -> None:
+    calls: list[int] = []
+
+    def counted(tx: Transaction, keys: list[str]) -> Sequence[str]:
+        calls.append(len(keys))
+        return add(tx, keys)
+
+    release = held_up(workspace)
+    futures = [workspace.database.submit(counted, f"k{number:03}") for number in range(100)]
+    release.set()
+    assert [future.result(10) for future in futures] == [f"K{number:03}" for number in range(100)]
+    assert calls == [100]
+    assert len(workspace.database.read(_KEYS)) == 100
+
+
+def test_one_that_fails_does_not_harm_the_others(workspace: Workspace) -> None:
+    workspace.database.write(add, "taken")
+    release = held_up(workspace)
+    futures = [workspace.database.submit(add, key) for key in ("a", "taken", "b")]
+    release.set()
+    assert futures[0].result(10) == "A"
+    assert futures[2].result(10) == "B"
+    with pytest.raises(duckdb.ConstraintException):
+        futures[1].result(10)
+    assert workspace.database.read(_KEYS) == [("a",), ("b",), ("taken",)]
+
+
+def test_an_answer_that_is_an_error_concerns_one_caller_alone(workspace: Workspace) -> None:
+    def judge(tx: Transaction, items: list[int]) -> Sequence[int | Exception]:
+        return [item if item % 2 else ValueError(f"{item} is even") for item in items]
+
+    release = held_up(workspace)
+    futures = [workspace.database.submit(judge, number) for number in range(4)]
+    release.set()
+    assert [future.result(10) for future in futures[1::2]] == [1, 3]
+    for future in futures[::2]:
+        with pytest.raises(ValueError, match="is even"):
+            future.result(10)
+
+
+def test_events_are_dense_and_heard_in_order_whatever_fails_between(workspace: Workspace) -> None:
+    heard: list[Event] = []
+    workspace.database.listen(heard.extend)
+
+    def try_to_add(number: int) -> None:
+        with contextlib.suppress(duckdb.ConstraintException):  # every key is tried several times, and added once
+            workspace.database.write(add, f"key-{number % 60}")
+
+    with ThreadPoolExecutor(16) as threads:
+        list(threads.map(try_to_add, range(300)))
+    numbers = [seq for (seq,) in workspace.database.read("SELECT seq FROM events ORDER BY seq")]
+    assert numbers == list(range(1, 61))
+    assert [event.seq for event in heard] == numbers
+    assert workspace.database.last_seq == 60
+    assert [event.seq for event in workspace.database.events_after(50)] == numbers[50:]
+
+
+def test_a_change_and_its_event_are_one(workspace: Workspace) -> None:
+    def change_and_fail(tx: Transaction) -> None:
+        tx.execute(_INSERT, [["a"]])
+        tx.event("a", "added")
+        raise SpeciateError("invalid", "no")  # type: ignore[arg-type]  # the code does not matter here
+
+    with pytest.raises(SpeciateError):
+        workspace.database.transact(change_and_fail)
+    assert workspace.database.read(_KEYS) == []
+    assert workspace.database.last_seq == 0
+
+
+def test_what_waits_at_the_end_is_still_written(workspace: Workspace) -> None:
+    root = workspace.folders.root
+    futures = [workspace.database.submit(add, f"k{number}") for number in range(20)]
+    workspace.close()
+    assert all(future.done() for future in futures)
+    again = Workspace(root)
+    assert len(again.database.read(_KEYS)) == 20
+    again.close()
