@@ -15,7 +15,8 @@ ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "speciate"
 # A room's floor: it may import from lower ones and from itself. The vocabulary's modules may use each other.
 FLOORS = {
-    "__init__": 0, "errors": 0, "ids": 0, "refs": 0, "clock": 0, "settings": 0, "environment": 0, "faults": 0, "vocabulary": 0,
+    "__init__": 0, "errors": 0, "ids": 0, "refs": 0, "clock": 0, "settings": 0, "environment": 0, "faults": 0,
+    "vocabulary": 0,
     "sample_size": 0,
     "workspace": 1, "sandbox": 1, "secrets": 1,
     "jobs": 2,
@@ -31,7 +32,8 @@ FLOORS = {
     "server": 12, "cli": 12, "demo": 12,
 }  # fmt: skip
 HEAVY = {
-    "torch", "torchvision", "transformers", "tokenizers", "sklearn", "scipy", "peft", "trl", "accelerate", "safetensors",
+    "torch", "torchvision", "transformers", "tokenizers", "sklearn", "scipy", "peft", "trl", "accelerate",
+    "safetensors",
     "PIL", "av", "pydicom", "trimesh", "Bio", "soundfile", "mlxtend", "modlamp", "pandas", "datasets", "timm",
 }  # fmt: skip
 # Modules that belong to a room though they lie beside it.
@@ -87,7 +89,7 @@ def _named(node: ast.AST, path: Path) -> list[str]:
 
 def _deepest(module: str, name: str) -> str:
     """`from package import module` names a module, where there is one of that name."""
-    if module.split(".")[0] != "speciate":
+    if module.partition(".")[0] != "speciate":
         return module
     base = SOURCE.joinpath(*module.split(".")[1:])
     return f"{module}.{name}" if (base / f"{name}.py").exists() or (base / name).is_dir() else module

@@ -125,7 +125,8 @@ def _evidence(report: dict[str, Any]) -> str:
     low, high = found["interval"]
     smallest = found.get("minimum_detectable_effect")
     return (
-        f"{report['metric']} differs by {found['delta']:+.3f} [{low:+.3f}, {high:+.3f}] on the same {report['n']} test examples"
+        f"{report['metric']} differs by {found['delta']:+.3f} [{low:+.3f}, {high:+.3f}] "
+        f"on the same {report['n']} test examples"
         + (f"; {smallest:.3f} is the least that they could have shown" if smallest else "")
     )
 

@@ -190,7 +190,7 @@ class Defaults(BaseModel):
     verified: bool = Field(default=True, description="Verification status")
 
 
-def _titled(*choices: tuple[str, str]) -> list[dict[str, str]]:
+def _titled(*choices: tuple[str, str]) -> list[Any]:
     return [{"const": value, "title": title} for value, title in choices]
 
 
@@ -199,7 +199,7 @@ class Choices(BaseModel):
     titledSingle: str = Field(  # noqa: N815
         json_schema_extra={
             "oneOf": _titled(("value1", "First Option"), ("value2", "Second Option"), ("value3", "Third Option"))
-        }  # type: ignore[dict-item]
+        }
     )
     legacyEnum: str = Field(  # noqa: N815
         json_schema_extra={"enum": ["opt1", "opt2", "opt3"], "enumNames": ["Option One", "Option Two", "Option Three"]}
@@ -210,7 +210,7 @@ class Choices(BaseModel):
     titledMulti: list[str] = Field(  # noqa: N815
         json_schema_extra={
             "items": {"anyOf": _titled(("value1", "First Choice"), ("value2", "Second Choice"), ("value3", "Third"))}
-        }  # type: ignore[dict-item]
+        }
     )
 
 
@@ -352,7 +352,9 @@ def _schemas(mcp: MCPServer) -> None:
     async def list_tools() -> list[t.Tool]:
         """The library makes schemas from annotations; this one has keywords that no annotation says."""
         return [
-            tool.model_copy(update={"input_schema": SCHEMA_2020_12}) if tool.name == "json_schema_2020_12_tool" else tool
+            tool.model_copy(update={"input_schema": SCHEMA_2020_12})
+            if tool.name == "json_schema_2020_12_tool"
+            else tool
             for tool in await library_tools()
         ]
 

@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 HERE = Path(__file__).parent
 BUILD = HERE.parents[1] / "build" / "conformance"
@@ -72,7 +72,7 @@ def http_server(workspace: Path) -> Iterator[tuple[str, str]]:
     finally:
         server.terminate()
         server.wait()
-        subprocess.run([*SPECIATE, "stop", "--workspace", str(workspace)], stdout=subprocess.DEVNULL)
+        subprocess.run([*SPECIATE, "stop", "--workspace", str(workspace)], check=False, stdout=subprocess.DEVNULL)
 
 
 def _first(pattern: str, text: str) -> str | None:
@@ -85,7 +85,7 @@ def suite(url: str, token: str, name: str, arguments: Sequence[str]) -> Outcome:
         "node", "--import", str(BUILD / "bearer.mjs"), str(SUITE), "server", "--url", url, *arguments,
         "--output-dir", str(BUILD / "results"),
     ]  # fmt: skip
-    ran = subprocess.run(command, env=environment(CONFORMANCE_TOKEN=token), capture_output=True, text=True)
+    ran = subprocess.run(command, check=False, env=environment(CONFORMANCE_TOKEN=token), capture_output=True, text=True)
     lines = [line for line in ran.stdout.splitlines() if line.startswith(("Total:", "Passed:", "✗"))]
     return Outcome(name, ran.returncode == 0, " | ".join(lines))
 
@@ -96,17 +96,17 @@ def inspector(workspace: Path) -> Outcome:
     serve = ["--", *SPECIATE, "serve", "--workspace", str(workspace)]
     listed = _json([*launch, "--method", "tools/list", *serve])
     called = _json([*launch, "--method", "tools/call", "--tool-name", "list_jobs", "--tool-arg", "limit=3", *serve])
-    subprocess.run([*SPECIATE, "stop", "--workspace", str(workspace)], stdout=subprocess.DEVNULL)
+    subprocess.run([*SPECIATE, "stop", "--workspace", str(workspace)], check=False, stdout=subprocess.DEVNULL)
     names = [tool["name"] for tool in listed.get("tools", [])]
     good = "list_jobs" in names and "jobs" in called.get("structuredContent", {})
     return Outcome("inspector over stdio", good, f"{len(names)} tools listed, list_jobs called")
 
 
-def _json(command: Sequence[str]) -> dict[str, object]:
-    ran = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=60)
+def _json(command: Sequence[str]) -> dict[str, Any]:
+    ran = subprocess.run(command, check=False, env=environment(), capture_output=True, text=True, timeout=60)
     if ran.returncode:
         raise SystemExit(f"the Inspector failed: {ran.stderr or ran.stdout}")
-    loaded: dict[str, object] = json.loads(ran.stdout)
+    loaded: dict[str, Any] = json.loads(ran.stdout)
     return loaded
 
 

@@ -99,6 +99,7 @@ def test_a_dearer_method_follows_where_the_target_is_not_surely_met() -> None:
     assert request.spec["base_model"] == "pkg:minilm"
     assert request.spec["dataset"] == "reviews@v1"  # all candidates learn from the version that the first one saw
     assert request.spec["budget_minutes"] == pytest.approx(58 / 60)
+    assert request.run_seconds == 58 + 30
 
 
 def test_the_cascade_stops_where_the_whole_interval_reaches_the_target() -> None:

@@ -88,6 +88,16 @@ def test_table_rows_with_gaps_and_words_are_learned(workspace: Workspace) -> Non
     assert _accuracy(workspace, manifest, "shapes-model") > 0.9
 
 
+def test_neither_the_answer_nor_the_incumbents_answers_are_inputs(workspace: Workspace) -> None:
+    columns = {"x": [1.0, 2.0], "truth": ["a", "b"], "old_system": ["a", "a"]}
+    make_dataset(
+        workspace, "cases", "tabular", columns, labels=["a", "b"], splits=["train", "train"], inputs=list(columns)
+    )
+    define(workspace, "sorting", "tabular-classification", incumbent="column:old_system")
+    spec = _spec(dataset="cases", use_case="sorting", target="truth")
+    assert train.plan(spec, workspace).payload["manifest"]["inputs"] == ["x"]
+
+
 def test_numbers_are_learned_by_regression(workspace: Workspace) -> None:
     x = np.random.default_rng(1).normal(size=200)
     manifest = make_dataset(

@@ -87,8 +87,17 @@ def thirds(count: int, names: Sequence[str] = ("train", "validation", "test")) -
     return [names[0] if i % 2 == 0 or not others else others[(i // 2) % len(others)] for i in range(count)]
 
 
-def define(workspace: Workspace, name: str, task: str, target: float | None = None, metric: str = "accuracy") -> None:
-    definition = Definition(name=name, task=task, objective=Objective(metric=metric, target=target))
+def define(
+    workspace: Workspace,
+    name: str,
+    task: str,
+    target: float | None = None,
+    metric: str = "accuracy",
+    incumbent: str | None = None,
+) -> None:
+    definition = Definition(
+        name=name, task=task, objective=Objective(metric=metric, target=target), incumbent=incumbent
+    )
     workspace.database.transact(lambda tx: usecases.define(tx, definition, policy="auto"))
 
 

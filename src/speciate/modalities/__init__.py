@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from functools import cache
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -35,4 +36,10 @@ def find(name: str) -> Modality[Any]:
 
 def table() -> dict[str, str]:
     """Name -> "module:object": ours first, which a third party cannot replace."""
-    return {point.name: point.value for point in entry_points(group=GROUP)} | MODALITIES
+    return _third_parties() | MODALITIES
+
+
+@cache
+def _third_parties() -> dict[str, str]:
+    """Looked for once per process: it means reading the metadata of everything that is installed."""
+    return {point.name: point.value for point in entry_points(group=GROUP)}

@@ -137,6 +137,6 @@ def _no_version(database: Database, ref: ModelRef) -> SpeciateError:
         return SpeciateError(
             Code.NOT_FOUND,
             f"The model {ref.name!r} has no version {ref.version}; its newest is v{newest}.",
-            f"Call describe_model(model={ref.name!r}).",
+            f"Use {ref.name!r} for the newest.",
         )
     return unknown("model", ref.name, known, "Call train_model or specialize to make one.")

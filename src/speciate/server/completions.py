@@ -26,7 +26,13 @@ _VERSIONS = {
     """,
 }
 # The first part of a resource's address -> what its `name` or `id` names.
-_SHELVES = {"datasets": "dataset", "models": "model", "use-cases": "use_case", "evaluations": "evaluation", "jobs": "job"}
+_SHELVES = {
+    "datasets": "dataset",
+    "models": "model",
+    "use-cases": "use_case",
+    "evaluations": "evaluation",
+    "jobs": "job",
+}
 
 
 def complete(database: Database, address: str, argument: str, prefix: str, name: str = "") -> list[str]:

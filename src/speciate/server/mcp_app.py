@@ -148,7 +148,7 @@ class Server:
 
     def __init__(self, app: App) -> None:
         self._app = app
-        self._ready = {each.name: _ready(each) for each in declared(speciate.tools, "__tool__")}
+        self._ready: dict[str, _Ready] = {}
         self._limiter: anyio.CapacityLimiter | None = None
         self._updates = Updates()
         app.workspace.database.listen(self._updates.notice)
@@ -156,6 +156,8 @@ class Server:
         self.http_options: dict[str, Any] = {}
         self.mcp = self._mcp_server()
         wire.serve_subscribe(self.mcp, self._updates)
+        for declaration in declared(speciate.tools, "__tool__"):
+            self.add(declaration)
 
     @property
     def engine(self) -> Engine:
@@ -186,7 +188,7 @@ class Server:
             return render(ready.declaration.function(app, **values))
         except SpeciateError as error:
             return render_error(tool, error)
-        except Exception as error:  # a defect: the log has it whole, the client its kind
+        except Exception as error:  # noqa: BLE001 - a defect: the log has it whole, the client its kind
             _log.exception("%s failed", tool)
             return render_error(tool, _defect(error))
 
@@ -197,7 +199,12 @@ class Server:
 
     # Building
 
-    def _mcp_server(self) -> MCPServer:
+    def add(self, declaration: Declaration) -> None:
+        """Offer one more tool, in the order of names."""
+        self._ready[declaration.name] = _ready(declaration)
+        self.mcp.offer([_as_tool(self._ready[name]) for name in sorted(self._ready)], self._call_in_thread)
+
+    def _mcp_server(self) -> _Offered:
         server = _Offered(
             "speciate",
             title="speciate",
@@ -214,15 +221,13 @@ class Server:
         )
         for declaration in declared(speciate.resources, "__resource__"):
             self._add_resource(server, declaration)
-        server.completion()(self._complete)
-        server.offer([_as_tool(ready) for ready in self._ready.values()], self._call_in_thread)
+        server.completion()(self._complete)  # type: ignore[no-untyped-call]  # the library leaves it untyped
         return server
 
     async def _call_in_thread(self, tool: str, arguments: dict[str, Any], context: Context[Any, Any]) -> CallToolResult:
-        progress = partial(_report, context) if wire.wants_progress(context) else None
         if self._limiter is None:
             self._limiter = anyio.CapacityLimiter(THREADS)
-        call = partial(self.call, tool, arguments, wire.caller_of(context), progress)
+        call = partial(self.call, tool, arguments, wire.caller_of(context), partial(_report, context))
         # A client that goes away does not hold up the daemon: the call ends by itself, its answer unread.
         return await anyio.to_thread.run_sync(call, limiter=self._limiter, abandon_on_cancel=True)
 
@@ -274,7 +279,7 @@ async def _over_http(server: MCPServer[Caller]) -> AsyncIterator[Caller]:
 
 
 def _report(context: Context[Any, Any], done: float, total: float | None, message: str) -> None:
-    """Send progress from a worker thread."""
+    """Send progress from a worker thread; nothing happens where the client did not ask for it."""
     anyio.from_thread.run(context.report_progress, done, total, message)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import importlib.util
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -97,6 +98,7 @@ _KINDS: dict[Kind, Callable[[Task | None], list[Option]]] = {
 }
 
 
+@cache
 def first_line(module: str) -> str:
     """The first line of a module's docstring."""
     found = importlib.util.find_spec(module)

@@ -74,10 +74,8 @@ def text(words: str) -> TextContent:
 
 
 def job_link(job: str) -> ResourceLink:
-    return ResourceLink(
-        type="resource_link", uri=f"speciate://jobs/{job}", name=job, description="State, progress and result of the job",
-        mime_type="application/json",
-    )  # fmt: skip
+    uri, what = f"speciate://jobs/{job}", "State, progress and result of the job"
+    return ResourceLink(type="resource_link", uri=uri, name=job, description=what, mime_type="application/json")
 
 
 def _image(picture: Picture) -> ImageContent:

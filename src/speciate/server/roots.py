@@ -6,10 +6,13 @@ the check (somebody swaps in a link) is stopped by the cage of the process that 
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from speciate.errors import Code, SpeciateError
 from speciate.server.surface import App
+
+_LONGEST_SHOWN = 200
 
 
 def roots(app: App) -> list[Path]:
@@ -20,18 +23,12 @@ def roots(app: App) -> list[Path]:
 
 
 def check_readable(app: App, path: str | Path) -> Path:
-    """The absolute path of something that exists and can be read, below a root.
+    """The absolute path of something that exists, below a root.
 
-    Raises SpeciateError REFUSED outside the roots, NOT_FOUND, or INVALID where it cannot be read.
+    Raises SpeciateError REFUSED outside the roots, NOT_FOUND, or INVALID where it is no path at all.
     """
     resolved = _below_a_root(app, path)
-    try:
-        exists = resolved.exists()
-    except OSError as error:
-        raise SpeciateError(
-            Code.INVALID, f"{str(path)!r} cannot be read: {error.strerror}.", "Check its permissions."
-        ) from error
-    if not exists:
+    if not _exists(resolved):
         raise SpeciateError(
             Code.NOT_FOUND,
             f"There is no file or folder {str(path)!r} (looked at {resolved}).",
@@ -43,7 +40,7 @@ def check_readable(app: App, path: str | Path) -> Path:
 def check_writable(app: App, path: str | Path) -> Path:
     """The absolute path of something that does not exist yet, below a root: nothing is ever overwritten."""
     resolved = _below_a_root(app, path)
-    if resolved.exists():
+    if _exists(resolved):
         raise SpeciateError(
             Code.CONFLICT, f"{str(path)!r} exists already, and exports never overwrite.", "Call again with a new path."
         )
@@ -51,9 +48,7 @@ def check_writable(app: App, path: str | Path) -> Path:
 
 
 def _below_a_root(app: App, path: str | Path) -> Path:
-    given = Path(path).expanduser()
-    if "\0" in str(path):
-        raise SpeciateError(Code.INVALID, "A path cannot hold a zero byte.", "Call again with a clean path.")
+    given = Path(os.path.expanduser(path))  # unlike Path's, it leaves a home that does not exist as it is
     if not given.is_absolute():
         if app.caller.folder is None:
             raise SpeciateError(
@@ -62,7 +57,11 @@ def _below_a_root(app: App, path: str | Path) -> Path:
                 "Call again with an absolute path.",
             )
         given = app.caller.folder / given
-    resolved, allowed = given.resolve(), roots(app)
+    try:
+        resolved = given.resolve()
+    except (OSError, RuntimeError, ValueError) as error:  # too long, links in a circle, a zero byte
+        raise _unusable(given, error) from error
+    allowed = roots(app)
     if not any(resolved.is_relative_to(root) for root in allowed):
         raise SpeciateError(
             Code.REFUSED,
@@ -72,3 +71,17 @@ def _below_a_root(app: App, path: str | Path) -> Path:
             "settings.toml.",
         )
     return resolved
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError as error:
+        raise _unusable(path, error) from error
+
+
+def _unusable(path: Path, error: Exception) -> SpeciateError:
+    shown = str(path) if len(str(path)) <= _LONGEST_SHOWN else f"{str(path)[:_LONGEST_SHOWN]}..."
+    return SpeciateError(
+        Code.INVALID, f"{shown!r} is no usable path: {error.__class__.__name__}.", "Call again with another path."
+    )

@@ -13,7 +13,8 @@ import secrets
 import signal
 import socket
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,13 @@ class _Client(BufferedByteStream):
     async def send(self, item: bytes) -> None:
         await super().send(item)
         self.owes = False
+
+
+class _HttpServer(uvicorn.Server):
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave the signals to the daemon."""
+        yield
 
 
 class Service:
@@ -185,8 +193,7 @@ class Service:
             return
         port, token = listener.getsockname()[1], _token(self.workspace.folders.root / "http.token")
         config = uvicorn.Config(self._server.http_app(token, port), log_level="warning", lifespan="on")
-        http = uvicorn.Server(config)
-        http.install_signal_handlers = lambda: None  # type: ignore[attr-defined]  # signals are the daemon's
+        http = _HttpServer(config)
         self._clients.add(client)
         try:
             async with anyio.create_task_group() as tasks:
@@ -281,6 +288,7 @@ def _loopback(port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind(("127.0.0.1", port))
+        listener.listen()  # from here on clients wait instead of being turned away
     except OSError as error:
         listener.close()
         raise SpeciateError(

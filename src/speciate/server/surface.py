@@ -60,10 +60,11 @@ class App:
     pool: Pool
     caller: Caller = IN_PROCESS
     progress: Progress | None = None
-    """None where the client did not ask for progress."""
+    """None where nobody could hear of it."""
 
 
 # Results
+
 
 class Result(BaseModel):
     """What a tool returns. A field that is None is left out of the answer.
@@ -116,6 +117,7 @@ class Picture(NamedTuple):
 
 
 # Declaring a tool
+
 
 @dataclass(frozen=True, kw_only=True)
 class Declaration:
@@ -203,6 +205,7 @@ def resource(uri: str) -> Callable[[Function], Function]:
 
 # What tools that change something share
 
+
 def start_job(
     app: App,
     kind: str,
@@ -230,7 +233,10 @@ def started(job: Job, next_actions: Sequence[NextAction] = ()) -> JobStarted:
     """How a started job is shown: by default the next call is to wait for it."""
     waiting = NextAction(tool="wait_for_job", arguments={"job": job.id})
     return JobStarted(
-        job=job.id, kind=job.kind, state=job.state, next_actions=(*next_actions, waiting)[:3] if next_actions else (waiting,)
+        job=job.id,
+        kind=job.kind,
+        state=job.state,
+        next_actions=(*next_actions, waiting)[:3] if next_actions else (waiting,),
     )
 
 

@@ -53,11 +53,6 @@ def caller_of(context: Context[Any, Any]) -> Caller:
     return caller
 
 
-def wants_progress(context: Context[Any, Any]) -> bool:
-    meta = context.request_context.meta
-    return bool(meta and meta.get("progressToken", meta.get("progress_token")) is not None)
-
-
 # Streams
 
 
@@ -158,7 +153,7 @@ async def _notify(session: ServerSession, uri: str) -> None:
 
 
 def named_in_header(ctx: ServerRequestContext[Any, Any], name: str) -> bool:
-    """Whether a request over HTTP names in its Mcp-Name header what its body names (the library checks core methods)."""
+    """Whether a request's Mcp-Name header, over HTTP, says what its body says. The library checks core methods only."""
     headers: Mapping[str, str] = getattr(ctx.request, "headers", None) or {}
     header = headers.get("mcp-name")
     return header is None or decode_header_value(header) == name

@@ -52,8 +52,7 @@ def ways(study: Study, wanted: Sequence[str]) -> list[Way]:
         ]
     learners = _chosen(_DENSE_CLASSIFIERS if classes else _DENSE_REGRESSORS, wanted)
     if modality == "tabular":
-        inputs = [name for name in manifest.inputs if name not in (study.payload.target, manifest.label)]
-        return [Way("columns", partial(Columns.fit, inputs=inputs), learners)]
+        return [Way("columns", partial(Columns.fit, inputs=manifest.inputs), learners)]
     represent = partial(Vectors.fit, modality=modality, one_unit=modality in _ONE_UNIT)
     return [Way(f"{modality} description", represent, learners)]
 

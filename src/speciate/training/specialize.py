@@ -30,6 +30,8 @@ from speciate.workspace.workspace import Workspace
 _EVALUATE, _PROMOTE, _TRAIN = "evaluate", "promote", "train/"
 _LEAST_SECONDS = 1.0
 """With less budget left no further method is started."""
+_GRACE_SECONDS = 30.0
+"""A training ends by itself after the candidate at hand; one that does not is stopped so long after its budget."""
 
 
 class SpecializeSpec(BaseModel):
@@ -118,7 +120,14 @@ def _next_training(spec: SpecializeSpec, children: Sequence[Child]) -> list[Chil
         if (step := step_name(way)) not in tried:
             dataset = trained[0].report["dataset"] if trained else spec.dataset
             request = _train_spec(spec, way, dataset, left / 60)
-            return [ChildRequest(step=step, kind="train", spec=request.model_dump(mode="json", exclude_none=True))]
+            return [
+                ChildRequest(
+                    step=step,
+                    kind="train",
+                    spec=request.model_dump(mode="json", exclude_none=True),
+                    run_seconds=left + _GRACE_SECONDS,
+                )
+            ]
     return []
 
 
@@ -128,7 +137,8 @@ def surely_enough(candidate: Candidate) -> bool:
     if target is None or interval is None:
         return False
     sign = find_metric(candidate.report["metric"]).sign
-    return min(sign * bound for bound in interval) >= sign * float(target)
+    worst: float = min(sign * bound for bound in interval)
+    return worst >= sign * float(target)
 
 
 def candidates(children: Sequence[Child]) -> list[Candidate]:
@@ -275,7 +285,7 @@ def _shown(candidate: Candidate, row: Mapping[str, Any] | None) -> dict[str, Any
 
 
 def _nothing_new(evaluated: Mapping[str, Any]) -> dict[str, Any]:
-    """Training found the incumbent again, to the byte: there was nothing to decide, so no decision is stored."""
+    """Where training found the incumbent again, to the byte: there was nothing to decide, so none is stored."""
     serving = evaluated["report"]["baseline"]
     return {
         "id": "",

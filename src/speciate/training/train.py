@@ -35,7 +35,7 @@ from speciate.training.specs import (
     ProbeParameters,
     TrainSpec,
 )
-from speciate.usecases import UseCase
+from speciate.usecases import COLUMN, UseCase
 from speciate.vocabulary import Task, find_task
 from speciate.workspace.database import Transaction
 from speciate.workspace.workspace import Folders, Workspace
@@ -58,6 +58,7 @@ def plan(spec: TrainSpec, workspace: Workspace) -> Plan:
     _check_splits(manifest, dataset)
     if target in (manifest.label, "label"):
         _check_labels(manifest, dataset, task)
+    manifest = manifest.model_copy(update={"inputs": _inputs(manifest, target, use_case)})
     option = check_option(Option(method=spec.method, base_model=spec.base_model), manifest.modality)
     threads = _threads(workspace)
     can = options(manifest.modality)
@@ -156,6 +157,19 @@ def _target(spec: TrainSpec, use_case: UseCase | None, manifest: Manifest) -> st
             f"Call describe_dataset(dataset='{manifest.ref}').",
         )
     return target
+
+
+def _inputs(manifest: Manifest, target: str, use_case: UseCase | None) -> tuple[str, ...]:
+    """What the model may see: never what it is to find, nor the answers of the system in use."""
+    answers = {target, manifest.label, (use_case.incumbent or "").removeprefix(COLUMN) if use_case else ""}
+    inputs = tuple(name for name in manifest.inputs if name not in answers)
+    if manifest.inputs and not inputs:
+        raise SpeciateError(
+            Code.INVALID,
+            f"{manifest.ref} has no input beside {', '.join(manifest.inputs)}, which is an answer and not an input.",
+            "Call create_dataset again with inputs.",
+        )
+    return inputs
 
 
 def _check_splits(manifest: Manifest, dataset: str) -> None:

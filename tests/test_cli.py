@@ -1,0 +1,260 @@
+"""The command line as a user meets it: real processes, a pseudo-terminal where a person is asked."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import select
+import subprocess
+import sys
+import time
+import tomllib
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import speciate
+from speciate.errors import Code, SpeciateError
+from speciate.production import approvals
+from speciate.workspace.workspace import Workspace
+from tests.server.processes import MODERN, Daemons, end
+
+COMMANDS = (
+    "init", "serve", "call", "status", "stop", "doctor", "backup", "rebuild", "approve", "deny", "policy", "audit",
+)  # fmt: skip
+_CLI = [sys.executable, "-m", "speciate.cli"]
+
+
+@pytest.fixture
+def daemons(tmp_path: Path) -> Iterator[Daemons]:
+    daemons = Daemons(tmp_path / "workspace")
+    yield daemons
+    daemons.close()
+
+
+def run(daemons: Daemons, *arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*_CLI, *arguments, "--workspace", str(daemons.workspace)],
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, cwd=cwd, timeout=60, check=False,
+    )  # fmt: skip
+
+
+def type_into(daemons: Daemons, *arguments: str, answer: str) -> tuple[str, int]:
+    """Run a command on a pseudo-terminal and answer its question; what it showed, and its exit status."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execv(sys.executable, [*_CLI, *arguments, "--workspace", str(daemons.workspace)])
+    shown, deadline, answered = b"", time.monotonic() + 30, False
+    while select.select([terminal], [], [], max(0.0, deadline - time.monotonic()))[0]:
+        try:
+            data = os.read(terminal, 4096)
+        except OSError:  # Linux says so at the end
+            break
+        if not data:
+            break
+        shown += data
+        if b"Type yes:" in shown and not answered:
+            os.write(terminal, answer.encode() + b"\n")
+            answered = True
+    os.close(terminal)
+    return shown.decode(), os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def test_help_lists_every_command_and_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from speciate.cli import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: print({'pydantic', 'duckdb', 'mcp', 'numpy', 'subprocess'} & set(sys.modules))"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    for command in COMMANDS:
+        assert f"\n    {command} " in shown
+    assert shown.endswith("set()\n")
+
+
+def test_the_version_is_the_packages(daemons: Daemons) -> None:
+    project = tomllib.loads(Path(__file__).parents[1].joinpath("pyproject.toml").read_text())["project"]
+    assert speciate.__version__ == project["version"]
+    assert (
+        subprocess.run([*_CLI, "--version"], capture_output=True, text=True, check=True).stdout.split()[1]
+        == (project["version"])
+    )
+
+
+def test_init_makes_a_workspace_once_and_writes_the_policy(daemons: Daemons) -> None:
+    made = run(daemons, "init", "--policy", "auto")
+    assert made.returncode == 0
+    assert f"speciate serve --workspace {daemons.workspace}" in made.stdout
+    assert (daemons.workspace / "settings.toml").read_text() == 'policy = "auto"\n'
+    again = run(daemons, "init", "--policy", "person")
+    assert again.returncode == 1
+    assert "is a workspace already" in again.stderr
+    assert (daemons.workspace / "settings.toml").read_text() == 'policy = "auto"\n'
+
+
+def test_call_prints_one_json_document_and_nothing_else(daemons: Daemons) -> None:
+    done = run(daemons, "call", "list_jobs", "--args", '{"limit": 5}')
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout) == {"jobs": []}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("list_jobs", "--args", '{"limt": 5}'), "did you mean 'limit'"),
+        (("list_job",), "did you mean 'list_jobs'"),
+        (("get_job", "--args", '{"job": "job-x"}'), "no job 'job-x'"),
+        (("list_jobs", "--args", "{limit: 5}"), "--args is not JSON"),
+        (("list_jobs", "--args", "[5]"), "not a JSON object"),
+    ],
+)
+def test_a_refused_call_says_why_on_stderr_alone(daemons: Daemons, arguments: tuple[str, ...], said: str) -> None:
+    done = run(daemons, "call", *arguments)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_python_calls_the_same_tools_and_gets_the_code_of_an_error(daemons: Daemons) -> None:
+    client = speciate.connect(daemons.workspace)
+    assert client.call("list_jobs", limit=5) == {"jobs": []}
+    with pytest.raises(SpeciateError) as caught:
+        client.call("get_job", job="job-x")
+    assert caught.value.code is Code.NOT_FOUND
+
+
+def test_a_python_call_that_only_reads_survives_the_daemon(daemons: Daemons) -> None:
+    client = speciate.connect(daemons.workspace)
+    client.call("list_jobs")
+    daemons.kill()
+    assert client.call("list_jobs") == {"jobs": []}
+
+
+def test_status_and_stop_start_nothing(daemons: Daemons) -> None:
+    for command in ("status", "stop"):
+        done = run(daemons, command)
+        assert done.returncode == 1
+        assert "No daemon serves" in done.stderr
+    run(daemons, "call", "list_jobs")
+    assert json.loads(run(daemons, "status").stdout)["pid"] == daemons.pid()
+    assert run(daemons, "stop").returncode == 0
+
+
+def test_backup_and_rebuild_bring_a_workspace_back(daemons: Daemons, tmp_path: Path) -> None:
+    run(daemons, "call", "list_jobs")
+    assert run(daemons, "backup", "copy", cwd=tmp_path).returncode == 0
+    assert (tmp_path / "copy" / "catalog.duckdb").exists()
+    held = run(daemons, "rebuild")
+    assert held.returncode == 1
+    assert "speciate stop" in held.stderr
+    daemons.close()
+    (daemons.workspace / "catalog.duckdb").write_bytes(b"garbage" * 1000)
+    (daemons.workspace / "catalog.duckdb.wal").unlink(missing_ok=True)
+    assert "speciate rebuild" in run(daemons, "call", "list_jobs").stderr
+    rebuilt = run(daemons, "rebuild")
+    assert rebuilt.returncode == 0
+    assert "Not restored: everything that only the catalog knew" in rebuilt.stdout
+    assert run(daemons, "call", "list_jobs").returncode == 0
+
+
+def test_the_audit_of_a_new_workspace_is_whole(daemons: Daemons) -> None:
+    assert run(daemons, "audit", "verify").returncode == 0
+
+
+def test_doctor_shows_every_part(daemons: Daemons) -> None:
+    done = run(daemons, "doctor")
+    for part in ("duckdb", "classical", "minilm", "Sandbox", "fsync", "sockets"):
+        assert part in done.stdout
+    assert not daemons.workspace.exists()
+
+
+# What only a person may do
+
+
+def test_without_a_terminal_nobody_decides(daemons: Daemons) -> None:
+    run(daemons, "init")
+    for command in (("policy", "auto"), ("approve", "approval-x"), ("deny", "approval-x")):
+        done = run(daemons, *command)
+        assert done.returncode == 1
+        assert "no terminal" in done.stderr
+    assert run(daemons, "policy").stdout == "person\n"
+
+
+def test_a_person_changes_the_policy_and_keeps_the_other_settings(daemons: Daemons) -> None:
+    run(daemons, "init")
+    settings = daemons.workspace / "settings.toml"
+    settings.write_text('approval_hours = 5\npolicy = "person"\n\n[capacity]\ncpu = 1\n')
+    run(daemons, "call", "list_jobs")
+    shown, status = type_into(daemons, "policy", "auto", answer="no")
+    assert (status, "Nothing was changed" in shown) == (1, True)
+    _, status = type_into(daemons, "policy", "auto", answer="yes")
+    assert status == 0
+    assert tomllib.loads(settings.read_text()) == {"policy": "auto", "approval_hours": 5, "capacity": {"cpu": 1}}
+    run(daemons, "call", "list_jobs")
+    assert json.loads(run(daemons, "status").stdout)["policy"] == "auto"
+
+
+def test_a_person_sees_what_is_decided_and_denies_it(daemons: Daemons) -> None:
+    workspace = Workspace(daemons.workspace)
+    asked = workspace.database.transact(
+        lambda tx: approvals.request(
+            tx, "promote", {"use_case": "triage", "model": "m@v1"}, {"delta": 0.04}, subject="use_case:triage", hours=1
+        )
+    )
+    workspace.close()
+    shown, status = type_into(daemons, "deny", asked.id, answer="yes")
+    assert status == 0, shown
+    assert '"model": "m@v1"' in shown
+    assert '"delta": 0.04' in shown
+    again, status = type_into(daemons, "deny", asked.id, answer="yes")
+    assert status == 1
+    assert "is denied" in again
+
+
+# HTTP
+
+
+def test_http_wants_the_token_and_lasts_as_long_as_its_command(daemons: Daemons) -> None:
+    tokens = set()
+    for _ in range(2):  # the same daemon serves it a second time
+        server = subprocess.Popen(
+            [*_CLI, "serve", "--http", "0", "--workspace", str(daemons.workspace)], stdout=subprocess.PIPE
+        )
+        try:
+            assert server.stdout
+            url, header = (server.stdout.readline().decode().strip() for _ in range(2))
+            tokens.add(token := header.removeprefix("Authorization: Bearer "))
+            assert post(url, token) == 200
+            assert post(url, "wrong") == 401
+        finally:
+            server.terminate()
+            end(server)
+        deadline = time.monotonic() + 10
+        while json.loads(run(daemons, "status").stdout)["clients"]:
+            assert time.monotonic() < deadline
+        assert post(url, token) == 0
+    assert tokens == {(daemons.workspace / "http.token").read_text()}
+    assert (daemons.workspace / "http.token").stat().st_mode & 0o777 == 0o600
+
+
+def post(url: str, token: str) -> int:
+    """The status of a tools/list over HTTP; 0 where nobody listens."""
+    body = {"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {"_meta": MODERN}}
+    headers = {
+        "Authorization": f"Bearer {token}", "Content-Type": "application/json", "Mcp-Method": "tools/list",
+        "Accept": "application/json, text/event-stream", "MCP-Protocol-Version": "2026-07-28",
+    }  # fmt: skip
+    try:
+        with urllib.request.urlopen(
+            urllib.request.Request(url, json.dumps(body).encode(), headers), timeout=10
+        ) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code
+    except OSError:
+        return 0
