@@ -54,6 +54,11 @@ class Metric(NamedTuple):
     def bounded(self) -> bool:
         return self.low is not None and self.high is not None
 
+    @property
+    def is_share(self) -> bool:
+        """Whether it lies between 0 and 1, so that a perfect value on few examples still needs an interval."""
+        return (self.low, self.high) == (0, 1)
+
 
 def _task(prefix: str, family: Family) -> Task:
     what = "one label per example" if family == "classification" else "one number per example"

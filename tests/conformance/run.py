@@ -87,7 +87,7 @@ def suite(url: str, token: str, name: str, arguments: Sequence[str]) -> Outcome:
     ]  # fmt: skip
     ran = subprocess.run(command, check=False, env=environment(CONFORMANCE_TOKEN=token), capture_output=True, text=True)
     lines = [line for line in ran.stdout.splitlines() if line.startswith(("Total:", "Passed:", "✗"))]
-    return Outcome(name, ran.returncode == 0, " | ".join(lines))
+    return Outcome(name, ran.returncode == 0 and bool(lines), " | ".join(lines))
 
 
 def inspector(workspace: Path) -> Outcome:

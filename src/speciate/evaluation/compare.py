@@ -71,12 +71,8 @@ def score(metric: Metric, answers: Answers, clusters: Codes, seed: int = 0) -> S
         return Scored(estimate, values, None)
     count = int(clusters.max()) + 1
     resampled = statistics.resample(corpus(metric, answers, clusters), count, seed)
-    estimate = statistics.bootstrap(resampled, share=_is_share(metric))._replace(n=len(answers.truth))
+    estimate = statistics.bootstrap(resampled, share=metric.is_share)._replace(n=len(answers.truth))
     return Scored(estimate, None, resampled)
-
-
-def _is_share(metric: Metric) -> bool:
-    return (metric.low, metric.high) == (0, 1)
 
 
 def build(question: Question, entries: Sequence[Entry], clusters: Codes, notes: Sequence[str] = ()) -> Report:
@@ -190,7 +186,7 @@ def _difference(metric: Metric, first: Scored, second: Scored, clusters: Codes) 
         return statistics.paired_difference(first.values, second.values, clusters)
     if first.resampled is None or second.resampled is None:
         raise TypeError("both sides of a comparison are scored by the same metric")
-    difference = statistics.bootstrap_difference(first.resampled, second.resampled, share=_is_share(metric))
+    difference = statistics.bootstrap_difference(first.resampled, second.resampled, share=metric.is_share)
     return difference._replace(n=first.estimate.n)
 
 

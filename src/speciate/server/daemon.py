@@ -34,6 +34,7 @@ class _Log(logging.handlers.RotatingFileHandler):
         self.take_output()
 
     def take_output(self) -> None:
+        assert self.stream, "opened at once, and again after each rollover"
         for descriptor in (1, 2):
             os.dup2(self.stream.fileno(), descriptor)
 

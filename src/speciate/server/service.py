@@ -13,8 +13,9 @@ import secrets
 import signal
 import socket
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -192,7 +193,9 @@ class Service:
             await client.send(encode(refusal(error)))
             return
         port, token = listener.getsockname()[1], _token(self.workspace.folders.root / "http.token")
-        config = uvicorn.Config(self._server.http_app(token, port), log_level="warning", lifespan="on")
+        config = uvicorn.Config(
+            self._server.http_app(token, port), log_level="warning", lifespan="on", timeout_graceful_shutdown=2
+        )
         http = _HttpServer(config)
         self._clients.add(client)
         try:
@@ -201,9 +204,9 @@ class Service:
                 await client.send(
                     encode({"ok": True, "url": f"http://127.0.0.1:{port}/mcp", "port": port, "token": token})
                 )
-                client.owes = False
-                await _until_closed(client)
-                http.should_exit = http.force_exit = True
+                await _first_of(partial(_until_closed, client), self._leave.wait)
+                client.owes = True  # when the daemon leaves, it waits until HTTP has ended in order
+                http.should_exit = True
         finally:
             self._clients.discard(client)
             listener.close()
@@ -273,6 +276,18 @@ def _is_inode(path: Path, inode: int) -> bool:
         return path.stat().st_ino == inode
     except OSError:
         return False
+
+
+async def _first_of(*waits: Callable[[], Awaitable[None]]) -> None:
+    """Until one of them is over."""
+
+    async def wait(one: Callable[[], Awaitable[None]]) -> None:
+        await one()
+        tasks.cancel_scope.cancel()
+
+    async with anyio.create_task_group() as tasks:
+        for each in waits:
+            tasks.start_soon(wait, each)
 
 
 async def _until_closed(client: _Client) -> None:

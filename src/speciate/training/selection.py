@@ -136,7 +136,7 @@ def measure(
         answers = number_answers([float(answer) for answer in truth], [float(one.output) for one in given])
     clusters = np.unique(np.array(groups), return_inverse=True)[1]
     if metric.shape == "corpus":
-        return bootstrap(resample(corpus(metric, answers, clusters), int(clusters.max()) + 1))
+        return bootstrap(resample(corpus(metric, answers, clusters), int(clusters.max()) + 1), share=metric.is_share)
     scores = contributions(metric, answers)
     return proportion(scores, clusters) if metric.bounded else clustered_mean(scores, clusters)
 
