@@ -63,7 +63,7 @@ class Session:
         shown = await self.call("get_job", job=child["job"], log_lines=0) if child else view
         progress = shown.get("progress") or {}
         step = f"{what}: {child['step']}" if child else what
-        bar.set_description(f"  {step}", refresh=False)
+        bar.set_description_str(f"  {step}", refresh=False)
         bar.n = min(1.0, progress["done"] / progress["total"]) if progress.get("total") else 0.0
         bar.refresh()
         return step
