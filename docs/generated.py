@@ -12,7 +12,8 @@ import speciate.tools
 from speciate.server.surface import Declaration
 
 _ROOT = Path(__file__).parent.parent
-_ROOMS = ("src/speciate", "tools", "resources", "prompts", "evals", "docs", "tests")
+_ROOMS = ("src/speciate", "tools", "resources", "prompts", "evals", "docs")
+"""`tests/` mirrors `src/`, so it is not shown."""
 
 
 def tool_table() -> str:

@@ -127,7 +127,7 @@ def _evidence(report: dict[str, Any]) -> str:
     return (
         f"{report['metric']} differs by {found['delta']:+.3f} [{low:+.3f}, {high:+.3f}] "
         f"on the same {report['n']} test examples"
-        + (f"; {smallest:.3f} is the least that they could have shown" if smallest else "")
+        + (f"; they find {smallest:.3f} four times out of five" if smallest else "")
     )
 
 

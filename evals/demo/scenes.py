@@ -103,7 +103,7 @@ def _digits(cache: Path) -> Scene:
     digits = {"modality": "image", "label": "folder"}
     return Scene(
         "Handwritten digits",
-        "A pilot with 60 images a class goes into production; four times as many arrive later.",
+        "A pilot with 60 images a class goes into production; nearly six times as many arrive later.",
         {
             "name": "digits",
             "task": "image-classification",

@@ -44,13 +44,13 @@ class Session:
         started = await self.once(tool, **arguments)
         bar = tqdm(total=1.0, desc=f"  {what}", leave=False, disable=None, bar_format=_BAR)  # None: only on a terminal
         with bar:
-            told = ""
+            told = set[str]()
             view = await self.call("get_job", job=started["job"], log_lines=0)
             while view["state"] not in _ENDED:
                 step = await self._show(bar, what, view)
-                if bar.disable and step != told:
+                if bar.disable and step not in told:
                     print(f"  ... {step}")
-                told = step
+                told.add(step)
                 view = await self.call("wait_for_job", job=started["job"], until="change", timeout_seconds=1)
         if view["state"] != "succeeded":
             raise Refused(f"{tool} is {view['state']}: {json.dumps(view.get('error') or view.get('reason'))}")

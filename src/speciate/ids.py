@@ -37,7 +37,7 @@ def id_from_key(noun: str, key: str) -> str:
 
 
 def check_name(noun: str, name: str) -> str:
-    """Return a user's name for a thing, or refuse it. Letters, digits, `_ - .`, at most 64, not starting with a sign."""
+    """Return a user's name for a thing, or refuse it: letters, digits, `_ - .`, at most 64, starting with no sign."""
     if not _NAME.fullmatch(name):
         raise SpeciateError(
             Code.INVALID,

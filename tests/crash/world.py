@@ -148,20 +148,26 @@ class World:
         return False
 
     def stop(self) -> None:
-        """End everything of this workspace, in order where possible."""
+        """End everything of this workspace: first who could start something again."""
         for client in self._clients:
             client.kill()
             client.communicate()
-        command = [sys.executable, "-m", "speciate.cli", "stop", "--workspace", str(self.workspace)]
-        subprocess.run(command, capture_output=True, timeout=60, check=False)
-        for _ in range(3):
-            for processes in self.processes().values():
-                for process in processes:
-                    with contextlib.suppress(psutil.Error):
-                        process.kill()
+        while living := self._all():
+            for process in living:
+                with contextlib.suppress(psutil.Error):
+                    process.kill()
+            psutil.wait_procs(living, timeout=5)
         for candidate in self._candidates:
-            candidate.kill()
             candidate.wait()
+
+    def _all(self) -> list[psutil.Process]:
+        """Shims first."""
+        shims = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if "speciate.cli" in (line := process.cmdline()) and str(self.workspace) in line:
+                    shims.append(process)
+        return shims + [process for processes in self.processes().values() for process in processes]
 
     # What must be true
 

@@ -34,12 +34,23 @@ def pool(folders: Folders) -> Iterator[Pool]:
     pool.close()
 
 
+OTHERS: set[int] = set()
+"""Children that earlier tests left behind, such as supervisors that outlive their engine."""
+
+
+@pytest.fixture(autouse=True)
+def only_own_children() -> None:
+    OTHERS.clear()
+    OTHERS.update(process.pid for process in psutil.Process().children())
+
+
 def processes(folders: Folders) -> list[psutil.Process]:
     """Those of the pool, found as an operator would: by the workspace's path in the command line."""
     return [
         process
         for process in psutil.Process().children()
-        if process.status() == psutil.STATUS_ZOMBIE or str(folders.root) in process.cmdline()
+        if process.pid not in OTHERS
+        and (process.status() == psutil.STATUS_ZOMBIE or str(folders.root) in process.cmdline())
     ]
 
 

@@ -7,6 +7,7 @@ import pytest
 from speciate.errors import Code, SpeciateError
 from speciate.evaluation.report import Verdict
 from speciate.production import aliases, approvals, audit
+from speciate.production.rollback import roll_back
 from speciate.workspace.workspace import Workspace
 from tests.conftest import ManualClock
 from tests.production import world
@@ -35,12 +36,13 @@ def test_without_a_decision_nothing_moves(workspace: Workspace) -> None:
 
 
 @pytest.mark.parametrize("verdict", ["hold", "inconclusive"])
-def test_a_verdict_other_than_promote_is_refused_with_its_reasons(workspace: Workspace, verdict: Verdict) -> None:
+def test_a_verdict_other_than_promote_is_refused_with_its_evidence(workspace: Workspace, verdict: Verdict) -> None:
     world.define(workspace)
     identity = world.judge(workspace, "m@v1", verdict=verdict)
     result = world.ask_promotion(workspace, "m@v1")
     assert result["state"] == "refused"
-    assert result["reasons"] == [f"The verdict of decision {identity} is {verdict}.", "m@v1 was measured"]
+    assert result["reasons"] == [f"The verdict of decision {identity} is {verdict}."]
+    assert result["decision"] == {"id": identity, "verdict": verdict, "reasons": ["m@v1 was measured"]}
     assert _serving(workspace) is None
 
 
@@ -105,3 +107,22 @@ def test_an_approval_does_nothing_once_the_requirements_have_changed(workspace: 
     decided = approvals.decide(workspace, waiting.id, True, "grace")
     assert (decided.approval.state, decided.result) == ("void", None)
     assert _serving(workspace) is None
+
+
+def test_what_was_rolled_back_returns_only_with_a_person_or_new_evidence(
+    workspace: Workspace, clock: ManualClock
+) -> None:
+    world.define(workspace)
+    world.judge(workspace, "m@v1")
+    world.ask_promotion(workspace, "m@v1")
+    world.judge(workspace, "m@v2", baseline="m@v1")
+    world.ask_promotion(workspace, "m@v2")
+    workspace.database.transact(
+        lambda tx: roll_back(tx, "digits", expected="m@v2", to=None, reason="worse on Mondays", actor="ada")
+    )
+    result = world.ask_promotion(workspace, "m@v2")
+    assert result["state"] == "needs_approval"
+    assert "was rolled back since" in str(result["reasons"])
+    clock.advance(1)
+    world.judge(workspace, "m@v2", baseline="m@v1", evaluation="evaluation-2")
+    assert world.ask_promotion(workspace, "m@v2")["state"] == "applied"

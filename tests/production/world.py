@@ -23,18 +23,23 @@ def define(workspace: Workspace, target: float = 0.9) -> None:
 
 
 def judge(
-    workspace: Workspace, model: str, baseline: str = "constant:", verdict: Verdict = "promote", version: int = 1
+    workspace: Workspace,
+    model: str,
+    baseline: str = "constant:",
+    verdict: Verdict = "promote",
+    version: int = 1,
+    evaluation: str = "evaluation-1",
 ) -> str:
     """A decision in the catalog; returns its id."""
     decision = Decision(
-        id=f"decision-{model}-{baseline}-{version}",
+        id=f"decision-{model}-{baseline}-{version}-{evaluation}",
         verdict=verdict,
         reasons=(f"{model} was measured",),
         candidate=model,
         baseline=baseline,
     )
     workspace.database.transact(
-        lambda tx: decisions.store(tx, decision, use_case="digits", version=version, evaluation="evaluation-1")
+        lambda tx: decisions.store(tx, decision, use_case="digits", version=version, evaluation=evaluation)
     )
     return decision.id
 

@@ -131,8 +131,8 @@ class Engine:
         job = Job.model_construct(
             id=JobId(id_from_key("job", key) if key is not None else new_id("job")),
             key=key, fingerprint=fingerprint(kind, spec), kind=kind, spec=dict(spec), state=State.QUEUED,
-            priority=priority, resources=plan.resources, limits=declared.limits, use_case=plan.use_case,
-            executor=declared.executor, created=now, changed=now,
+            priority=priority, resources=plan.resources, estimate=plan.seconds, limits=declared.limits,
+            use_case=plan.use_case, executor=declared.executor, created=now, changed=now,
         )  # fmt: skip
         fault("submit_before_commit")
         stored = self.workspace.database.write(self._store.enqueue, Enqueue(job, tuple(after)))

@@ -65,6 +65,8 @@ class Job(BaseModel):
     attempt: int = 0
     priority: int = 0
     resources: Resources = Resources()
+    estimate: float | None = None
+    """Seconds that the plan expected, where it knew."""
     limits: Limits = Limits()
     not_before: float = 0.0
     parent: JobId | None = None

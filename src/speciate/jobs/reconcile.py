@@ -63,7 +63,7 @@ class Reconciler:
             act()
         except SpeciateError as error:
             _log.warning("%s: %s", job.id, error)
-        except Exception:
+        except Exception:  # noqa: BLE001 - logged; the next pass may succeed
             _log.exception("%s could not be reconciled", job.id)
 
     def _tell(self, job: Job, event: Happening, register: Callable[..., dict[str, Any]] | None = None) -> Job:
@@ -120,7 +120,7 @@ class Reconciler:
                 collected = kind.collect(folder)
                 result = {}
                 register = lambda tx, job: kind.commit(tx, job, collected)  # noqa: E731
-            except Exception as error:  # whatever a file can be wrong in
+            except Exception as error:  # noqa: BLE001 - whatever a file can be wrong in
                 _log.exception("%s: its outputs cannot be used", job.id)
                 if outcome.kind == "ok":
                     outcome = Outcome(1, "user", f"its outputs cannot be used: {type(error).__name__}: {error}")
@@ -176,7 +176,7 @@ class Reconciler:
             except SpeciateError as error:
                 self._tell(job, Failed({"class": "user", "message": error.message, "recovery": error.recovery}))
                 return None
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - a plug-in's plan may raise anything
                 _log.exception("%s: its plan failed", job.id)
                 self._tell(job, Failed({"class": "internal", "message": f"{type(error).__name__}: {error}"}))
                 return None
@@ -184,7 +184,7 @@ class Reconciler:
 
     def _claim(self, job: Job, now: float) -> None:
         handle = self._executor.handle(f"{job.id}.{job.attempt + 1}")
-        claimed = self._tell(job, Claimed(handle))
+        claimed = self._tell(job, Claimed(handle, job.resources))
         fault("claim_after_commit")
         if claimed.state is State.STARTING:
             self._launch(claimed, self._plans[job.id], now)

@@ -9,17 +9,21 @@ from typing import Any
 from speciate.jobs.job import Job, Limits, Resources, State
 from speciate.workspace.database import Database, Row, Transaction
 
-# Column -> SQL type, in the table's order.
+# Column -> SQL type.
 _COLUMNS = {
     "id": "VARCHAR", "key": "VARCHAR", "fingerprint": "VARCHAR", "kind": "VARCHAR", "spec": "VARCHAR",
-    "state": "VARCHAR", "attempt": "INTEGER", "priority": "INTEGER", "resources": "VARCHAR", "limits": "VARCHAR",
-    "not_before": "DOUBLE", "parent": "VARCHAR", "step": "VARCHAR", "use_case": "VARCHAR", "executor": "VARCHAR",
-    "handle": "VARCHAR", "request": "VARCHAR", "request_at": "DOUBLE", "retries": "INTEGER", "shrinks": "INTEGER",
-    "losses": "INTEGER", "run_seconds": "DOUBLE", "reason": "VARCHAR", "result": "VARCHAR", "error": "VARCHAR",
-    "created": "DOUBLE", "changed": "DOUBLE", "started": "DOUBLE", "ended": "DOUBLE",
+    "state": "VARCHAR", "attempt": "INTEGER", "priority": "INTEGER", "resources": "VARCHAR",
+    "estimate": "DOUBLE", "limits": "VARCHAR", "not_before": "DOUBLE", "parent": "VARCHAR", "step": "VARCHAR",
+    "use_case": "VARCHAR", "executor": "VARCHAR", "handle": "VARCHAR", "request": "VARCHAR", "request_at": "DOUBLE",
+    "retries": "INTEGER", "shrinks": "INTEGER", "losses": "INTEGER", "run_seconds": "DOUBLE", "reason": "VARCHAR",
+    "result": "VARCHAR", "error": "VARCHAR", "created": "DOUBLE", "changed": "DOUBLE", "started": "DOUBLE",
+    "ended": "DOUBLE",
 }  # fmt: skip
 _JSON = {"spec", "handle", "result", "error"}
-_FIXED = {"id", "key", "fingerprint", "kind", "spec", "priority", "limits", "parent", "step", "executor", "created"}
+_FIXED = {
+    "id", "key", "fingerprint", "kind", "spec", "priority", "estimate", "limits", "parent", "step", "executor",
+    "created",
+}  # fmt: skip
 _CHANGING = [name for name in _COLUMNS if name not in _FIXED]
 _NAMES = ", ".join(_COLUMNS)
 _RESOURCES, _LIMITS = Resources(), Limits()

@@ -6,12 +6,12 @@ job has ended meanwhile, a second look at the same exit) returns the job unchang
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from speciate.errors import Code, SpeciateError
 from speciate.jobs.folder import Outcome
-from speciate.jobs.job import ENDED, LIVE, Job, State
+from speciate.jobs.job import ENDED, LIVE, Job, Resources, State
 
 MAX_LOSSES = 20
 """Runs lost one after the other without a line of progress before a job is given up."""
@@ -32,6 +32,8 @@ class Claimed:
     """Room was found: the next attempt is on disk before anything is launched."""
 
     handle: dict[str, Any]
+    resources: Resources = field(default_factory=Resources)
+    """What its plan asks for: a child's is known only now."""
 
 
 @dataclass(frozen=True)
@@ -128,10 +130,12 @@ def decide(job: Job, event: Happening, now: float) -> Job:
             return _to(job, State.QUEUED, now) if job.state is State.WAITING else job
         case NeedsFailed(reason):
             return _end(job, State.DEAD, now, reason=reason) if job.state is State.WAITING else job
-        case Claimed(handle):
+        case Claimed(handle, resources):
             if job.state is not State.QUEUED:
                 return job
-            return _to(job, State.STARTING, now, attempt=job.attempt + 1, handle=handle, started=now)
+            return _to(
+                job, State.STARTING, now, attempt=job.attempt + 1, handle=handle, resources=resources, started=now
+            )  # fmt: skip
         case SeenAlive(attempt):
             return _to(job, State.RUNNING, now) if job.state is State.STARTING and job.attempt == attempt else job
         case Exited(attempt, outcome, result):

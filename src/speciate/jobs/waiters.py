@@ -15,7 +15,7 @@ class Waiters:
 
     @contextmanager
     def on(self, subject: str) -> Iterator[threading.Event]:
-        """An event that is set at the next change of `subject`. Enter before reading its state, so that none is missed."""
+        """An event that is set at the next change of `subject`. Enter before reading its state, to miss none."""
         bell = threading.Event()
         with self._lock:
             self._waiting[subject].append(bell)

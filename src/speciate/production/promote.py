@@ -7,8 +7,9 @@ event. What the checks demand of the decision:
 - it says promote, and
 - its baseline is what serves now (a model that beat the last one has not beaten this one).
 
-The policy is the workspace's: a spec can ask for a person where the settings would not, never the other way. What is
-left out: canaries, which need a serving process that splits its requests.
+The policy is the workspace's: a spec can ask for a person where the settings would not, never the other way. A version
+that was rolled back after its decision always needs one. What is left out: canaries, which need a serving process that
+splits its requests.
 """
 
 from __future__ import annotations
@@ -30,6 +31,9 @@ from speciate.settings import Settings
 from speciate.workspace.database import Transaction
 from speciate.workspace.workspace import Workspace
 
+_ROLLED_BACK = """
+SELECT count(*) FROM audit WHERE use_case = ? AND action = 'rollback' AND before = ? AND stamp >= ?
+"""
 _NEWEST_MODEL = "SELECT max(version) FROM model_versions WHERE name = ?"
 
 
@@ -72,8 +76,8 @@ def act(tx: Transaction, spec: PromoteSpec, job: Job, settings: Settings) -> dic
         return _refused(None, [f"No decision of {spec.use_case} on {spec.model} was found; evaluate it first."])
     if reasons := _objections(tx, spec, decision):
         return _refused(decision, reasons)
-    if spec.propose or settings.policy != "auto":
-        return _ask(tx, spec, decision, settings.approval_hours)
+    if whys := _reserved(tx, spec, decision, settings):
+        return _ask(tx, spec, decision, whys, settings.approval_hours)
     return _apply(tx, spec, decision, approved_by=None)
 
 
@@ -129,7 +133,7 @@ def _objections(tx: Transaction, spec: PromoteSpec, found: Recorded) -> list[str
             f"not about {spec.model} for {spec.use_case}."
         )
     if decision.verdict != "promote":
-        against += [f"The verdict of decision {decision.id} is {decision.verdict}.", *decision.reasons]
+        against.append(f"The verdict of decision {decision.id} is {decision.verdict}.")
     version = usecases.get(tx, spec.use_case).version
     if found.use_case_version != version:
         against.append(
@@ -144,6 +148,16 @@ def _objections(tx: Transaction, spec: PromoteSpec, found: Recorded) -> list[str
     return against
 
 
+def _reserved(tx: Transaction, spec: PromoteSpec, found: Recorded, settings: Settings) -> list[str]:
+    """Why a person must agree; empty where the gates are enough."""
+    whys = ["The policy of this workspace asks for a person."] if settings.policy != "auto" else []
+    if spec.propose:
+        whys.append("The caller asked for a person.")
+    if tx.execute(_ROLLED_BACK, [spec.use_case, spec.model, found.created]) != [(0,)]:
+        whys.append(f"{spec.model} was rolled back since this decision: production saw what the evidence did not.")
+    return whys
+
+
 def _brief(found: Recorded | None) -> dict[str, Any] | None:
     shown = {"id", "verdict", "reasons", "needed_examples"}
     return found.decision.model_dump(mode="json", include=shown, exclude_none=True) if found else None
@@ -153,7 +167,7 @@ def _refused(found: Recorded | None, reasons: list[str]) -> dict[str, Any]:
     return {"state": "refused", "decision": _brief(found), "reasons": reasons}
 
 
-def _ask(tx: Transaction, spec: PromoteSpec, found: Recorded, hours: float) -> dict[str, Any]:
+def _ask(tx: Transaction, spec: PromoteSpec, found: Recorded, whys: list[str], hours: float) -> dict[str, Any]:
     current = aliases.read(tx, spec.use_case)
     serving = current.model if current else aliases.NOTHING
     arguments = spec.model_copy(update={"decision": found.decision.id, "expected_current": serving}).model_dump()
@@ -163,7 +177,7 @@ def _ask(tx: Transaction, spec: PromoteSpec, found: Recorded, hours: float) -> d
     return {
         "state": "needs_approval",
         "decision": _brief(found),
-        "reasons": ["A person must agree: that was asked for, or is the policy of this workspace."],
+        "reasons": whys,
         "approval": {
             "id": approval.id,
             "expires": approval.expires,

@@ -181,9 +181,12 @@ def _tell(engine: Engine, tell: Progress, job: Job, told: float) -> float:
 
 
 def _eta(job: Job, progress: JobProgress | None, now: float) -> float | None:
-    """Seconds left if it goes on as it did since the attempt began; None where that is unknown."""
-    if job.state not in LIVE or job.started is None or progress is None or not progress.total or progress.done <= 0:
+    """Seconds left if it goes on as it did since the attempt began; before its first step what its plan expected."""
+    if job.state in ENDED:
         return None
+    if job.state not in LIVE or job.started is None or progress is None or not progress.total or progress.done <= 0:
+        began = job.started if job.state in LIVE and job.started is not None else now
+        return None if job.estimate is None else round(max(0.0, job.estimate - (now - began)), 1)
     return round(max(0.0, (now - job.started) * (progress.total - progress.done) / progress.done), 1)
 
 

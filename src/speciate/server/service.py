@@ -37,6 +37,7 @@ from speciate.server import control, mcp_app
 from speciate.server.protocol import CONTROL, DRAINING, HELLO_BYTES, HTTP, MCP, encode, refusal
 from speciate.server.surface import Caller
 from speciate.workspace.backup import AutomaticBackups
+from speciate.workspace.filesystem import require_local
 from speciate.workspace.lock import Lock
 from speciate.workspace.workspace import Workspace
 
@@ -49,9 +50,10 @@ _log = logging.getLogger(__name__)
 
 def serve(root: Path, lock: Lock, ready: Callable[[], None], fixtures: Sequence[Path] = ()) -> None:
     """Open the workspace and serve it until it is time to leave. Calls `ready` once clients can connect."""
+    require_local(root)
     workspace = Workspace(root)
     if workspace.salvaged:
-        _log.warning("the catalog's log was torn; it was cut, and both files are kept in %s", workspace.salvaged)
+        _log.warning("the catalog's log was torn; the last commits may be lost; see %s", workspace.salvaged)
     backups = AutomaticBackups(workspace)
     engine, pool = Engine(workspace), Pool(workspace.folders, workspace.settings)
     try:
@@ -74,7 +76,7 @@ class _Client(BufferedByteStream):
 
     async def receive(self, max_bytes: int = 65536) -> bytes:
         data = await super().receive(max_bytes)
-        self.owes = True
+        self.owes = self.owes or b'"id"' in data  # notifications have none, and are owed nothing
         return data
 
     async def send(self, item: bytes) -> None:

@@ -19,7 +19,7 @@ from pydantic_core import to_jsonable_python
 
 from speciate.errors import Code, SpeciateError
 from speciate.jobs.engine import Engine
-from speciate.jobs.job import Job
+from speciate.jobs.job import ENDED, Job
 from speciate.jobs.pool import Pool
 from speciate.workspace.database import Transaction
 from speciate.workspace.workspace import Workspace
@@ -236,7 +236,8 @@ def started(job: Job, next_actions: Sequence[NextAction] = ()) -> JobStarted:
         job=job.id,
         kind=job.kind,
         state=job.state,
-        next_actions=(*next_actions, waiting)[:3] if next_actions else (waiting,),
+        eta_seconds=None if job.state in ENDED else job.estimate,
+        next_actions=(*next_actions, waiting)[:3],
     )
 
 

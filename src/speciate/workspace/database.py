@@ -136,7 +136,7 @@ class Database:
         return answer
 
     def listen(self, listener: Callable[[Sequence[Event]], None]) -> None:
-        """Call `listener` with every batch of committed events, in order, from the writer's thread: it must be quick."""
+        """Call `listener` with every batch of committed events, in order, in the writer's thread: it must be quick."""
         self._listeners.append(listener)
 
     def checkpoint(self) -> None:

@@ -1,4 +1,4 @@
-"""Brings a catalog to the schema of this version: checkpoint, DDL, checkpoint, so that DDL is never in a replayed log."""
+"""Brings a catalog to this version's schema: checkpoint, DDL, checkpoint, so that DDL is never in a replayed log."""
 
 from __future__ import annotations
 

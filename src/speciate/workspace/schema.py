@@ -29,6 +29,7 @@ CREATE TABLE jobs (
     attempt     INTEGER NOT NULL,      -- 0 before the first run
     priority    INTEGER NOT NULL,
     resources   VARCHAR NOT NULL,
+    estimate    DOUBLE,                -- run time in seconds as planned at the call; NULL where nothing was known
     limits      VARCHAR NOT NULL,
     not_before  DOUBLE NOT NULL,
     parent      VARCHAR,               -- the composite that asked for it
@@ -103,8 +104,9 @@ CREATE TABLE aliases (
 
 -- Each row carries the hash of the one before it: a removed or edited row breaks the chain.
 CREATE TABLE audit (
-    seq BIGINT NOT NULL, stamp DOUBLE NOT NULL, actor VARCHAR NOT NULL, action VARCHAR NOT NULL, use_case VARCHAR NOT NULL,
-    before VARCHAR, after VARCHAR, evidence VARCHAR NOT NULL, previous_hash VARCHAR NOT NULL, hash VARCHAR NOT NULL
+    seq BIGINT NOT NULL, stamp DOUBLE NOT NULL, actor VARCHAR NOT NULL, action VARCHAR NOT NULL,
+    use_case VARCHAR NOT NULL, before VARCHAR, after VARCHAR, evidence VARCHAR NOT NULL,
+    previous_hash VARCHAR NOT NULL, hash VARCHAR NOT NULL
 );
 
 CREATE TABLE approvals (
