@@ -81,11 +81,13 @@ class Daemons:
             self.control("stop")
         for pid in self.pids():
             with contextlib.suppress(psutil.Error):
-                process = psutil.Process(pid)
-                process.wait(15)
-        for pid in self.pids():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+                psutil.Process(pid).wait(15)
+        while pids := self.pids():  # one that a client was just starting, say
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            for started in self._started:
+                started.poll()
         for started in self._started:
             end(started)
 

@@ -218,6 +218,7 @@ def test_no_child_of_the_daemon_holds_its_lock(daemons: Daemons, tmp_path: Path,
     shell.call("start_work", {"key": "k", "seconds": 5, "trace": str(trace), "preload": "classical"})
     shell.call("ask_pool", {"value": 1})
     until(lambda: any(trace.iterdir()))
+    shell.close()  # or it would start the next daemon
     daemons.kill()
     lock = Lock(daemons.workspace)
     lock.release()

@@ -17,8 +17,8 @@ _MODERN = "io.modelcontextprotocol/protocolVersion"
 _CHANGING_METHODS = {"tasks/update"}
 _ADVICE = (
     "{tool} was interrupted: the daemon of the workspace ended before it answered, so the change may have been made "
-    "or not. A new daemon runs. Repeat the call with the same idempotency_key and arguments: it is then done exactly once. "
-    "If you gave none, look first (get_status, list_jobs), then call with an idempotency_key."
+    "or not. A new daemon runs. Repeat the call with the same idempotency_key and arguments: it is then done exactly "
+    "once. If you gave none, look first (get_status, list_jobs), then call with an idempotency_key."
 )
 
 Key = str | int
