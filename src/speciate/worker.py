@@ -20,7 +20,7 @@ from typing import Any
 
 from speciate.errors import SpeciateError
 from speciate.faults import fault
-from speciate.jobs.folder import RESUMABLE, Outcome, RunFolder, write_whole
+from speciate.jobs.folder import RESUMABLE, SECOND, Outcome, RunFolder, write_whole
 from speciate.jobs.processes import identity
 from speciate.jobs.run import OutOfMemory, Run, Stopped, Transient
 
@@ -76,6 +76,8 @@ def _stop(number: int, frame: FrameType | None) -> None:
 def main(path: str) -> int:
     """Run the attempt in `path` to its end and return its exit code."""
     folder = RunFolder(Path(path))
+    if not folder.begin():
+        return SECOND
     write_whole(folder.path / "worker", identity(os.getpid()))
     signal.signal(signal.SIGTERM, _stop)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")

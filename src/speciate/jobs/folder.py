@@ -2,6 +2,7 @@
 
     spec.json        what to run; written whole before the launch
     claim            locked (flock) while anything of this attempt lives
+    begun            exists from the moment that a worker may act: an attempt runs once
     supervisor worker   pid, start time and boot id of each, to signal them safely
     log              stdout and stderr
     progress.jsonl   {at, done, total, unit, message} lines, appended
@@ -22,6 +23,10 @@ from typing import Any, NamedTuple
 
 RESUMABLE = 85
 """Exit code of a run that stopped on request after a checkpoint."""
+
+
+SECOND = 76
+"""Exit code of a worker that found its attempt begun by another one. It says nothing about the attempt."""
 
 
 class Outcome(NamedTuple):
@@ -87,6 +92,15 @@ class RunFolder:
     def started(self) -> bool:
         """Whether a supervisor ever held the claim."""
         return (self.path / "supervisor").exists()
+
+    def begin(self) -> bool:
+        """Whether this process is the attempt's one run. A zygote may die between its fork and telling of it, so two
+        workers of one attempt can exist; only the first of them may do anything."""
+        try:
+            os.close(os.open(self.path / "begun", os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        except FileExistsError:
+            return False
+        return True
 
     def outcome(self) -> Outcome | None:
         try:

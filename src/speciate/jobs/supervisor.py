@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from speciate.faults import broken, fault
-from speciate.jobs.folder import Outcome, RunFolder, write_whole
+from speciate.jobs.folder import SECOND, Outcome, RunFolder, write_whole
 from speciate.jobs.processes import identity
 
 _CRASHES = {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE}
@@ -50,7 +50,7 @@ def supervise(path: Path) -> int:
     inherited = () if broken("claim_inherited") else (claim,)
     ending = (spec.get("zygote") and _fork_from(spec["zygote"], folder, inherited)) or _execute(folder, inherited)
     fault("supervisor_before_exit")
-    if folder.outcome() is None:
+    if ending.status != SECOND and folder.outcome() is None:
         folder.end(_outcome(ending))
     return 0
 
@@ -83,7 +83,7 @@ def _fork_from(address: str, folder: RunFolder, claims: tuple[int, ...]) -> Endi
         except OSError:
             return None
         if not first:
-            return None  # it died over its imports, before it could fork
+            return None  # it died over its imports, or between the fork and this line: the worker finds out which
         pid = int(json.loads(first)["pid"])
         watch = _pidfd(pid)
         last = lines.readline()

@@ -19,6 +19,7 @@ import sys
 from pathlib import Path
 
 from speciate import worker
+from speciate.faults import fault
 
 # Profile -> what is imported before the first fork. A missing library ends the zygote; runs then start plainly.
 PRELOADS = {
@@ -74,6 +75,7 @@ class Zygote:
         pid = os.fork()
         if pid == 0:
             self._be_child(run, descriptors)
+        fault("zygote_forked")
         with contextlib.suppress(OSError):  # its supervisor may be dead; the child goes on all the same
             connection.sendall(json.dumps({"pid": pid}).encode() + b"\n")
         watch = os.pidfd_open(pid)

@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from speciate.jobs.folder import RESUMABLE, SECOND, Outcome, RunFolder
+from tests.jobs.work import ENTRY
+
+
+def a_folder(root: Path, **payload: object) -> RunFolder:
+    folder = RunFolder(root / "runs" / "job-a.1")
+    folder.path.mkdir(parents=True)
+    folder.create({"job": "job-a", "entry": ENTRY, "payload": payload, "workspace": str(root)})
+    return folder
+
+
+def work(folder: RunFolder) -> int:
+    return subprocess.run([sys.executable, "-m", "speciate.worker", str(folder.path)], check=False).returncode
+
+
+def test_the_second_worker_of_an_attempt_does_nothing(tmp_path: Path) -> None:
+    folder = a_folder(tmp_path, value=1, trace=str(tmp_path))
+    assert work(folder) == 0
+    assert work(folder) == SECOND
+    assert (tmp_path / "lives").read_text().count("began") == 1
+    assert folder.outcome() == Outcome(0, "ok")
+
+
+def test_a_request_to_stop_ends_a_run_as_resumable(tmp_path: Path) -> None:
+    folder = a_folder(tmp_path, seconds=60)
+    process = subprocess.Popen([sys.executable, "-m", "speciate.worker", str(folder.path)])
+    while folder.progress() is None:
+        assert process.poll() is None
+    process.terminate()
+    assert process.wait(timeout=20) == RESUMABLE
+    outcome = folder.outcome()
+    assert outcome is not None
+    assert outcome.kind == "stopped"
