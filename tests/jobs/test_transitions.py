@@ -228,4 +228,4 @@ class History(RuleBasedStateMachine):
 
 
 TestHistory = History.TestCase
-TestHistory.settings = settings(max_examples=400, stateful_step_count=40, deadline=None)
+TestHistory.settings = settings(max_examples=2000, stateful_step_count=30, deadline=None)

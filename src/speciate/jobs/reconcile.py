@@ -79,8 +79,7 @@ class Reconciler:
             case Alive():
                 if job.state is State.STARTING:
                     job = self._tell(job, SeenAlive(job.attempt))
-                self._check_limits(job, now)
-                self._pass_on_request(job, handle, now)
+                self._pass_on_request(self._check_limits(job, now), handle, now)
             case Ended(outcome):
                 self._finish(job, outcome)
             case Gone(progressed):
@@ -90,15 +89,16 @@ class Reconciler:
             case Pending():
                 self._relaunch(job, now)
 
-    def _check_limits(self, job: Job, now: float) -> None:
+    def _check_limits(self, job: Job, now: float) -> Job:
         limits = job.limits
         if limits.run_seconds is not None and job.started and now - job.started > limits.run_seconds:
-            self._tell(job, Overdue("run", limits.run_seconds))
-        elif limits.silence_seconds is not None:
+            return self._tell(job, Overdue("run", limits.run_seconds))
+        if limits.silence_seconds is not None:
             progress = RunFolder(self._workspace.folders.runs / job.run_id).progress()
             heard = progress.at if progress else job.started or now
             if now - heard > limits.silence_seconds:
-                self._tell(job, Overdue("silence", limits.silence_seconds))
+                return self._tell(job, Overdue("silence", limits.silence_seconds))
+        return job
 
     def _pass_on_request(self, job: Job, handle: dict[str, Any], now: float) -> None:
         if not job.request or job.request_at is None:
