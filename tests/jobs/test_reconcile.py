@@ -12,12 +12,34 @@ from speciate.jobs.engine import Engine
 from speciate.jobs.executors import Alive, Ended, Gone, Observation, Pending, RunSpec, Unreachable
 from speciate.jobs.folder import Outcome, RunFolder
 from speciate.jobs.job import Job, Limits, State
-from speciate.jobs.kinds import Kind, Kinds
+from speciate.jobs.kinds import Kind, Kinds, Plan
+from speciate.jobs.transitions import MAX_LOSSES
 from speciate.settings import Capacity, Settings
+from speciate.workspace.database import Transaction
 from speciate.workspace.workspace import Workspace
 from tests.conftest import ManualClock
 from tests.jobs.work import ENTRY, KINDS, Work, plan
 
+
+def commit_never(tx: Transaction, job: Job, collected: Any) -> dict[str, Any]:
+    raise OSError("the folder is read-only")
+
+
+def collect_files(folder: RunFolder) -> list[str]:
+    return sorted(file.name for file in folder.outputs.iterdir())
+
+
+def plan_now(spec: Work, workspace: Workspace) -> Plan:
+    """Resolves to the time of the plan, as a bare ref resolves to the newest version."""
+    return Plan(payload={"planned": workspace.clock.now()})
+
+
+STUBBORN = Kind(name="stubborn", spec=Work, plan=plan, run=ENTRY, commit=commit_never)
+PARTIAL = Kind(
+    name="partial", spec=Work, plan=plan, run=ENTRY, partial=True,
+    collect=collect_files, commit=lambda tx, job, files: {"kept": files},
+)  # fmt: skip
+DATED = Kind(name="dated", spec=Work, plan=plan_now, run=ENTRY)
 LIMITED = Kind(
     name="limited", spec=Work, plan=plan, run=ENTRY,
     limits=Limits(queue_seconds=100, run_seconds=50, silence_seconds=20, grace_seconds=10),
@@ -30,6 +52,7 @@ class Stage:
     def __init__(self) -> None:
         self.truth: dict[str, Observation] = {}
         self.submitted: list[str] = []
+        self.specs: dict[str, dict[str, Any]] = {}
         self.cancelled: list[tuple[str, bool]] = []
 
     def handle(self, run_id: str) -> dict[str, Any]:
@@ -37,6 +60,7 @@ class Stage:
 
     def submit(self, run: RunSpec) -> None:
         self.submitted.append(run.id)
+        self.specs[run.id] = run.spec
         self.truth.setdefault(run.id, Pending())
 
     def poll(self, handle: dict[str, Any]) -> Observation:
@@ -57,7 +81,7 @@ def stage() -> Stage:
 @pytest.fixture
 def engine(tmp_path: Path, clock: ManualClock, stage: Stage) -> Iterator[Engine]:
     workspace = Workspace(tmp_path / "w", clock=clock, settings=Settings(capacity=Capacity(cpu=2, memory_mb=1000)))
-    yield Engine(workspace, Kinds(extra=[*KINDS, LIMITED]), executor=stage)
+    yield Engine(workspace, Kinds(extra=[*KINDS, LIMITED, STUBBORN, PARTIAL, DATED]), executor=stage)
     workspace.close()
 
 
@@ -104,7 +128,7 @@ def test_a_run_that_cannot_be_seen_is_not_taken_for_lost(engine: Engine, stage: 
 
 def test_a_lost_run_is_followed_by_the_next_attempt(engine: Engine, stage: Stage) -> None:
     job = running(engine, stage)
-    stage.truth[job.run_id] = Gone(progressed=True)
+    stage.truth[job.run_id] = Gone()
     engine.tick()
     engine.tick()
     assert stage.submitted == [f"{job.id}.1", f"{job.id}.2"]
@@ -189,3 +213,72 @@ def test_one_job_in_trouble_does_not_stop_the_others(engine: Engine, stage: Stag
     engine.tick()
     assert engine.get(bad.id).state is State.SUCCEEDED
     assert engine.get(good.id).state is State.FAILED
+
+
+def test_every_attempt_works_on_what_was_resolved_at_the_call(engine: Engine, stage: Stage, clock: ManualClock) -> None:
+    called = clock.now()
+    job = engine.submit("dated", {})
+    clock.advance(60)
+    engine.tick()
+    stage.truth[f"{job.id}.1"] = Gone()
+    engine.tick()
+    clock.advance(60)
+    engine.tick()
+    assert [stage.specs[f"{job.id}.{i}"]["payload"] for i in (1, 2)] == [{"planned": called}] * 2
+
+
+def test_a_cancelled_start_is_over_only_when_it_can_no_longer_begin(engine: Engine, stage: Stage) -> None:
+    job = engine.submit("work", {})
+    engine.tick()
+    engine.control(job.id, "cancel")
+    engine.tick()
+    assert stage.cancelled == [(f"{job.id}.1", False)]
+    assert engine.get(job.id).state is State.STARTING, "its supervisor may still be on its way"
+    stage.truth[f"{job.id}.1"] = Gone()
+    engine.tick()
+    assert engine.get(job.id).state is State.CANCELLED
+
+
+def test_runs_that_die_at_the_same_place_are_given_up(engine: Engine, stage: Stage, clock: ManualClock) -> None:
+    job = engine.submit("work", {})
+    for attempt in range(1, MAX_LOSSES + 2):
+        clock.advance(100)
+        engine.tick()
+        folder = RunFolder(engine.workspace.folders.runs / f"{job.id}.{attempt}")
+        folder.path.mkdir(parents=True)
+        line = '{"at": 0, "done": 3, "total": 9, "unit": "", "message": ""}\n'
+        (folder.path / "progress.jsonl").write_text(line)
+        stage.truth[f"{job.id}.{attempt}"] = Gone()
+        engine.tick()
+        if engine.get(job.id).state is State.DEAD:
+            break
+    assert engine.get(job.id).state is State.DEAD
+    assert "without progress" in (engine.get(job.id).reason or "")
+
+
+def test_outputs_that_cannot_be_registered_are_tried_again_and_then_fail_the_job(
+    engine: Engine, stage: Stage, clock: ManualClock
+) -> None:
+    job = running(engine, stage, "stubborn")
+    RunFolder(engine.workspace.folders.runs / job.run_id).outputs.mkdir(parents=True)
+    stage.truth[job.run_id] = Ended(Outcome(0, "ok"))
+    passes = 0
+    while engine.get(job.id).state is State.RUNNING:
+        passes += 1
+        assert passes < 20
+        clock.advance(61)
+        engine.tick()
+    assert passes > 3, "what may pass by itself is tried again"
+    assert "could not be registered: OSError" in (engine.get(job.id).reason or "")
+
+
+def test_kinds_that_keep_partial_outputs_commit_them_when_cancelled(engine: Engine, stage: Stage) -> None:
+    job = running(engine, stage, "partial")
+    outputs = RunFolder(engine.workspace.folders.runs / job.run_id).outputs
+    outputs.mkdir(parents=True)
+    (outputs / "part-1").touch()
+    engine.control(job.id, "cancel")
+    stage.truth[job.run_id] = Ended(Outcome(85, "stopped"))
+    engine.tick()
+    ended = engine.get(job.id)
+    assert (ended.state, ended.result) == (State.CANCELLED, {"kept": ["part-1"]})

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from speciate.jobs.executors import Gone, LocalExecutor, Pending
 from speciate.jobs.folder import RESUMABLE, SECOND, Outcome, RunFolder
 from tests.jobs.work import ENTRY
 
@@ -37,3 +38,15 @@ def test_a_request_to_stop_ends_a_run_as_resumable(tmp_path: Path) -> None:
     outcome = folder.outcome()
     assert outcome is not None
     assert outcome.kind == "stopped"
+
+
+def test_a_supervisor_that_comes_after_its_attempt_was_called_off_starts_nothing(tmp_path: Path) -> None:
+    folder = a_folder(tmp_path)
+    executor = LocalExecutor(tmp_path)
+    handle = executor.handle("job-a.1")
+    assert executor.poll(handle) == Pending()
+    executor.cancel(handle, force=False)
+    assert executor.poll(handle) == Gone()
+    subprocess.run([sys.executable, "-m", "speciate.jobs.supervisor", str(folder.path)], check=True)
+    assert executor.poll(handle) == Gone()
+    assert not (folder.path / "begun").exists()

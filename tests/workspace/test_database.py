@@ -115,3 +115,17 @@ def test_what_waits_at_the_end_is_still_written(workspace: Workspace) -> None:
     again = Workspace(root)
     assert len(again.database.read(_KEYS)) == 20
     again.close()
+
+
+def test_a_listener_that_fails_harms_nobody(workspace: Workspace) -> None:
+    heard: list[str] = []
+
+    def fail(events: Sequence[Event]) -> None:
+        raise RuntimeError("the loop is closed")
+
+    workspace.database.listen(fail)
+    workspace.database.listen(lambda events: heard.extend(event.type for event in events))
+    for name in ("first", "second"):
+        workspace.database.transact(lambda tx, name=name: tx.event("x", name))  # type: ignore[misc]
+    workspace.database.checkpoint()
+    assert heard == ["first", "second"]

@@ -134,8 +134,9 @@ class Engine:
             priority=priority, resources=plan.resources, estimate=plan.seconds, limits=declared.limits,
             use_case=plan.use_case, executor=declared.executor, created=now, changed=now,
         )  # fmt: skip
+        kept = plan.model_dump_json() if declared.executor == "local" and not after else None
         fault("submit_before_commit")
-        stored = self.workspace.database.write(self._store.enqueue, Enqueue(job, tuple(after)))
+        stored = self.workspace.database.write(self._store.enqueue, Enqueue(job, tuple(after), kept))
         fault("submit_after_commit")
         assert isinstance(stored, Job)  # errors are raised by `write`
         return stored

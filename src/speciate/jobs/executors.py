@@ -34,9 +34,7 @@ class Ended(NamedTuple):
 
 
 class Gone(NamedTuple):
-    """It lived, and is dead without a word."""
-
-    progressed: bool
+    """It is dead without a word, or was called off before it lived; it will never live again."""
 
 
 class Unreachable(NamedTuple):
@@ -70,7 +68,9 @@ class Executor(Protocol):
         ...
 
     def cancel(self, handle: dict[str, Any], force: bool) -> None:
-        """Ask it to checkpoint and stop; with `force`, end it. A request only: `poll` tells the truth."""
+        """Ask it to checkpoint and stop; with `force`, end it. A request only: `poll` tells the truth.
+
+        A run that has not started yet must never start after this."""
         ...
 
     def logs(self, handle: dict[str, Any], offset: int) -> bytes:
@@ -98,11 +98,12 @@ class LocalExecutor:
     def poll(self, handle: dict[str, Any]) -> Observation:
         folder = RunFolder(self._runs / handle["run"])
         if not folder.started():
-            return Pending()  # and its claim is not probed: a probe could be in its supervisor's way
+            # Its claim is probed only after it was called off: a probe could be in the way of a supervisor that starts.
+            return Gone() if folder.stop_asked() and not folder.alive() else Pending()
         if folder.alive():
             return Alive()
         outcome = folder.outcome()  # looked for after the lock: it is written before the lock is freed
-        return Ended(outcome) if outcome else Gone(folder.progress() is not None)
+        return Ended(outcome) if outcome else Gone()
 
     def cancel(self, handle: dict[str, Any], force: bool) -> None:
         folder = RunFolder(self._runs / handle["run"])

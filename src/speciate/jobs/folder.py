@@ -66,10 +66,11 @@ class RunFolder:
         return self.path.name
 
     def create(self, spec: dict[str, Any]) -> None:
-        """Idempotent: a launch that is repeated finds the same spec."""
+        """Idempotent: a launch that is repeated finds the spec of the first one."""
         self.outputs.mkdir(parents=True, exist_ok=True)
         self.checkpoints.mkdir(exist_ok=True)
-        write_whole(self.path / "spec.json", json.dumps(spec))
+        if not (self.path / "spec.json").exists():
+            write_whole(self.path / "spec.json", json.dumps(spec))
 
     def spec(self) -> dict[str, Any]:
         loaded: dict[str, Any] = json.loads((self.path / "spec.json").read_text())
@@ -101,6 +102,9 @@ class RunFolder:
         except FileExistsError:
             return False
         return True
+
+    def stop_asked(self) -> bool:
+        return (self.path / "cancel").exists()
 
     def outcome(self) -> Outcome | None:
         try:

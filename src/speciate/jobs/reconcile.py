@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
-from speciate.errors import SpeciateError
+from speciate.errors import Code, SpeciateError
 from speciate.faults import fault
 from speciate.jobs import rows
 from speciate.jobs.executors import Alive, Ended, Executor, Gone, Pending, RunSpec
@@ -18,14 +18,23 @@ from speciate.jobs.folder import Outcome, RunFolder
 from speciate.jobs.job import Job, State
 from speciate.jobs.kinds import Kinds, Plan
 from speciate.jobs.schedule import choose, never_fits
-from speciate.jobs.store import Store, Tell
+from speciate.jobs.store import Store, Tell, keep_plan, plan_of
 from speciate.jobs.transitions import Claimed, Exited, Failed, Happening, Lost, Overdue, SeenAlive
 from speciate.settings import Capacity
+from speciate.workspace.database import Transaction
 from speciate.workspace.workspace import Workspace
 
 _ACTIVE = "state IN ('queued', 'waiting', 'starting', 'running') AND executor = 'local'"
 _RELAUNCH_SECONDS = 5.0
+_COMMIT_TRIES = 8
 _log = logging.getLogger(__name__)
+
+
+class Trouble(NamedTuple):
+    """How often in a row a job could not be reconciled, and when to try again."""
+
+    times: int = 0
+    until: float = 0.0
 
 
 class Reconciler:
@@ -40,15 +49,18 @@ class Reconciler:
         self._launched: dict[str, float] = {}  # run -> when
         self._signalled: dict[str, str] = {}  # run -> 'asked' or 'forced'
         self._plans: dict[str, Plan] = {}
+        self._troubles: dict[str, Trouble] = {}
         self.draining = False
 
     def tick(self) -> int:
         """One pass. Returns how many jobs are live or may start, so that the caller knows how soon to look again."""
         now = self._workspace.clock.now()
         jobs = rows.select(self._workspace.database, _ACTIVE, [])
+        known = {job.id for job in jobs}
+        self._plans = {name: plan for name, plan in self._plans.items() if name in known}
         live = [job for job in jobs if job.state in {State.STARTING, State.RUNNING}]
         for job in live:
-            self._guard(job, lambda job=job: self._observe(job, now))  # type: ignore[misc]
+            self._guard(job, now, lambda job=job: self._observe(job, now))  # type: ignore[misc]
         queued = [job for job in jobs if job.state is State.QUEUED]
         for job in jobs:
             if job.state in {State.QUEUED, State.WAITING}:
@@ -57,16 +69,23 @@ class Reconciler:
             self._start(queued, live, now)
         return len(live) + len(queued)
 
-    def _guard(self, job: Job, act: Callable[[], None]) -> None:
-        """One job's trouble must not stop the others'."""
+    def _guard(self, job: Job, now: float, act: Callable[[], None]) -> None:
+        """One job's trouble must not stop the others'; it is looked at again after a pause that grows."""
+        trouble = self._troubles.get(job.id, Trouble())
+        if now < trouble.until:
+            return
         try:
             act()
-        except SpeciateError as error:
-            _log.warning("%s: %s", job.id, error)
-        except Exception:  # noqa: BLE001 - logged; the next pass may succeed
-            _log.exception("%s could not be reconciled", job.id)
+        except Exception as error:  # noqa: BLE001 - logged; a later pass may succeed
+            _log.warning("%s could not be reconciled", job.id, exc_info=not isinstance(error, SpeciateError))
+            pause = min(60.0, 0.1 * 2.0**trouble.times)
+            self._troubles[job.id] = Trouble(trouble.times + 1, now + pause)
+        else:
+            self._troubles.pop(job.id, None)
 
-    def _tell(self, job: Job, event: Happening, register: Callable[..., dict[str, Any]] | None = None) -> Job:
+    def _tell(
+        self, job: Job, event: Happening, register: Callable[[Transaction, Job], dict[str, Any] | None] | None = None
+    ) -> Job:
         answer = self._workspace.database.write(self._store.tell, Tell(job.id, event, register))
         assert isinstance(answer, Job)  # errors are raised by `write`
         return answer
@@ -82,10 +101,12 @@ class Reconciler:
                 self._pass_on_request(self._check_limits(job, now), handle, now)
             case Ended(outcome):
                 self._finish(job, outcome)
-            case Gone(progressed):
+            case Gone():
                 fault("lost_before_commit")
-                self._tell(job, Lost(job.attempt, progressed))
+                self._tell(job, Lost(job.attempt, self._progressed(job)))
                 self._forget(job)
+            case Pending() if job.request:
+                self._pass_on_request(job, handle, now)
             case Pending():
                 self._relaunch(job, now)
 
@@ -110,6 +131,12 @@ class Reconciler:
         elif now - job.request_at > job.limits.grace_seconds:
             self._executor.cancel(handle, force=True)  # again each pass, until its claim is free
 
+    def _progressed(self, job: Job) -> bool:
+        """Whether the newest attempt came further than those before it."""
+        folders = [RunFolder(self._workspace.folders.runs / f"{job.id}.{i}") for i in range(job.attempt, 0, -1)]
+        newest, *before = [progress.done if (progress := folder.progress()) else 0.0 for folder in folders]
+        return newest > max(before, default=0.0)
+
     def _finish(self, job: Job, outcome: Outcome) -> None:
         kind = self._kinds[job.kind]
         result: dict[str, Any] | None = None
@@ -125,12 +152,26 @@ class Reconciler:
                 if outcome.kind == "ok":
                     outcome = Outcome(1, "user", f"its outputs cannot be used: {type(error).__name__}: {error}")
         fault("finish_before_commit")
-        try:
-            self._tell(job, Exited(job.attempt, outcome, result), register)
-        except SpeciateError as error:
-            self._tell(job, Exited(job.attempt, Outcome(1, "user", error.message, error.recovery)))
+        self._commit(job, Exited(job.attempt, outcome, result, self._progressed(job)), register)
         fault("finish_after_commit")
         self._forget(job)
+
+    def _commit(
+        self, job: Job, exited: Exited, register: Callable[[Transaction, Job], dict[str, Any] | None] | None
+    ) -> None:
+        """What the run made and its end, together. A refusal is the job's error; what may pass is tried again."""
+        try:
+            self._tell(job, exited, register)
+        except SpeciateError as error:
+            if error.code is Code.UNAVAILABLE:  # a full disk: nothing is lost, the run's folder waits
+                raise
+            self._tell(job, Exited(job.attempt, Outcome(1, "user", error.message, error.recovery)))
+        except Exception as error:
+            if self._troubles.get(job.id, Trouble()).times < _COMMIT_TRIES:
+                raise
+            _log.exception("%s: its outputs could not be registered", job.id)
+            said = f"its outputs could not be registered: {type(error).__name__}: {error}"
+            self._tell(job, Exited(job.attempt, Outcome(1, "user", said, "The daemon's log has the traceback.")))
 
     def _forget(self, job: Job) -> None:
         self._launched.pop(job.run_id, None)
@@ -139,9 +180,7 @@ class Reconciler:
 
     def _relaunch(self, job: Job, now: float) -> None:
         """The start is on disk, but no supervisor has been seen: launch the same attempt (again)."""
-        if job.request:
-            self._tell(job, Lost(job.attempt, False))
-        elif now - self._launched.get(job.run_id, 0.0) > _RELAUNCH_SECONDS:
+        if now - self._launched.get(job.run_id, 0.0) > _RELAUNCH_SECONDS:
             plan = self._plan(job)
             if plan is not None:
                 self._launch(job, plan, now)
@@ -165,14 +204,16 @@ class Reconciler:
                 else:
                     planned.append(job)
         for job in choose(planned, live, self._capacity, now):
-            self._guard(job, lambda job=job: self._claim(job, now))  # type: ignore[misc]
+            self._guard(job, now, lambda job=job: self._claim(job, now))  # type: ignore[misc]
 
     def _plan(self, job: Job) -> Plan | None:
         """The plan of a job; where it is refused, the job has failed and there is none."""
         if job.id not in self._plans:
             try:
                 kind = self._kinds[job.kind]
-                self._plans[job.id] = kind.plan(kind.spec.model_validate(job.spec), self._workspace)
+                self._plans[job.id] = plan_of(self._workspace.database, job.id) or kind.plan(
+                    kind.spec.model_validate(job.spec), self._workspace
+                )
             except SpeciateError as error:
                 self._tell(job, Failed({"class": "user", "message": error.message, "recovery": error.recovery}))
                 return None
@@ -184,10 +225,11 @@ class Reconciler:
 
     def _claim(self, job: Job, now: float) -> None:
         handle = self._executor.handle(f"{job.id}.{job.attempt + 1}")
-        claimed = self._tell(job, Claimed(handle, job.resources))
+        plan = self._plans[job.id]
+        claimed = self._tell(job, Claimed(handle, job.resources), lambda tx, job: keep_plan(tx, job.id, plan))
         fault("claim_after_commit")
         if claimed.state is State.STARTING:
-            self._launch(claimed, self._plans[job.id], now)
+            self._launch(claimed, plan, now)
 
     def _launch(self, job: Job, plan: Plan, now: float) -> None:
         kind = self._kinds[job.kind]

@@ -2,7 +2,8 @@
 
 `spec.json` holds the job's row as it was when the run was launched. Put back in that state, the job is found by the
 reconciler as if nothing had happened: a run that still lives is adopted, one that ended is committed (what it made is
-registered again; versions are counted in the order in which jobs were created), one that was lost is tried again.
+registered again; versions are counted in the order in which jobs were created), one that was lost is tried again, one
+that was being stopped is paused.
 """
 
 from __future__ import annotations
@@ -57,6 +58,8 @@ def _newest_runs(runs: Path) -> tuple[dict[str, Job], list[str]]:
         except (OSError, ValueError, KeyError, ValidationError) as error:
             lost.append(f"run {folder.name}: its spec.json cannot be read ({type(error).__name__})")
             continue
+        if RunFolder(folder).stop_asked():  # by whom is lost with the catalog: it waits for somebody who knows
+            job = job.model_copy(update={"request": "pause", "request_at": job.changed})
         if job.id not in newest or newest[job.id].attempt < job.attempt:
             newest[job.id] = job
     return dict(sorted(newest.items(), key=lambda item: (item[1].created, item[0]))), lost

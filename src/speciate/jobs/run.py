@@ -46,4 +46,4 @@ class Run:
     @property
     def stopping(self) -> bool:
         """Whether the run was asked to stop: save a checkpoint and raise `Stopped`."""
-        return (self.folder.path / "cancel").exists()
+        return self.folder.stop_asked()

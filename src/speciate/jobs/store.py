@@ -14,7 +14,7 @@ from speciate.errors import Code, SpeciateError
 from speciate.jobs import rows
 from speciate.jobs.composites import child_jobs, step
 from speciate.jobs.job import ENDED, Job, State
-from speciate.jobs.kinds import Finished, Kinds
+from speciate.jobs.kinds import Finished, Kinds, Plan
 from speciate.jobs.transitions import (
     Acted,
     Asked,
@@ -27,8 +27,10 @@ from speciate.jobs.transitions import (
     decide,
 )
 from speciate.settings import Settings
-from speciate.workspace.database import Transaction
+from speciate.workspace.database import Database, Transaction
 
+_INSERT_PLANS = "INSERT INTO job_plans SELECT unnest(?::VARCHAR[]), unnest(?::VARCHAR[]) ON CONFLICT DO NOTHING"
+_PLAN = "SELECT plan FROM job_plans WHERE job = ?"
 _INSERT_NEEDS = "INSERT INTO job_needs SELECT unnest(?::VARCHAR[]), unnest(?::VARCHAR[])"
 _DEPENDENTS = "SELECT DISTINCT job FROM job_needs WHERE needs IN (SELECT unnest(?::VARCHAR[]))"
 _NEEDS_OF = "SELECT job, needs FROM job_needs WHERE job IN (SELECT unnest(?::VARCHAR[]))"
@@ -40,6 +42,8 @@ _RETRIED = {State.FAILED, State.CANCELLED, State.DEAD}
 class Enqueue(NamedTuple):
     job: Job
     needs: tuple[str, ...] = ()
+    plan: str | None = None
+    """JSON of what was resolved at the call; kept, so that the run works on just that."""
 
 
 class Tell(NamedTuple):
@@ -47,7 +51,18 @@ class Tell(NamedTuple):
 
     job: str
     event: Happening
-    register: Callable[[Transaction, Job], dict[str, Any]] | None = None
+    register: Callable[[Transaction, Job], dict[str, Any] | None] | None = None
+
+
+def plan_of(database: Database, job: str) -> Plan | None:
+    """What was resolved for the job, at the call or at its first start."""
+    row = database.read_one(_PLAN, [job])
+    return Plan.model_validate_json(row[0]) if row else None
+
+
+def keep_plan(tx: Transaction, job: str, plan: Plan) -> None:
+    """The first one stays."""
+    tx.execute(_INSERT_PLANS, [[job], [plan.model_dump_json()]])
 
 
 class Store:
@@ -60,18 +75,23 @@ class Store:
         keyed = [request.job.id for request in requests if request.job.key is not None]
         known = rows.by_id(tx, keyed) if keyed else {}
         answers: list[str | SpeciateError] = []
+        plans: dict[str, str] = {}
         for request in requests:
             job = request.job
             old = known.get(job.id)
             if old is None:
                 known[job.id] = job
                 batch.add(job, request.needs)
+                if request.plan:
+                    plans[job.id] = request.plan
                 answers.append(job.id)
             elif old.fingerprint == job.fingerprint:
                 answers.append(job.id)
             else:
                 answers.append(_other_arguments(job, old))
         batch.settle()
+        if plans:
+            tx.execute(_INSERT_PLANS, [list(plans), list(plans.values())])
         return [
             answer if isinstance(answer, SpeciateError) else batch.jobs.get(answer) or known[answer]
             for answer in answers

@@ -41,8 +41,8 @@ def supervise(path: Path) -> int:
         fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return 0  # another supervisor has this attempt
-    if folder.outcome() or folder.started():
-        return 0  # it has had its supervisor; an attempt never runs twice
+    if folder.outcome() or folder.started() or folder.stop_asked():
+        return 0  # it has had its supervisor, or was called off before it had one
     fault("supervisor_claimed")
     write_whole(path / "supervisor", identity(os.getpid()))
     fault("supervisor_started")

@@ -48,6 +48,8 @@ class Exited:
     attempt: int
     outcome: Outcome
     result: dict[str, Any] | None = None
+    progressed: bool = False
+    """Whether it came further than the attempts before it."""
 
 
 @dataclass(frozen=True)
@@ -138,8 +140,8 @@ def decide(job: Job, event: Happening, now: float) -> Job:
             )  # fmt: skip
         case SeenAlive(attempt):
             return _to(job, State.RUNNING, now) if job.state is State.STARTING and job.attempt == attempt else job
-        case Exited(attempt, outcome, result):
-            return _exited(job, outcome, result, now) if _is_of(job, attempt) else job
+        case Exited(attempt):
+            return _exited(job, event, now) if _is_of(job, attempt) else job
         case Lost(attempt, progressed):
             return _lost(job, progressed, now) if _is_of(job, attempt) else job
         case Acted(result):
@@ -160,12 +162,13 @@ def _is_of(job: Job, attempt: int) -> bool:
     return job.state in LIVE and job.attempt == attempt
 
 
-def _exited(job: Job, outcome: Outcome, result: dict[str, Any] | None, now: float) -> Job:
+def _exited(job: Job, event: Exited, now: float) -> Job:
+    outcome = event.outcome
     if outcome.kind == "ok":
         # Done before it could be stopped; what earlier attempts died of is in the events.
-        return _end(job, State.SUCCEEDED, now, result=result or {}, error=None, reason=None)
+        return _end(job, State.SUCCEEDED, now, result=event.result or {}, error=None, reason=None)
     if outcome.kind == "killed":
-        return _lost(job, False, now)
+        return _lost(job, event.progressed, now)
     error = {"class": outcome.kind, "message": outcome.message, "recovery": outcome.recovery}
     if job.request in {"cancel", "stop"} or outcome.kind == "stopped":
         return _stopped(job, now)

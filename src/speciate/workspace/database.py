@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import queue
 import threading
@@ -30,6 +31,7 @@ Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
 _BATCH = 512
+_log = logging.getLogger(__name__)
 _INSERT_EVENTS = """
 INSERT INTO events SELECT unnest(?::BIGINT[]), ?, unnest(?::VARCHAR[]), unnest(?::VARCHAR[]), unnest(?::VARCHAR[])
 """
@@ -86,6 +88,7 @@ class Database:
         self._queue: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
         self._listeners: list[Callable[[Sequence[Event]], None]] = []
         self._seq: int = self._connection.execute("SELECT coalesce(max(seq), 0) FROM events").fetchall()[0][0]
+        self._gate = threading.Lock()
         self._closed = False
         self._thread = threading.Thread(target=self._write_loop, name="catalog-writer", daemon=True)
         self._thread.start()
@@ -124,10 +127,11 @@ class Database:
         return self.submit(many, item).result()
 
     def submit(self, many: Callable[[Transaction, list[Item]], Sequence[Answer]], item: Item) -> Future[Answer]:
-        if self._closed:
-            raise SpeciateError(Code.UNAVAILABLE, "The workspace is closing.", "Repeat the call in a moment.")
         future: Future[Answer] = Future()
-        self._queue.put(_Call(many, item, future))
+        with self._gate:  # nothing may queue up behind the end
+            if self._closed:
+                raise SpeciateError(Code.UNAVAILABLE, "The workspace is closing.", "Repeat the call in a moment.")
+            self._queue.put(_Call(many, item, future))
         return future
 
     def transact(self, function: Callable[[Transaction], Answer]) -> Answer:
@@ -145,8 +149,9 @@ class Database:
 
     def close(self) -> None:
         """Commit what waits, then close the file."""
-        self._closed = True
-        self._queue.put(None)
+        with self._gate:
+            self._closed = True
+            self._queue.put(None)
         self._thread.join()
         self._connection.close()
 
@@ -164,8 +169,9 @@ class Database:
                 batch.append(call)
             try:
                 self._apply(cursor, batch)
-            except duckdb.FatalException as error:
-                # The instance is invalid for every thread; only a new process may go on.
+            except BaseException as error:  # noqa: BLE001 - without its writer the process is of no use to anybody
+                # After a FatalException the instance is invalid for every thread; only a new process may go on.
+                _log.exception("the catalog's writer cannot go on")
                 for call in batch:
                     if not call.future.done():
                         call.future.set_exception(_full_or_broken(error))
@@ -192,13 +198,16 @@ class Database:
                 for call in calls:
                     self._apply_together(cursor, [call])
             return
-        for listener in self._listeners if events else ():
-            listener(events)
         for call, answer in zip(calls, answers, strict=True):
             if isinstance(answer, BaseException):
                 call.future.set_exception(answer)
             else:
                 call.future.set_result(answer)
+        for listener in self._listeners if events else ():
+            try:
+                listener(events)
+            except Exception:  # noqa: BLE001 - what was committed is committed, whoever cannot bear to hear of it
+                _log.exception("a listener failed")
 
     def _commit(self, cursor: duckdb.DuckDBPyConnection, calls: list[_Call]) -> tuple[list[Any], list[Event]]:
         """One transaction for all calls: the answers in the order of the calls, and the events with their numbers."""

@@ -51,6 +51,8 @@ CREATE TABLE jobs (
     started     DOUBLE,                -- of the newest attempt
     ended       DOUBLE
 );
+-- What a job's plan resolved, once: every attempt works on the same data.
+CREATE TABLE job_plans (job VARCHAR PRIMARY KEY, plan VARCHAR NOT NULL);
 CREATE TABLE job_needs (job VARCHAR NOT NULL, needs VARCHAR NOT NULL);
 
 -- Answers of calls that change something without a job, by the caller's idempotency key.
