@@ -38,7 +38,10 @@ def main() -> None:
     workspace = _HOME / "workspace"
     print("Real data from packages ...")
     stories = scenes(_HOME / "data")
-    if not workspace.exists():
+    if workspace.exists():
+        print("build/demo/ holds an earlier run: what was done then is shown again, not repeated.")
+        print("Predictions are live, so digits come from the version that the rollback left in production.")
+    else:
         _speciate("init", "--policy", "auto", workspace=workspace)
     try:
         anyio.run(_tell, stories, workspace)

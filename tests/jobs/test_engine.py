@@ -50,7 +50,9 @@ def test_an_inline_job_has_ended_when_submit_returns(engine: Engine) -> None:
 def test_an_inline_job_that_refuses_has_failed_with_the_next_call(engine: Engine) -> None:
     job = engine.submit("inline", {"refuse": True})
     assert job.state is State.FAILED
-    assert job.error == {"class": "user", "message": "refused on request", "recovery": "Do not ask for it."}
+    assert job.error == {
+        "class": "user", "code": "invalid", "message": "refused on request", "recovery": "Do not ask for it.",
+    }  # fmt: skip
 
 
 def test_a_plan_that_refuses_leaves_no_job_behind(engine: Engine) -> None:

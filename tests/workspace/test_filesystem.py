@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from speciate.workspace.filesystem import check_folder, kind_in
+from speciate.errors import SpeciateError
+from speciate.workspace.filesystem import check_folder, kind_in, require_space
 
 _MOUNTS = """\
 20 1 8:1 / / rw - ext4 /dev/sda1 rw
@@ -38,3 +40,10 @@ def test_a_local_folder_passes_and_keeps_no_trace(tmp_path: Path) -> None:
     assert checks["locks"]
     assert checks["fsync"]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_nearly_full_disk_is_said_before_a_job_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    require_space(tmp_path)
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=1 << 20))
+    with pytest.raises(SpeciateError, match=r"disk .* is full: 1 MiB are free, and a job needs 16"):
+        require_space(tmp_path)

@@ -19,7 +19,7 @@ def step(kind: Kind, job: Job, children: Sequence[Job], now: float) -> NextStep:
     except Exception as error:  # plug-ins may raise anything
         logging.getLogger(__name__).exception("%s: next() failed", job.id)
         return Finished(
-            error=f"the next step of {kind.name} could not be found: {type(error).__name__}: {error}",
+            error=f"the next step of {kind.name} could not be found: {type(error).__name__}",
             recovery="This is a defect; the daemon's log has the traceback.",
         )
 

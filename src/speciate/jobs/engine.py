@@ -15,6 +15,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from speciate.environment import cores
 from speciate.errors import Code, SpeciateError, closest
 from speciate.faults import fault
 from speciate.ids import JobId, id_from_key, new_id
@@ -31,6 +32,7 @@ from speciate.jobs.transitions import Asked
 from speciate.jobs.waiters import Waiters
 from speciate.settings import Capacity
 from speciate.workspace.database import Event
+from speciate.workspace.filesystem import require_space
 from speciate.workspace.workspace import Workspace
 
 _BUSY_SECONDS, _CALM_SECONDS = 0.03, 2.0
@@ -118,6 +120,8 @@ class Engine:
         known = self._known(kind, spec, key)
         if known:
             return known
+        if declared.executor != "inline":
+            require_space(self.workspace.folders.root)
         checked = _validated(declared, spec)
         plan = declared.plan(checked, self.workspace) if not after else Plan()
         lacking = never_fits(plan.resources, self.capacity) if declared.executor == "local" else None
@@ -204,6 +208,10 @@ class Engine:
         """The newest attempt's folder; it may not exist yet."""
         return RunFolder(self.workspace.folders.runs / job.run_id)
 
+    def trouble(self, job: str) -> str | None:
+        """Why an unfinished job does not get on, where the engine cannot do its part (a full disk, say)."""
+        return self._reconciler.trouble(job)
+
     def idle(self) -> bool:
         """Whether nothing waits or runs. A paused job needs no daemon."""
         return self.workspace.database.read_one(f"SELECT 1 FROM jobs WHERE {_UNFINISHED} LIMIT 1") is None
@@ -211,9 +219,8 @@ class Engine:
 
 def measured(capacity: Capacity) -> Capacity:
     """The capacity with what was left open filled in from this machine."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return capacity.model_copy(
-        update={"cpu": capacity.cpu or float(cores), "memory_mb": capacity.memory_mb or _memory_mb()}
+        update={"cpu": capacity.cpu or float(cores()), "memory_mb": capacity.memory_mb or _memory_mb()}
     )
 
 

@@ -8,7 +8,7 @@
     progress.jsonl   {at, done, total, unit, message} lines, appended
     cancel           exists: stop at the next safe point
     checkpoints/ outputs/
-    exit             {"code", "class", "message", "recovery"}; written whole, last
+    exit             {"code", "class", "message", "recovery", "detail"}; written whole, last
 
 Standard library only: supervisor and zygote import it.
 """
@@ -30,12 +30,14 @@ SECOND = 76
 
 
 class Outcome(NamedTuple):
-    """`kind`: ok, user (never retried), transient, memory, stopped, killed."""
+    """`kind`: ok, user (never retried), transient, memory, stopped, killed. `message` and `recovery` are our words;
+    what a library or a plug-in said, which may quote anything, is in `detail` alone."""
 
     code: int
     kind: str
     message: str = ""
     recovery: str = ""
+    detail: str = ""
 
 
 class Progress(NamedTuple):
@@ -46,10 +48,10 @@ class Progress(NamedTuple):
     message: str
 
 
-def write_whole(path: Path, text: str) -> None:
-    """All of `text` or nothing is at `path`, whenever the machine stops."""
+def write_whole(path: Path, text: str, mode: int = 0o666) -> None:
+    """All of `text` or nothing is at `path`, whenever the machine stops. `mode`: who may, less the umask."""
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w") as file:
+    with open(temporary, "w", opener=lambda name, flags: os.open(name, flags, mode)) as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
@@ -111,16 +113,14 @@ class RunFolder:
             data = json.loads((self.path / "exit").read_text())
         except FileNotFoundError:
             return None
-        return Outcome(data["code"], data["class"], data.get("message", ""), data.get("recovery", ""))
+        words = (data.get(name, "") for name in ("message", "recovery", "detail"))
+        return Outcome(data["code"], data["class"], *words)
 
     def end(self, outcome: Outcome) -> None:
         """Write `exit`, once: the first word stands."""
         if not (self.path / "exit").exists():
-            code, kind, message, recovery = outcome
-            write_whole(
-                self.path / "exit",
-                json.dumps({"code": code, "class": kind, "message": message, "recovery": recovery}),
-            )
+            data = outcome._asdict()
+            write_whole(self.path / "exit", json.dumps({"code": data.pop("code"), "class": data.pop("kind"), **data}))
 
     def result(self) -> dict[str, Any] | None:
         """What the run returned, where it ended well."""

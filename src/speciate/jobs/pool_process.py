@@ -35,7 +35,7 @@ def answer(line: bytes) -> dict[str, Any]:
         return _failure(Code.UNAVAILABLE, "This needs more memory than a service process may use.")
     except Exception as error:  # noqa: BLE001 - the border of the process: whatever it is, it goes back as data
         traceback.print_exc()
-        return _failure(Code.INTERNAL, f"{type(error).__name__}: {error}")
+        return _failure(Code.INTERNAL, f"{type(error).__name__} in a service process.")  # its text may quote data
 
 
 def _failure(code: Code, message: str) -> dict[str, Any]:

@@ -35,6 +35,7 @@ class Trouble(NamedTuple):
 
     times: int = 0
     until: float = 0.0
+    why: str = ""
 
 
 class Reconciler:
@@ -69,6 +70,10 @@ class Reconciler:
             self._start(queued, live, now)
         return len(live) + len(queued)
 
+    def trouble(self, job: str) -> str | None:
+        found = self._troubles.get(job)
+        return found.why if found else None
+
     def _guard(self, job: Job, now: float, act: Callable[[], None]) -> None:
         """One job's trouble must not stop the others'; it is looked at again after a pause that grows."""
         trouble = self._troubles.get(job.id, Trouble())
@@ -79,7 +84,7 @@ class Reconciler:
         except Exception as error:  # noqa: BLE001 - logged; a later pass may succeed
             _log.warning("%s could not be reconciled", job.id, exc_info=not isinstance(error, SpeciateError))
             pause = min(60.0, 0.1 * 2.0**trouble.times)
-            self._troubles[job.id] = Trouble(trouble.times + 1, now + pause)
+            self._troubles[job.id] = Trouble(trouble.times + 1, now + pause, str(error))
         else:
             self._troubles.pop(job.id, None)
 
@@ -150,7 +155,8 @@ class Reconciler:
             except Exception as error:  # noqa: BLE001 - whatever a file can be wrong in
                 _log.exception("%s: its outputs cannot be used", job.id)
                 if outcome.kind == "ok":
-                    outcome = Outcome(1, "user", f"its outputs cannot be used: {type(error).__name__}: {error}")
+                    said = f"its outputs cannot be used: {type(error).__name__}"
+                    outcome = Outcome(1, "user", said, "The daemon's log has the traceback.", str(error))
         fault("finish_before_commit")
         self._commit(job, Exited(job.attempt, outcome, result, self._progressed(job)), register)
         fault("finish_after_commit")
@@ -170,8 +176,9 @@ class Reconciler:
             if self._troubles.get(job.id, Trouble()).times < _COMMIT_TRIES:
                 raise
             _log.exception("%s: its outputs could not be registered", job.id)
-            said = f"its outputs could not be registered: {type(error).__name__}: {error}"
-            self._tell(job, Exited(job.attempt, Outcome(1, "user", said, "The daemon's log has the traceback.")))
+            said = f"its outputs could not be registered: {type(error).__name__}"
+            outcome = Outcome(1, "user", said, "The daemon's log has the traceback.", str(error))
+            self._tell(job, Exited(job.attempt, outcome))
 
     def _forget(self, job: Job) -> None:
         self._launched.pop(job.run_id, None)
@@ -219,7 +226,8 @@ class Reconciler:
                 return None
             except Exception as error:  # noqa: BLE001 - a plug-in's plan may raise anything
                 _log.exception("%s: its plan failed", job.id)
-                self._tell(job, Failed({"class": "internal", "message": f"{type(error).__name__}: {error}"}))
+                said = f"{type(error).__name__} in its plan"
+                self._tell(job, Failed({"class": "internal", "message": said, "detail": str(error)}))
                 return None
         return self._plans[job.id]
 

@@ -262,7 +262,8 @@ class _Batch:
             assert kind.act is not None, f"{kind.name} is not an inline kind"
             return Acted(kind.act(self._tx, kind.spec.model_validate(job.spec), job, self._settings))
         except SpeciateError as error:
-            return Failed({"class": "user", "message": error.message, "recovery": error.recovery})
+            said = {"code": error.code, "message": error.message, "recovery": error.recovery}
+            return Failed({"class": "user", **said})
 
     def _children(self, job: Job) -> list[Job]:
         stored = {child.id: child for child in rows.children_of(self._tx, [job.id])}

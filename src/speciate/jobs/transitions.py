@@ -170,6 +170,8 @@ def _exited(job: Job, event: Exited, now: float) -> Job:
     if outcome.kind == "killed":
         return _lost(job, event.progressed, now)
     error = {"class": outcome.kind, "message": outcome.message, "recovery": outcome.recovery}
+    if outcome.detail:
+        error["detail"] = outcome.detail
     if job.request in {"cancel", "stop"} or outcome.kind == "stopped":
         return _stopped(job, now)
     if outcome.kind not in {"transient", "memory"}:
@@ -287,6 +289,8 @@ def _pause(job: Job, now: float) -> Job:
 
 
 def _ran(job: Job, now: float) -> float:
+    if job.executor == "composite":
+        return 0.0  # its children run, it does not
     return job.run_seconds + (now - job.started if job.state in LIVE and job.started is not None else 0.0)
 
 

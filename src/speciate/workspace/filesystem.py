@@ -14,6 +14,7 @@ from speciate.errors import Code, SpeciateError
 
 _NETWORK = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "fuse.sshfs", "fuse.s3fs", "fuse.rclone"}
 _NEEDED_BYTES = 1 << 30
+_LEAST_BYTES = 16 << 20
 
 
 class Check(NamedTuple):
@@ -44,6 +45,18 @@ def require_local(folder: Path) -> None:
             Code.REFUSED,
             f"{folder} cannot hold a workspace: {check.what}.",
             "Put the workspace on a local disk (--workspace or SPECIATE_HOME); copy results with `speciate backup`.",
+        )
+
+
+def require_space(folder: Path) -> None:
+    """Refuse to begin what a nearly full disk would interrupt."""
+    free = shutil.disk_usage(folder).free
+    if free < _LEAST_BYTES:
+        raise SpeciateError(
+            Code.UNAVAILABLE,
+            f"The disk that holds the workspace is full: {free >> 20} MiB are free, and a job needs "
+            f"{_LEAST_BYTES >> 20} to begin.",
+            "Free some space, then repeat the same call.",
         )
 
 

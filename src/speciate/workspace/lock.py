@@ -7,6 +7,7 @@ only, for it is taken before anything heavy is imported.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from pathlib import Path
@@ -57,6 +58,12 @@ class Lock:
 
 def unusable(root: Path, error: OSError) -> SpeciateError:
     """The error for a folder that the system does not let us use."""
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return SpeciateError(
+            Code.UNAVAILABLE,
+            f"The disk that holds the workspace {root} is full.",
+            "Free some space, then repeat the call; nothing of what was acknowledged is lost.",
+        )
     return SpeciateError(
         Code.UNAVAILABLE,
         f"The workspace {root} cannot be used: {error.strerror or error}.",

@@ -39,10 +39,11 @@ class Workspace:
     def __init__(self, root: Path, clock: Clock | None = None, settings: Settings | None = None) -> None:
         self.clock: Clock = clock or SystemClock()
         self.folders = Folders(root)
-        self.folders.make()
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.settings = settings or load(root)
         self.salvaged = salvage(self.folders.catalog)
-        migrate(self.folders.catalog)
+        migrate(self.folders.catalog)  # refuses what is not ours, before anything is laid beside it
+        self.folders.make()
         self.database = Database(self.folders.catalog, self.clock)
 
     def close(self) -> None:
