@@ -31,13 +31,27 @@ async def call(client: Client, tool: str, arguments: dict[str, Any]) -> dict[str
     raise AssertionError(f"{tool} {arguments}: {said}")
 
 
+async def ended(client: Client, job: str) -> None:
+    """Wait for the job, over whatever dies meanwhile; it must have succeeded."""
+    while True:
+        view = await call(client, "wait_for_job", {"job": job, "timeout_seconds": 5})
+        if view["state"] in {"succeeded", "failed", "dead", "cancelled"}:
+            assert view["state"] == "succeeded", json.dumps(view)
+            return
+
+
 async def main(workspace: str, fixture: str, name: str, jobs: int, trace: Path) -> None:
     server = StdioServerParameters(
         command=sys.executable, args=["-m", "speciate.cli", "serve", "--workspace", workspace, "--fixture", fixture]
     )
     chance = random.Random(name)
     acknowledged = (trace / f"{name}.acknowledged").open("a")
+    rows = [{"text": f"{name} says {i}", "label": "ab"[i % 2]} for i in range(12)]
     async with Client(server) as client:
+        made = await call(
+            client, "create_dataset", {"name": name, "rows": rows, "label": "label", "idempotency_key": f"{name}-data"}
+        )
+        await ended(client, made["job"])
         for number in range(jobs):
             preload = chance.choice(["", "", "classical"])
             arguments = {
@@ -52,11 +66,10 @@ async def main(workspace: str, fixture: str, name: str, jobs: int, trace: Path) 
             if number % 3 == 0:
                 moved = await call(client, "move_alias", {"use_case": "crash", "model": f"{name}-{number}@v1"})
                 assert moved == {} or moved["generation"] > 0
-            while True:
-                view = await call(client, "wait_for_job", {"job": job, "timeout_seconds": 5})
-                if view["state"] in {"succeeded", "failed", "dead", "cancelled"}:
-                    break
-            assert view["state"] == "succeeded", json.dumps(view)
+            if number % 2 == 0:  # a service process answers
+                counted = await call(client, "query_dataset", {"dataset": name, "sql": "SELECT count(*) FROM examples"})
+                assert counted["untrusted"]["rows"] == [[12]], counted
+            await ended(client, job)
     print("done")
 
 

@@ -13,7 +13,7 @@ from mcp.server.mcpserver.exceptions import ToolError
 from speciate.errors import SpeciateError
 from speciate.production import aliases
 from speciate.server.mcp_app import Server
-from tests.crash.traced import KIND, SERVICE
+from tests.crash.traced import KIND
 
 
 def register(server: Server) -> None:
@@ -40,11 +40,3 @@ def register(server: Server) -> None:
         except SpeciateError as error:
             raise ToolError(str(error)) from error
         return {"generation": moved.generation}
-
-    @server.mcp.tool()
-    def ask_pool(value: int) -> dict[str, Any]:
-        """A question that a service process answers."""
-        try:
-            return app.pool.ask(SERVICE, {"value": value})
-        except SpeciateError as error:
-            raise ToolError(str(error)) from error

@@ -14,9 +14,6 @@ from speciate.jobs.kinds import Kind, Plan
 from speciate.jobs.run import Run
 from speciate.workspace.workspace import Workspace
 
-SERVICE = "copy:copy"
-"""Any function from a dict to a dict can be asked; this one answers with the question."""
-
 
 class Traced(BaseModel):
     seconds: float
