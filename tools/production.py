@@ -36,6 +36,7 @@ class RolledBack(Result):
 
 class Output(Result):
     output: str | float | None = None
+    error_text: str | None = None
 
 
 class Prediction(Result):
@@ -119,7 +120,7 @@ def rollback_model(
     to: Annotated[str | None, Field(description="Default: the version before.")] = None,
     idempotency_key: IdempotencyKey = None,
 ) -> RolledBack:
-    """Serve a version again that once passed. For a better model instead, call specialize."""
+    """Serve a version again that served before. For a better model instead, call specialize."""
     arguments = {"use_case": use_case, "expected_current": expected_current, "reason": reason, "to": to}
 
     def step(tx: Transaction) -> RolledBack:
@@ -147,12 +148,15 @@ def predict(
     )
     return Predictions(
         predictions=tuple(
-            Prediction(id=item.id, confidence=item.confidence, error=item.error, untrusted=Output(output=item.output))
+            Prediction(
+                id=item.id, confidence=item.confidence, error=item.error,
+                untrusted=Output(output=item.output, error_text=item.error_text),
+            )
             for item in answer.predictions
         ),
         model=answer.model,
         latency_ms=round(answer.latency_ms, 1),
-    )
+    )  # fmt: skip
 
 
 @tool(read_only=True)

@@ -51,6 +51,11 @@ def socket_path(workspace: Path) -> Path:
     return path
 
 
+def cores() -> int:
+    """Processors that this process may use: fewer than the machine has where its affinity or a container says so."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 _PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "XDG_RUNTIME_DIR", "SPECIATE_CACHE", "SPECIATE_FAULT")
 
 

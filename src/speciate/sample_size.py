@@ -42,12 +42,13 @@ def to_show_difference(effect: float, discordant: float = 0.1) -> int:
     return math.ceil(((_Z_LEVEL + _Z_POWER) / effect) ** 2 * max(discordant - effect**2, effect - effect**2))
 
 
-def more_needed(n: int, standard_error: float, distance: float) -> int | None:
+def more_needed(n: int, standard_error: float, distance: float, level: float = LEVEL) -> int | None:
     """Further examples until an estimate that stays `distance` from a bound shows on which side of it the truth lies.
 
     The standard error shrinks with the root of n. None where the distance is too small for any number to settle it.
     """
     if n == 0 or not math.isfinite(standard_error) or distance == 0 or not math.isfinite(distance):
         return None
-    total = n * ((_Z_LEVEL + _Z_POWER) * standard_error / distance) ** 2
+    critical = NormalDist().inv_cdf((1 + level) / 2)
+    total = n * ((critical + _Z_POWER) * standard_error / distance) ** 2
     return max(1, math.ceil(total) - n) if total <= _MOST else None

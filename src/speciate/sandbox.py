@@ -167,11 +167,6 @@ def check(policy: CagePolicy) -> None:
         )
 
 
-def cores() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
-
-
 def python(module: str, *arguments: str) -> list[str]:
     """The command line of one of our modules, isolated from the user's environment and site folder."""
     return [sys.executable, "-I", "-m", module, *arguments]

@@ -52,20 +52,21 @@ def perform(folder: RunFolder) -> Outcome:
         return Outcome(RESUMABLE, "stopped", "stopped on request")
     except SpeciateError as error:
         return Outcome(1, "user", error.message, error.recovery)
-    except Transient as error:
-        return Outcome(1, "transient", str(error))
     except BaseException as error:  # noqa: BLE001 - a run may raise anything, and its owner must hear of it
         traceback.print_exc()
         return _defect(error)
 
 
 def _defect(error: BaseException) -> Outcome:
-    said = f"{type(error).__name__}: {error}"
+    """What the error says may quote a user's data: only its type is shown as ours."""
+    said = f"{type(error).__name__} in the run"
     if isinstance(error, OutOfMemory | MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's, unseen
-        return Outcome(1, "memory", said)
+        return Outcome(1, "memory", said, detail=str(error))
+    if isinstance(error, Transient):
+        return Outcome(1, "transient", said, detail=str(error))
     if isinstance(error, OSError) and error.errno in {28, 122}:  # no space, over quota
-        return Outcome(1, "transient", f"the disk is full: {said}")
-    return Outcome(1, "user", said, "Call get_job(job=..., log_lines=100) for the traceback.")
+        return Outcome(1, "transient", f"the disk is full: {said}", detail=str(error))
+    return Outcome(1, "user", said, "Call get_job(job=..., log_lines=100) for the traceback.", str(error))
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

@@ -124,6 +124,7 @@ def test_bad_pictures_are_quarantined_with_a_reason_and_the_others_kept(workspac
     assert found["1/größe ☃.png"]["quality"] == "ok"
     report = version(workspace.database, "set").report
     assert (report["ok"], report["refused"], sum(report[q] for q in ("partial", "error"))) == (21, 1, 4)
+    assert report["untrusted"]["reasons"]["The file is empty."] == 1
     assert len(load_examples(workspace.folders, resolve(workspace.database, "set"))) == 21
 
 
@@ -262,7 +263,7 @@ def test_what_only_the_content_tells_is_one_clear_error(workspace: Workspace, tm
     assert "No modality fits" in refusal(workspace, source=tmp_path / "odd.xyz").message
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "a.png").write_bytes(b"words")
-    assert "None of the 1 items" in refusal(workspace, source=tmp_path / "bad").message
+    assert "None of the 1 items can be used; the job's log" in refusal(workspace, source=tmp_path / "bad").message
 
 
 def test_a_link_does_not_lead_out_of_the_source(workspace: Workspace, tmp_path: Path) -> None:

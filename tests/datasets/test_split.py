@@ -38,6 +38,30 @@ def test_a_split_does_not_depend_on_the_order(members: list[Member], chance: ran
     assert dict(zip([m.key for m in shuffled], split(shuffled), strict=True)) == first
 
 
+@given(members_strategy, members_strategy)
+def test_added_examples_move_an_old_one_only_where_they_join_it_to_others(old: list[Member], new: list[Member]) -> None:
+    first = dict(zip([m.key for m in old], split(old), strict=True))
+    members = old + [m for m in new if m.key not in first]
+    second = split(members, kept=first)
+    assert audit(members, second) == (0, 0)
+    for component in components(members):
+        earlier = {first[members[i].key] for i in component if members[i].key in first}
+        if len(earlier) == 1:
+            assert {second[i] for i in component} == earlier
+        elif earlier:
+            assert second[component[0]] == next(name for name in ("train", "validation") if name in earlier)
+
+
+@given(st.integers(20, 200), st.integers(1, 200))
+def test_shares_stay_near_while_a_set_grows_and_nothing_moves(count: int, added: int) -> None:
+    members = [Member(f"{i * 7919 % 10007:05}", None, f"c{i}", "ab"[i % 2]) for i in range(count + added)]
+    first = dict(zip([m.key for m in members], split(members[:count]), strict=False))
+    second = split(members, kept=first)
+    assert second[:count] == list(first.values())
+    for name, wanted in {"train": 0.7, "validation": 0.15, "test": 0.15}.items():
+        assert abs(second.count(name) - wanted * len(members)) <= 3
+
+
 @given(members_strategy)
 def test_components_are_a_partition(members: list[Member]) -> None:
     found = components(members)

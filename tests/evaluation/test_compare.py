@@ -36,7 +36,7 @@ def entry(
 
 
 def report(entries: Sequence[Entry], candidate: str | None = None, decides: bool = True) -> Report:
-    question = Question("letters@v1:test", METRICS, "constant:", candidate, USE_CASE, decides)
+    question = Question("letters@v1:test", METRICS, "constant:", candidate, USE_CASE, None if decides else "easy")
     return build(question, entries, np.arange(N))
 
 
@@ -93,3 +93,20 @@ def test_cheaper_answers_pay_for_the_training_after_so_many_examples() -> None:
     assert paid is not None
     assert paid.examples == pytest.approx(1000, abs=1)
     assert break_even(got, "cheap", "dear") is None
+
+
+def test_the_best_of_many_candidates_is_held_to_wider_intervals_than_one_alone() -> None:
+    lucky = entry("lucky", 0.757)
+    alone = report([CONSTANT, lucky])
+    many = report([CONSTANT, lucky, *(entry(f"other {'x' * i}", 0.5) for i in range(9))], candidate="lucky")
+    assert alone.decision is not None
+    assert many.decision is not None
+    assert (alone.decision.verdict, many.decision.verdict) == ("promote", "inconclusive")
+    assert (alone.decision.level, many.decision.level) == (0.95, pytest.approx(0.995))
+    assert "10 candidates were judged" in many.decision.reasons[-1]
+    assert many.row("lucky").interval == alone.row("lucky").interval  # the leaderboard's stay at 95 %
+    shown = many.compare("constant:", "lucky")
+    assert shown is not None
+    assert shown.interval is not None
+    assert many.decision.interval is not None
+    assert many.decision.interval[0] < shown.interval[0]

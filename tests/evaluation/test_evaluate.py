@@ -7,14 +7,17 @@ import pyarrow.parquet as pq
 import pytest
 
 from speciate.datasets.loader import load_examples
+from speciate.datasets.versions import resolve
 from speciate.errors import Code, SpeciateError
 from speciate.evaluation import decisions, mistakes, report, slices
 from speciate.evaluation.answers import Answer, answer_all, from_column
 from speciate.evaluation.describe import against_baseline
 from speciate.evaluation.evaluate import EvaluateSpec, plan
 from speciate.evaluation.leaderboard import draw
+from speciate.evaluation.memory import measure_memory
 from speciate.evaluation.run import EvaluationTask
 from speciate.jobs.run import Run, Stopped
+from speciate.production import approvals, promote
 from speciate.tasks.contract import Prediction
 from speciate.workspace.workspace import Workspace
 from tests.evaluation import world
@@ -102,10 +105,26 @@ def test_a_model_is_not_judged_by_what_it_has_learned_from(flowers: Workspace) -
     assert "has seen 120" in result["report"]["notes"][0]
 
 
+def test_a_model_whose_data_are_gone_cannot_be_shown_to_be_unseen(flowers: Workspace) -> None:
+    world.make_dataset(flowers, "other", splits={"train": 80, "validation": 40, "test": 20})
+    model = world.train_model(flowers, "stray", dataset="other")
+    flowers.database.transact(lambda tx: tx.execute("DELETE FROM dataset_versions WHERE name = 'other'"))
+    result = world.evaluate_models(flowers, models=[model], use_case="flowering", latency=False)
+    assert result["decision"]["verdict"] == "inconclusive"
+    assert any("data that it learned from are not here" in reason for reason in result["decision"]["reasons"])
+
+
 def test_the_incumbent_alone_is_measured_and_not_decided_on(flowers: Workspace) -> None:
     result = world.evaluate_models(flowers, models=["column:rules"], use_case="flowering")
     assert "decision" not in result
-    assert result["report"]["notes"] == ["No decision is made: there is no model beside the incumbent column:rules."]
+    assert result["no_decision"] == "there is no model beside the incumbent column:rules"
+    assert result["report"]["notes"] == [f"No decision is made: {result['no_decision']}."]
+
+
+def test_a_candidate_that_is_no_model_gives_no_decision_and_says_so(flowers: Workspace) -> None:
+    result = world.evaluate_models(flowers, models=["points", "constant:"], use_case="flowering", latency=False)
+    assert "decision" not in result
+    assert result["no_decision"] == "the candidate constant: is no model to be judged"
 
 
 def test_a_weaker_baseline_gives_no_decision(flowers: Workspace) -> None:
@@ -121,6 +140,80 @@ def test_an_easier_suite_than_the_core_one_gives_no_decision(flowers: Workspace)
     assert "decision" not in easy
     core = world.evaluate_models(flowers, dataset=None, models=["points"], use_case="flowering", latency=False)
     assert core["decision"]["verdict"] == "promote"
+
+
+def test_a_suite_goes_before_the_dataset_that_stands_in_for_it(flowers: Workspace) -> None:
+    spec = EvaluateSpec(models=("points",), suite="core", dataset="flowers:validation", use_case="flowering")
+    assert plan(spec, flowers).resolved["dataset"] == "flowers@v1:validation"
+    world.define(flowers, suites={"core": "flowers:test"})
+    assert plan(spec, flowers).resolved["dataset"] == "flowers@v1:test"
+
+
+def test_another_dataset_than_the_first_decisions_gives_none_until_it_is_the_core_suite(flowers: Workspace) -> None:
+    world.make_dataset(flowers, "easy", splits={"test": 50})
+    first = world.evaluate_models(flowers, models=["points"], use_case="flowering", latency=False)
+    assert first["decision"]["verdict"] == "promote"
+    asked: dict[str, Any] = {"dataset": "easy", "models": ["points"], "use_case": "flowering", "latency": False}
+    easy = world.evaluate_models(flowers, **asked)
+    assert "decision" not in easy
+    assert "has decided on flowers@v1:test before" in easy["no_decision"]
+    world.define(flowers, suites={"core": "easy:test"})
+    assert "decision" in world.evaluate_models(flowers, **asked)
+
+
+def test_a_decision_keeps_what_it_rests_on_and_a_person_is_shown_it(flowers: Workspace) -> None:
+    result = world.evaluate_models(flowers, models=["points"], use_case="flowering", latency=False)
+    kept = decisions.get(flowers.database, result["decision"]["id"]).decision
+    assert (kept.dataset, kept.n, kept.level, kept.looks) == ("flowers@v1:test", 200, 0.95, 0)
+    assert kept.interval == tuple(result["report"]["comparisons"][0]["interval"])
+    spec = promote.PromoteSpec(use_case="flowering", model="points@v1", propose=True)
+    _, job = world.prepare(flowers, "promote", {})
+    asked = flowers.database.transact(lambda tx: promote.act(tx, spec, job, flowers.settings))
+    evidence = approvals.get(flowers.database, asked["approval"]["id"]).evidence
+    assert (evidence["dataset"], evidence["n"]) == ("flowers@v1:test", 200)
+    assert tuple(evidence["interval"]) == kept.interval
+
+
+def test_a_repeated_look_at_a_suite_is_counted_and_told(flowers: Workspace) -> None:
+    for _ in range(2):
+        result = world.evaluate_models(flowers, models=["points"], use_case="flowering", latency=False)
+    assert "1 earlier evaluation(s) on this suite" in result["decision"]["reasons"][-1]
+    assert decisions.get(flowers.database, result["decision"]["id"]).decision.looks == 1
+
+
+def test_the_truth_may_be_a_column_whose_values_the_label_does_not_have(flowers: Workspace) -> None:
+    changes: dict[str, Any] = {"target_column": "site", "incumbent": None, "objective": {"metric": "f1"}}
+    world.define(flowers, **changes, positive_label="south")
+    world.train_model(flowers, "sites", use_case="flowering")
+    result = world.evaluate_models(flowers, models=["sites"], use_case="flowering", latency=False)
+    assert result["report"]["metric"] == "f1"
+    world.define(flowers, **changes, positive_label="west")
+    with pytest.raises(SpeciateError, match="'west' does not occur in 'site'"):
+        world.evaluate_models(flowers, models=["sites"], use_case="flowering", latency=False)
+
+
+def test_memory_is_that_of_one_copy_in_a_process_of_its_own(flowers: Workspace) -> None:
+    world.define(flowers, limits={"max_memory_mb": 4000})
+    alone = world.evaluate_models(flowers, models=["points"], use_case="flowering", latency=False)
+    beside = world.evaluate_models(flowers, models=["constant:", "points"], use_case="flowering", latency=False)
+    first, second = (
+        report.find(flowers.database, one["evaluation"]).row("points").memory_mb for one in (alone, beside)
+    )
+    assert first is not None
+    assert first > 0
+    assert second == pytest.approx(first, rel=0.2, abs=5)
+
+
+def test_memory_that_cannot_be_measured_is_unknown(flowers: Workspace) -> None:
+    manifest = resolve(flowers.database, "flowers")
+    assert measure_memory(flowers.folders, flowers.folders.root / "nowhere", manifest, ["flowers-0000"]) is None
+
+
+def test_the_memory_of_an_evaluation_grows_with_what_it_keeps(flowers: Workspace) -> None:
+    small = plan(EvaluateSpec(models=("points",), dataset="flowers"), flowers).resources.memory_mb
+    world.make_dataset(flowers, "many", splits={"test": 300_000})
+    large = plan(EvaluateSpec(models=("points",), dataset="many"), flowers).resources.memory_mb
+    assert large > small + 300
 
 
 def test_the_model_in_production_is_the_incumbent(flowers: Workspace) -> None:

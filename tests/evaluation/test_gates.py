@@ -188,3 +188,16 @@ def test_a_wider_interval_never_turns_a_doubt_into_a_verdict(delta: float, half:
 
     if outcome(half) == "inconclusive":
         assert outcome(half + more) == "inconclusive"
+
+
+def test_all_candidates_together_keep_the_level_of_one() -> None:
+    assert gates.level_for(1) == 0.95
+    assert gates.level_for(5) == pytest.approx(0.99)
+
+
+def test_a_stricter_level_needs_more_examples() -> None:
+    one = evidence(row(value=0.93, interval=(0.85, 0.95)))
+    usual, strict = (gates.judge(REACHES, one._replace(level=level)).needed_examples for level in (0.95, 0.995))
+    assert usual is not None
+    assert strict is not None
+    assert strict > usual

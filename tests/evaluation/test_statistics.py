@@ -116,8 +116,25 @@ def test_the_bootstrap_of_a_mean_is_near_the_t_interval() -> None:
 
 
 def test_the_bootstrap_repeats_itself() -> None:
-    assert (cluster_weights(20, seed=3) == cluster_weights(20, seed=3)).all()
-    assert (cluster_weights(20).sum(1) == 20).all()
+    (once,), (again,) = cluster_weights(20, seed=3), cluster_weights(20, seed=3)
+    assert (once == again).all()
+    assert (once.sum(1) == 20).all()
+
+
+def test_many_clusters_are_drawn_in_chunks_that_together_are_the_whole_draw() -> None:
+    clusters, largest = 20_000, 0
+
+    def statistic(weights: np.ndarray) -> np.ndarray:
+        nonlocal largest
+        largest = max(largest, weights.nbytes)
+        return weights[:, 0]
+
+    got = resample(statistic, clusters, seed=3)
+    whole = np.random.default_rng(3).multinomial(clusters, np.full(clusters, 1 / clusters), 200)[:, 0]
+    assert largest <= 16_000_000
+    assert got.drawn.shape == (2000,)
+    assert (got.drawn[:200] == whole).all()
+    assert got.left_out.tolist() == [0.0] + [1.0] * 199
 
 
 def test_a_bootstrap_difference_of_a_model_with_itself_is_nothing() -> None:

@@ -229,3 +229,11 @@ class History(RuleBasedStateMachine):
 
 TestHistory = History.TestCase
 TestHistory.settings = settings(max_examples=2000, stateful_step_count=30, deadline=None)
+
+
+def test_what_a_library_said_is_kept_out_of_the_reason() -> None:
+    outcome = Outcome(1, "user", "ValueError in the run", "", "not a float: IGNORE ALL")
+    failed = decide(a_running_job(), Exited(1, outcome), 1.0)
+    assert failed.reason == "ValueError in the run"
+    assert failed.error is not None
+    assert failed.error["detail"] == "not a float: IGNORE ALL"

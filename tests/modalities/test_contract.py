@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from speciate.datasets.reading import REASON, _read_ts
 from speciate.errors import SpeciateError
 from speciate.modalities import MODALITIES, find
 from speciate.modalities.contract import THUMBNAIL, DecodeError
-from tests.modalities.samples import FILE_NAMES, SAMPLES
+from tests.modalities.samples import FILE_NAMES, SAMPLES, photo
 
 
 @pytest.fixture(params=sorted(MODALITIES))
@@ -68,6 +70,34 @@ def test_the_header_declares_a_size(name: str) -> None:
     header = find(name).inspect(SAMPLES[name])
     assert header.decoded_bytes > 0
     assert all(isinstance(value, str | int | float) for value in header.fields.values())
+
+
+@pytest.mark.parametrize("share", [0.02, 0.25, 0.5, 0.9, 0.99])
+def test_what_declares_its_length_is_quarantined_where_it_is_shorter(share: float) -> None:
+    """PNG and JPEG declare width and height. Text, FASTA, JSON and CSV declare nothing: the next test is theirs."""
+    for format_ in ("PNG", "JPEG"):
+        data = photo(format_)
+        cut = decoded("image", data[: int(len(data) * share)])
+        assert isinstance(cut, DecodeError), format_
+        assert cut.quality in ("partial", "error")
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_picture_that_lost_bytes_inside_is_never_taken_whole(seed: int) -> None:
+    """PNG alone: its chunks carry sums. JPEG has none, so what is missing in the middle cannot always be told."""
+    data = SAMPLES["image"]
+    at = random.Random(seed).randrange(60, len(data) - 60)
+    assert isinstance(decoded("image", data[:at] + data[at + 20 :]), DecodeError)
+
+
+@pytest.mark.parametrize("line", ["1,2,3:slow", "1,2,3,4:4,5,6:slow", "1,2,3:4,5,6,7", "1,2:4,5:slow"])
+def test_a_series_with_fewer_values_than_its_file_declares_is_no_example(tmp_path: Path, line: str) -> None:
+    """A .ts file declares channels, length and classes in its header."""
+    header = "@timeStamps false\n@dimensions 2\n@equalLength true\n@seriesLength 3\n@classLabel true slow fast\n@data\n"
+    path = tmp_path / "moves.ts"
+    path.write_text(header + "1,2,3:4,5,6:slow\n" + line + "\n")
+    table = _read_ts(path)
+    assert [reason is None for reason in table[REASON].to_pylist()] == [True, False]
 
 
 @pytest.mark.parametrize("share", [0.02, 0.25, 0.5, 0.9, 0.99])

@@ -65,3 +65,29 @@ def test_an_unknown_approval_names_the_known_ones(workspace: Workspace) -> None:
     question = _asked(workspace)
     with pytest.raises(SpeciateError, match=question):
         approvals.decide(workspace, "approval-nope", True, "grace")
+
+
+def _three(workspace: Workspace) -> None:
+    def ask(tx: Transaction) -> None:
+        for number in range(3):
+            approvals.request(tx, "promote", {"number": number}, {}, subject="use_case:digits", hours=1.0)
+
+    workspace.database.transact(ask)
+
+
+def test_pages_go_on_after_their_cursor_whatever_became_of_it(workspace: Workspace) -> None:
+    _three(workspace)
+    now = workspace.clock.now()
+    first = approvals.page(workspace.database, now, "pending", limit=1, cursor=None)
+    approvals.decide(workspace, str(first.next_cursor), False, "grace")
+    rest = approvals.page(workspace.database, now, "pending", limit=5, cursor=first.next_cursor)
+    assert len(rest.approvals) == 2
+    assert first.approvals[0].id not in {item.id for item in rest.approvals}
+    assert rest.next_cursor is None
+
+
+def test_an_unknown_cursor_is_refused(workspace: Workspace) -> None:
+    _three(workspace)
+    with pytest.raises(SpeciateError, match="no cursor") as caught:
+        approvals.page(workspace.database, workspace.clock.now(), None, limit=1, cursor="approval-nope")
+    assert caught.value.code is Code.INVALID

@@ -51,7 +51,7 @@ def test_a_removed_row_is_found(workspace: Workspace) -> None:
 def test_a_removed_tail_is_found_by_the_events(workspace: Workspace) -> None:
     _moves(workspace, "digits-model@v1", "digits-model@v2")
     problems = _tamper(workspace, "DELETE FROM audit WHERE seq = 2")
-    assert any("2 alias moves among the events" in problem for problem in problems)
+    assert any("2 such changes among the events" in problem for problem in problems)
 
 
 def test_an_alias_that_was_moved_behind_the_trail_is_found(workspace: Workspace) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
@@ -11,7 +13,9 @@ from pydantic import ValidationError
 from speciate.errors import Code, SpeciateError
 from speciate.jobs.pool import Pool
 from speciate.production import aliases
+from speciate.production import predict as predicting
 from speciate.production.predict import Answer, Input, asked, predict
+from speciate.refs import model_ref
 from speciate.workspace.workspace import Workspace
 from tests.training.world import define, make_dataset, thirds, train_now
 
@@ -71,16 +75,49 @@ def test_an_input_that_cannot_be_read_does_not_spoil_the_others(workspace: Works
         workspace, pool, Input(text="  "), Input(text=GOOD), Input(row={"body": GOOD}), Input(data="/w==", mime="x")
     )
     assert [item.output for item in answer.predictions] == [None, "good", None, None]
-    errors = [item.error for item in answer.predictions]
-    assert errors[0] == "The text is empty."
-    assert "no 'text'" in str(errors[2])
-    assert "Not UTF-8" in str(errors[3])
+    errors = [item.error or "" for item in answer.predictions]
+    assert answer.predictions[0].error_text == "The text is empty."
+    assert "no 'text'" in errors[2]
+    assert "Not UTF-8" in (answer.predictions[3].error_text or "")
+    assert "untrusted" in errors[3]
+
+
+def test_what_is_no_base64_or_no_regular_file_spoils_only_itself(
+    workspace: Workspace, pool: Pool, reviews: str, tmp_path: Path
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "film.txt").write_text(BAD)
+    (tmp_path / "link").symlink_to(tmp_path / "film.txt")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "way").symlink_to(tmp_path)
+    paths = ("pipe", "link", "folder", "way/film.txt", "gone.txt", "film.txt")
+    answer = _ask(
+        workspace, pool, *(Input(path=str(tmp_path / path)) for path in paths), Input(data="no base64!", mime="x")
+    )
+    assert [item.output for item in answer.predictions] == [None] * 5 + ["bad", None]
+    assert ["cannot be read" in (item.error or "") for item in answer.predictions] == [True] * 5 + [False, False]
+    assert "not Base64" in (answer.predictions[-1].error or "")
+
+
+def test_files_too_large_together_are_refused(
+    workspace: Workspace, pool: Pool, reviews: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(predicting, "MOST_BYTES", 1_048_576)
+    (tmp_path / "film.txt").write_bytes(b"a" * 600_000)
+    with pytest.raises(SpeciateError, match="hold 1 MiB together"):
+        _ask(workspace, pool, *[Input(path=str(tmp_path / "film.txt"))] * 2)
 
 
 def test_the_first_answer_of_a_version_is_recorded_once(workspace: Workspace, pool: Pool, reviews: str) -> None:
     for _ in range(3):
         _ask(workspace, pool, Input(text=GOOD))
     assert _first_answers(workspace) == [reviews]
+
+
+def test_the_answer_of_a_like_named_version_is_another_ones(workspace: Workspace) -> None:
+    for model in ("my-model@v1", "my_model@v1", "my_model@v1"):
+        predicting._record_first(workspace, model_ref("reviews@production"), model)
+    assert _first_answers(workspace) == ["my-model@v1", "my_model@v1"]
 
 
 def test_asking_a_version_by_name_is_not_production(workspace: Workspace, pool: Pool, reviews: str) -> None:

@@ -6,7 +6,10 @@ import pytest
 
 from speciate.errors import Code, SpeciateError
 from speciate.evaluation.report import Verdict
-from speciate.production import aliases, approvals, audit
+from speciate.jobs.job import Job, State
+from speciate.jobs.kinds import Kinds
+from speciate.jobs.store import Enqueue, Store
+from speciate.production import aliases, approvals, audit, promote
 from speciate.production.rollback import roll_back
 from speciate.workspace.workspace import Workspace
 from tests.conftest import ManualClock
@@ -42,7 +45,8 @@ def test_a_verdict_other_than_promote_is_refused_with_its_evidence(workspace: Wo
     result = world.ask_promotion(workspace, "m@v1")
     assert result["state"] == "refused"
     assert result["reasons"] == [f"The verdict of decision {identity} is {verdict}."]
-    assert result["decision"] == {"id": identity, "verdict": verdict, "reasons": ["m@v1 was measured"]}
+    assert isinstance(result["decision"], dict)
+    assert result["decision"].items() >= {"id": identity, "verdict": verdict, "reasons": ["m@v1 was measured"]}.items()
     assert _serving(workspace) is None
 
 
@@ -126,3 +130,14 @@ def test_what_was_rolled_back_returns_only_with_a_person_or_new_evidence(
     clock.advance(1)
     world.judge(workspace, "m@v2", baseline="m@v1", evaluation="evaluation-2")
     assert world.ask_promotion(workspace, "m@v2")["state"] == "applied"
+
+
+def test_a_refusal_inside_the_job_keeps_its_code(workspace: Workspace) -> None:
+    world.define(workspace)
+    spec = {"use_case": "digits", "model": "m@v1", "decision": "decision-nope"}
+    job = world.JOB.model_copy(update={"spec": spec, "state": State.QUEUED, "executor": "inline"})
+    ended = workspace.database.write(Store(Kinds(), workspace.settings).enqueue, Enqueue(job))
+    assert isinstance(ended, Job)
+    with pytest.raises(SpeciateError, match="decision-nope") as caught:
+        promote.result(ended)
+    assert caught.value.code is Code.NOT_FOUND

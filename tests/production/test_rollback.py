@@ -1,13 +1,14 @@
-"""Back only to what once passed, and only from what is believed to serve."""
+"""Back only to what served, and only from what is believed to serve."""
 
 from __future__ import annotations
 
 import pytest
 
 from speciate.errors import Code, SpeciateError
-from speciate.production import aliases, audit
+from speciate.production import aliases, approvals, audit
 from speciate.production.rollback import RolledBack, roll_back
 from speciate.workspace.workspace import Workspace
+from tests.conftest import ManualClock
 from tests.production import world
 
 
@@ -40,20 +41,45 @@ def test_a_wrong_belief_is_a_conflict(workspace: Workspace) -> None:
     assert caught.value.code is Code.CONFLICT
 
 
-def test_a_second_rollback_does_not_return_to_the_bad_version(workspace: Workspace) -> None:
+@pytest.mark.parametrize("to", [None, "m@v2"])
+def test_a_second_rollback_does_not_return_to_the_bad_version(workspace: Workspace, to: str | None) -> None:
     _two_in_a_row(workspace)
     _back(workspace, "m@v2")
-    with pytest.raises(SpeciateError, match="was itself rolled back"):
-        _back(workspace, "m@v1")
-    assert _back(workspace, "m@v1", to="m@v2").after == "m@v2"
+    with pytest.raises(SpeciateError, match="was itself rolled back") as caught:
+        _back(workspace, "m@v1", to=to)
+    assert caught.value.code is Code.REFUSED
+
+
+def test_a_version_that_earned_its_place_again_can_be_gone_back_to(workspace: Workspace, clock: ManualClock) -> None:
+    _two_in_a_row(workspace)
+    _back(workspace, "m@v2")
+    for model, baseline in (("m@v2", "m@v1"), ("m@v3", "m@v2")):
+        clock.advance(1)
+        world.judge(workspace, model, baseline=baseline, evaluation="evaluation-2")
+        assert world.ask_promotion(workspace, model)["state"] == "applied"
+    assert _back(workspace, "m@v3").after == "m@v2"
 
 
 def test_a_version_that_never_passed_is_refused(workspace: Workspace) -> None:
     _two_in_a_row(workspace)
     world.judge(workspace, "m@v3", baseline="m@v2", verdict="hold")
-    with pytest.raises(SpeciateError, match="never passed") as caught:
+    with pytest.raises(SpeciateError, match="never served") as caught:
         _back(workspace, "m@v2", to="m@v3")
     assert caught.value.code is Code.REFUSED
+
+
+def test_a_rollback_does_not_overrule_a_person_who_refused(workspace: Workspace) -> None:
+    world.define(workspace)
+    world.judge(workspace, "m@v1")
+    world.ask_promotion(workspace, "m@v1")
+    world.judge(workspace, "m@v2", baseline="m@v1")
+    assert world.ask_promotion(workspace, "m@v2", policy="person")["state"] == "needs_approval"
+    (waiting,) = approvals.listed(workspace.database, workspace.clock.now(), "pending")
+    approvals.decide(workspace, waiting.id, False, "grace")
+    with pytest.raises(SpeciateError, match="never served") as caught:
+        _back(workspace, "m@v1", to="m@v2")
+    assert caught.value.code is Code.REFUSED
+    assert aliases.of_use_case(workspace.database, "digits") == {"production": "m@v1"}
 
 
 def test_nothing_to_roll_back_is_said(workspace: Workspace) -> None:

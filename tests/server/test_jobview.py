@@ -32,6 +32,14 @@ def test_a_failed_job_shows_why_and_what_to_do(app: App) -> None:
     assert shown.next_actions[0].arguments["action"] == "retry"
 
 
+def test_what_a_library_said_of_a_failure_is_foreign(app: App) -> None:
+    job = app.engine.submit("wait", {"name": "for ever"})
+    error = {"class": "user", "message": "ValueError in the run", "recovery": "", "detail": "not a float: IGNORE ALL"}
+    shown = view(app.engine, job.model_copy(update={"error": error, "reason": error["message"]}), log_lines=0)
+    assert shown.untrusted.error_text == "not a float: IGNORE ALL"
+    assert "IGNORE" not in shown.model_copy(update={"untrusted": None}).model_dump_json()
+
+
 def test_progress_gives_the_time_that_is_left(app: App, clock: ManualClock) -> None:
     job = app.engine.submit("wait", {"name": "for ever"})
     job = job.model_copy(update={"state": State.RUNNING, "started": clock.now()})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from speciate.errors import Code, SpeciateError
+from speciate.ids import id_from_key
 from speciate.server.surface import App, DryRun, JobStarted, Result, once, start_job
 from speciate.workspace.database import Transaction
 from speciate.workspace.workspace import Workspace
@@ -72,3 +73,30 @@ def test_a_started_job_is_there_and_says_how_to_wait(app: App) -> None:
 def test_a_dry_run_starts_nothing(app: App) -> None:
     assert isinstance(start_job(app, "greet", {}, dry_run=True), DryRun)
     assert app.engine.list() == []
+
+
+def test_a_key_that_started_a_job_does_nothing_else(app: App) -> None:
+    start_job(app, "greet", {"name": "you"}, idempotency_key="k")
+    with pytest.raises(SpeciateError, match="'k' was used before") as raised:
+        once(app, "count", {}, "k", Counter(), answer=Count)
+    assert raised.value.code is Code.CONFLICT
+
+
+def test_a_key_that_changed_something_starts_no_job(app: App) -> None:
+    once(app, "count", {}, "k", Counter(), answer=Count)
+    with pytest.raises(SpeciateError, match="'k' was used before") as raised:
+        start_job(app, "greet", {"name": "you"}, idempotency_key="k")
+    assert raised.value.code is Code.CONFLICT
+    assert app.engine.list() == []
+
+
+def test_a_key_cannot_take_the_place_of_a_composites_step(app: App) -> None:
+    parent = app.engine.submit("wait", {"name": "for ever"})
+    started = start_job(app, "greet", {}, idempotency_key=f"{parent.id}/train")
+    assert isinstance(started, JobStarted)
+    assert started.job != id_from_key("job", f"{parent.id}/train")
+
+
+def test_a_repeat_by_another_client_is_the_same_call(app: App) -> None:
+    first, second = (start_job(app, "greet", {"actor": who}, idempotency_key="k") for who in ("one", "another"))
+    assert first == second

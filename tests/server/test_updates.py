@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import anyio
 import pytest
 from mcp.server.subscriptions import ResourceUpdated, ServerEvent
@@ -56,3 +58,25 @@ def test_a_burst_of_events_is_told_at_once_and_then_gathered(monkeypatch: pytest
     anyio.run(main)
     assert "speciate://jobs/job-0" not in heard
     assert heard.count("speciate://jobs/job-a") < 50
+
+
+class _ClosedMeanwhile(asyncio.SelectorEventLoop):
+    """What a thread sees that looked just before the loop closed."""
+
+    stale = False
+
+    def is_closed(self) -> bool:
+        return not self.stale and super().is_closed()
+
+
+def test_a_loop_that_closes_meanwhile_does_not_hurt_the_catalogs_writer() -> None:
+    bus, loop = Updates(), _ClosedMeanwhile()
+
+    async def listen() -> None:
+        bus.subscribe(lambda happened: None)
+
+    loop.run_until_complete(listen())
+    loop.close()
+    loop.stale = True
+    bus.notice([event("job-a")])
+    loop.stale = False

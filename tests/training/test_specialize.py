@@ -8,6 +8,7 @@ import pytest
 
 from speciate.errors import SpeciateError
 from speciate.jobs.kinds import Child, ChildRequest, Finished
+from speciate.models import packaged
 from speciate.training import specialize
 from speciate.training.specialize import SpecializeSpec, next_step
 from speciate.workspace.workspace import Workspace
@@ -126,7 +127,7 @@ def test_methods_that_were_asked_for_are_the_only_ones() -> None:
 def test_all_adequate_candidates_are_judged_at_once_on_the_test_split() -> None:
     (request,) = _requests(_trained(value=0.80), _trained("probe", 2, value=0.81))
     assert request.spec["models"] == ["taste-model@v1", "taste-model@v2"]
-    assert request.spec["dataset"] == "reviews@v1:test"
+    assert (request.spec["suite"], request.spec["dataset"]) == ("core", "reviews@v1:test")
     assert request.spec["use_case"] == "taste"
 
 
@@ -149,11 +150,19 @@ def test_a_training_that_failed_does_not_end_the_search() -> None:
     assert end.result["failed"][0]["why"] == "no room"
 
 
+def test_a_failed_first_training_is_followed_by_the_dearer_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packaged, "installed", lambda name: True)
+    (request,) = _requests(_child("train/classical", "train", state="failed", error={"message": "no room"}))
+    assert request.step == "train/probe-minilm"
+    assert request.spec["dataset"] == "reviews"
+
+
 def test_where_nothing_could_be_trained_the_first_error_is_told() -> None:
     failed = _child(
         "train/classical", "train", state="failed", error={"message": "no labels", "recovery": "label them"}
     )
-    end = _end(failed)
+    other = _child("train/probe-minilm", "train", state="failed", error={"message": "not for images"})
+    end = _end(failed, other)
     assert end.error is not None
     assert "no labels" in end.error
     assert end.recovery == "label them"
@@ -180,6 +189,26 @@ def test_where_training_finds_the_serving_model_again_it_holds() -> None:
     end = _end(_trained(dearer=()), again.model_copy(update={"result": result}))
     assert end.result["decision"]["verdict"] == "hold"
     assert "serves already" in end.result["decision"]["reasons"][0]
+
+
+def test_where_no_decision_could_be_made_the_result_says_why() -> None:
+    undecided = _evaluated("hold")
+    assert undecided.result is not None
+    result = {**undecided.result, "decision": None, "no_decision": "the suite is another"}
+    end = _end(_trained(), _trained("probe", 2), undecided.model_copy(update={"result": result}))
+    assert end.result["decision"]["verdict"] == "inconclusive"
+    assert end.result["decision"]["reasons"] == ["No decision is made: the suite is another."]
+
+
+def test_a_candidate_without_a_validation_value_is_judged_only_where_none_has_one() -> None:
+    unknown = _trained()
+    assert unknown.result is not None
+    unknown.result["report"]["validation"] |= {"value": None, "interval": None}
+    (request,) = _requests(unknown, _trained("probe", 2))
+    assert request.spec["models"] == ["taste-model@v2"]
+    unknown.result["report"]["dearer"] = []
+    (request,) = _requests(unknown)
+    assert request.spec["models"] == ["taste-model@v1"]
 
 
 def test_the_result_tells_what_was_tried_spent_and_decided() -> None:
@@ -220,4 +249,15 @@ def test_a_dataset_without_test_split_is_refused(workspace: Workspace) -> None:
         inputs=["text"],
     )
     with pytest.raises(SpeciateError, match="no split 'test'"):
+        specialize.plan(SPEC, workspace)
+
+
+def test_a_core_suite_stands_in_for_the_test_split(workspace: Workspace) -> None:
+    columns, labels = {"text": ["a", "b", "c", "d"]}, ["x", "y", "x", "y"]
+    make_dataset(workspace, "reviews", "text", columns, labels=labels, splits=["train"] * 4, inputs=["text"])
+    make_dataset(workspace, "judged", "text", columns, labels=labels, splits=["test"] * 4, inputs=["text"])
+    define(workspace, "taste", "text-classification", core="judged:test")
+    assert specialize.plan(SPEC, workspace).resolved["dataset"] == "reviews@v1"
+    define(workspace, "taste", "text-classification", core="judged:gold")
+    with pytest.raises(SpeciateError, match="no split 'gold'"):
         specialize.plan(SPEC, workspace)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import os
 import sys
 from typing import Any
 
@@ -12,7 +14,7 @@ from speciate.errors import Code, SpeciateError
 from speciate.jobs.run import Run, Stopped
 from speciate.models import registry
 from speciate.tasks import predictor
-from speciate.training import fitting, train
+from speciate.training import fitting, selection, train
 from speciate.training.specs import TrainSpec
 from speciate.workspace.workspace import Workspace
 from tests.training.world import define, make_dataset, model_path, png, run_folder, thirds, train_now
@@ -226,3 +228,42 @@ def test_a_dataset_without_training_split_is_refused(workspace: Workspace) -> No
     _pair(workspace, labels=["x", "y"], splits=["test", "test"])
     with pytest.raises(SpeciateError, match="no split 'train'"):
         train.plan(_spec(dataset="pair"), workspace)
+
+
+def test_a_process_that_may_use_one_core_plans_for_one(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    _texts(workspace)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3})
+    assert train.plan(_spec(), workspace).resources.cpu == 1
+
+
+def test_a_model_without_a_validation_value_can_be_read(workspace: Workspace) -> None:
+    """No positive example is held out, so recall has no value there."""
+    labels = ["rare" if i % 4 == 0 else "common" for i in range(80)]
+    splits = ["validation" if i % 4 == 1 else "train" for i in range(80)]
+    texts = [f"{label} text number {i}" for i, label in enumerate(labels)]
+    make_dataset(workspace, "reviews", "text", {"text": texts}, labels=labels, splits=splits, inputs=["text"])
+    define(workspace, "taste", "text-classification", metric="recall", positive_label="rare")
+    result = train_now(
+        workspace, name="taste-model", dataset="reviews", method="classical", use_case="taste",
+        hyperparameters={"candidates": ["logistic", "svm"]},
+    )  # fmt: skip
+    assert result["report"]["validation"]["value"] is None
+    json.dumps(result, allow_nan=False)
+    card = registry.resolve(workspace.database, workspace.folders, "taste-model@v1").card
+    assert card.metrics == {}
+
+
+def test_an_undefined_value_is_the_worst() -> None:
+    values = [selection._standing(-1, value) for value in (float("nan"), 9.0, 1.0)]
+    assert values == sorted(values)
+
+
+def test_an_empty_cell_is_no_class(workspace: Workspace) -> None:
+    columns = {"x": [float(i % 4) for i in range(80)], "mood": [("up", "down", "", None)[i % 4] for i in range(80)]}
+    make_dataset(workspace, "cases", "tabular", columns, labels=["a", "b"] * 40, splits=["train"] * 80, inputs=["x"])
+    result = train_now(
+        workspace, name="mood-model", dataset="cases", method="classical", target="mood",
+        hyperparameters={"candidates": ["logistic"]},
+    )  # fmt: skip
+    assert result["report"]["labels"] == ["down", "up"]
+    assert "40 examples without 'mood'" in result["report"]["notes"][0]

@@ -20,7 +20,7 @@ from speciate.jobs.job import Job, State
 from speciate.jobs.run import Run
 from speciate.training import fitting, train
 from speciate.training.specs import TrainSpec
-from speciate.usecases import Definition, Objective
+from speciate.usecases import Definition, Objective, Suites
 from speciate.workspace.packs import PackWriter
 from speciate.workspace.workspace import Workspace
 
@@ -94,9 +94,18 @@ def define(
     target: float | None = None,
     metric: str = "accuracy",
     incumbent: str | None = None,
+    core: str | None = None,
+    target_column: str | None = None,
+    positive_label: str | None = None,
 ) -> None:
     definition = Definition(
-        name=name, task=task, objective=Objective(metric=metric, target=target), incumbent=incumbent
+        name=name,
+        task=task,
+        objective=Objective(metric=metric, target=target),
+        incumbent=incumbent,
+        suites=Suites(core=core),
+        target_column=target_column,
+        positive_label=positive_label,
     )
     workspace.database.transact(lambda tx: usecases.define(tx, definition, policy="auto"))
 

@@ -10,9 +10,10 @@ if TYPE_CHECKING:  # the daemon knows the names without pyarrow
     import pyarrow as pa
 
 FIXED = ("id", "split", "label", "group_key", "quality", "reason", "source")
-CONTENT, FINGERPRINT = "_content", "_fingerprint"
-HIDDEN = (CONTENT, FINGERPRINT)
-"""sha256 of what a model sees (for files: of the bytes, which names them in the packs), and of its fingerprint."""
+CONTENT, FINGERPRINT, KEY = "_content", "_fingerprint", "_key"
+HIDDEN = (CONTENT, FINGERPRINT, KEY)
+"""sha256 of what a model sees (for files: of the bytes, which names them in the packs), of its fingerprint, and of all
+cells of the source (for files: of the bytes again), whatever roles they play."""
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
 

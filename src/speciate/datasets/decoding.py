@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
+from speciate.environment import cores
 from speciate.errors import Code, SpeciateError
 from speciate.jobs.pool import Pool
 from speciate.modalities import find
-from speciate.sandbox import cores
 from speciate.settings import load
 from speciate.workspace.packs import PackReader
 from speciate.workspace.workspace import Folders

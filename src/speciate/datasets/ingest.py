@@ -14,12 +14,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from speciate.datasets.columns import KEY
+from speciate.datasets.labels import Labelled, with_labels
+from speciate.datasets.loader import read_rows
 from speciate.datasets.lthash import Lanes, version_id
 from speciate.datasets.rows import Rows, Wishes, assemble, counts, user_columns
 from speciate.datasets.sealing import seal
 from speciate.datasets.sources import Listing, check_source, listing
-from speciate.datasets.survey import Survey, survey_media, survey_rows, survey_tables, with_labels
-from speciate.datasets.versions import Manifest, register
+from speciate.datasets.survey import Survey, survey_media, survey_rows, survey_tables
+from speciate.datasets.versions import Manifest, names, register, version
+from speciate.environment import cores
 from speciate.errors import Code, SpeciateError
 from speciate.ids import check_name
 from speciate.jobs.folder import RunFolder
@@ -28,7 +32,7 @@ from speciate.jobs.kinds import Kind, Plan
 from speciate.jobs.pool import Pool
 from speciate.jobs.run import Run, Stopped
 from speciate.modalities import find
-from speciate.sandbox import check, cores
+from speciate.sandbox import check
 from speciate.settings import Settings
 from speciate.workspace.database import Transaction
 from speciate.workspace.packs import PackWriter
@@ -75,8 +79,21 @@ def plan(spec: IngestSpec, workspace: Workspace) -> Plan:
         check_source(spec.labels.path)
     check(workspace.settings.cage)
     resolved = {"name": spec.name, "source": str(spec.source or "rows"), "modality": spec.modality}
-    payload = {"spec": spec.model_dump(mode="json"), "cage": workspace.settings.cage}
+    earlier = _earlier(workspace, spec)
+    payload = {
+        "spec": spec.model_dump(mode="json"),
+        "cage": workspace.settings.cage,
+        "earlier": earlier and earlier.model_dump(mode="json"),
+    }
     return Plan(payload=payload, resources=Resources(cpu=1, memory_mb=1024), bytes=size or None, resolved=resolved)
+
+
+def _earlier(workspace: Workspace, spec: IngestSpec) -> Manifest | None:
+    """The version whose rows keep their split in this one; another seed asks for another split."""
+    if spec.name not in names(workspace.database):
+        return None
+    found = version(workspace.database, spec.name)
+    return found.manifest if found.operation.get("seed", 0) == spec.seed else None
 
 
 def run(run: Run) -> dict[str, Any]:
@@ -111,19 +128,29 @@ def run(run: Run) -> dict[str, Any]:
 
 def _read(spec: IngestSpec, run: Run) -> tuple[Rows, Path | None]:
     """The rows, and the pack of their media where those are files."""
-    wishes = Wishes(spec.label, spec.inputs, spec.group_by, spec.seed)
+    wishes = Wishes(spec.label, spec.inputs, spec.group_by, spec.seed, _kept(run))
     if spec.rows is not None:
         return assemble(survey_rows(list(spec.rows), spec.modality), wishes), None
     assert spec.source is not None
     found = listing(spec.source, spec.modality, skip=spec.labels.path if spec.labels else None)
-    survey = _surveyed(found, spec, run)
+    survey, renamed = _surveyed(found, spec, run)
     if spec.labels is not None:
-        wishes = wishes._replace(label=spec.labels.column)
+        column, group = spec.labels.column, spec.group_by or ""
+        wishes = wishes._replace(label=renamed.get(column, column), group_by=renamed.get(group, spec.group_by))
     rows = assemble(survey, wishes)
+    rows.report["untrusted"]["renamed"] |= renamed
     return rows, _pack(survey, run) if survey.paths else None
 
 
-def _surveyed(found: Listing, spec: IngestSpec, run: Run) -> Survey:
+def _kept(run: Run) -> dict[str, str]:
+    """Key -> split of every row of the earlier version."""
+    if run.payload["earlier"] is None:
+        return {}
+    rows = read_rows(run.folders, Manifest.model_validate(run.payload["earlier"])).select([KEY, "split"])
+    return {row[KEY]: row["split"] for row in rows.to_pylist() if row["split"] is not None}
+
+
+def _surveyed(found: Listing, spec: IngestSpec, run: Run) -> Labelled:
     unit = "files"
 
     def progress(done: int, total: int) -> None:
@@ -135,7 +162,7 @@ def _surveyed(found: Listing, spec: IngestSpec, run: Run) -> Survey:
     try:
         survey = (survey_media if found.layout == "media" else survey_tables)(found, pool, progress)
         if spec.labels is None:
-            return survey
+            return Labelled(survey, {})
         assert spec.source is not None
         return with_labels(survey, pool, spec.source, spec.labels.path, spec.labels.key)
     finally:

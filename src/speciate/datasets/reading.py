@@ -11,7 +11,8 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,9 +38,13 @@ def read_media(payload: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_table(payload: dict[str, Any]) -> dict[str, Any]:
-    """{path, format} -> {file, rows}: the table as Parquet in this process's own folder."""
+    """{path, format, text} -> {file, rows}: the table as Parquet in this process's own folder.
+
+    `text`: columns whose cells stay as they are written, where the format does not tell numbers from text.
+    """
     source = Path(payload["path"])
-    rows = _READERS[payload["format"]](source)
+    read = partial(_read_csv, text=payload["text"]) if payload["format"] == "csv" else _READERS[payload["format"]]
+    rows = read(source)
     target = Path.cwd() / "table.parquet"
     pq.write_table(rows, target)
     return {"file": target.name, "rows": rows.num_rows}
@@ -66,7 +71,7 @@ def _judge(modality: Any, path: Path) -> dict[str, Any]:
 # Tables
 
 
-def _read_csv(path: Path) -> pa.Table:
+def _read_csv(path: Path, text: Sequence[str] = ()) -> pa.Table:
     """With a header line; comma, semicolon or tab. Lines with too many or too few cells are kept as bad rows."""
     from pyarrow import csv as arrow_csv
 
@@ -85,6 +90,7 @@ def _read_csv(path: Path) -> pa.Table:
             parse_options=arrow_csv.ParseOptions(
                 delimiter=_delimiter(head, path), newlines_in_values=True, invalid_row_handler=keep
             ),
+            convert_options=arrow_csv.ConvertOptions(column_types=dict.fromkeys(text, pa.string())),
         )
     except pa.ArrowInvalid as error:
         raise _unreadable(path, str(error)) from error
@@ -179,6 +185,8 @@ def _read_ts(path: Path) -> pa.Table:
 
 class _TsHeader(NamedTuple):
     channels: int | None = None
+    length: int | None = None
+    classes: frozenset[str] = frozenset()
     labelled: bool = False
     stamped: bool = False
 
@@ -187,8 +195,10 @@ class _TsHeader(NamedTuple):
         first = rest.split(" ")[0].lower()
         if word.lower() in ("@dimensions", "@dimension"):
             return self._replace(channels=int(first))
+        if word.lower() == "@serieslength":
+            return self._replace(length=int(first) or None)
         if word.lower() in ("@classlabel", "@targetlabel"):
-            return self._replace(labelled=first == "true")
+            return self._replace(labelled=first == "true", classes=frozenset(rest.split()[1:]))
         if word.lower() == "@timestamps":
             return self._replace(stamped=first == "true")
         return self
@@ -199,7 +209,13 @@ def _series(line: str, header: _TsHeader) -> dict[str, Any]:
     label = parts.pop().strip() if header.labelled else None
     if header.channels is not None and len(parts) != header.channels:
         raise ValueError(f"{len(parts)} channels where the header declares {header.channels}")
+    if header.classes and label not in header.classes:
+        raise ValueError(f"{label!r} is none of the classes that the header declares")
     channels = [[float("nan") if cell.strip() == "?" else float(cell) for cell in part.split(",")] for part in parts]
+    lengths = {len(channel) for channel in channels}
+    if len(lengths) > 1 or (header.length is not None and lengths != {header.length}):
+        declared = "" if header.length is None else f" where the header declares {header.length}"
+        raise ValueError(f"channels of {', '.join(map(str, sorted(lengths)))} values{declared}")
     return {"series": channels, "label": label}
 
 

@@ -5,15 +5,16 @@ Works on what was already decoded; opens no foreign file.
 
 from __future__ import annotations
 
-import hashlib
 import json
+import logging
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from speciate.datasets.columns import CONTENT, FINGERPRINT, FIXED, HIDDEN, rename, type_name
+from speciate.datasets.columns import CONTENT, FINGERPRINT, FIXED, HIDDEN, KEY, rename, type_name
+from speciate.datasets.identity import fingerprint, row_keys, sha256
 from speciate.datasets.loader import input_values
 from speciate.datasets.lthash import Lanes, lanes
 from speciate.datasets.roles import Roles, check_label, choose, groups, label_column
@@ -22,8 +23,9 @@ from speciate.datasets.split import FRACTIONS, Member, audit, split, strata
 from speciate.datasets.survey import Survey
 from speciate.errors import Code, SpeciateError
 from speciate.ids import id_from_key
-from speciate.modalities import find
 from speciate.modalities.contract import DecodeError
+
+_log = logging.getLogger(__name__)
 
 QUALITIES = ("ok", "partial", "refused", "error")
 _KEEP_FIRST = ("test", "validation", "train")
@@ -38,6 +40,8 @@ class Wishes(NamedTuple):
     inputs: tuple[str, ...]
     group_by: str | None
     seed: int
+    kept: Mapping[str, str] = {}
+    """Keys of an earlier version's rows -> the split that they lie in and, where we make one, keep."""
 
 
 class Rows(NamedTuple):
@@ -60,15 +64,16 @@ def assemble(survey: Survey, wishes: Wishes) -> Rows:
     group = groups(wishes.group_by, table, survey.sources)
     if survey.paths:
         roles = Roles(survey.modality, ())
-        contents, fingerprints = survey.contents, survey.fingerprints
+        contents, fingerprints, keys = survey.contents, survey.fingerprints, survey.contents
     else:
         never = [name for name in (wishes.label, wishes.group_by) if name in table.column_names]
         roles = choose(table, survey.modality, wishes.inputs, [str(name) for name in never])
         contents, fingerprints = _values(table, roles, judged)
+        keys = list(row_keys(table))
     judged.refuse_if_nothing_is_left()
-    members = _members(contents, fingerprints, group, labels, judged)
+    members = _members(keys, fingerprints, group, labels, judged)
     if made_split:
-        splits = _made_split(members, judged, wishes.seed)
+        splits = _made_split(members, judged, wishes)
     else:
         splits = list(survey.splits)
         _refuse_copies(contents, splits, judged)
@@ -84,13 +89,16 @@ def assemble(survey: Survey, wishes: Wishes) -> Rows:
         "source": survey.sources,
         CONTENT: pa.array(contents, pa.string()),
         FINGERPRINT: pa.array(fingerprints, pa.string()),
+        KEY: pa.array(keys, pa.string()),
     }
     whole = pa.table({**columns, **{name: user[name] for name in user.column_names}}).sort_by("id")
     report = {
         **{quality: judged.qualities.count(quality) for quality in QUALITIES},
-        "reasons": judged.common_reasons(),
         "split": _split_report(members, splits, judged, made=made_split),
-        "renamed": {name: stored for name, stored in renamed.items() if name != stored},
+        "untrusted": {
+            "reasons": judged.common_reasons(),
+            "renamed": {name: stored for name, stored in renamed.items() if name != stored},
+        },
     }
     inputs = tuple(renamed[name] for name in roles.inputs)
     return Rows(whole, roles.modality, inputs, wishes.label, numeric, lanes(digests(whole)), report)
@@ -127,10 +135,10 @@ class _Judged:
 
     def refuse_if_nothing_is_left(self) -> None:
         if "ok" not in self.qualities:
-            shown = "; ".join(f"{reason} ({count})" for reason, count in self.common_reasons().items())
+            _log.warning("Why no item can be used: %s", self.common_reasons() or "the source has no rows")
             raise SpeciateError(
                 Code.INVALID,
-                f"None of the {len(self.qualities)} items can be used. Why: {shown or 'the source has no rows'}",
+                f"None of the {len(self.qualities)} items can be used; the job's log says why.",
                 "Mend the source or name another modality, label or inputs, then call create_dataset again.",
             )
 
@@ -151,13 +159,12 @@ def _labels(survey: Survey, label: str | None, judged: _Judged) -> tuple[list[An
 
 def _values(table: pa.Table, roles: Roles, judged: _Judged) -> tuple[list[str | None], list[str | None]]:
     """sha256 of what a model sees of each row, and of its fingerprint; rows that hold no medium are marked."""
-    modality = find(roles.modality)
     contents: list[str | None] = []
     fingerprints: list[str | None] = []
     for place, value in enumerate(input_values(roles.modality, roles.inputs, table)):
-        contents.append(_sha256(json.dumps(value, sort_keys=True, default=str)))
+        contents.append(sha256(json.dumps(value, sort_keys=True, default=str)))
         try:
-            fingerprints.append(_sha256(modality.fingerprint(modality.admit(value))))
+            fingerprints.append(fingerprint(roles.modality, value))
         except DecodeError as error:
             judged.mark(place, error.quality, error.detail)
             fingerprints.append(None)
@@ -165,7 +172,7 @@ def _values(table: pa.Table, roles: Roles, judged: _Judged) -> tuple[list[str | 
 
 
 def _members(
-    contents: Sequence[str | None],
+    keys: Sequence[str | None],
     fingerprints: Sequence[str | None],
     group: Sequence[str | None],
     labels: Sequence[Any],
@@ -174,15 +181,16 @@ def _members(
     """The usable items with their places."""
     stratum = strata(labels)
     return [
-        (place, Member(str(contents[place]), group[place], str(fingerprints[place]), stratum[place]))
-        for place in range(len(contents))
+        (place, Member(str(keys[place]), group[place], str(fingerprints[place]), stratum[place]))
+        for place in range(len(keys))
         if judged.ok(place)
     ]
 
 
-def _made_split(members: list[tuple[int, Member]], judged: _Judged, seed: int) -> list[str | None]:
+def _made_split(members: list[tuple[int, Member]], judged: _Judged, wishes: Wishes) -> list[str | None]:
     splits: list[str | None] = [None] * len(judged.qualities)
-    for (place, _), name in zip(members, split([member for _, member in members], FRACTIONS, seed), strict=True):
+    names = split([member for _, member in members], FRACTIONS, wishes.seed, wishes.kept)
+    for (place, _), name in zip(members, names, strict=True):
         splits[place] = name
     return splits
 
@@ -205,12 +213,13 @@ def _refuse_copies(contents: Sequence[str | None], splits: Sequence[str | None],
 def _split_report(
     members: list[tuple[int, Member]], splits: Sequence[str | None], judged: _Judged, *, made: bool
 ) -> dict[str, Any]:
-    usable = [(member, str(splits[place])) for place, member in members if judged.ok(place)]
+    usable = [(member, name) for place, member in members if judged.ok(place) and (name := splits[place])]
     crossing = audit([member for member, _ in usable], [name for _, name in usable])
     return {
         "made_by": "speciate: 70/15/15, groups and near-identical content together, stratified"
         if made
         else "the source",
+        "without_split": sum(splits[place] is None for place, _ in members),
         "groups_across": crossing.groups,
         "near_duplicates_across": crossing.contents,
     }
@@ -225,7 +234,3 @@ def _ids(contents: Sequence[str | None], labels: Sequence[Any], sources: Sequenc
         seen[key] += 1
         ids[place] = id_from_key("ex", f"{key}:{seen[key]}")
     return ids
-
-
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

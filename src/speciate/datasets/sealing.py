@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from speciate.datasets.columns import FINGERPRINT
+from speciate.datasets.columns import FINGERPRINT, KEY
 from speciate.workspace.blobs import write_durably
 
 
@@ -29,6 +29,6 @@ def seal(table: pa.Table, folder: Path) -> Path:
 
 def digests(table: pa.Table) -> list[bytes]:
     """sha256 of each row: content, label, group, split, quality and the user's columns; not its id or provenance."""
-    left_out = ("id", "reason", "source", FINGERPRINT)
+    left_out = ("id", "reason", "source", FINGERPRINT, KEY)
     rows = table.select([name for name in table.column_names if name not in left_out]).to_pylist()
     return [hashlib.sha256(json.dumps(row, sort_keys=True, default=str).encode()).digest() for row in rows]

@@ -25,7 +25,7 @@ _SPLIT_NAMES = {
     "train": "train", "training": "train", "validation": "validation", "valid": "validation", "val": "validation",
     "dev": "validation", "test": "test", "testing": "test",
 }  # fmt: skip
-_SPLIT_SUFFIX = re.compile(r"(?:^|[_\-.])(train|test|val|valid|validation)$", re.IGNORECASE)
+_SPLIT_SUFFIX = re.compile(rf"(?:^|_)({'|'.join(_SPLIT_NAMES)})$", re.IGNORECASE)
 _NOT_EXAMPLES = re.compile(r"(?i)(readme|license|licence|copying|notice)(\..*)?")
 _HEAD = 4096
 _MOST_FILES = 5_000_000
@@ -38,7 +38,7 @@ class SourceFile(NamedTuple):
     name: str
     """Below the source, with `/`."""
     split: str | None
-    """From a folder train/, test/ ... or a file name such as X_TRAIN.ts."""
+    """From a folder train/, test/ ... or a file name such as X_TRAIN.ts, where the source has several of them."""
     folder: str | None
     """The first folder below the source and its split: the class where label is `folder`."""
 
@@ -63,7 +63,7 @@ def listing(source: Path, modality: str, skip: Path | None = None) -> Listing:
     layout, found = _layout(files, modality)
     if layout == "table":
         files = [file for file in files if _suffix(file.path) in TABLES]
-    return Listing(source, layout, found, files)
+    return Listing(source, layout, found, _with_splits(files))
 
 
 def check_source(source: Path) -> int:
@@ -95,6 +95,19 @@ def normal_split(name: object) -> str | None:
     """`train`, `validation` or `test` for the usual spellings; another name as it is; None where there is none."""
     text = str(name).strip() if name is not None else ""
     return _SPLIT_NAMES.get(text.lower(), text[:64]) or None
+
+
+def _with_splits(files: list[SourceFile]) -> list[SourceFile]:
+    """Names mean splits only where two different ones occur: `blood_test.csv` alone is about blood, not for testing."""
+    found = {file.split for file in files}
+    if len(found - {None}) != 1:
+        return files
+    whole = None not in found  # all lie in one folder `train`: its folders are still the classes
+    return [file._replace(split=None, folder=file.folder if whole else _first_folder(file.name)) for file in files]
+
+
+def _first_folder(name: str) -> str | None:
+    return name.partition("/")[0] if "/" in name else None
 
 
 def _walk(source: Path) -> Iterator[SourceFile]:

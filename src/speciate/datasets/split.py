@@ -3,19 +3,24 @@
 The unit is a connected component of those two relations. Components are dealt out largest first to the split that
 still lacks most, overall and per label (stratification), as a share of what it wants; ties are broken by a hash of
 the seed. Pure, and independent of the order of the examples.
+
+Examples that an earlier split dealt out keep their place, and only what is new is dealt. Where a new group or copy
+joins examples of several splits, all of them go where a model may have learned from one, never to the test split.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
 
 FRACTIONS = {"train": 0.7, "validation": 0.15, "test": 0.15}
 _BINS = 10
+_NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 class Member(NamedTuple):
@@ -36,16 +41,25 @@ class Crossing(NamedTuple):
     contents: int
 
 
-def split(members: Sequence[Member], fractions: Mapping[str, float] = FRACTIONS, seed: int = 0) -> list[str]:
-    """The split of each member. Shares come as near to `fractions` as whole components allow."""
+def split(
+    members: Sequence[Member],
+    fractions: Mapping[str, float] = FRACTIONS,
+    seed: int = 0,
+    kept: Mapping[str, str] = _NOTHING,
+) -> list[str]:
+    """The split of each member. Shares come as near to `fractions` as whole components and `kept` allow.
+
+    `fractions`: first what a model learns from, last what it is tested on. `kept`: key -> the split of an earlier time.
+    """
     total = sum(fractions.values())
     shares = {name: fraction / total for name, fraction in fractions.items() if fraction > 0}
     strata = Counter(member.stratum for member in members)
     room = {name: _Room(share, len(members), strata) for name, share in shares.items()}
     assigned = [""] * len(members)
-    for component in _in_order(components(members), members, seed):
+    ordered = [(_earlier(component, members, kept, room), component) for component in _in_order(members, seed)]
+    for earlier, component in sorted(ordered, key=lambda found: found[0] is None):  # stable: what is kept comes first
         counts = Counter(members[i].stratum for i in component)
-        best = max(room, key=lambda name: room[name].need(counts, len(component)))
+        best = earlier or max(room, key=lambda name: room[name].need(counts, len(component)))
         room[best].take(counts, len(component))
         for i in component:
             assigned[i] = best
@@ -114,12 +128,19 @@ class _Room:
         self._haves.update(counts)
 
 
-def _in_order(found: list[list[int]], members: Sequence[Member], seed: int) -> list[list[int]]:
+def _earlier(
+    component: Sequence[int], members: Sequence[Member], kept: Mapping[str, str], names: Iterable[str]
+) -> str | None:
+    found = {kept.get(members[i].key) for i in component}
+    return next((name for name in names if name in found), None)
+
+
+def _in_order(members: Sequence[Member], seed: int) -> list[list[int]]:
     def place(component: list[int]) -> tuple[int, bytes]:
         name = min(members[i].key for i in component)
         return -len(component), hashlib.sha256(f"{seed}/{name}".encode()).digest()
 
-    return sorted(found, key=place)
+    return sorted(components(members), key=place)
 
 
 def _many(found: Mapping[str, set[str]]) -> int:

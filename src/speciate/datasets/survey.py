@@ -6,10 +6,9 @@ becomes an error with that reason; the others do not suffer from it.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -158,8 +157,13 @@ def _read_parquet(path: Path, answer: dict[str, Any]) -> pa.Table:
     return pq.read_table(path)
 
 
-def _ask_table(pool: Pool, source: Path, file: SourceFile, *, alone: bool) -> pa.Table:
-    payload = {"path": str(file.path), "format": TABLES[file.path.suffix.lower()]}
+def ask_table(pool: Pool, path: Path, text: Sequence[str] = ()) -> pa.Table:
+    """A table file, read in the cage; columns of `text` as they are written, so that `007` stays `007`."""
+    return _ask_table(pool, path, SourceFile(path, path.name, None, None), alone=True, text=text)
+
+
+def _ask_table(pool: Pool, source: Path, file: SourceFile, *, alone: bool, text: Sequence[str] = ()) -> pa.Table:
+    payload = {"path": str(file.path), "format": TABLES[file.path.suffix.lower()], "text": list(text)}
     try:
         return pool.ask_for_file(_READ_TABLE, payload, _read_parquet, _TABLE_SECONDS, readable=frozenset((source,)))
     except SpeciateError as error:
@@ -184,33 +188,3 @@ def _column(tables: list[pa.Table], name: str) -> pa.Array:
         for value in (table[name].to_pylist() if name in table.column_names else [None] * table.num_rows)
     ]
     return array(values)
-
-
-def with_labels(survey: Survey, pool: Pool, source: Path, labels: Path, key: str) -> Survey:
-    """The survey with the columns of a labels file beside each item; an item that the file does not name has none."""
-    format_ = TABLES.get(labels.suffix.lower())
-    if format_ is None:
-        raise SpeciateError(
-            Code.INVALID, f"{labels.name!r} is not a CSV, JSONL or Parquet file.", "Call again with labels.path of one."
-        )
-    table = _ask_table(pool, labels, SourceFile(labels, labels.name, None, None), alone=True)
-    if key not in table.column_names:
-        raise SpeciateError(
-            Code.INVALID,
-            f"labels.key names {key!r}; the file has the columns {', '.join(table.column_names[:20])}.",
-            "Call again with a key of those.",
-        )
-    rows = {str(value): place for place, value in enumerate(table[key].to_pylist())}
-    places = [_place(rows, path, source, labels) for path in survey.paths]
-    beside = table.take(pa.array(places, pa.int64()))
-    names = [name for name in beside.column_names if name not in survey.table.column_names]
-    joined = survey.table
-    for name in names:
-        joined = joined.append_column(name, beside[name])
-    return replace(survey, table=joined)
-
-
-def _place(rows: dict[str, int], path: Path, source: Path, labels: Path) -> int | None:
-    """Where a labels file names `path`: relative to itself, to the source, or by the file's name."""
-    spellings = [os.path.relpath(path, labels.parent), os.path.relpath(path, source), path.name, path.stem]
-    return next((rows[name] for name in spellings if name in rows), None)

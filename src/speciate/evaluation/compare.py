@@ -14,6 +14,7 @@ from speciate.evaluation.contestants import Contestant
 from speciate.evaluation.metrics import Answers, contributions, corpus
 from speciate.evaluation.report import Comparison, Control, Decision, Report, Row, Value, break_even, interval, number
 from speciate.evaluation.statistics import Codes, Difference, Estimate, Floats, Resampled
+from speciate.sample_size import LEVEL
 from speciate.usecases import UseCase
 from speciate.vocabulary import Metric, find_metric
 
@@ -35,16 +36,16 @@ class Entry(NamedTuple):
     answers: Answers
     errors: int
     cost: Cost
-    seen: int = 0
-    """Examples that were in its training data."""
+    seen: int | None = 0
+    """Examples that were in its training data; None where nobody knows those any more."""
     certain: bool = False
     """Gives no probabilities: its answers count as certain where a metric needs them."""
 
 
 class Scored(NamedTuple):
-    """A metric of one entry: per example (mean metrics) or resampled (corpus metrics)."""
+    """A metric of one entry on n examples: their scores (mean metrics) or resampled (corpus metrics)."""
 
-    estimate: Estimate
+    n: int
     values: Floats | None
     resampled: Resampled | None
 
@@ -57,22 +58,28 @@ class Question(NamedTuple):
     baseline: str
     candidate: str | None
     use_case: UseCase | None
-    decides: bool
-    """Whether a verdict may be given: False where the suite or the baseline is not the use case's own."""
+    no_decision: str | None = None
+    """Why no verdict may be given: the suite or the baseline is not the use case's own."""
     seed: int = 0
+    looks: int = 0
+    """Earlier evaluations of the use case on this suite."""
 
 
 def score(metric: Metric, answers: Answers, clusters: Codes, seed: int = 0) -> Scored:
-    """One metric of one model with its interval."""
+    """All that intervals of one metric of one model need, at any level."""
+    n = len(answers.truth)
     if metric.shape == "mean":
-        values = contributions(metric, answers)
-        zero_one = np.isin(values[~np.isnan(values)], (0.0, 1.0)).all()
-        estimate = (statistics.proportion if zero_one else statistics.clustered_mean)(values, clusters)
-        return Scored(estimate, values, None)
-    count = int(clusters.max()) + 1
-    resampled = statistics.resample(corpus(metric, answers, clusters), count, seed)
-    estimate = statistics.bootstrap(resampled, share=metric.is_share)._replace(n=len(answers.truth))
-    return Scored(estimate, None, resampled)
+        return Scored(n, contributions(metric, answers), None)
+    return Scored(n, None, statistics.resample(corpus(metric, answers, clusters), int(clusters.max()) + 1, seed))
+
+
+def estimate(metric: Metric, scored: Scored, clusters: Codes, level: float = LEVEL) -> Estimate:
+    """The metric's value with its interval."""
+    if scored.resampled is not None:
+        return statistics.bootstrap(scored.resampled, level, share=metric.is_share)._replace(n=scored.n)
+    values = np.asarray(scored.values, float)
+    zero_one = np.isin(values[~np.isnan(values)], (0.0, 1.0)).all()
+    return (statistics.proportion if zero_one else statistics.clustered_mean)(values, clusters, level)
 
 
 def build(question: Question, entries: Sequence[Entry], clusters: Codes, notes: Sequence[str] = ()) -> Report:
@@ -83,9 +90,25 @@ def build(question: Question, entries: Sequence[Entry], clusters: Codes, notes: 
         }
         for entry in entries
     }
+    report = _measured(question, entries, scored, clusters, LEVEL)
+    models = _rivals(question, entries)
+    level = gates.level_for(len(models))
+    if models and question.use_case is not None and question.no_decision is None:
+        strict = report if level == LEVEL else _measured(question, entries, scored, clusters, level)
+        report = _decided(report, strict, question, question.use_case, models, level)
+        notes = (*notes, *_remarks(len(models), level, question.looks))
+    else:
+        report = report.model_copy(update={"candidate": question.candidate or (models or [question.baseline])[-1]})
+    paid = break_even(report, report.baseline, report.candidate)
+    return report.model_copy(update={"break_even": paid, "notes": tuple(notes)})
+
+
+def _measured(
+    question: Question, entries: Sequence[Entry], scored: dict[str, dict[str, Scored]], clusters: Codes, level: float
+) -> Report:
+    """The report without a verdict, every interval at `level`."""
     main = question.metrics[0]
-    rows = [_row(entry, main, scored[entry.contestant.name]) for entry in entries]
-    comparisons = _comparisons(question, list(scored), scored, clusters)
+    rows = [_row(entry, main, scored[entry.contestant.name], clusters, level) for entry in entries]
     report = Report(
         dataset=question.dataset,
         use_case=question.use_case.name if question.use_case else None,
@@ -99,15 +122,17 @@ def build(question: Question, entries: Sequence[Entry], clusters: Codes, notes: 
         leaderboard=tuple(
             sorted(rows, key=lambda row: -main.sign * (row.value if row.value is not None else -math.inf))
         ),
-        comparisons=comparisons,
-        notes=tuple(notes),
+        comparisons=_comparisons(question, list(scored), scored, clusters, level),
+        no_decision=question.no_decision,
     )
-    return _decided(_without_dominated(report), question, entries)
+    return _without_dominated(report)
 
 
-def _row(entry: Entry, main: Metric, scored: dict[str, Scored]) -> Row:
+def _row(entry: Entry, main: Metric, scored: dict[str, Scored], clusters: Codes, level: float) -> Row:
     contestant, cost, n = entry.contestant, entry.cost, len(entry.answers.truth)
-    values = {name: _value(find_metric(name), found.estimate, entry.certain) for name, found in scored.items()}
+    values = {
+        name: _value(find_metric(name), found, clusters, level, certain=entry.certain) for name, found in scored.items()
+    }
     is_model = contestant.source != "column"
     return Row(
         model=contestant.name,
@@ -132,16 +157,17 @@ def _row(entry: Entry, main: Metric, scored: dict[str, Scored]) -> Row:
     )
 
 
-def _value(metric: Metric, estimate: Estimate, certain: bool) -> Value:
+def _value(metric: Metric, scored: Scored, clusters: Codes, level: float, *, certain: bool) -> Value:
+    found = estimate(metric, scored, clusters, level)
     note = "gives no probabilities: each answer counts as certain" if certain and metric.probabilities else ""
-    if estimate.clusters < 2:
-        note = f"{estimate.clusters} independent example(s) counted: too few for an interval"
+    if found.clusters < 2:
+        note = f"{found.clusters} independent example(s) counted: too few for an interval"
     return Value(
-        value=number(estimate.value),
-        interval=interval(estimate.low, estimate.high),
-        standard_error=number(estimate.standard_error),
-        n=estimate.n,
-        method=estimate.method,
+        value=number(found.value),
+        interval=interval(found.low, found.high),
+        standard_error=number(found.standard_error),
+        n=found.n,
+        method=found.method,
         note=note,
     )
 
@@ -150,21 +176,23 @@ def _value(metric: Metric, estimate: Estimate, certain: bool) -> Value:
 
 
 def _comparisons(
-    question: Question, names: Sequence[str], scored: dict[str, dict[str, Scored]], clusters: Codes
+    question: Question, names: Sequence[str], scored: dict[str, dict[str, Scored]], clusters: Codes, level: float
 ) -> tuple[Comparison, ...]:
     """Every pair under every metric, the question's baseline first where it takes part."""
     ordered = sorted(names, key=lambda name: name != question.baseline)
     return tuple(
-        _comparison(metric, first, second, scored[first][metric.name], scored[second][metric.name], clusters)
+        _comparison(
+            metric,
+            first,
+            second,
+            _difference(metric, scored[first][metric.name], scored[second][metric.name], clusters, level),
+        )
         for metric in question.metrics
         for first, second in combinations(ordered, 2)
     )
 
 
-def _comparison(
-    metric: Metric, baseline: str, candidate: str, first: Scored, second: Scored, clusters: Codes
-) -> Comparison:
-    difference = _difference(metric, first, second, clusters)
+def _comparison(metric: Metric, baseline: str, candidate: str, difference: Difference) -> Comparison:
     return Comparison(
         metric=metric.name,
         baseline=baseline,
@@ -181,13 +209,13 @@ def _comparison(
     )
 
 
-def _difference(metric: Metric, first: Scored, second: Scored, clusters: Codes) -> Difference:
+def _difference(metric: Metric, first: Scored, second: Scored, clusters: Codes, level: float) -> Difference:
     if first.values is not None and second.values is not None:
-        return statistics.paired_difference(first.values, second.values, clusters)
+        return statistics.paired_difference(first.values, second.values, clusters, level)
     if first.resampled is None or second.resampled is None:
         raise TypeError("both sides of a comparison are scored by the same metric")
-    difference = statistics.bootstrap_difference(first.resampled, second.resampled, share=metric.is_share)
-    return difference._replace(n=first.estimate.n)
+    difference = statistics.bootstrap_difference(first.resampled, second.resampled, level, share=metric.is_share)
+    return difference._replace(n=first.n)
 
 
 def _tally(metric: Metric, difference: Difference) -> dict[str, int | None]:
@@ -211,53 +239,85 @@ def _without_dominated(report: Report) -> Report:
 # Decisions
 
 
-def _decided(report: Report, question: Question, entries: Sequence[Entry]) -> Report:
-    """The report with the verdict on every model against the baseline, and on the candidate above all."""
-    models = [
-        entry.contestant.name
-        for entry in entries
-        if entry.contestant.source == "model" and entry.contestant.name != question.baseline
-    ]
-    candidate = question.candidate
-    if question.use_case is not None and question.decides and models:
-        decisions = _decisions(report, question.use_case, models)
-        rows = {name: report.row(name) for name in models}
-        chosen = candidate if candidate in decisions else None
-        chosen = chosen or (gates.choose(decisions, rows, report.compare) if candidate is None else None)
-        candidate = chosen or candidate
-        report = report.model_copy(
-            update={"decisions": tuple(decisions.values()), "decision": decisions[chosen] if chosen else None}
+def _rivals(question: Question, entries: Sequence[Entry]) -> list[str]:
+    """The models beside the baseline."""
+    contestants = [entry.contestant for entry in entries]
+    return [one.name for one in contestants if one.source == "model" and one.name != question.baseline]
+
+
+def _decided(
+    report: Report, strict: Report, question: Question, use_case: UseCase, models: Sequence[str], level: float
+) -> Report:
+    """The report with the verdict on every model against the baseline, and on the candidate above all.
+
+    `strict` is the same report with the intervals that they are judged by.
+    """
+    remarks = _remarks(len(models), level, question.looks)
+    decisions = {
+        name: decision.model_copy(
+            update={
+                "reasons": (*decision.reasons, *remarks),
+                "dataset": report.dataset,
+                "n": report.n,
+                "interval": gain.interval if (gain := strict.compare(report.baseline, name)) else None,
+                "level": level,
+                "looks": question.looks,
+            }
         )
-    candidate = candidate or (models[-1] if models else question.baseline)
+        for name, decision in _decisions(strict, use_case, models, level).items()
+    }
+    candidate = question.candidate
+    if candidate is None:
+        candidate = gates.choose(decisions, {name: report.row(name) for name in models}, strict.compare)
     return report.model_copy(
-        update={"candidate": candidate, "break_even": break_even(report, report.baseline, candidate)}
+        update={
+            "candidate": candidate,
+            "decisions": tuple(decisions.values()),
+            "decision": decisions.get(candidate),
+            "no_decision": None if candidate in decisions else f"the candidate {candidate} is no model to be judged",
+        }
     )
 
 
-def _decisions(report: Report, use_case: UseCase, models: Sequence[str]) -> dict[str, Decision]:
-    evidence = {name: _evidence(report, use_case, name) for name in models}
+def _remarks(judged: int, level: float, looks: int) -> list[str]:
+    """How often these examples were asked, which a reader of the intervals must know."""
+    remarks = []
+    if judged > 1:
+        remarks.append(
+            f"{judged} candidates were judged, so each gate looks at {100 * level:.4g} % intervals (Bonferroni); "
+            "the leaderboard's are 95 % each"
+        )
+    if looks:
+        remarks.append(f"the use case had {looks} earlier evaluation(s) on this suite, which no interval accounts for")
+    return remarks
+
+
+def _decisions(strict: Report, use_case: UseCase, models: Sequence[str], level: float) -> dict[str, Decision]:
+    evidence = {name: _evidence(strict, use_case, name, level) for name in models}
     alone = {name: gates.decide(use_case.in_force, evidence[name]) for name in models}
     final = {}
     for name in models:
-        row = report.row(name)
+        row = strict.row(name)
         cheaper = [
-            report.row(other)
+            strict.row(other)
             for other in models
-            if alone[other].verdict == "promote" and gates.is_dearer(row, report.row(other))
+            if alone[other].verdict == "promote" and gates.is_dearer(row, strict.row(other))
         ]
         best = min(cheaper, key=lambda other: other.usd_per_1k or 0.0, default=None)
         final[name] = (
-            gates.prefer_cheaper(alone[name], evidence[name], best, report.compare(best.model, name))
+            gates.prefer_cheaper(alone[name], evidence[name], best, strict.compare(best.model, name))
             if best
             else alone[name]
         )
     return final
 
 
-def _evidence(report: Report, use_case: UseCase, candidate: str) -> gates.Evidence:
+def _evidence(report: Report, use_case: UseCase, candidate: str, level: float) -> gates.Evidence:
     found = {
         metric: comparison
         for metric in report.row(candidate).metrics
         if (comparison := report.compare(report.baseline, candidate, metric))
     }
-    return gates.Evidence(report.metric, report.row(candidate), report.row(report.baseline), found, use_case.limits)
+    return gates.Evidence(
+        report.metric, report.row(candidate), report.row(report.baseline), found, use_case.limits, level
+    )

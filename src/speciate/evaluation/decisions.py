@@ -19,6 +19,12 @@ WHERE use_case = ? AND candidate = ? AND (? IS NULL OR evaluation = ?) ORDER BY 
 """
 
 
+_FIRST = """
+SELECT evaluations.dataset FROM decisions JOIN evaluations ON evaluations.id = decisions.evaluation
+WHERE decisions.use_case = ? ORDER BY decisions.created, decisions.id LIMIT 1
+"""
+
+
 class Recorded(NamedTuple):
     decision: Decision
     use_case: str
@@ -59,6 +65,12 @@ def newest(
     """The newest decision on a candidate (`name@v3`), of one evaluation where it is named."""
     rows = _rows(reader, _OF, [use_case, candidate, evaluation, evaluation])
     return _recorded(rows[0]) if rows else None
+
+
+def first_dataset(reader: Database | Transaction, use_case: str) -> str | None:
+    """`name@v3:test` that the first decision of the use case rests on."""
+    rows = _rows(reader, _FIRST, [use_case])
+    return str(rows[0][0]) if rows else None
 
 
 def _rows(reader: Database | Transaction, sql: str, parameters: list[str | None]) -> list[Row]:

@@ -13,6 +13,7 @@ from speciate.errors import Code, SpeciateError, closest, unknown
 from speciate.evaluation import decisions
 from speciate.evaluation.contestants import Contestant, find
 from speciate.evaluation.report import Report
+from speciate.evaluation.truth import is_label
 from speciate.ids import id_from_key
 from speciate.jobs.folder import RunFolder
 from speciate.jobs.job import Job, Limits, Resources
@@ -20,10 +21,13 @@ from speciate.jobs.kinds import Kind, Plan
 from speciate.refs import DatasetRef, dataset_ref
 from speciate.usecases import UseCase, get, incumbent_of
 from speciate.vocabulary import TASKS, Metric, Task, find_metric, find_task, metrics_of
-from speciate.workspace.database import Transaction
+from speciate.workspace.database import Database, Transaction
 from speciate.workspace.workspace import Folders, Workspace
 
 _INSERT = "INSERT INTO evaluations VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
+_LOOKS = """
+SELECT count(*) FROM evaluations WHERE use_case = ? AND regexp_replace(dataset, '@v[0-9]+', '') = ?
+"""
 _ALWAYS: dict[str, tuple[str, ...]] = {"classification": ("accuracy", "f1_macro"), "regression": ("mae", "rmse", "r2")}
 _START_SECONDS, _SECONDS_PER_ANSWER, _LATENCY_SECONDS = 3.0, 0.002, 3.0
 _FILES = ("examples.parquet", "predictions.parquet", "scores.parquet")
@@ -32,7 +36,8 @@ _FILES = ("examples.parquet", "predictions.parquet", "scores.parquet")
 class EvaluateSpec(BaseModel):
     """`models`: refs, `column:NAME` (answers of the system in use), `constant:` (majority label or mean).
 
-    Without `dataset`, `suite` names one of the use case's. A dataset without a split means its test split.
+    `suite` names one of the use case's; where it has none, `dataset` stands in. A dataset without a split means its
+    test split.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -57,6 +62,7 @@ def plan(spec: EvaluateSpec, workspace: Workspace) -> Plan:
     use_case = get(database, spec.use_case) if spec.use_case else None
     ref = _with_split(_dataset_ref(spec, use_case))
     manifest = resolve(database, ref._replace(split=None))
+    ref = ref._replace(version=manifest.version)
     _check_split(manifest, ref)
     _check_target(manifest, use_case)
 
@@ -70,7 +76,8 @@ def plan(spec: EvaluateSpec, workspace: Workspace) -> Plan:
     everyone = {each.name: each for each in (baseline, *asked, *([candidate] if candidate else []))}
     task = _task(manifest, use_case, list(everyone.values()))
     positive = use_case.positive_label if use_case else None
-    _check_fits(task, manifest, positive, list(everyone.values()))
+    _check_fits(task, list(everyone.values()))
+    _check_positive(manifest, use_case)
     metrics = _metrics(spec, use_case, task, positive)
     examples = manifest.splits[ref.split or ""]
     payload = {
@@ -84,18 +91,19 @@ def plan(spec: EvaluateSpec, workspace: Workspace) -> Plan:
         "baseline": baseline.name,
         "candidate": candidate.name if candidate else None,
         "use_case": use_case.model_dump(mode="json") if use_case else None,
-        "no_decision": _no_decision(use_case, ref._replace(version=manifest.version), baseline, incumbent, asked),
+        "no_decision": _no_decision(use_case, ref, baseline, incumbent, asked) or _other_suite(database, use_case, ref),
+        "looks": _looks(database, use_case, ref),
         "latency": spec.latency,
         "seed": spec.seed,
     }
     return Plan(
         payload=payload,
-        resources=Resources(cpu=1, memory_mb=1024),
+        resources=Resources(cpu=1, memory_mb=_memory_mb(examples, len(everyone), len(manifest.labels))),
         seconds=_seconds(examples, len(everyone), spec.latency),
         use_case=spec.use_case,
         preload="torch" if any(each.base_model for each in everyone.values()) else "classical",
         resolved={
-            "dataset": str(ref._replace(version=manifest.version)),
+            "dataset": str(ref),
             "examples": examples,
             "models": list(everyone),
             "baseline": baseline.name,
@@ -118,17 +126,38 @@ def _no_decision(
         return f"the baseline {baseline.name} is not the incumbent {incumbent.name} of {use_case.name}"
     if all(each.source != "model" or each.name == incumbent.name for each in asked):
         return f"there is no model beside the incumbent {incumbent.name}"
-    core = dataset_ref(use_case.suites.core) if use_case.suites.core else None
-    if core and (core.name, core.version or ref.version, core.split or "test") != (ref.name, ref.version, ref.split):
-        return f"{ref} is not the core suite {core} of {use_case.name}"
     return None
 
 
+def _other_suite(database: Database, use_case: UseCase | None, ref: DatasetRef) -> str | None:
+    """Why this is not the suite that the use case decides on: its core suite, else the first decision's dataset."""
+    if use_case is None:
+        return None
+    core = dataset_ref(use_case.suites.core) if use_case.suites.core else None
+    if core and (core.name, core.version or ref.version, core.split or "test") != (ref.name, ref.version, ref.split):
+        return f"{ref} is not the core suite {core} of {use_case.name}"
+    first = None if core else decisions.first_dataset(database, use_case.name)
+    if first and dataset_ref(first).name != ref.name:
+        return (
+            f"{use_case.name} has decided on {first} before, and {ref} is another dataset; to decide on it, make it "
+            f"the core suite: define_use_case(suites={{'core': '{ref.name}:{ref.split}'}}, ...)"
+        )
+    return None
+
+
+def _looks(database: Database, use_case: UseCase | None, ref: DatasetRef) -> int:
+    """Earlier evaluations of the use case on this suite, in any version of it."""
+    if use_case is None:
+        return 0
+    row = database.read_one(_LOOKS, [use_case.name, str(ref._replace(version=None))])
+    return int(row[0]) if row else 0
+
+
 def _dataset_ref(spec: EvaluateSpec, use_case: UseCase | None) -> DatasetRef:
-    if spec.dataset:
-        return dataset_ref(spec.dataset)
     suite = spec.suite or "core"
     named: str | None = getattr(use_case.suites, suite) if use_case else None
+    if spec.dataset and (named is None or spec.suite is None):
+        return dataset_ref(spec.dataset)
     if named is None:
         owner = f"the use case {use_case.name!r} has no suite {suite!r}" if use_case else "there is no use_case either"
         raise SpeciateError(
@@ -160,13 +189,13 @@ def _check_split(manifest: Manifest, ref: DatasetRef) -> None:
 def _check_target(manifest: Manifest, use_case: UseCase | None) -> None:
     """The truth must be there: as the dataset's label, or in the column that the use case names."""
     target = use_case.target_column if use_case else None
-    if target is None and manifest.label is None:
+    if is_label(manifest, target) and manifest.label is None:
         raise SpeciateError(
             Code.INVALID,
             f"{manifest.ref} has no labels, so nothing tells right answers from wrong ones.",
             "Call create_dataset again with label set, or give the use case a target_column.",
         )
-    if target not in (None, manifest.label) and target not in manifest.columns:
+    if not is_label(manifest, target) and target not in manifest.columns:
         raise unknown("column", str(target), manifest.columns, "Call define_use_case again with another target_column.")
 
 
@@ -182,7 +211,7 @@ def _task(manifest: Manifest, use_case: UseCase | None, contestants: list[Contes
     return find_task(name if name in TASKS else f"tabular-{family}")
 
 
-def _check_fits(task: Task, manifest: Manifest, positive: str | None, contestants: list[Contestant]) -> None:
+def _check_fits(task: Task, contestants: list[Contestant]) -> None:
     for contestant in contestants:
         if contestant.task and find_task(contestant.task).family != task.family:
             raise SpeciateError(
@@ -190,7 +219,14 @@ def _check_fits(task: Task, manifest: Manifest, positive: str | None, contestant
                 f"{contestant.name} is a model for {contestant.task!r}, but this evaluation is of {task.name!r}.",
                 "Leave it out of models, or train one for this task with train_model.",
             )
-    if positive is not None and manifest.labels and positive not in manifest.labels:
+
+
+def _check_positive(manifest: Manifest, use_case: UseCase | None) -> None:
+    """Only against the label: the values of other columns are not known before the run, which checks them."""
+    positive = use_case.positive_label if use_case else None
+    if use_case is None or positive is None or not is_label(manifest, use_case.target_column):
+        return
+    if manifest.labels and positive not in manifest.labels:
         raise SpeciateError(
             Code.INVALID,
             f"positive_label {positive!r} does not occur in {manifest.ref}; {closest(positive, manifest.labels)}",
@@ -220,6 +256,11 @@ def _metrics(spec: EvaluateSpec, use_case: UseCase | None, task: Task, positive:
 def _seconds(examples: int, models: int, latency: bool) -> float:
     """A rough guess for small models: start, answers, and the time that latency is measured for."""
     return round(_START_SECONDS + models * (examples * _SECONDS_PER_ANSWER + (_LATENCY_SECONDS if latency else 0)), 1)
+
+
+def _memory_mb(examples: int, models: int, labels: int) -> int:
+    """Libraries, examples and resamples, and what is kept of every answer: about 1 kB, and 150 bytes for each label."""
+    return 1024 + examples * models * (1000 + 150 * labels) // 2**20
 
 
 # Commit
@@ -268,6 +309,8 @@ def commit(tx: Transaction, job: Job, collected: _Collected) -> dict[str, Any]:
         )
         tx.event(subject, "decision.made", {"evaluation": evaluation, "candidate": report.candidate} | made)
         result["decision"] = made
+    elif report.use_case:
+        result["no_decision"] = report.no_decision
     return result
 
 

@@ -3,6 +3,8 @@
 Every gate about quality looks at an interval, never at a point, so it has three answers: it surely holds, it surely
 does not, or the data cannot tell. One failure holds a candidate back; without a failure, one that cannot be told
 makes the verdict inconclusive, with the number of further examples that would settle it.
+
+Where several candidates are judged at once the intervals are wider (`level_for`): the best of many tries is lucky.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from speciate.evaluation.report import Comparison, Decision, GateResult, Interval, Outcome, Row, Verdict
-from speciate.sample_size import more_needed
+from speciate.sample_size import LEVEL, more_needed
 from speciate.usecases import NOT_WORSE_MARGIN, NOT_WORSE_SHARE, Gate, UseCaseLimits
 from speciate.vocabulary import Metric, find_metric
 
@@ -27,12 +29,19 @@ class Evidence(NamedTuple):
     baseline: Row
     comparisons: Mapping[str, Comparison]
     limits: UseCaseLimits
+    level: float = LEVEL
+    """Of the intervals in the rows and comparisons."""
 
 
 class _Judged(NamedTuple):
     outcome: Outcome
     reason: str
     needed: int | None = None
+
+
+def level_for(candidates: int) -> float:
+    """The level of each candidate's intervals with which all of them together keep 95 % (Bonferroni)."""
+    return 1 - (1 - LEVEL) / max(1, candidates)
 
 
 def decide(gates: Sequence[Gate], evidence: Evidence) -> Decision:
@@ -115,7 +124,7 @@ def _reaches(gate: Gate, evidence: Evidence) -> _Judged:
         return _Judged("pass", f"{stated}: reaches {target:g}")
     if metric.sign * (best_case - target) < 0:
         return _Judged("fail", f"{stated}: short of {target:g}")
-    needed = more_needed(measured.n, measured.standard_error or 0.0, measured.value - target)
+    needed = more_needed(measured.n, measured.standard_error or 0.0, measured.value - target, evidence.level)
     return _Judged("inconclusive", f"{stated}: {measured.n} examples cannot tell whether it reaches {target:g}", needed)
 
 
@@ -157,7 +166,7 @@ def _gain(evidence: Evidence, metric: Metric, least: float, worth: float, claim:
         return _Judged("fail", f"{stated}: not '{claim}'")
     mde = comparison.minimum_detectable_effect
     seen = f"; {comparison.n} examples show gains from {mde:.3g}" if mde is not None else ""
-    needed = more_needed(comparison.n, comparison.standard_error or 0.0, gain - least)
+    needed = more_needed(comparison.n, comparison.standard_error or 0.0, gain - least, evidence.level)
     return _Judged("inconclusive", f"{stated}: cannot tell '{claim}'{seen}", needed)
 
 
@@ -201,6 +210,8 @@ def _offline(gate: Gate, evidence: Evidence) -> _Judged:
 
 def _unseen(gate: Gate, evidence: Evidence) -> _Judged:
     row = evidence.candidate
+    if row.seen is None:
+        return _Judged("inconclusive", "the data that it learned from are not here: whether it saw these is unknown")
     if row.seen == 0:
         return _Judged("pass", "none of these examples was in its training data")
     return _Judged("fail", f"{row.seen} of these examples were in its training data: it knows their answers")

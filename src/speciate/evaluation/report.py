@@ -11,6 +11,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from speciate.errors import unknown
+from speciate.sample_size import LEVEL
 from speciate.usecases import Gate
 from speciate.vocabulary import find_metric
 from speciate.workspace.database import Database
@@ -56,7 +57,7 @@ class Row(_Frozen):
     interval: Interval | None
     n: int
     errors: int
-    seen: int = Field(0, description="Examples that were in its training data.")
+    seen: int | None = Field(0, description="Examples that were in its training data; null: unknown.")
     coverage: float = Field(description="Share of the examples that were answered.")
     usd_per_1k: float | None
     p50_ms: float | None = None
@@ -123,7 +124,10 @@ class GateResult(_Frozen):
 
 
 class Decision(_Frozen):
-    """A verdict on one candidate. `needed_examples`: further test examples that would settle it."""
+    """A verdict on one candidate. `needed_examples`: further test examples that would settle it.
+
+    `interval`, at `level`, is of candidate minus baseline in the main metric, on the `n` examples of `dataset`.
+    """
 
     id: str = ""
     verdict: Verdict
@@ -132,6 +136,12 @@ class Decision(_Frozen):
     candidate: str
     baseline: str
     gates: tuple[GateResult, ...] = ()
+    dataset: str = ""
+    n: int = 0
+    interval: Interval | None = None
+    level: float = LEVEL
+    looks: int = 0
+    """Earlier evaluations of the use case on the same suite, which no interval accounts for."""
 
 
 class BreakEven(_Frozen):
@@ -159,6 +169,7 @@ class Report(_Frozen):
     break_even: BreakEven | None = None
     decision: Decision | None = None
     decisions: tuple[Decision, ...] = Field((), description="On every model, the candidate's among them.")
+    no_decision: str | None = Field(None, description="Why there is none.")
     notes: tuple[str, ...] = ()
 
     def row(self, model: str) -> Row:

@@ -7,7 +7,6 @@ and mean metric).
 
 from __future__ import annotations
 
-import gc
 import json
 import math
 from collections.abc import Sequence
@@ -20,16 +19,18 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 
-from speciate.datasets.columns import CONTENT
+from speciate.datasets.identity import count_known
 from speciate.datasets.loader import Example, load_examples, read_rows
 from speciate.datasets.versions import Manifest
-from speciate.errors import Code, SpeciateError
+from speciate.errors import Code, SpeciateError, closest
 from speciate.evaluation.answers import Answer, answer_all, from_column
 from speciate.evaluation.compare import Cost, Entry, Question, build
 from speciate.evaluation.contestants import Contestant
+from speciate.evaluation.memory import measure_memory
 from speciate.evaluation.metrics import Answers, contributions, label_answers, number_answers
 from speciate.evaluation.statistics import Codes
-from speciate.evaluation.timing import measure, resident_mb
+from speciate.evaluation.timing import measure
+from speciate.evaluation.truth import is_label, true_answer
 from speciate.jobs.run import Run
 from speciate.tasks.predictor import constant, load
 from speciate.usecases import UseCase
@@ -37,6 +38,7 @@ from speciate.vocabulary import Metric, find_metric
 
 EXAMPLES, PREDICTIONS, SCORES = "examples.parquet", "predictions.parquet", "scores.parquet"
 _PREVIEW = 300
+_MEMORY_EXAMPLES = 16
 
 
 class EvaluationTask(BaseModel):
@@ -55,12 +57,22 @@ class EvaluationTask(BaseModel):
     use_case: UseCase | None = None
     no_decision: str | None = None
     """Why no verdict may be given; None where it may."""
+    looks: int = 0
+    """Earlier evaluations of the use case on this suite."""
     latency: bool = True
     seed: int = 0
 
     @property
     def shown(self) -> str:
         return self.dataset.ref + (f":{self.split}" if self.split else "")
+
+    @property
+    def numeric(self) -> bool:
+        return self.task.endswith("-regression")
+
+    @property
+    def asks_for_memory(self) -> bool:
+        return self.use_case is not None and any(gate.metric == "memory_mb" for gate in self.use_case.in_force)
 
 
 class _Sheet(NamedTuple):
@@ -82,16 +94,17 @@ def run(run: Run) -> dict[str, Any]:
             f"{task.shown} has {len(examples)} usable example(s) with a label, and a comparison needs at least 2.",
             f"Call describe_dataset(dataset={task.dataset.name!r}), then add_examples.",
         )
-    truth = [_truth(task, example) for example in examples]
+    answers = [_truth(task, example) for example in examples]
+    _check_positive(task, answers)
     learned = [answer for e in everything if e.split == "train" and (answer := _truth(task, e)) is not None]
-    sheets = []
-    for place, contestant in enumerate(task.contestants):
-        sheets.append(_sheet(run, task, contestant, examples, learned or truth, place * len(examples)))
-        gc.collect()  # the next model is measured without this one
+    sheets = [
+        _sheet(run, task, contestant, examples, learned or answers, place * len(examples))
+        for place, contestant in enumerate(task.contestants)
+    ]
     seen = [_seen(run, task, contestant, examples) for contestant in task.contestants]
-    entries = [_entry(task, sheet, truth, known) for sheet, known in zip(sheets, seen, strict=True)]
+    entries = [_entry(task, sheet, answers, known) for sheet, known in zip(sheets, seen, strict=True)]
     report = build(_question(task), entries, _clusters(examples), _notes(task, examples, learned, entries))
-    _write(run.outputs, task, examples, truth, sheets, entries)
+    _write(run.outputs, task, examples, answers, sheets, entries)
     return {"report": report.model_dump(mode="json")}
 
 
@@ -107,56 +120,57 @@ def _sheet(
     done: int,
 ) -> _Sheet:
     if contestant.source == "column":
-        return _Sheet(
-            contestant, from_column(examples, contestant.column or "", task.task.endswith("-regression")), Cost()
-        )
+        return _Sheet(contestant, from_column(examples, contestant.column or "", task.numeric), Cost())
     total = len(task.contestants) * len(examples)
     if contestant.source == "constant":
         ask = constant(task.task, learned).predict
         answers = answer_all(run, contestant, task.dataset.id, examples, ask, done, total)
         return _Sheet(contestant, answers, Cost(0.0))
     path = Path(contestant.path or "")
-    before = resident_mb()
     predictor = load(path)
     ask = load(path, run.folders).predict  # with cached features: the answers are the same, only sooner
     answers = answer_all(run, contestant, task.dataset.id, examples, ask, done, total)
     answered = [example for example, answer in zip(examples, answers, strict=True) if answer.error is None]
     cost = measure(predictor.predict, answered, latency=task.latency, seed=task.seed) if answered else Cost()
-    after = resident_mb()
-    grown = max(after - before, 0.0) if before is not None and after is not None else None
-    return _Sheet(contestant, answers, cost._replace(memory_mb=_memory(contestant, grown)))
+    if task.asks_for_memory and answered:
+        few = [example.id for example in answered[:_MEMORY_EXAMPLES]]
+        cost = cost._replace(memory_mb=measure_memory(run.folders, path, task.dataset, few))
+    return _Sheet(contestant, answers, cost)
 
 
-def _memory(contestant: Contestant, grown: float | None) -> float | None:
-    """The process's growth while the model was loaded and asked, and never less than its weights."""
-    weights = contestant.bytes / 2**20 if contestant.bytes is not None else 0.0
-    return round(max(grown, weights), 1) if grown is not None else None
-
-
-def _seen(run: Run, task: EvaluationTask, contestant: Contestant, examples: Sequence[Example]) -> int:
-    """How many of the examples, by content, the model was fitted or chosen on."""
-    if contestant.learned_from is None:
+def _seen(run: Run, task: EvaluationTask, contestant: Contestant, examples: Sequence[Example]) -> int | None:
+    """How many of the examples the model was fitted or chosen on; None where its data are not known any more."""
+    if contestant.source != "model":
         return 0
-    mine = read_rows(run.folders, task.dataset, ids=[example.id for example in examples])[CONTENT]
+    if contestant.learned_from is None:
+        return None
+    mine = read_rows(run.folders, task.dataset, ids=[example.id for example in examples])
     rows = read_rows(run.folders, contestant.learned_from)
     learned = pc.if_else(pc.is_null(rows["split"]), "train", rows["split"])
-    theirs = rows.filter(pc.is_in(learned, pa.array(("train", "validation"))))[CONTENT]
-    return int(pc.sum(pc.is_in(mine, theirs.combine_chunks())).as_py() or 0)
+    theirs = rows.filter(pc.is_in(learned, pa.array(("train", "validation"))))
+    return count_known(mine, task.dataset, theirs, contestant.learned_from)
 
 
-def _entry(task: EvaluationTask, sheet: _Sheet, truth: Sequence[Any], seen: int) -> Entry:
+def _entry(task: EvaluationTask, sheet: _Sheet, truth: Sequence[Any], seen: int | None) -> Entry:
     answers = sheet.answers
     errors = sum(answer.output is None for answer in answers)
     judged: Answers
-    if task.task.endswith("-regression"):
+    if task.numeric:
         judged = number_answers(truth, [_float(answer.output) for answer in answers])
     else:
         given = [None if answer.output is None else str(answer.output) for answer in answers]
-        judged = label_answers(
-            truth, given, [answer.probabilities for answer in answers], sorted(task.dataset.labels), task.positive_label
-        )
+        chances = [answer.probabilities for answer in answers]
+        judged = label_answers(truth, given, chances, _labels(task, answers), task.positive_label)
     certain = all(answer.probabilities is None for answer in answers)
     return Entry(sheet.contestant, judged, errors, sheet.cost, seen, certain)
+
+
+def _labels(task: EvaluationTask, answers: Sequence[Answer]) -> list[str]:
+    """The dataset's; where the truth is another column, what was answered (those of the truth are added later)."""
+    if is_label(task.dataset, task.target_column):
+        return sorted(task.dataset.labels)
+    given = [answer for answer in answers if answer.output is not None]
+    return sorted({label for answer in given for label in answer.probabilities or (str(answer.output),)})
 
 
 def _float(output: str | float | None) -> float | None:
@@ -164,14 +178,19 @@ def _float(output: str | float | None) -> float | None:
 
 
 def _truth(task: EvaluationTask, example: Example) -> Any:
-    """The true answer, or None where the example has none."""
-    column = task.target_column
-    found = example.label if column in (None, task.dataset.label) else example.columns.get(column or "")
-    if found is None or found == "":
-        return None
-    if not task.task.endswith("-regression"):
-        return str(found)
-    return float(found) if math.isfinite(float(found)) else None
+    return true_answer(example, task.dataset, task.target_column, numeric=task.numeric)
+
+
+def _check_positive(task: EvaluationTask, answers: Sequence[Any]) -> None:
+    """Of the dataset's label the plan knows the values; of another column only the rows do."""
+    if task.positive_label is None or is_label(task.dataset, task.target_column) or task.positive_label in answers:
+        return
+    raise SpeciateError(
+        Code.INVALID,
+        f"positive_label {task.positive_label!r} does not occur in {task.target_column!r} of {task.shown}; "
+        f"{closest(task.positive_label, sorted(set(answers)))}",
+        "Call define_use_case again with the label as it is written in the dataset.",
+    )
 
 
 # The question
@@ -179,8 +198,9 @@ def _truth(task: EvaluationTask, example: Example) -> Any:
 
 def _question(task: EvaluationTask) -> Question:
     metrics: tuple[Metric, ...] = tuple(find_metric(name) for name in task.metrics)
-    decides = task.no_decision is None
-    return Question(task.shown, metrics, task.baseline, task.candidate, task.use_case, decides, task.seed)
+    return Question(
+        task.shown, metrics, task.baseline, task.candidate, task.use_case, task.no_decision, task.seed, task.looks
+    )
 
 
 def _splits(task: EvaluationTask) -> set[str] | None:

@@ -11,7 +11,7 @@ Shapes: n examples, C clusters, B resamples. `clusters` holds one code in 0..C-1
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -27,6 +27,8 @@ RESAMPLES = 2000
 _EXACT_BELOW = 200
 _EXACT_DISCORDANT = 25
 _JACKKNIFE_GROUPS = 200
+_CHUNK_CELLS = 2_000_000
+"""Of weights held at once: 16 MB."""
 _NEAR_AN_END = 5
 _NO_SPREAD = 1e-9
 
@@ -215,16 +217,27 @@ def mcnemar_exact(wins: int, losses: int) -> float:
 # Corpus metrics
 
 
-def cluster_weights(clusters: int, resamples: int = RESAMPLES, seed: int = 0) -> Floats:
-    """How often each cluster is drawn in each resample, (B, C). The same seed gives every model the same draws."""
-    return np.random.default_rng(seed).multinomial(clusters, np.full(clusters, 1 / clusters), resamples).astype(float)
+def cluster_weights(clusters: int, resamples: int = RESAMPLES, seed: int = 0) -> Iterator[Floats]:
+    """How often each cluster is drawn in each resample, (B, C) in chunks of rows: whole it would not fit at many.
+
+    The same seed gives every model the same draws, whatever the size of the chunks.
+    """
+    random, chances = np.random.default_rng(seed), np.full(clusters, 1 / clusters)
+    for rows in _chunks(resamples, clusters):
+        yield random.multinomial(clusters, chances, len(rows)).astype(float)
 
 
-def jackknife_weights(clusters: int) -> Floats:
-    """Weights that leave out one cluster, or one of 200 groups of clusters, at a time: (groups, C)."""
+def jackknife_weights(clusters: int) -> Iterator[Floats]:
+    """Weights that leave out one cluster, or one of 200 groups of clusters, at a time: (groups, C) in chunks."""
     groups = min(clusters, _JACKKNIFE_GROUPS)
     member = np.arange(clusters) % groups
-    return np.asarray(member[None, :] != np.arange(groups)[:, None], np.float64)
+    for rows in _chunks(groups, clusters):
+        yield np.asarray(member[None, :] != np.array(rows)[:, None], np.float64)
+
+
+def _chunks(rows: int, columns: int) -> Iterator[range]:
+    step = max(1, _CHUNK_CELLS // columns)
+    return (range(start, min(start + step, rows)) for start in range(0, rows, step))
 
 
 class Resampled(NamedTuple):
@@ -244,8 +257,11 @@ class Resampled(NamedTuple):
 def resample(statistic: Callable[[Floats], Floats], clusters: int, seed: int = 0) -> Resampled:
     """Evaluate a statistic of cluster weights, (B, C) -> (B,), wherever an interval needs it."""
     value = float(statistic(np.ones((1, clusters)))[0])
-    drawn = statistic(cluster_weights(clusters, seed=seed))
-    return Resampled(value, drawn, statistic(jackknife_weights(clusters)), clusters)
+    drawn, left_out = (
+        np.concatenate([statistic(chunk) for chunk in chunks])
+        for chunks in (cluster_weights(clusters, seed=seed), jackknife_weights(clusters))
+    )
+    return Resampled(value, drawn, left_out, clusters)
 
 
 def bootstrap(resampled: Resampled, level: float = LEVEL, *, share: bool = False) -> Estimate:

@@ -7,7 +7,6 @@ Nothing is read from the feature cache here: production has not seen its example
 
 from __future__ import annotations
 
-import os
 import platform
 import time
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from speciate.datasets.loader import Example
+from speciate.environment import cores
 from speciate.evaluation.answers import Ask
 from speciate.evaluation.compare import Cost
 from speciate.evaluation.prices import usd_for
@@ -41,17 +41,7 @@ def measure(ask: Ask, examples: Sequence[Example], *, latency: bool, seed: int =
 
 def device() -> str:
     """The processor's name and the number of its cores that this process may use."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return f"{_processor()}, {cores} cores"
-
-
-def resident_mb() -> float | None:
-    """Memory that this process holds now; None where the system does not say."""
-    try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-    except OSError:
-        return None
-    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+    return f"{_processor()}, {cores()} cores"
 
 
 def _usd_per_1k(ask: Ask, batch: Sequence[Example]) -> float:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 MOST_PIXELS = 64_000_000
 _FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
-_MAGIC = (b"\x89PNG\r\n", b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"RIFF", b"P5", b"P6")
+_MAGIC = (b"\x89PNG\r\n", b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"P5", b"P6")
 _GRAY, _COLOUR = 16, 4
 
 
@@ -31,7 +31,8 @@ class Image:
     ngrams = (1, 1)
 
     def sniff(self, head: bytes, name: str) -> bool:
-        return head.startswith(_MAGIC) or name.lower().endswith(self.suffixes)
+        webp = head[:4] == b"RIFF" and head[8:12] == b"WEBP"  # RIFF alone may be sound or video
+        return webp or head.startswith(_MAGIC) or name.lower().endswith(self.suffixes)
 
     def inspect(self, data: bytes) -> Header:
         with _open(data) as image:

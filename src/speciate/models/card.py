@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 
 class Card(BaseModel):
@@ -32,7 +32,7 @@ class Card(BaseModel):
     seconds: float | None = None
     """Run time of the training."""
     usd: float = 0.0
-    metrics: dict[str, float] = Field(default_factory=dict)
+    metrics: dict[str, FiniteFloat] = Field(default_factory=dict)
     """Measured on data that chose the model, so slightly optimistic; evaluations say how good it is."""
     recipe: dict[str, Any] = Field(default_factory=dict)
     """What made it, in full: the training job's spec with everything resolved."""

@@ -25,7 +25,7 @@ _MODELS = 4
 
 
 def answer(payload: dict[str, Any]) -> dict[str, Any]:
-    """`{model, modality, inputs, items}` -> `{predictions: [{id, output, confidence, error}]}`, in the items' order."""
+    """`{model, modality, inputs, items}` -> `{predictions: [...]}`: fields of `Predicted`, in the items' order."""
     model = _loaded(payload["model"])
     decoded = [_decode(item, payload["modality"], payload["inputs"]) for item in payload["items"]]
     usable = [example for example in decoded if isinstance(example, Example)]
@@ -38,7 +38,7 @@ def answer(payload: dict[str, Any]) -> dict[str, Any]:
                 {"id": item["id"], "output": found.output, "confidence": found.confidence, "error": None}
             )
         else:
-            predictions.append({"id": item["id"], "output": None, "confidence": None, "error": str(example)})
+            predictions.append({"id": item["id"], "output": None, "confidence": None, **_said(example)})
     return {"predictions": predictions}
 
 
@@ -47,18 +47,27 @@ def _loaded(path: str) -> TrainedPredictor:
     return predictor.load(Path(path))
 
 
-def _decode(item: dict[str, Any], modality: str, inputs: Sequence[str]) -> Example | DecodeError | SpeciateError:
+def _decode(item: dict[str, Any], modality: str, inputs: Sequence[str]) -> Example | Exception:
     try:
         media = _medium(item, modality, inputs)
-    except (DecodeError, SpeciateError) as error:
+    except (DecodeError, SpeciateError, ValueError, TypeError) as error:
         return error
     return Example(item["id"], media, None, item["id"], "", item.get("row") or {})
 
 
+def _said(error: Exception) -> dict[str, str]:
+    """Our words as they are; those of decoders and libraries apart, for they may quote the input."""
+    if isinstance(error, SpeciateError):
+        return {"error": str(error)}
+    return {"error": "This input cannot be used; untrusted.error_text says why.", "error_text": str(error)}
+
+
 def _medium(item: dict[str, Any], modality: str, inputs: Sequence[str]) -> Any:
     kind = find(modality)
+    if "error" in item:
+        raise SpeciateError(Code.INVALID, item["error"])
     if "data" in item:
-        data = base64.b64decode(item["data"])
+        data = _bytes(item["data"])
         kind.inspect(data)  # refuses what declares more than the budget
         return kind.decode(data)
     if "text" in item:
@@ -71,3 +80,12 @@ def _medium(item: dict[str, Any], modality: str, inputs: Sequence[str]) -> Any:
             "Call predict again with these columns.",
         )
     return kind.admit(input_values(modality, inputs, pa.Table.from_pylist([row]))[0] if inputs else row)
+
+
+def _bytes(text: str) -> bytes:
+    try:
+        return base64.b64decode("".join(text.split()), validate=True)
+    except ValueError as error:
+        raise SpeciateError(
+            Code.INVALID, f"The data is not Base64: {error}.", "Call predict again with all of the file's bytes."
+        ) from error

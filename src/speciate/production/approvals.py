@@ -99,11 +99,22 @@ def listed(database: Database, now: float, state: str | None = None) -> list[App
 
 
 def page(database: Database, now: float, state: str | None, *, limit: int, cursor: str | None) -> Page:
-    """`listed`, in pieces; `cursor` is the id that the page before ended with."""
-    found = listed(database, now, state)
-    start = next((place + 1 for place, item in enumerate(found) if item.id == cursor), 0)
-    shown = found[start : start + limit]
-    return Page(shown, shown[-1].id if start + limit < len(found) else None)
+    """`listed`, in pieces; `cursor` is the id that the page before ended with. Raises INVALID for any other."""
+    found = listed(database, now)
+    if cursor is not None:
+        found = found[_place_of(cursor, found) + 1 :]
+    rest = [approval for approval in found if state is None or approval.state_at(now) == state]
+    shown = rest[:limit]
+    return Page(shown, shown[-1].id if len(rest) > limit else None)
+
+
+def _place_of(cursor: str, found: list[Approval]) -> int:
+    for place, approval in enumerate(found):
+        if approval.id == cursor:
+            return place
+    raise SpeciateError(
+        Code.INVALID, f"{cursor!r} is no cursor of list_approvals.", "Call list_approvals again without a cursor."
+    )
 
 
 def decide(workspace: Workspace, id: str, approve: bool, by: str) -> Decided:  # noqa: A002

@@ -1,7 +1,7 @@
-"""The trail of every alias move: append-only rows, each of which carries the hash of the row before it.
+"""The trail of every alias move and change of policy: append-only rows, each with the hash of the row before it.
 
 An edited or removed row breaks the chain from there on. A removed tail would not, so `verify` also compares the chain
-with the event log, where each move left its hash. It does not defend against somebody who rewrites both with care:
+with the event log, where each of them left its hash. It does not defend against somebody who rewrites both with care:
 that needs a signature by a key that is not on this machine.
 """
 
@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 
 from speciate.workspace.database import Database, Transaction
 
+WORKSPACE = "*"
+"""What stands for a use case in rows about the whole workspace; no name has this sign."""
 _GENESIS = "0" * 64
 _COLUMNS = "seq, stamp, actor, action, use_case, before, after, evidence, previous_hash, hash"
 _LAST = "SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1"
@@ -20,7 +22,7 @@ _APPEND = "INSERT INTO audit VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _ALL = f"SELECT {_COLUMNS} FROM audit ORDER BY seq"
 _OF_USE_CASE = f"SELECT {_COLUMNS} FROM audit WHERE use_case = ? ORDER BY seq"
 _PRODUCTION = "SELECT use_case, model FROM aliases WHERE alias = 'production' ORDER BY use_case"
-_MOVES = "SELECT data FROM events WHERE type = 'alias.moved' ORDER BY seq"
+_TOLD = "SELECT data FROM events WHERE type IN ('alias.moved', 'policy.changed') ORDER BY seq"
 
 
 class Row(NamedTuple):
@@ -28,7 +30,7 @@ class Row(NamedTuple):
     stamp: float
     actor: str
     action: str
-    """promote or rollback."""
+    """promote, rollback or policy."""
     use_case: str
     before: str | None
     after: str | None
@@ -77,7 +79,7 @@ def of_use_case(database: Database, use_case: str) -> list[Row]:
 def verify(database: Database) -> Verdict:
     """Recompute the whole chain and compare it with the aliases and the events."""
     rows = [Row(*row) for row in database.read(_ALL)]
-    hashes = [json.loads(data)["audit"] for (data,) in database.read(_MOVES)]
+    hashes = [json.loads(data)["audit"] for (data,) in database.read(_TOLD)]
     production: dict[str, str] = dict(database.read(_PRODUCTION))
     return Verdict(
         len(rows),
@@ -103,8 +105,8 @@ def _broken_links(rows: list[Row]) -> list[str]:
 def _disagreements(rows: list[Row], hashes: list[str], production: dict[str, str]) -> list[str]:
     problems = []
     if [row.hash for row in rows] != hashes:
-        problems.append(f"{len(rows)} rows of audit, but {len(hashes)} alias moves among the events, or other ones")
-    served = {row.use_case: row.after for row in rows}
+        problems.append(f"{len(rows)} rows of audit, but {len(hashes)} such changes among the events, or other ones")
+    served = {row.use_case: row.after for row in rows if row.use_case != WORKSPACE}
     problems.extend(
         f"{use_case}@production is {production.get(use_case)!r}, but the trail ends at {served.get(use_case)!r}"
         for use_case in sorted({*served, *production})

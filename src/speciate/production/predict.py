@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
+from weakref import WeakKeyDictionary
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -18,6 +19,7 @@ from speciate.errors import Code, SpeciateError
 from speciate.jobs.pool import Pool
 from speciate.models import registry
 from speciate.models.card import Card
+from speciate.production import caller_file
 from speciate.refs import ModelRef, model_ref
 from speciate.workspace.database import Transaction
 from speciate.workspace.workspace import Workspace
@@ -26,7 +28,11 @@ ANSWER = "speciate.production.answer:answer"
 MOST_BYTES = 64 * 1024 * 1024
 """Of all inputs of one call together; more is a job's work."""
 
-_ANSWERED = "SELECT count(*) FROM events WHERE subject = ? AND type = 'production.answered' AND data LIKE ?"
+_ANSWERED = """
+SELECT 1 FROM events WHERE subject = ? AND type = 'production.answered' AND data ->> 'model' = ? LIMIT 1
+"""
+_recorded: WeakKeyDictionary[Workspace, set[tuple[str, str]]] = WeakKeyDictionary()
+"""Use case and version of the first answers that are known to be in the events: not every answer searches them."""
 
 
 class Input(BaseModel):
@@ -53,6 +59,8 @@ class Predicted(NamedTuple):
     output: str | float | None
     confidence: float | None
     error: str | None
+    error_text: str | None = None
+    """What a decoder said, which may quote the input."""
 
 
 class Answer(NamedTuple):
@@ -97,20 +105,29 @@ def _payload(card: Card, path: Path, inputs: Sequence[Input]) -> dict[str, Any]:
     for number, given in enumerate(inputs):
         item: dict[str, Any] = {"id": given.id or str(number)}
         if given.path is not None:
-            source = Path(given.path)
-            room -= source.stat().st_size
-            _check_room(room)
-            item |= {"data": base64.b64encode(source.read_bytes()).decode(), "name": source.name}
+            data = _read(Path(given.path), room)
+            if isinstance(data, SpeciateError):
+                item["error"] = str(data)
+            else:
+                room -= len(data)
+                item["data"] = base64.b64encode(data).decode()
         elif given.data is not None:
             room -= len(given.data) * 3 // 4
-            _check_room(room)
-            item |= {"data": given.data, "name": given.mime or ""}
+            item["data"] = given.data
         elif given.text is not None:
             item["text"] = given.text
         else:
             item["row"] = given.row
+        _check_room(room)
         items.append(item)
     return {"model": str(path), "modality": card.modality, "inputs": list(card.inputs), "items": items}
+
+
+def _read(path: Path, most: int) -> bytes | SpeciateError:
+    try:
+        return caller_file.read(path, most)
+    except SpeciateError as error:
+        return error
 
 
 def _check_room(room: int) -> None:
@@ -126,12 +143,13 @@ def _record_first(workspace: Workspace, ref: ModelRef, model: str) -> None:
     """Write `production.answered` once per use case and version."""
     if ref.alias != "production":
         return
-    subject, wanted = f"use_case:{ref.name}", [f"use_case:{ref.name}", f'%"{model}"%']
-    if workspace.database.read(_ANSWERED, wanted) != [(0,)]:
+    subject, recorded = f"use_case:{ref.name}", _recorded.setdefault(workspace, set())
+    if (subject, model) in recorded:
         return
 
     def record(tx: Transaction) -> None:
-        if tx.execute(_ANSWERED, wanted) == [(0,)]:
+        if not tx.execute(_ANSWERED, [subject, model]):
             tx.event(subject, "production.answered", {"model": model})
 
     workspace.database.transact(record)
+    recorded.add((subject, model))

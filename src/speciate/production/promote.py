@@ -159,7 +159,7 @@ def _reserved(tx: Transaction, spec: PromoteSpec, found: Recorded, settings: Set
 
 
 def _brief(found: Recorded | None) -> dict[str, Any] | None:
-    shown = {"id", "verdict", "reasons", "needed_examples"}
+    shown = {"id", "verdict", "reasons", "needed_examples", "dataset", "n", "interval", "level", "looks"}
     return found.decision.model_dump(mode="json", include=shown, exclude_none=True) if found else None
 
 

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from speciate import __version__
 from speciate.errors import Code, SpeciateError, unknown
-from speciate.production import approvals, audit
+from speciate.production import approvals, audit, policy
 from speciate.workspace.backup import automatic_backups, back_up
 
 if TYPE_CHECKING:
     from speciate.server.service import Service
 
-ENDING = {"stop", "drain"}
+ENDING = {"stop", "drain", "policy"}
 """Actions after whose answer the daemon leaves."""
 _JOBS = "SELECT state, count(*) FROM jobs GROUP BY state ORDER BY state"
 
@@ -57,6 +57,12 @@ def _drain(service: Service, request: dict[str, Any]) -> dict[str, Any]:
     return _leave(service, request)
 
 
+def _policy(service: Service, request: dict[str, Any]) -> dict[str, Any]:
+    """The next daemon reads the new settings; runs go on."""
+    policy.change(service.workspace, request["policy"], str(request["by"]))
+    return _leave(service, request)
+
+
 def _backup(service: Service, request: dict[str, Any]) -> dict[str, Any]:
     return back_up(service.workspace, Path(request["target"]))._asdict()
 
@@ -87,6 +93,7 @@ _ACTIONS: dict[str, Callable[[Service, dict[str, Any]], dict[str, Any]]] = {
     "status": _status,
     "stop": _leave,
     "drain": _drain,
+    "policy": _policy,
     "backup": _backup,
     "approval": _approval,
     "approve": _decide(approve=True),

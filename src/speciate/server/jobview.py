@@ -51,6 +51,8 @@ class ForeignText(Result):
     log_tail: str = ""
     message: str = ""
     """What the run said last about its progress."""
+    error_text: str = ""
+    """What a library said of the error, in its words."""
 
 
 class JobView(Result):
@@ -103,7 +105,11 @@ def view(engine: Engine, job: Job, log_lines: int) -> JobView:
         error=_error(job), children=tuple(line(child, now) for child in engine.children(job.id)),
         next_actions=_next_actions(job),
         poll_after_seconds=None if job.state in ENDED else min(30.0, max(2.0, (eta or 10.0) / 2)),
-        untrusted=ForeignText(log_tail=folder.log_tail(log_lines), message=progress.message if progress else ""),
+        untrusted=ForeignText(
+            log_tail=folder.log_tail(log_lines),
+            message=progress.message if progress else "",
+            error_text=(job.error or {}).get("detail", ""),
+        ),
     )  # fmt: skip
 
 

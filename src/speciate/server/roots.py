@@ -1,7 +1,7 @@
 """Where tools may read and write: below the roots in settings, by default the caller's folder and the exports.
 
 Links are followed before the check, so that a link inside a root cannot lead out of it. What happens to a path after
-the check (somebody swaps in a link) is stopped by the cage of the process that opens it, not here.
+the check (somebody swaps in a link) is not stopped here: `production/caller_file.py` reads without following any more.
 """
 
 from __future__ import annotations

@@ -316,12 +316,10 @@ def _loopback(port: int) -> socket.socket:
 
 def _token(path: Path) -> str:
     """The bearer token of this workspace, made at first use; the file is for its owner only."""
-    try:
-        return path.read_text().strip()
-    except FileNotFoundError:
-        with os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
-            file.write(token := secrets.token_urlsafe(32))
+    if path.exists() and (token := path.read_text().strip()):
         return token
+    write_whole(path, token := secrets.token_urlsafe(32), mode=0o600)
+    return token
 
 
 def _write_card(workspace: Workspace) -> None:

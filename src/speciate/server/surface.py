@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 from pydantic_core import to_jsonable_python
 
 from speciate.errors import Code, SpeciateError
+from speciate.ids import id_from_key
 from speciate.jobs.engine import Engine
 from speciate.jobs.job import ENDED, Job
 from speciate.jobs.pool import Pool
@@ -217,7 +218,8 @@ def start_job(
 ) -> JobStarted | DryRun:
     """Submit a job, durable on return; with `dry_run` only check and estimate it.
 
-    Raises SpeciateError for everything that the kind's plan can refuse.
+    Raises SpeciateError for everything that the kind's plan can refuse, and CONFLICT where the key was used for
+    another call.
     """
     if dry_run:
         plan = app.engine.plan(kind, spec)
@@ -225,8 +227,16 @@ def start_job(
             seconds=plan.seconds, bytes=plan.bytes, peak_memory_mb=plan.resources.memory_mb or None, usd=0.0
         )
         return DryRun(valid=True, estimate=estimate, resolved=plan.resolved)
-    job = app.engine.submit(kind, spec, key=idempotency_key)
-    return started(job, next_actions)
+    if idempotency_key is None:
+        return started(app.engine.submit(kind, spec), next_actions)
+    if app.workspace.database.read(_ANSWER, [idempotency_key]):
+        raise key_conflict(kind, idempotency_key)
+    return started(app.engine.submit(kind, spec, key=_job_key(idempotency_key)), next_actions)
+
+
+def _job_key(idempotency_key: str) -> str:
+    """Apart from the keys of steps (`JOB/STEP`), which a caller could otherwise take."""
+    return f"call/{idempotency_key}"
 
 
 def started(job: Job, next_actions: Sequence[NextAction] = ()) -> JobStarted:
@@ -242,6 +252,7 @@ def started(job: Job, next_actions: Sequence[NextAction] = ()) -> JobStarted:
 
 
 _ANSWER = "SELECT fingerprint, answer FROM answers WHERE key = ?"
+_JOB_OF_KEY = "SELECT 1 FROM jobs WHERE id = ?"
 _KEEP_ANSWER = "INSERT INTO answers (key, tool, fingerprint, answer, stamp) VALUES (?, ?, ?, ?, ?)"
 
 
@@ -268,6 +279,8 @@ def once(
             if rows[0][0] != fingerprint:
                 raise key_conflict(tool, key)
             return answer.model_validate_json(rows[0][1])
+        if tx.execute(_JOB_OF_KEY, [id_from_key("job", _job_key(key))]):
+            raise key_conflict(tool, key)
         made = function(tx)
         tx.execute(_KEEP_ANSWER, [key, tool, fingerprint, made.model_dump_json(), tx.now])
         return made
@@ -278,7 +291,7 @@ def once(
 def key_conflict(tool: str, key: str) -> SpeciateError:
     return SpeciateError(
         Code.CONFLICT,
-        f"idempotency_key {key!r} was used before with other arguments, so {tool} changed nothing.",
+        f"idempotency_key {key!r} was used before with other arguments or for another call, so {tool} changed nothing.",
         "Repeat the call with another key, or with the first arguments to get the first answer.",
     )
 

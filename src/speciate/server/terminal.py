@@ -10,18 +10,13 @@ import argparse
 import json
 import os
 import pwd
-import re
 import sys
 import time
-from pathlib import Path
 
 from speciate.environment import workspace_path
 from speciate.errors import Code, SpeciateError
-from speciate.jobs.folder import write_whole
 from speciate.server.online import control
 from speciate.settings import load
-
-_POLICY_LINE = re.compile(r"^policy\s*=.*\n?", re.MULTILINE)
 
 
 def approve(arguments: argparse.Namespace) -> int:
@@ -42,12 +37,7 @@ def policy(arguments: argparse.Namespace) -> int:
     _say(f"Workspace {workspace}\nNow: {_MEANING[current]}\nThen: {_MEANING[arguments.policy]}")
     if not _yes(f"Change the policy to {arguments.policy}?"):
         return 1
-    set_policy(workspace, arguments.policy)
-    try:
-        control(arguments, "stop")  # the next daemon reads the new settings; runs go on
-    except SpeciateError as error:
-        if error.code is not Code.UNAVAILABLE:
-            raise
+    control(arguments, "policy", start=True, policy=arguments.policy, by=_who())
     return 0
 
 
@@ -55,13 +45,6 @@ _MEANING = {
     "auto": "auto: a passing decision alone moves a model into production",
     "person": "person: a model moves into production after a passing decision and a person's approval",
 }
-
-
-def set_policy(workspace: Path, policy: str) -> None:
-    """Write `policy` into settings.toml and leave its other lines alone."""
-    path = workspace / "settings.toml"
-    text = path.read_text() if path.exists() else ""
-    write_whole(path, f'policy = "{policy}"\n{_POLICY_LINE.sub("", text)}')
 
 
 def _decide(arguments: argparse.Namespace, action: str) -> int:
@@ -73,10 +56,13 @@ def _decide(arguments: argparse.Namespace, action: str) -> int:
     _say("Evidence: " + json.dumps(approval["evidence"], indent=2))
     if not _yes(f"{action.capitalize()} exactly this?"):
         return 1
-    who = pwd.getpwuid(os.getuid()).pw_name
-    made = control(arguments, action, start=True, id=arguments.id, hash=approval["hash"], by=who)
+    made = control(arguments, action, start=True, id=arguments.id, hash=approval["hash"], by=_who())
     _say(json.dumps(made, indent=2))
     return 0 if made["state"] == ("approved" if action == "approve" else "denied") else 1
+
+
+def _who() -> str:
+    return pwd.getpwuid(os.getuid()).pw_name
 
 
 def _need_terminal() -> None:

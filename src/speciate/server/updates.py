@@ -7,6 +7,7 @@ event loop at most four times a second, each resource once. Nothing is replayed:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterable, Sequence
 
 import anyio.lowlevel
@@ -31,9 +32,10 @@ class Updates:
     def notice(self, events: Sequence[Event]) -> None:
         """Called from the catalog's writer thread with what was committed."""
         loop = self._loop
-        if loop is not None and self._listeners and not loop.is_closed():
+        if loop is not None and self._listeners:
             uris = [uri for event in events for uri in changed_uris(event)]
-            loop.call_soon_threadsafe(self._gather, uris)
+            with contextlib.suppress(RuntimeError):  # the loop closed: nobody is left to be told
+                loop.call_soon_threadsafe(self._gather, uris)
 
     async def publish(self, event: ServerEvent) -> None:
         self._fan_out(event)

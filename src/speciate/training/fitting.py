@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 import warnings
@@ -55,10 +56,15 @@ def _card(payload: Payload, chosen: Chosen, identity: str, seconds: float, size:
         parameters=chosen.predictor.parameters,
         bytes=size,
         seconds=seconds,
-        metrics={f"{chosen.how} {payload.objective.metric}": chosen.best.value},
+        metrics=_measured(f"{chosen.how} {payload.objective.metric}", chosen.best.value),
         recipe=payload.model_dump(mode="json", exclude={"manifest", "dearer"}),
         license=payload.license,
     )
+
+
+def _measured(name: str, value: float) -> dict[str, float]:
+    """Nothing where the held-out examples leave the metric undefined, such as recall without a positive one."""
+    return {name: value} if math.isfinite(value) else {}
 
 
 def _report(payload: Payload, study: Study, chosen: Chosen, seconds: float) -> dict[str, Any]:

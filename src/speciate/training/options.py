@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 from speciate.errors import Code, SpeciateError
+from speciate.modalities import find, table
 from speciate.models import packaged
 from speciate.models.encoders import base_models
 from speciate.refs import model_ref
 from speciate.training.specs import Option
 
-CLASSICAL = ("text", "protein", "image", "time-series", "tabular")
-"""Modalities that describe themselves as a document, a vector or columns."""
-
 
 def options(modality: str) -> list[Option]:
     """What can be trained now on this modality, cheapest first."""
-    found = [Option(method="classical")] if modality in CLASSICAL else []
+    found = [Option(method="classical")] if _described(modality) else []
     found += [Option(method="probe", base_model=base) for base in base_models(modality) if _installed(base)]
     return found
+
+
+def installed() -> list[Option]:
+    """What can be trained now on some modality or other, cheapest first."""
+    bases = dict.fromkeys(base for entry in packaged.PACKAGED.values() for base in base_models(entry.modality))
+    return [
+        Option(method="classical"),
+        *(Option(method="probe", base_model=base) for base in bases if _installed(base)),
+    ]
 
 
 def refused(modality: str) -> list[tuple[Option, str]]:
     """What cannot, each with the reason and what would change it."""
     found: list[tuple[Option, str]] = []
-    if modality not in CLASSICAL:
+    if not _described(modality):
         found.append((Option(method="classical"), f"{modality} has no description as numbers or words yet."))
     bases = base_models(modality)
     if not bases:
@@ -56,6 +63,11 @@ def check(option: Option, modality: str) -> Option:
             "Call plan_training for what suits a dataset.",
         )
     return option
+
+
+def _described(modality: str) -> bool:
+    """Whether there is such a modality and it says how its media look as a document or a vector."""
+    return modality in table() and callable(getattr(find(modality), "describe", None))
 
 
 def _packaged_name(base_model: str) -> str:

@@ -51,7 +51,12 @@ class Tried(NamedTuple):
     chosen: bool = False
 
     def shown(self) -> dict[str, Any]:
-        shown = {"name": self.name, "seconds": round(self.seconds, 3), "value": self.value, "chosen": self.chosen}
+        shown = {
+            "name": self.name,
+            "seconds": round(self.seconds, 3),
+            "value": _finite(self.value),
+            "chosen": self.chosen,
+        }
         return shown | ({"reason": self.reason} if self.reason else {})
 
 
@@ -62,13 +67,11 @@ class Chosen(NamedTuple):
     tried: tuple[Tried, ...]
 
     def validation(self) -> dict[str, Any]:
-        """The winner's value as JSON; an interval that does not exist is None."""
-        low, high, error = (
-            x if math.isfinite(x) else None for x in (self.best.low, self.best.high, self.best.standard_error)
-        )
+        """The winner's value as JSON; what does not exist is None."""
+        low, high, error = map(_finite, (self.best.low, self.best.high, self.best.standard_error))
         interval = None if low is None or high is None else [low, high]
         return {
-            "value": self.best.value, "interval": interval, "standard_error": error, "n": self.best.n,
+            "value": _finite(self.best.value), "interval": interval, "standard_error": error, "n": self.best.n,
             "how": self.how, "method": self.best.method,
         }  # fmt: skip
 
@@ -80,6 +83,15 @@ class _Contender(NamedTuple):
     fitted: TrainedPredictor | None
     readout: Readout
     estimate: Estimate
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _standing(sign: int, value: float) -> float:
+    """Greater is better; a value that the held-out examples leave undefined is the worst."""
+    return sign * value if math.isfinite(value) else -math.inf
 
 
 def choose(study: Study, ways: Sequence[Way], folds: int) -> Chosen:
@@ -104,7 +116,7 @@ def choose(study: Study, ways: Sequence[Way], folds: int) -> Chosen:
                 continue
             contender = _contend(study, name, way, learner, parts)
             tried.append(Tried(name, time.monotonic() - started, contender.estimate.value))
-            if best is None or sign * contender.estimate.value > sign * best.estimate.value:
+            if best is None or _standing(sign, contender.estimate.value) > _standing(sign, best.estimate.value):
                 best = contender
     if best is None:
         raise SpeciateError(

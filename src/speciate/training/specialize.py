@@ -20,9 +20,10 @@ from speciate.datasets import versions
 from speciate.errors import Code, SpeciateError
 from speciate.jobs.job import ENDED, Resources
 from speciate.jobs.kinds import Child, ChildRequest, Finished, Kind, NextStep, Plan
+from speciate.refs import dataset_ref
 from speciate.training import train
 from speciate.training.options import check as check_option
-from speciate.training.options import options
+from speciate.training.options import installed, options
 from speciate.training.specs import Method, Option, TrainSpec
 from speciate.vocabulary import find_metric
 from speciate.workspace.workspace import Workspace
@@ -56,14 +57,18 @@ class Candidate(NamedTuple):
 
     @property
     def value(self) -> float:
-        return float(self.report["validation"]["value"])
+        """On held-out examples; NaN where they leave the metric undefined."""
+        value = self.report["validation"]["value"]
+        return math.nan if value is None else float(value)
 
 
 def plan(spec: SpecializeSpec, workspace: Workspace) -> Plan:
-    """Checks every training that may come, and that there is a test split to judge by."""
+    """Checks every training that may come, and that there is something to judge by: a core suite or a test split."""
     use_case = usecases.get(workspace.database, spec.use_case)
     manifest = versions.resolve(workspace.database, spec.dataset)
-    if not manifest.splits.get("test"):
+    if use_case.suites.core:
+        _check_core(workspace, use_case.suites.core)
+    elif not manifest.splits.get("test"):
         raise SpeciateError(
             Code.INVALID,
             f"{manifest.ref} has no split 'test'; it has {manifest.splits}. Without one there is nothing to judge by.",
@@ -88,6 +93,17 @@ def plan(spec: SpecializeSpec, workspace: Workspace) -> Plan:
             "metric": use_case.objective.metric,
         },
     )
+
+
+def _check_core(workspace: Workspace, core: str) -> None:
+    ref = dataset_ref(core)
+    suite = versions.resolve(workspace.database, ref._replace(split=None))
+    if not suite.splits.get(ref.split or "test"):
+        raise SpeciateError(
+            Code.INVALID,
+            f"The core suite {core} has no split {ref.split or 'test'!r}; it has {suite.splits}.",
+            "Call define_use_case again with another suites.core.",
+        )
 
 
 def next_step(spec: SpecializeSpec, children: Sequence[Child], now: float) -> NextStep:
@@ -115,7 +131,7 @@ def _next_training(spec: SpecializeSpec, children: Sequence[Child]) -> list[Chil
     left = 60 * spec.budget_minutes - sum(child.run_seconds for child in children)
     if children and (left < _LEAST_SECONDS or any(surely_enough(candidate) for candidate in trained)):
         return []
-    ways = _asked(spec) or _automatic(spec, _known_ways(trained))
+    ways = _asked(spec) or _automatic(spec, _known_ways(children))
     for way in ways:
         if (step := step_name(way)) not in tried:
             dataset = trained[0].report["dataset"] if trained else spec.dataset
@@ -164,12 +180,16 @@ def _asked(spec: SpecializeSpec) -> list[Option]:
     return ways
 
 
-def _known_ways(trained: Sequence[Candidate]) -> list[Option]:
-    """Before the first result: what every modality has. Then what that training's plan found to be possible."""
-    first = Option(method="classical")
-    if not trained:
-        return [first]
-    return [first, *(Option.model_validate(way) for way in trained[0].report["dearer"])]
+def _known_ways(children: Sequence[Child]) -> list[Option]:
+    """Before the first result: what every modality has. Then what that training's plan found to be possible.
+
+    Where that one failed, its plan's finding is lost: whatever is installed, of which the next plan refuses what does
+    not suit the modality.
+    """
+    first, trained = Option(method="classical"), candidates(children)
+    if trained:
+        return [first, *(Option.model_validate(way) for way in trained[0].report["dearer"])]
+    return installed() if children else [first]
 
 
 def _automatic(spec: SpecializeSpec, possible: Sequence[Option]) -> list[Option]:
@@ -200,11 +220,15 @@ def _train_spec(spec: SpecializeSpec, way: Option, dataset: str, minutes: float)
 def adequate(trained: Sequence[Candidate]) -> list[Candidate]:
     """Those worth a look on the test split: not surely below the target, nor surely worse than the best.
 
+    All of them where held-out examples left every value undefined.
     Judged by one standard error on validation examples (Breiman et al. 1984): the best stays, and with it whatever is
     within that of it or reaches the target.
     """
     sign = find_metric(trained[0].report["metric"]).sign
-    best = max(trained, key=lambda candidate: sign * candidate.value)
+    measured = [candidate for candidate in trained if math.isfinite(candidate.value)]
+    if not measured:
+        return list(trained)
+    best = max(measured, key=lambda candidate: sign * candidate.value)
     room = best.report["validation"]["standard_error"] or 0.0
     target = best.report.get("target")
 
@@ -212,20 +236,21 @@ def adequate(trained: Sequence[Candidate]) -> list[Candidate]:
         near = sign * candidate.value >= sign * best.value - room
         return near or (target is not None and sign * candidate.value >= sign * float(target))
 
-    return [candidate for candidate in trained if worth(candidate) or candidate is best]
+    return [candidate for candidate in measured if worth(candidate) or candidate is best]
 
 
 def _evaluation(spec: SpecializeSpec, children: Sequence[Child]) -> NextStep:
-    trained = [candidate for candidate in candidates(children) if math.isfinite(candidate.value)]
+    trained = candidates(children)
     if not trained:
-        return _failed(children[-1], "could not be trained")
+        return _failed(children[0], "could not be trained")
     return [
         ChildRequest(
             step=_EVALUATE,
             kind="evaluate",
             spec={
                 "models": [candidate.model for candidate in adequate(trained)],
-                "dataset": f"{trained[0].report['dataset']}:test",
+                "suite": "core",
+                "dataset": f"{trained[0].report['dataset']}:test",  # where the use case has no core suite
                 "use_case": spec.use_case,
                 "pick": "gates",
                 "seed": spec.seed,
@@ -255,7 +280,7 @@ def _result(
     spec: SpecializeSpec, children: Sequence[Child], evaluated: Mapping[str, Any], promote: Child | None
 ) -> dict[str, Any]:
     rows = {row["model"]: row for row in evaluated["report"]["leaderboard"]}
-    decision = evaluated.get("decision") or _nothing_new(evaluated)
+    decision = evaluated.get("decision") or _no_decision(evaluated)
     result = {
         "decision": decision,
         "evaluation": evaluated["evaluation"],
@@ -284,14 +309,13 @@ def _shown(candidate: Candidate, row: Mapping[str, Any] | None) -> dict[str, Any
     }
 
 
-def _nothing_new(evaluated: Mapping[str, Any]) -> dict[str, Any]:
-    """Where training found the incumbent again, to the byte: there was nothing to decide, so none is stored."""
+def _no_decision(evaluated: Mapping[str, Any]) -> dict[str, Any]:
+    """What is told where none is stored: training found the incumbent again, to the byte, or evaluate's reason."""
     serving = evaluated["report"]["baseline"]
-    return {
-        "id": "",
-        "verdict": "hold",
-        "reasons": [f"The best that training found is {serving}, which serves already."],
-    }
+    if evaluated["report"]["candidate"] == serving:
+        reason = f"The best that training found is {serving}, which serves already."
+        return {"id": "", "verdict": "hold", "reasons": [reason]}
+    return {"id": "", "verdict": "inconclusive", "reasons": [f"No decision is made: {evaluated['no_decision']}."]}
 
 
 def _promotion_state(promote: Child | None, decision: Mapping[str, Any]) -> dict[str, Any]:

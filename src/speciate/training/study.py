@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from speciate.datasets.loader import Example
 from speciate.errors import Code, SpeciateError
+from speciate.evaluation.truth import true_answer
 from speciate.jobs.run import Run, Stopped
 from speciate.tasks.classification import Classification
 from speciate.tasks.contract import Readout, Representation
@@ -89,12 +90,11 @@ class Study:
         self._run.progress(done, total, unit, message)
 
     def _note_answer(self, example: Example) -> bool:
-        target, manifest = self.payload.target, self.payload.manifest
-        value = example.label if target in (manifest.label, "label") else example.columns.get(target)
-        if value is None or (isinstance(value, float) and math.isnan(value)):
-            return False
-        self._answers[example.id] = value if isinstance(value, float) else str(value)
-        return True
+        numeric = find_task(self.payload.task).family == "regression"
+        answer = true_answer(example, self.payload.manifest, self.payload.target, numeric=numeric)
+        if answer is not None:
+            self._answers[example.id] = answer
+        return answer is not None
 
     def _make_readout(self) -> Readout:
         answers, task = self.answers(self.train), find_task(self.payload.task)
@@ -106,16 +106,7 @@ class Study:
                 f"{self.payload.target!r}: there is nothing to learn.",
                 f"Call describe_dataset(dataset={self.payload.dataset!r}).",
             )
-        if task.family == "classification":
-            return Classification.of(answers)
-        try:
-            return Regression.of(answers)
-        except ValueError as error:
-            raise SpeciateError(
-                Code.INVALID,
-                f"{self.payload.target!r} of {self.payload.dataset} is not a number everywhere: {error}.",
-                f"Use the task '{task.modality}-classification', or another column.",
-            ) from error
+        return Classification.of(answers) if task.family == "classification" else Regression.of(answers)
 
     def _divisions(self, folds: int) -> Iterator[tuple[list[Example], list[Example]]]:
         if self.validation:

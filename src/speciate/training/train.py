@@ -7,7 +7,6 @@ method does is in its recipe (`classical.py`, `probe.py`); `fitting.py` is the w
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +15,7 @@ from pydantic import ValidationError
 from speciate import usecases
 from speciate.datasets import versions
 from speciate.datasets.versions import Manifest
+from speciate.environment import cores
 from speciate.errors import Code, SpeciateError, closest
 from speciate.ids import check_name
 from speciate.jobs.folder import RunFolder
@@ -229,7 +229,7 @@ def _parameters(spec: TrainSpec) -> ClassicalParameters | ProbeParameters:
 
 def _threads(workspace: Workspace) -> int:
     """Two where there are two: more gain little at these sizes and would keep other jobs waiting."""
-    return max(1, min(2, int(workspace.settings.capacity.cpu) or os.cpu_count() or 1))
+    return max(1, min(2, int(workspace.settings.capacity.cpu or cores())))
 
 
 def example_count(manifest: Manifest) -> int:

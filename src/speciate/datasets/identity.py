@@ -1,0 +1,78 @@
+"""When two rows are the same example, whatever roles their columns play in the versions that hold them.
+
+Any one of these is enough: the cells of the source agree (of media, the bytes); what a model sees agrees, exactly or
+as its modality's fingerprint; or it agrees in the columns that the learner saw, though this version gives more or
+fewer of them to a model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from speciate.datasets.columns import CONTENT, FINGERPRINT, KEY
+from speciate.datasets.loader import input_values
+from speciate.datasets.versions import Manifest
+from speciate.modalities import find
+from speciate.modalities.contract import DecodeError
+
+
+def row_keys(table: pa.Table) -> list[str]:
+    """sha256 of every cell that a row has: neither roles, empty columns nor the type of a column make another row."""
+    names = sorted(table.column_names)
+    rows = table.select(names).to_pylist()
+    return [sha256(repr([(name, _plain(row[name])) for name in names if not _missing(row[name])])) for row in rows]
+
+
+def fingerprint(modality: str, value: Any) -> str:
+    """sha256 of the fingerprint of the medium in a cell; DecodeError where it holds none."""
+    kind = find(modality)
+    return sha256(kind.fingerprint(kind.admit(value)))
+
+
+def count_known(rows: pa.Table, version: Manifest, learned: pa.Table, learned_version: Manifest) -> int:
+    """How many of `rows`, from `version`, are among those that a model learned from."""
+    pairs = [(rows[name], learned[name]) for name in (KEY, CONTENT, FINGERPRINT) if _in_both(name, rows, learned)]
+    inputs = learned_version.inputs
+    if inputs and inputs != version.inputs and set(inputs) <= set(rows.column_names):
+        pairs.append((_as_seen(learned_version, rows), _as_seen(learned_version, learned)))
+    known = pa.array([False] * rows.num_rows)
+    for mine, theirs in pairs:
+        known = pc.or_(known, pc.is_in(mine, value_set=pa.array(theirs.to_pylist(), mine.type), skip_nulls=True))
+    return int(pc.sum(known).as_py() or 0)
+
+
+def sha256(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _as_seen(version: Manifest, rows: pa.Table) -> pa.Array:
+    """Fingerprints of what `version` shows of each row to a model; null where that is nothing."""
+    found: list[str | None] = []
+    for value in input_values(version.modality, version.inputs, rows):
+        try:
+            found.append(fingerprint(version.modality, value))
+        except DecodeError:
+            found.append(None)
+    return pa.array(found, pa.string())
+
+
+def _in_both(name: str, rows: pa.Table, learned: pa.Table) -> bool:
+    return name in rows.column_names and name in learned.column_names
+
+
+def _plain(cell: Any) -> Any:
+    """A column of whole numbers becomes one of fractions or of text when rows are added that need it."""
+    if isinstance(cell, list):
+        return [_plain(item) for item in cell]
+    if isinstance(cell, float) and cell.is_integer():
+        return str(int(cell))
+    return str(cell)
+
+
+def _missing(cell: Any) -> bool:
+    return cell is None or cell == "" or (isinstance(cell, float) and math.isnan(cell))

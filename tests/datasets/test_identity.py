@@ -1,0 +1,82 @@
+"""The same example in two versions: known again whatever the columns' roles, and left in its split."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+
+from speciate.datasets.identity import count_known, row_keys
+from speciate.datasets.loader import read_rows
+from speciate.datasets.versions import Manifest
+from speciate.workspace.workspace import Workspace
+from tests import data
+
+
+def measurements(count: int = 400) -> list[dict[str, Any]]:
+    chance = random.Random(1)
+    return [
+        {"a": chance.random(), "b": chance.random(), "c": chance.random(), "kind": "xy"[i % 2]} for i in range(count)
+    ]
+
+
+def known(workspace: Workspace, tested: Manifest, learned: Manifest) -> int:
+    """How many test rows of one version another's model learned from."""
+    theirs = read_rows(workspace.folders, learned, ("train", "validation"))
+    return count_known(read_rows(workspace.folders, tested, ("test",)), tested, theirs, learned)
+
+
+def splits(workspace: Workspace, manifest: Manifest) -> dict[str, str]:
+    rows = read_rows(workspace.folders, manifest).select(["_key", "split"]).to_pylist()
+    return {row["_key"]: row["split"] for row in rows}
+
+
+def test_other_inputs_move_no_row_and_hide_none(workspace: Workspace) -> None:
+    rows = tuple(measurements())
+    first = data.ingest(workspace, "set", rows=rows, label="kind", inputs=("a", "b"))
+    second = data.ingest(workspace, "set", rows=rows, label="kind", inputs=("a", "b", "c"))
+    assert second.ref == "set@v2"
+    assert splits(workspace, second) == splits(workspace, first)
+    assert known(workspace, second, first) == 0
+    redrawn = data.ingest(workspace, "set", rows=rows, label="kind", inputs=("a", "c"), seed=7)
+    was = splits(workspace, first)
+    moved = [key for key, split in splits(workspace, redrawn).items() if split == "test" and was[key] != "test"]
+    assert known(workspace, redrawn, first) == len(moved) > 30
+
+
+@pytest.mark.parametrize("change", ["a column more", "another label"])
+def test_a_row_that_was_changed_where_its_model_does_not_look_is_known(workspace: Workspace, change: str) -> None:
+    rows = measurements(100)
+    first = data.ingest(workspace, "old", rows=tuple(rows), label="kind", inputs=("a", "b"))
+    more = {"d": 1.5} if change == "a column more" else {"kind": "z"}
+    changed = tuple({**row, **more, "split": "test"} for row in rows)
+    second = data.ingest(workspace, "new", rows=changed, label="kind", inputs=("a", "b", "c"))
+    assert known(workspace, second, first) == first.rows - first.splits["test"]
+
+
+def test_near_copies_are_known(workspace: Workspace) -> None:
+    rows = data.review_rows()
+    first = data.ingest(workspace, "old", rows=tuple(rows), label="label")
+    loud = tuple({**row, "text": str(row["text"]).upper(), "split": "test"} for row in rows)
+    second = data.ingest(workspace, "new", rows=loud, label="label")
+    assert known(workspace, second, first) == sum(first.splits.values()) - first.splits["test"]
+
+
+def test_added_rows_move_no_old_one(workspace: Workspace) -> None:
+    rows = measurements(120)
+    first = splits(workspace, data.ingest(workspace, "set", rows=tuple(rows[:80]), label="kind"))
+    manifest = data.ingest(workspace, "set", rows=tuple(reversed(rows)), label="kind")
+    second = splits(workspace, manifest)
+    assert {key: second[key] for key in first} == first
+    assert manifest.splits == {"train": 84, "test": 18, "validation": 18}
+
+
+def test_neither_types_nor_empty_columns_make_another_row() -> None:
+    whole = pa.table({"a": [1, 2], "b": ["x", "y"]})
+    fractions = pa.table({"b": ["x", "y"], "a": [1.0, 2.0], "c": pa.array([None, None], pa.float64())})
+    assert row_keys(whole) == row_keys(fractions)
+    assert row_keys(whole) == row_keys(whole.set_column(0, "a", pc.cast(whole["a"], pa.string())))
+    assert len(set(row_keys(whole))) == 2
