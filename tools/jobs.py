@@ -35,8 +35,7 @@ def list_jobs(
 ) -> JobList:
     """Jobs, newest first. For progress, result and log of one, call get_job."""
     jobs = app.engine.list(state=state, kind=kind, use_case=use_case, limit=limit + 1, before=cursor)
-    now = app.workspace.clock.now()
-    shown = tuple(line(job, now) for job in jobs[:limit])
+    shown = tuple(line(app.engine, job) for job in jobs[:limit])
     return JobList(jobs=shown, next_cursor=shown[-1].job if len(jobs) > limit else None)
 
 

@@ -23,6 +23,7 @@ class UseCaseView(Result):
     previous: str | None = None
     time_to_model: Clock
     running_jobs: tuple[str, ...]
+    paused_jobs: tuple[str, ...] = ()
     waiting_for_person: tuple[str, ...]
     next_actions: tuple[NextAction, ...]
 
@@ -32,6 +33,7 @@ class UseCaseView(Result):
         return cls(
             name=found.name, version=found.version, task=found.task, production=found.production,
             previous=found.previous, running_jobs=tuple(found.running_jobs),
+            paused_jobs=tuple(found.paused_jobs),
             waiting_for_person=tuple(found.waiting_for_person),
             time_to_model=Clock(**clock._asdict()),
             next_actions=tuple(NextAction(tool=step.tool, arguments=step.arguments) for step in found.next_steps),
@@ -49,6 +51,7 @@ class StatusView(Result):
     models_deployed_30d: int
     change_failure_rate: float | None = None
     disk: DiskView
+    alerts: tuple[str, ...] = ()
 
 
 @tool(read_only=True)
@@ -60,4 +63,5 @@ def get_status(app: App, use_case: str | None = None) -> StatusView:
         models_deployed_30d=found.deliveries.models_deployed_30d,
         change_failure_rate=found.deliveries.change_failure_rate,
         disk=DiskView(**found.disk._asdict()),
+        alerts=tuple(found.alerts),
     )

@@ -111,7 +111,7 @@ def _digits(cache: Path) -> Scene:
             "limits": {"p95_latency_ms": 100.0, "offline": True},
         },
         (
-            Round("The pilot.", {"name": "digits-pilot", "source": str(pilot), **digits}, {"budget_minutes": 2}),
+            Round("The pilot.", {"name": "digits", "source": str(pilot), **digits}, {"budget_minutes": 2}),
             Round(
                 "All of them, against what serves.",
                 {"name": "digits", "source": str(everything), **digits},

@@ -63,7 +63,7 @@ def test_keys_are_text_even_where_they_look_like_numbers(workspace: Workspace, t
 def test_a_name_that_several_files_have_is_refused(workspace: Workspace, tmp_path: Path) -> None:
     folder = data.digit_folder(tmp_path / "set", 20, classes=2)
     (folder / "1" / "0000.png").write_bytes((folder / "1" / "0001.png").read_bytes())
-    with pytest.raises(SpeciateError, match="The key '0000.png' of the labels file names 2 files") as raised:
+    with pytest.raises(SpeciateError, match=r"The key '0000\.png' of the labels file names 2 files") as raised:
         ingest(workspace, folder, [("file", "kind"), ("0000.png", "a")])
     assert "path below the source" in raised.value.recovery
     both = [("file", "kind"), ("0/0000.png", "a"), ("./1/0000.png", "b")]

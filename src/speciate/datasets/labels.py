@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from speciate.datasets.columns import clean
 from speciate.datasets.sources import TABLES, normal_split
 from speciate.datasets.survey import Survey, ask_table
 from speciate.errors import Code, SpeciateError
@@ -65,7 +66,7 @@ def _rows(keys: Sequence[Any]) -> dict[str, int]:
     """Key -> place of its row."""
     known = [None if key is None else os.path.normpath(str(key)) for key in keys]
     if twice := [key for key, count in Counter(known).items() if key is not None and count > 1]:
-        raise _ambiguous(f"{len(twice)} key(s) stand in several rows of the labels file, such as {twice[0]!r}")
+        raise _ambiguous(f"{len(twice)} key(s) stand in several rows of the labels file, such as {clean(twice[0])!r}")
     return {key: place for place, key in enumerate(known) if key is not None}
 
 
@@ -77,8 +78,7 @@ def _places(rows: dict[str, int], paths: Sequence[Path], source: Path, labels: P
         now = {path: key for path in paths if path not in found for key in spell(path) if key in left}
         key, count = next(iter(Counter(now.values()).most_common(1)), ("", 0))
         if count > 1:
-            several = ", ".join(repr(str(path)) for path, named in now.items() if named == key)
-            raise _ambiguous(f"The key {key!r} of the labels file names {count} files: {several[:300]}")
+            raise _ambiguous(f"The key {clean(key)!r} of the labels file names {count} files")
         found |= now
     return [rows[found[path]] if path in found else None for path in paths]
 

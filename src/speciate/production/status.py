@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from speciate import usecases
@@ -21,11 +22,16 @@ WHERE type IN ('use_case.created', 'dataset.created', 'model.created', 'decision
                'production.answered')
 ORDER BY seq
 """
-_LIVE_JOBS = """
-SELECT use_case, list(id ORDER BY created) FROM jobs
+_UNFINISHED_JOBS = """
+SELECT use_case, id, state = 'paused' FROM jobs
 WHERE use_case IS NOT NULL AND state IN ('waiting', 'queued', 'starting', 'running', 'paused') AND parent IS NULL
-GROUP BY use_case
+ORDER BY created
 """
+_JUDGED = """
+SELECT evaluation, candidate FROM decisions WHERE use_case = ? ORDER BY created DESC, id LIMIT 1
+"""
+LEAST_FREE = 256 * 1024**2
+"""Bytes; with less a job may not begin, and one that runs may not get on."""
 
 
 class Step(NamedTuple):
@@ -44,6 +50,7 @@ class UseCaseStatus(NamedTuple):
     time_to_model: TimeToModel
     running_jobs: list[str]
     """Without the children of composites."""
+    paused_jobs: list[str]
     waiting_for_person: list[str]
     """Ids of approvals."""
     next_steps: list[Step]
@@ -57,10 +64,18 @@ class Disk(NamedTuple):
     catalog: int
 
 
+class Jobs(NamedTuple):
+    """Unfinished jobs of a use case, oldest first."""
+
+    running: list[str]
+    paused: list[str]
+
+
 class Status(NamedTuple):
     use_cases: list[UseCaseStatus]
     deliveries: Deliveries
     disk: Disk
+    alerts: list[str]
 
 
 def status(workspace: Workspace, use_case: str | None = None) -> Status:
@@ -68,13 +83,26 @@ def status(workspace: Workspace, use_case: str | None = None) -> Status:
     database, now = workspace.database, workspace.clock.now()
     names = [usecases.get(database, use_case).name] if use_case else usecases.names(database)
     events = _events(workspace)
-    jobs: dict[str, list[str]] = dict(database.read(_LIVE_JOBS))
+    jobs: defaultdict[str, Jobs] = defaultdict(lambda: Jobs([], []))
+    for owner, job, paused in database.read(_UNFINISHED_JOBS):
+        (jobs[owner].paused if paused else jobs[owner].running).append(job)
     pending = approvals.listed(database, now, approvals.PENDING)
+    disk = _disk(workspace)
     return Status(
-        [_of_use_case(workspace, name, events, jobs.get(name, []), pending, now) for name in names],
+        [_of_use_case(workspace, name, events, jobs[name], pending, now) for name in names],
         ledger.deliveries(events, now),
-        _disk(workspace),
+        disk,
+        alerts(disk),
     )
+
+
+def alerts(disk: Disk) -> list[str]:
+    if disk.free >= LEAST_FREE:
+        return []
+    return [
+        f"The disk has {disk.free // 1024**2} MiB free, and jobs need {LEAST_FREE // 1024**2} MiB to begin and get on: "
+        "a person must make room."
+    ]
 
 
 def _events(workspace: Workspace) -> list[Event]:
@@ -86,7 +114,7 @@ def _of_use_case(
     workspace: Workspace,
     name: str,
     events: Sequence[Event],
-    jobs: list[str],
+    jobs: Jobs,
     pending: Sequence[Approval],
     now: float,
 ) -> UseCaseStatus:
@@ -103,20 +131,41 @@ def _of_use_case(
         production=pointers.get("production"),
         previous=pointers.get("previous"),
         time_to_model=clock,
-        running_jobs=jobs,
+        running_jobs=jobs.running,
+        paused_jobs=jobs.paused,
         waiting_for_person=waiting,
-        next_steps=next_steps(name, pointers.get("production"), clock, jobs, waiting),
+        next_steps=next_steps(
+            name, pointers.get("production"), clock, jobs, waiting, _rejected(workspace, name, pointers)
+        ),
     )
 
 
+def _rejected(workspace: Workspace, name: str, pointers: Mapping[str, str]) -> str | None:
+    """The newest evaluation, where what it judged does not serve and did not: undecided, refused or denied."""
+    row = workspace.database.read_one(_JUDGED, [name])
+    return None if row is None or row[1] in pointers.values() else str(row[0])
+
+
 def next_steps(
-    use_case: str, production: str | None, clock: TimeToModel, jobs: Sequence[str], waiting: Sequence[str]
+    use_case: str,
+    production: str | None,
+    clock: TimeToModel,
+    jobs: Jobs,
+    waiting: Sequence[str],
+    rejected: str | None,
 ) -> list[Step]:
-    """What brings a use case nearer to its model: wait for what runs, then for people, then start something."""
-    if jobs:
-        return [Step("wait_for_job", {"job": jobs[-1]})]
+    """What brings a use case nearer to its model: wait for what runs, then for people, then start something.
+
+    `rejected` is the newest evaluation where it brought no model into production.
+    """
+    if jobs.running:
+        return [Step("wait_for_job", {"job": jobs.running[-1]})]
+    if jobs.paused:
+        return [Step("control_job", {"job": jobs.paused[-1], "action": "resume"})]
     if waiting:
         return [Step("list_approvals", {"state": approvals.PENDING})]
+    if rejected:
+        return [Step("describe_evaluation", {"evaluation": rejected})]
     if production is None:
         return [Step("describe_dataset", {}), Step("list_options", {"kind": "method"})]
     if clock.state == "open":

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple
 
 from pydantic import Field
 
 from speciate.errors import Code, SpeciateError
 from speciate.jobs.engine import Engine
+from speciate.jobs.folder import Progress as RunProgress
 from speciate.jobs.folder import RunFolder
 from speciate.jobs.job import ENDED, LIVE, Job, State
 from speciate.server.surface import App, NextAction, Progress, Result
@@ -18,6 +20,8 @@ _SLICE_SECONDS = 1.0
 _LONGEST_MESSAGE = 2_000
 _LOG_PIECE = 64_000
 _EASY_STATES = {State.FAILED: "retry", State.DEAD: "retry", State.CANCELLED: "retry", State.PAUSED: "resume"}
+_AT_REST = ENDED | {State.PAUSED}
+"""Nothing happens to these until somebody asks for it."""
 
 
 class JobProgress(Result):
@@ -65,6 +69,7 @@ class JobView(Result):
     state: str
     attempt: int
     reason: str | None = None
+    """Why it is in this state, or why it does not get on."""
     request: str | None = None
     """What was asked of a run that still lives: cancel, pause or stop."""
     progress: JobProgress | None = None
@@ -86,35 +91,57 @@ class LogPiece(Result):
     untrusted: dict[str, str]
 
 
-def line(job: Job, now: float) -> JobLine:
-    return JobLine(
-        job=job.id, kind=job.kind, state=job.state, attempt=job.attempt, use_case=job.use_case, step=job.step,
-        created_at=job.created, run_seconds=_run_seconds(job, now),
-    )  # fmt: skip
+def line(engine: Engine, job: Job) -> JobLine:
+    now = engine.workspace.clock.now()
+    children = engine.children(job.id) if job.executor == "composite" else ()
+    return _line(job, children, now)
 
 
 def view(engine: Engine, job: Job, log_lines: int) -> JobView:
     now = engine.workspace.clock.now()
-    folder = engine.folder(job)
+    folder, children = engine.folder(job), engine.children(job.id)
     progress = folder.progress()
-    shown = JobProgress(done=progress.done, total=progress.total, unit=progress.unit) if progress else None
-    eta = _eta(job, shown, now)
+    told = _told(engine, children) if progress is None else progress
+    eta = _eta(job, progress, now)
     return JobView(
-        job=job.id, kind=job.kind, state=job.state, attempt=job.attempt, reason=job.reason, request=job.request,
-        progress=shown, eta_seconds=eta, run_seconds=_run_seconds(job, now), result=job.result,
-        error=_error(job), children=tuple(line(child, now) for child in engine.children(job.id)),
-        next_actions=_next_actions(job),
-        poll_after_seconds=None if job.state in ENDED else min(30.0, max(2.0, (eta or 10.0) / 2)),
+        job=job.id, kind=job.kind, state=job.state, attempt=job.attempt, reason=_reason(engine, job, children),
+        request=job.request, progress=JobProgress(done=told.done, total=told.total, unit=told.unit) if told else None,
+        eta_seconds=eta, run_seconds=_run_seconds(job, children, now), result=job.result, error=_error(job),
+        children=tuple(_line(child, (), now) for child in children), next_actions=_next_actions(job),
+        poll_after_seconds=None if job.state in _AT_REST else min(30.0, max(2.0, (eta or 10.0) / 2)),
         untrusted=ForeignText(
             log_tail=folder.log_tail(log_lines),
-            message=progress.message if progress else "",
+            message=told.message if told else "",
             error_text=(job.error or {}).get("detail", ""),
         ),
     )  # fmt: skip
 
 
+def _line(job: Job, children: Sequence[Job], now: float) -> JobLine:
+    return JobLine(
+        job=job.id, kind=job.kind, state=job.state, attempt=job.attempt, use_case=job.use_case, step=job.step,
+        created_at=job.created, run_seconds=_run_seconds(job, children, now),
+    )  # fmt: skip
+
+
+def _told(engine: Engine, children: Sequence[Job]) -> RunProgress | None:
+    """What the running child of a composite says of itself: the composite has no run of its own."""
+    for child in children:
+        if child.state in LIVE and (progress := engine.folder(child).progress()):
+            return progress._replace(message=f"{child.step}: {progress.message}")
+    return None
+
+
+def _reason(engine: Engine, job: Job, children: Sequence[Job]) -> str | None:
+    """Why it does not get on, its children's troubles included; else what its state came from."""
+    for each in () if job.state in ENDED else (job, *children):
+        if each.state not in ENDED and (trouble := engine.trouble(each.id)):
+            return trouble[:_LONGEST_MESSAGE]
+    return job.reason
+
+
 def wait(app: App, job: str, until: str, seconds: float) -> Job:
-    """Block until the job ends, or with `until='change'` until its state, a child or a checkpoint changes.
+    """Block until the job ends or is paused, or with `until='change'` until its state, a child or a checkpoint changes.
 
     Meanwhile tells the client how far the run is, where it asked for that.
     """
@@ -122,9 +149,8 @@ def wait(app: App, job: str, until: str, seconds: float) -> Job:
     first = current = engine.get(job)
     marks, told = _marks(engine, first), -1.0
     end = time.monotonic() + seconds
-    while current.state not in ENDED and (left := end - time.monotonic()) > 0:
-        watching = until == "change" or app.progress is not None
-        current = engine.wait(job, until=until, timeout=min(left, _SLICE_SECONDS) if watching else left)
+    while current.state not in _AT_REST and (left := end - time.monotonic()) > 0:
+        current = engine.wait(job, until=until, timeout=min(left, _SLICE_SECONDS))
         if app.progress is not None:
             told = _tell(engine, app.progress, current, told)
         if until == "change" and (current != first or _marks(engine, current) != marks):
@@ -186,7 +212,7 @@ def _tell(engine: Engine, tell: Progress, job: Job, told: float) -> float:
     return max(done, told)
 
 
-def _eta(job: Job, progress: JobProgress | None, now: float) -> float | None:
+def _eta(job: Job, progress: RunProgress | None, now: float) -> float | None:
     """Seconds left if it goes on as it did since the attempt began; before its first step what its plan expected."""
     if job.state in ENDED:
         return None
@@ -196,7 +222,10 @@ def _eta(job: Job, progress: JobProgress | None, now: float) -> float | None:
     return round(max(0.0, (now - job.started) * (progress.total - progress.done) / progress.done), 1)
 
 
-def _run_seconds(job: Job, now: float) -> float:
+def _run_seconds(job: Job, children: Sequence[Job], now: float) -> float:
+    """Of all attempts; of a composite the sum of its children's."""
+    if children:
+        return round(sum(_run_seconds(child, (), now) for child in children), 3)
     running = now - job.started if job.state in LIVE and job.started is not None else 0.0
     return round(job.run_seconds + max(0.0, running), 3)
 
@@ -212,8 +241,22 @@ def _error(job: Job) -> JobError | None:
 
 
 def _next_actions(job: Job) -> tuple[NextAction, ...]:
+    if job.state is State.SUCCEEDED:
+        return _after_success(job, job.result or {})
+    if job.state is State.FAILED and (job.error or {}).get("class") == "user":
+        return ()  # it would fail again: the error's recovery says what to call instead
     if job.state in _EASY_STATES:
         return (NextAction(tool="control_job", arguments={"job": job.id, "action": _EASY_STATES[job.state]}),)
-    if job.state in ENDED:
-        return ()
     return (NextAction(tool="wait_for_job", arguments={"job": job.id}),)
+
+
+def _after_success(job: Job, result: dict[str, Any]) -> tuple[NextAction, ...]:
+    """A promotion leads to a person's answer or to the model's first one, a verdict to its evidence."""
+    promotion = result if job.kind == "promote" else result.get("promotion") or {}
+    if promotion.get("state") == "needs_approval":
+        return (NextAction(tool="list_approvals", arguments={"state": "pending"}),)
+    if promotion.get("state") == "applied":
+        return (NextAction(tool="predict", arguments={"use_case": job.use_case}),)
+    if evaluation := result.get("evaluation"):
+        return (NextAction(tool="describe_evaluation", arguments={"evaluation": evaluation}),)
+    return ()
