@@ -32,6 +32,7 @@ _CLI = [sys.executable, "-m", "speciate.cli"]
 @pytest.fixture
 def daemons(tmp_path: Path) -> Iterator[Daemons]:
     daemons = Daemons(tmp_path / "workspace")
+    daemons.workspace.mkdir()
     yield daemons
     daemons.close()
 
@@ -135,10 +136,12 @@ def test_a_python_call_that_only_reads_survives_the_daemon(daemons: Daemons) -> 
 
 
 def test_status_and_stop_start_nothing(daemons: Daemons) -> None:
-    for command in ("status", "stop"):
-        done = run(daemons, command)
-        assert done.returncode == 1
-        assert "No daemon serves" in done.stderr
+    looked = run(daemons, "status")
+    assert (looked.returncode, looked.stderr) == (0, "")
+    assert "No daemon serves" in looked.stdout
+    stopped = run(daemons, "stop")
+    assert stopped.returncode == 1
+    assert "No daemon serves" in stopped.stderr
     run(daemons, "call", "list_jobs")
     assert json.loads(run(daemons, "status").stdout)["pid"] == daemons.pid()
     assert run(daemons, "stop").returncode == 0
@@ -165,7 +168,30 @@ def test_the_audit_of_a_new_workspace_is_whole(daemons: Daemons) -> None:
     assert run(daemons, "audit", "verify").returncode == 0
 
 
+@pytest.mark.parametrize("command", [("call", "list_jobs"), ("status",), ("stop",)])
+def test_a_workspace_that_was_misspelt_is_not_made(daemons: Daemons, command: tuple[str, ...]) -> None:
+    daemons.workspace.rmdir()
+    done = run(daemons, *command)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"speciate init --workspace {daemons.workspace} makes one" in done.stderr
+    assert not daemons.workspace.exists()
+
+
+def test_call_without_a_tool_lists_them(daemons: Daemons) -> None:
+    done = run(daemons, "call")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "list_jobs             Jobs, newest first.\n" in done.stdout
+
+
+@pytest.mark.parametrize("port", ["99999", "-1", "http"])
+def test_what_is_no_port_is_refused(daemons: Daemons, port: str) -> None:
+    done = run(daemons, "serve", f"--http={port}")
+    assert done.returncode == 2
+    assert "is no port" in done.stderr
+
+
 def test_doctor_shows_every_part(daemons: Daemons) -> None:
+    daemons.workspace.rmdir()
     done = run(daemons, "doctor")
     for part in ("duckdb", "classical", "minilm", "Sandbox", "fsync", "sockets"):
         assert part in done.stdout

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -43,6 +44,11 @@ class LabelsFile(Result):
     column: str
 
 
+_COLUMNS_SHOWN = 60
+_LABELS_SHOWN = 50
+_LABELS_IN_LIST = 10
+
+
 class Column(Result):
     name: str
     type: str
@@ -56,8 +62,9 @@ class DatasetView(Result):
     splits: dict[str, int]
     labels: dict[str, int]
     quality: dict[str, int]
-    inputs: tuple[str, ...]
-    columns: tuple[Column, ...]
+    inputs: tuple[str, ...] | None = None
+    columns: tuple[Column, ...] | None = None
+    not_shown: str | None = None
     split_audit: dict[str, Any] | None = None
     difference: dict[str, int] | None = None
 
@@ -112,7 +119,7 @@ def describe_dataset(
     """Splits, labels, quality and columns of a dataset; of all without `dataset`. For rows, call query_dataset."""
     database = app.workspace.database
     if dataset is None:
-        return DatasetList(datasets=tuple(map(_view, describe.newest_versions(database))))
+        return DatasetList(datasets=tuple(map(_overview, describe.newest_versions(database))))
     found = versions.version(database, dataset)
     if compare_to is None:
         return _view(found)
@@ -158,15 +165,37 @@ def preview_dataset(
 
 def _view(found: versions.Version) -> DatasetView:
     manifest = found.manifest
+    return _overview(found, _LABELS_SHOWN).model_copy(
+        update={
+            "inputs": manifest.inputs[:_COLUMNS_SHOWN],
+            "columns": tuple(
+                Column(name=name, type=kind) for name, kind in islice(manifest.columns.items(), _COLUMNS_SHOWN)
+            ),
+            "not_shown": _not_shown(
+                columns=len(manifest.columns) - _COLUMNS_SHOWN,
+                inputs=len(manifest.inputs) - _COLUMNS_SHOWN,
+                labels=len(manifest.labels) - _LABELS_SHOWN,
+            ),
+        }
+    )
+
+
+def _overview(found: versions.Version, labels: int = _LABELS_IN_LIST) -> DatasetView:
+    """Without columns and inputs, and with the first few labels."""
+    manifest = found.manifest
     return DatasetView(
         version=manifest.ref,
         parents=tuple(found.parents),
         modality=manifest.modality,
         examples=describe.usable(found),
         splits=manifest.splits,
-        labels=manifest.labels,
+        labels=dict(islice(manifest.labels.items(), labels)),
         quality=describe.quality(found),
-        inputs=manifest.inputs,
-        columns=tuple(Column(name=name, type=kind) for name, kind in manifest.columns.items()),
+        not_shown=_not_shown(labels=len(manifest.labels) - labels),
         split_audit=found.report.get("split"),
     )
+
+
+def _not_shown(**counts: int) -> str | None:
+    parts = [f"{count:,} more {name}" for name, count in counts.items() if count > 0]
+    return f"and {', '.join(parts)}; query_dataset gives them by SQL" if parts else None

@@ -122,7 +122,7 @@ def describe_evaluation(
     app: App,
     evaluation: str,
     baseline: Annotated[str | None, Field(description="Default: the incumbent.")] = None,
-    slice_by: Annotated[str | None, Field(description="A column of the dataset, or 'truth'.")] = None,
+    slice_by: Annotated[str | None, Field(description="A column of the dataset, or 'label'.")] = None,
     errors: Annotated[int, Field(ge=0, le=50, description="How many of the worst examples to show.")] = 0,
     picture: bool = False,
 ) -> tuple[EvaluationView, *tuple[Picture, ...]]:

@@ -130,11 +130,6 @@ def rollback_model(
     return once(app, "rollback_model", arguments, idempotency_key, step, answer=RolledBack)
 
 
-def readable(app: App, given: Input) -> Input:
-    """The input with its path checked against the roots."""
-    return given.model_copy(update={"path": str(check_readable(app, given.path))}) if given.path else given
-
-
 @tool(read_only=True)
 def predict(
     app: App,
@@ -143,9 +138,8 @@ def predict(
     use_case: Annotated[str | None, Field(description="Ask what serves it.")] = None,
 ) -> Predictions:
     """Answers of a model, or of what serves a use case. To compare models, call evaluate_models."""
-    answer = predicting.predict(
-        app.workspace, app.pool, predicting.asked(model, use_case), [readable(app, item) for item in inputs]
-    )
+    asked = predicting.asked(model, use_case)
+    answer = predicting.predict(app.workspace, app.pool, asked, inputs, lambda path: check_readable(app, path))
     return Predictions(
         predictions=tuple(
             Prediction(

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from speciate.production.requirements import Required, require
+from speciate.production.requirements import Required, check_possible, require
 from speciate.server.surface import App, IdempotencyKey, NextAction, Result, once, tool
 from speciate.usecases import Definition, Gate, Objective, Suites, UseCaseLimits
 from speciate.workspace.database import Transaction
@@ -20,7 +20,9 @@ class UseCaseDefined(Result):
     changed: tuple[str, ...]
     gates: tuple[Gate, ...]
     needed_test_examples: int | None = Field(
-        None, description="To show the target; none: without a target, or for an error in the label's own unit."
+        None,
+        description="Test rows to show the target: for recall and the like of that label alone, as its share is not "
+        "known here (plan_training counts all rows). None: no target, or an error in the label's own unit.",
     )
     approval: str | None = None
     next_actions: tuple[NextAction, ...]
@@ -74,6 +76,8 @@ def define_use_case(
         suites=suites or Suites(),
         description=description,
     )
+
+    check_possible(app.workspace, definition)
 
     def step(tx: Transaction) -> UseCaseDefined:
         return UseCaseDefined.of(require(tx, definition, app.workspace.settings))

@@ -58,10 +58,10 @@ def _parser() -> argparse.ArgumentParser:
     init = command("init", "make a new workspace")
     init.add_argument("--policy", choices=("auto", "person"), default="person", help="who lets models into production")
     serve = command("serve", "speak MCP on standard input and output (for agents and IDEs)")
-    serve.add_argument("--http", type=int, metavar="PORT", help="serve streamable HTTP on 127.0.0.1 instead; 0: any")
+    serve.add_argument("--http", type=_port, metavar="PORT", help="serve streamable HTTP on 127.0.0.1 instead; 0: any")
     serve.add_argument("--fixture", action="append", default=[], help=argparse.SUPPRESS)
     call = command("call", "call one tool; its result goes to standard output as JSON")
-    call.add_argument("tool", metavar="TOOL")
+    call.add_argument("tool", metavar="TOOL", nargs="?", help="without it, the tools are listed")
     call.add_argument("--args", default="{}", metavar="JSON", help="the arguments, as one JSON object")
     command("status", "what the daemon of the workspace does")
     command("stop", "end the daemon; runs go on and are adopted by the next one")
@@ -78,6 +78,12 @@ def _parser() -> argparse.ArgumentParser:
     audit = command("audit", "check the trail of alias moves")
     audit.add_argument("action", choices=("verify",))
     return parser
+
+
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) <= 65_535):
+        raise argparse.ArgumentTypeError(f"{text!r} is no port: write a number from 0 (any) to 65535")
+    return int(text)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ examples, so grouped data need more.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from statistics import NormalDist
 
 from speciate.vocabulary import Metric
@@ -23,8 +24,8 @@ def to_show_target(metric: Metric, target: float | None) -> int | None:
     """Examples with which a model that halves the gap between target and perfect shows that it reaches the target.
 
     One-sample test of a proportion, n = ((z_a sqrt(p0 q0) + z_b sqrt(p1 q1)) / (p1 - p0))^2 (Fleiss, Levin & Paik,
-    Statistical Methods for Rates and Proportions, 2003), with p0 the target and p1 = (p0 + 1) / 2. Recall and
-    precision count only positives or alarms. For other metrics between 0 and 1 a proportion stands in.
+    Statistical Methods for Rates and Proportions, 2003), with p0 the target and p1 = (p0 + 1) / 2. A metric about one
+    label counts only that label's examples (see `in_rows`). For other metrics between 0 and 1 a proportion stands in.
     None where the metric has no bounds, as its spread is then unknown before data are seen.
     """
     if target is None or metric.low != 0 or metric.high != 1 or not 0 < target < 1:
@@ -32,6 +33,25 @@ def to_show_target(metric: Metric, target: float | None) -> int | None:
     assumed = (target + 1) / 2
     spread = _Z_LEVEL * math.sqrt(target * (1 - target)) + _Z_POWER * math.sqrt(assumed * (1 - assumed))
     return math.ceil((spread / (assumed - target)) ** 2)
+
+
+def in_rows(counted: int, share: float | None) -> int:
+    """Rows to collect for `counted` of those that a metric counts, at their share among all. None: share unknown."""
+    return math.ceil(counted / share) if share else counted
+
+
+def counted_share(metric: Metric, positive: str | None, labels: Mapping[str, int]) -> float | None:
+    """The share of the rows that the metric counts; None where the rows by label do not tell.
+
+    Of a metric about one label these are its rows (as many alarms are supposed), of specificity all others.
+    """
+    total = sum(labels.values())
+    if not metric.positive:
+        return 1.0
+    if positive is None or positive not in labels:
+        return None
+    share = labels[positive] / total
+    return (1 - share if metric.name == "specificity" else share) or None
 
 
 def to_show_difference(effect: float, discordant: float = 0.1) -> int:

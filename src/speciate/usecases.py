@@ -121,6 +121,7 @@ class Defined(NamedTuple):
 
     @property
     def needed_test_examples(self) -> int | None:
+        """Test rows that the metric counts: no dataset says yet which share of all rows has the positive label."""
         return to_show_target(self.use_case.metric, self.use_case.objective.target)
 
 

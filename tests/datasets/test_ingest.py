@@ -149,11 +149,11 @@ def test_identical_content_across_the_sources_split_is_refused(workspace: Worksp
     assert "'test'" in refused[0]["reason"]
 
 
-def test_near_copies_across_the_sources_split_are_reported(workspace: Workspace) -> None:
+def test_copies_after_normalising_across_the_sources_split_are_reported(workspace: Workspace) -> None:
     rows = [{**row, "split": "train" if i < 60 else "test"} for i, row in enumerate(data.review_rows())]
     rows[0] = {**rows[0], "text": str(rows[70]["text"]).upper()}
     data.ingest(workspace, "set", rows=tuple(rows), label="label")
-    assert version(workspace.database, "set").report["split"]["near_duplicates_across"] == 1
+    assert version(workspace.database, "set").report["split"]["identical_after_normalising_across"] == 1
 
 
 def test_folders_can_be_splits(workspace: Workspace, tmp_path: Path) -> None:
@@ -273,3 +273,24 @@ def test_a_link_does_not_lead_out_of_the_source(workspace: Workspace, tmp_path: 
     (folder / "0" / "link.png").symlink_to(outside)
     data.ingest(workspace, "set", source=folder, label="folder")
     assert not any("link" in row["source"] for row in rows_of(workspace))
+
+
+def test_lines_that_are_not_utf8_are_rows_of_quality_error(workspace: Workspace, tmp_path: Path) -> None:
+    path = tmp_path / "reviews.csv"
+    lines = [f"a film number {i},{'good' if i % 2 else 'bad'}".encode() for i in range(450)]
+    for place in (3, 100, 449):
+        lines[place] = b"caf\xe9 " + lines[place]
+    lines[50] = b'"two\nlines",good'
+    path.write_bytes(b"text,label\n" + b"\n".join(lines) + b"\n")
+    data.ingest(workspace, "set", source=path, label="label")
+    found = rows_of(workspace)
+    assert Counter(row["quality"] for row in found) == {"ok": 447, "error": 3}
+    reasons = {row["reason"] for row in found if row["quality"] == "error"}
+    assert reasons == {"line 5 is not UTF-8", "line 103 is not UTF-8", "line 452 is not UTF-8"}
+
+
+def test_a_file_of_another_encoding_says_so(workspace: Workspace, tmp_path: Path) -> None:
+    path = tmp_path / "set.csv"
+    path.write_bytes(b"text,label\n" + b"ol\xe9,good\n" * 9)
+    error = refusal(workspace, source=path, label="label")
+    assert "not UTF-8, first at line 2; save it as UTF-8" in error.message

@@ -78,7 +78,7 @@ def test_every_type_comes_back_as_json(workspace: Workspace, pool: Pool, reviews
 
 def test_a_mistake_is_explained(workspace: Workspace, pool: Pool, reviews: Manifest) -> None:
     for sql, message in {
-        "SELECT lable FROM examples": "lable",
+        "SELECT lable FROM examples": "Did you mean label",
         "SELECT * FROM example": "the only one is 'examples'",
         "SELEC 1": "syntax error",
         "": "is empty",
@@ -86,6 +86,23 @@ def test_a_mistake_is_explained(workspace: Workspace, pool: Pool, reviews: Manif
     }.items():
         with pytest.raises(SpeciateError, match=message):
             query(pool, workspace.folders, reviews, sql=sql)
+
+
+def test_too_many_columns_say_to_name_them(workspace: Workspace, pool: Pool, reviews: Manifest) -> None:
+    sql = "SELECT " + ", ".join(f"{i} AS c{i}" for i in range(501))
+    with pytest.raises(SpeciateError, match="501 columns") as raised:
+        query(pool, workspace.folders, reviews, sql=sql)
+    assert "in the SELECT" in raised.value.recovery
+    chosen = query(pool, workspace.folders, reviews, sql="SELECT COLUMNS('^fil') FROM examples LIMIT 1")
+    assert chosen.columns == ["film"]
+
+
+def test_a_long_page_ends_early_and_the_cursor_goes_on(workspace: Workspace, pool: Pool, reviews: Manifest) -> None:
+    sql = "SELECT range, repeat('x', 1000) FROM range(40)"
+    first = query(pool, workspace.folders, reviews, sql=sql, limit=500)
+    assert len(first.rows) == 11
+    following = query(pool, workspace.folders, reviews, sql=sql, limit=500, cursor=first.next_cursor)
+    assert following.rows[0][0] == 11
 
 
 def test_a_contact_sheet_shows_what_the_rows_say(workspace: Workspace, pool: Pool, tmp_path: Path) -> None:

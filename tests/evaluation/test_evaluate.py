@@ -69,6 +69,7 @@ def test_slices_and_worst_examples_come_from_the_stored_rows(flowers: Workspace)
     assert {one["value"] for one in cut["slices"]} == {"north", "south"}
     assert sum(one["n"] for one in cut["slices"]) == 200
     assert all(one["p_holm"] >= one["p_value"] for one in cut["slices"])
+    assert {one["value"] for one in slices.by_column(asked | {"column": "label"})["slices"]} == {"yes", "no"}
     wrong = mistakes.worst(asked)
     assert 0 < len(wrong["examples"]) <= 3
     assert all(example["truth"] != example["output"] for example in wrong["examples"])
@@ -306,3 +307,10 @@ def test_an_empty_cell_of_the_system_in_use_is_an_error(flowers: Workspace) -> N
 
 def _examples(workspace: Workspace, task: EvaluationTask) -> list[Any]:
     return load_examples(workspace.folders, task.dataset, ["test"])
+
+
+def test_an_incumbent_that_is_not_there_is_refused_before_anything_runs(flowers: Workspace) -> None:
+    world.define(flowers, name="mistyped", incumbent="column:rulez")
+    got = refusal(flowers, models=["points"], use_case="mistyped")
+    assert "did you mean 'rules'" in got.message
+    assert "define_use_case" in got.recovery

@@ -91,3 +91,24 @@ def test_an_unknown_cursor_is_refused(workspace: Workspace) -> None:
     with pytest.raises(SpeciateError, match="no cursor") as caught:
         approvals.page(workspace.database, workspace.clock.now(), None, limit=1, cursor="approval-nope")
     assert caught.value.code is Code.INVALID
+
+
+def _ask(workspace: Workspace, model: str, note: str) -> str:
+    arguments = {"use_case": "digits", "model": model, "note": note}
+    return workspace.database.transact(
+        lambda tx: approvals.request(tx, "promote", arguments, {}, subject="use_case:digits", hours=1.0)
+    ).id
+
+
+def test_a_model_is_asked_about_once_whatever_is_noted(workspace: Workspace) -> None:
+    first = _ask(workspace, "m@v1", "please")
+    assert _ask(workspace, "m@v1", "pretty please") == first
+    assert _ask(workspace, "m@v2", "please") != first
+
+
+def test_a_twin_of_what_was_done_is_void(workspace: Workspace) -> None:
+    first = _asked(workspace)
+    twin = "INSERT INTO approvals SELECT 'approval-twin', * EXCLUDE (id) FROM approvals"
+    workspace.database.transact(lambda tx: tx.execute(twin))
+    assert approvals.decide(workspace, first, True, "grace").approval.state == "approved"
+    assert approvals.get(workspace.database, "approval-twin").state == "void"

@@ -149,3 +149,21 @@ def test_a_call_names_either_a_model_or_a_use_case(model: str | None, use_case: 
 def test_an_input_has_exactly_one_form(fields: dict[str, str]) -> None:
     with pytest.raises(ValidationError, match="exactly one of"):
         Input(**fields)
+
+
+def test_the_same_mistake_is_explained_once(workspace: Workspace, pool: Pool, reviews: str) -> None:
+    rows = [Input(row={"column " * 300: 1})] * 256
+    answer = _ask(workspace, pool, *rows)
+    assert "no 'text'" in (answer.predictions[0].error or "")
+    assert {item.error for item in answer.predictions[1:]} == {"as item 0"}
+
+
+def test_a_path_that_is_not_allowed_spoils_only_itself(workspace: Workspace, pool: Pool, reviews: str) -> None:
+    def nowhere(path: str) -> Path:
+        raise SpeciateError(Code.REFUSED, f"{path} is outside." + "!" * 1000, "Use another.")
+
+    inputs = [Input(path="/a"), Input(path="/b"), Input(text=GOOD)]
+    answer = predict(workspace, pool, "reviews@production", inputs, nowhere)
+    assert [(item.error or "")[:13] for item in answer.predictions] == ["/a is outside", "/b is outside", ""]
+    assert len(answer.predictions[1].error or "") < 310
+    assert answer.predictions[2].output == "good"

@@ -66,7 +66,7 @@ def test_a_model_that_beat_the_last_one_has_not_beaten_this_one(workspace: Works
     assert world.ask_promotion(workspace, "m@v1")["state"] == "applied"
     result = world.ask_promotion(workspace, "m@v2")
     assert result["state"] == "refused"
-    assert "compared with constant:, but m@v1 serves now" in str(result["reasons"])
+    assert "compared with the most frequent answer (constant:), but m@v1 serves now" in str(result["reasons"])
     clock.advance(1)
     world.judge(workspace, "m@v2", baseline="m@v1")
     assert world.ask_promotion(workspace, "m@v2")["state"] == "applied"

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import pytest
+
 from speciate import usecases
+from speciate.errors import Code, SpeciateError
 from speciate.production import approvals
-from speciate.production.requirements import Required, require
+from speciate.production.requirements import Required, check_possible, require
 from speciate.settings import Settings
 from speciate.usecases import Definition, Objective
 from speciate.workspace.workspace import Workspace
@@ -39,3 +42,33 @@ def test_asking_again_for_what_waits_asks_one_question(workspace: Workspace) -> 
     first, again = ask(workspace, 0.8), ask(workspace, 0.8)
     assert first.approval is not None
     assert again.approval == first.approval
+
+
+@pytest.mark.parametrize(
+    ("task", "said"),
+    [
+        ("tabular", "did you mean 'tabular-classification'"),
+        ("audio-classification", "text-classification"),
+        ("image-clasification", "did you mean 'image-classification'"),
+    ],
+)
+def test_a_task_that_nothing_can_do_is_refused_with_those_that_can_be_done(
+    workspace: Workspace, task: str, said: str
+) -> None:
+    definition = Definition(name="digits", task=task, objective=Objective(metric="accuracy"))
+    with pytest.raises(SpeciateError, match="No installed modality") as caught:
+        check_possible(workspace, definition)
+    assert said in str(caught.value)
+    assert "audio-regression" not in str(caught.value)
+
+
+def test_an_incumbent_that_is_not_there_is_refused(workspace: Workspace) -> None:
+    def definition(incumbent: str) -> Definition:
+        objective = Objective(metric="accuracy")
+        return Definition(name="digits", task="image-classification", objective=objective, incumbent=incumbent)
+
+    for elsewhere in ("column:rules", "constant:", "api:old"):
+        check_possible(workspace, definition(elsewhere))
+    with pytest.raises(SpeciateError, match="nothing") as caught:
+        check_possible(workspace, definition("nothing"))
+    assert caught.value.code is Code.NOT_FOUND

@@ -5,12 +5,14 @@ from __future__ import annotations
 import pytest
 
 from speciate.errors import SpeciateError
+from speciate.production import approvals
 from speciate.production.ledger import TimeToModel
-from speciate.production.status import next_steps, status
+from speciate.production.status import Disk, Jobs, Step, alerts, next_steps, status
 from speciate.workspace.workspace import Workspace
 from tests.conftest import ManualClock
 from tests.production import world
 
+_NO_JOBS = Jobs([], [])
 _OPEN, _ANSWERED = TimeToModel("open", 5.0, {}, None), TimeToModel("provisional", 5.0, {}, "m@v1")
 
 
@@ -41,16 +43,38 @@ def test_an_unknown_use_case_names_the_known_ones(workspace: Workspace) -> None:
 
 
 @pytest.mark.parametrize(
-    ("production", "clock", "jobs", "waiting", "tools"),
+    ("production", "clock", "jobs", "waiting", "rejected", "tools"),
     [
-        (None, _OPEN, ["job-a"], [], ["wait_for_job"]),
-        (None, _OPEN, [], ["approval-a"], ["list_approvals"]),
-        (None, _OPEN, [], [], ["describe_dataset", "list_options"]),
-        ("m@v1", _OPEN, [], [], ["predict"]),
-        ("m@v1", _ANSWERED, [], [], []),
+        (None, _OPEN, Jobs(["job-a"], ["job-b"]), [], None, ["wait_for_job"]),
+        (None, _OPEN, Jobs([], ["job-b"]), [], None, ["control_job"]),
+        (None, _OPEN, _NO_JOBS, ["approval-a"], "evaluation-a", ["list_approvals"]),
+        (None, _OPEN, _NO_JOBS, [], "evaluation-a", ["describe_evaluation"]),
+        (None, _OPEN, _NO_JOBS, [], None, ["describe_dataset", "list_options"]),
+        ("m@v1", _OPEN, _NO_JOBS, [], None, ["predict"]),
+        ("m@v1", _ANSWERED, _NO_JOBS, [], None, []),
     ],
 )
 def test_the_next_call_is_the_one_that_brings_the_model_nearer(
-    production: str | None, clock: TimeToModel, jobs: list[str], waiting: list[str], tools: list[str]
+    production: str | None,
+    clock: TimeToModel,
+    jobs: Jobs,
+    waiting: list[str],
+    rejected: str | None,
+    tools: list[str],
 ) -> None:
-    assert [step.tool for step in next_steps("digits", production, clock, jobs, waiting)] == tools
+    assert [step.tool for step in next_steps("digits", production, clock, jobs, waiting, rejected)] == tools
+
+
+def test_what_a_person_denied_leads_to_its_evaluation(workspace: Workspace) -> None:
+    world.define(workspace)
+    world.judge(workspace, "m@v1")
+    world.ask_promotion(workspace, "m@v1", policy="person")
+    asked = approvals.listed(workspace.database, workspace.clock.now())[0]
+    approvals.decide(workspace, asked.id, False, "grace")
+    (shown,) = status(workspace, "digits").use_cases
+    assert shown.next_steps == [Step("describe_evaluation", {"evaluation": "evaluation-1"})]
+
+
+def test_a_nearly_full_disk_is_an_alert() -> None:
+    assert alerts(Disk(total=1 << 40, free=1 << 30, catalog=0)) == []
+    assert "only 20 MiB free" in alerts(Disk(total=1 << 40, free=20 << 20, catalog=0))[0]

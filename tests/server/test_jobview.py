@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from speciate.jobs.job import State
-from speciate.server.jobview import log_after, view, wait
+from speciate.server.jobview import line, log_after, view, wait
 from speciate.server.surface import App
 from speciate.workspace.workspace import Workspace
 from tests.conftest import ManualClock
@@ -29,7 +30,55 @@ def test_a_failed_job_shows_why_and_what_to_do(app: App) -> None:
     assert shown.state == "failed"
     assert shown.error is not None
     assert shown.error.recovery == "Call it with a name."
-    assert shown.next_actions[0].arguments["action"] == "retry"
+    assert shown.next_actions == ()  # it must fail again
+
+
+@pytest.mark.parametrize(
+    ("kind", "result", "call"),
+    [
+        ("specialize", {"evaluation": "e", "promotion": {"state": "needs_approval"}}, "list_approvals"),
+        ("specialize", {"evaluation": "e", "promotion": {"state": "applied"}}, "predict"),
+        ("specialize", {"evaluation": "e", "promotion": {"state": "refused"}}, "describe_evaluation"),
+        ("promote", {"state": "applied"}, "predict"),
+        ("evaluate", {"evaluation": "e", "decision": {"verdict": "hold"}}, "describe_evaluation"),
+    ],
+)
+def test_what_ended_says_what_comes_next(app: App, kind: str, result: dict[str, Any], call: str) -> None:
+    job = app.engine.submit("greet", {}).model_copy(update={"kind": kind, "result": result, "use_case": "digits"})
+    assert [action.tool for action in view(app.engine, job, log_lines=0).next_actions] == [call]
+
+
+def test_a_job_that_does_not_get_on_says_why(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = app.engine.submit("wait", {"name": "for ever"})
+    monkeypatch.setattr(app.engine, "trouble", lambda job: "No space left on device")
+    assert view(app.engine, job, log_lines=0).reason == "No space left on device"
+
+
+def test_waiting_for_a_paused_job_ends_at_once_and_offers_to_resume_it(app: App) -> None:
+    job = app.engine.submit("wait", {"name": "for ever"})
+    app.engine.control(job.id, "pause")
+    paused = wait(app, job.id, "end", 40.0)
+    assert paused.state is State.PAUSED
+    assert view(app.engine, paused, log_lines=0).next_actions[0].arguments["action"] == "resume"
+
+
+def test_a_composite_shows_what_its_running_child_does(
+    app: App, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = app.engine.submit("wait", {"name": "for ever"})
+    done = job.model_copy(update={"state": State.SUCCEEDED, "step": "train/one", "id": "job-one", "run_seconds": 2.0})
+    live = {"state": State.RUNNING, "step": "train/two", "id": "job-two", "run_seconds": 1.0, "started": clock.now()}
+    running = job.model_copy(update=live)
+    monkeypatch.setattr(app.engine, "children", lambda parent: [done, running] if parent == job.id else [])
+    folder = app.engine.folder(running)
+    folder.create({})
+    (folder.path / "progress.jsonl").write_text('{"at": 1, "done": 3, "total": 4, "unit": "fits", "message": "C=1"}\n')
+    clock.advance(4)
+    shown = view(app.engine, job, log_lines=0)
+    assert shown.untrusted.message == "train/two: C=1"
+    assert shown.progress is not None
+    assert (shown.progress.done, shown.progress.total, shown.run_seconds) == (3, 4, 7.0)
+    assert line(app.engine, job).run_seconds == 7.0
 
 
 def test_what_a_library_said_of_a_failure_is_foreign(app: App) -> None:

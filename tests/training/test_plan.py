@@ -58,3 +58,11 @@ def test_what_no_method_can_do_is_an_error_with_what_can(workspace: Workspace) -
     with pytest.raises(SpeciateError) as refusal:
         plan_training(workspace, "notes", base_model="pkg:nothing", method="probe")
     assert refusal.value.code is Code.NOT_FOUND
+
+
+def test_what_a_target_for_one_label_needs_is_counted_in_rows_of_all_labels(workspace: Workspace) -> None:
+    _dataset(workspace)
+    define(workspace, "finding", "text-classification", 0.9, "recall", positive_label="a")
+    both = [plan_training(workspace, "notes", use_case=name).needed_test_examples for name in ("sorting", "finding")]
+    assert both[0] is not None
+    assert both[1] == 2 * both[0]

@@ -261,3 +261,20 @@ def test_a_core_suite_stands_in_for_the_test_split(workspace: Workspace) -> None
     define(workspace, "taste", "text-classification", core="judged:gold")
     with pytest.raises(SpeciateError, match="no split 'gold'"):
         specialize.plan(SPEC, workspace)
+
+
+@pytest.mark.parametrize("incumbent", ["column:rulez", "nothing@v3"])
+def test_an_incumbent_that_is_not_there_is_refused_before_training(workspace: Workspace, incumbent: str) -> None:
+    texts = {"text": [f"text {i}" for i in range(20)], "rules": ["a"] * 20}
+    labels, splits = ["a", "b"] * 10, ["train"] * 10 + ["validation"] * 4 + ["test"] * 6
+    make_dataset(workspace, "reviews", "text", texts, labels=labels, splits=splits, inputs=["text"])
+    define(workspace, "taste", "text-classification", incumbent=incumbent)
+    with pytest.raises(SpeciateError, match=f"incumbent '{incumbent}' of 'taste'"):
+        specialize.plan(SPEC, workspace)
+
+
+def test_a_failed_evaluation_is_told_in_one_sentence() -> None:
+    failed = _child("evaluate", "evaluate", state="failed", error={"message": "It broke."})
+    end = next_step(SPEC, [_trained(), failed], 0.0)
+    assert isinstance(end, Finished)
+    assert end.error == "No model could be evaluated: It broke."

@@ -267,3 +267,44 @@ def test_an_empty_cell_is_no_class(workspace: Workspace) -> None:
     )  # fmt: skip
     assert result["report"]["labels"] == ["down", "up"]
     assert "40 examples without 'mood'" in result["report"]["notes"][0]
+
+
+def test_too_few_examples_of_a_label_are_refused_by_the_plan(workspace: Workspace) -> None:
+    _pair(workspace, labels=["x", "y"], splits=["train", "train"])
+    with pytest.raises(SpeciateError, match="needs at least 2 examples of each label"):
+        train.plan(_spec(dataset="pair"), workspace)
+
+
+@pytest.mark.parametrize("labels", ["xyxy", "xxyyxxyy"])
+def test_a_handful_of_examples_is_learned(workspace: Workspace, labels: str) -> None:
+    texts, splits = {"text": [f"text {i}" for i in range(len(labels))]}, ["train"] * len(labels)
+    make_dataset(workspace, "few", "text", texts, labels=list(labels), splits=splits, inputs=["text"])
+    result = train_now(workspace, name="few-model", dataset="few", method="classical")
+    assert result["report"]["validation"]["n"] == len(labels)
+
+
+def test_too_few_examples_that_a_plan_cannot_see_are_refused_by_the_run(workspace: Workspace) -> None:
+    """Counts by label are of all splits: in `train` each label has one example."""
+    texts, splits = {"text": list("abcdefgh")}, ["train"] * 2 + ["test"] * 6
+    manifest = make_dataset(workspace, "few", "text", texts, labels=["x", "y"] * 4, splits=splits, inputs=["text"])
+    _texts(workspace, ("train", "test"))
+    payload = train.plan(_spec(), workspace).payload | {"manifest": manifest.model_dump(mode="json")}
+    with pytest.raises(SpeciateError, match="too few groups per label"):
+        fitting.run(Run(run_folder(workspace, "job-few", payload)))
+
+
+def test_a_training_says_which_candidate_it_is_at_and_logs_what_each_gave(
+    workspace: Workspace, caplog: pytest.LogCaptureFixture
+) -> None:
+    _texts(workspace)
+    folder = run_folder(workspace, "job-told", train.plan(_spec(), workspace).payload)
+    with caplog.at_level("INFO", "speciate.training.selection"):
+        report = fitting.run(Run(folder))["report"]
+    names = [candidate["name"] for candidate in report["candidates"]]
+    told = [json.loads(line) for line in (folder.path / "progress.jsonl").read_text().splitlines()]
+    assert [line["message"] for line in told if line["message"] in names] == names
+    assert {line["total"] for line in told if line["message"] in names} == {len(names)}
+    last = folder.progress()
+    assert last is not None
+    assert last.done == last.total == len(names)
+    assert all(any(line.startswith(f"{name}: accuracy ") for line in caplog.messages) for name in names)

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -77,7 +78,8 @@ def _read_csv(path: Path, text: Sequence[str] = ()) -> pa.Table:
 
     with path.open("rb") as file:
         head = file.read(65536).decode("utf-8", errors="replace")
-    bad: list[str] = []
+    delimiter = _delimiter(head, path)
+    source, bad = _without_foreign_bytes(path, delimiter)
 
     def keep(row: Any) -> str:
         if len(bad) < _BAD_ROWS_KEPT:
@@ -86,9 +88,9 @@ def _read_csv(path: Path, text: Sequence[str] = ()) -> pa.Table:
 
     try:
         table = arrow_csv.read_csv(
-            path,
+            source,
             parse_options=arrow_csv.ParseOptions(
-                delimiter=_delimiter(head, path), newlines_in_values=True, invalid_row_handler=keep
+                delimiter=delimiter, newlines_in_values=True, invalid_row_handler=keep
             ),
             convert_options=arrow_csv.ConvertOptions(column_types=dict.fromkeys(text, pa.string())),
         )
@@ -97,6 +99,56 @@ def _read_csv(path: Path, text: Sequence[str] = ()) -> pa.Table:
     if len(set(table.column_names)) < table.num_columns:
         raise _unreadable(path, "two columns have the same name")
     return _with_bad_rows(table, bad)
+
+
+def _without_foreign_bytes(path: Path, delimiter: str) -> tuple[Path | io.BytesIO, list[str]]:
+    """The file itself where all of it is UTF-8; else its rows that are, and a reason for each that is not.
+
+    INVALID where the header or most rows are not UTF-8: then the whole file has another encoding.
+    """
+    with path.open("rb") as file:
+        if all(map(_is_utf8, file)):
+            return path, []
+    kept, reasons, rows, first = io.BytesIO(), [], 0, 0
+    try:
+        with path.open("rb") as file:
+            for rows, lines in enumerate(_records(file, delimiter)):
+                foreign = next((number for number, line in lines if not _is_utf8(line)), None)
+                if foreign is None:
+                    kept.writelines(line for _, line in lines)
+                    continue
+                first = first or foreign
+                if rows == 0:
+                    break
+                reasons.append(f"line {foreign} is not UTF-8")
+    except csv.Error as error:
+        raise _unreadable(path, f"not UTF-8, and {error}; save it as UTF-8") from error
+    if rows == 0 or 2 * len(reasons) > rows:
+        raise _unreadable(path, f"not UTF-8, first at line {first}; save it as UTF-8")
+    kept.seek(0)
+    return kept, reasons
+
+
+def _records(file: Iterable[bytes], delimiter: str) -> Iterator[list[tuple[int, bytes]]]:
+    """The numbered lines of each record; a quoted cell may go over several."""
+    lines: list[tuple[int, bytes]] = []
+
+    def text() -> Iterator[str]:
+        for number, line in enumerate(file, 1):
+            lines.append((number, line))
+            yield line.decode("utf-8", errors="surrogateescape")
+
+    for _ in csv.reader(text(), delimiter=delimiter):
+        yield lines.copy()
+        lines.clear()
+
+
+def _is_utf8(line: bytes) -> bool:
+    try:
+        line.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _delimiter(head: str, path: Path) -> str:

@@ -216,12 +216,12 @@ def _split_report(
     usable = [(member, name) for place, member in members if judged.ok(place) and (name := splits[place])]
     crossing = audit([member for member, _ in usable], [name for _, name in usable])
     return {
-        "made_by": "speciate: 70/15/15, groups and near-identical content together, stratified"
+        "made_by": "speciate: 70/15/15, groups and content identical after normalising together, stratified"
         if made
         else "the source",
         "without_split": sum(splits[place] is None for place, _ in members),
         "groups_across": crossing.groups,
-        "near_duplicates_across": crossing.contents,
+        "identical_after_normalising_across": crossing.contents,
     }
 
 

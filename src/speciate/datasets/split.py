@@ -1,4 +1,4 @@
-"""Splits without leaks: examples that share a group or near-identical content always stay together.
+"""Splits without leaks: examples that share a group, or are identical after normalising, stay together.
 
 The unit is a connected component of those two relations. Components are dealt out largest first to the split that
 still lacks most, overall and per label (stratification), as a share of what it wants; ties are broken by a hash of

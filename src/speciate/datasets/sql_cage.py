@@ -25,7 +25,7 @@ VIEW = "examples"
 _MEMORY_MB = 512
 _LONGEST_SQL = 20_000  # characters
 _LONGEST_CELL = 2_000  # characters
-_LONGEST_PAGE = 1_000_000  # characters
+_LONGEST_PAGE = 12_000  # characters, beyond which a page ends before its limit; one row always fits
 _MOST_COLUMNS = 500
 _QUERIES = {"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"}
 _TABLE_FUNCTIONS = {"range", "generate_series", "unnest", "repeat_row"}
@@ -33,6 +33,7 @@ _REACHING_OUT = re.compile(
     r"(?i)(read_.*|.*_scan|glob|query|query_table|sniff_.*|parquet_.*|duckdb_.*|pragma_.*|getenv|getvariable|"
     r"current_setting|nextval|currval|write_log|json_execute_serialized_sql|which_secret|pg_.*|set_config)"
 )
+_SUGGESTION = re.compile(r"(?:Candidate bindings|Did you mean):?\s*(.+)")
 _RECOVERY = "Call query_dataset with one SELECT over the view examples, or with where=..."
 
 
@@ -46,8 +47,12 @@ def query(payload: dict[str, Any]) -> dict[str, Any]:
             result = connection.execute(page)
             columns = [item[0] for item in result.description or ()]
             if len(columns) > _MOST_COLUMNS:
-                raise SpeciateError(Code.INVALID, f"{len(columns)} columns are more than {_MOST_COLUMNS}.", _RECOVERY)
-            rows, more = _page(iter(result.fetchone, None), int(payload["limit"]))
+                raise SpeciateError(
+                    Code.INVALID,
+                    f"{len(columns)} columns are more than {_MOST_COLUMNS}.",
+                    "Name columns in the SELECT instead of *, or choose by regex: SELECT COLUMNS('^a') FROM examples.",
+                )
+            rows, more = _page(iter(result.fetchone, None), int(payload["limit"]), len(json.dumps(columns)))
         except duckdb.OutOfMemoryException as error:
             raise SpeciateError(
                 Code.INVALID,
@@ -179,10 +184,9 @@ def _literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def _page(rows: Iterator[tuple[Any, ...]], limit: int) -> tuple[list[list[Any]], bool]:
-    """At most `limit` rows, fewer where they are long; whether there are more."""
+def _page(rows: Iterator[tuple[Any, ...]], limit: int, size: int) -> tuple[list[list[Any]], bool]:
+    """At most `limit` rows, fewer where they are long; whether there are more. `size`: characters already taken."""
     page: list[list[Any]] = []
-    size = 0
     for row in rows:
         cells = [_cell(value) for value in row]
         size += len(json.dumps(cells))
@@ -216,7 +220,11 @@ def _cell(value: Any) -> Any:
 
 
 def _mistake(error: duckdb.Error) -> SpeciateError:
-    return SpeciateError(Code.INVALID, f"The SQL is wrong: {_first_line(str(error))}", _RECOVERY)
+    text = str(error)
+    near = _SUGGESTION.search(text)
+    names = re.findall(r'"([^"]+)"', near[1]) if near else []
+    hint = f" Did you mean {' or '.join(dict.fromkeys(names))}?" if names else ""
+    return SpeciateError(Code.INVALID, f"The SQL is wrong: {_first_line(text)}{hint}", _RECOVERY)
 
 
 def _first_line(text: str) -> str:

@@ -319,5 +319,12 @@ def _evidence(report: Report, use_case: UseCase, candidate: str, level: float) -
         if (comparison := report.compare(report.baseline, candidate, metric))
     }
     return gates.Evidence(
-        report.metric, report.row(candidate), report.row(report.baseline), found, use_case.limits, level
+        report.metric,
+        report.row(candidate),
+        report.row(report.baseline),
+        found,
+        use_case.limits,
+        level,
+        report.n,
+        use_case.positive_label,
     )

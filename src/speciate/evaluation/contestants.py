@@ -12,7 +12,7 @@ from speciate.errors import Code, SpeciateError, unknown
 from speciate.evaluation.prices import usd_for
 from speciate.models.registry import resolve
 from speciate.refs import dataset_ref
-from speciate.usecases import COLUMN, CONSTANT
+from speciate.usecases import COLUMN, CONSTANT, UseCase, incumbent_of
 from speciate.vocabulary import TASKS
 from speciate.workspace.database import Database
 from speciate.workspace.workspace import Folders
@@ -68,6 +68,19 @@ def find(database: Database, folders: Folders, ref: str, columns: tuple[str, ...
         license=card.license,
         training_usd=card.usd or (usd_for(card.seconds) if card.seconds is not None else None),
     )
+
+
+def find_incumbent(database: Database, folders: Folders, use_case: UseCase, columns: tuple[str, ...]) -> Contestant:
+    """What the use case's candidates must beat. Raises what `find` raises, with the way to another incumbent."""
+    incumbent = incumbent_of(database, use_case)
+    try:
+        return find(database, folders, incumbent, columns)
+    except SpeciateError as error:
+        raise SpeciateError(
+            error.code,
+            f"The incumbent {incumbent!r} of {use_case.name!r} cannot take part: {error.message}",
+            "Call define_use_case again with incumbent: a model, 'column:NAME' of the dataset, or 'constant:'.",
+        ) from error
 
 
 def _learned_from(database: Database, dataset: str | None) -> Manifest | None:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from speciate.datasets.versions import Manifest, resolve
 from speciate.errors import Code, SpeciateError, closest, unknown
 from speciate.evaluation import decisions
-from speciate.evaluation.contestants import Contestant, find
+from speciate.evaluation.contestants import Contestant, find, find_incumbent
 from speciate.evaluation.report import Report
 from speciate.evaluation.truth import is_label
 from speciate.ids import id_from_key
@@ -19,7 +19,7 @@ from speciate.jobs.folder import RunFolder
 from speciate.jobs.job import Job, Limits, Resources
 from speciate.jobs.kinds import Kind, Plan
 from speciate.refs import DatasetRef, dataset_ref
-from speciate.usecases import UseCase, get, incumbent_of
+from speciate.usecases import UseCase, get
 from speciate.vocabulary import TASKS, Metric, Task, find_metric, find_task, metrics_of
 from speciate.workspace.database import Database, Transaction
 from speciate.workspace.workspace import Folders, Workspace
@@ -70,7 +70,7 @@ def plan(spec: EvaluateSpec, workspace: Workspace) -> Plan:
         return find(database, folders, name, tuple(manifest.columns))
 
     asked = [contestant(name) for name in spec.models]
-    incumbent = contestant(incumbent_of(database, use_case)) if use_case else asked[0]
+    incumbent = find_incumbent(database, folders, use_case, tuple(manifest.columns)) if use_case else asked[0]
     baseline = contestant(spec.baseline) if spec.baseline else incumbent
     candidate = contestant(spec.candidate) if spec.candidate else asked[-1] if spec.pick == "last" else None
     everyone = {each.name: each for each in (baseline, *asked, *([candidate] if candidate else []))}

@@ -13,12 +13,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from speciate.evaluation.report import Comparison, Decision, GateResult, Interval, Outcome, Row, Verdict
-from speciate.sample_size import LEVEL, more_needed
-from speciate.usecases import NOT_WORSE_MARGIN, NOT_WORSE_SHARE, Gate, UseCaseLimits
+from speciate.sample_size import LEVEL, in_rows, more_needed
+from speciate.usecases import CONSTANT, NOT_WORSE_MARGIN, NOT_WORSE_SHARE, Gate, UseCaseLimits
 from speciate.vocabulary import Metric, find_metric
 
 DEARER = 1.25
 """Costs are measured, so a candidate counts as dearer only beyond this ratio."""
+
+_LEAST_USD = 0.0001
 
 
 class Evidence(NamedTuple):
@@ -31,6 +33,9 @@ class Evidence(NamedTuple):
     limits: UseCaseLimits
     level: float = LEVEL
     """Of the intervals in the rows and comparisons."""
+    examples: int = 0
+    """Test rows of all labels; a metric about one label counts fewer."""
+    positive_label: str | None = None
 
 
 class _Judged(NamedTuple):
@@ -125,30 +130,44 @@ def _reaches(gate: Gate, evidence: Evidence) -> _Judged:
     if metric.sign * (best_case - target) < 0:
         return _Judged("fail", f"{stated}: short of {target:g}")
     needed = more_needed(measured.n, measured.standard_error or 0.0, measured.value - target, evidence.level)
-    return _Judged("inconclusive", f"{stated}: {measured.n} examples cannot tell whether it reaches {target:g}", needed)
+    doubt = f"{stated}: {measured.n} examples cannot tell whether it reaches {target:g}"
+    return _undecided(doubt, metric, measured.n, needed, evidence)
 
 
 def _not_worse(gate: Gate, evidence: Evidence) -> _Judged:
     metric = _metric(gate, evidence)
     margin = gate.value if gate.value is not None else _margin(metric, evidence.baseline)
-    return _gain(evidence, metric, -margin, -margin, f"not worse than {evidence.baseline.model} by {margin:.3g}")
+    judged = _gain(evidence, metric, -margin, -margin, f"not worse than {_rival(evidence)} by {margin:.3g}")
+    allowed = judged.outcome == "pass" and gate.value is not None
+    return judged if allowed else _surely_worse(evidence, metric) or judged
+
+
+def _surely_worse(evidence: Evidence, metric: Metric) -> _Judged | None:
+    """A failure where the whole interval is a loss and no lower price pays for it."""
+    comparison = evidence.comparisons.get(metric.name)
+    improvement = comparison.improvement() if comparison else None
+    candidate, baseline = evidence.candidate, evidence.baseline
+    if improvement is None or improvement[1][1] >= 0 or _is_cheaper(candidate, baseline):
+        return None
+    lost = f"gain in {metric.name} {_span(*improvement)}: worse than {_rival(evidence)}"
+    return _Judged("fail", f"{lost}, and not shown to be cheaper: {_usd(candidate)} against {_usd(baseline)}")
 
 
 def _better(gate: Gate, evidence: Evidence) -> _Judged:
     metric, least = _metric(gate, evidence), gate.value or 0.0
     more = f" by {least:.3g}" if least else ""
-    return _gain(evidence, metric, least, least, f"better than {evidence.baseline.model}{more}")
+    return _gain(evidence, metric, least, least, f"better than {_rival(evidence)}{more}")
 
 
 def _better_if_dearer(gate: Gate, evidence: Evidence) -> _Judged:
     """Fails also where even the best case is a gain too small to pay for."""
     candidate, baseline = evidence.candidate, evidence.baseline
     if not is_dearer(candidate, baseline):
-        return _Judged("pass", f"costs {_usd(candidate)}, no more than {baseline.model} ({_usd(baseline)})")
+        return _Judged("pass", f"costs {_usd(candidate)}, no more than {_rival(evidence)} ({_usd(baseline)})")
     metric, least = _metric(gate, evidence), gate.value or 0.0
     known = baseline.usd_per_1k is not None and candidate.usd_per_1k is not None
     why = f"costs more: {_usd(candidate)} against {_usd(baseline)}" if known else "cannot be shown to cost no more"
-    claim = f"better than {baseline.model}, as it must be since it {why}"
+    claim = f"better than {_rival(evidence)}, as it must be since it {why}"
     return _gain(evidence, metric, least, max(least, _margin(metric, baseline)), claim)
 
 
@@ -167,7 +186,21 @@ def _gain(evidence: Evidence, metric: Metric, least: float, worth: float, claim:
     mde = comparison.minimum_detectable_effect
     seen = f"; {comparison.n} examples show gains from {mde:.3g}" if mde is not None else ""
     needed = more_needed(comparison.n, comparison.standard_error or 0.0, gain - least, evidence.level)
-    return _Judged("inconclusive", f"{stated}: cannot tell '{claim}'{seen}", needed)
+    counted = evidence.candidate.metrics.get(metric.name)
+    n = counted.n if counted else comparison.n
+    return _undecided(f"{stated}: cannot tell '{claim}'{seen}", metric, n, needed, evidence)
+
+
+def _undecided(doubt: str, metric: Metric, n: int, needed: int | None, evidence: Evidence) -> _Judged:
+    """The doubt with what would settle it, in rows of all labels. `n`, `needed`: those that the metric counts."""
+    if needed is None:
+        return _Judged("inconclusive", doubt)
+    if n >= evidence.examples:
+        return _Judged("inconclusive", f"{doubt}; about {needed:,} further test examples would", needed)
+    rows, label = in_rows(needed, n / evidence.examples), f"labelled {evidence.positive_label!r}"
+    kind = f"not {label}" if metric.name == "specificity" else label
+    more = f"{needed:,} further test examples {kind} (about {rows:,} further test rows at the present share)"
+    return _Judged("inconclusive", f"{doubt}; {more} would", rows)
 
 
 def _at_most(gate: Gate, evidence: Evidence) -> _Judged:
@@ -252,6 +285,18 @@ def _margin(metric: Metric, baseline: Row) -> float:
     return NOT_WORSE_SHARE * abs(measured.value)
 
 
+def _rival(evidence: Evidence) -> str:
+    """The baseline in words."""
+    if evidence.baseline.model != CONSTANT:
+        return evidence.baseline.model
+    numbers = find_metric(evidence.metric).family == "regression"
+    return f"always answering the {'mean' if numbers else 'most frequent label'}"
+
+
+def _is_cheaper(candidate: Row, baseline: Row) -> bool:
+    return candidate.usd_per_1k is not None and baseline.usd_per_1k is not None and is_dearer(baseline, candidate)
+
+
 def _cost(row: Row) -> float:
     return row.usd_per_1k if row.usd_per_1k is not None else float("inf")
 
@@ -265,7 +310,12 @@ def _span(value: float, interval: Interval) -> str:
 
 
 def _usd(row: Row) -> str:
-    return "an unknown price" if row.usd_per_1k is None else f"${row.usd_per_1k:.2g} per 1,000"
+    usd = row.usd_per_1k
+    if usd is None:
+        return "an unknown price"
+    if 0 < usd < _LEAST_USD:
+        return f"under ${_LEAST_USD} per 1,000"
+    return f"${usd:,.0f} per 1,000" if usd >= 1000 else f"${usd:.3g} per 1,000"
 
 
 def _why(note: str) -> str:

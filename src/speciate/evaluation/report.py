@@ -124,7 +124,7 @@ class GateResult(_Frozen):
 
 
 class Decision(_Frozen):
-    """A verdict on one candidate. `needed_examples`: further test examples that would settle it.
+    """A verdict on one candidate. `needed_examples`: further test rows, of all labels, that would settle it.
 
     `interval`, at `level`, is of candidate minus baseline in the main metric, on the `n` examples of `dataset`.
     """

@@ -29,9 +29,12 @@ def by_column(payload: dict[str, Any]) -> dict[str, Any]:
     """`{folder, column, metric, baseline, candidate}` -> `{slices: [...], metric, left_out}`.
 
     A slice is `{value, n, baseline, candidate, delta, interval, p_value, p_holm}`; the largest 20 values are shown.
+    The column `label` is the truth, unless the dataset has another of that name.
     """
     folder, column = Path(payload["folder"]), payload["column"]
     examples = pq.read_table(folder / "examples.parquet")
+    if column == "label" and column not in examples.column_names:
+        column = "truth"
     if column not in examples.column_names or column in _FIXED:
         known = [name for name in examples.column_names if name not in _FIXED]
         raise unknown("column", column, known, "Call describe_evaluation again with slice_by set to one of these.")

@@ -33,6 +33,11 @@ _GET = f"SELECT {_COLUMNS} FROM approvals WHERE id = ?"
 _SAME = (
     f"SELECT {_COLUMNS} FROM approvals WHERE hash = ? AND state = 'pending' AND expires > ? ORDER BY created LIMIT 1"
 )
+_TWINS = f"""
+SELECT {_COLUMNS} FROM approvals
+WHERE action = ? AND arguments ->> 'use_case' = ? AND arguments ->> 'model' = ? AND state = 'pending' AND expires > ?
+ORDER BY created
+"""
 _LIST = f"SELECT {_COLUMNS} FROM approvals ORDER BY created DESC, id LIMIT 1000"
 _IDS = "SELECT id FROM approvals"
 _DECIDE = "UPDATE approvals SET state = ?, decided_by = ?, decided_at = ? WHERE id = ?"
@@ -74,8 +79,14 @@ def fingerprint(action: str, arguments: Mapping[str, Any], evidence: Mapping[str
 def request(
     tx: Transaction, action: str, arguments: dict[str, Any], evidence: dict[str, Any], *, subject: str, hours: float
 ) -> Approval:
-    """Ask a person. The same question, while it waits, is asked only once. `subject` is what the event is about."""
+    """Ask a person. A question that waits is not asked again, whoever asks and whatever they note about it.
+
+    The same question: the same action for the same model and use case; where no model is in it, the same in all.
+    `subject` is what the event is about.
+    """
     digest = fingerprint(action, arguments, evidence)
+    if waiting := _twins(tx, action, arguments):
+        return waiting[0]
     if rows := tx.execute(_SAME, [digest, tx.now]):
         return _approval(rows[0])
     approval = Approval(new_id("approval"), action, arguments, evidence, digest, PENDING, tx.now, tx.now + 3600 * hours)
@@ -135,9 +146,19 @@ def decide(workspace: Workspace, id: str, approve: bool, by: str) -> Decided:  #
             result = action(tx, current.arguments, by)
         except SpeciateError as error:
             return Decided(_close(tx, current, VOID, by), None, str(error))
-        return Decided(_close(tx, current, APPROVED, by), result)
+        approved = _close(tx, current, APPROVED, by)
+        for twin in _twins(tx, current.action, current.arguments):
+            _close(tx, twin, VOID, by)  # what it asks for is done
+        return Decided(approved, result)
 
     return workspace.database.transact(answer)
+
+
+def _twins(tx: Transaction, action: str, arguments: Mapping[str, Any]) -> list[Approval]:
+    """What waits to do the same with the same model, oldest first."""
+    if arguments.get("use_case") is None or arguments.get("model") is None:
+        return []
+    return [_approval(row) for row in tx.execute(_TWINS, [action, arguments["use_case"], arguments["model"], tx.now])]
 
 
 def _approval(row: Row) -> Approval:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 from weakref import WeakKeyDictionary
@@ -27,6 +27,8 @@ from speciate.workspace.workspace import Workspace
 ANSWER = "speciate.production.answer:answer"
 MOST_BYTES = 64 * 1024 * 1024
 """Of all inputs of one call together; more is a job's work."""
+_LONGEST_ERROR = 300
+"""Characters of an item's error after the first, which is told in full."""
 
 _ANSWERED = """
 SELECT 1 FROM events WHERE subject = ? AND type = 'production.answered' AND data ->> 'model' = ? LIMIT 1
@@ -81,8 +83,12 @@ def asked(model: str | None, use_case: str | None) -> str:
     return model or f"{use_case}@production"
 
 
-def predict(workspace: Workspace, pool: Pool, model: str, inputs: Sequence[Input]) -> Answer:
+def predict(
+    workspace: Workspace, pool: Pool, model: str, inputs: Sequence[Input], place: Callable[[str], Path] = Path
+) -> Answer:
     """One prediction per input, in order; an input that cannot be used has an error instead.
+
+    `place` makes a path of what an input says, or raises SpeciateError, which spoils only that input.
 
     `model` is any ref to a registered version; asked as `USECASE@production`, the first answer of each version stops
     the clock of time to model. Raises NOT_FOUND for the model, INVALID for inputs that are too large, UNAVAILABLE
@@ -91,21 +97,45 @@ def predict(workspace: Workspace, pool: Pool, model: str, inputs: Sequence[Input
     ref = model_ref(model)
     version = registry.resolve(workspace.database, workspace.folders, model)
     started = time.perf_counter()
-    reply = pool.ask(ANSWER, _payload(version.card, version.path, inputs))
+    reply = pool.ask(ANSWER, _payload(version.card, version.path, inputs, place))
     latency_ms = 1000 * (time.perf_counter() - started)
-    predictions = [Predicted(**item) for item in reply["predictions"]]
+    predictions = _shortened([Predicted(**item) for item in reply["predictions"]])
     name = version.ref
     if any(item.error is None for item in predictions):
         _record_first(workspace, ref, name)
     return Answer(predictions, name, latency_ms)
 
 
-def _payload(card: Card, path: Path, inputs: Sequence[Input]) -> dict[str, Any]:
+def _shortened(predictions: Sequence[Predicted]) -> list[Predicted]:
+    """The same mistake is explained once: many items often have one, and each explanation may be long."""
+    explained: dict[tuple[str, str | None], str] = {}
+    shown: list[Predicted] = []
+    for item in predictions:
+        if item.error is None:
+            shown.append(item)
+        elif (mistake := (item.error, item.error_text)) in explained:
+            shown.append(item._replace(error=f"as item {explained[mistake]}", error_text=None))
+        else:
+            shown.append(_clipped(item) if explained else item)
+            explained[mistake] = item.id
+    return shown
+
+
+def _clipped(item: Predicted) -> Predicted:
+    error, text = item.error or "", item.error_text
+    return item._replace(error=_clip(error), error_text=None if text is None else _clip(text))
+
+
+def _clip(text: str) -> str:
+    return text if len(text) <= _LONGEST_ERROR else f"{text[:_LONGEST_ERROR]}..."
+
+
+def _payload(card: Card, path: Path, inputs: Sequence[Input], place: Callable[[str], Path]) -> dict[str, Any]:
     items, room = [], MOST_BYTES
     for number, given in enumerate(inputs):
         item: dict[str, Any] = {"id": given.id or str(number)}
         if given.path is not None:
-            data = _read(Path(given.path), room)
+            data = _read(given.path, place, room)
             if isinstance(data, SpeciateError):
                 item["error"] = str(data)
             else:
@@ -123,9 +153,9 @@ def _payload(card: Card, path: Path, inputs: Sequence[Input]) -> dict[str, Any]:
     return {"model": str(path), "modality": card.modality, "inputs": list(card.inputs), "items": items}
 
 
-def _read(path: Path, most: int) -> bytes | SpeciateError:
+def _read(path: str, place: Callable[[str], Path], most: int) -> bytes | SpeciateError:
     try:
-        return caller_file.read(path, most)
+        return caller_file.read(place(path), most)
     except SpeciateError as error:
         return error
 

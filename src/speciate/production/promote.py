@@ -143,9 +143,14 @@ def _objections(tx: Transaction, spec: PromoteSpec, found: Recorded) -> list[str
     current = aliases.read(tx, spec.use_case)
     if current and current.model not in (decision.baseline, spec.model):
         against.append(
-            f"Decision {decision.id} compared with {decision.baseline}, but {current.model} serves now; evaluate again."
+            f"Decision {decision.id} compared with {_spoken(decision.baseline)}, "
+            f"but {current.model} serves now; evaluate again."
         )
     return against
+
+
+def _spoken(baseline: str) -> str:
+    return f"the most frequent answer ({baseline})" if baseline == usecases.CONSTANT else baseline
 
 
 def _reserved(tx: Transaction, spec: PromoteSpec, found: Recorded, settings: Settings) -> list[str]:

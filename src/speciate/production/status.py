@@ -30,8 +30,8 @@ ORDER BY created
 _JUDGED = """
 SELECT evaluation, candidate FROM decisions WHERE use_case = ? ORDER BY created DESC, id LIMIT 1
 """
-LEAST_FREE = 256 * 1024**2
-"""Bytes; with less a job may not begin, and one that runs may not get on."""
+LITTLE_SPACE = 256 * 1024**2
+"""Bytes; with less on the disk somebody is told."""
 
 
 class Step(NamedTuple):
@@ -97,12 +97,10 @@ def status(workspace: Workspace, use_case: str | None = None) -> Status:
 
 
 def alerts(disk: Disk) -> list[str]:
-    if disk.free >= LEAST_FREE:
+    """What a person must see to."""
+    if disk.free >= LITTLE_SPACE:
         return []
-    return [
-        f"The disk has {disk.free // 1024**2} MiB free, and jobs need {LEAST_FREE // 1024**2} MiB to begin and get on: "
-        "a person must make room."
-    ]
+    return [f"The disk has only {disk.free // 1024**2} MiB free: make room, or jobs will not begin or not get on."]
 
 
 def _events(workspace: Workspace) -> list[Event]:

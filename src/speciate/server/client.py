@@ -48,17 +48,10 @@ class Client:
         had, or where the daemon ended in the middle of a call that may not be repeated without an idempotency_key.
         """
         for _ in range(_REPEATS):
-            dialled = dial(self.workspace, MCP, client="python")
-            try:
-                dialled.line.send(encode(_request(tool, arguments)))
-                answer = _answer(dialled.line.receive)
-            except ConnectionError:
-                answer = None
-            finally:
-                dialled.line.close()
+            answer, read_only = self._ask("tools/call", {"name": tool, "arguments": arguments})
             if answer is not None:
                 return _result(answer)
-            if tool not in dialled.answer["read_only"] and not arguments.get("idempotency_key"):
+            if tool not in read_only and not arguments.get("idempotency_key"):
                 break
         raise SpeciateError(
             Code.UNAVAILABLE,
@@ -66,19 +59,35 @@ class Client:
             "Repeat the call with an idempotency_key; look first with get_status or list_jobs.",
         )
 
+    def tools(self) -> list[dict[str, Any]]:
+        """What tools/list says of each tool: name, description, inputSchema and more. Raises UNAVAILABLE."""
+        for _ in range(_REPEATS):
+            answer, _ = self._ask("tools/list", {})
+            if answer is not None:
+                listed: list[dict[str, Any]] = answer["result"]["tools"]
+                return listed
+        raise SpeciateError(Code.UNAVAILABLE, "The daemon ended before it listed its tools.", "Call again.")
+
+    def _ask(self, method: str, parameters: dict[str, Any]) -> tuple[dict[str, Any] | None, list[str]]:
+        """The answer, None where the daemon ended before it, and the names of the tools that only read."""
+        dialled = dial(self.workspace, MCP, client="python")
+        try:
+            dialled.line.send(encode(_request(method, parameters)))
+            answer = _answer(dialled.line.receive)
+        except ConnectionError:
+            answer = None
+        finally:
+            dialled.line.close()
+        return answer, dialled.answer["read_only"]
+
 
 def connect(workspace: str | Path | None = None) -> Client:
     """The tools of a workspace; None: $SPECIATE_HOME, else ./.speciate where it exists, else ~/.speciate."""
     return Client(workspace_path(str(workspace) if workspace else None))
 
 
-def _request(tool: str, arguments: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "jsonrpc": "2.0",
-        "id": 1,
-        "method": "tools/call",
-        "params": {"name": tool, "arguments": arguments, "_meta": _META},
-    }
+def _request(method: str, parameters: dict[str, Any]) -> dict[str, Any]:
+    return {"jsonrpc": "2.0", "id": 1, "method": method, "params": {**parameters, "_meta": _META}}
 
 
 def _answer(receive: Any) -> dict[str, Any] | None:

@@ -26,6 +26,10 @@ _PATIENCE_SECONDS = 60.0
 _PAUSE_SECONDS = 0.02, 0.2
 
 
+class NoDaemon(SpeciateError):
+    """Nobody serves the workspace, and the caller did not want to start anybody."""
+
+
 class Dialled(NamedTuple):
     line: Line
     answer: dict[str, Any]
@@ -54,7 +58,7 @@ def dial(
         if dialled:
             return dialled
         if not start:
-            raise SpeciateError(
+            raise NoDaemon(
                 Code.UNAVAILABLE, f"No daemon serves {workspace}.", "Any `speciate call` or `speciate serve` starts it."
             )
         if not _start(workspace, fixtures, deadline):

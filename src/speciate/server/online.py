@@ -11,7 +11,7 @@ from typing import Any
 from speciate.environment import workspace_path
 from speciate.errors import Code, SpeciateError
 from speciate.server.client import connect
-from speciate.server.dial import dial
+from speciate.server.dial import NoDaemon, dial
 from speciate.server.protocol import CONTROL, HTTP
 from speciate.server.shim import Shim
 
@@ -41,6 +41,9 @@ def _serve_http(arguments: argparse.Namespace) -> int:
 
 
 def call(arguments: argparse.Namespace) -> int:
+    _check_exists(arguments)
+    if arguments.tool is None:
+        return _list_tools(arguments)
     try:
         given = json.loads(arguments.args)
     except ValueError as error:
@@ -53,12 +56,26 @@ def call(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _list_tools(arguments: argparse.Namespace) -> int:
+    """Each with the first sentence of what it is for."""
+    for tool in connect(arguments.workspace).tools():
+        _say(f"{tool['name']:20}  {tool['description'].partition('. ')[0].partition(chr(10))[0].rstrip('.')}.")
+    return 0
+
+
 def status(arguments: argparse.Namespace) -> int:
-    _say(json.dumps(control(arguments, "status"), indent=2))
+    _check_exists(arguments)
+    try:
+        answer = control(arguments, "status")
+    except NoDaemon as none:
+        _say(str(none))
+    else:
+        _say(json.dumps(answer, indent=2))
     return 0
 
 
 def stop(arguments: argparse.Namespace) -> int:
+    _check_exists(arguments)
     left = control(arguments, "stop")
     _say(f"Process {left['pid']} ends; runs go on and are adopted by the next daemon.")
     return 0
@@ -74,6 +91,14 @@ def audit(arguments: argparse.Namespace) -> int:
     verdict = control(arguments, "audit", start=True)
     _say("\n".join([f"{verdict['rows']} rows, head {verdict['head'][:16]}", *verdict["problems"]]))
     return 1 if verdict["problems"] else 0
+
+
+def _check_exists(arguments: argparse.Namespace) -> None:
+    """A workspace that was named must be there: a misspelt one would be made, and look as if all were lost."""
+    if arguments.workspace and not (workspace := workspace_path(arguments.workspace)).is_dir():
+        raise SpeciateError(
+            Code.NOT_FOUND, f"There is no workspace {workspace}.", f"speciate init --workspace {workspace} makes one."
+        )
 
 
 def control(arguments: argparse.Namespace, action: str, *, start: bool = False, **more: Any) -> dict[str, Any]:

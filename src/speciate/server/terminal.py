@@ -50,6 +50,12 @@ _MEANING = {
 def _decide(arguments: argparse.Namespace, action: str) -> int:
     _need_terminal()
     approval = control(arguments, "approval", start=True, id=arguments.id)
+    if approval["state"] != "pending":
+        raise SpeciateError(
+            Code.CONFLICT,
+            f"Approval {approval['id']!r} is {approval['state']}: each is answered once, before it expires.",
+            "See list_approvals for what waits.",
+        )
     _say(f"{approval['id']} ({approval['state']}, expires {time.ctime(approval['expires'])})")
     _say(f"Action: {approval['action']}")
     _say("Arguments: " + json.dumps(approval["arguments"], indent=2))

@@ -6,12 +6,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from speciate import usecases
 from speciate.datasets import versions
-from speciate.sample_size import to_show_target
+from speciate.datasets.versions import Manifest
+from speciate.evaluation.truth import is_label
+from speciate.sample_size import counted_share, in_rows, to_show_target
 from speciate.training import train
 from speciate.training.estimate import estimate, recorded
 from speciate.training.options import options, refused
 from speciate.training.specs import Method, Option, Payload, TrainSpec
-from speciate.vocabulary import find_metric
 from speciate.workspace.workspace import Workspace
 
 _WHY = {
@@ -54,7 +55,8 @@ class TrainingPlan(_Frozen):
     """From cheap to dear."""
     refused: tuple[Refused, ...]
     needed_test_examples: int | None
-    """To show the use case's target; None where it has none."""
+    """Test rows of all labels to show the use case's target; None where it has none. For recall and the like scaled by
+    the positive label's present share; where `target_column` hides that, rows of that label alone."""
     test_examples: int
 
 
@@ -97,7 +99,7 @@ def plan_training(
         dataset=manifest.ref,
         candidates=tuple(each for each in planned if each not in late),
         refused=tuple(no),
-        needed_test_examples=_needed(workspace, use_case),
+        needed_test_examples=_needed(workspace, use_case, manifest),
         test_examples=manifest.splits.get("test", 0),
     )
 
@@ -122,8 +124,11 @@ def _candidate(workspace: Workspace, spec: TrainSpec) -> Candidate:
     )
 
 
-def _needed(workspace: Workspace, name: str | None) -> int | None:
+def _needed(workspace: Workspace, name: str | None, manifest: Manifest) -> int | None:
     if name is None:
         return None
-    objective = usecases.get(workspace.database, name).objective
-    return to_show_target(find_metric(objective.metric), objective.target)
+    use_case = usecases.get(workspace.database, name)
+    counted = to_show_target(use_case.metric, use_case.objective.target)
+    labels = manifest.labels if is_label(manifest, use_case.target_column) else {}
+    share = counted_share(use_case.metric, use_case.positive_label, labels)
+    return in_rows(counted, share) if counted is not None else None

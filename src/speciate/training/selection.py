@@ -5,6 +5,7 @@ The winner's value is slightly optimistic, as the best of several; the test spli
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -23,6 +24,8 @@ from speciate.tasks.predictor import TrainedPredictor
 from speciate.training.specs import Objective
 from speciate.training.study import Part, Study
 from speciate.vocabulary import find_metric
+
+_log = logging.getLogger(__name__)
 
 
 class Learner(NamedTuple):
@@ -105,6 +108,7 @@ def choose(study: Study, ways: Sequence[Way], folds: int) -> Chosen:
     best: _Contender | None = None
     tried: list[Tried] = []
     for way in ways:
+        study.progress(len(tried), total, "candidates", f"{way.name}: preparing examples")
         parts = list(study.parts(way.represent, folds))
         for learner in way.learners:
             study.checkpoint()
@@ -113,9 +117,12 @@ def choose(study: Study, ways: Sequence[Way], folds: int) -> Chosen:
             reason = "the budget had ended" if best and study.over_budget else _refusal(learner, parts, study)
             if reason:
                 tried.append(Tried(name, 0.0, None, reason))
+                _log.info("%s: not tried: %s", name, reason)
                 continue
             contender = _contend(study, name, way, learner, parts)
-            tried.append(Tried(name, time.monotonic() - started, contender.estimate.value))
+            seconds, value = time.monotonic() - started, contender.estimate.value
+            tried.append(Tried(name, seconds, value))
+            _log.info("%s: %s %.4g, %.2f s", name, study.payload.objective.metric, value, seconds)
             if best is None or _standing(sign, contender.estimate.value) > _standing(sign, best.estimate.value):
                 best = contender
     if best is None:

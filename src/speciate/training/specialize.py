@@ -17,7 +17,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from speciate import usecases
 from speciate.datasets import versions
+from speciate.datasets.versions import Manifest
 from speciate.errors import Code, SpeciateError
+from speciate.evaluation.contestants import find_incumbent
 from speciate.jobs.job import ENDED, Resources
 from speciate.jobs.kinds import Child, ChildRequest, Finished, Kind, NextStep, Plan
 from speciate.refs import dataset_ref
@@ -66,14 +68,16 @@ def plan(spec: SpecializeSpec, workspace: Workspace) -> Plan:
     """Checks every training that may come, and that there is something to judge by: a core suite or a test split."""
     use_case = usecases.get(workspace.database, spec.use_case)
     manifest = versions.resolve(workspace.database, spec.dataset)
+    suite = manifest
     if use_case.suites.core:
-        _check_core(workspace, use_case.suites.core)
+        suite = _core(workspace, use_case.suites.core)
     elif not manifest.splits.get("test"):
         raise SpeciateError(
             Code.INVALID,
             f"{manifest.ref} has no split 'test'; it has {manifest.splits}. Without one there is nothing to judge by.",
             "Create the dataset again without a split column: it gets a leak-free train/validation/test split.",
         )
+    find_incumbent(workspace.database, workspace.folders, use_case, tuple(suite.columns))
     for base_model in spec.base_models:
         check_option(Option(method="probe", base_model=base_model), manifest.modality)
     ways = _asked(spec) or _automatic(spec, options(manifest.modality))
@@ -95,7 +99,7 @@ def plan(spec: SpecializeSpec, workspace: Workspace) -> Plan:
     )
 
 
-def _check_core(workspace: Workspace, core: str) -> None:
+def _core(workspace: Workspace, core: str) -> Manifest:
     ref = dataset_ref(core)
     suite = versions.resolve(workspace.database, ref._replace(split=None))
     if not suite.splits.get(ref.split or "test"):
@@ -104,6 +108,7 @@ def _check_core(workspace: Workspace, core: str) -> None:
             f"The core suite {core} has no split {ref.split or 'test'!r}; it has {suite.splits}.",
             "Call define_use_case again with another suites.core.",
         )
+    return suite
 
 
 def next_step(spec: SpecializeSpec, children: Sequence[Child], now: float) -> NextStep:
@@ -115,7 +120,7 @@ def next_step(spec: SpecializeSpec, children: Sequence[Child], now: float) -> Ne
         return _next_training(spec, children) or _evaluation(spec, children)
     evaluated = steps[_EVALUATE]
     if evaluated.result is None:
-        return _failed(evaluated, "could not be evaluated")
+        return _failed(evaluated, "No model could be evaluated")
     decision = evaluated.result.get("decision") or {}
     if decision.get("verdict") == "promote" and _PROMOTE not in steps:
         return [_promotion(spec, evaluated.result)]
@@ -242,7 +247,7 @@ def adequate(trained: Sequence[Candidate]) -> list[Candidate]:
 def _evaluation(spec: SpecializeSpec, children: Sequence[Child]) -> NextStep:
     trained = candidates(children)
     if not trained:
-        return _failed(children[0], "could not be trained")
+        return _failed(children[0], "No model could be trained")
     return [
         ChildRequest(
             step=_EVALUATE,
@@ -328,7 +333,7 @@ def _promotion_state(promote: Child | None, decision: Mapping[str, Any]) -> dict
 
 def _failed(child: Child, what: str) -> Finished:
     why = _why(child)
-    return Finished(error=f"No model {what}: {why['why']}", recovery=why["recovery"])
+    return Finished(error=f"{what}: {why['why']}", recovery=why["recovery"])
 
 
 def _why(child: Child) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -131,6 +132,8 @@ class Study:
 
         groups = [example.group or example.id for example in self.train]
         folds = min(folds, len(set(groups)))
+        if self.readout.labels:  # more folds than the commonest label has examples cannot be made
+            folds = min(folds, max(Counter(self.answers(self.train)).values()))
         if folds < 2:
             return iter(())
         seed = self.payload.spec.seed

@@ -42,6 +42,7 @@ from speciate.workspace.workspace import Folders, Workspace
 
 _MEMORY_MB = {"classical": 1000, "probe": 1500}
 _PRELOAD = {"classical": "classical", "probe": "torch"}
+_LEAST_OF_LABEL = 2
 _VOLUMES = ("dicom", "nifti")
 
 
@@ -189,11 +190,28 @@ def _check_labels(manifest: Manifest, dataset: str, task: Task) -> None:
             "a classifier needs at least two.",
             f"Call describe_dataset(dataset={dataset!r}); create_dataset takes another label column.",
         )
+    if task.family == "classification":
+        _check_members(manifest, dataset)
     if task.family == "regression" and (words := [label for label in manifest.labels if not _is_number(label)]):
         raise SpeciateError(
             Code.INVALID,
             f"{dataset} has labels that are no numbers, such as {words[0]!r}; {task.name} needs numbers.",
             f"Use the task '{task.modality}-classification', or another label column.",
+        )
+
+
+def _check_members(manifest: Manifest, dataset: str) -> None:
+    """Two labels must be on both sides of a division. Counts are of all splits, so the run may find too few yet."""
+    if manifest.splits.get("validation"):
+        return
+    common = [label for label, count in manifest.labels.items() if count >= _LEAST_OF_LABEL]
+    if len(common) < 2 or manifest.splits["train"] < 2 * _LEAST_OF_LABEL:
+        raise SpeciateError(
+            Code.INVALID,
+            f"{dataset} has no validation split, so its split 'train' needs at least {_LEAST_OF_LABEL} examples of "
+            f"each label, to learn from one and be judged on another; it has {manifest.splits['train']}, and all "
+            f"splits together have by label {dict(list(manifest.labels.items())[:5])}.",
+            "Add examples with add_examples, or bring a validation split.",
         )
 
 
