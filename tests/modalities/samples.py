@@ -1,37 +1,155 @@
-"""One small real file of each modality, as bytes."""
+"""Small real files of each modality, one of each format; and what claims to be far too large."""
 
 from __future__ import annotations
 
 import io
 import json
+import struct
+import zlib
+from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
+import soundfile
 from PIL import Image
 from sklearn.datasets import load_digits, load_sample_image
 
 
-def photo(format: str = "PNG") -> bytes:  # noqa: A002 - Pillow's word
+class Sample(NamedTuple):
+    modality: str
+    file: str
+    data: bytes
+    declares: bool = True
+    """Whether the format says how long it is or where it ends, so that what is cut off anywhere is known to be."""
+
+    @property
+    def label(self) -> str:
+        return f"{self.modality} {self.file}"
+
+
+def flower(width: int = 96, height: int = 64) -> Image.Image:
     """A photograph that comes with scikit-learn, made small."""
+    return Image.fromarray(load_sample_image("flower.jpg")).resize((width, height))
+
+
+def encode(image: Image.Image, format: str = "PNG", **options: object) -> bytes:  # noqa: A002 - Pillow's word
     buffer = io.BytesIO()
-    Image.fromarray(load_sample_image("flower.jpg")).resize((96, 64)).save(buffer, format)
+    image.save(buffer, format, **options)  # type: ignore[arg-type]  # each format has its own options
     return buffer.getvalue()
+
+
+def photo(format: str = "PNG") -> bytes:  # noqa: A002 - Pillow's word
+    return encode(flower(), format)
 
 
 def digit() -> bytes:
+    return encode(Image.fromarray((load_digits().images[0] * 15).astype(np.uint8)))
+
+
+def frames(format: str) -> bytes:  # noqa: A002 - Pillow's word
+    """Three frames of one animation, or three pages."""
+    images = [flower().rotate(angle) for angle in (0, 90, 180)]
+    data = encode(images[0], format, save_all=True, append_images=images[1:])
+    return data[:-4] if format == "TIFF" else data  # Pillow leaves four bytes behind the last page
+
+
+def chirp(seconds: float = 0.6, sample_rate: int = 16_000) -> npt.NDArray[np.float32]:
+    """(T,): a tone that rises and swells, with a little noise."""
+    time = np.arange(round(seconds * sample_rate)) / sample_rate
+    noise = np.random.default_rng(0).normal(0, 0.01, len(time))
+    return (np.sin(2 * np.pi * (300 * time + 800 * time**2)) * time / seconds * 0.6 + noise).astype(np.float32)
+
+
+def sound(format: str, samples: npt.NDArray[np.float32 | np.int16] | None = None, **options: object) -> bytes:  # noqa: A002
+    """`samples`: (T,) or (T, C); without them the chirp."""
     buffer = io.BytesIO()
-    Image.fromarray((load_digits().images[0] * 15).astype(np.uint8)).save(buffer, "PNG")
+    options.setdefault("samplerate", 16_000)
+    soundfile.write(buffer, chirp() if samples is None else samples, format=format, **options)
     return buffer.getvalue()
 
 
-SAMPLES: dict[str, bytes] = {
-    "text": "Grüße aus Zürich: the film was a joy, from start to end. ☃\n".encode(),
-    "image": photo(),
-    "protein": b">sp|P01308|INS_HUMAN Insulin\n"
-    b"MALWMRLLPLLALLALWGPDPAAAFVNQHLCGSHLVEALYLVCGERGFFYTPKTRREAEDLQ\nVGQVELGGGPGAG\n",
-    "tabular": json.dumps({"age": 61, "sex": "f", "pressure": 128.5, "smoker": False, "note": None}).encode(),
-    "time-series": b"x,y\n" + b"\n".join(b"%.3f,%.3f" % (np.sin(i / 3), np.cos(i / 3)) for i in range(40)) + b"\n",
+def cloud(box: bool, seed: int = 0, points: int = 400) -> bytes:
+    """Points on a box or a ball, as ASCII PLY."""
+    found = np.random.default_rng(seed).normal(size=(points, 3))
+    found /= np.abs(found).max(axis=1, keepdims=True) if box else np.linalg.norm(found, axis=1, keepdims=True)
+    header = f"ply\nformat ascii 1.0\nelement vertex {points}\n"
+    header += "".join(f"property float {axis}\n" for axis in "xyz") + "end_header\n"
+    return header.encode() + b"".join(b"%.5f %.5f %.5f\n" % tuple(point) for point in found)
+
+
+def flat_png(side: int) -> bytes:
+    """A PNG of one gray, `side` x `side`: some kilobytes that decode to gigabytes."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
+    packer = zlib.compressobj(9)
+    data = b"".join(packer.compress(bytes(side + 1)) for _ in range(side)) + packer.flush()
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+
+
+def _endless_flac() -> bytes:
+    """Its header claims 2**36 - 1 samples."""
+    data = bytearray(sound("FLAC"))
+    data[21] |= 0x0F
+    data[22:26] = b"\xff" * 4
+    return bytes(data)
+
+
+_WAVES = b"x,y\n" + b"".join(b"%.3f,%.3f\n" % (np.sin(i / 3), np.cos(i / 3)) for i in range(40))
+
+_LETTER = """Grüße aus Zürich! Yesterday we saw the film that everybody speaks of. ☃
+It was a joy from start to end, though a little long; take the late show, which is never full.
+""".encode()
+
+SAMPLES = [
+    # A text, a sequence or a table that ends early is a shorter one.
+    Sample(
+        "text",
+        "text.txt",
+        "Grüße aus Zürich: the film was a joy, from start to end, and the music that they chose for it stays with "
+        "whoever hears it for days. ☃\n".encode(),
+        declares=False,
+    ),
+    Sample(
+        "protein",
+        "insulin.fasta",
+        b">sp|P01308|INS_HUMAN Insulin\n"
+        b"MALWMRLLPLLALLALWGPDPAAAFVNQHLCGSHLVEALYLVCGERGFFYTPKTRREAEDLQ\nVGQVELGGGPGAG\n",
+        declares=False,
+    ),
+    Sample("time-series", "recording.csv", _WAVES, declares=False),
+    Sample("time-series", "recording.tsv", _WAVES.replace(b",", b"\t"), declares=False),
+    Sample(
+        "tabular",
+        "row.json",
+        json.dumps({"age": 61, "sex": "f", "pressure": 128.5, "smoker": False, "note": None}).encode(),
+    ),
+    *(
+        Sample("image", f"picture.{format_.lower()}", photo(format_))
+        for format_ in ("PNG", "JPEG", "GIF", "BMP", "WEBP", "PPM", "TIFF")
+    ),
+    Sample("image", "progressive.jpg", encode(flower(), "JPEG", progressive=True)),
+    Sample("image", "packed.tiff", encode(flower(), "TIFF", compression="tiff_lzw")),
+    *(
+        Sample("image", f"frames.{format_.lower()}", frames(format_))
+        for format_ in ("GIF", "WEBP", "TIFF", "PNG", "MPO")
+    ),
+    *(Sample("audio", f"chirp.{format_.lower()}", sound(format_)) for format_ in ("WAV", "FLAC", "OGG", "MP3")),
+    Sample("audio", "chirp.opus", sound("OGG", subtype="OPUS")),
+    Sample("audio", "float.wav", sound("WAV", subtype="FLOAT")),
+    Sample("audio", "stereo.mp3", sound("MP3", np.stack([chirp(), chirp()], axis=1), samplerate=44_100)),
+    Sample("point-cloud", "ball.ply", cloud(box=False)),
+]
+
+BOMBS: dict[str, bytes] = {
+    "text": b"A" * (8 * 1024 * 1024 + 1),
+    "protein": b">long\n" + b"A" * 100_001,
+    "time-series": b"0," * 10_000 + b"0" + b"\n" * 10_000,
+    "tabular": b'{"a": "' + b"A" * 1024 * 1024 + b'"}',
+    "image": flat_png(20_000),
+    "audio": _endless_flac(),
+    "point-cloud": cloud(box=True).replace(b"vertex 400", b"vertex 2000000000"),
 }
-FILE_NAMES = {
-    "text": "text.txt", "image": "picture.png", "protein": "insulin.fasta", "tabular": "row.json",
-    "time-series": "recording.csv",
-}  # fmt: skip
+"""Modality -> a file beyond its budget."""

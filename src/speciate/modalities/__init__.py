@@ -13,6 +13,7 @@ from speciate.modalities.contract import Modality
 MODALITIES = {
     "text": "speciate.modalities.text:TEXT",
     "image": "speciate.modalities.image:IMAGE",
+    "audio": "speciate.modalities.audio:AUDIO",
     "protein": "speciate.modalities.protein:PROTEIN",
     "tabular": "speciate.modalities.tabular:TABULAR",
     "time-series": "speciate.modalities.time_series:TIME_SERIES",

@@ -1,7 +1,8 @@
 """What a modality must know: how its media look from outside, how they decode, and what stands for them in a table.
 
 `inspect` and `decode` see foreign bytes: they run in caged processes only, may use heavy libraries, and raise nothing
-but `DecodeError`. All other functions see decoded media and are pure. Every modality passes tests/modalities/.
+but `DecodeError`. All other functions see decoded media and are pure: the same medium gives the same answer in every
+process. Every modality passes tests/modalities/.
 """
 
 from __future__ import annotations
@@ -39,26 +40,60 @@ class Header(NamedTuple):
     fields: dict[str, str | int | float]
 
 
+class Judgement(NamedTuple):
+    """What a version keeps of a file beside its bytes."""
+
+    header: Header
+    fingerprint: str
+    measures: dict[str, int | float]
+    sketch: bytes | None
+
+
 Vector = npt.NDArray[np.float32]
 Pixels = npt.NDArray[np.uint8]
+Sketches = npt.NDArray[np.uint8]
 Media = TypeVar("Media")
 
 
+class Sketching(Protocol):
+    """How short codes of fixed length tell near-duplicates; modalities/sketches.py has two kinds."""
+
+    width: int
+    """Bytes of one sketch."""
+
+    def keys(self, sketches: Sketches) -> npt.NDArray[np.uint64]:
+        """(N, width) -> (N, B): near-duplicates share at least one key with high probability, others seldom."""
+        ...
+
+    def near(self, a: Sketches, b: Sketches, threshold: float | None = None) -> npt.NDArray[np.bool_]:
+        """(M, width), (M, width) -> (M,): which pairs are near-duplicates.
+
+        `threshold`: the least similarity, 0 to 1; None is the kind's own, at which it was measured.
+        """
+        ...
+
+
 class Modality(Protocol[Media]):
+    """A modality is a subclass, so that it has what it leaves out: no sketch, no axis to cut windows from."""
+
     name: str
     suffixes: tuple[str, ...]
     """Of files that hold one example each, lower case, with the dot."""
-    analyzer: Literal["word", "char"] | None
+    analyzer: Literal["word", "char"] | None = None
     """How a classical learner counts what `describe` returns: words, characters; None where it is a vector."""
-    ngrams: tuple[int, int]
+    ngrams: tuple[int, int] = (1, 1)
     """Shortest and longest run that is counted."""
+    sketching: Sketching | None = None
+    """The kind of code that `sketch` makes; None where no short code tells near-duplicates."""
+    window_unit: Literal["seconds", "steps"] | None = None
+    """What `window` counts in; None where a medium has no such axis, and `window` is not called."""
 
     def sniff(self, head: bytes, name: str) -> bool:
         """Whether the first 4 KiB (and the file's name) look like one medium of this modality."""
         ...
 
     def inspect(self, data: bytes) -> Header:
-        """Read the header only."""
+        """Read the header only. Its fields become columns."""
         ...
 
     def decode(self, data: bytes) -> Media:
@@ -73,10 +108,38 @@ class Modality(Protocol[Media]):
         """The same text for media that differ only in ways which carry no meaning (container, case, spacing)."""
         ...
 
+    def measure(self, media: Media) -> dict[str, int | float]:
+        """What only the decoded medium tells and a person would filter by. Becomes columns; finite, cheap."""
+        ...
+
     def describe(self, media: Media) -> Vector | str:
         """What a classical learner sees: a float32 vector (D,) of the same length for like media, or a document."""
+        ...
+
+    def features(self, media: Media) -> Vector:
+        """float32 (D,), finite, D the same for every medium: distances between them tell what is alike and what is odd.
+
+        Needs no training, no weights and no network.
+        """
         ...
 
     def thumbnail(self, media: Media) -> Pixels:
         """(H, W, 3), the longest side at most THUMBNAIL pixels."""
         ...
+
+    def sketch(self, media: Media) -> bytes | None:
+        """`sketching.width` bytes; None where the medium has too little in it to be told from others."""
+        return None
+
+    def judge(self, data: bytes) -> Judgement:
+        """All that ingest wants to know of a file; DecodeError exactly where `decode` raises it.
+
+        Another way than this to the same end is for formats that can be judged for less than it takes to decode them.
+        """
+        media = self.decode(data)
+        return Judgement(self.inspect(data), self.fingerprint(media), self.measure(media), self.sketch(media))
+
+    def window(self, media: Media, start: float, stop: float) -> Media:
+        """From `start` up to `stop` in `window_unit`, 0 <= start < stop; less where the medium ends before."""
+        assert self.window_unit is None, f"{self.name} names an axis, but cuts no windows from it."
+        return media

@@ -1,56 +1,60 @@
 """Still images, decoded to uint8 (H, W, 3) with Pillow, upright, transparency over white.
 
 The header is read first: an image beyond the pixel budget is refused before a byte of it is decoded, well below the
-limit at which Pillow itself stops. More than one frame is not an image but a video: partial.
+limit at which Pillow itself stops. Of several frames (animations, pages, what phones add to a JPEG) the first is the
+image; the field `frames` says how many there are, and all must be in the file.
+
+JPEGs are judged by a scaled decode, which reads every coefficient and so fails where the whole one fails, in half its
+time; the fingerprint is then of the compressed picture instead of the pixels. A copy as PNG is found by its sketch.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
+import math
 import warnings
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
-from speciate.modalities.contract import THUMBNAIL, DecodeError, Header, Pixels, Vector
+from speciate.modalities.containers import compressed_picture, incomplete, incomplete_pages
+from speciate.modalities.contract import THUMBNAIL, DecodeError, Header, Judgement, Modality, Pixels, Vector
+from speciate.modalities.sketches import GRID, PICTURES
 
 if TYPE_CHECKING:
     from PIL import Image as Pillow
 
 MOST_PIXELS = 64_000_000
+MOST_FRAMES = 10_000
 _FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
 _MAGIC = (b"\x89PNG\r\n", b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"P5", b"P6")
+_DEEP = ("I;16", "I;16B", "I;16L", "I;16N", "I", "F")
+_CUT = ("truncated", "not enough", "unexpected end", "premature")
 _GRAY, _COLOUR = 16, 4
+_ORIENTATION = 0x0112
+_ONES = np.ones(GRID * GRID, np.float32)
 
 
-class Image:
+class Image(Modality[Pixels]):
     name = "image"
-    suffixes = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
-    analyzer = None
-    ngrams = (1, 1)
+    suffixes = (".png", ".apng", ".jpg", ".jpeg", ".mpo", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
+    sketching = PICTURES
 
     def sniff(self, head: bytes, name: str) -> bool:
         webp = head[:4] == b"RIFF" and head[8:12] == b"WEBP"  # RIFF alone may be sound or video
         return webp or head.startswith(_MAGIC) or name.lower().endswith(self.suffixes)
 
     def inspect(self, data: bytes) -> Header:
-        with _open(data) as image:
+        with _opened(data) as image:
             return _header(image)
 
     def decode(self, data: bytes) -> Pixels:
-        with _open(data) as image:
-            header = _header(image)
-            width, height = image.size
-            if width * height > MOST_PIXELS:
-                raise DecodeError("refused", f"{width} x {height} pixels, more than {MOST_PIXELS:,}.")
-            if (frames := int(header.fields["frames"])) > 1:
-                raise DecodeError("partial", f"{frames} frames in one image.")
-            try:
-                return _upright(image)
-            except Exception as error:
-                truncated = "truncated" in str(error).lower() or "not enough image data" in str(error).lower()
-                raise DecodeError("partial" if truncated else "error", f"{type(error).__name__}: {error}.") from error
+        with _checked(data) as (image, _):
+            return _upright(image)
 
     def admit(self, value: Any) -> Pixels:
         """`value`: encoded bytes."""
@@ -58,9 +62,22 @@ class Image:
             raise DecodeError("error", "An image must be the bytes of a file.")
         return self.decode(value)
 
+    def judge(self, data: bytes) -> Judgement:
+        with _checked(data) as (image, header):
+            if image.format in ("JPEG", "MPO"):
+                seen = _seen_scaled(image, data)
+            else:
+                media = _upright(image)
+                seen = _Seen(self.fingerprint(media), _small_gray(media))
+        return Judgement(header, seen.fingerprint, _measures(seen.gray), PICTURES.sketch(seen.gray))
+
     def fingerprint(self, media: Pixels) -> str:
         """Of the pixels: the same picture in another lossless container is the same picture."""
-        return f"{media.shape} {hashlib.sha256(media.tobytes()).hexdigest()}"
+        return f"{media.shape} {hashlib.sha256(np.ascontiguousarray(media).data).hexdigest()}"
+
+    def measure(self, media: Pixels) -> dict[str, int | float]:
+        """Mean and spread of the gray values of the picture made small, between 0 and 1."""
+        return _measures(_small_gray(media))
 
     def describe(self, media: Pixels) -> Vector:
         """(304,) between 0 and 1: 16 x 16 gray values (as good as 28 x 28 for handwriting), then 4 x 4 mean colours."""
@@ -73,6 +90,9 @@ class Image:
             255
         )
 
+    def features(self, media: Pixels) -> Vector:
+        return self.describe(media)
+
     def thumbnail(self, media: Pixels) -> Pixels:
         """Small pictures are enlarged without smoothing, so that their pixels can be seen."""
         from PIL import Image as Pillow
@@ -82,53 +102,129 @@ class Image:
         how = Pillow.Resampling.NEAREST if scale > 1 else Pillow.Resampling.LANCZOS
         return np.asarray(Pillow.fromarray(media).resize(size, how))
 
+    def sketch(self, media: Pixels) -> bytes | None:
+        return PICTURES.sketch(_small_gray(media))
 
-def _open(data: bytes) -> Pillow.Image:
+
+class _Seen(NamedTuple):
+    fingerprint: str
+    gray: Pixels
+
+
+@contextmanager
+def _opened(data: bytes) -> Iterator[Pillow.Image]:
+    """The image with its header read; whatever Pillow then raises becomes the right refusal."""
     from PIL import Image as Pillow
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's own, looser bomb warning, and remarks on odd headers
         try:
-            return Pillow.open(io.BytesIO(data), formats=_FORMATS)
+            opened = Pillow.open(io.BytesIO(data), formats=_FORMATS)
         except Pillow.DecompressionBombError as error:
             raise DecodeError("refused", f"{error}") from error
         except Exception as error:
-            reason = "The file is empty." if not data else "Not an image in a known format, or its header is damaged."
+            reason = "Not an image in a known format, or its header is damaged." if data else "The file is empty."
             raise DecodeError("error", reason) from error
+        try:
+            with opened as image:
+                yield image
+        except DecodeError:
+            raise
+        except Exception as error:
+            cut = any(word in str(error).lower() for word in _CUT)
+            raise DecodeError("partial" if cut else "error", f"{type(error).__name__}: {error}.") from error
 
 
 def _header(image: Pillow.Image) -> Header:
-    try:
-        frames = getattr(image, "n_frames", 1)
-    except Exception as error:
-        raise DecodeError("error", f"The frames cannot be counted: {error}.") from error
     width, height = image.size
+    frames = getattr(image, "n_frames", 1) if width * height <= MOST_PIXELS else 1  # counting may mean reading them
     fields = {"width": width, "height": height, "mode": image.mode, "format": image.format or "", "frames": frames}
     return Header(width * height * 3, fields)
+
+
+@contextmanager
+def _checked(data: bytes) -> Iterator[tuple[Pillow.Image, Header]]:
+    """The image and its header, once it is within the budgets and the file holds what it declares."""
+    if missing := incomplete(data):
+        raise DecodeError("partial", missing)
+    with _opened(data) as image:
+        width, height = image.size
+        if width * height > MOST_PIXELS:
+            raise DecodeError("refused", f"{width} x {height} pixels, more than {MOST_PIXELS:,}.")
+        if missing := incomplete_pages(image, data):
+            raise DecodeError("partial", missing)
+        header = _header(image)
+        if int(header.fields["frames"]) > MOST_FRAMES:
+            raise DecodeError("refused", f"{header.fields['frames']} frames, more than {MOST_FRAMES:,}.")
+        yield image, header
 
 
 def _upright(image: Pillow.Image) -> Pixels:
     from PIL import Image as Pillow
     from PIL import ImageOps
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        image.load()
-        turned = ImageOps.exif_transpose(image)
-        if turned.mode in ("I;16", "I;16B", "I", "F"):
-            return _from_deep_gray(np.asarray(turned))
-        if turned.mode in ("RGBA", "LA", "PA") or "transparency" in turned.info:
-            white = Pillow.new("RGBA", turned.size, "white")
-            turned = Pillow.alpha_composite(white, turned.convert("RGBA"))
-        return np.array(turned.convert("RGB"))
+    declared = image.size
+    image.load()
+    if image.size != declared:
+        raise DecodeError("partial", f"{image.size} pixels where the header declares {declared}.")
+    ImageOps.exif_transpose(image, in_place=True)
+    if image.mode in _DEEP:
+        return _from_deep_gray(np.asarray(image))
+    if image.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info:
+        clear = image.convert("RGBA")
+        image = Pillow.alpha_composite(Pillow.new("RGBA", clear.size, "white"), clear)
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
-def _from_deep_gray(values: Any) -> Pixels:
-    """(H, W) of 16 or 32 bits -> (H, W, 3): the full range of 16 bits; anything else is stretched to its own range."""
-    gray = values.astype(np.float64)
-    low, high = (0.0, 65535.0) if values.dtype == np.uint16 else (float(gray.min()), float(gray.max()))
-    scaled = (gray - low) / max(high - low, 1e-12) * 255
-    return np.repeat(scaled.clip(0, 255).astype(np.uint8)[..., np.newaxis], 3, axis=2)
+def _seen_scaled(image: Pillow.Image, data: bytes) -> _Seen:
+    """Of a JPEG, decoded at the smallest scale whose pixels are whole blocks, or small beside the sketch's."""
+    from PIL import ImageOps
+
+    turned = image.getexif().get(_ORIENTATION, 1)
+    side = GRID if image.width % 8 == image.height % 8 == 0 else 2 * GRID
+    image.draft("L", (side, side))
+    image.load()
+    ImageOps.exif_transpose(image, in_place=True)
+    digest = hashlib.sha256(compressed_picture(data)).hexdigest()
+    return _Seen(f"jpeg {turned} {digest}", _grid(image))
+
+
+def _small_gray(media: Pixels) -> Pixels:
+    """(H, W, 3) -> (GRID, GRID)."""
+    from PIL import Image as Pillow
+
+    return _grid(Pillow.fromarray(media))
+
+
+def _grid(picture: Pillow.Image) -> Pixels:
+    """Whole boxes first, where those are small beside the result's: faster, and hardly another picture."""
+    from PIL import Image as Pillow
+
+    small = picture.resize((GRID, GRID), Pillow.Resampling.BILINEAR, reducing_gap=2.0)
+    return np.frombuffer(small.convert("L").tobytes(), np.uint8).reshape(GRID, GRID)
+
+
+def _measures(gray: Pixels) -> dict[str, int | float]:
+    values = gray.ravel().astype(np.float32)
+    mean = float(values @ _ONES) / len(values)
+    spread = math.sqrt(max(float(values @ values) / len(values) - mean**2, 0.0))
+    return {"brightness": round(mean / 255, 4), "contrast": round(spread / 255, 4)}
+
+
+def _from_deep_gray(values: npt.NDArray[Any]) -> Pixels:
+    """(H, W) of 16 or 32 bits -> (H, W, 3): the full range of 16 bits; anything else is stretched to its own range.
+
+    What is no number is shown as the least.
+    """
+    gray = values.astype(np.float32)
+    finite = np.isfinite(gray)
+    if not finite.any():
+        raise DecodeError("error", "No pixel is a finite number.")
+    low, high = (0.0, 65535.0) if values.dtype.kind == "u" else (float(gray[finite].min()), float(gray[finite].max()))
+    gray[~finite] = low
+    gray -= low
+    gray *= 255 / max(high - low, 1e-12)
+    return np.repeat(gray.clip(0, 255).astype(np.uint8)[..., np.newaxis], 3, axis=2)
 
 
 IMAGE = Image()

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from speciate.modalities.contract import DecodeError, Header, Pixels
+from speciate.modalities.contract import DecodeError, Header, Modality, Pixels, Vector
 from speciate.modalities.drawing import text_card
+from speciate.modalities.hashing import hashed
 
 ALPHABET = frozenset("ACDEFGHIKLMNPQRSTVWYBXZJUO")
 """IUPAC: the twenty, B X Z J for ambiguous, U selenocysteine, O pyrrolysine."""
 _LONGEST = 100_000  # residues; titin has 35,000
 
 
-class Protein:
+class Protein(Modality[str]):
     name = "protein"
     suffixes = (".fasta", ".fa", ".faa")
     analyzer = "char"
@@ -55,8 +56,14 @@ class Protein:
     def fingerprint(self, media: str) -> str:
         return media
 
+    def measure(self, media: str) -> dict[str, int | float]:
+        return {"residues": len(media)}
+
     def describe(self, media: str) -> str:
         return media
+
+    def features(self, media: str) -> Vector:
+        return hashed(media, 1, 3)
 
     def thumbnail(self, media: str) -> Pixels:
         return text_card(media)

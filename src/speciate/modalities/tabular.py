@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
+from functools import lru_cache
 from typing import Any
 
-from speciate.modalities.contract import DecodeError, Header, Pixels
+import numpy as np
+
+from speciate.modalities.contract import DecodeError, Header, Modality, Pixels, Vector
 from speciate.modalities.drawing import text_card
 
 Row = dict[str, Any]
 _LONGEST = 1024 * 1024  # bytes of one row
+_WIDTH = 256
 
 
-class Tabular:
+class Tabular(Modality[Row]):
     name = "tabular"
     suffixes = (".json",)
-    analyzer = None
-    ngrams = (1, 1)
 
     def sniff(self, head: bytes, name: str) -> bool:
         return name.lower().endswith(self.suffixes) and head.lstrip().startswith(b"{")
@@ -49,12 +52,34 @@ class Tabular:
     def fingerprint(self, media: Row) -> str:
         return json.dumps({name: None if _missing(cell) else cell for name, cell in media.items()}, sort_keys=True)
 
+    def measure(self, media: Row) -> dict[str, int | float]:
+        return {}  # the columns are there to be asked already
+
     def describe(self, media: Row) -> str:
         """Learners encode the columns themselves; this is the row as a document for those that count."""
         return " ".join(f"{name}={cell}" for name, cell in sorted(media.items()) if not _missing(cell))
 
+    def features(self, media: Row) -> Vector:
+        """(256,): numbers and texts at places that the name of their column gives (signed feature hashing).
+
+        Numbers are made smaller by the inverse hyperbolic sine: near zero they stay, large ones become logarithms.
+        """
+        found = np.zeros(_WIDTH, np.float32)
+        for name, cell in media.items():
+            if not _missing(cell):
+                number = isinstance(cell, int | float)
+                place, sign = _place(name if number else f"{name}={cell}")
+                found[place] += sign * (math.asinh(cell) if number else 1.0)
+        return found
+
     def thumbnail(self, media: Row) -> Pixels:
         return text_card("\n".join(f"{name}: {cell}" for name, cell in media.items()))
+
+
+@lru_cache(10_000)
+def _place(text: str) -> tuple[int, int]:
+    number = int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
+    return number // 2 % _WIDTH, 1 if number % 2 else -1
 
 
 def _missing(cell: Any) -> bool:

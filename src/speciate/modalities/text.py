@@ -6,18 +6,21 @@ import re
 import unicodedata
 from typing import Any
 
-from speciate.modalities.contract import DecodeError, Header, Pixels
+from speciate.modalities.contract import DecodeError, Header, Modality, Pixels, Vector
 from speciate.modalities.drawing import text_card
+from speciate.modalities.hashing import hashed
+from speciate.modalities.sketches import SHINGLES
 
 _LONGEST = 8 * 1024 * 1024  # bytes of one text
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f]")
 
 
-class Text:
+class Text(Modality[str]):
     name = "text"
     suffixes = (".txt", ".md")
     analyzer = "word"
     ngrams = (1, 2)
+    sketching = SHINGLES
 
     def sniff(self, head: bytes, name: str) -> bool:
         if not name.lower().endswith(self.suffixes):
@@ -55,11 +58,21 @@ class Text:
         folded = unicodedata.normalize("NFKC", media).casefold()
         return " ".join(re.findall(r"\w+", folded)) or folded
 
+    def measure(self, media: str) -> dict[str, int | float]:
+        return {"characters": len(media), "words": len(media.split())}
+
     def describe(self, media: str) -> str:
         return media
 
+    def features(self, media: str) -> Vector:
+        """Runs of 3 to 5 characters, over the edges of words: they bear endings, compounds and misspellings."""
+        return hashed(f" {self.fingerprint(media)} ", 3, 5)
+
     def thumbnail(self, media: str) -> Pixels:
         return text_card(media)
+
+    def sketch(self, media: str) -> bytes | None:
+        return SHINGLES.sketch(self.fingerprint(media))
 
 
 TEXT = Text()

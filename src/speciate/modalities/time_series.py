@@ -2,6 +2,8 @@
 
 A file holds one series as a CSV of numbers: a row per time step, a column per channel. Files of many series (.ts) are
 read as tables. Missing values ('?', NaN) are filled by linear interpolation; a channel without any value is refused.
+
+There is no sketch: made small, all series of a class look alike, and a plot has too little ink to be told from others.
 """
 
 from __future__ import annotations
@@ -12,20 +14,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from speciate.modalities.contract import DecodeError, Header, Pixels, Vector
+from speciate.modalities.contract import DecodeError, Header, Modality, Pixels, Vector
 from speciate.modalities.drawing import line_plot
 
 Series = npt.NDArray[np.float32]  # (C, T)
 _MOST_VALUES = 50_000_000
 _SHAPE = 32  # points that stand for the shape of a channel
 _BANDS = 6
+_SLOTS = 8
 
 
-class TimeSeries:
+class TimeSeries(Modality[Series]):
     name = "time-series"
     suffixes = (".csv", ".tsv")
-    analyzer = None
-    ngrams = (1, 1)
+    window_unit = "steps"
 
     def sniff(self, head: bytes, name: str) -> bool:
         if not name.lower().endswith(self.suffixes):
@@ -41,7 +43,8 @@ class TimeSeries:
             return False
 
     def inspect(self, data: bytes) -> Header:
-        steps, channels = data.count(b"\n") + 1, data.split(b"\n", 1)[0].count(b",") + 1
+        first = data.split(b"\n", 1)[0]
+        steps, channels = data.count(b"\n") + 1, first.count(b",") + first.count(b"\t") + 1
         return Header(4 * steps * channels, {"steps": steps, "channels": channels})
 
     def decode(self, data: bytes) -> Series:
@@ -77,12 +80,29 @@ class TimeSeries:
     def fingerprint(self, media: Series) -> str:
         return f"{media.shape} {np.round(media, 5).tobytes().hex()}"
 
+    def measure(self, media: Series) -> dict[str, int | float]:
+        return {"channels": media.shape[0], "steps": media.shape[1]}
+
     def describe(self, media: Series) -> Vector:
         """(C * 51,): level, spread, change, rhythm and shape of each channel, whatever its length."""
         return np.concatenate([_channel(channel.astype(np.float64)) for channel in media]).astype(np.float32)
 
+    def features(self, media: Series) -> Vector:
+        """(408,): what `describe` says of each channel, in eight slots.
+
+        Up to eight channels fill the slots in order, each in as many as it can have; of more, neighbours are averaged.
+        Values are made smaller by the inverse hyperbolic sine, since levels and higher moments know no bounds.
+        """
+        channels = self.describe(media).reshape(len(media), -1)
+        if len(channels) < _SLOTS:
+            channels = channels[np.arange(_SLOTS) * len(channels) // _SLOTS]
+        return np.concatenate([np.arcsinh(slot).mean(axis=0) for slot in np.array_split(channels, _SLOTS)])
+
     def thumbnail(self, media: Series) -> Pixels:
         return line_plot(media)
+
+    def window(self, media: Series, start: float, stop: float) -> Series:
+        return media[:, round(start) : round(stop)]
 
 
 def _cells(line: str) -> list[str]:
