@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 import pytest
 
+from speciate.datasets import scan
 from speciate.datasets.versions import Manifest, resolve, version
 from speciate.errors import SpeciateError
 from speciate.workspace.workspace import Workspace
@@ -27,7 +27,7 @@ def ingest(workspace: Workspace, folder: Path, rows: Iterable[Sequence[object]],
 
 def table(workspace: Workspace) -> list[dict[str, Any]]:
     manifest = resolve(workspace.database, "set")
-    rows: list[dict[str, Any]] = pq.read_table(workspace.folders.root / manifest.files[0]).to_pylist()
+    rows: list[dict[str, Any]] = scan.read(workspace.folders, manifest).to_pylist()
     return rows
 
 

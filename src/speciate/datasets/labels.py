@@ -5,61 +5,90 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from speciate.datasets.columns import clean
-from speciate.datasets.sources import TABLES, normal_split
-from speciate.datasets.survey import Survey, ask_table
+from speciate.datasets.readers.rows import REASON
+from speciate.datasets.sources import SourceFile
 from speciate.errors import Code, SpeciateError
-from speciate.jobs.pool import Pool
 
 
-class Labelled(NamedTuple):
-    survey: Survey
-    """With the columns of the labels file; null where it does not name the item."""
+class LabelsFile(NamedTuple):
+    """What a caller names as labels."""
+
+    path: Path
+    key: str
+    """Column with the path relative to this file or to the source, or the file's name."""
+
+
+class Beside(NamedTuple):
+    """Labels, brought into the order of the files."""
+
+    table: pa.Table
+    """A row per file, null where none names it."""
+    named: list[bool]
+    """Whether a row names the file."""
+    notes: tuple[str, ...] = ()
+
+
+class Joined(NamedTuple):
+    table: pa.Table
     renamed: dict[str, str]
-    """Columns of the labels file that the media have too -> `user_NAME`, as which they stand beside those."""
+    """Columns of the labels that the media have too -> `user_NAME`, as which they stand beside those."""
 
 
-def with_labels(survey: Survey, pool: Pool, source: Path, labels: Path, key: str) -> Labelled:
-    """The survey and its labels; a column `split` is the split. INVALID where a row may be about several files."""
-    if not survey.paths:
-        raise SpeciateError(
-            Code.INVALID,
-            "labels names files of media, but the source is a table, whose rows carry their labels.",
-            "Call create_dataset with label, a column of the table, in the place of labels.",
-        )
-    if labels.suffix.lower() not in TABLES:
-        raise SpeciateError(
-            Code.INVALID, f"{labels.name!r} is not a CSV, JSONL or Parquet file.", "Call again with labels.path of one."
-        )
-    table = ask_table(pool, labels, text=[key])
+def beside(table: pa.Table, key: str, files: Sequence[SourceFile], labels: Path) -> Beside:
+    """The rows of a labels file in the order of the media. INVALID where a row may be about several files.
+
+    Rows that could not be read, or that name no file, are counted in the notes.
+    """
     if key not in table.column_names:
         raise SpeciateError(
             Code.INVALID,
             f"labels.key names {key!r}; the file has the columns {', '.join(table.column_names[:20])}.",
             "Call again with a key of those.",
         )
-    places = _places(_rows(table[key].to_pylist()), survey.paths, source, labels)
-    return _joined(survey, table.take(pa.array(places, pa.int64())))
+    table, reasons = _without_bad_rows(table)
+    rows = _rows(table[key].to_pylist())
+    places = _places(rows, files, labels)
+    if unused := len(rows) - sum(place is not None for place in places):
+        reasons["a row names a file that is not there"] += unused
+    notes = tuple(
+        f"{labels.name!r}: {reason.rstrip('.')}" + (f", {count:,} times." if count > 1 else ".")
+        for reason, count in reasons.items()
+    )
+    return Beside(table.take(pa.array(places, pa.int64())), [place is not None for place in places], notes)
 
 
-def _joined(survey: Survey, beside: pa.Table) -> Labelled:
-    splits = list(survey.splits)
-    if "split" in beside.column_names:
-        brought = beside["split"].to_pylist()
-        splits = [normal_split(name) or split for name, split in zip(brought, splits, strict=True)]
-        beside = beside.drop_columns(["split"])
-    own = set(survey.table.column_names)
-    renamed = {name: f"user_{name}" for name in beside.column_names if name in own}
-    joined = survey.table
-    for name in beside.column_names:
-        joined = joined.append_column(renamed.get(name, name), beside[name])
-    return Labelled(replace(survey, table=joined, splits=splits), renamed)
+def join(media: pa.Table, labels: pa.Table) -> Joined:
+    """The media's own columns and those of the labels, which have a row per medium in the same order.
+
+    A column in which both say the same is one column: exports name the size and the like of media, too.
+    """
+    own = set(media.column_names)
+    same = {name for name in labels.column_names if name in own and _agree(media[name], labels[name])}
+    renamed = {name: f"user_{name}" for name in labels.column_names if name in own - same}
+    for name in labels.column_names:
+        if name not in same:
+            media = media.append_column(renamed.get(name, name), labels[name])
+    return Joined(media, renamed)
+
+
+def _agree(a: pa.ChunkedArray, b: pa.ChunkedArray) -> bool:
+    """Whether no row has two different values, and some row has two."""
+    pairs = [(x, y) for x, y in zip(a.to_pylist(), b.to_pylist(), strict=True) if x is not None and y is not None]
+    return bool(pairs) and all(x == y for x, y in pairs)
+
+
+def _without_bad_rows(table: pa.Table) -> tuple[pa.Table, Counter[str]]:
+    if REASON not in table.column_names:
+        return table, Counter()
+    reasons = Counter(reason for reason in table[REASON].to_pylist() if reason is not None)
+    return table.filter(pc.is_null(table[REASON])).drop_columns([REASON]), reasons
 
 
 def _rows(keys: Sequence[Any]) -> dict[str, int]:
@@ -70,23 +99,23 @@ def _rows(keys: Sequence[Any]) -> dict[str, int]:
     return {key: place for place, key in enumerate(known) if key is not None}
 
 
-def _places(rows: dict[str, int], paths: Sequence[Path], source: Path, labels: Path) -> list[int | None]:
+def _places(rows: dict[str, int], files: Sequence[SourceFile], labels: Path) -> list[int | None]:
     """The row of each file: what names its whole path first, then what names it without folders, then the stem."""
-    found: dict[Path, str] = {}
-    for spell in (lambda path: _whole(path, source, labels), lambda path: [path.name], lambda path: [path.stem]):
+    found: dict[str, str] = {}
+    for spell in (lambda file: _whole(file, labels), lambda file: [file.path.name], lambda file: [file.path.stem]):
         left = rows.keys() - set(found.values())
-        now = {path: key for path in paths if path not in found for key in spell(path) if key in left}
+        now = {file.name: key for file in files if file.name not in found for key in spell(file) if key in left}
         key, count = next(iter(Counter(now.values()).most_common(1)), ("", 0))
         if count > 1:
             raise _ambiguous(f"The key {clean(key)!r} of the labels file names {count} files")
         found |= now
-    return [rows[found[path]] if path in found else None for path in paths]
+    return [rows[found[file.name]] if file.name in found else None for file in files]
 
 
-def _whole(path: Path, source: Path, labels: Path) -> Iterator[str]:
+def _whole(file: SourceFile, labels: Path) -> Iterator[str]:
     """Its path below the source, then relative to the labels file: of two that match, the latter stands."""
-    yield os.path.relpath(path, source)
-    yield os.path.relpath(path, labels.parent)
+    yield file.name
+    yield os.path.relpath(file.path, labels.parent)
 
 
 def _ambiguous(what: str) -> SpeciateError:

