@@ -7,6 +7,7 @@ this process (its decoding still in the cage) and registers the version.
 from __future__ import annotations
 
 import csv
+import importlib
 import json
 import random
 from pathlib import Path
@@ -16,11 +17,13 @@ import numpy as np
 from PIL import Image
 from sklearn.datasets import load_breast_cancer, load_digits
 
-from speciate.datasets.ingest import KIND, IngestSpec
+from speciate.datasets.inline_rows import keep_rows
 from speciate.datasets.versions import Manifest, resolve
 from speciate.jobs.folder import RunFolder
 from speciate.jobs.job import Job, State
+from speciate.jobs.kinds import Kinds
 from speciate.jobs.run import Run
+from speciate.workspace.blobs import Blobs
 from speciate.workspace.workspace import Workspace
 
 _GOOD = ("a joy from start to end", "moving and funny", "the best film of the year", "warm, clever and well acted")
@@ -108,14 +111,33 @@ def tumour_csv(path: Path, count: int = 200) -> Path:
 
 
 def ingest(workspace: Workspace, name: str, **spec: Any) -> Manifest:
-    """Plan, run, collect and commit one ingest, as the engine would; the registered version."""
-    folder = RunFolder(workspace.folders.runs / f"job-{name}-{len(list(workspace.folders.runs.iterdir()))}.1")
-    plan = KIND.plan(IngestSpec(name=name, **spec), workspace)
-    folder.create({"payload": plan.payload, "job": "job-test", "workspace": str(workspace.folders.root)})
-    module, _, function = KIND.run.partition(":")
-    result = getattr(__import__(module, fromlist=[function]), function)(Run(folder))
+    """One ingest, as the engine would run it; the registered version. `rows` as create_dataset takes them."""
+    if "rows" in spec:
+        spec["rows"] = keep_rows(workspace, spec["rows"])
+    return resolve(workspace.database, run_job(workspace, "ingest", name=name, **spec)["dataset"])
+
+
+def run_job(workspace: Workspace, kind: str, **spec: Any) -> dict[str, Any]:
+    """Plan, run, collect and commit one job in this process, as the engine would; its result."""
+    found = Kinds()[kind]
+    job_id = f"job-{kind}-{len(list(workspace.folders.runs.iterdir()))}"
+    folder = RunFolder(workspace.folders.runs / f"{job_id}.1")
+    wanted = found.spec(**spec)
+    plan = found.plan(wanted, workspace)
+    job = Job(id=job_id, kind=kind, spec={}, fingerprint="", state=State.RUNNING, created=0, changed=0)
+    if found.act is not None:
+        act = found.act
+        return workspace.database.transact(lambda tx: act(tx, wanted, job, workspace.settings))
+    folder.create({"payload": plan.payload, "job": job_id, "workspace": str(workspace.folders.root)})
+    module, _, function = found.run.partition(":")
+    result = getattr(importlib.import_module(module), function)(Run(folder))
     (folder.outputs / "result.json").write_text(json.dumps(result))
-    collected = KIND.collect(folder)
-    job = Job(id="job-test", kind="ingest", spec={}, fingerprint="", state=State.RUNNING, created=0, changed=0)
-    committed = workspace.database.transact(lambda tx: KIND.commit(tx, job, collected))
-    return resolve(workspace.database, committed["dataset"])
+    collected = found.collect(folder)
+    return workspace.database.transact(lambda tx: found.commit(tx, job, collected))
+
+
+def label(workspace: Workspace, dataset: str, labels: dict[str, Any], source: str = "human") -> Manifest:
+    """New labels for single examples; the registered version."""
+    content = Blobs(workspace.folders.blobs).put(json.dumps(labels).encode())
+    made = run_job(workspace, "label", dataset=dataset, labels=content, source=source)
+    return resolve(workspace.database, made["dataset"])

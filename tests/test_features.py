@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from speciate import features
@@ -71,3 +74,85 @@ def test_duplicate_parts_are_harmless(workspace: Workspace) -> None:
 
 def test_no_items_give_no_rows(workspace: Workspace) -> None:
     assert features.embed(workspace.folders, Lengths(), [], []).shape == (0, 2)
+
+
+def a_part(workspace: Workspace, names: Sequence[str], start: int = 0) -> Vectors:
+    """Vectors (start, 0), (start + 1, 1) ... as one part."""
+    rows = np.arange(len(names))
+    vectors = np.stack([rows + start, rows], axis=1).astype(np.float32)
+    features.write(workspace.folders, "any-1", names, vectors)
+    return vectors
+
+
+def test_vectors_come_back_in_the_order_of_the_keys(workspace: Workspace) -> None:
+    a_part(workspace, ["d", "b"])
+    a_part(workspace, ["a", "c"], start=10)
+
+    cached = features.read(workspace.folders, "any-1", ["a", "x", "b", "c", "a", "d"])
+
+    assert cached.known.tolist() == [True, False, True, True, True, True]
+    assert cached.vectors[:, 0].tolist() == [10, 1, 11, 10, 0]
+    assert features.known(workspace.folders, "any-1", ["x", "d"]).tolist() == [False, True]
+
+
+def test_nothing_is_known_of_an_extractor_that_never_ran(workspace: Workspace) -> None:
+    cached = features.read(workspace.folders, "none-1", ["a"])
+
+    assert cached.known.tolist() == [False]
+    assert cached.vectors.shape == (0, 0)
+
+
+def test_a_merge_leaves_one_part_with_each_key_once(workspace: Workspace) -> None:
+    names = [f"{i:03}" for i in range(90)]
+    for start in range(0, 90, 10):
+        some = names[start : start + 20]  # half of them again in the next part
+        features.write(workspace.folders, "any-1", some, np.full((len(some), 3), 1.5, np.float32))
+
+    features.merge(workspace.folders, "any-1")
+
+    (part,) = (workspace.folders.features / "any-1").glob("*.parquet")
+    assert pq.read_table(part)["key"].to_pylist() == names
+    cached = features.read(workspace.folders, "any-1", names)
+    assert cached.known.all()
+    assert (cached.vectors == 1.5).all()
+
+
+def test_a_merge_leaves_large_parts_alone(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    a_part(workspace, ["a", "b"])
+    a_part(workspace, ["c", "d"])
+    before = set((workspace.folders.features / "any-1").glob("*.parquet"))
+    monkeypatch.setattr(features, "_PART_BYTES", next(iter(before)).stat().st_size + 1)
+
+    features.merge(workspace.folders, "any-1")
+
+    assert set((workspace.folders.features / "any-1").glob("*.parquet")) == before
+
+
+def test_readers_and_writers_go_on_while_parts_are_merged(workspace: Workspace) -> None:
+    """Every key that was written is found by every read that begins later, whatever a merge takes away meanwhile."""
+    written: list[str] = []
+    done = threading.Event()
+
+    def merge() -> None:
+        while not done.is_set():
+            features.merge(workspace.folders, "any-1")
+
+    with ThreadPoolExecutor() as threads:
+        merging = threads.submit(merge)
+        try:
+            for number in range(40):
+                names = [f"{number}-{i}" for i in range(5)]
+                features.write(workspace.folders, "any-1", names, np.zeros((5, 2), np.float32))
+                written += names
+                assert features.read(workspace.folders, "any-1", written).known.all()
+        finally:
+            done.set()
+        merging.result()
+
+
+def test_what_a_key_is_about_stands_beside_it(workspace: Workspace) -> None:
+    """A purge finds the windows of a medium by its content."""
+    a_part(workspace, ["abc:0.5:1.5", "abd"])
+
+    (part,) = (workspace.folders.features / "any-1").glob("*.parquet")
+    assert pq.read_table(part)["content"].to_pylist() == ["abc", "abd"]

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from itertools import islice
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field
 
 from speciate.datasets import describe, preview, query, versions
-from speciate.refs import dataset_ref
+from speciate.datasets.inline_rows import keep_rows
+from speciate.datasets.named_columns import check_named_columns
+from speciate.refs import dataset_range, dataset_ref
 from speciate.server.roots import check_readable
 from speciate.server.surface import (
     App,
@@ -26,7 +29,14 @@ from speciate.server.surface import (
 )  # fmt: skip
 
 DatasetText = Annotated[str, Field(description="`name`, `name@v3` or `name@v3:test`.")]
-Source = Annotated[str | None, Field(description="Folder or file: images, text, CSV, JSONL, Parquet, .ts, FASTA.")]
+Source = Annotated[
+    str | None,
+    Field(description="Folder, file or archive: images, audio, text, CSV, JSON, Parquet, .ts, ARFF, FASTA; hf:, pkg:."),
+]
+Reader = Annotated[
+    str | None,
+    Field(description="Where the guess is wrong: csv, parquet ..., files, wide, long:ID,TIME, csv+long."),
+]
 GroupBy = Annotated[
     str | None, Field(description="Column, 'folder', or regex over the path, group 1 the key: never split apart.")
 ]
@@ -44,14 +54,30 @@ class LabelsFile(Result):
     column: str
 
 
+_ELSEWHERE = ("hf:", "pkg:")
 _COLUMNS_SHOWN = 60
 _LABELS_SHOWN = 50
 _LABELS_IN_LIST = 10
+_STEPS_SHOWN = 10
 
 
 class Column(Result):
     name: str
     type: str
+
+
+class Step(Result):
+    version: int
+    operation: str
+    rows: int
+    job: str | None = None
+
+
+class Difference(Result):
+    added: int
+    removed: int
+    changed: int
+    label_moves: Annotated[tuple[tuple[str | None, str | None, int], ...], Field(description="From, to, how many.")]
 
 
 class DatasetView(Result):
@@ -66,11 +92,15 @@ class DatasetView(Result):
     columns: tuple[Column, ...] | None = None
     not_shown: str | None = None
     split_audit: dict[str, Any] | None = None
-    difference: dict[str, int] | None = None
+    warnings: tuple[str, ...] | None = None
+    tags: dict[str, int] | None = None
+    history: tuple[Step, ...] | None = None
+    difference: Difference | None = None
 
 
 class DatasetList(Result):
     datasets: tuple[DatasetView, ...]
+    next_cursor: str | None = None
 
 
 class ForeignRows(Result):
@@ -94,54 +124,106 @@ def create_dataset(
     labels: LabelsFile | None = None,
     inputs: Annotated[list[str] | None, Field(description="Columns that a model may see.")] = None,
     group_by: GroupBy = None,
+    reader: Reader = None,
     idempotency_key: IdempotencyKey = None,
     dry_run: DryRunFlag = False,
 ) -> JobStarted | DryRun:
-    """Make a dataset (or its next version) from files or rows; starts a job. Afterwards call describe_dataset."""
-    spec = {
+    """Make a dataset (or its next version) from files or rows; starts a job. Afterwards call describe_dataset.
+
+    To add to one, call add_examples.
+    """
+    spec = _source(app, source, rows, labels, reader) | {
         "name": name,
-        "source": str(check_readable(app, source)) if source is not None else None,
-        "rows": rows,
         "modality": modality,
         "label": label,
-        "labels": labels and {**labels.model_dump(), "path": str(check_readable(app, labels.path))},
         "inputs": inputs or [],
         "group_by": group_by,
     }
+    if spec["source"] and labels is None and reader is None and modality != "time-series":
+        check_named_columns(app.pool, Path(spec["source"]), label, inputs or [])
     then = (NextAction(tool="describe_dataset", arguments={"dataset": name}),)
     return start_job(app, "ingest", spec, idempotency_key=idempotency_key, dry_run=dry_run, next_actions=then)
 
 
+@tool()
+def add_examples(
+    app: App,
+    dataset: DatasetText,
+    source: Source = None,
+    rows: Rows | None = None,
+    labels: LabelsFile | None = None,
+    reader: Reader = None,
+    idempotency_key: IdempotencyKey = None,
+    dry_run: DryRunFlag = False,
+) -> JobStarted | DryRun:
+    """Add files or rows to a dataset, in the roles its columns have; starts a job that makes the next version.
+
+    What is there already adds nothing; old examples keep their split.
+    """
+    spec = _source(app, source, rows, labels, reader) | {"name": dataset, "add": True}
+    then = (NextAction(tool="describe_dataset", arguments={"dataset": dataset_ref(dataset).name}),)
+    return start_job(app, "ingest", spec, idempotency_key=idempotency_key, dry_run=dry_run, next_actions=then)
+
+
+def _source(
+    app: App, source: str | None, rows: list[dict[str, Any]] | None, labels: LabelsFile | None, reader: str | None
+) -> dict[str, Any]:
+    """Where examples come from, as the job's spec says it: paths checked, inline rows in a blob of their own."""
+    if source is not None and not source.startswith(_ELSEWHERE):
+        source = str(check_readable(app, source))
+    return {
+        "source": source,
+        "rows": keep_rows(app.workspace, rows) if rows is not None else None,
+        "labels": labels and {**labels.model_dump(), "path": str(check_readable(app, labels.path))},
+        "reader": reader,
+    }
+
+
 @tool(read_only=True)
 def describe_dataset(
-    app: App, dataset: DatasetText | None = None, compare_to: DatasetText | None = None
-) -> DatasetView | DatasetList:
-    """Splits, labels, quality and columns of a dataset; of all without `dataset`. For rows, call query_dataset."""
+    app: App,
+    dataset: DatasetText | None = None,
+    compare_to: DatasetText | None = None,
+    limit: Limit = 20,
+    cursor: Cursor = None,
+) -> tuple[DatasetView | DatasetList, *tuple[Picture, ...]]:
+    """Splits, labels, quality, columns, history and a chart of a dataset; of all in short without `dataset`.
+
+    For rows, call query_dataset.
+    """
     database = app.workspace.database
     if dataset is None:
-        return DatasetList(datasets=tuple(map(_overview, describe.newest_versions(database))))
+        left = [name for name in versions.names(database) if cursor is None or name > cursor]
+        listed = tuple(_overview(found) for found in describe.newest_versions(database, left[:limit]))
+        return (DatasetList(datasets=listed, next_cursor=left[limit - 1] if len(left) > limit else None),)
     found = versions.version(database, dataset)
-    if compare_to is None:
-        return _view(found)
-    old = versions.resolve(database, compare_to)
-    between = describe.difference(app.pool, app.workspace.folders, old, found.manifest)
-    return _view(found).model_copy(update={"difference": between._asdict()})
+    shown = _view(found).model_copy(update=_history(app, found.manifest.name))
+    if compare_to is not None:
+        old = versions.resolve(database, compare_to)
+        between = describe.difference(app.pool, app.workspace.folders, old, found.manifest)
+        shown = shown.model_copy(update={"difference": Difference(**between._asdict())})
+    return shown, Picture(describe.charts(app.pool, app.workspace.folders, found.manifest))
 
 
 @tool(read_only=True)
 def query_dataset(
     app: App,
-    dataset: DatasetText,
+    dataset: Annotated[str, Field(description="`name`, `name@v3`, `name@v3:test`; `name@v3..v5`: what changed.")],
     sql: Sql = None,
     where: Where = None,
     limit: Limit = 20,
     cursor: Cursor = None,
 ) -> QueryResult:
-    """Rows of a dataset by SQL, of every quality. To look at media, call preview_dataset."""
-    manifest = versions.resolve(app.workspace.database, dataset)
+    """Rows of a dataset by SQL, of every quality; of a range the changed ones, with `change` and `label_before`.
+
+    To look at media, call preview_dataset.
+    """
+    asked = dataset_range(dataset)
+    database = app.workspace.database
     page = query.query(
-        app.pool, app.workspace.folders, manifest,
-        sql=sql, where=where, split=dataset_ref(dataset).split, limit=limit, cursor=cursor,
+        app.pool, app.workspace.folders, versions.resolve(database, asked.ref),
+        since=versions.resolve(database, asked.since) if asked.since else None,
+        sql=sql, where=where, split=asked.ref.split, limit=limit, cursor=cursor,
     )  # fmt: skip
     return QueryResult(columns=tuple(page.columns), untrusted=ForeignRows(rows=page.rows), next_cursor=page.next_cursor)
 
@@ -193,7 +275,14 @@ def _overview(found: versions.Version, labels: int = _LABELS_IN_LIST) -> Dataset
         quality=describe.quality(found),
         not_shown=_not_shown(labels=len(manifest.labels) - labels),
         split_audit=found.report.get("split"),
+        warnings=tuple(found.report.get("warnings", ())) or None,
     )
+
+
+def _history(app: App, name: str) -> dict[str, Any]:
+    steps = versions.history(app.workspace.database, name, _STEPS_SHOWN)
+    shown = tuple(Step(version=s.version, operation=s.operation, rows=s.rows, job=s.job) for s in steps)
+    return {"history": shown, "tags": versions.tags(app.workspace.database, name) or None}
 
 
 def _not_shown(**counts: int) -> str | None:

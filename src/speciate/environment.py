@@ -56,7 +56,15 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-_PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "XDG_RUNTIME_DIR", "SPECIATE_CACHE", "SPECIATE_FAULT")
+def hub_endpoint() -> str:
+    """The server that `hf:` names: the Hugging Face hub, or a mirror that speaks its API."""
+    return os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
+
+
+_PASSED_ON = (
+    "PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "XDG_RUNTIME_DIR", "SPECIATE_CACHE", "SPECIATE_FAULT", "HF_ENDPOINT",
+    "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "SSL_CERT_FILE",
+)  # fmt: skip
 
 
 def clean_environment() -> dict[str, str]:

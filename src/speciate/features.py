@@ -1,24 +1,44 @@
-"""Cached vectors of frozen encoders: each item is embedded once per encoder, whoever asks.
+"""Cached vectors: each item is embedded once per extractor, whoever asks.
 
-`features/ENCODER/` holds immutable Parquet parts, one per run that had something to compute. Two runs that compute the
-same item at once both write it: duplicates are harmless, as an encoder's id fixes the vector.
+`features/EXTRACTOR/` holds immutable Parquet parts, sorted by key: `key`, `content` (the sha256 that the key begins
+with: what may be forgotten is found by it) and `vector`, whose float32 numbers lie in one binary value, since that
+reads fifteen times as fast as a list. Two runs that compute the same item at once both write it: duplicates are
+harmless, as an extractor's id fixes the vector. `merge` makes few large parts of many small ones.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from speciate.models.encoders import Encoder, Vectors
 from speciate.workspace.workspace import Folders
+
+_PART_BYTES = 256 * 1024 * 1024
+"""Merged parts grow no larger: one is read whole."""
+_BATCH = 4096  # rows
+_TRIES = 5
+
+Known = npt.NDArray[np.bool_]
+Keys: TypeAlias = Sequence[str] | pa.Array | pa.ChunkedArray
+Answer = TypeVar("Answer")
+
+
+class Cached(NamedTuple):
+    """`known` (N,): which of the keys have a vector; `vectors` (K, width): those of the known ones, in order."""
+
+    known: Known
+    vectors: Vectors
 
 
 def _silent(done: int, total: int) -> None:
@@ -34,56 +54,154 @@ def embed(
 ) -> Vectors:
     """(N, width): what is cached, and the rest computed and cached.
 
-    `ids` are content ids. `progress(done, total)` counts computed items and may raise to stop: what was computed until
-    then is kept.
+    `ids` are keys of the cache. `progress(done, total)` counts computed items and may raise to stop: what was computed
+    until then is kept.
     """
-    known = read(folders, encoder, ids)
-    missing = {item: place for place, item in enumerate(ids) if item not in known}
-    if missing:
-        known |= _compute(folders, encoder, missing, media, progress)
-    return np.stack([known[item] for item in ids]) if len(ids) else np.zeros((0, encoder.width), np.float32)
-
-
-def read(folders: Folders, encoder: Encoder, ids: Sequence[str]) -> dict[str, Vectors]:
-    """The cached vectors, (width,) each, of those items that have one."""
-    wanted = pa.array(list(ids), pa.string())
-    found: dict[str, Vectors] = {}
-    for path in sorted((folders.features / encoder.id).glob("*.parquet")):
-        table = pq.read_table(path)
-        table = table.filter(pc.is_in(table["id"], value_set=wanted))
-        if table.num_rows:
-            vectors = table["vector"].combine_chunks().flatten().to_numpy().reshape(-1, encoder.width)
-            found.update(zip(table["id"].to_pylist(), vectors, strict=True))
+    found = np.zeros((len(ids), encoder.width), np.float32)
+    cached = read(folders, encoder.id, ids)
+    if cached.known.any():
+        found[cached.known] = cached.vectors
+    missing = {ids[place]: place for place in np.flatnonzero(~cached.known).tolist()}
+    computed: list[int] = []
+    first = list(missing.values())
+    try:
+        for places, vectors in encoder.embed([media[place] for place in first]):
+            chosen = [first[place] for place in places]
+            found[chosen] = vectors
+            computed += chosen
+            progress(len(computed), len(first))
+    finally:
+        if computed:
+            write(folders, encoder.id, [ids[place] for place in computed], found[computed])
+    for place in np.flatnonzero(~cached.known).tolist():
+        found[place] = found[missing[ids[place]]]  # an item that occurs twice
     return found
 
 
-def _compute(
-    folders: Folders,
-    encoder: Encoder,
-    missing: dict[str, int],
-    media: Sequence[Any],
-    progress: Callable[[int, int], None],
-) -> dict[str, Vectors]:
-    items = list(missing)
-    computed: dict[str, Vectors] = {}
-    try:
-        for places, vectors in encoder.embed([media[missing[item]] for item in items]):
-            computed.update((items[place], vector) for place, vector in zip(places, vectors, strict=True))
-            progress(len(computed), len(items))
-    finally:
-        if computed:
-            _write_part(folders.features / encoder.id, computed, encoder.width)
-    return computed
+def known(folders: Folders, extractor: str, keys: Keys) -> Known:
+    """(N,) which of the keys have a vector."""
+    return _unmerged(lambda: _lookup(_parts(folders, extractor), keys)[0] >= 0)
 
 
-def _write_part(folder: Path, vectors: dict[str, Vectors], width: int) -> None:
-    """All of the part or nothing is there, whenever the machine stops."""
+def read(folders: Folders, extractor: str, keys: Keys) -> Cached:
+    """The cached vectors of those keys that have one; of no width where nothing is cached at all."""
+    return _unmerged(lambda: _read(_parts(folders, extractor), keys))
+
+
+def write(folders: Folders, extractor: str, keys: Keys, vectors: Vectors) -> None:
+    """A new part with these (N, width); all of it or nothing is there, whenever the machine stops."""
+    folder = folders.features / extractor
     folder.mkdir(parents=True, exist_ok=True)
-    flat = pa.array(np.concatenate(list(vectors.values())), pa.float32())
-    table = pa.table({"id": list(vectors), "vector": pa.FixedSizeListArray.from_arrays(flat, width)})
+    _seal(folder, _strings(keys), vectors)
+
+
+def merge(folders: Folders, extractor: str) -> None:
+    """Join small parts, each key once. Others may read and write meanwhile; a second merge waits for the first."""
+    folder = folders.features / extractor
+    if not folder.is_dir():
+        return
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for group in _groups(_parts(folders, extractor)):
+            tables = [pq.read_table(part) for part in group]
+            keys = pa.chunked_array([chunk for table in tables for chunk in table["key"].chunks]).combine_chunks()
+            vectors = np.concatenate([_numbers(table["vector"].combine_chunks()) for table in tables])
+            first = np.sort(np.unique(np.asarray(keys.dictionary_encode().indices), return_index=True)[1])
+            _seal(folder, keys.take(pa.array(first)), vectors[first])
+            for part in group:
+                part.unlink(missing_ok=True)
+
+
+def _read(parts: Sequence[Path], keys: Keys) -> Cached:
+    row, starts = _lookup(parts, keys)
+    found = row >= 0
+    order = np.argsort(row[found], kind="stable")
+    place = row[found][order]  # ascending, as the parts are read
+    vectors = np.empty((len(place), _width(parts[0]) if parts else 0), np.float32)
+    for part, start, end in zip(parts, starts, starts[1:], strict=False):
+        if not np.diff(np.searchsorted(place, [start, end])):
+            continue
+        for batch in _batches(part):
+            here = slice(*np.searchsorted(place, [start, start + len(batch)]))
+            vectors[order[here]] = batch[place[here] - start]
+            start += len(batch)  # noqa: PLW2901 - the first row of the next batch
+    return Cached(found, vectors)
+
+
+def _batches(part: Path) -> Iterator[Vectors]:
+    """(B, width) at a time: what is read whole costs more in fresh memory than in reading."""
+    with pq.ParquetFile(part, memory_map=True) as file:
+        for batch in file.iter_batches(_BATCH, columns=["vector"], use_threads=False):
+            yield _numbers(batch["vector"])
+
+
+def _lookup(parts: Sequence[Path], keys: Keys) -> tuple[npt.NDArray[np.int64], list[int]]:
+    """(N,) which row of all parts together each key has, -1 where none; and where each part begins, then the end."""
+    columns = [pq.read_table(part, columns=["key"])["key"] for part in parts]
+    starts = np.cumsum([0, *(len(column) for column in columns)])
+    there = pa.chunked_array([chunk for column in columns for chunk in column.chunks], pa.string())
+    row = pc.index_in(_strings(keys), value_set=there.combine_chunks())
+    return np.asarray(pc.fill_null(row, -1)).astype(np.int64), starts.tolist()
+
+
+def _numbers(column: pa.FixedSizeBinaryArray) -> Vectors:
+    """(N, width), to read only: it is the column's memory."""
+    width = column.type.byte_width // 4
+    data = np.frombuffer(column.buffers()[1] or b"", np.float32)
+    return data[column.offset * width : (column.offset + len(column)) * width].reshape(-1, width)
+
+
+def _strings(keys: Keys) -> pa.Array:
+    if isinstance(keys, pa.ChunkedArray):
+        return keys.combine_chunks()
+    return keys if isinstance(keys, pa.Array) else pa.array(list(keys), pa.string())
+
+
+def _width(part: Path) -> int:
+    return int(pq.read_schema(part).field("vector").type.byte_width) // 4
+
+
+def _seal(folder: Path, keys: pa.Array, vectors: Vectors) -> None:
+    order = np.asarray(pc.sort_indices(keys))
+    keys = keys.take(pa.array(order))
+    rows = np.ascontiguousarray(vectors[order], np.float32)
+    kind = pa.binary(4 * rows.shape[1])
+    column = pa.FixedSizeBinaryArray.from_buffers(kind, len(rows), [None, pa.py_buffer(rows)])
+    content = pc.list_element(pc.split_pattern(keys, ":", max_splits=1), 0)
+    table = pa.table({"key": keys, "content": content, "vector": column})
     temporary = folder / f".{uuid.uuid4().hex}.tmp"
     with temporary.open("wb") as file:
-        pq.write_table(table, file)
+        pq.write_table(table, file, compression="none", use_dictionary=False, write_statistics=False)
         file.flush()
         os.fsync(file.fileno())
     temporary.rename(folder / f"part-{uuid.uuid4().hex}.parquet")
+
+
+def _parts(folders: Folders, extractor: str) -> list[Path]:
+    return sorted((folders.features / extractor).glob("*.parquet"))
+
+
+def _groups(parts: Sequence[Path]) -> Iterator[list[Path]]:
+    """Parts to be joined: the smallest first, as many at a time as one large part holds."""
+    group: list[Path] = []
+    total = 0
+    for size, part in sorted((part.stat().st_size, part) for part in parts):
+        if total + size > _PART_BYTES:
+            if len(group) > 1:
+                yield group
+            group, total = [], 0
+        group.append(part)
+        total += size
+    if len(group) > 1:
+        yield group
+
+
+def _unmerged(look: Callable[[], Answer]) -> Answer:
+    """Look again where a part vanished while we looked: a merge, or what forgets an item, put another in its place."""
+    for attempt in range(_TRIES):
+        try:
+            return look()
+        except FileNotFoundError:
+            if attempt == _TRIES - 1:
+                raise
+    raise AssertionError

@@ -14,15 +14,15 @@ from speciate.errors import Code, SpeciateError
 
 JobId = NewType("JobId", str)
 
-_ALPHABET = "23456789abcdefghjkmnpqrstvwxyz"  # 30 characters; ten of them carry 49 bits
+ALPHABET, LENGTH = "23456789abcdefghjkmnpqrstvwxyz", 10  # ten of 30 characters carry 49 bits
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,63}")
 
 
 def _encode(data: bytes) -> str:
     number, out = int.from_bytes(data[:8], "big"), []
-    for _ in range(10):
-        number, digit = divmod(number, len(_ALPHABET))
-        out.append(_ALPHABET[digit])
+    for _ in range(LENGTH):
+        number, digit = divmod(number, len(ALPHABET))
+        out.append(ALPHABET[digit])
     return "".join(out)
 
 

@@ -9,20 +9,25 @@ from speciate.errors import Code, SpeciateError
 
 SPLITS = ("train", "validation", "test")
 _SOURCES = ("hf", "timm", "pkg", "api", "path")
-_DATASET = re.compile(r"(?P<name>[A-Za-z0-9_][\w.\-]{0,63})(@v(?P<version>[1-9]\d*))?(:(?P<split>[A-Za-z0-9_\-]+))?")
+_DATASET = re.compile(
+    r"(?P<name>[A-Za-z0-9_][\w.\-]{0,63}?)(@(v(?P<version>[1-9]\d*)|(?P<tag>[A-Za-z][\w\-]{0,63})))?"
+    r"(\.\.(?P<until>v[1-9]\d*|[A-Za-z][\w\-]{0,63}))?(:(?P<split>[A-Za-z0-9_\-]+))?"
+)
+_TAG = re.compile(r"(?!v\d+$)[A-Za-z][\w\-]{0,63}")
 _MODEL = re.compile(r"(?P<name>[A-Za-z0-9_][\w.\-]{0,63})(@(?P<at>v[1-9]\d*|[a-z][a-z0-9_\-]*))?")
 
 
 class DatasetRef(NamedTuple):
-    """`version` None is the newest, `split` None is every row."""
+    """`version` and `tag` None is the newest, `split` None is every row."""
 
     name: str
     version: int | None = None
     split: str | None = None
+    tag: str | None = None
 
     def __str__(self) -> str:
-        version = f"@v{self.version}" if self.version else ""
-        return f"{self.name}{version}" + (f":{self.split}" if self.split else "")
+        at = f"@v{self.version}" if self.version else f"@{self.tag}" if self.tag else ""
+        return f"{self.name}{at}" + (f":{self.split}" if self.split else "")
 
 
 class ModelRef(NamedTuple):
@@ -43,16 +48,56 @@ class ModelRef(NamedTuple):
         return self.name + at
 
 
+class DatasetRange(NamedTuple):
+    """What a query is about: a version, or where `since` is given what changed from that to it."""
+
+    ref: DatasetRef
+    since: DatasetRef | None
+
+
 def dataset_ref(text: str) -> DatasetRef:
-    match = _DATASET.fullmatch(text)
-    if not match:
+    found = dataset_range(text)
+    if found.since is not None:
         raise SpeciateError(
             Code.INVALID,
-            f"{text!r} is not a dataset: write 'name', 'name@v3' or 'name@v3:test'.",
+            f"{text!r} is a range of versions, which only query_dataset understands.",
+            f"Call again with dataset={str(found.ref)!r}.",
+        )
+    return found.ref
+
+
+def dataset_range(text: str) -> DatasetRange:
+    """`name`, `name@v3`, `name@TAG`, each with `:split`; or `name@v3..v5`: what v5 changed since v3."""
+    match = _DATASET.fullmatch(text)
+    if not match or (match["until"] and "@" not in text):
+        raise SpeciateError(
+            Code.INVALID,
+            f"{text!r} is not a dataset: write 'name', 'name@v3', 'name@TAG', 'name@v3:test', or 'name@v3..v5' for "
+            "what changed between two versions.",
             "Call describe_dataset() for the datasets there are.",
         )
-    version = match["version"]
-    return DatasetRef(match["name"], int(version) if version else None, match["split"])
+    name, split = match["name"], match["split"]
+    first = DatasetRef(name, int(match["version"]) if match["version"] else None, split, match["tag"])
+    if match["until"] is None:
+        return DatasetRange(first, None)
+    return DatasetRange(_at(name, match["until"], split), first)
+
+
+def check_tag(tag: str) -> str:
+    """INVALID for what could not stand behind the @ of a dataset."""
+    if not _TAG.fullmatch(tag):
+        raise SpeciateError(
+            Code.INVALID,
+            f"{tag!r} cannot be a tag: letters, digits, _ and -, at most 64, beginning with a letter, and not as v3.",
+            "Call again with such a tag, for example 'gold'.",
+        )
+    return tag
+
+
+def _at(name: str, at: str, split: str | None) -> DatasetRef:
+    if re.fullmatch(r"v\d+", at):
+        return DatasetRef(name, int(at[1:]), split)
+    return DatasetRef(name, None, split, at)
 
 
 def model_ref(text: str) -> ModelRef:

@@ -30,9 +30,29 @@ def to_show_target(metric: Metric, target: float | None) -> int | None:
     """
     if target is None or metric.low != 0 or metric.high != 1 or not 0 < target < 1:
         return None
+    return math.ceil(_to_show(target))
+
+
+def highest_target(n: int) -> float | None:
+    """The highest target, in whole percent, that `n` test examples can still show in the sense of `to_show_target`.
+
+    None where not even 1 % could be shown.
+    """
+    shown = [percent / 100 for percent in range(1, 100) if _to_show(percent / 100) <= n]
+    return max(shown, default=None)
+
+
+def smallest_difference(n: int, discordant: float = 0.1) -> float | None:
+    """The smallest paired difference, in whole percent, that `n` test examples find in the sense of
+    `to_show_difference`; None where not even all of the discordant ones would do."""
+    found = (percent / 100 for percent in range(1, 100) if to_show_difference(percent / 100, discordant) <= n)
+    return next(found, None)
+
+
+def _to_show(target: float) -> float:
     assumed = (target + 1) / 2
     spread = _Z_LEVEL * math.sqrt(target * (1 - target)) + _Z_POWER * math.sqrt(assumed * (1 - assumed))
-    return math.ceil((spread / (assumed - target)) ** 2)
+    return (spread / (assumed - target)) ** 2
 
 
 def in_rows(counted: int, share: float | None) -> int:

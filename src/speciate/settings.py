@@ -46,6 +46,8 @@ class Settings(BaseModel):
     idle_exit_minutes: float = 10
     """The daemon ends after so long without client, job, watch or slot."""
     backup_minutes: float = 60
+    run_days: float = 30
+    """How long the run folder of a job that ended is kept; then gc may take it."""
     approval_hours: float = 72
     """How long an approval waits for a person."""
     cage: Literal["required", "where_possible"] = "required"

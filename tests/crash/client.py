@@ -1,6 +1,7 @@
-"""One MCP client with one open connection: `client.py WORKSPACE FIXTURE NAME JOBS TRACE`. Writes what was acknowledged.
+"""One MCP client with one open connection: `client.py WORKSPACE FIXTURE NAME JOBS TRACE SECONDS`.
 
-It does what a careful agent does: where a call was interrupted, it repeats it with the same idempotency key.
+It writes down what was acknowledged, and does what a careful agent does: where a call was interrupted, it repeats it
+with the same idempotency key.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ async def ended(client: Client, job: str) -> None:
             return
 
 
-async def main(workspace: str, fixture: str, name: str, jobs: int, trace: Path) -> None:
+async def main(workspace: str, fixture: str, name: str, jobs: int, trace: Path, longest: float) -> None:
     server = StdioServerParameters(
         command=sys.executable, args=["-m", "speciate.cli", "serve", "--workspace", workspace, "--fixture", fixture]
     )
@@ -56,7 +57,7 @@ async def main(workspace: str, fixture: str, name: str, jobs: int, trace: Path) 
             preload = chance.choice(["", "", "classical"])
             arguments = {
                 "key": f"{name}-{number}",
-                "seconds": chance.uniform(0.02, 0.6),
+                "seconds": chance.uniform(0.02, longest),
                 "trace": str(trace),
                 "preload": preload,
             }
@@ -74,4 +75,4 @@ async def main(workspace: str, fixture: str, name: str, jobs: int, trace: Path) 
 
 
 if __name__ == "__main__":
-    anyio.run(main, sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4]), Path(sys.argv[5]))
+    anyio.run(main, sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4]), Path(sys.argv[5]), float(sys.argv[6]))

@@ -74,7 +74,7 @@ def test_the_suite_notices_when_the_claim_is_not_inherited(tmp_path: Path) -> No
     chance = random.Random(3)
     try:
         world.race_daemons(1)
-        world.start_clients(4, 25)
+        world.start_clients(4, 25, longest=8)  # long enough that the next attempt begins while the lost run lives
         while world.clients_at_work() and not list(world.trace.glob("*.overlap")):
             world.kill("supervisor", chance)
             time.sleep(0.1)

@@ -87,7 +87,8 @@ class World:
                 )
             )  # fmt: skip
 
-    def start_clients(self, count: int, jobs: int) -> None:
+    def start_clients(self, count: int, jobs: int, longest: float = 0.6) -> None:
+        """`longest`: seconds that a run takes at most."""
         for number in range(count):
             argv = [
                 sys.executable,
@@ -97,6 +98,7 @@ class World:
                 f"client{number}",
                 str(jobs),
                 str(self.trace),
+                str(longest),
             ]
             self._clients.append(
                 subprocess.Popen(

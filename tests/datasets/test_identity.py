@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
+from speciate.datasets import scan
 from speciate.datasets.identity import count_known, row_keys
-from speciate.datasets.loader import read_rows
 from speciate.datasets.versions import Manifest
 from speciate.workspace.workspace import Workspace
 from tests import data
@@ -25,12 +25,12 @@ def measurements(count: int = 400) -> list[dict[str, Any]]:
 
 def known(workspace: Workspace, tested: Manifest, learned: Manifest) -> int:
     """How many test rows of one version another's model learned from."""
-    theirs = read_rows(workspace.folders, learned, ("train", "validation"))
-    return count_known(read_rows(workspace.folders, tested, ("test",)), tested, theirs, learned)
+    theirs = scan.read(workspace.folders, learned, splits=("train", "validation"), usable=True)
+    return count_known(scan.read(workspace.folders, tested, splits=("test",), usable=True), tested, theirs, learned)
 
 
 def splits(workspace: Workspace, manifest: Manifest) -> dict[str, str]:
-    rows = read_rows(workspace.folders, manifest).select(["_key", "split"]).to_pylist()
+    rows = scan.read(workspace.folders, manifest, ["_key", "split"], usable=True).to_pylist()
     return {row["_key"]: row["split"] for row in rows}
 
 

@@ -13,13 +13,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from speciate.datasets import scan
 from speciate.datasets.ingest import KIND, IngestSpec
+from speciate.datasets.inline_rows import keep_rows
 from speciate.datasets.loader import load_examples
 from speciate.datasets.versions import names, resolve, version
 from speciate.errors import Code, SpeciateError
 from speciate.workspace.workspace import Workspace
 from tests import data
-from tests.modalities.test_image import bomb
+from tests.modalities.samples import BOMBS
 
 
 def refusal(workspace: Workspace, **spec: Any) -> SpeciateError:
@@ -32,7 +34,7 @@ def refusal(workspace: Workspace, **spec: Any) -> SpeciateError:
 
 def rows_of(workspace: Workspace, ref: str = "set") -> list[dict[str, Any]]:
     manifest = resolve(workspace.database, ref)
-    return [row for file in manifest.files for row in pq.read_table(workspace.folders.root / file).to_pylist()]
+    return list(scan.read(workspace.folders, manifest).to_pylist())
 
 
 def test_a_folder_of_pictures(workspace: Workspace, tmp_path: Path) -> None:
@@ -112,7 +114,7 @@ def test_bad_pictures_are_quarantined_with_a_reason_and_the_others_kept(workspac
     (folder / "0" / "cut.png").write_bytes(good[:-30])
     (folder / "0" / "empty.png").write_bytes(b"")
     (folder / "0" / "words.png").write_bytes(b"these are words")
-    (folder / "1" / "bomb.png").write_bytes(bomb(9_000))
+    (folder / "1" / "bomb.png").write_bytes(BOMBS["image"])
     (folder / "1" / "größe ☃.png").write_bytes((folder / "1" / next((folder / "1").iterdir()).name).read_bytes())
     (folder / "1" / "notes.txt").write_text("not a picture")
     data.ingest(workspace, "set", source=folder, label="folder")
@@ -235,14 +237,15 @@ def test_a_folder_of_tables_is_one_table(workspace: Workspace, tmp_path: Path) -
 def test_no_source_at_all_is_refused_before_a_job_exists(workspace: Workspace, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty.csv").touch()
+    one = keep_rows(workspace, [{"a": 1}])
     cases = {
         "There is no file": IngestSpec(name="set", source=tmp_path / "missing"),
         "holds no files": IngestSpec(name="set", source=tmp_path / "empty"),
         "is empty": IngestSpec(name="set", source=tmp_path / "empty.csv"),
-        "rows is empty": IngestSpec(name="set", rows=()),
+        "rows is empty": IngestSpec(name="set", rows=keep_rows(workspace, [])),
         "Neither source nor rows": IngestSpec(name="set"),
-        "cannot name a dataset": IngestSpec(name="a b", rows=({"a": 1},)),
-        "no modality 'imag'": IngestSpec(name="set", rows=({"a": 1},), modality="imag"),
+        "cannot name a dataset": IngestSpec(name="a b", rows=one),
+        "no modality 'imag'": IngestSpec(name="set", rows=one, modality="imag"),
     }
     for message, spec in cases.items():
         with pytest.raises(SpeciateError, match=message) as raised:

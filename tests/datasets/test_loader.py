@@ -18,7 +18,7 @@ from tests import data
 def test_media_through_the_cage_are_the_media(
     workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(decoding, "_CHUNK", 13)
+    monkeypatch.setattr(decoding, "_LONGEST_CHUNK", 13)
     manifest = data.ingest(workspace, "digits", source=data.digit_folder(tmp_path / "digits", 50), label="folder")
     through, here = load_examples(workspace.folders, manifest), load_examples(workspace.folders, manifest, caged=True)
     assert [example.id for example in through] == [example.id for example in here]
@@ -44,4 +44,4 @@ def test_an_answer_that_makes_no_sense_is_refused(tmp_path: Path, items: list[An
     file = tmp_path / "decoded"
     file.write_bytes(bytes(4))
     with pytest.raises(SpeciateError, match="no sense"):
-        decoding._read(file, {"items": items})
+        decoding._read(file, {"items": items, "failure": None})

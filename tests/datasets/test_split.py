@@ -4,12 +4,40 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Sequence
+from typing import NamedTuple
 
+import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from speciate.datasets.split import Member, audit, components, split, strata
+from speciate.datasets import split as splits_module
+from speciate.datasets.split import Members, components, crossing, split, strata
+
+WANTED = {"train": 0.7, "validation": 0.15, "test": 0.15}
+
+
+class Member(NamedTuple):
+    key: str
+    group: str | None
+    content: str
+    stratum: str
+
+
+def columns(members: Sequence[Member], pairs: Sequence[tuple[int, int]] = ()) -> Members:
+    return Members(
+        [m.key for m in members],
+        [m.group for m in members],
+        [m.content for m in members],
+        strata([m.stratum for m in members]),
+        np.array(pairs, np.int64).reshape(-1, 2),
+    )
+
+
+def alone(count: int, classes: int = 1) -> list[Member]:
+    return [Member(f"{i:07}", None, f"c{i}", str(i % classes)) for i in range(count)]
+
 
 texts = st.text("abcdef", min_size=1, max_size=2)
 members_strategy = st.lists(
@@ -20,91 +48,167 @@ members_strategy = st.lists(
         content=st.text("uvwxyz", min_size=1, max_size=3),
         stratum=st.sampled_from(["good", "bad", "rare"]),
     ),
+    min_size=1,
     max_size=120,
     unique_by=lambda member: member.key,
 )
 
 
-@given(members_strategy, st.integers(0, 5))
-def test_a_split_never_crosses_a_group_or_identical_content(members: list[Member], seed: int) -> None:
-    assert audit(members, split(members, seed=seed)) == (0, 0)
+@pytest.fixture(params=["one by one", "at once"])
+def _either_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few components are dealt out one by one, many at once: both must keep every promise."""
+    if request.param == "at once":
+        monkeypatch.setattr(splits_module, "_ONE_BY_ONE", 3)
 
 
+@settings(deadline=None)
+@given(members_strategy, st.integers(0, 5), st.data())
+def test_a_split_never_crosses_a_group_identical_content_or_a_near_duplicate(
+    members: list[Member], seed: int, data: st.DataObject
+) -> None:
+    place = st.integers(0, len(members) - 1)
+    found = columns(members, data.draw(st.lists(st.tuples(place, place), max_size=5)))
+    for one_by_one in (3, 5000):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(splits_module, "_ONE_BY_ONE", one_by_one)
+            assert crossing(found, split(found, seed=seed)) == (0, 0, 0)
+
+
+def test_a_plain_random_split_does_cross() -> None:
+    members = [Member(f"{i:05}", f"patient-{i // 4}", f"c{i // 2}", "x") for i in range(400)]
+    found = columns(members, [(i, i + 4) for i in range(0, 396, 8)])
+    chance = random.Random(0)
+    plain = chance.choices(list(WANTED), list(WANTED.values()), k=len(members))
+    assert min(crossing(found, plain)) > 10
+    assert crossing(found, split(found)) == (0, 0, 0)
+
+
+@settings(deadline=None)
 @given(members_strategy, st.randoms(use_true_random=False))
 def test_a_split_does_not_depend_on_the_order(members: list[Member], chance: random.Random) -> None:
     shuffled = list(members)
     chance.shuffle(shuffled)
-    first = dict(zip([m.key for m in members], split(members), strict=True))
-    assert dict(zip([m.key for m in shuffled], split(shuffled), strict=True)) == first
+    for one_by_one in (3, 5000):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(splits_module, "_ONE_BY_ONE", one_by_one)
+            first = dict(zip([m.key for m in members], split(columns(members)), strict=True))
+            assert dict(zip([m.key for m in shuffled], split(columns(shuffled)), strict=True)) == first
 
 
+@settings(deadline=None)
 @given(members_strategy, members_strategy)
 def test_added_examples_move_an_old_one_only_where_they_join_it_to_others(old: list[Member], new: list[Member]) -> None:
-    first = dict(zip([m.key for m in old], split(old), strict=True))
-    members = old + [m for m in new if m.key not in first]
+    first = dict(zip([m.key for m in old], split(columns(old)), strict=True))
+    members = columns(old + [m for m in new if m.key not in first])
     second = split(members, kept=first)
-    assert audit(members, second) == (0, 0)
-    for component in components(members):
-        earlier = {first[members[i].key] for i in component if members[i].key in first}
-        if len(earlier) == 1:
-            assert {second[i] for i in component} == earlier
-        elif earlier:
-            assert second[component[0]] == next(name for name in ("train", "validation") if name in earlier)
+    assert crossing(members, second) == (0, 0, 0)
+    for names in _by_component(members, second, first):
+        if len(names.earlier) == 1:
+            assert names.now == names.earlier
+        elif names.earlier:
+            assert names.now == {next(name for name in ("train", "validation") if name in names.earlier)}
 
 
+class _Names(NamedTuple):
+    earlier: set[str]
+    now: set[str]
+
+
+def _by_component(members: Members, now: Sequence[str], first: dict[str, str]) -> list[_Names]:
+    found: dict[int, _Names] = {}
+    for number, key, name in zip(components(members).tolist(), members.keys, now, strict=True):
+        names = found.setdefault(number, _Names(set(), set()))
+        names.now.add(name)
+        if key in first:
+            names.earlier.add(first[key])
+    return list(found.values())
+
+
+@settings(deadline=None)
 @given(st.integers(20, 200), st.integers(1, 200))
 def test_shares_stay_near_while_a_set_grows_and_nothing_moves(count: int, added: int) -> None:
     members = [Member(f"{i * 7919 % 10007:05}", None, f"c{i}", "ab"[i % 2]) for i in range(count + added)]
-    first = dict(zip([m.key for m in members], split(members[:count]), strict=False))
-    second = split(members, kept=first)
+    first = dict(zip([m.key for m in members], split(columns(members[:count])), strict=False))
+    second = split(columns(members), kept=first)
     assert second[:count] == list(first.values())
-    for name, wanted in {"train": 0.7, "validation": 0.15, "test": 0.15}.items():
+    for name, wanted in WANTED.items():
         assert abs(second.count(name) - wanted * len(members)) <= 3
 
 
-@given(members_strategy)
-def test_components_are_a_partition(members: list[Member]) -> None:
-    found = components(members)
-    assert sorted(i for component in found for i in component) == list(range(len(members)))
-
-
+@settings(deadline=None)
 @given(st.integers(20, 400), st.integers(0, 3), st.sampled_from([2, 3, 7]))
 def test_shares_and_labels_come_near_to_what_was_asked(count: int, seed: int, classes: int) -> None:
-    members = [Member(f"{i:05}", None, f"c{i}", str(i % classes)) for i in range(count)]
-    names = split(members, {"train": 0.7, "validation": 0.15, "test": 0.15}, seed)
-    for name, share in Counter(names).items():
-        wanted = {"train": 0.7, "validation": 0.15, "test": 0.15}[name] * count
-        assert abs(share - wanted) <= classes + 1
-    for stratum in range(classes):
-        inside = [name for name, member in zip(names, members, strict=True) if member.stratum == str(stratum)]
-        assert abs(inside.count("train") - 0.7 * len(inside)) <= 2
+    members = alone(count, classes)
+    for one_by_one in (0, 5000):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(splits_module, "_ONE_BY_ONE", one_by_one)
+            names = split(columns(members), WANTED, seed)
+        for name, share in Counter(names).items():
+            assert abs(share - WANTED[name] * count) <= classes + 1
+        for stratum in range(classes):
+            inside = [name for name, member in zip(names, members, strict=True) if member.stratum == str(stratum)]
+            assert abs(inside.count("train") - 0.7 * len(inside)) <= 2
 
 
+def test_many_groups_of_many_sizes_keep_shares_and_labels() -> None:
+    chance = random.Random(1)
+    members = []
+    for group in range(12_000):
+        label = chance.choice("aaab")
+        members += [Member(f"{group}/{i}", f"g{group}", f"{group}/{i}", label) for i in range(chance.randint(1, 9))]
+    found = columns(members)
+    names = split(found)
+    assert crossing(found, names) == (0, 0, 0)
+    for label in "ab":
+        inside = [name for name, member in zip(names, members, strict=True) if member.stratum == label]
+        for name, wanted in WANTED.items():
+            assert abs(inside.count(name) / len(inside) - wanted) < 0.005
+
+
+def test_a_split_that_is_not_wanted_gets_nothing() -> None:
+    for count in (50, 9000):
+        assert set(split(columns(alone(count)), {"train": 0.8, "validation": 0, "test": 0.2})) == {"train", "test"}
+
+
+def test_nothing_to_split() -> None:
+    assert split(Members([], [], [], strata([]))) == []
+
+
+@pytest.mark.usefixtures("_either_way")
 def test_another_seed_gives_another_split() -> None:
-    members = [Member(f"{i:05}", None, f"c{i}", "x") for i in range(100)]
+    members = columns(alone(100))
     assert split(members, seed=0) != split(members, seed=1)
     assert split(members, seed=1) == split(members, seed=1)
 
 
 def test_one_group_stays_whole_in_training() -> None:
     members = [Member(f"{i:05}", "only", f"c{i}", "x") for i in range(10)]
-    assert set(split(members)) == {"train"}
+    assert set(split(columns(members))) == {"train"}
 
 
-def test_groups_and_copies_chain() -> None:
+def test_groups_copies_and_near_duplicates_chain() -> None:
     members = [
         Member("a", "patient-1", "scan", "x"),
         Member("b", "patient-2", "scan", "x"),
         Member("c", "patient-2", "other", "x"),
         Member("d", None, "alone", "x"),
+        Member("e", None, "near d", "x"),
     ]
-    assert sorted(map(len, components(members))) == [1, 3]
+    found = components(columns(members, [(3, 4)])).tolist()
+    assert sorted(Counter(found).values()) == [2, 3]
+
+
+def test_two_examples_without_content_are_not_the_same() -> None:
+    members = Members(["a", "b"], [None, None], [None, None], strata(["x", "x"]))
+    assert len(set(components(members).tolist())) == 2
 
 
 @pytest.mark.parametrize("labels", [[1.0, 2.0, 3.0, None], ["a", "b", None], [], [5.0] * 4])
 def test_every_label_has_a_stratum(labels: list[str | float | None]) -> None:
-    assert len(strata(labels)) == len(labels)
+    found = strata(labels)
+    assert len(found) == len(labels)
+    assert (found >= 0).all()
 
 
 def test_numbers_are_balanced_by_tenths() -> None:
-    assert Counter(strata([float(i) for i in range(100)])) == {str(i): 10 for i in range(10)}
+    assert sorted(Counter(strata([float(i) for i in range(100)]).tolist()).values()) == [10] * 10

@@ -9,12 +9,14 @@ from pathlib import Path
 import psutil
 import pytest
 
+from speciate.datasets.readers import Question
+from speciate.datasets.readers.choice import Reader
 from speciate.errors import Code, SpeciateError
 from speciate.jobs.pool import Pool
 from speciate.settings import Settings
 from speciate.workspace.workspace import Folders
 
-READ = "speciate.datasets.reading:read_media"
+READ = "speciate.datasets.readers:read_table"
 QUERY = "speciate.datasets.sql_cage:query"
 NAME = "speciate.ids:check_name"
 ENDLESS = "WITH RECURSIVE r AS (SELECT 1 AS x UNION ALL SELECT x + 1 FROM r) SELECT count(*) FROM r"
@@ -123,14 +125,14 @@ def test_many_threads_share_two_processes(pool: Pool, folders: Folders) -> None:
 
 
 def test_a_file_can_be_read_only_by_the_question_that_names_it(pool: Pool, tmp_path: Path) -> None:
-    file = tmp_path / "text.txt"
-    file.write_text("words")
-    payload = {"modality": "text", "files": [str(file)]}
-    refused = pool.ask(READ, payload)["items"][0]
-    assert refused["quality"] == "error"
-    assert "Permission denied" in refused["reason"]
-    assert pool.ask(READ, payload, readable=frozenset((file,)))["items"][0]["quality"] == "ok"
-    assert pool.ask(READ, payload)["items"][0]["quality"] == "error"
+    file = tmp_path / "rows.csv"
+    file.write_text("a,b\n1,2\n")
+    payload = Question(file, Reader(), "auto").payload()
+    with pytest.raises(SpeciateError, match="Permission denied"):
+        pool.ask(READ, payload)
+    assert pool.ask(READ, payload, readable=frozenset((file,)))["rows"] == 1
+    with pytest.raises(SpeciateError, match="Permission denied"):
+        pool.ask(READ, payload)
 
 
 def test_a_closed_pool_leaves_nothing_behind(folders: Folders) -> None:

@@ -116,7 +116,7 @@ class Attack:
         self.workspace, self.manifest, self.pool = world
         self.out, self.secret = folder / "out", folder / "secret.txt"
         self.secret.write_text("a secret\n")
-        self.sealed = self.workspace.folders.root / self.manifest.files[0]
+        self.sealed = self.workspace.folders.root / self.manifest.parts[0].file
         self.before = self._digest()
 
     def _digest(self) -> str:
@@ -173,7 +173,10 @@ def test_duckdb_refuses_where_the_check_is_passed_over(
 ) -> None:
     """The second line: the same SQL straight on the locked connection, in this process."""
     text = sql.format(out=attack.out, secret=attack.secret, sealed=attack.out)
-    with sql_cage._locked([str(attack.sealed)], None) as connection, pytest.raises(duckdb.Error):
+    with (
+        sql_cage.locked([attack.sealed], f"read_parquet('{attack.sealed}')") as connection,
+        pytest.raises(duckdb.Error),
+    ):
         connection.execute(text).fetchall()
     assert not attack.out.exists()
 

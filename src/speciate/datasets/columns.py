@@ -11,16 +11,24 @@ if TYPE_CHECKING:  # the daemon knows the names without pyarrow
 
 FIXED = ("id", "split", "label", "group_key", "quality", "reason", "source")
 CONTENT, FINGERPRINT, KEY = "_content", "_fingerprint", "_key"
-HIDDEN = (CONTENT, FINGERPRINT, KEY)
+SKETCH, START, STOP = "_sketch", "_start", "_stop"
+HIDDEN = (CONTENT, FINGERPRINT, KEY, SKETCH, START, STOP)
 """sha256 of what a model sees (for files: of the bytes, which names them in the packs), of its fingerprint, and of all
-cells of the source (for files: of the bytes again), whatever roles they play."""
+cells of the source (for files: of the bytes again), whatever roles they play; a short code that near-duplicates nearly
+share (modalities.sketches); and, where the example is a window of its medium, where that begins and ends, in the
+modality's unit."""
+PROVENANCE = ("id", "reason", "source", FINGERPRINT, KEY, SKETCH)
+"""Says where a row comes from and how it is found again: another value makes no other content of a version."""
+
+_TAKEN = ("file_row_number", "change", "label_before")
+"""Names that scans and views of changes give to columns."""
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
 
 
 def rename(names: Iterable[str]) -> dict[str, str]:
     """The user's names -> names as they are stored: clean, at most 64 characters, none taken (in any case: SQL)."""
-    taken = {*FIXED, *HIDDEN}
+    taken = {*FIXED, *HIDDEN, *_TAKEN}
     renamed: dict[str, str] = {}
     for name in names:
         chosen, number = clean(name), 1

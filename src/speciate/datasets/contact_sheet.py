@@ -21,9 +21,10 @@ _CAPTION, _GAP, _MOST_COLUMNS = 14, 6, 6
 
 
 def draw_thumbnails(payload: dict[str, Any]) -> dict[str, Any]:
-    """The service: {root, manifest, ids} -> {png: base64}."""
+    """The service: {root, manifest, ids} -> {png: base64}, in the order of the ids."""
     manifest = Manifest.model_validate(payload["manifest"])
-    examples = load_examples(Folders(Path(payload["root"])), manifest, ids=payload["ids"], caged=True)
+    loaded = load_examples(Folders(Path(payload["root"])), manifest, ids=payload["ids"], caged=True)
+    examples = sorted(loaded, key=lambda example: payload["ids"].index(example.id))
     draw = find(manifest.modality).thumbnail
     png = sheet([draw(example.media) for example in examples], [str(example.label or "") for example in examples])
     return {"png": base64.b64encode(png).decode()}

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import base64
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from speciate.datasets.versions import Manifest, Version, names, version
+from speciate.datasets.versions import Manifest, Version, version
 from speciate.jobs.pool import Pool
 from speciate.refs import DatasetRef
 from speciate.workspace.database import Database
 from speciate.workspace.workspace import Folders
 
 QUALITIES = ("ok", "partial", "refused", "error")
+_CHART = "speciate.datasets.charts:draw"
 _DIFFERENCE = "speciate.datasets.comparison:compare"
 
 
@@ -20,11 +23,19 @@ class Difference(NamedTuple):
     added: int
     removed: int
     changed: int
+    label_moves: list[tuple[str | None, str | None, int]]
+    """Before, after, how many; most frequent first, at most 50."""
 
 
-def newest_versions(database: Database) -> list[Version]:
-    """The newest version of every dataset, by name."""
-    return [version(database, DatasetRef(name)) for name in names(database)]
+def newest_versions(database: Database, chosen: Sequence[str]) -> list[Version]:
+    """The newest version of each of these datasets."""
+    return [version(database, DatasetRef(name)) for name in chosen]
+
+
+def charts(pool: Pool, folders: Folders, manifest: Manifest) -> bytes:
+    """PNG of quality, labels by split and the spread of numbers."""
+    payload = {"root": str(folders.root), "manifest": manifest.model_dump(mode="json")}
+    return base64.b64decode(pool.ask(_CHART, payload)["png"])
 
 
 def quality(found: Version) -> dict[str, int]:
@@ -38,9 +49,9 @@ def usable(found: Version) -> int:
 
 def difference(pool: Pool, folders: Folders, old: Manifest, new: Manifest) -> Difference:
     """What `new` has and has not beside `old`."""
-    payload = {"old": _files(folders, old), "new": _files(folders, new)}
+    payload = {
+        "root": str(folders.root),
+        "old": old.model_dump(mode="json"),
+        "new": new.model_dump(mode="json"),
+    }
     return Difference(**pool.ask(_DIFFERENCE, payload))
-
-
-def _files(folders: Folders, manifest: Manifest) -> list[str]:
-    return [str(folders.root / file) for file in manifest.files]

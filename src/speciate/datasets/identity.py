@@ -24,8 +24,9 @@ from speciate.modalities.contract import DecodeError
 def row_keys(table: pa.Table) -> list[str]:
     """sha256 of every cell that a row has: neither roles, empty columns nor the type of a column make another row."""
     names = sorted(table.column_names)
-    rows = table.select(names).to_pylist()
-    return [sha256(repr([(name, _plain(row[name])) for name in names if not _missing(row[name])])) for row in rows]
+    columns = [_cells(table[name]) for name in names]
+    rows = zip(*columns, strict=True) if columns else [()] * table.num_rows
+    return [sha256(repr([pair for pair in zip(names, cells, strict=True) if pair[1] is not None])) for cells in rows]
 
 
 def fingerprint(modality: str, value: Any) -> str:
@@ -63,6 +64,15 @@ def _as_seen(version: Manifest, rows: pa.Table) -> pa.Array:
 
 def _in_both(name: str, rows: pa.Table, learned: pa.Table) -> bool:
     return name in rows.column_names and name in learned.column_names
+
+
+def _cells(column: pa.ChunkedArray) -> list[Any]:
+    """As text, whatever the column's type; None where missing."""
+    if pa.types.is_integer(column.type):
+        return list(column.cast(pa.string()).to_pylist())
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        return [cell or None for cell in column.to_pylist()]
+    return [None if _missing(cell) else _plain(cell) for cell in column.to_pylist()]
 
 
 def _plain(cell: Any) -> Any:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from speciate.datasets.columns import CONTENT, FIXED, HIDDEN
-from speciate.datasets.decoding import decode_here, decode_media
+from speciate.datasets import scan
+from speciate.datasets.columns import CONTENT, FIXED, HIDDEN, START, STOP
+from speciate.datasets.decoding import Item, cut, decode_here, decode_media
 from speciate.datasets.versions import Manifest
 from speciate.modalities import find
 from speciate.workspace.workspace import Folders
@@ -40,40 +40,55 @@ def load_examples(
     An example without a group of its own is its own group. Files of media are decoded in caged processes; `caged`: this
     is one, decode here.
     """
-    table = read_rows(folders, manifest, splits, ids)
-    media = _media(folders, manifest, table, caged=caged)
-    user = [name for name in table.column_names if name not in FIXED and name not in HIDDEN]
+    table = scan.read(folders, manifest, splits=splits, ids=ids, usable=True)
+    return examples(table, _media(folders, manifest, table, caged=caged), user_columns(table))
+
+
+def examples(table: pa.Table, media: Sequence[Any], columns: Sequence[str]) -> list[Example]:
+    """Rows with their media; `columns`: those of the user's that come with them."""
     fixed = [table[name].to_pylist() for name in ("id", "label", "group_key", "split")]
-    cells = table.select(user).to_pylist() if user else [{} for _ in range(table.num_rows)]
+    cells = table.select(list(columns)).to_pylist() if columns else [{} for _ in range(table.num_rows)]
     return [
-        Example(id, medium, label, group if group is not None else id, split or "", columns)
-        for id, label, group, split, medium, columns in zip(*fixed, media, cells, strict=True)  # noqa: A001 - the field
+        Example(id, medium, label, group if group is not None else id, split or "", row)
+        for id, label, group, split, medium, row in zip(*fixed, media, cells, strict=True)  # noqa: A001 - the field
     ]
 
 
-def read_rows(
-    folders: Folders, manifest: Manifest, splits: Collection[str] | None = None, ids: Collection[str] | None = None
-) -> pa.Table:
-    """The rows of quality ok, sorted by id."""
-    table = pa.concat_tables(
-        [pq.read_table(folders.root / name) for name in manifest.files], promote_options="permissive"
-    )
-    keep = pc.equal(table["quality"], "ok")
-    if splits is not None:
-        keep = pc.and_(keep, pc.is_in(table["split"], pa.array(sorted(splits), pa.string())))
-    if ids is not None:
-        keep = pc.and_(keep, pc.is_in(table["id"], pa.array(sorted(ids), pa.string())))
-    return table.filter(keep).sort_by("id")
+def user_columns(table: pa.Table) -> list[str]:
+    return [name for name in table.column_names if name not in FIXED and name not in HIDDEN]
+
+
+def admitted(manifest: Manifest, table: pa.Table) -> list[Any]:
+    """The media of a version whose medium is in its input columns."""
+    admit = find(manifest.modality).admit
+    values = (admit(value) for value in input_values(manifest.modality, manifest.inputs, table))
+    return [
+        cut(manifest.modality, media, start, stop) for media, (start, stop) in zip(values, _bounds(table), strict=True)
+    ]
+
+
+def items(table: pa.Table) -> list[Item]:
+    """What must be decoded for these rows."""
+    contents = zip(table["id"].to_pylist(), table[CONTENT].to_pylist(), _bounds(table), strict=True)
+    return [Item(id, content, *bounds) for id, content, bounds in contents]  # noqa: A001 - the field
+
+
+def packs(folders: Folders, manifest: Manifest) -> list[Path]:
+    return [folders.root / pack for pack in manifest.packs]
 
 
 def _media(folders: Folders, manifest: Manifest, table: pa.Table, *, caged: bool) -> list[Any]:
-    modality = find(manifest.modality)
     if manifest.inputs:
-        return [modality.admit(value) for value in input_values(manifest.modality, manifest.inputs, table)]
-    packs, contents = [folders.root / pack for pack in manifest.packs], table[CONTENT].to_pylist()
+        return admitted(manifest, table)
     if caged:
-        return list(decode_here(packs, manifest.modality, contents))
-    return decode_media(folders, packs, manifest.modality, contents)
+        return list(decode_here(packs(folders, manifest), manifest.modality, items(table)))
+    return decode_media(folders, packs(folders, manifest), manifest.modality, items(table))
+
+
+def _bounds(table: pa.Table) -> list[tuple[float | None, float | None]]:
+    if START not in table.column_names:
+        return [(None, None)] * table.num_rows
+    return list(zip(table[START].to_pylist(), table[STOP].to_pylist(), strict=True))
 
 
 def input_values(modality: str, inputs: Sequence[str], table: pa.Table) -> list[Any]:

@@ -30,19 +30,23 @@ def query(
     sql: str | None = None,
     where: str | None = None,
     split: str | None = None,
+    since: Manifest | None = None,
     limit: int = 20,
     cursor: str | None = None,
     timeout: float = 20.0,
 ) -> Page:
     """Rows that one SELECT over `examples` gives, or those where a condition holds; all without either.
 
-    `split`: see only this split. INVALID for SQL that is wrong or not allowed, UNAVAILABLE where it takes too long.
+    `split`: see only this split. `since`: see what changed from that version, with `change` and `label_before`.
+    INVALID for SQL that is wrong or not allowed, UNAVAILABLE where it takes too long.
     """
     if sql is not None and where is not None:
         raise SpeciateError(Code.INVALID, "Both sql and where were given.", "Call query_dataset with one of them.")
     offset = _offset(cursor)
     payload = {
-        "files": [str(folders.root / file) for file in manifest.files],
+        "root": str(folders.root),
+        "manifest": manifest.model_dump(mode="json"),
+        "since": since.model_dump(mode="json") if since else None,
         "sql": sql if sql is not None else condition(where if where is not None else "true"),
         "split": split,
         "limit": limit,

@@ -1,36 +1,43 @@
-"""From a survey to the rows of a version: roles, labels, groups, splits, ids and digests.
+"""From a survey to the rows of a version: roles, labels, groups, ids, splits and the report.
 
-Works on what was already decoded; opens no foreign file.
+Works on what was already judged; opens no foreign file. Two steps, so that rows that a dataset has already can be left
+out between them: `draft` says what each item is, `finish` gives it its id and its split.
 """
 
 from __future__ import annotations
 
-import json
 import logging
-from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from speciate.datasets.columns import CONTENT, FINGERPRINT, FIXED, HIDDEN, KEY, rename, type_name
-from speciate.datasets.identity import fingerprint, row_keys, sha256
-from speciate.datasets.loader import input_values
-from speciate.datasets.lthash import Lanes, lanes
+from speciate.datasets.columns import CONTENT, FINGERPRINT, KEY, SKETCH, START, STOP, clean, rename
+from speciate.datasets.example_ids import NOUN, example_ids
+from speciate.datasets.judging import QUALITIES
 from speciate.datasets.roles import Roles, check_label, choose, groups, label_column
-from speciate.datasets.sealing import digests
-from speciate.datasets.split import FRACTIONS, Member, audit, split, strata
+from speciate.datasets.split import FRACTIONS, split
+from speciate.datasets.splitting import audit, members_of
 from speciate.datasets.survey import Survey
 from speciate.errors import Code, SpeciateError
 from speciate.ids import id_from_key
-from speciate.modalities.contract import DecodeError
 
 _log = logging.getLogger(__name__)
 
-QUALITIES = ("ok", "partial", "refused", "error")
 _KEEP_FIRST = ("test", "validation", "train")
 """Which copy stays where identical content lies in several splits that the source brought."""
 _REASONS_SHOWN = 5
+_LONGEST_REASON = 300
+MADE = "speciate: 70/15/15, groups and near-duplicates together, stratified"
+BROUGHT = "the source"
+
+Mask = npt.NDArray[np.bool_]
+JudgeRows = Callable[[pa.Table, Roles], pa.Table]
+"""A table and its roles -> judging_rows.VERDICTS on every row."""
 
 
 class Wishes(NamedTuple):
@@ -39,198 +46,254 @@ class Wishes(NamedTuple):
     label: str | None
     inputs: tuple[str, ...]
     group_by: str | None
-    seed: int
-    kept: Mapping[str, str] = {}
-    """Keys of an earlier version's rows -> the split that they lie in and, where we make one, keep."""
+    numeric: bool | None = None
+    """Whether labels are numbers, where that is known already."""
 
 
-class Rows(NamedTuple):
-    """`table` has the fixed and hidden columns, then the user's."""
+class Draft(NamedTuple):
+    """`table` has the fixed columns but `id`, the hidden ones, then the user's; `split` as the source brings it."""
 
     table: pa.Table
     modality: str
     inputs: tuple[str, ...]
     label: str | None
     numeric: bool
-    lanes: Lanes
-    report: dict[str, Any]
+    renamed: dict[str, str]
+    """The user's columns whose names were taken -> as which they are stored."""
+
+    @property
+    def brings_split(self) -> bool:
+        return bool(self.table["split"].null_count < self.table.num_rows)
 
 
-def assemble(survey: Survey, wishes: Wishes) -> Rows:
+class Finished(NamedTuple):
+    table: pa.Table
+    split: dict[str, Any]
+    """What the report says of the split."""
+
+
+def draft(survey: Survey, wishes: Wishes, judge: JudgeRows) -> Draft:
     """INVALID where a named column is not there or no item can be used at all."""
-    table, made_split = survey.table, not any(survey.splits)
-    judged = _Judged(list(survey.qualities), list(survey.reasons))
-    labels, numeric = _labels(survey, wishes.label, judged)
-    group = groups(wishes.group_by, table, survey.sources)
-    if survey.paths:
+    table, items = survey.table, survey.items
+    judged = _Judged(items["quality"], items["reason"])
+    labels, numeric = _labels(survey, wishes, judged)
+    group = groups(wishes.group_by, table, items["source"].to_pylist()) if wishes.group_by else None
+    if survey.media:
         roles = Roles(survey.modality, ())
-        contents, fingerprints, keys = survey.contents, survey.fingerprints, survey.contents
+        verdicts = items.append_column("key", items["content"])
     else:
         never = [name for name in (wishes.label, wishes.group_by) if name in table.column_names]
         roles = choose(table, survey.modality, wishes.inputs, [str(name) for name in never])
-        contents, fingerprints = _values(table, roles, judged)
-        keys = list(row_keys(table))
+        verdicts = judge(table, roles)
+        judged.mark(np.asarray(pc.not_equal(verdicts["quality"], "ok")), verdicts["quality"], verdicts["reason"])
     judged.refuse_if_nothing_is_left()
-    members = _members(keys, fingerprints, group, labels, judged)
-    if made_split:
-        splits = _made_split(members, judged, wishes)
-    else:
-        splits = list(survey.splits)
-        _refuse_copies(contents, splits, judged)
     renamed = rename(name for name in table.column_names if name != "label" or wishes.label != "label")
-    user = table.select(list(renamed)).rename_columns(list(renamed.values())) if renamed else pa.table({})
     columns = {
-        "id": _ids(contents, labels, survey.sources),
-        "split": pa.array(splits, pa.string()),
-        "label": pa.array(labels, pa.float64() if numeric else pa.string()),
-        "group_key": pa.array(group, pa.string()),
+        "split": items["split"],
+        "label": labels,
+        "group_key": pa.array(group, pa.string()) if group else pa.nulls(len(labels), pa.string()),
         "quality": judged.qualities,
-        "reason": pa.array(judged.reasons, pa.string()),
-        "source": survey.sources,
-        CONTENT: pa.array(contents, pa.string()),
-        FINGERPRINT: pa.array(fingerprints, pa.string()),
-        KEY: pa.array(keys, pa.string()),
-    }
-    whole = pa.table({**columns, **{name: user[name] for name in user.column_names}}).sort_by("id")
-    report = {
-        **{quality: judged.qualities.count(quality) for quality in QUALITIES},
-        "split": _split_report(members, splits, judged, made=made_split),
-        "untrusted": {
-            "reasons": judged.common_reasons(),
-            "renamed": {name: stored for name, stored in renamed.items() if name != stored},
-        },
+        "reason": judged.reasons,
+        "source": items["source"],
+        CONTENT: verdicts["content"],
+        FINGERPRINT: verdicts["fingerprint"],
+        KEY: verdicts["key"],
+        SKETCH: verdicts["sketch"],
+        START: pa.nulls(len(labels), pa.float64()),
+        STOP: pa.nulls(len(labels), pa.float64()),
+        **{stored: table[name] for name, stored in renamed.items()},
     }
     inputs = tuple(renamed[name] for name in roles.inputs)
-    return Rows(whole, roles.modality, inputs, wishes.label, numeric, lanes(digests(whole)), report)
+    return Draft(pa.table(columns), roles.modality, inputs, wishes.label, numeric, _changed(renamed))
 
 
-def user_columns(table: pa.Table) -> dict[str, str]:
-    """Name -> type of the columns that are the user's."""
-    return {field.name: type_name(field.type) for field in table.schema if field.name not in (*FIXED, *HIDDEN)}
+def finish(
+    drafted: Draft,
+    seed: int,
+    kept: Mapping[str, str],
+    *,
+    beside: pa.Table | None = None,
+    taken: Collection[str] = frozenset(),
+) -> Finished:
+    """Rows with ids and splits. A split that the source brings is kept; else one is made, without leaks.
+
+    `kept`: keys of earlier rows -> the split that they lie in and keep. `beside`: rows of the dataset that these come
+    to, which keep their splits; the two have no row in common. `taken`: ids that are not free.
+    """
+    table = drafted.table
+    if made := not drafted.brings_split:
+        everything = table if beside is None else _under(beside, table)
+        usable = _usable(everything)
+        members = members_of(everything.filter(usable), drafted.modality)
+        names = split(members, FRACTIONS, seed, {key: name for key, name in kept.items() if name in FRACTIONS})
+        dealt = _spread(names, usable)
+        table = _set(table, "split", dealt.slice(0 if beside is None else beside.num_rows))
+    else:
+        table = _without_copies(table, beside)
+    table = table.add_column(0, "id", _ids(table, taken)).sort_by("id")
+    return Finished(
+        table, split_report(table if beside is None else _under(beside, table), drafted.modality, made=made)
+    )
 
 
-def counts(table: pa.Table, column: str) -> dict[str, int]:
-    """How often each value occurs among rows of quality ok, most frequent first."""
-    usable = [value for value, quality in zip(table[column].to_pylist(), table["quality"].to_pylist(), strict=True)
-              if quality == "ok" and value is not None]  # fmt: skip
-    return dict(Counter(map(str, usable)).most_common())
+def split_report(table: pa.Table, modality: str, *, made: bool) -> dict[str, Any]:
+    """Of the usable rows of a whole version."""
+    usable = table.filter(_usable(table))
+    found = audit(members_of(usable, modality), usable["split"].to_pylist(), usable["id"].to_pylist())
+    return {"made_by": MADE if made else BROUGHT, "without_split": usable["split"].null_count, **found}
+
+
+def quality_report(table: pa.Table) -> dict[str, Any]:
+    """How many rows have each quality, and the reasons that are most frequent."""
+    counts = _counts(table["quality"])
+    return {
+        **{quality: counts.get(quality, 0) for quality in QUALITIES},
+        "untrusted": {"reasons": _common(table["reason"])},
+    }
 
 
 class _Judged:
     """The quality of every item, as judgement goes on."""
 
-    def __init__(self, qualities: list[str], reasons: list[str | None]) -> None:
-        self.qualities, self.reasons = qualities, reasons
+    def __init__(self, qualities: pa.ChunkedArray, reasons: pa.ChunkedArray) -> None:
+        self.qualities, self.reasons = qualities.combine_chunks(), reasons.combine_chunks()
 
-    def ok(self, place: int) -> bool:
-        return self.qualities[place] == "ok"
-
-    def mark(self, place: int, quality: str, reason: str) -> None:
+    def mark(self, where: Mask, quality: Any, reason: Any) -> None:
         """The first verdict stands."""
-        if self.ok(place):
-            self.qualities[place], self.reasons[place] = quality, reason
-
-    def common_reasons(self) -> dict[str, int]:
-        return dict(Counter(reason for reason in self.reasons if reason).most_common(_REASONS_SHOWN))
+        open_ = pa.array(where & np.asarray(pc.equal(self.qualities, "ok")))
+        self.qualities = pc.if_else(open_, quality, self.qualities)
+        self.reasons = pc.if_else(open_, reason, self.reasons)
 
     def refuse_if_nothing_is_left(self) -> None:
-        if "ok" not in self.qualities:
-            _log.warning("Why no item can be used: %s", self.common_reasons() or "the source has no rows")
-            raise SpeciateError(
-                Code.INVALID,
-                f"None of the {len(self.qualities)} items can be used; the job's log says why.",
-                "Mend the source or name another modality, label or inputs, then call create_dataset again.",
-            )
+        if _counts(self.qualities).get("ok"):
+            return
+        common = _common(self.reasons)
+        _log.warning("Why no item can be used: %s", common or "the source has no rows")
+        why = clean_reason(next(iter(common))) if common else "the source has no rows"
+        raise SpeciateError(
+            Code.INVALID,
+            f"None of the {len(self.qualities)} items can be used; the job's log says why. Most often: {why}",
+            "Mend the source or name another modality, label or inputs, then call create_dataset again.",
+        )
 
 
-def _labels(survey: Survey, label: str | None, judged: _Judged) -> tuple[list[Any], bool]:
+def clean_reason(reason: str) -> str:
+    """As it may stand in an error: short, without control characters."""
+    return " ".join(clean(reason[at : at + 64]) for at in range(0, min(len(reason), _LONGEST_REASON), 64))
+
+
+def _labels(survey: Survey, wishes: Wishes, judged: _Judged) -> tuple[pa.Array, bool]:
+    label, count = wishes.label, survey.items.num_rows
     if label is None:
-        return [None] * len(survey.sources), False
+        return pa.nulls(count, pa.string()), False
     if label == "folder" and "folder" not in survey.table.column_names:
-        values, numeric = [folder and folder[:64] for folder in survey.folders], False
+        values: pa.Array = pc.utf8_slice_codeunits(survey.items["folder"].combine_chunks(), 0, 64)
+        numeric = False
     else:
         check_label(label, survey.table)
-        values, numeric = label_column(survey.table[label].to_pylist())
-    for place, value in enumerate(values):
-        if value is None:
-            judged.mark(place, "partial", "The label is missing.")
+        found = label_column(survey.table[label].to_pylist())
+        numeric = found.numeric if wishes.numeric is None else wishes.numeric
+        values = _as_wished(found.values, found.numeric, numeric)
+    judged.mark(np.asarray(values.is_null()), "partial", "The label is missing.")
     return values, numeric
 
 
-def _values(table: pa.Table, roles: Roles, judged: _Judged) -> tuple[list[str | None], list[str | None]]:
-    """sha256 of what a model sees of each row, and of its fingerprint; rows that hold no medium are marked."""
-    contents: list[str | None] = []
-    fingerprints: list[str | None] = []
-    for place, value in enumerate(input_values(roles.modality, roles.inputs, table)):
-        contents.append(sha256(json.dumps(value, sort_keys=True, default=str)))
+def _as_wished(values: Sequence[Any], is_number: bool, numeric: bool) -> pa.Array:
+    if is_number and not numeric:
+        return pa.array([None if value is None else f"{value:g}" for value in values], pa.string())
+    if numeric and not is_number:
         try:
-            fingerprints.append(fingerprint(roles.modality, value))
-        except DecodeError as error:
-            judged.mark(place, error.quality, error.detail)
-            fingerprints.append(None)
-    return contents, fingerprints
+            return pa.array([None if value is None else float(value) for value in values], pa.float64())
+        except ValueError:
+            raise SpeciateError(
+                Code.INVALID,
+                "The labels are no numbers, and those of the dataset are.",
+                "Call add_examples with labels that are numbers.",
+            ) from None
+    return pa.array(values, pa.float64() if numeric else pa.string())
 
 
-def _members(
-    keys: Sequence[str | None],
-    fingerprints: Sequence[str | None],
-    group: Sequence[str | None],
-    labels: Sequence[Any],
-    judged: _Judged,
-) -> list[tuple[int, Member]]:
-    """The usable items with their places."""
-    stratum = strata(labels)
-    return [
-        (place, Member(str(keys[place]), group[place], str(fingerprints[place]), stratum[place]))
-        for place in range(len(keys))
-        if judged.ok(place)
-    ]
+def _without_copies(table: pa.Table, beside: pa.Table | None) -> pa.Table:
+    """Identical content in several splits that the source brings: the copy in the test split stays, the others are
+    refused; where the content is in the dataset already, that one."""
+    usable = np.asarray(_usable(table))
+    named = pa.table({"content": table[CONTENT], "split": table["split"], "place": np.arange(table.num_rows)})
+    named = named.filter(pa.array(usable))
+    there: dict[str, str | None] = {}
+    if beside is not None:
+        old = beside.filter(pc.and_(_usable(beside), pc.is_in(beside[CONTENT], named["content"].combine_chunks())))
+        there = dict(zip(old[CONTENT].to_pylist(), old["split"].to_pylist(), strict=True))
+    several = named.group_by("content").aggregate([("split", "count_distinct")])
+    crossing = several.filter(pc.greater(several["split_count_distinct"], 1))["content"].to_pylist()
+    copies = named.filter(pc.is_in(named["content"], pa.array([*crossing, *there], pa.string()))).to_pylist()
+    splits: dict[str, set[str | None]] = {}
+    for row in copies:
+        splits.setdefault(row["content"], set()).add(row["split"])
+    stays = {content: there.get(content) or _first(names) for content, names in splits.items()}
+    qualities, reasons = table["quality"].to_pylist(), table["reason"].to_pylist()
+    for row in copies:
+        if row["split"] != (kept := stays[row["content"]]):
+            qualities[row["place"]], reasons[row["place"]] = "refused", f"Identical content lies in the split {kept!r}."
+    table = _set(table, "quality", pa.array(qualities, pa.string()))
+    return _set(table, "reason", pa.array(reasons, pa.string()))
 
 
-def _made_split(members: list[tuple[int, Member]], judged: _Judged, wishes: Wishes) -> list[str | None]:
-    splits: list[str | None] = [None] * len(judged.qualities)
-    names = split([member for _, member in members], FRACTIONS, wishes.seed, wishes.kept)
-    for (place, _), name in zip(members, names, strict=True):
-        splits[place] = name
-    return splits
+def _first(splits: Collection[str | None]) -> str:
+    return next((name for name in _KEEP_FIRST if name in splits), None) or min(map(str, splits))
 
 
-def _refuse_copies(contents: Sequence[str | None], splits: Sequence[str | None], judged: _Judged) -> None:
-    """Identical content in several splits of the source: the copy in the test split stays."""
-    places: dict[str, list[int]] = defaultdict(list)
-    for place, content in enumerate(contents):
-        if content is not None and judged.ok(place):
-            places[content].append(place)
-    for same in places.values():
-        names = {splits[place] for place in same}
-        if len(names) > 1:
-            kept = next((name for name in _KEEP_FIRST if name in names), None) or min(map(str, names))
-            for place in same:
-                if splits[place] != kept:
-                    judged.mark(place, "refused", f"Identical content lies in the split {kept!r}.")
-
-
-def _split_report(
-    members: list[tuple[int, Member]], splits: Sequence[str | None], judged: _Judged, *, made: bool
-) -> dict[str, Any]:
-    usable = [(member, name) for place, member in members if judged.ok(place) and (name := splits[place])]
-    crossing = audit([member for member, _ in usable], [name for _, name in usable])
-    return {
-        "made_by": "speciate: 70/15/15, groups and content identical after normalising together, stratified"
-        if made
-        else "the source",
-        "without_split": sum(splits[place] is None for place, _ in members),
-        "groups_across": crossing.groups,
-        "identical_after_normalising_across": crossing.contents,
-    }
-
-
-def _ids(contents: Sequence[str | None], labels: Sequence[Any], sources: Sequence[str]) -> list[str]:
+def _ids(table: pa.Table, taken: Collection[str]) -> pa.Array:
     """From the content, so that the same example has the same id in every version; copies are numbered."""
-    seen: Counter[str] = Counter()
-    ids = [""] * len(contents)
-    for place in sorted(range(len(contents)), key=lambda i: (str(contents[i]), str(labels[i]), sources[i])):
-        key = contents[place] or f"source:{sources[place]}"
-        seen[key] += 1
-        ids[place] = id_from_key("ex", f"{key}:{seen[key]}")
-    return ids
+    keys = pc.coalesce(table[CONTENT], pc.binary_join_element_wise("source", table["source"], ":")).combine_chunks()
+    codes = np.asarray(keys.dictionary_encode().indices)
+    names = keys.to_pylist()
+    ids = example_ids([f"{name}:1" for name in names])
+    alone = np.bincount(codes)[codes] == 1
+    if taken:
+        alone &= ~np.array([name in taken for name in ids.to_pylist()], bool)
+    if alone.all():
+        return ids
+    chosen = ids.to_pylist()
+    labels, sources = table["label"].to_pylist(), table["source"].to_pylist()
+    numbers: Counter[str] = Counter()
+    for place in sorted(np.flatnonzero(~alone).tolist(), key=lambda i: (names[i], str(labels[i]), sources[i])):
+        numbers[names[place]] += 1
+        while (found := id_from_key(NOUN, f"{names[place]}:{numbers[names[place]]}")) in taken:
+            numbers[names[place]] += 1
+        chosen[place] = found
+    return pa.array(chosen, pa.string())
+
+
+def _usable(table: pa.Table) -> pa.ChunkedArray:
+    return pc.equal(table["quality"], "ok")
+
+
+def _spread(names: Sequence[str], where: pa.ChunkedArray) -> pa.Array:
+    """Names of the rows that `where` chooses, in the place of each; null elsewhere."""
+    mask = np.asarray(where)
+    places = np.where(mask, np.cumsum(mask) - 1, -1)
+    return pa.array(names, pa.string()).take(pa.array(places, pa.int64(), mask=~mask))
+
+
+def _under(first: pa.Table, second: pa.Table) -> pa.Table:
+    """The columns that a split is made from, of both."""
+    wanted = ("id", "split", "label", "group_key", "quality", CONTENT, FINGERPRINT, KEY, SKETCH, "source")
+    tables = [table.select([name for name in wanted if name in table.column_names]) for table in (first, second)]
+    return pa.concat_tables(tables, promote_options="permissive")
+
+
+def _set(table: pa.Table, name: str, column: pa.Array) -> pa.Table:
+    return table.set_column(table.schema.get_field_index(name), name, column)
+
+
+def _changed(renamed: Mapping[str, str]) -> dict[str, str]:
+    return {name: stored for name, stored in renamed.items() if name != stored}
+
+
+def _counts(column: Any) -> dict[str, int]:
+    return {row["values"]: row["counts"] for row in pc.value_counts(column).to_pylist()}
+
+
+def _common(reasons: Any) -> dict[str, int]:
+    counts = _counts(reasons.drop_null())
+    return dict(sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))[:_REASONS_SHOWN])

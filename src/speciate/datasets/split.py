@@ -1,8 +1,10 @@
-"""Splits without leaks: examples that share a group, or are identical after normalising, stay together.
+"""Splits without leaks: examples that share a group, are identical after normalising or nearly so, stay together.
 
-The unit is a connected component of those two relations. Components are dealt out largest first to the split that
-still lacks most, overall and per label (stratification), as a share of what it wants; ties are broken by a hash of
-the seed. Pure, and independent of the order of the examples.
+The unit is a connected component of those relations. Components are dealt out largest first to the split that still
+lacks most, overall and per label (stratification), as a share of what it wants; ties are broken by a hash of the seed.
+Of many small components the rest is dealt out all at once: they stand in a line, label by label and in the order of
+their hashes, and each split takes its share of every stretch of that line (systematic sampling). Pure, and independent
+of the order of the examples.
 
 Examples that an earlier split dealt out keep their place, and only what is new is dealt. Where a new group or copy
 joins examples of several splits, all of them go where a model may have learned from one, never to the test split.
@@ -11,137 +13,210 @@ joins examples of several splits, all of them go where a model may have learned 
 from __future__ import annotations
 
 import hashlib
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from speciate.datasets import near
+from speciate.modalities.hashing import mix
 
 FRACTIONS = {"train": 0.7, "validation": 0.15, "test": 0.15}
 _BINS = 10
+_HEX_DIGITS = 64  # of a sha256
+_ONE_BY_ONE = 5000
+"""So many components, the largest, are dealt out one at a time; the rest at once."""
 _NOTHING: Mapping[str, str] = MappingProxyType({})
+_NO_PAIRS = np.zeros((0, 2), np.int64)
+
+Codes = npt.NDArray[np.int64]
+Column: TypeAlias = Sequence[str | float | None] | pa.ChunkedArray
 
 
-class Member(NamedTuple):
-    """An example as a split sees it. `key` orders and seeds: it must come from the content, not from the place."""
+class Members(NamedTuple):
+    """Examples as a split sees them, a column each, N long."""
 
-    key: str
-    group: str | None
-    """Examples with the same group stay together; None is alone."""
-    content: str
-    """Examples with the same content stay together."""
-    stratum: str
+    keys: Sequence[str]
+    """Order and seed: they must come from the content, not from the place."""
+    groups: Column
+    """Examples of a group stay together; None is alone."""
+    contents: Column
+    """Examples of the same content stay together; None is like no other."""
+    strata: Codes
+    """(N,) what to balance by, as numbers from 0."""
+    pairs: npt.NDArray[np.int64] = _NO_PAIRS
+    """(M, 2) near-duplicates, by place."""
 
 
 class Crossing(NamedTuple):
-    """What an audit counts: values that occur in more than one split."""
+    """What an audit counts: groups, contents and pairs of near-duplicates in more than one split."""
 
     groups: int
     contents: int
+    near_duplicates: int
 
 
 def split(
-    members: Sequence[Member],
-    fractions: Mapping[str, float] = FRACTIONS,
-    seed: int = 0,
-    kept: Mapping[str, str] = _NOTHING,
+    members: Members, fractions: Mapping[str, float] = FRACTIONS, seed: int = 0, kept: Mapping[str, str] = _NOTHING
 ) -> list[str]:
     """The split of each member. Shares come as near to `fractions` as whole components and `kept` allow.
 
     `fractions`: first what a model learns from, last what it is tested on. `kept`: key -> the split of an earlier time.
     """
+    if not len(members.keys):
+        return []
     total = sum(fractions.values())
-    shares = {name: fraction / total for name, fraction in fractions.items() if fraction > 0}
-    strata = Counter(member.stratum for member in members)
-    room = {name: _Room(share, len(members), strata) for name, share in shares.items()}
-    assigned = [""] * len(members)
-    ordered = [(_earlier(component, members, kept, room), component) for component in _in_order(members, seed)]
-    for earlier, component in sorted(ordered, key=lambda found: found[0] is None):  # stable: what is kept comes first
-        counts = Counter(members[i].stratum for i in component)
-        best = earlier or max(room, key=lambda name: room[name].need(counts, len(component)))
-        room[best].take(counts, len(component))
-        for i in component:
-            assigned[i] = best
-    return assigned
+    names = [name for name, fraction in fractions.items() if fraction > 0]
+    shares = np.array([fractions[name] / total for name in names])
+    component = components(members)
+    dealt = _Dealt(component, members.strata, shares)
+    dealt.keep(_earlier(component, members.keys, names, kept))
+    dealt.deal(_places(component, members.keys, seed))
+    return [names[code] for code in dealt.splits[component].tolist()]
 
 
-def components(members: Sequence[Member]) -> list[list[int]]:
-    """Positions of the members that must stay together."""
-    parent = list(range(len(members)))
-
-    def root(i: int) -> int:
-        while parent[i] != i:
-            parent[i] = parent[parent[i]]
-            i = parent[i]
-        return i
-
-    first: dict[tuple[str, str], int] = {}
-    for i, member in enumerate(members):
-        keys = [("content", member.content)] + ([("group", member.group)] if member.group is not None else [])
-        for key in keys:
-            parent[root(i)] = root(first.setdefault(key, i))
-    together: dict[int, list[int]] = defaultdict(list)
-    for i in range(len(members)):
-        together[root(i)].append(i)
-    return list(together.values())
+def components(members: Members) -> Codes:
+    """(N,) the number, from 0, of the component that each member belongs to."""
+    links = [_links(members.groups), _links(members.contents), members.pairs]
+    return near.clusters(len(members.keys), np.concatenate(links))
 
 
-def audit(members: Sequence[Member], splits: Sequence[str]) -> Crossing:
-    """How many groups and contents cross the given splits."""
-    groups, contents = defaultdict(set), defaultdict(set)
-    for member, name in zip(members, splits, strict=True):
-        contents[member.content].add(name)
-        if member.group is not None:
-            groups[member.group].add(name)
-    return Crossing(_many(groups), _many(contents))
+def crossing(members: Members, splits: Column) -> Crossing:
+    """What crosses the given splits; a member without a split crosses nothing."""
+    code = _codes(splits)
+    pairs = code[members.pairs]
+    across = (pairs[:, 0] != pairs[:, 1]) & (pairs >= 0).all(1)
+    return Crossing(_many(members.groups, code), _many(members.contents, code), int(across.sum()))
 
 
-def strata(labels: Sequence[str | float | None]) -> list[str]:
-    """What to balance by: a class as it is, a number as its tenth of the distribution."""
-    numbers = np.array([x for x in labels if isinstance(x, float)])
-    if not len(numbers):
-        return [str(label) for label in labels]
-    edges = np.unique(np.quantile(numbers, np.linspace(0, 1, _BINS + 1)[1:-1]))
-    return [str(np.searchsorted(edges, x, side="right")) if isinstance(x, float) else "none" for x in labels]
+def strata(labels: Sequence[str | float | None]) -> Codes:
+    """(N,) what to balance by: a class as it is, a number as its tenth of the distribution."""
+    numbers = np.array([x if isinstance(x, float) else np.nan for x in labels])
+    if np.isnan(numbers).all():
+        return _codes(labels) + 1
+    edges = np.unique(np.nanquantile(numbers, np.linspace(0, 1, _BINS + 1)[1:-1]))
+    return np.where(np.isnan(numbers), 0, np.searchsorted(edges, numbers, side="right") + 1).astype(np.int64)
 
 
-class _Room:
-    """What one split wants and has."""
+class _Dealt:
+    """Components and the splits that they got."""
 
-    def __init__(self, share: float, members: int, strata: Counter[str]) -> None:
-        self._want = max(share * members, 1e-9)
-        self._wants = {stratum: share * count for stratum, count in strata.items()}
-        self._have = 0
-        self._haves: Counter[str] = Counter()
+    def __init__(self, component: Codes, strata: Codes, shares: npt.NDArray[np.float64]) -> None:
+        count = int(component.max()) + 1
+        self.splits = np.full(count, -1)
+        self._shares = shares
+        self._sizes = np.bincount(component, minlength=count)
+        order = np.lexsort((strata, component))
+        self._strata = strata[order]  # of each component's members, one after another
+        self._starts = np.concatenate([[0], np.cumsum(self._sizes)])
+        self._want = shares[:, None] * np.bincount(strata)  # (splits, strata)
+        self._have = np.zeros_like(self._want)
 
-    def need(self, counts: Counter[str], size: int) -> float:
-        """What would still lack after taking this component, as a share of what is wanted; negative is too much."""
-        overall = (self._want - self._have - size) / self._want
-        return overall + sum(
-            count / size * (self._wants[stratum] - self._haves[stratum] - count) / self._wants[stratum]
-            for stratum, count in counts.items()
-        )
+    def keep(self, earlier: Codes) -> None:
+        """Components that lie in a split already; -1 where not."""
+        self.splits[:] = earlier
+        for name in range(len(self._shares)):
+            inside = np.repeat(earlier == name, self._sizes)
+            self._have[name] = np.bincount(self._strata[inside], minlength=self._want.shape[1])
 
-    def take(self, counts: Counter[str], size: int) -> None:
-        self._have += size
-        self._haves.update(counts)
+    def deal(self, place: npt.NDArray[np.uint64]) -> None:
+        """`place`: where each component stands among those of its size."""
+        rest = np.flatnonzero(self.splits < 0)
+        rest = rest[np.lexsort((place[rest], -self._sizes[rest]))]
+        self._one_by_one(rest[:_ONE_BY_ONE])
+        self._at_once(rest[_ONE_BY_ONE:], place)
+
+    def _one_by_one(self, chosen: Codes) -> None:
+        wants, overall = np.maximum(self._want, 1e-9), np.maximum(self._want.sum(1), 1e-9)
+        for number in chosen.tolist():
+            inside = self._strata[self._starts[number] : self._starts[number + 1]]
+            kinds, counts = np.unique(inside, return_counts=True)
+            size = len(inside)
+            lack = (overall - self._have.sum(1) - size) / overall
+            per_label = (wants[:, kinds] - self._have[:, kinds] - counts) / wants[:, kinds]
+            best = int(np.argmax(lack + (per_label * (counts / size)).sum(1)))
+            self.splits[number] = best
+            self._have[best, kinds] += counts
+
+    def _at_once(self, chosen: Codes, place: npt.NDArray[np.uint64]) -> None:
+        """Small components, each counted under the label of its first member."""
+        if not len(chosen):
+            return
+        stratum = self._strata[self._starts[chosen]]
+        line = np.lexsort((place[chosen], self._sizes[chosen], stratum))
+        chosen, stratum = chosen[line], stratum[line]
+        lack = np.maximum(self._want - self._have, 0)
+        lack = np.where(lack.sum(0) > 0, lack, self._shares[:, None])
+        open_ = np.ones(len(chosen), bool)
+        for name in range(len(self._shares) - 1, 0, -1):
+            share = (lack[name] / np.maximum(lack[: name + 1].sum(0), 1e-9))[stratum[open_]]
+            steps = np.floor(np.cumsum(share) + 0.5)
+            taken = np.flatnonzero(open_)[np.diff(steps, prepend=0) > 0]
+            self.splits[chosen[taken]] = name
+            open_[taken] = False
+        self.splits[chosen[open_]] = 0
 
 
-def _earlier(
-    component: Sequence[int], members: Sequence[Member], kept: Mapping[str, str], names: Iterable[str]
-) -> str | None:
-    found = {kept.get(members[i].key) for i in component}
-    return next((name for name in names if name in found), None)
+def _earlier(component: Codes, keys: Sequence[str], names: list[str], kept: Mapping[str, str]) -> Codes:
+    """Of each component the first split, in the order of `names`, in which one of its members was; -1 where none."""
+    none = len(names)
+    found = np.full(int(component.max()) + 1, none)
+    if kept:
+        number = {name: place for place, name in enumerate(names)}
+        was = np.array([number.get(kept.get(key, ""), none) for key in keys])
+        np.minimum.at(found, component, was)
+    return np.where(found == none, -1, found)
 
 
-def _in_order(members: Sequence[Member], seed: int) -> list[list[int]]:
-    def place(component: list[int]) -> tuple[int, bytes]:
-        name = min(members[i].key for i in component)
-        return -len(component), hashlib.sha256(f"{seed}/{name}".encode()).digest()
+def _places(component: Codes, keys: Sequence[str], seed: int) -> npt.NDArray[np.uint64]:
+    """For each component the smallest hash of seed and key among its members: 64 bits."""
+    smallest = np.full(int(component.max()) + 1, np.iinfo(np.uint64).max, np.uint64)
+    np.minimum.at(smallest, component, _hashes(keys, seed))
+    return smallest
 
-    return sorted(components(members), key=place)
+
+def _hashes(keys: Sequence[str], seed: int) -> npt.NDArray[np.uint64]:
+    """(N,) 64 bits of each key and the seed. Of keys that are sha256 already, their first digits are mixed with it."""
+    if all(len(key) == _HEX_DIGITS for key in keys):
+        digits = np.frombuffer("".join(key[:16] for key in keys).encode(), np.uint8).reshape(-1, 16).astype(np.uint64)
+        nibbles = (digits & np.uint64(15)) + np.uint64(9) * (digits >> np.uint64(6))  # "0".."9" and "a".."f"
+        prefix = (nibbles << np.arange(60, -1, -4, dtype=np.uint64)).sum(axis=1, dtype=np.uint64)
+        return mix(prefix ^ mix(np.array([seed + 1], np.int64).view(np.uint64)))
+    salt = f"{seed}/".encode()
+    return np.frombuffer(b"".join(hashlib.blake2b(salt + key.encode(), digest_size=8).digest() for key in keys), "<u8")
 
 
-def _many(found: Mapping[str, set[str]]) -> int:
-    return sum(len(names) > 1 for names in found.values())
+def _links(values: Column) -> npt.NDArray[np.int64]:
+    """(M, 2) each place with the first one of the same value."""
+    code = _codes(values)
+    places = np.flatnonzero(code >= 0)
+    _, first, inverse = np.unique(code[places], return_index=True, return_inverse=True)
+    pairs = np.stack([places[first[inverse]], places], axis=1) if len(places) else _NO_PAIRS
+    return np.asarray(pairs[pairs[:, 0] != pairs[:, 1]])
+
+
+def _codes(values: Column) -> Codes:
+    """(N,) equal numbers for equal values, in the order of the values; -1 for None."""
+    if isinstance(values, pa.ChunkedArray):
+        array = values.cast(pa.string()).combine_chunks()
+    else:
+        array = pa.array([None if value is None else str(value) for value in values], pa.string())
+    encoded = array.dictionary_encode()
+    if not len(encoded.dictionary):
+        return np.full(len(array), -1)
+    rank = np.empty(len(encoded.dictionary), np.int64)
+    rank[np.asarray(pc.sort_indices(encoded.dictionary))] = np.arange(len(rank))
+    indices = np.asarray(pc.fill_null(encoded.indices.cast(pa.int64()), -1))
+    return np.where(indices < 0, -1, rank[indices])
+
+
+def _many(values: Column, splits: Codes) -> int:
+    """How many values occur in more than one split."""
+    code = _codes(values)
+    there = (code >= 0) & (splits >= 0)
+    both = np.unique(np.stack([code[there], splits[there]], axis=1), axis=0)
+    return int((np.unique(both[:, 0], return_counts=True)[1] > 1).sum())

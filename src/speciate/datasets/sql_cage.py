@@ -8,18 +8,24 @@ where DuckDB does not count; time by the pool.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import decimal
 import json
 import math
 import re
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow.parquet as pq
 
+from speciate.datasets import changes, scan
 from speciate.datasets.columns import HIDDEN
+from speciate.datasets.versions import Manifest
 from speciate.errors import Code, SpeciateError
+from speciate.workspace.workspace import Folders
 
 VIEW = "examples"
 _MEMORY_MB = 512
@@ -33,17 +39,23 @@ _REACHING_OUT = re.compile(
     r"(?i)(read_.*|.*_scan|glob|query|query_table|sniff_.*|parquet_.*|duckdb_.*|pragma_.*|getenv|getvariable|"
     r"current_setting|nextval|currval|write_log|json_execute_serialized_sql|which_secret|pg_.*|set_config)"
 )
+_OF_THE_MOMENT = re.compile(
+    r"now|today|age|current_\w+|get_current_\w+|local(time|timestamp)|transaction_timestamp|txid_\w+"
+)
 _SUGGESTION = re.compile(r"(?:Candidate bindings|Did you mean):?\s*(.+)")
 _RECOVERY = "Call query_dataset with one SELECT over the view examples, or with where=..."
 
 
 def query(payload: dict[str, Any]) -> dict[str, Any]:
-    """The service: {files, sql, split, limit, offset} -> {columns, rows, more}. `files`: sealed Parquet."""
+    """The service: {root, manifest, since, sql, split, limit, offset} -> {columns, rows, more}.
+
+    `since`: the manifest from which on the changes are asked for, or None for the rows themselves.
+    """
     sql = payload["sql"].strip().rstrip(";")
-    with _locked(payload["files"], payload["split"]) as connection:
+    with _opened(payload) as connection:
         check(connection, sql)
-        try:
-            page = f"SELECT * FROM (\n{sql}\n) LIMIT {int(payload['limit']) + 1} OFFSET {int(payload['offset'])}"
+        page = f"SELECT * FROM (\n{sql}\n) LIMIT {int(payload['limit']) + 1} OFFSET {int(payload['offset'])}"
+        with _explained():
             result = connection.execute(page)
             columns = [item[0] for item in result.description or ()]
             if len(columns) > _MOST_COLUMNS:
@@ -53,15 +65,37 @@ def query(payload: dict[str, Any]) -> dict[str, Any]:
                     "Name columns in the SELECT instead of *, or choose by regex: SELECT COLUMNS('^a') FROM examples.",
                 )
             rows, more = _page(iter(result.fetchone, None), int(payload["limit"]), len(json.dumps(columns)))
-        except duckdb.OutOfMemoryException as error:
-            raise SpeciateError(
-                Code.INVALID,
-                f"The query needs more than {_MEMORY_MB} MB of memory.",
-                "Ask for less: fewer columns, a narrower condition, an aggregate.",
-            ) from error
-        except duckdb.Error as error:
-            raise _mistake(error) from error
     return {"columns": columns, "rows": rows, "more": more}
+
+
+def select(payload: dict[str, Any]) -> dict[str, Any]:
+    """The service for SQL that makes a version: {file, sql} -> {file}, both Parquet; repeated, it gives the same.
+
+    INVALID for functions whose value is another one at every call or on every day.
+    """
+    sql, target = payload["sql"].strip().rstrip(";"), Path.cwd() / "selected.parquet"
+    source = Path(payload["file"])
+    with locked([source], f"read_parquet({scan.quoted(source)})") as connection:
+        check(connection, sql)
+        check_repeatable(connection, sql)
+        with _explained():
+            pq.write_table(connection.sql(sql).to_arrow_table(), target)
+    return {"file": target.name}
+
+
+@contextlib.contextmanager
+def _explained() -> Iterator[None]:
+    """DuckDB's errors as ours."""
+    try:
+        yield
+    except duckdb.OutOfMemoryException as error:
+        raise SpeciateError(
+            Code.INVALID,
+            f"The query needs more than {_MEMORY_MB} MB of memory.",
+            "Ask for less: fewer columns, a narrower condition, an aggregate.",
+        ) from error
+    except duckdb.Error as error:
+        raise _mistake(error) from error
 
 
 def condition(where: str) -> str:
@@ -152,8 +186,36 @@ def _names_of_ctes(tree: Any) -> set[str]:
     return names
 
 
-def _locked(files: Sequence[str], split: str | None) -> duckdb.DuckDBPyConnection:
-    """A connection with the view over `files`, and nothing else to reach or to set."""
+def check_repeatable(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
+    volatile = connection.execute(
+        "SELECT DISTINCT function_name FROM duckdb_functions() WHERE stability = 'VOLATILE'"
+    ).fetchall()
+    names = {row[0] for row in volatile}
+    tree = json.loads(connection.execute("SELECT json_serialize_sql(?::VARCHAR)", [sql]).fetchall()[0][0])
+    for node in _nodes(tree):
+        name = str(node.get("function_name", node.get("column_names", [""])[-1:])).strip("[]'").lower()
+        chance = name in names or _OF_THE_MOMENT.fullmatch(name)
+        if (node.get("type") in ("FUNCTION", "COLUMN_REF") and chance) or node.get("sample"):
+            what = "SAMPLE" if node.get("sample") else f"{name}()"
+            raise SpeciateError(
+                Code.INVALID,
+                f"{what} gives another value at another time, so the version could not be made again.",
+                "Call again with a fixed value; for chance use the operation sample with a seed.",
+            )
+
+
+def _opened(payload: dict[str, Any]) -> duckdb.DuckDBPyConnection:
+    folders, manifest = Folders(Path(payload["root"])), Manifest.model_validate(payload["manifest"])
+    if payload["since"] is None:
+        return locked(scan.files(folders, manifest), scan.relation(folders, manifest), payload["split"])
+    since = Manifest.model_validate(payload["since"])
+    with duckdb.connect(":memory:") as connection:
+        source = changes.relation(connection, folders, since, manifest)
+    return locked([*scan.files(folders, manifest), *scan.files(folders, since)], source, payload["split"])
+
+
+def locked(files: Sequence[Path], source: str, split: str | None = None) -> duckdb.DuckDBPyConnection:
+    """A connection with the view over `source`, SQL that reads `files`, and nothing else to reach or to set."""
     connection = duckdb.connect(
         ":memory:",
         config={
@@ -166,22 +228,16 @@ def _locked(files: Sequence[str], split: str | None) -> duckdb.DuckDBPyConnectio
             "allow_unsigned_extensions": False,
         },
     )
-    listed = ", ".join(map(_literal, files))
     connection.execute("SET python_enable_replacements = false")
-    connection.execute(f"SET allowed_paths = [{listed}]")
-    source = f"read_parquet([{listed}], union_by_name = true)"
+    connection.execute(f"SET allowed_paths = [{', '.join(map(scan.quoted, files))}]")
     there = {row[0] for row in connection.execute(f"DESCRIBE SELECT * FROM {source}").fetchall()}
     hidden = ", ".join(f'"{name}"' for name in HIDDEN if name in there)
     exclude = f" EXCLUDE ({hidden})" if hidden else ""
     connection.execute("SET enable_external_access = false")
-    only = f" WHERE split = {_literal(split)}" if split is not None else ""
+    only = f" WHERE split = {scan.quoted(split)}" if split is not None else ""
     connection.execute(f"CREATE VIEW {VIEW} AS SELECT *{exclude} FROM {source}{only}")
     connection.execute("SET lock_configuration = true")
     return connection
-
-
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
 
 
 def _page(rows: Iterator[tuple[Any, ...]], limit: int, size: int) -> tuple[list[list[Any]], bool]:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from speciate.errors import Code, SpeciateError, unknown
 from speciate.refs import DatasetRef, dataset_ref
+from speciate.workspace import tombstones
 from speciate.workspace.database import Database, Transaction
 
 if TYPE_CHECKING:  # the daemon resolves names without numpy
@@ -20,9 +21,26 @@ if TYPE_CHECKING:  # the daemon resolves names without numpy
 _COLUMNS = "version, manifest, parents, operation, report, job, created"
 _NEWEST = f"SELECT {_COLUMNS} FROM dataset_versions WHERE name = ? ORDER BY version DESC LIMIT 1"
 _VERSION = f"SELECT {_COLUMNS} FROM dataset_versions WHERE name = ? AND version = ?"
+_TAGGED = "SELECT version FROM dataset_tags WHERE name = ? AND tag = ?"
+_TAGS = "SELECT tag, version FROM dataset_tags WHERE name = ? ORDER BY tag"
+_LANES = "SELECT lanes FROM dataset_versions WHERE name = ? AND version = ?"
+_HISTORY = f"SELECT {_COLUMNS} FROM dataset_versions WHERE name = ? ORDER BY version DESC LIMIT ?"
 _NAMES = "SELECT DISTINCT name FROM dataset_versions ORDER BY name"
 _LAST = "SELECT version, id FROM dataset_versions WHERE name = ? ORDER BY version DESC LIMIT 1"
 _INSERT = "INSERT INTO dataset_versions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+
+
+class Part(BaseModel):
+    """A sealed Parquet file, or what a version still holds of it. Read with datasets/scan.py."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    file: str
+    rows: int
+    """In the file."""
+    removed: str | None = None
+    """Sealed Parquet with the `position` of each row of the file that is no longer in the version."""
+    gone: int = 0
+    """How many those are."""
 
 
 class Manifest(BaseModel):
@@ -34,8 +52,8 @@ class Manifest(BaseModel):
     """0 before it is registered."""
     id: str
     modality: str
-    files: tuple[str, ...]
-    """Sealed Parquet."""
+    parts: tuple[Part, ...]
+    """A base, then what later versions added to it."""
     packs: tuple[str, ...] = ()
     """Where the bytes of media lie that are not in the Parquet."""
     columns: dict[str, str]
@@ -77,13 +95,44 @@ def newest(database: Database, name: str) -> Manifest:
     return resolve(database, DatasetRef(name))
 
 
+def packed_lanes(database: Database, manifest: Manifest) -> bytes:
+    """The multiset hash of a registered version's rows (lthash.unpacked reads it), to compute that of a successor."""
+    row = database.read_one(_LANES, [manifest.name, manifest.version])
+    assert row is not None
+    return bytes(row[0])
+
+
+class Step(NamedTuple):
+    """One version in the history of a dataset."""
+
+    version: int
+    operation: str
+    parents: list[str]
+    rows: int
+    created: float
+    job: str | None
+
+
+def history(database: Database, name: str, most: int = 20) -> list[Step]:
+    """The versions of a dataset, newest first."""
+    return [
+        Step(number, json.loads(operation)["op"], json.loads(parents), json.loads(manifest)["rows"], created, job)
+        for number, manifest, parents, operation, _, job, created in database.read(_HISTORY, [name, most])
+    ]
+
+
+def tags(database: Database, name: str) -> dict[str, int]:
+    """Tag -> version."""
+    return dict(database.read(_TAGS, [name]))
+
+
 def names(database: Database) -> list[str]:
     return [row[0] for row in database.read(_NAMES)]
 
 
 def version(database: Database, ref: DatasetRef | str) -> Version:
     """As `resolve`, with provenance."""
-    wanted = dataset_ref(ref) if isinstance(ref, str) else ref
+    wanted = _untagged(database, dataset_ref(ref) if isinstance(ref, str) else ref)
     if wanted.version is None:
         row = database.read_one(_NEWEST, [wanted.name])
     else:
@@ -110,12 +159,24 @@ def register(
     operation: dict[str, Any],
     report: dict[str, Any],
     job: str | None,
+    onto: int | None = None,
 ) -> Manifest:
-    """Make `manifest` the next version of its name; where the newest has the same content, return that instead."""
+    """Make `manifest` the next version of its name; where the newest has the same content, return that instead.
+
+    `onto`: the version that must still be the newest, where the change was made for what was the newest then; CONFLICT
+    where it is not, for the other change would be lost.
+    """
     last = tx.execute(_LAST, [manifest.name])
+    if onto is not None and (not last or last[0][0] != onto):
+        raise SpeciateError(
+            Code.CONFLICT,
+            f"{manifest.name}@v{onto} is no longer the newest version: another change came first.",
+            "Make the same call again; it then starts from the version that is the newest now.",
+        )
     if last and last[0][1] == manifest.id:
         return manifest.model_copy(update={"version": last[0][0]})
-    made = manifest.model_copy(update={"version": last[0][0] + 1 if last else 1})
+    newest = max(last[0][0] if last else 0, tombstones.last(tx, "dataset", manifest.name))
+    made = manifest.model_copy(update={"version": newest + 1})
     row = (
         made.name, made.version, made.id, lanes.astype("<u2").tobytes(), made.model_dump_json(),
         json.dumps(parents), json.dumps(operation), json.dumps(report), job, tx.now,
@@ -123,6 +184,23 @@ def register(
     tx.execute(_INSERT, row)
     tx.event(f"dataset:{made.name}", "dataset.created", {"version": made.version, "id": made.id})
     return made
+
+
+def _untagged(database: Database, ref: DatasetRef) -> DatasetRef:
+    if ref.tag is None:
+        return ref
+    row = database.read_one(_TAGGED, [ref.name, ref.tag])
+    if row is None:
+        known = tags(database, ref.name)
+        if not known and ref.name not in names(database):
+            raise _no_version(database, ref)
+        shown = ", ".join(f"{tag} (v{number})" for tag, number in known.items()) or "none"
+        raise SpeciateError(
+            Code.NOT_FOUND,
+            f"Dataset {ref.name!r} has no tag {ref.tag!r}; its tags are: {shown}.",
+            f"Call describe_dataset(dataset={ref.name!r}), or manage_data(action='tag') to set one.",
+        )
+    return ref._replace(version=row[0], tag=None)
 
 
 def _no_version(database: Database, ref: DatasetRef) -> SpeciateError:

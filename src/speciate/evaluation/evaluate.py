@@ -30,7 +30,7 @@ SELECT count(*) FROM evaluations WHERE use_case = ? AND regexp_replace(dataset, 
 """
 _ALWAYS: dict[str, tuple[str, ...]] = {"classification": ("accuracy", "f1_macro"), "regression": ("mae", "rmse", "r2")}
 _START_SECONDS, _SECONDS_PER_ANSWER, _LATENCY_SECONDS = 3.0, 0.002, 3.0
-_FILES = ("examples.parquet", "predictions.parquet", "scores.parquet")
+FILES = ("examples.parquet", "predictions.parquet", "scores.parquet")
 
 
 class EvaluateSpec(BaseModel):
@@ -278,7 +278,7 @@ def collect(folder: RunFolder) -> _Collected:
     evaluation = id_from_key("evaluation", spec["job"])
     target = Folders(Path(spec["workspace"])).evaluations / evaluation
     target.mkdir(parents=True, exist_ok=True)
-    for name in _FILES:
+    for name in FILES:
         if not (target / name).exists():
             os.link(folder.outputs / name, target / name)
     identified = {decision.candidate: decisions.identify(decision, evaluation) for decision in report.decisions}

@@ -19,8 +19,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 
+from speciate.datasets import scan
 from speciate.datasets.identity import count_known
-from speciate.datasets.loader import Example, load_examples, read_rows
+from speciate.datasets.loader import Example, load_examples
 from speciate.datasets.versions import Manifest
 from speciate.errors import Code, SpeciateError, closest
 from speciate.evaluation.answers import Answer, answer_all, from_column
@@ -144,8 +145,8 @@ def _seen(run: Run, task: EvaluationTask, contestant: Contestant, examples: Sequ
         return 0
     if contestant.learned_from is None:
         return None
-    mine = read_rows(run.folders, task.dataset, ids=[example.id for example in examples])
-    rows = read_rows(run.folders, contestant.learned_from)
+    mine = scan.read(run.folders, task.dataset, ids=[example.id for example in examples], usable=True)
+    rows = scan.read(run.folders, contestant.learned_from, usable=True)
     learned = pc.if_else(pc.is_null(rows["split"]), "train", rows["split"])
     theirs = rows.filter(pc.is_in(learned, pa.array(("train", "validation"))))
     return count_known(mine, task.dataset, theirs, contestant.learned_from)

@@ -24,10 +24,18 @@ from speciate.workspace.workspace import Workspace
 # Kind -> where it is declared. Loaded on first use; what stands higher in the house is named by string only.
 KINDS = {
     "ingest": "speciate.datasets.ingest:KIND",
+    "curate": "speciate.datasets.curate:KIND",
+    "embed": "speciate.datasets.embed:KIND",
+    "export": "speciate.datasets.export:KIND",
     "train": "speciate.training.train:KIND",
     "evaluate": "speciate.evaluation.evaluate:KIND",
     "specialize": "speciate.training.specialize:KIND",
     "promote": "speciate.production.promote:KIND",
+    "label": "speciate.datasets.label:KIND",
+    "tag": "speciate.datasets.tags:KIND",
+    "forget": "speciate.production.forget:KIND",
+    "erase": "speciate.production.erase:KIND",
+    "gc": "speciate.production.tidy:KIND",
 }
 
 

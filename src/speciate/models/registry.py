@@ -16,6 +16,7 @@ from speciate.errors import Code, SpeciateError, unknown
 from speciate.models import packaged, sealed
 from speciate.models.card import Card
 from speciate.refs import ModelRef, model_ref
+from speciate.workspace import tombstones
 from speciate.workspace.database import Database, Transaction
 from speciate.workspace.workspace import Folders
 
@@ -87,7 +88,7 @@ def register(tx: Transaction, folders: Folders, card: Card, staged: Path) -> Car
     """Make `staged` (sealed, in the run folder) the next version of `card.name`. The same bytes are one version."""
     if known := tx.execute(_SAME, [card.name, card.id]):
         return Card.model_validate_json(known[0][0])
-    version: int = tx.execute(_NEXT, [card.name])[0][0]
+    version: int = max(tx.execute(_NEXT, [card.name])[0][0], tombstones.last(tx, "model", card.name) + 1)
     while _taken(staged, version_folder(folders, card.name, version)):
         version += 1
     card = card.model_copy(update={"version": version, "created": tx.now})

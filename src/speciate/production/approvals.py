@@ -10,7 +10,8 @@ import hashlib
 import importlib
 import json
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
 from speciate.errors import Code, SpeciateError, unknown
 from speciate.ids import new_id
@@ -22,7 +23,11 @@ from speciate.workspace.workspace import Workspace
 ACTIONS = {
     "promote": "speciate.production.promote:apply_approved",
     "define_use_case": "speciate.usecases:apply_approved",
+    "purge": "speciate.production.forget:apply_approved",
+    "delete": "speciate.production.deletion:apply_approved",
 }
+
+Found = TypeVar("Found")
 
 PENDING, APPROVED, DENIED, EXPIRED, VOID = "pending", "approved", "denied", "expired", "void"
 STATES = (PENDING, APPROVED, DENIED, EXPIRED, VOID)
@@ -74,6 +79,22 @@ class Decided(NamedTuple):
 
 def fingerprint(action: str, arguments: Mapping[str, Any], evidence: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps([action, arguments, evidence], sort_keys=True).encode()).hexdigest()
+
+
+def postponed(function: Callable[[], Found]) -> Callable[[], Found]:
+    """Call now, outside any transaction, and raise only when the answer is asked for.
+
+    A repeated call with its key needs no answer: what it was about may be gone by then.
+    """
+    try:
+        found = function()
+    except SpeciateError as error:
+        return partial(_raise, error)
+    return lambda: found
+
+
+def _raise(error: SpeciateError) -> NoReturn:
+    raise error
 
 
 def request(

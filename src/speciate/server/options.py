@@ -1,7 +1,7 @@
 """What can be chosen in a tool's arguments, read from the tables that the engine itself chooses from.
 
 One function per kind in one table. Modules are described by the first line of their docstring, read from the file:
-nothing is imported for it. Operations, formats, extractors and triggers join with the tools that use them.
+nothing is imported for it. Triggers join with the tool that uses them.
 """
 
 from __future__ import annotations
@@ -14,12 +14,15 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from speciate import modalities
+from speciate.datasets import extractors, operations
+from speciate.datasets.exports import FORMATS
+from speciate.datasets.operations.steps import needs
 from speciate.errors import unknown
 from speciate.training.options import options as ways_to_train
 from speciate.training.specs import PARAMETERS
 from speciate.vocabulary import METRICS, TASKS, Metric, Task, find_task
 
-Kind = Literal["task", "metric", "method", "modality"]
+Kind = Literal["task", "metric", "method", "modality", "operation", "extractor", "format"]
 
 # Method -> the library that it imports and the extra that brings it.
 _LIBRARIES = {"classical": ("sklearn", "classical"), "probe": ("torch", "train")}
@@ -90,11 +93,33 @@ def _modalities(task: Task | None) -> list[Option]:
     ]
 
 
+def _extractors(task: Task | None) -> list[Option]:
+    """The descriptor once, though each modality has its own."""
+    found: dict[str, Option] = {}
+    for each in extractors.choices(None if task is None else task.modality):
+        about = "any modality" if each.name == extractors.DESCRIPTOR else each.modality
+        found.setdefault(each.name, Option(each.name, f"{about}: {each.what}", {}, each.needs))
+    return list(found.values())
+
+
+def _formats(task: Task | None) -> list[Option]:
+    """Of exports. All of them: whether one fits is a matter of the dataset, which export_dataset looks at."""
+    return [Option(name, first_line(place.partition(":")[0]), {}, ()) for name, place in FORMATS.items()]
+
+
+def _operations(task: Task | None) -> list[Option]:
+    found = [operations.find(name) for name in sorted(operations.table())]
+    return [Option(each.name, each.what, each.parameters.model_json_schema(), needs(each)) for each in found]
+
+
 _KINDS: dict[Kind, Callable[[Task | None], list[Option]]] = {
     "task": _tasks,
     "metric": _metrics,
     "method": _methods,
     "modality": _modalities,
+    "operation": _operations,
+    "extractor": _extractors,
+    "format": _formats,
 }
 
 

@@ -37,6 +37,7 @@ from speciate.server import control, mcp_app
 from speciate.server.protocol import CONTROL, DRAINING, HELLO_BYTES, HTTP, MCP, encode, refusal
 from speciate.server.surface import Caller
 from speciate.workspace.backup import AutomaticBackups
+from speciate.workspace.database import Event
 from speciate.workspace.filesystem import require_local
 from speciate.workspace.lock import Lock
 from speciate.workspace.workspace import Workspace
@@ -102,6 +103,8 @@ class Service:
         self._clients: set[_Client] = set()
         self._last_busy = workspace.clock.monotonic()
         self._leave = anyio.Event()
+        self._forgotten = False
+        workspace.database.listen(self._heard)
         self._path = socket_path(workspace.folders.root)
         self._protocols = {MCP: self._serve_mcp, CONTROL: self._serve_control, HTTP: self._serve_http}
 
@@ -133,6 +136,9 @@ class Service:
     def leave(self) -> None:
         """End the service soon: from the event loop's thread."""
         self._leave.set()
+
+    def _heard(self, events: Sequence[Event]) -> None:
+        self._forgotten |= any(event.type == "data.forgotten" for event in events)
 
     # Connections
 
@@ -238,6 +244,9 @@ class Service:
                 os._exit(NO_LONGER_OWNER)
             if not _is_inode(self._path, inode):
                 _log.warning("leaving: the socket %s is gone, nobody could reach us", self._path)
+                self.leave()
+            if self._forgotten:
+                _log.info("leaving: something was forgotten, and only a catalog that nobody has open can be rewritten")
                 self.leave()
             now = self.workspace.clock.monotonic()
             if self._clients or not await anyio.to_thread.run_sync(self.engine.idle):

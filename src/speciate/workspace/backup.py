@@ -4,6 +4,9 @@ The owner of a catalog must not open its file by other means (closing any descri
 kinds of copy are statements of the open database, each a consistent snapshot: Parquet files in `backups/` by itself,
 hourly and after each alias move; a catalog beside copies of the sealed files on demand. Caches, logs and earlier
 backups are left out of the latter. Neither waits for runs: what a live run has not sealed is not in the copy.
+
+How long: the newest 12 and the last of each of the newest 14 days. A purge cuts that short: as soon as something was
+forgotten, a new copy is made and every older one is deleted, and so are the catalogs that a repair set aside.
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ from speciate.workspace.workspace import Workspace
 
 _KEPT_NEWEST, _KEPT_DAYS = 12, 14
 _COPIED = ("settings.toml", "blobs", "packs", "datasets", "features", "models", "evaluations", "runs")
+_URGENT = {"alias.moved", "data.forgotten"}
 _log = logging.getLogger(__name__)
 
 
@@ -75,6 +79,8 @@ class AutomaticBackups:
 
     def start(self) -> None:
         self._workspace.database.listen(self._heard)
+        if self._remembering():
+            self._wake.set()
         self._thread.start()
 
     def stop(self) -> None:
@@ -82,9 +88,10 @@ class AutomaticBackups:
         self._wake.set()
         if self._thread.is_alive():
             self._thread.join()
+            self._save_if_possible(only_forgetting=True)  # nobody may come after us for a long time
 
     def _heard(self, events: Sequence[Event]) -> None:
-        if any(event.type == "alias.moved" for event in events):
+        if any(event.type in _URGENT for event in events):
             self._wake.set()
 
     def _loop(self) -> None:
@@ -93,22 +100,36 @@ class AutomaticBackups:
             self._wake.clear()
             if self._stopping:
                 return
-            try:
+            self._save_if_possible()
+
+    def _save_if_possible(self, *, only_forgetting: bool = False) -> None:
+        try:
+            if not only_forgetting or self._remembering():
                 self.save()
-            except (duckdb.Error, OSError):  # a full disk must not end the thread: the next hour may be better
-                _log.exception("the automatic backup failed")
+        except (duckdb.Error, OSError):  # a full disk must not end the thread: the next hour may be better
+            _log.exception("the automatic backup failed")
 
     def save(self) -> Path | None:
         """Save now and delete what is superseded; None where nothing has changed since the last time."""
         folder, database = self._workspace.folders.backups, self._workspace.database
-        seq = database.last_seq
-        if seq == self._saved_seq:
-            return None
-        target = save_catalog(database, folder, self._workspace.clock.now())
-        self._saved_seq = seq
-        for name in superseded([path.name for path in automatic_backups(folder)]):
-            shutil.rmtree(folder / name)
+        seq, target = database.last_seq, None
+        if seq != self._saved_seq:
+            target = save_catalog(database, folder, self._workspace.clock.now())
+            self._saved_seq = seq
+            for name in superseded([path.name for path in automatic_backups(folder)]):
+                shutil.rmtree(folder / name)
+        for path in self._remembering():
+            shutil.rmtree(path, ignore_errors=True)
         return target
+
+    def _remembering(self) -> list[Path]:
+        """Copies of the catalog from before something was forgotten, whole or not."""
+        row = self._workspace.database.read_one("SELECT value FROM meta WHERE key = 'forgotten'")
+        if row is None:
+            return []
+        folder, since = self._workspace.folders.backups, int(row[0])
+        saved = [path for path in automatic_backups(folder) if _newest_seq([path]) <= since]
+        return [*saved, *folder.glob("torn-*"), *folder.glob("replaced-*"), *folder.glob(".auto-*.partial")]
 
 
 def back_up(workspace: Workspace, target: Path) -> Backup:

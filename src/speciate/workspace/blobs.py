@@ -35,6 +35,8 @@ class Blobs:
         if not target.exists():
             target.parent.mkdir(parents=True, exist_ok=True)
             write_durably(target, data)
+        else:
+            os.utime(target)  # it may have been garbage until now: it is as young as what names it
         return sha256
 
     def get(self, sha256: str) -> bytes:

@@ -116,6 +116,10 @@ class Database:
         """The number of the newest committed event."""
         return self._seq
 
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
     # Writing
 
     def write(self, many: Callable[[Transaction, list[Item]], Sequence[Answer]], item: Item) -> Answer:

@@ -48,14 +48,14 @@ def require_local(folder: Path) -> None:
         )
 
 
-def require_space(folder: Path) -> None:
-    """Refuse to begin what a nearly full disk would interrupt."""
-    free = shutil.disk_usage(folder).free
-    if free < _LEAST_BYTES:
+def require_space(folder: Path, size: int = 0) -> None:
+    """Refuse to begin what a nearly full disk would interrupt. `size`: bytes that are going to be written."""
+    free, needed = shutil.disk_usage(folder).free, _LEAST_BYTES + size
+    if free < needed:
         raise SpeciateError(
             Code.UNAVAILABLE,
-            f"The disk that holds the workspace is full: {free >> 20} MiB are free, and a job needs "
-            f"{_LEAST_BYTES >> 20} to begin.",
+            f"The disk that holds {folder} is full: {free >> 20} MiB are free, and a job needs "
+            f"{needed >> 20} to begin.",
             "Free some space, then repeat the same call.",
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,8 +13,25 @@ from speciate.workspace.schema import TABLES, VERSION
 
 Migration = Callable[[duckdb.DuckDBPyConnection], None]
 
+
+def _parts_and_tags(connection: duckdb.DuckDBPyConnection) -> None:
+    """1 -> 2: tags of dataset versions; a manifest lists parts where it listed files, all of whose rows it held."""
+    connection.execute(
+        "CREATE TABLE dataset_tags (name VARCHAR NOT NULL, tag VARCHAR NOT NULL, version INTEGER NOT NULL, "
+        "PRIMARY KEY (name, tag))"
+    )
+    for name, version, text in connection.execute("SELECT name, version, manifest FROM dataset_versions").fetchall():
+        manifest = json.loads(text)
+        (file,) = manifest.pop("files")
+        manifest["parts"] = [{"file": file, "rows": manifest["rows"], "removed": None, "gone": 0}]
+        connection.execute(
+            "UPDATE dataset_versions SET manifest = ? WHERE name = ? AND version = ?",
+            [json.dumps(manifest), name, version],
+        )
+
+
 # Number n takes a catalog from version n to n + 1. Append only; a released one never changes.
-MIGRATIONS: dict[int, Migration] = {}
+MIGRATIONS: dict[int, Migration] = {1: _parts_and_tags}
 
 
 def migrate(path: Path) -> int:
@@ -35,7 +53,7 @@ def migrate(path: Path) -> int:
             connection.execute("BEGIN")
             if found == 0:
                 connection.execute(TABLES)
-            for number in range(max(found, 1), VERSION):
+            for number in range(found or VERSION, VERSION):
                 MIGRATIONS[number](connection)
             connection.execute("INSERT OR REPLACE INTO meta VALUES ('schema', ?)", [str(VERSION)])
             connection.execute("COMMIT")

@@ -46,9 +46,9 @@ class PackWriter:
         self._entries: dict[str, Entry] = {}
         self._size = 0
 
-    def add(self, data: bytes) -> str:
-        """Append `data` unless it is there already; the sha256 that names it."""
-        sha256 = hashlib.sha256(data).hexdigest()
+    def add(self, data: bytes, sha256: str | None = None) -> str:
+        """Append `data` unless it is there already; the sha256 that names it, which a caller may have computed."""
+        sha256 = sha256 or hashlib.sha256(data).hexdigest()
         if sha256 not in self._entries:
             self._file.write(data)
             self._entries[sha256] = Entry(self._size, len(data))
@@ -138,6 +138,10 @@ class PackReader:
             f"No pack of {len(self._packs)} holds {sha256}.",
             "Restore the packs from a backup of the workspace, or create the dataset again from its source.",
         )
+
+    def length(self, sha256: str) -> int:
+        """In bytes; 0 where no pack holds it."""
+        return next((entry.length for pack in self._packs if (entry := pack.find(sha256))), 0)
 
     def __contains__(self, sha256: str) -> bool:
         return any(pack.find(sha256) for pack in self._packs)

@@ -5,7 +5,7 @@ primary keys: a scan of 100,000 jobs costs 2 ms, while DuckDB's secondary indexe
 Times are seconds since the epoch (UTC) as DOUBLE.
 """
 
-VERSION = 1
+VERSION = 2
 
 TABLES = """
 CREATE TABLE meta (key VARCHAR PRIMARY KEY, value VARCHAR NOT NULL);
@@ -76,6 +76,10 @@ CREATE TABLE dataset_versions (
     report    VARCHAR NOT NULL,
     job       VARCHAR,
     created   DOUBLE NOT NULL, PRIMARY KEY (name, version)
+);
+
+CREATE TABLE dataset_tags (
+    name VARCHAR NOT NULL, tag VARCHAR NOT NULL, version INTEGER NOT NULL, PRIMARY KEY (name, tag)
 );
 
 CREATE TABLE model_versions (

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from speciate.clock import Clock, SystemClock
 from speciate.settings import Settings, load
+from speciate.workspace import rewriting
 from speciate.workspace.database import Database
 from speciate.workspace.migrations import migrate
 from speciate.workspace.salvage import salvage
@@ -45,6 +46,13 @@ class Workspace:
         migrate(self.folders.catalog)  # refuses what is not ours, before anything is laid beside it
         self.folders.make()
         self.database = Database(self.folders.catalog, self.clock)
+        if run := rewriting.asked(self.database):
+            self.database.close()
+            rewriting.rewrite(self.folders.catalog, run)
+            self.database = Database(self.folders.catalog, self.clock)
 
     def close(self) -> None:
+        run = None if self.database.closed else rewriting.asked(self.database)
         self.database.close()
+        if run:
+            rewriting.rewrite(self.folders.catalog, run)

@@ -1,0 +1,197 @@
+"""The job kind `curate`: operations on a dataset, one after another, as one next version.
+
+The plan checks all steps as far as the manifest tells and resolves what they name; the run applies them to the whole
+table and seals the result. Between steps nothing is sealed, so a step that fails leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import shutil
+from typing import Any
+
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, Field
+
+from speciate.datasets import extractors, scan, succession
+from speciate.datasets.columns import clean
+from speciate.datasets.describe import QUALITIES
+from speciate.datasets.lthash import unpacked
+from speciate.datasets.operations.context import Context
+from speciate.datasets.operations.contract import Outcome, Reference
+from speciate.datasets.operations.masks import usable
+from speciate.datasets.operations.steps import Step, foresee, foreseen, parse, resolved
+from speciate.datasets.registration import collect, commit, made
+from speciate.datasets.rows import MADE, quality_report, split_report
+from speciate.datasets.versions import Manifest, packed_lanes, resolve, version
+from speciate.errors import Code, SpeciateError
+from speciate.jobs.job import Resources
+from speciate.jobs.kinds import Kind, Plan
+from speciate.jobs.pool import Pool
+from speciate.jobs.run import Run
+from speciate.models import registry
+from speciate.refs import dataset_ref
+from speciate.sandbox import check
+from speciate.settings import Settings
+from speciate.workspace.workspace import Workspace
+
+_BYTES_PER_ROW = 1_500
+
+
+class CurateSpec(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    dataset: str
+    steps: tuple[dict[str, Any], ...] = Field(min_length=1, max_length=20)
+    """{op, ...its parameters}."""
+
+
+class Payload(BaseModel):
+    """What the plan found out for the run."""
+
+    model_config = ConfigDict(frozen=True)
+    manifest: Manifest
+    lanes: str
+    report: dict[str, Any]
+    steps: tuple[dict[str, Any], ...]
+    checked: int
+    """Of so many steps the plan knew all that can go wrong before rows are read."""
+    others: dict[str, Manifest]
+    models: dict[str, str]
+    """Ref -> folder."""
+    onto: int | None
+    cage: str
+
+
+def plan(spec: CurateSpec, workspace: Workspace) -> Plan:
+    ref = dataset_ref(spec.dataset)
+    if ref.split is not None:
+        raise SpeciateError(
+            Code.INVALID,
+            f"{spec.dataset!r} names a split, and operations are about the whole dataset.",
+            f"Call again with dataset={str(ref._replace(split=None))!r}; to keep one split use the step "
+            f"{{'op': 'filter', 'where': \"split = '{ref.split}'\"}}.",
+        )
+    found = version(workspace.database, ref)
+    manifest = found.manifest
+    check(workspace.settings.cage)
+    others: dict[str, Manifest] = {}
+    models: dict[str, str] = {}
+    chosen: set[str] = set()  # extractors
+
+    def full_name(kind: Reference, name: str | None) -> str | None:
+        if name is None:
+            return None
+        if kind == "extractor":
+            chosen.add(extractors.resolve(name, manifest.modality))
+            return name
+        if kind == "dataset":
+            other = resolve(workspace.database, name)
+            others[other.ref] = other
+            return other.ref
+        model = registry.resolve(workspace.database, workspace.folders, name)
+        models[model.ref] = str(model.path)
+        return model.ref
+
+    steps = resolved(parse(spec.steps), full_name)
+    checked = foresee(steps, manifest, others)
+    payload = Payload(
+        manifest=manifest,
+        lanes=packed_lanes(workspace.database, manifest).hex(),
+        report=found.report,
+        steps=tuple(step.written() for step in steps),
+        checked=checked,
+        others=others,
+        models=models,
+        onto=manifest.version if ref.version is None and ref.tag is None else None,
+        cage=workspace.settings.cage,
+    )
+    rows = manifest.rows + sum(other.rows for other in others.values())
+    torch = bool(chosen - {extractors.DESCRIPTOR})
+    classical = any(step.operation.needs for step in steps)
+    return Plan(
+        payload=payload.model_dump(mode="json"),
+        resources=Resources(cpu=1, memory_mb=(2048 if torch else 1024) + rows * _BYTES_PER_ROW // 2**20),
+        resolved={"dataset": manifest.ref, "rows": manifest.rows, "steps": list(payload.steps)},
+        preload="torch" if torch else "classical" if classical else "",
+    )
+
+
+def run(run: Run) -> dict[str, Any]:
+    """Applies the steps in order and seals the next version."""
+    payload = Payload.model_validate(run.payload)
+    parent, steps = payload.manifest, parse(payload.steps)
+    pool = Pool(run.folders, Settings(cage=payload.cage), size=1)
+    context = Context(run, parent, pool, payload.others, payload.models)
+    rows, made_by, results = scan.read(run.folders, parent), payload.report.get("split", {}).get("made_by"), []
+    try:
+        for step in steps:
+            context.progress(step.number - 1, len(steps), "steps", step.operation.name)
+            if step.number > payload.checked:
+                foreseen(step, context.manifest, payload.others)
+            outcome = _applied(step, rows, context)
+            results.append(_result(step, rows, outcome))
+            rows = outcome.rows.sort_by("id")
+            context.manifest = _so_far(outcome.manifest or context.manifest, rows)
+            made_by = outcome.split_made_by or made_by
+    finally:
+        pool.close()
+        shutil.rmtree(run.folder.path / "scratch", ignore_errors=True)
+    sealed = succession.succeed(run.folders, parent, unpacked(bytes.fromhex(payload.lanes)), rows, context.manifest)
+    split = split_report(rows, parent.modality, made=True) | {"made_by": made_by or MADE}
+    report = quality_report(rows) | {"split": split}
+    return made(
+        sealed,
+        parents=tuple(dict.fromkeys((parent.ref, *sorted(payload.others)))),
+        operation={"op": "curate", "steps": [step.written() for step in steps]},
+        report=report | {"steps": results},
+        result={"steps": results, "report": {name: report[name] for name in (*QUALITIES, "split")}},
+        onto=payload.onto,
+    )
+
+
+def _applied(step: Step, rows: pa.Table, context: Context) -> Outcome:
+    """INVALID where no usable example would be left."""
+    try:
+        outcome = step.operation.apply(rows, step.parameters, context)
+    except SpeciateError as error:
+        raise step.blamed(error) from error
+    before, after = int(usable(rows).sum()), int(usable(outcome.rows).sum())
+    if not outcome.rows.num_rows or (before and not after):
+        raise SpeciateError(
+            Code.INVALID,
+            f"{step} would leave no usable example: it saw {rows.num_rows} rows, {before} of them usable.",
+            f"Call query_dataset(dataset={context.manifest.name!r}) to see what is there, then curate_dataset with a "
+            "step that keeps some.",
+        )
+    return outcome
+
+
+def _so_far(manifest: Manifest, rows: pa.Table) -> Manifest:
+    """With what follows from the rows, for the next step."""
+    follows: dict[str, Any] = {
+        "columns": succession.user_columns(rows),
+        "splits": succession.counts(rows, "split"),
+        "labels": {} if manifest.numeric else succession.counts(rows, "label"),
+        "rows": rows.num_rows,
+    }
+    return manifest.model_copy(update=follows)
+
+
+def _result(step: Step, before: pa.Table, outcome: Outcome) -> dict[str, Any]:
+    """Rows of every quality."""
+    result: dict[str, Any] = {"op": step.operation.name, "before": before.num_rows, "after": outcome.rows.num_rows}
+    if outcome.flagged_column is not None:
+        result["flagged_column"] = clean(outcome.flagged_column)
+    if outcome.audit:
+        result["audit"] = dict(outcome.audit)
+    return result
+
+
+KIND = Kind(
+    name="curate",
+    spec=CurateSpec,
+    plan=plan,
+    run="speciate.datasets.curate:run",
+    collect=collect,
+    commit=commit,
+    preload="classical",
+)

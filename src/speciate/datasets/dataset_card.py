@@ -1,0 +1,259 @@
+"""The card of a version: what it holds, where it comes from and what was set aside, as the hub's README has it. Pure.
+
+Names, labels, sources and conditions are foreign: none of them can become Markdown, HTML or YAML of its own. Folders
+of this machine are not told, since a card travels with the data.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any, NamedTuple
+
+from speciate.datasets.versions import Manifest, Version, version
+from speciate.workspace.database import Database
+
+_MOST_ANCESTORS = 50
+_MOST_SHOWN = 100
+_LONGEST = 300
+_UNSEEN = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u00ad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff0-\uffff\U000e0000-\U000e007f\ud800-\udfff]"
+)
+_PUNCTUATION = re.compile(r"([\\`*_{}\[\]()#+\-.!|~:@$^])")
+_ENTITIES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
+_LICENSE = re.compile(r"[a-z0-9][a-z0-9.\-]{0,40}")
+_QUALITIES = ("ok", "partial", "refused", "error")
+_SIZES = (
+    (1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"),
+    (10_000_000, "1M<n<10M"), (100_000_000, "10M<n<100M"), (1_000_000_000, "100M<n<1B"),
+)  # fmt: skip
+_CLASSIFIED = ("image", "text", "audio", "tabular", "video")
+_HIDDEN_PARAMETERS = ("op", "source", "license", "labels", "rows")
+
+
+class Exported(NamedTuple):
+    """What the card of an export says beside that of its version."""
+
+    format: str
+    part: str | None
+    """The split, where only that left."""
+    splits: Mapping[str, int]
+    """Examples that left; those of no split under the empty name."""
+    set_aside: Mapping[str, int]
+    """Quality -> how many stayed behind."""
+    configs: Mapping[str, str]
+    """Split -> pattern of its files, where the hub's loader can read them."""
+    label: str | None
+    group: str | None
+    notes: Sequence[str]
+
+
+def lineage(database: Database, ref: str) -> list[Version]:
+    """The version and those it was made from, newest first and each once; at most 50."""
+    found: dict[str, Version] = {}
+    left = [ref]
+    while left and len(found) < _MOST_ANCESTORS:
+        each = version(database, left.pop(0))
+        if each.manifest.ref not in found:
+            found[each.manifest.ref] = each
+            left += each.parents
+    return list(found.values())
+
+
+def card(chain: Sequence[Version], exported: Exported | None = None) -> str:
+    """Markdown with YAML before it. `chain`: the version and those it was made from, newest first."""
+    newest = chain[0]
+    parts = [
+        _front_matter(chain, exported),
+        f"# {plain(newest.manifest.name)}, version {newest.manifest.version}\n",
+        _summary(chain),
+        *([_export(exported)] if exported is not None else []),
+        _counts("Splits", "split", newest.manifest.splits),
+        _counts("Labels", "label", newest.manifest.labels),
+        _columns(newest.manifest),
+        _quality(newest, exported),
+        _split_audit(chain),
+        _provenance(chain),
+    ]
+    return "\n".join(part for part in parts if part)
+
+
+def plain(text: object, longest: int = _LONGEST) -> str:
+    """Foreign text as one line of Markdown that is nothing but text; numbers as they are."""
+    if isinstance(text, int | float):
+        return f"{text}"
+    shown = " ".join(_UNSEEN.sub(" ", str(text)).split())
+    shown = shown if len(shown) <= longest else f"{shown[:longest]}…"
+    return _PUNCTUATION.sub(r"\\\1", shown.translate(_ENTITIES)) or "empty"
+
+
+def _quoted(text: object) -> str:
+    """Foreign text as a double-quoted scalar of YAML."""
+    return json.dumps(" ".join(_UNSEEN.sub(" ", str(text)).split())[:_LONGEST], ensure_ascii=False)
+
+
+def _front_matter(chain: Sequence[Version], exported: Exported | None) -> str:
+    manifest = chain[0].manifest
+    found = licence(chain)
+    valid = _LICENSE.fullmatch(found) is not None
+    lines = ["---", f"license: {found if valid else 'other'}"]
+    if not valid:
+        lines.append(f"license_name: {_quoted(found)}")
+    lines.append(f"pretty_name: {_quoted(manifest.name)}")
+    if tasks := _tasks(manifest):
+        lines += ["task_categories:", *(f"- {task}" for task in tasks)]
+    lines += ["size_categories:", f"- {_size(sum(_usable(manifest, exported)))}"]
+    lines += ["tags:", f"- {_quoted(manifest.modality)}"]
+    if exported is not None and exported.configs:
+        lines += ["configs:", "- config_name: default", "  data_files:"]
+        for split, pattern in exported.configs.items():
+            lines += [f"  - split: {_quoted(split)}", f"    path: {_quoted_path(pattern)}"]
+    return "\n".join([*lines, "---", ""])
+
+
+def _quoted_path(pattern: str) -> str:
+    """A name of a file of ours, which must stay as it is."""
+    return json.dumps(pattern, ensure_ascii=False)
+
+
+def licence(chain: Iterable[Version]) -> str:
+    """What was recorded when the data came in; `unknown` where nothing was, or several that differ."""
+    places = [place for each in chain for place in (each.operation, each.report, each.report.get("untrusted") or {})]
+    found = {str(place["license"]).strip() for place in places if place.get("license")}
+    return found.pop() if len(found) == 1 else "unknown"
+
+
+def _tasks(manifest: Manifest) -> list[str]:
+    """As the hub calls them; a hint only."""
+    if manifest.modality == "image" and "objects" in manifest.columns:
+        return ["object-detection"]
+    if manifest.label is None:
+        return []
+    if manifest.numeric:
+        return ["tabular-regression"] if manifest.modality == "tabular" else []
+    return [f"{manifest.modality}-classification"] if manifest.modality in _CLASSIFIED else []
+
+
+def _size(examples: int) -> str:
+    return next((name for limit, name in _SIZES if examples < limit), "n>1T")
+
+
+def _usable(manifest: Manifest, exported: Exported | None) -> list[int]:
+    if exported is not None:
+        return list(exported.splits.values())
+    return [manifest.rows]
+
+
+def _summary(chain: Sequence[Version]) -> str:
+    manifest = chain[0].manifest
+    what = "numbers" if manifest.numeric else f"{len(manifest.labels):,} classes" if manifest.labels else "no labels"
+    lines = [
+        f"- examples: {manifest.rows:,}, of every quality",
+        f"- modality: {plain(manifest.modality)}",
+        f"- labels: {what}" + (f", from {plain(manifest.label)}" if manifest.label else ""),
+        f"- license: {plain(licence(chain))}",
+        f"- version: {plain(manifest.ref)}, id {plain(manifest.id)}, which follows from the content alone",
+    ]
+    return "\n".join([*lines, ""])
+
+
+def _export(exported: Exported) -> str:
+    part = f" of the split {plain(exported.part)}" if exported.part else ""
+    said = [
+        f"Format {plain(exported.format)}: {sum(exported.splits.values()):,} examples{part}. Media are the bytes that "
+        "came in.",
+        "What was set aside is listed with its reason in set_aside.csv." if any(exported.set_aside.values()) else "",
+        f"The label is the column {plain(exported.label)}." if exported.label else "",
+        f"Examples that belong together share the column {plain(exported.group)}." if exported.group else "",
+        *exported.notes,
+    ]
+    return "\n".join(["## This export\n", *filter(None, said), ""])
+
+
+def _counts(title: str, name: str, counts: Mapping[str, int]) -> str:
+    if not counts:
+        return ""
+    lines = [f"## {title}\n", f"| {name} | examples |", "|---|---|"]
+    lines += [f"| {plain(value, 64)} | {count:,} |" for value, count in islice(counts.items(), _MOST_SHOWN)]
+    return "\n".join([*lines, *_more(len(counts)), ""])
+
+
+def _columns(manifest: Manifest) -> str:
+    if not manifest.columns:
+        return ""
+    lines = ["## Columns\n", "| column | type | a model may see it |", "|---|---|---|"]
+    for name, kind in islice(manifest.columns.items(), _MOST_SHOWN):
+        lines.append(f"| {plain(name, 64)} | {plain(kind, 64)} | {'yes' if name in manifest.inputs else 'no'} |")
+    return "\n".join([*lines, *_more(len(manifest.columns)), ""])
+
+
+def _more(count: int) -> list[str]:
+    return [f"\nand {count - _MOST_SHOWN:,} more."] if count > _MOST_SHOWN else []
+
+
+def _quality(found: Version, exported: Exported | None) -> str:
+    report = found.report
+    counts = {name: report[name] for name in _QUALITIES if isinstance(report.get(name), int)}
+    if exported is not None and exported.part is None:
+        counts = {"ok": sum(exported.splits.values()), **exported.set_aside}
+    if not counts:
+        return ""
+    lines = ["## Quality\n", ", ".join(f"{plain(name)}: {count:,}" for name, count in counts.items()) + "."]
+    reasons = (report.get("untrusted") or {}).get("reasons")
+    if isinstance(reasons, dict) and reasons:
+        lines += [
+            "",
+            *(f"- {plain(reason)} ({plain(count)})" for reason, count in islice(reasons.items(), _MOST_SHOWN)),
+        ]
+    return "\n".join([*lines, ""])
+
+
+def _split_audit(chain: Sequence[Version]) -> str:
+    """The newest one that there is: what no later step touched is still true."""
+    audit = next((each.report["split"] for each in chain if isinstance(each.report.get("split"), dict)), None)
+    if not audit:
+        return ""
+    return "\n".join(["## Split audit\n", *(f"- {plain(name)}: {plain(value)}" for name, value in audit.items()), ""])
+
+
+def _provenance(chain: Sequence[Version]) -> str:
+    lines = ["## Provenance\n", "Newest first.\n"]
+    for each in chain:
+        lines.append(f"- {plain(each.manifest.ref)} ({each.manifest.rows:,} rows): {_operation(each.operation)}")
+        lines += [f"  - {step}" for step in _steps(each.operation)]
+    return "\n".join([*lines, ""])
+
+
+def _operation(operation: Mapping[str, Any]) -> str:
+    name = plain(operation.get("op", "unknown"))
+    source = operation.get("source")
+    of = f" of {plain(_without_folders(str(source)))}" if source else ""
+    parameters = ", ".join(_parameters(operation))
+    return f"{name}{of}" + (f" ({parameters})" if parameters else "")
+
+
+def _steps(operation: Mapping[str, Any]) -> Iterator[str]:
+    steps = operation.get("steps")
+    for step in steps if isinstance(steps, list) else []:
+        if isinstance(step, dict):
+            yield _operation(step)
+
+
+def _parameters(operation: Mapping[str, Any]) -> list[str]:
+    shown = {
+        name: value
+        for name, value in operation.items()
+        if name not in (*_HIDDEN_PARAMETERS, "steps") and value not in (None, [], {}, "")
+    }
+    return [f"{plain(name, 64)} = {plain(_spelled(value))}" for name, value in shown.items()]
+
+
+def _spelled(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _without_folders(source: str) -> str:
+    """`hf:org/name` and `pkg:NAME` as they are; of a path its last part."""
+    return source if source.startswith(("hf:", "pkg:")) else source.rstrip("/").rpartition("/")[2] or source

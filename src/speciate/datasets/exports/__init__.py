@@ -1,0 +1,45 @@
+"""The formats that a version can leave in. A new one is a file beside these and a line in the table."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+from speciate.datasets.versions import Manifest
+from speciate.errors import Code, SpeciateError, unknown
+
+if TYPE_CHECKING:  # the table of names needs no pyarrow
+    from speciate.datasets.exports.contract import Format
+
+FORMATS = {
+    "folder": "speciate.datasets.exports.folder:FOLDER",
+    "parquet": "speciate.datasets.exports.parquet:PARQUET",
+    "csv": "speciate.datasets.exports.delimited:CSV",
+    "jsonl": "speciate.datasets.exports.json_lines:JSONL",
+    "hf": "speciate.datasets.exports.saved:SAVED",
+    "coco": "speciate.datasets.exports.coco:COCO",
+    "webdataset": "speciate.datasets.exports.shards:SHARDS",
+    "fasta": "speciate.datasets.exports.fasta:FASTA",
+}
+
+
+def find(name: str) -> Format:
+    """The format of this name, or NOT_FOUND with near names."""
+    if name not in FORMATS:
+        raise unknown("format", name, FORMATS, "Call list_options(kind='format').")
+    module, _, attribute = FORMATS[name].partition(":")
+    found: Format = getattr(importlib.import_module(module), attribute)
+    return found
+
+
+def fitting(name: str, manifest: Manifest) -> Format:
+    """The format of this name; INVALID with those that fit where it cannot hold the version."""
+    chosen = find(name)
+    if (reason := chosen.misfit(manifest)) is not None:
+        fits = ", ".join(other for other in FORMATS if find(other).misfit(manifest) is None)
+        raise SpeciateError(
+            Code.INVALID,
+            f"The format {name!r} does not fit {manifest.ref}: {reason}",
+            f"Call export_dataset again with one of the formats {fits}.",
+        )
+    return chosen

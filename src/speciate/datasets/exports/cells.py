@@ -1,0 +1,78 @@
+"""Cells as text: for CSV, safe in a spreadsheet, and for JSON."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import datetime
+import json
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""What begins a formula for spreadsheets, as OWASP lists it under CSV injection."""
+
+
+class CsvFile:
+    """A CSV file as RFC 4180 has it: commas, quotes where needed, CRLF; UTF-8."""
+
+    def __init__(self, path: Path, header: Sequence[str]) -> None:
+        self.escaped = 0
+        """Cells of text that got a leading apostrophe, so that no spreadsheet runs them."""
+        self._file = path.open("w", newline="", encoding="utf-8")
+        self._writer = csv.writer(self._file)  # CRLF: a lone carriage return in a cell is quoted, too
+        self.write([header])
+
+    def write(self, rows: Iterable[Sequence[Any]]) -> None:
+        self._writer.writerows([self._cell(cell) for cell in row] for row in rows)
+
+    def _cell(self, value: Any) -> str:
+        if not isinstance(value, str):
+            return _as_text(value)
+        if value.startswith(_FORMULA):
+            self.escaped += 1
+            return f"'{value}"
+        return value
+
+    def __enter__(self) -> CsvFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+
+def as_json(value: Any) -> str:
+    """One line, other alphabets as they are; not a number is null, bytes are base64, dates ISO 8601."""
+    return json.dumps(_plain(value), ensure_ascii=False, allow_nan=False, default=_other)
+
+
+def _as_text(value: Any) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, bytes | list | dict):
+        return as_json(value).strip('"') if isinstance(value, bytes) else as_json(value)
+    return _other(value)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    return value
+
+
+def _other(value: Any) -> str:
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    if isinstance(value, datetime.datetime | datetime.date | datetime.time):
+        return value.isoformat()
+    return str(value)

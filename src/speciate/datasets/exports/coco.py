@@ -1,0 +1,113 @@
+"""Pictures, and per split a JSON of COCO's object detection made from a column `objects`.
+
+`objects` holds what the hub's datasets for detection hold: a list of {bbox, category, ...}, or one object of parallel
+lists; boxes are [x, y, width, height] in pixels.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from speciate.datasets.exports.cells import as_json
+from speciate.datasets.exports.contract import Tell, Written
+from speciate.datasets.exports.names import Names
+from speciate.datasets.exports.shipment import Piece, Shipment, has_files
+from speciate.datasets.versions import Manifest
+
+OBJECTS = "objects"
+_CATEGORY = ("category", "categories", "category_name", "label", "category_id")
+_KEPT = ("iscrowd", "segmentation")
+"""Passed on as they are; a segmentation may be JSON in a cell of text."""
+_SIZE = ("width", "height")
+
+
+class Coco:
+    name = "coco"
+    again = "data"
+
+    def misfit(self, manifest: Manifest) -> str | None:
+        if manifest.modality != "image" or not has_files(manifest):
+            return "COCO is about pictures that are files."
+        if OBJECTS not in manifest.columns:
+            return f"it has no column {OBJECTS!r} with the boxes and categories of each picture."
+        return None
+
+    def write(self, shipment: Shipment, folder: Path, tell: Tell) -> Written:
+        (folder / "data" / "annotations").mkdir(parents=True)
+        objects = [list(_objects(cell)) for cell in shipment.rows[OBJECTS].to_pylist()]
+        called = sorted({_category(each) for some in objects for each in some})
+        categories = {name: number for number, name in enumerate(called, 1)}
+        names, lost = Names(), 0
+        for piece in shipment.pieces():
+            images = list(_images(shipment, piece, folder / "data" / f"{piece.name}_images", names, tell))
+            annotations = [
+                _annotation(each, image["id"], categories) for image in images for each in objects[image["id"] - 1]
+            ]
+            boxed = [each for each in annotations if each is not None]
+            lost += len(annotations) - len(boxed)
+            document = {
+                "images": images,
+                "annotations": [{"id": number, **each} for number, each in enumerate(boxed, 1)],
+                "categories": [{"id": number, "name": name} for name, number in categories.items()],
+            }
+            target = folder / "data" / "annotations" / f"instances_{piece.name}.json"
+            target.write_text(as_json(document) + "\n", encoding="utf-8")
+        return Written(notes=(f"{lost:,} objects without a box of four numbers were left out.",) if lost else ())
+
+
+def _images(shipment: Shipment, piece: Piece, folder: Path, names: Names, tell: Tell) -> Iterator[dict[str, Any]]:
+    """Writes the pictures, each under a name that is unique in the whole export: COCO knows no folders."""
+    assert shipment.media is not None
+    folder.mkdir()
+    sizes = piece.rows.select([name for name in _SIZE if name in piece.rows.column_names]).to_pylist()
+    for row in range(piece.rows.num_rows):
+        place = piece.start + row
+        name = names.claim("", shipment.media.names[place])
+        (folder / name).write_bytes(shipment.media.read(place))
+        yield {"id": place + 1, "file_name": name, **(sizes[row] if sizes else {})}
+        tell(1)
+
+
+def _objects(cell: Any) -> Iterator[dict[str, Any]]:
+    cell = _parsed(cell)
+    if isinstance(cell, list):
+        yield from (each for each in cell if isinstance(each, dict))
+    elif isinstance(cell, dict):
+        lists = {name: values for name, values in cell.items() if isinstance(values, list)}
+        count = min((len(values) for values in lists.values()), default=0)
+        yield from ({name: values[i] for name, values in lists.items()} for i in range(count))
+
+
+def _parsed(cell: Any) -> Any:
+    """What JSON in a cell of text says; None where it is none."""
+    if not isinstance(cell, str):
+        return cell
+    try:
+        return json.loads(cell)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _category(found: dict[str, Any]) -> str:
+    return next((str(found[name]) for name in _CATEGORY if found.get(name) is not None), "object")
+
+
+def _annotation(found: dict[str, Any], image: int, categories: dict[str, int]) -> dict[str, Any] | None:
+    box = found.get("bbox")
+    if not isinstance(box, list) or len(box) != 4 or not all(isinstance(side, int | float) for side in box):
+        return None
+    area = found.get("area")
+    return {
+        "image_id": image,
+        "category_id": categories[_category(found)],
+        "bbox": box,
+        "area": box[2] * box[3] if area is None else area,
+        "iscrowd": 0,
+        **{name: _parsed(found[name]) for name in _KEPT if found.get(name) is not None},
+    }
+
+
+COCO = Coco()

@@ -1,0 +1,58 @@
+"""Media as files, `data/SPLIT/LABEL/FILE`, and beside them a `metadata.csv` per split with everything else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from speciate.datasets.exports.cells import CsvFile
+from speciate.datasets.exports.contract import Tell, Written
+from speciate.datasets.exports.shipment import Media, Piece, Shipment, has_files
+from speciate.datasets.versions import Manifest
+
+_READ_BY_THE_HUB = ("image", "audio")
+_ROWS = 256
+
+
+class Folder:
+    name = "folder"
+    again = "data"
+
+    def misfit(self, manifest: Manifest) -> str | None:
+        return None if has_files(manifest) else "its examples are rows of a table, not files."
+
+    def write(self, shipment: Shipment, folder: Path, tell: Tell) -> Written:
+        assert shipment.media is not None
+        configs: dict[str, str] = {}
+        escaped = 0
+        for piece in shipment.pieces():
+            below = "data" if piece.split is None else f"data/{piece.name}"
+            (folder / below).mkdir(parents=True, exist_ok=True)
+            configs[piece.hub] = f"{below}/**"
+            escaped += _write_piece(shipment, shipment.media, piece, folder / below, tell)
+        return Written(configs if shipment.manifest.modality in _READ_BY_THE_HUB else {}, escaped)
+
+
+def _write_piece(shipment: Shipment, media: Media, piece: Piece, folder: Path, tell: Tell) -> int:
+    """How many cells were escaped."""
+    written = set[str]()
+    with CsvFile(folder / "metadata.csv", ["file_name", *_free(shipment)]) as metadata:
+        for start in range(0, piece.rows.num_rows, _ROWS):
+            batch = piece.rows.slice(start, _ROWS)
+            paths = [media.path(piece.start + start + row) for row in range(batch.num_rows)]
+            for row, path in enumerate(paths):
+                if path not in written:  # windows of one medium share it
+                    (folder / path).parent.mkdir(exist_ok=True)
+                    (folder / path).write_bytes(media.read(piece.start + start + row))
+                    written.add(path)
+            columns = [column.to_pylist() for column in batch.columns]
+            metadata.write(zip(paths, *columns, strict=True))
+            tell(batch.num_rows)
+    return metadata.escaped
+
+
+def _free(shipment: Shipment) -> list[str]:
+    """The columns; one of the user's that is called as ours is `user_file_name`."""
+    return [f"user_{name}" if name.lower() == "file_name" else name for name in shipment.rows.column_names]
+
+
+FOLDER = Folder()

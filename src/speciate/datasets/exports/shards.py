@@ -1,0 +1,95 @@
+"""Tar shards as `webdataset` streams them: per example KEY.jpg or KEY.txt, KEY.cls and KEY.json under one key.
+
+`.cls` is the number of the class, which its decoder expects; classes.txt names the classes, a line each from 0 on.
+The key is the example's id.
+"""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from speciate.datasets.exports.cells import as_json
+from speciate.datasets.exports.contract import Tell, Written
+from speciate.datasets.exports.names import split_suffix
+from speciate.datasets.exports.rows import TEXT
+from speciate.datasets.exports.shipment import Piece, Shipment, class_names
+from speciate.datasets.versions import Manifest
+
+_SHARD_BYTES = 256 * 1024 * 1024
+_ROWS = 256
+
+
+class _Member(NamedTuple):
+    name: str
+    data: bytes
+
+
+class Shards:
+    name = "webdataset"
+    again = None
+
+    def misfit(self, manifest: Manifest) -> str | None:
+        return None
+
+    def write(self, shipment: Shipment, folder: Path, tell: Tell) -> Written:
+        (folder / "data").mkdir()
+        classes, configs = class_names(shipment), dict[str, str]()
+        if classes:
+            (folder / "classes.txt").write_text("".join(f"{' '.join(name.split())}\n" for name in classes))
+        for piece in shipment.pieces():
+            configs[piece.hub] = f"data/{piece.name}-*.tar"
+            _write_shards(_examples(shipment, piece, classes, tell), folder / "data", piece.name)
+        return Written(configs)
+
+
+def _examples(shipment: Shipment, piece: Piece, classes: list[str], tell: Tell) -> Iterator[list[_Member]]:
+    """The members of each example, in the order of the rows."""
+    number = {name: i for i, name in enumerate(classes)}
+    texts = shipment.manifest.inputs if shipment.manifest.modality == TEXT else ()
+    for start in range(0, piece.rows.num_rows, _ROWS):
+        batch = piece.rows.slice(start, _ROWS)
+        for row, cells in enumerate(batch.to_pylist()):
+            place = piece.start + start + row
+            key = shipment.ids[place]
+            members = []
+            if shipment.media is not None:
+                suffix = split_suffix(shipment.media.names[place])[1].lower() or ".bin"
+                members.append(_Member(key + suffix, shipment.media.read(place)))
+            elif texts:
+                text = "\n".join(str(cells[name]) for name in texts if cells[name] is not None)
+                members.append(_Member(f"{key}.txt", text.encode()))
+            if shipment.labels[place] in number:
+                members.append(_Member(f"{key}.cls", str(number[shipment.labels[place]]).encode()))
+            members.append(_Member(f"{key}.json", as_json(cells).encode()))
+            yield members
+        tell(batch.num_rows)
+
+
+def _write_shards(examples: Iterator[list[_Member]], folder: Path, name: str) -> None:
+    """An example never lies in two shards."""
+    shard, size = 0, 0
+    tar = _open(folder, name, shard)
+    try:
+        for members in examples:
+            if size >= _SHARD_BYTES:
+                tar.close()
+                shard, size = shard + 1, 0
+                tar = _open(folder, name, shard)
+            for member in members:
+                entry = tarfile.TarInfo(member.name)  # no time, no owner: the same bytes every time
+                entry.size = len(member.data)
+                tar.addfile(entry, io.BytesIO(member.data))
+                size += len(member.data)
+    finally:
+        tar.close()
+
+
+def _open(folder: Path, name: str, shard: int) -> tarfile.TarFile:
+    return tarfile.open(folder / f"{name}-{shard:06}.tar", "x", format=tarfile.USTAR_FORMAT)
+
+
+SHARDS = Shards()

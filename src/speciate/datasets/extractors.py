@@ -1,0 +1,148 @@
+"""What turns media into vectors by which they are compared: a modality's own descriptor, or a frozen base model.
+
+The descriptor is always there: `features` of the modality, which needs no weights, no training and no network. Its
+vectors are computed where the media are decoded, so that no pixels need to cross.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+from collections.abc import Iterator, Sequence
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from speciate import modalities
+from speciate.errors import Code, SpeciateError, unknown
+from speciate.models import packaged
+from speciate.models.encoders import Vectors, base_models, load_encoder
+from speciate.refs import model_ref
+
+DESCRIPTOR = "descriptor"
+_LIBRARIES = ("torch", "transformers")
+_INSTALL = "pip install 'speciate[train]'"
+_BATCH = 256
+
+
+class Extractor(Protocol):
+    name: str
+    """As callers say it: `descriptor` or a model ref."""
+    id: str
+    """Names what is computed: the same id means the same vector for the same medium, on every machine."""
+    modality: str
+    caged: bool
+    """Whether it is computed in the cage that decodes the media."""
+    takes_text: bool
+    """Whether a text that is no example has a vector, too."""
+
+    def embed(self, media: Sequence[Any]) -> Iterator[tuple[list[int], Vectors]]:
+        """Batches of (positions in `media`, vectors (B, D)), in an order that suits the extractor."""
+        ...
+
+
+class Descriptor:
+    name, caged = DESCRIPTOR, True
+
+    def __init__(self, modality: str) -> None:
+        self._modality = modalities.find(modality)
+        self.modality, self.takes_text = modality, _is_text(modality)
+        self.id = f"{DESCRIPTOR}-{modality}-{_code_version(modality)}"
+
+    def embed(self, media: Sequence[Any]) -> Iterator[tuple[list[int], Vectors]]:
+        for start in range(0, len(media), _BATCH):
+            places = list(range(start, min(start + _BATCH, len(media))))
+            yield places, np.stack([self._modality.features(media[place]) for place in places])
+
+
+class Model:
+    caged = False
+
+    def __init__(self, ref: str, modality: str, threads: int) -> None:
+        self._encoder = load_encoder(ref, threads)
+        self.name, self.id, self.modality = ref, self._encoder.id, modality
+        self.takes_text = _is_text(modality)
+
+    def embed(self, media: Sequence[Any]) -> Iterator[tuple[list[int], Vectors]]:
+        return self._encoder.embed(media)
+
+
+class Choice(NamedTuple):
+    """One of the extractors that there are, installed or not."""
+
+    name: str
+    modality: str
+    what: str
+    needs: tuple[str, ...]
+    """What to install first."""
+    takes_text: bool
+
+
+def choices(modality: str | None = None) -> list[Choice]:
+    """All, or those for a modality: base models before its descriptor."""
+    found = []
+    for name in sorted(modalities.table()) if modality is None else [modality]:
+        for ref in base_models(name):
+            entry = packaged.find(model_ref(ref).name)
+            found.append(Choice(ref, name, entry.what, _needs(ref), takes_text=_is_text(name)))
+        what = "what the modality itself computes, without weights or training"
+        found.append(Choice(DESCRIPTOR, name, what, (), takes_text=_is_text(name)))
+    return found
+
+
+def resolve(name: str | None, modality: str) -> str:
+    """The extractor's name, None being the first installed model of the modality, else the descriptor.
+
+    Raises NOT_FOUND, INVALID for a model of another modality, or MISSING_EXTRA. Loads and reads nothing.
+    """
+    if name is None:
+        return next(choice.name for choice in choices(modality) if not choice.needs)
+    suited = {choice.name: choice for choice in choices(modality)}
+    if name not in suited:
+        recovery = f"Extractors for {modality}: {', '.join(suited)}."
+        if others := [choice.modality for choice in choices() if choice.name == name]:
+            raise SpeciateError(Code.INVALID, f"{name!r} embeds {others[0]}, and this is {modality}.", recovery)
+        raise unknown("extractor", name, suited, recovery)
+    if suited[name].needs:
+        raise SpeciateError(
+            Code.MISSING_EXTRA,
+            f"{name!r} is not installed.",
+            f"Run: {' && '.join(suited[name].needs)}; or call again with extractor={DESCRIPTOR!r}.",
+        )
+    return name
+
+
+def load(name: str | None, modality: str, threads: int = 1) -> Extractor:
+    """The extractor of this name, as `resolve` has it. A model's weights are read to know its id."""
+    return _load(resolve(name, modality), modality, threads)
+
+
+@lru_cache(maxsize=4)
+def _load(name: str, modality: str, threads: int) -> Extractor:
+    return Descriptor(modality) if name == DESCRIPTOR else Model(name, modality, threads)
+
+
+def _is_text(modality: str) -> bool:
+    """Whether its media are texts, so that any text can be described."""
+    return modalities.find(modality).analyzer is not None
+
+
+def _needs(ref: str) -> tuple[str, ...]:
+    needs = [] if all(importlib.util.find_spec(library) for library in _LIBRARIES) else [_INSTALL]
+    name = model_ref(ref).name
+    return (*needs, *(() if packaged.installed(name) else (packaged.find(name).install,)))
+
+
+@cache
+def _code_version(modality: str) -> str:
+    """Of all the code of the package that a modality comes from: another version may describe in another way."""
+    module = importlib.import_module(modalities.table()[modality].partition(":")[0])
+    file = Path(module.__file__ or "")
+    files = sorted(file.parent.glob("*.py")) if module.__package__ else [file]
+    digest = hashlib.sha256()
+    for path in files:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]

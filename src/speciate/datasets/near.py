@@ -1,0 +1,172 @@
+"""Near-duplicates among many sketches: those that share a key are candidates, and candidates are compared whole.
+
+Locality-sensitive hashing (Indyk and Motwani 1998). What it finds of all pairs is what the sketching's keys promise,
+with two exceptions that leave every cluster as it is or nearly so: equal sketches are paired with the first of them
+only, so that a million blank pages make a million pairs; and in a crowd, a key that very many share, each is compared
+with the next ones only, in the order of the sketches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from speciate.modalities.contract import Sketches, Sketching
+from speciate.modalities.hashing import mix
+
+_COMPARISONS = 20_000_000
+"""What the comparisons within crowds are limited to, all items and keys together; but see `_LEAST`."""
+_LEAST = 32
+"""With so many of its crowd each is compared, whatever that takes."""
+_MANY = 2_000_000
+"""From so many pairs on, only pairs that join what was not joined yet are looked for."""
+_CHUNK = 1 << 16
+
+Places = npt.NDArray[np.int64]
+
+
+def pairs(
+    sketches: pa.ChunkedArray | Sequence[bytes | None], sketching: Sketching, threshold: float | None = None
+) -> Places:
+    """(M, 2) places of near-duplicates, the smaller first, in ascending order; a null is near nothing.
+
+    Complete as far as `sketching.keys` is, where the same key is shared by at most 32 different sketches, or by at most
+    20,000,000 / (sketches x keys) of them if that is more. From 2,000,000 pairs on further ones are left out where
+    others join the same clusters.
+    """
+    places, codes = _matrix(sketches, sketching.width)
+    firsts, inverse = _distinct(codes)
+    same = np.stack([places[firsts[inverse]], places], axis=1)
+    repeated = np.flatnonzero(firsts[inverse] != np.arange(len(codes)))
+    repeated = repeated[_compared(codes, repeated, repeated, sketching, threshold)]
+    order = _by_first_bytes(codes[firsts])
+    found = _near_pairs(codes[firsts[order]], sketching, threshold)
+    together = np.concatenate([same[repeated], places[firsts[order]][found]])
+    together.sort(axis=1)
+    return together[np.lexsort((together[:, 1], together[:, 0]))]
+
+
+def clusters(count: int, pairs: Places) -> Places:
+    """(count,) the number of each item's connected component, from 0, in the order of their first items."""
+    parent = np.arange(count)
+    a, b = pairs[:, 0], pairs[:, 1]
+    while len(a):
+        np.minimum.at(parent, np.maximum(a, b), np.minimum(a, b))
+        while not np.array_equal(grand := parent[parent], parent):
+            parent = grand
+        a, b = parent[a], parent[b]
+        apart = a != b
+        a, b = a[apart], b[apart]
+    return np.unique(parent, return_inverse=True)[1].astype(np.int64)
+
+
+def _near_pairs(codes: Sketches, sketching: Sketching, threshold: float | None) -> Places:
+    """(M, 2) among different sketches."""
+    count = len(codes)
+    keys = sketching.keys(codes)  # (N, B)
+    reach = max(_COMPARISONS // max(keys.size, 1), _LEAST)
+    found = [np.zeros((0, 2), np.int64)]
+    size, cluster = 0, None
+    for first, second in _candidates(keys, reach):
+        pair = np.stack([first, second], axis=1)
+        if cluster is not None:
+            pair = pair[cluster[first] != cluster[second]]
+        pair = pair[_compared(codes, pair[:, 0], pair[:, 1], sketching, threshold)]
+        if not len(pair):
+            continue
+        found.append(pair)
+        size += len(pair)
+        if cluster is not None:
+            cluster = clusters(int(cluster.max()) + 1, cluster[pair])[cluster]
+        elif size > _MANY:
+            found = [_unique(np.concatenate(found), count)]
+            size = len(found[0])
+            cluster = clusters(count, found[0]) if size > _MANY else None
+    return _unique(np.concatenate(found), count)
+
+
+def _compared(
+    codes: Sketches, first: Places, second: Places, sketching: Sketching, threshold: float | None
+) -> npt.NDArray[np.bool_]:
+    """(M,) of a million pairs at once the rows alone would take gigabytes."""
+    parts = [
+        sketching.near(codes[first[start : start + _CHUNK]], codes[second[start : start + _CHUNK]], threshold)
+        for start in range(0, len(first), _CHUNK)
+    ]
+    return np.concatenate(parts) if parts else np.zeros(0, bool)
+
+
+def _candidates(keys: npt.NDArray[np.uint64], reach: int) -> Iterator[tuple[Places, Places]]:
+    """Pairs of rows, the smaller first, that agree in a column of `keys` and stand within `reach` in its crowd."""
+    count, columns = keys.shape
+    bits = np.uint64(max(count - 1, 1).bit_length())
+    row = np.arange(count, dtype=np.uint64)
+    for column in range(columns):
+        # A number of key and row sorts faster than rows by key. Where two keys come together, `near` tells them apart.
+        sorted_ = np.sort(((mix(keys[:, column]) >> bits) << bits) | row)
+        rows = (sorted_ & ((np.uint64(1) << bits) - np.uint64(1))).astype(np.int64)
+        key = sorted_ >> bits
+        starts = np.flatnonzero(np.append(True, key[1:] != key[:-1])) if count else np.zeros(0, np.int64)
+        sizes = np.diff(np.append(starts, count))
+        after = np.repeat(starts + sizes, sizes) - np.arange(count) - 1  # how many of its crowd follow each
+        yield from _following(rows, np.minimum(after, reach))
+
+
+def _following(rows: Places, after: Places) -> Iterator[tuple[Places, Places]]:
+    """Each of `rows` with the `after` ones that follow it, in chunks."""
+    having = np.flatnonzero(after)
+    after = after[having]
+    ends = np.cumsum(after)
+    begin = 0
+    while begin < len(having):
+        done = ends[begin] - after[begin]
+        end = max(int(np.searchsorted(ends, done + _CHUNK, side="right")), begin + 1)
+        times = after[begin:end]
+        left = np.repeat(having[begin:end], times)
+        step = np.arange(1, len(left) + 1) - np.repeat(ends[begin:end] - times - done, times)
+        yield rows[left], rows[left + step]
+        begin = end
+
+
+def _unique(pairs: Places, count: int) -> Places:
+    """Each pair once: as one number it is sorted faster than as a row. A million rows fit: 2**40 is below 2**63."""
+    return np.stack(np.divmod(np.unique(pairs[:, 0] * count + pairs[:, 1]), max(count, 1)), axis=1)
+
+
+def _matrix(sketches: pa.ChunkedArray | Sequence[bytes | None], width: int) -> tuple[Places, Sketches]:
+    """(N,) places of what is not null, and (N, width) what lies there."""
+    array = sketches.combine_chunks() if isinstance(sketches, pa.ChunkedArray) else pa.array(sketches, pa.binary())
+    places = np.flatnonzero(np.asarray(array.is_valid()))
+    fixed = array.drop_null().cast(pa.binary(width))
+    start = fixed.offset * width
+    data = np.frombuffer(fixed.buffers()[1] or b"", np.uint8)[start : start + len(fixed) * width]
+    return places, data.reshape(-1, width)
+
+
+def _distinct(codes: Sketches) -> tuple[Places, Places]:
+    """Where each different sketch comes first, and (N,) which of those each sketch is.
+
+    By sorting hashes. Should two sketches share one, their copies are not told to be equal, but `near` still sees them.
+    """
+    padded = np.zeros((len(codes), -(-codes.shape[1] // 8) * 8), np.uint8)
+    padded[:, : codes.shape[1]] = codes
+    hashes = np.zeros(len(codes), np.uint64)
+    for word in padded.view("<u8").T:
+        hashes = mix(hashes ^ word)
+    order = np.argsort(hashes, kind="stable")
+    other = (hashes[order][1:] != hashes[order][:-1]) | (codes[order][1:] != codes[order][:-1]).any(axis=1)
+    starts = np.append(True, other) if len(codes) else np.zeros(0, bool)
+    inverse = np.empty(len(codes), np.int64)
+    inverse[order] = np.cumsum(starts) - 1
+    return order[starts], inverse
+
+
+def _by_first_bytes(codes: Sketches) -> Places:
+    """An order in which like sketches often stand together, and which no other order of the input changes."""
+    wide = np.zeros((len(codes), 8), np.uint8)
+    head = codes[:, :8]
+    wide[:, : head.shape[1]] = head
+    return np.argsort(wide.view(">u8").ravel().astype(np.uint64), kind="stable")

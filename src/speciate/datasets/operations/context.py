@@ -1,0 +1,107 @@
+"""What an operation may ask for beside its rows, in the worker."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from speciate.datasets import loader, scan, similar
+from speciate.datasets.columns import HIDDEN
+from speciate.datasets.decoding import decode_media
+from speciate.datasets.extractors import DESCRIPTOR
+from speciate.datasets.splitting import near_pairs
+from speciate.datasets.versions import Manifest
+from speciate.jobs.pool import Pool
+from speciate.jobs.run import Run, Stopped
+
+_SELECT = "speciate.datasets.sql_cage:select"
+_LOAD = ("speciate.tasks.predictor", "load")
+"""Stands above this floor, so it is named by string."""
+_SECONDS = 600.0
+
+Vectors = npt.NDArray[np.float32]  # (N, D)
+
+
+class Version(NamedTuple):
+    manifest: Manifest
+    rows: pa.Table
+
+
+class Context:
+    """`manifest`: of the version as the steps so far have made it; not sealed, so never read rows by it."""
+
+    def __init__(
+        self, run: Run, manifest: Manifest, pool: Pool, others: Mapping[str, Manifest], models: Mapping[str, str]
+    ) -> None:
+        self.manifest = manifest
+        self._run, self._pool, self._others, self._models = run, pool, others, models
+        self._scratch = run.folder.path / "scratch"
+
+    def progress(self, done: float, total: float, unit: str, message: str = "") -> None:
+        """Raises Stopped where the run was asked to stop."""
+        if self._run.stopping:
+            raise Stopped
+        self._run.progress(done, total, unit, message)
+
+    def select(self, rows: pa.Table, sql: str) -> pa.Table:
+        """What one SELECT over the view `examples` gives, run in the cage. Hidden columns are not to be seen."""
+        file = self._written(rows.drop_columns([name for name in HIDDEN if name in rows.column_names]))
+        payload = {"file": str(file), "sql": sql}
+        try:
+            return self._pool.ask_for_file(_SELECT, payload, _read_table, _SECONDS, readable=frozenset({self._scratch}))
+        finally:
+            file.unlink()
+
+    def vectors(self, rows: pa.Table, extractor: str | None) -> Vectors:
+        """(N, D) of rows whose media are whole. `extractor` None: the modality's own descriptor."""
+
+        def progress(done: int, total: int) -> None:
+            self.progress(done, total, "vectors", extractor or DESCRIPTOR)
+
+        return similar.vectors(self._run.folders, self.manifest, rows, extractor, progress)
+
+    def near_pairs(self, rows: pa.Table) -> npt.NDArray[np.int64]:
+        """(M, 2) places of near-duplicates; none where the modality has no sketches."""
+        return near_pairs(rows, self.manifest.modality)
+
+    def other(self, ref: str) -> Version:
+        """Another dataset version that the step's parameters name, rows of every quality."""
+        manifest = self._others[ref]
+        return Version(manifest, scan.read(self._run.folders, manifest))
+
+    def examples(self, rows: pa.Table) -> list[loader.Example]:
+        """Decoded, of rows whose media are whole."""
+        folders, manifest = self._run.folders, self.manifest
+        if manifest.inputs:
+            media = loader.admitted(manifest, rows)
+        else:
+            media = decode_media(folders, loader.packs(folders, manifest), manifest.modality, loader.items(rows))
+        return loader.examples(rows, media, loader.user_columns(rows))
+
+    def predictor(self, model: str) -> Any:
+        """The model behind a resolved ref, with `predict(examples)` (tasks.contract.Predictor)."""
+        module, function = _LOAD
+        return getattr(importlib.import_module(module), function)(Path(self._models[model]), self._run.folders)
+
+    def _written(self, rows: pa.Table) -> Path:
+        self._scratch.mkdir(exist_ok=True)
+        file = self._scratch / "rows.parquet"
+        pq.write_table(rows, file)
+        return file
+
+
+def _read_table(path: Path, answer: Mapping[str, Any]) -> pa.Table:
+    return pq.read_table(path)
+
+
+def normalised(vectors: Vectors) -> Vectors:
+    """Each of length 1; one without direction stays 0."""
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray(np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0))

@@ -1,0 +1,147 @@
+"""Keep one example of several that are the same: by content, by sketches of nearly the same, or by vectors.
+
+Of alike examples the one in the test split stays, then validation, then train: no test split shrinks for copies
+elsewhere. Then a labelled one, then the smallest id. Only usable rows count, and no chain of near pairs is followed
+(leaders.py). Which labels disagree within a cluster is told and never decided.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import Field, model_validator
+
+from speciate.datasets import near
+from speciate.datasets.columns import CONTENT, KEY, SKETCH, START, STOP, clean
+from speciate.datasets.operations import leaders
+from speciate.datasets.operations.context import Context, normalised
+from speciate.datasets.operations.contract import Operation, Others, Outcome, Parameters, refusal
+from speciate.datasets.operations.masks import keep, usable
+from speciate.datasets.versions import Manifest
+from speciate.modalities import find
+
+_KEEP_FIRST = ("test", "validation", "train")
+_COSINE = 0.98
+_SHOWN = 10
+
+
+class DeduplicateParameters(Parameters):
+    by: Literal["content", "perceptual", "embedding"] = Field(
+        "content", description="What a model sees is equal; its sketches nearly agree; its vectors do."
+    )
+    threshold: float | None = Field(
+        None, gt=0, le=1, description=f"Least similarity; perceptual: the sketch's own, embedding: cosine {_COSINE}."
+    )
+    extractor: str | None = Field(None, description="For embedding; list_options(kind='extractor').")
+
+    @model_validator(mode="after")
+    def _fits(self) -> DeduplicateParameters:
+        if self.by == "content" and self.threshold is not None:
+            raise ValueError("by='content' takes no threshold: content is equal or not")
+        if self.by != "embedding" and self.extractor is not None:
+            raise ValueError(f"by={self.by!r} takes no extractor; by='embedding' does")
+        return self
+
+
+def foresee(parameters: DeduplicateParameters, manifest: Manifest, others: Others) -> Manifest:
+    if parameters.by == "perceptual" and find(manifest.modality).sketching is None:
+        raise refusal(
+            f"There are no sketches that tell near-duplicates of {manifest.modality}.",
+            "Call again with by='content' or by='embedding'.",
+        )
+    return manifest
+
+
+def apply(rows: pa.Table, parameters: DeduplicateParameters, context: Context) -> Outcome:
+    places = np.flatnonzero(usable(rows))
+    chosen = rows.take(pa.array(places))
+    leader = _leaders(chosen, parameters, context)
+    kept = np.ones(rows.num_rows, bool)
+    kept[places[leader != np.arange(len(leader))]] = False
+    return Outcome(keep(rows, kept), _audit(chosen, leader))
+
+
+def _leaders(rows: pa.Table, parameters: DeduplicateParameters, context: Context) -> leaders.Places:
+    order = _preferred(rows)
+    if parameters.by == "embedding":
+        units = normalised(context.vectors(rows, parameters.extractor))
+        return leaders.by_cosine(order, units, parameters.threshold or _COSINE)
+    if parameters.by == "content":
+        return leaders.by_pairs(order, _kinds(_contents(rows).dictionary_encode()), np.zeros((0, 2), np.int64))
+    sketching = find(context.manifest.modality).sketching
+    if sketching is None or SKETCH not in rows.column_names:
+        raise refusal("The rows have no sketches.", "Call create_dataset again on the source, then repeat the call.")
+    sketches = rows[SKETCH].combine_chunks().dictionary_encode()
+    pairs = near.pairs(sketches.dictionary.to_pylist(), sketching, parameters.threshold)
+    return leaders.by_pairs(order, _kinds(sketches), pairs)
+
+
+def _preferred(rows: pa.Table) -> list[int]:
+    """Places, best first."""
+    rank = {name: place for place, name in enumerate(_KEEP_FIRST)}
+    splits, labels = rows["split"].to_pylist(), rows["label"].is_null().to_pylist()
+    ids = rows["id"].to_pylist()
+    return sorted(range(rows.num_rows), key=lambda i: (rank.get(splits[i], len(rank)), labels[i], ids[i]))
+
+
+def _contents(rows: pa.Table) -> pa.Array:
+    """What a model sees: a window of a medium is another thing than its other windows."""
+    content = pc.coalesce(rows[CONTENT], rows[KEY])
+    bounds = [pc.fill_null(rows[name].cast(pa.string()), "") for name in (START, STOP) if name in rows.column_names]
+    return pc.binary_join_element_wise(content, *bounds, "/").combine_chunks()
+
+
+def _kinds(encoded: pa.DictionaryArray) -> npt.NDArray[np.int64]:
+    """(N,) the place of each value in the dictionary; a null is like no other."""
+    number = np.asarray(pc.fill_null(encoded.indices.cast(pa.int64()), -1)).copy()
+    null = number < 0
+    number[null] = len(encoded.dictionary) + np.arange(null.sum())
+    return number
+
+
+def _audit(rows: pa.Table, leader: leaders.Places) -> dict[str, Any]:
+    removed = leader != np.arange(len(leader))
+    sizes = np.bincount(leader, minlength=len(leader))
+    sizes = sizes[sizes > 1]
+    audit: dict[str, Any] = {
+        "clusters": len(sizes),
+        "largest": int(sizes.max(initial=0)),
+        "removed_by_split": _by_split(rows, removed),
+    }
+    if conflicts := _conflicts(rows, leader):
+        audit["conflicting_labels"] = len(conflicts)
+        audit["conflicts"] = conflicts[:_SHOWN]
+    return audit
+
+
+def _by_split(rows: pa.Table, removed: npt.NDArray[np.bool_]) -> dict[str, int]:
+    return dict(Counter(str(name or "none") for name in keep(rows, removed)["split"].to_pylist()).most_common())
+
+
+def _conflicts(rows: pa.Table, leader: leaders.Places) -> list[dict[str, Any]]:
+    """Clusters whose members are labelled differently: the id that stays, and how often each label occurs."""
+    ids, labels = rows["id"].to_pylist(), rows["label"].to_pylist()
+    found: dict[int, Counter[str]] = defaultdict(Counter)
+    for item, lead in enumerate(leader.tolist()):
+        if labels[item] is not None:
+            found[lead][clean(str(labels[item]))] += 1
+    return [
+        {"kept": ids[lead], "labels": dict(counts.most_common(_SHOWN))}
+        for lead, counts in sorted(found.items(), key=lambda each: ids[each[0]])
+        if len(counts) > 1
+    ]
+
+
+DEDUPLICATE = Operation(
+    name="deduplicate",
+    what="keep one of several examples that are equal or nearly so",
+    parameters=DeduplicateParameters,
+    foresee=foresee,
+    apply=apply,
+    refers={"extractor": "extractor"},
+)

@@ -1,0 +1,106 @@
+"""Drop examples that lie far from all others: mean distance to the k nearest neighbours among vectors.
+
+The score is that of Angiulli and Pizzuti (2002), divided by k. What counts as far is robust: a modified z-score above
+`cut` (Iglewicz and Hoaglin 1993: 0.6745 (x - median) / MAD, their 3.5 by default; where more than half the scores are
+equal, the mean absolute deviation stands in, as they propose), or instead the farthest `share`. Neighbours are sought
+among all usable rows; dropped are those of the wanted splits.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from pydantic import Field, model_validator
+
+from speciate.datasets.operations.context import Context, Vectors
+from speciate.datasets.operations.contract import Operation, Outcome, Parameters, refusal
+from speciate.datasets.operations.foresight import unchanged
+from speciate.datasets.operations.masks import SPLITS, Splits, keep, usable, within
+
+_CUT = 3.5
+_LEAST = 10
+_SHOWN = 10
+
+Scores = npt.NDArray[np.float64]
+
+
+class OutlierParameters(Parameters):
+    cut: float | None = Field(None, gt=0, description=f"Greatest modified z-score that stays; default {_CUT}.")
+    share: float | None = Field(None, gt=0, lt=1, description="Instead of cut: the farthest share of the rows.")
+    neighbours: int = Field(10, ge=1, le=1000)
+    extractor: str | None = Field(None, description="Default: the modality's own features.")
+    splits: Splits = SPLITS
+
+    @model_validator(mode="after")
+    def _one_rule(self) -> OutlierParameters:
+        if None not in (self.share, self.cut):
+            raise ValueError("cut and share are two rules; give one")
+        return self
+
+
+def apply(rows: pa.Table, parameters: OutlierParameters, context: Context) -> Outcome:
+    places = np.flatnonzero(usable(rows))
+    if len(places) < _LEAST:
+        raise refusal(
+            f"{len(places)} usable examples are too few to tell what is unusual; {_LEAST} are needed.",
+            "Leave the step out.",
+        )
+    chosen = rows.take(pa.array(places))
+    scores = distances(context.vectors(chosen, parameters.extractor), min(parameters.neighbours, len(places) - 1))
+    far = _far(scores, within(chosen, parameters.splits), parameters)
+    kept = np.ones(rows.num_rows, bool)
+    kept[places[far]] = False
+    return Outcome(keep(rows, kept), _audit(chosen, scores, far))
+
+
+def distances(vectors: Vectors, neighbours: int) -> Scores:
+    """(N,) mean Euclidean distance to so many others."""
+    from sklearn.neighbors import NearestNeighbors
+
+    found, _ = NearestNeighbors(n_neighbors=neighbours).fit(vectors).kneighbors()  # without the point itself
+    return np.asarray(found.mean(axis=1), np.float64)
+
+
+def modified_z(scores: Scores) -> Scores:
+    """Iglewicz and Hoaglin's, with their stand-in where the median absolute deviation is 0; 0 where all are equal."""
+    apart = scores - np.median(scores)
+    median, mean = float(np.median(np.abs(apart))), float(np.abs(apart).mean())
+    if median > 0:
+        return 0.6745 * apart / median
+    return apart / (1.2533 * mean) if mean > 0 else np.zeros_like(apart)
+
+
+def _far(scores: Scores, candidates: npt.NDArray[np.bool_], parameters: OutlierParameters) -> npt.NDArray[np.bool_]:
+    if parameters.share is None:
+        return candidates & (modified_z(scores) > (parameters.cut or _CUT))
+    farthest = np.argsort(-np.where(candidates, scores, -np.inf), kind="stable")
+    far = np.zeros(len(scores), bool)
+    far[farthest[: int(parameters.share * candidates.sum())]] = True
+    return far
+
+
+def _audit(rows: pa.Table, scores: Scores, far: npt.NDArray[np.bool_]) -> dict[str, Any]:
+    low, middle, high = np.quantile(scores, (0.05, 0.5, 0.95))
+    order = [place for place in np.argsort(-scores, kind="stable") if far[place]][:_SHOWN]
+    return {
+        "scores": {"p5": _short(low), "median": _short(middle), "p95": _short(high), "max": _short(scores.max())},
+        "farthest": [{"id": rows["id"][int(place)].as_py(), "score": _short(scores[place])} for place in order],
+    }
+
+
+def _short(number: float) -> float:
+    return float(f"{number:.4g}")
+
+
+DROP_OUTLIERS = Operation(
+    name="drop_outliers",
+    what="drop examples that are far from all others",
+    parameters=OutlierParameters,
+    foresee=unchanged,
+    apply=apply,
+    refers={"extractor": "extractor"},
+    needs=("sklearn",),
+)

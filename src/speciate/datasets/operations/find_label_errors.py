@@ -1,0 +1,185 @@
+"""Find labels that are probably wrong, by confident learning over out-of-fold probabilities.
+
+Northcutt, Jiang and Chuang, "Confident Learning" (2021), as cleanlab has it, pruned by noise rate. The probabilities
+come from a logistic regression over standardised vectors, which never saw the example nor one of its component:
+groups, copies and near-duplicates lie in one fold (StratifiedGroupKFold). A class with fewer than three components is
+not judged. All usable rows are judged, in every split; `drop` removes those of the wanted splits only.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from pydantic import Field
+
+from speciate.datasets.columns import clean
+from speciate.datasets.operations.context import Context, Vectors
+from speciate.datasets.operations.contract import Operation, Others, Outcome, Parameters, refusal
+from speciate.datasets.operations.foresight import check_classes
+from speciate.datasets.operations.masks import SPLITS, Mask, Splits, keep, usable, with_column, within
+from speciate.datasets.split import components
+from speciate.datasets.splitting import members_of
+from speciate.datasets.versions import Manifest
+
+ISSUE, SUGGESTION, QUALITY = "label_issue", "label_suggestion", "label_quality"
+_FOLDS, _LEAST = 5, 3
+_SHOWN = 10
+
+Codes = npt.NDArray[np.int64]
+Chances = npt.NDArray[np.float64]  # (N, C)
+
+
+class LabelErrorParameters(Parameters):
+    action: Literal["flag", "drop"] = Field("flag", description=f"flag: columns {ISSUE}, {SUGGESTION}, {QUALITY}.")
+    extractor: str | None = Field(None, description="Default: the modality's own features.")
+    splits: Splits = SPLITS
+    seed: int = 0
+
+
+class Judged(NamedTuple):
+    """Of N labels; `quality` is the out-of-fold probability of the given one, NaN where it was not judged."""
+
+    issue: Mask
+    suggestion: Codes
+    quality: npt.NDArray[np.float64]
+
+
+def foresee(parameters: LabelErrorParameters, manifest: Manifest, others: Others) -> Manifest:
+    check_classes(manifest, "find_label_errors")
+    if parameters.action == "drop":
+        return manifest
+    for name in (ISSUE, SUGGESTION, QUALITY):
+        if name in manifest.inputs or name == manifest.label:
+            raise refusal(f"The column {name!r} plays a role here and cannot be replaced.", "Use action='drop'.")
+    return manifest.model_copy(
+        update={"columns": {**manifest.columns, ISSUE: "BOOLEAN", SUGGESTION: "VARCHAR", QUALITY: "DOUBLE"}}
+    )
+
+
+def apply(rows: pa.Table, parameters: LabelErrorParameters, context: Context) -> Outcome:
+    labels = rows["label"].to_pylist()
+    places = np.array([i for i in np.flatnonzero(usable(rows)) if labels[i] is not None], np.int64)
+    chosen = rows.take(pa.array(places))
+    names, codes = np.unique(np.array([str(labels[i]) for i in places], object), return_inverse=True)
+    group = components(members_of(chosen, context.manifest.modality))
+    wanted = _judgeable(codes, group, names)
+    vectors = context.vectors(chosen.filter(pa.array(wanted)), parameters.extractor)
+    judged = _spread(judge(vectors, codes[wanted], group[wanted], parameters.seed), wanted)
+    audit = _audit(chosen, names, codes, judged) | _left_out(names, codes, wanted)
+    if parameters.action == "drop":
+        kept = np.ones(rows.num_rows, bool)
+        kept[places[judged.issue & within(chosen, parameters.splits)]] = False
+        return Outcome(keep(rows, kept), audit)
+    return Outcome(_flagged(rows, places, names, judged), audit, flagged_column=ISSUE)
+
+
+def judge(vectors: Vectors, codes: Codes, groups: Codes, seed: int) -> Judged:
+    """`codes`: (N,) classes, any numbers; `groups`: (N,) what must not be learned from and judged at once."""
+    from cleanlab.filter import find_label_issues
+
+    kinds, labels = np.unique(codes, return_inverse=True)
+    chances, judged = out_of_fold(vectors, labels, groups, seed)
+    issue = np.zeros(len(labels), bool)
+    issue[judged] = find_label_issues(labels[judged], chances[judged], n_jobs=1)
+    quality = np.where(judged, chances[np.arange(len(labels)), labels], np.nan)
+    return Judged(issue, kinds[chances.argmax(axis=1)], quality)
+
+
+def out_of_fold(vectors: Vectors, labels: Codes, groups: Codes, seed: int) -> tuple[Chances, Mask]:
+    """(N, C) probabilities of the classes 0..C-1, and for which rows the own class was among those learned."""
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedGroupKFold
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    fewest = min(len(np.unique(groups[labels == label])) for label in np.unique(labels))
+    folds = StratifiedGroupKFold(min(_FOLDS, fewest), shuffle=True, random_state=seed)
+    chances = np.zeros((len(labels), int(labels.max()) + 1))
+    judged = np.zeros(len(labels), bool)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # probabilities good enough to rank by
+        warnings.simplefilter("ignore", UserWarning)  # a fold may lack a rare class
+        for learn, hold in folds.split(vectors, labels, groups):
+            classes = np.unique(labels[learn])
+            if len(classes) < 2:
+                continue
+            model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=500))
+            chances[np.ix_(hold, classes)] = model.fit(vectors[learn], labels[learn]).predict_proba(vectors[hold])
+            judged[hold] = np.isin(labels[hold], classes)
+    return chances, judged
+
+
+def _judgeable(codes: Codes, groups: Codes, names: npt.NDArray[Any]) -> Mask:
+    """INVALID where fewer than two classes have enough components."""
+    units = np.array([len(np.unique(groups[codes == code])) for code in range(len(names))])
+    enough = units >= _LEAST
+    if enough.sum() < 2:
+        shown = ", ".join(
+            f"{clean(str(name))} {count}" for name, count in list(zip(names, units, strict=True))[:_SHOWN]
+        )
+        raise refusal(
+            f"find_label_errors needs two classes with at least {_LEAST} independent examples (groups and copies count "
+            f"once); there are: {shown or 'none'}.",
+            "Leave the step out, or add examples.",
+        )
+    return np.asarray(enough[codes], bool)
+
+
+def _spread(judged: Judged, wanted: Mask) -> Judged:
+    """Over all rows again."""
+    issue, suggestion, quality = np.zeros(len(wanted), bool), np.full(len(wanted), -1), np.full(len(wanted), np.nan)
+    issue[wanted], suggestion[wanted], quality[wanted] = judged
+    return Judged(issue, suggestion, quality)
+
+
+def _flagged(rows: pa.Table, places: Codes, names: npt.NDArray[Any], judged: Judged) -> pa.Table:
+    """Null for rows that were not judged; a suggestion only where there is an issue."""
+    issue: list[bool | None] = [None] * rows.num_rows
+    suggestion: list[str | None] = [None] * rows.num_rows
+    quality: list[float | None] = [None] * rows.num_rows
+    for place, bad, code, chance in zip(places.tolist(), *map(np.ndarray.tolist, judged), strict=True):
+        if not np.isnan(chance):
+            issue[place], quality[place] = bad, round(chance, 6)
+            suggestion[place] = str(names[code]) if bad else None
+    rows = with_column(rows, ISSUE, pa.array(issue, pa.bool_()))
+    rows = with_column(rows, SUGGESTION, pa.array(suggestion, pa.string()))
+    return with_column(rows, QUALITY, pa.array(quality, pa.float64()))
+
+
+def _audit(rows: pa.Table, names: npt.NDArray[Any], codes: Codes, judged: Judged) -> dict[str, Any]:
+    found = np.flatnonzero(judged.issue)
+    worst = found[np.argsort(judged.quality[found], kind="stable")][:_SHOWN]
+    return {
+        "judged": int((~np.isnan(judged.quality)).sum()),
+        "issues": len(found),
+        "worst": [
+            {
+                "id": rows["id"][int(place)].as_py(),
+                "label": clean(str(names[codes[place]])),
+                "suggestion": clean(str(names[judged.suggestion[place]])),
+                "quality": round(float(judged.quality[place]), 4),
+            }
+            for place in worst
+        ],
+    }
+
+
+def _left_out(names: npt.NDArray[Any], codes: Codes, wanted: Mask) -> dict[str, Any]:
+    rare = [clean(str(names[code])) for code in np.unique(codes[~wanted])]
+    return {"too_rare_to_judge": rare[:_SHOWN]} if rare else {}
+
+
+FIND_LABEL_ERRORS = Operation(
+    name="find_label_errors",
+    what="mark or drop examples whose label is probably wrong",
+    parameters=LabelErrorParameters,
+    foresee=foresee,
+    apply=apply,
+    refers={"extractor": "extractor"},
+    needs=("sklearn", "cleanlab"),
+)

@@ -1,0 +1,186 @@
+"""Take in the rows of another dataset: of the same modality, shown to models by the same columns.
+
+A row whose source cells (of media: whose bytes) are there already is not taken again, and where the two label it
+differently, the label that is there stands and the conflict is told. Splits are kept, but where the other's rows join
+groups or near-duplicates of several splits, all of those go where a model may have learned from one: to train rather
+than validation, and never to test. Where only one of the two is labelled, rows of the other are set aside until they
+are labelled.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import Field
+
+from speciate.datasets.columns import CONTENT, KEY, clean
+from speciate.datasets.label import MISSING
+from speciate.datasets.operations.context import Context
+from speciate.datasets.operations.contract import Operation, Others, Outcome, Parameters, refusal
+from speciate.datasets.operations.masks import Mask, usable, with_column
+from speciate.datasets.split import components
+from speciate.datasets.splitting import members_of
+from speciate.datasets.versions import Manifest
+from speciate.ids import id_from_key
+
+_SHOWN = 10
+
+
+class MergeParameters(Parameters):
+    dataset: str = Field(description="name, name@v3 or name@TAG.")
+
+
+def foresee(parameters: MergeParameters, manifest: Manifest, others: Others) -> Manifest:
+    other = others[parameters.dataset]
+    if other.modality != manifest.modality:
+        raise refusal(f"{other.ref} holds {other.modality}, and {manifest.ref} {manifest.modality}.")
+    if set(other.inputs) != set(manifest.inputs):
+        raise refusal(
+            f"A model sees {', '.join(other.inputs) or 'files'} of {other.ref}, but "
+            f"{', '.join(manifest.inputs) or 'files'} of {manifest.ref}.",
+            "Make the other dataset again with these inputs: create_dataset(inputs=[...]).",
+        )
+    if None not in (other.label, manifest.label) and other.numeric != manifest.numeric:
+        kinds = {True: "numbers", False: "classes"}
+        raise refusal(f"The labels of {other.ref} are {kinds[other.numeric]}, those here {kinds[manifest.numeric]}.")
+    twins = {name.lower(): name for name in manifest.columns}
+    for name in other.columns:
+        if twins.get(name.lower(), name) != name:
+            raise refusal(f"SQL could not tell the column {name!r} of {other.ref} from {twins[name.lower()]!r} here.")
+    return manifest.model_copy(
+        update={
+            "label": manifest.label or other.label,
+            "numeric": other.numeric if manifest.label is None else manifest.numeric,
+            "packs": tuple(dict.fromkeys((*manifest.packs, *other.packs))),
+            "columns": {**other.columns, **manifest.columns},
+            "labels": dict((Counter(manifest.labels) + Counter(other.labels)).most_common()),
+            "rows": manifest.rows + other.rows,
+        }
+    )
+
+
+def apply(rows: pa.Table, parameters: MergeParameters, context: Context) -> Outcome:
+    other = context.other(parameters.dataset)
+    known = pc.is_in(other.rows[KEY], value_set=rows[KEY].combine_chunks(), skip_nulls=True)
+    fresh = _with_free_ids(other.rows.filter(pc.invert(known)), rows["id"].to_pylist())
+    conflicts = _conflicts(rows, other.rows)
+    manifest = foresee(parameters, context.manifest, {parameters.dataset: other.manifest})
+    merged = _stacked(rows, fresh)
+    if manifest.label is not None:
+        merged = _without_label_set_aside(merged)
+    moved = _apart(merged, fresh["id"].to_pylist(), manifest.modality)
+    audit: dict[str, Any] = {
+        "added": fresh.num_rows,
+        "already_there": other.rows.num_rows - fresh.num_rows,
+        "conflicting_labels": len(conflicts),
+        "components_across_splits": moved.components,
+        "moved": moved.moves,
+    }
+    if conflicts:
+        audit["conflicts"] = conflicts[:_SHOWN]
+    return Outcome(moved.rows, audit, manifest=manifest)
+
+
+def _with_free_ids(rows: pa.Table, taken: Sequence[str]) -> pa.Table:
+    """Another id for each row whose own is another row's: further copies of a content get the next number."""
+    used, ids = set(taken), rows["id"].to_pylist()
+    contents, labels, sources = (rows[name].to_pylist() for name in (CONTENT, "label", "source"))
+    for place in sorted(range(len(ids)), key=lambda i: (str(contents[i]), str(labels[i]), str(sources[i]), ids[i])):
+        number = 1
+        while ids[place] in used:
+            ids[place] = id_from_key("ex", f"{contents[place] or f'source:{sources[place]}'}:{number}")
+            number += 1
+        used.add(ids[place])
+    return with_column(rows, "id", pa.array(ids, pa.string()))
+
+
+def _conflicts(rows: pa.Table, other: pa.Table) -> list[dict[str, Any]]:
+    """Contents that the two label differently: the id here, and both labels."""
+    mine: dict[str, tuple[str, Any]] = {}
+    for content, name, label in zip(*(rows[column].to_pylist() for column in (CONTENT, "id", "label")), strict=True):
+        if content is not None and label is not None:
+            mine.setdefault(content, (name, label))
+    found: dict[str, dict[str, Any]] = {}
+    for content, label in zip(other[CONTENT].to_pylist(), other["label"].to_pylist(), strict=True):
+        if label is not None and content in mine and mine[content][1] != label:
+            name, own = mine[content]
+            found.setdefault(name, {"id": name, "label": clean(str(own)), "other": clean(str(label))})
+    return [found[name] for name in sorted(found)]
+
+
+def _stacked(rows: pa.Table, other: pa.Table) -> pa.Table:
+    """One table of both, sorted by id; a column of two types becomes text."""
+    for name in set(rows.column_names) & set(other.column_names):
+        a, b = rows[name], other[name]
+        if a.type == b.type or (_is_number(a.type) and _is_number(b.type)):
+            continue
+        if a.null_count == len(a) or b.null_count == len(b):
+            kind = b.type if a.null_count == len(a) else a.type
+        elif pa.types.is_nested(a.type) or pa.types.is_nested(b.type):
+            raise refusal(f"The column {name!r} is {a.type} here and {b.type} there, which cannot be one column.")
+        else:
+            kind = pa.string()
+        rows, other = with_column(rows, name, _as(a, kind)), with_column(other, name, _as(b, kind))
+    return pa.concat_tables([rows, other], promote_options="permissive").sort_by("id")
+
+
+def _as(values: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray | pa.Array:
+    return pa.nulls(len(values), kind) if values.null_count == len(values) else values.cast(kind)
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
+
+
+def _without_label_set_aside(rows: pa.Table) -> pa.Table:
+    lacks = pc.and_(pc.equal(rows["quality"], "ok"), pc.is_null(rows["label"]))
+    rows = with_column(rows, "reason", pc.if_else(lacks, MISSING, rows["reason"].cast(pa.string())))
+    return with_column(rows, "quality", pc.if_else(lacks, "partial", rows["quality"]))
+
+
+class _Apart(NamedTuple):
+    rows: pa.Table
+    components: int
+    moves: dict[str, int]
+    """`test to train` -> rows."""
+
+
+def _apart(rows: pa.Table, fresh: Sequence[str], modality: str) -> _Apart:
+    """Components of fresh and older rows that lie in several splits, moved into the one that was learned from."""
+    places = np.flatnonzero(usable(rows))
+    chosen = rows.take(pa.array(places))
+    component = components(members_of(chosen, modality))
+    splits = chosen["split"].to_pylist()
+    new: Mask = np.asarray(pc.is_in(chosen["id"], pa.array(fresh, pa.string())), bool)
+    there: dict[int, set[str]] = defaultdict(set)
+    for code, name in zip(component.tolist(), splits, strict=True):
+        if name is not None:
+            there[code].add(name)
+    across = {code for code in np.unique(component[new]).tolist() if len(there[code]) > 1}
+    moves: Counter[str] = Counter()
+    after = rows["split"].to_pylist()
+    for place, code, name in zip(places.tolist(), component.tolist(), splits, strict=True):
+        goal = min(there[code], key=_learned_first) if code in across else name
+        if name is not None and name != goal:
+            moves[f"{name} to {goal}"] += 1
+            after[place] = goal
+    return _Apart(with_column(rows, "split", pa.array(after, pa.string())), len(across), dict(moves.most_common()))
+
+
+def _learned_first(split: str) -> tuple[int, str]:
+    return {"train": 0, "validation": 1, "test": 3}.get(split, 2), split
+
+
+MERGE = Operation(
+    name="merge",
+    what="take in the rows of another dataset, none twice",
+    parameters=MergeParameters,
+    foresee=foresee,
+    apply=apply,
+    refers={"dataset": "dataset"},
+)

@@ -1,0 +1,72 @@
+"""Rename labels, join several under one name, or take a label away. Other labels stay as they are.
+
+An example without a label is set aside, as one whose label is missing is at ingest.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Annotated
+
+import pyarrow as pa
+from pydantic import Field, StringConstraints
+
+from speciate.datasets.columns import clean
+from speciate.datasets.label import MISSING
+from speciate.datasets.operations.context import Context
+from speciate.datasets.operations.contract import Operation, Others, Outcome, Parameters
+from speciate.datasets.operations.foresight import check_classes
+from speciate.datasets.operations.masks import with_column
+from speciate.datasets.versions import Manifest
+from speciate.errors import unknown
+
+_SHOWN = 20
+
+Label = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=64)]
+
+
+class RelabelParameters(Parameters):
+    mapping: dict[str, Label | None] = Field(min_length=1, description="Old label to new; null takes it away.")
+
+
+def foresee(parameters: RelabelParameters, manifest: Manifest, others: Others) -> Manifest:
+    check_classes(manifest, "relabel")
+    for old in parameters.mapping:
+        if old not in manifest.labels:
+            raise unknown(
+                "label", old, manifest.labels, f"Call describe_dataset(dataset={manifest.name!r}) for its labels."
+            )
+    labels = Counter[str]()
+    for label, count in manifest.labels.items():
+        if (new := _renamed(label, parameters)) is not None:
+            labels[new] += count
+    return manifest.model_copy(update={"labels": dict(labels.most_common())})
+
+
+def apply(rows: pa.Table, parameters: RelabelParameters, context: Context) -> Outcome:
+    before = rows["label"].to_pylist()
+    after = [None if label is None else _renamed(label, parameters) for label in before]
+    moved = Counter((a, b) for a, b in zip(before, after, strict=True) if a != b)
+    qualities, reasons = rows["quality"].to_pylist(), rows["reason"].to_pylist()
+    for place, (old, new) in enumerate(zip(before, after, strict=True)):
+        if new is None and old is not None and qualities[place] == "ok":
+            qualities[place], reasons[place] = "partial", MISSING
+    rows = with_column(rows, "label", pa.array(after, pa.string()))
+    rows = with_column(rows, "quality", pa.array(qualities, pa.string()))
+    rows = with_column(rows, "reason", pa.array(reasons, pa.string()))
+    moves = [{"from": old, "to": new, "rows": count} for (old, new), count in moved.most_common(_SHOWN)]
+    return Outcome(rows, {"changed": sum(moved.values()), "moves": moves})
+
+
+def _renamed(label: str, parameters: RelabelParameters) -> str | None:
+    new = parameters.mapping.get(label, label)
+    return new if new is None or new == label else clean(new)
+
+
+RELABEL = Operation(
+    name="relabel",
+    what="rename labels, join several, or take one away",
+    parameters=RelabelParameters,
+    foresee=foresee,
+    apply=apply,
+)

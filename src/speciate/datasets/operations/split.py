@@ -1,0 +1,76 @@
+"""Deal all usable rows out to splits anew, without leaks: groups and near-duplicates stay together.
+
+What `group_by` names becomes the group of rows that have none, so that they count as one in evaluations, too.
+"""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import Field, model_validator
+
+from speciate.datasets.columns import FIXED
+from speciate.datasets.operations.context import Context
+from speciate.datasets.operations.contract import Operation, Others, Outcome, Parameters, refusal
+from speciate.datasets.operations.foresight import check_column
+from speciate.datasets.operations.masks import with_column
+from speciate.datasets.roles import groups
+from speciate.datasets.split import FRACTIONS
+from speciate.datasets.splitting import split_rows
+from speciate.datasets.versions import Manifest
+from speciate.refs import SPLITS
+
+
+class SplitParameters(Parameters):
+    fractions: dict[str, float] = Field(default=FRACTIONS, description="Of train, validation and test.")
+    group_by: str | None = Field(None, description="Column, 'folder', or regex over the source; beside group_key.")
+    stratify_by: str | None = Field(None, description="Column in the place of the label.")
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _fits(self) -> SplitParameters:
+        if unknown := sorted(self.fractions.keys() - set(SPLITS)):
+            raise ValueError(f"there is no split {unknown[0]!r}: fractions are of {', '.join(SPLITS)}")
+        if min(self.fractions.values(), default=-1.0) < 0 or sum(self.fractions.values()) <= 0:
+            raise ValueError("fractions are shares: none below 0, and not all 0")
+        return self
+
+
+def foresee(parameters: SplitParameters, manifest: Manifest, others: Others) -> Manifest:
+    if parameters.stratify_by is not None:
+        check_column(manifest, parameters.stratify_by)
+    if parameters.group_by == "label":
+        raise refusal("To group by the label would put each class into one split.", "Call again without group_by.")
+    groups(parameters.group_by, pa.table(dict.fromkeys((*FIXED, *manifest.columns), pa.nulls(0))), [])
+    return manifest
+
+
+def apply(rows: pa.Table, parameters: SplitParameters, context: Context) -> Outcome:
+    if parameters.group_by is not None:
+        further = pa.array(groups(parameters.group_by, rows, rows["source"].to_pylist()), pa.string())
+        rows = with_column(rows, "group_key", pc.coalesce(rows["group_key"], further))
+    fractions = {name: parameters.fractions[name] for name in SPLITS if name in parameters.fractions}
+    dealt = split_rows(
+        rows,
+        context.manifest.modality,
+        fractions=fractions,
+        group_by=parameters.group_by,
+        stratify_by=parameters.stratify_by,
+        seed=parameters.seed,
+        keep=False,
+    )
+    shares = "/".join(f"{100 * share / sum(fractions.values()):g}" for share in fractions.values())
+    return Outcome(
+        with_column(rows, "split", pa.array(dealt.splits, pa.string())),
+        dealt.audit,
+        split_made_by=f"speciate: {shares} {'/'.join(fractions)}, groups and near-duplicates together, stratified",
+    )
+
+
+SPLIT = Operation(
+    name="split",
+    what="split anew without leaks: groups and near-duplicates stay together, labels in proportion",
+    parameters=SplitParameters,
+    foresee=foresee,
+    apply=apply,
+)

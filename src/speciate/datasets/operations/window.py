@@ -1,0 +1,197 @@
+"""Cut each usable example into windows of equal length, each an example of its own.
+
+All windows are whole: what is left behind the last one is dropped and counted, and a medium shorter than a window stays
+as it is. Windows inherit label and split. Those of one medium, and of its copies and near-duplicates, must never come
+apart, so where there is no group the smallest id among them becomes the group.
+
+Series in cells are cut there: content, fingerprint, sketch and quality are those of the window. Files stay whole: their
+windows share the content, which names the file, and differ in where they begin and end; the fingerprint is made from
+the file's and those bounds, and there is no sketch, for which the file would have to be decoded.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from pydantic import Field, model_validator
+
+from speciate.datasets.columns import CONTENT, FINGERPRINT, KEY, SKETCH, START, STOP
+from speciate.datasets.identity import sha256
+from speciate.datasets.judging_rows import judged
+from speciate.datasets.operations.context import Context
+from speciate.datasets.operations.contract import Operation, Others, Outcome, Parameters, refusal
+from speciate.datasets.operations.masks import usable, with_column
+from speciate.datasets.split import components
+from speciate.datasets.splitting import members_of
+from speciate.datasets.versions import Manifest
+from speciate.ids import id_from_key
+from speciate.modalities import find
+
+_MOST_ROWS = 10_000_000
+_VERDICTS = {
+    CONTENT: "content",
+    FINGERPRINT: "fingerprint",
+    SKETCH: "sketch",
+    "quality": "quality",
+    "reason": "reason",
+}
+
+
+class WindowParameters(Parameters):
+    seconds: float | None = Field(None, gt=0, description="Length of a window of sound.")
+    steps: int | None = Field(None, ge=1, description="Length of a window of a series.")
+    stride: float | None = Field(None, gt=0, description="From one beginning to the next; default: the length.")
+
+    @model_validator(mode="after")
+    def _one_length(self) -> WindowParameters:
+        if (self.seconds is None) == (self.steps is None):
+            raise ValueError("a window has a length: give one of seconds and steps")
+        if self.steps is not None and self.stride is not None and self.stride != int(self.stride):
+            raise ValueError("stride counts steps, so it is a whole number")
+        return self
+
+    @property
+    def unit(self) -> str:
+        return "steps" if self.seconds is None else "seconds"
+
+    @property
+    def length(self) -> float:
+        return float(self.seconds or self.steps or 0)
+
+
+class Window(NamedTuple):
+    """Of the example at `place`, in the unit of its modality."""
+
+    place: int
+    start: float
+    stop: float
+
+    def __str__(self) -> str:
+        return f"[{self.start:g}:{self.stop:g}]"
+
+
+def foresee(parameters: WindowParameters, manifest: Manifest, others: Others) -> Manifest:
+    unit = find(manifest.modality).window_unit
+    if unit is None:
+        raise refusal(f"{manifest.modality} has no axis to cut windows from.", "Leave the step out.")
+    if unit != parameters.unit:
+        raise refusal(f"Windows of {manifest.modality} are cut in {unit}.", f"Call again with {unit}.")
+    if not manifest.inputs and unit not in manifest.columns:
+        raise refusal(
+            f"{manifest.ref} has no column {unit!r}, which tells how long each file is.",
+            "Call create_dataset again on the source.",
+        )
+    return manifest.model_copy(update={"rows": _MOST_ROWS})  # at most
+
+
+def apply(rows: pa.Table, parameters: WindowParameters, context: Context) -> Outcome:
+    manifest, ok = context.manifest, usable(rows)
+    whole, beside = rows.filter(pa.array(ok)), rows.filter(pa.array(~ok))
+    whole = with_column(whole, "group_key", pa.array(_groups(whole, manifest.modality), pa.string()))
+    lengths = _lengths(whole, manifest, parameters.unit)
+    stride = parameters.stride or parameters.length
+    windows = [
+        Window(place, start, min(start + parameters.length, length))
+        for place, length in enumerate(lengths)
+        for start in starts(length, parameters.length, stride)
+    ]
+    if len(windows) > _MOST_ROWS:
+        raise refusal(f"{len(windows):,} windows are more than {_MOST_ROWS:,}.", "Call again with a longer stride.")
+    cut = _cut_cells(whole, windows, manifest) if manifest.inputs else _cut_files(whole, windows)
+    if parameters.unit in manifest.columns and parameters.unit not in manifest.inputs:
+        spans = pa.array([window.stop - window.start for window in windows])
+        cut = with_column(cut, parameters.unit, spans.cast(whole[parameters.unit].type, safe=False))
+    last = {window.place: window.stop for window in windows}
+    audit = {
+        "examples": whole.num_rows,
+        "windows": len(windows),
+        "shorter_than_a_window": sum(length < parameters.length for length in lengths),
+        "with_a_rest_left_out": sum(length - last[place] > 1e-6 for place, length in enumerate(lengths)),
+    }
+    return Outcome(pa.concat_tables([cut, beside], promote_options="permissive").sort_by("id"), audit)
+
+
+def starts(length: float, window: float, stride: float) -> list[float]:
+    """Where the windows of a medium begin."""
+    if length < window:
+        return [0.0]
+    return [stride * i for i in range(int((length - window) / stride + 1e-9) + 1)]
+
+
+def _groups(rows: pa.Table, modality: str) -> list[str]:
+    component = components(members_of(rows, modality)).tolist()
+    ids, groups = rows["id"].to_pylist(), rows["group_key"].to_pylist()
+    named: dict[int, list[str]] = defaultdict(list)
+    for code, group in zip(component, groups, strict=True):
+        if group is not None:
+            named[code].append(group)
+    smallest: dict[int, str] = {}
+    for code, name in zip(component, ids, strict=True):
+        smallest[code] = min(smallest.get(code, name), name)
+    return [
+        group if group is not None else min(named[code], default=smallest[code])
+        for code, group in zip(component, groups, strict=True)
+    ]
+
+
+def _lengths(rows: pa.Table, manifest: Manifest, unit: str) -> list[float]:
+    if manifest.inputs:
+        return [float(len(cell[0]) if _nested(cell) else len(cell)) for cell in rows[manifest.inputs[0]].to_pylist()]
+    whole = np.asarray(rows[unit].cast(pa.float64()).fill_null(0.0))
+    if START in rows.column_names:  # windows of windows
+        start, stop = (np.asarray(rows[name].cast(pa.float64())) for name in (START, STOP))
+        whole = np.where(np.isnan(stop), whole, stop - start)
+    return [float(length) for length in whole]
+
+
+def _cut_cells(rows: pa.Table, windows: Sequence[Window], manifest: Manifest) -> pa.Table:
+    cut = _taken(rows, windows)
+    for name in manifest.inputs:
+        cells = rows[name].to_pylist()
+        cut = with_column(cut, name, pa.array([_slice(cells[w.place], w) for w in windows], rows[name].type))
+    verdicts = judged(cut.select(list(manifest.inputs)), manifest.modality, list(manifest.inputs))
+    for name, verdict in _VERDICTS.items():
+        cut = with_column(cut, name, verdicts[verdict])
+    return cut
+
+
+def _cut_files(rows: pa.Table, windows: Sequence[Window]) -> pa.Table:
+    before = rows[START].to_pylist() if START in rows.column_names else [None] * rows.num_rows
+    prints = rows[FINGERPRINT].to_pylist()
+    cut = _taken(rows, windows)
+    begin = [(before[w.place] or 0.0) + w.start for w in windows]
+    end = [(before[w.place] or 0.0) + w.stop for w in windows]
+    cut = with_column(cut, START, pa.array(begin, pa.float64()))
+    cut = with_column(cut, STOP, pa.array(end, pa.float64()))
+    cut = with_column(cut, FINGERPRINT, pa.array([sha256(f"{prints[w.place]}{w}") for w in windows], pa.string()))
+    return with_column(cut, SKETCH, pa.nulls(len(windows), pa.binary()))
+
+
+def _taken(rows: pa.Table, windows: Sequence[Window]) -> pa.Table:
+    """A row for each window, with ids and keys of their own."""
+    ids, keys = rows["id"].to_pylist(), rows[KEY].to_pylist()
+    cut = rows.take(pa.array([window.place for window in windows], pa.int64()))
+    cut = with_column(cut, "id", pa.array([id_from_key("ex", f"{ids[w.place]}{w}") for w in windows], pa.string()))
+    return with_column(cut, KEY, pa.array([sha256(f"{keys[w.place]}{w}") for w in windows], pa.string()))
+
+
+def _nested(cell: Sequence[Any]) -> bool:
+    return len(cell) > 0 and isinstance(cell[0], list)
+
+
+def _slice(cell: Sequence[Any], window: Window) -> Sequence[Any]:
+    start, stop = int(window.start), int(window.stop)
+    return [channel[start:stop] for channel in cell] if _nested(cell) else cell[start:stop]
+
+
+WINDOW = Operation(
+    name="window",
+    what="cut sounds or series into windows, each an example of its own",
+    parameters=WindowParameters,
+    foresee=foresee,
+    apply=apply,
+)

@@ -1,0 +1,378 @@
+"""Which rows must be forgotten, wherever they lie, and the sealed files of every version without them.
+
+Runs outside the daemon, over files alone. What is asked for is an example or a group of one dataset; what goes is that
+and whatever is the same: a row of any dataset that shares an id, the content, the fingerprint or the cells with one
+that goes, and so on until nothing more is found. So a copy, a relabelled row and a window of a copy go as well, and a
+row of somebody else that says exactly the same; the survey counts those apart, before a person agrees.
+
+Files are written beside the old ones and named by content, so that a purge which is killed and repeated writes the same
+ones again. The old ones stay until the catalog no longer names them.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict
+
+from speciate.datasets import scan
+from speciate.datasets.columns import CONTENT, FINGERPRINT, FIXED, HIDDEN, KEY
+from speciate.datasets.lthash import Lanes, lanes, version_id
+from speciate.datasets.scan import Places
+from speciate.datasets.sealing import digests, seal
+from speciate.datasets.succession import counts
+from speciate.datasets.versions import Manifest, Part
+from speciate.workspace.blobs import Blobs
+from speciate.workspace.packs import PackReader, PackWriter, index_path
+from speciate.workspace.workspace import Folders
+
+_KNOWN_BY = ("id", CONTENT, FINGERPRINT, KEY)
+_LEARNED = ("train", "validation")
+"""Splits that a training reads; a row without a split is learned from, too."""
+_TOKEN = re.compile(r"[^0-9A-Za-z-]+")
+
+Marks = dict[str, set[str]]
+"""What the rows that go are known by: hidden column (or id) -> values."""
+Progress = Callable[[int, int, str], None]
+
+
+class Target(BaseModel):
+    """An example or a group of `dataset`: exactly one of the two."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    dataset: str
+    group: str | None = None
+    example: str | None = None
+
+
+class Cut(NamedTuple):
+    """What goes from one sealed file."""
+
+    places: Places
+    """Rows of the file, ascending."""
+    rows: pa.Table
+    """Those rows."""
+    file: str | None = None
+    """The file without them, relative to the workspace's root; None where none was written."""
+
+
+class Reduced(NamedTuple):
+    """A version without what went."""
+
+    manifest: Manifest
+    lanes: Lanes
+    rows: int
+    """How many rows of it went."""
+    learned: int
+    """How many of those a training on it reads."""
+    qualities: dict[str, int]
+    """Rows of each quality that went."""
+
+
+class Purged(NamedTuple):
+    versions: list[Reduced]
+    marks: Marks
+    texts: list[str]
+    """Names and cells that only rows which went had: they may stand in reports and requests."""
+    labels: list[str]
+    """Those of them that were labels."""
+    obsolete: list[str]
+    """Files that hold what went, relative to the root: to be deleted once the catalog names the new ones."""
+
+
+def survey(payload: dict[str, Any]) -> dict[str, Any]:
+    """The service that a person's decision rests on: {root, versions: manifests, target} -> counts.
+
+    `versions`: [ref, rows that go, rows of those that a training on it read]; `examples`: how many different ones;
+    `outside`: how many of them were not asked for and are the same as one that was; `evaluations`: ids of those that
+    hold answers to them.
+    """
+    folders = Folders(Path(payload["root"]))
+    manifests = [Manifest.model_validate(each) for each in payload["versions"]]
+    target = Target.model_validate(payload["target"])
+    files = sealed_files(folders)
+    known = marks(folders, files, manifests, target)
+    cuts = {file: cut for file in files if (cut := hits(folders, file, known, ["id", "split", "quality", "group_key"]))}
+    going = [(manifest, live(folders, manifest, cuts)) for manifest in manifests]
+    ids = {id for _, rows in going for id in rows["id"].to_pylist()}  # noqa: A001 - the column
+    asked = {
+        id
+        for manifest, rows in going
+        if manifest.name == target.dataset
+        for id in rows.filter(_asked(rows, target))["id"].to_pylist()  # noqa: A001
+    }
+    return {
+        "versions": [[manifest.ref, rows.num_rows, learned(rows)] for manifest, rows in going if rows.num_rows],
+        "examples": len(ids),
+        "outside": len(ids - asked),
+        "evaluations": [
+            path.name for path in sorted(folders.evaluations.glob("*")) if holds(path / "examples.parquet", ids)
+        ],
+    }
+
+
+def purge(folders: Folders, versions: Sequence[tuple[Manifest, Lanes]], target: Target, progress: Progress) -> Purged:
+    """Write every file that a version, the packs and the caches need without what goes.
+
+    Where nothing does (another purge came first), nothing is written.
+    """
+    manifests = [manifest for manifest, _ in versions]
+    files = sealed_files(folders)
+    known = marks(folders, files, manifests, target)
+    cuts: dict[str, Cut] = {}
+    for number, file in enumerate(files):
+        progress(number, len(files), "files")
+        if cut := hits(folders, file, known):
+            cuts[file] = cut._replace(file=_without(folders, file, cut.places))
+    packs = {
+        pack.relative_to(folders.root).as_posix(): _without_blobs(folders, pack, known[CONTENT])
+        for pack in sorted(folders.packs.glob("*.pack"))
+        if _in_pack(pack, known[CONTENT])
+    }
+    reduced = [each for version in versions if (each := reduce(folders, *version, cuts, packs))]
+    for part in sorted(folders.features.glob("*/*.parquet")):
+        _forget_vectors(part, set().union(*known.values()))
+    texts, labels = _only_theirs(folders, cuts)
+    blobs = [Blobs(folders.blobs).path(content) for content in sorted(known[CONTENT]) if _is_blob(folders, content)]
+    obsolete = [*cuts, *packs, *(index_path(Path(pack)).as_posix() for pack in packs)]
+    obsolete += [path.relative_to(folders.root).as_posix() for path in blobs]
+    return Purged(reduced, known, texts, labels, obsolete)
+
+
+# Which rows
+
+
+def sealed_files(folders: Folders) -> list[str]:
+    """Every sealed file of rows, also one that no version names, relative to the root."""
+    found = sorted(folders.datasets.rglob("*.parquet"))
+    return [path.relative_to(folders.root).as_posix() for path in found if "id" in pq.read_schema(path).names]
+
+
+def marks(folders: Folders, files: Sequence[str], manifests: Sequence[Manifest], target: Target) -> Marks:
+    """What everything that must go is known by. `id` is empty where nothing fits the target."""
+    known: Marks = {name: set() for name in _KNOWN_BY}
+    own = {part.file for manifest in manifests if manifest.name == target.dataset for part in manifest.parts}
+    own |= {file for file in files if Path(file).parent.name == target.dataset}
+    for file in sorted(own & set(files)):
+        table = _columns(folders, file, [*_KNOWN_BY, "group_key"])
+        _note(known, table.filter(_asked(table, target)))
+    size = -1
+    while size != (size := sum(map(len, known.values()))) and known["id"]:
+        for file in files:
+            table = _columns(folders, file, _KNOWN_BY)
+            _note(known, table.filter(_held(table, known)))
+    return known
+
+
+def hits(folders: Folders, file: str, known: Marks, columns: Sequence[str] | None = None) -> Cut | None:
+    """The rows of a sealed file that go, with these columns (default: all); None where there are none."""
+    places = np.flatnonzero(np.asarray(_held(_columns(folders, file, _KNOWN_BY), known)))
+    if not len(places):
+        return None
+    table = pq.read_table(folders.root / file) if columns is None else _columns(folders, file, columns)
+    return Cut(places, table.take(pa.array(places)))
+
+
+def live(folders: Folders, manifest: Manifest, cuts: Mapping[str, Cut]) -> pa.Table:
+    """What goes from this version: rows that it still holds."""
+    tables = [_live_of(folders, part, cuts[part.file]) for part in manifest.parts if part.file in cuts]
+    if not tables:
+        return pa.table({name: pa.array([], pa.string()) for name in ("id", "split", "quality", "group_key")})
+    return pa.concat_tables(tables, promote_options="permissive")
+
+
+def learned(rows: pa.Table) -> int:
+    """How many rows a training reads."""
+    split = pc.fill_null(rows["split"].cast(pa.string()), _LEARNED[0])
+    mine = pc.and_(pc.is_in(split, pa.array(_LEARNED)), pc.equal(rows["quality"], "ok"))
+    return int(pc.sum(mine).as_py() or 0)
+
+
+def holds(file: Path, ids: Iterable[str]) -> bool:
+    """Whether an evaluation's table has answers to these examples."""
+    if not file.exists():
+        return False
+    examples = pq.read_table(file, columns=["example"])["example"]
+    return bool(pc.any(pc.is_in(examples, pa.array(sorted(ids), pa.string()))).as_py())
+
+
+def _columns(folders: Folders, file: str, names: Sequence[str]) -> pa.Table:
+    there = set(pq.read_schema(folders.root / file).names)
+    return pq.read_table(folders.root / file, columns=[name for name in names if name in there])
+
+
+def _asked(table: pa.Table, target: Target) -> pa.ChunkedArray:
+    name, value = ("group_key", target.group) if target.group is not None else ("id", target.example)
+    return pc.fill_null(pc.equal(table[name].cast(pa.string()), value), False)
+
+
+def _held(table: pa.Table, known: Marks) -> pa.Array:
+    mask = pa.chunked_array([np.zeros(table.num_rows, bool)])
+    for name, values in known.items():
+        if values and name in table.column_names:
+            wanted = pa.array(sorted(values), pa.string())
+            mask = pc.or_(mask, pc.is_in(table[name].cast(pa.string()), value_set=wanted, skip_nulls=True))
+    return mask
+
+
+def _note(known: Marks, rows: pa.Table) -> None:
+    for name, values in known.items():
+        if name in rows.column_names:
+            values.update(value for value in rows[name].to_pylist() if value)
+
+
+def _live_of(folders: Folders, part: Part, cut: Cut) -> pa.Table:
+    return cut.rows.filter(pa.array(~np.isin(cut.places, scan.positions(folders, part))))
+
+
+# Versions
+
+
+def reduce(
+    folders: Folders, manifest: Manifest, total: Lanes, cuts: Mapping[str, Cut], packs: Mapping[str, str | None]
+) -> Reduced | None:
+    """The version without what goes; None where it holds nothing of it. Its number stays, its id follows its rows.
+
+    `packs`: old -> new; None: nothing is left of it.
+    """
+    if not any(part.file in cuts for part in manifest.parts) and not any(pack in packs for pack in manifest.packs):
+        return None
+    gone = [_live_of(folders, part, cuts[part.file]) for part in manifest.parts if part.file in cuts]
+    after = total.copy()
+    for rows in gone:
+        after -= lanes(digests(rows))
+    parts = [_reduced(folders, part, cuts[part.file]) if part.file in cuts else part for part in manifest.parts]
+    parts = [part for part in parts if part.gone < part.rows] or parts[:1]  # its schema is read, whatever is left
+    names = (packs.get(pack, pack) for pack in manifest.packs)
+    left = manifest.model_copy(
+        update={"parts": tuple(parts), "packs": tuple(dict.fromkeys(name for name in names if name))}
+    )
+    kept = scan.read(folders, left, ["split", "label", "quality"])
+    follows = {
+        "id": version_id(after),
+        "splits": counts(kept, "split"),
+        "labels": {} if manifest.numeric else counts(kept, "label"),
+        "rows": kept.num_rows,
+    }
+    qualities = Counter(quality for rows in gone for quality in rows["quality"].to_pylist())
+    count = sum(rows.num_rows for rows in gone)
+    return Reduced(left.model_copy(update=follows), after, count, sum(map(learned, gone)), dict(qualities))
+
+
+def _reduced(folders: Folders, part: Part, cut: Cut) -> Part:
+    """The part over its file's successor; positions that were taken away before move up."""
+    before = scan.positions(folders, part)
+    rest = before[~np.isin(before, cut.places)]
+    removed = rest - np.searchsorted(cut.places, rest)
+    assert cut.file is not None
+    file = seal(pa.table({"position": removed}), (folders.root / cut.file).parent) if len(removed) else None
+    return Part(
+        file=cut.file,
+        rows=part.rows - len(cut.places),
+        removed=file and file.relative_to(folders.root).as_posix(),
+        gone=len(removed),
+    )
+
+
+def _without(folders: Folders, file: str, places: Places) -> str:
+    table = pq.read_table(folders.root / file)
+    keep = np.ones(table.num_rows, bool)
+    keep[places] = False
+    return seal(table.filter(pa.array(keep)), (folders.root / file).parent).relative_to(folders.root).as_posix()
+
+
+# Packs and caches
+
+
+def _in_pack(pack: Path, contents: set[str]) -> bool:
+    if not index_path(pack).exists():
+        return False  # a leftover: it goes with all of them
+    return not contents.isdisjoint(pq.read_table(index_path(pack), columns=["sha256"])["sha256"].to_pylist())
+
+
+def _without_blobs(folders: Folders, pack: Path, contents: set[str]) -> str | None:
+    """The pack of all other blobs, in their order."""
+    index = pq.read_table(index_path(pack)).sort_by("offset")
+    kept = [sha256 for sha256 in index["sha256"].to_pylist() if sha256 not in contents]
+    if not kept:
+        return None
+    with PackReader([pack]) as reader, PackWriter(folders.packs) as writer:
+        for sha256 in kept:
+            writer.add(reader.get(sha256))
+        return writer.seal().relative_to(folders.root).as_posix()
+
+
+def _is_blob(folders: Folders, content: str) -> bool:
+    return re.fullmatch(r"[0-9a-f]{64}", content) is not None and content in Blobs(folders.blobs)
+
+
+def _forget_vectors(part: Path, known: set[str]) -> None:
+    """A part of a feature cache without the vectors of these items, by whatever column and key they are named."""
+    table = pq.read_table(part)
+    gone = np.zeros(table.num_rows, bool)
+    for field in table.schema:
+        if pa.types.is_string(field.type):
+            gone |= np.array([not known.isdisjoint(_TOKEN.split(key or "")) for key in table[field.name].to_pylist()])
+    if not gone.any():
+        return
+    if not gone.all():
+        temporary = part.with_name(f".{uuid.uuid4().hex}.tmp")
+        with temporary.open("wb") as file:
+            pq.write_table(table.filter(pa.array(~gone)), file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.rename(part.with_name(f"part-{uuid.uuid4().hex}.parquet"))
+    part.unlink()
+
+
+# Texts
+
+
+def _only_theirs(folders: Folders, cuts: Mapping[str, Cut]) -> tuple[list[str], list[str]]:
+    """Texts of the rows that go which no row has that stays in the same files; and those that were labels."""
+    labels, texts = set[str](), set[str]()
+    for cut in cuts.values():
+        labels |= _texts_of(cut.rows, ["label"])
+        texts |= _texts_of(cut.rows, _speaking(cut.rows.schema))
+    texts |= {Path(text).name for cut in cuts.values() for text in _texts_of(cut.rows, ["source"])}
+    for cut in cuts.values():
+        assert cut.file is not None
+        kept = pq.read_table(folders.root / cut.file)
+        common = _texts_of(kept, _speaking(kept.schema))
+        texts -= common | {Path(text).name for text in _texts_of(kept, ["source"])}
+    return sorted(texts - {""}), sorted(labels & texts)
+
+
+def _speaking(schema: pa.Schema) -> list[str]:
+    """Columns of text, of which a report may speak; not what rows are known by."""
+    user = [name for name in schema.names if name not in (*FIXED, *HIDDEN)]
+    return [
+        name
+        for name in ("label", "group_key", "reason", "source", *user)
+        if name in schema.names and _is_text(schema.field(name).type)
+    ]
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or (pa.types.is_list(kind) and pa.types.is_string(kind.value_type)))
+
+
+def _texts_of(rows: pa.Table, names: Sequence[str]) -> set[str]:
+    found = set[str]()
+    for name in names:
+        column = rows[name]
+        if pa.types.is_list(column.type):
+            column = pc.list_flatten(column)
+        if pa.types.is_string(column.type):
+            found.update(text for text in pc.unique(column).to_pylist() if text)
+    return found

@@ -1,0 +1,72 @@
+"""Reads the bytes of a source's files as they are, without looking into them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import sys
+from collections.abc import Collection
+from pathlib import Path
+from typing import NamedTuple
+
+LONGEST_FILE = 512 * 1024 * 1024
+"""Bytes of one media file; more is refused unread."""
+GONE = "The file was gone when it was to be read."
+
+
+class Facts(NamedTuple):
+    """Of a file, by which it is known to be unchanged; -1 where it is not there."""
+
+    size: int
+    mtime_ns: int
+
+
+class Raw(NamedTuple):
+    """`data` and its `sha256` are None where it was not read; then `quality` and `reason` say why."""
+
+    facts: Facts
+    data: bytes | None
+    sha256: str | None
+    quality: str = "ok"
+    reason: str | None = None
+
+
+def facts_of(path: Path) -> Facts:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return Facts(-1, -1)
+    return Facts(found.st_size, found.st_mtime_ns)
+
+
+def read_raw(path: Path, below: Collection[Path]) -> Raw:
+    """`below`: resolved folders or files. Whatever the path has come to lead to meanwhile, nothing outside is read."""
+    facts = Facts(-1, -1)
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        with open(descriptor, "rb", buffering=0) as file:
+            found = os.fstat(descriptor)
+            if not stat.S_ISREG(found.st_mode) or not _is_below(_real(descriptor, path), below):
+                return Raw(facts, None, None, "refused", "The path leads out of the source.")
+            facts = Facts(found.st_size, found.st_mtime_ns)
+            if facts.size > LONGEST_FILE:
+                reason = f"The file has {facts.size:,} bytes, more than {LONGEST_FILE:,}."
+                return Raw(facts, None, None, "refused", reason)
+            data = file.readall() or b""
+    except FileNotFoundError:
+        return Raw(facts, None, None, "error", GONE)
+    except OSError as error:
+        return Raw(facts, None, None, "error", f"The file cannot be read: {error.strerror}.")
+    return Raw(facts, data, hashlib.sha256(data).hexdigest())
+
+
+def _real(descriptor: int, path: Path) -> str:
+    """Where an open file lies, without links."""
+    if sys.platform == "linux":
+        return os.readlink(f"/proc/self/fd/{descriptor}")
+    return os.path.realpath(path)
+
+
+def _is_below(real: str, folders: Collection[Path]) -> bool:
+    return any(real == str(folder) or real.startswith(f"{folder}/") for folder in folders)

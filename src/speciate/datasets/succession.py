@@ -1,0 +1,208 @@
+"""The next version of a dataset, at a cost that follows the change and not the dataset.
+
+What was added or changed becomes a further part, what went away a list of positions in the parts that have it, and the
+multiset hash changes by those rows alone. A chain that grows too long, or a change of most rows, is written anew:
+first the later parts as one, then all of it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from speciate.datasets import scan
+from speciate.datasets.columns import FIXED, HIDDEN, type_name
+from speciate.datasets.lthash import Lanes, lanes, version_id
+from speciate.datasets.scan import PART, PLACE, Places
+from speciate.datasets.sealing import digests, seal
+from speciate.datasets.versions import Manifest, Part
+from speciate.errors import Code, SpeciateError
+from speciate.workspace.workspace import Folders
+
+MOST_PARTS = 8
+_WORTH_A_PART = 0.5
+"""A change of more than this share of the rows is written as a new base."""
+
+Mask = npt.NDArray[np.bool_]
+
+
+class Sealed(NamedTuple):
+    """A version that is on disk and not yet registered: its number is 0."""
+
+    manifest: Manifest
+    lanes: Lanes
+
+
+def found(folders: Folders, rows: pa.Table, manifest: Manifest) -> Sealed:
+    """All rows as one base. `manifest`: everything but what follows from the rows."""
+    rows = rows.sort_by("id")
+    total = lanes(digests(rows))
+    return Sealed(_described(manifest, rows, (_part(folders, manifest, rows),), total), total)
+
+
+def append(folders: Folders, parent: Manifest, total: Lanes, added: pa.Table, packs: Sequence[str] = ()) -> Sealed:
+    """`parent` and the rows `added`, whose ids it must not have."""
+    if not added.num_rows:
+        return Sealed(parent, total)
+    added = added.sort_by("id")
+    after = total + lanes(digests(added))
+    parts = _compact(folders, parent, (*parent.parts, _part(folders, parent, added)))
+    manifest = parent.model_copy(
+        update={
+            "version": 0,
+            "id": version_id(after),
+            "parts": parts,
+            "packs": tuple(dict.fromkeys((*parent.packs, *packs))),
+            "columns": parent.columns | user_columns(added),
+            "splits": _sum(parent.splits, counts(added, "split")),
+            "labels": {} if parent.numeric else _sum(parent.labels, counts(added, "label")),
+            "rows": parent.rows + added.num_rows,
+        }
+    )
+    return Sealed(manifest, after)
+
+
+def succeed(
+    folders: Folders, parent: Manifest, total: Lanes, new: pa.Table, manifest: Manifest | None = None
+) -> Sealed:
+    """The version that holds exactly the rows `new`, which come from `parent` by any change; ids tell which are which.
+
+    `manifest`: the parent's with other packs or roles. INVALID where no row is left: a version holds something.
+    """
+    wanted = manifest or parent
+    if not new.num_rows:
+        raise SpeciateError(
+            Code.INVALID,
+            f"Nothing of {parent.ref} would be left.",
+            "Call again with a condition that keeps some rows; query_dataset(where=...) shows which.",
+        )
+    new = new.sort_by("id")
+    old = scan.read_placed(folders, parent)
+    if not _same_shape(old, new):
+        return found(folders, new, wanted)
+    old, new = _aligned(old, new)
+    place = _index(old, new)
+    kept = place >= 0
+    changed = np.zeros(old.num_rows, bool)
+    changed[kept] = _differs(old.filter(pa.array(kept)), new.take(pa.array(place[kept])))
+    gone = ~kept | changed
+    fresh = np.ones(new.num_rows, bool)
+    fresh[place[kept & ~changed]] = False
+    if gone.sum() + fresh.sum() > _WORTH_A_PART * max(new.num_rows, 1):
+        return found(folders, new, wanted)
+    added = new.filter(pa.array(fresh))
+    after = total - lanes(digests(old.filter(pa.array(gone)).drop_columns([PART, PLACE]))) + lanes(digests(added))
+    parts = _without(folders, parent, old, gone)
+    if added.num_rows:
+        parts = (*parts, _part(folders, parent, added))
+    return Sealed(_described(wanted, new, _compact(folders, parent, parts), after), after)
+
+
+def counts(table: pa.Table, column: str) -> dict[str, int]:
+    """How often each value occurs among rows of quality ok, most frequent first."""
+    usable = table.filter(pc.equal(table["quality"], "ok"))[column]
+    found = pc.value_counts(usable.drop_null().cast(pa.string()).combine_chunks())
+    return dict(Counter({row["values"]: row["counts"] for row in found.to_pylist()}).most_common())
+
+
+def user_columns(table: pa.Table) -> dict[str, str]:
+    """Name -> type of the columns that are the user's."""
+    return {
+        field.name: type_name(field.type) for field in table.schema if field.name not in (*FIXED, *HIDDEN, PART, PLACE)
+    }
+
+
+def _described(manifest: Manifest, rows: pa.Table, parts: tuple[Part, ...], total: Lanes) -> Manifest:
+    """`manifest` with all that follows from the rows."""
+    follows: dict[str, Any] = {
+        "version": 0,
+        "id": version_id(total),
+        "parts": parts,
+        "columns": user_columns(rows),
+        "splits": counts(rows, "split"),
+        "labels": {} if manifest.numeric else counts(rows, "label"),
+        "rows": rows.num_rows,
+    }
+    return manifest.model_copy(update=follows)
+
+
+def _part(folders: Folders, manifest: Manifest, rows: pa.Table) -> Part:
+    file = seal(rows, folders.datasets / manifest.name)
+    return Part(file=file.relative_to(folders.root).as_posix(), rows=rows.num_rows)
+
+
+def _without(folders: Folders, parent: Manifest, old: pa.Table, gone: Mask) -> tuple[Part, ...]:
+    """The parent's parts without the rows of `old` that are `gone`; a part that holds none any more is left out."""
+    parts = []
+    number, place = old[PART].to_numpy(), old[PLACE].to_numpy()
+    for index, part in enumerate(parent.parts):
+        now = place[(number == index) & gone]
+        if part.gone + len(now) < part.rows:
+            parts.append(_reduced(folders, parent, part, now) if len(now) else part)
+    return tuple(parts)
+
+
+def _reduced(folders: Folders, parent: Manifest, part: Part, now: Places) -> Part:
+    removed = np.union1d(scan.positions(folders, part), now)
+    file = seal(pa.table({"position": removed}), folders.datasets / parent.name)
+    return part.model_copy(update={"removed": file.relative_to(folders.root).as_posix(), "gone": len(removed)})
+
+
+def _compact(folders: Folders, parent: Manifest, parts: tuple[Part, ...]) -> tuple[Part, ...]:
+    """At most MOST_PARTS: beyond that, all after the base become one; with the base where that is not much bigger."""
+    if len(parts) <= MOST_PARTS:
+        return parts
+    later = sum(part.rows - part.gone for part in parts[1:])
+    keep = 0 if later > _WORTH_A_PART * parts[0].rows or parts[0].gone > _WORTH_A_PART * parts[0].rows else 1
+    rows = scan.read(folders, parent.model_copy(update={"parts": parts[keep:]}))
+    return (*parts[:keep], _part(folders, parent, rows))
+
+
+def _same_shape(old: pa.Table, new: pa.Table) -> bool:
+    """Whether rows of both may stand in one chain: no column went away, none has another type."""
+    types = {field.name: field.type for field in new.schema}
+    return all(types.get(field.name) == field.type for field in old.schema if field.name not in (PART, PLACE))
+
+
+def _aligned(old: pa.Table, new: pa.Table) -> tuple[pa.Table, pa.Table]:
+    """A column that only `new` has is empty in `old`."""
+    for field in new.schema:
+        if field.name not in old.column_names:
+            old = old.append_column(field, pa.nulls(old.num_rows, field.type))
+    return old, new
+
+
+def _index(old: pa.Table, new: pa.Table) -> Places:
+    """For each row of `old` where its id stands in `new`; -1 where it does not."""
+    there = pc.index_in(old["id"], value_set=new["id"].combine_chunks())
+    return np.asarray(pc.fill_null(there.combine_chunks(), -1)).astype(np.int64)
+
+
+def _differs(old: pa.Table, new: pa.Table) -> Mask:
+    """Which rows of two tables, paired by place, differ in any cell."""
+    differs = np.zeros(new.num_rows, bool)
+    for name in new.column_names:
+        a, b = old[name].combine_chunks(), new[name].combine_chunks()
+        if not a.equals(b):
+            differs |= _cells_differ(a, b)
+    return differs
+
+
+def _cells_differ(a: pa.Array, b: pa.Array) -> Mask:
+    if pa.types.is_nested(a.type):
+        return np.array([x != y for x, y in zip(a.to_pylist(), b.to_pylist(), strict=True)], bool)
+    one_missing = np.asarray(pc.xor(a.is_null(), b.is_null()))
+    unequal = np.asarray(pc.fill_null(pc.not_equal(a, b), False))
+    if pa.types.is_floating(a.type):  # NaN is NaN
+        unequal &= ~np.asarray(pc.fill_null(pc.and_(pc.is_nan(a), pc.is_nan(b)), False))
+    return np.asarray(one_missing | unequal, dtype=bool)
+
+
+def _sum(a: dict[str, int], b: dict[str, int]) -> dict[str, int]:
+    return dict((Counter(a) + Counter(b)).most_common())

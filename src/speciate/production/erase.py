@@ -1,0 +1,217 @@
+"""Kind `erase`, the heavy step of a purge: rewrites every file that holds forgotten rows, then has the catalog name the
+new files instead of the old ones.
+
+    plan     every version of every dataset, as it is now; the run has the machine to itself
+    run      finds the rows, writes sealed files, packs, caches and answers without them (datasets/purge.py)
+    commit   in one transaction: manifests, reports and whatever else quotes the rows; nothing is deleted yet
+
+The result lists what may now be deleted (`gc` does it). A kill before the commit leaves the catalog as it was, and the
+repeat writes the same files. Where a version came meanwhile, or a job that waits has resolved one that changes, nothing
+is committed: the result says `again`, and the purge takes another step of this kind.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import BaseModel, ConfigDict
+
+from speciate.datasets import purge
+from speciate.datasets.lthash import packed, unpacked
+from speciate.datasets.purge import Target
+from speciate.datasets.versions import Manifest
+from speciate.errors import Code, SpeciateError
+from speciate.evaluation.erasure import forget_examples
+from speciate.jobs.engine import measured
+from speciate.jobs.folder import RunFolder, write_whole
+from speciate.jobs.job import Job, Resources
+from speciate.jobs.kinds import Kind, Plan
+from speciate.jobs.run import Run
+from speciate.models.card import Card
+from speciate.production import mentions, traces
+from speciate.production.mentions import FORGETTING, Mention
+from speciate.workspace.blobs import Blobs
+from speciate.workspace.database import Transaction
+from speciate.workspace.workspace import Folders, Workspace
+
+_ERASED = "erased.json"
+_MEMORY_MB = 1024
+_VERSIONS = "SELECT name, version, id, manifest, lanes FROM dataset_versions ORDER BY name, version"
+_IDS = "SELECT name, version, id FROM dataset_versions ORDER BY name, version"
+_REPORT = "SELECT report FROM dataset_versions WHERE name = ? AND version = ?"
+_SWAP = "UPDATE dataset_versions SET id = ?, lanes = ?, manifest = ?, report = ? WHERE name = ? AND version = ?"
+_CARDS = "SELECT card FROM model_versions ORDER BY created, name, version"
+_SERVING = "SELECT model, use_case || '@' || alias FROM aliases ORDER BY use_case, alias"
+_FORGET_PLAN = "DELETE FROM job_plans WHERE job = ?"
+
+
+class EraseSpec(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    target: Target
+
+
+class Erased(NamedTuple):
+    """What a run found and wrote, read back."""
+
+    root: Path
+    versions: list[dict[str, Any]]
+    """Of each version that changed: manifest, lanes (hex), rows, learned, qualities."""
+    seen: list[list[Any]]
+    """Name, version and id of all versions that the run knew of."""
+    texts: list[str]
+    evaluations: list[str]
+    obsolete: list[str]
+
+
+def plan(spec: EraseSpec, workspace: Workspace) -> Plan:
+    rows = workspace.database.read(_VERSIONS)
+    payload = {
+        "target": spec.target.model_dump(),
+        "versions": [{"manifest": json.loads(manifest), "lanes": lanes.hex()} for *_, manifest, lanes in rows],
+        "seen": [[name, version, id] for name, version, id, *_ in rows],  # noqa: A001 - the column
+    }
+    capacity = measured(workspace.settings.capacity)
+    return Plan(payload=payload, resources=Resources(cpu=capacity.cpu, memory_mb=_MEMORY_MB))
+
+
+def run(run: Run) -> dict[str, Any]:
+    """Writes the new files, and `outputs/erased.json` with what the commit needs."""
+    payload, target = run.payload, Target.model_validate(run.payload["target"])
+    versions = [
+        (Manifest.model_validate(each["manifest"]), unpacked(bytes.fromhex(each["lanes"])))
+        for each in payload["versions"]
+    ]
+    purged = purge.purge(run.folders, versions, target, run.progress)
+    folders = sorted(path for path in run.folders.evaluations.glob("*") if path.is_dir())
+    erased = {
+        "versions": [
+            {
+                "manifest": each.manifest.model_dump(mode="json"),
+                "lanes": packed(each.lanes).hex(),
+                "rows": each.rows,
+                "learned": each.learned,
+                "qualities": each.qualities,
+            }
+            for each in purged.versions
+        ],
+        "seen": payload["seen"],
+        "texts": sorted({*purged.texts, *(value for values in purged.marks.values() for value in values)}),
+        "evaluations": [path.name for path in folders if forget_examples(path, purged.marks["id"], purged.labels)],
+        "obsolete": purged.obsolete,
+    }
+    write_whole(run.outputs / _ERASED, json.dumps(erased))
+    return {}
+
+
+def collect(folder: RunFolder) -> Erased:
+    erased = json.loads((folder.outputs / _ERASED).read_text())
+    root = Path(folder.spec()["workspace"])
+    for each in erased["versions"]:
+        manifest = Manifest.model_validate(each["manifest"])
+        missing = [name for part in manifest.parts if not (root / (name := part.file)).exists()]
+        if missing:
+            raise SpeciateError(
+                Code.INTERNAL, f"{missing[0]} is missing.", "Call control_job(action='retry'): it is written again."
+            )
+    return Erased(root, **erased)
+
+
+def commit(tx: Transaction, job: Job, erased: Erased) -> dict[str, Any]:
+    names = sorted({each["manifest"]["name"] for each in erased.versions})
+    if [list(row) for row in tx.execute(_IDS)] != erased.seen:
+        return {"again": "versions of datasets were made or deleted meanwhile"}
+    if busy := mentions.busy(tx, names):
+        return {"again": f"{mentions.shown(busy)} would have been left without what they work with"}
+    for each in erased.versions:
+        _swap(tx, each)
+    spoken = [other for other in mentions.jobs(tx, names) if other.ended and other.kind not in FORGETTING]
+    for other in spoken:
+        tx.execute(_FORGET_PLAN, [other.id])  # a retry resolves the versions as they are now
+    traces.wipe(tx, erased.texts)
+    for name in names:
+        tx.event(f"dataset:{name}", "dataset.purged", {"job": job.parent or job.id})
+    exports = [other for other in spoken if other.kind == "export" and other.named]
+    inside, outside = _exported(Folders(erased.root), exports)
+    inputs = _inputs(Folders(erased.root), spoken)
+    return {
+        "versions": {_ref(each): each["rows"] for each in erased.versions if each["rows"]},
+        "models": models_that_saw(tx, [_ref(each) for each in erased.versions if each["learned"]]),
+        "evaluations": erased.evaluations,
+        "exports_outside": outside,
+        "exports_deleted": len(inside),
+        "doomed": [*erased.obsolete, *inputs, *_runs([*spoken, *_earlier(tx, job)]), *inside],
+    }
+
+
+def models_that_saw(tx: Transaction, versions: Sequence[str]) -> list[dict[str, Any]]:
+    """Models trained on one of these dataset versions, or made from a model that was: `{model, dataset, serves}`."""
+    cards = [Card.model_validate_json(card) for (card,) in tx.execute(_CARDS)]
+    serving: dict[str, list[str]] = {}
+    for model, alias in tx.execute(_SERVING):
+        serving.setdefault(model, []).append(alias)
+    found: dict[str, Card] = {}
+    for card in cards:  # oldest first: what a model is made from comes before it
+        dataset = (card.dataset or "").partition(":")[0]
+        if dataset in versions or any(text in found for text in (card.base_model, *mentions.strings(card.recipe))):
+            found[card.ref] = card
+    return [{"model": ref, "dataset": card.dataset, "serves": serving.get(ref, [])} for ref, card in found.items()]
+
+
+def _ref(version: dict[str, Any]) -> str:
+    return f"{version['manifest']['name']}@v{version['manifest']['version']}"
+
+
+def _swap(tx: Transaction, version: dict[str, Any]) -> None:
+    """The catalog names the new files; the version's report says how many rows were purged, and when last."""
+    manifest = Manifest.model_validate(version["manifest"])
+    report = json.loads(tx.execute(_REPORT, [manifest.name, manifest.version])[0][0])
+    for quality, gone in version["qualities"].items():
+        report[quality] = max(0, report.get(quality, 0) - gone)
+    if version["rows"]:
+        before = report.get("purged", {}).get("rows", 0)
+        report["purged"] = {"rows": before + version["rows"], "when": tx.now}
+    cells = [manifest.id, bytes.fromhex(version["lanes"]), manifest.model_dump_json(), json.dumps(report)]
+    tx.execute(_SWAP, [*cells, manifest.name, manifest.version])
+
+
+def _inputs(folders: Folders, jobs: Sequence[Mention]) -> list[str]:
+    """Blobs that the jobs were given: inline rows, labels."""
+    blobs = Blobs(folders.blobs)
+    named = {text for job in jobs for text in mentions.strings(job.spec) if len(text) == 64 and text.isalnum()}
+    return [blobs.path(text).relative_to(folders.root).as_posix() for text in sorted(named) if _hex(text)]
+
+
+def _hex(text: str) -> bool:
+    return set(text) <= set("0123456789abcdef")
+
+
+def _runs(jobs: Sequence[Mention]) -> list[str]:
+    return [f"runs/{job.id}.{attempt}" for job in jobs for attempt in range(1, job.attempts + 1)]
+
+
+def _earlier(tx: Transaction, job: Job) -> list[Mention]:
+    """This purge's own runs so far, and those of earlier ones: they name what they looked for."""
+    rows = tx.execute("SELECT id, kind, state, attempt FROM jobs WHERE kind IN ('erase', 'gc')")
+    own = [Mention(id, kind, state, attempts, {}, named=True) for id, kind, state, attempts in rows]  # noqa: A001
+    return [other for other in own if other.ended or other.id == job.id]
+
+
+def _exported(folders: Folders, exports: Sequence[Mention]) -> tuple[list[str], list[dict[str, str]]]:
+    """What exports wrote below the workspace's own exports, and `{job, dataset, path}` of those beyond our reach."""
+    inside: list[str] = []
+    outside: list[dict[str, str]] = []
+    for job in exports:
+        path = Path(str(job.spec["path"]))
+        if path.is_relative_to(folders.exports):
+            inside.append(path.relative_to(folders.root).as_posix())
+        else:
+            outside.append({"job": job.id, "dataset": str(job.spec["dataset"]), "path": str(path)})
+    return inside, outside
+
+
+KIND = Kind(
+    name="erase", spec=EraseSpec, plan=plan, run="speciate.production.erase:run", collect=collect, commit=commit
+)

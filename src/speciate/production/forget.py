@@ -1,0 +1,151 @@
+"""Kind `forget`: an example or a group of examples out of everything that the workspace keeps, once a person agreed.
+
+    erase-1 (erase-2 ...) -> sweep
+
+`erase` rewrites the files and swaps what the catalog names; `sweep` deletes the old files and takes the request's own
+words out of the catalog, of which the sha256 stays. Each step can be killed and repeated. What learned from the rows
+cannot unlearn them: such models are named, to be deleted or trained again. docs/forgetting.md lists every place.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from speciate.datasets import versions
+from speciate.datasets.purge import Target
+from speciate.datasets.versions import Manifest
+from speciate.errors import Code, SpeciateError, unknown
+from speciate.ids import JobId, new_id
+from speciate.jobs.fingerprint import fingerprint
+from speciate.jobs.job import ENDED, Job, State
+from speciate.jobs.kinds import Child, ChildRequest, Finished, Kind, Kinds, NextStep
+from speciate.jobs.pool import Pool
+from speciate.jobs.store import Enqueue, Store
+from speciate.production import approvals, erase, mentions
+from speciate.production.approvals import Approval
+from speciate.settings import Settings
+from speciate.workspace.database import Transaction
+from speciate.workspace.workspace import Workspace
+
+_SURVEY = "speciate.datasets.purge:survey"
+_SURVEY_SECONDS = 40.0
+_MANIFESTS = "SELECT manifest FROM dataset_versions ORDER BY name, version"
+_ERASE, _SWEEP = "erase-", "sweep"
+_MOST_TRIES = 8
+
+
+class ForgetSpec(BaseModel):
+    """One of `group` and `example` until it is done; then only `sha256`, of which one they were."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    dataset: str
+    sha256: str
+    group: str | None = None
+    example: str | None = None
+
+    @classmethod
+    def of(cls, target: Target) -> ForgetSpec:
+        text = json.dumps([target.dataset, target.group, target.example])
+        return cls(**target.model_dump(), sha256=hashlib.sha256(text.encode()).hexdigest())
+
+    @property
+    def target(self) -> Target:
+        return Target(dataset=self.dataset, group=self.group, example=self.example)
+
+
+def survey(workspace: Workspace, pool: Pool, target: Target) -> dict[str, Any]:
+    """What would go and what saw it, as a person is shown it.
+
+    Raises NOT_FOUND where no version holds such a row, CONFLICT where a job that has not ended works with one."""
+    database = workspace.database
+    if target.dataset not in versions.names(database):
+        known = versions.names(database)
+        raise unknown("dataset", target.dataset, known, "Call describe_dataset() for all.")
+    manifests = [Manifest.model_validate_json(text).model_dump(mode="json") for (text,) in database.read(_MANIFESTS)]
+    payload = {"root": str(workspace.folders.root), "versions": manifests, "target": target.model_dump()}
+    found = pool.ask(_SURVEY, payload, timeout=_SURVEY_SECONDS)
+    if not found["versions"]:
+        noun, value = ("group", target.group) if target.group is not None else ("example", target.example)
+        raise SpeciateError(
+            Code.NOT_FOUND,
+            f"No version of {target.dataset!r} holds the {noun} {value!r}.",
+            f"Call query_dataset(dataset={target.dataset!r}, sql='SELECT DISTINCT group_key FROM examples').",
+        )
+    rows = {ref: count for ref, count, _ in found["versions"]}
+    names = sorted({ref.partition("@")[0] for ref in rows})
+    mentions.refuse_busy(database, names)
+    learned = [ref for ref, _, count in found["versions"] if count]
+    return {
+        "examples": found["examples"],
+        "not_asked_for_but_the_same": found["outside"],
+        "versions": rows,
+        "models_that_saw_them": database.transact(lambda tx: erase.models_that_saw(tx, learned)),
+        "evaluations": found["evaluations"],
+        "exports": [
+            {"job": job.id, "dataset": str(job.spec["dataset"]), "path": str(job.spec["path"])}
+            for job in mentions.jobs(database, names)
+            if job.kind == "export" and job.named
+        ],
+        "also": "Older backups, logs and run folders of jobs on these datasets are deleted. It cannot be undone.",
+    }
+
+
+def ask(tx: Transaction, target: Target, evidence: dict[str, Any], hours: float) -> Approval:
+    """Ask a person to let it happen; what waits is not asked again. `evidence`: of `survey`."""
+    arguments = ForgetSpec.of(target).model_dump(exclude_none=True)
+    return approvals.request(tx, "purge", arguments, evidence, subject=f"dataset:{target.dataset}", hours=hours)
+
+
+def apply_approved(tx: Transaction, arguments: dict[str, Any], by: str) -> dict[str, Any]:
+    """What `approvals.decide` calls once a person said yes. Raises CONFLICT where a job works with the dataset now."""
+    spec = ForgetSpec.model_validate(arguments)
+    mentions.refuse_busy(tx, [spec.dataset])
+    return {"job": enqueue(tx, KIND, spec.model_dump(exclude_none=True)), "state": "started"}
+
+
+def enqueue(tx: Transaction, kind: Kind, spec: dict[str, Any]) -> JobId:
+    """A job that begins with this transaction."""
+    job = Job(
+        id=JobId(new_id("job")), kind=kind.name, spec=spec, fingerprint=fingerprint(kind.name, spec),
+        state=State.QUEUED, limits=kind.limits, executor=kind.executor, created=tx.now, changed=tx.now,
+    )  # fmt: skip
+    (stored,) = Store(Kinds(), Settings()).enqueue(tx, [Enqueue(job)])
+    if isinstance(stored, SpeciateError):
+        raise stored
+    return stored.id
+
+
+def next_step(spec: ForgetSpec, children: Sequence[Child], now: float) -> NextStep:
+    """Erase until nothing came between, then sweep. Pure."""
+    if any(child.state not in ENDED for child in children):
+        return []
+    if failed := next((child for child in children if child.state != State.SUCCEEDED), None):
+        said = (failed.error or {}).get("message") or f"it is {failed.state}"
+        return Finished(error=f"{failed.step}: {said}", recovery="Call control_job(action='retry') on this job.")
+    tries = [child for child in children if child.step.startswith(_ERASE)]
+    erased = next((child.result for child in tries if child.result and "again" not in child.result), None)
+    if erased is None:
+        if len(tries) < _MOST_TRIES:
+            return [
+                ChildRequest(step=f"{_ERASE}{len(tries) + 1}", kind="erase", spec={"target": spec.target.model_dump()})
+            ]
+        why = (tries[-1].result or {}).get("again")
+        return Finished(error=f"Nothing was forgotten: {why}.", recovery="Wait for those jobs, then ask again.")
+    swept = next((child.result for child in children if child.step == _SWEEP), None)
+    if swept is None:
+        return [ChildRequest(step=_SWEEP, kind="gc", spec={"purge": True, "doomed": erased["doomed"]})]
+    report = {key: value for key, value in erased.items() if key != "doomed"}
+    return Finished(result={"report": {**report, "bytes_freed": swept["bytes"], "catalog": _CATALOG}})
+
+
+_CATALOG = (
+    "Deleted cells stay readable in catalog.duckdb until it is rewritten: the daemon leaves now and does so; the next "
+    "call starts another. Copies that were made outside this workspace (speciate backup, exports) were not reached."
+)
+
+KIND = Kind(name="forget", spec=ForgetSpec, next=next_step)

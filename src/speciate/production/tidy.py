@@ -1,0 +1,178 @@
+"""Kind `gc`: deletes what nothing refers to, and, as the last step of a purge or a deletion, what those left behind.
+
+It takes nothing that anybody could still reach, so no person is asked. What is younger than a day stays, and whatever
+was written since the oldest job began that may yet go on: a run seals files long before a version names them. The run
+folders of jobs that ended longer ago than `run_days` (settings.toml) go as well.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from speciate import features
+from speciate.datasets.versions import Manifest
+from speciate.jobs.engine import measured
+from speciate.jobs.job import Job, Resources
+from speciate.jobs.kinds import Kind, Plan
+from speciate.jobs.run import Run
+from speciate.production import mentions
+from speciate.workspace import garbage, rewriting
+from speciate.workspace.database import Transaction
+from speciate.workspace.garbage import Garbage, Live
+from speciate.workspace.packs import index_path
+from speciate.workspace.tombstones import buried
+from speciate.workspace.workspace import Folders, Workspace
+
+GRACE_SECONDS = 24 * 3600.0
+_DAY = 24 * 3600.0
+_MANIFESTS = "SELECT manifest FROM dataset_versions"
+_EVALUATIONS = "SELECT id FROM evaluations"
+_ENDED = ("succeeded", "failed", "cancelled", "dead")
+_JOBS = f"""
+SELECT jobs.id, state IN {_ENDED}, state, executor, attempt, created, ended, spec, plan
+FROM jobs LEFT JOIN job_plans ON job_plans.job = jobs.id
+"""
+_SAME_TARGET = "SELECT id FROM jobs WHERE kind = 'forget' AND spec ->> 'sha256' = ?"
+_REDACT_JOBS = "UPDATE jobs SET spec = ? WHERE id = ? OR parent = ?"
+_REDACT_APPROVALS = "UPDATE approvals SET arguments = ? WHERE arguments ->> 'sha256' = ?"
+_STEPS = "SELECT id, result FROM jobs WHERE parent = ? AND result IS NOT NULL"
+_SET_RESULT = "UPDATE jobs SET result = ? WHERE id = ?"
+_FORGET_PLANS = "DELETE FROM job_plans WHERE job IN (SELECT id FROM jobs WHERE parent = ?)"
+_NEWEST_EVENT = "SELECT coalesce(max(seq), 0) FROM events"
+_LISTED = 50
+
+
+class GcSpec(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    purge: bool = False
+    """Whether this is the last step of a purge, which is the job's parent."""
+    doomed: tuple[str, ...] = ()
+    """Files and folders below the workspace's root that hold what was purged or deleted: they go whatever their age."""
+
+
+def plan(spec: GcSpec, workspace: Workspace) -> Plan:
+    """A purge's last step has the machine to itself: then whatever looks like a leftover is one."""
+    capacity = measured(workspace.settings.capacity)
+    live, cutoff = _marked(workspace)
+    payload = {"live": live.model_dump(mode="json"), "cutoff": cutoff, **spec.model_dump(mode="json")}
+    return Plan(payload=payload, resources=Resources(cpu=capacity.cpu if spec.purge else 1.0))
+
+
+def survey(workspace: Workspace) -> dict[str, Any]:
+    """What a run would delete now: `{kinds: {kind: {files, bytes}}, bytes, first: [paths]}`."""
+    live, cutoff = _marked(workspace)
+    found = garbage.find(workspace.folders, live, cutoff)
+    files, sizes = Counter(each.kind for each in found), Counter[str]()
+    for each in found:
+        sizes[each.kind] += each.bytes
+    return {
+        "kinds": {kind: {"files": files[kind], "bytes": sizes[kind]} for kind in sorted(files)},
+        "bytes": sum(sizes.values()),
+        "first": [each.path.relative_to(workspace.folders.root).as_posix() for each in found[:_LISTED]],
+    }
+
+
+def run(run: Run) -> dict[str, Any]:
+    folders, payload = run.folders, run.payload
+    found = garbage.find(folders, Live.model_validate(payload["live"]), payload["cutoff"])
+    found += _doomed(folders, payload["doomed"])
+    if payload["purge"]:
+        found += [*garbage.leftovers(folders), *garbage.caches(folders)]
+        _empty_logs(folders)
+    found = [each for each in dict.fromkeys(found) if each.path != run.folder.path]
+    run.progress(0, len(found), "files")
+    freed = garbage.delete(found)
+    for extractor in sorted(path.name for path in folders.features.glob("*") if path.is_dir()):
+        features.merge(folders, extractor)
+    run.progress(len(found), len(found), "files")
+    return {"freed": dict(sorted(freed.items())), "bytes": sum(freed.values())}
+
+
+def commit(tx: Transaction, job: Job, collected: dict[str, Any]) -> dict[str, Any]:
+    """Where something was to be forgotten, the catalog's file is rewritten when it is next let go, and the backups from
+    before are replaced by one from now (workspace/backup.py). What a purge was about stands nowhere any more."""
+    spec = GcSpec.model_validate(job.spec)
+    if spec.purge and job.parent:
+        _redact(tx, job.parent)
+    if spec.purge or spec.doomed:
+        tx.execute("INSERT OR REPLACE INTO meta VALUES ('forgotten', ?)", [str(tx.execute(_NEWEST_EVENT)[0][0])])
+        rewriting.ask(tx, job.run_id)
+        tx.event(job.parent or job.id, "data.forgotten")
+    return dict(collected)
+
+
+def _marked(workspace: Workspace) -> tuple[Live, float]:
+    """What must stay, and since when everything must."""
+    database, now = workspace.database, workspace.clock.now()
+    kept_since = now - workspace.settings.run_days * _DAY
+    manifests = [Manifest.model_validate_json(text) for (text,) in database.read(_MANIFESTS)]
+    files, blobs, runs, begun = named(manifests), set[str](), set[str](), [now - GRACE_SECONDS]
+    for id, over, state, executor, attempts, created, ended, spec, plan_text in database.read(_JOBS):  # noqa: A001
+        if over and (ended or created) < kept_since:
+            runs |= {f"{id}.{attempt}" for attempt in range(1, attempts + 1)}
+            continue
+        texts = {*mentions.strings(json.loads(spec)), *mentions.strings(json.loads(plan_text or "null"))}
+        blobs |= texts  # those of them that are the name of a blob
+        if state != "succeeded" and executor != "inline":  # it goes on, or may be told to
+            begun.append(created)
+            files |= texts
+    live = Live(
+        files=frozenset(files),
+        blobs=frozenset(text for text in blobs if len(text) == 64),
+        runs=frozenset(runs),
+        models=frozenset(f"{name}/v{number}" for name, number in buried(database, "model")),
+        evaluations=frozenset(id for (id,) in database.read(_EVALUATIONS)),  # noqa: A001
+    )
+    return live, min(begun)
+
+
+def named(manifests: Iterable[Manifest]) -> set[str]:
+    """Every file that the versions need, relative to the root."""
+    files = set[str]()
+    for manifest in manifests:
+        files |= {name for part in manifest.parts for name in (part.file, part.removed) if name}
+        files |= {name for pack in manifest.packs for name in (pack, index_path(Path(pack)).as_posix())}
+    return files
+
+
+def _doomed(folders: Folders, names: list[str]) -> list[Garbage]:
+    """Raises ValueError for a name outside the workspace: it would be a defect of ours."""
+    found = []
+    for name in names:
+        path = folders.root / name
+        if ".." in path.parts or not path.is_relative_to(folders.root) or path == folders.root:
+            raise ValueError(f"{name!r} lies outside the workspace")
+        found.append(Garbage("forgotten", path, garbage.size(path)))
+    return found
+
+
+def _empty_logs(folders: Folders) -> None:
+    """The daemon's log may quote anything. It goes on writing to the same file, now an empty one."""
+    for path in folders.root.glob("daemon.log.*"):
+        path.unlink(missing_ok=True)
+    log = folders.root / "daemon.log"
+    if log.exists():
+        with log.open("r+b") as file:
+            file.truncate(0)
+
+
+def _redact(tx: Transaction, forget: str) -> None:
+    """The request must not be what remembers: of its target only the sha256 stays, here and in earlier tries."""
+    spec = json.loads(tx.execute("SELECT spec FROM jobs WHERE id = ?", [forget])[0][0])
+    kept = json.dumps({"dataset": spec["dataset"], "sha256": spec["sha256"]})
+    for (same,) in tx.execute(_SAME_TARGET, [spec["sha256"]]):
+        tx.execute(_REDACT_JOBS, [kept, same, same])
+        tx.execute(_FORGET_PLANS, [same])
+        for step, text in tx.execute(_STEPS, [same]):
+            result = {key: value for key, value in json.loads(text).items() if key != "doomed"}
+            tx.execute(_SET_RESULT, [json.dumps(result), step])
+    tx.execute(_REDACT_APPROVALS, [kept, spec["sha256"]])
+
+
+KIND = Kind(name="gc", spec=GcSpec, plan=plan, run="speciate.production.tidy:run", commit=commit)

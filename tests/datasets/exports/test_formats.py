@@ -1,0 +1,186 @@
+"""Exports as the libraries read them that they are made for."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from speciate.workspace.workspace import Workspace
+from tests import data
+from tests.datasets.exports.worlds import seal
+
+datasets = pytest.importorskip("datasets")
+
+
+def picture(value: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(np.full((6, 8, 3), value, np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def pictures(workspace: Workspace, **more: Any) -> None:
+    """Six in two splits and two classes; a brightness of 10 per place."""
+    rows = [
+        {"source": f"{i}.png", "label": "cat" if i % 2 else "dog", "split": "train" if i < 4 else "test", "width": 8,
+         "height": 6, **{name: values[i] for name, values in more.items()}}
+        for i in range(6)
+    ]  # fmt: skip
+    seal(workspace, "pets", rows, media=[picture(10 * i) for i in range(6)], label="folder")
+
+
+def export(workspace: Workspace, format_: str, path: Path, dataset: str = "pets") -> dict[str, Any]:
+    return data.run_job(workspace, "export", dataset=dataset, format=format_, path=path)["report"]
+
+
+@pytest.mark.filterwarnings("ignore")  # of a third party's library
+@pytest.mark.parametrize("format_", ["hf", "parquet", "folder"])
+def test_pictures_in_hugging_face_datasets(format_: str, workspace: Workspace, tmp_path: Path) -> None:
+    pictures(workspace)
+    path = tmp_path / "out"
+    export(workspace, format_, path)
+    if format_ == "hf":
+        found = datasets.load_from_disk(str(path))
+        assert found["train"].features["label"].names == ["cat", "dog"]
+        named = found["train"].features["label"].int2str
+    else:
+        found = datasets.load_dataset(str(path), cache_dir=str(tmp_path / "cache"))
+        named = str
+    assert {name: rows.num_rows for name, rows in found.items()} == {"train": 4, "test": 2}
+    assert isinstance(found["train"].features["image"], datasets.Image)
+    for row in found["train"]:
+        place = np.asarray(row["image"])[0, 0, 0] // 10
+        assert named(row["label"]) == ("cat" if place % 2 else "dog")
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("format_", ["csv", "jsonl", "parquet", "hf"])
+def test_a_table_in_hugging_face_datasets(format_: str, workspace: Workspace, tmp_path: Path) -> None:
+    rows = [{"x": i / 3, "n": i, "text": f"text {i}", "split": "train" if i < 5 else "my-own"} for i in range(8)]
+    seal(workspace, "table", rows, modality="tabular", inputs=("x", "n", "text"))
+    export(workspace, format_, tmp_path / "out", "table")
+    if format_ == "hf":
+        found = datasets.load_from_disk(str(tmp_path / "out"))
+    else:
+        found = datasets.load_dataset(str(tmp_path / "out"), cache_dir=str(tmp_path / "cache"))
+    assert {name: part.num_rows for name, part in found.items()} == {"train": 5, "my_own": 3}
+    assert found["my_own"]["n"][:] == [5, 6, 7]
+    assert found["my_own"]["x"][:] == [5 / 3, 2.0, 7 / 3]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("format_", ["parquet", "hf"])
+def test_splits_that_the_hub_would_call_the_same_stay_apart(format_: str, workspace: Workspace, tmp_path: Path) -> None:
+    names = ["my-own", "my own", "my_own", "MY:own", "MY*own"]
+    seal(workspace, "odd", [{"text": name, "split": name} for name in names], inputs=("text",))
+    export(workspace, format_, tmp_path / "out", "odd")
+    if format_ == "hf":
+        found = datasets.load_from_disk(str(tmp_path / "out"))
+    else:
+        found = datasets.load_dataset(str(tmp_path / "out"), cache_dir=str(tmp_path / "cache"))
+    assert sorted(row["text"] for part in found.values() for row in part) == sorted(names)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_rows_without_a_split_are_one_hugging_face_dataset(workspace: Workspace, tmp_path: Path) -> None:
+    seal(workspace, "plain", [{"text": "one"}, {"text": "two"}], inputs=("text",))
+    export(workspace, "hf", tmp_path / "out", "plain")
+    found = datasets.load_from_disk(str(tmp_path / "out"))
+    assert found["text"][:] == ["one", "two"]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_sounds_in_hugging_face_datasets(workspace: Workspace, tmp_path: Path) -> None:
+    soundfile = pytest.importorskip("soundfile")
+    buffer = io.BytesIO()
+    soundfile.write(buffer, np.zeros(1600), 16_000, format="WAV")
+    seal(workspace, "calls", [{"source": "a.wav", "split": "train"}], media=[buffer.getvalue()], modality="audio")
+    export(workspace, "hf", tmp_path / "out", "calls")
+    found = datasets.load_from_disk(str(tmp_path / "out"))["train"]
+    assert isinstance(found.features["audio"], datasets.Audio)
+    (row,) = found.cast_column("audio", datasets.Audio(decode=False))
+    assert row["audio"]["bytes"] == buffer.getvalue()
+
+
+def test_shards_are_plain_tar_files_with_a_key_per_example(workspace: Workspace, tmp_path: Path) -> None:
+    pictures(workspace)
+    export(workspace, "webdataset", tmp_path / "out")
+    with tarfile.open(tmp_path / "out" / "data" / "train-000000.tar") as tar:
+        members = tar.getmembers()
+        assert {(each.mtime, each.uid, each.uname) for each in members} == {(0, 0, "")}
+        assert [each.name for each in members][:3] == ["ex-0000.png", "ex-0000.cls", "ex-0000.json"]
+    classes = (tmp_path / "out" / "classes.txt").read_text().splitlines()
+    assert classes == ["cat", "dog"]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_shards_in_webdataset(workspace: Workspace, tmp_path: Path) -> None:
+    webdataset = pytest.importorskip("webdataset")
+    pictures(workspace)
+    export(workspace, "webdataset", tmp_path / "out")
+    found = webdataset.WebDataset(str(tmp_path / "out" / "data" / "train-000000.tar"), shardshuffle=False).decode("pil")
+    rows = list(found)
+    assert len(rows) == 4
+    for row in rows:
+        place = np.asarray(row["png"])[0, 0, 0] // 10
+        assert row["cls"] == (0 if place % 2 else 1)
+        assert row["json"]["label"] == ("cat" if place % 2 else "dog")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_shards_in_hugging_face_datasets(workspace: Workspace, tmp_path: Path) -> None:
+    pictures(workspace)
+    export(workspace, "webdataset", tmp_path / "out")
+    found = datasets.load_dataset(str(tmp_path / "out"), cache_dir=str(tmp_path / "cache"))
+    assert {name: part.num_rows for name, part in found.items()} == {"train": 4, "test": 2}
+
+
+def test_texts_in_shards(workspace: Workspace, tmp_path: Path) -> None:
+    seal(workspace, "texts", [{"text": "größe", "split": "train"}], inputs=("text",))
+    export(workspace, "webdataset", tmp_path / "out", "texts")
+    with tarfile.open(tmp_path / "out" / "data" / "train-000000.tar") as tar:
+        assert tar.getnames() == ["ex-0000.txt", "ex-0000.json"]
+        assert tar.extractfile("ex-0000.txt").read() == "größe".encode()  # type: ignore[union-attr]  # it is a file
+
+
+_BOXES = [{"bbox": [1.0, 2.0, 3.0, 4.0], "category": "ear", "segmentation": "[[1, 2, 3, 4, 5, 6]]"}]
+
+
+@pytest.mark.parametrize(
+    "objects",
+    [_BOXES, json.dumps(_BOXES), {"bbox": [[1, 2, 3, 4]], "categories": ["ear"]}],
+    ids=["list", "json", "columns"],
+)
+def test_boxes_as_coco(objects: Any, workspace: Workspace, tmp_path: Path) -> None:
+    pictures(workspace, objects=[objects] * 6)
+    export(workspace, "coco", tmp_path / "out")
+    below = tmp_path / "out" / "data"
+    found = json.loads((below / "annotations" / "instances_train.json").read_text())
+    assert found["categories"] == [{"id": 1, "name": "ear"}]
+    assert found["images"][0] == {"id": 1, "file_name": "0.png", "width": 8, "height": 6}
+    assert (below / "train_images" / "0.png").read_bytes() == picture(0)
+    first = found["annotations"][0]
+    assert (first["image_id"], first["category_id"], first["bbox"], first["area"]) == (1, 1, [1, 2, 3, 4], 12)
+    assert [each["id"] for each in found["annotations"]] == [1, 2, 3, 4]
+    if not isinstance(objects, dict):
+        assert first["segmentation"] == [[1, 2, 3, 4, 5, 6]]
+
+
+def test_coco_comes_back_with_its_boxes(workspace: Workspace, tmp_path: Path) -> None:
+    pictures(workspace, objects=[_BOXES] * 6)
+    report = export(workspace, "coco", tmp_path / "out")
+    again = data.ingest(workspace, "again", **{**report["create_again"], "label": None})
+    assert again.splits == {"train": 4, "test": 2}
+    assert "objects" in again.columns
+
+
+def test_an_object_without_a_box_is_left_out_and_counted(workspace: Workspace, tmp_path: Path) -> None:
+    pictures(workspace, objects=[[{"bbox": [1.0], "category": "ear"}]] * 6)
+    report = export(workspace, "coco", tmp_path / "out")
+    assert report["notes"] == ["6 objects without a box of four numbers were left out."]

@@ -1,0 +1,129 @@
+"""filter: exactly the rows for which a condition is true."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from speciate.datasets.operations.context import Context
+from speciate.datasets.query import query
+from speciate.datasets.sql_cage import select
+from speciate.datasets.versions import Manifest, names
+from speciate.errors import Code, SpeciateError
+from speciate.jobs.pool import Pool
+from speciate.workspace.workspace import Workspace
+from tests import data
+from tests.datasets.operations.world import apply, context_of, curate
+
+cells = st.lists(
+    st.tuples(st.none() | st.integers(-3, 3), st.none() | st.sampled_from(["a", "b", "it's", ""])),
+    min_size=1, max_size=12,
+)  # fmt: skip
+atoms = st.sampled_from(
+    ["x > 0", "x = y2", "kind = 'a'", "kind LIKE 'it%'", "x IS NULL", "length(kind) < 2", "x + y2 > 1"]
+)
+conditions = st.recursive(
+    atoms,
+    lambda inner: (
+        st.builds("({} {} {})".format, inner, st.sampled_from(["AND", "OR"]), inner)
+        | st.builds("(NOT {})".format, inner)
+    ),
+    max_leaves=5,
+)
+
+
+class Uncaged(Pool):
+    """Asks in this process: for a law that is tried many times."""
+
+    def ask_for_file(self, service: str, payload: dict[str, Any], read: Any, *_: Any, **__: Any) -> Any:
+        with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+            return read(Path(folder) / "selected.parquet", select(payload))
+
+
+@pytest.fixture(scope="module")
+def context(shared: Workspace, reviews: Manifest) -> Context:
+    manifest = reviews.model_copy(update={"columns": {"x": "BIGINT", "y2": "BIGINT", "kind": "VARCHAR"}})
+    return context_of(shared, manifest, Uncaged(shared.folders, shared.settings), "job-filter")
+
+
+@pytest.fixture(scope="module")
+def sized(shared: Workspace) -> Manifest:
+    return data.ingest(shared, "sized", rows=({"text": "a short one", "length": 3}, {"text": "another", "length": 4}))
+
+
+@given(cells, conditions)
+@settings(max_examples=20, deadline=None)
+def test_a_condition_and_what_does_not_fulfil_it_share_out_the_rows(
+    context: Context, rows: list[tuple[int | None, str | None]], where: str
+) -> None:
+    table = pa.table(
+        {
+            "id": [f"ex-{i:02}" for i in range(len(rows))],
+            "x": pa.array([x for x, _ in rows], pa.int64()),
+            "y2": pa.array([x and -x for x, _ in rows], pa.int64()),
+            "kind": pa.array([kind for _, kind in rows], pa.string()),
+        }
+    )
+    yes = apply(table, context, op="filter", where=where)["id"].to_pylist()
+    no = apply(table, context, op="filter", where=f"NOT ({where}) OR ({where}) IS NULL")["id"].to_pylist()
+    assert sorted(yes + no) == table["id"].to_pylist()
+
+
+def test_it_keeps_what_the_query_shows_whatever_its_quality(workspace: Workspace) -> None:
+    rows = [{"text": f"a text about the number {i}", "kind": "ab"[i % 2], "n": i} for i in range(20)]
+    rows[3]["text"] = None
+    data.ingest(workspace, "set", rows=tuple(rows), label="kind")
+    where = "n < 8 AND n <> 2"
+    made = curate(workspace, "set", {"op": "filter", "where": where})
+    pool = Pool(workspace.folders, workspace.settings, size=1)
+    shown = query(
+        pool,
+        workspace.folders,
+        data.resolve(workspace.database, "set@v1"),
+        sql=f"SELECT id FROM examples WHERE {where}",
+    )
+    pool.close()
+    assert sorted(row[0] for row in shown.rows) == made.rows["id"].to_pylist()
+    assert made.rows["quality"].to_pylist().count("error") == 1
+    assert made.steps == [{"op": "filter", "before": 20, "after": 7}]
+
+
+@pytest.mark.parametrize(
+    ("where", "said"),
+    [
+        ("lenght > 3", "no column 'lenght'; did you mean 'length'"),
+        ("length >", "Not one SELECT"),
+        ("true) ; DROP TABLE examples; SELECT (1", "is not allowed"),
+        ("text IN (SELECT a FROM read_csv('/etc/passwd'))", "read_csv"),
+    ],
+)
+def test_what_the_condition_itself_tells_is_refused_before_a_job_exists(
+    shared: Workspace, sized: Manifest, where: str, said: str
+) -> None:
+    before = len(list(shared.folders.runs.iterdir()))
+    with pytest.raises(SpeciateError) as raised:
+        data.run_job(shared, "curate", dataset=sized.name, steps=[{"op": "filter", "where": where}])
+    assert said in raised.value.message
+    assert raised.value.message.startswith("Step 1 (filter)")
+    assert raised.value.recovery
+    assert len(list(shared.folders.runs.iterdir())) == before
+
+
+@pytest.mark.parametrize("where", ["random() < 0.5", "current_date > DATE '2020-01-01'", "uuid() <> text"])
+def test_chance_and_time_are_refused(shared: Workspace, reviews: Manifest, where: str) -> None:
+    with pytest.raises(SpeciateError, match="at another time") as raised:
+        curate(shared, "reviews", {"op": "filter", "where": where})
+    assert raised.value.code is Code.INVALID
+    assert names(shared.database)
+
+
+def test_hidden_columns_are_not_seen(shared: Workspace, reviews: Manifest) -> None:
+    with pytest.raises(SpeciateError, match="no column '_content'"):
+        curate(shared, "reviews", {"op": "filter", "where": "_content IS NOT NULL"})

@@ -1,0 +1,67 @@
+"""relabel: labels renamed, joined, taken away."""
+
+from __future__ import annotations
+
+import pytest
+
+from speciate.datasets.label import MISSING
+from speciate.datasets.versions import Manifest
+from speciate.errors import Code, SpeciateError
+from speciate.workspace.workspace import Workspace
+from tests import data
+from tests.datasets.operations.world import curate, read
+
+
+def animals() -> tuple[dict[str, str], ...]:
+    kinds = ("cat", "dog", "fish")
+    return tuple({"text": f"a text about the number {i}", "kind": kinds[i % 3]} for i in range(30))
+
+
+def test_labels_are_joined_swapped_and_taken_away_at_once(workspace: Workspace) -> None:
+    data.ingest(workspace, "set", rows=animals(), label="kind")
+    made = curate(workspace, "set", {"op": "relabel", "mapping": {"cat": "dog", "dog": "pet", "fish": None}})
+    assert made.manifest.labels == {"dog": 10, "pet": 10}
+    assert made.steps[0]["audit"]["changed"] == 30
+    gone = [row for row in made.rows.to_pylist() if row["label"] is None]
+    assert [(row["kind"], row["quality"], row["reason"]) for row in gone] == [("fish", "partial", MISSING)] * 10
+    back = data.label(workspace, "set", {gone[0]["id"]: "pet"})
+    assert back.labels == {"pet": 11, "dog": 10}
+
+
+def test_unknown_labels_are_refused_with_those_that_there_are(shared: Workspace, reviews: Manifest) -> None:
+    with pytest.raises(SpeciateError) as raised:
+        curate(shared, "reviews", {"op": "relabel", "mapping": {"excellent": "good"}})
+    assert raised.value.code is Code.NOT_FOUND
+    assert "'bad', 'good'" in raised.value.message
+    assert read(shared, "reviews").num_rows
+
+
+def test_a_label_that_an_earlier_step_made_is_known(workspace: Workspace) -> None:
+    data.ingest(workspace, "set", rows=animals(), label="kind")
+    steps = [{"op": "relabel", "mapping": {"cat": "pet"}}, {"op": "relabel", "mapping": {"pet": "friend"}}]
+    assert curate(workspace, "set", *steps).manifest.labels["friend"] == 10
+    with pytest.raises(SpeciateError, match=r"Step 2 \(relabel\): There is no label 'cat'"):
+        curate(workspace, "set@v1", steps[0], {"op": "relabel", "mapping": {"cat": "x"}})
+
+
+def test_a_label_that_a_sample_happened_to_lose_is_no_error(workspace: Workspace) -> None:
+    data.ingest(workspace, "set", rows=animals(), label="kind")
+    made = curate(
+        workspace,
+        "set",
+        {"op": "filter", "where": "kind <> 'fish'"},
+        {"op": "relabel", "mapping": {"fish": "x", "cat": "y"}},
+    )
+    assert made.manifest.labels == {"dog": 10, "y": 10}
+
+
+@pytest.mark.parametrize("new", ["", "  ", "x" * 65])
+def test_a_label_is_a_short_word(shared: Workspace, reviews: Manifest, new: str) -> None:
+    with pytest.raises(SpeciateError, match=r"mapping\.good: String should have at"):
+        curate(shared, "reviews", {"op": "relabel", "mapping": {"good": new}})
+
+
+def test_numbers_have_no_names(workspace: Workspace) -> None:
+    data.ingest(workspace, "set", rows=tuple({"x": float(i), "y": i / 7} for i in range(20)), label="y")
+    with pytest.raises(SpeciateError, match="are numbers"):
+        curate(workspace, "set", {"op": "relabel", "mapping": {"1": "2"}})

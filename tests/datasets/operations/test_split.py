@@ -1,0 +1,97 @@
+"""split: what a plain random split lets cross, ours does not."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from speciate.datasets.versions import Manifest, version
+from speciate.errors import SpeciateError
+from speciate.workspace.workspace import Workspace
+from tests import data
+from tests.datasets.operations.world import curate, read
+
+_WORDS = ("river", "stone", "garden", "winter", "letter", "window", "market", "silver", "morning", "engine")
+
+
+def rows() -> tuple[dict[str, Any], ...]:
+    """Sixty long texts of thirty patients; of every fifth a near copy without a patient."""
+    chance, found = random.Random(0), []
+    for i in range(60):
+        words = [f"{chance.choice(_WORDS)}{chance.randrange(99)}" for _ in range(40)]
+        found.append({"text": " ".join(words), "kind": "ab"[i % 2], "patient": f"p{i // 2}", "clinic": f"c{i // 20}"})
+        if i % 5 == 0:
+            found.append(
+                {"text": " ".join([*words, "end"]), "kind": "ab"[i % 2], "patient": None, "clinic": f"c{i // 20}"}
+            )
+    return tuple(found)
+
+
+def crossing(table: Sequence[dict[str, Any]], splits: Sequence[str], key: str) -> int:
+    """How many groups lie in several splits; for `near`, texts that begin alike."""
+    found = defaultdict(set)
+    for row, split in zip(table, splits, strict=True):
+        name = row["text"][:60] if key == "near" else row[key]
+        if name is not None:
+            found[name].add(split)
+    return sum(len(names) > 1 for names in found.values())
+
+
+def test_groups_and_near_duplicates_cross_a_random_split_and_not_ours(workspace: Workspace) -> None:
+    data.ingest(workspace, "set", rows=rows(), label="kind", group_by="patient")
+    made = curate(workspace, "set", {"op": "split", "fractions": {"train": 0.6, "test": 0.4}, "seed": 5})
+    table = made.rows.to_pylist()
+    plain = random.Random(5).choices(("train", "test"), (0.6, 0.4), k=len(table))
+    ours = [row["split"] for row in table]
+    for key in ("group_key", "near"):
+        assert crossing(table, plain, key) > 0
+        assert crossing(table, ours, key) == 0
+    assert set(made.manifest.splits) == {"train", "test"}
+    audit = made.steps[0]["audit"]
+    assert audit["groups_across"] == audit["near_duplicates_across"] == 0
+    assert audit["label_drift"] < 0.1
+    assert audit["test_units"] > 5
+    assert 0 < audit["highest_target"] < 1
+    assert version(workspace.database, "set").report["split"]["made_by"].startswith("speciate: 60/40 train/test")
+
+
+def test_a_further_column_keeps_together_and_another_seed_is_another_split(workspace: Workspace) -> None:
+    data.ingest(workspace, "set", rows=rows(), label="kind", group_by="patient")
+    step = {"op": "split", "fractions": {"train": 2, "test": 1}, "group_by": "clinic", "stratify_by": "kind"}
+    made = curate(workspace, "set", step)
+    assert crossing(made.rows.to_pylist(), made.rows["split"].to_pylist(), "clinic") == 0
+    assert len(made.manifest.splits) == 2
+    assert {row["group_key"] for row in made.rows.to_pylist() if row["patient"] is None} == {"c0", "c1", "c2"}
+    assert all(row["group_key"] == row["patient"] for row in made.rows.to_pylist() if row["patient"])
+    one = curate(workspace, "set@v1", {"op": "split", "seed": 1})
+    two = curate(workspace, "set@v1", {"op": "split", "seed": 2})
+    assert one.manifest.id != two.manifest.id
+    assert curate(workspace, "set@v1", {"op": "split", "seed": 1}).manifest.id == one.manifest.id
+
+
+def test_what_cannot_be_used_gets_no_split(workspace: Workspace) -> None:
+    some = [*data.review_rows(20), {"text": None, "label": "good", "film": "f"}]
+    data.ingest(workspace, "set", rows=tuple(some), label="label")
+    curate(workspace, "set", {"op": "split"})
+    assert [row["split"] for row in read(workspace, "set").to_pylist() if row["quality"] != "ok"] == [None]
+
+
+@pytest.mark.parametrize(
+    ("step", "said"),
+    [
+        ({"fractions": {"train": 1, "dev": 1}}, "no split 'dev'"),
+        ({"fractions": {"train": -1, "test": 2}}, "none below 0"),
+        ({"fractions": {"train": 0}}, "not all 0"),
+        ({"stratify_by": "flim"}, "did you mean 'film'"),
+        ({"group_by": "label"}, "each class into one split"),
+        ({"group_by": "patient"}, "patient"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(shared: Workspace, reviews: Manifest, step: dict[str, Any], said: str) -> None:
+    with pytest.raises(SpeciateError) as raised:
+        curate(shared, "reviews", {"op": "split", **step})
+    assert said in raised.value.message

@@ -1,0 +1,141 @@
+"""window: examples cut into pieces that never come apart."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from speciate.datasets.loader import load_examples
+from speciate.datasets.operations.window import starts
+from speciate.datasets.versions import Manifest
+from speciate.errors import SpeciateError
+from speciate.workspace.workspace import Workspace
+from tests import data
+from tests.datasets.operations.world import curate, read
+from tests.modalities.samples import chirp, sound
+
+
+@given(st.integers(1, 60), st.integers(1, 20), st.integers(1, 25))
+def test_windows_are_whole_and_no_further_one_would_fit(length: int, window: int, stride: int) -> None:
+    found = starts(length, window, stride)
+    if length < window:
+        assert found == [0]
+    else:
+        assert found == list(range(0, length - window + 1, stride))
+
+
+def test_fractions_of_seconds_lose_no_window_to_rounding() -> None:
+    assert len(starts(0.3, 0.1, 0.1)) == 3
+    assert len(starts(1.0, 0.5, 0.1)) == 6
+
+
+def test_series_in_cells_are_cut_there(workspace: Workspace) -> None:
+    rows = tuple(
+        {"signal": [float(i * 100 + t) for t in range(25 if i else 7)], "kind": "ab"[i % 2]} for i in range(12)
+    )
+    data.ingest(workspace, "set", rows=(*rows, {"signal": None, "kind": "a"}), label="kind")
+    made = curate(workspace, "set", {"op": "window", "steps": 10, "stride": 5})
+    audit = made.steps[0]["audit"]
+    assert audit == {"examples": 12, "windows": 45, "shorter_than_a_window": 1, "with_a_rest_left_out": 0}
+    assert Counter(made.rows["quality"].to_pylist()) == {"ok": 45, "error": 1}
+    found = sorted(example.media[0].tolist() for example in load_examples(workspace.folders, made.manifest))
+    assert found[0] == [0, 1, 2, 3, 4, 5, 6]
+    assert found[1] == list(range(100, 110))
+    assert found[2] == list(range(105, 115))
+    usable = [row for row in made.rows.to_pylist() if row["quality"] == "ok"]
+    assert len({row["group_key"] for row in usable}) == 12
+    assert {row["group_key"] for row in usable} <= set(read(workspace, "set@v1")["id"].to_pylist())
+    assert len({row["_content"] for row in usable}) == 45
+    split = curate(workspace, "set", {"op": "split", "fractions": {"train": 1, "test": 1}})
+    places: dict[str, set[str]] = {}
+    for row in split.rows.to_pylist():
+        if row["quality"] == "ok":
+            places.setdefault(row["group_key"], set()).add(row["split"])
+    assert all(len(names) == 1 for names in places.values())
+    assert split.manifest.splits.keys() == {"train", "test"}
+
+
+def test_several_channels_are_cut_alike(workspace: Workspace, tmp_path: Path) -> None:
+    data.ingest(workspace, "moves", source=data.series_ts(tmp_path / "moves", count=12), label="label")
+    made = curate(workspace, "moves", {"op": "window", "steps": 16})
+    assert made.steps[0]["audit"]["with_a_rest_left_out"] == 12
+    assert made.manifest.splits == {"train": 16, "test": 8}
+    assert {example.media.shape for example in load_examples(workspace.folders, made.manifest)} == {(2, 16)}
+
+
+def samples(seconds: float, seed: int) -> npt.NDArray[np.int16]:
+    noise = np.random.default_rng(seed).normal(0, 0.05, round(seconds * 16_000))
+    return ((chirp(seconds) + noise) * 20_000).astype(np.int16)
+
+
+def sounds(folder: Path) -> Path:
+    """Six chirps of 1 to 1.5 s, one of 0.2 s, and a copy of the first in another container."""
+    folder.mkdir()
+    for i in range(6):
+        (folder / f"{i}.wav").write_bytes(sound("WAV", samples(1 + i / 10, i)))
+    (folder / "short.wav").write_bytes(sound("WAV", samples(0.2, 7)))
+    (folder / "copy.flac").write_bytes(sound("FLAC", samples(1, 0)))
+    return folder
+
+
+def test_files_stay_whole_and_their_windows_are_loaded(workspace: Workspace, tmp_path: Path) -> None:
+    data.ingest(workspace, "set", source=sounds(tmp_path / "set"))
+    whole = {
+        example.id: example.media
+        for example in load_examples(workspace.folders, data.resolve(workspace.database, "set"))
+    }
+    assert len(whole) == 8
+    made = curate(workspace, "set", {"op": "window", "seconds": 0.5, "stride": 0.25})
+    examples = load_examples(workspace.folders, made.manifest)
+    assert Counter(len(example.media) for example in examples) == {8000: made.rows.num_rows - 1, 3200: 1}
+    assert set(made.rows["seconds"].to_pylist()) == {0.5, 0.2}
+    assert len(made.manifest.packs) == 1
+    by_source: dict[str, set[str]] = {}
+    for row in made.rows.to_pylist():
+        by_source.setdefault(row["source"], set()).add(row["group_key"])
+    assert all(len(groups) == 1 for groups in by_source.values())
+    assert by_source["0.wav"] == by_source["copy.flac"]  # the same recording
+    row = next(row for row in made.rows.to_pylist() if row["source"] == "5.wav" and row["_start"] == 0.5)
+    cut = next(example.media for example in examples if example.id == row["id"])
+    full = next(media for media in whole.values() if len(media) == 24_000)
+    assert np.array_equal(cut, full[8000:16000])
+    assert curate(workspace, "set", {"op": "deduplicate"}).rows.num_rows == made.rows.num_rows
+
+
+def test_windows_of_windows_are_the_windows_that_they_are(workspace: Workspace, tmp_path: Path) -> None:
+    data.ingest(workspace, "set", source=sounds(tmp_path / "set"))
+    twice = curate(
+        workspace, "set@v1", {"op": "window", "seconds": 1}, {"op": "window", "seconds": 0.25, "stride": 0.5}
+    )
+    assert {(row["_start"], row["_stop"]) for row in twice.rows.to_pylist() if row["source"] == "5.wav"} == {
+        (0.0, 0.25), (0.5, 0.75),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("step", "said"),
+    [
+        ({"steps": 5}, "text has no axis"),
+        ({}, "one of seconds and steps"),
+        ({"steps": 5, "seconds": 1}, "one of seconds and steps"),
+        ({"steps": 5, "stride": 2.5}, "whole number"),
+        ({"steps": 0}, "greater than or equal to 1"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(shared: Workspace, reviews: Manifest, step: dict[str, Any], said: str) -> None:
+    with pytest.raises(SpeciateError) as raised:
+        curate(shared, "reviews", {"op": "window", **step})
+    assert said in raised.value.message
+
+
+def test_the_unit_is_the_modality_s(workspace: Workspace) -> None:
+    data.ingest(workspace, "set", rows=tuple({"signal": [float(t) for t in range(9 + i)]} for i in range(9)))
+    with pytest.raises(SpeciateError, match="cut in steps"):
+        curate(workspace, "set", {"op": "window", "seconds": 1})

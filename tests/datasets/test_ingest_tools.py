@@ -1,0 +1,84 @@
+"""create_dataset and add_examples as an agent calls them: what is refused at the call, and what the report says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from speciate.tools.datasets import add_examples, create_dataset
+
+from speciate.datasets.versions import version
+from speciate.errors import SpeciateError
+from speciate.jobs.engine import Engine
+from speciate.jobs.pool import Pool
+from speciate.server.surface import IN_PROCESS, App, DryRun, JobStarted
+from speciate.workspace.workspace import Workspace
+from tests import data
+
+
+@pytest.fixture
+def app(workspace: Workspace, tmp_path: Path) -> Iterator[App]:
+    engine, pool = Engine(workspace), Pool(workspace.folders, workspace.settings, size=1)
+    engine.start()
+    yield App(workspace, engine, pool, IN_PROCESS._replace(folder=tmp_path))
+    pool.close()
+    engine.stop()
+
+
+def done(app: App, started: JobStarted | DryRun) -> dict[str, object]:
+    assert isinstance(started, JobStarted)
+    ended = app.engine.wait(started.job, timeout=120)
+    assert ended.result is not None, ended.error
+    return ended.result
+
+
+def test_a_column_that_the_header_lacks_is_refused_at_the_call(app: App, tmp_path: Path) -> None:
+    table = pa.table({"text": ["a", "b"], "label": ["x", "y"]})
+    pq.write_table(table, tmp_path / "rows.parquet")
+    data.review_csv(tmp_path / "rows.csv")
+    for name in ("rows.parquet", "rows.csv"):
+        with pytest.raises(SpeciateError, match="did you mean 'label'"):
+            create_dataset(app, "set", name, label="lable")
+        with pytest.raises(SpeciateError, match="inputs names 'words'"):
+            create_dataset(app, "set", name, label="label", inputs=["text", "words"])
+    with pytest.raises(SpeciateError, match="There is no reader"):
+        create_dataset(app, "set", "rows.csv", reader="xml")
+    assert app.engine.list() == []
+
+
+def test_rows_are_added_through_the_tools(app: App) -> None:
+    rows = data.review_rows(40)
+    made = done(app, create_dataset(app, "set", rows=rows[:30], label="label", group_by="film"))
+    assert made["dataset"] == "set@v1"
+    planned = add_examples(app, "set", rows=rows, dry_run=True)
+    assert isinstance(planned, DryRun)
+    assert planned.resolved["dataset"] == "set@v1"
+    added = done(app, add_examples(app, "set", rows=rows))
+    assert added["dataset"] == "set@v2"
+    assert version(app.workspace.database, "set").report["added"] == 10
+    assert "story told" not in str([job.spec for job in app.engine.list()])
+
+
+def test_what_cannot_be_learned_from_is_a_warning(workspace: Workspace, tmp_path: Path) -> None:
+    folder = data.digit_folder(tmp_path / "digits", 20, classes=1)
+    data.ingest(workspace, "bare", source=folder)
+    data.ingest(workspace, "one", source=folder, label="folder")
+    assert "No label was named" in version(workspace.database, "bare").report["warnings"][0]
+    assert "one and the same label" in version(workspace.database, "one").report["warnings"][0]
+
+
+def test_files_of_one_name_in_two_folders_are_two_examples(workspace: Workspace, tmp_path: Path) -> None:
+    folder = data.digit_folder(tmp_path / "digits", 20, classes=2)
+    first, other = next((folder / "0").iterdir()), next((folder / "1").iterdir())
+    other.rename(folder / "1" / first.name)
+    assert data.ingest(workspace, "set", source=folder, label="folder").rows == 20
+
+
+def test_a_source_of_which_nothing_is_usable_says_why(workspace: Workspace) -> None:
+    with pytest.raises(SpeciateError, match=r"None of the 4 items can be used.*The label is missing"):
+        data.ingest(workspace, "set", rows=[{"text": "some words here", "kind": None}] * 4, label="kind")
+    with pytest.raises(SpeciateError, match="Most often: Control characters: this is not text"):
+        data.ingest(workspace, "set", rows=[{"text": "\x01"}] * 3, modality="text", inputs=("text",))

@@ -1,0 +1,100 @@
+"""Labels for single examples: the next version says who set them, and who can be learned from follows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from speciate.datasets import scan
+from speciate.datasets.versions import Manifest, version
+from speciate.errors import Code, SpeciateError
+from speciate.workspace.workspace import Workspace
+from tests import data
+
+
+def rows_of(workspace: Workspace, manifest: Manifest) -> dict[str, dict[str, Any]]:
+    return {row["id"]: row for row in scan.read(workspace.folders, manifest).to_pylist()}
+
+
+def test_a_new_label_is_a_new_version_and_says_who_set_it(workspace: Workspace) -> None:
+    first = data.ingest(workspace, "reviews", rows=tuple(data.review_rows(20)), label="label")
+    before = rows_of(workspace, first)
+    chosen = next(name for name, row in before.items() if row["label"] == "good")
+    second = data.label(workspace, "reviews", {chosen: "bad"}, source="agent")
+    after = rows_of(workspace, second)
+    assert second.ref == "reviews@v2"
+    assert (after[chosen]["label"], after[chosen]["label_source"]) == ("bad", "agent")
+    assert {name for name in before if after[name]["label"] != before[name]["label"]} == {chosen}
+    assert second.labels == {"bad": 11, "good": 9}
+    found = version(workspace.database, "reviews")
+    assert (found.parents, found.operation) == (["reviews@v1"], {"op": "label", "source": "agent", "changed": 1})
+    assert rows_of(workspace, first) == before
+
+
+def test_the_same_labels_make_no_version(workspace: Workspace) -> None:
+    first = data.ingest(workspace, "reviews", rows=tuple(data.review_rows(20)), label="label")
+    name, row = next(iter(rows_of(workspace, first).items()))
+    assert data.label(workspace, "reviews", {name: row["label"]}) == first
+
+
+def test_a_dataset_without_labels_gets_its_first(workspace: Workspace) -> None:
+    """What has none is set aside until it has one; then it is dealt to a split if it had none."""
+    rows = tuple({"text": row["text"]} for row in data.review_rows(40))
+    first = data.ingest(workspace, "reviews", rows=rows)
+    assert first.label is None
+    names = sorted(rows_of(workspace, first))
+    second = data.label(workspace, "reviews", {name: "yes" if i % 2 else "no" for i, name in enumerate(names[:30])})
+    assert second.labels == {"no": 15, "yes": 15}
+    quality = version(workspace.database, "reviews").report
+    assert (quality["ok"], quality["partial"]) == (30, 10)
+    third = data.label(workspace, "reviews", dict.fromkeys(names[30:], "yes"))
+    after = rows_of(workspace, third)
+    assert {row["quality"] for row in after.values()} == {"ok"}
+    assert None not in {row["split"] for row in after.values()}
+
+
+def test_an_item_that_lacked_its_label_is_dealt_to_a_split_once_it_has_one(workspace: Workspace) -> None:
+    rows = [row | ({"label": None} if i < 10 else {}) for i, row in enumerate(data.review_rows(40))]
+    first = data.ingest(workspace, "reviews", rows=tuple(rows), label="label", group_by="film")
+    before = rows_of(workspace, first)
+    waiting = [name for name, row in before.items() if row["quality"] == "partial"]
+    assert {before[name]["split"] for name in waiting} == {None}
+    after = rows_of(workspace, data.label(workspace, "reviews", dict.fromkeys(waiting, "good")))
+    splits: dict[str, set[str]] = {}
+    for row in after.values():
+        splits.setdefault(row["group_key"], set()).add(row["split"])
+    assert all(len(names) == 1 for names in splits.values())
+    assert all(after[name]["split"] == row["split"] for name, row in before.items() if name not in waiting)
+
+
+def test_a_label_that_is_taken_away_sets_the_example_aside(workspace: Workspace) -> None:
+    first = data.ingest(workspace, "reviews", rows=tuple(data.review_rows(20)), label="label")
+    name = next(iter(rows_of(workspace, first)))
+    row = rows_of(workspace, data.label(workspace, "reviews", {name: None}))[name]
+    assert (row["label"], row["quality"], row["reason"]) == (None, "partial", "The label is missing.")
+
+
+def test_numbers_stay_numbers(workspace: Workspace) -> None:
+    rows = tuple({"text": row["text"], "stars": i + 0.5} for i, row in enumerate(data.review_rows(30)))
+    first = data.ingest(workspace, "stars", rows=rows, label="stars")
+    name = next(iter(rows_of(workspace, first)))
+    assert rows_of(workspace, data.label(workspace, "stars", {name: "4"}))[name]["label"] == 4.0
+    with pytest.raises(SpeciateError, match="is no number"):
+        data.label(workspace, "stars", {name: "four"})
+
+
+def test_ids_that_are_not_there_change_nothing(workspace: Workspace) -> None:
+    data.ingest(workspace, "reviews", rows=tuple(data.review_rows(20)), label="label")
+    with pytest.raises(SpeciateError, match="2 of the ids") as raised:
+        data.label(workspace, "reviews", {"ex-none": "good", "ex-neither": "bad"})
+    assert raised.value.code is Code.NOT_FOUND
+
+
+def test_an_older_version_can_be_labelled_on_purpose_only(workspace: Workspace) -> None:
+    first = data.ingest(workspace, "reviews", rows=tuple(data.review_rows(20)), label="label")
+    name = next(name for name, row in rows_of(workspace, first).items() if row["label"] == "good")
+    data.label(workspace, "reviews", {name: "bad"})
+    third = data.label(workspace, "reviews@v1", {name: "neutral"})
+    assert third.ref == "reviews@v3"
+    assert version(workspace.database, "reviews@v3").parents == ["reviews@v1"]

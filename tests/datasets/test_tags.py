@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+import pytest
+
+from speciate.datasets.versions import resolve, tags
+from speciate.errors import SpeciateError
+from speciate.workspace.workspace import Workspace
+from tests import data
+
+
+@pytest.fixture
+def reviews(workspace: Workspace) -> Workspace:
+    for count in (20, 24):
+        data.ingest(workspace, "reviews", rows=tuple(data.review_rows(count)), label="label")
+    return workspace
+
+
+def test_a_tag_names_a_version_until_it_is_moved_or_taken_away(reviews: Workspace) -> None:
+    data.run_job(reviews, "tag", action="tag", ref="reviews@v1", tag="gold")
+    assert resolve(reviews.database, "reviews@gold:test").version == 1
+    moved = data.run_job(reviews, "tag", action="tag", ref="reviews", tag="gold")
+    assert moved == {"dataset": "reviews@v2", "tag": "gold", "was": "reviews@v1"}
+    assert resolve(reviews.database, "reviews@gold").version == 2
+    data.run_job(reviews, "tag", action="untag", ref="reviews", tag="gold")
+    assert tags(reviews.database, "reviews") == {}
+    with pytest.raises(SpeciateError, match="no tag 'gold'"):
+        resolve(reviews.database, "reviews@gold")
+
+
+@pytest.mark.parametrize("tag", ["v3", "", "a b", "3", "x" * 65, "gold:test"])
+def test_what_could_be_read_as_something_else_is_no_tag(reviews: Workspace, tag: str) -> None:
+    with pytest.raises(SpeciateError, match="cannot be a tag"):
+        data.run_job(reviews, "tag", action="tag", ref="reviews", tag=tag)
+
+
+def test_only_what_exists_is_tagged(reviews: Workspace) -> None:
+    with pytest.raises(SpeciateError, match="no version 9"):
+        data.run_job(reviews, "tag", action="tag", ref="reviews@v9", tag="gold")
+    with pytest.raises(SpeciateError, match="has no tag"):
+        data.run_job(reviews, "tag", action="untag", ref="reviews", tag="gold")

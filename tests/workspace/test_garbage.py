@@ -1,0 +1,145 @@
+"""Garbage is what nothing names and nobody may yet name; everything else stays."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from speciate.workspace import garbage
+from speciate.workspace.blobs import Blobs
+from speciate.workspace.garbage import Live
+from speciate.workspace.packs import PackWriter, index_path
+from speciate.workspace.workspace import Folders
+
+_NOTHING = Live(files=frozenset(), blobs=frozenset(), runs=frozenset(), models=frozenset(), evaluations=frozenset())
+_OLD, _CUTOFF = 1_000_000.0, 2_000_000.0
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> Folders:
+    folders = Folders(tmp_path)
+    folders.make()
+    return folders
+
+
+def _aged(path: Path, at: float = _OLD) -> Path:
+    """Written at that time, and all that is in it."""
+    for entry in (path, *path.rglob("*")):
+        os.utime(entry, (at, at))
+    return path
+
+
+def _file(path: Path, text: str = "x" * 10) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def _pack(folders: Folders, data: bytes) -> Path:
+    with PackWriter(folders.packs) as writer:
+        writer.add(data)
+        return writer.seal()
+
+
+def _part(path: Path, **columns: list[str]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table(columns), path)
+    return path
+
+
+def _found(folders: Folders, live: Live = _NOTHING) -> set[tuple[str, str]]:
+    found = garbage.find(folders, live, _CUTOFF)
+    return {(each.kind, each.path.relative_to(folders.root).as_posix()) for each in found}
+
+
+def test_a_pack_goes_with_its_index_and_stays_with_it(folders: Folders) -> None:
+    kept, lost = _pack(folders, b"kept"), _pack(folders, b"lost")
+    _aged(folders.packs)
+    live = _NOTHING.model_copy(update={"files": frozenset({f"packs/{kept.name}"})})
+    assert _found(folders, live) == {("packs", f"packs/{lost.name}"), ("packs", f"packs/{index_path(lost).name}")}
+
+
+def test_what_a_run_in_flight_has_sealed_stays_until_it_is_older_than_the_cutoff(folders: Folders) -> None:
+    _pack(folders, b"no manifest names it yet")
+    _part(folders.datasets / "d" / "new.parquet", id=["a"])
+    assert _found(folders) == set()
+
+
+def test_blobs_stay_for_jobs_and_as_media_of_a_version(folders: Folders) -> None:
+    blobs = Blobs(folders.blobs)
+    media, rows, lost = blobs.put(b"media"), blobs.put(b"rows"), blobs.put(b"lost")
+    _part(folders.datasets / "d" / "part.parquet", id=["a"], _content=[media])
+    _aged(folders.root)
+    live = _NOTHING.model_copy(update={"files": frozenset({"datasets/d/part.parquet"}), "blobs": frozenset({rows})})
+    assert _found(folders, live) == {("blobs", f"blobs/{lost[:2]}/{lost}")}
+
+
+def test_a_blob_that_is_wanted_again_is_young_again(folders: Folders) -> None:
+    blobs = Blobs(folders.blobs)
+    blobs.put(b"twice")
+    _aged(folders.blobs)
+    blobs.put(b"twice")
+    assert _found(folders) == set()
+
+
+def test_cached_vectors_go_when_none_of_their_items_is_in_a_version(folders: Folders) -> None:
+    _part(folders.datasets / "d" / "part.parquet", id=["a"], _content=["c1"])
+    _part(folders.features / "e" / "part-1.parquet", key=["c1", "c9"], content=["c1", "c9"])
+    _part(folders.features / "e" / "part-2.parquet", key=["c8"], content=["c8"])
+    _aged(folders.root)
+    live = _NOTHING.model_copy(update={"files": frozenset({"datasets/d/part.parquet"})})
+    assert _found(folders, live) == {("features", "features/e/part-2.parquet")}
+
+
+def test_of_models_only_the_deleted_go_and_of_runs_only_those_that_are_listed(folders: Folders) -> None:
+    for name in ("models/m/v1/w", "models/m/v2/w", "runs/job-a.1/log", "runs/job-b.1/log", "evaluations/e/x"):
+        _file(folders.root / name)
+    _aged(folders.root)
+    live = _NOTHING.model_copy(update={"runs": frozenset({"job-a.1"}), "models": frozenset({"m/v1"})})
+    assert _found(folders, live) == {
+        ("models", "models/m/v1"),
+        ("runs", "runs/job-a.1"),
+        ("evaluations", "evaluations/e"),
+    }
+
+
+def test_leftovers_of_killed_writers_go(folders: Folders) -> None:
+    names = [
+        "packs/.pack-12-abcdef012345.partial", "datasets/d/.abc.parquet.12.0a1b2c3d", "features/e/.f00d.tmp",
+        "blobs/ab/.abab.12.0a1b2c3d", "models/m/.v3.12",
+    ]  # fmt: skip
+    for name in names:
+        _file(folders.root / name)
+    _file(folders.features / "e" / ".lock")
+    _aged(folders.root)
+    assert _found(folders) == {("leftovers", name) for name in names}
+
+
+@pytest.mark.skipif(not Path("/proc/self/cwd").exists(), reason="nobody can tell where a process stands")
+def test_the_folder_that_a_service_process_stands_in_stays(folders: Folders) -> None:
+    used, left = folders.cache / "pool" / "used", folders.cache / "pool" / "left"
+    used.mkdir(parents=True)
+    left.mkdir()
+    _file(folders.cache / "thumbnail.png")
+    _aged(folders.root)
+    command = [sys.executable, "-c", "print(flush=True); input()"]
+    with subprocess.Popen(command, cwd=used, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        process.stdout.readline()
+        assert _found(folders) == {("cache", "cache/thumbnail.png"), ("cache", "cache/pool/left")}
+        process.communicate(b"\n")
+
+
+def test_deleting_tells_the_bytes_by_kind_and_may_be_repeated(folders: Folders) -> None:
+    _file(folders.cache / "a", "x" * 7)
+    _file(folders.root / "evaluations" / "e" / "x", "y" * 5)
+    _aged(folders.root)
+    found = garbage.find(folders, _NOTHING, _CUTOFF)
+    assert garbage.delete(found) == {"cache": 7, "evaluations": 5}
+    assert garbage.delete(found) == {}

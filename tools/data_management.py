@@ -1,0 +1,150 @@
+"""Names for versions, and what takes data away: deleting, forgetting, collecting garbage."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from speciate.datasets.purge import Target
+from speciate.errors import Code, SpeciateError
+from speciate.ids import check_name
+from speciate.production import deletion, forget, tidy
+from speciate.production.approvals import Approval, postponed
+from speciate.refs import dataset_ref
+from speciate.server.surface import (
+    App,
+    DryRun,
+    DryRunFlag,
+    Estimate,
+    IdempotencyKey,
+    JobStarted,
+    NextAction,
+    Result,
+    once,
+    start_job,
+    tool,
+)  # fmt: skip
+from speciate.workspace.database import Transaction
+
+Action = Literal["delete", "purge", "gc", "tag", "untag"]
+
+
+class Question(Result):
+    id: str
+    expires: float
+    how: str
+
+
+class NeedsApproval(Result):
+    """Nothing was changed. The job begins when a person agrees; `speciate approve` prints its id."""
+
+    state: Literal["needs_approval"] = "needs_approval"
+    approval: Question
+    evidence: dict[str, Any]
+    next_actions: tuple[NextAction, ...] = ()
+
+
+@tool(destructive=True, idempotent=True)
+def manage_data(
+    app: App,
+    action: Action,
+    ref: Annotated[
+        str | None, Field(description="Dataset or model; `name@v3` one version. Clash: `model:NAME`.")
+    ] = None,
+    group: Annotated[str | None, Field(description="purge: value of group_key in dataset ref.")] = None,
+    example: Annotated[str | None, Field(description="purge: id in dataset ref.")] = None,
+    tag: str | None = None,
+    idempotency_key: IdempotencyKey = None,
+    dry_run: DryRunFlag = False,
+) -> JobStarted | NeedsApproval | DryRun:
+    """Tag versions, delete unneeded ones, forget examples everywhere (purge), free disk (gc).
+
+    delete and purge need a person, on a terminal: `speciate approve ID`. dry_run shows what would go.
+    """
+    _check_given(action, ref=ref, group=group, example=example, tag=tag)
+    if action == "gc":
+        return _collect_garbage(app, idempotency_key, dry_run=dry_run)
+    assert ref is not None
+    if action == "delete":
+        return _delete(app, ref, idempotency_key, dry_run=dry_run)
+    if action == "purge":
+        return _purge(app, Target(dataset=_bare(ref), group=group, example=example), idempotency_key, dry_run=dry_run)
+    spec = {"action": action, "ref": ref, "tag": tag}
+    return start_job(app, "tag", spec, idempotency_key=idempotency_key, dry_run=dry_run)
+
+
+_TAKES = {
+    "delete": ({"ref"}, set[str]()),
+    "purge": ({"ref"}, {"group", "example"}),
+    "gc": (set[str](), set[str]()),
+    "tag": ({"ref", "tag"}, set[str]()),
+    "untag": ({"ref", "tag"}, set[str]()),
+}
+"""Action -> the arguments that it needs, and those of which it needs exactly one."""
+
+
+def _check_given(action: Action, **arguments: str | None) -> None:
+    needed, one_of = _TAKES[action]
+    given = {name for name, value in arguments.items() if value is not None}
+    if given - needed - one_of or needed - given or (one_of and len(given & one_of) != 1):
+        form = [*sorted(needed), *([f"one of {' and '.join(sorted(one_of))}"] if one_of else [])]
+        got = ", ".join(sorted(given)) or "none"
+        raise SpeciateError(
+            Code.INVALID,
+            f"action={action!r} takes {', '.join(form) or 'no more arguments'}; got {got}.",
+            f"Call manage_data(action={action!r}{''.join(f', {name}=...' for name in sorted(needed))}) again.",
+        )
+
+
+def _bare(ref: str) -> str:
+    """A purge is about every version."""
+    name = dataset_ref(ref).name
+    if name != ref:
+        raise SpeciateError(
+            Code.INVALID,
+            f"{ref!r} is one version, and what is purged is purged from all of them.",
+            f"Call again with ref={name!r}.",
+        )
+    return check_name("dataset", name)
+
+
+def _collect_garbage(app: App, idempotency_key: str | None, *, dry_run: bool) -> JobStarted | DryRun:
+    if dry_run:
+        found = tidy.survey(app.workspace)
+        return DryRun(valid=True, estimate=Estimate(bytes=found["bytes"]), resolved=found)
+    return start_job(app, "gc", {}, idempotency_key=idempotency_key)
+
+
+def _delete(app: App, ref: str, idempotency_key: str | None, *, dry_run: bool) -> NeedsApproval | DryRun:
+    doomed = postponed(lambda: deletion.resolve(app.workspace, ref))
+    if dry_run:
+        app.workspace.database.transact(lambda tx: deletion.check(tx, doomed()))
+        return DryRun(valid=True, estimate=Estimate(), resolved={"deletes": doomed().refs})
+
+    def step(tx: Transaction) -> NeedsApproval:
+        return _waiting(deletion.ask(tx, doomed(), app.workspace.settings.approval_hours))
+
+    arguments = {"action": "delete", "ref": ref}
+    return once(app, "manage_data", arguments, idempotency_key, step, answer=NeedsApproval)
+
+
+def _purge(app: App, target: Target, idempotency_key: str | None, *, dry_run: bool) -> NeedsApproval | DryRun:
+    found = postponed(lambda: forget.survey(app.workspace, app.pool, target))
+    if dry_run:
+        return DryRun(valid=True, estimate=Estimate(), resolved=found())
+
+    def step(tx: Transaction) -> NeedsApproval:
+        return _waiting(forget.ask(tx, target, found(), app.workspace.settings.approval_hours))
+
+    arguments = {"action": "purge", **target.model_dump()}
+    return once(app, "manage_data", arguments, idempotency_key, step, answer=NeedsApproval)
+
+
+def _waiting(approval: Approval) -> NeedsApproval:
+    how = f"A person runs on a terminal: speciate approve {approval.id}"
+    return NeedsApproval(
+        approval=Question(id=approval.id, expires=approval.expires, how=how),
+        evidence=approval.evidence,
+        next_actions=(NextAction(tool="list_approvals", arguments={"state": "pending"}),),
+    )
