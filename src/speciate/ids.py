@@ -1,4 +1,4 @@
-"""Readable ids: a noun, a hyphen and ten characters without look-alikes.
+"""Readable ids: a noun, a hyphen and twelve characters without look-alikes.
 
 An id made from a key is a function of the key, so that a repeated request names the same row.
 """
@@ -14,7 +14,10 @@ from speciate.errors import Code, SpeciateError
 
 JobId = NewType("JobId", str)
 
-ALPHABET, LENGTH = "23456789abcdefghjkmnpqrstvwxyz", 10  # ten of 30 characters carry 49 bits
+ALPHABET, LENGTH = (
+    "23456789abcdefghjkmnpqrstvwxyz",
+    12,
+)  # of 30 characters: 58 bits, one clash in a million among a million examples
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,63}")
 
 

@@ -202,7 +202,7 @@ def _start_caged(argv: list[str], cage: Cage, environment: dict[str, str]) -> _P
     readable = {str(path) for path in (*_readable(), *cage.readable) if path.exists()}
     box = sandlock.Sandbox(
         fs_readable=sorted(readable),
-        fs_writable=[str(cage.writable)],
+        fs_writable=[str(cage.writable), "/dev/null"],  # libraries open it for writing while they are imported
         clean_env=True,
         env=environment,
         cwd=str(cage.writable),

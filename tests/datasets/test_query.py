@@ -125,6 +125,6 @@ def test_what_differs_between_two_versions(workspace: Workspace, pool: Pool, rev
     found = difference(pool, workspace.folders, reviews, changed)
     assert (found.added, found.removed) == (0, 2)
     assert found.changed >= 1
-    newest = newest_versions(workspace.database)
+    newest = newest_versions(workspace.database, ["reviews"])
     assert [entry.manifest.ref for entry in newest] == ["reviews@v2"]
     assert usable(newest[0]) == quality(newest[0])["ok"] == 78

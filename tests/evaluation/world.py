@@ -58,7 +58,7 @@ def make_dataset(
     pq.write_table(table, file)
     manifest = Manifest(
         name=name, version=0, id=id_from_key("dataset", name), modality="tabular",
-        files=(str(file.relative_to(workspace.folders.root)),),
+        parts=(versions.Part(file=str(file.relative_to(workspace.folders.root)), rows=n),),
         columns={"x": "DOUBLE", "y": "DOUBLE", "site": "VARCHAR", "rules": "VARCHAR"}, inputs=("x", "y"), label="kind",
         numeric=numeric, splits=sizes,
         labels={} if numeric else {label: kinds.count(label) for label in ("no", "yes")},

@@ -7,10 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from speciate.datasets.readers import Question
 from speciate.datasets.readers.choice import Reader
+from speciate.datasets.versions import Manifest, Part
 from speciate.errors import Code, SpeciateError
 from speciate.jobs.pool import Pool
 from speciate.settings import Settings
@@ -59,11 +62,11 @@ def processes(folders: Folders) -> list[psutil.Process]:
 def sql(query: str, folders: Folders) -> dict[str, object]:
     file = folders.datasets / "one.parquet"
     if not file.exists():
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
         pq.write_table(pa.table({"id": ["a"]}), file)
-    return {"files": [str(file)], "sql": query, "split": None, "limit": 5, "offset": 0}
+    part = Part(file=file.relative_to(folders.root).as_posix(), rows=1)
+    one = Manifest(name="one", version=1, id="", modality="text", parts=(part,), columns={}, rows=1)
+    asked = {"sql": query, "split": None, "limit": 5, "offset": 0}
+    return {"root": str(folders.root), "manifest": one.model_dump(mode="json"), "since": None, **asked}
 
 
 def test_a_process_answers_many_questions(pool: Pool, folders: Folders) -> None:

@@ -48,7 +48,7 @@ def test_asking_again_for_what_waits_asks_one_question(workspace: Workspace) -> 
     ("task", "said"),
     [
         ("tabular", "did you mean 'tabular-classification'"),
-        ("audio-classification", "text-classification"),
+        ("video-classification", "text-classification"),
         ("image-clasification", "did you mean 'image-classification'"),
     ],
 )
@@ -59,7 +59,7 @@ def test_a_task_that_nothing_can_do_is_refused_with_those_that_can_be_done(
     with pytest.raises(SpeciateError, match="No installed modality") as caught:
         check_possible(workspace, definition)
     assert said in str(caught.value)
-    assert "audio-regression" not in str(caught.value)
+    assert "video-regression" not in str(caught.value)
 
 
 def test_an_incumbent_that_is_not_there_is_refused(workspace: Workspace) -> None:

@@ -65,7 +65,7 @@ def make_dataset(
         version=0,
         id=name,
         modality=modality,
-        files=(str(path.relative_to(folders.root)),),
+        parts=(versions.Part(file=str(path.relative_to(folders.root)), rows=count),),
         packs=packs,
         columns=dict.fromkeys(columns, "VARCHAR"),
         inputs=tuple(inputs),
