@@ -25,7 +25,7 @@ demo: install    ## real models, specialized over MCP, in a few minutes
 	$(BIN)/python evals/demo/run.py
 
 test: install    ## the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 test-slow: install  ## those that take minutes, too: the kill suite
 	$(BIN)/python -m pytest -m "slow or not slow"
@@ -35,7 +35,7 @@ check: install types  ## lint, types, generated text, fast tests
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/cog -I docs --check $(GENERATED)
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n auto
 
 format: install  ## rewrite the code as ruff wants it
 	$(BIN)/ruff check --fix .

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 from sklearn.datasets import load_breast_cancer, load_digits
 
-from speciate.datasets.inline_rows import keep_rows
+from speciate.datasets.intake.inline_rows import keep_rows
 from speciate.datasets.versions import Manifest, resolve
 from speciate.jobs.folder import RunFolder
 from speciate.jobs.job import Job, State

@@ -8,9 +8,10 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from speciate.datasets import describe, preview, query, versions
-from speciate.datasets.inline_rows import keep_rows
-from speciate.datasets.named_columns import check_named_columns
+from speciate.datasets import versions
+from speciate.datasets.intake.inline_rows import keep_rows
+from speciate.datasets.look import describe, preview, query
+from speciate.datasets.sources.named_columns import check_named_columns
 from speciate.refs import dataset_range, dataset_ref
 from speciate.server.roots import check_readable
 from speciate.server.surface import (

@@ -6,8 +6,9 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from speciate.datasets import neighbours, versions
-from speciate.datasets.neighbours import Question
+from speciate.datasets import versions
+from speciate.datasets.similarity import neighbours
+from speciate.datasets.similarity.neighbours import Question
 from speciate.jobs.job import Job
 from speciate.refs import dataset_ref
 from speciate.server.surface import App, JobStarted, NextAction, Picture, Result, started, tool

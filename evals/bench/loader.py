@@ -32,7 +32,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from speciate.datasets.columns import CONTENT, FINGERPRINT, KEY, SKETCH, START, STOP
-from speciate.datasets.stream import Stream
+from speciate.datasets.loading.stream import Stream
 from speciate.datasets.succession import found
 from speciate.datasets.versions import Manifest
 from speciate.workspace.packs import PackWriter

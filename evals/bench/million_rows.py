@@ -27,8 +27,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from sklearn.model_selection import GroupShuffleSplit
 
-from speciate.datasets import describe, succession
-from speciate.datasets.query import query
+from speciate.datasets import succession
+from speciate.datasets.look import describe
+from speciate.datasets.look.query import query
 from speciate.datasets.split import crossing, split
 from speciate.datasets.splitting import members_of
 from speciate.datasets.succession import Sealed

@@ -24,11 +24,12 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from speciate import features
-from speciate.datasets import extractors, neighbours, scan, similar, succession, versions
+from speciate.datasets import scan, succession, versions
 from speciate.datasets.columns import CONTENT, FINGERPRINT, KEY, START, STOP
-from speciate.datasets.neighbours import Question
 from speciate.datasets.operations.context import normalised
 from speciate.datasets.operations.leaders import by_cosine
+from speciate.datasets.similarity import extractors, neighbours, similar
+from speciate.datasets.similarity.neighbours import Question
 from speciate.datasets.versions import Manifest
 from speciate.jobs.engine import Engine
 from speciate.jobs.pool import Pool

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from speciate.datasets import scan, succession
-from speciate.datasets.comparison import compare
+from speciate.datasets.look.comparison import compare
 from speciate.datasets.versions import Manifest
 from speciate.errors import SpeciateError
 from speciate.workspace.workspace import Folders

@@ -6,7 +6,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from speciate.datasets.loader import load_examples
+from speciate.datasets.loading.loader import load_examples
 from speciate.datasets.versions import resolve
 from speciate.errors import Code, SpeciateError
 from speciate.evaluation import decisions, mistakes, report, slices

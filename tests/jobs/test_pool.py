@@ -11,16 +11,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from speciate.datasets.readers import Question
-from speciate.datasets.readers.choice import Reader
+from speciate.datasets.sources.readers import Question
+from speciate.datasets.sources.readers.choice import Reader
 from speciate.datasets.versions import Manifest, Part
 from speciate.errors import Code, SpeciateError
 from speciate.jobs.pool import Pool
 from speciate.settings import Settings
 from speciate.workspace.workspace import Folders
 
-READ = "speciate.datasets.readers:read_table"
-QUERY = "speciate.datasets.sql_cage:query"
+READ = "speciate.datasets.sources.readers:read_table"
+QUERY = "speciate.datasets.look.sql_cage:query"
 NAME = "speciate.ids:check_name"
 ENDLESS = "WITH RECURSIVE r AS (SELECT 1 AS x UNION ALL SELECT x + 1 FROM r) SELECT count(*) FROM r"
 

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from speciate.datasets.readers.rows import REASON
-from speciate.datasets.readers.ts import read_ts
+from speciate.datasets.sources.readers.rows import REASON
+from speciate.datasets.sources.readers.ts import read_ts
 from speciate.errors import SpeciateError
 from speciate.modalities import find, table
 from speciate.modalities.contract import THUMBNAIL, DecodeError, Judgement

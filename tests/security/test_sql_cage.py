@@ -10,8 +10,8 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from speciate.datasets import sql_cage
-from speciate.datasets.query import query
+from speciate.datasets.look import sql_cage
+from speciate.datasets.look.query import query
 from speciate.datasets.versions import Manifest
 from speciate.errors import Code, SpeciateError
 from speciate.jobs.pool import Pool

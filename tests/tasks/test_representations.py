@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from speciate.datasets.loader import Example
+from speciate.datasets.loading.loader import Example
 from speciate.tasks.columns import Columns
 from speciate.tasks.description import Counting, countings
 from speciate.tasks.documents import Documents

@@ -7,7 +7,7 @@ import importlib.util
 import numpy as np
 import pytest
 
-from speciate.datasets.loader import load_examples
+from speciate.datasets.loading.loader import load_examples
 from speciate.tasks import predictor
 from speciate.workspace.workspace import Workspace
 from tests.training.world import make_dataset, model_path, thirds, train_now

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from speciate.datasets.loader import load_examples
+from speciate.datasets.loading.loader import load_examples
 from speciate.datasets.versions import Manifest
 from speciate.errors import Code, SpeciateError
 from speciate.jobs.run import Run, Stopped

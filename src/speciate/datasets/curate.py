@@ -12,16 +12,17 @@ from typing import Any
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
-from speciate.datasets import extractors, scan, succession
+from speciate.datasets import scan, succession
 from speciate.datasets.columns import clean
-from speciate.datasets.describe import QUALITIES
+from speciate.datasets.intake.rows import MADE, quality_report, split_report
+from speciate.datasets.look.describe import QUALITIES
 from speciate.datasets.lthash import unpacked
 from speciate.datasets.operations.context import Context
 from speciate.datasets.operations.contract import Outcome, Reference
 from speciate.datasets.operations.masks import usable
 from speciate.datasets.operations.steps import Step, foresee, foreseen, parse, resolved
 from speciate.datasets.registration import collect, commit, made
-from speciate.datasets.rows import MADE, quality_report, split_report
+from speciate.datasets.similarity import extractors
 from speciate.datasets.versions import Manifest, packed_lanes, resolve, version
 from speciate.errors import Code, SpeciateError
 from speciate.jobs.job import Resources

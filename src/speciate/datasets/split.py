@@ -22,7 +22,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from speciate.datasets import near
+from speciate.datasets.similarity import near
 from speciate.modalities.hashing import mix
 
 FRACTIONS = {"train": 0.7, "validation": 0.15, "test": 0.15}

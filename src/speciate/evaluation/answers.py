@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from speciate.datasets.loader import Example
+from speciate.datasets.loading.loader import Example
 from speciate.evaluation.contestants import Contestant
 from speciate.jobs.folder import write_whole
 from speciate.jobs.run import Run, Stopped

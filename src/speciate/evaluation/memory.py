@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from speciate.datasets.loader import load_examples
+from speciate.datasets.loading.loader import load_examples
 from speciate.datasets.versions import Manifest
 from speciate.environment import clean_environment
 from speciate.sandbox import python

@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict
 
 from speciate.datasets import scan
 from speciate.datasets.identity import count_known
-from speciate.datasets.loader import Example, load_examples
+from speciate.datasets.loading.loader import Example, load_examples
 from speciate.datasets.versions import Manifest
 from speciate.errors import Code, SpeciateError, closest
 from speciate.evaluation.answers import Answer, answer_all, from_column

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from speciate.datasets.loader import Example
+from speciate.datasets.loading.loader import Example
 from speciate.environment import cores
 from speciate.evaluation.answers import Ask
 from speciate.evaluation.compare import Cost

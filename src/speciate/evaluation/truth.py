@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from speciate.datasets.loader import Example
+from speciate.datasets.loading.loader import Example
 from speciate.datasets.versions import Manifest
 from speciate.errors import Code, SpeciateError
 

@@ -23,10 +23,10 @@ from speciate.workspace.workspace import Workspace
 
 # Kind -> where it is declared. Loaded on first use; what stands higher in the house is named by string only.
 KINDS = {
-    "ingest": "speciate.datasets.ingest:KIND",
+    "ingest": "speciate.datasets.intake.ingest:KIND",
     "curate": "speciate.datasets.curate:KIND",
-    "embed": "speciate.datasets.embed:KIND",
-    "export": "speciate.datasets.export:KIND",
+    "embed": "speciate.datasets.similarity.embed:KIND",
+    "export": "speciate.datasets.exports.export:KIND",
     "train": "speciate.training.train:KIND",
     "evaluate": "speciate.evaluation.evaluate:KIND",
     "specialize": "speciate.training.specialize:KIND",

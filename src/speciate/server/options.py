@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from speciate import modalities
-from speciate.datasets import extractors, operations
+from speciate.datasets import operations
 from speciate.datasets.exports import FORMATS
 from speciate.datasets.operations.steps import needs
+from speciate.datasets.similarity import extractors
 from speciate.errors import unknown
 from speciate.training.options import options as ways_to_train
 from speciate.training.specs import PARAMETERS

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from speciate.datasets.loader import Example
+from speciate.datasets.loading.loader import Example
 from speciate.tasks.contract import Arrays
 from speciate.tasks.scaling import Scaling
 

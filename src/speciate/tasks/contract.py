@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from speciate.datasets.loader import Example
+from speciate.datasets.loading.loader import Example
 
 Arrays = dict[str, npt.NDArray[Any]]
 Scores = npt.NDArray[np.float64]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 from speciate import modalities
-from speciate.datasets.loader import Example
+from speciate.datasets.loading.loader import Example
 
 Unit = Literal["word", "char", "char_wb"]
 

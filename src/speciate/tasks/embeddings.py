@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from speciate import features
-from speciate.datasets.loader import Example
+from speciate.datasets.loading.loader import Example
 from speciate.errors import Code, SpeciateError
 from speciate.models.encoders import Encoder, load_encoder
 from speciate.tasks.contract import Arrays

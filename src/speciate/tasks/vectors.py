@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from speciate.datasets.loader import Example
+from speciate.datasets.loading.loader import Example
 from speciate.tasks.contract import Arrays
 from speciate.tasks.description import describe
 from speciate.tasks.scaling import Scaling

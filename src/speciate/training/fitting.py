@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-from speciate.datasets.loader import load_examples
+from speciate.datasets.loading.loader import load_examples
 from speciate.jobs.run import Run
 from speciate.models.card import Card
 from speciate.tasks import predictor

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from speciate.datasets.loader import Example
+from speciate.datasets.loading.loader import Example
 from speciate.errors import Code, SpeciateError
 from speciate.evaluation.metrics import contributions, corpus, label_answers, number_answers
 from speciate.evaluation.statistics import Estimate, bootstrap, clustered_mean, proportion, resample

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from speciate.datasets import export
 from speciate.datasets.columns import START, STOP
-from speciate.datasets.export import KIND, ExportSpec
+from speciate.datasets.exports import export
+from speciate.datasets.exports.export import KIND, ExportSpec
 from speciate.errors import Code, SpeciateError
 from speciate.jobs.folder import RunFolder
 from speciate.jobs.run import Run, Stopped
@@ -27,7 +27,7 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 _IN_A_PROCESS = """
 import sys
 from pathlib import Path
-from speciate.datasets.export import run
+from speciate.datasets.exports.export import run
 from speciate.jobs.folder import RunFolder
 from speciate.jobs.run import Run
 run(Run(RunFolder(Path(sys.argv[1]))))

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from speciate.datasets.look.query import query
+from speciate.datasets.look.sql_cage import select
 from speciate.datasets.operations.context import Context
-from speciate.datasets.query import query
-from speciate.datasets.sql_cage import select
 from speciate.datasets.versions import Manifest, names
 from speciate.errors import Code, SpeciateError
 from speciate.jobs.pool import Pool

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from speciate.datasets.loader import load_examples
+from speciate.datasets.loading.loader import load_examples
 from speciate.datasets.versions import version
 from speciate.errors import SpeciateError
 from speciate.workspace.workspace import Workspace

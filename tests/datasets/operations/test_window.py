@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speciate.datasets.loader import load_examples
+from speciate.datasets.loading.loader import load_examples
 from speciate.datasets.operations.window import starts
 from speciate.datasets.versions import Manifest
 from speciate.errors import SpeciateError

@@ -12,16 +12,18 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from speciate.datasets import loader, scan, similar
+from speciate.datasets import scan
 from speciate.datasets.columns import HIDDEN
-from speciate.datasets.decoding import decode_media
-from speciate.datasets.extractors import DESCRIPTOR
+from speciate.datasets.loading import loader
+from speciate.datasets.loading.decoding import decode_media
+from speciate.datasets.similarity import similar
+from speciate.datasets.similarity.extractors import DESCRIPTOR
 from speciate.datasets.splitting import near_pairs
 from speciate.datasets.versions import Manifest
 from speciate.jobs.pool import Pool
 from speciate.jobs.run import Run, Stopped
 
-_SELECT = "speciate.datasets.sql_cage:select"
+_SELECT = "speciate.datasets.look.sql_cage:select"
 _LOAD = ("speciate.tasks.predictor", "load")
 """Stands above this floor, so it is named by string."""
 _SECONDS = 600.0

@@ -16,12 +16,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field, model_validator
 
-from speciate.datasets import near
 from speciate.datasets.columns import CONTENT, KEY, SKETCH, START, STOP, clean
 from speciate.datasets.operations import leaders
 from speciate.datasets.operations.context import Context, normalised
 from speciate.datasets.operations.contract import Operation, Others, Outcome, Parameters, refusal
 from speciate.datasets.operations.masks import keep, usable
+from speciate.datasets.similarity import near
 from speciate.datasets.versions import Manifest
 from speciate.modalities import find
 

@@ -6,10 +6,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
 
+from speciate.datasets.look.sql_cage import VIEW
 from speciate.datasets.operations.context import Context
 from speciate.datasets.operations.contract import Operation, Others, Outcome, Parameters
 from speciate.datasets.operations.foresight import check_sql
-from speciate.datasets.sql_cage import VIEW
 from speciate.datasets.versions import Manifest
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import duckdb
 
 from speciate.datasets.columns import FIXED
+from speciate.datasets.look.sql_cage import VIEW, check, check_repeatable
 from speciate.datasets.operations.contract import Others, refusal
-from speciate.datasets.sql_cage import VIEW, check, check_repeatable
 from speciate.datasets.versions import Manifest
 from speciate.errors import SpeciateError, unknown
 

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from pydantic import Field, model_validator
 
-from speciate.datasets.loader import Example
+from speciate.datasets.loading.loader import Example
 from speciate.datasets.operations.chance import apportion, shuffled
 from speciate.datasets.operations.context import Context, Vectors
 from speciate.datasets.operations.contract import Operation, Others, Outcome, Parameters, refusal

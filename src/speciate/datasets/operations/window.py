@@ -21,7 +21,7 @@ from pydantic import Field, model_validator
 
 from speciate.datasets.columns import CONTENT, FINGERPRINT, KEY, SKETCH, START, STOP
 from speciate.datasets.identity import sha256
-from speciate.datasets.judging_rows import judged
+from speciate.datasets.intake.judging_rows import judged
 from speciate.datasets.operations.context import Context
 from speciate.datasets.operations.contract import Operation, Others, Outcome, Parameters, refusal
 from speciate.datasets.operations.masks import usable, with_column

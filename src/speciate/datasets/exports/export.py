@@ -1,0 +1,284 @@
+"""The job kind `export`: the usable rows of a version as files, for other tools and other people.
+
+Everything is written into a hidden folder beside the path and renamed at the end, so that whoever stops the run,
+nothing half done stands at the path; what a killed run left there is removed by the next export to the same path. Only
+sealed rows and packed bytes are read, nothing is decoded. An export can be made again at any time, so it is not synced
+file by file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import BaseModel, ConfigDict
+
+from speciate.datasets import exports, scan
+from speciate.datasets.exports.card import Exported, card, lineage
+from speciate.datasets.exports.cells import CsvFile
+from speciate.datasets.exports.contract import Format, Tell, Written
+from speciate.datasets.exports.shipment import WINDOW_START, WINDOW_STOP, Shipment, has_files, ship
+from speciate.datasets.versions import Manifest, Version
+from speciate.errors import Code, SpeciateError
+from speciate.faults import fault
+from speciate.jobs.folder import write_whole
+from speciate.jobs.job import Resources
+from speciate.jobs.kinds import Kind, Plan
+from speciate.jobs.run import Run, Stopped
+from speciate.modalities import find
+from speciate.refs import dataset_ref
+from speciate.workspace.blobs import sync_folder
+from speciate.workspace.filesystem import require_space
+from speciate.workspace.packs import PackReader
+from speciate.workspace.workspace import Workspace
+
+SET_ASIDE = "set_aside.csv"
+_ASIDE_COLUMNS = ["id", "split", "label", "quality", "reason", "source"]
+_DONE = "finished.json"
+_UNSHIPPED = ".exporting"
+
+
+class ExportSpec(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    dataset: str
+    format: str
+    path: Path
+    """Absolute; nothing is there yet."""
+
+
+def plan(spec: ExportSpec, workspace: Workspace) -> Plan:
+    """Checks all that the catalog and the path can tell."""
+    ref = dataset_ref(spec.dataset)
+    chain = lineage(workspace.database, spec.dataset)
+    manifest = chain[0].manifest
+    exports.fitting(spec.format, manifest)
+    _check_free(spec.path)
+    size = sum((workspace.folders.root / name).stat().st_size for name in _sealed(manifest))
+    payload = {
+        "chain": [_as_json(each) for each in chain],
+        "split": ref.split,
+        "format": spec.format,
+        "path": str(spec.path),
+    }
+    resolved = {"dataset": manifest.ref, "split": ref.split, "format": spec.format, "path": str(spec.path)}
+    return Plan(payload=payload, resources=Resources(cpu=1, memory_mb=1024), bytes=size, resolved=resolved)
+
+
+def run(run: Run) -> dict[str, Any]:
+    """Writes the export and says what is in it."""
+    path = Path(run.payload["path"])
+    if (finished := _finished_before(run, path)) is not None:
+        return finished
+    _check_free(path)
+    chain = [_from_json(each) for each in run.payload["chain"]]
+    manifest, split = chain[0].manifest, run.payload["split"]
+    chosen = exports.fitting(run.payload["format"], manifest)
+    rows = scan.read(run.folders, manifest, splits=None if split is None else [split])
+    usable = pc.equal(rows["quality"], "ok")
+    packs = PackReader(run.folders.root / pack for pack in manifest.packs) if has_files(manifest) else None
+    try:
+        shipment = ship(manifest, _some(rows.filter(usable), manifest, split), packs)
+        _require_space(path, shipment)
+        with _hidden_beside(path) as folder:
+            written = chosen.write(shipment, folder, _telling(run, shipment))
+            aside = rows.filter(pc.invert(usable))
+            escaped = written.escaped + _set_aside(aside, folder)
+            exported = _exported(shipment, chosen, written, aside, split)
+            (folder / "README.md").write_text(card(chain, exported), encoding="utf-8")
+            result = {"path": str(path), "report": _report(shipment, chosen, exported, escaped, folder, path)}
+            fault("export_before_rename")
+            _move(run, folder, path, result)
+    finally:
+        if packs is not None:
+            packs.close()
+    fault("export_after_rename")
+    return result
+
+
+def _check_free(path: Path) -> None:
+    if os.path.lexists(path):
+        raise SpeciateError(
+            Code.CONFLICT, f"{str(path)!r} exists already, and exports never overwrite.", "Call again with a new path."
+        )
+
+
+def _sealed(manifest: Manifest) -> list[str]:
+    return [*(part.file for part in manifest.parts), *(manifest.packs if has_files(manifest) else ())]
+
+
+def _as_json(found: Version) -> dict[str, Any]:
+    return {**found._asdict(), "manifest": found.manifest.model_dump(mode="json")}
+
+
+def _from_json(found: dict[str, Any]) -> Version:
+    return Version(**{**found, "manifest": Manifest.model_validate(found["manifest"])})
+
+
+def _finished_before(run: Run, path: Path) -> dict[str, Any] | None:
+    """The result of an earlier attempt that was killed after its export stood at the path."""
+    for earlier in run.resume_from:
+        with contextlib.suppress(FileNotFoundError):
+            done = json.loads((earlier.checkpoints / _DONE).read_text())
+            if path.is_dir() and _identity(path) == done["identity"]:
+                result: dict[str, Any] = done["result"]
+                return result
+    return None
+
+
+def _identity(folder: Path) -> list[int]:
+    """Stays when a folder is renamed."""
+    found = folder.stat()
+    return [found.st_dev, found.st_ino]
+
+
+def _some(rows: pa.Table, manifest: Manifest, split: str | None) -> pa.Table:
+    if rows.num_rows:
+        return rows
+    where = f" in the split {split!r}" if split is not None else ""
+    raise SpeciateError(
+        Code.INVALID,
+        f"{manifest.ref} has no usable row{where}: every one was set aside.",
+        f"Call query_dataset(dataset={manifest.ref!r}, sql='SELECT quality, reason, count(*) FROM examples GROUP BY "
+        "ALL') to see why.",
+    )
+
+
+def _require_space(path: Path, shipment: Shipment) -> None:
+    size = int(shipment.rows.nbytes)
+    if shipment.media is not None:
+        size += sum(shipment.media.packs.length(content) for content in shipment.media.contents)
+    require_space(next(folder for folder in path.parents if folder.exists()), size)
+
+
+@contextlib.contextmanager
+def _hidden_beside(path: Path) -> Iterator[Path]:
+    """An empty folder beside `path`, locked while we write, gone at the end unless it was renamed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    name = f".{hashlib.sha256(path.name.encode()).hexdigest()[:16]}"
+    for leftover in path.parent.glob(f"{name}.*{_UNSHIPPED}"):
+        with _locked(leftover) as ours:
+            if ours:
+                shutil.rmtree(leftover, ignore_errors=True)
+    folder = path.with_name(f"{name}.{os.urandom(4).hex()}{_UNSHIPPED}")
+    folder.mkdir()
+    with _locked(folder):
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[bool]:
+    """Whether we hold the folder's lock; the kernel frees that of whoever dies."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:  # gone, or no folder
+        yield False
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield True
+    except BlockingIOError:
+        yield False
+    finally:
+        os.close(descriptor)
+
+
+def _telling(run: Run, shipment: Shipment) -> Tell:
+    """Progress a hundred times in all, and a look at each step whether to stop."""
+    total, done, shown = shipment.rows.num_rows, 0, 0
+
+    def tell(rows: int) -> None:
+        nonlocal done, shown
+        done += rows
+        if run.stopping:
+            raise Stopped
+        if 100 * (done - shown) >= total:
+            shown = done
+            run.progress(done, total, "examples", f"exporting {shipment.manifest.ref}")
+
+    return tell
+
+
+def _set_aside(rows: pa.Table, folder: Path) -> int:
+    """Lists what stays behind; how many cells were escaped for spreadsheets."""
+    if not rows.num_rows:
+        return 0
+    with CsvFile(folder / SET_ASIDE, _ASIDE_COLUMNS) as file:
+        file.write([row[name] for name in _ASIDE_COLUMNS] for row in rows.select(_ASIDE_COLUMNS).to_pylist())
+    return file.escaped
+
+
+def _exported(shipment: Shipment, chosen: Format, written: Written, aside: pa.Table, split: str | None) -> Exported:
+    notes = list(written.notes)
+    if shipment.windows:
+        unit = find(shipment.manifest.modality).window_unit
+        notes.append(
+            f"Rows are windows of a medium, which is here whole and uncut: from {WINDOW_START} up to {WINDOW_STOP}"
+            + (f", in {unit}." if unit else ".")
+        )
+    return Exported(
+        format=chosen.name,
+        part=split,
+        splits={piece.split or "": piece.rows.num_rows for piece in shipment.pieces()},
+        set_aside=dict(sorted(Counter(aside["quality"].to_pylist()).items())),
+        configs=written.configs,
+        label=shipment.label,
+        group=shipment.group,
+        notes=notes,
+    )
+
+
+def _report(
+    shipment: Shipment, chosen: Format, exported: Exported, escaped: int, folder: Path, path: Path
+) -> dict[str, Any]:
+    files = [file for file in folder.rglob("*") if file.is_file()]
+    return {
+        "format": chosen.name,
+        "examples": shipment.rows.num_rows,
+        "splits": {name: count for name, count in exported.splits.items() if name},
+        "set_aside": dict(exported.set_aside),
+        "escaped_cells": escaped,
+        "files": len(files),
+        "bytes": sum(file.stat().st_size for file in files),
+        "notes": list(exported.notes),
+        **({} if chosen.again is None else {"create_again": _again(shipment, path / chosen.again)}),
+    }
+
+
+def _again(shipment: Shipment, source: Path) -> dict[str, Any]:
+    """Arguments of create_dataset that read the export."""
+    wanted = {
+        "source": str(source),
+        "modality": shipment.manifest.modality,
+        "label": shipment.label,
+        "group_by": shipment.group,
+        "inputs": list(shipment.manifest.inputs),
+    }
+    return {name: value for name, value in wanted.items() if value}
+
+
+def _move(run: Run, folder: Path, path: Path, result: dict[str, Any]) -> None:
+    """From here on the export is there, also for an attempt that comes after a kill."""
+    write_whole(run.checkpoints / _DONE, json.dumps({"identity": _identity(folder), "result": result}))
+    _check_free(path)
+    try:
+        folder.rename(path)
+    except OSError:
+        _check_free(path)  # somebody was faster
+        raise
+    sync_folder(path.parent)
+
+
+KIND = Kind(name="export", spec=ExportSpec, plan=plan, run="speciate.datasets.exports.export:run")

@@ -1,0 +1,302 @@
+"""The job kind `ingest`: from files, a table or inline rows to the first or next version of a dataset.
+
+Foreign bytes are decoded in caged processes only, several at a time; what this process reads is what they wrote. Every
+item gets a quality (ok, partial, refused, error) with a reason, and stays in the version whatever it is: only rows of
+quality ok are ever loaded. Files are named by content, and finished parts are used again by the next attempt, so that
+a run that was killed ends in the same version as one that was not.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, Field
+
+from speciate.datasets import succession
+from speciate.datasets.columns import rename
+from speciate.datasets.intake.additions import Parent, extend, splits_of
+from speciate.datasets.intake.inline_rows import kept_rows
+from speciate.datasets.intake.parts import digests_in, with_any
+from speciate.datasets.intake.roles import Roles
+from speciate.datasets.intake.row_survey import judge_table
+from speciate.datasets.intake.rows import Draft, Wishes, draft, finish, quality_report
+from speciate.datasets.intake.survey import Desk, Survey, survey_media, survey_rows, survey_tables
+from speciate.datasets.lthash import unpacked
+from speciate.datasets.registration import collect, commit, made
+from speciate.datasets.sources import unpacking
+from speciate.datasets.sources.labels import LabelsFile, join
+from speciate.datasets.sources.listing import Listing, check_source
+from speciate.datasets.sources.prepare import check as check_what_is_named
+from speciate.datasets.sources.prepare import prepare
+from speciate.datasets.versions import Manifest, Version, names, packed_lanes, version
+from speciate.environment import cores
+from speciate.errors import Code, SpeciateError
+from speciate.ids import check_name
+from speciate.jobs.job import Resources
+from speciate.jobs.kinds import Kind, Plan
+from speciate.jobs.pool import Pool
+from speciate.jobs.run import Run, Stopped
+from speciate.modalities import find
+from speciate.refs import dataset_ref
+from speciate.sandbox import check
+from speciate.settings import Settings
+from speciate.workspace.workspace import Workspace
+
+_SHOWN = 5
+
+
+class Labels(BaseModel):
+    """A table of labels beside the media."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    path: Path = Field(description="CSV, JSON, JSONL, Parquet or Arrow.")
+    key: str = Field(description="Column with the path relative to this file or the source, or the file name.")
+    column: str = Field(description="Column with the label.")
+
+
+class IngestSpec(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    name: str
+    """Of the dataset; with `add` a ref of the version that is added to."""
+    source: Path | str | None = None
+    """An absolute path of a folder or file, `hf:org/name` or `pkg:NAME`."""
+    rows: str | None = None
+    """sha256 of the blob that holds inline rows (inline_rows.py)."""
+    modality: str = "auto"
+    label: str | None = None
+    """A column, or `folder`: the first folder below the source (and below train/, test/)."""
+    labels: Labels | None = None
+    inputs: tuple[str, ...] = ()
+    group_by: str | None = None
+    """A column, `folder`, or a regular expression whose first group is the key."""
+    reader: str | None = None
+    seed: int = 0
+    add: bool = False
+    """To the rows that are there, in their roles: then label, inputs, group_by, modality and reader say nothing."""
+
+
+# In the daemon
+
+
+def plan(spec: IngestSpec, workspace: Workspace) -> Plan:
+    """Checks all that names and sizes can tell."""
+    if (spec.source is None) == (spec.rows is None):
+        given = "Neither source nor rows was" if spec.source is None else "Both source and rows were"
+        tool = "add_examples" if spec.add else "create_dataset"
+        raise SpeciateError(Code.INVALID, f"{given} given.", f"Call {tool} with one of source and rows.")
+    if spec.rows is not None and not kept_rows(workspace.folders, spec.rows):
+        raise SpeciateError(Code.INVALID, "rows is empty: there is nothing to ingest.", "Call again with rows.")
+    found = version(workspace.database, spec.name) if spec.add else None
+    if found is None:
+        check_name("dataset", spec.name)
+    else:
+        spec = _in_its_roles(spec, found, workspace)
+    if spec.modality != "auto":
+        find(spec.modality)
+    size = check_what_is_named(spec.source, spec.reader) if spec.source is not None else 0
+    if spec.labels is not None:
+        check_source(spec.labels.path)
+    check(workspace.settings.cage)
+    payload = {
+        "spec": spec.model_dump(mode="json"),
+        "cage": workspace.settings.cage,
+        "earlier": _earlier(workspace, spec) if found is None else None,
+        "parent": _parent(workspace, spec.name, found) if found is not None else None,
+    }
+    resolved = {"name": spec.name, "source": str(spec.source or "rows"), "modality": spec.modality}
+    if found is not None:
+        resolved["dataset"] = found.manifest.ref
+    return Plan(payload=payload, resources=Resources(cpu=1, memory_mb=1024), bytes=size or None, resolved=resolved)
+
+
+def _earlier(workspace: Workspace, spec: IngestSpec) -> dict[str, Any] | None:
+    """The version whose media are stored already, and whose rows keep their split; another seed asks for another."""
+    if spec.name not in names(workspace.database):
+        return None
+    found = version(workspace.database, spec.name)
+    same = found.operation.get("seed", 0) == spec.seed
+    return {"manifest": found.manifest.model_dump(mode="json"), "keeps_splits": same}
+
+
+def _parent(workspace: Workspace, ref: str, found: Version) -> dict[str, Any]:
+    asked = dataset_ref(ref)
+    newest = asked.version is None and asked.tag is None
+    return {
+        "manifest": found.manifest.model_dump(mode="json"),
+        "lanes": packed_lanes(workspace.database, found.manifest).hex(),
+        "report": found.report,
+        "onto": found.manifest.version if newest else None,
+    }
+
+
+def _in_its_roles(spec: IngestSpec, found: Version, workspace: Workspace) -> IngestSpec:
+    """The spec with what the ingest that the version goes back to said of its columns."""
+    manifest, operation, parents = found.manifest, found.operation, found.parents
+    while operation.get("op") != "ingest" and parents:
+        earlier = version(workspace.database, parents[0])
+        operation, parents = earlier.operation, earlier.parents
+    labels = spec.labels or operation.get("labels")
+    column = labels["column"] if isinstance(labels, dict) else labels and labels.column
+    roles = {
+        "modality": manifest.modality,
+        "label": operation.get("label") or (column if manifest.label else None),
+        "group_by": operation.get("group_by"),
+        "reader": spec.reader or operation.get("reader"),
+        "seed": operation.get("seed", 0),
+    }
+    return spec.model_copy(update=roles)
+
+
+# In the worker
+
+
+def run(run: Run) -> dict[str, Any]:
+    """Reads, seals, and returns what `commit` registers."""
+    spec = IngestSpec.model_validate(run.payload["spec"])
+    parent, earlier = _parent_of(run), run.payload["earlier"]
+    stored = parent.manifest if parent else Manifest.model_validate(earlier["manifest"]) if earlier else None
+    read = _read(spec, run, stored, parent)
+    packs = _packs(run, read, stored)
+    operation = {"op": "ingest", **spec.model_dump(mode="json", exclude={"name", "rows", "add"}, exclude_none=True)}
+    operation |= {"revision": read.revision} if read.revision else {}
+    if parent is not None:
+        found = extend(run.folders, parent, read.drafted, spec.seed, packs)
+        counts = {"added": found.added, "already_there": found.already_there}
+        report = found.report | counts | {"warnings": []}
+        return made(
+            found.sealed,
+            parents=(parent.manifest.ref,),
+            operation=operation | {"op": "add_examples"} | counts,
+            report=report,
+            result={"report": report},
+            onto=run.payload["parent"]["onto"],
+        )
+    kept = splits_of(run.folders, stored) if stored is not None and earlier["keeps_splits"] else {}
+    done = finish(read.drafted, spec.seed, kept)
+    sealed = succession.found(run.folders, done.table, _manifest(spec, read.drafted, packs))
+    report = quality_report(done.table)
+    report["untrusted"] |= {"renamed": read.drafted.renamed | read.renamed, **read.untrusted}
+    report |= {"split": done.split, "set_aside": read.set_aside, "warnings": _warnings(read.drafted)}
+    return made(sealed, operation=operation, report=report, result={"report": report})
+
+
+class _Read(NamedTuple):
+    drafted: Draft
+    survey: Survey
+    renamed: dict[str, str] = {}  # noqa: RUF012 - never changed
+    """Columns of the labels that the media have too -> as which they are stored."""
+    revision: str | None = None
+    set_aside: int = 0
+    untrusted: dict[str, Any] = {}  # noqa: RUF012 - never changed
+    """Notes and what was set aside, as the report quotes them."""
+
+
+def _read(spec: IngestSpec, run: Run, stored: Manifest | None, parent: Parent | None) -> _Read:
+    """Every item, judged."""
+    work = run.folder.path / "work"
+    work.mkdir(exist_ok=True)
+    pool = Pool(run.folders, Settings(cage=run.payload["cage"]), size=cores())
+    try:
+        if spec.rows is not None:
+            survey = survey_rows(kept_rows(run.folders, spec.rows), spec.modality)
+            return _Read(_drafted(spec, survey, parent, run, pool, work, frozenset((work,))), survey)
+        assert spec.source is not None
+        labels = LabelsFile(spec.labels.path, spec.labels.key) if spec.labels else None
+        preparing = unpacking.Desk(pool, run.payload["cage"], run.folders, work)
+        found = prepare(spec.source, preparing, modality=spec.modality, reader=spec.reader, labels=labels)
+        found = found._replace(readable=found.readable | {work})
+        survey, renamed = _surveyed(found, run, pool, stored)
+        label, group_by = (spec.labels.column if spec.labels else spec.label), spec.group_by
+        spec = spec.model_copy(
+            update={"label": renamed.get(label or "", label), "group_by": renamed.get(group_by or "", group_by)}
+        )
+        drafted = _drafted(spec, survey, parent, run, pool, work, found.readable)
+        aside = {item.name: item.reason for item in found.set_aside[:_SHOWN]}
+        untrusted = {"notes": list(found.notes), "set_aside": aside} if found.notes or aside else {}
+        return _Read(drafted, survey, renamed, found.revision, len(found.set_aside), untrusted)
+    finally:
+        pool.close()
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _surveyed(found: Listing, run: Run, pool: Pool, stored: Manifest | None) -> tuple[Survey, dict[str, str]]:
+    def progress(done: int, total: int) -> None:
+        if run.stopping:
+            raise Stopped
+        run.progress(done, total, "files", "reading")
+
+    desk = Desk(run, pool, run.folder.path / "work", progress)
+    if found.layout == "table":
+        return survey_tables(found, desk), {}
+    known = digests_in([run.folders.root / pack for pack in stored.packs] if stored else [])
+    survey = survey_media(found, desk, known)
+    if found.labels is None:
+        return survey, {}
+    joined = join(survey.table, found.labels)
+    return Survey(survey.modality, True, joined.table, survey.items, survey.packs), joined.renamed
+
+
+def _drafted(
+    spec: IngestSpec, survey: Survey, parent: Parent | None, run: Run, pool: Pool, work: Path, readable: frozenset[Path]
+) -> Draft:
+    def judge(table: pa.Table, roles: Roles) -> pa.Table:
+        return judge_table(table, roles, run, pool, work, readable)
+
+    wishes = Wishes(spec.label, spec.inputs, spec.group_by)
+    if parent is not None:
+        inputs = _as_named(parent.manifest, survey, spec.label)
+        wishes = wishes._replace(inputs=inputs, numeric=parent.manifest.numeric if parent.manifest.label else None)
+    return draft(survey, wishes, judge)
+
+
+def _as_named(manifest: Manifest, survey: Survey, label: str | None) -> tuple[str, ...]:
+    """The dataset's inputs by the names that the source gives them."""
+    there = [name for name in survey.table.column_names if name != "label" or label != "label"]
+    named = {stored: name for name, stored in rename(there).items()}
+    if lacking := [name for name in manifest.inputs if name not in named]:
+        raise SpeciateError(
+            Code.INVALID,
+            f"The source lacks column(s) that a model of {manifest.ref} sees: {', '.join(lacking[:20])}.",
+            "Call add_examples with a source that has them.",
+        )
+    return tuple(named[name] for name in manifest.inputs)
+
+
+def _parent_of(run: Run) -> Parent | None:
+    said = run.payload["parent"]
+    if said is None:
+        return None
+    return Parent(Manifest.model_validate(said["manifest"]), unpacked(bytes.fromhex(said["lanes"])), said["report"])
+
+
+def _packs(run: Run, read: _Read, stored: Manifest | None) -> list[str]:
+    """Relative paths of the packs that hold the media: new ones, and those of an earlier version."""
+    root = run.folders.root
+    before: Iterable[Path] = [root / pack for pack in stored.packs] if stored and read.survey.media else []
+    used = with_any(list(before), read.survey.items["content"]) if read.survey.media else []
+    return [pack.relative_to(root).as_posix() for pack in (*used, *read.survey.packs)]
+
+
+def _manifest(spec: IngestSpec, drafted: Draft, packs: Sequence[str]) -> Manifest:
+    return Manifest(
+        name=spec.name, version=0, id="", modality=drafted.modality, parts=(), packs=tuple(packs), columns={},
+        inputs=drafted.inputs, label=drafted.label, numeric=drafted.numeric, rows=0,
+    )  # fmt: skip
+
+
+def _warnings(drafted: Draft) -> list[str]:
+    if drafted.label is None:
+        return ["No label was named: there is nothing to learn or to compare with until label_examples gives some."]
+    usable = drafted.table.filter(pa.compute.equal(drafted.table["quality"], "ok"))["label"]
+    if not drafted.numeric and len(usable.unique()) == 1:
+        return ["All usable examples have one and the same label: a model needs at least two classes."]
+    return []
+
+
+KIND = Kind(
+    name="ingest", spec=IngestSpec, plan=plan, run="speciate.datasets.intake.ingest:run", collect=collect, commit=commit
+)

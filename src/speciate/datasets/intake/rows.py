@@ -1,0 +1,299 @@
+"""From a survey to the rows of a version: roles, labels, groups, ids, splits and the report.
+
+Works on what was already judged; opens no foreign file. Two steps, so that rows that a dataset has already can be left
+out between them: `draft` says what each item is, `finish` gives it its id and its split.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from speciate.datasets.columns import CONTENT, FINGERPRINT, KEY, SKETCH, START, STOP, clean, rename
+from speciate.datasets.intake.example_ids import NOUN, example_ids
+from speciate.datasets.intake.judging import QUALITIES
+from speciate.datasets.intake.roles import Roles, check_label, choose, groups, label_column
+from speciate.datasets.intake.survey import Survey
+from speciate.datasets.split import FRACTIONS, split
+from speciate.datasets.splitting import audit, members_of
+from speciate.errors import Code, SpeciateError
+from speciate.ids import id_from_key
+
+_log = logging.getLogger(__name__)
+
+_KEEP_FIRST = ("test", "validation", "train")
+"""Which copy stays where identical content lies in several splits that the source brought."""
+_REASONS_SHOWN = 5
+_LONGEST_REASON = 300
+MADE = "speciate: 70/15/15, groups and near-duplicates together, stratified"
+BROUGHT = "the source"
+
+Mask = npt.NDArray[np.bool_]
+JudgeRows = Callable[[pa.Table, Roles], pa.Table]
+"""A table and its roles -> judging_rows.VERDICTS on every row."""
+
+
+class Wishes(NamedTuple):
+    """What the caller said about the columns."""
+
+    label: str | None
+    inputs: tuple[str, ...]
+    group_by: str | None
+    numeric: bool | None = None
+    """Whether labels are numbers, where that is known already."""
+
+
+class Draft(NamedTuple):
+    """`table` has the fixed columns but `id`, the hidden ones, then the user's; `split` as the source brings it."""
+
+    table: pa.Table
+    modality: str
+    inputs: tuple[str, ...]
+    label: str | None
+    numeric: bool
+    renamed: dict[str, str]
+    """The user's columns whose names were taken -> as which they are stored."""
+
+    @property
+    def brings_split(self) -> bool:
+        return bool(self.table["split"].null_count < self.table.num_rows)
+
+
+class Finished(NamedTuple):
+    table: pa.Table
+    split: dict[str, Any]
+    """What the report says of the split."""
+
+
+def draft(survey: Survey, wishes: Wishes, judge: JudgeRows) -> Draft:
+    """INVALID where a named column is not there or no item can be used at all."""
+    table, items = survey.table, survey.items
+    judged = _Judged(items["quality"], items["reason"])
+    labels, numeric = _labels(survey, wishes, judged)
+    group = groups(wishes.group_by, table, items["source"].to_pylist()) if wishes.group_by else None
+    if survey.media:
+        roles = Roles(survey.modality, ())
+        verdicts = items.append_column("key", items["content"])
+    else:
+        never = [name for name in (wishes.label, wishes.group_by) if name in table.column_names]
+        roles = choose(table, survey.modality, wishes.inputs, [str(name) for name in never])
+        verdicts = judge(table, roles)
+        judged.mark(np.asarray(pc.not_equal(verdicts["quality"], "ok")), verdicts["quality"], verdicts["reason"])
+    judged.refuse_if_nothing_is_left()
+    renamed = rename(name for name in table.column_names if name != "label" or wishes.label != "label")
+    columns = {
+        "split": items["split"],
+        "label": labels,
+        "group_key": pa.array(group, pa.string()) if group else pa.nulls(len(labels), pa.string()),
+        "quality": judged.qualities,
+        "reason": judged.reasons,
+        "source": items["source"],
+        CONTENT: verdicts["content"],
+        FINGERPRINT: verdicts["fingerprint"],
+        KEY: verdicts["key"],
+        SKETCH: verdicts["sketch"],
+        START: pa.nulls(len(labels), pa.float64()),
+        STOP: pa.nulls(len(labels), pa.float64()),
+        **{stored: table[name] for name, stored in renamed.items()},
+    }
+    inputs = tuple(renamed[name] for name in roles.inputs)
+    return Draft(pa.table(columns), roles.modality, inputs, wishes.label, numeric, _changed(renamed))
+
+
+def finish(
+    drafted: Draft,
+    seed: int,
+    kept: Mapping[str, str],
+    *,
+    beside: pa.Table | None = None,
+    taken: Collection[str] = frozenset(),
+) -> Finished:
+    """Rows with ids and splits. A split that the source brings is kept; else one is made, without leaks.
+
+    `kept`: keys of earlier rows -> the split that they lie in and keep. `beside`: rows of the dataset that these come
+    to, which keep their splits; the two have no row in common. `taken`: ids that are not free.
+    """
+    table = drafted.table
+    if made := not drafted.brings_split:
+        everything = table if beside is None else _under(beside, table)
+        usable = _usable(everything)
+        members = members_of(everything.filter(usable), drafted.modality)
+        names = split(members, FRACTIONS, seed, {key: name for key, name in kept.items() if name in FRACTIONS})
+        dealt = _spread(names, usable)
+        table = _set(table, "split", dealt.slice(0 if beside is None else beside.num_rows))
+    else:
+        table = _without_copies(table, beside)
+    table = table.add_column(0, "id", _ids(table, taken)).sort_by("id")
+    return Finished(
+        table, split_report(table if beside is None else _under(beside, table), drafted.modality, made=made)
+    )
+
+
+def split_report(table: pa.Table, modality: str, *, made: bool) -> dict[str, Any]:
+    """Of the usable rows of a whole version."""
+    usable = table.filter(_usable(table))
+    found = audit(members_of(usable, modality), usable["split"].to_pylist(), usable["id"].to_pylist())
+    return {"made_by": MADE if made else BROUGHT, "without_split": usable["split"].null_count, **found}
+
+
+def quality_report(table: pa.Table) -> dict[str, Any]:
+    """How many rows have each quality, and the reasons that are most frequent."""
+    counts = _counts(table["quality"])
+    return {
+        **{quality: counts.get(quality, 0) for quality in QUALITIES},
+        "untrusted": {"reasons": _common(table["reason"])},
+    }
+
+
+class _Judged:
+    """The quality of every item, as judgement goes on."""
+
+    def __init__(self, qualities: pa.ChunkedArray, reasons: pa.ChunkedArray) -> None:
+        self.qualities, self.reasons = qualities.combine_chunks(), reasons.combine_chunks()
+
+    def mark(self, where: Mask, quality: Any, reason: Any) -> None:
+        """The first verdict stands."""
+        open_ = pa.array(where & np.asarray(pc.equal(self.qualities, "ok")))
+        self.qualities = pc.if_else(open_, quality, self.qualities)
+        self.reasons = pc.if_else(open_, reason, self.reasons)
+
+    def refuse_if_nothing_is_left(self) -> None:
+        if _counts(self.qualities).get("ok"):
+            return
+        common = _common(self.reasons)
+        _log.warning("Why no item can be used: %s", common or "the source has no rows")
+        why = clean_reason(next(iter(common))) if common else "the source has no rows"
+        raise SpeciateError(
+            Code.INVALID,
+            f"None of the {len(self.qualities)} items can be used; the job's log says why. Most often: {why}",
+            "Mend the source or name another modality, label or inputs, then call create_dataset again.",
+        )
+
+
+def clean_reason(reason: str) -> str:
+    """As it may stand in an error: short, without control characters."""
+    return " ".join(clean(reason[at : at + 64]) for at in range(0, min(len(reason), _LONGEST_REASON), 64))
+
+
+def _labels(survey: Survey, wishes: Wishes, judged: _Judged) -> tuple[pa.Array, bool]:
+    label, count = wishes.label, survey.items.num_rows
+    if label is None:
+        return pa.nulls(count, pa.string()), False
+    if label == "folder" and "folder" not in survey.table.column_names:
+        values: pa.Array = pc.utf8_slice_codeunits(survey.items["folder"].combine_chunks(), 0, 64)
+        numeric = False
+    else:
+        check_label(label, survey.table)
+        found = label_column(survey.table[label].to_pylist())
+        numeric = found.numeric if wishes.numeric is None else wishes.numeric
+        values = _as_wished(found.values, found.numeric, numeric)
+    judged.mark(np.asarray(values.is_null()), "partial", "The label is missing.")
+    return values, numeric
+
+
+def _as_wished(values: Sequence[Any], is_number: bool, numeric: bool) -> pa.Array:
+    if is_number and not numeric:
+        return pa.array([None if value is None else f"{value:g}" for value in values], pa.string())
+    if numeric and not is_number:
+        try:
+            return pa.array([None if value is None else float(value) for value in values], pa.float64())
+        except ValueError:
+            raise SpeciateError(
+                Code.INVALID,
+                "The labels are no numbers, and those of the dataset are.",
+                "Call add_examples with labels that are numbers.",
+            ) from None
+    return pa.array(values, pa.float64() if numeric else pa.string())
+
+
+def _without_copies(table: pa.Table, beside: pa.Table | None) -> pa.Table:
+    """Identical content in several splits that the source brings: the copy in the test split stays, the others are
+    refused; where the content is in the dataset already, that one."""
+    usable = np.asarray(_usable(table))
+    named = pa.table({"content": table[CONTENT], "split": table["split"], "place": np.arange(table.num_rows)})
+    named = named.filter(pa.array(usable))
+    there: dict[str, str | None] = {}
+    if beside is not None:
+        old = beside.filter(pc.and_(_usable(beside), pc.is_in(beside[CONTENT], named["content"].combine_chunks())))
+        there = dict(zip(old[CONTENT].to_pylist(), old["split"].to_pylist(), strict=True))
+    several = named.group_by("content").aggregate([("split", "count_distinct")])
+    crossing = several.filter(pc.greater(several["split_count_distinct"], 1))["content"].to_pylist()
+    copies = named.filter(pc.is_in(named["content"], pa.array([*crossing, *there], pa.string()))).to_pylist()
+    splits: dict[str, set[str | None]] = {}
+    for row in copies:
+        splits.setdefault(row["content"], set()).add(row["split"])
+    stays = {content: there.get(content) or _first(names) for content, names in splits.items()}
+    qualities, reasons = table["quality"].to_pylist(), table["reason"].to_pylist()
+    for row in copies:
+        if row["split"] != (kept := stays[row["content"]]):
+            qualities[row["place"]], reasons[row["place"]] = "refused", f"Identical content lies in the split {kept!r}."
+    table = _set(table, "quality", pa.array(qualities, pa.string()))
+    return _set(table, "reason", pa.array(reasons, pa.string()))
+
+
+def _first(splits: Collection[str | None]) -> str:
+    return next((name for name in _KEEP_FIRST if name in splits), None) or min(map(str, splits))
+
+
+def _ids(table: pa.Table, taken: Collection[str]) -> pa.Array:
+    """From the content, so that the same example has the same id in every version; copies are numbered."""
+    keys = pc.coalesce(table[CONTENT], pc.binary_join_element_wise("source", table["source"], ":")).combine_chunks()
+    codes = np.asarray(keys.dictionary_encode().indices)
+    names = keys.to_pylist()
+    ids = example_ids([f"{name}:1" for name in names])
+    alone = np.bincount(codes)[codes] == 1
+    if taken:
+        alone &= ~np.array([name in taken for name in ids.to_pylist()], bool)
+    if alone.all():
+        return ids
+    chosen = ids.to_pylist()
+    labels, sources = table["label"].to_pylist(), table["source"].to_pylist()
+    numbers: Counter[str] = Counter()
+    for place in sorted(np.flatnonzero(~alone).tolist(), key=lambda i: (names[i], str(labels[i]), sources[i])):
+        numbers[names[place]] += 1
+        while (found := id_from_key(NOUN, f"{names[place]}:{numbers[names[place]]}")) in taken:
+            numbers[names[place]] += 1
+        chosen[place] = found
+    return pa.array(chosen, pa.string())
+
+
+def _usable(table: pa.Table) -> pa.ChunkedArray:
+    return pc.equal(table["quality"], "ok")
+
+
+def _spread(names: Sequence[str], where: pa.ChunkedArray) -> pa.Array:
+    """Names of the rows that `where` chooses, in the place of each; null elsewhere."""
+    mask = np.asarray(where)
+    places = np.where(mask, np.cumsum(mask) - 1, -1)
+    return pa.array(names, pa.string()).take(pa.array(places, pa.int64(), mask=~mask))
+
+
+def _under(first: pa.Table, second: pa.Table) -> pa.Table:
+    """The columns that a split is made from, of both."""
+    wanted = ("id", "split", "label", "group_key", "quality", CONTENT, FINGERPRINT, KEY, SKETCH, "source")
+    tables = [table.select([name for name in wanted if name in table.column_names]) for table in (first, second)]
+    return pa.concat_tables(tables, promote_options="permissive")
+
+
+def _set(table: pa.Table, name: str, column: pa.Array) -> pa.Table:
+    return table.set_column(table.schema.get_field_index(name), name, column)
+
+
+def _changed(renamed: Mapping[str, str]) -> dict[str, str]:
+    return {name: stored for name, stored in renamed.items() if name != stored}
+
+
+def _counts(column: Any) -> dict[str, int]:
+    return {row["values"]: row["counts"] for row in pc.value_counts(column).to_pylist()}
+
+
+def _common(reasons: Any) -> dict[str, int]:
+    counts = _counts(reasons.drop_null())
+    return dict(sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))[:_REASONS_SHOWN])

@@ -1,0 +1,272 @@
+"""Media of a version decoded in caged processes and handed back as plain arrays.
+
+They decoded at ingest, but they are still foreign bytes: a worker that trains or evaluates has more rights than a
+decoder may have. What crosses is a file of raw values beside a list of types and shapes, both checked here. The file is
+read, not mapped: a process that was taken over could cut a mapped one short and so end whoever reads it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from speciate.environment import cores
+from speciate.errors import Code, SpeciateError
+from speciate.jobs.pool import Pool
+from speciate.modalities import find
+from speciate.modalities.contract import DecodeError
+from speciate.settings import load
+from speciate.workspace.packs import PackReader
+from speciate.workspace.workspace import Folders
+
+_SERVICE = "speciate.datasets.loading.decoding:decode_part"
+_FIRST_CHUNK, _LONGEST_CHUNK = 16, 512  # items
+_CHUNK_BYTES = 16 * 1024 * 1024
+"""How much a chunk shall decode to, judged by the chunks before it."""
+_PART_BYTES = 64 * 1024 * 1024
+"""One part ends after so many decoded bytes; the rest of its chunk is asked for again."""
+_ALIGNED = 64
+"""Bytes: every medium begins at a multiple of it, so that its values can be used where they lie."""
+_SECONDS = 120.0
+_TYPES = ("uint8", "float32")
+
+Size = tuple[int, int]
+"""Height and width in pixels."""
+
+
+class Item(NamedTuple):
+    """The medium of example `id`, or its window from `start` up to `stop` in the modality's unit."""
+
+    id: str
+    content: str
+    start: float | None = None
+    stop: float | None = None
+
+
+class Part(NamedTuple):
+    """The first media of a chunk, and why the next one could not be decoded, if that is what ended it."""
+
+    media: list[Any]
+    bytes: int
+    failure: str | None
+
+
+class Decoder:
+    """Decodes media of one version in `workers` caged processes, which live until `close`.
+
+    `ahead`: how many chunks per process are decoded or wait to be fetched. `size`: images are brought to this height
+    and width there, so that less crosses.
+    """
+
+    def __init__(
+        self,
+        folders: Folders,
+        packs: Sequence[Path],
+        modality: str,
+        *,
+        workers: int | None = None,
+        ahead: int = 2,
+        size: Size | None = None,
+    ) -> None:
+        workers = workers or cores()
+        self._about = {"packs": [str(pack) for pack in packs], "modality": modality, "size": size}
+        self._pool = Pool(folders, load(folders.root), size=workers)
+        self._threads = ThreadPoolExecutor(workers, thread_name_prefix="decode")
+        self._most, self._length = workers * ahead, _FIRST_CHUNK
+
+    def decode(self, items: Iterable[Item]) -> Generator[Any]:
+        """The media, in order; items are taken as they are needed.
+
+        INVALID, naming the example, where one does not decode; UNAVAILABLE, naming the chunk, where a process died on
+        it twice.
+        """
+        rest = iter(items)
+        flights: deque[Future[list[Any]]] = deque()
+
+        def take_off() -> None:
+            while len(flights) < self._most and (chunk := list(itertools.islice(rest, self._length))):
+                flights.append(self._threads.submit(self._decode_chunk, chunk))
+
+        try:
+            take_off()
+            while flights:
+                media = flights.popleft().result()
+                take_off()  # before the consumer gets to work on these
+                yield from media
+        finally:
+            for flight in flights:
+                flight.cancel()
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._pool.close()
+
+    def __enter__(self) -> Decoder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _decode_chunk(self, chunk: list[Item]) -> list[Any]:
+        turns = _by_content(chunk)
+        rest = [chunk[turn] for turn in turns]
+        media: list[Any] = [None] * len(chunk)
+        done = 0
+        while rest:
+            part = self._ask(rest)
+            for turn, medium in zip(turns[done:], part.media, strict=False):
+                media[turn] = medium
+            done, rest = done + len(part.media), rest[len(part.media) :]
+            if part.failure is not None and rest:
+                raise _undecodable(rest[0], part.failure)
+            if not part.media:
+                raise _nonsense()
+            self._length = max(1, min(_LONGEST_CHUNK, _CHUNK_BYTES * len(part.media) // max(part.bytes, 1)))
+        return media
+
+    def _ask(self, items: list[Item], *, again: bool = True) -> Part:
+        """`again`: once more where the process died, which may be for what a medium before did to it."""
+        payload = self._about | {"items": [(item.content, item.start, item.stop) for item in items]}
+        try:
+            part = self._pool.ask_for_file(_SERVICE, payload, _read, _SECONDS)
+        except SpeciateError as error:
+            if error.code != Code.UNAVAILABLE:
+                raise
+            if again:
+                return self._ask(items, again=False)
+            raise SpeciateError(error.code, f"{error.message} {_which(items)}", error.recovery) from error
+        if len(part.media) > len(items):
+            raise _nonsense()
+        return part
+
+
+def decode_media(folders: Folders, packs: Sequence[Path], modality: str, items: Sequence[Item]) -> list[Any]:
+    """The decoded media that lie in `packs`, in order."""
+    turns = _by_content(items)
+    media: list[Any] = [None] * len(items)
+    with Decoder(folders, packs, modality, workers=min(cores(), max(len(items) // _FIRST_CHUNK, 1))) as decoder:
+        for turn, medium in zip(turns, decoder.decode(items[turn] for turn in turns), strict=True):
+            media[turn] = medium
+    return media
+
+
+def _by_content(items: Sequence[Item]) -> list[int]:
+    """In which order windows of one medium follow each other, so that it is decoded once for all of them."""
+    return sorted(range(len(items)), key=lambda place: (items[place].content, items[place].start or 0.0))
+
+
+def decode_here(packs: Sequence[Path], modality: str, items: Iterable[Item]) -> Iterator[Any]:
+    """The same in this process, which must be a caged one."""
+    kind = find(modality)
+    with PackReader(packs) as reader:
+        for item in items:
+            yield cut(modality, kind.decode(reader.get(item.content)), item.start, item.stop)
+
+
+def cut(modality: str, media: Any, start: float | None, stop: float | None) -> Any:
+    """The window of a medium; the whole where it has no bounds."""
+    return media if start is None or stop is None else find(modality).window(media, start, stop)
+
+
+def decode_part(payload: dict[str, Any]) -> dict[str, Any]:
+    """The service: {packs, modality, size, items: [[content, start, stop]]} -> {file, items, failure}.
+
+    The answer's items are [dtype, shape] or [null, [bytes]], one for each of the first of the items asked for: it ends
+    early where it grows long, and before one that does not decode.
+    """
+    path = Path.cwd() / "decoded"
+    made: list[tuple[str | None, list[int]]] = []
+    failure = None
+    reader, decode = _reader(tuple(payload["packs"])), find(payload["modality"]).decode
+    whole, whose = None, None
+    with path.open("wb") as file:
+        for content, start, stop in payload["items"]:
+            try:
+                if content != whose:
+                    whole, whose = decode(reader.get(content)), content
+                media = cut(payload["modality"], whole, start, stop)
+            except (DecodeError, SpeciateError) as error:
+                failure = error.message if isinstance(error, SpeciateError) else str(error)
+                break
+            if payload["size"]:
+                media = _resized(media, payload["size"])
+            file.seek(-file.tell() % _ALIGNED, 1)
+            if isinstance(media, np.ndarray):
+                made.append((str(media.dtype), list(media.shape)))
+                file.write(np.ascontiguousarray(media).data)
+            else:
+                text = json.dumps(media).encode()
+                made.append((None, [len(text)]))
+                file.write(text)
+            if file.tell() > _PART_BYTES:
+                break
+    return {"file": path.name, "items": made, "failure": failure}
+
+
+@lru_cache(maxsize=1)
+def _reader(packs: tuple[str, ...]) -> PackReader:
+    """Kept from one chunk to the next: the index of a large pack takes longer to read than a chunk to decode."""
+    return PackReader([Path(pack) for pack in packs])
+
+
+def _resized(picture: Any, size: Size) -> Any:
+    """Bilinear, over all pixels that a smaller one covers, as torchvision's Resize."""
+    from PIL import Image
+
+    return np.asarray(Image.fromarray(picture).resize((size[1], size[0]), Image.Resampling.BILINEAR))
+
+
+def _read(path: Path, answer: dict[str, Any]) -> Part:
+    """What `decode_part` wrote, checked: it comes from a process that met foreign bytes.
+
+    The arrays share one buffer: who keeps one of them for long should copy it.
+    """
+    data = np.empty(path.stat().st_size, np.uint8)
+    with path.open("rb", buffering=0) as file:
+        if file.readinto(data.data) != len(data):
+            raise _nonsense()
+    media: list[Any] = []
+    offset = 0
+    for dtype, shape in answer["items"]:
+        if dtype not in (*_TYPES, None) or not all(isinstance(side, int) and side >= 0 for side in shape):
+            raise _nonsense()
+        offset += -offset % _ALIGNED
+        size = math.prod(shape) * (np.dtype(dtype).itemsize if dtype else 1)
+        if offset + size > len(data):
+            raise _nonsense()
+        piece = data[offset : offset + size]
+        media.append(piece.view(dtype).reshape(shape) if dtype else json.loads(piece.tobytes()))
+        offset += size
+    failure = answer["failure"]
+    return Part(media, offset, None if failure is None else str(failure))
+
+
+def _undecodable(item: Item, why: str) -> SpeciateError:
+    return SpeciateError(
+        Code.INVALID,
+        f"The medium of example {item.id!r} can no longer be decoded: {why}",
+        "Restore the packs from a backup of the workspace, or create the dataset again from its source.",
+    )
+
+
+def _which(items: list[Item]) -> str:
+    if len(items) == 1:
+        return f"It was decoding example {items[0].id!r}, the second time."
+    return f"It was decoding {len(items)} examples, {items[0].id!r} to {items[-1].id!r}, the second time."
+
+
+def _nonsense() -> SpeciateError:
+    return SpeciateError(
+        Code.INTERNAL,
+        "A process that decodes media gave an answer that makes no sense.",
+        "Call control_job(action='retry').",
+    )

@@ -1,0 +1,104 @@
+"""Examples of a version, decoded, for workers. Reads sealed files only, never the catalog."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+from speciate.datasets import scan
+from speciate.datasets.columns import CONTENT, FIXED, HIDDEN, START, STOP
+from speciate.datasets.loading.decoding import Item, cut, decode_here, decode_media
+from speciate.datasets.versions import Manifest
+from speciate.modalities import find
+from speciate.workspace.workspace import Folders
+
+
+class Example(NamedTuple):
+    """`media` as its modality decodes it; `label` a str for classes, a float for numbers, None where there is none."""
+
+    id: str
+    media: Any
+    label: Any
+    group: str
+    split: str
+    columns: dict[str, Any]
+
+
+def load_examples(
+    folders: Folders,
+    manifest: Manifest,
+    splits: Collection[str] | None = None,
+    ids: Collection[str] | None = None,
+    *,
+    caged: bool = False,
+) -> list[Example]:
+    """The examples of quality ok, sorted by id; of these splits and ids only where they are given.
+
+    An example without a group of its own is its own group. Files of media are decoded in caged processes; `caged`: this
+    is one, decode here.
+    """
+    table = scan.read(folders, manifest, splits=splits, ids=ids, usable=True)
+    return examples(table, _media(folders, manifest, table, caged=caged), user_columns(table))
+
+
+def examples(table: pa.Table, media: Sequence[Any], columns: Sequence[str]) -> list[Example]:
+    """Rows with their media; `columns`: those of the user's that come with them."""
+    fixed = [table[name].to_pylist() for name in ("id", "label", "group_key", "split")]
+    cells = table.select(list(columns)).to_pylist() if columns else [{} for _ in range(table.num_rows)]
+    return [
+        Example(id, medium, label, group if group is not None else id, split or "", row)
+        for id, label, group, split, medium, row in zip(*fixed, media, cells, strict=True)  # noqa: A001 - the field
+    ]
+
+
+def user_columns(table: pa.Table) -> list[str]:
+    return [name for name in table.column_names if name not in FIXED and name not in HIDDEN]
+
+
+def admitted(manifest: Manifest, table: pa.Table) -> list[Any]:
+    """The media of a version whose medium is in its input columns."""
+    admit = find(manifest.modality).admit
+    values = (admit(value) for value in input_values(manifest.modality, manifest.inputs, table))
+    return [
+        cut(manifest.modality, media, start, stop) for media, (start, stop) in zip(values, _bounds(table), strict=True)
+    ]
+
+
+def items(table: pa.Table) -> list[Item]:
+    """What must be decoded for these rows."""
+    contents = zip(table["id"].to_pylist(), table[CONTENT].to_pylist(), _bounds(table), strict=True)
+    return [Item(id, content, *bounds) for id, content, bounds in contents]  # noqa: A001 - the field
+
+
+def packs(folders: Folders, manifest: Manifest) -> list[Path]:
+    return [folders.root / pack for pack in manifest.packs]
+
+
+def _media(folders: Folders, manifest: Manifest, table: pa.Table, *, caged: bool) -> list[Any]:
+    if manifest.inputs:
+        return admitted(manifest, table)
+    if caged:
+        return list(decode_here(packs(folders, manifest), manifest.modality, items(table)))
+    return decode_media(folders, packs(folders, manifest), manifest.modality, items(table))
+
+
+def _bounds(table: pa.Table) -> list[tuple[float | None, float | None]]:
+    if START not in table.column_names:
+        return [(None, None)] * table.num_rows
+    return list(zip(table[START].to_pylist(), table[STOP].to_pylist(), strict=True))
+
+
+def input_values(modality: str, inputs: Sequence[str], table: pa.Table) -> list[Any]:
+    """What the input columns of each row hold, as the modality admits it: several texts are one, a line each."""
+    if modality == "tabular":
+        rows: list[Any] = table.select(list(inputs)).to_pylist()
+        return rows
+    if len(inputs) == 1:
+        return list(table[inputs[0]].to_pylist())
+    columns = [table[name].to_pylist() for name in inputs]
+    if modality == "time-series":
+        return [list(channels) for channels in zip(*columns, strict=True)]
+    return ["\n".join(str(cell) for cell in cells if cell is not None) for cells in zip(*columns, strict=True)]

@@ -1,0 +1,49 @@
+"""Thumbnails of examples in one picture; runs in a service process."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from speciate.datasets.loading.loader import load_examples
+from speciate.datasets.versions import Manifest
+from speciate.modalities import find
+from speciate.modalities.contract import THUMBNAIL, Pixels
+from speciate.workspace.workspace import Folders
+
+_CAPTION, _GAP, _MOST_COLUMNS = 14, 6, 6
+
+
+def draw_thumbnails(payload: dict[str, Any]) -> dict[str, Any]:
+    """The service: {root, manifest, ids} -> {png: base64}, in the order of the ids."""
+    manifest = Manifest.model_validate(payload["manifest"])
+    loaded = load_examples(Folders(Path(payload["root"])), manifest, ids=payload["ids"], caged=True)
+    examples = sorted(loaded, key=lambda example: payload["ids"].index(example.id))
+    draw = find(manifest.modality).thumbnail
+    png = sheet([draw(example.media) for example in examples], [str(example.label or "") for example in examples])
+    return {"png": base64.b64encode(png).decode()}
+
+
+def sheet(pictures: Sequence[Pixels], captions: Sequence[str]) -> bytes:
+    """PNG of a grid of pictures (H, W, 3), each at most THUMBNAIL pixels a side, with a caption below."""
+    from PIL import Image, ImageDraw
+
+    columns = min(_MOST_COLUMNS, math.ceil(math.sqrt(len(pictures) * 1.5)))
+    rows = math.ceil(len(pictures) / columns)
+    width, height = THUMBNAIL + _GAP, THUMBNAIL + _GAP + _CAPTION
+    canvas = Image.new("RGB", (columns * width + _GAP, rows * height + _GAP), "#d0d0d0")
+    draw = ImageDraw.Draw(canvas)
+    for place, (picture, caption) in enumerate(zip(pictures, captions, strict=True)):
+        x, y = place % columns * width + _GAP, place // columns * height + _GAP
+        canvas.paste(Image.fromarray(np.ascontiguousarray(picture)), (x, y))
+        shown = "".join(c for c in caption if c.isprintable())[:26]
+        draw.text((x + 2, y + THUMBNAIL), shown.encode("latin-1", "replace").decode("latin-1"), fill="black")
+    buffer = io.BytesIO()
+    canvas.save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()

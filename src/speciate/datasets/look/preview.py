@@ -1,0 +1,52 @@
+"""Some examples of a version as one picture; the daemon's side."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from speciate.datasets.look.query import query
+from speciate.datasets.versions import Manifest
+from speciate.errors import Code, SpeciateError
+from speciate.jobs.pool import Pool
+from speciate.workspace.workspace import Folders
+
+_SERVICE = "speciate.datasets.look.contact_sheet:draw_thumbnails"
+
+
+class Sheet(NamedTuple):
+    """`png`: at most 1,024 pixels wide; `rows` in reading order, foreign text."""
+
+    png: bytes
+    columns: list[str]
+    rows: list[list[Any]]
+
+
+def contact_sheet(
+    pool: Pool,
+    folders: Folders,
+    manifest: Manifest,
+    *,
+    where: str | None = None,
+    ids: Sequence[str] | None = None,
+    split: str | None = None,
+    count: int = 12,
+) -> Sheet:
+    """The first `count` usable examples where a condition holds, or those named. INVALID where there are none."""
+    condition = f"({where}\n)" if where else "true"
+    if ids is not None:
+        listed = ", ".join("'" + name.replace("'", "''") + "'" for name in ids)
+        condition += f" AND id IN ({listed})"
+    sql = f"SELECT id, label, split, group_key, source FROM examples WHERE quality = 'ok' AND {condition} ORDER BY id"
+    page = query(pool, folders, manifest, sql=sql, split=split, limit=count)
+    if not page.rows:
+        raise SpeciateError(
+            Code.INVALID,
+            f"No usable example of {manifest.ref} fits, so there is nothing to show.",
+            f"Call query_dataset(dataset={manifest.ref!r}) to see what there is.",
+        )
+    chosen = [row[0] for row in page.rows]
+    payload = {"root": str(folders.root), "manifest": manifest.model_dump(mode="json"), "ids": chosen}
+    answer = pool.ask(_SERVICE, payload)
+    return Sheet(base64.b64decode(answer["png"]), page.columns, page.rows)

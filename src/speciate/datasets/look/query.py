@@ -1,0 +1,67 @@
+"""Asks the SQL cage for a page of rows of a version; the daemon's side."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from speciate.datasets.columns import clean
+from speciate.datasets.look.sql_cage import condition
+from speciate.datasets.versions import Manifest
+from speciate.errors import Code, SpeciateError
+from speciate.jobs.pool import Pool
+from speciate.workspace.workspace import Folders
+
+_SERVICE = "speciate.datasets.look.sql_cage:query"
+
+
+class Page(NamedTuple):
+    """`rows` are foreign text. `next_cursor` is None at the end."""
+
+    columns: list[str]
+    rows: list[list[Any]]
+    next_cursor: str | None
+
+
+def query(
+    pool: Pool,
+    folders: Folders,
+    manifest: Manifest,
+    *,
+    sql: str | None = None,
+    where: str | None = None,
+    split: str | None = None,
+    since: Manifest | None = None,
+    limit: int = 20,
+    cursor: str | None = None,
+    timeout: float = 20.0,
+) -> Page:
+    """Rows that one SELECT over `examples` gives, or those where a condition holds; all without either.
+
+    `split`: see only this split. `since`: see what changed from that version, with `change` and `label_before`.
+    INVALID for SQL that is wrong or not allowed, UNAVAILABLE where it takes too long.
+    """
+    if sql is not None and where is not None:
+        raise SpeciateError(Code.INVALID, "Both sql and where were given.", "Call query_dataset with one of them.")
+    offset = _offset(cursor)
+    payload = {
+        "root": str(folders.root),
+        "manifest": manifest.model_dump(mode="json"),
+        "since": since.model_dump(mode="json") if since else None,
+        "sql": sql if sql is not None else condition(where if where is not None else "true"),
+        "split": split,
+        "limit": limit,
+        "offset": offset,
+    }
+    answer = pool.ask(_SERVICE, payload, timeout)
+    rows = answer["rows"]
+    return Page([clean(name) for name in answer["columns"]], rows, str(offset + len(rows)) if answer["more"] else None)
+
+
+def _offset(cursor: str | None) -> int:
+    if cursor is None:
+        return 0
+    if not cursor.isdecimal():
+        raise SpeciateError(
+            Code.INVALID, f"{cursor!r} is no cursor.", "Call again with next_cursor of the page before, or without."
+        )
+    return int(cursor)

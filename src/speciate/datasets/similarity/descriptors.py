@@ -1,0 +1,128 @@
+"""Media of a version described in caged processes: what crosses is one file of float32 vectors, never pixels."""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from speciate.datasets.loading.decoding import cut
+from speciate.datasets.loading.loader import input_values, items, packs
+from speciate.datasets.versions import Manifest
+from speciate.environment import cores
+from speciate.errors import Code, SpeciateError
+from speciate.jobs.pool import Pool
+from speciate.modalities import find
+from speciate.modalities.contract import DecodeError
+from speciate.models.encoders import Vectors
+from speciate.settings import load
+from speciate.workspace.packs import PackReader
+from speciate.workspace.workspace import Folders
+
+_SERVICE = "speciate.datasets.similarity.descriptors:describe_part"
+_CHUNK = 256  # items
+_AHEAD = 2  # chunks per process
+_SECONDS = 120.0
+
+
+def describe(folders: Folders, manifest: Manifest, rows: pa.Table) -> Iterator[Vectors]:
+    """(B, D) at a time, in the order of the rows, by as many processes as there are cores.
+
+    INVALID, naming the example, where one cannot be decoded.
+    """
+    chunks = iter([rows.slice(start, _CHUNK) for start in range(0, rows.num_rows, _CHUNK)])
+    workers = min(cores(), -(-rows.num_rows // _CHUNK))
+    if not workers:
+        return
+    pool = Pool(folders, load(folders.root), size=workers)
+    threads = ThreadPoolExecutor(workers, thread_name_prefix="describe")
+    flights: deque[Future[Vectors]] = deque()
+    try:
+        for chunk in itertools.islice(chunks, workers * _AHEAD):
+            flights.append(threads.submit(_ask, pool, folders, manifest, chunk))
+        while flights:
+            yield flights.popleft().result()
+            for chunk in itertools.islice(chunks, 1):
+                flights.append(threads.submit(_ask, pool, folders, manifest, chunk))
+    finally:
+        threads.shutdown(wait=False, cancel_futures=True)
+        pool.close()
+
+
+def describe_part(payload: dict[str, Any]) -> dict[str, Any]:
+    """The service: {modality, packs, values, items: [[content, start, stop]]} -> {file, width, failure}.
+
+    `values`: what the input columns hold, null where the media are files. The file has a row of float32 numbers for
+    each of the first of the items; it ends before one that cannot be decoded.
+    """
+    kind, values = find(payload["modality"]), payload["values"]
+    reader = None if values is not None else _reader(tuple(payload["packs"]))
+    vectors, failure = [], None
+    for place, (content, start, stop) in enumerate(payload["items"]):
+        try:
+            media = kind.admit(values[place]) if reader is None else kind.decode(reader.get(content))
+            vectors.append(kind.features(cut(kind.name, media, start, stop)))
+        except (DecodeError, SpeciateError) as error:
+            failure = error.message if isinstance(error, SpeciateError) else str(error)
+            break
+    path = Path.cwd() / "described"
+    path.write_bytes(np.asarray(vectors, np.float32).tobytes())
+    return {"file": path.name, "width": len(vectors[0]) if vectors else 0, "failure": failure}
+
+
+@lru_cache(maxsize=1)
+def _reader(paths: tuple[str, ...]) -> PackReader:
+    """Kept from one chunk to the next: the index of a large pack takes long to read."""
+    return PackReader([Path(path) for path in paths])
+
+
+def _ask(pool: Pool, folders: Folders, manifest: Manifest, rows: pa.Table) -> Vectors:
+    wanted = items(rows)
+    payload = {
+        "modality": manifest.modality,
+        "packs": [str(pack) for pack in packs(folders, manifest)],
+        "values": input_values(manifest.modality, manifest.inputs, rows) if manifest.inputs else None,
+        "items": [(item.content, item.start, item.stop) for item in wanted],
+    }
+
+    def read(path: Path, answer: dict[str, Any]) -> Vectors:
+        """Checked: it comes from a process that met foreign bytes."""
+        width, data = answer["width"], path.read_bytes()
+        if not isinstance(width, int) or width < 0 or len(data) % max(4 * width, 1) or (data and not width):
+            raise _nonsense()
+        vectors = np.frombuffer(data, np.float32).reshape(-1, width) if width else np.zeros((0, 0), np.float32)
+        if answer["failure"] is not None and len(vectors) < len(wanted):
+            raise _undecodable(wanted[len(vectors)].id, str(answer["failure"]))
+        if len(vectors) != len(wanted) or not np.isfinite(vectors).all():
+            raise _nonsense()
+        return vectors
+
+    try:
+        return pool.ask_for_file(_SERVICE, payload, read, _SECONDS)
+    except SpeciateError as error:
+        if error.code != Code.UNAVAILABLE:
+            raise
+        return pool.ask_for_file(_SERVICE, payload, read, _SECONDS)  # it may have died of what another medium did to it
+
+
+def _undecodable(id: str, why: str) -> SpeciateError:  # noqa: A002 - the field
+    return SpeciateError(
+        Code.INVALID,
+        f"Example {id!r} can no longer be decoded: {why}",
+        "Restore the packs from a backup of the workspace, or create the dataset again from its source.",
+    )
+
+
+def _nonsense() -> SpeciateError:
+    return SpeciateError(
+        Code.INTERNAL,
+        "A process that describes media gave an answer that makes no sense.",
+        "Call control_job(action='retry').",
+    )

@@ -1,0 +1,58 @@
+"""Which columns a table has, from its first bytes, so that a wrong name is refused at the call. Runs in the cage."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from speciate.datasets.sources.readers.choice import format_of
+from speciate.datasets.sources.readers.columnar import open_arrow
+from speciate.datasets.sources.readers.delimited import read_csv, read_tsv
+from speciate.errors import Code, SpeciateError, closest
+
+_HEAD = 1 << 18
+
+
+def check_columns(payload: dict[str, Any]) -> dict[str, Any]:
+    """{path, columns: [[role, name]]} -> {}. INVALID where a column is named that the table certainly has not."""
+    names = _columns(Path(payload["path"]))
+    for role, name in payload["columns"]:
+        if names is not None and name not in names:
+            raise SpeciateError(
+                Code.INVALID,
+                f"{role} names {name!r}, and the source has no such column; {closest(name, names)}",
+                f"Call create_dataset again with {role} naming a column"
+                + (", or 'folder'." if role == "label" else "."),
+            )
+    return {}
+
+
+def _columns(path: Path) -> list[str] | None:
+    """None where the first bytes do not tell; what is wrong with the file is for the job to say."""
+    try:
+        match format_of(path.name):
+            case "parquet":
+                return list(pq.read_schema(path).names)
+            case "arrow":
+                with open_arrow(path) as reader:
+                    return list(reader.schema.names)
+            case "csv":
+                return list(read_csv(_head(path), []).column_names)
+            case "tsv":
+                return list(read_tsv(_head(path), []).column_names)
+    except (SpeciateError, OSError, EOFError, pa.ArrowException):
+        pass
+    return None
+
+
+def _head(path: Path) -> Path:
+    """The first whole lines as a file of this process's own."""
+    with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:
+        data = file.read(_HEAD)
+    target = Path.cwd() / "head"
+    target.write_bytes(data[: data.rfind(b"\n") + 1] if len(data) == _HEAD else data)
+    return target

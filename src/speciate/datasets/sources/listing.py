@@ -1,0 +1,273 @@
+"""What lies at a source: the files to read and how they are laid out, from names, sizes and first bytes alone.
+
+Nothing here opens a foreign file for more than its first bytes, so it may run outside the cage.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from speciate.datasets.sources.readers.choice import Reader, format_of, is_recording, table_suffix
+from speciate.datasets.sources.walk import SetAside, Walked, walk
+from speciate.errors import Code, SpeciateError
+from speciate.modalities import find, table
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_SPLIT_NAMES = {
+    "train": "train", "training": "train", "validation": "validation", "valid": "validation", "val": "validation",
+    "dev": "validation", "test": "test", "testing": "test",
+}  # fmt: skip
+_SPLIT_WORD = rf"({'|'.join(_SPLIT_NAMES)})"
+_SPLIT_SUFFIX = re.compile(rf"(?:^|[_\-.]){_SPLIT_WORD}$", re.IGNORECASE)
+_SPLIT_FOLDER = re.compile(rf"{_SPLIT_WORD}(?:\d{{4}})?", re.IGNORECASE)  # COCO says train2017
+_SHARD = re.compile(r"-\d{5}-of-\d{5}(-[0-9a-f]+)?$")
+_CARDS = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")
+_HEAD = 4096
+_VOTERS = 200
+_IN_TABLES = ("text", "tabular", "protein", "time-series")
+"""Modalities whose examples come in tables as often as in files of their own."""
+
+Layout = Literal["table", "media"]
+
+
+class SourceFile(NamedTuple):
+    path: Path
+    name: str
+    """Below the source, with `/`; unique in a listing."""
+    split: str | None
+    """From a folder train/, test/ ... or a file name such as X_TRAIN.ts, where the source has several of them."""
+    folder: str | None
+    """The first folder below the source and its split: the class where label is `folder`."""
+
+
+class Listing(NamedTuple):
+    source: Path
+    """What names are relative to."""
+    layout: Layout
+    modality: str
+    """`auto` where only the cells of a table can tell."""
+    files: list[SourceFile]
+    readable: frozenset[Path]
+    """What a caged process must be able to read: the source, and what was unpacked from it."""
+    reader: Reader = Reader()
+    labels: pa.Table | None = None
+    """Media: columns that were found beside them, a row per file in the order of `files`, null where none names it."""
+    set_aside: list[SetAside] = []  # noqa: RUF012 - never changed
+    """What lies there and is not read, each with the reason."""
+    revision: str | None = None
+    """Of a source on a hub: the commit that was read."""
+    notes: tuple[str, ...] = ()
+    """Sentences for the report: how it was read, and what of labels found no file. Quote foreign names."""
+
+
+def is_path(source: Path | str) -> bool:
+    """Whether a source is a file or folder here: neither `hf:org/name` nor `pkg:NAME`."""
+    return not str(source).startswith(("hf:", "pkg:"))
+
+
+def check_source(source: Path) -> int:
+    """Refuse at once what cannot be a source: an empty or unreadable file, an empty folder. Its bytes, where a file."""
+    try:
+        if source.is_dir():
+            if next(source.iterdir(), None) is None:
+                raise SpeciateError(
+                    Code.INVALID, f"The folder {str(source)!r} holds no files.", "Call again with a folder of data."
+                )
+            return 0
+        if not source.is_file() and source.exists():
+            raise SpeciateError(
+                Code.INVALID, f"{str(source)!r} is neither a file nor a folder.", "Call again with a path of data."
+            )
+        size = source.stat().st_size
+        with source.open("rb"):
+            pass
+    except FileNotFoundError:
+        raise SpeciateError(
+            Code.NOT_FOUND, f"There is no file or folder {str(source)!r}.", "Call again with a path that exists."
+        ) from None
+    except OSError as error:
+        raise SpeciateError(
+            Code.INVALID, f"{str(source)!r} cannot be read: {error.strerror}.", "Check its permissions."
+        ) from error
+    if size == 0:
+        raise SpeciateError(Code.INVALID, f"The file {str(source)!r} is empty.", "Call again with a file of data.")
+    return size
+
+
+def look(source: Path) -> Walked:
+    """The files at a source, which may be one itself."""
+    return walk(source) if source.is_dir() else Walked([source], [])
+
+
+class LaidOut(NamedTuple):
+    listing: Listing
+    tables: list[SourceFile]
+    """Among media, the tables that lie beside them: they may hold labels."""
+
+
+def lay_out(source: Path, files: list[SourceFile], modality: str, reader: Reader) -> LaidOut:
+    """Whether files are examples or tables of examples, of which modality, and what their names say of them.
+
+    INVALID where there are none or no modality fits.
+    """
+    files = _without_cards(files)
+    if not files:
+        raise SpeciateError(
+            Code.INVALID,
+            f"{str(source)!r} holds no files to read.",
+            "Call create_dataset with a file or folder of data.",
+        )
+    layout, found = _layout(files, modality, reader)
+    of_tables = [bool(table_suffix(file.path.name)) for file in files]
+    if layout == "table":
+        kept = files if reader.format else [file for file, is_table in zip(files, of_tables, strict=True) if is_table]
+        chosen = set(kept)
+        rest, tables = [file for file in files if file not in chosen], []
+    else:
+        own = find(found).suffixes
+        tables = [
+            file for file, is_table in zip(files, of_tables, strict=True)
+            if is_table and reader.layout != "files" and not file.path.name.lower().endswith(own)
+        ]  # fmt: skip
+        beside = set(tables)
+        kept, rest = [file for file in files if file not in beside], []
+    aside = [SetAside(file.name, "No table; the other files here are tables.") for file in rest]
+    listing = Listing(source, layout, found, with_splits(kept, layout), frozenset((source,)), reader, set_aside=aside)
+    return LaidOut(listing, tables)
+
+
+def name_below(source: Path, path: Path) -> str:
+    """The name of a file: its path below the source with `/`, or its own where it is the source."""
+    return path.name if path == source else path.relative_to(source).as_posix()
+
+
+def normal_split(name: object) -> str | None:
+    """`train`, `validation` or `test` for the usual spellings; another name as it is; None where there is none."""
+    text = str(name).strip() if name is not None else ""
+    return _SPLIT_NAMES.get(text.lower(), text[:64]) or None
+
+
+def split_of_file(stem: str) -> str | None:
+    """From a file's name without its suffix: `X_TRAIN`, `dev`, `instances_val2017`, `test-00000-of-00002`."""
+    found = _SPLIT_SUFFIX.search(re.sub(r"(?<=[a-z])\d{4}$", "", _SHARD.sub("", stem)))
+    return _SPLIT_NAMES[found[1].lower()] if found else None
+
+
+def named_files(files: Iterable[tuple[Path, str]]) -> list[SourceFile]:
+    """Paths with their names below the source, in the order of those, still without what the names mean."""
+    return [SourceFile(path, name, None, None) for path, name in sorted(files, key=lambda file: file[1])]
+
+
+def with_splits(files: list[SourceFile], layout: Layout) -> list[SourceFile]:
+    """What the names mean. They mean splits only where two different ones occur: `blood_test.csv` alone is about
+    blood, not for testing; and folders that all files share mean nothing while there are others below them."""
+    shared = _shared_folders(files)
+    found = [_with_split(file, shared, layout) for file in files]
+    if len({file.split for file in found} - {None}) != 1:
+        return found
+    whole = all(file.split for file in found)  # all lie in one folder `train`: its folders are still the classes
+    return [
+        file._replace(split=None, folder=file.folder if whole else _first_folder(file.name, shared)) for file in found
+    ]
+
+
+def _with_split(file: SourceFile, shared: int, layout: Layout) -> SourceFile:
+    *folders, name = file.name.split("/")[shared:]
+    split = None
+    if folders and (match := _SPLIT_FOLDER.fullmatch(folders[0])):
+        split = _SPLIT_NAMES[match[1].lower()]
+        folders = folders[1:]
+    elif layout == "table":
+        split = split_of_file(name[: len(name) - len(table_suffix(name))])
+    return file._replace(split=split, folder=folders[0] if folders else None)
+
+
+def _first_folder(name: str, shared: int) -> str | None:
+    parts = name.split("/")[shared:]
+    return parts[0] if len(parts) > 1 else None
+
+
+def _shared_folders(files: list[SourceFile]) -> int:
+    """How many leading folders all files share and have others below, none of them named as a split."""
+    parts = [file.name.split("/") for file in files]
+    first, last = min(parts, default=[]), max(parts, default=[])
+    shared = 0
+    while (
+        shared + 2 < min(map(len, parts), default=0)
+        and first[shared] == last[shared]
+        and not _SPLIT_FOLDER.fullmatch(first[shared])
+    ):
+        shared += 1
+    return shared
+
+
+def _without_cards(files: list[SourceFile]) -> list[SourceFile]:
+    """Beside Parquet and Arrow files, the JSON in which Hugging Face `datasets` describes them holds no examples."""
+    if not any(format_of(file.path.name) in ("parquet", "arrow") for file in files):
+        return files
+    return [file for file in files if file.path.name not in _CARDS]
+
+
+def _layout(files: list[SourceFile], modality: str, reader: Reader) -> tuple[Layout, str]:
+    if reader.layout == "files":
+        return "media", modality if modality != "auto" else _voted(files)
+    if reader.format is not None or reader.layout is not None:
+        return "table", modality
+    names = [file.path.name for file in files]
+    tables = sum(bool(table_suffix(name)) for name in names)
+    if modality == "time-series" and tables:
+        return ("media" if _are_recordings(files) else "table"), modality
+    if modality != "auto":
+        own = sum(name.lower().endswith(find(modality).suffixes) for name in names if not table_suffix(name))
+        return (
+            "media" if own and (own >= tables or modality not in _IN_TABLES) else "table" if tables else "media"
+        ), modality
+    media = [find(name).suffixes for name in table() if name not in _IN_TABLES]
+    heavy = sum(name.lower().endswith(suffixes) for name in names for suffixes in media)
+    if tables * 2 >= len(files) and tables > heavy:
+        return "table", "auto"
+    return "media", _voted(files)
+
+
+def _are_recordings(files: list[SourceFile]) -> bool:
+    """Whether each file of numbers is one series: several, more than half of them CSV, none long form or a split."""
+    found = [file for file in files if format_of(file.path.name) == "csv"]
+    if len(found) < 2 or 2 * len(found) <= len(files):
+        return False
+    if all(split_of_file(file.path.name.partition(".")[0]) for file in found):
+        return False
+    return is_recording(_head(found[0].path))
+
+
+def _voted(files: list[SourceFile]) -> str:
+    """The modality that most of the first files look like."""
+    votes = Counter(name for file in files[:_VOTERS] if (name := _sniff(file.path)))
+    if votes:
+        return votes.most_common(1)[0][0]
+    suffixes = Counter(file.path.suffix.lower() for file in files)
+    shown = ", ".join(f"{suffix or 'none'} ({count})" for suffix, count in suffixes.most_common(5))
+    raise SpeciateError(
+        Code.INVALID,
+        f"No modality fits these files (suffixes: {shown}).",
+        "Call list_options(kind='modality'), then create_dataset with modality=...",
+    )
+
+
+def _sniff(path: Path) -> str | None:
+    head = _head(path)
+    known = ("image", *(name for name in table() if name != "image"))
+    return next((name for name in known if find(name).sniff(head, path.name)), None)
+
+
+def _head(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(_HEAD)
+    except OSError:
+        return b""

@@ -1,0 +1,166 @@
+"""From what a caller names as a source to the files that are read: fetched, unpacked, laid out, with their labels.
+
+What is unpacked lies below `work`, the run's own folder, as long as the run needs it; what is fetched stays in the
+cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from speciate.datasets.sources import hub, packaged_data
+from speciate.datasets.sources.archives import archive_suffix
+from speciate.datasets.sources.labels import LabelsFile, beside
+from speciate.datasets.sources.listing import (
+    Listing,
+    SourceFile,
+    check_source,
+    is_path,
+    lay_out,
+    look,
+    name_below,
+    named_files,
+    normal_split,
+)
+from speciate.datasets.sources.readers.choice import parse_reader, table_suffix
+from speciate.datasets.sources.sidecars import with_sidecars
+from speciate.datasets.sources.tables import ask_table
+from speciate.datasets.sources.unpacked_media import with_media_of_tables
+from speciate.datasets.sources.unpacking import Desk, unpack_into
+from speciate.datasets.sources.walk import SetAside, walk
+from speciate.errors import Code, SpeciateError
+
+_ARCHIVE = "speciate.datasets.sources.archives:unpack"
+
+
+def check(source: Path | str, reader: str | None = None) -> int:
+    """Refuse at once what names, sizes and installed packages can tell. The bytes of a file; 0 for all else."""
+    parse_reader(reader)
+    if is_path(source):
+        return check_source(Path(source))
+    kind, _, name = str(source).partition(":")
+    if kind == "pkg":
+        packaged_data.find(name)
+    else:
+        hub.parse_hub_ref(str(source))
+    return 0
+
+
+def prepare(
+    source: Path | str,
+    desk: Desk,
+    *,
+    modality: str = "auto",
+    reader: str | None = None,
+    labels: LabelsFile | None = None,
+) -> Listing:
+    """Everything at a path, of `hf:org/name` or of `pkg:NAME`, ready to be read, and what is set aside with a reason.
+
+    Raises INVALID, NOT_FOUND, REFUSED, MISSING_EXTRA or UNAVAILABLE where nothing can be read at all.
+    """
+    check(source, reader)
+    place = _fetched(source, desk)
+    files, aside, readable = _unpacked(place, labels and labels.path, desk)
+    if not files and aside:
+        name, reason = aside[0]
+        raise SpeciateError(
+            Code.INVALID,
+            f"{str(source)!r} holds no file that can be read; {len(aside)} set aside, such as {name!r}: {reason}",
+            "Call create_dataset with a file or folder of data.",
+        )
+    found, tables = lay_out(place.path, files, modality, parse_reader(reader))
+    found = found._replace(
+        readable=readable, revision=place.revision, set_aside=[*place.set_aside, *aside, *found.set_aside]
+    )
+    if found.layout == "table":
+        found = with_media_of_tables(found, desk)
+    return _with_splits_of_labels(_with_labels(found, tables, labels, desk))
+
+
+class _Place(NamedTuple):
+    path: Path
+    revision: str | None
+    set_aside: list[SetAside]
+
+
+def _fetched(source: Path | str, desk: Desk) -> _Place:
+    if is_path(source):
+        return _Place(Path(source), None, [])
+    kind, _, name = str(source).partition(":")
+    if kind == "hf":
+        return _Place(*hub.fetch(str(source), desk.folders))
+    folder = desk.work / "packaged"
+    folder.mkdir(parents=True)
+    packaged_data.find(name).write(folder)
+    return _Place(folder, None, [])
+
+
+class _Unpacked(NamedTuple):
+    files: list[SourceFile]
+    set_aside: list[SetAside]
+    readable: frozenset[Path]
+
+
+def _unpacked(place: _Place, skip: Path | None, desk: Desk) -> _Unpacked:
+    """The files at a place and those in its archives, whose names follow that of the archive where there are others."""
+    found, aside = look(place.path)
+    files = [(path, name_below(place.path, path)) for path in found if path != skip]
+    archives = [(path, name) for path, name in files if archive_suffix(path.name)]
+    named, readable = [file for file in files if file not in set(archives)], {place.path}
+    for number, (path, name) in enumerate(archives):
+        prefix = "" if len(files) == 1 else name.removesuffix(archive_suffix(path.name)) + "/"
+        target = desk.work / f"archive-{number:04}"
+        try:
+            answer = unpack_into(target, _ARCHIVE, {"path": str(path)}, readable=(path,), desk=desk)
+        except SpeciateError as error:
+            if len(files) == 1:
+                raise
+            aside.append(SetAside(name, error.message))
+            continue
+        members, strange = walk(target, links=False)
+        inside = [(member, prefix + name_below(target, member)) for member in members]
+        named += [member for member in inside if not archive_suffix(member[1])]
+        aside += [
+            SetAside(name, "An archive in an archive is not unpacked.") for _, name in inside if archive_suffix(name)
+        ]
+        aside += [SetAside(prefix + str(name), str(reason)) for name, reason in answer["set_aside"]]
+        aside += [SetAside(prefix + name, reason) for name, reason in strange]
+        readable.add(target)
+    unique = {name: path for path, name in reversed(named)}
+    aside += [SetAside(name, "Another file has this name.") for path, name in named if unique[name] != path]
+    return _Unpacked(named_files([(path, name) for name, path in unique.items()]), aside, frozenset(readable))
+
+
+def _with_labels(found: Listing, tables: Sequence[SourceFile], labels: LabelsFile | None, desk: Desk) -> Listing:
+    """The listing of media with the labels that the caller names or that lie beside them."""
+    if labels is None:
+        return with_sidecars(found, tables, desk.pool)
+    if found.layout == "table":
+        raise SpeciateError(
+            Code.INVALID,
+            "labels names files of media, but the source is a table, whose rows carry their labels.",
+            "Call create_dataset with label, a column of the table, in the place of labels.",
+        )
+    if not table_suffix(labels.path.name):
+        raise SpeciateError(
+            Code.INVALID,
+            f"{labels.path.name!r} is not a CSV, JSON, JSONL, Parquet or Arrow file.",
+            "Call again with labels.path of one.",
+        )
+    table = ask_table(desk.pool, labels.path, text=[labels.key])
+    rows = beside(table, labels.key, found.files, labels.path)
+    aside = [SetAside(file.name, "A table beside media; `labels` names another.") for file in tables]
+    return found._replace(labels=rows.table, notes=(*found.notes, *rows.notes), set_aside=[*found.set_aside, *aside])
+
+
+def _with_splits_of_labels(found: Listing) -> Listing:
+    """A column `split` of the labels is the split."""
+    if found.labels is None or "split" not in found.labels.column_names:
+        return found
+    brought = found.labels["split"].to_pylist()
+    files = [
+        file._replace(split=normal_split(name) or file.split) for file, name in zip(found.files, brought, strict=True)
+    ]
+    return found._replace(files=files, labels=found.labels.drop_columns(["split"]))

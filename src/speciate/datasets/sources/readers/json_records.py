@@ -1,0 +1,93 @@
+"""JSON and JSONL: objects as rows, whose keys are the columns."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from speciate.datasets.sources.readers.coco import images, is_coco
+from speciate.datasets.sources.readers.encodings import content, lines
+from speciate.datasets.sources.readers.rows import from_rows, refused, unreadable, with_bad_rows
+
+KEY, VALUE = "key", "value"
+"""Columns of a JSON object that maps keys to labels or to objects."""
+_LONGEST = 256 * 1024 * 1024  # as Python objects it is several times as much
+_LONE_SURROGATE = re.compile(r"[\ud800-\udfff]")
+
+
+def read_jsonl(path: Path, text: Sequence[str]) -> pa.Table:
+    """An object a line; a line that is none is a bad row."""
+    rows: list[dict[str, Any]] = []
+    bad: list[str] = []
+    for number, line in lines(path):
+        if line is not None and not line.strip():
+            continue
+        try:
+            if line is None:
+                raise ValueError("not UTF-8")
+            rows.append(_row(json.loads(line)))
+        except (ValueError, RecursionError) as error:
+            bad.append(f"Line {number} is not an object of JSON: {error}.")
+    return with_bad_rows(from_rows(rows), bad)
+
+
+def read_json(path: Path, text: Sequence[str]) -> pa.Table:
+    """A list of objects, or an object that holds one list of objects, a list per column, a value per key, or COCO."""
+    try:
+        data = content(path)
+        if len(data) > _LONGEST:
+            raise refused(path, f"it has {len(data):,} bytes, more than {_LONGEST:,}", "Save it as JSONL or Parquet.")
+        found = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise unreadable(path, f"not JSON: {error}") from error
+    if is_coco(found):
+        rows, bad = images(found)
+        return with_bad_rows(from_rows(rows), bad)
+    rows, bad = [], []
+    for number, value in enumerate(_records(found, path), 1):
+        try:
+            rows.append(_row(value))
+        except ValueError as error:
+            bad.append(f"Element {number} is {error}.")
+    return with_bad_rows(from_rows(rows), bad)
+
+
+def _records(found: Any, path: Path) -> list[Any]:
+    if isinstance(found, list):
+        return found
+    if not isinstance(found, dict) or not found:
+        raise unreadable(path, "neither a list of objects nor an object")
+    values = list(found.values())
+    if all(isinstance(value, dict) for value in values):
+        return [{KEY: key, **value} for key, value in found.items()]
+    lists = [value for value in values if isinstance(value, list)]
+    if len(lists) == 1 and lists[0] and all(isinstance(row, dict) for row in lists[0]):
+        return lists[0]
+    if len(lists) == len(values) and len(set(map(len, lists))) == 1:
+        return [dict(zip(found, row, strict=True)) for row in zip(*lists, strict=True)]
+    if not any(isinstance(value, dict | list) for value in values):
+        return [{KEY: key, VALUE: value} for key, value in found.items()]
+    raise unreadable(path, "an object that is neither rows, columns, nor a label per key")
+
+
+def _row(value: Any) -> dict[str, Any]:
+    """ValueError where it is no object, or holds text that no file can hold."""
+    if not isinstance(value, dict):
+        raise ValueError("no object")
+    if any(_is_broken(part) for part in value.items()):
+        raise ValueError("an object with half a character")
+    return value
+
+
+def _is_broken(value: Any) -> bool:
+    """Whether it holds a lone surrogate, which JSON can write as `\\ud800` and UTF-8 cannot hold."""
+    if isinstance(value, str):
+        return not value.isascii() and _LONE_SURROGATE.search(value) is not None
+    if isinstance(value, dict):
+        return any(_is_broken(part) for part in value.items())
+    return isinstance(value, list | tuple) and any(map(_is_broken, value))

@@ -1,0 +1,207 @@
+"""Tables of time series in other layouts than one list a row: wide (a series a row, a step a column) and long (a step a
+row). Both become a column `series` of [channel][step], one row a series, beside what else is known of it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from speciate.datasets.sources.readers.choice import Reader
+from speciate.datasets.sources.readers.rows import REASON
+from speciate.errors import Code, SpeciateError, closest
+
+SERIES, LABEL = "series", "label"
+_ID = re.compile(r"(?i)(id|uid|key|series|unit|subject|patient|case|sample|recording|.*[_ .]?id|unique_id)")
+_TIME = re.compile(r"(?i)(t|ts|ds|time|timestamp|date|datetime|step|cycle|tick|seconds|ms|time[_ ].*|.*[_ ]time)")
+_CLASS = re.compile(r"(?i)(label|class|target|y|species|category)")
+_KEPT = re.compile(r"(?i)(split|fold|group)")
+_LEAST_STEPS = 8
+_MOST_CLASSES = 100
+
+
+def shaped(table: pa.Table, reader: Reader, modality: str, path: Path) -> pa.Table:
+    """The table with a column `series`, where the caller says how or it is about series and the layout is clear.
+
+    Rows that could not be read stay. INVALID where the layout that is asked for does not fit.
+    """
+    layout = reader.layout
+    if layout is None and modality == "time-series" and not _has_lists(table):
+        layout = "long" if _long_columns(table) else "wide"
+    if layout is None:
+        return _channels_together(table) if modality == "time-series" else table
+    bad = table.filter(pc.is_valid(table[REASON])) if REASON in table.column_names else None
+    good = table.filter(pc.is_null(table[REASON])).drop_columns([REASON]) if bad is not None else table
+    series = _from_long(good, reader.columns, path) if layout == "long" else _from_wide(good, path)
+    if bad is None or not bad.num_rows:
+        return series
+    return pa.concat_tables([series, bad.select([REASON])], promote_options="default")
+
+
+def _from_wide(table: pa.Table, path: Path) -> pa.Table:
+    """Every numeric column is a step, in the order of the columns; all others stay. Of a table without a header, whole
+    numbers of few values in the first or last column are the class, as the UCR archive writes them."""
+    steps = [field.name for field in table.schema if _is_step(field)]
+    classes = _class_without_header(table, steps)
+    if classes is not None:
+        steps.remove(classes)
+    if len(steps) < 2:
+        raise _misfit(path, "wide", f"it has {len(steps)} numeric columns that could be steps")
+    chosen = set(steps)
+    values = np.stack(
+        [_numbers(column) for name, column in zip(table.column_names, table.columns, strict=True) if name in chosen],
+        axis=1,
+    )
+    kept = table.select([name for name in table.column_names if name not in chosen])
+    if classes is not None:
+        kept = kept.rename_columns([LABEL if name == classes else name for name in kept.column_names])
+    elif LABEL not in kept.column_names and len(found := [n for n in kept.column_names if _CLASS.fullmatch(n)]) == 1:
+        kept = kept.rename_columns([LABEL if name == found[0] else name for name in kept.column_names])
+    return kept.append_column(_free_name(kept), _lists(values[:, np.newaxis, :]))
+
+
+def _from_long(table: pa.Table, columns: Sequence[str], path: Path) -> pa.Table:
+    """Sorted by series and time. Numeric columns are channels; those that never change within a series stay columns of
+    it, and text that changes stays as a list."""
+    identity, time = columns or _long_columns(table) or _unclear(path)
+    for name in (identity, time):
+        if name not in table.column_names:
+            raise _misfit(path, "long", f"it has no column {name!r}; {closest(name, table.column_names)}")
+    lost = pc.or_(pc.is_null(table[identity]), pc.is_null(table[time]))
+    missing = int(pc.sum(lost).as_py() or 0)
+    table = table.filter(pc.invert(lost))
+    places = pc.sort_indices(table, [(identity, "ascending"), (time, "ascending")])  # stable
+    table = table.take(places)
+    starts = _starts(table[identity])
+    ends = np.append(starts[1:], table.num_rows)
+    series: dict[str, Any] = {identity: table[identity].take(pa.array(starts))}
+    channels: list[str] = []
+    for name in table.column_names:
+        if name in (identity, time):
+            continue
+        column = table[name].combine_chunks()
+        if _is_constant(column, starts):
+            series[name] = column.take(pa.array(starts))
+        elif pa.types.is_integer(column.type) or pa.types.is_floating(column.type) or pa.types.is_decimal(column.type):
+            channels.append(name)
+        else:
+            series[name] = pa.ListArray.from_arrays(pa.array(np.append(starts, table.num_rows), pa.int32()), column)
+    if not channels:
+        raise _misfit(path, "long", "no numeric column changes within a series")
+    values = np.stack([_numbers(table[name]) for name in channels])  # (C, rows)
+    found = pa.table(series)
+    lists = pa.array([[*map(list, values[:, i:j])] for i, j in zip(starts, ends, strict=True)], _SERIES_TYPE)
+    found = found.append_column(_free_name(found), lists)
+    if not missing:
+        return found
+    reasons = pa.array([f"{path.name!r} has no {identity!r} or {time!r} in a row."] * missing, pa.string())
+    return pa.concat_tables([found, pa.table({REASON: reasons})], promote_options="default")
+
+
+_SERIES_TYPE = pa.list_(pa.list_(pa.float64()))
+
+
+def _long_columns(table: pa.Table) -> tuple[str, str] | None:
+    """The columns of id and time, where their names are clear, an id repeats and no time does within it."""
+    times = [name for name in table.column_names if _TIME.fullmatch(name)]
+    ids = [name for name in table.column_names if _ID.fullmatch(name) and name not in times]
+    for identity in ids:
+        for time in times:
+            pairs = table.select([identity, time]).group_by([identity, time]).aggregate([]).num_rows
+            if pairs == table.num_rows and pc.count_distinct(table[identity]).as_py() * 2 <= table.num_rows:
+                return identity, time
+    return None
+
+
+def _channels_together(table: pa.Table) -> pa.Table:
+    """Several columns of lists of numbers are the channels of one series; one is the series already."""
+    lists = [field.name for field in table.schema if _is_list(field.type) and _is_number(field.type.value_type)]
+    if len(lists) < 2:
+        return table
+    rows = zip(*(table[name].to_pylist() for name in lists), strict=True)
+    kept = table.drop_columns(lists)
+    together = [None if None in channels else list(channels) for channels in rows]
+    return kept.append_column(_free_name(kept), pa.array(together, _SERIES_TYPE))
+
+
+def _has_lists(table: pa.Table) -> bool:
+    return any(_is_list(field.type) for field in table.schema)
+
+
+def _class_without_header(table: pa.Table, steps: Sequence[str]) -> str | None:
+    if list(steps) != table.column_names or steps != [f"f{i}" for i in range(len(steps))] or not table.num_rows:
+        return None
+    whole = [name for name in steps if pa.types.is_integer(table.schema.field(name).type) or _is_whole(table[name])]
+    ends = [name for name in (steps[0], steps[-1]) if whole == [name]]
+    few = min(_MOST_CLASSES, max(2, table.num_rows // 2))
+    return ends[0] if ends and pc.count_distinct(table[ends[0]]).as_py() <= few else None
+
+
+def _is_whole(column: pa.ChunkedArray) -> bool:
+    values = _numbers(column)
+    return bool(np.all(values == np.round(values)))
+
+
+def _is_step(field: pa.Field) -> bool:
+    names = _ID.fullmatch(field.name) or _CLASS.fullmatch(field.name) or _KEPT.fullmatch(field.name)
+    return _is_number(field.type) and not names
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_null(kind))
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
+
+
+def _numbers(column: pa.ChunkedArray) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """(rows,), NaN where there is none."""
+    return np.asarray(pc.fill_null(column.cast(pa.float64()), float("nan")).to_numpy(), dtype=np.float64)
+
+
+def _lists(values: np.ndarray[Any, np.dtype[np.float64]]) -> pa.Array:
+    """(rows, channels, steps) as a column of lists of lists."""
+    rows, channels, steps = values.shape
+    inner = pa.ListArray.from_arrays(pa.array(np.arange(rows * channels + 1) * steps, pa.int32()), values.ravel())
+    return pa.ListArray.from_arrays(pa.array(np.arange(rows + 1) * channels, pa.int32()), inner)
+
+
+def _starts(ids: pa.ChunkedArray) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Where in a sorted column a new value begins."""
+    codes = ids.combine_chunks().dictionary_encode().indices.to_numpy()
+    return np.flatnonzero(np.concatenate([[True], codes[1:] != codes[:-1]])) if len(codes) else np.empty(0, np.int64)
+
+
+def _is_constant(column: pa.Array, starts: np.ndarray[Any, np.dtype[np.int64]]) -> bool:
+    """Whether it changes nowhere but where a series begins."""
+    if len(column) < 2 or _is_list(column.type):
+        return len(column) < 2
+    codes = pc.fill_null(column.dictionary_encode().indices, -1).to_numpy()
+    changes = np.flatnonzero(codes[1:] != codes[:-1]) + 1
+    return bool(np.isin(changes, starts).all())
+
+
+def _free_name(table: pa.Table) -> str:
+    name, number = SERIES, 2
+    while name in table.column_names:
+        name, number = f"{SERIES}_{number}", number + 1
+    return name
+
+
+def _unclear(path: Path) -> Any:
+    raise _misfit(path, "long", "no two columns are clearly the id of a series and its time")
+
+
+def _misfit(path: Path, layout: str, why: str) -> SpeciateError:
+    return SpeciateError(
+        Code.INVALID,
+        f"{path.name!r} cannot be read as {layout} series: {why}.",
+        "Call create_dataset again with reader='wide', or with reader='long:ID,TIME' naming the columns.",
+    )

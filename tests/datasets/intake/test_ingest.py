@@ -1,0 +1,299 @@
+"""Whole ingests of small real sources, decoded in the cage."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from speciate.datasets import scan
+from speciate.datasets.intake.ingest import KIND, IngestSpec
+from speciate.datasets.intake.inline_rows import keep_rows
+from speciate.datasets.loading.loader import load_examples
+from speciate.datasets.versions import names, resolve, version
+from speciate.errors import Code, SpeciateError
+from speciate.workspace.workspace import Workspace
+from tests import data
+from tests.modalities.samples import BOMBS
+
+
+def refusal(workspace: Workspace, **spec: Any) -> SpeciateError:
+    with pytest.raises(SpeciateError) as raised:
+        data.ingest(workspace, "set", **spec)
+    assert names(workspace.database) == []
+    assert raised.value.recovery
+    return raised.value
+
+
+def rows_of(workspace: Workspace, ref: str = "set") -> list[dict[str, Any]]:
+    manifest = resolve(workspace.database, ref)
+    return list(scan.read(workspace.folders, manifest).to_pylist())
+
+
+def test_a_folder_of_pictures(workspace: Workspace, tmp_path: Path) -> None:
+    manifest = data.ingest(workspace, "digits", source=data.digit_folder(tmp_path / "digits", 100), label="folder")
+    examples = load_examples(workspace.folders, manifest)
+    assert manifest.ref == "digits@v1"
+    assert manifest.modality == "image"
+    assert manifest.labels == Counter(example.label for example in examples)
+    assert sum(manifest.splits.values()) == len(examples) == 100
+    assert {example.media.shape for example in examples} == {(8, 8, 3)}
+    assert [example.id for example in examples] == sorted(example.id for example in examples)
+    assert manifest.columns["width"] == "BIGINT"
+
+
+def test_a_table_of_texts_keeps_groups_together(workspace: Workspace, tmp_path: Path) -> None:
+    source = data.review_csv(tmp_path / "reviews.csv")
+    manifest = data.ingest(workspace, "reviews", source=source, label="label", group_by="film")
+    assert (manifest.modality, manifest.inputs) == ("text", ("text",))
+    places: dict[str, set[str]] = {}
+    for example in load_examples(workspace.folders, manifest):
+        places.setdefault(example.group, set()).add(example.split)
+    assert all(len(splits) == 1 for splits in places.values())
+    assert set(manifest.splits) == {"train", "validation", "test"}
+
+
+def test_peptides_from_fasta(workspace: Workspace, tmp_path: Path) -> None:
+    manifest = data.ingest(workspace, "pep", source=data.peptide_fasta(tmp_path / "p.fasta"), label="kind")
+    assert (manifest.modality, manifest.inputs) == ("protein", ("sequence",))
+    assert manifest.labels == {"cationic": 40, "other": 40}
+
+
+def test_series_keep_the_split_that_the_source_brings(workspace: Workspace, tmp_path: Path) -> None:
+    manifest = data.ingest(workspace, "moves", source=data.series_ts(tmp_path / "moves"), label="label")
+    assert manifest.modality == "time-series"
+    assert manifest.splits == {"train": 40, "test": 20}
+    assert {example.media.shape for example in load_examples(workspace.folders, manifest)} == {(2, 40)}
+
+
+def test_a_table_of_numbers(workspace: Workspace, tmp_path: Path) -> None:
+    manifest = data.ingest(workspace, "tumours", source=data.tumour_csv(tmp_path / "t.csv"), label="diagnosis")
+    assert manifest.modality == "tabular"
+    assert len(manifest.inputs) == 30
+    assert "diagnosis" not in manifest.inputs
+    example = load_examples(workspace.folders, manifest)[0]
+    assert set(example.media) == set(manifest.inputs)
+    assert example.columns["diagnosis"] == example.label
+
+
+def test_fractions_are_numbers_to_predict(workspace: Workspace) -> None:
+    rows = tuple({"x": float(i), "y": i / 7} for i in range(40))
+    manifest = data.ingest(workspace, "numbers", rows=rows, label="y")
+    assert manifest.numeric
+    assert manifest.labels == {}
+    assert all(isinstance(example.label, float) for example in load_examples(workspace.folders, manifest))
+
+
+def test_the_same_content_again_is_the_same_version(workspace: Workspace) -> None:
+    rows = data.review_rows()
+    first = data.ingest(workspace, "reviews", rows=tuple(rows), label="label")
+    again = data.ingest(workspace, "reviews", rows=tuple(reversed(rows)), label="label")
+    assert (again.ref, again.id) == (first.ref, first.id)
+    changed = data.ingest(workspace, "reviews", rows=tuple(rows[1:]), label="label")
+    assert changed.ref == "reviews@v2"
+    assert resolve(workspace.database, "reviews@v1") == first
+    assert resolve(workspace.database, "reviews") == changed
+
+
+def test_the_version_is_announced(workspace: Workspace) -> None:
+    data.ingest(workspace, "reviews", rows=tuple(data.review_rows(8)), label="label")
+    event = workspace.database.events_after(0)[-1]
+    assert (event.subject, event.type, event.data["version"]) == ("dataset:reviews", "dataset.created", 1)
+
+
+def test_bad_pictures_are_quarantined_with_a_reason_and_the_others_kept(workspace: Workspace, tmp_path: Path) -> None:
+    folder = data.digit_folder(tmp_path / "digits", 20, classes=2)
+    good = next((folder / "0").iterdir()).read_bytes()
+    (folder / "0" / "cut.png").write_bytes(good[:-30])
+    (folder / "0" / "empty.png").write_bytes(b"")
+    (folder / "0" / "words.png").write_bytes(b"these are words")
+    (folder / "1" / "bomb.png").write_bytes(BOMBS["image"])
+    (folder / "1" / "größe ☃.png").write_bytes((folder / "1" / next((folder / "1").iterdir()).name).read_bytes())
+    (folder / "1" / "notes.txt").write_text("not a picture")
+    data.ingest(workspace, "set", source=folder, label="folder")
+    found = {row["source"]: row for row in rows_of(workspace)}
+    assert found["0/cut.png"]["quality"] in ("partial", "error")
+    assert found["0/empty.png"]["reason"] == "The file is empty."
+    assert found["0/words.png"]["quality"] == found["1/notes.txt"]["quality"] == "error"
+    assert found["1/bomb.png"]["quality"] == "refused"
+    assert found["1/größe ☃.png"]["quality"] == "ok"
+    report = version(workspace.database, "set").report
+    assert (report["ok"], report["refused"], sum(report[q] for q in ("partial", "error"))) == (21, 1, 4)
+    assert report["untrusted"]["reasons"]["The file is empty."] == 1
+    assert len(load_examples(workspace.folders, resolve(workspace.database, "set"))) == 21
+
+
+def test_copies_stay_together_in_a_split_that_we_make(workspace: Workspace, tmp_path: Path) -> None:
+    folder = data.digit_folder(tmp_path / "digits", 40)
+    for path in list(folder.rglob("*.png")):
+        shutil.copy(path, path.with_name(f"copy-{path.name}"))
+    manifest = data.ingest(workspace, "set", source=folder, label="folder")
+    splits: dict[bytes, set[str]] = {}
+    for example in load_examples(workspace.folders, manifest):
+        splits.setdefault(example.media.tobytes(), set()).add(example.split)
+    assert all(len(names) == 1 for names in splits.values())
+
+
+def test_identical_content_across_the_sources_split_is_refused(workspace: Workspace, tmp_path: Path) -> None:
+    rows = [{**row, "split": "train" if i < 60 else "test"} for i, row in enumerate(data.review_rows())]
+    rows[0] = {**rows[0], "text": rows[70]["text"]}
+    manifest = data.ingest(workspace, "set", rows=tuple(rows), label="label")
+    assert manifest.splits == {"train": 59, "test": 20}
+    refused = [row for row in rows_of(workspace) if row["quality"] == "refused"]
+    assert [row["split"] for row in refused] == ["train"]
+    assert "'test'" in refused[0]["reason"]
+
+
+def test_copies_after_normalising_across_the_sources_split_are_reported(workspace: Workspace) -> None:
+    rows = [{**row, "split": "train" if i < 60 else "test"} for i, row in enumerate(data.review_rows())]
+    rows[0] = {**rows[0], "text": str(rows[70]["text"]).upper()}
+    data.ingest(workspace, "set", rows=tuple(rows), label="label")
+    assert version(workspace.database, "set").report["split"]["identical_after_normalising_across"] == 1
+
+
+def test_folders_can_be_splits(workspace: Workspace, tmp_path: Path) -> None:
+    data.digit_folder(tmp_path / "set" / "training", 30, classes=3)
+    first = next((tmp_path / "set" / "training" / "2").iterdir())
+    (tmp_path / "set" / "test" / "2").mkdir(parents=True)
+    first.rename(tmp_path / "set" / "test" / "2" / first.name)
+    manifest = data.ingest(workspace, "set", source=tmp_path / "set", label="folder")
+    assert manifest.splits == {"train": 29, "test": 1}
+    assert set(manifest.labels) == {"0", "1", "2"}
+
+
+def test_a_labels_file_names_the_pictures(workspace: Workspace, tmp_path: Path) -> None:
+    folder = data.digit_folder(tmp_path / "set", 20, classes=2)
+    labels = tmp_path / "labels.csv"
+    with labels.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["file", "kind", "patient"])
+        for i, path in enumerate(sorted(folder.rglob("*.png"))[1:]):
+            writer.writerow([path.name, "round" if path.parent.name == "0" else "straight", f"p{i // 3}"])
+    manifest = data.ingest(
+        workspace, "set", source=folder, labels={"path": labels, "key": "file", "column": "kind"}, group_by="patient"
+    )
+    assert set(manifest.labels) == {"round", "straight"}
+    assert sum(manifest.labels.values()) == 19
+    missing = [row for row in rows_of(workspace) if row["quality"] == "partial"]
+    assert [row["reason"] for row in missing] == ["The label is missing."]
+
+
+def test_a_pattern_finds_the_group_in_the_path(workspace: Workspace, tmp_path: Path) -> None:
+    folder = data.digit_folder(tmp_path / "set", 20, classes=2)
+    data.ingest(workspace, "set", source=folder, label="folder", group_by=r"/(\d\d)\d\d\.png")
+    assert {row["group_key"] for row in rows_of(workspace)} == {"00"}
+
+
+def test_taken_column_names_are_kept_beside(workspace: Workspace) -> None:
+    rows = tuple(
+        {"id": i, "Source": "here", "text": f"a text about the number {i}", "kind": "ab"[i % 2]} for i in range(20)
+    )
+    manifest = data.ingest(workspace, "set", rows=rows, label="kind")
+    assert {"user_id", "user_Source", "text", "kind"} == set(manifest.columns)
+
+
+def test_broken_lines_are_kept_as_errors(workspace: Workspace, tmp_path: Path) -> None:
+    lines = [json.dumps(row) for row in data.review_rows(20)]
+    source = tmp_path / "rows.jsonl"
+    source.write_text("\n".join([*lines[:10], "{broken", "[1, 2]", *lines[10:]]) + '\n{"text": "cut o')
+    data.ingest(workspace, "set", source=source, label="label")
+    report = version(workspace.database, "set").report
+    assert (report["ok"], report["error"]) == (20, 3)
+
+
+def test_a_csv_line_with_too_few_cells_is_an_error(workspace: Workspace, tmp_path: Path) -> None:
+    source = data.review_csv(tmp_path / "rows.csv", 20)
+    with source.open("a") as file:
+        file.write("only one cell\n")
+    data.ingest(workspace, "set", source=source, label="label")
+    assert version(workspace.database, "set").report["error"] == 1
+
+
+def test_parquet_with_lists_is_a_set_of_series(workspace: Workspace, tmp_path: Path) -> None:
+    table = pa.table({"signal": [[float(i), 1.0, 2.0] for i in range(20)], "kind": ["a", "b"] * 10})
+    pq.write_table(table, tmp_path / "signals.parquet")
+    manifest = data.ingest(workspace, "set", source=tmp_path / "signals.parquet", label="kind")
+    assert (manifest.modality, manifest.inputs) == ("time-series", ("signal",))
+
+
+def test_a_folder_of_tables_is_one_table(workspace: Workspace, tmp_path: Path) -> None:
+    for i in range(6):
+        data.review_csv(tmp_path / "set" / ("good" if i % 2 else "mixed") / f"part{i}.csv", 10, seed=i)
+    (tmp_path / "set" / "mixed" / "broken.csv").write_bytes(b"a,b\n\xff\xfe,1\n")
+    manifest = data.ingest(workspace, "set", source=tmp_path / "set", label="label", group_by="folder")
+    report = version(workspace.database, "set").report
+    assert sum(manifest.splits.values()) == report["ok"] == 60
+    assert report["partial"] + report["error"] == 1
+    assert {row["group_key"] for row in rows_of(workspace)} == {"good", "mixed"}
+
+
+def test_no_source_at_all_is_refused_before_a_job_exists(workspace: Workspace, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty.csv").touch()
+    one = keep_rows(workspace, [{"a": 1}])
+    cases = {
+        "There is no file": IngestSpec(name="set", source=tmp_path / "missing"),
+        "holds no files": IngestSpec(name="set", source=tmp_path / "empty"),
+        "is empty": IngestSpec(name="set", source=tmp_path / "empty.csv"),
+        "rows is empty": IngestSpec(name="set", rows=keep_rows(workspace, [])),
+        "Neither source nor rows": IngestSpec(name="set"),
+        "cannot name a dataset": IngestSpec(name="a b", rows=one),
+        "no modality 'imag'": IngestSpec(name="set", rows=one, modality="imag"),
+    }
+    for message, spec in cases.items():
+        with pytest.raises(SpeciateError, match=message) as raised:
+            KIND.plan(spec, workspace)
+        assert raised.value.recovery
+
+
+def test_what_only_the_content_tells_is_one_clear_error(workspace: Workspace, tmp_path: Path) -> None:
+    source = data.review_csv(tmp_path / "rows.csv", 20)
+    assert "did you mean 'label'" in refusal(workspace, source=source, label="lable").message
+    assert "must not see it" in refusal(workspace, source=source, label="label", inputs=("label",)).message
+    assert "neither a column" in refusal(workspace, source=source, label="label", group_by="patient").message
+    (tmp_path / "bytes.csv").write_bytes(bytes(range(256)) * 4)
+    assert refusal(workspace, source=tmp_path / "bytes.csv").code is Code.INVALID
+    (tmp_path / "broken.parquet").write_bytes(b"PAR1 no parquet PAR1")
+    assert "broken.parquet" in refusal(workspace, source=tmp_path / "broken.parquet").message
+    (tmp_path / "odd.xyz").write_bytes(b"\x01\x02")
+    assert "No modality fits" in refusal(workspace, source=tmp_path / "odd.xyz").message
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "a.png").write_bytes(b"words")
+    assert "None of the 1 items can be used; the job's log" in refusal(workspace, source=tmp_path / "bad").message
+
+
+def test_a_link_does_not_lead_out_of_the_source(workspace: Workspace, tmp_path: Path) -> None:
+    folder = data.digit_folder(tmp_path / "set", 20, classes=2)
+    outside = tmp_path / "outside.png"
+    outside.write_bytes(next((folder / "0").iterdir()).read_bytes())
+    (folder / "0" / "link.png").symlink_to(outside)
+    data.ingest(workspace, "set", source=folder, label="folder")
+    assert not any("link" in row["source"] for row in rows_of(workspace))
+
+
+def test_lines_that_are_not_utf8_are_rows_of_quality_error(workspace: Workspace, tmp_path: Path) -> None:
+    path = tmp_path / "reviews.csv"
+    lines = [f"a film number {i},{'good' if i % 2 else 'bad'}".encode() for i in range(450)]
+    for place in (3, 100, 449):
+        lines[place] = b"caf\xe9 " + lines[place]
+    lines[50] = b'"two\nlines",good'
+    path.write_bytes(b"text,label\n" + b"\n".join(lines) + b"\n")
+    data.ingest(workspace, "set", source=path, label="label")
+    found = rows_of(workspace)
+    assert Counter(row["quality"] for row in found) == {"ok": 447, "error": 3}
+    reasons = {row["reason"] for row in found if row["quality"] == "error"}
+    assert reasons == {"line 5 is not UTF-8", "line 103 is not UTF-8", "line 452 is not UTF-8"}
+
+
+def test_a_file_of_another_encoding_says_so(workspace: Workspace, tmp_path: Path) -> None:
+    path = tmp_path / "set.csv"
+    path.write_bytes(b"text,label\n" + b"ol\xe9,good\n" * 9)
+    error = refusal(workspace, source=path, label="label")
+    assert "not UTF-8, first at line 2; save it as UTF-8" in error.message

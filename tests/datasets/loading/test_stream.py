@@ -1,0 +1,233 @@
+"""What a stream promises of the sequence of ids, and that what it gives are the examples."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from speciate.datasets import succession
+from speciate.datasets.loading.loader import Example, load_examples
+from speciate.datasets.loading.stream import Stream
+from speciate.datasets.versions import Manifest
+from speciate.errors import Code, SpeciateError
+from speciate.workspace.workspace import Folders
+from tests.datasets import sealed
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
+    made = Folders(tmp_path_factory.mktemp("workspace"))
+    made.make()
+    return made
+
+
+@pytest.fixture(scope="module")
+def texts(folders: Folders) -> Manifest:
+    return sealed.texts(folders, 97)
+
+
+@pytest.fixture(scope="module")
+def pictures(folders: Folders) -> Manifest:
+    return sealed.pictures(folders, 60)
+
+
+def ids(batches: Iterator[list[Example]]) -> list[list[str]]:
+    return [[example.id for example in batch] for batch in batches]
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    batch=st.integers(1, 40),
+    world=st.integers(1, 4),
+    seed=st.integers(0, 2**63),
+    epoch=st.integers(0, 5),
+    shuffle=st.booleans(),
+    data=st.data(),
+)
+def test_who_stops_and_resumes_gets_exactly_the_rest(
+    folders: Folders, texts: Manifest, batch: int, world: int, seed: int, epoch: int, shuffle: bool, data: st.DataObject
+) -> None:
+    seen: list[str] = []
+    saved: dict[str, Any] = {}
+    for rank in range(world):
+        what: dict[str, Any] = {"batch": batch, "world": world, "rank": rank, "seed": seed, "shuffle": shuffle}
+        whole = ids(iter(Stream(folders, texts, epoch=epoch, **what)))
+        stop = data.draw(st.integers(0, len(whole)))
+        first, second = Stream(folders, texts, epoch=epoch, **what), Stream(folders, texts, **what)
+        before = ids(itertools.islice(first, stop))
+        saved = json.loads(json.dumps(first.state()))
+        second.resume(saved)
+        assert before + ids(iter(second)) == whole
+        assert second.state()["epoch"] == epoch + 1
+        assert [len(each) for each in whole[:-1]] == [batch] * (len(whole) - 1)
+        seen += [name for each in whole for name in each]
+    assert sorted(seen) == [f"t{i:05}" for i in range(97)]
+
+
+def test_every_rank_can_resume_from_the_state_of_one(folders: Folders, texts: Manifest) -> None:
+    streams = [Stream(folders, texts, batch=8, rank=rank, world=3) for rank in range(3)]
+    before = [ids(itertools.islice(stream, 2)) for stream in streams]
+    after = []
+    for rank in range(3):
+        resumed = Stream(folders, texts, batch=8, rank=rank, world=3)
+        resumed.resume(streams[1].state())
+        after.append(ids(iter(resumed)))
+    names = [name for run in before + after for batch in run for name in batch]
+    assert sorted(names) == [f"t{i:05}" for i in range(97)]
+
+
+def test_the_sequence_does_not_depend_on_how_the_version_came_about(folders: Folders, texts: Manifest) -> None:
+    """In three parts, of one of which rows were taken away, and with rows in another order."""
+    whole = sealed.scan_all(folders, texts)
+    shuffled = whole.take(np.random.default_rng(1).permutation(97))
+    grown = succession.found(folders, sealed.with_extra(shuffled.slice(0, 40), "extra"), texts)
+    for start, count in ((40, 30), (70, 27)):
+        grown = succession.append(folders, grown.manifest, grown.lanes, shuffled.slice(start, count))
+    grown = succession.succeed(folders, grown.manifest, grown.lanes, whole)
+    assert grown.manifest.id == texts.id
+    assert len(grown.manifest.parts) > 1
+    assert ids(iter(Stream(folders, grown.manifest, batch=10))) == ids(iter(Stream(folders, texts, batch=10)))
+
+
+def test_epochs_follow_each_other_in_other_orders(folders: Folders, texts: Manifest) -> None:
+    stream = Stream(folders, texts, batch=50)
+    epochs = [ids(iter(stream)) for _ in range(3)]
+    assert epochs[2] == ids(iter(Stream(folders, texts, batch=50, epoch=2)))
+    flat = [tuple(itertools.chain(*epoch)) for epoch in epochs]
+    assert len(set(flat)) == 3
+    assert {tuple(sorted(names)) for names in flat} == {tuple(sorted(flat[0]))}
+
+
+def test_unshuffled_it_gives_what_load_examples_gives(folders: Folders, texts: Manifest, pictures: Manifest) -> None:
+    for manifest in (texts, pictures):
+        with Stream(folders, manifest, batch=7, shuffle=False) as stream:
+            streamed = list(itertools.chain.from_iterable(stream))
+        for one, other in zip(streamed, load_examples(folders, manifest), strict=True):
+            assert one._replace(media=None) == other._replace(media=None)
+            assert np.array_equal(one.media, other.media)
+
+
+def test_splits_and_columns_narrow_it(folders: Folders, texts: Manifest) -> None:
+    batch = next(iter(Stream(folders, texts, batch=97, splits=["test"], columns=["number"])))
+    assert sorted(example.id for example in batch) == [f"t{i:05}" for i in range(0, 97, 10)]
+    assert {(example.split, tuple(example.columns)) for example in batch} == {("test", ("number",))}
+    assert all(example.media == f"text {example.id}" for example in batch)
+
+
+def test_examples_that_are_not_ok_are_left_out(folders: Folders) -> None:
+    quality = ["ok", "partial", "ok", "error"]
+    rows = sealed.rows({"id": list("abcd"), "quality": quality, "text": list("abcd")})
+    manifest = succession.found(folders, rows, sealed.blank("text", ["text"])).manifest
+    assert ids(iter(Stream(folders, manifest, batch=9, shuffle=False))) == [["a", "c"]]
+
+
+def test_tables_are_the_same_batches(folders: Folders, texts: Manifest) -> None:
+    tables, batches = Stream(folders, texts, batch=20, seed=3).tables(), Stream(folders, texts, batch=20, seed=3)
+    assert [table["id"].to_pylist() for table in tables] == ids(iter(batches))
+
+
+def test_the_number_of_workers_changes_nothing(folders: Folders, pictures: Manifest) -> None:
+    runs = []
+    for workers, ahead in ((1, 1), (3, 2)):
+        with Stream(folders, pictures, batch=9, workers=workers, ahead=ahead) as stream:
+            runs.append([(example.id, example.media.tobytes()) for batch in stream for example in batch])
+    assert runs[0] == runs[1]
+    assert len(runs[0]) == 60
+
+
+def test_processes_are_kept_from_one_epoch_to_the_next(folders: Folders, pictures: Manifest) -> None:
+    with Stream(folders, pictures, batch=9, workers=1) as stream:
+        started = []
+        for _ in range(2):
+            list(stream)
+            started.append(sealed.decoders())
+        assert started[0] == started[1]
+        assert len(started[0]) == 1
+    assert not sealed.decoders()
+
+
+def test_a_state_of_another_sequence_is_refused(folders: Folders, texts: Manifest, pictures: Manifest) -> None:
+    what: dict[str, Any] = {"batch": 10, "seed": 1, "world": 2, "splits": ["train"]}
+    state = Stream(folders, texts, **what).state()
+    for name, value in {"batch": 11, "seed": 2, "world": 1, "splits": None, "shuffle": False}.items():
+        with pytest.raises(SpeciateError, match=f"another sequence of examples: it has {name}") as raised:
+            Stream(folders, texts, **what | {name: value}).resume(state)
+        assert raised.value.code is Code.INVALID
+    with Stream(folders, pictures, **what) as other, pytest.raises(SpeciateError, match=f"version '{texts.id}'"):
+        other.resume(state)
+    for wrong in ({"step": 99}, {"step": -1}, {"step": "3"}, {"epoch": None}):
+        with pytest.raises(SpeciateError, match="an epoch has 5 batches"):
+            Stream(folders, texts, **what).resume(state | wrong)
+
+
+def test_what_does_not_exist_is_named(folders: Folders, texts: Manifest) -> None:
+    for wrong, message in {
+        "splits": "no split 'tests'; did you mean 'test'",
+        "columns": "no column 'tests'",
+    }.items():
+        with pytest.raises(SpeciateError, match=message):
+            Stream(folders, texts, batch=1, **{wrong: ["tests"]})  # type: ignore[arg-type]  # one of two lists of names
+    for numbers in ({"batch": 0}, {"batch": 1, "rank": 1}, {"batch": 1, "size": (8, 8)}):
+        with pytest.raises(SpeciateError):
+            Stream(folders, texts, **numbers)
+
+
+def test_rows_lie_in_no_file_that_stays(folders: Folders, texts: Manifest) -> None:
+    stream = Stream(folders, texts, batch=10)
+    next(iter(stream))
+    assert not list(folders.cache.glob("rows-*"))
+
+
+_CONSUMER = """
+import json, os, sys
+from pathlib import Path
+from speciate.datasets.loading.stream import Stream
+from speciate.datasets.versions import Manifest
+from speciate.workspace.workspace import Folders
+
+root, saved = Path(sys.argv[1]), Path(sys.argv[2])
+manifest = Manifest.model_validate_json(sys.stdin.read())
+seen, state = json.loads(saved.read_text()) if saved.exists() else ([], None)
+with Stream(Folders(root), manifest, batch=4, seed=5, workers=1) as stream:
+    if state:
+        stream.resume(state)
+    for batch in stream:
+        seen += [[example.id, int(example.media.sum())] for example in batch]
+        partial = saved.with_suffix(".partial")
+        partial.write_text(json.dumps([seen, stream.state()]))
+        os.replace(partial, saved)
+        print(len(seen), flush=True)
+"""
+
+
+def test_a_killed_consumer_that_resumes_has_seen_each_once(
+    folders: Folders, pictures: Manifest, tmp_path: Path
+) -> None:
+    saved = tmp_path / "saved.json"
+    command = [sys.executable, "-c", _CONSUMER, str(folders.root), str(saved)]
+    chance = random.Random(0)
+    for _ in range(3):
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as consumer:
+            assert consumer.stdin is not None
+            assert consumer.stdout is not None
+            consumer.stdin.write(pictures.model_dump_json())
+            consumer.stdin.close()
+            for _ in range(chance.randint(1, 4)):
+                assert consumer.stdout.readline()
+            consumer.send_signal(signal.SIGKILL)
+    subprocess.run(command, input=pictures.model_dump_json(), text=True, check=True, stdout=subprocess.DEVNULL)
+    with Stream(folders, pictures, batch=4, seed=5) as stream:
+        whole = [[example.id, int(example.media.sum())] for batch in stream for example in batch]
+    assert json.loads(saved.read_text())[0] == whole

