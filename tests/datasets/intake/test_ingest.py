@@ -297,3 +297,20 @@ def test_a_file_of_another_encoding_says_so(workspace: Workspace, tmp_path: Path
     path.write_bytes(b"text,label\n" + b"ol\xe9,good\n" * 9)
     error = refusal(workspace, source=path, label="label")
     assert "not UTF-8, first at line 2; save it as UTF-8" in error.message
+
+
+def test_one_damaged_table_among_many_costs_only_itself(workspace: Workspace, tmp_path: Path) -> None:
+    """A header of nonsense brings no input, a file without rows is still counted, and so is one that is no table."""
+    folder = tmp_path / "tables"
+    folder.mkdir()
+    for i in range(6):
+        text = "a sentence that is long enough to be taken for a text number"
+        (folder / f"good-{i}.csv").write_text("text,label\n" + "".join(f"{text} {i} {j},a\n" for j in range(5)))
+    (folder / "header.csv").write_text("text,label\n")
+    (folder / "nonsense.csv").write_text(f"{'x' * 40},{'y' * 40}\n" + f"{'long and strange words ' * 9},b\n")
+    (folder / "torn.csv").write_bytes(b"text,label\n\xff\xfe\xfd" * 9)
+    manifest = data.ingest(workspace, "tables", source=folder, label="label", modality="text")
+    rows = scan.read(workspace.folders, manifest).to_pylist()
+    assert manifest.inputs == ("text",)
+    assert sum(row["quality"] == "ok" for row in rows) == 30
+    assert {row["source"].partition("#")[0] for row in rows} == {path.name for path in folder.iterdir()}

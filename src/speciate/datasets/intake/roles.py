@@ -99,9 +99,10 @@ def check_label(label: str, table: pa.Table) -> None:
 
 
 def _inputs_of(table: pa.Table, modality: str, free: list[str]) -> list[str]:
-    lists = [name for name in free if pa.types.is_list(table[name].type) or pa.types.is_large_list(table[name].type)]
+    filled = _well_filled(table, free)
+    lists = [name for name in filled if pa.types.is_list(table[name].type) or pa.types.is_large_list(table[name].type)]
     texts = [
-        name for name in free if pa.types.is_string(table[name].type) or pa.types.is_large_string(table[name].type)
+        name for name in filled if pa.types.is_string(table[name].type) or pa.types.is_large_string(table[name].type)
     ]
     if modality in ("auto", "time-series") and lists:
         return lists[:1]
@@ -112,6 +113,12 @@ def _inputs_of(table: pa.Table, modality: str, free: list[str]) -> list[str]:
         if longest is not None and (modality == "text" or _mean_length(table[longest]) >= _LONG_TEXT):
             return [longest]
     return [name for name in free if not (_KEYS.fullmatch(name) and _all_differ(table[name])) and name not in lists]
+
+
+def _well_filled(table: pa.Table, names: list[str]) -> list[str]:
+    """Those with at least half as many values as the fullest: one damaged header among many files brings others."""
+    counts = {name: table.num_rows - table[name].null_count for name in names}
+    return [name for name in names if 2 * counts[name] >= max(counts.values(), default=0)]
 
 
 def _modality_of(table: pa.Table, inputs: list[str]) -> str:

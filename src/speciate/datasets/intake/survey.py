@@ -250,12 +250,15 @@ def _check_presence(everything: pa.Table, found: Listing) -> None:
 
 
 def _table(pool: Pool, found: Listing, file: SourceFile) -> pa.Table:
+    """The rows of a file. Where there are none, one that says why: no file may vanish from the count."""
     try:
-        return ask_table(pool, file.path, found.reader, found.modality, readable=found.readable)
+        table = ask_table(pool, file.path, found.reader, found.modality, readable=found.readable)
+        reason = "The file holds no rows."
     except SpeciateError as error:
         if len(found.files) == 1:
             raise
-        return pa.table({REASON: pa.array([error.message], pa.string())})
+        table, reason = pa.table({}), error.message
+    return table if table.num_rows else pa.table({REASON: pa.array([reason], pa.string())})
 
 
 def _survey_rows(table: pa.Table, *, modality: str, sources: pa.Array, splits: pa.Array, folders: pa.Array) -> Survey:

@@ -27,9 +27,9 @@ _SAMPLE = 20
 _FEATURES = ("Image", "Audio", "Video", "Pdf", "Nifti", "Mesh")
 
 
-def media_columns(payload: dict[str, Any]) -> dict[str, Any]:
-    """{paths, modality} -> {columns: [name or null]}: where the media of each file lie; null where it holds none."""
-    return {"columns": [_media_column(Path(path), payload["modality"]) for path in payload["paths"]]}
+def media_column(payload: dict[str, Any]) -> dict[str, Any]:
+    """{path, modality} -> {column: name or null}: where the media of a file lie; null where it holds none."""
+    return {"column": _media_column(Path(payload["path"]), payload["modality"])}
 
 
 def unpack(payload: dict[str, Any]) -> dict[str, Any]:

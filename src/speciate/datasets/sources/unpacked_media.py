@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,10 +16,8 @@ from speciate.datasets.sources.unpacking import Desk, unpack_into
 from speciate.datasets.sources.walk import SetAside, walk
 from speciate.errors import Code, SpeciateError
 
-_COLUMNS, _UNPACK = (
-    "speciate.datasets.sources.table_media:media_columns",
-    "speciate.datasets.sources.table_media:unpack",
-)
+_COLUMN = "speciate.datasets.sources.table_media:media_column"
+_UNPACK = "speciate.datasets.sources.table_media:unpack"
 _IN_TABLES = ("text", "tabular", "protein", "time-series")
 _SECONDS = 300.0
 
@@ -78,6 +76,17 @@ def _media_columns(found: Listing, desk: Desk) -> dict[str, str]:
     files = [file for file in found.files if format_of(file.path.name) in ("parquet", "arrow")]
     if not files or found.modality in _IN_TABLES or found.reader.layout is not None:
         return {}
-    payload = {"paths": [str(file.path) for file in files], "modality": found.modality}
-    columns: Sequence[str | None] = desk.pool.ask(_COLUMNS, payload, _SECONDS, readable=found.readable)["columns"]
-    return {file.name: column for file, column in zip(files, columns, strict=True) if column is not None}
+    columns = {file.name: _media_column(file.path, found, desk) for file in files}
+    return {name: column for name, column in columns.items() if column is not None}
+
+
+def _media_column(path: Path, found: Listing, desk: Desk) -> str | None:
+    """None also where the file is damaged: reading it as a table says what is wrong."""
+    payload = {"path": str(path), "modality": found.modality}
+    try:
+        column: str | None = desk.pool.ask(_COLUMN, payload, _SECONDS, readable=found.readable)["column"]
+    except SpeciateError as error:
+        if error.code in (Code.INTERNAL, Code.UNAVAILABLE):  # a defect or the end of the process, by this file
+            return None
+        raise
+    return column

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from speciate.datasets.sources.readers.columnar import read_arrow, read_parquet
+from speciate.datasets.sources.readers.rows import REASON
 from speciate.errors import Code, SpeciateError
 
 TABLE = pa.table({"a": [1, 2], "b": pa.array(["x", "y"]).dictionary_encode()})
@@ -80,3 +81,15 @@ def test_half_a_file_is_one_clear_error(tmp_path: Path) -> None:
         with pytest.raises(SpeciateError) as raised:
             (read_parquet if suffix == ".parquet" else read_arrow)(path, ())
         assert raised.value.code is Code.INVALID
+
+
+def test_a_cell_that_is_not_utf8_costs_its_row(tmp_path: Path) -> None:
+    cells = pa.array([b"good", b"\xff\xfe", None, b"fine"], pa.binary())
+    text = pa.Array.from_buffers(pa.string(), len(cells), cells.buffers(), cells.null_count)
+    table = pa.table({"text": text, "n": [1, 2, 3, 4]})
+    pq.write_table(table, tmp_path / "a.parquet")
+    with pa.OSFile(str(tmp_path / "a.arrow"), "wb") as file, pa.ipc.new_stream(file, table.schema) as writer:
+        writer.write_table(table)
+    for found in (read_parquet(tmp_path / "a.parquet", ()), read_arrow(tmp_path / "a.arrow", ())):
+        assert found["n"].to_pylist() == [1, 3, 4, None]
+        assert found[REASON].to_pylist() == [None, None, None, "Row 2: the cell of 'text' is not UTF-8."]

@@ -23,8 +23,9 @@ def read_parquet(path: Path, text: Sequence[str]) -> pa.Table:
         declared = sum(footer.row_group(i).total_byte_size for i in range(footer.num_row_groups))
         if declared > LONGEST_BINARY:
             raise _too_large(path, declared)
-        return with_bad_rows(with_class_names(pq.ParquetFile(path).read()), [])
-    except (pa.ArrowException, OSError) as error:
+        table, bad = _sound_rows(pq.ParquetFile(path).read())
+        return with_bad_rows(with_class_names(table), bad)
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise unreadable(path, str(error)) from error
 
 
@@ -35,9 +36,9 @@ def read_arrow(path: Path, text: Sequence[str]) -> pa.Table:
     try:
         with open_arrow(path) as reader:
             table = reader.read_all()
-        table.validate(full=True)  # it trusts what the file says of its buffers, and crashes where that is wrong
-        return with_bad_rows(with_class_names(table), [])
-    except (pa.ArrowException, OSError) as error:
+        table, bad = _sound_rows(table)
+        return with_bad_rows(with_class_names(table), bad)
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise unreadable(path, str(error)) from error
 
 
@@ -84,6 +85,36 @@ def features(schema: pa.Schema) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def _sound_rows(table: pa.Table) -> tuple[pa.Table, list[str]]:
+    """Rows whose text is UTF-8, and why others are not: a damaged page may pass its checks and hold any bytes.
+
+    ArrowInvalid where more is wrong: Arrow trusts what a file says of its buffers, and crashes where that is wrong.
+    """
+    try:
+        table.validate(full=True)
+        return table, []
+    except pa.ArrowInvalid as error:
+        if "UTF8" not in str(error):
+            raise
+    foreign: dict[int, str] = {}
+    for field in table.schema:
+        if pa.types.is_string(field.type) or pa.types.is_large_string(field.type):
+            for row, cell in enumerate(table[field.name].cast(pa.large_binary()).to_pylist()):
+                if cell is not None and not _is_utf8(cell):
+                    foreign.setdefault(row, field.name)
+    sound = table.filter(pa.array([row not in foreign for row in range(table.num_rows)]))
+    sound.validate(full=True)
+    return sound, [f"Row {row + 1}: the cell of {name!r} is not UTF-8." for row, name in foreign.items()]
+
+
+def _is_utf8(cell: bytes) -> bool:
+    try:
+        cell.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _too_large(path: Path, size: int) -> Exception:
