@@ -234,7 +234,7 @@ def preview_dataset(
     app: App,
     dataset: DatasetText,
     where: Where = None,
-    ids: list[str] | None = None,
+    ids: Annotated[list[str] | None, Field(max_length=36)] = None,
     count: Annotated[int, Field(ge=1, le=36)] = 12,
 ) -> tuple[QueryResult, Picture]:
     """See examples as one picture, with their rows in reading order. For rows alone, call query_dataset."""
@@ -250,6 +250,8 @@ def _view(found: versions.Version) -> DatasetView:
     manifest = found.manifest
     return _overview(found, _LABELS_SHOWN).model_copy(
         update={
+            "split_audit": found.report.get("split"),
+            "warnings": tuple(found.report.get("warnings", ())) or None,
             "inputs": manifest.inputs[:_COLUMNS_SHOWN],
             "columns": tuple(
                 Column(name=name, type=kind) for name, kind in islice(manifest.columns.items(), _COLUMNS_SHOWN)
@@ -275,8 +277,6 @@ def _overview(found: versions.Version, labels: int = _LABELS_IN_LIST) -> Dataset
         labels=dict(islice(manifest.labels.items(), labels)),
         quality=describe.quality(found),
         not_shown=_not_shown(labels=len(manifest.labels) - labels),
-        split_audit=found.report.get("split"),
-        warnings=tuple(found.report.get("warnings", ())) or None,
     )
 
 

@@ -69,15 +69,21 @@ def test_a_kill_at_a_named_point_costs_nothing(tmp_path: Path, point: str) -> No
 
 @pytest.mark.slow
 def test_the_suite_notices_when_the_claim_is_not_inherited(tmp_path: Path) -> None:
-    """The control: without the inherited lock, killing supervisors makes two runs of a job live at once."""
+    """The control: without the inherited lock, killing supervisors makes two runs of a job live at once.
+
+    Runs are long, so that the next attempt begins while the lost run lives, and kills are rare, for a job that is lost
+    again and again is given up.
+    """
     world = World(tmp_path, fault="claim_inherited:break")
     chance = random.Random(3)
+    deadline = time.monotonic() + 180
     try:
         world.race_daemons(1)
-        world.start_clients(4, 25, longest=8)  # long enough that the next attempt begins while the lost run lives
-        while world.clients_at_work() and not list(world.trace.glob("*.overlap")):
-            world.kill("supervisor", chance)
-            time.sleep(0.1)
+        world.start_clients(4, 25, longest=8)
+        while time.monotonic() < deadline and not list(world.trace.glob("*.overlap")):
+            if list(world.trace.glob("*.began")):
+                world.kill("supervisor", chance)
+            time.sleep(0.7)
     finally:
         world.stop()
     assert any("two lives at once" in words for words in world.verdict().wrong())

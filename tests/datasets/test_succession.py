@@ -176,3 +176,33 @@ def test_whole_numbers_that_become_fractions_make_no_other_version(folders: Fold
         succession.found(folders, whole, empty()).manifest.id
         == succession.found(folders, fractions, empty()).manifest.id
     )
+
+
+def test_an_id_that_occurs_twice_is_refused_before_anything_is_made(folders: Folders) -> None:
+    rows: dict[str, Row] = {"ex-1": ("cat", "ok", 1.0), "ex-2": ("dog", "ok", 2.0)}
+    first = succession.found(folders, table(rows), empty())
+    twice = pa.concat_tables([table(rows), table(rows)])
+    for make in (
+        lambda: succession.found(folders, twice, empty()),
+        lambda: succession.succeed(folders, first.manifest, first.lanes, twice),
+        lambda: succession.append(folders, first.manifest, first.lanes, twice),
+    ):
+        with pytest.raises(SpeciateError, match="the same id"):
+            make()
+
+
+def test_a_manifest_lists_the_most_frequent_of_very_many_labels(
+    folders: Folders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(succession, "MOST_LABELS", 2)
+    rows: dict[str, Row] = {f"ex-{i}": (label, "ok", 1.0) for i, label in enumerate("aaabbc")}
+    assert succession.found(folders, table(rows), empty()).manifest.labels == {"a": 3, "b": 2}
+
+
+def test_a_workspace_may_lie_below_a_folder_that_looks_like_a_partition(tmp_path: Path) -> None:
+    folders = Folders(tmp_path / "seed=7")
+    folders.make()
+    made = succession.found(folders, table({"ex-1": ("cat", "ok", 1.0)}), empty()).manifest
+    with duckdb.connect() as connection:
+        named = connection.execute(f"DESCRIBE SELECT * FROM {scan.relation(folders, made)}").fetchall()
+    assert "seed" not in {row[0] for row in named}

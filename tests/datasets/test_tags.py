@@ -27,6 +27,12 @@ def test_a_tag_names_a_version_until_it_is_moved_or_taken_away(reviews: Workspac
         resolve(reviews.database, "reviews@gold")
 
 
+def test_one_tag_can_name_what_another_does(reviews: Workspace) -> None:
+    data.run_job(reviews, "tag", action="tag", ref="reviews@v1", tag="gold")
+    data.run_job(reviews, "tag", action="tag", ref="reviews@gold", tag="best")
+    assert tags(reviews.database, "reviews") == {"best": 1, "gold": 1}
+
+
 @pytest.mark.parametrize("tag", ["v3", "", "a b", "3", "x" * 65, "gold:test"])
 def test_what_could_be_read_as_something_else_is_no_tag(reviews: Workspace, tag: str) -> None:
     with pytest.raises(SpeciateError, match="cannot be a tag"):

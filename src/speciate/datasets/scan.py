@@ -19,6 +19,8 @@ from speciate.errors import Code, SpeciateError
 from speciate.workspace.workspace import Folders
 
 PART, PLACE = "_part", "_place"
+_AS_THEY_ARE = "hive_partitioning = false"
+"""Or a workspace below a folder such as `seed=7` would have a column `seed`."""
 Places = npt.NDArray[np.int64]
 
 
@@ -88,7 +90,8 @@ def relation(folders: Folders, manifest: Manifest) -> str:
     """SQL that may stand after FROM and gives the rows, hidden columns included."""
     _check_there(folders, manifest)
     whole = [quoted(folders.root / part.file) for part in manifest.parts if part.removed is None]
-    pieces = [f"SELECT * FROM read_parquet([{', '.join(whole)}], union_by_name = true)"] if whole else []
+    together = f"read_parquet([{', '.join(whole)}], union_by_name = true, {_AS_THEY_ARE})"
+    pieces = [f"SELECT * FROM {together}"] if whole else []
     for part in manifest.parts:
         if part.removed is not None:
             gone = f"SELECT position FROM read_parquet({quoted(folders.root / part.removed)})"
@@ -98,7 +101,7 @@ def relation(folders: Folders, manifest: Manifest) -> str:
 
 def rows_of_file(file: Path, condition: str) -> str:
     """SELECT of the rows of a sealed file whose `file_row_number` fulfils a condition."""
-    source = f"read_parquet({quoted(file)}, file_row_number = true)"
+    source = f"read_parquet({quoted(file)}, file_row_number = true, {_AS_THEY_ARE})"
     return f"SELECT * EXCLUDE (file_row_number) FROM {source} WHERE {condition}"
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,6 +27,8 @@ from speciate.errors import Code, SpeciateError
 from speciate.workspace.workspace import Folders
 
 MOST_PARTS = 8
+MOST_LABELS = 10_000
+"""So many classes a manifest lists, the most frequent: it stands in the catalog and travels in specs."""
 _WORTH_A_PART = 0.5
 """A change of more than this share of the rows is written as a new base."""
 
@@ -41,6 +44,7 @@ class Sealed(NamedTuple):
 
 def found(folders: Folders, rows: pa.Table, manifest: Manifest) -> Sealed:
     """All rows as one base. `manifest`: everything but what follows from the rows."""
+    _check_ids(rows)
     rows = rows.sort_by("id")
     total = lanes(digests(rows))
     return Sealed(_described(manifest, rows, (_part(folders, manifest, rows),), total), total)
@@ -50,6 +54,7 @@ def append(folders: Folders, parent: Manifest, total: Lanes, added: pa.Table, pa
     """`parent` and the rows `added`, whose ids it must not have."""
     if not added.num_rows:
         return Sealed(parent, total)
+    _check_ids(added)
     added = added.sort_by("id")
     after = total + lanes(digests(added))
     parts = _compact(folders, parent, (*parent.parts, _part(folders, parent, added)))
@@ -61,7 +66,7 @@ def append(folders: Folders, parent: Manifest, total: Lanes, added: pa.Table, pa
             "packs": tuple(dict.fromkeys((*parent.packs, *packs))),
             "columns": parent.columns | user_columns(added),
             "splits": _sum(parent.splits, counts(added, "split")),
-            "labels": {} if parent.numeric else _sum(parent.labels, counts(added, "label")),
+            "labels": {} if parent.numeric else _most_frequent(_sum(parent.labels, counts(added, "label"))),
             "rows": parent.rows + added.num_rows,
         }
     )
@@ -82,6 +87,7 @@ def succeed(
             f"Nothing of {parent.ref} would be left.",
             "Call again with a condition that keeps some rows; query_dataset(where=...) shows which.",
         )
+    _check_ids(new)
     new = new.sort_by("id")
     old = scan.read_placed(folders, parent)
     if not _same_shape(old, new):
@@ -126,10 +132,20 @@ def _described(manifest: Manifest, rows: pa.Table, parts: tuple[Part, ...], tota
         "parts": parts,
         "columns": user_columns(rows),
         "splits": counts(rows, "split"),
-        "labels": {} if manifest.numeric else counts(rows, "label"),
+        "labels": {} if manifest.numeric else _most_frequent(counts(rows, "label")),
         "rows": rows.num_rows,
     }
     return manifest.model_copy(update=follows)
+
+
+def _check_ids(rows: pa.Table) -> None:
+    """An id that occurs twice would make of two rows one, sooner or later."""
+    if pc.count_distinct(rows["id"]).as_py() < rows.num_rows:
+        raise SpeciateError(
+            Code.INTERNAL,
+            "Two rows of the new version have the same id, so it was not made.",
+            "If an operation of a package made the rows, it must give each a new id.",
+        )
 
 
 def _part(folders: Folders, manifest: Manifest, rows: pa.Table) -> Part:
@@ -202,6 +218,10 @@ def _cells_differ(a: pa.Array, b: pa.Array) -> Mask:
     if pa.types.is_floating(a.type):  # NaN is NaN
         unequal &= ~np.asarray(pc.fill_null(pc.and_(pc.is_nan(a), pc.is_nan(b)), False))
     return np.asarray(one_missing | unequal, dtype=bool)
+
+
+def _most_frequent(labels: dict[str, int]) -> dict[str, int]:
+    return dict(islice(labels.items(), MOST_LABELS))
 
 
 def _sum(a: dict[str, int], b: dict[str, int]) -> dict[str, int]:

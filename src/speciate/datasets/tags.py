@@ -47,13 +47,18 @@ def act(tx: Transaction, spec: TagSpec, job: Job, settings: Settings) -> dict[st
         tx.execute("DELETE FROM dataset_tags WHERE name = ? AND tag = ?", [ref.name, spec.tag])
         version = before[0][0] if before else None
     else:
-        version = ref.version or _newest(tx, ref.name)
+        version = ref.version or (_tagged(tx, ref.name, ref.tag) if ref.tag else _newest(tx, ref.name))
         if not tx.execute(_EXISTS, [ref.name, version]):
             raise SpeciateError(Code.NOT_FOUND, f"There is no {ref.name}@v{version}.", "Call describe_dataset().")
         tx.execute("INSERT OR REPLACE INTO dataset_tags VALUES (?, ?, ?)", [ref.name, spec.tag, version])
     moved_from = before[0][0] if before else None
     tx.event(f"dataset:{ref.name}", f"dataset.{spec.action}", {"tag": spec.tag, "version": version, "was": moved_from})
     return {"dataset": f"{ref.name}@v{version}", "tag": spec.tag, "was": moved_from and f"{ref.name}@v{moved_from}"}
+
+
+def _tagged(tx: Transaction, name: str, tag: str) -> int | None:
+    rows = tx.execute("SELECT version FROM dataset_tags WHERE name = ? AND tag = ?", [name, tag])
+    return rows[0][0] if rows else None
 
 
 def _newest(tx: Transaction, name: str) -> int:

@@ -26,7 +26,7 @@ _TAGS = "SELECT tag, version FROM dataset_tags WHERE name = ? ORDER BY tag"
 _LANES = "SELECT lanes FROM dataset_versions WHERE name = ? AND version = ?"
 _HISTORY = f"SELECT {_COLUMNS} FROM dataset_versions WHERE name = ? ORDER BY version DESC LIMIT ?"
 _NAMES = "SELECT DISTINCT name FROM dataset_versions ORDER BY name"
-_LAST = "SELECT version, id FROM dataset_versions WHERE name = ? ORDER BY version DESC LIMIT 1"
+_LAST = "SELECT version, id, manifest FROM dataset_versions WHERE name = ? ORDER BY version DESC LIMIT 1"
 _INSERT = "INSERT INTO dataset_versions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
 
@@ -66,7 +66,7 @@ class Manifest(BaseModel):
     """Whether labels are numbers to be predicted rather than classes."""
     splits: dict[str, int] = {}
     labels: dict[str, int] = {}
-    """Classes and how often they occur; empty where labels are numbers."""
+    """Classes and how often they occur, at most the 10,000 most frequent; empty where labels are numbers."""
     rows: int
     """Of every quality."""
 
@@ -161,7 +161,7 @@ def register(
     job: str | None,
     onto: int | None = None,
 ) -> Manifest:
-    """Make `manifest` the next version of its name; where the newest has the same content, return that instead.
+    """Make `manifest` the next version of its name; where the newest has the same rows in the same roles, return that.
 
     `onto`: the version that must still be the newest, where the change was made for what was the newest then; CONFLICT
     where it is not, for the other change would be lost.
@@ -173,7 +173,7 @@ def register(
             f"{manifest.name}@v{onto} is no longer the newest version: another change came first.",
             "Make the same call again; it then starts from the version that is the newest now.",
         )
-    if last and last[0][1] == manifest.id:
+    if last and last[0][1] == manifest.id and _roles(Manifest.model_validate_json(last[0][2])) == _roles(manifest):
         return manifest.model_copy(update={"version": last[0][0]})
     newest = max(last[0][0] if last else 0, tombstones.last(tx, "dataset", manifest.name))
     made = manifest.model_copy(update={"version": newest + 1})
@@ -184,6 +184,11 @@ def register(
     tx.execute(_INSERT, row)
     tx.event(f"dataset:{made.name}", "dataset.created", {"version": made.version, "id": made.id})
     return made
+
+
+def _roles(manifest: Manifest) -> tuple[object, ...]:
+    """What a model would see and learn: the same rows in other roles are another version."""
+    return manifest.modality, manifest.inputs, manifest.label is None, manifest.numeric
 
 
 def _untagged(database: Database, ref: DatasetRef) -> DatasetRef:

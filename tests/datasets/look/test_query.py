@@ -13,7 +13,7 @@ from speciate.datasets.look.describe import difference, newest_versions, quality
 from speciate.datasets.look.preview import contact_sheet
 from speciate.datasets.look.query import query
 from speciate.datasets.versions import Manifest
-from speciate.errors import SpeciateError
+from speciate.errors import Code, SpeciateError
 from speciate.jobs.pool import Pool
 from speciate.workspace.workspace import Workspace
 from tests import data
@@ -128,3 +128,28 @@ def test_what_differs_between_two_versions(workspace: Workspace, pool: Pool, rev
     newest = newest_versions(workspace.database, ["reviews"])
     assert [entry.manifest.ref for entry in newest] == ["reviews@v2"]
     assert usable(newest[0]) == quality(newest[0])["ok"] == 78
+
+
+def test_a_page_of_another_version_is_refused(workspace: Workspace, pool: Pool, reviews: Manifest) -> None:
+    first = query(pool, workspace.folders, reviews, limit=5)
+    newer = data.ingest(workspace, "reviews", rows=tuple(data.review_rows(30)), label="label")
+    with pytest.raises(SpeciateError, match="page before was of reviews@v1") as raised:
+        query(pool, workspace.folders, newer, limit=5, cursor=first.next_cursor)
+    assert raised.value.code is Code.CONFLICT
+
+
+def test_examples_are_shown_in_the_order_that_was_asked_for(
+    workspace: Workspace, pool: Pool, reviews: Manifest
+) -> None:
+    ids = [row[0] for row in query(pool, workspace.folders, reviews, sql="SELECT id FROM examples", limit=3).rows]
+    asked = [ids[2], ids[0], ids[1]]
+    assert [row[0] for row in contact_sheet(pool, workspace.folders, reviews, ids=asked, count=1).rows] == asked
+    with pytest.raises(SpeciateError, match="1 of the ids are not in .* such as 'ex-none'"):
+        contact_sheet(pool, workspace.folders, reviews, ids=[*asked, "ex-none"])
+
+
+def test_the_same_rows_in_other_roles_are_another_version(workspace: Workspace) -> None:
+    rows = tuple({"letters": "MKWLLAGKRSTE" + "AC"[i % 2] * i, "y": "ab"[i % 2]} for i in range(20))
+    first = data.ingest(workspace, "set", rows=rows, label="y", modality="text", inputs=("letters",))
+    second = data.ingest(workspace, "set", rows=rows, label="y", modality="protein", inputs=("letters",))
+    assert (first.ref, second.ref, second.modality) == ("set@v1", "set@v2", "protein")

@@ -33,20 +33,36 @@ def contact_sheet(
     split: str | None = None,
     count: int = 12,
 ) -> Sheet:
-    """The first `count` usable examples where a condition holds, or those named. INVALID where there are none."""
+    """The first `count` usable examples where a condition holds, or all those named, in that order.
+
+    INVALID where there are none, NOT_FOUND where one that is named is not among them.
+    """
     condition = f"({where}\n)" if where else "true"
     if ids is not None:
         listed = ", ".join("'" + name.replace("'", "''") + "'" for name in ids)
         condition += f" AND id IN ({listed})"
     sql = f"SELECT id, label, split, group_key, source FROM examples WHERE quality = 'ok' AND {condition} ORDER BY id"
-    page = query(pool, folders, manifest, sql=sql, split=split, limit=count)
+    page = query(pool, folders, manifest, sql=sql, split=split, limit=count if ids is None else len(set(ids)))
     if not page.rows:
         raise SpeciateError(
             Code.INVALID,
             f"No usable example of {manifest.ref} fits, so there is nothing to show.",
             f"Call query_dataset(dataset={manifest.ref!r}) to see what there is.",
         )
-    chosen = [row[0] for row in page.rows]
+    rows = page.rows if ids is None else _as_asked(page.rows, ids, manifest)
+    chosen = [row[0] for row in rows]
     payload = {"root": str(folders.root), "manifest": manifest.model_dump(mode="json"), "ids": chosen}
     answer = pool.ask(_SERVICE, payload)
-    return Sheet(base64.b64decode(answer["png"]), page.columns, page.rows)
+    return Sheet(base64.b64decode(answer["png"]), page.columns, rows)
+
+
+def _as_asked(rows: list[list[Any]], ids: Sequence[str], manifest: Manifest) -> list[list[Any]]:
+    by_id = {row[0]: row for row in rows}
+    missing = [name for name in dict.fromkeys(ids) if name not in by_id]
+    if missing:
+        raise SpeciateError(
+            Code.NOT_FOUND,
+            f"{len(missing)} of the ids are not in {manifest.ref} or are set aside, such as {missing[0][:64]!r}.",
+            f"Call query_dataset(dataset={manifest.ref!r}) for ids and their quality.",
+        )
+    return [by_id[name] for name in dict.fromkeys(ids)]

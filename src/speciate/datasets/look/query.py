@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, NamedTuple
 
 from speciate.datasets.columns import clean
@@ -12,6 +13,7 @@ from speciate.jobs.pool import Pool
 from speciate.workspace.workspace import Folders
 
 _SERVICE = "speciate.datasets.look.sql_cage:query"
+_CURSOR = re.compile(r"v(\d+)\.(\d+)")
 
 
 class Page(NamedTuple):
@@ -42,7 +44,7 @@ def query(
     """
     if sql is not None and where is not None:
         raise SpeciateError(Code.INVALID, "Both sql and where were given.", "Call query_dataset with one of them.")
-    offset = _offset(cursor)
+    offset = _offset(cursor, manifest)
     payload = {
         "root": str(folders.root),
         "manifest": manifest.model_dump(mode="json"),
@@ -54,14 +56,23 @@ def query(
     }
     answer = pool.ask(_SERVICE, payload, timeout)
     rows = answer["rows"]
-    return Page([clean(name) for name in answer["columns"]], rows, str(offset + len(rows)) if answer["more"] else None)
+    more = f"v{manifest.version}.{offset + len(rows)}" if answer["more"] else None
+    return Page([clean(name) for name in answer["columns"]], rows, more)
 
 
-def _offset(cursor: str | None) -> int:
+def _offset(cursor: str | None, manifest: Manifest) -> int:
+    """Where the page begins. INVALID where the page before was of another version: rows would be missed or repeated."""
     if cursor is None:
         return 0
-    if not cursor.isdecimal():
+    found = _CURSOR.fullmatch(cursor)
+    if found is None:
         raise SpeciateError(
             Code.INVALID, f"{cursor!r} is no cursor.", "Call again with next_cursor of the page before, or without."
         )
-    return int(cursor)
+    if int(found[1]) != manifest.version:
+        raise SpeciateError(
+            Code.CONFLICT,
+            f"The page before was of {manifest.name}@v{found[1]}, and this is {manifest.ref}.",
+            f"Call again with dataset='{manifest.name}@v{found[1]}', or without cursor to begin anew.",
+        )
+    return int(found[2])
