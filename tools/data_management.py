@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -33,7 +34,17 @@ Action = Literal["delete", "purge", "gc", "tag", "untag"]
 class Question(Result):
     id: str
     expires: float
+    until: str
+    """The same as ISO time, UTC."""
     how: str
+
+
+class Tagged(JobStarted):
+    """Done. `dataset` is the version that the tag names, or, after untag, named; `was` what it named before."""
+
+    dataset: str
+    tag: str
+    was: str | None = None
 
 
 class NeedsApproval(Result):
@@ -57,7 +68,7 @@ def manage_data(
     tag: str | None = None,
     idempotency_key: IdempotencyKey = None,
     dry_run: DryRunFlag = False,
-) -> JobStarted | NeedsApproval | DryRun:
+) -> Tagged | JobStarted | NeedsApproval | DryRun:
     """Tag versions, delete unneeded ones, forget examples everywhere (purge), free disk (gc).
 
     delete and purge need a person, on a terminal: `speciate approve ID`. dry_run shows what would go.
@@ -70,8 +81,7 @@ def manage_data(
         return _delete(app, ref, idempotency_key, dry_run=dry_run)
     if action == "purge":
         return _purge(app, Target(dataset=_bare(ref), group=group, example=example), idempotency_key, dry_run=dry_run)
-    spec = {"action": action, "ref": ref, "tag": tag}
-    return start_job(app, "tag", spec, idempotency_key=idempotency_key, dry_run=dry_run)
+    return _tag(app, {"action": action, "ref": ref, "tag": tag}, idempotency_key, dry_run=dry_run)
 
 
 _TAKES = {
@@ -109,6 +119,17 @@ def _bare(ref: str) -> str:
     return check_name("dataset", name)
 
 
+def _tag(app: App, spec: dict[str, Any], idempotency_key: str | None, *, dry_run: bool) -> Tagged | JobStarted | DryRun:
+    begun = start_job(app, "tag", spec, idempotency_key=idempotency_key, dry_run=dry_run)
+    if isinstance(begun, DryRun):
+        return begun
+    done = app.engine.get(begun.job).result
+    if done is None:
+        return begun
+    describe = NextAction(tool="describe_dataset", arguments={"dataset": done["dataset"]})
+    return Tagged(**begun.model_dump(exclude={"next_actions"}), **done, next_actions=(describe,))
+
+
 def _collect_garbage(app: App, idempotency_key: str | None, *, dry_run: bool) -> JobStarted | DryRun:
     if dry_run:
         found = tidy.survey(app.workspace)
@@ -143,8 +164,9 @@ def _purge(app: App, target: Target, idempotency_key: str | None, *, dry_run: bo
 
 def _waiting(approval: Approval) -> NeedsApproval:
     how = f"A person runs on a terminal: speciate approve {approval.id}"
+    until = datetime.fromtimestamp(approval.expires, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     return NeedsApproval(
-        approval=Question(id=approval.id, expires=approval.expires, how=how),
+        approval=Question(id=approval.id, expires=approval.expires, until=until, how=how),
         evidence=approval.evidence,
         next_actions=(NextAction(tool="list_approvals", arguments={"state": "pending"}),),
     )

@@ -141,7 +141,7 @@ def create_dataset(
         "group_by": group_by,
     }
     if spec["source"] and labels is None and reader is None and modality != "time-series":
-        check_named_columns(app.pool, Path(spec["source"]), label, inputs or [])
+        check_named_columns(app.pool, Path(spec["source"]), label, inputs or [], group_by)
     then = (NextAction(tool="describe_dataset", arguments={"dataset": name}),)
     return start_job(app, "ingest", spec, idempotency_key=idempotency_key, dry_run=dry_run, next_actions=then)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import itertools
 import json
@@ -10,10 +11,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 import speciate
 from speciate.datasets.curate import KIND, CurateSpec, run
+from speciate.datasets.operations import sample
+from speciate.datasets.operations.context import Context
+from speciate.datasets.operations.contract import Outcome
 from speciate.datasets.versions import resolve, version
 from speciate.errors import Code, SpeciateError
 from speciate.ids import JobId
@@ -128,6 +133,20 @@ def test_nothing_is_made_where_a_step_would_leave_nothing(workspace: Workspace) 
     assert sorted(path.name for path in workspace.folders.datasets.rglob("*")) == files
 
 
+def test_an_operation_that_gives_two_rows_one_id_makes_nothing(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def twice(rows: pa.Table, parameters: Any, context: Context) -> Outcome:
+        return Outcome(pa.concat_tables([rows, rows.slice(3, 1)]))
+
+    data.ingest(workspace, "set", rows=tuple(data.review_rows(20)), label="label")
+    monkeypatch.setattr(sample, "SAMPLE", dataclasses.replace(sample.SAMPLE, apply=twice))
+    with pytest.raises(SpeciateError) as raised:
+        curate(workspace, "set", {"op": "sample", "n": 5})
+    assert raised.value.message.startswith("Step 1 (sample) gave several rows the id 'ex-")
+    assert resolve(workspace.database, "set").version == 1
+
+
 def test_a_change_meant_for_the_newest_is_refused_where_another_came_first(workspace: Workspace) -> None:
     data.ingest(workspace, "set", rows=tuple(data.review_rows(20)), label="label")
     plan = KIND.plan(CurateSpec(dataset="set", steps=({"op": "sample", "n": 5},)), workspace)
@@ -193,7 +212,7 @@ def finished(client: Client, started: dict[str, Any]) -> dict[str, Any]:
 def test_a_chain_through_the_real_tool(client: Client, tmp_path: Path) -> None:
     source = data.digit_folder(tmp_path / "digits", 120)
     finished(client, client.call("create_dataset", name="digits", source=str(source), label="folder"))
-    steps = [
+    steps: list[dict[str, Any]] = [
         {"op": "filter", "where": "label IN ('0', '1', '2', '3', '4')"},
         {"op": "deduplicate", "by": "embedding", "threshold": 0.999},
         {"op": "find_label_errors"},

@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 
 from speciate.datasets import scan
+from speciate.datasets.label import relabelled
 from speciate.datasets.versions import Manifest, version
 from speciate.errors import Code, SpeciateError
 from speciate.workspace.workspace import Workspace
 from tests import data
+from tests.datasets import sealed
 
 
 def rows_of(workspace: Workspace, manifest: Manifest) -> dict[str, dict[str, Any]]:
@@ -98,3 +100,45 @@ def test_an_older_version_can_be_labelled_on_purpose_only(workspace: Workspace) 
     third = data.label(workspace, "reviews@v1", {name: "neutral"})
     assert third.ref == "reviews@v3"
     assert version(workspace.database, "reviews@v3").parents == ["reviews@v1"]
+
+
+def test_a_row_that_joins_two_splits_by_its_label_is_refused(workspace: Workspace) -> None:
+    """It waited unlabelled, so that the split was made without it."""
+    rows = data.review_rows(40)
+    first = data.ingest(workspace, "reviews", rows=tuple(rows), label="label", group_by="film")
+    placed = list(rows_of(workspace, first).values())
+    learned = next(row for row in placed if row["split"] == "train")
+    tested = next(row for row in placed if row["split"] == "test")
+    bridge = {"text": tested["text"].upper(), "label": None, "film": learned["film"]}
+    second = data.ingest(workspace, "reviews", add=True, rows=(bridge, data.review_rows(42)[41]))
+    waiting = next(name for name, row in rows_of(workspace, second).items() if row["quality"] == "partial")
+    third = rows_of(workspace, data.label(workspace, "reviews", {waiting: "good"}))
+    assert (third[waiting]["quality"], third[waiting]["split"]) == ("refused", None)
+    report = version(workspace.database, "reviews").report
+    assert (report["refused"], report["split"]["groups_across"]) == (1, 0)
+
+
+def test_the_split_report_is_of_the_labelled_version(workspace: Workspace) -> None:
+    rows = [row | ({"label": None} if i < 20 else {}) for i, row in enumerate(data.review_rows(60))]
+    first = data.ingest(workspace, "reviews", rows=tuple(rows), label="label")
+    shares = {"train": 0.5, "test": 0.5}
+    data.run_job(workspace, "curate", dataset="reviews", steps=[{"op": "split", "fractions": shares}])
+    waiting = [name for name, row in rows_of(workspace, first).items() if row["quality"] == "partial"]
+    last = data.label(workspace, "reviews", dict.fromkeys(waiting, "good"))
+    split = version(workspace.database, "reviews").report["split"]
+    assert last.splits == {"train": 30, "test": 30}
+    assert split["fractions"] == shares
+    assert 25 < split["test_units"] <= 30
+
+
+def test_a_label_makes_nothing_readable(workspace: Workspace) -> None:
+    """A row that lacks its label and its text, too, is an error first of all."""
+    rows = [*data.review_rows(20), {"text": None, "label": None, "film": "none"}]
+    first = data.ingest(workspace, "reviews", rows=tuple(rows), label="label", inputs=("text",), modality="text")
+    name, row = next((name, row) for name, row in rows_of(workspace, first).items() if row["quality"] != "ok")
+    assert "label" not in row["reason"]
+    after = rows_of(workspace, data.label(workspace, "reviews", {name: "good"}))[name]
+    assert after["quality"] == row["quality"]
+    made = sealed.rows({"id": ["a"], "quality": ["partial"], "reason": ["The label is missing."]})
+    found = relabelled(made, {"a": "good"}, "human", numeric=False, had="label").rows
+    assert found["quality"].to_pylist() == ["error"]

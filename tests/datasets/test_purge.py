@@ -97,7 +97,7 @@ def test_each_version_keeps_all_other_rows_and_gets_the_id_of_just_those(
             assert after[manifest.ref].manifest.labels.keys() == set(expected["label"].to_pylist())
         else:
             assert (kept.num_rows, total.tolist()) == (0, total.tolist())
-    for file in set(purge.sealed_files(folders)) - set(purged.obsolete):
+    for file in set(purge.sealed_files(folders).files) - set(purged.obsolete):
         assert f"person {person}" not in pq.read_table(folders.root / file)["group_key"].to_pylist()
 
 
@@ -118,6 +118,42 @@ def test_copies_and_windows_in_other_datasets_go_too_and_what_only_looks_alike_s
     purged = _purge(folders, versions, "person 0")
     left = {each.manifest.name: scan.read(folders, each.manifest)["id"].to_pylist() for each in purged.versions}
     assert left == {"made": ["ex0003"], "other": ["d"]}
+
+
+@pytest.mark.parametrize("example", ["series", "cut", "cut again"])
+def test_a_series_goes_with_all_windows_that_were_cut_from_it_whichever_was_asked_for(
+    folders: Folders, example: str
+) -> None:
+    series = rows({"id": ["series", "other"], "_key": ["k", "l"], "_content": ["1", "2"]})
+    cut = rows(
+        {
+            "id": ["cut", "cut again", "other's"],
+            "_key": ["k[0:5]", "k[5:9]", "l[0:5]"],
+            "_origin": ["k", "k", "l"],
+            "_content": ["3", "4", "5"],
+        }
+    )
+    original = found(folders, series.drop_columns(set(series.column_names) & {"_origin"}), blank("time-series", ["id"]))
+    versions = [_named(original, "made", 1), _named(found(folders, cut, blank("time-series", ["id"])), "made", 2)]
+    purged = purge.purge(folders, versions, Target(dataset="made", example=example), _silent)
+    left = [scan.read(folders, each.manifest)["id"].to_pylist() for each in purged.versions]
+    assert left == [["other"], ["other's"]]
+
+
+def test_damaged_files_are_passed_over_and_those_that_a_version_needs_are_named(folders: Folders) -> None:
+    base = found(folders, _people([0, 1, 4]), blank("text", ["text"]))
+    both = append(folders, base.manifest, base.lanes, _people([2, 5]))
+    (file,) = {part.file for part in both.manifest.parts} - {part.file for part in base.manifest.parts}
+    (folders.root / file).chmod(0o644)
+    (folders.root / file).write_text("PAR1 no longer")
+    stray = folders.datasets / "made" / "stray.parquet"
+    stray.write_text("text,label")
+    lost = folders.packs / "lost.pack"
+    lost.write_bytes(b"no index")
+    purged = _purge(folders, [_named(base, "made", 1), _named(both, "made", 2)], "person 0")
+    assert [(each.manifest.version, each.manifest.rows) for each in purged.versions] == [(1, 1), (2, 3)]
+    assert purged.unreadable == [file]
+    assert {"datasets/made/stray.parquet", "packs/lost.pack"} < set(purged.obsolete)
 
 
 def test_packs_and_cached_vectors_lose_what_goes_and_keep_the_rest(folders: Folders) -> None:
@@ -192,7 +228,8 @@ def test_the_survey_counts_what_was_not_asked_for_but_says_the_same(folders: Fol
     )
     manifest, _ = _named(found(folders, table, blank("text", ["id"])), "made", 1)
     asked = {"root": str(folders.root), "versions": [manifest.model_dump(mode="json")]}
+    nothing_else = {"evaluations": [], "unreadable": []}
     seen = purge.survey(asked | {"target": {"dataset": "made", "group": "jane"}})
-    assert seen == {"versions": [["made@v1", 3, 1]], "examples": 3, "outside": 1, "evaluations": []}
+    assert seen == {"versions": [["made@v1", 3, 1]], "examples": 3, "outside": 1, **nothing_else}
     seen = purge.survey(asked | {"target": {"dataset": "made", "example": "d"}})
-    assert seen == {"versions": [["made@v1", 1, 1]], "examples": 1, "outside": 0, "evaluations": []}
+    assert seen == {"versions": [["made@v1", 1, 1]], "examples": 1, "outside": 0, **nothing_else}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -18,10 +19,10 @@ from tests.modalities.samples import digit, encode, flat_png, flower, frames, ph
 JPEGS = [photo("JPEG"), encode(flower(), "JPEG", progressive=True), frames("MPO")]
 
 
-def oriented(orientation: int) -> bytes:
+def oriented(orientation: int, format_: str = "JPEG") -> bytes:
     exif = Image.Exif()
     exif[0x0112] = orientation
-    return encode(flower(), "JPEG", exif=exif, quality=95)
+    return encode(flower(), format_, exif=exif, quality=95)
 
 
 def refusal(data: bytes) -> DecodeError | None:
@@ -152,6 +153,24 @@ def test_a_picture_is_turned_upright(orientation: int) -> None:
     assert judged is not None
     assert seen is not None
     assert IMAGE.sketching.near(*(np.frombuffer(each, np.uint8)[np.newaxis] for each in (judged, seen))).all()
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+@pytest.mark.parametrize("format_", ["JPEG", "MPO", "PNG", "WEBP", "TIFF"])
+def test_the_size_is_that_of_the_upright_picture(format_: str, orientation: int) -> None:
+    data = oriented(orientation, format_)
+    height, width, _ = IMAGE.decode(data).shape
+    for fields in (IMAGE.inspect(data).fields, IMAGE.judge(data).header.fields):
+        assert (fields["width"], fields["height"]) == (width, height)
+
+
+def test_a_png_that_says_last_how_it_lies_is_judged_upright() -> None:
+    plain, exif = encode(flower()), Image.Exif()
+    exif[0x0112] = 6
+    chunk = b"eXIf" + exif.tobytes().removeprefix(b"Exif\0\0")
+    late = struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    fields = IMAGE.judge(plain[:-12] + late + plain[-12:]).header.fields
+    assert (fields["width"], fields["height"]) == (64, 96)
 
 
 def test_the_container_does_not_matter() -> None:

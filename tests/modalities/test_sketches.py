@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from functools import cache
+from itertools import product
 
 import numpy as np
 import pytest
@@ -35,6 +36,25 @@ def crops() -> list[Pixels]:
     return found
 
 
+@cache
+def smooth_crops() -> list[Pixels]:
+    """400 pieces of 160 pixels: of each photograph the smoothest and some of all others, each also darkened."""
+    chance = np.random.default_rng(7)
+    found = []
+    for photograph in load_sample_images().images:
+        corners = [tuple(chance.integers(0, length - 160) for length in photograph.shape[:2]) for _ in range(600)]
+        pieces = sorted((photograph[top : top + 160, left : left + 160] for top, left in corners), key=contrast)
+        for piece in [*pieces[:50], *pieces[50::11]]:
+            found += [piece, (piece * 0.3).astype(np.uint8)]
+    return found
+
+
+def contrast(piece: Pixels) -> float:
+    """Gray values between the darkest and the brightest of 8 x 8 parts."""
+    side = piece.shape[0] // 8
+    return float(np.ptp(piece.mean(axis=2).reshape(8, side, 8, side).mean(axis=(1, 3))))
+
+
 def recompressed(quality: int) -> Callable[[Image.Image], Image.Image]:
     def change(image: Image.Image) -> Image.Image:
         buffer = io.BytesIO()
@@ -46,6 +66,11 @@ def recompressed(quality: int) -> Callable[[Image.Image], Image.Image]:
 
 def rescaled(factor: float) -> Callable[[Image.Image], Image.Image]:
     return lambda image: image.resize((round(image.width * factor), round(image.height * factor)))
+
+
+def found_beside(one: bytes, other: bytes) -> bool:
+    a, b = stacked([one]), stacked([other])
+    return bool((PICTURES.keys(a) == PICTURES.keys(b)).any() and PICTURES.near(a, b).all())
 
 
 def pairs_found(a: list[bytes | None], b: list[bytes | None]) -> float:
@@ -60,21 +85,39 @@ def pairs_found(a: list[bytes | None], b: list[bytes | None]) -> float:
 @pytest.mark.parametrize(
     ("change", "least"),
     [
-        pytest.param(recompressed(90), 0.97, id="JPEG 90"),
-        pytest.param(recompressed(50), 0.95, id="JPEG 50"),
-        pytest.param(rescaled(0.5), 0.97, id="half as large"),
-        pytest.param(rescaled(0.7), 0.97, id="0.7 as large"),
-        pytest.param(rescaled(2), 0.97, id="twice as large"),
-        pytest.param(lambda image: recompressed(60)(rescaled(0.5)(image)), 0.93, id="half as large, JPEG 60"),
+        pytest.param(recompressed(90), 0.99, id="JPEG 90"),
+        pytest.param(recompressed(50), 0.99, id="JPEG 50"),
+        pytest.param(rescaled(0.5), 0.99, id="half as large"),
+        pytest.param(rescaled(0.7), 0.99, id="0.7 as large"),
+        pytest.param(rescaled(2), 0.99, id="twice as large"),
+        pytest.param(lambda image: recompressed(60)(rescaled(0.5)(image)), 0.99, id="half as large, JPEG 60"),
         pytest.param(lambda image: ImageEnhance.Brightness(image).enhance(0.9), 0.97, id="darker"),
         pytest.param(lambda image: ImageEnhance.Brightness(image).enhance(1.1), 0.9, id="brighter"),
         pytest.param(lambda image: ImageEnhance.Contrast(image).enhance(0.8), 0.97, id="flatter"),
-        pytest.param(lambda image: image.convert("L"), 0.97, id="gray"),
+        pytest.param(lambda image: image.convert("L"), 0.99, id="gray"),
     ],
 )
 def test_a_changed_photograph_is_found(change: Callable[[Image.Image], Image.Image], least: float) -> None:
     changed = [np.asarray(change(Image.fromarray(crop)).convert("RGB")) for crop in crops()]
     assert pairs_found([IMAGE.sketch(crop) for crop in crops()], [IMAGE.sketch(crop) for crop in changed]) >= least
+
+
+@pytest.mark.parametrize("quality", [35, 60, None], ids=["JPEG 35", "JPEG 60", "two thirds as large"])
+def test_a_smooth_or_dark_picture_is_found(quality: int | None) -> None:
+    """Of all with 8 gray values or more between the darkest and the brightest part; no sketch counts as not found."""
+    crops = [crop for crop in smooth_crops() if contrast(crop) >= 8]
+    assert len(crops) > 350
+    found = 0
+    for crop in crops:
+        if quality is None:
+            copy = IMAGE.sketch(np.asarray(rescaled(2 / 3)(Image.fromarray(crop))))
+        else:
+            buffer = io.BytesIO()
+            Image.fromarray(crop).save(buffer, "JPEG", quality=quality)
+            copy = IMAGE.judge(buffer.getvalue()).sketch
+        original = IMAGE.sketch(crop)
+        found += original is not None and copy is not None and found_beside(original, copy)
+    assert found >= 0.99 * len(crops)
 
 
 def test_a_jpeg_is_found_beside_its_png() -> None:
@@ -98,9 +141,12 @@ def digits() -> Sketches:
 def test_no_two_handwritten_digits_are_near() -> None:
     """Of all 12.5 million pairs."""
     sketches = digits()
+    middle = sketches[:, 8:].reshape(-1, 8, 8)[:, 3:5, 3:5].reshape(-1, 4).astype(np.int16)
     for place in range(len(sketches) - 1):
         rest = sketches[place + 1 :]
-        close = np.bitwise_count(rest[:, :8] ^ sketches[place, :8]).sum(axis=1) <= 10
+        differing = np.bitwise_count(rest[:, :8] ^ sketches[place, :8]).sum(axis=1)
+        alike = np.abs(middle[place + 1 :] - middle[place]).max(axis=1) <= 40  # or the gray values cannot agree
+        close = (differing <= 10) | ((differing <= 26) & alike)
         if close.any():
             row = sketches[place : place + 1].repeat(close.sum(), axis=0)
             assert not PICTURES.near(row, rest[close]).any()
@@ -109,14 +155,43 @@ def test_no_two_handwritten_digits_are_near() -> None:
 def test_few_digits_share_a_key() -> None:
     """So that few pairs must be compared: less than 1 in 500."""
     sketches = digits()
-    pairs = sum((np.unique(column, return_counts=True)[1] ** 2).sum() for column in PICTURES.keys(sketches).T)
-    assert pairs - 10 * len(sketches) < 2 * len(sketches) ** 2 / 2 / 500
+    keys = PICTURES.keys(sketches)
+    pairs = sum((np.unique(column, return_counts=True)[1] ** 2).sum() for column in keys.T) - keys.size
+    assert pairs < 2 * len(sketches) ** 2 / 2 / 500
 
 
 def test_different_parts_of_a_photograph_are_not_near() -> None:
     sketches = stacked([sketch for sketch in map(IMAGE.sketch, crops()) if sketch])
     first, second = np.triu_indices(len(sketches), 1)
     assert PICTURES.near(sketches[first], sketches[second]).mean() < 0.001
+
+
+def test_smooth_pictures_of_different_places_are_not_near() -> None:
+    """Those that share less than half of what they show."""
+    places, found = [], []
+    for number, photograph in enumerate(load_sample_images().images):
+        for top, left in product(range(0, 260, 20), range(0, 480, 20)):
+            piece = photograph[top : top + 160, left : left + 160]
+            if contrast(piece) < 50 and (sketch := IMAGE.sketch(piece)):
+                places.append((10_000 * number + top, left))
+                found.append(sketch)
+    sketches, corners = stacked(found), np.array(places)
+    first, second = np.triu_indices(len(sketches), 1)
+    shared = np.maximum(160 - np.abs(corners[first] - corners[second]), 0).prod(axis=1) / 160**2
+    apart = shared < 0.5
+    assert apart.sum() > 500
+    assert not PICTURES.near(sketches[first[apart]], sketches[second[apart]]).any()
+
+
+@pytest.mark.parametrize(("side", "noise"), [(400, 6), (64, 6), (28, 10), (16, 20)])
+def test_blank_pages_with_noise_are_not_near(side: int, noise: float) -> None:
+    chance = np.random.default_rng(0)
+    pages = [chance.normal(240, noise, (side, side, 1)).clip(0, 255).astype(np.uint8) for _ in range(60)]
+    found = [IMAGE.sketch(page.repeat(3, axis=2)) for page in pages]
+    assert side < 64 or not any(found)
+    sketches = stacked([sketch for sketch in found if sketch] or [bytes(PICTURES.width)])
+    first, second = np.triu_indices(len(sketches), 1)
+    assert not PICTURES.near(sketches[first], sketches[second]).any()
 
 
 @pytest.mark.parametrize("gray", [0, 255, 128])

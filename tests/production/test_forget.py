@@ -11,6 +11,8 @@ import pytest
 
 from speciate import usecases
 from speciate.datasets import scan, versions
+from speciate.datasets.exports import card
+from speciate.datasets.intake.lineage import ancestors
 from speciate.datasets.purge import Target
 from speciate.datasets.succession import Sealed, found
 from speciate.errors import Code, SpeciateError
@@ -98,7 +100,8 @@ def _purge(workspace: Workspace) -> tuple[dict[str, Any], dict[str, Any]]:
     spec = forget.ForgetSpec.of(Target(dataset=NAME, group=GROUP))
     parent = _job(workspace, "forget", spec.model_dump(), State.RUNNING, executor="composite", attempt=0)
     erased = _perform(workspace, erase.KIND, {"target": spec.target.model_dump()}, parent=parent)
-    swept = _perform(workspace, tidy.KIND, {"purge": True, "doomed": erased["doomed"]}, parent=parent)
+    (sweep,) = forget.next_step(spec, [_child("erase-1", erased)], 0.0)
+    swept = _perform(workspace, tidy.KIND, sweep.spec, parent=parent)
     return erased, swept
 
 
@@ -180,6 +183,48 @@ def test_inline_rows_and_labels_go_with_the_jobs_that_they_were_given_to(workspa
     assert (mine in blobs, other in blobs) == (False, True)
 
 
+def test_a_blob_that_no_job_names_goes_too_where_it_is_from_before(workspace: Workspace, clock: ManualClock) -> None:
+    _make(workspace)
+    blobs = Blobs(workspace.folders.blobs)
+    refused, young = blobs.put(b"rows of a call that was refused"), blobs.put(b"rows of a call that came since")
+    now = clock.now()
+    os.utime(blobs.path(refused), (now - 1, now - 1))
+    os.utime(blobs.path(young), (now + 1, now + 1))
+    _purge(workspace)
+    assert (refused in blobs, young in blobs) == (False, True)
+
+
+def test_a_file_that_a_version_has_again_before_the_sweep_stays(workspace: Workspace) -> None:
+    _make(workspace)
+    target = {"target": Target(dataset=NAME, group=GROUP).model_dump()}
+    erased = _perform(workspace, erase.KIND, target)
+    again = versions.version(workspace.database, _make(workspace)).manifest
+    assert {part.file for part in again.parts} < set(erased["doomed"])
+    _perform(workspace, tidy.KIND, {"doomed": erased["doomed"]})
+    assert scan.read(workspace.folders, again).num_rows == 6
+
+
+def test_a_file_that_is_sealed_again_after_the_plan_stays(workspace: Workspace) -> None:
+    ref = _make(workspace)
+    (file,) = (part.file for part in versions.version(workspace.database, ref).manifest.parts)
+    workspace.database.transact(lambda tx: tx.execute("DELETE FROM dataset_versions"))
+    folder = RunFolder(workspace.folders.runs / "job-g.1")
+    payload = tidy.plan(tidy.GcSpec(doomed=(file,)), workspace).payload
+    folder.create({"payload": payload, "job": "j", "workspace": str(workspace.folders.root)})
+    os.utime(workspace.folders.root / file, (2e9, 2e9))  # as sealing does
+    tidy.run(Run(folder))
+    assert (workspace.folders.root / file).exists()
+
+
+def test_an_evaluation_that_is_damaged_is_named_and_stops_nothing(workspace: Workspace) -> None:
+    _make(workspace)
+    folder = workspace.folders.evaluations / "eval-1"
+    folder.mkdir()
+    (folder / "examples.parquet").write_text("torn")
+    erased, _ = _purge(workspace)
+    assert erased["unreadable"] == ["evaluations/eval-1"]
+
+
 def test_a_version_that_came_meanwhile_makes_the_step_begin_again(workspace: Workspace) -> None:
     _make(workspace)
     folder = RunFolder(workspace.folders.runs / "job-e.1")
@@ -237,11 +282,11 @@ def _next(*children: Child) -> Any:
 
 def test_the_steps_are_erase_until_nothing_came_between_then_sweep() -> None:
     target = {"dataset": NAME, "group": GROUP, "example": None}
-    again, done = {"again": "jobs"}, {"doomed": ["a"], "models": []}
+    again, done = {"again": "jobs"}, {"since": 7.0, "doomed": ["a"], "models": []}
     assert _next() == [ChildRequest(step="erase-1", kind="erase", spec={"target": target})]
     assert _next(_child("erase-1", None, "running")) == []
     assert _next(_child("erase-1", again)) == [ChildRequest(step="erase-2", kind="erase", spec={"target": target})]
-    sweep = ChildRequest(step="sweep", kind="gc", spec={"purge": True, "doomed": ["a"]})
+    sweep = ChildRequest(step="sweep", kind="gc", spec={"purge": True, "since": 7.0, "doomed": ["a"]})
     assert _next(_child("erase-1", again), _child("erase-2", done)) == [sweep]
     end = _next(_child("erase-1", done), _child("sweep", {"bytes": 5}))
     assert isinstance(end, Finished)
@@ -346,6 +391,27 @@ def test_a_parent_goes_and_its_number_is_never_used_again(workspace: Workspace) 
         versions.resolve(workspace.database, first)
     assert _delete(workspace, NAME)["deleted"] == [second]
     assert _make(workspace) == f"{NAME}@v3"
+
+
+def test_what_a_deleted_version_was_stays_known_to_those_that_came_from_it(workspace: Workspace) -> None:
+    made = [_make(workspace, count=count) for count in (6, 7, 8, 9)]
+    operations = [
+        {"op": "ingest", "source": "/home/x/notes", "license": "mit", "label": "mood", "group_by": "who"},
+        {"op": "curate", "steps": [{"op": "filter", "where": "true"}]},
+        {"op": "label"},
+        {"op": "curate", "steps": [{"op": "balance"}]},
+    ]
+    for number, operation in enumerate(operations, 1):
+        cells = [json.dumps(operation), json.dumps(made[: number - 1][-1:]), number]
+        update = "UPDATE dataset_versions SET operation = ?, parents = ? WHERE version = ?"
+        workspace.database.transact(lambda tx, cells=cells, update=update: tx.execute(update, cells))
+    whole = card.card(card.lineage(workspace.database, NAME))
+    for ref in (made[1], made[0], made[2]):
+        _delete(workspace, ref)
+        assert card.card(card.lineage(workspace.database, NAME)) == whole
+    newest = versions.version(workspace.database, NAME)
+    assert [each.operation["op"] for each in ancestors(workspace.database, newest)] == ["label", "curate", "ingest"]
+    assert list(ancestors(workspace.database, newest))[-1].operation["group_by"] == "who"
 
 
 def test_files_that_another_version_needs_stay(workspace: Workspace) -> None:

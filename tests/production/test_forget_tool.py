@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
 import pytest
-from speciate.tools.data_management import NeedsApproval, manage_data
+from speciate.tools.data_management import NeedsApproval, Tagged, manage_data
 
 from speciate.errors import Code, SpeciateError
 from speciate.jobs.engine import Engine
@@ -36,6 +37,7 @@ def test_a_purge_waits_for_a_person_who_sees_what_would_go(app: App, reviews: st
     assert asked.evidence["versions"] == {reviews: 4}
     assert asked.evidence["examples"] == 4
     assert "speciate approve" in asked.approval.how
+    assert datetime.fromisoformat(asked.approval.until).timestamp() == pytest.approx(asked.approval.expires, abs=1)
     assert app.engine.list() == []
     question = approvals.get(app.workspace.database, asked.approval.id)
     assert (question.action, question.state, question.arguments["group"]) == ("purge", "pending", "film-1")
@@ -86,8 +88,11 @@ def test_arguments_that_do_not_fit_the_action_are_refused(app: App, arguments: d
 
 def test_tags_and_garbage_need_nobody(app: App, reviews: str) -> None:
     tagged = manage_data(app, "tag", ref=reviews, tag="gold")
-    assert isinstance(tagged, JobStarted)
-    assert tagged.state == "succeeded"
+    assert isinstance(tagged, Tagged)
+    assert (tagged.state, tagged.dataset, tagged.was) == ("succeeded", reviews, None)
+    moved = manage_data(app, "tag", ref=reviews, tag="gold")
+    assert isinstance(moved, Tagged)
+    assert moved.was == reviews
     with pytest.raises(SpeciateError, match="has the tag 'gold'"):
         manage_data(app, "delete", ref=reviews)
     assert isinstance(manage_data(app, "untag", ref="reviews", tag="gold"), JobStarted)

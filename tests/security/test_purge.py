@@ -178,6 +178,25 @@ def test_a_purged_group_is_nowhere_and_what_saw_it_is_named(daemons: Daemons, tm
     assert {token for token in everything if token in _catalog(root)} == set()
 
 
+@pytest.mark.slow
+def test_an_upload_that_cannot_be_read_stops_neither_collecting_nor_forgetting(
+    daemons: Daemons, tmp_path: Path
+) -> None:
+    root, client = daemons.workspace, speciate.connect(daemons.workspace)
+    rows = [{"text": f"{TEXT} {number}", "person": GROUP if number < 2 else "anna"} for number in range(4)]
+    wanted = {"inputs": ["text"], "group_by": "person", "modality": "text"}
+    _do(client, "create_dataset", name="notes", rows=rows, **wanted)
+    client.call("create_dataset", name="never", rows=[rows[0] | {"remark": REMARK}], **wanted, dry_run=True)
+    bad = tmp_path / "bad.parquet"
+    bad.write_text("text,person\nsome,more\n")
+    failed = client.call("create_dataset", name="bad", source=str(bad))["job"]
+    assert client.call("wait_for_job", job=failed, timeout_seconds=30)["state"] == "failed"
+    assert client.call("manage_data", action="gc", dry_run=True)["valid"]
+    assert _hits(root, [REMARK])
+    _purge(daemons, client, ref="notes", group=GROUP)
+    assert _hits(root, [GROUP, REMARK]) == {}
+
+
 def _stop(daemons: Daemons) -> None:
     """End whichever daemon there is, and wait until it has let go of the catalog."""
     with contextlib.suppress(SpeciateError):

@@ -143,3 +143,32 @@ def test_deleting_tells_the_bytes_by_kind_and_may_be_repeated(folders: Folders) 
     found = garbage.find(folders, _NOTHING, _CUTOFF)
     assert garbage.delete(found) == {"cache": 7, "evaluations": 5}
     assert garbage.delete(found) == {}
+
+
+def test_what_is_written_again_between_finding_and_deleting_stays(folders: Folders) -> None:
+    again, lost = (_part(folders.datasets / "d" / f"{name}.parquet", id=["a"]) for name in ("again", "lost"))
+    _aged(folders.root)
+    found = garbage.find(folders, _NOTHING, _CUTOFF)
+    os.utime(again)  # as sealing the same rows does
+    assert garbage.delete(found).keys() == {"datasets"}
+    assert (again.exists(), lost.exists()) == (True, False)
+
+
+def test_what_a_job_names_beside_our_files_is_never_opened(folders: Folders, tmp_path: Path) -> None:
+    foreign = _file(tmp_path / "upload.parquet", "text,label")
+    lost = Blobs(folders.blobs).put(b"lost")
+    _part(folders.features / "e" / "part-1.parquet", key=["c1"])
+    _aged(folders.root)
+    names = {str(foreign), "upload.parquet", "datasets/../upload.parquet", "x" * 5000 + ".parquet", "\0.parquet"}
+    live = _NOTHING.model_copy(update={"files": frozenset(names)})
+    assert _found(folders, live) == {("blobs", f"blobs/{lost[:2]}/{lost}"), ("features", "features/e/part-1.parquet")}
+
+
+def test_what_a_damaged_file_may_need_stays(folders: Folders) -> None:
+    Blobs(folders.blobs).put(b"perhaps")
+    _file(folders.datasets / "d" / "part.parquet", "PAR1 no longer")
+    _part(folders.features / "e" / "part-1.parquet", key=["c1"])
+    _file(folders.features / "e" / "part-2.parquet", "torn")
+    _aged(folders.root)
+    live = _NOTHING.model_copy(update={"files": frozenset({"datasets/d/part.parquet"})})
+    assert _found(folders, live) == {("features", "features/e/part-2.parquet")}

@@ -64,6 +64,19 @@ def test_a_writer_that_gives_up_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_second_copy_stands_in_for_a_damaged_one(tmp_path: Path) -> None:
+    packs = []
+    for more in (b"x", b"y"):
+        with PackWriter(tmp_path) as writer:
+            name = writer.add(b"aaaa")
+            writer.add(more)
+            packs.append(writer.seal())
+    packs[0].chmod(0o644)
+    packs[0].write_bytes(b"aaabx")
+    with PackReader(packs) as reader:
+        assert reader.get(name) == b"aaaa"
+
+
 def test_damage_is_found_at_the_read(tmp_path: Path) -> None:
     with PackWriter(tmp_path) as writer:
         name = writer.add(b"aaaa")

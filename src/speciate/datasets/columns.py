@@ -11,14 +11,17 @@ if TYPE_CHECKING:  # the daemon knows the names without pyarrow
 
 FIXED = ("id", "split", "label", "group_key", "quality", "reason", "source")
 CONTENT, FINGERPRINT, KEY = "_content", "_fingerprint", "_key"
-SKETCH, START, STOP = "_sketch", "_start", "_stop"
-HIDDEN = (CONTENT, FINGERPRINT, KEY, SKETCH, START, STOP)
+SKETCH, START, STOP, ORIGIN = "_sketch", "_start", "_stop", "_origin"
+HIDDEN = (CONTENT, FINGERPRINT, KEY, SKETCH, START, STOP, ORIGIN)
 """sha256 of what a model sees (for files: of the bytes, which names them in the packs), of its fingerprint, and of all
 cells of the source (for files: of the bytes again), whatever roles they play; a short code that near-duplicates nearly
-share (modalities.sketches); and, where the example is a window of its medium, where that begins and ends, in the
-modality's unit."""
-PROVENANCE = ("id", "reason", "source", FINGERPRINT, KEY, SKETCH)
+share (modalities.sketches); where the example is a window of its medium, where that begins and ends, in the
+modality's unit; and where it was cut from another example, the key of that one, of windows of windows the first."""
+PROVENANCE = ("id", "reason", "source", FINGERPRINT, KEY, SKETCH, ORIGIN)
 """Says where a row comes from and how it is found again: another value makes no other content of a version."""
+
+WINDOW_START, WINDOW_STOP = "window_start", "window_stop"
+"""Columns for people that say the same of a window as the hidden ones."""
 
 _TAKEN = ("file_row_number", "change", "label_before")
 """Names that scans and views of changes give to columns."""

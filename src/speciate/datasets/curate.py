@@ -10,11 +10,12 @@ import shutil
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, Field
 
 from speciate.datasets import scan, succession
 from speciate.datasets.columns import clean
-from speciate.datasets.intake.rows import MADE, quality_report, split_report
+from speciate.datasets.intake.rows import quality_report, split_report
 from speciate.datasets.look.describe import QUALITIES
 from speciate.datasets.lthash import unpacked
 from speciate.datasets.operations.context import Context
@@ -122,7 +123,9 @@ def run(run: Run) -> dict[str, Any]:
     parent, steps = payload.manifest, parse(payload.steps)
     pool = Pool(run.folders, Settings(cage=payload.cage), size=1)
     context = Context(run, parent, pool, payload.others, payload.models)
-    rows, made_by, results = scan.read(run.folders, parent), payload.report.get("split", {}).get("made_by"), []
+    rows, results = scan.read(run.folders, parent), []
+    before = payload.report.get("split", {})
+    how = {name: before[name] for name in ("made_by", "fractions", "seed") if before.get(name) is not None}
     try:
         for step in steps:
             context.progress(step.number - 1, len(steps), "steps", step.operation.name)
@@ -132,12 +135,13 @@ def run(run: Run) -> dict[str, Any]:
             results.append(_result(step, rows, outcome))
             rows = outcome.rows.sort_by("id")
             context.manifest = _so_far(outcome.manifest or context.manifest, rows)
-            made_by = outcome.split_made_by or made_by
+            if outcome.split_made_by is not None:
+                how = {"made_by": outcome.split_made_by, **outcome.dealing}
     finally:
         pool.close()
         shutil.rmtree(run.folder.path / "scratch", ignore_errors=True)
     sealed = succession.succeed(run.folders, parent, unpacked(bytes.fromhex(payload.lanes)), rows, context.manifest)
-    split = split_report(rows, parent.modality, made=True) | {"made_by": made_by or MADE}
+    split = split_report(rows, parent.modality, made=True) | how
     report = quality_report(rows) | {"split": split}
     return made(
         sealed,
@@ -150,11 +154,17 @@ def run(run: Run) -> dict[str, Any]:
 
 
 def _applied(step: Step, rows: pa.Table, context: Context) -> Outcome:
-    """INVALID where no usable example would be left."""
+    """INVALID where no usable example would be left, or where ids are no longer unique."""
     try:
         outcome = step.operation.apply(rows, step.parameters, context)
     except SpeciateError as error:
         raise step.blamed(error) from error
+    if (again := _not_unique(outcome.rows)) is not None:
+        raise SpeciateError(
+            Code.INVALID,
+            f"{step} gave several rows the id {again!r}, and an id names one example.",
+            "Call again without the step, and mend the operation: new rows need ids of their own.",
+        )
     before, after = int(usable(rows).sum()), int(usable(outcome.rows).sum())
     if not outcome.rows.num_rows or (before and not after):
         raise SpeciateError(
@@ -164,6 +174,15 @@ def _applied(step: Step, rows: pa.Table, context: Context) -> Outcome:
             "step that keeps some.",
         )
     return outcome
+
+
+def _not_unique(rows: pa.Table) -> str | None:
+    """The first id that several rows have, or that is none."""
+    ids = rows["id"].combine_chunks()
+    if not ids.null_count and pc.count_distinct(ids).as_py() == len(ids):
+        return None
+    found = pc.value_counts(ids).filter(pc.greater(pc.value_counts(ids).field("counts"), 1))
+    return str(found.field("values")[0].as_py()) if len(found) else "null"
 
 
 def _so_far(manifest: Manifest, rows: pa.Table) -> Manifest:

@@ -1,8 +1,8 @@
 """The job kind `label`: new labels for single examples, by a person, an agent or a model, as the next version.
 
-Who said so stands in the column `label_source`. An example that had no label and was set aside for that becomes usable
-again; one whose label is taken away is set aside. The labels lie in a blob and not in the job's spec, so that they can
-be forgotten with their examples.
+Who said so stands in the column `label_source`. An example that was set aside for lack of a label becomes usable again,
+and comes to the split of what it belongs with; one whose label is taken away is set aside. The labels lie in a blob
+and not in the job's spec, so that they can be forgotten with their examples.
 """
 
 from __future__ import annotations
@@ -10,14 +10,19 @@ from __future__ import annotations
 import json
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
 from speciate.datasets import scan, succession
+from speciate.datasets.columns import FINGERPRINT
 from speciate.datasets.intake.roles import label_column
+from speciate.datasets.intake.rows import MISSING, carried, quality_report, split_report
+from speciate.datasets.joining import join_rows
 from speciate.datasets.lthash import unpacked
 from speciate.datasets.registration import collect, commit, made
-from speciate.datasets.splitting import split_rows
+from speciate.datasets.split import FRACTIONS
 from speciate.datasets.versions import Manifest, packed_lanes, version
 from speciate.errors import Code, SpeciateError
 from speciate.jobs.job import Resources
@@ -28,7 +33,7 @@ from speciate.workspace.blobs import Blobs
 from speciate.workspace.workspace import Workspace
 
 SOURCE = "label_source"
-MISSING = "The label is missing."
+_UNREADABLE = "It could not be read, whatever its label is."
 _SHOWN = 5
 
 
@@ -47,7 +52,7 @@ def plan(spec: LabelSpec, workspace: Workspace) -> Plan:
         "manifest": found.manifest.model_dump(mode="json"),
         "lanes": packed_lanes(workspace.database, found.manifest).hex(),
         "report": found.report,
-        "resplit": not str(found.report.get("split", {}).get("made_by", "")).startswith("the source"),
+        "deals": "speciate" in str(found.report.get("split", {}).get("made_by", "speciate")),
         "labels": spec.labels,
         "source": spec.source,
         "onto": found.manifest.version if bare.version is None and bare.tag is None else None,
@@ -62,17 +67,23 @@ def run(run: Run) -> dict[str, Any]:
     old = scan.read(run.folders, parent)
     _check_ids(parent, labels, old)
     rows, numeric, changed = relabelled(old, labels, payload["source"], numeric=parent.numeric, had=parent.label)
-    if payload["resplit"]:
-        rows = _dealt(rows, parent)
+    split = payload["report"].get("split", {})
+    if payload["deals"]:
+        shares, seed = split.get("fractions", FRACTIONS), split.get("seed", 0)
+        rows = join_rows(rows, parent.modality, _usable_now(old, rows), fractions=shares, seed=seed)
     roles = parent.model_copy(update={"label": parent.label or "label_examples", "numeric": numeric})
     sealed = succession.succeed(run.folders, parent, unpacked(bytes.fromhex(payload["lanes"])), rows, roles)
-    quality = {name: rows["quality"].to_pylist().count(name) for name in ("ok", "partial", "refused", "error")}
+    how = {name: split[name] for name in ("made_by", "fractions", "seed") if name in split}
+    report = carried(payload["report"])
+    found = quality_report(rows)
+    untrusted = report.get("untrusted", {}) | found["untrusted"]
+    audit = split_report(rows, parent.modality, made=payload["deals"]) | how
     return made(
         sealed,
         parents=(parent.ref,),
         operation={"op": "label", "source": payload["source"], "changed": changed},
-        report=payload["report"] | quality,
-        result={"changed": changed},
+        report=report | found | {"untrusted": untrusted, "split": audit},
+        result={"changed": changed, "parent": parent.ref},
         onto=payload["onto"],
     )
 
@@ -101,13 +112,15 @@ def relabelled(rows: pa.Table, labels: dict[str, Any], source: str, *, numeric: 
     moved = [a != b for a, b in zip(before, after, strict=True)]
     sources = rows[SOURCE].to_pylist() if SOURCE in rows.column_names else [None] * len(ids)
     qualities, reasons = rows["quality"].to_pylist(), rows["reason"].to_pylist()
+    fingerprints = rows[FINGERPRINT].to_pylist()
     for place, label in enumerate(after):
         if moved[place]:
             sources[place] = source
         if label is None and qualities[place] == "ok":
             qualities[place], reasons[place] = "partial", MISSING
         elif label is not None and reasons[place] == MISSING:
-            qualities[place], reasons[place] = "ok", None
+            readable = fingerprints[place] is not None
+            qualities[place], reasons[place] = ("ok", None) if readable else ("error", _UNREADABLE)
     columns = {
         "label": pa.array(after, pa.float64() if numeric else pa.string()),
         "quality": pa.array(qualities, pa.string()),
@@ -120,18 +133,10 @@ def relabelled(rows: pa.Table, labels: dict[str, Any], source: str, *, numeric: 
     return Relabelled(rows, numeric, sum(moved))
 
 
-def _dealt(rows: pa.Table, parent: Manifest) -> pa.Table:
-    """A split for the rows that can be used now and had none."""
-    without = [
-        quality == "ok" and split is None
-        for quality, split in zip(rows["quality"].to_pylist(), rows["split"].to_pylist(), strict=True)
-    ]
-    if not any(without):
-        return rows
-    dealt = split_rows(rows, parent.modality).splits
-    old = rows["split"].to_pylist()
-    splits = [new if lacks else before for new, before, lacks in zip(dealt, old, without, strict=True)]
-    return rows.set_column(rows.schema.get_field_index("split"), "split", pa.array(splits, pa.string()))
+def _usable_now(old: pa.Table, rows: pa.Table) -> npt.NDArray[np.bool_]:
+    """(N,) which rows became usable and lie in no split yet."""
+    ok, was = np.asarray(rows["quality"]) == "ok", np.asarray(old["quality"]) == "ok"
+    return np.asarray(ok & ~was & np.asarray(rows["split"].is_null()), bool)
 
 
 def _check_ids(parent: Manifest, labels: dict[str, Any], rows: pa.Table) -> None:

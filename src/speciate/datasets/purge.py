@@ -2,8 +2,9 @@
 
 Runs outside the daemon, over files alone. What is asked for is an example or a group of one dataset; what goes is that
 and whatever is the same: a row of any dataset that shares an id, the content, the fingerprint or the cells with one
-that goes, and so on until nothing more is found. So a copy, a relabelled row and a window of a copy go as well, and a
-row of somebody else that says exactly the same; the survey counts those apart, before a person agrees.
+that goes, or was cut from it, and so on until nothing more is found. So a copy, a relabelled row and all windows of a
+medium go as well, and a row of somebody else that says exactly the same; the survey counts those apart, before a person
+agrees. A damaged file is passed over and named: what it holds nobody can tell.
 
 Files are written beside the old ones and named by content, so that a purge which is killed and repeated writes the same
 ones again. The old ones stay until the catalog no longer names them.
@@ -26,7 +27,7 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 
 from speciate.datasets import scan
-from speciate.datasets.columns import CONTENT, FINGERPRINT, FIXED, HIDDEN, KEY
+from speciate.datasets.columns import CONTENT, FINGERPRINT, FIXED, HIDDEN, KEY, ORIGIN
 from speciate.datasets.lthash import Lanes, lanes, version_id
 from speciate.datasets.scan import Places
 from speciate.datasets.sealing import digests, seal
@@ -36,7 +37,8 @@ from speciate.workspace.blobs import Blobs
 from speciate.workspace.packs import PackReader, PackWriter, index_path
 from speciate.workspace.workspace import Folders
 
-_KNOWN_BY = ("id", CONTENT, FINGERPRINT, KEY)
+_KNOWN_BY = {"id": "id", CONTENT: CONTENT, FINGERPRINT: FINGERPRINT, KEY: KEY, ORIGIN: KEY}
+"""Column -> what its values are: a window names the key of the row that it was cut from."""
 _LEARNED = ("train", "validation")
 """Splits that a training reads; a row without a split is learned from, too."""
 _TOKEN = re.compile(r"[^0-9A-Za-z-]+")
@@ -88,6 +90,8 @@ class Purged(NamedTuple):
     """Those of them that were labels."""
     obsolete: list[str]
     """Files that hold what went, relative to the root: to be deleted once the catalog names the new ones."""
+    unreadable: list[str]
+    """Files of versions and evaluations that are damaged: whether they hold any of it, nobody can tell."""
 
 
 def survey(payload: dict[str, Any]) -> dict[str, Any]:
@@ -95,12 +99,12 @@ def survey(payload: dict[str, Any]) -> dict[str, Any]:
 
     `versions`: [ref, rows that go, rows of those that a training on it read]; `examples`: how many different ones;
     `outside`: how many of them were not asked for and are the same as one that was; `evaluations`: ids of those that
-    hold answers to them.
+    hold answers to them; `unreadable`: damaged files of versions, which nobody can search.
     """
     folders = Folders(Path(payload["root"]))
     manifests = [Manifest.model_validate(each) for each in payload["versions"]]
     target = Target.model_validate(payload["target"])
-    files = sealed_files(folders)
+    files, damaged = sealed_files(folders)
     known = marks(folders, files, manifests, target)
     cuts = {file: cut for file in files if (cut := hits(folders, file, known, ["id", "split", "quality", "group_key"]))}
     going = [(manifest, live(folders, manifest, cuts)) for manifest in manifests]
@@ -118,6 +122,7 @@ def survey(payload: dict[str, Any]) -> dict[str, Any]:
         "evaluations": [
             path.name for path in sorted(folders.evaluations.glob("*")) if holds(path / "examples.parquet", ids)
         ],
+        "unreadable": sorted(_needed(manifests) & {*damaged, *_damaged_packs(folders)}),
     }
 
 
@@ -127,7 +132,7 @@ def purge(folders: Folders, versions: Sequence[tuple[Manifest, Lanes]], target: 
     Where nothing does (another purge came first), nothing is written.
     """
     manifests = [manifest for manifest, _ in versions]
-    files = sealed_files(folders)
+    files, damaged = sealed_files(folders)
     known = marks(folders, files, manifests, target)
     cuts: dict[str, Cut] = {}
     for number, file in enumerate(files):
@@ -137,7 +142,7 @@ def purge(folders: Folders, versions: Sequence[tuple[Manifest, Lanes]], target: 
     packs = {
         pack.relative_to(folders.root).as_posix(): _without_blobs(folders, pack, known[CONTENT])
         for pack in sorted(folders.packs.glob("*.pack"))
-        if _in_pack(pack, known[CONTENT])
+        if not known[CONTENT].isdisjoint(_packed(pack) or ())
     }
     reduced = [each for version in versions if (each := reduce(folders, *version, cuts, packs))]
     for part in sorted(folders.features.glob("*/*.parquet")):
@@ -146,21 +151,48 @@ def purge(folders: Folders, versions: Sequence[tuple[Manifest, Lanes]], target: 
     blobs = [Blobs(folders.blobs).path(content) for content in sorted(known[CONTENT]) if _is_blob(folders, content)]
     obsolete = [*cuts, *packs, *(index_path(Path(pack)).as_posix() for pack in packs)]
     obsolete += [path.relative_to(folders.root).as_posix() for path in blobs]
-    return Purged(reduced, known, texts, labels, obsolete)
+    needed, damaged = _needed(manifests), [*damaged, *_damaged_packs(folders)]
+    obsolete += sorted({*damaged} - needed)
+    return Purged(reduced, known, texts, labels, obsolete, sorted(needed & {*damaged}))
 
 
 # Which rows
 
 
-def sealed_files(folders: Folders) -> list[str]:
-    """Every sealed file of rows, also one that no version names, relative to the root."""
-    found = sorted(folders.datasets.rglob("*.parquet"))
-    return [path.relative_to(folders.root).as_posix() for path in found if "id" in pq.read_schema(path).names]
+class Found(NamedTuple):
+    """Sealed files, also those that no version names, relative to the root."""
+
+    files: list[str]
+    """Of rows."""
+    damaged: list[str]
+
+
+def sealed_files(folders: Folders) -> Found:
+    found = Found([], [])
+    for path in sorted(folders.datasets.rglob("*.parquet")):
+        names = _column_names(path)
+        if names is None or "id" in names:
+            (found.damaged if names is None else found.files).append(path.relative_to(folders.root).as_posix())
+    return found
+
+
+def _column_names(file: Path) -> list[str] | None:
+    """None where the file cannot be read."""
+    try:
+        return list(pq.read_schema(file).names)
+    except (pa.ArrowException, OSError):
+        return None
+
+
+def _needed(manifests: Iterable[Manifest]) -> set[str]:
+    parts = [part for manifest in manifests for part in manifest.parts]
+    packs = {pack for manifest in manifests for pack in manifest.packs}
+    return packs | {name for part in parts for name in (part.file, part.removed) if name}
 
 
 def marks(folders: Folders, files: Sequence[str], manifests: Sequence[Manifest], target: Target) -> Marks:
     """What everything that must go is known by. `id` is empty where nothing fits the target."""
-    known: Marks = {name: set() for name in _KNOWN_BY}
+    known: Marks = {name: set() for name in _KNOWN_BY.values()}
     own = {part.file for manifest in manifests if manifest.name == target.dataset for part in manifest.parts}
     own |= {file for file in files if Path(file).parent.name == target.dataset}
     for file in sorted(own & set(files)):
@@ -169,14 +201,14 @@ def marks(folders: Folders, files: Sequence[str], manifests: Sequence[Manifest],
     size = -1
     while size != (size := sum(map(len, known.values()))) and known["id"]:
         for file in files:
-            table = _columns(folders, file, _KNOWN_BY)
+            table = _columns(folders, file, list(_KNOWN_BY))
             _note(known, table.filter(_held(table, known)))
     return known
 
 
 def hits(folders: Folders, file: str, known: Marks, columns: Sequence[str] | None = None) -> Cut | None:
     """The rows of a sealed file that go, with these columns (default: all); None where there are none."""
-    places = np.flatnonzero(np.asarray(_held(_columns(folders, file, _KNOWN_BY), known)))
+    places = np.flatnonzero(np.asarray(_held(_columns(folders, file, list(_KNOWN_BY)), known)))
     if not len(places):
         return None
     table = pq.read_table(folders.root / file) if columns is None else _columns(folders, file, columns)
@@ -199,9 +231,11 @@ def learned(rows: pa.Table) -> int:
 
 
 def holds(file: Path, ids: Iterable[str]) -> bool:
-    """Whether an evaluation's table has answers to these examples."""
+    """Whether an evaluation's table has answers to these examples; one that is damaged may have."""
     if not file.exists():
         return False
+    if _column_names(file) is None:
+        return True
     examples = pq.read_table(file, columns=["example"])["example"]
     return bool(pc.any(pc.is_in(examples, pa.array(sorted(ids), pa.string()))).as_py())
 
@@ -218,17 +252,17 @@ def _asked(table: pa.Table, target: Target) -> pa.ChunkedArray:
 
 def _held(table: pa.Table, known: Marks) -> pa.Array:
     mask = pa.chunked_array([np.zeros(table.num_rows, bool)])
-    for name, values in known.items():
-        if values and name in table.column_names:
-            wanted = pa.array(sorted(values), pa.string())
+    for name, what in _KNOWN_BY.items():
+        if known[what] and name in table.column_names:
+            wanted = pa.array(sorted(known[what]), pa.string())
             mask = pc.or_(mask, pc.is_in(table[name].cast(pa.string()), value_set=wanted, skip_nulls=True))
     return mask
 
 
 def _note(known: Marks, rows: pa.Table) -> None:
-    for name, values in known.items():
+    for name, what in _KNOWN_BY.items():
         if name in rows.column_names:
-            values.update(value for value in rows[name].to_pylist() if value)
+            known[what].update(value for value in rows[name].to_pylist() if value)
 
 
 def _live_of(folders: Folders, part: Part, cut: Cut) -> pa.Table:
@@ -257,16 +291,19 @@ def reduce(
     left = manifest.model_copy(
         update={"parts": tuple(parts), "packs": tuple(dict.fromkeys(name for name in names if name))}
     )
-    kept = scan.read(folders, left, ["split", "label", "quality"])
+    count = sum(rows.num_rows for rows in gone)
     follows = {
         "id": version_id(after),
-        "splits": counts(kept, "split"),
-        "labels": {} if manifest.numeric else counts(kept, "label"),
-        "rows": kept.num_rows,
+        "splits": _less(manifest.splits, gone, "split"),
+        "labels": _less(manifest.labels, gone, "label"),
+        "rows": manifest.rows - count,
     }
     qualities = Counter(quality for rows in gone for quality in rows["quality"].to_pylist())
-    count = sum(rows.num_rows for rows in gone)
     return Reduced(left.model_copy(update=follows), after, count, sum(map(learned, gone)), dict(qualities))
+
+
+def _less(before: Mapping[str, int], gone: Iterable[pa.Table], column: str) -> dict[str, int]:
+    return dict((Counter(before) - sum((Counter(counts(rows, column)) for rows in gone), Counter())).most_common())
 
 
 def _reduced(folders: Folders, part: Part, cut: Cut) -> Part:
@@ -294,10 +331,17 @@ def _without(folders: Folders, file: str, places: Places) -> str:
 # Packs and caches
 
 
-def _in_pack(pack: Path, contents: set[str]) -> bool:
-    if not index_path(pack).exists():
-        return False  # a leftover: it goes with all of them
-    return not contents.isdisjoint(pq.read_table(index_path(pack), columns=["sha256"])["sha256"].to_pylist())
+def _packed(pack: Path) -> list[str] | None:
+    """sha256 of every blob in it; None where it has no index, or a damaged one."""
+    try:
+        return list(pq.read_table(index_path(pack), columns=["sha256"])["sha256"].to_pylist())
+    except (pa.ArrowException, OSError):
+        return None
+
+
+def _damaged_packs(folders: Folders) -> list[str]:
+    packs = sorted(folders.packs.glob("[!.]*.pack"))
+    return [pack.relative_to(folders.root).as_posix() for pack in packs if _column_names(index_path(pack)) is None]
 
 
 def _without_blobs(folders: Folders, pack: Path, contents: set[str]) -> str | None:
@@ -318,6 +362,9 @@ def _is_blob(folders: Folders, content: str) -> bool:
 
 def _forget_vectors(part: Path, known: set[str]) -> None:
     """A part of a feature cache without the vectors of these items, by whatever column and key they are named."""
+    if _column_names(part) is None:  # they are computed again
+        part.unlink()
+        return
     table = pq.read_table(part)
     gone = np.zeros(table.num_rows, bool)
     for field in table.schema:

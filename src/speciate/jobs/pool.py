@@ -33,6 +33,10 @@ Readable = frozenset[Path]
 Content = TypeVar("Content")
 
 
+class Busy(SpeciateError):
+    """UNAVAILABLE: no process was free in time, so the question was never asked."""
+
+
 class _Server:
     """One caged process and its scratch folder."""
 
@@ -206,7 +210,7 @@ class Pool:
             replaced = self._idle.pop(0) if self._idle and self._slots >= self._size else None
             if replaced is None:
                 if self._slots >= self._size:
-                    raise SpeciateError(
+                    raise Busy(
                         Code.UNAVAILABLE,
                         f"All {self._size} service processes were busy for {timeout:g} s.",
                         "Repeat the call in a moment.",

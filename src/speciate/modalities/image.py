@@ -36,6 +36,7 @@ _DEEP = ("I;16", "I;16B", "I;16L", "I;16N", "I", "F")
 _CUT = ("truncated", "not enough", "unexpected end", "premature")
 _GRAY, _COLOUR = 16, 4
 _ORIENTATION = 0x0112
+_SIDEWAYS = (5, 6, 7, 8)
 _ONES = np.ones(GRID * GRID, np.float32)
 
 
@@ -68,6 +69,7 @@ class Image(Modality[Pixels]):
                 seen = _seen_scaled(image, data)
             else:
                 media = _upright(image)
+                header.fields["height"], header.fields["width"] = media.shape[:2]  # a PNG may say last how it lies
                 seen = _Seen(self.fingerprint(media), _small_gray(media))
         return Judgement(header, seen.fingerprint, _measures(seen.gray), PICTURES.sketch(seen.gray))
 
@@ -138,8 +140,16 @@ def _opened(data: bytes) -> Iterator[Pillow.Image]:
 def _header(image: Pillow.Image) -> Header:
     width, height = image.size
     frames = getattr(image, "n_frames", 1) if width * height <= MOST_PIXELS else 1  # counting may mean reading them
+    if _lies_on_its_side(image):
+        width, height = height, width
     fields = {"width": width, "height": height, "mode": image.mode, "format": image.format or "", "frames": frames}
     return Header(width * height * 3, fields)
+
+
+def _lies_on_its_side(image: Pillow.Image) -> bool:
+    """Whether `decode` turns it by a quarter. Of a TIFF, Pillow already declares what that will give."""
+    unread = image.format == "PNG" and "exif" not in image.info  # asking would decode it
+    return image.format != "TIFF" and not unread and image.getexif().get(_ORIENTATION, 1) in _SIDEWAYS
 
 
 @contextmanager

@@ -3,8 +3,8 @@
 What DESIGN's promise 11 asks for decides what is needed: every answer that production gave leads to a model version,
 its job and its data. So a model that serves or ever served stays, and a dataset version stays as long as a model that
 learned from it. That another version came from it is provenance alone, and no reason to stay: the later one has its
-own rows. Catalog rows go at once, with the number kept taken; then `gc` deletes the files that no other version needs,
-the run folders that made them, and the backups that still have the rows.
+own rows, and how they came to be is handed down to it. Catalog rows go at once, with the number kept taken; then `gc`
+deletes the files that no other version needs, the run folders that made them, and the backups that still have the rows.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from speciate import usecases
 from speciate.datasets import versions
+from speciate.datasets.ancestry import hand_down
 from speciate.datasets.versions import Manifest
 from speciate.errors import Code, SpeciateError, unknown
 from speciate.models import registry
@@ -112,6 +113,8 @@ def apply_approved(tx: Transaction, arguments: dict[str, Any], by: str) -> dict[
     doomed = Doomed(arguments["noun"], arguments["name"], tuple(arguments["versions"]))
     check(tx, doomed)
     files = _files(tx, doomed)
+    if doomed.noun == "dataset":
+        hand_down(tx, doomed.refs)
     for number in doomed.numbers:
         tx.execute(_DELETE_DATASET if doomed.noun == "dataset" else _DELETE_MODEL, [doomed.name, number])
     bury(tx, doomed.noun, doomed.name, doomed.numbers)

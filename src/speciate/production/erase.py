@@ -17,11 +17,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
 from speciate.datasets import purge
 from speciate.datasets.lthash import packed, unpacked
-from speciate.datasets.purge import Target
+from speciate.datasets.purge import Purged, Target
 from speciate.datasets.versions import Manifest
 from speciate.errors import Code, SpeciateError
 from speciate.evaluation.erasure import forget_examples
@@ -64,6 +65,8 @@ class Erased(NamedTuple):
     texts: list[str]
     evaluations: list[str]
     obsolete: list[str]
+    unreadable: list[str]
+    since: float
 
 
 def plan(spec: EraseSpec, workspace: Workspace) -> Plan:
@@ -72,6 +75,7 @@ def plan(spec: EraseSpec, workspace: Workspace) -> Plan:
         "target": spec.target.model_dump(),
         "versions": [{"manifest": json.loads(manifest), "lanes": lanes.hex()} for *_, manifest, lanes in rows],
         "seen": [[name, version, id] for name, version, id, *_ in rows],  # noqa: A001 - the column
+        "since": workspace.clock.now(),
     }
     capacity = measured(workspace.settings.capacity)
     return Plan(payload=payload, resources=Resources(cpu=capacity.cpu, memory_mb=_MEMORY_MB))
@@ -85,7 +89,7 @@ def run(run: Run) -> dict[str, Any]:
         for each in payload["versions"]
     ]
     purged = purge.purge(run.folders, versions, target, run.progress)
-    folders = sorted(path for path in run.folders.evaluations.glob("*") if path.is_dir())
+    answers, damaged = _answers_without(run.folders, purged)
     erased = {
         "versions": [
             {
@@ -99,11 +103,26 @@ def run(run: Run) -> dict[str, Any]:
         ],
         "seen": payload["seen"],
         "texts": sorted({*purged.texts, *(value for values in purged.marks.values() for value in values)}),
-        "evaluations": [path.name for path in folders if forget_examples(path, purged.marks["id"], purged.labels)],
+        "evaluations": answers,
         "obsolete": purged.obsolete,
+        "unreadable": [*purged.unreadable, *damaged],
+        "since": payload["since"],
     }
     write_whole(run.outputs / _ERASED, json.dumps(erased))
     return {}
+
+
+def _answers_without(folders: Folders, purged: Purged) -> tuple[list[str], list[str]]:
+    """Ids of the evaluations that had answers to what goes, and the folders of those that are damaged."""
+    found: list[str] = []
+    damaged: list[str] = []
+    for path in sorted(path for path in folders.evaluations.glob("*") if path.is_dir()):
+        try:
+            if forget_examples(path, purged.marks["id"], purged.labels):
+                found.append(path.name)
+        except (pa.ArrowException, OSError, KeyError):
+            damaged.append(path.relative_to(folders.root).as_posix())
+    return found, damaged
 
 
 def collect(folder: RunFolder) -> Erased:
@@ -142,6 +161,8 @@ def commit(tx: Transaction, job: Job, erased: Erased) -> dict[str, Any]:
         "evaluations": erased.evaluations,
         "exports_outside": outside,
         "exports_deleted": len(inside),
+        "unreadable": erased.unreadable,
+        "since": erased.since,
         "doomed": [*erased.obsolete, *inputs, *_runs([*spoken, *_earlier(tx, job)]), *inside],
     }
 

@@ -36,6 +36,8 @@ _SURVEY = "speciate.datasets.purge:survey"
 _SURVEY_SECONDS = 40.0
 _MANIFESTS = "SELECT manifest FROM dataset_versions ORDER BY name, version"
 _ERASE, _SWEEP = "erase-", "sweep"
+_PASSED_ON = ("since", "doomed")
+"""Of what the first step found: what the last one needs."""
 _MOST_TRIES = 8
 
 
@@ -86,6 +88,7 @@ def survey(workspace: Workspace, pool: Pool, target: Target) -> dict[str, Any]:
         "versions": rows,
         "models_that_saw_them": database.transact(lambda tx: erase.models_that_saw(tx, learned)),
         "evaluations": found["evaluations"],
+        **({"unreadable": found["unreadable"]} if found["unreadable"] else {}),
         "exports": [
             {"job": job.id, "dataset": str(job.spec["dataset"]), "path": str(job.spec["path"])}
             for job in mentions.jobs(database, names)
@@ -138,8 +141,9 @@ def next_step(spec: ForgetSpec, children: Sequence[Child], now: float) -> NextSt
         return Finished(error=f"Nothing was forgotten: {why}.", recovery="Wait for those jobs, then ask again.")
     swept = next((child.result for child in children if child.step == _SWEEP), None)
     if swept is None:
-        return [ChildRequest(step=_SWEEP, kind="gc", spec={"purge": True, "doomed": erased["doomed"]})]
-    report = {key: value for key, value in erased.items() if key != "doomed"}
+        passed_on = {name: erased[name] for name in _PASSED_ON}
+        return [ChildRequest(step=_SWEEP, kind="gc", spec={"purge": True, **passed_on})]
+    report = {key: value for key, value in erased.items() if key not in _PASSED_ON}
     return Finished(result={"report": {**report, "bytes_freed": swept["bytes"], "catalog": _CATALOG}})
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -52,15 +53,20 @@ class GcSpec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     purge: bool = False
     """Whether this is the last step of a purge, which is the job's parent."""
+    since: float = 0.0
+    """When the purge began to erase: blobs from before that nothing needs may quote what was purged, so they go."""
     doomed: tuple[str, ...] = ()
-    """Files and folders below the workspace's root that hold what was purged or deleted: they go whatever their age."""
+    """Files and folders below the workspace's root that hold what was purged or deleted: they go whatever their age,
+    unless a version that came later has the same file."""
 
 
 def plan(spec: GcSpec, workspace: Workspace) -> Plan:
     """A purge's last step has the machine to itself: then whatever looks like a leftover is one."""
     capacity = measured(workspace.settings.capacity)
     live, cutoff = _marked(workspace)
-    payload = {"live": live.model_dump(mode="json"), "cutoff": cutoff, **spec.model_dump(mode="json")}
+    needed = named(_manifests(workspace))
+    doomed = {name: garbage.written(workspace.folders.root / name) for name in spec.doomed if name not in needed}
+    payload = {"live": live.model_dump(mode="json"), "cutoff": cutoff, **spec.model_dump(), "doomed": doomed}
     return Plan(payload=payload, resources=Resources(cpu=capacity.cpu if spec.purge else 1.0))
 
 
@@ -80,10 +86,12 @@ def survey(workspace: Workspace) -> dict[str, Any]:
 
 def run(run: Run) -> dict[str, Any]:
     folders, payload = run.folders, run.payload
-    found = garbage.find(folders, Live.model_validate(payload["live"]), payload["cutoff"])
+    live = Live.model_validate(payload["live"])
+    found = garbage.find(folders, live, payload["cutoff"])
     found += _doomed(folders, payload["doomed"])
     if payload["purge"]:
         found += [*garbage.leftovers(folders), *garbage.caches(folders)]
+        found += garbage.orphans(folders, live, payload["since"])
         _empty_logs(folders)
     found = [each for each in dict.fromkeys(found) if each.path != run.folder.path]
     run.progress(0, len(found), "files")
@@ -111,8 +119,7 @@ def _marked(workspace: Workspace) -> tuple[Live, float]:
     """What must stay, and since when everything must."""
     database, now = workspace.database, workspace.clock.now()
     kept_since = now - workspace.settings.run_days * _DAY
-    manifests = [Manifest.model_validate_json(text) for (text,) in database.read(_MANIFESTS)]
-    files, blobs, runs, begun = named(manifests), set[str](), set[str](), [now - GRACE_SECONDS]
+    files, blobs, runs, begun = named(_manifests(workspace)), set[str](), set[str](), [now - GRACE_SECONDS]
     for id, over, state, executor, attempts, created, ended, spec, plan_text in database.read(_JOBS):  # noqa: A001
         if over and (ended or created) < kept_since:
             runs |= {f"{id}.{attempt}" for attempt in range(1, attempts + 1)}
@@ -121,7 +128,7 @@ def _marked(workspace: Workspace) -> tuple[Live, float]:
         blobs |= texts  # those of them that are the name of a blob
         if state != "succeeded" and executor != "inline":  # it goes on, or may be told to
             begun.append(created)
-            files |= texts
+            files |= texts  # those of them that are the name of a sealed file or a pack
     live = Live(
         files=frozenset(files),
         blobs=frozenset(text for text in blobs if len(text) == 64),
@@ -130,6 +137,10 @@ def _marked(workspace: Workspace) -> tuple[Live, float]:
         evaluations=frozenset(id for (id,) in database.read(_EVALUATIONS)),  # noqa: A001
     )
     return live, min(begun)
+
+
+def _manifests(workspace: Workspace) -> list[Manifest]:
+    return [Manifest.model_validate_json(text) for (text,) in workspace.database.read(_MANIFESTS)]
 
 
 def named(manifests: Iterable[Manifest]) -> set[str]:
@@ -141,14 +152,14 @@ def named(manifests: Iterable[Manifest]) -> set[str]:
     return files
 
 
-def _doomed(folders: Folders, names: list[str]) -> list[Garbage]:
-    """Raises ValueError for a name outside the workspace: it would be a defect of ours."""
+def _doomed(folders: Folders, names: dict[str, float]) -> list[Garbage]:
+    """`names`: with when each was last written. Raises ValueError for one outside the workspace: a defect of ours."""
     found = []
-    for name in names:
+    for name, written in names.items():
         path = folders.root / name
         if ".." in path.parts or not path.is_relative_to(folders.root) or path == folders.root:
             raise ValueError(f"{name!r} lies outside the workspace")
-        found.append(Garbage("forgotten", path, garbage.size(path)))
+        found.append(Garbage("forgotten", path, garbage.size(path), inf if path.is_dir() else written))
     return found
 
 

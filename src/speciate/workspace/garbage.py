@@ -1,7 +1,8 @@
 """Files that nothing refers to, found and deleted; runs in a worker, and knows names and times alone.
 
 Nothing that is younger than the cutoff is touched, for a run seals files long before a manifest names them. What is
-still referred to is given: `Live`. Mark and sweep, both from scratch each time, so that a kill costs nothing.
+still referred to is given: `Live`. Mark and sweep, both from scratch each time, so that a kill costs nothing. Where a
+sealed file is damaged nobody can tell what it needs, so everything that it might need stays.
 """
 
 from __future__ import annotations
@@ -23,11 +24,13 @@ from speciate.workspace.workspace import Folders
 
 _LEFTOVER = re.compile(r"^\..*\.(partial|tmp|index|\d+\.[0-9a-f]{8})$|^\.v\d+\.\d+$|\.tmp$|\.partial$")
 """Names of files that were being written: write_durably, packs, features, model versions, run folders."""
+_TABLE = re.compile(r"datasets/[^/.\0][^/\0]{0,99}/[^/.\0][^/\0]{0,99}\.parquet")
+"""A sealed file of rows, relative to the root. Whatever else a job names is none of ours, and is never opened here."""
 _PROCESSES = Path("/proc")
 
 
 class Live(BaseModel):
-    """What must stay. Paths are relative to the workspace's root."""
+    """What must stay. Paths are relative to the workspace's root; names of other things may be among them."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     files: frozenset[str]
@@ -42,9 +45,12 @@ class Live(BaseModel):
 
 
 class Garbage(NamedTuple):
+    """What may go, unless it is written again after `written` (seconds since the epoch)."""
+
     kind: str
     path: Path
     bytes: int
+    written: float
 
 
 def find(folders: Folders, live: Live, cutoff: float) -> list[Garbage]:
@@ -52,15 +58,14 @@ def find(folders: Folders, live: Live, cutoff: float) -> list[Garbage]:
     found = [*_sealed(folders, live), *_features(folders, live), *_blobs(folders, live), *_folders(folders, live)]
     found += [("leftovers", path) for path in _leftovers(folders)]
     found += [("cache", path) for path in _cache(folders)]
-    old = [(kind, path) for kind, path in found if _written(path) < cutoff]
-    return [Garbage(kind, path, size(path)) for kind, path in sorted(set(old))]
+    return [each for each in _weighed(sorted(set(found))) if each.written < cutoff]
 
 
 def delete(garbage: Iterable[Garbage]) -> dict[str, int]:
-    """Bytes freed by kind. What vanished meanwhile frees nothing."""
+    """Bytes freed by kind. What vanished meanwhile frees nothing, and what was written again stays."""
     freed: dict[str, int] = {}
-    for kind, path, count in garbage:
-        if remove(path):
+    for kind, path, count, before in garbage:
+        if written(path) <= before and remove(path):
             freed[kind] = freed.get(kind, 0) + count
     return freed
 
@@ -79,12 +84,21 @@ def remove(path: Path) -> bool:
 
 def leftovers(folders: Folders) -> list[Garbage]:
     """What was being written when its writer was killed, whatever its age: only where no run lives."""
-    return [Garbage("leftovers", path, size(path)) for path in _leftovers(folders)]
+    return _weighed(("leftovers", path) for path in _leftovers(folders))
 
 
 def caches(folders: Folders) -> list[Garbage]:
     """All of the cache that no process works in."""
-    return [Garbage("cache", path, size(path)) for path in _cache(folders)]
+    return _weighed(("cache", path) for path in _cache(folders))
+
+
+def orphans(folders: Folders, live: Live, cutoff: float) -> list[Garbage]:
+    """Blobs that nothing needs and that were last written before `cutoff`: what a call stored that was then refused."""
+    return [each for each in _weighed(_blobs(folders, live)) if each.written < cutoff]
+
+
+def _weighed(found: Iterable[tuple[str, Path]]) -> list[Garbage]:
+    return [Garbage(kind, path, size(path), written(path)) for kind, path in found]
 
 
 def _sealed(folders: Folders, live: Live) -> Iterator[tuple[str, Path]]:
@@ -103,33 +117,45 @@ def _features(folders: Folders, live: Live) -> Iterator[tuple[str, Path]]:
     parts = sorted(folders.features.glob("*/*.parquet"))
     if not parts:
         return
+    known = _named_by(folders, live, ("id", "_content", "_fingerprint"))
+    for part in parts:
+        items = _values(part)
+        if items is None or (items and known is not None and known.isdisjoint(items)):
+            yield "features", part  # one that cannot be read serves nobody, and is computed again
+
+
+def _named_by(folders: Folders, live: Live, names: Collection[str]) -> set[str] | None:
+    """Values of these columns in all rows that stay; None where a file of them cannot be read."""
     known = set[str]()
     for name in live.files:
-        if name.endswith(".parquet") and (folders.root / name).exists():
-            known |= _values(folders.root / name, ("id", "_content", "_fingerprint"))
-    for part in parts:
-        items = _values(part, pq.read_schema(part).names)
-        if items and known.isdisjoint(items):
-            yield "features", part
+        if _TABLE.fullmatch(name) and (folders.root / name).exists():
+            values = _values(folders.root / name, names)
+            if values is None:
+                return None
+            known |= values
+    return known
 
 
-def _values(file: Path, names: Collection[str]) -> set[str]:
-    schema = pq.read_schema(file)
-    texts = [name for name in names if name in schema.names and pa.types.is_string(schema.field(name).type)]
-    table = pq.read_table(file, columns=texts)
+def _values(file: Path, names: Collection[str] | None = None) -> set[str] | None:
+    """Texts in these columns (default: all) of a Parquet file; None where it cannot be read."""
+    try:
+        schema = pq.read_schema(file)
+        texts = [
+            name
+            for name in (schema.names if names is None else names)
+            if name in schema.names and pa.types.is_string(schema.field(name).type)
+        ]
+        table = pq.read_table(file, columns=texts)
+    except (pa.ArrowException, OSError):
+        return None
     return {value for name in texts for value in pc.unique(table[name]).to_pylist() if value}
 
 
 def _blobs(folders: Folders, live: Live) -> Iterator[tuple[str, Path]]:
-    media: set[str] | None = None
-    for path in folders.blobs.glob("??/[!.]*"):
-        if path.name in live.blobs:
-            continue
-        if media is None:
-            sealed = [folders.root / name for name in live.files if name.endswith(".parquet")]
-            media = set().union(*(_values(file, ("_content",)) for file in sealed if file.exists()))
-        if path.name not in media:
-            yield "blobs", path
+    unnamed = [path for path in folders.blobs.glob("??/[!.]*") if path.name not in live.blobs]
+    media = _named_by(folders, live, ("_content",)) if unnamed else None
+    if media is not None:
+        yield from (("blobs", path) for path in unnamed if path.name not in media)
 
 
 def _folders(folders: Folders, live: Live) -> Iterator[tuple[str, Path]]:
@@ -167,7 +193,7 @@ def _name(folders: Folders, path: Path) -> str:
     return path.relative_to(folders.root).as_posix()
 
 
-def _written(path: Path) -> float:
+def written(path: Path) -> float:
     """When the file, or anything in the folder, was last written."""
     try:
         inside = path.rglob("*") if path.is_dir() else iter(())

@@ -127,12 +127,20 @@ class PackReader:
         self._packs = [_OpenPack(path) for path in packs]
 
     def get(self, sha256: str) -> bytes:
-        """The bytes, checked against their name. NOT_FOUND where no pack holds them, INTERNAL where damaged."""
+        """The bytes, checked against their name. NOT_FOUND where no pack holds them, INTERNAL where all that do are
+        damaged."""
+        damage: SpeciateError | None = None
         for pack in self._packs:
             if entry := pack.find(sha256):
                 data = os.pread(pack.descriptor, entry.length, entry.offset)
-                check_digest(data, sha256, pack.path)
+                try:
+                    check_digest(data, sha256, pack.path)
+                except SpeciateError as error:
+                    damage = error
+                    continue
                 return data
+        if damage is not None:
+            raise damage
         raise SpeciateError(
             Code.NOT_FOUND,
             f"No pack of {len(self._packs)} holds {sha256}.",

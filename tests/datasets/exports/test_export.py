@@ -72,7 +72,8 @@ def test_usable_rows_leave_and_the_others_are_listed(workspace: Workspace, tmp_p
         (aside,) = csv.DictReader(file)
     assert (aside["quality"], aside["reason"]) == ("refused", "'=cmd|' /C calc'!A0")
     assert report["escaped_cells"] == 1
-    assert set(files(tmp_path / "out")) == {"README.md", "set_aside.csv", "data/train.csv", "data/test.csv"}
+    wanted = {"README.md", "speciate.json", "set_aside.csv", "data/train.csv", "data/test.csv"}
+    assert set(files(tmp_path / "out")) == wanted
 
 
 @pytest.mark.parametrize("format_", ["csv", "jsonl", "parquet", "hf", "webdataset"])
@@ -164,7 +165,7 @@ def test_two_files_with_one_name_and_foreign_names_and_labels(workspace: Workspa
     sources = ["a/x.png", "b/x.png", "c/X.PNG", "../../etc/x.png", "d/=cmd().png", "t.parquet#3"]
     labels = ["../up", "../up", "../up", "../up", "CON", "größe"]
     rows = [
-        {"source": source, "label": label, "split": "train", "note": f"+{i}", "score": -i}
+        {"source": source, "label": label, "split": "train", "note": f"+{i}x", "change": f"+{i}", "score": -i}
         for i, (source, label) in enumerate(zip(sources, labels, strict=True))
     ]
     media = [_PNG + bytes([i]) for i in range(len(rows))]
@@ -179,6 +180,7 @@ def test_two_files_with_one_name_and_foreign_names_and_labels(workspace: Workspa
     for row, original, medium in zip(written, rows, media, strict=True):
         assert (tmp_path / "out" / "data" / "train" / row["file_name"]).read_bytes() == medium
         assert (row["label"], row["note"]) == (original["label"], f"'{original['note']}")
+        assert row["change"] == original["change"]  # its own value, whoever evaluates it
         assert int(row["score"]) == original["score"]  # a number stays one
     assert result["report"]["escaped_cells"] == len(rows)
 
@@ -189,7 +191,8 @@ def test_windows_share_their_medium_which_stays_whole(workspace: Workspace, tmp_
     ]
     seal(workspace, "cut", rows, media=[b"t,v\n1,2\n"] * 3, modality="time-series", label="folder")
     result = data.run_job(workspace, "export", dataset="cut", format="folder", path=tmp_path / "out")
-    assert sorted(files(tmp_path / "out")) == ["README.md", "data/train/metadata.csv", "data/train/x/a.csv"]
+    wanted = ["README.md", "data/train/metadata.csv", "data/train/x/a.csv", "speciate.json"]
+    assert sorted(files(tmp_path / "out")) == wanted
     with (tmp_path / "out" / "data" / "train" / "metadata.csv").open() as file:
         assert [(row["window_start"], row["window_stop"]) for row in csv.DictReader(file)] == [
             ("0.0", "8.0"), ("1.0", "9.0"), ("2.0", "10.0"),

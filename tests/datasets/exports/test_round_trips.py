@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from speciate.datasets import scan
-from speciate.datasets.versions import Manifest
+from speciate.datasets.columns import CONTENT, KEY, ORIGIN
+from speciate.datasets.versions import Manifest, resolve
 from speciate.workspace.workspace import Workspace
 from tests import data
+from tests.datasets.exports.worlds import seal
 
 Source = Callable[[Workspace, Path], Manifest]
 
@@ -53,13 +57,38 @@ def peptides(workspace: Workspace, folder: Path) -> Manifest:
     return data.ingest(workspace, "peptides", source=data.peptide_fasta(folder / "p.fasta", 40), label="kind")
 
 
+def awkward(workspace: Workspace, folder: Path) -> Manifest:
+    """Classes, groups and cells that a reader of text could take for something else."""
+    rows = tuple(
+        {"text": f"- a line about {word}, number {i}, which is long enough", "kind": kind, "site": f"{i // 3:03}",
+         "code": f"{i}", "note": note}
+        for i, (word, kind, note) in enumerate(zip(["tea", "rice"] * 15, ["-1", "@home", "007"] * 10,
+                                                   ["=1+1", "'=1", "'plain", "1e5", "+3"] * 6, strict=True))
+    )  # fmt: skip
+    return data.ingest(workspace, "awkward", rows=rows, label="kind", group_by="site", inputs=("text",))
+
+
+def sounds(workspace: Workspace, folder: Path) -> Manifest:
+    import soundfile
+
+    chance = np.random.default_rng(0)
+    for i in range(12):
+        path = folder / "sounds" / ("low", "high")[i % 2] / f"bird{i // 3}-{i}.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tone = np.sin(np.arange(16_000 + 800 * i) / (20, 4)[i % 2]) + chance.normal(0, 0.1, 16_000 + 800 * i)
+        soundfile.write(path, tone / 2, 16_000)
+    return data.ingest(workspace, "sounds", source=folder / "sounds", label="folder", group_by=r"(bird\d+)")
+
+
 CASES = [
-    *((pictures, name) for name in ("folder", "parquet", "hf")),
+    *((pictures, name) for name in ("folder", "parquet", "hf", "webdataset")),
     (texts_in_files, "folder"),
-    *((texts_of_a_table, name) for name in ("parquet", "csv", "jsonl", "hf")),
+    *((texts_of_a_table, name) for name in ("parquet", "csv", "jsonl", "hf", "webdataset")),
     *((measurements, name) for name in ("parquet", "csv")),
-    *((fractions, name) for name in ("csv", "jsonl", "hf")),
-    *((series, name) for name in ("parquet", "jsonl")),
+    *((fractions, name) for name in ("csv", "jsonl", "hf", "webdataset")),
+    *((series, name) for name in ("parquet", "jsonl", "webdataset")),
+    *((awkward, name) for name in ("csv", "jsonl")),
+    (sounds, "folder"),
     (peptides, "csv"),
 ]
 
@@ -104,3 +133,67 @@ def test_one_split_keeps_its_name(format_: str, workspace: Workspace, tmp_path: 
     assert report["splits"] == {"test": made.splits["test"]}
     again = data.ingest(workspace, "again", **report["create_again"])
     assert again.splits == {"test": made.splits["test"]}
+
+
+@pytest.mark.parametrize("format_", ["parquet", "webdataset"])
+def test_windows_of_sounds_come_back(format_: str, workspace: Workspace, tmp_path: Path) -> None:
+    sounds(workspace, tmp_path)
+    cut = data.run_job(workspace, "curate", dataset="sounds", steps=[{"op": "window", "seconds": 0.5}])
+    made = resolve(workspace.database, cut["dataset"])
+    export(workspace, made.ref, format_, tmp_path / "out")
+    again = data.ingest(workspace, "again", source=tmp_path / "out")
+    assert again.rows == made.rows > 12
+    assert again.id == made.id
+    rows = scan.read(workspace.folders, again, [ORIGIN, CONTENT, KEY]).to_pylist()
+    assert all(row[ORIGIN] == row[CONTENT] != row[KEY] for row in rows)  # a file that is forgotten takes its windows
+
+
+def test_windows_in_a_folder_come_back_as_whole_sounds(workspace: Workspace, tmp_path: Path) -> None:
+    made = sounds(workspace, tmp_path)
+    cut = data.run_job(workspace, "curate", dataset="sounds", steps=[{"op": "window", "seconds": 0.5}])
+    report = export(workspace, cut["dataset"], "folder", tmp_path / "out")["report"]
+    assert "the windows do not come back" in report["notes"][-1]
+    assert data.ingest(workspace, "again", **report["create_again"]).id == made.id
+
+
+def test_an_export_in_an_archive_comes_back(workspace: Workspace, tmp_path: Path) -> None:
+    made = pictures(workspace, tmp_path)
+    export(workspace, made.name, "folder", tmp_path / "out")
+    packed = shutil.make_archive(str(tmp_path / "packed"), "zip", tmp_path, "out")
+    assert data.ingest(workspace, "again", source=packed).id == made.id
+
+
+@pytest.mark.parametrize("format_", ["csv", "hf"])
+def test_what_was_set_aside_is_no_example(format_: str, workspace: Workspace, tmp_path: Path) -> None:
+    rows = data.review_rows(12)
+    seal(workspace, "reviews", [*({**row, "split": "train"} for row in rows[:11]), {**rows[11], "quality": "error"}],
+         inputs=("text",), label="label")  # fmt: skip
+    export(workspace, "reviews", format_, tmp_path / "out")
+    assert (tmp_path / "out" / "set_aside.csv").exists()
+    again = data.ingest(workspace, "again", source=tmp_path / "out")
+    assert (again.rows, again.splits, again.labels) == (11, {"train": 11}, {"good": 6, "bad": 5})
+
+
+def test_what_the_caller_says_stands_before_the_export(workspace: Workspace, tmp_path: Path) -> None:
+    texts_of_a_table(workspace, tmp_path)
+    export(workspace, "reviews", "csv", tmp_path / "out")
+    again = data.ingest(workspace, "again", source=tmp_path / "out", label="film")
+    assert (again.label, again.inputs, "good" in again.labels) == ("film", ("text",), False)
+
+
+def test_rows_are_added_to_an_export_that_came_back(workspace: Workspace, tmp_path: Path) -> None:
+    """Its roles are those of the dataset from then on."""
+    texts_of_a_table(workspace, tmp_path)
+    export(workspace, "reviews", "jsonl", tmp_path / "out")
+    data.ingest(workspace, "again", source=tmp_path / "out")
+    row = {"text": "A quiet film about a lighthouse, seen twice.", "label": "good", "film": "film-x"}
+    grown = data.ingest(workspace, "again", rows=(row,), add=True)
+    added = scan.read(workspace.folders, grown).to_pylist()
+    assert [(each["label"], each["group_key"]) for each in added if each["film"] == "film-x"] == [("good", "film-x")]
+
+
+@pytest.mark.parametrize("marker", ["not json", '["a"]', '{"format": "csv"}', '{"again": "../..", "modality": "text"}'])
+def test_a_marker_that_is_none_is_no_harm(marker: str, workspace: Workspace, tmp_path: Path) -> None:
+    data.review_csv(tmp_path / "source" / "reviews.csv", 12)
+    (tmp_path / "source" / "speciate.json").write_text(marker)
+    assert data.ingest(workspace, "reviews", source=tmp_path / "source", label="label").labels == {"good": 6, "bad": 6}

@@ -275,7 +275,9 @@ def test_a_link_does_not_lead_out_of_the_source(workspace: Workspace, tmp_path: 
     outside.write_bytes(next((folder / "0").iterdir()).read_bytes())
     (folder / "0" / "link.png").symlink_to(outside)
     data.ingest(workspace, "set", source=folder, label="folder")
-    assert not any("link" in row["source"] for row in rows_of(workspace))
+    found = {row["source"]: row for row in rows_of(workspace)}
+    assert found["0/link.png"]["reason"] == "A link that leads out of the source."
+    assert found["0/link.png"]["_content"] is None
 
 
 def test_lines_that_are_not_utf8_are_rows_of_quality_error(workspace: Workspace, tmp_path: Path) -> None:

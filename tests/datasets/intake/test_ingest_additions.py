@@ -161,3 +161,74 @@ def test_near_copies_across_the_sources_split_are_reported(workspace: Workspace)
     manifest = version(workspace.database, "set").manifest
     ids = {row["id"] for row in pq.read_table(workspace.folders.root / manifest.parts[0].file).to_pylist()}
     assert {name for pair in report["split"]["near_duplicate_examples"] for name in pair} <= ids
+
+
+LONG = "the quick brown fox jumps over the lazy dog while seven old men sit by the {} river and talk of rain and {}"
+
+
+def test_a_row_that_belongs_with_two_splits_is_refused_and_nothing_leaks(workspace: Workspace) -> None:
+    rows = data.review_rows(80)
+    first = data.ingest(workspace, "set", rows=rows, label="label", group_by="film")
+    placed = rows_of(workspace, first)
+    learned = next(row for row in placed if row["split"] == "train")
+    tested = next(row for row in placed if row["split"] == "test")
+    bridge = {"text": tested["text"].upper(), "label": "good", "film": learned["film"]}
+    manifest = add(workspace, rows=[bridge])
+    found = next(row for row in rows_of(workspace, manifest) if row["text"] == bridge["text"])
+    assert (found["quality"], found["split"]) == ("refused", None)
+    assert "'test' and 'train'" in found["reason"]
+    report = version(workspace.database, "set").report
+    audit = report["split"]
+    assert (audit["groups_across"], audit["identical_after_normalising_across"]) == (0, 0)
+    assert "1 items were refused" in report["warnings"][0]
+    data.run_job(workspace, "curate", dataset="set", steps=[{"op": "split"}])
+    after = version(workspace.database, "set")
+    assert (after.report["ok"], after.report["split"]["groups_across"]) == (81, 0)
+
+
+def test_a_near_copy_of_a_row_in_a_split_of_another_name_comes_to_it(workspace: Workspace) -> None:
+    rows = [{**row, "split": "train"} for row in data.review_rows(30)]
+    rows += [{"text": LONG.format("old", "snow"), "label": "good", "split": "holdout"}]
+    data.ingest(workspace, "set", rows=rows, label="label")
+    manifest = add(workspace, rows=[{"text": LONG.format("old", "snow").upper() + "!", "label": "good"}])
+    assert manifest.splits == {"train": 30, "holdout": 2}
+
+
+def test_shares_of_an_earlier_split_hold_for_what_comes(workspace: Workspace) -> None:
+    rows = data.review_rows(100)
+    data.ingest(workspace, "set", rows=rows[:40], label="label")
+    shares = {"train": 0.8, "test": 0.2}
+    data.run_job(workspace, "curate", dataset="set", steps=[{"op": "split", "fractions": shares, "seed": 5}])
+    manifest = add(workspace, rows=rows[40:])
+    assert manifest.splits == {"train": 80, "test": 20}
+    split = version(workspace.database, "set").report["split"]
+    assert (split["fractions"], split["seed"]) == (shares, 5)
+    assert "80/20" in split["made_by"]
+    assert "steps" not in version(workspace.database, "set").report
+
+
+def test_what_was_labelled_since_is_not_new(workspace: Workspace, tmp_path: Path) -> None:
+    """The source says what it said; the dataset's labels stand."""
+    folder = data.digit_folder(tmp_path / "digits", 12, classes=2)
+    first = data.ingest(workspace, "bare", source=folder)
+    named = data.label(workspace, "bare", {row["id"]: "seen" for row in rows_of(workspace, first)})
+    assert add(workspace, "bare", source=folder) == named
+    classes = data.ingest(workspace, "set", source=folder, label="folder")
+    other = data.label(workspace, "set", {rows_of(workspace, classes)[0]["id"]: "other"})
+    result = data.run_job(workspace, "ingest", name="set", source=folder, add=True)
+    assert result["dataset"] == other.ref
+    assert (result["report"]["added"], result["report"]["label_conflicts"]) == (0, 1)
+    assert "another label" in result["report"]["warnings"][0]
+
+
+def test_what_curation_dropped_stays_out(workspace: Workspace) -> None:
+    rows = data.review_rows(40)
+    data.ingest(workspace, "set", rows=rows, label="label")
+    data.run_job(workspace, "curate", dataset="set", steps=[{"op": "filter", "where": "label = 'good'"}])
+    manifest = add(workspace, rows=[*rows, *data.review_rows(42)[40:]])
+    report = version(workspace.database, "set").report
+    assert (report["added"], report["already_there"], report["dropped_before"]) == (2, 20, 20)
+    assert "20 items were in an earlier version" in report["warnings"][0]
+    assert manifest.rows == 22
+    back = add(workspace, "set@v1", rows=rows)
+    assert back.rows == 40

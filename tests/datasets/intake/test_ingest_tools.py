@@ -9,7 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from speciate.tools.datasets import add_examples, create_dataset
+from speciate.tools.labelling import Label, Labelled, label_examples
 
+from speciate.datasets import scan
 from speciate.datasets.versions import version
 from speciate.errors import SpeciateError
 from speciate.jobs.engine import Engine
@@ -46,6 +48,12 @@ def test_a_column_that_the_header_lacks_is_refused_at_the_call(app: App, tmp_pat
             create_dataset(app, "set", name, label="label", inputs=["text", "words"])
     with pytest.raises(SpeciateError, match="There is no reader"):
         create_dataset(app, "set", "rows.csv", reader="xml")
+    (tmp_path / "folder").mkdir()
+    for name in ("rows.parquet", "folder"):
+        with pytest.raises(SpeciateError, match="no regular expression"):
+            create_dataset(app, "set", name, group_by="(((")
+    with pytest.raises(SpeciateError, match="has no group"):
+        create_dataset(app, "set", "rows.csv", group_by="cinema")
     assert app.engine.list() == []
 
 
@@ -82,3 +90,37 @@ def test_a_source_of_which_nothing_is_usable_says_why(workspace: Workspace) -> N
         data.ingest(workspace, "set", rows=[{"text": "some words here", "kind": None}] * 4, label="kind")
     with pytest.raises(SpeciateError, match="Most often: Control characters: this is not text"):
         data.ingest(workspace, "set", rows=[{"text": "\x01"}] * 3, modality="text", inputs=("text",))
+
+
+def test_a_column_called_label_is_the_label_and_never_an_input(workspace: Workspace) -> None:
+    rows = [{"x": i, "y": i % 7, "Label": "ab"[i % 2]} for i in range(30)]
+    manifest = data.ingest(workspace, "set", rows=rows)
+    assert (manifest.label, manifest.inputs, manifest.labels) == ("Label", ("x", "y"), {"a": 15, "b": 15})
+    assert "is the label" in version(workspace.database, "set").report["warnings"][0]
+    grown = data.ingest(workspace, "set", rows=[{"x": 99, "y": 1, "Label": "b"}], add=True)
+    assert (grown.rows, grown.labels["b"]) == (31, 16)
+    chosen = data.ingest(workspace, "other", rows=rows, inputs=("x", "Label"), label="y")
+    assert chosen.inputs == ("x", "user_Label")
+    assert data.ingest(workspace, "empty", rows=[{"x": i, "label": None} for i in range(9)]).label is None
+
+
+def test_folders_that_look_like_classes_are_told(workspace: Workspace, tmp_path: Path) -> None:
+    data.ingest(workspace, "bare", source=data.digit_folder(tmp_path / "digits", 20, classes=2))
+    assert "label='folder'" in version(workspace.database, "bare").report["warnings"][0]
+    flat = data.digit_folder(tmp_path / "flat", 6, classes=1)
+    data.ingest(workspace, "flat", source=flat / "0")
+    assert "folder" not in version(workspace.database, "flat").report["warnings"][0]
+
+
+def test_labels_for_an_older_version_say_what_they_leave_out(app: App) -> None:
+    rows = data.review_rows(30)
+    done(app, create_dataset(app, "set", rows=rows[:20], label="label"))
+    ids = scan.read(app.workspace.folders, version(app.workspace.database, "set").manifest, ["id"])["id"].to_pylist()
+    done(app, add_examples(app, "set", rows=rows[20:]))
+    late = label_examples(app, "set@v1", [Label(id=ids[0], label="new")], "human")
+    assert isinstance(late, Labelled)
+    assert (late.version, late.parent) == ("set@v3", "set@v1")
+    assert "up to set@v2" in late.warnings[0]
+    taken = label_examples(app, "set", [Label(id=ids[0])], "human")
+    assert isinstance(taken, Labelled)
+    assert (taken.changed, taken.warnings) == (1, ())

@@ -144,7 +144,7 @@ def test_examples_are_shown_in_the_order_that_was_asked_for(
     ids = [row[0] for row in query(pool, workspace.folders, reviews, sql="SELECT id FROM examples", limit=3).rows]
     asked = [ids[2], ids[0], ids[1]]
     assert [row[0] for row in contact_sheet(pool, workspace.folders, reviews, ids=asked, count=1).rows] == asked
-    with pytest.raises(SpeciateError, match="1 of the ids are not in .* such as 'ex-none'"):
+    with pytest.raises(SpeciateError, match="1 of the ids are not in"):
         contact_sheet(pool, workspace.folders, reviews, ids=[*asked, "ex-none"])
 
 

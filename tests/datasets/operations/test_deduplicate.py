@@ -6,10 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
+from sklearn.datasets import load_sample_images
 
-from speciate.datasets.versions import Manifest
+from speciate.datasets.operations.alikeness import comparable, least
+from speciate.datasets.versions import Manifest, resolve
 from speciate.errors import SpeciateError
 from speciate.jobs.pool import Pool
 from speciate.workspace.workspace import Workspace
@@ -81,10 +86,73 @@ def test_of_near_copies_the_one_in_the_test_split_stays(workspace: Workspace, tm
     assert again.manifest.ref == made.manifest.ref
 
 
+def test_of_a_picture_and_its_copies_the_original_stays(workspace: Workspace, tmp_path: Path) -> None:
+    """Names and pixels change from one to the next, so that ids cannot have decided."""
+    folder = tmp_path / "set"
+    folder.mkdir()
+    for i in range(6):
+        photo = flower(128, 96).crop((i * 7, i * 3, i * 7 + 80, i * 3 + 60)).rotate(60 * i)
+        photo.save(folder / f"{i}-best.jpg", quality=95)
+        photo.save(folder / f"{i}-again.jpg", quality=35)
+        photo.resize((64, 48)).save(folder / f"{i}-small.png")
+    data.ingest(workspace, "set", source=folder)
+    every = read(workspace, "set")
+    every = every.set_column(1, "split", pa.array(["train"] * every.num_rows))
+    manifest = resolve(workspace.database, "set")
+    context = context_of(workspace, manifest, Pool(workspace.folders, workspace.settings, size=1))
+    kept = apply(every, context, op="deduplicate", by="perceptual")["source"].to_pylist()
+    assert sorted(kept) == [f"{i}-best.jpg" for i in range(6)]
+
+
+def test_the_copy_that_belongs_to_a_group_stays(workspace: Workspace) -> None:
+    rows = [
+        {"text": f"a text about the number {i % 12}", "note": f"n{i}", "who": "p" if i >= 12 else None}
+        for i in range(24)
+    ]
+    data.ingest(workspace, "set", rows=tuple({**row, "split": "train"} for row in rows), inputs=("text",))
+    made = curate(
+        workspace, "set", {"op": "split", "group_by": "who", "fractions": {"train": 1}}, {"op": "deduplicate"}
+    )
+    assert made.rows["group_key"].to_pylist() == ["p"] * 12
+
+
 def test_vectors_find_alike_ones_too(workspace: Workspace, tmp_path: Path) -> None:
     data.ingest(workspace, "set", source=pictures(tmp_path / "set"), label="folder")
     made = curate(workspace, "set", {"op": "deduplicate", "by": "embedding", "threshold": 0.995})
     assert made.manifest.splits == {"train": 3, "test": 1}
+
+
+def test_different_crops_of_a_photograph_are_no_copies_by_their_vectors(workspace: Workspace, tmp_path: Path) -> None:
+    folder = tmp_path / "set"
+    folder.mkdir()
+    for number, pixels in enumerate(load_sample_images().images):
+        photo = Image.fromarray(pixels)
+        for y in range(0, 384, 64):
+            for x in range(0, 640, 64):
+                photo.crop((x, y, x + 64, y + 64)).save(folder / f"{number}-{y}-{x}.png")
+        photo.crop((300, 200, 364, 264)).save(folder / f"{number}-extra.png")
+        photo.crop((300, 200, 364, 264)).save(folder / f"{number}-extra.jpg", quality=35)
+    data.ingest(workspace, "set", source=folder)
+    audit = curate(workspace, "set", {"op": "deduplicate", "by": "embedding"}).steps[0]["audit"]
+    rows = read(workspace, "set@v1")
+    source = dict(zip(rows["id"].to_pylist(), rows["source"].to_pylist(), strict=True))
+    assert sum(audit["removed_by_split"].values()) <= 6  # of 124: two copies, and sky
+    found = {source[each["kept"]]: [source[name] for name in each["ids"]] for each in audit["largest_clusters"]}
+    assert sum("extra" in name for name in found) == 2
+    assert all("extra" in name for kept, names in found.items() if "extra" in kept for name in names)
+
+
+@given(st.sampled_from(["audio", "tabular", "time-series"]), st.integers(0, 9))
+def test_measurements_are_compared_by_what_differs_between_rows(modality: str, seed: int) -> None:
+    """One huge number that all have makes any two alike by plain cosine."""
+    chance = np.random.default_rng(seed)
+    vectors = np.concatenate([chance.normal(size=(40, 8)), np.full((40, 1), 1e4)], axis=1).astype(np.float32)
+    vectors[1, :8] = vectors[0, :8] * np.float32(1.001)
+    units = comparable(vectors, modality, None)
+    alike = np.argwhere(np.triu(units @ units.T, 1) >= least(modality, None))
+    assert alike.tolist() == [[0, 1]]
+    plain = comparable(vectors, modality, "some-model@1")
+    assert (plain @ plain.T).min() > 0.999
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,10 @@ def test_a_new_column_is_computed_and_can_be_used_and_replaced(workspace: Worksp
         ("size", "1) AS a, (2", "not one expression"),
         ("size", "count(*)", "GROUP BY"),
         ("size", "random()", "at another time"),
+        ("size", "row_number() OVER ()", "row_number() OVER without ORDER BY"),
+        ("size", "lag(film) OVER (PARTITION BY label)", "lag() OVER without ORDER BY"),
+        ("size", "sum(1) OVER (ROWS 2 PRECEDING)", "sum() OVER without ORDER BY"),
+        ("size", "(SELECT min(film) FROM (SELECT film FROM examples OFFSET 3))", "LIMIT or OFFSET without ORDER BY"),
     ],
 )
 def test_what_cannot_become_a_column_is_refused(

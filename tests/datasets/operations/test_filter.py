@@ -7,7 +7,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,12 +17,12 @@ from hypothesis import strategies as st
 from speciate.datasets.look.query import query
 from speciate.datasets.look.sql_cage import select
 from speciate.datasets.operations.context import Context
-from speciate.datasets.versions import Manifest, names
+from speciate.datasets.versions import Manifest, names, resolve
 from speciate.errors import Code, SpeciateError
 from speciate.jobs.pool import Pool
 from speciate.workspace.workspace import Workspace
 from tests import data
-from tests.datasets.operations.world import apply, context_of, curate
+from tests.datasets.operations.world import apply, context_of, curate, read
 
 cells = st.lists(
     st.tuples(st.none() | st.integers(-3, 3), st.none() | st.sampled_from(["a", "b", "it's", ""])),
@@ -86,7 +88,7 @@ def test_it_keeps_what_the_query_shows_whatever_its_quality(workspace: Workspace
     shown = query(
         pool,
         workspace.folders,
-        data.resolve(workspace.database, "set@v1"),
+        resolve(workspace.database, "set@v1"),
         sql=f"SELECT id FROM examples WHERE {where}",
     )
     pool.close()
@@ -116,12 +118,57 @@ def test_what_the_condition_itself_tells_is_refused_before_a_job_exists(
     assert len(list(shared.folders.runs.iterdir())) == before
 
 
-@pytest.mark.parametrize("where", ["random() < 0.5", "current_date > DATE '2020-01-01'", "uuid() <> text"])
+@pytest.mark.parametrize(
+    "where", ["random() < 0.5", "current_date > DATE '2020-01-01'", "uuid() <> text", "localtimestamp IS NOT NULL"]
+)
 def test_chance_and_time_are_refused(shared: Workspace, reviews: Manifest, where: str) -> None:
     with pytest.raises(SpeciateError, match="at another time") as raised:
         curate(shared, "reviews", {"op": "filter", "where": where})
     assert raised.value.code is Code.INVALID
     assert names(shared.database)
+
+
+def test_columns_may_be_called_like_functions_of_chance_and_time(workspace: Workspace) -> None:
+    rows = [{"text": f"a text about the number {i}", "age": i, "uuid": str(i), "now": i % 2} for i in range(20)]
+    data.ingest(workspace, "set", rows=tuple({**row, "today": 1, "current_date": row["age"]} for row in rows))
+    made = curate(
+        workspace,
+        "set",
+        {"op": "filter", "where": "age > 3 AND now = 1 AND today = 1 AND examples.current_date < 18 AND uuid <> '9'"},
+        {"op": "derive", "column": "twice", "sql": "age * 2"},
+    )
+    assert sorted(made.rows["twice"].to_pylist()) == [10, 14, 22, 26, 30, 34]
+    with pytest.raises(SpeciateError, match="at another time") as raised:
+        curate(workspace, "set", {"op": "filter", "where": "current_date < 18"})
+    assert "examples.NAME" in raised.value.recovery
+
+
+@pytest.mark.parametrize(
+    ("without", "ordered"),
+    [
+        ("SELECT id FROM examples LIMIT 3", "SELECT id FROM examples ORDER BY id LIMIT 3"),
+        ("SELECT DISTINCT ON (film) id FROM examples", "SELECT DISTINCT ON (film) id FROM examples ORDER BY film, id"),
+    ],
+)
+def test_what_depends_on_an_order_names_one(
+    shared: Workspace, reviews: Manifest, pool: Pool, without: str, ordered: str
+) -> None:
+    with pytest.raises(SpeciateError, match="without ORDER BY"):
+        curate(shared, "reviews", {"op": "filter", "where": f"id IN ({without})"})
+    rows, context = read(shared, "reviews"), context_of(shared, reviews, pool, f"job-ordered-{len(ordered)}")
+    assert apply(rows, context, op="filter", where=f"id IN ({ordered})").num_rows in (3, 20)
+
+
+def test_sums_of_fractions_repeat(tmp_path: Path) -> None:
+    """Of many row groups, which several threads would add up in another order each time."""
+    fractions = np.random.default_rng(0).lognormal(0, 20, 300_000)
+    pq.write_table(pa.table({"x": fractions}), tmp_path / "rows.parquet", row_group_size=2048)
+    sums = set()
+    with contextlib.chdir(tmp_path):
+        for _ in range(5):
+            select({"file": str(tmp_path / "rows.parquet"), "sql": "SELECT sum(x) AS s FROM examples"})
+            sums.add(pq.read_table("selected.parquet")["s"][0].as_py())
+    assert len(sums) == 1
 
 
 def test_hidden_columns_are_not_seen(shared: Workspace, reviews: Manifest) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from speciate.datasets.operations.find_label_errors import out_of_fold
+from speciate.datasets.operations.find_label_errors import FIND_LABEL_ERRORS, out_of_fold
 from speciate.datasets.versions import Manifest
 from speciate.errors import SpeciateError
 from speciate.workspace.workspace import Workspace
@@ -52,6 +52,17 @@ def test_they_are_dropped_from_train_alone_unless_asked(workspace: Workspace) ->
     made = curate(workspace, "set@v1", everywhere)
     assert made.manifest.splits == {"train": 56, "test": 56}
     assert "label_issue" not in made.manifest.columns
+
+
+def test_every_split_is_flagged_unless_some_are_named(workspace: Workspace) -> None:
+    rows = [{**row, "split": "test" if i < 60 else "train"} for i, row in enumerate(points())]
+    data.ingest(workspace, "set", rows=tuple(rows), label="kind", inputs=("x", "y"))
+    step = {"op": "find_label_errors"}
+    assert FIND_LABEL_ERRORS.parameters.model_json_schema()["properties"]["splits"]["default"] is None
+    for wanted, splits in (({}, {"train", "test"}), ({"splits": ["test"]}, {"test"})):
+        made = curate(workspace, "set@v1", {**step, **wanted}).rows.to_pylist()
+        assert {row["split"] for row in made if row["label_issue"] is not None} == splits
+        assert sum(bool(row["label_issue"]) for row in made) == 4 * len(splits)
 
 
 def test_an_example_is_judged_by_a_model_that_never_saw_its_group() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from speciate.datasets import operations
-from speciate.datasets.versions import version
+from speciate.datasets.versions import resolve, version
 from speciate.errors import SpeciateError
 from speciate.server.options import list_options
 from speciate.workspace.workspace import Workspace
@@ -55,7 +55,7 @@ def test_what_follows_it_is_checked_when_it_runs(workspace: Workspace) -> None:
         curate(workspace, "set", {"op": "shorten"}, {"op": "filter", "where": "charcters > 34"})
     with pytest.raises(SpeciateError, match="did you mean 'characters'"):
         curate(workspace, "set", {"op": "shorten", "character": 3})
-    assert data.resolve(workspace.database, "set").version == 1
+    assert resolve(workspace.database, "set").version == 1
 
 
 def test_it_can_be_chosen_and_cannot_replace_one_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from speciate.datasets.label import MISSING
+from speciate.datasets.intake.rows import MISSING
 from speciate.datasets.versions import Manifest
 from speciate.errors import Code, SpeciateError
 from speciate.workspace.workspace import Workspace

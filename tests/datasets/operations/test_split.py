@@ -20,7 +20,8 @@ _WORDS = ("river", "stone", "garden", "winter", "letter", "window", "market", "s
 
 def rows() -> tuple[dict[str, Any], ...]:
     """Sixty long texts of thirty patients; of every fifth a near copy without a patient."""
-    chance, found = random.Random(0), []
+    chance = random.Random(0)
+    found: list[dict[str, Any]] = []
     for i in range(60):
         words = [f"{chance.choice(_WORDS)}{chance.randrange(99)}" for _ in range(40)]
         found.append({"text": " ".join(words), "kind": "ab"[i % 2], "patient": f"p{i // 2}", "clinic": f"c{i // 20}"})
@@ -61,7 +62,7 @@ def test_groups_and_near_duplicates_cross_a_random_split_and_not_ours(workspace:
 
 def test_a_further_column_keeps_together_and_another_seed_is_another_split(workspace: Workspace) -> None:
     data.ingest(workspace, "set", rows=rows(), label="kind", group_by="patient")
-    step = {"op": "split", "fractions": {"train": 2, "test": 1}, "group_by": "clinic", "stratify_by": "kind"}
+    step = {"op": "split", "fractions": {"train": 0.67, "test": 0.33}, "group_by": "clinic", "stratify_by": "kind"}
     made = curate(workspace, "set", step)
     assert crossing(made.rows.to_pylist(), made.rows["split"].to_pylist(), "clinic") == 0
     assert len(made.manifest.splits) == 2
@@ -85,7 +86,9 @@ def test_what_cannot_be_used_gets_no_split(workspace: Workspace) -> None:
     [
         ({"fractions": {"train": 1, "dev": 1}}, "no split 'dev'"),
         ({"fractions": {"train": -1, "test": 2}}, "none below 0"),
-        ({"fractions": {"train": 0}}, "not all 0"),
+        ({"fractions": {}}, "at least one"),
+        ({"fractions": {"train": 0}}, "sum to 0"),
+        ({"fractions": {"train": 0.9, "test": 0.3}}, "sum to 1.2, and not to 1"),
         ({"stratify_by": "flim"}, "did you mean 'film'"),
         ({"group_by": "label"}, "each class into one split"),
         ({"group_by": "patient"}, "patient"),

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from speciate.datasets.loading.loader import load_examples
-from speciate.datasets.operations.window import starts
-from speciate.datasets.versions import Manifest
+from speciate.datasets.operations.window import Window, starts
+from speciate.datasets.versions import Manifest, resolve
 from speciate.errors import SpeciateError
 from speciate.workspace.workspace import Workspace
 from tests import data
@@ -53,7 +53,7 @@ def test_series_in_cells_are_cut_there(workspace: Workspace) -> None:
     assert len({row["group_key"] for row in usable}) == 12
     assert {row["group_key"] for row in usable} <= set(read(workspace, "set@v1")["id"].to_pylist())
     assert len({row["_content"] for row in usable}) == 45
-    split = curate(workspace, "set", {"op": "split", "fractions": {"train": 1, "test": 1}})
+    split = curate(workspace, "set", {"op": "split", "fractions": {"train": 0.5, "test": 0.5}})
     places: dict[str, set[str]] = {}
     for row in split.rows.to_pylist():
         if row["quality"] == "ok":
@@ -88,8 +88,7 @@ def sounds(folder: Path) -> Path:
 def test_files_stay_whole_and_their_windows_are_loaded(workspace: Workspace, tmp_path: Path) -> None:
     data.ingest(workspace, "set", source=sounds(tmp_path / "set"))
     whole = {
-        example.id: example.media
-        for example in load_examples(workspace.folders, data.resolve(workspace.database, "set"))
+        example.id: example.media for example in load_examples(workspace.folders, resolve(workspace.database, "set"))
     }
     assert len(whole) == 8
     made = curate(workspace, "set", {"op": "window", "seconds": 0.5, "stride": 0.25})
@@ -106,6 +105,7 @@ def test_files_stay_whole_and_their_windows_are_loaded(workspace: Workspace, tmp
     cut = next(example.media for example in examples if example.id == row["id"])
     full = next(media for media in whole.values() if len(media) == 24_000)
     assert np.array_equal(cut, full[8000:16000])
+    assert all((r["window_start"], r["window_stop"]) == (r["_start"], r["_stop"]) for r in made.rows.to_pylist())
     assert curate(workspace, "set", {"op": "deduplicate"}).rows.num_rows == made.rows.num_rows
 
 
@@ -117,6 +117,56 @@ def test_windows_of_windows_are_the_windows_that_they_are(workspace: Workspace, 
     assert {(row["_start"], row["_stop"]) for row in twice.rows.to_pylist() if row["source"] == "5.wav"} == {
         (0.0, 0.25), (0.5, 0.75),
     }  # fmt: skip
+
+
+def long_series(count: int = 4, steps: int = 60) -> tuple[dict[str, Any], ...]:
+    return tuple(
+        {"signal": [float((i + 1) * 100 + t) for t in range(steps)], "kind": "ab"[i % 2]} for i in range(count)
+    )
+
+
+def test_windows_say_where_they_begin_and_end_also_to_later_steps(workspace: Workspace) -> None:
+    data.ingest(workspace, "set", rows=long_series(), label="kind")
+    made = curate(
+        workspace,
+        "set",
+        {"op": "window", "steps": 30},
+        {"op": "window", "steps": 10},
+        {"op": "filter", "where": "window_start >= 30 AND window_stop <= 50"},
+    )
+    assert made.manifest.columns["window_start"] == made.manifest.columns["window_stop"] == "BIGINT"
+    assert len(made.rows) == 8
+    for row in made.rows.to_pylist():
+        assert row["signal"][0] % 100 == row["window_start"]
+        assert row["signal"][-1] % 100 == row["window_stop"] - 1
+
+
+def test_a_window_knows_the_row_that_it_was_cut_from_at_any_depth(workspace: Workspace, tmp_path: Path) -> None:
+    data.ingest(workspace, "set", rows=long_series(), label="kind")
+    data.ingest(workspace, "sounds", source=sounds(tmp_path / "sounds"))
+    lengths: list[tuple[str, str, float, float]] = [("set", "steps", 30, 10), ("sounds", "seconds", 0.5, 0.1)]
+    for name, unit, first, second in lengths:
+        keys = set(read(workspace, name)["_key"].to_pylist())
+        curate(workspace, name, {"op": "window", unit: first})
+        once = read(workspace, name)
+        made = curate(workspace, name, {"op": "window", unit: second})
+        assert set(once["_origin"].to_pylist()) == set(made.rows["_origin"].to_pylist()) == keys
+        assert not keys & set(made.rows["_key"].to_pylist())
+        assert "_origin" not in made.manifest.columns
+
+
+def test_windows_that_begin_late_and_close_together_have_ids_of_their_own() -> None:
+    late = [Window(0, 1_000_000.0 + i, 1_000_010.0 + i) for i in range(3)] + [
+        Window(0, 0.1234567, 1),
+        Window(0, 0.1234568, 1),
+    ]
+    assert len({str(window) for window in late}) == 5
+
+
+def test_a_window_longer_than_every_example_is_refused(workspace: Workspace) -> None:
+    data.ingest(workspace, "set", rows=long_series(), label="kind")
+    with pytest.raises(SpeciateError, match="No example is as long as a window of 61 steps: the longest has 60"):
+        curate(workspace, "set", {"op": "window", "steps": 61})
 
 
 @pytest.mark.parametrize(

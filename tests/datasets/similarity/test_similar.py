@@ -154,6 +154,7 @@ def test_a_text_finds_what_is_like_it(workspace: Workspace, pool: Pool, reviews:
     assert isinstance(found, Neighbours)
     assert found.nearest[0][0] == wanted["id"]
     assert found.nearest[0][1] == pytest.approx(0, abs=1e-5)
+    assert dict(zip(found.columns, found.rows[0], strict=True))["content"] == wanted["text"][:200]
     assert found.picture is None
 
 

@@ -138,6 +138,17 @@ def test_what_is_not_there_is_one_clear_error(server: Hub, desk: Desk, source: s
     assert raised.value.recovery
 
 
+def test_a_folder_called_all_is_not_the_whole(server: Hub, desk: Desk) -> None:
+    server.files = {"all/a.csv": b"x,y\n1,2\n", "b.csv": b"x,y\n3,4\n", "../c.csv": b"x,y\n3,4\n"}
+    assert [file.name for file in prepare(f"hf:org/set/all@{COMMIT}", desk).files] == ["a.csv"]
+    whole = prepare(f"hf:org/set@{COMMIT}", desk)
+    assert [file.name for file in whole.files] == ["all/a.csv", "b.csv"]
+    server.asked.clear()
+    again = prepare(f"hf:org/set@{COMMIT}", desk)
+    assert (again.set_aside, server.asked) == (whole.set_aside, [])
+    assert [item.name for item in again.set_aside] == ["../c.csv"]
+
+
 def test_names_that_lead_out_are_set_aside(server: Hub, desk: Desk) -> None:
     server.files["../../out.csv"] = b"x,y\n1,2\n"
     found = prepare("hf:org/set", desk)

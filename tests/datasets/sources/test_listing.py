@@ -85,6 +85,9 @@ def test_one_folder_of_files_is_a_class(tmp_path: Path) -> None:
 RECORDING = "x,y\n" + "".join(f"{i},{i / 7}\n" for i in range(20))
 LONG = "subject,time,x\n" + "".join(f"{i // 10},{i % 10},{i / 7}\n" for i in range(40))
 TABLE = "age,city\n30,Rome\n"
+BARE = "\n".join(f"{i},{i * i % 11}" for i in range(60))
+TORN = BARE.replace("1", "?", 12)
+MEDIA = ("media", "time-series")
 
 
 @pytest.mark.parametrize(
@@ -94,6 +97,8 @@ TABLE = "age,city\n30,Rome\n"
         ({"a.csv": LONG, "b.csv": LONG}, "time-series", ("table", "time-series")),
         ({"X_TRAIN.csv": RECORDING, "X_TEST.csv": RECORDING}, "time-series", ("table", "time-series")),
         ({"a.csv": RECORDING}, "time-series", ("table", "time-series")),
+        ({"a.csv": "", "b.csv": TORN, "c.csv": TORN, "d.csv": BARE, "e.csv": BARE}, "time-series", MEDIA),
+        ({"a.csv": BARE, "b.csv": LONG, "c.csv": LONG}, "time-series", ("table", "time-series")),
         ({"a.csv": TABLE, "notes.txt": "words"}, "auto", ("table", "auto")),
         ({"a.txt": "words", "b.txt": "words", "labels.csv": TABLE}, "auto", ("media", "text")),
         ({"a.png": "x", "labels.json": "[]", "more.csv": TABLE}, "auto", ("table", "auto")),

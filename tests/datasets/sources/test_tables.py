@@ -107,7 +107,7 @@ def test_a_file_that_vanished_is_one_clear_error(desk: Desk, tmp_path: Path) -> 
 def test_bad_rows_come_with_their_reason(desk: Desk, tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes(b"a,b\n1,x\n2,\xff\n3\n4,y\n")
     reasons = [row[REASON] for row in asked(desk, prepare(tmp_path / "a.csv", desk))]
-    assert reasons == [None, None, "line 3 is not UTF-8", "1 cells where the header has 2."]
+    assert reasons == [None, None, "line 3 is not UTF-8", "line 4: 1 cell where the header has 2"]
 
 
 @pytest.mark.parametrize("reader", ["parquet", "arrow", "json", "arff", "ts"])

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
 
+from speciate.datasets.ancestry import DELETED, parent
 from speciate.datasets.versions import Manifest, Version, version
 from speciate.workspace.database import Database
 
@@ -30,7 +31,7 @@ _SIZES = (
     (10_000_000, "1M<n<10M"), (100_000_000, "10M<n<100M"), (1_000_000_000, "100M<n<1B"),
 )  # fmt: skip
 _CLASSIFIED = ("image", "text", "audio", "tabular", "video")
-_HIDDEN_PARAMETERS = ("op", "source", "license", "labels", "rows")
+_HIDDEN_PARAMETERS = ("op", "source", "license", "labels", "rows", DELETED)
 
 
 class Exported(NamedTuple):
@@ -51,14 +52,14 @@ class Exported(NamedTuple):
 
 
 def lineage(database: Database, ref: str) -> list[Version]:
-    """The version and those it was made from, newest first and each once; at most 50."""
+    """The version and those it was made from, as far as they are known, newest first and each once; at most 50."""
     found: dict[str, Version] = {}
-    left = [ref]
+    left: list[Version | None] = [version(database, ref)]
     while left and len(found) < _MOST_ANCESTORS:
-        each = version(database, left.pop(0))
-        if each.manifest.ref not in found:
+        each = left.pop(0)
+        if each is not None and each.manifest.ref not in found:
             found[each.manifest.ref] = each
-            left += each.parents
+            left += [parent(database, each, name) for name in each.parents]
     return list(found.values())
 
 

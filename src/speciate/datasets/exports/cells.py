@@ -7,12 +7,16 @@ import csv
 import datetime
 import json
 import math
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""What begins a formula for spreadsheets, as OWASP lists it under CSV injection."""
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")
+"""What begins a formula for spreadsheets, as OWASP lists it under CSV injection. Behind apostrophes it is none, but
+would be taken for one that was made harmless, and so lose one when it comes back."""
+_NUMBER = re.compile(r"[+-](\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+"""A formula that is its own value: harmless, and a class may be called `-1`."""
 
 
 class CsvFile:
@@ -31,7 +35,7 @@ class CsvFile:
     def _cell(self, value: Any) -> str:
         if not isinstance(value, str):
             return _as_text(value)
-        if value.startswith(_FORMULA):
+        if _FORMULA.match(value) and not _NUMBER.fullmatch(value):
             self.escaped += 1
             return f"'{value}"
         return value

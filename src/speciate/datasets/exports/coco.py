@@ -27,6 +27,7 @@ _SIZE = ("width", "height")
 class Coco:
     name = "coco"
     again = "data"
+    files = False
 
     def misfit(self, manifest: Manifest) -> str | None:
         if manifest.modality != "image" or not has_files(manifest):

@@ -29,7 +29,9 @@ class Format(Protocol):
 
     name: str
     again: str | None
-    """What below the export `create_dataset` takes as a source; None where it does not read this format."""
+    """What below the export holds the rows for `create_dataset`; None where it does not read this format."""
+    files: bool
+    """Whether media leave as files of their own, with nothing beside them but files called `metadata`."""
 
     def misfit(self, manifest: Manifest) -> str | None:
         """Why this format cannot hold the version, as a sentence; None where it can."""

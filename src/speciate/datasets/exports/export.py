@@ -24,10 +24,12 @@ import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict
 
 from speciate.datasets import exports, scan
+from speciate.datasets.columns import WINDOW_START, WINDOW_STOP
 from speciate.datasets.exports.card import Exported, card, lineage
 from speciate.datasets.exports.cells import CsvFile
 from speciate.datasets.exports.contract import Format, Tell, Written
-from speciate.datasets.exports.shipment import WINDOW_START, WINDOW_STOP, Shipment, has_files, ship
+from speciate.datasets.exports.shipment import Shipment, has_files, ship
+from speciate.datasets.sources.exported import MARKER, Marker
 from speciate.datasets.versions import Manifest, Version
 from speciate.errors import Code, SpeciateError
 from speciate.faults import fault
@@ -95,7 +97,12 @@ def run(run: Run) -> dict[str, Any]:
             escaped = written.escaped + _set_aside(aside, folder)
             exported = _exported(shipment, chosen, written, aside, split)
             (folder / "README.md").write_text(card(chain, exported), encoding="utf-8")
-            result = {"path": str(path), "report": _report(shipment, chosen, exported, escaped, folder, path)}
+            marker = _marker(shipment, chosen, written.escaped)
+            if marker is not None:
+                (folder / MARKER).write_text(marker.model_dump_json(indent=2) + "\n", encoding="utf-8")
+            report = _report(shipment, chosen, exported, escaped, folder)
+            again = {} if marker is None else {"create_again": {"source": str(path)}}
+            result = {"path": str(path), "report": report | again}
             fault("export_before_rename")
             _move(run, folder, path, result)
     finally:
@@ -228,6 +235,8 @@ def _exported(shipment: Shipment, chosen: Format, written: Written, aside: pa.Ta
             f"Rows are windows of a medium, which is here whole and uncut: from {WINDOW_START} up to {WINDOW_STOP}"
             + (f", in {unit}." if unit else ".")
         )
+        if chosen.files:
+            notes.append("create_dataset makes one example of each medium again, whole: the windows do not come back.")
     return Exported(
         format=chosen.name,
         part=split,
@@ -240,9 +249,7 @@ def _exported(shipment: Shipment, chosen: Format, written: Written, aside: pa.Ta
     )
 
 
-def _report(
-    shipment: Shipment, chosen: Format, exported: Exported, escaped: int, folder: Path, path: Path
-) -> dict[str, Any]:
+def _report(shipment: Shipment, chosen: Format, exported: Exported, escaped: int, folder: Path) -> dict[str, Any]:
     files = [file for file in folder.rglob("*") if file.is_file()]
     return {
         "format": chosen.name,
@@ -253,20 +260,29 @@ def _report(
         "files": len(files),
         "bytes": sum(file.stat().st_size for file in files),
         "notes": list(exported.notes),
-        **({} if chosen.again is None else {"create_again": _again(shipment, path / chosen.again)}),
     }
 
 
-def _again(shipment: Shipment, source: Path) -> dict[str, Any]:
-    """Arguments of create_dataset that read the export."""
-    wanted = {
-        "source": str(source),
-        "modality": shipment.manifest.modality,
-        "label": shipment.label,
-        "group_by": shipment.group,
-        "inputs": list(shipment.manifest.inputs),
-    }
-    return {name: value for name, value in wanted.items() if value}
+def _marker(shipment: Shipment, chosen: Format, escaped: int) -> Marker | None:
+    """What a reader of ours must know of the columns; None where there is none."""
+    if chosen.again is None:
+        return None
+    return Marker(
+        format=chosen.name,
+        again=chosen.again,
+        modality=shipment.manifest.modality,
+        files=shipment.media is not None and chosen.files,
+        label=shipment.label,
+        group_by=shipment.group,
+        inputs=shipment.manifest.inputs,
+        windows=shipment.windows,
+        texts=tuple(field.name for field in shipment.rows.schema if _is_text(field.type)),
+        escaped=escaped > 0,
+    )
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
 def _move(run: Run, folder: Path, path: Path, result: dict[str, Any]) -> None:

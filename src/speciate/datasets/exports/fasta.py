@@ -20,6 +20,7 @@ _NO_KEY = re.compile(r"[^\w.\-]")
 class Fasta:
     name = "fasta"
     again = "data"
+    files = False
 
     def misfit(self, manifest: Manifest) -> str | None:
         if manifest.modality != "protein" or has_files(manifest) or len(manifest.inputs) != 1:

@@ -16,6 +16,7 @@ _ROWS = 256
 class Folder:
     name = "folder"
     again = "data"
+    files = True
 
     def misfit(self, manifest: Manifest) -> str | None:
         return None if has_files(manifest) else "its examples are rows of a table, not files."

@@ -14,6 +14,7 @@ from speciate.datasets.versions import Manifest
 class JsonLines:
     name = "jsonl"
     again = "data"
+    files = False
 
     def misfit(self, manifest: Manifest) -> str | None:
         if has_files(manifest) and manifest.modality != TEXT:

@@ -15,6 +15,7 @@ from speciate.datasets.versions import Manifest
 class Parquet:
     name = "parquet"
     again = "data"
+    files = False
 
     def misfit(self, manifest: Manifest) -> str | None:
         return None

@@ -21,6 +21,7 @@ _DATA = "data-00000-of-00001.arrow"
 class Saved:
     name = "hf"
     again = "."
+    files = False
 
     def misfit(self, manifest: Manifest) -> str | None:
         return None

@@ -30,7 +30,8 @@ class _Member(NamedTuple):
 
 class Shards:
     name = "webdataset"
-    again = None
+    again = "data"
+    files = True
 
     def misfit(self, manifest: Manifest) -> str | None:
         return None

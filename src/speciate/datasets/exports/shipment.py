@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from speciate.datasets.columns import CONTENT, FIXED, HIDDEN, START, STOP
+from speciate.datasets.columns import CONTENT, FIXED, HIDDEN, START, STOP, WINDOW_START, WINDOW_STOP
 from speciate.datasets.exports.names import Names, file_name, safe_name
 from speciate.datasets.intake.roles import label_column
 from speciate.datasets.versions import Manifest
@@ -22,7 +22,6 @@ from speciate.workspace.packs import PackReader
 
 _ORDER = {"train": 0, "validation": 1, "test": 2}
 _NO_SPLIT = "examples"
-WINDOW_START, WINDOW_STOP = "window_start", "window_stop"
 
 
 class Media(NamedTuple):
@@ -105,7 +104,8 @@ def ship(manifest: Manifest, rows: pa.Table, packs: PackReader | None) -> Shipme
     windows = START in rows.column_names and _has(rows, START)
     there = {"label": label == "label", "split": _has(rows, "split"), "group_key": group == "group_key"}
     kept = [name for name, leaves in there.items() if leaves]
-    user = [name for name in rows.column_names if name not in (*FIXED, *HIDDEN)]
+    shown = (WINDOW_START, WINDOW_STOP) if windows else ()  # the same again, which the step window made for people
+    user = [name for name in rows.column_names if name not in (*FIXED, *HIDDEN, *shown)]
     media = _media(manifest, rows, packs) if packs is not None else None
     shipment = Shipment(
         manifest=manifest,

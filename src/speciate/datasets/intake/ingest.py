@@ -14,25 +14,28 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, Field
 
 from speciate.datasets import succession
 from speciate.datasets.columns import rename
-from speciate.datasets.intake.additions import Parent, extend, splits_of
+from speciate.datasets.intake.additions import Extended, Parent, extend, splits_of
 from speciate.datasets.intake.inline_rows import kept_rows
-from speciate.datasets.intake.parts import digests_in, with_any
+from speciate.datasets.intake.lineage import ancestors
+from speciate.datasets.intake.parts import Stored, with_any
 from speciate.datasets.intake.roles import Roles
+from speciate.datasets.intake.row_survey import Desk as RowDesk
 from speciate.datasets.intake.row_survey import judge_table
 from speciate.datasets.intake.rows import Draft, Wishes, draft, finish, quality_report
-from speciate.datasets.intake.survey import Desk, Survey, survey_media, survey_rows, survey_tables
+from speciate.datasets.intake.survey import Desk, Survey, survey_media, survey_rows, survey_tables, with_set_aside
 from speciate.datasets.lthash import unpacked
 from speciate.datasets.registration import collect, commit, made
-from speciate.datasets.sources import unpacking
+from speciate.datasets.sources import exported, unpacking
 from speciate.datasets.sources.labels import LabelsFile, join
 from speciate.datasets.sources.listing import Listing, check_source
 from speciate.datasets.sources.prepare import check as check_what_is_named
 from speciate.datasets.sources.prepare import prepare
-from speciate.datasets.versions import Manifest, Version, names, packed_lanes, version
+from speciate.datasets.versions import Manifest, Part, Version, names, packed_lanes, version
 from speciate.environment import cores
 from speciate.errors import Code, SpeciateError
 from speciate.ids import check_name
@@ -129,16 +132,24 @@ def _parent(workspace: Workspace, ref: str, found: Version) -> dict[str, Any]:
         "manifest": found.manifest.model_dump(mode="json"),
         "lanes": packed_lanes(workspace.database, found.manifest).hex(),
         "report": found.report,
+        "before": _parts_before(workspace, found),
         "onto": found.manifest.version if newest else None,
     }
 
 
+def _parts_before(workspace: Workspace, found: Version) -> list[dict[str, Any]]:
+    """The files of the versions that it goes back to, which it has not itself or not whole."""
+    parts = [part for each in (found, *ancestors(workspace.database, found)) for part in each.manifest.parts]
+    whole = {part.file for part in found.manifest.parts if part.removed is None}
+    once = {part.file: part for part in parts if part.file not in whole}
+    return [part.model_dump(mode="json") for part in once.values()]
+
+
 def _in_its_roles(spec: IngestSpec, found: Version, workspace: Workspace) -> IngestSpec:
     """The spec with what the ingest that the version goes back to said of its columns."""
-    manifest, operation, parents = found.manifest, found.operation, found.parents
-    while operation.get("op") != "ingest" and parents:
-        earlier = version(workspace.database, parents[0])
-        operation, parents = earlier.operation, earlier.parents
+    manifest = found.manifest
+    line = [each.operation for each in (found, *ancestors(workspace.database, found))]
+    operation = next((each for each in line if each.get("op") in ("ingest", "add_examples")), {})
     labels = spec.labels or operation.get("labels")
     column = labels["column"] if isinstance(labels, dict) else labels and labels.column
     roles = {
@@ -163,10 +174,12 @@ def run(run: Run) -> dict[str, Any]:
     packs = _packs(run, read, stored)
     operation = {"op": "ingest", **spec.model_dump(mode="json", exclude={"name", "rows", "add"}, exclude_none=True)}
     operation |= {"revision": read.revision} if read.revision else {}
+    operation |= {name: list(role) if name == "inputs" else role for name, role in read.told.items()}
+    operation |= {"label": read.drafted.label} if read.drafted.implied else {}
     if parent is not None:
         found = extend(run.folders, parent, read.drafted, spec.seed, packs)
-        counts = {"added": found.added, "already_there": found.already_there}
-        report = found.report | counts | {"warnings": []}
+        counts = found.counts._asdict()
+        report = found.report | counts | {"warnings": _warnings_of_addition(found)}
         return made(
             found.sealed,
             parents=(parent.manifest.ref,),
@@ -180,7 +193,7 @@ def run(run: Run) -> dict[str, Any]:
     sealed = succession.found(run.folders, done.table, _manifest(spec, read.drafted, packs))
     report = quality_report(done.table)
     report["untrusted"] |= {"renamed": read.drafted.renamed | read.renamed, **read.untrusted}
-    report |= {"split": done.split, "set_aside": read.set_aside, "warnings": _warnings(read.drafted)}
+    report |= {"split": done.split, "set_aside": read.set_aside, "warnings": _warnings(read)}
     return made(sealed, operation=operation, report=report, result={"report": report})
 
 
@@ -193,6 +206,8 @@ class _Read(NamedTuple):
     set_aside: int = 0
     untrusted: dict[str, Any] = {}  # noqa: RUF012 - never changed
     """Notes and what was set aside, as the report quotes them."""
+    told: dict[str, Any] = {}  # noqa: RUF012 - never changed
+    """Roles that the caller left to the export that was read."""
 
 
 def _read(spec: IngestSpec, run: Run, stored: Manifest | None, parent: Parent | None) -> _Read:
@@ -210,17 +225,36 @@ def _read(spec: IngestSpec, run: Run, stored: Manifest | None, parent: Parent | 
         found = prepare(spec.source, preparing, modality=spec.modality, reader=spec.reader, labels=labels)
         found = found._replace(readable=found.readable | {work})
         survey, renamed = _surveyed(found, run, pool, stored)
+        survey = with_set_aside(survey, found.set_aside, found.source.name)
+        told = _told(spec, found.marker, survey)
+        spec = spec.model_copy(update=told)
         label, group_by = (spec.labels.column if spec.labels else spec.label), spec.group_by
         spec = spec.model_copy(
             update={"label": renamed.get(label or "", label), "group_by": renamed.get(group_by or "", group_by)}
         )
         drafted = _drafted(spec, survey, parent, run, pool, work, found.readable)
+        if found.marker is not None and found.marker.windows and survey.media:
+            unit = find(drafted.modality).window_unit
+            drafted = drafted._replace(table=exported.with_windows(drafted.table, unit))
         aside = {item.name: item.reason for item in found.set_aside[:_SHOWN]}
         untrusted = {"notes": list(found.notes), "set_aside": aside} if found.notes or aside else {}
-        return _Read(drafted, survey, renamed, found.revision, len(found.set_aside), untrusted)
+        return _Read(drafted, survey, renamed, found.revision, len(found.set_aside), untrusted, told)
     finally:
         pool.close()
         shutil.rmtree(work, ignore_errors=True)
+
+
+def _told(spec: IngestSpec, marker: exported.Marker | None, survey: Survey) -> dict[str, Any]:
+    """What an export of ours says of its columns and the caller does not."""
+    if marker is None or spec.add:
+        return {}
+    roles = marker.roles(survey.table.column_names)
+    roles = {name: role for name, role in roles.items() if not getattr(spec, name)}
+    if spec.labels is not None:
+        roles.pop("label", None)
+    if {spec.label, spec.group_by} & {*roles.get("inputs", ())} or spec.modality not in ("auto", marker.modality):
+        roles.pop("inputs", None)
+    return roles
 
 
 def _surveyed(found: Listing, run: Run, pool: Pool, stored: Manifest | None) -> tuple[Survey, dict[str, str]]:
@@ -232,7 +266,7 @@ def _surveyed(found: Listing, run: Run, pool: Pool, stored: Manifest | None) -> 
     desk = Desk(run, pool, run.folder.path / "work", progress)
     if found.layout == "table":
         return survey_tables(found, desk), {}
-    known = digests_in([run.folders.root / pack for pack in stored.packs] if stored else [])
+    known = Stored([run.folders.root / pack for pack in stored.packs] if stored else [])
     survey = survey_media(found, desk, known)
     if found.labels is None:
         return survey, {}
@@ -244,12 +278,14 @@ def _drafted(
     spec: IngestSpec, survey: Survey, parent: Parent | None, run: Run, pool: Pool, work: Path, readable: frozenset[Path]
 ) -> Draft:
     def judge(table: pa.Table, roles: Roles) -> pa.Table:
-        return judge_table(table, roles, run, pool, work, readable)
+        wanted = pc.equal(survey.items["quality"], "ok")
+        return judge_table(table, wanted, roles, RowDesk(run, pool, work, readable))
 
     wishes = Wishes(spec.label, spec.inputs, spec.group_by)
     if parent is not None:
         inputs = _as_named(parent.manifest, survey, spec.label)
-        wishes = wishes._replace(inputs=inputs, numeric=parent.manifest.numeric if parent.manifest.label else None)
+        labelled = parent.manifest.label is not None
+        wishes = wishes._replace(inputs=inputs, numeric=parent.manifest.numeric if labelled else None, implied=labelled)
     return draft(survey, wishes, judge)
 
 
@@ -270,7 +306,9 @@ def _parent_of(run: Run) -> Parent | None:
     said = run.payload["parent"]
     if said is None:
         return None
-    return Parent(Manifest.model_validate(said["manifest"]), unpacked(bytes.fromhex(said["lanes"])), said["report"])
+    before = tuple(Part.model_validate(part) for part in said["before"])
+    lanes = unpacked(bytes.fromhex(said["lanes"]))
+    return Parent(Manifest.model_validate(said["manifest"]), lanes, said["report"], before)
 
 
 def _packs(run: Run, read: _Read, stored: Manifest | None) -> list[str]:
@@ -288,13 +326,40 @@ def _manifest(spec: IngestSpec, drafted: Draft, packs: Sequence[str]) -> Manifes
     )  # fmt: skip
 
 
-def _warnings(drafted: Draft) -> list[str]:
+def _warnings(read: _Read) -> list[str]:
+    drafted = read.drafted
     if drafted.label is None:
-        return ["No label was named: there is nothing to learn or to compare with until label_examples gives some."]
+        hint = " The folders look like classes: label='folder' takes them." if _like_classes(read.survey) else ""
+        return [
+            f"No label was named: there is nothing to learn or to compare with until label_examples gives some.{hint}"
+        ]
+    said = ["The column 'label' is the label, for none was named."] if drafted.implied else []
     usable = drafted.table.filter(pa.compute.equal(drafted.table["quality"], "ok"))["label"]
     if not drafted.numeric and len(usable.unique()) == 1:
-        return ["All usable examples have one and the same label: a model needs at least two classes."]
-    return []
+        said.append("All usable examples have one and the same label: a model needs at least two classes.")
+    return said
+
+
+def _like_classes(survey: Survey) -> bool:
+    """Every medium lies in a folder, and those are at least two and few."""
+    folders = survey.items["folder"]
+    several = pa.compute.count_distinct(folders, mode="all").as_py()
+    return survey.media and not folders.null_count and 2 <= several <= folders.length() // 2
+
+
+def _warnings_of_addition(found: Extended) -> list[str]:
+    counts, split = found.counts, found.report.get("split", {})
+    across = split.get("near_duplicates_across", 0) + split.get("groups_across", 0)
+    said = {
+        f"{counts.dropped_before} items were in an earlier version and dropped since, so they stay out; to have them "
+        "back, add to the version that held them.": counts.dropped_before,
+        f"{counts.label_conflicts} items are there already with another label, which stands; label_examples changes "
+        "it.": counts.label_conflicts,
+        f"{found.refused} items were refused, for they belong with examples of several splits; a step 'split' of "
+        "curate_dataset deals everything out anew.": found.refused,
+        "Groups or near-duplicates lie in several splits, as the source has them; see the split's audit.": across,
+    }
+    return [text for text, count in said.items() if count]
 
 
 KIND = Kind(

@@ -15,6 +15,7 @@ from speciate.modalities.contract import DecodeError, Modality
 
 QUALITIES = ("ok", "partial", "refused", "error")
 LONGEST_REASON = 1000
+RECOVERY = "Call control_job(action='retry')."
 
 
 class Verdict(NamedTuple):
@@ -49,7 +50,7 @@ def checked(answer: Any, modality: str, count: int) -> list[Verdict]:
             return verdicts
     except (TypeError, KeyError, ValueError, AttributeError):
         pass
-    raise SpeciateError(Code.REFUSED, "A decoder's process gave an answer that is none.", "Call create_dataset again.")
+    raise SpeciateError(Code.REFUSED, "A decoder's process gave an answer that is none.", RECOVERY)
 
 
 def _judge(modality: Modality[Any], data: bytes) -> Verdict:

@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from speciate.datasets.intake.judging import Verdict
@@ -32,8 +33,6 @@ FORM = "1"
 """Raise it where what is kept in a part comes to mean something else."""
 PREFIX = "item."
 _PATTERN = "part-*.parquet"
-
-Digests = npt.NDArray[np.bytes_]  # (N,) S64, ascending
 
 
 class Part(NamedTuple):
@@ -53,17 +52,18 @@ class Item(NamedTuple):
 class PartWriter:
     """Collects judged files into one part. Not thread-safe.
 
-    `known`: digests of bytes that lie in packs of an earlier version and need no second copy.
+    `known`: bytes that lie in packs of an earlier version and need no second copy.
     """
 
-    def __init__(self, folders: Folders, known: Digests) -> None:
+    def __init__(self, folders: Folders, known: Stored) -> None:
         self._pack, self._known, self._kept = PackWriter(folders.packs), known, False
         self._items: list[Item] = []
 
     def add(self, item: Item) -> None:
         """Its bytes are packed where it decoded wholly or in part."""
         raw = item.raw
-        if item.verdict.quality in ("ok", "partial") and raw.data is not None and not _is_in(raw.sha256, self._known):
+        used = item.verdict.quality in ("ok", "partial")
+        if used and raw.data is not None and raw.sha256 is not None and not self._known.holds(raw.sha256, raw.data):
             self._pack.add(raw.data, raw.sha256)
             self._kept = True
         self._items.append(item._replace(raw=raw._replace(data=None)))
@@ -107,20 +107,53 @@ def adopted(attempts: Iterable[RunFolder], folders: Folders, modality: str, want
     return found
 
 
-def digests_in(packs: Sequence[Path]) -> Digests:
-    """All that lie in any of these packs."""
-    found = [_index(pack) for pack in packs]
-    return np.unique(np.concatenate(found)) if found else np.zeros(0, "S64")
-
-
-def with_any(packs: Sequence[Path], contents: pa.ChunkedArray) -> list[Path]:
-    """Those of the packs that hold at least one of these digests."""
+def with_any(packs: Iterable[Path], contents: pa.ChunkedArray) -> list[Path]:
+    """Those of the packs that are whole and hold at least one of these digests."""
     wanted = np.array(contents.drop_null().to_pylist(), "S64")
-    return [pack for pack in packs if len(np.intersect1d(_index(pack), wanted))]
+    found = [(pack, index) for pack in packs if (index := _index(pack)) is not None]
+    return [pack for pack, index in found if len(np.intersect1d(_digests(index), wanted))]
 
 
-def _index(pack: Path) -> Digests:
-    return np.array(pq.read_table(index_path(pack), columns=["sha256"])["sha256"].to_pylist(), "S64")
+class Stored:
+    """What lies in packs of an earlier version and needs no second copy, as far as it is as it was. Thread-safe."""
+
+    def __init__(self, packs: Iterable[Path]) -> None:
+        found = [(pack, index) for pack in packs if (index := _index(pack)) is not None]
+        self._packs = [pack for pack, _ in found]
+        digests = np.concatenate([np.zeros(0, "S64"), *(_digests(index) for _, index in found)])
+        numbers = np.repeat(np.arange(len(found)), [index.num_rows for _, index in found])
+        self._digests, first = np.unique(digests, return_index=True)
+        self._numbers = numbers[first]
+        self._offsets, self._lengths = (
+            np.concatenate([np.zeros(0, np.int64), *(index[name].to_numpy() for _, index in found)])[first]
+            for name in ("offset", "length")
+        )
+
+    def holds(self, sha256: str, data: bytes) -> bool:
+        """Whether these very bytes are there: a disk may have changed them since."""
+        key = sha256.encode()
+        place = int(np.searchsorted(self._digests, key)) if len(self._digests) else 0
+        if place >= len(self._digests) or self._digests[place] != key or self._lengths[place] != len(data):
+            return False
+        try:
+            with self._packs[self._numbers[place]].open("rb", buffering=0) as pack:
+                return os.pread(pack.fileno(), len(data), int(self._offsets[place])) == data
+        except OSError:
+            return False
+
+
+def _index(pack: Path) -> pa.Table | None:
+    """None where the pack is not whole."""
+    try:
+        index = pq.read_table(index_path(pack), columns=["sha256", "offset", "length"])
+        end = pc.max(pc.add(index["offset"], index["length"])).as_py() or 0
+        return index if pack.stat().st_size == end else None
+    except (OSError, pa.ArrowException):
+        return None
+
+
+def _digests(index: pa.Table) -> npt.NDArray[np.bytes_]:
+    return np.array(index["sha256"].to_pylist(), "S64")
 
 
 def _read(file: Path, folders: Folders, modality: str) -> Part | None:
@@ -135,13 +168,7 @@ def _read(file: Path, folders: Folders, modality: str) -> Part | None:
             os.utime(path)  # to whoever collects garbage it is as young as this run
     except FileNotFoundError:
         return None
-    return Part(table, pack)
-
-
-def _is_in(sha256: str | None, digests: Digests) -> bool:
-    key = str(sha256).encode()
-    place = int(np.searchsorted(digests, key)) if len(digests) else 0
-    return place < len(digests) and digests[place] == key
+    return Part(table, pack) if pack is None or _index(pack) is not None else None
 
 
 def _table(items: Sequence[Item]) -> pa.Table:

@@ -98,6 +98,18 @@ def check_label(label: str, table: pa.Table) -> None:
         raise _no_column("label", label, table)
 
 
+def implied_label(usable: pa.Table, inputs: Sequence[str], *, media: bool) -> str | None:
+    """The column that says itself that it is the label: a model that saw it would be told the answer.
+
+    Of media, which no column gives to a model, only where all have it: else it would set aside what lacks it.
+    """
+    for name in usable.column_names:
+        if name.lower() == "label" and name not in inputs:
+            lacking = usable[name].null_count
+            return name if lacking == 0 or (not media and lacking < usable.num_rows) else None
+    return None
+
+
 def _inputs_of(table: pa.Table, modality: str, free: list[str]) -> list[str]:
     filled = _well_filled(table, free)
     lists = [name for name in filled if pa.types.is_list(table[name].type) or pa.types.is_large_list(table[name].type)]
@@ -172,5 +184,5 @@ def _no_column(role: str, name: str, table: pa.Table) -> SpeciateError:
     return SpeciateError(
         Code.INVALID,
         f"{role} names {name!r}, and the source has no such column; {closest(name, table.column_names)}",
-        f"Call create_dataset again with {role} naming a column" + (", or 'folder'." if role == "label" else "."),
+        f"Call again with {role} naming a column" + (", or 'folder'." if role == "label" else "."),
     )

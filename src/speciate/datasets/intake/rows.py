@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,8 +20,9 @@ import pyarrow.compute as pc
 from speciate.datasets.columns import CONTENT, FINGERPRINT, KEY, SKETCH, START, STOP, clean, rename
 from speciate.datasets.intake.example_ids import NOUN, example_ids
 from speciate.datasets.intake.judging import QUALITIES
-from speciate.datasets.intake.roles import Roles, check_label, choose, groups, label_column
+from speciate.datasets.intake.roles import Roles, check_label, choose, groups, implied_label, label_column
 from speciate.datasets.intake.survey import Survey
+from speciate.datasets.joining import join_rows
 from speciate.datasets.split import FRACTIONS, split
 from speciate.datasets.splitting import audit, members_of
 from speciate.errors import Code, SpeciateError
@@ -30,12 +32,16 @@ _log = logging.getLogger(__name__)
 
 _KEEP_FIRST = ("test", "validation", "train")
 """Which copy stays where identical content lies in several splits that the source brought."""
+MISSING = "The label is missing."
 _REASONS_SHOWN = 5
 _LONGEST_REASON = 300
+OF_ONE_VERSION = ("steps", "warnings", "added", "already_there", "dropped_before", "label_conflicts")
+"""What a report says of the step that made a version; the rest holds for the versions after it, too."""
 MADE = "speciate: 70/15/15, groups and near-duplicates together, stratified"
 BROUGHT = "the source"
 
 Mask = npt.NDArray[np.bool_]
+_NOTHING: Mapping[str, str] = MappingProxyType({})
 JudgeRows = Callable[[pa.Table, Roles], pa.Table]
 """A table and its roles -> judging_rows.VERDICTS on every row."""
 
@@ -48,6 +54,8 @@ class Wishes(NamedTuple):
     group_by: str | None
     numeric: bool | None = None
     """Whether labels are numbers, where that is known already."""
+    implied: bool = True
+    """Whether a column `label` is the label where none is named."""
 
 
 class Draft(NamedTuple):
@@ -60,6 +68,8 @@ class Draft(NamedTuple):
     numeric: bool
     renamed: dict[str, str]
     """The user's columns whose names were taken -> as which they are stored."""
+    implied: bool = False
+    """Whether the label is a column that nobody named as such."""
 
     @property
     def brings_split(self) -> bool:
@@ -75,8 +85,12 @@ class Finished(NamedTuple):
 def draft(survey: Survey, wishes: Wishes, judge: JudgeRows) -> Draft:
     """INVALID where a named column is not there or no item can be used at all."""
     table, items = survey.table, survey.items
+    implied = None
+    if wishes.label is None and wishes.implied:
+        implied = implied_label(table.filter(_usable(items)), wishes.inputs, media=survey.media)
+    wishes = wishes._replace(label=wishes.label or implied)
     judged = _Judged(items["quality"], items["reason"])
-    labels, numeric = _labels(survey, wishes, judged)
+    labels, numeric = _labels(survey, wishes)
     group = groups(wishes.group_by, table, items["source"].to_pylist()) if wishes.group_by else None
     if survey.media:
         roles = Roles(survey.modality, ())
@@ -86,8 +100,11 @@ def draft(survey: Survey, wishes: Wishes, judge: JudgeRows) -> Draft:
         roles = choose(table, survey.modality, wishes.inputs, [str(name) for name in never])
         verdicts = judge(table, roles)
         judged.mark(np.asarray(pc.not_equal(verdicts["quality"], "ok")), verdicts["quality"], verdicts["reason"])
+    if wishes.label is not None:
+        judged.mark(np.asarray(labels.is_null()), "partial", MISSING)
     judged.refuse_if_nothing_is_left()
-    renamed = rename(name for name in table.column_names if name != "label" or wishes.label != "label")
+    fixed = {"label": wishes.label, "group_key": wishes.group_by}  # a column called as its role is no other
+    renamed = rename(name for name in table.column_names if fixed.get(name) != name)
     columns = {
         "split": items["split"],
         "label": labels,
@@ -104,36 +121,40 @@ def draft(survey: Survey, wishes: Wishes, judge: JudgeRows) -> Draft:
         **{stored: table[name] for name, stored in renamed.items()},
     }
     inputs = tuple(renamed[name] for name in roles.inputs)
-    return Draft(pa.table(columns), roles.modality, inputs, wishes.label, numeric, _changed(renamed))
+    return Draft(
+        pa.table(columns), roles.modality, inputs, wishes.label, numeric, _changed(renamed), implied is not None
+    )
 
 
 def finish(
     drafted: Draft,
     seed: int,
-    kept: Mapping[str, str],
+    kept: Mapping[str, str] = _NOTHING,
     *,
     beside: pa.Table | None = None,
     taken: Collection[str] = frozenset(),
+    fractions: Mapping[str, float] = FRACTIONS,
 ) -> Finished:
     """Rows with ids and splits. A split that the source brings is kept; else one is made, without leaks.
 
     `kept`: keys of earlier rows -> the split that they lie in and keep. `beside`: rows of the dataset that these come
-    to, which keep their splits; the two have no row in common. `taken`: ids that are not free.
+    to, which keep their splits; the two have no row in common. `taken`: ids that are not free. `fractions`: of the
+    dataset's split.
     """
     table = drafted.table
-    if made := not drafted.brings_split:
-        everything = table if beside is None else _under(beside, table)
-        usable = _usable(everything)
-        members = members_of(everything.filter(usable), drafted.modality)
-        names = split(members, FRACTIONS, seed, {key: name for key, name in kept.items() if name in FRACTIONS})
-        dealt = _spread(names, usable)
-        table = _set(table, "split", dealt.slice(0 if beside is None else beside.num_rows))
-    else:
+    if drafted.brings_split:
         table = _without_copies(table, beside)
+    elif beside is None:
+        usable = _usable(table)
+        members = members_of(table.filter(usable), drafted.modality)
+        names = split(members, fractions, seed, {key: name for key, name in kept.items() if name in fractions})
+        table = _set(table, "split", _spread(names, usable))
+    else:
+        table = _joined(table, beside, drafted.modality, fractions, seed)
     table = table.add_column(0, "id", _ids(table, taken)).sort_by("id")
-    return Finished(
-        table, split_report(table if beside is None else _under(beside, table), drafted.modality, made=made)
-    )
+    made = not drafted.brings_split
+    report = split_report(table if beside is None else _under(beside, table), drafted.modality, made=made)
+    return Finished(table, report | ({"fractions": dict(fractions), "seed": seed} if made else {}))
 
 
 def split_report(table: pa.Table, modality: str, *, made: bool) -> dict[str, Any]:
@@ -141,6 +162,11 @@ def split_report(table: pa.Table, modality: str, *, made: bool) -> dict[str, Any
     usable = table.filter(_usable(table))
     found = audit(members_of(usable, modality), usable["split"].to_pylist(), usable["id"].to_pylist())
     return {"made_by": MADE if made else BROUGHT, "without_split": usable["split"].null_count, **found}
+
+
+def carried(report: Mapping[str, Any]) -> dict[str, Any]:
+    """What a report says that holds for the next version, too."""
+    return {name: value for name, value in report.items() if name not in OF_ONE_VERSION}
 
 
 def quality_report(table: pa.Table) -> dict[str, Any]:
@@ -173,7 +199,7 @@ class _Judged:
         raise SpeciateError(
             Code.INVALID,
             f"None of the {len(self.qualities)} items can be used; the job's log says why. Most often: {why}",
-            "Mend the source or name another modality, label or inputs, then call create_dataset again.",
+            "Mend the source or name another modality, label or inputs, then call again.",
         )
 
 
@@ -182,7 +208,7 @@ def clean_reason(reason: str) -> str:
     return " ".join(clean(reason[at : at + 64]) for at in range(0, min(len(reason), _LONGEST_REASON), 64))
 
 
-def _labels(survey: Survey, wishes: Wishes, judged: _Judged) -> tuple[pa.Array, bool]:
+def _labels(survey: Survey, wishes: Wishes) -> tuple[pa.Array, bool]:
     label, count = wishes.label, survey.items.num_rows
     if label is None:
         return pa.nulls(count, pa.string()), False
@@ -194,7 +220,6 @@ def _labels(survey: Survey, wishes: Wishes, judged: _Judged) -> tuple[pa.Array, 
         found = label_column(survey.table[label].to_pylist())
         numeric = found.numeric if wishes.numeric is None else wishes.numeric
         values = _as_wished(found.values, found.numeric, numeric)
-    judged.mark(np.asarray(values.is_null()), "partial", "The label is missing.")
     return values, numeric
 
 
@@ -211,6 +236,16 @@ def _as_wished(values: Sequence[Any], is_number: bool, numeric: bool) -> pa.Arra
                 "Call add_examples with labels that are numbers.",
             ) from None
     return pa.array(values, pa.float64() if numeric else pa.string())
+
+
+def _joined(table: pa.Table, beside: pa.Table, modality: str, fractions: Mapping[str, float], seed: int) -> pa.Table:
+    """With splits, or refused, as what lies in the dataset wants it."""
+    whole = _under(beside, table)
+    new = np.arange(whole.num_rows) >= beside.num_rows
+    dealt = join_rows(whole, modality, new, fractions=fractions, seed=seed).slice(beside.num_rows)
+    for name in ("split", "quality", "reason"):
+        table = _set(table, name, dealt[name])
+    return table
 
 
 def _without_copies(table: pa.Table, beside: pa.Table | None) -> pa.Table:
@@ -277,7 +312,7 @@ def _spread(names: Sequence[str], where: pa.ChunkedArray) -> pa.Array:
 
 def _under(first: pa.Table, second: pa.Table) -> pa.Table:
     """The columns that a split is made from, of both."""
-    wanted = ("id", "split", "label", "group_key", "quality", CONTENT, FINGERPRINT, KEY, SKETCH, "source")
+    wanted = ("id", "split", "label", "group_key", "quality", "reason", CONTENT, FINGERPRINT, KEY, SKETCH, "source")
     tables = [table.select([name for name in wanted if name in table.column_names]) for table in (first, second)]
     return pa.concat_tables(tables, promote_options="permissive")
 

@@ -11,7 +11,7 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
@@ -21,12 +21,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from speciate.datasets.columns import array
-from speciate.datasets.intake.judging import Verdict, checked
-from speciate.datasets.intake.parts import PREFIX, Digests, Item, Part, PartWriter, adopted
+from speciate.datasets.intake.asking import insist
+from speciate.datasets.intake.judging import LONGEST_REASON, Verdict, checked
+from speciate.datasets.intake.parts import PREFIX, Item, Part, PartWriter, Stored, adopted
 from speciate.datasets.intake.raw_files import GONE, Facts, Raw, facts_of, read_raw
 from speciate.datasets.sources.listing import Listing, SourceFile, normal_split
-from speciate.datasets.sources.readers.rows import REASON, from_rows
+from speciate.datasets.sources.readers.rows import REASON, from_rows, is_broken
 from speciate.datasets.sources.tables import ask_table
+from speciate.datasets.sources.walk import SetAside
 from speciate.errors import Code, SpeciateError
 from speciate.jobs.pool import Pool
 from speciate.jobs.run import Run, Stopped
@@ -39,6 +41,8 @@ _ASKED = 8
 """Most chunks that are asked for ahead of the part that is being filled; of bytes as many as a part has."""
 MOST_AT_RISK = 2 * _PART + _ASKED * _CHUNK
 """So many files, at most, are judged and in no finished part at any time: what a kill costs."""
+MOST_SET_ASIDE = 100_000
+"""Of what was not read, so many are items."""
 _SECONDS = 120.0
 _JUDGE = "speciate.datasets.intake.judging:judge_files"
 
@@ -73,7 +77,7 @@ class Desk(NamedTuple):
     progress: Progress
 
 
-def survey_media(found: Listing, desk: Desk, known: Digests) -> Survey:
+def survey_media(found: Listing, desk: Desk, known: Stored) -> Survey:
     """Every file is one item. NOT_FOUND where most of them vanished meanwhile."""
     run, facts = desk.run, {file.name: facts_of(file.path) for file in found.files}
     parts = adopted((run.folder, *run.resume_from), run.folders, found.modality, facts)
@@ -103,7 +107,7 @@ def survey_tables(found: Listing, desk: Desk) -> Survey:
     files = found.files
     tables: list[pa.Table] = []
     with _threads(desk.pool.size) as threads:
-        for table in threads.map(lambda file: _table(desk.pool, found, file), files):
+        for table in threads.map(lambda file: _table(desk, found, file), files):
             tables.append(table)
             desk.progress(len(tables), len(files))
     counts = [table.num_rows for table in tables]
@@ -119,16 +123,43 @@ def survey_tables(found: Listing, desk: Desk) -> Survey:
 def survey_rows(rows: Sequence[dict[str, Any]], modality: str) -> Survey:
     """Rows that came with the call."""
     nothing = pa.nulls(len(rows), pa.string())
+    sound = [{} if is_broken(row) else row for row in rows]
+    reasons = ["It holds half a character." if is_broken(row) else None for row in rows]
+    table = from_rows([{name: cell for name, cell in row.items() if name != REASON} for row in sound])
     return _survey_rows(
-        from_rows(rows), modality=modality, sources=_numbered("rows", len(rows)), splits=nothing, folders=nothing
+        table.append_column(REASON, pa.array(reasons, pa.string())),
+        modality=modality,
+        sources=_numbered("rows", len(rows)),
+        splits=nothing,
+        folders=nothing,
     )
+
+
+def with_set_aside(survey: Survey, aside: Sequence[SetAside], source: str) -> Survey:
+    """The survey and, below its items, what was not read, each with the reason; so that nothing vanishes. `source`: the
+    name for those beyond a bound."""
+    if not aside:
+        return survey
+    kept = list(aside[:MOST_SET_ASIDE])
+    if (more := len(aside) - len(kept)) > 0:
+        kept.append(SetAside(source, f"{more:,} further files were set aside."))
+    refused = pa.table(
+        {
+            "source": pa.array([item.name for item in kept], pa.string()),
+            "quality": pa.array(["refused"] * len(kept), pa.string()),
+            "reason": pa.array([item.reason[:LONGEST_REASON] for item in kept], pa.string()),
+        }
+    )
+    items = pa.concat_tables([survey.items, refused], promote_options="default")
+    empty = pa.table({field.name: pa.nulls(len(kept), field.type) for field in survey.table.schema})
+    return replace(survey, table=pa.concat_tables([survey.table, empty]), items=items)
 
 
 # Media
 
 
 def _judged(
-    found: Listing, files: Sequence[SourceFile], facts: dict[str, Facts], desk: Desk, known: Digests
+    found: Listing, files: Sequence[SourceFile], facts: dict[str, Facts], desk: Desk, known: Stored
 ) -> list[Part]:
     """The parts of `files`. While one is sealed the next is filled, and the processes are asked ahead of that."""
     parts = _cut(files, facts)
@@ -222,12 +253,14 @@ def _judged_chunk(desk: Desk, modality: str, files: Sequence[SourceFile], roots:
 
 
 def _ask(desk: Desk, modality: str, file: Path, spans: Sequence[tuple[int, int]]) -> list[Verdict]:
+    """Whatever goes wrong with several files is the fault of one of them: then each is asked about alone."""
     payload = {"modality": modality, "file": str(file), "spans": spans}
+    readable = frozenset((desk.work,))
     try:
-        answer = desk.pool.ask(_JUDGE, payload, _SECONDS, readable=frozenset((desk.work,)))
+        answer = insist(lambda: desk.pool.ask(_JUDGE, payload, _SECONDS, readable=readable), desk.run)
         return checked(answer, modality, len(spans))
     except SpeciateError as error:
-        if error.code is Code.UNAVAILABLE and len(spans) > 1:
+        if len(spans) > 1:
             return [verdict for span in spans for verdict in _ask(desk, modality, file, [span])]
         return [Verdict("error", f"The decoder failed on this file: {error.message}", {}, None, None) for _ in spans]
 
@@ -249,10 +282,16 @@ def _check_presence(everything: pa.Table, found: Listing) -> None:
 # Tables
 
 
-def _table(pool: Pool, found: Listing, file: SourceFile) -> pa.Table:
+def _table(desk: Desk, found: Listing, file: SourceFile) -> pa.Table:
     """The rows of a file. Where there are none, one that says why: no file may vanish from the count."""
     try:
-        table = ask_table(pool, file.path, found.reader, found.modality, readable=found.readable)
+        texts = found.marker.texts if found.marker else ()
+        table = insist(
+            lambda: ask_table(desk.pool, file.path, found.reader, found.modality, readable=found.readable, text=texts),
+            desk.run,
+        )
+        if found.marker is not None:
+            table = found.marker.as_exported(table)
         reason = "The file holds no rows."
     except SpeciateError as error:
         if len(found.files) == 1:

@@ -42,6 +42,9 @@ _REACHING_OUT = re.compile(
 _OF_THE_MOMENT = re.compile(
     r"now|today|age|current_\w+|get_current_\w+|local(time|timestamp)|transaction_timestamp|txid_\w+"
 )
+_MOMENT_WITHOUT_CALL = re.compile(r"current_(date|time|timestamp)|local(time|timestamp)")
+"""What DuckDB reads as a function where no column of the same scope has the name."""
+_BY_ORDER = re.compile(r"WINDOW_(ROW_NUMBER|NTILE|LAG|LEAD|FIRST_VALUE|LAST_VALUE|NTH_VALUE)")
 _SUGGESTION = re.compile(r"(?:Candidate bindings|Did you mean):?\s*(.+)")
 _RECOVERY = "Call query_dataset with one SELECT over the view examples, or with where=..."
 
@@ -71,11 +74,12 @@ def query(payload: dict[str, Any]) -> dict[str, Any]:
 def select(payload: dict[str, Any]) -> dict[str, Any]:
     """The service for SQL that makes a version: {file, sql} -> {file}, both Parquet; repeated, it gives the same.
 
-    INVALID for functions whose value is another one at every call or on every day.
+    INVALID for functions whose value is another one at every call or on every day, and for what depends on an order
+    that the SQL does not name. One thread: sums of fractions depend on the order in which they are added up.
     """
     sql, target = payload["sql"].strip().rstrip(";"), Path.cwd() / "selected.parquet"
     source = Path(payload["file"])
-    with locked([source], f"read_parquet({scan.quoted(source)})") as connection:
+    with locked([source], f"read_parquet({scan.quoted(source)})", threads=1) as connection:
         check(connection, sql)
         check_repeatable(connection, sql)
         with _explained():
@@ -187,21 +191,53 @@ def _names_of_ctes(tree: Any) -> set[str]:
 
 
 def check_repeatable(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
+    """INVALID where the same rows could give another result: by chance, by the clock, or by an order left open."""
     volatile = connection.execute(
         "SELECT DISTINCT function_name FROM duckdb_functions() WHERE stability = 'VOLATILE'"
     ).fetchall()
     names = {row[0] for row in volatile}
     tree = json.loads(connection.execute("SELECT json_serialize_sql(?::VARCHAR)", [sql]).fetchall()[0][0])
     for node in _nodes(tree):
-        name = str(node.get("function_name", node.get("column_names", [""])[-1:])).strip("[]'").lower()
-        chance = name in names or _OF_THE_MOMENT.fullmatch(name)
-        if (node.get("type") in ("FUNCTION", "COLUMN_REF") and chance) or node.get("sample"):
-            what = "SAMPLE" if node.get("sample") else f"{name}()"
+        if what := _of_chance(node, names):
             raise SpeciateError(
                 Code.INVALID,
                 f"{what} gives another value at another time, so the version could not be made again.",
-                "Call again with a fixed value; for chance use the operation sample with a seed.",
+                "Call again with a fixed value; for chance use the operation sample with a seed. A column of such a "
+                f"name is {VIEW}.NAME.",
             )
+        if what := _of_no_order(node):
+            raise SpeciateError(
+                Code.INVALID,
+                f"{what} without ORDER BY takes rows in no order, so the version could not be made again.",
+                "Call again with an order, such as ORDER BY id.",
+            )
+
+
+def _of_chance(node: dict[str, Any], volatile: set[str]) -> str | None:
+    """A column may be called like a function: only a call is one, and what SQL reads as a call without parentheses."""
+    if node.get("sample"):
+        return "SAMPLE"
+    kind, name = node.get("type"), str(node.get("function_name", "")).lower()
+    if kind == "FUNCTION" and (name in volatile or _OF_THE_MOMENT.fullmatch(name)):
+        return f"{name}()"
+    if kind == "COLUMN_REF" and len(parts := node.get("column_names", ())) == 1:
+        word = str(parts[0]).lower()
+        return word if _MOMENT_WITHOUT_CALL.fullmatch(word) else None
+    return None
+
+
+def _of_no_order(node: dict[str, Any]) -> str | None:
+    kinds = {str(each.get("type")) for each in node.get("modifiers") or () if isinstance(each, dict)}
+    if "ORDER_MODIFIER" not in kinds:
+        if kinds & {"LIMIT_MODIFIER", "LIMIT_PERCENT_MODIFIER"}:
+            return "LIMIT or OFFSET"
+        if any(each.get("distinct_on_targets") for each in node.get("modifiers") or () if isinstance(each, dict)):
+            return "DISTINCT ON"
+    if node.get("class") == "WINDOW" and not node.get("orders") and not node.get("arg_orders"):
+        by_rows = any(str(node.get(end, "")).endswith("_ROWS") for end in ("start", "end"))
+        if by_rows or _BY_ORDER.fullmatch(str(node.get("type"))):
+            return f"{str(node.get('function_name'))[:64]}() OVER"
+    return None
 
 
 def _opened(payload: dict[str, Any]) -> duckdb.DuckDBPyConnection:
@@ -214,12 +250,12 @@ def _opened(payload: dict[str, Any]) -> duckdb.DuckDBPyConnection:
     return locked([*scan.files(folders, manifest), *scan.files(folders, since)], source, payload["split"])
 
 
-def locked(files: Sequence[Path], source: str, split: str | None = None) -> duckdb.DuckDBPyConnection:
+def locked(files: Sequence[Path], source: str, split: str | None = None, threads: int = 2) -> duckdb.DuckDBPyConnection:
     """A connection with the view over `source`, SQL that reads `files`, and nothing else to reach or to set."""
     connection = duckdb.connect(
         ":memory:",
         config={
-            "threads": 2,
+            "threads": threads,
             "memory_limit": f"{_MEMORY_MB}MB",
             "temp_directory": "",
             "autoinstall_known_extensions": False,

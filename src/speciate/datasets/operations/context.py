@@ -101,9 +101,3 @@ class Context:
 
 def _read_table(path: Path, answer: Mapping[str, Any]) -> pa.Table:
     return pq.read_table(path)
-
-
-def normalised(vectors: Vectors) -> Vectors:
-    """Each of length 1; one without direction stays 0."""
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.asarray(np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0))

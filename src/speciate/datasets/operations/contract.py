@@ -42,6 +42,8 @@ class Outcome(NamedTuple):
     """The version's, where packs or roles are others now. What follows from the rows need not be right."""
     split_made_by: str | None = None
     """How, where it dealt out a new split."""
+    dealing: Mapping[str, Any] = MappingProxyType({})
+    """`fractions` and `seed` of that split, for rows that come later."""
 
 
 def _nothing_foreseen(parameters: Any, manifest: Manifest, others: Others) -> None:

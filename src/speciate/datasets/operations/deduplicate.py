@@ -1,8 +1,9 @@
 """Keep one example of several that are the same: by content, by sketches of nearly the same, or by vectors.
 
 Of alike examples the one in the test split stays, then validation, then train: no test split shrinks for copies
-elsewhere. Then a labelled one, then the smallest id. Only usable rows count, and no chain of near pairs is followed
-(leaders.py). Which labels disagree within a cluster is told and never decided.
+elsewhere. Then a labelled one, one that belongs to a group, one with more pixels, one with more bytes, and at last the
+smallest id: a copy made small or compressed once more goes, and the original stays. Only usable rows count, and no
+chain of near pairs is followed (leaders.py). Which labels disagree within a cluster is told and never decided.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from pydantic import Field, model_validator
 
 from speciate.datasets.columns import CONTENT, KEY, SKETCH, START, STOP, clean
 from speciate.datasets.operations import leaders
-from speciate.datasets.operations.context import Context, normalised
+from speciate.datasets.operations.alikeness import COSINE, PATTERN, comparable, least
+from speciate.datasets.operations.context import Context
 from speciate.datasets.operations.contract import Operation, Others, Outcome, Parameters, refusal
 from speciate.datasets.operations.masks import keep, usable
 from speciate.datasets.similarity import near
@@ -26,8 +28,7 @@ from speciate.datasets.versions import Manifest
 from speciate.modalities import find
 
 _KEEP_FIRST = ("test", "validation", "train")
-_COSINE = 0.98
-_SHOWN = 10
+_SHOWN, _CLUSTERS_SHOWN = 10, 5
 
 
 class DeduplicateParameters(Parameters):
@@ -35,7 +36,10 @@ class DeduplicateParameters(Parameters):
         "content", description="What a model sees is equal; its sketches nearly agree; its vectors do."
     )
     threshold: float | None = Field(
-        None, gt=0, le=1, description=f"Least similarity; perceptual: the sketch's own, embedding: cosine {_COSINE}."
+        None,
+        gt=0,
+        le=1,
+        description=f"Least similarity; perceptual: the sketch's own, embedding: {COSINE}, of pixels {PATTERN}.",
     )
     extractor: str | None = Field(None, description="For embedding; list_options(kind='extractor').")
 
@@ -69,8 +73,9 @@ def apply(rows: pa.Table, parameters: DeduplicateParameters, context: Context) -
 def _leaders(rows: pa.Table, parameters: DeduplicateParameters, context: Context) -> leaders.Places:
     order = _preferred(rows)
     if parameters.by == "embedding":
-        units = normalised(context.vectors(rows, parameters.extractor))
-        return leaders.by_cosine(order, units, parameters.threshold or _COSINE)
+        modality, extractor = context.manifest.modality, parameters.extractor
+        units = comparable(context.vectors(rows, extractor), modality, extractor)
+        return leaders.by_cosine(order, units, parameters.threshold or least(modality, extractor))
     if parameters.by == "content":
         return leaders.by_pairs(order, _kinds(_contents(rows).dictionary_encode()), np.zeros((0, 2), np.int64))
     sketching = find(context.manifest.modality).sketching
@@ -84,9 +89,20 @@ def _leaders(rows: pa.Table, parameters: DeduplicateParameters, context: Context
 def _preferred(rows: pa.Table) -> list[int]:
     """Places, best first."""
     rank = {name: place for place, name in enumerate(_KEEP_FIRST)}
-    splits, labels = rows["split"].to_pylist(), rows["label"].is_null().to_pylist()
-    ids = rows["id"].to_pylist()
-    return sorted(range(rows.num_rows), key=lambda i: (rank.get(splits[i], len(rank)), labels[i], ids[i]))
+    split = [rank.get(name, len(rank)) for name in rows["split"].to_pylist()]
+    label, group = (rows[name].is_null().to_pylist() for name in ("label", "group_key"))
+    width, height, size = (_numbers(rows, name) for name in ("width", "height", "bytes"))
+    pixels = (-width * height).tolist()
+    keys = list(zip(split, label, group, pixels, (-size).tolist(), rows["id"].to_pylist(), strict=True))
+    return sorted(range(rows.num_rows), key=keys.__getitem__)
+
+
+def _numbers(rows: pa.Table, name: str) -> npt.NDArray[np.float64]:
+    """(N,) of a column of the file's header, 0 where there is none; a user's own of that name is taken for one."""
+    kind = rows[name].type if name in rows.column_names else pa.null()
+    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+        return np.zeros(rows.num_rows)
+    return np.nan_to_num(np.asarray(rows[name].cast(pa.float64()).fill_null(0.0), np.float64))
 
 
 def _contents(rows: pa.Table) -> pa.Array:
@@ -112,11 +128,21 @@ def _audit(rows: pa.Table, leader: leaders.Places) -> dict[str, Any]:
         "clusters": len(sizes),
         "largest": int(sizes.max(initial=0)),
         "removed_by_split": _by_split(rows, removed),
+        "largest_clusters": _largest(rows["id"].to_pylist(), leader),
     }
     if conflicts := _conflicts(rows, leader):
         audit["conflicting_labels"] = len(conflicts)
         audit["conflicts"] = conflicts[:_SHOWN]
     return audit
+
+
+def _largest(ids: list[str], leader: leaders.Places) -> list[dict[str, Any]]:
+    """Whom a person should look at first: the id that stays, how many leave for it, and some of those."""
+    members: dict[int, list[str]] = defaultdict(list)
+    for item in np.flatnonzero(leader != np.arange(len(leader))).tolist():
+        members[int(leader[item])].append(ids[item])
+    order = sorted(members, key=lambda lead: (-len(members[lead]), ids[lead]))[:_CLUSTERS_SHOWN]
+    return [{"kept": ids[lead], "removed": len(members[lead]), "ids": sorted(members[lead])[:_SHOWN]} for lead in order]
 
 
 def _by_split(rows: pa.Table, removed: npt.NDArray[np.bool_]) -> dict[str, int]:

@@ -3,7 +3,7 @@
 Northcutt, Jiang and Chuang, "Confident Learning" (2021), as cleanlab has it, pruned by noise rate. The probabilities
 come from a logistic regression over standardised vectors, which never saw the example nor one of its component:
 groups, copies and near-duplicates lie in one fold (StratifiedGroupKFold). A class with fewer than three components is
-not judged. All usable rows are judged, in every split; `drop` removes those of the wanted splits only.
+not judged. All usable rows are judged, in every split; `splits` says which of them are flagged or dropped.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from speciate.datasets.columns import clean
 from speciate.datasets.operations.context import Context, Vectors
 from speciate.datasets.operations.contract import Operation, Others, Outcome, Parameters, refusal
 from speciate.datasets.operations.foresight import check_classes
-from speciate.datasets.operations.masks import SPLITS, Mask, Splits, keep, usable, with_column, within
+from speciate.datasets.operations.masks import LEARNED, Mask, Splits, keep, usable, with_column, within
 from speciate.datasets.split import components
 from speciate.datasets.splitting import members_of
 from speciate.datasets.versions import Manifest
@@ -36,7 +36,9 @@ Chances = npt.NDArray[np.float64]  # (N, C)
 class LabelErrorParameters(Parameters):
     action: Literal["flag", "drop"] = Field("flag", description=f"flag: columns {ISSUE}, {SUGGESTION}, {QUALITY}.")
     extractor: str | None = Field(None, description="Default: the modality's own features.")
-    splits: Splits = SPLITS
+    splits: Splits | None = Field(
+        None, min_length=1, description="Only rows of these; default: flag every split, drop from train."
+    )
     seed: int = 0
 
 
@@ -72,9 +74,11 @@ def apply(rows: pa.Table, parameters: LabelErrorParameters, context: Context) ->
     audit = _audit(chosen, names, codes, judged) | _left_out(names, codes, wanted)
     if parameters.action == "drop":
         kept = np.ones(rows.num_rows, bool)
-        kept[places[judged.issue & within(chosen, parameters.splits)]] = False
+        kept[places[judged.issue & within(chosen, parameters.splits or LEARNED)]] = False
         return Outcome(keep(rows, kept), audit)
-    return Outcome(_flagged(rows, places, names, judged), audit, flagged_column=ISSUE)
+    flagged = within(chosen, parameters.splits) if parameters.splits else np.ones(len(places), bool)
+    told = Judged(judged.issue[flagged], judged.suggestion[flagged], judged.quality[flagged])
+    return Outcome(_flagged(rows, places[flagged], names, told), audit, flagged_column=ISSUE)
 
 
 def judge(vectors: Vectors, codes: Codes, groups: Codes, seed: int) -> Judged:

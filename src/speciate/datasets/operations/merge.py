@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from pydantic import Field
 
 from speciate.datasets.columns import CONTENT, KEY, clean
-from speciate.datasets.label import MISSING
+from speciate.datasets.intake.rows import MISSING
 from speciate.datasets.operations.context import Context
 from speciate.datasets.operations.contract import Operation, Others, Outcome, Parameters, refusal
 from speciate.datasets.operations.masks import Mask, usable, with_column

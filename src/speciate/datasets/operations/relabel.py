@@ -12,7 +12,7 @@ import pyarrow as pa
 from pydantic import Field, StringConstraints
 
 from speciate.datasets.columns import clean
-from speciate.datasets.label import MISSING
+from speciate.datasets.intake.rows import MISSING
 from speciate.datasets.operations.context import Context
 from speciate.datasets.operations.contract import Operation, Others, Outcome, Parameters
 from speciate.datasets.operations.foresight import check_classes

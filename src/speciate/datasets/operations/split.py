@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from speciate.datasets.columns import FIXED
 from speciate.datasets.intake.roles import groups
+from speciate.datasets.joining import readmitted
 from speciate.datasets.operations.context import Context
 from speciate.datasets.operations.contract import Operation, Others, Outcome, Parameters, refusal
 from speciate.datasets.operations.foresight import check_column
@@ -19,6 +20,9 @@ from speciate.datasets.split import FRACTIONS
 from speciate.datasets.splitting import split_rows
 from speciate.datasets.versions import Manifest
 from speciate.refs import SPLITS
+
+_ROUNDING = 0.011
+"""Thirds written with two digits still make a whole."""
 
 
 class SplitParameters(Parameters):
@@ -31,8 +35,10 @@ class SplitParameters(Parameters):
     def _fits(self) -> SplitParameters:
         if unknown := sorted(self.fractions.keys() - set(SPLITS)):
             raise ValueError(f"there is no split {unknown[0]!r}: fractions are of {', '.join(SPLITS)}")
-        if min(self.fractions.values(), default=-1.0) < 0 or sum(self.fractions.values()) <= 0:
-            raise ValueError("fractions are shares: none below 0, and not all 0")
+        if not self.fractions or min(self.fractions.values()) < 0:
+            raise ValueError("fractions are shares: at least one, and none below 0")
+        if abs((total := sum(self.fractions.values())) - 1) > _ROUNDING:
+            raise ValueError(f"fractions are shares of one whole: these sum to {total:g}, and not to 1")
         return self
 
 
@@ -50,6 +56,7 @@ def apply(rows: pa.Table, parameters: SplitParameters, context: Context) -> Outc
         further = pa.array(groups(parameters.group_by, rows, rows["source"].to_pylist()), pa.string())
         rows = with_column(rows, "group_key", pc.coalesce(rows["group_key"], further))
     fractions = {name: parameters.fractions[name] for name in SPLITS if name in parameters.fractions}
+    rows = readmitted(rows)
     dealt = split_rows(
         rows,
         context.manifest.modality,
@@ -64,6 +71,10 @@ def apply(rows: pa.Table, parameters: SplitParameters, context: Context) -> Outc
         with_column(rows, "split", pa.array(dealt.splits, pa.string())),
         dealt.audit,
         split_made_by=f"speciate: {shares} {'/'.join(fractions)}, groups and near-duplicates together, stratified",
+        dealing={
+            "fractions": {name: share / sum(fractions.values()) for name, share in fractions.items()},
+            "seed": parameters.seed,
+        },
     )
 
 

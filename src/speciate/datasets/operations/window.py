@@ -1,8 +1,10 @@
 """Cut each usable example into windows of equal length, each an example of its own.
 
 All windows are whole: what is left behind the last one is dropped and counted, and a medium shorter than a window stays
-as it is. Windows inherit label and split. Those of one medium, and of its copies and near-duplicates, must never come
-apart, so where there is no group the smallest id among them becomes the group.
+as it is; where all are shorter, the step is refused. Windows inherit label and split, say in columns for people where
+they begin and end, and keep the key of the row that they were cut from, so that it can be forgotten in them, too. Those
+of one medium, and of its copies and near-duplicates, must never come apart, so where there is no group the smallest id
+among them becomes the group.
 
 Series in cells are cut there: content, fingerprint, sketch and quality are those of the window. Files stay whole: their
 windows share the content, which names the file, and differ in where they begin and end; the fingerprint is made from
@@ -19,7 +21,17 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field, model_validator
 
-from speciate.datasets.columns import CONTENT, FINGERPRINT, KEY, SKETCH, START, STOP
+from speciate.datasets.columns import (
+    CONTENT,
+    FINGERPRINT,
+    KEY,
+    ORIGIN,
+    SKETCH,
+    START,
+    STOP,
+    WINDOW_START,
+    WINDOW_STOP,
+)
 from speciate.datasets.identity import sha256
 from speciate.datasets.intake.judging_rows import judged
 from speciate.datasets.operations.context import Context
@@ -71,7 +83,7 @@ class Window(NamedTuple):
     stop: float
 
     def __str__(self) -> str:
-        return f"[{self.start:g}:{self.stop:g}]"
+        return f"[{self.start!r}:{self.stop!r}]"
 
 
 def foresee(parameters: WindowParameters, manifest: Manifest, others: Others) -> Manifest:
@@ -85,7 +97,12 @@ def foresee(parameters: WindowParameters, manifest: Manifest, others: Others) ->
             f"{manifest.ref} has no column {unit!r}, which tells how long each file is.",
             "Call create_dataset again on the source.",
         )
-    return manifest.model_copy(update={"rows": _MOST_ROWS})  # at most
+    taken = next((name for name in (WINDOW_START, WINDOW_STOP) if name in (*manifest.inputs, manifest.label)), None)
+    if taken is not None:
+        raise refusal(f"The column {taken!r} plays a role here and cannot be replaced.", "Leave the step out.")
+    kind = "BIGINT" if unit == "steps" else "DOUBLE"
+    columns = {**manifest.columns, WINDOW_START: kind, WINDOW_STOP: kind}
+    return manifest.model_copy(update={"rows": _MOST_ROWS, "columns": columns})  # at most so many
 
 
 def apply(rows: pa.Table, parameters: WindowParameters, context: Context) -> Outcome:
@@ -93,6 +110,12 @@ def apply(rows: pa.Table, parameters: WindowParameters, context: Context) -> Out
     whole, beside = rows.filter(pa.array(ok)), rows.filter(pa.array(~ok))
     whole = with_column(whole, "group_key", pa.array(_groups(whole, manifest.modality), pa.string()))
     lengths = _lengths(whole, manifest, parameters.unit)
+    if lengths and max(lengths) < parameters.length:
+        raise refusal(
+            f"No example is as long as a window of {parameters.length:g} {parameters.unit}: the longest has "
+            f"{max(lengths):g}.",
+            f"Call again with fewer {parameters.unit}.",
+        )
     stride = parameters.stride or parameters.length
     windows = [
         Window(place, start, min(start + parameters.length, length))
@@ -105,6 +128,7 @@ def apply(rows: pa.Table, parameters: WindowParameters, context: Context) -> Out
     if parameters.unit in manifest.columns and parameters.unit not in manifest.inputs:
         spans = pa.array([window.stop - window.start for window in windows])
         cut = with_column(cut, parameters.unit, spans.cast(whole[parameters.unit].type, safe=False))
+    cut = _marked(cut, whole, windows, manifest)
     last = {window.place: window.stop for window in windows}
     audit = {
         "examples": whole.num_rows,
@@ -160,15 +184,34 @@ def _cut_cells(rows: pa.Table, windows: Sequence[Window], manifest: Manifest) ->
 
 
 def _cut_files(rows: pa.Table, windows: Sequence[Window]) -> pa.Table:
-    before = rows[START].to_pylist() if START in rows.column_names else [None] * rows.num_rows
+    before = _begins(rows, START)
     prints = rows[FINGERPRINT].to_pylist()
     cut = _taken(rows, windows)
-    begin = [(before[w.place] or 0.0) + w.start for w in windows]
-    end = [(before[w.place] or 0.0) + w.stop for w in windows]
+    begin = [before[w.place] + w.start for w in windows]
+    end = [before[w.place] + w.stop for w in windows]
     cut = with_column(cut, START, pa.array(begin, pa.float64()))
     cut = with_column(cut, STOP, pa.array(end, pa.float64()))
     cut = with_column(cut, FINGERPRINT, pa.array([sha256(f"{prints[w.place]}{w}") for w in windows], pa.string()))
     return with_column(cut, SKETCH, pa.nulls(len(windows), pa.binary()))
+
+
+def _begins(rows: pa.Table, column: str) -> list[float]:
+    """Where each example begins in the medium that it was cut from already."""
+    cells = rows[column].to_pylist() if column in rows.column_names else [None] * rows.num_rows
+    return [cell or 0.0 for cell in cells]
+
+
+def _marked(cut: pa.Table, rows: pa.Table, windows: Sequence[Window], manifest: Manifest) -> pa.Table:
+    """With the windows' bounds for people."""
+    if manifest.inputs:
+        known = rows[ORIGIN].is_valid().to_pylist() if ORIGIN in rows.column_names else [False] * rows.num_rows
+        earlier = _begins(rows, WINDOW_START) if any(known) else [0.0] * rows.num_rows
+        begin = [int((earlier[w.place] if known[w.place] else 0) + w.start) for w in windows]
+        end = [start + int(w.stop - w.start) for start, w in zip(begin, windows, strict=True)]
+        bounds = pa.array(begin, pa.int64()), pa.array(end, pa.int64())
+    else:
+        bounds = cut[START], cut[STOP]
+    return with_column(with_column(cut, WINDOW_START, bounds[0]), WINDOW_STOP, bounds[1])
 
 
 def _taken(rows: pa.Table, windows: Sequence[Window]) -> pa.Table:
@@ -176,6 +219,8 @@ def _taken(rows: pa.Table, windows: Sequence[Window]) -> pa.Table:
     ids, keys = rows["id"].to_pylist(), rows[KEY].to_pylist()
     cut = rows.take(pa.array([window.place for window in windows], pa.int64()))
     cut = with_column(cut, "id", pa.array([id_from_key("ex", f"{ids[w.place]}{w}") for w in windows], pa.string()))
+    first = rows[ORIGIN].to_pylist() if ORIGIN in rows.column_names else [None] * rows.num_rows
+    cut = with_column(cut, ORIGIN, pa.array([first[w.place] or keys[w.place] for w in windows], pa.string()))
     return with_column(cut, KEY, pa.array([sha256(f"{keys[w.place]}{w}") for w in windows], pa.string()))
 
 

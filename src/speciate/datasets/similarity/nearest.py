@@ -15,6 +15,7 @@ import pyarrow as pa
 from speciate import features
 from speciate.datasets import scan
 from speciate.datasets.columns import CONTENT, START, STOP
+from speciate.datasets.loading.loader import input_values
 from speciate.datasets.similarity import extractors, similar
 from speciate.datasets.similarity.extractors import Extractor
 from speciate.datasets.versions import Manifest
@@ -25,6 +26,8 @@ from speciate.models.encoders import Vectors
 from speciate.workspace.workspace import Folders
 
 ROWS = ("id", "label", "split", "source")
+SHOWN = (*ROWS, "content")
+_SHOWN_CHARACTERS = 200
 _ROOM = 1 << 30
 """Bytes of vectors that a process keeps; the version asked about last stays whatever its size."""
 
@@ -43,7 +46,7 @@ def nearest(payload: dict[str, Any]) -> dict[str, Any]:
     """The service: {root, manifest, extractor, id, text, split, k} -> {extractor, neighbours: [[id, distance]], rows},
     or {extractor, missing} where so many examples have no vector yet.
 
-    `rows`: of `ROWS`, first the example that was asked about. Distance: 1 - cosine, 0 to 2; of equal ones the smaller
+    `rows`: of `SHOWN`, first the example that was asked about. Distance: 1 - cosine, 0 to 2; of equal ones the smaller
     id is first.
     """
     folders, manifest = Folders(Path(payload["root"])), Manifest.model_validate(payload["manifest"])
@@ -65,8 +68,18 @@ def nearest(payload: dict[str, Any]) -> dict[str, Any]:
     return {
         "extractor": extractor.id,
         "neighbours": list(zip(ids, distances.astype(float).round(6).tolist(), strict=True)),
-        "rows": [list(row.values()) for row in shown.to_pylist()],
+        "rows": _with_content(folders, manifest, [list(row.values()) for row in shown.to_pylist()]),
     }
+
+
+def _with_content(folders: Folders, manifest: Manifest, rows: list[list[Any]]) -> list[list[Any]]:
+    """What a model sees of each, as far as it is a cell; None where it is a file."""
+    if not manifest.inputs:
+        return [[*row, None] for row in rows]
+    table = scan.read(folders, manifest, ["id", *manifest.inputs], ids=[row[0] for row in rows])
+    values = input_values(manifest.modality, manifest.inputs, table)
+    shown = {name: str(value)[:_SHOWN_CHARACTERS] for name, value in zip(table["id"].to_pylist(), values, strict=True)}
+    return [[*row, shown.get(row[0])] for row in rows]
 
 
 def closest(units: Vectors, unit: Vectors, candidates: features.Known, k: int) -> tuple[Any, Any]:

@@ -7,7 +7,7 @@ import time
 from typing import Any, NamedTuple
 
 from speciate.datasets.similarity import extractors
-from speciate.datasets.similarity.nearest import ROWS
+from speciate.datasets.similarity.nearest import SHOWN
 from speciate.datasets.versions import Manifest
 from speciate.errors import Code, SpeciateError
 from speciate.jobs.engine import Engine
@@ -75,7 +75,7 @@ def find(engine: Engine, pool: Pool, manifest: Manifest, question: Question) -> 
         answer = _after(job, pool, payload, max(end - time.monotonic(), 1))
     nearest = [(str(id), float(distance)) for id, distance in answer["neighbours"]]  # noqa: A001 - the field
     picture = _picture(pool, folders, manifest, [row[0] for row in answer["rows"]])
-    return Neighbours(name, nearest, ROWS, answer["rows"], picture)
+    return Neighbours(name, nearest, SHOWN, answer["rows"], picture)
 
 
 def _embedding(engine: Engine, manifest: Manifest, name: str, extractor: str) -> Job:

@@ -69,7 +69,10 @@ def unpack(payload: dict[str, Any]) -> dict[str, Any]:
                 "Make the archive again, then call create_dataset again.",
             ) from error
         unpacking.set_aside.append((path.name, f"Damaged after {unpacking.members} members: {_said(error)}."))
-    return {"members": unpacking.members, "set_aside": unpacking.set_aside[:_REASONS_KEPT]}
+    aside = unpacking.set_aside[:_REASONS_KEPT]
+    if (more := len(unpacking.set_aside) - len(aside)) > 0:
+        aside.append((path.name, f"{more:,} further members were set aside."))
+    return {"members": unpacking.members, "set_aside": aside}
 
 
 def place(name: str) -> PurePosixPath | str:

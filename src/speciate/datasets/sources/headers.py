@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import gzip
+import re
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from speciate.datasets.intake.roles import groups
 from speciate.datasets.sources.readers.choice import format_of
 from speciate.datasets.sources.readers.columnar import open_arrow
 from speciate.datasets.sources.readers.delimited import read_csv, read_tsv
@@ -18,17 +20,33 @@ _HEAD = 1 << 18
 
 
 def check_columns(payload: dict[str, Any]) -> dict[str, Any]:
-    """{path, columns: [[role, name]]} -> {}. INVALID where a column is named that the table certainly has not."""
+    """{path, columns: [[role, name]], group_by} -> {}. INVALID where a column is named that the table certainly has
+    not, or `group_by` is neither a column nor a pattern."""
     names = _columns(Path(payload["path"]))
+    if names is None:
+        check_pattern(payload["group_by"])
+    else:
+        groups(payload["group_by"], pa.table({name: pa.nulls(0) for name in names}), [])
     for role, name in payload["columns"]:
         if names is not None and name not in names:
             raise SpeciateError(
                 Code.INVALID,
                 f"{role} names {name!r}, and the source has no such column; {closest(name, names)}",
-                f"Call create_dataset again with {role} naming a column"
-                + (", or 'folder'." if role == "label" else "."),
+                f"Call again with {role} naming a column" + (", or 'folder'." if role == "label" else "."),
             )
     return {}
+
+
+def check_pattern(group_by: str | None) -> None:
+    """INVALID where it is no regular expression; whether it is a column, only the rows can tell."""
+    try:
+        re.compile(group_by or "")
+    except re.error as error:
+        raise SpeciateError(
+            Code.INVALID,
+            f"group_by {group_by!r} is no regular expression: {error}.",
+            "Call again with a column, 'folder', or a pattern such as '(patient\\d+)'.",
+        ) from error
 
 
 def _columns(path: Path) -> list[str] | None:

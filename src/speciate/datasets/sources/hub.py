@@ -5,6 +5,8 @@ Runs in the worker, which may use the network. Nothing that is fetched is opened
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 import shutil
 from pathlib import Path
@@ -14,6 +16,7 @@ from speciate.datasets.sources.archives import place
 from speciate.datasets.sources.walk import SetAside
 from speciate.environment import hub_endpoint
 from speciate.errors import Code, SpeciateError
+from speciate.workspace.blobs import write_durably
 from speciate.workspace.workspace import Folders
 
 _REF = re.compile(r"hf:(?P<repo>[\w.\-]+/[\w.\-]+)(?:/(?P<below>[^@]+?))?/?(?:@(?P<revision>[\w.\-/]+))?")
@@ -62,8 +65,11 @@ def fetch(source: str, folders: Folders) -> Fetched:
     """
     ref = parse_hub_ref(source)
     cache = folders.cache / "hub" / ref.repo.replace("/", "--")
-    if ref.revision and _COMMIT.fullmatch(ref.revision) and _complete(cache, ref.revision, ref.below).exists():
-        return Fetched(_path(cache, ref.revision, ref), ref.revision, [])
+    if ref.revision and _COMMIT.fullmatch(ref.revision):
+        complete = _complete(cache, ref.revision, ref.below)
+        if complete.exists():
+            aside = [SetAside(*each) for each in json.loads(complete.read_bytes())]
+            return Fetched(_path(cache, ref.revision, ref), ref.revision, aside)
     try:
         import huggingface_hub
     except ImportError:
@@ -91,7 +97,7 @@ def fetch(source: str, folders: Folders) -> Fetched:
         raise
     except Exception as error:  # of the library, its HTTP client or the disk: each has classes of its own
         raise _clear(error, source) from error
-    _complete(cache, commit, ref.below).touch()
+    write_durably(_complete(cache, commit, ref.below), json.dumps(aside).encode())
     return Fetched(_path(cache, commit, ref), commit, aside)
 
 
@@ -127,8 +133,10 @@ def _path(cache: Path, commit: str, ref: HubRef) -> Path:
 
 
 def _complete(cache: Path, commit: str, below: str) -> Path:
-    """Beside the commit's folder: there once all files of it, or all below a folder of it, were fetched."""
-    return cache / f"{commit}.{below.replace('/', '--') or 'all'}.complete"
+    """Beside the commit's folder: there once all files of it, or all below a folder of it, were fetched; holds what was
+    set aside."""
+    part = f".{hashlib.sha256(below.encode()).hexdigest()[:32]}" if below else ""
+    return cache / f"{commit}{part}.complete"
 
 
 def _clear(error: Exception, source: str) -> SpeciateError:

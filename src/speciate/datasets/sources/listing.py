@@ -11,13 +11,15 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from speciate.datasets.sources.readers.choice import Reader, format_of, is_recording, table_suffix
+from speciate.datasets.sources.readers.choice import LEAST_STEPS, Reader, format_of, is_recording, table_suffix
 from speciate.datasets.sources.walk import SetAside, Walked, walk
 from speciate.errors import Code, SpeciateError
 from speciate.modalities import find, table
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from speciate.datasets.sources.exported import Marker
 
 _SPLIT_NAMES = {
     "train": "train", "training": "train", "validation": "validation", "valid": "validation", "val": "validation",
@@ -62,6 +64,8 @@ class Listing(NamedTuple):
     """What lies there and is not read, each with the reason."""
     revision: str | None = None
     """Of a source on a hub: the commit that was read."""
+    marker: Marker | None = None
+    """Of an export of ours: which role each column plays."""
     notes: tuple[str, ...] = ()
     """Sentences for the report: how it was read, and what of labels found no file. Quote foreign names."""
 
@@ -236,13 +240,14 @@ def _layout(files: list[SourceFile], modality: str, reader: Reader) -> tuple[Lay
 
 
 def _are_recordings(files: list[SourceFile]) -> bool:
-    """Whether each file of numbers is one series: several, more than half of them CSV, none long form or a split."""
+    """Whether each file of numbers is one series: several, and most are CSV that looks like one; no splits."""
     found = [file for file in files if format_of(file.path.name) == "csv"]
     if len(found) < 2 or 2 * len(found) <= len(files):
         return False
     if all(split_of_file(file.path.name.partition(".")[0]) for file in found):
         return False
-    return is_recording(_head(found[0].path))
+    heads = [head for file in found[:_VOTERS] if (head := _head(file.path)).count(b"\n") > LEAST_STEPS]
+    return 2 * sum(map(is_recording, heads)) > len(heads)
 
 
 def _voted(files: list[SourceFile]) -> str:

@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from speciate.datasets.sources import hub, packaged_data
+from speciate.datasets.sources import exported, hub, packaged_data, shards
 from speciate.datasets.sources.archives import archive_suffix
 from speciate.datasets.sources.labels import LabelsFile, beside
 from speciate.datasets.sources.listing import (
+    LaidOut,
     Listing,
     SourceFile,
     check_source,
@@ -24,7 +25,7 @@ from speciate.datasets.sources.listing import (
     named_files,
     normal_split,
 )
-from speciate.datasets.sources.readers.choice import parse_reader, table_suffix
+from speciate.datasets.sources.readers.choice import Reader, parse_reader, table_suffix
 from speciate.datasets.sources.sidecars import with_sidecars
 from speciate.datasets.sources.tables import ask_table
 from speciate.datasets.sources.unpacked_media import with_media_of_tables
@@ -70,13 +71,31 @@ def prepare(
             f"{str(source)!r} holds no file that can be read; {len(aside)} set aside, such as {name!r}: {reason}",
             "Call create_dataset with a file or folder of data.",
         )
-    found, tables = lay_out(place.path, files, modality, parse_reader(reader))
+    export = exported.find(files, desk.pool, readable)
+    if export is not None:
+        files, modality = export.files, modality if modality != "auto" else export.marker.modality
+    found, tables = _laid_out(place.path, files, modality, parse_reader(reader), export)
     found = found._replace(
         readable=readable, revision=place.revision, set_aside=[*place.set_aside, *aside, *found.set_aside]
     )
     if found.layout == "table":
         found = with_media_of_tables(found, desk)
     return _with_splits_of_labels(_with_labels(found, tables, labels, desk))
+
+
+def _laid_out(
+    source: Path, files: list[SourceFile], modality: str, reader: Reader, export: exported.Export | None
+) -> LaidOut:
+    """Of an export it is known what its files are."""
+    if export is None:
+        return lay_out(source, files, modality, reader)
+    marker, tables = export.marker, list[SourceFile]()
+    if marker.files and reader == Reader():
+        tables = [file for file in files if file.path.name in exported.SIDECARS]
+        beside = set(tables)
+        files, reader = [file for file in files if file not in beside], Reader(layout="files")
+    found = lay_out(source, files, modality, reader)
+    return LaidOut(found.listing._replace(marker=marker), [*tables, *found.tables])
 
 
 class _Place(NamedTuple):
@@ -109,6 +128,7 @@ def _unpacked(place: _Place, skip: Path | None, desk: Desk) -> _Unpacked:
     files = [(path, name_below(place.path, path)) for path in found if path != skip]
     archives = [(path, name) for path, name in files if archive_suffix(path.name)]
     named, readable = [file for file in files if file not in set(archives)], {place.path}
+    ours = any(path.name == exported.MARKER for path, _ in files)
     for number, (path, name) in enumerate(archives):
         prefix = "" if len(files) == 1 else name.removesuffix(archive_suffix(path.name)) + "/"
         target = desk.work / f"archive-{number:04}"
@@ -120,6 +140,10 @@ def _unpacked(place: _Place, skip: Path | None, desk: Desk) -> _Unpacked:
             aside.append(SetAside(name, error.message))
             continue
         members, strange = walk(target, links=False)
+        if archive_suffix(path.name).lower() != ".zip":
+            names = [name_below(target, member) for member in members]
+            if ours or shards.is_shard(names):
+                members, prefix = shards.gathered(target, names, desk.pool, ours=ours), shards.numbered(prefix)
         inside = [(member, prefix + name_below(target, member)) for member in members]
         named += [member for member in inside if not archive_suffix(member[1])]
         aside += [

@@ -22,8 +22,8 @@ from speciate.errors import Code, SpeciateError
 from speciate.jobs.pool import Pool
 
 KEY = "file_name"
-_MOST = 50
-"""Tables that are looked at."""
+_MOST = 1_000
+"""Tables that are looked at; a dataset in shards has one a shard."""
 
 
 class _Sidecar(NamedTuple):
@@ -63,7 +63,10 @@ def with_sidecars(found: Listing, tables: Sequence[SourceFile], pool: Pool) -> L
 def _read(found: Listing, file: SourceFile, pool: Pool) -> _Sidecar | SetAside:
     """What a table says of the media in its folder or, where none lie there, of all."""
     try:
-        table = ask_table(pool, file.path, readable=found.readable, text=[KEY])
+        texts = found.marker.texts if found.marker else ()
+        table = ask_table(pool, file.path, readable=found.readable, text=[KEY, *texts])
+        if found.marker is not None:
+            table = found.marker.as_exported(table, KEY)
         if KEY not in table.column_names:
             return SetAside(file.name, f"A table beside media without a column {KEY!r}: name it in `labels`.")
         below = [i for i, each in enumerate(found.files) if each.path.is_relative_to(file.path.parent)]

@@ -93,3 +93,16 @@ def test_a_cell_that_is_not_utf8_costs_its_row(tmp_path: Path) -> None:
     for found in (read_parquet(tmp_path / "a.parquet", ()), read_arrow(tmp_path / "a.arrow", ())):
         assert found["n"].to_pylist() == [1, 3, 4, None]
         assert found[REASON].to_pylist() == [None, None, None, "Row 2: the cell of 'text' is not UTF-8."]
+
+
+@pytest.mark.parametrize(("content", "reader"), [(b"text,label\nwords,a\n", "csv"), (b'{"text": "words"}\n', "jsonl")])
+def test_text_under_a_wrong_name_is_told_with_its_reader(tmp_path: Path, content: bytes, reader: str) -> None:
+    for name, read in (("a.parquet", read_parquet), ("a.arrow", read_arrow)):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(SpeciateError) as raised:
+            read(tmp_path / name, ())
+        assert f"reader='{reader}'" in raised.value.recovery
+        (tmp_path / name).write_bytes(b"PAR1\0\0\n" + content)
+        with pytest.raises(SpeciateError) as raised:
+            read(tmp_path / name, ())
+        assert raised.value.recovery == "Mend the file, then repeat the call."

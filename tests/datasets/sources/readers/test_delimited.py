@@ -72,8 +72,53 @@ def test_ragged_lines_are_bad_rows(tmp_path: Path) -> None:
     found = rows(tmp_path / "a.csv", "a,b\n1,2\n3\n4,5,6\n7,8\n")
     assert [(row["a"], row["b"]) for row in found] == [(1, 2), (7, 8), (None, None), (None, None)]
     assert {row[REASON] for row in found} == {
-        None, "1 cells where the header has 2.", "3 cells where the header has 2.",
+        None, "line 3: 1 cell where the header has 2", "line 4: 3 cells where the header has 2",
     }  # fmt: skip
+
+
+def reviews(count: int = 200) -> list[str]:
+    return ["text,label,x", *(f'"text, number {i}","{"ab"[i % 2]}",{i / 3}' for i in range(count))]
+
+
+@pytest.mark.parametrize(
+    ("line", "bad"),
+    [
+        ('"one that opens,a,1.5', "line 100: a quote is opened and not closed"),
+        ('one that ends",a', "line 100: a quote is opened and not closed"),
+        ('he said "no,a,1.5', None),
+        ('text,a,"1.5', "line 100: a quote is opened and not closed"),
+    ],
+)
+def test_a_stray_quote_costs_its_line_at_most(tmp_path: Path, line: str, bad: str | None) -> None:
+    lines = reviews()
+    lines[99] = line
+    lines[150] = "too,few"
+    found = rows(tmp_path / "a.csv", "\n".join(lines))
+    reasons = [row[REASON] for row in found if row[REASON]]
+    whole = {row["text"]: row["x"] for row in found if not row[REASON]}
+    assert len(found) == 200
+    assert {f"text, number {i}" for i in range(200) if i not in (98, 149)} <= set(whole)
+    assert whole["text, number 150"] == 50.0  # the column is still of numbers
+    if line.startswith('"one'):  # as many cells as the header: its quote is a character
+        assert whole['"one that opens'] == 1.5
+        bad = None
+    if line.startswith("he said"):
+        assert whole['he said "no'] == 1.5
+    assert reasons == [*filter(None, [bad]), "line 151: 2 cells where the header has 3"]
+
+
+def test_two_stray_quotes_swallow_nothing_between_them(tmp_path: Path) -> None:
+    lines = ["text,label", *(f"words {i},a" for i in range(100))]
+    lines[20], lines[60] = '"words that open,a', 'words that close",a'
+    assert len([row for row in rows(tmp_path / "a.csv", "\n".join(lines)) if row["text"]]) == 100
+
+
+def test_cells_of_several_lines_stay_whole(tmp_path: Path) -> None:
+    cell = "a list:\n" + "- one, two\n" * 7 + 'and "" a quote'
+    lines = ["text,label", f'"{cell}",a', '"plain",b', "one cell", f'"{cell}",b']
+    found = rows(tmp_path / "a.csv", "\n".join(lines))
+    assert [row["text"] for row in found] == [cell.replace('""', '"'), "plain", cell.replace('""', '"'), None]
+    assert found[-1][REASON] == "line 12: 1 cell where the header has 2"
 
 
 def test_columns_of_one_name_are_numbered(tmp_path: Path) -> None:

@@ -11,7 +11,9 @@ Standard library only: the daemon checks what a caller asked for.
 
 from __future__ import annotations
 
+import math
 import re
+from collections import Counter
 from typing import Literal, NamedTuple
 
 from speciate.errors import Code, SpeciateError
@@ -24,7 +26,7 @@ TABLES = {
 """Suffix -> format of files that hold many examples. All but Parquet and Arrow may end in `.gz`, too."""
 FORMATS = tuple(dict.fromkeys(TABLES.values()))
 _COLUMNAR = ("parquet", "arrow")
-_LEAST_STEPS = 8
+LEAST_STEPS = 8
 
 Shape = Literal["wide", "long", "files"]
 
@@ -77,14 +79,20 @@ def format_of(name: str) -> str | None:
 
 
 def is_recording(head: bytes) -> bool:
-    """Whether the first bytes of a CSV look like one series, a step a line: numbers, and no id that repeats."""
+    """Whether the first bytes of a CSV look like one series, a step a line: numbers in most lines, and no id that
+    repeats."""
     lines = [re.split(rb"[,;\t]", line.strip()) for line in head.splitlines()[1:-1]]
-    if len(lines) < _LEAST_STEPS or len({len(cells) for cells in lines}) != 1:
-        return False
-    try:
-        rows = [[float(cell or "nan") for cell in cells] for cells in lines]
-    except ValueError:
+    width = Counter(map(len, lines)).most_common(1)[0][0] if lines else 0
+    rows = [row for cells in lines if len(cells) == width and (row := _numbers(cells)) is not None]
+    if len(rows) < LEAST_STEPS or 2 * len(rows) <= len(lines):
         return False
     first = [row[0] for row in rows]
-    whole = all(value == int(value) if value == value else False for value in first)  # noqa: PLR0124 - NaN
-    return not (whole and len(set(first)) < len(first) / 4 and len(rows[0]) > 2)
+    whole = all(value == int(value) if math.isfinite(value) else False for value in first)
+    return not (whole and len(set(first)) < len(first) / 4 and width > 2)
+
+
+def _numbers(cells: list[bytes]) -> list[float] | None:
+    try:
+        return [float(cell or "nan") for cell in cells]
+    except ValueError:
+        return None

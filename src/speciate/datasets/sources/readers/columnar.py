@@ -14,6 +14,7 @@ from speciate.datasets.sources.readers.rows import LONGEST_BINARY, refused, unre
 
 _METADATA = b"huggingface"
 _FEATHER_1 = b"FEA1"
+_HEAD = 4096  # bytes
 
 
 def read_parquet(path: Path, text: Sequence[str]) -> pa.Table:
@@ -26,7 +27,7 @@ def read_parquet(path: Path, text: Sequence[str]) -> pa.Table:
         table, bad = _sound_rows(pq.ParquetFile(path).read())
         return with_bad_rows(with_class_names(table), bad)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise unreadable(path, str(error)) from error
+        raise unreadable(path, str(error), _recovery(path)) from error
 
 
 def read_arrow(path: Path, text: Sequence[str]) -> pa.Table:
@@ -39,7 +40,7 @@ def read_arrow(path: Path, text: Sequence[str]) -> pa.Table:
         table, bad = _sound_rows(table)
         return with_bad_rows(with_class_names(table), bad)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise unreadable(path, str(error)) from error
+        raise unreadable(path, str(error), _recovery(path)) from error
 
 
 def open_arrow(path: Path) -> Any:
@@ -115,6 +116,15 @@ def _is_utf8(cell: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return True
+
+
+def _recovery(path: Path) -> str:
+    with path.open("rb") as file:
+        head = file.read(_HEAD)
+    if b"\0" in head or not _is_utf8(head[: head.rfind(b"\n") + 1] or b"\xff"):
+        return "Mend the file, then repeat the call."
+    format_ = "jsonl" if head.lstrip().startswith(b"{") else "csv"
+    return f"It holds text: repeat the call with reader={format_!r}, or mend the file."
 
 
 def _too_large(path: Path, size: int) -> Exception:

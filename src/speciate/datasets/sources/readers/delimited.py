@@ -6,10 +6,9 @@ zero, such as `007`.
 
 from __future__ import annotations
 
-import csv
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,17 +17,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from speciate.datasets.sources.readers.encodings import content, decoded
+from speciate.datasets.sources.readers.records import NUMBER, has_open_quotes, records
 from speciate.datasets.sources.readers.rows import unreadable, with_bad_rows
 
 _MOST_BYTES = 2**31 - 1  # of one block of the parser
 _LONGEST_HEADER = 64 << 20  # bytes
 _LEADING_ZERO = re.compile(rb"(?:^|[,;\t\n\"])-?0\d")
-_NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|[nN]a[nN]")
 
 
 def read_csv(path: Path, text: Sequence[str]) -> pa.Table:
-    """Lines with too many or too few cells, and those that are not UTF-8, are kept as bad rows. The second column of
-    a name becomes NAME_2; without a header line they are f0, f1 and so on."""
+    """Lines with too many or too few cells, with a quote that is not closed, and those that are not UTF-8 are bad rows.
+    The second column of a name becomes NAME_2; without a header line they are f0, f1 and so on."""
     data = content(path)
     return _read(path, data, _delimiter(data), text)
 
@@ -47,11 +46,37 @@ def columns_at_least(path: Path, format_: str | None) -> int:
 
 
 def _read(path: Path, data: bytes, delimiter: str, text: Sequence[str]) -> pa.Table:
-    kept, bad = _without_foreign_bytes(path, data, delimiter)
-    table, ragged = _parsed(path, kept, delimiter, text)
-    if _LEADING_ZERO.search(kept) and (codes := _codes(path, kept, delimiter, table)):
-        table, ragged = _parsed(path, kept, delimiter, (*text, *codes))
+    sound, bad = data, list[str]()
+    if decoded(data) is None or has_open_quotes(data):
+        sound, bad = _sound(path, data, delimiter)
+    table, ragged = _parsed(path, sound, delimiter, text)
+    if ragged and sound is data:
+        sound, bad = _sound(path, data, delimiter)  # which knows the numbers of lines
+        table, ragged = _parsed(path, sound, delimiter, text)
+    if _LEADING_ZERO.search(sound) and (codes := _codes(path, sound, delimiter, table)):
+        table, ragged = _parsed(path, sound, delimiter, (*text, *codes))
     return with_bad_rows(table, [*bad, *ragged])
+
+
+def _sound(path: Path, data: bytes, delimiter: str) -> tuple[bytes, list[str]]:
+    """The records that stand, and a reason for each that does not.
+
+    INVALID where the header or most rows are not UTF-8: then the whole file has another encoding.
+    """
+    kept, reasons, count, foreign = io.BytesIO(), [], 0, list[int]()
+    for count, record in enumerate(records(data, delimiter), 1):
+        if record.fault is None:
+            kept.write(record.data if record.data.endswith((b"\n", b"\r")) else record.data + b"\n")
+            continue
+        reasons.append(record.fault)
+        foreign += [record.line] if record.fault.endswith("is not UTF-8") else []
+        if count == 1:
+            break
+    if foreign and (count == 1 or 2 * len(foreign) > count - 1):
+        raise unreadable(path, f"not UTF-8, first at line {foreign[0]}; save it as UTF-8")
+    if count == 1 and reasons:
+        raise unreadable(path, f"its header cannot be read: {reasons[0]}")
+    return kept.getvalue(), reasons
 
 
 def _parsed(path: Path, data: bytes, delimiter: str, text: Sequence[str]) -> tuple[pa.Table, list[str]]:
@@ -95,50 +120,10 @@ def _codes(path: Path, data: bytes, delimiter: str, table: pa.Table) -> list[str
     ]
 
 
-def _without_foreign_bytes(path: Path, data: bytes, delimiter: str) -> tuple[bytes, list[str]]:
-    """All of it where it is UTF-8; else its rows that are, and a reason for each that is not.
-
-    INVALID where the header or most rows are not UTF-8: then the whole file has another encoding.
-    """
-    if decoded(data) is not None:
-        return data, []
-    kept, reasons, rows, first = io.BytesIO(), [], 0, 0
-    try:
-        for rows, lines in enumerate(_records(data, delimiter)):
-            foreign = next((number for number, line in lines if decoded(line) is None), None)
-            if foreign is None:
-                kept.writelines(line for _, line in lines)
-                continue
-            first = first or foreign
-            if rows == 0:
-                break
-            reasons.append(f"line {foreign} is not UTF-8")
-    except csv.Error as error:
-        raise unreadable(path, f"not UTF-8, and {error}; save it as UTF-8") from error
-    if rows == 0 or 2 * len(reasons) > rows:
-        raise unreadable(path, f"not UTF-8, first at line {first}; save it as UTF-8")
-    return kept.getvalue(), reasons
-
-
-def _records(data: bytes, delimiter: str) -> Iterator[list[tuple[int, bytes]]]:
-    """The numbered lines of each record; a quoted cell may go over several."""
-    csv.field_size_limit(max(len(data), 1))
-    lines: list[tuple[int, bytes]] = []
-
-    def text() -> Iterator[str]:
-        for number, line in enumerate(io.BytesIO(data), 1):
-            lines.append((number, line))
-            yield line.decode("utf-8", errors="surrogateescape")
-
-    for _ in csv.reader(text(), delimiter=delimiter):
-        yield lines.copy()
-        lines.clear()
-
-
 def _has_header(data: bytes, delimiter: str) -> bool:
     """Whether the first line names columns: it holds something else than numbers, or numbers that count upwards."""
     cells = [cell.strip(' "\r') for cell in _first_line(data).split(delimiter)]
-    if not all(_NUMBER.fullmatch(cell) for cell in cells):
+    if not all(NUMBER.fullmatch(cell) for cell in cells):
         return True
     counting = all(cell.isdigit() for cell in cells) and all(int(b) == int(a) + 1 for a, b in pairwise(cells))
     return len(cells) > 1 and counting

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,12 +11,11 @@ import pyarrow as pa
 
 from speciate.datasets.sources.readers.coco import images, is_coco
 from speciate.datasets.sources.readers.encodings import content, lines
-from speciate.datasets.sources.readers.rows import from_rows, refused, unreadable, with_bad_rows
+from speciate.datasets.sources.readers.rows import from_rows, is_broken, refused, unreadable, with_bad_rows
 
 KEY, VALUE = "key", "value"
 """Columns of a JSON object that maps keys to labels or to objects."""
 _LONGEST = 256 * 1024 * 1024  # as Python objects it is several times as much
-_LONE_SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
 def read_jsonl(path: Path, text: Sequence[str]) -> pa.Table:
@@ -30,7 +28,7 @@ def read_jsonl(path: Path, text: Sequence[str]) -> pa.Table:
         try:
             if line is None:
                 raise ValueError("not UTF-8")
-            rows.append(_row(json.loads(line)))
+            rows.append(as_row(json.loads(line)))
         except (ValueError, RecursionError) as error:
             bad.append(f"Line {number} is not an object of JSON: {error}.")
     return with_bad_rows(from_rows(rows), bad)
@@ -51,7 +49,7 @@ def read_json(path: Path, text: Sequence[str]) -> pa.Table:
     rows, bad = [], []
     for number, value in enumerate(_records(found, path), 1):
         try:
-            rows.append(_row(value))
+            rows.append(as_row(value))
         except ValueError as error:
             bad.append(f"Element {number} is {error}.")
     return with_bad_rows(from_rows(rows), bad)
@@ -75,19 +73,10 @@ def _records(found: Any, path: Path) -> list[Any]:
     raise unreadable(path, "an object that is neither rows, columns, nor a label per key")
 
 
-def _row(value: Any) -> dict[str, Any]:
+def as_row(value: Any) -> dict[str, Any]:
     """ValueError where it is no object, or holds text that no file can hold."""
     if not isinstance(value, dict):
         raise ValueError("no object")
-    if any(_is_broken(part) for part in value.items()):
+    if is_broken(value):
         raise ValueError("an object with half a character")
     return value
-
-
-def _is_broken(value: Any) -> bool:
-    """Whether it holds a lone surrogate, which JSON can write as `\\ud800` and UTF-8 cannot hold."""
-    if isinstance(value, str):
-        return not value.isascii() and _LONE_SURROGATE.search(value) is not None
-    if isinstance(value, dict):
-        return any(_is_broken(part) for part in value.items())
-    return isinstance(value, list | tuple) and any(map(_is_broken, value))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,12 +19,22 @@ LONGEST_TEXT = 1 << 30
 """Bytes of one table of text, after decompression."""
 LONGEST_BINARY = 2 << 30
 BAD_ROWS_KEPT = 10_000
+_LONE_SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
 def from_rows(rows: Sequence[dict[str, Any]]) -> pa.Table:
     """Rows as a table: a column for every key, null where a row lacks it."""
     names = dict.fromkeys(name for row in rows for name in row)
     return pa.table({name: array([row.get(name) for row in rows]) for name in names})
+
+
+def is_broken(value: Any) -> bool:
+    """Whether it holds a lone surrogate, which JSON can write as `\\ud800` and UTF-8 cannot hold."""
+    if isinstance(value, str):
+        return not value.isascii() and _LONE_SURROGATE.search(value) is not None
+    if isinstance(value, dict):
+        return any(is_broken(part) for part in value.items())
+    return isinstance(value, list | tuple) and any(map(is_broken, value))
 
 
 def with_bad_rows(table: pa.Table, reasons: Sequence[str]) -> pa.Table:
@@ -74,12 +85,10 @@ def _column(tables: Sequence[pa.Table], name: str) -> pa.Array:
     return array(values)
 
 
-def unreadable(path: Path, why: str) -> SpeciateError:
+def unreadable(path: Path, why: str, recovery: str = "Mend the file, then repeat the call.") -> SpeciateError:
     """The whole file is not what its format asks for. `why` may be a library's message: its first line is shown."""
     first = why.strip().splitlines()[0].rstrip(".") if why.strip() else "unknown"
-    return SpeciateError(
-        Code.INVALID, f"{path.name!r} cannot be read: {first[:300]}.", "Mend the file, then call create_dataset again."
-    )
+    return SpeciateError(Code.INVALID, f"{path.name!r} cannot be read: {first[:300]}.", recovery)
 
 
 def refused(path: Path, why: str, recovery: str) -> SpeciateError:
