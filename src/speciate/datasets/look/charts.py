@@ -116,7 +116,7 @@ def _histogram(name: str, column: pa.ChunkedArray) -> Panel:
         median = float(np.median(values))
         for value, where in ((edges[0], "l"), (median, "m"), (edges[-1], "r")):
             at = {"l": x + _MARGIN, "m": x + WIDTH // 2, "r": x + WIDTH - _MARGIN}[where]
-            text = f"median {value:.4g}" if where == "m" else f"{value:.4g}"
+            text = f"median {_short(value)}" if where == "m" else _short(value)
             pen.text((at, floor + 6), text, fill="black", font=_font(12), anchor=f"{where}a")
 
     return panel
@@ -164,6 +164,10 @@ def _numbers(folders: Folders, manifest: Manifest) -> list[str]:
     rows = scan.read(folders, manifest, names, usable=True) if names else pa.table({})
     varied = [name for name in names if pc.count_distinct(rows[name]).as_py() > 1]
     return [name for name in varied if name not in (*FIXED, *HIDDEN)][:_MOST_NUMBERS]
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if 10_000 <= abs(value) < 1e12 else f"{value:.4g}"
 
 
 def _plain(text: str, length: int) -> str:
