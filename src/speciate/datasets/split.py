@@ -12,6 +12,7 @@ joins examples of several splits, all of them go where a model may have learned 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -97,7 +98,7 @@ def strata(labels: Sequence[str | float | None]) -> Codes:
     """(N,) what to balance by: a class as it is, a number as its tenth of the distribution."""
     numbers = np.array([x if isinstance(x, float) else np.nan for x in labels])
     if np.isnan(numbers).all():
-        return _codes(labels) + 1
+        return _codes(labels, ordered=True) + 1
     edges = np.unique(np.nanquantile(numbers, np.linspace(0, 1, _BINS + 1)[1:-1]))
     return np.where(np.isnan(numbers), 0, np.searchsorted(edges, numbers, side="right") + 1).astype(np.int64)
 
@@ -181,11 +182,10 @@ def _places(component: Codes, keys: Sequence[str], seed: int) -> npt.NDArray[np.
 
 def _hashes(keys: Sequence[str], seed: int) -> npt.NDArray[np.uint64]:
     """(N,) 64 bits of each key and the seed. Of keys that are sha256 already, their first digits are mixed with it."""
-    if all(len(key) == _HEX_DIGITS for key in keys):
-        digits = np.frombuffer("".join(key[:16] for key in keys).encode(), np.uint8).reshape(-1, 16).astype(np.uint64)
-        nibbles = (digits & np.uint64(15)) + np.uint64(9) * (digits >> np.uint64(6))  # "0".."9" and "a".."f"
-        prefix = (nibbles << np.arange(60, -1, -4, dtype=np.uint64)).sum(axis=1, dtype=np.uint64)
-        return mix(prefix ^ mix(np.array([seed + 1], np.int64).view(np.uint64)))
+    with contextlib.suppress(ValueError):
+        if all(len(key) == _HEX_DIGITS for key in keys):
+            first = np.frombuffer(bytes.fromhex("".join([key[:16] for key in keys])), ">u8").astype(np.uint64)
+            return mix(first ^ mix(np.array([seed + 1], np.int64).view(np.uint64)))
     salt = f"{seed}/".encode()
     return np.frombuffer(b"".join(hashlib.blake2b(salt + key.encode(), digest_size=8).digest() for key in keys), "<u8")
 
@@ -199,8 +199,8 @@ def _links(values: Column) -> npt.NDArray[np.int64]:
     return np.asarray(pairs[pairs[:, 0] != pairs[:, 1]])
 
 
-def _codes(values: Column) -> Codes:
-    """(N,) equal numbers for equal values, in the order of the values; -1 for None."""
+def _codes(values: Column, *, ordered: bool = False) -> Codes:
+    """(N,) equal numbers for equal values, -1 for None; `ordered`: in the order of the values, wherever they stand."""
     if isinstance(values, pa.ChunkedArray):
         array = values.cast(pa.string()).combine_chunks()
     else:
@@ -208,6 +208,8 @@ def _codes(values: Column) -> Codes:
     encoded = array.dictionary_encode()
     if not len(encoded.dictionary):
         return np.full(len(array), -1)
+    if not ordered:
+        return np.asarray(pc.fill_null(encoded.indices.cast(pa.int64()), -1))
     rank = np.empty(len(encoded.dictionary), np.int64)
     rank[np.asarray(pc.sort_indices(encoded.dictionary))] = np.arange(len(rank))
     indices = np.asarray(pc.fill_null(encoded.indices.cast(pa.int64()), -1))
