@@ -23,6 +23,8 @@ PROVENANCE = ("id", "reason", "source", FINGERPRINT, KEY, SKETCH, ORIGIN)
 WINDOW_START, WINDOW_STOP = "window_start", "window_stop"
 """Columns for people that say the same of a window as the hidden ones."""
 
+QUALITIES = ("ok", "partial", "refused", "error")
+"""What an item can be: only rows that are ok are ever loaded."""
 _TAKEN = ("file_row_number", "change", "label_before")
 """Names that scans and views of changes give to columns."""
 

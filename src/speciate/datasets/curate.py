@@ -14,9 +14,8 @@ import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, Field
 
 from speciate.datasets import scan, succession
-from speciate.datasets.columns import clean
+from speciate.datasets.columns import QUALITIES, clean
 from speciate.datasets.intake.rows import quality_report, split_report
-from speciate.datasets.look.describe import QUALITIES
 from speciate.datasets.lthash import unpacked
 from speciate.datasets.operations.context import Context
 from speciate.datasets.operations.contract import Outcome, Reference

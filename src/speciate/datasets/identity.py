@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from speciate.datasets.columns import CONTENT, FINGERPRINT, KEY
-from speciate.datasets.loading.loader import input_values
+from speciate.datasets.inputs import input_values
 from speciate.datasets.versions import Manifest
 from speciate.modalities import find
 from speciate.modalities.contract import DecodeError

@@ -17,11 +17,11 @@ from pydantic import BaseModel, ConfigDict
 
 from speciate.datasets import scan, succession
 from speciate.datasets.columns import FINGERPRINT
-from speciate.datasets.intake.roles import label_column
 from speciate.datasets.intake.rows import MISSING, carried, quality_report, split_report
 from speciate.datasets.joining import join_rows
 from speciate.datasets.lthash import unpacked
 from speciate.datasets.registration import collect, commit, made
+from speciate.datasets.roles import label_column
 from speciate.datasets.split import FRACTIONS
 from speciate.datasets.versions import Manifest, packed_lanes, version
 from speciate.errors import Code, SpeciateError

@@ -27,6 +27,8 @@ from speciate.datasets.similarity import near
 from speciate.modalities.hashing import mix
 
 FRACTIONS = {"train": 0.7, "validation": 0.15, "test": 0.15}
+KEEP_FIRST = ("test", "validation", "train")
+"""Which copy stays where several splits hold one: what is tested on is hardest to replace."""
 _BINS = 10
 _HEX_DIGITS = 64  # of a sha256
 _ONE_BY_ONE = 5000

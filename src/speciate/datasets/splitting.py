@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from speciate.datasets.columns import CONTENT, FINGERPRINT, KEY, SKETCH
-from speciate.datasets.intake.roles import groups
+from speciate.datasets.roles import groups
 from speciate.datasets.similarity import near
 from speciate.datasets.split import FRACTIONS, Members, components, crossing, split, strata
 from speciate.modalities import find

@@ -13,7 +13,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from speciate.datasets.loading.loader import Example, input_values
+from speciate.datasets.inputs import input_values
+from speciate.datasets.loading.loader import Example
 from speciate.errors import Code, SpeciateError
 from speciate.modalities import find
 from speciate.modalities.contract import DecodeError

@@ -12,7 +12,7 @@ import re
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from speciate.datasets.look.describe import QUALITIES
+from speciate.datasets.columns import QUALITIES
 from speciate.evaluation.erasure import PURGED
 from speciate.jobs.kinds import KINDS
 from speciate.refs import SPLITS

@@ -18,8 +18,8 @@ from speciate.datasets import scan
 from speciate.datasets.intake import row_survey, survey
 from speciate.datasets.intake.judging import judge_files
 from speciate.datasets.intake.judging_rows import judged
-from speciate.datasets.intake.roles import Roles
 from speciate.datasets.loading.loader import load_examples
+from speciate.datasets.roles import Roles
 from speciate.datasets.sources.walk import SetAside
 from speciate.datasets.versions import Manifest, resolve, version
 from speciate.errors import Code, SpeciateError

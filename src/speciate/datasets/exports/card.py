@@ -13,6 +13,7 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from speciate.datasets.ancestry import DELETED, parent
+from speciate.datasets.columns import QUALITIES
 from speciate.datasets.versions import Manifest, Version, version
 from speciate.workspace.database import Database
 
@@ -25,7 +26,6 @@ _UNSEEN = re.compile(
 _PUNCTUATION = re.compile(r"([\\`*_{}\[\]()#+\-.!|~:@$^])")
 _ENTITIES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
 _LICENSE = re.compile(r"[a-z0-9][a-z0-9.\-]{0,40}")
-_QUALITIES = ("ok", "partial", "refused", "error")
 _SIZES = (
     (1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"),
     (10_000_000, "1M<n<10M"), (100_000_000, "10M<n<100M"), (1_000_000_000, "100M<n<1B"),
@@ -196,7 +196,7 @@ def _more(count: int) -> list[str]:
 
 def _quality(found: Version, exported: Exported | None) -> str:
     report = found.report
-    counts = {name: report[name] for name in _QUALITIES if isinstance(report.get(name), int)}
+    counts = {name: report[name] for name in QUALITIES if isinstance(report.get(name), int)}
     if exported is not None and exported.part is None:
         counts = {"ok": sum(exported.splits.values()), **exported.set_aside}
     if not counts:

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from speciate.datasets.columns import CONTENT, FIXED, HIDDEN, START, STOP, WINDOW_START, WINDOW_STOP
 from speciate.datasets.exports.names import Names, file_name, safe_name
-from speciate.datasets.intake.roles import label_column
+from speciate.datasets.roles import label_column
 from speciate.datasets.versions import Manifest
 from speciate.modalities import find
 from speciate.workspace.packs import PackReader

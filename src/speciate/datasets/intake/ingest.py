@@ -23,13 +23,13 @@ from speciate.datasets.intake.additions import Extended, Parent, extend, splits_
 from speciate.datasets.intake.inline_rows import kept_rows
 from speciate.datasets.intake.lineage import ancestors
 from speciate.datasets.intake.parts import Stored, with_any
-from speciate.datasets.intake.roles import Roles
 from speciate.datasets.intake.row_survey import Desk as RowDesk
 from speciate.datasets.intake.row_survey import judge_table
 from speciate.datasets.intake.rows import Draft, Wishes, draft, finish, quality_report
 from speciate.datasets.intake.survey import Desk, Survey, survey_media, survey_rows, survey_tables, with_set_aside
 from speciate.datasets.lthash import unpacked
 from speciate.datasets.registration import collect, commit, made
+from speciate.datasets.roles import Roles
 from speciate.datasets.sources import exported, unpacking
 from speciate.datasets.sources.labels import LabelsFile, join
 from speciate.datasets.sources.listing import Listing, check_source

@@ -9,11 +9,11 @@ from __future__ import annotations
 import hashlib
 from typing import Any, NamedTuple
 
+from speciate.datasets.columns import QUALITIES
 from speciate.errors import Code, SpeciateError
 from speciate.modalities import find
 from speciate.modalities.contract import DecodeError, Modality
 
-QUALITIES = ("ok", "partial", "refused", "error")
 LONGEST_REASON = 1000
 RECOVERY = "Call control_job(action='retry')."
 

@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from speciate.datasets.identity import row_keys, sha256
+from speciate.datasets.inputs import input_values
 from speciate.datasets.intake.judging import LONGEST_REASON
-from speciate.datasets.loading.loader import input_values
 from speciate.modalities import find
 from speciate.modalities.contract import DecodeError
 

@@ -13,10 +13,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from speciate.datasets.columns import QUALITIES
 from speciate.datasets.intake.asking import insist
-from speciate.datasets.intake.judging import LONGEST_REASON, QUALITIES, RECOVERY
+from speciate.datasets.intake.judging import LONGEST_REASON, RECOVERY
 from speciate.datasets.intake.judging_rows import VERDICTS
-from speciate.datasets.intake.roles import Roles
+from speciate.datasets.roles import Roles
 from speciate.errors import Code, SpeciateError
 from speciate.jobs.pool import Pool
 from speciate.jobs.run import Run, Stopped

@@ -17,21 +17,18 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from speciate.datasets.columns import CONTENT, FINGERPRINT, KEY, SKETCH, START, STOP, clean, rename
+from speciate.datasets.columns import CONTENT, FINGERPRINT, KEY, QUALITIES, SKETCH, START, STOP, clean, rename
 from speciate.datasets.intake.example_ids import NOUN, example_ids
-from speciate.datasets.intake.judging import QUALITIES
-from speciate.datasets.intake.roles import Roles, check_label, choose, groups, implied_label, label_column
 from speciate.datasets.intake.survey import Survey
 from speciate.datasets.joining import join_rows
-from speciate.datasets.split import FRACTIONS, split
+from speciate.datasets.roles import Roles, check_label, choose, groups, implied_label, label_column
+from speciate.datasets.split import FRACTIONS, KEEP_FIRST, split
 from speciate.datasets.splitting import audit, members_of
 from speciate.errors import Code, SpeciateError
 from speciate.ids import id_from_key
 
 _log = logging.getLogger(__name__)
 
-_KEEP_FIRST = ("test", "validation", "train")
-"""Which copy stays where identical content lies in several splits that the source brought."""
 MISSING = "The label is missing."
 _REASONS_SHOWN = 5
 _LONGEST_REASON = 300
@@ -274,7 +271,7 @@ def _without_copies(table: pa.Table, beside: pa.Table | None) -> pa.Table:
 
 
 def _first(splits: Collection[str | None]) -> str:
-    return next((name for name in _KEEP_FIRST if name in splits), None) or min(map(str, splits))
+    return next((name for name in KEEP_FIRST if name in splits), None) or min(map(str, splits))
 
 
 def _ids(table: pa.Table, taken: Collection[str]) -> pa.Array:

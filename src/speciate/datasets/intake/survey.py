@@ -20,13 +20,12 @@ from typing import Any, NamedTuple, TypeVar
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from speciate.datasets.columns import array
 from speciate.datasets.intake.asking import insist
 from speciate.datasets.intake.judging import LONGEST_REASON, Verdict, checked
 from speciate.datasets.intake.parts import PREFIX, Item, Part, PartWriter, Stored, adopted
 from speciate.datasets.intake.raw_files import GONE, Facts, Raw, facts_of, read_raw
 from speciate.datasets.sources.listing import Listing, SourceFile, normal_split
-from speciate.datasets.sources.readers.rows import REASON, from_rows, is_broken
+from speciate.datasets.sources.readers.rows import REASON, from_rows, is_broken, together
 from speciate.datasets.sources.tables import ask_table
 from speciate.datasets.sources.walk import SetAside
 from speciate.errors import Code, SpeciateError
@@ -112,7 +111,7 @@ def survey_tables(found: Listing, desk: Desk) -> Survey:
             desk.progress(len(tables), len(files))
     counts = [table.num_rows for table in tables]
     return _survey_rows(
-        _together(tables),
+        together(tables),
         modality=found.modality,
         sources=pa.chunked_array([_numbered(file.name, count) for file, count in zip(files, counts, strict=True)]),
         splits=_repeated([file.split for file in files], counts),
@@ -327,24 +326,6 @@ def _numbered(name: str, count: int) -> pa.Array:
 def _repeated(values: Sequence[str | None], counts: Sequence[int]) -> pa.Array:
     places = [place for place, count in enumerate(counts) for _ in range(count)]
     return pa.array(values, pa.string()).take(pa.array(places, pa.int64()))
-
-
-def _together(tables: list[pa.Table]) -> pa.Table:
-    """One table; a column whose types differ between files becomes text."""
-    try:
-        return pa.concat_tables(tables, promote_options="permissive")
-    except (pa.ArrowInvalid, pa.ArrowTypeError):
-        names = dict.fromkeys(name for table in tables for name in table.column_names)
-        return pa.table({name: _column(tables, name) for name in names})
-
-
-def _column(tables: list[pa.Table], name: str) -> pa.Array:
-    values = [
-        value
-        for table in tables
-        for value in (table[name].to_pylist() if name in table.column_names else [None] * table.num_rows)
-    ]
-    return array(values)
 
 
 def _threads(count: int) -> ThreadPoolExecutor:

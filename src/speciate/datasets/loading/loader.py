@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from speciate.datasets import scan
 from speciate.datasets.columns import CONTENT, FIXED, HIDDEN, START, STOP
+from speciate.datasets.inputs import input_values
 from speciate.datasets.loading.decoding import Item, cut, decode_here, decode_media
 from speciate.datasets.versions import Manifest
 from speciate.modalities import find
@@ -89,16 +90,3 @@ def _bounds(table: pa.Table) -> list[tuple[float | None, float | None]]:
     if START not in table.column_names:
         return [(None, None)] * table.num_rows
     return list(zip(table[START].to_pylist(), table[STOP].to_pylist(), strict=True))
-
-
-def input_values(modality: str, inputs: Sequence[str], table: pa.Table) -> list[Any]:
-    """What the input columns of each row hold, as the modality admits it: several texts are one, a line each."""
-    if modality == "tabular":
-        rows: list[Any] = table.select(list(inputs)).to_pylist()
-        return rows
-    if len(inputs) == 1:
-        return list(table[inputs[0]].to_pylist())
-    columns = [table[name].to_pylist() for name in inputs]
-    if modality == "time-series":
-        return [list(channels) for channels in zip(*columns, strict=True)]
-    return ["\n".join(str(cell) for cell in cells if cell is not None) for cells in zip(*columns, strict=True)]

@@ -6,13 +6,13 @@ import base64
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from speciate.datasets.columns import QUALITIES
 from speciate.datasets.versions import Manifest, Version, version
 from speciate.jobs.pool import Pool
 from speciate.refs import DatasetRef
 from speciate.workspace.database import Database
 from speciate.workspace.workspace import Folders
 
-QUALITIES = ("ok", "partial", "refused", "error")
 _CHART = "speciate.datasets.look.charts:draw"
 _DIFFERENCE = "speciate.datasets.look.comparison:compare"
 

@@ -24,10 +24,10 @@ from speciate.datasets.operations.context import Context
 from speciate.datasets.operations.contract import Operation, Others, Outcome, Parameters, refusal
 from speciate.datasets.operations.masks import keep, usable
 from speciate.datasets.similarity import near
+from speciate.datasets.split import KEEP_FIRST
 from speciate.datasets.versions import Manifest
 from speciate.modalities import find
 
-_KEEP_FIRST = ("test", "validation", "train")
 _SHOWN, _CLUSTERS_SHOWN = 10, 5
 
 
@@ -88,7 +88,7 @@ def _leaders(rows: pa.Table, parameters: DeduplicateParameters, context: Context
 
 def _preferred(rows: pa.Table) -> list[int]:
     """Places, best first."""
-    rank = {name: place for place, name in enumerate(_KEEP_FIRST)}
+    rank = {name: place for place, name in enumerate(KEEP_FIRST)}
     split = [rank.get(name, len(rank)) for name in rows["split"].to_pylist()]
     label, group = (rows[name].is_null().to_pylist() for name in ("label", "group_key"))
     width, height, size = (_numbers(rows, name) for name in ("width", "height", "bytes"))

@@ -10,12 +10,12 @@ import pyarrow.compute as pc
 from pydantic import Field, model_validator
 
 from speciate.datasets.columns import FIXED
-from speciate.datasets.intake.roles import groups
 from speciate.datasets.joining import readmitted
 from speciate.datasets.operations.context import Context
 from speciate.datasets.operations.contract import Operation, Others, Outcome, Parameters, refusal
 from speciate.datasets.operations.foresight import check_column
 from speciate.datasets.operations.masks import with_column
+from speciate.datasets.roles import groups
 from speciate.datasets.split import FRACTIONS
 from speciate.datasets.splitting import split_rows
 from speciate.datasets.versions import Manifest

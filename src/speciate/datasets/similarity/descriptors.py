@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from speciate.datasets.inputs import input_values
 from speciate.datasets.loading.decoding import cut
-from speciate.datasets.loading.loader import input_values, items, packs
+from speciate.datasets.loading.loader import items, packs
 from speciate.datasets.versions import Manifest
 from speciate.environment import cores
 from speciate.errors import Code, SpeciateError

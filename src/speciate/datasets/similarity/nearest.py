@@ -15,7 +15,7 @@ import pyarrow as pa
 from speciate import features
 from speciate.datasets import scan
 from speciate.datasets.columns import CONTENT, START, STOP
-from speciate.datasets.loading.loader import input_values
+from speciate.datasets.inputs import input_values
 from speciate.datasets.similarity import extractors, similar
 from speciate.datasets.similarity.extractors import Extractor
 from speciate.datasets.versions import Manifest

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from speciate.datasets.intake.roles import groups
+from speciate.datasets.roles import groups
 from speciate.datasets.sources.readers.choice import format_of
 from speciate.datasets.sources.readers.columnar import open_arrow
 from speciate.datasets.sources.readers.delimited import read_csv, read_tsv

@@ -32,7 +32,7 @@ _SHARD = re.compile(r"-\d{5}-of-\d{5}(-[0-9a-f]+)?$")
 _CARDS = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")
 _HEAD = 4096
 _VOTERS = 200
-_IN_TABLES = ("text", "tabular", "protein", "time-series")
+IN_TABLES = ("text", "tabular", "protein", "time-series")
 """Modalities whose examples come in tables as often as in files of their own."""
 
 Layout = Literal["table", "media"]
@@ -230,9 +230,9 @@ def _layout(files: list[SourceFile], modality: str, reader: Reader) -> tuple[Lay
     if modality != "auto":
         own = sum(name.lower().endswith(find(modality).suffixes) for name in names if not table_suffix(name))
         return (
-            "media" if own and (own >= tables or modality not in _IN_TABLES) else "table" if tables else "media"
+            "media" if own and (own >= tables or modality not in IN_TABLES) else "table" if tables else "media"
         ), modality
-    media = [find(name).suffixes for name in table() if name not in _IN_TABLES]
+    media = [find(name).suffixes for name in table() if name not in IN_TABLES]
     heavy = sum(name.lower().endswith(suffixes) for name in names for suffixes in media)
     if tables * 2 >= len(files) and tables > heavy:
         return "table", "auto"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from speciate.datasets.sources.listing import Listing, SourceFile, lay_out
+from speciate.datasets.sources.listing import IN_TABLES, Listing, SourceFile, lay_out
 from speciate.datasets.sources.readers.choice import Reader, format_of, table_suffix
 from speciate.datasets.sources.readers.rows import together
 from speciate.datasets.sources.table_media import KEY, METADATA
@@ -18,7 +18,6 @@ from speciate.errors import Code, SpeciateError
 
 _COLUMN = "speciate.datasets.sources.table_media:media_column"
 _UNPACK = "speciate.datasets.sources.table_media:unpack"
-_IN_TABLES = ("text", "tabular", "protein", "time-series")
 _SECONDS = 300.0
 
 
@@ -74,7 +73,7 @@ def with_media_of_tables(found: Listing, desk: Desk) -> Listing:
 def _media_columns(found: Listing, desk: Desk) -> dict[str, str]:
     """Name of a table -> the column of its media."""
     files = [file for file in found.files if format_of(file.path.name) in ("parquet", "arrow")]
-    if not files or found.modality in _IN_TABLES or found.reader.layout is not None:
+    if not files or found.modality in IN_TABLES or found.reader.layout is not None:
         return {}
     columns = {file.name: _media_column(file.path, found, desk) for file in files}
     return {name: column for name, column in columns.items() if column is not None}
