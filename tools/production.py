@@ -35,7 +35,7 @@ class RolledBack(Result):
 
 
 class Output(Result):
-    output: str | float | None = None
+    output: Any = None
     error_text: str | None = None
 
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from speciate.server.roots import check_readable
 from speciate.server.surface import (
     App,
     DryRun,
@@ -19,10 +20,15 @@ from speciate.server.surface import (
 )
 from speciate.training import plan as planning
 from speciate.training.plan import Candidate, Refused
-from speciate.training.specs import Method
+from speciate.training.specialize import ways
+from speciate.training.specs import Method, Room
 
 DatasetName = Annotated[str, Field(description="name or name@v3.")]
-BaseModel = Annotated[str | None, Field(description="Such as pkg:minilm; default: what suits the modality.")]
+BaseModel = Annotated[
+    str | None,
+    Field(description="pkg:minilm, new:vit, timm:NAME, path:/dir or a trained model; default: what suits."),
+]
+_PATH = "path:"
 Minutes = Annotated[float, Field(gt=0, le=100_000, description="Of run time, all jobs together.")]
 
 
@@ -35,7 +41,7 @@ class TrainingPlan(Result):
     next_actions: tuple[NextAction, ...] = ()
 
 
-@tool(read_only=True)
+@tool()
 def plan_training(
     app: App,
     dataset: DatasetName,
@@ -44,8 +50,23 @@ def plan_training(
     base_model: BaseModel = None,
     method: Method | None = None,
     budget_minutes: Minutes | None = None,
-) -> TrainingPlan:
+    measure: Annotated[bool, Field(description="A job: real steps on a sample, where no like run is known.")] = False,
+    idempotency_key: IdempotencyKey = None,
+) -> TrainingPlan | JobStarted:
     """What could be trained on a dataset, how long, and what not and why. To do it, call specialize or train_model."""
+    if measure:
+        asked = {
+            "dataset": dataset,
+            "use_case": use_case,
+            "task": task,
+            "method": method,
+            "base_model": _below_a_root(app, base_model),
+            "budget_minutes": budget_minutes,
+        }
+        spec = {key: value for key, value in asked.items() if value is not None}
+        started = start_job(app, "measure", spec, idempotency_key=idempotency_key)
+        assert isinstance(started, JobStarted), "nothing else comes without dry_run"
+        return started
     plan = planning.plan_training(
         app.workspace,
         dataset,
@@ -71,32 +92,42 @@ def plan_training(
 @tool()
 def train_model(
     app: App,
-    name: Annotated[str, Field(description="The model gets the next version of this name.")],
-    dataset: DatasetName,
-    method: Method,
+    name: Annotated[str | None, Field(description="The model gets the next version of this name.")] = None,
+    dataset: Annotated[str | None, Field(description="name or name@v3.")] = None,
+    method: Method | None = None,
     base_model: BaseModel = None,
     use_case: str | None = None,
     task: str | None = None,
     target: Annotated[str | None, Field(description="Column to learn; default: the label.")] = None,
     hyperparameters: dict[str, Any] | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     budget_minutes: Minutes | None = None,
+    resources: Annotated[Room | None, Field(description="What it may use.")] = None,
+    continue_from: Annotated[str | None, Field(description="A model version whose network is trained on.")] = None,
+    like: Annotated[
+        str | None,
+        Field(description="A model version whose recipe is repeated, but for what is named here; alone: reproduced."),
+    ] = None,
     idempotency_key: IdempotencyKey = None,
     dry_run: DryRunFlag = False,
 ) -> JobStarted | DryRun:
-    """Train one method on a dataset as a job. To try several and judge them, call specialize."""
-    spec = {
+    """Train one method on a dataset as a job: name, dataset and method, or like. To try several, call specialize."""
+    given = {
         "name": name,
         "dataset": dataset,
         "method": method,
-        "base_model": base_model,
+        "base_model": _below_a_root(app, base_model),
         "use_case": use_case,
         "task": task,
         "target": target,
-        "hyperparameters": hyperparameters or {},
+        "hyperparameters": hyperparameters,
         "seed": seed,
         "budget_minutes": budget_minutes,
+        "resources": resources.model_dump() if resources else None,
+        "continue_from": continue_from,
+        "like": like,
     }
+    spec = {key: value for key, value in given.items() if value is not None}
     return start_job(app, "train", spec, idempotency_key=idempotency_key, dry_run=dry_run)
 
 
@@ -119,7 +150,15 @@ def specialize(
         "use_case": use_case,
         "dataset": dataset,
         "budget_minutes": budget_minutes,
-        "base_models": base_models or [],
+        "base_models": [_below_a_root(app, base) for base in base_models or ()],
         "methods": methods or [],
+        "ways": [] if methods else [way.model_dump() for way in ways(app.workspace, use_case, dataset)],
     }
     return start_job(app, "specialize", spec, idempotency_key=idempotency_key, dry_run=dry_run)
+
+
+def _below_a_root(app: App, base_model: str | None) -> str | None:
+    """A folder of weights is read like any file of the caller's."""
+    if base_model is None or not base_model.startswith(_PATH):
+        return base_model
+    return f"{_PATH}{check_readable(app, base_model.removeprefix(_PATH))}"

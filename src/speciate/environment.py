@@ -66,19 +66,25 @@ _PASSED_ON = (
     "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "SSL_CERT_FILE",
 )  # fmt: skip
 
+LIBRARIES = {
+    "OMP_WAIT_POLICY": "passive",  # spinning threads cost small models up to 15 times
+    "TOKENIZERS_PARALLELISM": "false",
+    "HF_HUB_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
+}
+"""What must be in the environment before torch, transformers or huggingface_hub are imported."""
+
 
 def clean_environment() -> dict[str, str]:
-    """The environment of every process we start: nothing of the first caller's beyond what programs need to run.
-
-    OMP_WAIT_POLICY must be there before torch is imported: spinning threads cost small models up to 15 times.
-    """
+    """The environment of every process we start: nothing of the first caller's beyond what programs need to run."""
     kept = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
-    return kept | {
-        "OMP_WAIT_POLICY": "passive",
-        "TOKENIZERS_PARALLELISM": "false",
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-        "PYTHONUNBUFFERED": "1",
-    }
+    return kept | LIBRARIES | {"PYTHONUNBUFFERED": "1"}
+
+
+def go_online() -> None:
+    """For the one kind of run that fetches from a hub, before it imports the hub's library."""
+    os.environ.pop("HF_HUB_OFFLINE", None)
 
 
 def keeps_test_hooks() -> str | None:

@@ -29,6 +29,7 @@ from functools import cache
 from pathlib import Path
 from typing import IO, Any, Literal, NamedTuple, Protocol
 
+from speciate.environment import LIBRARIES
 from speciate.errors import Code, SpeciateError
 
 _NEEDED_ABI = 4
@@ -42,13 +43,9 @@ _ENVIRONMENT = {
     "LANG": "C.UTF-8",
     "ARROW_DEFAULT_MEMORY_POOL": "system",
     "MALLOC_ARENA_MAX": "2",
-    "OMP_WAIT_POLICY": "passive",
-    "TOKENIZERS_PARALLELISM": "false",
-    "HF_HUB_OFFLINE": "1",
-    "HF_HUB_DISABLE_TELEMETRY": "1",
     "PYTHONUNBUFFERED": "1",
     "PYTHONDONTWRITEBYTECODE": "1",
-}
+} | LIBRARIES
 _CODE = Path(__file__).parent
 
 CagePolicy = Literal["required", "where_possible"]

@@ -16,7 +16,7 @@ from speciate.errors import Code, SpeciateError, unknown
 from speciate.ids import check_name
 from speciate.refs import dataset_ref, model_ref
 from speciate.sample_size import to_show_target
-from speciate.vocabulary import Metric, find_metric, find_task, metrics_of
+from speciate.vocabulary import Family, Metric, find_metric, find_task, metrics_of
 from speciate.workspace.database import Database, Row, Transaction
 
 ACTIVE, NEEDS_APPROVAL = "active", "needs_approval"
@@ -227,12 +227,13 @@ def check(definition: Definition) -> None:
         model_ref(incumbent)
 
 
-def _check_metric(metric: Metric, definition: Definition, family: str) -> None:
-    if metric.family != family:
-        fitting = ", ".join(metrics_of(find_task(definition.task).family, "any"))
+def _check_metric(metric: Metric, definition: Definition, family: Family) -> None:
+    if family not in metric.families:
+        fitting = ", ".join(metrics_of(family, "any"))
         raise SpeciateError(
             Code.INVALID,
-            f"The metric {metric.name!r} measures {metric.family}, but the task {definition.task!r} is {family}.",
+            f"The metric {metric.name!r} measures {' and '.join(metric.families)}, but the task {definition.task!r} is "
+            f"{family}.",
             f"Call define_use_case again with one of: {fitting}.",
         )
     if metric.positive and definition.positive_label is None:
@@ -260,7 +261,7 @@ def _check_target(metric: Metric, target: float | None) -> None:
 _MEASURES = ("p95_latency_ms", "usd_per_1k", "parameters", "memory_mb")
 
 
-def _check_gate(gate: Gate, definition: Definition, family: str) -> None:
+def _check_gate(gate: Gate, definition: Definition, family: Family) -> None:
     if gate.rule in ("license", "offline", "unseen"):
         return
     if gate.rule == "at_most" and gate.metric not in _MEASURES:

@@ -10,7 +10,11 @@ from typing import Literal, NamedTuple
 
 from speciate.errors import unknown
 
-Family = Literal["classification", "regression"]
+Family = Literal[
+    "classification", "ordinal", "anomaly",  # one label
+    "regression",  # one number
+    "multi-label", "tokens", "detection", "segmentation", "transcription", "retrieval", "forecasting",  # more than that
+]  # fmt: skip
 
 MODALITIES = (
     "text", "tabular", "image", "audio", "time-series", "video", "mesh", "point-cloud", "dicom", "nifti", "protein",
@@ -20,22 +24,25 @@ _PREFIXES = (
     "text", "tabular", "image", "audio", "time-series", "video", "mesh", "point-cloud", "volume", "protein",
     "multimodal",
 )  # fmt: skip
-_DEFAULT_METRIC: dict[Family, str] = {"classification": "accuracy", "regression": "mae"}
+_VOLUMES = ("dicom", "nifti")
 
 
 class Task(NamedTuple):
     name: str
-    modality: str
+    modalities: tuple[str, ...]
     family: Family
     default_metric: str
     what: str
+
+    def suits(self, modality: str) -> bool:
+        return modality in self.modalities
 
 
 class Metric(NamedTuple):
     """`low` and `high` bound the values (None: no bound); `positive`: is about one label that must be named."""
 
     name: str
-    family: Family
+    families: tuple[Family, ...]
     better: Literal["higher", "lower"]
     shape: Literal["mean", "corpus"]
     low: float | None
@@ -60,45 +67,96 @@ class Metric(NamedTuple):
         return (self.low, self.high) == (0, 1)
 
 
-def _task(prefix: str, family: Family) -> Task:
-    what = "one label per example" if family == "classification" else "one number per example"
-    return Task(f"{prefix}-{family}", prefix, family, _DEFAULT_METRIC[family], what)
+_PER_PREFIX: tuple[tuple[str, Family, str, str], ...] = (
+    ("classification", "classification", "accuracy", "one label per example"),
+    ("multi-label-classification", "multi-label", "f1_micro", "any number of labels per example"),
+    ("ordinal-classification", "ordinal", "rank_error", "one label per example, of labels that have an order"),
+    ("regression", "regression", "mae", "one number per example"),
+)
+_OTHERS = (
+    Task("token-classification", ("text", "protein"), "tokens", "token_accuracy", "a tag per word or residue"),
+    Task("object-detection", ("image",), "detection", "map_50", "boxes with labels"),
+    Task("image-segmentation", ("image",), "segmentation", "dice", "a label per pixel"),
+    Task("automatic-speech-recognition", ("audio",), "transcription", "wer", "the text that is spoken"),
+    Task("feature-extraction", MODALITIES, "retrieval", "recall_at_1", "a vector; what belongs together lies near"),
+    Task("time-series-forecasting", ("time-series",), "forecasting", "mase", "the next steps of a series"),
+    Task("anomaly-detection", MODALITIES, "anomaly", "auroc", "whether an example is unlike the normal ones"),
+)
+_ONE_LABEL: tuple[Family, ...] = ("classification", "ordinal", "anomaly")
+
+
+def _modalities_of(prefix: str) -> tuple[str, ...]:
+    return _VOLUMES if prefix == "volume" else (prefix,)
 
 
 TASKS: dict[str, Task] = {
     task.name: task
     for task in (
-        *(_task(prefix, "classification") for prefix in _PREFIXES),
-        *(_task(prefix, "regression") for prefix in _PREFIXES),
+        *(
+            Task(f"{prefix}-{suffix}", _modalities_of(prefix), family, metric, what)
+            for suffix, family, metric, what in _PER_PREFIX
+            for prefix in _PREFIXES
+        ),
+        *_OTHERS,
     )
 }
 
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
-        Metric("accuracy", "classification", "higher", "mean", 0, 1, "share of right answers"),
-        Metric("balanced_accuracy", "classification", "higher", "corpus", 0, 1, "mean of the labels' recalls"),
-        Metric("f1_macro", "classification", "higher", "corpus", 0, 1, "mean of the labels' F1"),
-        Metric("mcc", "classification", "higher", "corpus", -1, 1, "Matthews correlation; 0 is chance"),
-        Metric("recall", "classification", "higher", "mean", 0, 1, "share of positives found", positive=True),
-        Metric("specificity", "classification", "higher", "mean", 0, 1, "share of negatives left alone", positive=True),
-        Metric("precision", "classification", "higher", "corpus", 0, 1, "share of true alarms", positive=True),
-        Metric("f1", "classification", "higher", "corpus", 0, 1, "harmonic mean of the two", positive=True),
+        Metric("accuracy", ("classification", "ordinal"), "higher", "mean", 0, 1, "share of right answers"),
         Metric(
-            "auroc", "classification", "higher", "corpus", 0, 1,
+            "balanced_accuracy", _ONE_LABEL, "higher", "corpus", 0, 1, "mean of the labels' recalls"
+        ),
+        Metric("f1_macro", ("classification", "ordinal"), "higher", "corpus", 0, 1, "mean of the labels' F1"),
+        Metric("mcc", _ONE_LABEL, "higher", "corpus", -1, 1, "Matthews correlation; 0 is chance"),
+        Metric("recall", _ONE_LABEL, "higher", "mean", 0, 1, "share of positives found", positive=True),
+        Metric("specificity", _ONE_LABEL, "higher", "mean", 0, 1, "share of negatives left alone", positive=True),
+        Metric("precision", _ONE_LABEL, "higher", "corpus", 0, 1, "share of true alarms", positive=True),
+        Metric("f1", _ONE_LABEL, "higher", "corpus", 0, 1, "harmonic mean of the two", positive=True),
+        Metric(
+            "auroc", _ONE_LABEL, "higher", "corpus", 0, 1,
             "area under the ROC curve: of the positive label, else one-versus-rest, averaged", probabilities=True,
         ),
         Metric(
-            "auprc", "classification", "higher", "corpus", 0, 1,
+            "auprc", _ONE_LABEL, "higher", "corpus", 0, 1,
             "average precision: of the positive label, else one-versus-rest, averaged", probabilities=True,
         ),
         Metric(
-            "log_loss", "classification", "lower", "mean", 0, None,
+            "log_loss", _ONE_LABEL, "lower", "mean", 0, None,
             "mean of -log of the probability given to the truth, in nats", probabilities=True,
         ),
-        Metric("mae", "regression", "lower", "mean", 0, None, "mean absolute error, in the label's unit"),
-        Metric("rmse", "regression", "lower", "corpus", 0, None, "root of the mean squared error, in the label's unit"),
-        Metric("r2", "regression", "higher", "corpus", None, 1, "share of the variance that is explained"),
+        Metric("rank_error", ("ordinal",), "lower", "mean", 0, None, "mean number of ranks between answer and truth"),
+        Metric(
+            "quadratic_kappa", ("ordinal",), "higher", "corpus", -1, 1,
+            "Cohen's kappa with squared ranks between answer and truth as weights; 0 is chance",
+        ),
+        Metric("mae", ("regression",), "lower", "mean", 0, None, "mean absolute error, in the label's unit"),
+        Metric(
+            "rmse", ("regression",), "lower", "corpus", 0, None, "root of the mean squared error, in the label's unit"
+        ),
+        Metric("r2", ("regression",), "higher", "corpus", None, 1, "share of the variance that is explained"),
+        Metric("subset_accuracy", ("multi-label",), "higher", "mean", 0, 1, "share with exactly the right labels"),
+        Metric("f1_micro", ("multi-label",), "higher", "corpus", 0, 1, "F1 over all pairs of example and label"),
+        Metric("token_accuracy", ("tokens",), "higher", "corpus", 0, 1, "share of right tags"),
+        Metric("f1_spans", ("tokens",), "higher", "corpus", 0, 1, "F1 of spans with their tag, whole spans only"),
+        Metric(
+            "map_50", ("detection",), "higher", "corpus", 0, 1,
+            "mean over the labels of average precision, a box being found at an overlap (IoU) of 0.5",
+        ),
+        Metric("dice", ("segmentation",), "higher", "mean", 0, 1, "2 |A and B| / (|A| + |B|), mean over labels"),
+        Metric("mean_iou", ("segmentation",), "higher", "mean", 0, 1, "|A and B| / |A or B|, mean over labels"),
+        Metric("wer", ("transcription",), "lower", "corpus", 0, None, "word errors per word of the truth"),
+        Metric("cer", ("transcription",), "lower", "corpus", 0, None, "character errors per character of the truth"),
+        Metric(
+            "recall_at_1", ("retrieval",), "higher", "mean", 0, 1,
+            "share whose nearest other example has the same label; no other has it: not counted",
+        ),
+        Metric("forecast_mae", ("forecasting",), "lower", "mean", 0, None, "mean absolute error of the steps to come"),
+        Metric(
+            "mase", ("forecasting",), "lower", "mean", 0, None,
+            "absolute error over that of repeating the last step within the series (Hyndman & Koehler 2006)",
+        ),
     )
 }  # fmt: skip
 
@@ -122,5 +180,5 @@ def metrics_of(family: Family, positive_label: str | None = None) -> list[str]:
     return [
         name
         for name, metric in METRICS.items()
-        if metric.family == family and (positive_label is not None or not metric.positive)
+        if family in metric.families and (positive_label is not None or not metric.positive)
     ]

@@ -66,6 +66,14 @@ def test_a_version_has_no_changes_to_itself(three_versions: None, ask: Any) -> N
     assert ask("reviews@v2..v2", "SELECT count(*) FROM examples") == [[0]]
 
 
+def test_whole_numbers_that_become_fractions_are_no_change(ask: Any, workspace: Workspace) -> None:
+    rows = [{"x": i, "counts": [i, 2 * i], "kind": "ab"[i % 2]} for i in range(12)]
+    further = {"x": 0.5, "counts": [0.5, 1.0], "kind": "a"}
+    for given in (rows, [*rows, further]):
+        data.ingest(workspace, "set", rows=given, label="kind", inputs=("x",))
+    assert ask("set@v1..v2", "SELECT change, count(*) FROM examples GROUP BY 1 ORDER BY 1") == [["added", 1]]
+
+
 @pytest.mark.parametrize(
     ("dataset", "message"),
     [("reviews@v1..v9", "no version 9"), ("reviews@gold..v2", "no tag 'gold'"), ("reviews..v2", "is not a dataset")],

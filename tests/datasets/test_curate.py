@@ -70,7 +70,7 @@ def test_results_are_short_json(workspace: Workspace) -> None:
     result = data.run_job(workspace, "curate", dataset="set", steps=CHAIN)
     assert result.keys() == {"dataset", "steps", "report"}
     assert len(json.dumps(result)) < 4 * 4000
-    assert result["report"].keys() == {"ok", "partial", "refused", "error", "split"}
+    assert result["report"].keys() == {"ok", "partial", "refused", "error", "split", "warnings"}
 
 
 def test_a_dry_run_says_what_each_step_came_to_mean(workspace: Workspace) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from speciate.datasets import scan
 from speciate.datasets.identity import count_known, row_keys
+from speciate.datasets.intake.judging_rows import judged
 from speciate.datasets.versions import Manifest
 from speciate.workspace.workspace import Workspace
 from tests import data
@@ -80,3 +81,11 @@ def test_neither_types_nor_empty_columns_make_another_row() -> None:
     assert row_keys(whole) == row_keys(fractions)
     assert row_keys(whole) == row_keys(whole.set_column(0, "a", pc.cast(whole["a"], pa.string())))
     assert len(set(row_keys(whole))) == 2
+
+
+def test_whole_numbers_show_a_model_the_same_as_integers_and_as_fractions() -> None:
+    for modality, cells in {"tabular": [1, 0, None], "time-series": [[1, 2], [3, 0], None]}.items():
+        whole = pa.table({"x": pa.array(cells)})
+        kind = pa.list_(pa.float64()) if modality == "time-series" else pa.float64()
+        fractions = pa.table({"x": whole["x"].cast(kind)})
+        assert judged(whole, modality, ["x"]).equals(judged(fractions, modality, ["x"]))

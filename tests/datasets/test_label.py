@@ -77,6 +77,42 @@ def test_a_label_that_is_taken_away_sets_the_example_aside(workspace: Workspace)
     assert (row["label"], row["quality"], row["reason"]) == (None, "partial", "The label is missing.")
 
 
+def test_a_group_that_came_elsewhere_meanwhile_takes_its_labelled_rows_along(workspace: Workspace) -> None:
+    rows = data.review_rows(48)
+    first = rows_of(workspace, data.ingest(workspace, "reviews", rows=rows, label="label", group_by="film"))
+    away = sorted(name for name, row in first.items() if row["film"] not in ("film-0", "film-1"))
+    data.label(workspace, "reviews", dict.fromkeys(away))
+    more = [{**row, "text": f"Seen by somebody else, who wrote {i}"} for i, row in enumerate(rows[8::4])]
+    data.ingest(workspace, "reviews", add=True, rows=more)
+    after = rows_of(workspace, data.label(workspace, "reviews", {name: first[name]["label"] for name in away}))
+    splits: dict[str, set[str]] = {}
+    for row in after.values():
+        splits.setdefault(row["film"], set()).add(row["split"])
+    assert (len(after), len(splits)) == (58, 12)
+    assert [film for film, names in splits.items() if len(names) > 1] == []
+
+
+def test_a_row_that_is_labelled_again_comes_back_to_its_split(workspace: Workspace) -> None:
+    first = rows_of(workspace, data.ingest(workspace, "reviews", rows=data.review_rows(20), label="label"))
+    names = sorted(first)[:10]
+    data.label(workspace, "reviews", dict.fromkeys(names))
+    after = rows_of(workspace, data.label(workspace, "reviews", {name: first[name]["label"] for name in names}))
+    assert {name: row["split"] for name, row in after.items()} == {name: row["split"] for name, row in first.items()}
+
+
+def test_classes_that_look_like_numbers_keep_all_their_digits() -> None:
+    names = [f"r{i:03}" for i in range(60)]
+    made = sealed.rows({"id": names, "label": ["x"] * 60})
+    found = relabelled(made, {name: 1000001 + i for i, name in enumerate(names)}, "human", numeric=False, had="label")
+    assert found.rows["label"].to_pylist() == [str(1000001 + i) for i in range(60)]
+
+
+def test_a_class_is_the_same_as_a_whole_number_and_as_a_fraction() -> None:
+    made = sealed.rows({"id": ["a", "b", "c"], "label": ["1", "1", "1"]})
+    found = relabelled(made, {"a": 1.0, "b": "cat", "c": 0.5}, "human", numeric=False, had="label")
+    assert found.rows["label"].to_pylist() == ["1", "cat", "0.5"]
+
+
 def test_numbers_stay_numbers(workspace: Workspace) -> None:
     rows = tuple({"text": row["text"], "stars": i + 0.5} for i, row in enumerate(data.review_rows(30)))
     first = data.ingest(workspace, "stars", rows=rows, label="stars")

@@ -233,3 +233,9 @@ def test_the_survey_counts_what_was_not_asked_for_but_says_the_same(folders: Fol
     assert seen == {"versions": [["made@v1", 3, 1]], "examples": 3, "outside": 1, **nothing_else}
     seen = purge.survey(asked | {"target": {"dataset": "made", "example": "d"}})
     assert seen == {"versions": [["made@v1", 1, 1]], "examples": 1, "outside": 0, **nothing_else}
+
+
+def test_a_training_reads_no_row_without_a_split() -> None:
+    splits = ["train", "validation", "test", None, "train"]
+    made = rows({"id": list("abcde"), "split": splits, "quality": ["ok", "ok", "ok", "ok", "partial"]})
+    assert purge.learned(made) == 2

@@ -186,6 +186,29 @@ def test_one_group_stays_whole_in_training() -> None:
     assert set(split(columns(members))) == {"train"}
 
 
+@settings(deadline=None)
+@given(st.lists(st.integers(1, 30), min_size=3, max_size=12), st.integers(0, 3))
+def test_no_split_stays_empty_while_there_are_as_many_groups(sizes: list[int], seed: int) -> None:
+    members = [Member(f"{g}/{i}", f"g{g}", f"{g}/{i}", "x") for g, size in enumerate(sizes) for i in range(size)]
+    for one_by_one in (0, 5000):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(splits_module, "_ONE_BY_ONE", one_by_one)
+            names = split(columns(members), WANTED, seed)
+        assert set(names) == set(WANTED)
+        assert crossing(columns(members), names) == (0, 0, 0)
+
+
+def test_groups_that_come_fill_what_was_empty_and_those_that_were_there_stay() -> None:
+    members = [Member(f"{i:02}", f"g{i // 10}", f"c{i}", "x") for i in range(40)]
+    first = split(columns(members[:10]))
+    assert set(first) == {"train"}
+    second = split(columns(members[:20]), kept=dict(zip([m.key for m in members], first, strict=False)))
+    assert second[:10] == first
+    third = split(columns(members), kept=dict(zip([m.key for m in members], second, strict=False)))
+    assert third[:20] == second
+    assert set(third) == set(WANTED)
+
+
 def test_groups_copies_and_near_duplicates_chain() -> None:
     members = [
         Member("a", "patient-1", "scan", "x"),

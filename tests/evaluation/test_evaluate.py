@@ -6,7 +6,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from speciate.datasets.loading.loader import load_examples
+from speciate.datasets.loading.loader import Example, load_examples
 from speciate.datasets.versions import resolve
 from speciate.errors import Code, SpeciateError
 from speciate.evaluation import decisions, mistakes, report, slices
@@ -19,6 +19,7 @@ from speciate.evaluation.run import EvaluationTask
 from speciate.jobs.run import Run, Stopped
 from speciate.production import approvals, promote
 from speciate.tasks.contract import Prediction
+from speciate.vocabulary import Family
 from speciate.workspace.workspace import Workspace
 from tests.evaluation import world
 
@@ -63,7 +64,7 @@ def test_slices_and_worst_examples_come_from_the_stored_rows(flowers: Workspace)
     result = world.evaluate_models(flowers, models=["points"], use_case="flowering", latency=False)
     asked = {
         "folder": str(flowers.folders.evaluations / result["evaluation"]), "metric": "accuracy", "column": "site",
-        "baseline": "column:rules", "candidate": "points@v1", "count": 3, "numeric": False,
+        "baseline": "column:rules", "candidate": "points@v1", "count": 3,
     }  # fmt: skip
     cut = slices.by_column(asked)
     assert {one["value"] for one in cut["slices"]} == {"north", "south"}
@@ -302,7 +303,18 @@ def test_an_empty_cell_of_the_system_in_use_is_an_error(flowers: Workspace) -> N
         EvaluationTask.model_validate(plan(EvaluateSpec(models=("points",), dataset="flowers"), flowers).payload),
     )[0]
     empty = example._replace(columns={"rules": None})
-    assert from_column([example, empty], "rules", numeric=False)[1].error == "the column holds no answer"
+    assert from_column([example, empty], "rules", "classification")[1].error == "the column holds no answer"
+
+
+def test_stored_answers_are_read_as_the_task_writes_its_truths() -> None:
+    def stored(cell: object, family: Family) -> Answer:
+        return from_column([Example("1", "Ada met Bob", None, "1", "test", {"said": cell})], "said", family, "text")[0]
+
+    assert stored("b|a", "multi-label").output == ["a", "b"]
+    assert stored("B O B", "tokens").output == ["B", "O", "B"]
+    assert stored("B O", "tokens").error == "the column holds no answer: 2 tags for 3 words or residues, 'Ada met Bob'"
+    assert stored("  two  words ", "transcription").output == "two words"
+    assert stored("[0.5, 1]", "retrieval").output == [0.5, 1]
 
 
 def _examples(workspace: Workspace, task: EvaluationTask) -> list[Any]:

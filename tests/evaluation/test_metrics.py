@@ -7,7 +7,7 @@ import pytest
 from sklearn import metrics as oracle
 
 from speciate.evaluation.metrics import Answers, contributions, corpus, label_answers, number_answers
-from speciate.vocabulary import METRICS, find_metric, metrics_of
+from speciate.vocabulary import find_metric, metrics_of
 
 RANDOM = np.random.default_rng(11)
 LABELS = ("a", "b", "c")
@@ -87,10 +87,10 @@ def test_weights_of_clusters_mean_repeated_examples(name: str) -> None:
     assert weighted == pytest.approx(value(name, repeated))
 
 
-@pytest.mark.parametrize("name", list(METRICS))
+@pytest.mark.parametrize("name", [*metrics_of("classification", "b"), *metrics_of("regression")])
 def test_an_error_is_never_better_than_an_answer(name: str) -> None:
     metric = find_metric(name)
-    if metric.family == "regression":
+    if "regression" in metric.families:
         truth = list(RANDOM.normal(size=40))
         good = number_answers(truth, truth)
         bad = number_answers(truth, [None, *truth[1:]])

@@ -65,7 +65,7 @@ def sql(query: str, folders: Folders) -> dict[str, object]:
         pq.write_table(pa.table({"id": ["a"]}), file)
     part = Part(file=file.relative_to(folders.root).as_posix(), rows=1)
     one = Manifest(name="one", version=1, id="", modality="text", parts=(part,), columns={}, rows=1)
-    asked = {"sql": query, "split": None, "limit": 5, "offset": 0}
+    asked = {"sql": query, "split": None, "limit": 5, "offset": 0, "whole": False}
     return {"root": str(folders.root), "manifest": one.model_dump(mode="json"), "since": None, **asked}
 
 

@@ -70,6 +70,15 @@ def test_how_a_run_ended_and_what_was_asked_of_it_decide_the_state(
     assert decide(a_running_job(request=request_made), ending, 5.0).state is state
 
 
+def test_a_run_that_is_killed_at_one_place_again_is_tried_smaller() -> None:
+    job = decide(a_running_job(), Lost(1, progressed=True), 1.0)
+    assert job.shrinks == 0
+    for shrinks, progressed in ((1, False), (2, False), (2, True)):
+        job = decide(job, Claimed({}), 2.0)
+        job = decide(job, Lost(job.attempt, progressed), 3.0)
+        assert job.shrinks == shrinks
+
+
 def test_a_killed_run_uses_up_no_retry() -> None:
     job = a_running_job()
     for _ in range(MAX_LOSSES - 1):

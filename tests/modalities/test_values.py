@@ -44,6 +44,18 @@ def test_missing_values_are_filled_between_their_neighbours() -> None:
         TIME_SERIES.admit([[1.0, 2.0], [float("nan")] * 2])
 
 
+def test_semicolons_separate_channels_whose_numbers_have_a_comma() -> None:
+    series = b"left;right\n0,5;1\n1,5;-2,25\n"
+    assert TIME_SERIES.decode(series).tolist() == [[0.5, 1.5], [1.0, -2.25]]
+    assert TIME_SERIES.inspect(series).fields["channels"] == 2
+    assert TIME_SERIES.sniff(b"a;b\n" + b"0,5;1\n" * 12, "a.csv")
+
+
+def test_the_sign_of_zero_makes_no_other_series() -> None:
+    zeros = [TIME_SERIES.fingerprint(TIME_SERIES.admit([zero, 1.0])) for zero in (0.0, -0.0, -1e-9)]
+    assert len(set(zeros)) == 1
+
+
 def test_channels_of_unequal_length_are_refused() -> None:
     with pytest.raises(DecodeError):
         TIME_SERIES.admit([[1.0, 2.0], [1.0]])

@@ -21,9 +21,11 @@ from speciate.jobs import rows as job_rows
 from speciate.jobs.folder import RunFolder, write_whole
 from speciate.jobs.job import Job, State
 from speciate.jobs.kinds import Child, ChildRequest, Finished, Kind
+from speciate.jobs.pool import Pool
 from speciate.jobs.run import Run
 from speciate.models.card import Card
 from speciate.production import aliases, approvals, deletion, erase, forget, mentions, tidy, traces
+from speciate.settings import Settings
 from speciate.usecases import Definition, Objective, Suites
 from speciate.worker import load
 from speciate.workspace.backup import AutomaticBackups
@@ -305,7 +307,12 @@ def test_what_cannot_be_done_ends_with_its_reason() -> None:
 
 def _ask(workspace: Workspace) -> approvals.Approval:
     target = Target(dataset=NAME, group=GROUP)
-    return workspace.database.transact(lambda tx: forget.ask(tx, target, {"examples": 2}, 1.0))
+    pool = Pool(workspace.folders, Settings(cage="where_possible"), size=1)
+    try:
+        evidence = forget.survey(workspace, pool, target)
+    finally:
+        pool.close()
+    return workspace.database.transact(lambda tx: forget.ask(tx, target, evidence, 1.0))
 
 
 def test_a_person_s_yes_begins_the_job_and_a_no_does_nothing(workspace: Workspace) -> None:
@@ -325,6 +332,19 @@ def test_jobs_at_work_are_named_and_void_the_yes(workspace: Workspace) -> None:
     decided = approvals.decide(workspace, question.id, True, "grace")
     assert decided.approval.state == "void"
     assert busy in decided.reason
+
+
+def test_a_yes_to_what_was_shown_is_no_yes_to_versions_that_came_since(workspace: Workspace) -> None:
+    _make(workspace)
+    question = _ask(workspace)
+    _make(workspace, count=7)
+    decided = approvals.decide(workspace, question.id, True, "grace")
+    assert decided.approval.state == "void"
+    assert "made or deleted since this was shown" in decided.reason
+    assert workspace.database.read("SELECT id FROM jobs") == []
+    again = _ask(workspace)
+    assert (again.evidence["versions"], again.id == question.id) == ({"notes@v1": 2, "notes@v2": 2}, False)
+    assert approvals.decide(workspace, again.id, True, "grace").approval.state == "approved"
 
 
 def test_the_question_forgets_too(workspace: Workspace) -> None:
@@ -514,3 +534,16 @@ def test_jobs_are_found_by_what_they_name_at_any_depth(workspace: Workspace) -> 
     deep = _job(workspace, "curate", {"steps": [{"op": "merge", "dataset": "notes@v2"}]})
     _job(workspace, "train", {"dataset": "notes2@v1", "note": "not about notes"})
     assert [job.id for job in mentions.jobs(workspace.database, ["notes"])] == [deep]
+
+
+def test_what_is_only_called_like_a_dataset_is_no_mention(workspace: Workspace) -> None:
+    """A purge of `species` would delete the export."""
+    flowers = {"name": "flowers", "version": 1, "parts": [], "label": "species", "columns": {"dataset": "species"}}
+    _job(workspace, "export", {"dataset": "flowers", "path": "x"}, result={"manifest": flowers, "columns": ["species"]})
+    _job(workspace, "train", {"name": "species", "dataset": "flowers", "target": "species"})
+    made = _job(workspace, "ingest", {"name": "species", "source": "x"})
+    seen = _job(workspace, "evaluate", {"models": ["m"]}, result={"dataset": flowers | {"name": "species"}})
+    child = _job(workspace, "label", {"dataset": "flowers"}, result={"parents": ["flowers@v1", "species@v2"]})
+    suite = _job(workspace, "specialize", {"use_case": "u"}, result={"suites": {"core": "species@gold:test"}})
+    found = [job.id for job in mentions.jobs(workspace.database, ["species"])]
+    assert found == [made, seen, child, suite]

@@ -43,14 +43,14 @@ def test_a_label_that_training_has_not_seen_is_no_target() -> None:
 
 
 def test_numbers_come_back_in_their_own_unit() -> None:
-    readout = Regression.of([100.0, 110.0, 120.0])
+    readout = Regression.of([100.0, 110.0, 120.0], {})
     targets = readout.targets([100.0, 110.0, 120.0])
     assert targets.mean() == pytest.approx(0)
     assert [one.output for one in readout.predictions(targets[:, None])] == pytest.approx([100.0, 110.0, 120.0])
 
 
 def test_numbers_that_never_change_are_answered_as_they_are() -> None:
-    (made,) = Regression.of([7.0, 7.0]).predictions(np.array([[0.0]]))
+    (made,) = Regression.of([7.0, 7.0], {}).predictions(np.array([[0.0]]))
     assert made.output == 7.0
 
 

@@ -42,11 +42,17 @@ def test_time_is_known_from_like_runs_and_what_takes_too_long_is_refused(workspa
         "base_model": None,
         "modality": "text",
         "examples": 300,
-        "seconds": 90.0,
-    }
+        "cost": {
+            "family": "classification", "length": 7.725, "visits": 0, "seconds": 90.0, "cpu_seconds": 72.0,
+            "stages": {"preparing": [10, 8], "training": [70, 60], "judging": [0, 0]}, "steps": 0, "planned_steps": 0,
+            "start_memory_mb": 100, "loaded_memory_mb": 120, "peak_memory_mb": 200,
+        },
+    }  # fmt: skip
     _record(workspace, report)
     (candidate,) = plan_training(workspace, "notes", method="classical").candidates
-    assert candidate.estimate.seconds == 90
+    assert candidate.estimate.seconds == pytest.approx(90)
+    assert candidate.estimate.peak_memory_mb == 200
+    assert candidate.estimate.usd == pytest.approx(72 / 3600 * 0.05)
     assert candidate.estimate.known_from == ("job-1",)
     tight = plan_training(workspace, "notes", method="classical", budget_minutes=1)
     assert tight.candidates == ()
@@ -66,3 +72,24 @@ def test_what_a_target_for_one_label_needs_is_counted_in_rows_of_all_labels(work
     both = [plan_training(workspace, "notes", use_case=name).needed_test_examples for name in ("sorting", "finding")]
     assert both[0] is not None
     assert both[1] == 2 * both[0]
+
+
+def test_measuring_is_a_job(workspace: Workspace) -> None:
+    _dataset(workspace)
+    app = App(workspace, Engine(workspace), Pool(workspace.folders, workspace.settings, size=1))
+    first, second = (
+        plan_tool(app, "notes", method="classical", measure=True, idempotency_key="once") for _ in range(2)
+    )
+    assert isinstance(first, JobStarted)
+    assert (first, first.kind) == (second, "measure")
+    with pytest.raises(SpeciateError, match="no model|no base|nothing"):
+        plan_tool(app, "notes", method="probe", base_model="pkg:nothing", measure=True)
+
+
+def test_a_dry_run_tells_what_is_known(workspace: Workspace) -> None:
+    _dataset(workspace)
+    app = App(workspace, Engine(workspace), Pool(workspace.folders, workspace.settings, size=1))
+    dry = train_model(app, "sorter", "notes", "classical", resources=Room(cpu=1, memory_mb=800), dry_run=True)
+    assert isinstance(dry, DryRun)
+    assert dry.estimate.seconds is None
+    assert dry.estimate.peak_memory_mb == 800

@@ -8,9 +8,9 @@ import pytest
 
 from speciate.errors import SpeciateError
 from speciate.jobs.kinds import Child, ChildRequest, Finished
-from speciate.models import packaged
 from speciate.training import specialize
 from speciate.training.specialize import SpecializeSpec, next_step
+from speciate.training.specs import Option
 from speciate.workspace.workspace import Workspace
 from tests.training.world import define, make_dataset
 
@@ -150,9 +150,10 @@ def test_a_training_that_failed_does_not_end_the_search() -> None:
     assert end.result["failed"][0]["why"] == "no room"
 
 
-def test_a_failed_first_training_is_followed_by_the_dearer_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packaged, "installed", lambda name: True)
-    (request,) = _requests(_child("train/classical", "train", state="failed", error={"message": "no room"}))
+def test_a_failed_first_training_is_followed_by_the_dearer_ones() -> None:
+    ways = (Option(method="classical"), Option(method="probe", base_model="pkg:minilm"))
+    failed = _child("train/classical", "train", state="failed", error={"message": "no room"})
+    (request,) = _requests(failed, spec=SPEC.model_copy(update={"ways": ways}))
     assert request.step == "train/probe-minilm"
     assert request.spec["dataset"] == "reviews"
 

@@ -6,6 +6,8 @@ change, unless one of the versions was written anew.
 
 from __future__ import annotations
 
+import re
+
 import duckdb
 import numpy as np
 
@@ -13,6 +15,8 @@ from speciate.datasets import scan
 from speciate.datasets.columns import PROVENANCE
 from speciate.datasets.versions import Manifest, Part
 from speciate.workspace.workspace import Folders
+
+_NUMBERS = re.compile(r"(U?(TINY|SMALL|BIG|HUGE)?INT|U?INTEGER|FLOAT|DOUBLE|DECIMAL\(.*\))(?P<lists>(\[\d*\])*)")
 
 
 def relation(connection: duckdb.DuckDBPyConnection, folders: Folders, old: Manifest, new: Manifest) -> str:
@@ -76,5 +80,11 @@ def _cell_differs(name: str, before: str | None, after: str | None) -> str:
     quoted = '"' + name.replace('"', '""') + '"'
     if before is None or after is None:
         return f"{'n' if before is None else 'o'}.{quoted} IS NOT NULL"
-    cast = "" if before == after else "::VARCHAR"
+    cast = "" if before == after else f"::{_common(before, after)}"
     return f"n.{quoted}{cast} IS DISTINCT FROM o.{quoted}{cast}"
+
+
+def _common(before: str, after: str) -> str:
+    """The type in which two are compared: whole numbers that became fractions are still the same."""
+    a, b = _NUMBERS.fullmatch(before), _NUMBERS.fullmatch(after)
+    return f"DOUBLE{a['lists']}" if a and b and a["lists"] == b["lists"] else "VARCHAR"

@@ -62,6 +62,12 @@ def array(values: list[Any]) -> pa.Array:
     return found.cast(pa.string()) if pa.types.is_null(found.type) else found
 
 
+def with_column(rows: pa.Table, name: str, values: pa.Array | pa.ChunkedArray) -> pa.Table:
+    """In the place of the column of this name, else as the last one."""
+    place = rows.schema.get_field_index(name)
+    return rows.append_column(name, values) if place < 0 else rows.set_column(place, name, values)
+
+
 def type_name(kind: pa.DataType) -> str:
     """As SQL calls it, for people."""
     from pyarrow import types

@@ -23,6 +23,7 @@ from speciate.datasets.operations.masks import usable
 from speciate.datasets.operations.steps import Step, foresee, foreseen, parse, resolved
 from speciate.datasets.registration import collect, commit, made
 from speciate.datasets.similarity import extractors
+from speciate.datasets.splitting import empty_splits
 from speciate.datasets.versions import Manifest, packed_lanes, resolve, version
 from speciate.errors import Code, SpeciateError
 from speciate.jobs.job import Resources
@@ -82,8 +83,9 @@ def plan(spec: CurateSpec, workspace: Workspace) -> Plan:
         if name is None:
             return None
         if kind == "extractor":
-            chosen.add(extractors.resolve(name, manifest.modality))
-            return name
+            resolved = extractors.resolve(name, manifest.modality, workspace)
+            chosen.add(resolved)
+            return resolved
         if kind == "dataset":
             other = resolve(workspace.database, name)
             others[other.ref] = other
@@ -141,13 +143,14 @@ def run(run: Run) -> dict[str, Any]:
         shutil.rmtree(run.folder.path / "scratch", ignore_errors=True)
     sealed = succession.succeed(run.folders, parent, unpacked(bytes.fromhex(payload.lanes)), rows, context.manifest)
     split = split_report(rows, parent.modality, made=True) | how
-    report = quality_report(rows) | {"split": split}
+    there = rows.filter(pa.array(usable(rows)))["split"].to_pylist()
+    report = quality_report(rows) | {"split": split, "warnings": empty_splits(there, how.get("fractions", {}))}
     return made(
         sealed,
         parents=tuple(dict.fromkeys((parent.ref, *sorted(payload.others)))),
         operation={"op": "curate", "steps": [step.written() for step in steps]},
         report=report | {"steps": results},
-        result={"steps": results, "report": {name: report[name] for name in (*QUALITIES, "split")}},
+        result={"steps": results, "report": {name: report[name] for name in (*QUALITIES, "split", "warnings")}},
         onto=payload.onto,
     )
 

@@ -8,6 +8,7 @@ and not in the job's spec, so that they can be forgotten with their examples.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -16,12 +17,12 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
 from speciate.datasets import scan, succession
-from speciate.datasets.columns import FINGERPRINT
+from speciate.datasets.columns import FINGERPRINT, with_column
 from speciate.datasets.intake.rows import MISSING, carried, quality_report, split_report
 from speciate.datasets.joining import join_rows
 from speciate.datasets.lthash import unpacked
 from speciate.datasets.registration import collect, commit, made
-from speciate.datasets.roles import label_column
+from speciate.datasets.roles import class_name, label_column
 from speciate.datasets.split import FRACTIONS
 from speciate.datasets.versions import Manifest, packed_lanes, version
 from speciate.errors import Code, SpeciateError
@@ -35,6 +36,18 @@ from speciate.workspace.workspace import Workspace
 SOURCE = "label_source"
 _UNREADABLE = "It could not be read, whatever its label is."
 _SHOWN = 5
+
+
+def check_labels(labels: Mapping[str, Any]) -> None:
+    """INVALID for a label of which nothing would be left: only None takes one away."""
+    is_nothing = [label is not None and (label != label or not class_name(label)) for label in labels.values()]  # noqa: PLR0124 - NaN
+    empty = [name for name, nothing in zip(labels, is_nothing, strict=True) if nothing]
+    if empty:
+        raise SpeciateError(
+            Code.INVALID,
+            f"{len(empty)} of the labels are empty, such as that of {empty[0][:64]!r}.",
+            "Call label_examples again with a label, or with null to take it away.",
+        )
 
 
 class LabelSpec(BaseModel):
@@ -66,7 +79,8 @@ def run(run: Run) -> dict[str, Any]:
     labels = json.loads(Blobs(run.folders.blobs).get(payload["labels"]))
     old = scan.read(run.folders, parent)
     _check_ids(parent, labels, old)
-    rows, numeric, changed = relabelled(old, labels, payload["source"], numeric=parent.numeric, had=parent.label)
+    made_by, had = payload["source"], parent.label
+    rows, numeric, changed, removed = relabelled(old, labels, made_by, numeric=parent.numeric, had=had)
     split = payload["report"].get("split", {})
     if payload["deals"]:
         shares, seed = split.get("fractions", FRACTIONS), split.get("seed", 0)
@@ -83,7 +97,7 @@ def run(run: Run) -> dict[str, Any]:
         parents=(parent.ref,),
         operation={"op": "label", "source": payload["source"], "changed": changed},
         report=report | found | {"untrusted": untrusted, "split": audit},
-        result={"changed": changed, "parent": parent.ref},
+        result={"changed": changed, "removed": removed, "parent": parent.ref},
         onto=payload["onto"],
     )
 
@@ -92,6 +106,8 @@ class Relabelled(NamedTuple):
     rows: pa.Table
     numeric: bool
     changed: int
+    removed: int
+    """Of those that changed: how many lost their label."""
 
 
 def relabelled(rows: pa.Table, labels: dict[str, Any], source: str, *, numeric: bool, had: str | None) -> Relabelled:
@@ -105,7 +121,7 @@ def relabelled(rows: pa.Table, labels: dict[str, Any], source: str, *, numeric: 
     elif numeric:
         values = [_number(value) for value in labels.values()]
     elif is_number:
-        values = [None if value is None else f"{value:g}" for value in values]
+        values = [None if value is None else class_name(value) for value in values]
     new = dict(zip(labels, values, strict=True))
     ids, before = rows["id"].to_pylist(), rows["label"].to_pylist()
     after = [new.get(name, label) for name, label in zip(ids, before, strict=True)]
@@ -128,15 +144,14 @@ def relabelled(rows: pa.Table, labels: dict[str, Any], source: str, *, numeric: 
         SOURCE: pa.array(sources, pa.string()),
     }
     for name, column in columns.items():
-        place = rows.schema.get_field_index(name)
-        rows = rows.append_column(name, column) if place < 0 else rows.set_column(place, name, column)
-    return Relabelled(rows, numeric, sum(moved))
+        rows = with_column(rows, name, column)
+    removed = sum(a is not None and b is None for a, b in zip(before, after, strict=True))
+    return Relabelled(rows, numeric, sum(moved), removed)
 
 
 def _usable_now(old: pa.Table, rows: pa.Table) -> npt.NDArray[np.bool_]:
-    """(N,) which rows became usable and lie in no split yet."""
-    ok, was = np.asarray(rows["quality"]) == "ok", np.asarray(old["quality"]) == "ok"
-    return np.asarray(ok & ~was & np.asarray(rows["split"].is_null()), bool)
+    """(N,) which rows became usable: what they belong with may have come to another split than theirs meanwhile."""
+    return np.asarray((np.asarray(rows["quality"]) == "ok") & (np.asarray(old["quality"]) != "ok"), bool)
 
 
 def _check_ids(parent: Manifest, labels: dict[str, Any], rows: pa.Table) -> None:

@@ -40,7 +40,7 @@ from speciate.workspace.workspace import Folders
 _KNOWN_BY = {"id": "id", CONTENT: CONTENT, FINGERPRINT: FINGERPRINT, KEY: KEY, ORIGIN: KEY}
 """Column -> what its values are: a window names the key of the row that it was cut from."""
 _LEARNED = ("train", "validation")
-"""Splits that a training reads; a row without a split is learned from, too."""
+"""Splits that a training reads; it leaves a row without a split alone."""
 _TOKEN = re.compile(r"[^0-9A-Za-z-]+")
 
 Marks = dict[str, set[str]]
@@ -225,8 +225,8 @@ def live(folders: Folders, manifest: Manifest, cuts: Mapping[str, Cut]) -> pa.Ta
 
 def learned(rows: pa.Table) -> int:
     """How many rows a training reads."""
-    split = pc.fill_null(rows["split"].cast(pa.string()), _LEARNED[0])
-    mine = pc.and_(pc.is_in(split, pa.array(_LEARNED)), pc.equal(rows["quality"], "ok"))
+    inside = pc.is_in(rows["split"].cast(pa.string()), pa.array(_LEARNED))
+    mine = pc.and_(inside, pc.equal(rows["quality"], "ok"))
     return int(pc.sum(mine).as_py() or 0)
 
 

@@ -6,6 +6,7 @@ amino acids are a protein, and everything that is no label, group, split or key 
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -13,12 +14,17 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from speciate.datasets.columns import clean
 from speciate.errors import Code, SpeciateError, closest
 from speciate.modalities.protein import is_sequence
+from speciate.modalities.tabular import plain
 
 _SAMPLE = 200
 _LONG_TEXT = 20  # characters on average
 _MOST_CLASSES = 50
+_LONGEST_CLASS, _BEGINNING = 64, 55  # characters
+_SHORTENED = re.compile(r".{55}~[0-9a-f]{8}")
+SHORTENED = "{count} classes have names of more than 64 characters: stored are the first 55 and a hash."
 _KEYS = re.compile(r"(?i)(id|index|unnamed.*|.*_id|name|key|path|file|filename|description)?")
 
 
@@ -65,7 +71,25 @@ def label_column(values: Sequence[Any]) -> LabelColumn:
         if not whole or len(set(present)) > max(_MOST_CLASSES, len(present) // 20):
             return LabelColumn([None if _missing(value) else float(value) for value in values], True)
         return LabelColumn([None if _missing(value) else str(int(value)) for value in values], False)
-    return LabelColumn([None if _missing(value) else _class(value) for value in values], False)
+    return LabelColumn([None if _missing(value) else class_name(value) or None for value in values], False)
+
+
+def class_name(value: Any) -> str:
+    """A class as it is stored: 1 and 1.0 are the same one. Empty where nothing of it can be printed."""
+    text = str(value).lower() if isinstance(value, bool) else str(plain(value)).strip()
+    return shortened("".join(c for c in text if c.isprintable()))
+
+
+def shortened(name: str) -> str:
+    """A class of at most 64 characters; of a longer one the beginning and a hash, which keeps it apart from others."""
+    if len(name) <= _LONGEST_CLASS:
+        return name
+    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()
+    return f"{name[:_BEGINNING]}~{digest[: _LONGEST_CLASS - _BEGINNING - 1]}"
+
+
+def is_shortened(name: str) -> bool:
+    return _SHORTENED.fullmatch(name) is not None
 
 
 def groups(group_by: str | None, table: pa.Table, sources: Sequence[str]) -> list[str | None]:
@@ -90,6 +114,17 @@ def groups(group_by: str | None, table: pa.Table, sources: Sequence[str]) -> lis
             _columns(table) or "Put the part that is the key in parentheses, such as '(patient\\d+)'.",
         )
     return [found[1] if (found := pattern.search(path)) else None for path in paths]
+
+
+def ungrouped(group_by: str, found: Sequence[str | None], sources: Sequence[str]) -> tuple[str, ...]:
+    """A warning, where a pattern or the folders give some of the items no group."""
+    lacking = [source for group, source in zip(found, sources, strict=True) if group is None]
+    if not lacking:
+        return ()
+    such = clean(lacking[0].partition("#")[0])
+    if len(lacking) == len(found):
+        return (f"group_by {group_by!r} gives no example a group: it finds nothing in paths such as {such!r}.",)
+    return (f"group_by {group_by!r} gives {len(lacking):,} of {len(found):,} examples no group, such as {such!r}.",)
 
 
 def check_label(label: str, table: pa.Table) -> None:
@@ -124,7 +159,13 @@ def _inputs_of(table: pa.Table, modality: str, free: list[str]) -> list[str]:
         longest = max(texts, key=lambda name: _mean_length(table[name]), default=None)
         if longest is not None and (modality == "text" or _mean_length(table[longest]) >= _LONG_TEXT):
             return [longest]
-    return [name for name in free if not (_KEYS.fullmatch(name) and _all_differ(table[name])) and name not in lists]
+    no_number = {*lists, *dates(table)}
+    return [name for name in free if not (_KEYS.fullmatch(name) and _all_differ(table[name])) and name not in no_number]
+
+
+def dates(table: pa.Table) -> list[str]:
+    """Columns of dates or times, which are neither numbers nor texts to a model: never inputs by themselves."""
+    return [field.name for field in table.schema if pa.types.is_temporal(field.type)]
 
 
 def _well_filled(table: pa.Table, names: list[str]) -> list[str]:
@@ -164,12 +205,9 @@ def _few_values(column: pa.ChunkedArray) -> bool:
 
 
 def _all_differ(column: pa.ChunkedArray) -> bool:
+    if pa.types.is_nested(column.type):
+        return len(set(map(repr, column.to_pylist()))) == len(column)
     return int(pc.count_distinct(column).as_py()) == len(column)
-
-
-def _class(value: Any) -> str:
-    text = str(value).lower() if isinstance(value, bool) else str(value).strip()
-    return "".join(c for c in text if c.isprintable())[:64]
 
 
 def _missing(value: Any) -> bool:

@@ -3,8 +3,8 @@
 The unit is a connected component of those relations. Components are dealt out largest first to the split that still
 lacks most, overall and per label (stratification), as a share of what it wants; ties are broken by a hash of the seed.
 Of many small components the rest is dealt out all at once: they stand in a line, label by label and in the order of
-their hashes, and each split takes its share of every stretch of that line (systematic sampling). Pure, and independent
-of the order of the examples.
+their hashes, and each split takes its share of every stretch of that line (systematic sampling). A split that
+would stay empty though there are as many components as splits gets one. Pure, and independent of the order of examples.
 
 Examples that an earlier split dealt out keep their place, and only what is new is dealt. Where a new group or copy
 joins examples of several splits, all of them go where a model may have learned from one, never to the test split.
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple, TypeAlias
 
@@ -66,7 +66,8 @@ class Crossing(NamedTuple):
 def split(
     members: Members, fractions: Mapping[str, float] = FRACTIONS, seed: int = 0, kept: Mapping[str, str] = _NOTHING
 ) -> list[str]:
-    """The split of each member. Shares come as near to `fractions` as whole components and `kept` allow.
+    """The split of each member. Shares come as near to `fractions` as whole components and `kept` allow; none that is
+    wanted stays empty while there are as many components as splits, some of them not kept elsewhere.
 
     `fractions`: first what a model learns from, last what it is tested on. `kept`: key -> the split of an earlier time.
     """
@@ -116,6 +117,7 @@ class _Dealt:
         order = np.lexsort((strata, component))
         self._strata = strata[order]  # of each component's members, one after another
         self._starts = np.concatenate([[0], np.cumsum(self._sizes)])
+        self._component = component[order]
         self._want = shares[:, None] * np.bincount(strata)  # (splits, strata)
         self._have = np.zeros_like(self._want)
 
@@ -132,18 +134,45 @@ class _Dealt:
         rest = rest[np.lexsort((place[rest], -self._sizes[rest]))]
         self._one_by_one(rest[:_ONE_BY_ONE])
         self._at_once(rest[_ONE_BY_ONE:], place)
+        if len(self.splits) >= len(self._shares):
+            self._fill(rest, place)
+
+    def _fill(self, dealt: Codes, place: npt.NDArray[np.uint64]) -> None:
+        """Each split that got nothing takes one of those just dealt out from a split that has several, whatever the
+        shares say: the one whose size comes nearest to what the split wants. What is tested on comes first."""
+        held = np.bincount(self.splits, minlength=len(self._shares))
+        for name in np.flatnonzero(held == 0)[::-1].tolist():
+            free = dealt[held[self.splits[dealt]] > 1]
+            if not len(free):
+                return
+            off = np.abs(self._sizes[free] - self._want[name].sum())
+            moved = free[np.lexsort((place[free], off))[0]]
+            held[self.splits[moved]] -= 1
+            held[name] += 1
+            self.splits[moved] = name
 
     def _one_by_one(self, chosen: Codes) -> None:
         wants, overall = np.maximum(self._want, 1e-9), np.maximum(self._want.sum(1), 1e-9)
-        for number in chosen.tolist():
-            inside = self._strata[self._starts[number] : self._starts[number + 1]]
-            kinds, counts = np.unique(inside, return_counts=True)
-            size = len(inside)
-            lack = (overall - self._have.sum(1) - size) / overall
-            per_label = (wants[:, kinds] - self._have[:, kinds] - counts) / wants[:, kinds]
-            best = int(np.argmax(lack + (per_label * (counts / size)).sum(1)))
+        held = self._have.sum(1)
+        for number, kinds, counts in self._counted(chosen):
+            size = int(self._sizes[number])
+            lack = (overall - held - size) / overall
+            wanted = wants[:, kinds]
+            per_label = (wanted - self._have[:, kinds] - counts) / wanted
+            best = int((lack + (per_label * (counts / size)).sum(1)).argmax())
             self.splits[number] = best
             self._have[best, kinds] += counts
+            held[best] += size
+
+    def _counted(self, chosen: Codes) -> Iterator[tuple[int, Codes, Codes]]:
+        """Each component with the strata of its members, and how many of them lie in each."""
+        new = np.diff(self._component, prepend=-1).astype(bool) | np.diff(self._strata, prepend=-1).astype(bool)
+        begins = np.flatnonzero(new)
+        kinds, counts = self._strata[begins], np.diff(begins, append=len(new))
+        first = np.searchsorted(begins, self._starts)
+        for number in chosen.tolist():
+            inside = slice(first[number], first[number + 1])
+            yield number, kinds[inside], counts[inside]
 
     def _at_once(self, chosen: Codes, place: npt.NDArray[np.uint64]) -> None:
         """Small components, each counted under the label of its first member."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from speciate.datasets.columns import CONTENT, FINGERPRINT, KEY, SKETCH
+from speciate.datasets.columns import CONTENT, FINGERPRINT, KEY, ORIGIN, SKETCH
 from speciate.datasets.roles import groups
 from speciate.datasets.similarity import near
 from speciate.datasets.split import FRACTIONS, Members, components, crossing, split, strata
@@ -64,6 +64,8 @@ def members_of(
     if group_by is not None:
         further = groups(group_by, rows, rows["source"].to_pylist())
         pairs = np.concatenate([pairs, _same(further)])
+    if ORIGIN in rows.column_names:  # windows belong with one another and with the whole, whatever their groups
+        pairs = np.concatenate([pairs, _same(pc.coalesce(rows[ORIGIN], rows[KEY]).to_pylist())])
     keys = rows[KEY if KEY in rows.column_names else CONTENT].to_pylist()
     return Members([str(key) for key in keys], group, rows[FINGERPRINT], strata(values), pairs)
 
@@ -90,6 +92,15 @@ def audit(members: Members, splits: Sequence[str | None], ids: Sequence[str] = (
         across = [(int(a), int(b)) for a, b in members.pairs if splits[a] and splits[b] and splits[a] != splits[b]]
         report["near_duplicate_examples"] = [[ids[a], ids[b]] for a, b in across[:_PAIRS_SHOWN]]
     return report
+
+
+def empty_splits(splits: Iterable[str | None], fractions: Mapping[str, float]) -> tuple[str, ...]:
+    """A warning, where no example lies in a split that is asked for."""
+    lacking = fractions.keys() - set(splits)
+    if not (names := [repr(name) for name, fraction in fractions.items() if fraction > 0 and name in lacking]):
+        return ()
+    said = f"No usable example lies in {' or '.join(names)}"
+    return (f"{said}: groups and near-duplicates stay together, and there are too few of them.",)
 
 
 def _drift(members: Members, splits: Sequence[str | None]) -> float:

@@ -9,21 +9,25 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from speciate.datasets.loading.loader import Example
 from speciate.evaluation.contestants import Contestant
 from speciate.jobs.folder import write_whole
 from speciate.jobs.run import Run, Stopped
-from speciate.tasks.contract import Prediction
+from speciate.tasks.contract import Prediction, Terms
+from speciate.tasks.table import READOUTS
+from speciate.vocabulary import Family
 
 CHUNK = 256
+_LIKE_TRUTHS: tuple[Family, ...] = ("multi-label", "tokens", "transcription")
+"""Families whose stored answers are written as truths are."""
 
 
 class Answer(NamedTuple):
-    """`output` is a label or a number; None with `error` where there is none."""
+    """`output` as in Prediction; None with `error` where there is none."""
 
-    output: str | float | None
+    output: Any
     confidence: float | None = None
     probabilities: dict[str, float] | None = None
     error: str | None = None
@@ -53,20 +57,32 @@ def answer_all(
     return answers
 
 
-def from_column(examples: Sequence[Example], column: str, numeric: bool) -> list[Answer]:
+def from_column(examples: Sequence[Example], column: str, family: Family, modality: str | None = None) -> list[Answer]:
     """The answers that the system in use gave, as they are stored; an empty cell is an error."""
-    return [_stored(example.columns.get(column), numeric) for example in examples]
+    terms = Terms(modality=modality)
+    return [_stored(example, example.columns.get(column), family, terms) for example in examples]
 
 
-def _stored(cell: object, numeric: bool) -> Answer:
+def _stored(example: Example, cell: Any, family: Family, terms: Terms) -> Answer:
     if cell is None or cell == "":
         return Answer(None, error="the column holds no answer")
-    if not numeric:
+    if family in _LIKE_TRUTHS:
+        try:
+            posed = READOUTS[family].pose(example, cell, terms)
+        except (ValueError, TypeError) as error:
+            return Answer(None, error=f"the column holds no answer: {error}"[:300])
+        return Answer(posed.truth) if posed else Answer(None, error="the column holds no answer")
+    if family in ("classification", "ordinal", "anomaly"):
         return Answer(str(cell))
     try:
-        return Answer(float(str(cell)))
+        return Answer(float(str(cell)) if family == "regression" else _told(cell))
     except ValueError:
-        return Answer(None, error="the column holds no number")
+        return Answer(None, error="the column holds no number" if family == "regression" else "no JSON")
+
+
+def _told(cell: Any) -> Any:
+    """What a stored answer says that is more than a label or a number: JSON as text, or what it is."""
+    return json.loads(cell) if isinstance(cell, str) and cell[:1] in "[{" else cell
 
 
 def _chunks(examples: Sequence[Example]) -> Iterator[tuple[int, Sequence[Example]]]:

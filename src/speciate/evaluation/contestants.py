@@ -12,6 +12,7 @@ from speciate.errors import Code, SpeciateError, unknown
 from speciate.evaluation.prices import usd_for
 from speciate.models.registry import resolve
 from speciate.refs import dataset_ref
+from speciate.tasks.contract import Terms
 from speciate.usecases import COLUMN, CONSTANT, UseCase, incumbent_of
 from speciate.vocabulary import TASKS
 from speciate.workspace.database import Database
@@ -32,6 +33,9 @@ class Contestant(BaseModel):
     base_model: str | None = None
     learned_from: Manifest | None = None
     """The dataset version that a model was trained on."""
+    terms: Terms | None = None
+    target: str | None = None
+    """What a model was trained for: on what its truths depend, and the column that they came from."""
     parameters: int | None = None
     bytes: int | None = None
     license: str | None = None
@@ -63,6 +67,8 @@ def find(database: Database, folders: Folders, ref: str, columns: tuple[str, ...
         task=card.task,
         base_model=card.base_model,
         learned_from=_learned_from(database, card.dataset),
+        terms=card.recipe.get("terms"),
+        target=card.recipe.get("target"),
         parameters=card.parameters,
         bytes=card.bytes,
         license=card.license,

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 from speciate.evaluation.holm import holm
 from speciate.evaluation.report import BreakEven, Comparison, Report, break_even, find, number
 from speciate.jobs.pool import Pool
-from speciate.vocabulary import find_metric
 from speciate.workspace.workspace import Workspace
 
 _SLICES, _WORST = "speciate.evaluation.slices:by_column", "speciate.evaluation.mistakes:worst"
@@ -44,7 +43,6 @@ def describe(
         "candidate": candidate,
         "column": slice_by,
         "count": errors,
-        "numeric": find_metric(report.metric).family == "regression",
     }
     return Described(
         report,

@@ -13,14 +13,16 @@ from speciate.errors import Code, SpeciateError, closest, unknown
 from speciate.evaluation import decisions
 from speciate.evaluation.contestants import Contestant, find, find_incumbent
 from speciate.evaluation.report import Report
-from speciate.evaluation.truth import is_label
 from speciate.ids import id_from_key
 from speciate.jobs.folder import RunFolder
 from speciate.jobs.job import Job, Limits, Resources
 from speciate.jobs.kinds import Kind, Plan
 from speciate.refs import DatasetRef, dataset_ref
+from speciate.tasks.anomaly import ANOMALY
+from speciate.tasks.contract import Terms
+from speciate.tasks.truth import is_label, usual_target
 from speciate.usecases import UseCase, get
-from speciate.vocabulary import TASKS, Metric, Task, find_metric, find_task, metrics_of
+from speciate.vocabulary import TASKS, Family, Metric, Task, find_metric, find_task, metrics_of
 from speciate.workspace.database import Database, Transaction
 from speciate.workspace.workspace import Folders, Workspace
 
@@ -28,7 +30,19 @@ _INSERT = "INSERT INTO evaluations VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO N
 _LOOKS = """
 SELECT count(*) FROM evaluations WHERE use_case = ? AND regexp_replace(dataset, '@v[0-9]+', '') = ?
 """
-_ALWAYS: dict[str, tuple[str, ...]] = {"classification": ("accuracy", "f1_macro"), "regression": ("mae", "rmse", "r2")}
+_ALWAYS: dict[Family, tuple[str, ...]] = {
+    "classification": ("accuracy", "f1_macro"),
+    "ordinal": ("rank_error", "accuracy", "quadratic_kappa"),
+    "anomaly": ("auroc", "auprc", "balanced_accuracy"),
+    "regression": ("mae", "rmse", "r2"),
+    "multi-label": ("f1_micro", "subset_accuracy"),
+    "tokens": ("token_accuracy", "f1_spans"),
+    "detection": ("map_50",),
+    "segmentation": ("dice", "mean_iou"),
+    "transcription": ("wer", "cer"),
+    "retrieval": ("recall_at_1",),
+    "forecasting": ("mase", "forecast_mae"),
+}
 _START_SECONDS, _SECONDS_PER_ANSWER, _LATENCY_SECONDS = 3.0, 0.002, 3.0
 FILES = ("examples.parquet", "predictions.parquet", "scores.parquet")
 
@@ -64,7 +78,6 @@ def plan(spec: EvaluateSpec, workspace: Workspace) -> Plan:
     manifest = resolve(database, ref._replace(split=None))
     ref = ref._replace(version=manifest.version)
     _check_split(manifest, ref)
-    _check_target(manifest, use_case)
 
     def contestant(name: str) -> Contestant:
         return find(database, folders, name, tuple(manifest.columns))
@@ -75,8 +88,11 @@ def plan(spec: EvaluateSpec, workspace: Workspace) -> Plan:
     candidate = contestant(spec.candidate) if spec.candidate else asked[-1] if spec.pick == "last" else None
     everyone = {each.name: each for each in (baseline, *asked, *([candidate] if candidate else []))}
     task = _task(manifest, use_case, list(everyone.values()))
-    positive = use_case.positive_label if use_case else None
     _check_fits(task, list(everyone.values()))
+    terms = _terms(task, use_case, list(everyone.values()))
+    target = _target(manifest, use_case, task, list(everyone.values()))
+    _check_target(manifest, target, task)
+    positive = terms.positive_label
     _check_positive(manifest, use_case)
     metrics = _metrics(spec, use_case, task, positive)
     examples = manifest.splits[ref.split or ""]
@@ -86,8 +102,9 @@ def plan(spec: EvaluateSpec, workspace: Workspace) -> Plan:
         "contestants": [each.model_dump(mode="json") for each in everyone.values()],
         "task": task.name,
         "metrics": [metric.name for metric in metrics],
-        "target_column": use_case.target_column if use_case else None,
+        "target_column": target,
         "positive_label": positive,
+        "terms": terms,
         "baseline": baseline.name,
         "candidate": candidate.name if candidate else None,
         "use_case": use_case.model_dump(mode="json") if use_case else None,
@@ -186,9 +203,35 @@ def _check_split(manifest: Manifest, ref: DatasetRef) -> None:
     )
 
 
-def _check_target(manifest: Manifest, use_case: UseCase | None) -> None:
-    """The truth must be there: as the dataset's label, or in the column that the use case names."""
-    target = use_case.target_column if use_case else None
+def _terms(task: Task, use_case: UseCase | None, contestants: list[Contestant]) -> Terms:
+    """What the truths depend on: the use case's and the models' own, who must have been trained for the same."""
+    known = [each.terms for each in contestants if each.terms is not None]
+    horizons = sorted({terms.horizon for terms in known if terms.horizon is not None})
+    if len(horizons) > 1:
+        raise SpeciateError(
+            Code.INVALID,
+            f"These models foretell different numbers of steps: {', '.join(map(str, horizons))}.",
+            "Compare models of one horizon; train_model(hyperparameters={'horizon': N}) sets it.",
+        )
+    positive = use_case.positive_label if use_case else None
+    if task.family == "anomaly":
+        positive = positive or next((terms.positive_label for terms in known if terms.positive_label), ANOMALY)
+    order = next((terms.order for terms in known if terms.order), ())
+    return Terms(positive, horizons[0] if horizons else None, order)
+
+
+def _target(manifest: Manifest, use_case: UseCase | None, task: Task, contestants: list[Contestant]) -> str | None:
+    """The use case's, else what the models were trained on, else the usual one."""
+    if use_case and use_case.target_column:
+        return use_case.target_column
+    learned = [each.target for each in contestants if each.target in manifest.columns]
+    return learned[0] if learned else usual_target(manifest, task.name)
+
+
+def _check_target(manifest: Manifest, target: str | None, task: Task) -> None:
+    """The truth must be there: as the dataset's label, or in a column."""
+    if task.family == "forecasting":
+        return
     if is_label(manifest, target) and manifest.label is None:
         raise SpeciateError(
             Code.INVALID,
@@ -244,7 +287,8 @@ def _metrics(spec: EvaluateSpec, use_case: UseCase | None, task: Task, positive:
     metrics = [find_metric(name) for name in names]
     for metric in metrics:
         if metric.name not in fitting:
-            why = "needs a use case with positive_label" if metric.family == task.family else f"is for {metric.family}"
+            fits = task.family in metric.families
+            why = "needs a use case with positive_label" if fits else f"is for {' and '.join(metric.families)}"
             raise SpeciateError(
                 Code.INVALID,
                 f"The metric {metric.name!r} {why}; this evaluation is of {task.name!r}.",

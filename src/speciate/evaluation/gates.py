@@ -289,7 +289,7 @@ def _rival(evidence: Evidence) -> str:
     """The baseline in words."""
     if evidence.baseline.model != CONSTANT:
         return evidence.baseline.model
-    numbers = find_metric(evidence.metric).family == "regression"
+    numbers = "regression" in find_metric(evidence.metric).families
     return f"always answering the {'mean' if numbers else 'most frequent label'}"
 
 

@@ -28,14 +28,17 @@ from speciate.evaluation.answers import Answer, answer_all, from_column
 from speciate.evaluation.compare import Cost, Entry, Question, build
 from speciate.evaluation.contestants import Contestant
 from speciate.evaluation.memory import measure_memory
-from speciate.evaluation.metrics import Answers, contributions, label_answers, number_answers
+from speciate.evaluation.metrics import alone, contributions, judged
 from speciate.evaluation.statistics import Codes
 from speciate.evaluation.timing import measure
-from speciate.evaluation.truth import is_label, true_answer
 from speciate.jobs.run import Run
+from speciate.tasks.anomaly import ANOMALY, NORMAL
+from speciate.tasks.contract import Terms
+from speciate.tasks.ordinal import ranked
 from speciate.tasks.predictor import constant, load
+from speciate.tasks.truth import is_label, lessons, questions, settled
 from speciate.usecases import UseCase
-from speciate.vocabulary import Metric, find_metric
+from speciate.vocabulary import Family, Metric, find_metric, find_task
 
 EXAMPLES, PREDICTIONS, SCORES = "examples.parquet", "predictions.parquet", "scores.parquet"
 _PREVIEW = 300
@@ -53,6 +56,7 @@ class EvaluationTask(BaseModel):
     metrics: tuple[str, ...]
     target_column: str | None = None
     positive_label: str | None = None
+    terms: Terms = Terms()
     baseline: str
     candidate: str | None = None
     use_case: UseCase | None = None
@@ -68,8 +72,8 @@ class EvaluationTask(BaseModel):
         return self.dataset.ref + (f":{self.split}" if self.split else "")
 
     @property
-    def numeric(self) -> bool:
-        return self.task.endswith("-regression")
+    def family(self) -> Family:
+        return find_task(self.task).family
 
     @property
     def asks_for_memory(self) -> bool:
@@ -88,16 +92,18 @@ def run(run: Run) -> dict[str, Any]:
     """Evaluate, and return `{"report": ...}`."""
     task = EvaluationTask.model_validate(run.payload)
     everything = load_examples(run.folders, task.dataset, _splits(task))
-    examples = [e for e in everything if task.split in (None, e.split) and _truth(task, e) is not None]
+    training = [example for example in everything if example.split == "train"]
+    how = (task.dataset, task.target_column, task.task, settled(task.terms, task.task, training or everything))
+    asked = questions([example for example in everything if task.split in (None, example.split)], *how)
+    examples, answers = [one.example for one in asked], [one.truth for one in asked]
     if len(examples) < 2:
         raise SpeciateError(
             Code.INVALID,
             f"{task.shown} has {len(examples)} usable example(s) with a label, and a comparison needs at least 2.",
             f"Call describe_dataset(dataset={task.dataset.name!r}), then add_examples.",
         )
-    answers = [_truth(task, example) for example in examples]
     _check_positive(task, answers)
-    learned = [answer for e in everything if e.split == "train" and (answer := _truth(task, e)) is not None]
+    learned = [one.truth for one in lessons(training, *how)]
     sheets = [
         _sheet(run, task, contestant, examples, learned or answers, place * len(examples))
         for place, contestant in enumerate(task.contestants)
@@ -121,7 +127,8 @@ def _sheet(
     done: int,
 ) -> _Sheet:
     if contestant.source == "column":
-        return _Sheet(contestant, from_column(examples, contestant.column or "", task.numeric), Cost())
+        stored = from_column(examples, contestant.column or "", task.family, task.dataset.modality)
+        return _Sheet(contestant, stored, Cost())
     total = len(task.contestants) * len(examples)
     if contestant.source == "constant":
         ask = constant(task.task, learned).predict
@@ -147,39 +154,29 @@ def _seen(run: Run, task: EvaluationTask, contestant: Contestant, examples: Sequ
         return None
     mine = scan.read(run.folders, task.dataset, ids=[example.id for example in examples], usable=True)
     rows = scan.read(run.folders, contestant.learned_from, usable=True)
-    learned = pc.if_else(pc.is_null(rows["split"]), "train", rows["split"])
-    theirs = rows.filter(pc.is_in(learned, pa.array(("train", "validation"))))
+    theirs = rows.filter(pc.is_in(rows["split"], pa.array(("train", "validation"))))
     return count_known(mine, task.dataset, theirs, contestant.learned_from)
 
 
 def _entry(task: EvaluationTask, sheet: _Sheet, truth: Sequence[Any], seen: int | None) -> Entry:
     answers = sheet.answers
     errors = sum(answer.output is None for answer in answers)
-    judged: Answers
-    if task.numeric:
-        judged = number_answers(truth, [_float(answer.output) for answer in answers])
-    else:
-        given = [None if answer.output is None else str(answer.output) for answer in answers]
-        chances = [answer.probabilities for answer in answers]
-        judged = label_answers(truth, given, chances, _labels(task, answers), task.positive_label)
+    given, chances = [answer.output for answer in answers], [answer.probabilities for answer in answers]
+    marked = judged(task.family, truth, given, chances, _labels(task, answers), task.positive_label)
     certain = all(answer.probabilities is None for answer in answers)
-    return Entry(sheet.contestant, judged, errors, sheet.cost, seen, certain)
+    return Entry(sheet.contestant, marked, errors, sheet.cost, seen, certain)
 
 
 def _labels(task: EvaluationTask, answers: Sequence[Answer]) -> list[str]:
     """The dataset's; where the truth is another column, what was answered (those of the truth are added later)."""
+    if task.family == "anomaly":
+        return [NORMAL, task.positive_label or ANOMALY]
     if is_label(task.dataset, task.target_column):
-        return sorted(task.dataset.labels)
-    given = [answer for answer in answers if answer.output is not None]
-    return sorted({label for answer in given for label in answer.probabilities or (str(answer.output),)})
-
-
-def _float(output: str | float | None) -> float | None:
-    return None if output is None else float(output)
-
-
-def _truth(task: EvaluationTask, example: Example) -> Any:
-    return true_answer(example, task.dataset, task.target_column, numeric=task.numeric)
+        known = set(task.dataset.labels)
+    else:
+        given = [answer for answer in answers if isinstance(answer.output, str)]
+        known = {label for answer in given for label in answer.probabilities or (answer.output,)}
+    return ranked(known, task.terms.order) if task.family == "ordinal" else sorted(known)
 
 
 def _check_positive(task: EvaluationTask, answers: Sequence[Any]) -> None:
@@ -247,7 +244,8 @@ def _write(
     entries: Sequence[Entry],
 ) -> None:
     pq.write_table(_examples_table(examples, truth), outputs / EXAMPLES)
-    pq.write_table(pa.Table.from_pylist(_prediction_rows(examples, sheets), _PREDICTION_SCHEMA), outputs / PREDICTIONS)
+    rows = _prediction_rows(task, examples, sheets, entries)
+    pq.write_table(pa.Table.from_pylist(rows, _PREDICTION_SCHEMA), outputs / PREDICTIONS)
     pq.write_table(pa.Table.from_pylist(_score_rows(task, examples, entries), _SCORE_SCHEMA), outputs / SCORES)
 
 
@@ -255,6 +253,7 @@ _PREDICTION_SCHEMA = pa.schema(
     [
         ("model", pa.string()), ("example", pa.string()), ("output", pa.string()), ("number", pa.float64()),
         ("confidence", pa.float64()), ("probabilities", pa.string()), ("error", pa.string()),
+        ("score", pa.float64()),  # the main metric of this example by itself
     ]
 )  # fmt: skip
 _SCORE_SCHEMA = pa.schema(
@@ -262,20 +261,31 @@ _SCORE_SCHEMA = pa.schema(
 )
 
 
-def _prediction_rows(examples: Sequence[Example], sheets: Sequence[_Sheet]) -> list[dict[str, Any]]:
+def _prediction_rows(
+    task: EvaluationTask, examples: Sequence[Example], sheets: Sequence[_Sheet], entries: Sequence[Entry]
+) -> list[dict[str, Any]]:
+    main = find_metric(task.metrics[0])
     return [
         {
             "model": sheet.contestant.name,
             "example": example.id,
-            "output": answer.output if isinstance(answer.output, str) else None,
+            "output": _text(answer.output),
             "number": answer.output if isinstance(answer.output, float | int) else None,
             "confidence": answer.confidence,
             "probabilities": json.dumps(answer.probabilities) if answer.probabilities else None,
             "error": answer.error,
+            "score": None if math.isnan(score) else float(score),
         }
-        for sheet in sheets
-        for example, answer in zip(examples, sheet.answers, strict=True)
+        for sheet, entry in zip(sheets, entries, strict=True)
+        for example, answer, score in zip(examples, sheet.answers, alone(main, entry.answers), strict=True)
     ]
+
+
+def _text(output: Any) -> str | None:
+    """A label as it is, what is more than a number as JSON."""
+    if output is None or isinstance(output, float | int):
+        return None
+    return output if isinstance(output, str) else json.dumps(output)
 
 
 def _score_rows(task: EvaluationTask, examples: Sequence[Example], entries: Sequence[Entry]) -> list[dict[str, Any]]:
@@ -294,7 +304,7 @@ def _examples_table(examples: Sequence[Example], truth: Sequence[Any]) -> pa.Tab
     own: dict[str, list[Any]] = {
         "example": [example.id for example in examples],
         "group_key": [example.group for example in examples],
-        "truth": [str(answer) for answer in truth],
+        "truth": [answer if isinstance(answer, str) else json.dumps(answer) for answer in truth],
         "preview": [example.media[:_PREVIEW] if isinstance(example.media, str) else None for example in examples],
     }
     names = sorted({name for example in examples for name in example.columns} - own.keys())

@@ -28,6 +28,7 @@ KINDS = {
     "embed": "speciate.datasets.similarity.embed:KIND",
     "export": "speciate.datasets.exports.export:KIND",
     "train": "speciate.training.train:KIND",
+    "measure": "speciate.training.measuring:KIND",
     "evaluate": "speciate.evaluation.evaluate:KIND",
     "specialize": "speciate.training.specialize:KIND",
     "promote": "speciate.production.promote:KIND",
@@ -49,6 +50,13 @@ class Plan(BaseModel):
     seconds: float | None = None
     """Estimated run time; None where nothing is known yet."""
     bytes: int | None = None
+    usd: float | None = None
+    peak_memory_mb: int | None = None
+    """Expected; `resources` is what is kept free for it."""
+    p95_latency_ms: float | None = None
+    """Of one answer of the model that it makes."""
+    known_from: tuple[str, ...] = ()
+    """Jobs that the estimates come from."""
     use_case: str | None = None
     preload: str | None = None
     """The zygote for this very run, where it is not the kind's."""

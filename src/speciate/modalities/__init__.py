@@ -27,7 +27,7 @@ _loaded: dict[str, Modality[Any]] = {}
 def find(name: str) -> Modality[Any]:
     """The modality of this name, or NOT_FOUND with near names."""
     if name not in _loaded:
-        known = table()
+        known = MODALITIES if name in MODALITIES else table()
         if name not in known:
             raise unknown("modality", name, known, "Call list_options(kind='modality').")
         module, _, attribute = known[name].partition(":")

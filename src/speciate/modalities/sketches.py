@@ -77,10 +77,11 @@ class Pictures:
     def near(self, a: Sketches, b: Sketches, threshold: float | None = None) -> npt.NDArray[np.bool_]:
         least = self.threshold if threshold is None else threshold
         agreeing = (64 - np.bitwise_count(a[:, :8] ^ b[:, :8]).sum(axis=1, dtype=np.int64)) / 64
-        near: npt.NDArray[np.bool_] = agreeing >= least - self.leniency
+        near: npt.NDArray[np.bool_] = agreeing >= least
         places = np.flatnonzero(near)  # few of those that share a key by chance
-        alike = self._same_picture(a[places], b[places]) & (agreeing[places] >= least)
-        near[places] = alike | self._same_gray_values(a[places], b[places])
+        near[places] = self._same_picture(a[places], b[places])
+        places = np.flatnonzero(~near & (agreeing >= least - self.leniency))
+        near[places] = self._same_gray_values(a[places], b[places])
         return near
 
     def _same_picture(self, a: Sketches, b: Sketches) -> npt.NDArray[np.bool_]:

@@ -50,7 +50,8 @@ class Tabular(Modality[Row]):
         return value
 
     def fingerprint(self, media: Row) -> str:
-        return json.dumps({name: None if _missing(cell) else cell for name, cell in media.items()}, sort_keys=True)
+        cells = {name: None if _missing(cell) else plain(cell) for name, cell in media.items()}
+        return json.dumps(cells, sort_keys=True)
 
     def measure(self, media: Row) -> dict[str, int | float]:
         return {}  # the columns are there to be asked already
@@ -80,6 +81,11 @@ class Tabular(Modality[Row]):
 def _place(text: str) -> tuple[int, int]:
     number = int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
     return number // 2 % _WIDTH, 1 if number % 2 else -1
+
+
+def plain(cell: Any) -> Any:
+    """1 for 1.0: a column of whole numbers becomes one of fractions when rows are added that need it."""
+    return int(cell) if isinstance(cell, float) and cell.is_integer() else cell
 
 
 def _missing(cell: Any) -> bool:

@@ -44,7 +44,7 @@ class TimeSeries(Modality[Series]):
 
     def inspect(self, data: bytes) -> Header:
         first = data.split(b"\n", 1)[0]
-        steps, channels = data.count(b"\n") + 1, first.count(b",") + first.count(b"\t") + 1
+        steps, channels = data.count(b"\n") + 1, (first.count(b";") or first.count(b",") + first.count(b"\t")) + 1
         return Header(4 * steps * channels, {"steps": steps, "channels": channels})
 
     def decode(self, data: bytes) -> Series:
@@ -78,7 +78,8 @@ class TimeSeries(Modality[Series]):
         return np.stack([_filled(channel) for channel in series])
 
     def fingerprint(self, media: Series) -> str:
-        return f"{media.shape} {np.round(media, 5).tobytes().hex()}"
+        """Adding zero makes one of the two zeros."""
+        return f"{media.shape} {(np.round(media, 5) + 0.0).tobytes().hex()}"
 
     def measure(self, media: Series) -> dict[str, int | float]:
         return {"channels": media.shape[0], "steps": media.shape[1]}
@@ -106,7 +107,9 @@ class TimeSeries(Modality[Series]):
 
 
 def _cells(line: str) -> list[str]:
-    return [cell.strip() for cell in line.replace("\t", ",").split(",")]
+    """Where semicolons separate, a comma is the point of a number."""
+    line = line.replace(",", ".").replace(";", ",") if ";" in line else line.replace("\t", ",")
+    return [cell.strip() for cell in line.split(",")]
 
 
 def _is_name(cell: str) -> bool:

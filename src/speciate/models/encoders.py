@@ -1,6 +1,7 @@
-"""Frozen models that turn media into vectors. What one computes is fixed by its weights and its settings.
+"""Frozen models that turn media into vectors: any backbone with learned weights. What one computes is fixed by its
+weights and its settings.
 
-Only text encoders yet: mean of the last layer's token vectors, scaled to unit length (Sentence-BERT, Reimers &
+A medium's vector is the backbone's pooled state, scaled to unit length; for text that is Sentence-BERT (Reimers &
 Gurevych 2019). Imports torch when it first embeds.
 """
 
@@ -8,6 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -16,88 +19,100 @@ import numpy as np
 import numpy.typing as npt
 
 from speciate.errors import Code, SpeciateError
-from speciate.models import packaged
+from speciate.models import packaged, sealed
+from speciate.models.backbones import saved, table
+from speciate.models.backbones.contract import Backbone
 from speciate.models.sealed import file_hash
-from speciate.refs import model_ref
+from speciate.refs import ModelRef, model_ref
 
 Vectors = npt.NDArray[np.float32]
 Precision = Literal["float32", "bfloat16"]
 """Of weights and activations. bfloat16 costs a third of the time where the processor has it; the vectors' cosine to
 those of float32 is above 0.9999 (MiniLM, 640 sentences)."""
 
+_OF_TOKENS = ("text", "protein")
+"""What the network gets are numbers of tokens; other modalities' own numbers would lose digits in bfloat16."""
+_MAX_TOKENS = 256
+_BATCH = 32
+_COUNTING = (
+    "config.json", "preprocessor_config.json", "processor_config.json", "tokenizer.json", "tokenizer_config.json",
+    "vocab.txt", "vocab.json", "merges.txt", "1_Pooling/config.json",
+)  # fmt: skip
+"""Files of a transformers folder that, beside the weights, decide what is computed."""
+_COMPUTES = 1
+"""Raised when our own code comes to compute other vectors from the same files."""
+
 
 class Encoder(Protocol):
     id: str
     """Names what is computed: the same id means the same vector for the same item, on every machine."""
-    width: int
     parameters: int
     precision: Precision
+
+    @property
+    def width(self) -> int: ...
 
     def embed(self, media: Sequence[Any]) -> Iterator[tuple[list[int], Vectors]]:
         """Batches of (positions in `media`, vectors (B, width)), in an order that suits the encoder."""
         ...
 
+    def keep(self, folder: Path) -> None:
+        """Write into a model folder what is needed to compute the same without the base model."""
+        ...
 
-class TextEncoder:
+
+class FrozenEncoder:
+    """`folder` has the weights, which are loaded when they are first needed."""
+
     def __init__(
-        self,
-        name: str,
-        folder: Path,
-        precision: Precision,
-        *,
-        max_tokens: int = 256,
-        batch: int = 32,
-        threads: int = 1,
-    ) -> None:
-        config = json.loads((folder / "config.json").read_text())
-        settings = {"pooling": "mean", "normalise": True, "max_tokens": max_tokens, "precision": precision}
-        weights = file_hash(folder / "model.safetensors")
-        digest = hashlib.sha256(json.dumps([weights, file_hash(folder / "tokenizer.json"), settings]).encode())
-        self.id = f"{name}-{digest.hexdigest()[:16]}"
-        self.width: int = config["hidden_size"]
-        self.parameters = packaged.find(name).parameters
-        self.precision = precision
-        self._folder, self._max_tokens, self._batch, self._threads = folder, max_tokens, batch, threads
-        self._loaded: tuple[Any, Any] | None = None
+        self, base_model: str, folder: Path, modality: str, identity: str, parameters: int, precision: Precision,
+        batch: int = _BATCH, threads: int = 1,
+    ) -> None:  # fmt: skip
+        self.id, self.parameters, self.precision = identity, parameters, precision
+        self._base_model, self._folder, self._modality = base_model, folder, modality
+        self._batch, self._threads = batch, threads
+        self._loaded: Backbone | None = None
+
+    @property
+    def width(self) -> int:
+        return _stated_width(self._folder, self._modality) or self._backbone().width
 
     def embed(self, media: Sequence[Any]) -> Iterator[tuple[list[int], Vectors]]:
-        """Longest texts first and together: little padding, and a batch that is too big fails at once."""
+        """Longest media first and together: little padding, and a batch that is too big fails at once."""
         import torch
 
-        tokenizer, model = self._load()
+        backbone = self._backbone()
         order = sorted(range(len(media)), key=lambda place: -len(media[place]))
         for start in range(0, len(order), self._batch):
             places = order[start : start + self._batch]
-            tokens = tokenizer(
-                [media[place] for place in places],
-                padding=True, truncation=True, max_length=self._max_tokens, return_tensors="pt",
-            )  # fmt: skip
+            batch = backbone.collate(backbone.prepare([media[place] for place in places]))
             with torch.inference_mode():
-                states = model(**tokens).last_hidden_state.float()  # (B, T, D)
-                counted = tokens["attention_mask"].unsqueeze(-1).to(states.dtype)  # (B, T, 1)
-                mean = (states * counted).sum(1) / counted.sum(1).clamp(min=1)
-                unit = torch.nn.functional.normalize(mean, dim=1)
+                unit = torch.nn.functional.normalize(backbone.states(batch).pooled.float(), dim=1)
             yield places, unit.numpy().astype(np.float32, copy=False)
 
-    def _load(self) -> tuple[Any, Any]:
+    def keep(self, folder: Path) -> None:
+        """Write what `kept_encoder` needs into a model folder; nothing where a package has the weights."""
+        if not self._base_model.startswith("pkg:"):
+            saved.save(self._backbone(), folder)
+
+    def _backbone(self) -> Backbone:
         if self._loaded is None:
             import torch
-            from transformers import AutoModel, AutoTokenizer
-            from transformers.utils import logging
 
             torch.set_num_threads(self._threads)
-            logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # the library has no types here
-            self._loaded = (
-                AutoTokenizer.from_pretrained(self._folder, local_files_only=True),
-                AutoModel.from_pretrained(
-                    self._folder, local_files_only=True, use_safetensors=True, dtype=self.precision
-                ).eval(),
-            )
+            if saved.holds(self._folder):
+                backbone = saved.load(self._folder, table.rebuild, self._base_model)
+            else:
+                backbone = table.build(self._base_model, (), 0, self._folder)
+            backbone.module.eval().requires_grad_(False)
+            for weights in backbone.module.parameters():  # buffers stay: what positions are made of needs its digits
+                weights.data = weights.data.to(getattr(torch, self.precision))
+            self._loaded = backbone
         return self._loaded
 
 
 def base_models(modality: str) -> list[str]:
-    """Refs of the encoders for a modality, whether installed or not."""
+    """Refs of the packaged encoders for a modality, whether installed or not."""
     return [
         f"pkg:{name}"
         for name, entry in packaged.PACKAGED.items()
@@ -105,19 +120,110 @@ def base_models(modality: str) -> list[str]:
     ]
 
 
-def load_encoder(base_model: str, threads: int = 1, precision: Precision | None = None) -> Encoder:
-    """The encoder behind a ref; hashes its weights. Raises INVALID, NOT_FOUND or MISSING_EXTRA.
+def load_encoder(
+    base_model: str, threads: int = 1, precision: Precision | None = None, folder: Path | None = None
+) -> Encoder:
+    """The encoder behind a ref; hashes its weights. Raises INVALID, NOT_FOUND, REFUSED or MISSING_EXTRA.
 
     `precision` None: what this machine computes fastest. A trained model keeps the one that it was trained with.
+    `folder`: where a registered version lies, whoever resolved it; `pkg:` and `path:` are found without.
     """
     ref = model_ref(base_model)
-    if ref.source != "pkg":
+    folder = _frozen_folder(ref, folder)
+    modality = table.modality_of(base_model, folder)
+    if modality is None:
         raise SpeciateError(
             Code.INVALID,
-            f"{base_model!r} cannot be used as a frozen encoder yet.",
-            "Use one of: " + ", ".join(f"pkg:{name}" for name in packaged.PACKAGED) + ".",
+            f"{base_model!r} cannot be a frozen encoder: {folder} holds neither a network that was trained here nor a "
+            "transformers model whose config.json says what it reads.",
+            "Use pkg:NAME, path:/dir or a model that was trained with method='full' or 'lora'.",
         )
-    return TextEncoder(ref.name, packaged.locate(ref.name), precision or _fastest(), threads=threads)
+    precision = (precision or _fastest()) if modality in _OF_TOKENS else "float32"
+    if ref.source == "pkg":
+        identity = _packaged_identity(ref.name, folder, precision)
+        parameters = packaged.find(ref.name).parameters
+    else:
+        identity, parameters = _identity(ref, folder, precision), sum(map(_count, _weights(folder)))
+    return FrozenEncoder(base_model, folder, modality, identity, parameters, precision, threads=threads)
+
+
+def kept_encoder(base_model: str, identity: str, precision: Precision, folder: Path, threads: int = 1) -> Encoder:
+    """The encoder that a model folder keeps, whose hashes the caller has checked."""
+    modality, parameters = str(saved.read(folder)["modality"]), _count(folder / saved.WEIGHTS)
+    return FrozenEncoder(base_model, folder, modality, identity, parameters, precision, threads=threads)
+
+
+def _frozen_folder(ref: ModelRef, folder: Path | None) -> Path:
+    match ref.source:
+        case "pkg":
+            return packaged.locate(ref.name)
+        case "path":
+            return Path(ref.name)
+        case "new" | "timm":
+            raise SpeciateError(
+                Code.INVALID,
+                f"'{ref}' cannot be a frozen encoder: its weights would be fresh, and random features are of no use.",
+                "Train it with method='full', or use learned weights: pkg:NAME, path:/dir or a trained model.",
+            )
+    if folder is None:
+        raise SpeciateError(
+            Code.INVALID,
+            f"'{ref}' cannot be a frozen encoder.",
+            "Use pkg:NAME, path:/dir or a registered model, such as NAME@v1.",
+        )
+    return folder
+
+
+def _packaged_identity(name: str, folder: Path, precision: Precision) -> str:
+    """As it was before there were other encoders: what is cached stays valid."""
+    settings = {"pooling": "mean", "normalise": True, "max_tokens": _MAX_TOKENS, "precision": precision}
+    weights = file_hash(folder / "model.safetensors")
+    return _named(name, [weights, file_hash(folder / "tokenizer.json"), settings])
+
+
+def _identity(ref: ModelRef, folder: Path, precision: Precision) -> str:
+    settings = {"computes": _COMPUTES, "precision": precision}
+    if saved.holds(folder):
+        return _named(str(ref), [sealed.check(folder), settings])
+    counting = [*_weights(folder), *(path for name in _COUNTING if (path := folder / name).is_file())]
+    return _named(folder.name, [{str(path.relative_to(folder)): file_hash(path) for path in counting}, settings])
+
+
+def _named(name: str, what: Any) -> str:
+    """Also the name of a folder of the cache."""
+    digest = hashlib.sha256(json.dumps(what).encode()).hexdigest()
+    return f"{re.sub(r'[^A-Za-z0-9_.-]', '-', name)[:64]}-{digest[:16]}"
+
+
+def _weights(folder: Path) -> list[Path]:
+    found = [folder / saved.WEIGHTS] if saved.holds(folder) else sorted(folder.glob("model*.safetensors"))
+    if not found:
+        raise SpeciateError(
+            Code.NOT_FOUND,
+            f"{folder} holds no weights: it has no model.safetensors.",
+            "Save them with save_pretrained: weights in other formats can run code and are not read.",
+        )
+    return found
+
+
+def _count(weights: Path) -> int:
+    """Numbers in a safetensors file, from its header: no library is needed."""
+    try:
+        with weights.open("rb") as file:
+            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        return sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, MemoryError) as error:
+        raise SpeciateError(
+            Code.INVALID, f"{weights} is not a safetensors file: {error}", "Save the model again with save_pretrained."
+        ) from error
+
+
+def _stated_width(folder: Path, modality: str) -> int | None:
+    """Where a file says it: then what is cached is read without loading the network."""
+    if saved.holds(folder):
+        return int(saved.read(folder)["width"])
+    config: dict[str, Any] = json.loads((folder / "config.json").read_text())
+    return config.get("hidden_size") if modality in _OF_TOKENS else None
 
 
 def _fastest() -> Precision:

@@ -13,17 +13,23 @@ import numpy as np
 import numpy.typing as npt
 
 from speciate.errors import Code, SpeciateError
+from speciate.models.identity import Identity
 from speciate.models.kernel import Kernel
 from speciate.models.linear import Linear
 from speciate.models.neighbours import Neighbours
+from speciate.models.novelty import Distance, Gaussian
 from speciate.models.trees import Trees
+from speciate.models.units import PerUnit
 
 
 class Estimator(Protocol):
     """A NamedTuple of arrays."""
 
-    def scores(self, inputs: Any) -> npt.NDArray[np.float64]:
-        """(N, D) -> (N, K): one column per class; one column for two classes (positive: the second) or a number."""
+    def scores(self, inputs: Any) -> npt.NDArray[Any]:
+        """(N, D) -> (N, K): one column per class; one column for two classes (positive: the second) or a number.
+
+        Where an example has several answers: (N,) of arrays.
+        """
         ...
 
     @property
@@ -32,7 +38,10 @@ class Estimator(Protocol):
         ...
 
 
-FORMS: dict[str, Any] = {"linear": Linear, "kernel": Kernel, "trees": Trees, "neighbours": Neighbours}
+FORMS: dict[str, Any] = {
+    "linear": Linear, "kernel": Kernel, "trees": Trees, "neighbours": Neighbours, "identity": Identity,
+    "per unit": PerUnit, "distance": Distance, "gaussian": Gaussian,
+}  # fmt: skip
 
 
 def save(estimator: Any, path: Path) -> None:
@@ -58,6 +67,7 @@ def load(path: Path) -> Estimator:
 def save_arrays(arrays: dict[str, npt.NDArray[Any]], path: Path, metadata: dict[str, str]) -> None:
     from safetensors.numpy import save_file
 
+    metadata = metadata or {"arrays": str(len(arrays))}  # a file with neither arrays nor this cannot be read again
     save_file({name: np.array(array, order="C") for name, array in arrays.items()}, path, metadata)
 
 

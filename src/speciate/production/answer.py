@@ -19,7 +19,7 @@ from speciate.errors import Code, SpeciateError
 from speciate.modalities import find
 from speciate.modalities.contract import DecodeError
 from speciate.tasks import predictor
-from speciate.tasks.predictor import TrainedPredictor
+from speciate.tasks.contract import Predictor
 
 _MODELS = 4
 """Models that one process keeps loaded."""
@@ -44,7 +44,7 @@ def answer(payload: dict[str, Any]) -> dict[str, Any]:
 
 
 @functools.lru_cache(maxsize=_MODELS)
-def _loaded(path: str) -> TrainedPredictor:
+def _loaded(path: str) -> Predictor:
     return predictor.load(Path(path))
 
 

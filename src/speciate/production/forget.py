@@ -29,12 +29,13 @@ from speciate.jobs.store import Enqueue, Store
 from speciate.production import approvals, erase, mentions
 from speciate.production.approvals import Approval
 from speciate.settings import Settings
-from speciate.workspace.database import Transaction
+from speciate.workspace.database import Row, Transaction
 from speciate.workspace.workspace import Workspace
 
 _SURVEY = "speciate.datasets.purge:survey"
 _SURVEY_SECONDS = 40.0
 _MANIFESTS = "SELECT manifest FROM dataset_versions ORDER BY name, version"
+_IDS = "SELECT name, version, id FROM dataset_versions ORDER BY name, version"
 _ERASE, _SWEEP = "erase-", "sweep"
 _PASSED_ON = ("since", "doomed")
 """Of what the first step found: what the last one needs."""
@@ -49,11 +50,13 @@ class ForgetSpec(BaseModel):
     sha256: str
     group: str | None = None
     example: str | None = None
+    as_of: str | None = None
+    """Of which versions a person was shown what would go (`_as_of`)."""
 
     @classmethod
-    def of(cls, target: Target) -> ForgetSpec:
+    def of(cls, target: Target, as_of: str | None = None) -> ForgetSpec:
         text = json.dumps([target.dataset, target.group, target.example])
-        return cls(**target.model_dump(), sha256=hashlib.sha256(text.encode()).hexdigest())
+        return cls(**target.model_dump(), sha256=hashlib.sha256(text.encode()).hexdigest(), as_of=as_of)
 
     @property
     def target(self) -> Target:
@@ -68,6 +71,7 @@ def survey(workspace: Workspace, pool: Pool, target: Target) -> dict[str, Any]:
     if target.dataset not in versions.names(database):
         known = versions.names(database)
         raise unknown("dataset", target.dataset, known, "Call describe_dataset() for all.")
+    as_of = _as_of(database.read(_IDS))
     manifests = [Manifest.model_validate_json(text).model_dump(mode="json") for (text,) in database.read(_MANIFESTS)]
     payload = {"root": str(workspace.folders.root), "versions": manifests, "target": target.model_dump()}
     found = pool.ask(_SURVEY, payload, timeout=_SURVEY_SECONDS)
@@ -94,21 +98,34 @@ def survey(workspace: Workspace, pool: Pool, target: Target) -> dict[str, Any]:
             for job in mentions.jobs(database, names)
             if job.kind == "export" and job.named
         ],
+        "as_of": as_of,
         "also": "Older backups, logs and run folders of jobs on these datasets are deleted. It cannot be undone.",
     }
 
 
 def ask(tx: Transaction, target: Target, evidence: dict[str, Any], hours: float) -> Approval:
     """Ask a person to let it happen; what waits is not asked again. `evidence`: of `survey`."""
-    arguments = ForgetSpec.of(target).model_dump(exclude_none=True)
+    arguments = ForgetSpec.of(target, evidence["as_of"]).model_dump(exclude_none=True)
     return approvals.request(tx, "purge", arguments, evidence, subject=f"dataset:{target.dataset}", hours=hours)
 
 
 def apply_approved(tx: Transaction, arguments: dict[str, Any], by: str) -> dict[str, Any]:
-    """What `approvals.decide` calls once a person said yes. Raises CONFLICT where a job works with the dataset now."""
+    """What `approvals.decide` calls once a person said yes. Raises CONFLICT where a job works with the dataset now, or
+    where versions came or went since: a person agreed to what was shown, and there may be more."""
     spec = ForgetSpec.model_validate(arguments)
+    if spec.as_of != _as_of(tx.execute(_IDS)):
+        raise SpeciateError(
+            Code.CONFLICT,
+            "Versions of datasets were made or deleted since this was shown, so other rows may go.",
+            f"Call manage_data(action='purge', ref={spec.dataset!r}, ...) to ask again.",
+        )
     mentions.refuse_busy(tx, [spec.dataset])
-    return {"job": enqueue(tx, KIND, spec.model_dump(exclude_none=True)), "state": "started"}
+    return {"job": enqueue(tx, KIND, spec.model_dump(exclude_none=True, exclude={"as_of"})), "state": "started"}
+
+
+def _as_of(versions: Sequence[Row]) -> str:
+    """What tells these versions (name, version, id) from any others."""
+    return hashlib.sha256(json.dumps([list(row) for row in versions]).encode()).hexdigest()[:16]
 
 
 def enqueue(tx: Transaction, kind: Kind, spec: dict[str, Any]) -> JobId:

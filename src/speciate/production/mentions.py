@@ -12,6 +12,9 @@ from speciate.workspace.database import Database, Transaction
 
 FORGETTING = ("forget", "erase", "gc")
 """Kinds that take things away."""
+_FIELDS = {"dataset", "parent", "parents", "ref", "core", "heldout", "regression"}
+"""Of specs, plans and results: what they hold are refs of datasets."""
+_MANIFEST = {"name", "version", "parts"}
 _JOBS = """
 SELECT jobs.id, jobs.kind, jobs.state, jobs.attempt, jobs.executor, jobs.spec, jobs.result, job_plans.plan
 FROM jobs LEFT JOIN job_plans ON job_plans.job = jobs.id
@@ -44,7 +47,7 @@ def jobs(reader: Database | Transaction, names: Collection[str]) -> list[Mention
     found = []
     for id, kind, state, attempts, executor, *texts in rows:  # noqa: A001 - the column
         documents = [json.loads(text) for text in texts if text and any(name in text for name in names)]
-        named = any(_names(string, names) for document in documents for string in strings(document))
+        named = any(_names(ref, names) for document in documents for ref in datasets(kind, document))
         failed = executor == "local" and state in ENDED and state != "succeeded"
         if named or failed:
             found.append(Mention(id, kind, state, attempts, json.loads(texts[0]), named))
@@ -68,6 +71,23 @@ def refuse_busy(reader: Database | Transaction, names: Collection[str]) -> None:
             f"Jobs that have not ended work with {', '.join(sorted(names))}: {shown(found)}.",
             f"Call wait_for_job(job={found[0].id!r}), or control_job(action='cancel'); then call manage_data again.",
         )
+
+
+def datasets(kind: str, document: Any, *, field: bool = False) -> Iterator[str]:
+    """The datasets that a job's spec, plan or result works with: what fields for refs hold, and names of manifests.
+
+    Anything else may be called like a dataset: a column, a class, a model.
+    """
+    if isinstance(document, str) and field:
+        yield document
+    elif isinstance(document, dict) and document.keys() >= _MANIFEST:
+        yield document["name"]
+    elif isinstance(document, dict):
+        for name, value in document.items():
+            yield from datasets("", value, field=name in _FIELDS or (kind == "ingest" and name == "name"))
+    elif isinstance(document, list):
+        for value in document:
+            yield from datasets("", value, field=field)
 
 
 def strings(document: Any) -> Iterator[str]:

@@ -58,7 +58,8 @@ class Input(BaseModel):
 
 class Predicted(NamedTuple):
     id: str
-    output: str | float | None
+    output: Any
+    """As the task has it: a label, a number, or JSON with more in it. None where there is an error."""
     confidence: float | None
     error: str | None
     error_text: str | None = None

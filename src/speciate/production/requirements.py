@@ -32,7 +32,7 @@ def check_possible(workspace: Workspace, definition: Definition) -> None:
     found.
     """
     usable = modalities.table()
-    possible = [task.name for task in TASKS.values() if task.modality in usable]
+    possible = [task.name for task in TASKS.values() if usable.keys() & set(task.modalities)]
     if definition.task not in possible:
         raise SpeciateError(
             Code.NOT_FOUND,
@@ -46,7 +46,7 @@ def check_possible(workspace: Workspace, definition: Definition) -> None:
 def _meant(definition: Definition, possible: list[str]) -> str:
     """For a modality alone its task with the metric's family: tabular -> tabular-classification."""
     metric = METRICS.get(definition.objective.metric)
-    whole = f"{definition.task}-{metric.family if metric else 'classification'}"
+    whole = f"{definition.task}-{metric.families[0] if metric else 'classification'}"
     return f"did you mean {whole!r}?" if whole in possible else closest(definition.task, possible)
 
 

@@ -14,6 +14,7 @@ from speciate.jobs.engine import Engine
 from speciate.jobs.folder import Progress as RunProgress
 from speciate.jobs.folder import RunFolder
 from speciate.jobs.job import ENDED, LIVE, Job, State
+from speciate.server.learning import LearningCurves
 from speciate.server.surface import App, NextAction, Progress, Result
 
 _SLICE_SECONDS = 1.0
@@ -80,6 +81,7 @@ class JobView(Result):
     children: tuple[JobLine, ...] = ()
     next_actions: tuple[NextAction, ...] = ()
     poll_after_seconds: float | None = None
+    learning: LearningCurves | None = None
     untrusted: ForeignText = Field(default_factory=ForeignText)
 
 

@@ -55,7 +55,7 @@ def _tasks(task: Task | None) -> list[Option]:
     return [
         Option(each.name, f"{each.what}; usually measured by {each.default_metric}", {}, ())
         for each in TASKS.values()
-        if each.modality in known and task in (None, each)
+        if known.keys() & set(each.modalities) and task in (None, each)
     ]
 
 
@@ -63,7 +63,7 @@ def _metrics(task: Task | None) -> list[Option]:
     return [
         Option(metric.name, _spoken(metric), {}, ())
         for metric in METRICS.values()
-        if task is None or metric.family == task.family
+        if task is None or task.family in metric.families
     ]
 
 
@@ -73,7 +73,7 @@ def _spoken(metric: Metric) -> str:
 
 
 def _methods(task: Task | None) -> list[Option]:
-    suited = None if task is None else {way.method for way in ways_to_train(task.modality)}
+    suited = None if task is None else {way.method for each in task.modalities for way in ways_to_train(each)}
     return [
         Option(name, first_line(f"speciate.training.{name}"), parameters.model_json_schema(), _needs(name))
         for name, parameters in PARAMETERS.items()
@@ -90,14 +90,16 @@ def _modalities(task: Task | None) -> list[Option]:
     return [
         Option(name, first_line(place.partition(":")[0]), {}, ())
         for name, place in sorted(modalities.table().items())
-        if task is None or name == task.modality
+        if task is None or task.suits(name)
     ]
 
 
 def _extractors(task: Task | None) -> list[Option]:
     """The descriptor once, though each modality has its own."""
     found: dict[str, Option] = {}
-    for each in extractors.choices(None if task is None else task.modality):
+    for each in extractors.choices(None):
+        if task is not None and not task.suits(each.modality):
+            continue
         about = "any modality" if each.name == extractors.DESCRIPTOR else each.modality
         found.setdefault(each.name, Option(each.name, f"{about}: {each.what}", {}, each.needs))
     return list(found.values())

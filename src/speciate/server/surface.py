@@ -100,6 +100,8 @@ class Estimate(Result):
     usd: float | None = None
     bytes: int | None = None
     peak_memory_mb: int | None = None
+    p95_latency_ms: float | None = None
+    known_from: tuple[str, ...] = ()
 
 
 class DryRun(Result):
@@ -224,7 +226,12 @@ def start_job(
     if dry_run:
         plan = app.engine.plan(kind, spec)
         estimate = Estimate(
-            seconds=plan.seconds, bytes=plan.bytes, peak_memory_mb=plan.resources.memory_mb or None, usd=0.0
+            seconds=plan.seconds,
+            usd=plan.usd,
+            bytes=plan.bytes,
+            peak_memory_mb=plan.peak_memory_mb or plan.resources.memory_mb or None,
+            p95_latency_ms=plan.p95_latency_ms,
+            known_from=plan.known_from,
         )
         return DryRun(valid=True, estimate=estimate, resolved=plan.resolved)
     if idempotency_key is None:

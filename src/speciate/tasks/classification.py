@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Literal
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
-from speciate.tasks.contract import Prediction, Scores
+from speciate.datasets.loading.loader import Example
+from speciate.tasks.contract import Posed, Prediction, Scores, Terms
+from speciate.tasks.probabilities import softmax, temperature
 
-_TEMPERATURES = np.geomspace(0.02, 20, 61)
+if TYPE_CHECKING:
+    import torch
+
+    from speciate.models.backbones.contract import States
 
 
 class Classification(BaseModel):
@@ -21,26 +28,42 @@ class Classification(BaseModel):
     temperature: float = 1.0
 
     @classmethod
-    def of(cls, answers: Sequence[str | float]) -> Classification:
-        return cls(labels=tuple(sorted({str(answer) for answer in answers})))
+    def pose(cls, example: Example, cell: Any, terms: Terms) -> Posed | None:
+        """Truth: the label, a str."""
+        if cell is None or cell == "" or (isinstance(cell, float) and math.isnan(cell)):
+            return None
+        return Posed(example, str(cell))
 
-    def targets(self, answers: Sequence[str | float]) -> npt.NDArray[np.int64]:
+    @classmethod
+    def lessons(cls, example: Example, cell: Any, terms: Terms) -> list[Posed]:
+        posed = cls.pose(example, cell, terms)
+        return [posed] if posed else []
+
+    @classmethod
+    def of(cls, truths: Sequence[Any], settings: Mapping[str, Any]) -> Self:
+        return cls(labels=tuple(sorted(set(truths))))
+
+    @classmethod
+    def baseline(cls, truths: Sequence[Any]) -> Callable[[Example], Prediction]:
+        """The most frequent label, the first by name among equals."""
+        counts = Counter(truths)
+        shares = {label: counts[label] / len(truths) for label in sorted(counts)}
+        label = max(shares, key=lambda name: shares[name])
+        prediction = Prediction(label, shares[label], shares)
+        return lambda example: prediction
+
+    def targets(self, truths: Sequence[Any]) -> npt.NDArray[np.int64]:
         """Positions in `labels`, (N,). A label that training has not seen becomes -1."""
         place = {label: i for i, label in enumerate(self.labels)}
-        return np.array([place.get(str(answer), -1) for answer in answers], dtype=np.int64)
+        return np.array([place.get(truth, -1) for truth in truths], dtype=np.int64)
 
-    def calibrated(self, scores: Scores, targets: npt.NDArray[Any]) -> Classification:
-        """Temperature scaling (Guo et al. 2017): the temperature with the least log loss. No answer changes by it."""
-        known = targets >= 0
-        if not known.any():
-            return self
-        rows, columns = np.flatnonzero(known), targets[known]
-        losses = [-np.log(self._softmax(scores, t)[rows, columns] + 1e-12).mean() for t in _TEMPERATURES]
-        return self.model_copy(update={"temperature": float(_TEMPERATURES[int(np.argmin(losses))])})
+    def calibrated(self, scores: Scores, targets: npt.NDArray[Any]) -> Self:
+        """Temperature scaling: no answer changes by it."""
+        return self.model_copy(update={"temperature": temperature(scores, targets) or self.temperature})
 
     def probabilities(self, scores: Scores) -> npt.NDArray[np.float64]:
         """(N, K), or (N, 1) for two labels (positive: the second) -> (N, labels)."""
-        return self._softmax(scores, self.temperature)
+        return softmax(scores, self.temperature)
 
     def predictions(self, scores: Scores) -> list[Prediction]:
         made = []
@@ -50,10 +73,19 @@ class Classification(BaseModel):
             made.append(Prediction(self.labels[best], float(row[best]), chances))
         return made
 
-    def _softmax(self, scores: Scores, temperature: float) -> npt.NDArray[np.float64]:
-        if scores.shape[1] == 1:
-            scores = np.hstack([np.zeros_like(scores), scores])
-        scaled = scores / temperature
-        powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
-        chances: npt.NDArray[np.float64] = powers / powers.sum(axis=1, keepdims=True)
-        return chances
+    def head(self, width: int) -> torch.nn.Module:
+        from torch import nn
+
+        return nn.Linear(width, len(self.labels))
+
+    def loss(self, head: torch.nn.Module, states: States, targets: Any) -> torch.Tensor:
+        """Cross-entropy; an example whose label training has not seen does not count."""
+        import torch
+
+        scores = head(states.pooled)
+        wanted = torch.as_tensor(targets, device=scores.device)
+        losses = torch.nn.functional.cross_entropy(scores, wanted, ignore_index=-1, reduction="sum")
+        return losses / (wanted >= 0).sum().clamp(min=1)
+
+    def scores(self, head: torch.nn.Module, states: States) -> Sequence[npt.NDArray[Any]]:
+        return list(head(states.pooled).double().cpu().numpy())

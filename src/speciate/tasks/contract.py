@@ -1,31 +1,61 @@
-"""What a served model is made of: a representation, an estimator, and a readout that turns scores into predictions.
+"""What a served model is made of: something that turns examples into scores, and a readout that makes predictions.
 
-    examples -> Representation -> (N, D) -> Estimator -> scores (N, K) -> Readout -> predictions
+    examples -> Representation -> (N, D) -> Estimator -> scores -> Readout -> predictions    (predictor.py)
+    examples -> Backbone -> States -> Readout.head -> scores -> Readout -> predictions       (network.py)
 
-All three are saved with the model, so that nothing but its folder (and a packaged base model, where it names one) is
-needed to serve it.
+All of it is saved with the model, so that nothing but its folder (and a packaged base model, where it names one) is
+needed to serve it. A readout is what a task is: one file each, listed in table.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from speciate.datasets.loading.loader import Example
+from speciate.vocabulary import Family
+
+if TYPE_CHECKING:
+    import torch
+
+    from speciate.models.backbones.contract import States
 
 Arrays = dict[str, npt.NDArray[Any]]
 Scores = npt.NDArray[np.float64]
 
 
 class Prediction(NamedTuple):
-    """`confidence` is the probability of the label that was given; None for numbers."""
+    """`output` as JSON: a label, a number, or what the task's file says.
 
-    output: str | float
+    `confidence` is the probability of the label that was given; None where there is no such thing.
+    """
+
+    output: Any
     confidence: float | None
     probabilities: dict[str, float] | None
+
+
+class Terms(NamedTuple):
+    """What a task's truths depend on beside the example."""
+
+    positive_label: str | None = None
+    horizon: int | None = None
+    """Of forecasts, in steps."""
+    order: tuple[str, ...] = ()
+    """Of ordinal labels, from low to high; empty: as numbers, or by name."""
+    modality: str | None = None
+    """Of the examples; truth.py fills it in."""
+
+
+class Posed(NamedTuple):
+    """What is asked of a model, and the true answer as the task has it."""
+
+    example: Example
+    truth: Any
 
 
 class Predictor(Protocol):
@@ -34,11 +64,24 @@ class Predictor(Protocol):
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The labels that it can give, sorted; empty for numbers."""
+        """The labels that it can give; empty where it gives none."""
         ...
 
     def predict(self, examples: Sequence[Example]) -> list[Prediction]:
         """One prediction per example, in their order. Labels, splits and groups of the examples are not looked at."""
+        ...
+
+
+class Trained(Predictor, Protocol):
+    """A predictor that can become a version of a model."""
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers were learned, those of a frozen base model included."""
+        ...
+
+    def save(self, folder: Path) -> str:
+        """Write and seal a new model folder; returns its id."""
         ...
 
 
@@ -57,17 +100,74 @@ class Representation(Protocol):
 
 
 class Readout(Protocol):
-    """Scores as answers of a task, and true answers as what an estimator learns."""
+    """A task with what it learned of the training truths. Pydantic models, frozen; `family` tells them apart.
+
+    A truth is a task's own value (a label, a number, a list of boxes), made by `pose` of the cell of a dataset.
+    """
 
     @property
-    def labels(self) -> tuple[str, ...]: ...
+    def family(self) -> Family: ...
 
-    def targets(self, answers: Sequence[str | float]) -> npt.NDArray[Any]:
-        """True answers -> what the estimator is fitted to, (N,)."""
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """In the order of their codes; for ordinal ones of their ranks."""
         ...
 
-    def calibrated(self, scores: Scores, targets: npt.NDArray[Any]) -> Readout:
-        """The same with confidences that fit these scores of examples that the estimator has not learned from."""
+    @classmethod
+    def pose(cls, example: Example, cell: Any, terms: Terms) -> Posed | None:
+        """The question and its truth. `cell`: of the target column. None: no truth there. ValueError: it is none."""
         ...
 
-    def predictions(self, scores: Scores) -> list[Prediction]: ...
+    @classmethod
+    def lessons(cls, example: Example, cell: Any, terms: Terms) -> list[Posed]:
+        """What a training example teaches: mostly the question itself, once. Ids differ from each other."""
+        ...
+
+    @classmethod
+    def of(cls, truths: Sequence[Any], settings: Mapping[str, Any]) -> Self:
+        """`truths`: of the training examples; `settings`: the method's hyperparameters, and those of Terms."""
+        ...
+
+    @classmethod
+    def baseline(cls, truths: Sequence[Any]) -> Callable[[Example], Prediction]:
+        """The answer without a model, which every model must beat: the commonest, the mean, the last step again."""
+        ...
+
+    def targets(self, truths: Sequence[Any]) -> Any:
+        """What is learned: (N,) or (N, K) numbers, or a list with an array for each example."""
+        ...
+
+    def calibrated(self, scores: Any, targets: Any) -> Self:
+        """The same with confidences that fit these scores of examples that the model has not learned from."""
+        ...
+
+    def predictions(self, scores: Any) -> list[Prediction]:
+        """`scores`: (N, K), or a list with an array for each example."""
+        ...
+
+    def head(self, width: int) -> torch.nn.Module:
+        """From a backbone's States of this width to what `loss` and `scores` take."""
+        ...
+
+    def loss(self, head: torch.nn.Module, states: States, targets: Any) -> torch.Tensor:
+        """A number, the mean over the batch; `targets`: those of the batch's examples."""
+        ...
+
+    def scores(self, head: torch.nn.Module, states: States) -> Sequence[npt.NDArray[Any]]:
+        """An array for each example of the batch, (K,) or of the example's own length; no padding."""
+        ...
+
+
+@runtime_checkable
+class Placing(Protocol):
+    """A readout whose scores are relative to the example: to the size of a picture, to the level of a series."""
+
+    def placed(self, predictions: Sequence[Prediction], examples: Sequence[Example]) -> list[Prediction]:
+        """The predictions for these examples, in the examples' own units."""
+        ...
+
+
+def answers(readout: Readout, scores: Any, examples: Sequence[Example]) -> list[Prediction]:
+    """What is predicted of these examples, in their own units."""
+    predictions = readout.predictions(scores)
+    return readout.placed(predictions, examples) if isinstance(readout, Placing) else predictions

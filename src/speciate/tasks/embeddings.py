@@ -1,12 +1,13 @@
 """Media as the vectors of a frozen base model, read from the workspace's feature cache where it may be used.
 
-The model's folder names the base model and the id of what it computes; loading refuses a base model that would compute
-something else.
+The model's folder keeps the base model, or names one that a package has, with the id of what it computes; loading
+refuses one that would compute something else.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,8 @@ import numpy as np
 from speciate import features
 from speciate.datasets.loading.loader import Example
 from speciate.errors import Code, SpeciateError
-from speciate.models.encoders import Encoder, load_encoder
+from speciate.models.backbones import saved
+from speciate.models.encoders import Encoder, kept_encoder, load_encoder
 from speciate.tasks.contract import Arrays
 from speciate.workspace.workspace import Folders
 
@@ -56,8 +58,16 @@ class Embeddings:
     def arrays(self) -> Arrays:
         return {}
 
+    def keep(self, folder: Path) -> None:
+        """Write into a model folder what is not in `arrays`."""
+        self.encoder.keep(folder)
+
     @classmethod
-    def rebuild(cls, settings: dict[str, Any], folders: Folders | None, threads: int = 1) -> Embeddings:
+    def rebuild(cls, settings: dict[str, Any], folder: Path, folders: Folders | None, threads: int = 1) -> Embeddings:
+        """`folder`: of the model, which keeps a base model that no package has."""
+        if saved.holds(folder):
+            kept = kept_encoder(settings["base_model"], settings["encoder"], settings["precision"], folder, threads)
+            return cls(settings["base_model"], kept, folders)
         encoder = load_encoder(settings["base_model"], threads, settings["precision"])
         if encoder.id != settings["encoder"]:
             raise SpeciateError(

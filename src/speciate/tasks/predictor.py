@@ -1,36 +1,43 @@
 """Models that answer: loaded from a version's folder, or the constant answer that every model must beat.
 
-A folder holds `predictor.json` (task, representation, readout), `representation.safetensors` and
+A folder of the first kind holds `predictor.json` (task, representation, readout), `representation.safetensors` and
 `estimator.safetensors`; every file is checked against its hash before it is read.
 """
 
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
 from speciate.datasets.loading.loader import Example
 from speciate.errors import Code, SpeciateError
 from speciate.models import estimators, sealed
 from speciate.models.estimators import Estimator
-from speciate.tasks.classification import Classification
+from speciate.tasks import network
 from speciate.tasks.columns import Columns
-from speciate.tasks.contract import Prediction, Predictor, Readout, Representation
+from speciate.tasks.contract import Prediction, Predictor, Readout, Representation, answers
 from speciate.tasks.documents import Documents
 from speciate.tasks.embeddings import Embeddings
-from speciate.tasks.regression import Regression
+from speciate.tasks.features import Features
+from speciate.tasks.lags import Lags
+from speciate.tasks.network import MANIFEST
+from speciate.tasks.table import READOUTS, AnyReadout
+from speciate.tasks.unit_features import UnitFeatures
 from speciate.tasks.vectors import Vectors
+from speciate.vocabulary import find_task
 from speciate.workspace.workspace import Folders
 
-__all__ = ["Prediction", "Predictor", "TrainedPredictor", "constant", "load", "save"]
+__all__ = ["Prediction", "Predictor", "TrainedPredictor", "constant", "load"]
 
-_MANIFEST, _ARRAYS, _ESTIMATOR = "predictor.json", "representation.safetensors", "estimator.safetensors"
-_REBUILD: dict[str, Any] = {"documents": Documents, "vectors": Vectors, "columns": Columns}
+_ARRAYS, _ESTIMATOR = "representation.safetensors", "estimator.safetensors"
+_REBUILD: dict[str, Any] = {
+    "documents": Documents, "vectors": Vectors, "columns": Columns, "features": Features, "unit features": UnitFeatures,
+    "lags": Lags,
+}  # fmt: skip
 
 
 class _Manifest(BaseModel):
@@ -38,7 +45,7 @@ class _Manifest(BaseModel):
     format: int = 1
     task: str
     representation: dict[str, Any]
-    readout: Annotated[Classification | Regression, Field(discriminator="family")]
+    readout: AnyReadout
 
 
 class TrainedPredictor:
@@ -58,49 +65,36 @@ class TrainedPredictor:
     def predict(self, examples: Sequence[Example]) -> list[Prediction]:
         if not examples:
             return []
-        return self.readout.predictions(self.estimator.scores(self.representation.encode(examples)))
+        return answers(self.readout, self.estimator.scores(self.representation.encode(examples)), examples)
+
+    def save(self, folder: Path) -> str:
+        """Write and seal a new model folder; returns its id."""
+        folder.mkdir(parents=True)
+        manifest = {"task": self.task, "representation": self.representation.settings(), "readout": self.readout}
+        (folder / MANIFEST).write_text(_Manifest.model_validate(manifest).model_dump_json(indent=1))
+        estimators.save_arrays(self.representation.arrays(), folder / _ARRAYS, {})
+        estimators.save(self.estimator, folder / _ESTIMATOR)
+        if isinstance(self.representation, Embeddings):
+            self.representation.keep(folder)
+        return sealed.seal(folder)
 
 
 class ConstantPredictor:
-    def __init__(self, task: str, prediction: Prediction) -> None:
-        self.task, self._prediction = task, prediction
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        return tuple(self._prediction.probabilities or ())
+    def __init__(self, task: str, answer: Callable[[Example], Prediction], labels: tuple[str, ...]) -> None:
+        self.task, self.labels, self._answer = task, labels, answer
 
     def predict(self, examples: Sequence[Example]) -> list[Prediction]:
-        return [self._prediction] * len(examples)
+        return [self._answer(example) for example in examples]
 
 
-def constant(task: str, answers: Sequence[str | float]) -> Predictor:
-    """The most frequent of the training answers (the first by name among equals), or their mean for numbers."""
-    if task.endswith("-regression"):
-        numbers = [float(answer) for answer in answers]
-        return ConstantPredictor(task, Prediction(sum(numbers) / len(numbers), None, None))
-    counts = Counter(str(answer) for answer in answers)
-    shares = {label: counts[label] / len(answers) for label in sorted(counts)}
-    label = max(shares, key=lambda name: shares[name])
-    return ConstantPredictor(task, Prediction(label, shares[label], shares))
+def constant(task: str, truths: Sequence[Any]) -> Predictor:
+    """What is answered without a model, known from the training truths."""
+    family = find_task(task).family
+    labels = tuple(sorted(set(truths))) if family == "classification" else ()
+    return ConstantPredictor(task, READOUTS[family].baseline(truths), labels)
 
 
-def save(predictor: TrainedPredictor, folder: Path) -> str:
-    """Write and seal a new model folder; returns its id."""
-    folder.mkdir(parents=True)
-    manifest = _Manifest.model_validate(
-        {
-            "task": predictor.task,
-            "representation": predictor.representation.settings(),
-            "readout": predictor.readout,
-        }
-    )
-    (folder / _MANIFEST).write_text(manifest.model_dump_json(indent=1))
-    estimators.save_arrays(predictor.representation.arrays(), folder / _ARRAYS, {})
-    estimators.save(predictor.estimator, folder / _ESTIMATOR)
-    return sealed.seal(folder)
-
-
-def load(path: Path, cache: Folders | None = None, threads: int = 1) -> TrainedPredictor:
+def load(path: Path, cache: Folders | None = None, threads: int = 1) -> Predictor:
     """A model from its version's folder.
 
     With `cache` (a workspace's folders) frozen features are read from and added to the cache: for many examples of a
@@ -109,7 +103,10 @@ def load(path: Path, cache: Folders | None = None, threads: int = 1) -> TrainedP
     """
     sealed.check(path)
     try:
-        manifest = _Manifest.model_validate(json.loads((path / _MANIFEST).read_text()))
+        said = json.loads((path / MANIFEST).read_text())
+        if "backbone" in said:
+            return network.load(path, threads)
+        manifest = _Manifest.model_validate(said)
     except (FileNotFoundError, ValueError) as error:
         raise SpeciateError(
             Code.INVALID, f"{path} cannot answer: {error}", "Use a model that train_model or specialize made."
@@ -117,7 +114,7 @@ def load(path: Path, cache: Folders | None = None, threads: int = 1) -> TrainedP
     settings = manifest.representation
     representation: Representation
     if settings["kind"] == "embeddings":
-        representation = Embeddings.rebuild(settings, cache, threads)
+        representation = Embeddings.rebuild(settings, path, cache, threads)
     else:
         arrays, _ = estimators.load_arrays(path / _ARRAYS)
         representation = _REBUILD[settings["kind"]].rebuild(settings, arrays)

@@ -19,11 +19,23 @@ from speciate.models.linear import Linear
 from speciate.models.neighbours import remember
 from speciate.models.trees import from_boosting
 from speciate.tasks.columns import Columns
+from speciate.tasks.contract import Readout
 from speciate.tasks.description import countings
 from speciate.tasks.documents import Documents
+from speciate.tasks.features import Features
+from speciate.tasks.unit_features import UnitFeatures
 from speciate.tasks.vectors import Vectors
+from speciate.training import anomalies, foretelling
 from speciate.training.selection import Chosen, Learner, Way, choose
 from speciate.training.specs import ClassicalParameters
+from speciate.training.structured import (
+    as_they_are,
+    bounds_on_a_line,
+    cumulative,
+    discriminant,
+    one_versus_rest,
+    per_unit,
+)
 from speciate.training.study import Study
 
 Targets = npt.NDArray[Any]
@@ -38,10 +50,17 @@ def fit(study: Study, parameters: ClassicalParameters) -> Chosen:
 
 def ways(study: Study, wanted: Sequence[str]) -> list[Way]:
     """From cheap to dear. `wanted` empty: every learner."""
+    if study.readout.family == "forecasting":
+        return foretelling.ways(study, wanted)
     manifest = study.payload.manifest
-    modality, classes = manifest.modality, bool(study.readout.labels)
-    if counted := countings(modality):
-        learners = _chosen(_SPARSE_CLASSIFIERS if classes else _SPARSE_REGRESSORS, wanted)
+    modality, readout = manifest.modality, study.readout
+    counted = countings(modality)
+    learners = _chosen(_learners(readout, sparse=bool(counted)), wanted)
+    if readout.family == "retrieval":
+        return [Way(f"{modality} features", lambda examples: Features(modality), learners)]
+    if readout.family == "tokens":
+        return [Way("each and its neighbours", lambda examples: UnitFeatures(modality), learners)]
+    if counted:
         return [
             Way(
                 f"{counting.unit} {counting.low}-{counting.high}",
@@ -50,11 +69,30 @@ def ways(study: Study, wanted: Sequence[str]) -> list[Way]:
             )
             for counting in counted
         ]
-    learners = _chosen(_DENSE_CLASSIFIERS if classes else _DENSE_REGRESSORS, wanted)
     if modality == "tabular":
         return [Way("columns", partial(Columns.fit, inputs=manifest.inputs), learners)]
     represent = partial(Vectors.fit, modality=modality, one_unit=modality in _ONE_UNIT)
     return [Way(f"{modality} description", represent, learners)]
+
+
+def _learners(readout: Readout, *, sparse: bool) -> Sequence[Learner]:
+    """Those that suit the task and rows of this kind."""
+    labels, yes_or_no = len(readout.labels), _counted_logistic if sparse else logistic(1.0)
+    match readout.family:
+        case "multi-label":
+            return (Learner("logistic", one_versus_rest(yes_or_no)),)
+        case "ordinal":
+            line = bounds_on_a_line(ridge(1.0), logistic, labels)
+            return (Learner("ridge", line), Learner("logistic", cumulative(yes_or_no, labels)))
+        case "tokens":
+            return (Learner("logistic", per_unit(_counted_logistic, labels)),)
+        case "retrieval":
+            return RETRIEVERS
+        case "anomaly":
+            return anomalies.SPARSE if sparse else anomalies.DENSE
+        case "regression":
+            return _SPARSE_REGRESSORS if sparse else _DENSE_REGRESSORS
+    return _SPARSE_CLASSIFIERS if sparse else _DENSE_CLASSIFIERS
 
 
 def _chosen(learners: Sequence[Learner], wanted: Sequence[str]) -> tuple[Learner, ...]:
@@ -157,6 +195,12 @@ def _average(inputs: Any, targets: Targets, seed: int) -> Estimator:
 # What is too large
 
 
+def _square_too_large(rows: int, columns: int, classes: int) -> str | None:
+    return (
+        f"{columns:,} columns are more than the 3,000 whose covariance is seconds of work" if columns > 3000 else None
+    )
+
+
 def _kernel_too_large(rows: int, columns: int, classes: int) -> str | None:
     """Its time grows with the square of the examples, its size with the pairs of classes."""
     if rows > 10_000:
@@ -170,6 +214,7 @@ def _trees_too_large(rows: int, columns: int, classes: int) -> str | None:
     return f"{columns:,} columns and {classes} labels would take minutes" if work > 10_000_000 else None
 
 
+RETRIEVERS = (Learner("as-they-are", as_they_are), Learner("discriminant", discriminant, _square_too_large))
 _SPARSE_CLASSIFIERS = (
     Learner("neighbours", _vote),
     Learner("logistic", _counted_logistic),

@@ -1,67 +1,211 @@
-"""How long a training will take, from recorded runs of like work. Nothing recorded: nothing said."""
+"""What a training will cost, from recorded runs of like work. Nothing recorded: nothing said.
+
+Alike are runs of one method on one base model, modality and family of tasks. Reading and preparing grow with the
+examples and their length; a network's steps with what each of them reads; other learners with a power of the examples,
+which runs of several sizes tell.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from itertools import combinations
 from statistics import median
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from speciate.training.specs import Option
+from speciate.datasets.versions import Manifest
+from speciate.evaluation.prices import usd_for
+from speciate.training.network import trial
+from speciate.training.specs import FullParameters, Parameters, Payload
+from speciate.vocabulary import Family, find_task
 from speciate.workspace.database import Database
 
 _RECENT = """
-SELECT id, result FROM jobs WHERE kind = 'train' AND state = 'succeeded' AND result IS NOT NULL
+SELECT id, kind, result FROM jobs WHERE kind IN ('train', 'measure') AND state = 'succeeded' AND result IS NOT NULL
 ORDER BY ended DESC LIMIT 200
 """
 _FEWEST_EXAMPLES = 100
 """Below this a run's time is mostly start-up: it is not scaled down further."""
-
-
-class Recorded(NamedTuple):
-    """One run that ended well."""
-
-    job: str
-    method: str
-    base_model: str | None
-    modality: str
-    examples: int
-    seconds: float
+_NEAREST = 5
+_APART = 1.5
+"""Runs whose sizes differ by less say nothing about growth."""
+USUAL_SHARE = 0.5
+"""Of a network's planned steps: done before patience ends it, where no like run is recorded. Four small tasks did 0.36,
+0.40, 0.47 and 0.86 of them: it is the least certain part of an estimate."""
+_RATES = 3
+"""Learning rates that are tried where none is given."""
 
 
 class Estimate(NamedTuple):
+    """None: not known."""
+
     seconds: float
+    cpu_seconds: float
+    peak_memory_mb: float
+    p95_latency_ms: float | None
     known_from: tuple[str, ...]
     """The jobs that it comes from."""
 
+    @property
+    def usd(self) -> float:
+        return usd_for(self.cpu_seconds)
 
-def recorded(database: Database) -> list[Recorded]:
+
+class Asked(NamedTuple):
+    """A training, as far as its cost depends on it."""
+
+    method: str
+    base_model: str | None
+    modality: str
+    family: Family
+    examples: int
+    length: float
+    """Of a mean example."""
+    visits: int = 0
+    """Examples that a network's steps read in all, at most."""
+    dataset: str = ""
+    hyperparameters: Mapping[str, Any] = {}
+
+    @property
+    def volume(self) -> float:
+        return max(self.examples, _FEWEST_EXAMPLES) * self.length
+
+    def like(self, other: Asked) -> bool:
+        return (self.method, self.base_model, self.modality, self.family) == (
+            other.method, other.base_model, other.modality, other.family
+        )  # fmt: skip
+
+
+class Recorded(NamedTuple):
+    """One run that ended well. Of each stage and of the rest: seconds by the clock, and of the processor."""
+
+    job: str
+    asked: Asked
+    stages: Mapping[str, tuple[float, float]]
+    rest: tuple[float, float]
+    start_mb: float
+    loaded_mb: float
+    peak_mb: float
+    share: float | None = None
+    """Of a network's planned steps: those that were done."""
+
+
+class Measured(NamedTuple):
+    """What `plan_training(measure=true)` found."""
+
+    job: str
+    asked: Asked
+    estimate: Estimate
+
+
+class Known(NamedTuple):
     """Newest first."""
-    found = []
-    for job, result in database.read(_RECENT):
+
+    runs: Sequence[Recorded]
+    measured: Sequence[Measured]
+
+
+def known(database: Database) -> Known:
+    runs, measured = [], []
+    for job, kind, result in database.read(_RECENT):
         report = json.loads(result).get("report", {})
-        if {"method", "modality", "examples", "seconds"} <= report.keys():
-            found.append(
-                Recorded(
-                    job,
-                    report["method"],
-                    report.get("base_model"),
-                    report["modality"],
-                    report["examples"],
-                    report["seconds"],
-                )
-            )
-    return found
+        if kind == "train" and "cost" in report:
+            runs.append(_recorded(job, report))
+        elif kind == "measure":
+            measured += [_measured(job, one) for one in report.get("candidates", ()) if one.get("asked")]
+    return Known(runs, measured)
 
 
-def estimate(runs: Sequence[Recorded], option: Option, modality: str, examples: int) -> Estimate | None:
-    """Median seconds per example of the five newest like runs, times the examples."""
-    like = [
-        run
-        for run in runs
-        if (run.method, run.base_model, run.modality) == (option.method, option.base_model, modality)
-    ][:5]
+def asked_by(payload: Payload) -> Asked:
+    spec, manifest = payload.spec, payload.manifest
+    family = find_task(payload.task).family
+    return Asked(
+        spec.method or "", spec.base_model, manifest.modality, family, example_count(manifest), payload.length,
+        _visits(payload.parameters, manifest, family), payload.dataset, payload.parameters.model_dump(mode="json"),
+    )  # fmt: skip
+
+
+def example_count(manifest: Manifest) -> int:
+    """Examples that a training reads."""
+    return manifest.splits.get("train", 0) + manifest.splits.get("validation", 0)
+
+
+def estimate(known: Known, asked: Asked) -> Estimate | None:
+    """The same training's own figures where it was measured; else the median of the like runs nearest in size."""
+    like = [run for run in known.runs if run.asked.like(asked)]
+    measured = [one for one in known.measured if one.asked.like(asked)]
+    for one in measured:
+        if (one.asked.dataset, one.asked.hyperparameters) == (asked.dataset, asked.hyperparameters):
+            return one.estimate
     if not like:
         return None
-    rate = median(run.seconds / max(run.examples, _FEWEST_EXAMPLES) for run in like)
-    return Estimate(rate * max(examples, _FEWEST_EXAMPLES), tuple(run.job for run in like))
+    growth = _growth(like)
+    like = sorted(like, key=lambda run: abs(math.log(run.asked.volume / asked.volume)))[:_NEAREST]
+    scaled = [_scaled(run, asked, growth) for run in like]
+    seconds, cpu, peak = (median(column) for column in zip(*scaled, strict=True))
+    latency = next((one.estimate.p95_latency_ms for one in measured), None)
+    return Estimate(seconds, cpu, peak, latency, tuple(run.job for run in like))
+
+
+def _scaled(run: Recorded, asked: Asked, growth: float) -> tuple[float, float, float]:
+    """Seconds, seconds of the processor, MiB."""
+    larger = asked.volume / run.asked.volume
+    if asked.visits and run.asked.visits:
+        work = asked.visits * asked.length / (run.asked.visits * run.asked.length)
+        held = 1.0
+    else:
+        work, held = larger**growth, larger
+    factors = {"preparing": larger, "training": work, "judging": work}
+    seconds, cpu = (
+        run.rest[i] + sum(factors[stage] * spent[i] for stage, spent in run.stages.items()) for i in range(2)
+    )
+    peak = run.start_mb + larger * (run.loaded_mb - run.start_mb) + held * (run.peak_mb - run.loaded_mb)
+    return seconds, cpu, peak
+
+
+def _growth(runs: Sequence[Recorded]) -> float:
+    """The power of the examples that training grows with: median over pairs of runs; 1 where none are far apart."""
+    powers = [
+        math.log(max(a.stages["training"][1], 1e-3) / max(b.stages["training"][1], 1e-3))
+        / math.log(a.asked.volume / b.asked.volume)
+        for a, b in combinations(runs[:20], 2)
+        if max(a.asked.volume, b.asked.volume) > _APART * min(a.asked.volume, b.asked.volume)
+    ]
+    return min(max(median(powers), 0.0), 2.5) if powers else 1.0
+
+
+def _visits(parameters: Parameters, manifest: Manifest, family: Family) -> int:
+    if not isinstance(parameters, FullParameters):
+        return 0
+    learned, held = manifest.splits.get("train", 0), manifest.splits.get("validation", 0)
+    divisions, whole = [(learned, held)], None
+    if not held:
+        part = max(1, learned // parameters.folds)
+        divisions = [(learned - part, part)] * (1 if family == "retrieval" else parameters.folds)
+        whole = learned
+    rates = len(parameters.learning_rate) or _RATES
+    return trial.work(rates, parameters.epochs, 1, divisions, whole).steps
+
+
+def _recorded(job: str, report: Mapping[str, Any]) -> Recorded:
+    cost = report["cost"]
+    stages = {name: (spent[0], spent[1]) for name, spent in cost["stages"].items()}
+    whole = cost["seconds"], cost["cpu_seconds"]
+    rest = [whole[i] - sum(spent[i] for spent in stages.values()) for i in range(2)]
+    asked = Asked(
+        report["method"], report["base_model"], report["modality"], cost["family"], report["examples"], cost["length"],
+        cost["visits"],
+    )  # fmt: skip
+    return Recorded(
+        job, asked, stages, (max(0.0, rest[0]), max(0.0, rest[1])), cost["start_memory_mb"], cost["loaded_memory_mb"],
+        cost["peak_memory_mb"], cost["steps"] / cost["planned_steps"] if cost["planned_steps"] else None,
+    )  # fmt: skip
+
+
+def _measured(job: str, candidate: Mapping[str, Any]) -> Measured:
+    found = candidate["estimate"]
+    estimate = Estimate(
+        found["seconds"], found["cpu_seconds"], found["peak_memory_mb"], found["p95_latency_ms"], ("measured", job)
+    )
+    return Measured(job, Asked(**candidate["asked"]), estimate)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import time
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -12,32 +11,43 @@ from typing import Any
 from speciate.datasets.loading.loader import load_examples
 from speciate.jobs.run import Run
 from speciate.models.card import Card
-from speciate.tasks import predictor
-from speciate.training import classical, probe
+from speciate.training import classical, full, lora, probe, provenance
+from speciate.training.costs import Tally
+from speciate.training.estimate import asked_by
+from speciate.training.network.memory import resident_mb
 from speciate.training.selection import Chosen
-from speciate.training.specs import Payload
+from speciate.training.specs import Payload, Repeated
 from speciate.training.study import Study
 
-RECIPES: dict[str, Callable[[Study, Any], Chosen]] = {"classical": classical.fit, "probe": probe.fit}
+RECIPES: dict[str, Callable[[Study, Any], Chosen]] = {
+    "classical": classical.fit,
+    "probe": probe.fit,
+    "lora": lora.fit,
+    "full": full.fit,
+}
 
 
 def run(run: Run) -> dict[str, Any]:
     """Writes `outputs/model/`; returns card and report. Raises SpeciateError for data that cannot be learned."""
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # has no types
 
-    payload, started = Payload.model_validate(run.payload), time.monotonic()
+    payload, tally = Payload.model_validate(run.payload), Tally()
     run.progress(0, None, "", "reading examples")
-    study = Study(run, payload, load_examples(run.folders, payload.manifest, ("train", "validation")))
+    with tally.stage("preparing"):
+        examples = load_examples(run.folders, payload.manifest, ("train", "validation"))
+    tally.loaded_mb = resident_mb()
+    study = Study(run, payload, examples, tally)
     with threadpool_limits(limits=payload.threads), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of solvers that stop early: what counts is measured on held-out examples
-        chosen = RECIPES[payload.spec.method](study, payload.parameters)
-    identity = predictor.save(chosen.predictor, run.outputs / "model")
-    seconds = time.monotonic() - started
+        chosen = RECIPES[payload.spec.method or ""](study, payload.parameters)
+    identity = chosen.predictor.save(run.outputs / "model")
+    seconds = tally.spent.seconds
     size = sum(entry.stat().st_size for entry in os.scandir(run.outputs / "model"))
-    return {
-        "card": _card(payload, chosen, identity, seconds, size).model_dump(mode="json"),
-        "report": _report(payload, study, chosen, seconds),
-    }
+    card = _card(study.payload, chosen, identity, seconds, size)
+    report = _report(payload, study, chosen, seconds)
+    if payload.repeats is not None:
+        report["repetition"] = _repetition(payload.repeats, card)
+    return {"card": card.model_dump(mode="json"), "report": report}
 
 
 def _card(payload: Payload, chosen: Chosen, identity: str, seconds: float, size: int) -> Card:
@@ -47,7 +57,7 @@ def _card(payload: Payload, chosen: Chosen, identity: str, seconds: float, size:
         id=identity,
         task=payload.task,
         modality=payload.manifest.modality,
-        method=spec.method,
+        method=spec.method or "",
         base_model=spec.base_model,
         dataset=payload.dataset,
         use_case=spec.use_case,
@@ -57,9 +67,21 @@ def _card(payload: Payload, chosen: Chosen, identity: str, seconds: float, size:
         bytes=size,
         seconds=seconds,
         metrics=_measured(f"{chosen.how} {payload.objective.metric}", chosen.best.value),
-        recipe=payload.model_dump(mode="json", exclude={"manifest", "dearer"}),
+        recipe=payload.model_dump(mode="json", exclude={"manifest", "dearer", "repeats", "base_folder"})
+        | {"environment": provenance.record(payload.threads)},
         license=payload.license,
     )
+
+
+def _repetition(before: Repeated, card: Card) -> dict[str, Any]:
+    """What came out otherwise than the first time, and what may be why."""
+    return {
+        "like": before.model,
+        "same_model": card.id == before.id,
+        "same_dataset": card.dataset == before.dataset,
+        "metrics": provenance.differences(before.metrics, card.metrics),
+        "environment": provenance.differences(before.environment, card.recipe["environment"]),
+    }
 
 
 def _measured(name: str, value: float) -> dict[str, float]:
@@ -81,6 +103,20 @@ def _report(payload: Payload, study: Study, chosen: Chosen, seconds: float) -> d
         "examples": len(study.train) + len(study.validation),
         "labels": list(chosen.predictor.labels),
         "seconds": round(seconds, 3),
+        "cost": _cost(payload, study, chosen),
         "dearer": [option.model_dump() for option in payload.dearer],
         "notes": list(study.notes),
+    }
+
+
+def _cost(payload: Payload, study: Study, chosen: Chosen) -> dict[str, Any]:
+    """What `estimate.py` scales with, and what it scales."""
+    return {
+        "family": study.readout.family,
+        "length": payload.length,
+        "visits": asked_by(payload).visits,
+        "parameters": chosen.predictor.parameters,
+        "threads": payload.threads,
+        "device": "cpu",
+        **study.tally.report(),
     }

@@ -1,68 +1,114 @@
-"""Which methods suit which modality, from the cheapest to the dearest. Pure, but for looking what is installed."""
+"""Which methods suit which modality and task, from the cheapest to the dearest."""
 
 from __future__ import annotations
+
+import importlib.util
 
 from speciate.errors import Code, SpeciateError
 from speciate.modalities import find, table
 from speciate.models import packaged
+from speciate.models.backbones.table import ARCHITECTURES, names
 from speciate.models.encoders import base_models
 from speciate.refs import model_ref
-from speciate.training.specs import Option
+from speciate.training import bases
+from speciate.training.bases import Base
+from speciate.training.specs import Method, Option
+from speciate.vocabulary import Family
+from speciate.workspace.workspace import Workspace
+
+_ALL: tuple[Method, ...] = ("classical", "probe", "lora", "full")
+_BY_FAMILY: dict[Family, tuple[Method, ...]] = {
+    "classification": _ALL,
+    "multi-label": _ALL,
+    "ordinal": _ALL,
+    "regression": _ALL,
+    "retrieval": _ALL,
+    "tokens": ("classical", "lora", "full"),
+    "forecasting": ("classical", "full"),
+    "anomaly": ("classical", "probe"),
+    "detection": ("lora", "full"),
+    "segmentation": ("lora", "full"),
+    "transcription": ("lora", "full"),
+}
 
 
-def options(modality: str) -> list[Option]:
-    """What can be trained now on this modality, cheapest first."""
+def options(modality: str, family: Family = "classification") -> list[Option]:
+    """What can be trained now on this modality with what is installed, cheapest first."""
     found = [Option(method="classical")] if _described(modality) else []
     found += [Option(method="probe", base_model=base) for base in base_models(modality) if _installed(base)]
-    return found
+    trainable = names(modality)
+    if _has("peft"):
+        found += [Option(method="lora", base_model=base) for base in trainable if not _is_fresh(base)]
+    cheapest_first = sorted(trainable, key=lambda base: not _is_fresh(base))
+    found += [Option(method="full", base_model=base) for base in cheapest_first]
+    return [option for option in found if option.method in _BY_FAMILY[family]]
 
 
-def installed() -> list[Option]:
-    """What can be trained now on some modality or other, cheapest first."""
-    bases = dict.fromkeys(base for entry in packaged.PACKAGED.values() for base in base_models(entry.modality))
-    return [
-        Option(method="classical"),
-        *(Option(method="probe", base_model=base) for base in bases if _installed(base)),
-    ]
-
-
-def refused(modality: str) -> list[tuple[Option, str]]:
+def refused(modality: str, family: Family = "classification") -> list[tuple[Option, str]]:
     """What cannot, each with the reason and what would change it."""
     found: list[tuple[Option, str]] = []
     if not _described(modality):
         found.append((Option(method="classical"), f"{modality} has no description as numbers or words yet."))
-    bases = base_models(modality)
-    if not bases:
-        found.append((Option(method="probe"), f"No packaged base model reads {modality}."))
-    for base in bases:
+    bases_known = base_models(modality)
+    if not bases_known:
+        found.append((Option(method="probe"), f"No packaged model reads {modality}; train one, or name path:/dir."))
+    for base in bases_known:
         if not _installed(base):
             entry = packaged.find(model_ref(base).name)
             found.append((Option(method="probe", base_model=base), f"Not installed. Run: {entry.install}"))
-    return found
+    if not names(modality):
+        fresh = any(entry.modality == modality for entry in ARCHITECTURES.values())
+        why = "Not installed. Run: pip install 'speciate[train]'" if fresh else f"No network reads {modality} yet."
+        found.append((Option(method="full"), why))
+    found = [(option, why) for option, why in found if option.method in _BY_FAMILY[family]]
+    unsuited = [method for method in _ALL if method not in _BY_FAMILY[family]]
+    return found + [(Option(method=method), f"It does not do {family}.") for method in unsuited]
 
 
-def check(option: Option, modality: str) -> Option:
-    """The option with its base model filled in. Raises INVALID or MISSING_EXTRA where it cannot be done."""
+def check(option: Option, modality: str, family: Family, workspace: Workspace) -> tuple[Option, Base | None]:
+    """With the base model filled in, and what is known of that. INVALID, NOT_FOUND or MISSING_EXTRA: it cannot be."""
+    can = options(modality, family)
     if option.method == "classical" and option.base_model:
         raise SpeciateError(
             Code.INVALID,
             f"The method 'classical' uses no base model, but base_model is {option.base_model!r}.",
             "Leave base_model out, or call train_model with method='probe'.",
         )
-    if option.method == "probe" and option.base_model is None:
-        bases = base_models(modality)
-        option = Option(method="probe", base_model=bases[0] if bases else None)
-    if option.base_model:
-        packaged.locate(_packaged_name(option.base_model))  # says how to install it
-    can = options(modality)
-    if option not in can:
-        ways = ", ".join(_spoken(other) for other in can) or "none yet"
-        raise SpeciateError(
-            Code.INVALID,
-            f"{_spoken(option)} cannot be trained on {modality}; what can: {ways}.",
-            "Call plan_training for what suits a dataset.",
-        )
-    return option
+    if option.method not in _BY_FAMILY[family]:
+        raise _cannot(option, modality, family, can)
+    if option.method == "classical":
+        if not _described(modality):
+            raise _cannot(option, modality, family, can)
+        return option, None
+    if option.base_model is None:
+        fitting = [other for other in can if other.method == option.method]
+        if not fitting:
+            absent = next((base for base in base_models(modality) if option.method == "probe"), None)
+            if absent is None:
+                raise _cannot(option, modality, family, can)
+            packaged.locate(model_ref(absent).name)  # says how to install it
+        option = fitting[0]
+    assert option.base_model is not None
+    base = bases.find(workspace, option.base_model)
+    if base.modality != modality or (base.fresh and option.method in ("probe", "lora")):
+        raise _cannot(option, modality, family, can, base)
+    return option.model_copy(update={"base_model": base.ref}), base
+
+
+def _cannot(
+    option: Option, modality: str, family: Family, can: list[Option], base: Base | None = None
+) -> SpeciateError:
+    why = ""
+    if base is not None and base.modality != modality:
+        why = f": {base.ref} reads {base.modality or 'nothing that is known'}"
+    elif base is not None:
+        why = f": {base.ref} has fresh weights, which are no use to it"
+    ways = ", ".join(_spoken(other) for other in can) or "none yet"
+    return SpeciateError(
+        Code.INVALID,
+        f"{_spoken(option)} cannot be trained on {modality} for {family}{why}; what can: {ways}.",
+        "Call plan_training for what suits a dataset.",
+    )
 
 
 def _described(modality: str) -> bool:
@@ -70,16 +116,16 @@ def _described(modality: str) -> bool:
     return modality in table() and callable(getattr(find(modality), "describe", None))
 
 
-def _packaged_name(base_model: str) -> str:
-    ref = model_ref(base_model)
-    if ref.source != "pkg":
-        known = ", ".join(f"pkg:{name}" for name in packaged.PACKAGED)
-        raise SpeciateError(Code.INVALID, f"{base_model!r} cannot be a frozen base model yet.", f"Use one of: {known}.")
-    return ref.name
+def _is_fresh(base_model: str) -> bool:
+    return base_model.startswith(("new:", "timm:"))
 
 
 def _installed(base_model: str) -> bool:
     return packaged.installed(model_ref(base_model).name)
+
+
+def _has(library: str) -> bool:
+    return importlib.util.find_spec(library) is not None
 
 
 def _spoken(option: Option) -> str:

@@ -7,17 +7,19 @@ from pydantic import BaseModel, ConfigDict, Field
 from speciate import usecases
 from speciate.datasets import versions
 from speciate.datasets.versions import Manifest
-from speciate.evaluation.truth import is_label
 from speciate.sample_size import counted_share, in_rows, to_show_target
+from speciate.tasks.truth import is_label
 from speciate.training import train
-from speciate.training.estimate import estimate, recorded
 from speciate.training.options import options, refused
 from speciate.training.specs import Method, Option, Payload, TrainSpec
+from speciate.vocabulary import Family, find_task
 from speciate.workspace.workspace import Workspace
 
 _WHY = {
     "classical": "Counts, pixels or columns with the usual learners: seconds, and hard to beat on small data.",
     "probe": "Frozen vectors of a base model, computed once and cached, with a linear head.",
+    "lora": "Small changes to a base model's weights: what the frozen vectors lack, for a share of the memory.",
+    "full": "Every weight of a network learns: dearest, and best where there are many examples.",
 }
 
 
@@ -30,9 +32,9 @@ class CandidateEstimate(_Frozen):
 
     seconds: float | None = None
     peak_memory_mb: int | None = None
-    usd: float = 0.0
+    usd: float | None = None
     p95_latency_ms: float | None = None
-    known_from: tuple[str, ...] = Field((), description="The jobs that it comes from.")
+    known_from: tuple[str, ...] = Field((), description="Jobs that it comes from; 'measured' where one measured it.")
 
 
 class Candidate(_Frozen):
@@ -72,18 +74,8 @@ def plan_training(
 ) -> TrainingPlan:
     """Raises what `train.plan` raises where nothing can be trained, or the one thing that was asked for cannot."""
     manifest = versions.resolve(workspace.database, dataset)
-    wanted = [
-        option
-        for option in options(manifest.modality)
-        if method in (None, option.method) and base_model in (None, option.base_model)
-    ] or [Option(method=method or "classical", base_model=base_model)]
-    specs = [
-        TrainSpec(
-            name="planned-model", dataset=dataset, method=option.method, base_model=option.base_model, task=task,
-            use_case=use_case,
-        )
-        for option in wanted
-    ]  # fmt: skip
+    family = _family(workspace, manifest, use_case, task)
+    specs = candidates(workspace, dataset, use_case=use_case, task=task, method=method, base_model=base_model)
     planned = [_candidate(workspace, spec) for spec in specs]
     late = [each for each in planned if budget_minutes and (each.estimate.seconds or 0) > 60 * budget_minutes]
     no = [
@@ -94,7 +86,10 @@ def plan_training(
         )
         for each in late
     ]
-    no += [Refused(method=way.method, base_model=way.base_model, why=why) for way, why in refused(manifest.modality)]
+    no += [
+        Refused(method=way.method, base_model=way.base_model, why=why)
+        for way, why in refused(manifest.modality, family)
+    ]
     return TrainingPlan(
         dataset=manifest.ref,
         candidates=tuple(each for each in planned if each not in late),
@@ -104,21 +99,51 @@ def plan_training(
     )
 
 
+def candidates(
+    workspace: Workspace,
+    dataset: str,
+    *,
+    use_case: str | None,
+    task: str | None,
+    method: Method | None,
+    base_model: str | None,
+) -> list[TrainSpec]:
+    """What could be trained, cheapest first; what was asked for where none of it is like that, to hear why not."""
+    manifest = versions.resolve(workspace.database, dataset)
+    wanted = [
+        option
+        for option in options(manifest.modality, _family(workspace, manifest, use_case, task))
+        if method in (None, option.method) and base_model in (None, option.base_model)
+    ] or [Option(method=method or "classical", base_model=base_model)]
+    return [
+        TrainSpec(
+            name="planned-model", dataset=dataset, method=option.method, base_model=option.base_model, task=task,
+            use_case=use_case,
+        )
+        for option in wanted
+    ]  # fmt: skip
+
+
+def _family(workspace: Workspace, manifest: Manifest, use_case: str | None, task: str | None) -> Family:
+    if use_case is not None:
+        task = usecases.get(workspace.database, use_case).task
+    return find_task(task).family if task else "regression" if manifest.numeric else "classification"
+
+
 def _candidate(workspace: Workspace, spec: TrainSpec) -> Candidate:
     plan = train.plan(spec, workspace)
     payload = Payload.model_validate(plan.payload)
     option = Option(method=spec.method, base_model=payload.spec.base_model)
-    known = estimate(
-        recorded(workspace.database), option, payload.manifest.modality, train.example_count(payload.manifest)
-    )
     return Candidate(
         method=option.method,
         base_model=option.base_model,
         hyperparameters=payload.parameters.model_dump(mode="json"),
         estimate=CandidateEstimate(
-            seconds=known.seconds if known else None,
-            peak_memory_mb=plan.resources.memory_mb,
-            known_from=known.known_from if known else (),
+            seconds=plan.seconds,
+            peak_memory_mb=plan.peak_memory_mb,
+            usd=plan.usd,
+            p95_latency_ms=plan.p95_latency_ms,
+            known_from=plan.known_from,
         ),
         why=_WHY[option.method],
     )

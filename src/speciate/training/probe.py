@@ -6,28 +6,48 @@ top; and the next training on the same examples finds the vectors there.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 from speciate.models.encoders import load_encoder
+from speciate.tasks.contract import Readout
 from speciate.tasks.embeddings import Embeddings
-from speciate.training.classical import logistic, ridge
+from speciate.training import anomalies
+from speciate.training.classical import RETRIEVERS, logistic, ridge
 from speciate.training.selection import Chosen, Learner, Way, choose
 from speciate.training.specs import ProbeParameters
+from speciate.training.structured import cumulative, one_versus_rest
 from speciate.training.study import Study
 
 
 def fit(study: Study, parameters: ProbeParameters) -> Chosen:
     base_model = study.payload.spec.base_model
     assert base_model is not None, "the plan fills in the base model"
-    encoder = load_encoder(base_model, study.payload.threads)
+    folder = study.payload.base_folder
+    encoder = load_encoder(base_model, study.payload.threads, folder=Path(folder) if folder else None)
 
     def progress(done: int, total: int) -> None:
         study.checkpoint()
         study.progress(done, total, "examples", f"embedding with {base_model}")
 
     embeddings = Embeddings(base_model, encoder, study.folders, progress)
-    embeddings.encode([*study.train, *study.validation])  # all at once, into the cache
-    head, name = (logistic, "logistic") if study.readout.labels else (ridge, "ridge")
-    learners = tuple(
-        Learner(f"{name} {strength:g}", head(strength if name == "logistic" else 1 / strength))
-        for strength in sorted(parameters.strengths)
-    )
+    with study.tally.stage("preparing"):
+        embeddings.encode([*study.train, *study.validation])  # all at once, into the cache
+    learners = _heads(study.readout, sorted(parameters.strengths))
     return choose(study, [Way(base_model, lambda examples: embeddings, learners)], parameters.folds)
+
+
+def _heads(readout: Readout, strengths: Sequence[float]) -> tuple[Learner, ...]:
+    match readout.family:
+        case "retrieval":
+            return RETRIEVERS
+        case "anomaly":
+            return anomalies.DENSE
+        case "regression":
+            return tuple(Learner(f"ridge {strength:g}", ridge(1 / strength)) for strength in strengths)
+        case "multi-label":
+            return tuple(Learner(f"logistic {each:g}", one_versus_rest(logistic(each))) for each in strengths)
+        case "ordinal":
+            labels = len(readout.labels)
+            return tuple(Learner(f"logistic {each:g}", cumulative(logistic(each), labels)) for each in strengths)
+    return tuple(Learner(f"logistic {strength:g}", logistic(strength)) for strength in strengths)

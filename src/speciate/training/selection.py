@@ -16,13 +16,14 @@ import numpy.typing as npt
 
 from speciate.datasets.loading.loader import Example
 from speciate.errors import Code, SpeciateError
-from speciate.evaluation.metrics import contributions, corpus, label_answers, number_answers
+from speciate.evaluation.metrics import contributions, corpus, judged
 from speciate.evaluation.statistics import Estimate, bootstrap, clustered_mean, proportion, resample
 from speciate.models.estimators import Estimator
-from speciate.tasks.contract import Prediction, Readout, Representation
+from speciate.tasks.contract import Readout, Representation, Trained, answers
 from speciate.tasks.predictor import TrainedPredictor
-from speciate.training.specs import Objective
 from speciate.training.study import Part, Study
+from speciate.training.tightness import HOW as TIGHTEST
+from speciate.training.tightness import tightness
 from speciate.vocabulary import find_metric
 
 _log = logging.getLogger(__name__)
@@ -64,7 +65,7 @@ class Tried(NamedTuple):
 
 
 class Chosen(NamedTuple):
-    predictor: TrainedPredictor
+    predictor: Trained
     best: Estimate
     how: str
     tried: tuple[Tried, ...]
@@ -86,6 +87,8 @@ class _Contender(NamedTuple):
     fitted: TrainedPredictor | None
     readout: Readout
     estimate: Estimate
+    standing: float
+    """Greater is better."""
 
 
 def _finite(value: float | None) -> float | None:
@@ -109,7 +112,8 @@ def choose(study: Study, ways: Sequence[Way], folds: int) -> Chosen:
     tried: list[Tried] = []
     for way in ways:
         study.progress(len(tried), total, "candidates", f"{way.name}: preparing examples")
-        parts = list(study.parts(way.represent, folds))
+        with study.tally.stage("preparing"):
+            parts = list(study.parts(way.represent, folds))
         for learner in way.learners:
             study.checkpoint()
             name, started = f"{way.name}: {learner.name}", time.monotonic()
@@ -119,11 +123,12 @@ def choose(study: Study, ways: Sequence[Way], folds: int) -> Chosen:
                 tried.append(Tried(name, 0.0, None, reason))
                 _log.info("%s: not tried: %s", name, reason)
                 continue
-            contender = _contend(study, name, way, learner, parts)
+            with study.tally.stage("training"):
+                contender = _contend(study, name, way, learner, parts, sign)
             seconds, value = time.monotonic() - started, contender.estimate.value
             tried.append(Tried(name, seconds, value))
             _log.info("%s: %s %.4g, %.2f s", name, study.payload.objective.metric, value, seconds)
-            if best is None or _standing(sign, contender.estimate.value) > _standing(sign, best.estimate.value):
+            if best is None or contender.standing > best.standing:
                 best = contender
     if best is None:
         raise SpeciateError(
@@ -132,31 +137,30 @@ def choose(study: Study, ways: Sequence[Way], folds: int) -> Chosen:
             "Call train_model again without hyperparameters.candidates, or on fewer examples.",
         )
     study.progress(total, total, "candidates", f"{best.name} is the best")
-    final = best.fitted or _fit_whole(study, best)
+    with study.tally.stage("training"):
+        final = best.fitted or _fit_whole(study, best)
     marked = tuple(one._replace(chosen=one.name == best.name) for one in tried)
     return Chosen(final, best.estimate, study.how, marked)
 
 
-def measure(
-    objective: Objective, truth: Sequence[str | float], given: Sequence[Prediction], labels: Sequence[str],
-    groups: Sequence[str],
-) -> Estimate:  # fmt: skip
-    """The objective's metric with its interval, clustered by group."""
+def measure(study: Study, readout: Readout, held: Sequence[Example], scores: Any) -> Estimate:
+    """The objective's metric with its interval, clustered by group. `scores`: as the readout takes them."""
+    objective = study.payload.objective
     metric = find_metric(objective.metric)
-    if labels:
-        answers = label_answers(
-            [str(answer) for answer in truth],
-            [str(one.output) for one in given],
-            [one.probabilities for one in given],
-            labels,
-            objective.positive_label,
-        )
-    else:
-        answers = number_answers([float(answer) for answer in truth], [float(one.output) for one in given])
+    given = answers(readout, scores, held)
+    groups = [example.group or example.id for example in held]
+    marked = judged(
+        readout.family,
+        study.truths(held),
+        [one.output for one in given],
+        [one.probabilities for one in given],
+        readout.labels,
+        objective.positive_label,
+    )
     clusters = np.unique(np.array(groups), return_inverse=True)[1]
     if metric.shape == "corpus":
-        return bootstrap(resample(corpus(metric, answers, clusters), int(clusters.max()) + 1), share=metric.is_share)
-    scores = contributions(metric, answers)
+        return bootstrap(resample(corpus(metric, marked, clusters), int(clusters.max()) + 1), share=metric.is_share)
+    scores = contributions(metric, marked)
     return proportion(scores, clusters) if metric.bounded else clustered_mean(scores, clusters)
 
 
@@ -165,20 +169,22 @@ def _refusal(learner: Learner, parts: Sequence[Part], study: Study) -> str | Non
     return learner.refuse(rows, columns, len(study.readout.labels) or 1)
 
 
-def _contend(study: Study, name: str, way: Way, learner: Learner, parts: Sequence[Part]) -> _Contender:
+def _contend(study: Study, name: str, way: Way, learner: Learner, parts: Sequence[Part], sign: int) -> _Contender:
     """Learn on each part's one side, be judged on the other."""
     fitted = [learner.learn(part.inputs, part.targets, study.payload.spec.seed) for part in parts]
     scores = np.concatenate([one.scores(part.held_inputs) for one, part in zip(fitted, parts, strict=True)])
     held = [example for part in parts for example in part.held]
     readout = study.readout.calibrated(scores, study.targets(held))
-    groups = [example.group or example.id for example in held]
-    estimate = measure(
-        study.payload.objective, study.answers(held), readout.predictions(scores), study.readout.labels, groups
-    )
+    estimate = measure(study, readout, held, scores)
     whole = None
     if study.validation:
         whole = TrainedPredictor(study.payload.task, parts[0].representation, fitted[0], readout)
-    return _Contender(name, learner, way, whole, readout, estimate)
+    standing = _standing(sign, estimate.value)
+    if readout.family == "anomaly" and not study.targets(held).any():
+        standing = tightness(fitted, [part.held_inputs for part in parts], scores, study.payload.spec.seed)
+        if TIGHTEST not in study.notes:
+            study.notes.append(TIGHTEST)
+    return _Contender(name, learner, way, whole, readout, estimate, standing)
 
 
 def _fit_whole(study: Study, best: _Contender) -> TrainedPredictor:

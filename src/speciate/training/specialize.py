@@ -10,6 +10,7 @@ validation examples; the test split is used once, for all of them. Losers stay r
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -25,9 +26,9 @@ from speciate.jobs.kinds import Child, ChildRequest, Finished, Kind, NextStep, P
 from speciate.refs import dataset_ref
 from speciate.training import train
 from speciate.training.options import check as check_option
-from speciate.training.options import installed, options
+from speciate.training.options import options
 from speciate.training.specs import Method, Option, TrainSpec
-from speciate.vocabulary import find_metric
+from speciate.vocabulary import Family, find_metric, find_task
 from speciate.workspace.workspace import Workspace
 
 _EVALUATE, _PROMOTE, _TRAIN = "evaluate", "promote", "train/"
@@ -46,6 +47,8 @@ class SpecializeSpec(BaseModel):
     """Empty: whatever is installed and suits the modality."""
     methods: tuple[Method, ...] = ()
     """Empty: from the cheapest up."""
+    ways: tuple[Option, ...] = ()
+    """What may be tried where methods are left to us, as `ways` found it; empty: from `classical` on."""
     seed: int = 0
 
 
@@ -78,9 +81,10 @@ def plan(spec: SpecializeSpec, workspace: Workspace) -> Plan:
             "Create the dataset again without a split column: it gets a leak-free train/validation/test split.",
         )
     find_incumbent(workspace.database, workspace.folders, use_case, tuple(suite.columns))
+    family = find_task(use_case.task).family
     for base_model in spec.base_models:
-        check_option(Option(method="probe", base_model=base_model), manifest.modality)
-    ways = _asked(spec) or _automatic(spec, options(manifest.modality))
+        _check_base(base_model, manifest.modality, family, workspace)
+    ways = _asked(spec) or _automatic(spec, spec.ways or options(manifest.modality, family))
     plans = [
         train.plan(_train_spec(spec, way, spec.dataset, spec.budget_minutes), workspace)
         for way in ways or [Option(method="classical")]
@@ -97,6 +101,18 @@ def plan(spec: SpecializeSpec, workspace: Workspace) -> Plan:
             "metric": use_case.objective.metric,
         },
     )
+
+
+def ways(workspace: Workspace, use_case: str, dataset: str) -> tuple[Option, ...]:
+    """What is installed and suits the use case's task and the dataset's modality, cheapest first."""
+    family = find_task(usecases.get(workspace.database, use_case).task).family
+    return tuple(options(versions.resolve(workspace.database, dataset).modality, family))
+
+
+def _check_base(base_model: str, modality: str, family: Family, workspace: Workspace) -> None:
+    """Fresh weights can only be trained as a whole."""
+    method: Method = "full" if base_model.startswith(("new:", "timm:")) else "probe"
+    check_option(Option(method=method, base_model=base_model), modality, family, workspace)
 
 
 def _core(workspace: Workspace, core: str) -> Manifest:
@@ -136,7 +152,7 @@ def _next_training(spec: SpecializeSpec, children: Sequence[Child]) -> list[Chil
     left = 60 * spec.budget_minutes - sum(child.run_seconds for child in children)
     if children and (left < _LEAST_SECONDS or any(surely_enough(candidate) for candidate in trained)):
         return []
-    ways = _asked(spec) or _automatic(spec, _known_ways(children))
+    ways = _asked(spec) or _automatic(spec, spec.ways or _known_ways(children))
     for way in ways:
         if (step := step_name(way)) not in tried:
             dataset = trained[0].report["dataset"] if trained else spec.dataset
@@ -180,7 +196,7 @@ def _asked(spec: SpecializeSpec) -> list[Option]:
     """The ways that the caller named, in the caller's order; empty where methods are left to us."""
     ways: list[Option] = []
     for method in spec.methods:
-        bases = spec.base_models if method == "probe" and spec.base_models else (None,)
+        bases = spec.base_models if method != "classical" and spec.base_models else (None,)
         ways += [Option(method=method, base_model=base) for base in bases]
     return ways
 
@@ -188,13 +204,12 @@ def _asked(spec: SpecializeSpec) -> list[Option]:
 def _known_ways(children: Sequence[Child]) -> list[Option]:
     """Before the first result: what every modality has. Then what that training's plan found to be possible.
 
-    Where that one failed, its plan's finding is lost: whatever is installed, of which the next plan refuses what does
-    not suit the modality.
+    Where that one failed, its plan's finding is lost.
     """
     first, trained = Option(method="classical"), candidates(children)
     if trained:
         return [first, *(Option.model_validate(way) for way in trained[0].report["dearer"])]
-    return installed() if children else [first]
+    return [first]
 
 
 def _automatic(spec: SpecializeSpec, possible: Sequence[Option]) -> list[Option]:
@@ -202,8 +217,8 @@ def _automatic(spec: SpecializeSpec, possible: Sequence[Option]) -> list[Option]
 
 
 def step_name(way: Option) -> str:
-    """`train/classical`, `train/probe-minilm`."""
-    base = way.base_model.partition(":")[2].replace("/", "-") if way.base_model else ""
+    """`train/classical`, `train/probe-minilm`, `train/full-new-vit`, `train/probe-digits-v3`."""
+    base = re.sub(r"[^\w.]+", "-", (way.base_model or "").removeprefix("pkg:")).strip("-")
     return f"{_TRAIN}{way.method}" + (f"-{base}" if base else "")
 
 

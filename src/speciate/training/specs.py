@@ -2,43 +2,96 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, model_validator
 
 from speciate.datasets.versions import Manifest
+from speciate.tasks.contract import Terms
 
-Method = Literal["classical", "probe"]
+Method = Literal["classical", "probe", "lora", "full"]
 
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class ClassicalParameters(_Frozen):
-    candidates: tuple[Literal["logistic", "ridge", "svm", "boosting", "neighbours"], ...] = Field(
+class Parameters(_Frozen):
+    """What every method takes."""
+
+    folds: int = Field(5, ge=2, le=20, description="Grouped folds where there is no validation split.")
+    horizon: int | None = Field(None, ge=1, description="Forecasting: steps to foretell.")
+    order: tuple[str, ...] = Field((), description="Ordinal labels from low to high; none: as numbers, or by name.")
+    positive_label: str | None = Field(None, description="Anomaly detection: the label that is not normal.")
+    normal_share: float = Field(0.95, gt=0, lt=1, description="Anomaly detection: of normal ones, those called so.")
+
+
+Learners = Literal[
+    "logistic", "ridge", "svm", "boosting", "neighbours", "as-they-are", "discriminant", "covariance", "isolation"
+]
+
+
+class ClassicalParameters(Parameters):
+    candidates: tuple[Learners, ...] = Field(
         (), description="Learners to try; none: all that fit the task and the size of the data."
     )
-    folds: int = Field(5, ge=2, le=20, description="Grouped folds where there is no validation split.")
 
 
-class ProbeParameters(_Frozen):
+class ProbeParameters(Parameters):
     strengths: tuple[float, ...] = Field(
         (0.3, 1.0, 3.0, 10.0), min_length=1, description="Inverse regularisation strengths of the head to try."
     )
-    folds: int = Field(5, ge=2, le=20, description="Grouped folds where there is no validation split.")
 
 
-PARAMETERS: dict[str, type[ClassicalParameters] | type[ProbeParameters]] = {
+class FullParameters(Parameters):
+    """Of a network whose weights all learn."""
+
+    folds: int = Field(3, ge=2, le=20, description="Grouped folds where there is no validation split.")
+    learning_rate: tuple[Annotated[float, Field(gt=0, le=10)], ...] = Field(
+        (), max_length=16,
+        description="Tried by successive halving; none: what suits the base model, and three times more and less.",
+    )  # fmt: skip
+    epochs: int = Field(30, ge=1, le=10_000, description="Passes over the training examples, at most.")
+    patience: int = Field(6, ge=1, description="Epochs without a better value on held-out examples before it ends.")
+    batch_size: int = Field(32, ge=1, le=4096, description="Examples in each step of the optimizer.")
+    micro_batch: int | None = Field(None, ge=1, description="Examples in memory at once; the step stays the same.")
+    weight_decay: float = Field(0.01, ge=0, le=1, description="Pull to zero of weights; not of norms and biases.")
+    warmup: float = Field(0.1, ge=0, le=1, description="Share of the steps in which the learning rate rises.")
+    clip: float = Field(1.0, gt=0, description="Longest gradient, as L2 norm of all of it.")
+    dimensions: int = Field(128, ge=2, le=4096, description="Retrieval: numbers of each vector.")
+
+
+class LoraParameters(FullParameters):
+    """Of low-rank changes to a base model's weights, merged into them at the end."""
+
+    form: Literal["lora", "dora", "ia3"] = Field("lora", description="peft's LoRA, DoRA or IA3.")
+    rank: int = Field(8, ge=1, le=512)
+    alpha: float = Field(16.0, gt=0, description="The change is scaled by alpha / rank.")
+    dropout: float = Field(0.0, ge=0, lt=1)
+
+
+AnyParameters = ClassicalParameters | ProbeParameters | LoraParameters | FullParameters
+PARAMETERS: dict[str, type[ClassicalParameters | ProbeParameters | LoraParameters | FullParameters]] = {
     "classical": ClassicalParameters,
     "probe": ProbeParameters,
+    "lora": LoraParameters,
+    "full": FullParameters,
 }
 
 
+class Room(_Frozen):
+    """What a training may use of the machine; what is left open is decided for it."""
+
+    cpu: float | None = Field(None, gt=0, le=1024, description="Cores, and so many threads.")
+    memory_mb: int | None = Field(None, gt=0)
+
+
 class TrainSpec(_Frozen):
-    name: str
-    dataset: str
-    method: Method
+    """What `like` does not say must be there: `repetition.filled` sees to it."""
+
+    name: str = ""
+    dataset: str = ""
+    method: Method | None = None
     base_model: str | None = None
     task: str | None = None
     use_case: str | None = None
@@ -47,6 +100,11 @@ class TrainSpec(_Frozen):
     hyperparameters: dict[str, Any] = Field(default_factory=dict)
     seed: int = 0
     budget_minutes: float | None = Field(None, gt=0)
+    like: str | None = None
+    """A model version whose recipe is repeated, but for what is named beside."""
+    continue_from: str | None = None
+    """A model version whose network is trained on."""
+    resources: Room = Room()
 
 
 class Objective(_Frozen):
@@ -55,6 +113,16 @@ class Objective(_Frozen):
     metric: str
     target: float | None = None
     positive_label: str | None = None
+
+
+class Repeated(_Frozen):
+    """The version whose recipe is repeated, and what is compared with it."""
+
+    model: str
+    id: str
+    metrics: dict[str, float]
+    environment: dict[str, Any]
+    dataset: str | None
 
 
 class Option(_Frozen):
@@ -72,11 +140,30 @@ class Payload(_Frozen):
     dataset: str
     """With its version."""
     task: str
-    target: str
+    target: str | None
+    """None: the examples themselves teach."""
     objective: Objective
-    parameters: ClassicalParameters | ProbeParameters
+    terms: Terms = Terms()
+    parameters: SerializeAsAny[Parameters]
     license: str | None = None
     """Of the base model."""
+    base_folder: str | None = None
+    """Where a base model with weights lies."""
+    repeats: Repeated | None = None
     dearer: tuple[Option, ...] = ()
     """What could be tried after this one, cheapest first."""
     threads: int
+    memory_mb: int | None = None
+    """At most; None: what the machine has."""
+    length: float = 1.0
+    """Of a mean example, as `lengths` in estimate.py has it: compared between datasets only."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _parameters_of_the_method(cls, values: Any) -> Any:
+        """JSON of parameters is read as those of the method: several methods' would fit."""
+        if isinstance(values, dict) and isinstance(values.get("parameters"), dict):
+            spec = values["spec"]
+            method = spec["method"] if isinstance(spec, dict) else spec.method
+            values = values | {"parameters": PARAMETERS[method].model_validate(values["parameters"])}
+        return values

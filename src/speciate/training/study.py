@@ -13,11 +13,11 @@ import numpy.typing as npt
 
 from speciate.datasets.loading.loader import Example
 from speciate.errors import Code, SpeciateError
-from speciate.evaluation.truth import true_answer
 from speciate.jobs.run import Run, Stopped
-from speciate.tasks.classification import Classification
-from speciate.tasks.contract import Readout, Representation
-from speciate.tasks.regression import Regression
+from speciate.tasks.contract import Posed, Readout, Representation
+from speciate.tasks.table import PER_UNIT, READOUTS
+from speciate.tasks.truth import WITHOUT_TARGET, lessons, questions, settled
+from speciate.training.costs import Tally
 from speciate.training.specs import Payload
 from speciate.vocabulary import find_task
 from speciate.workspace.workspace import Folders
@@ -28,47 +28,55 @@ class Part(NamedTuple):
 
     representation: Representation
     inputs: Any  # (N, D)
-    targets: npt.NDArray[Any]  # (N,)
+    targets: Any  # (N,), or as the readout has them
     held_inputs: Any  # (M, D)
     held: list[Example]
 
 
 class Study:
-    """Examples with an answer, the readout of the task, and the run's budget."""
+    """What there is to learn and to be judged by, the readout of the task, and the run's budget.
 
-    def __init__(self, run: Run, payload: Payload, examples: Sequence[Example]) -> None:
-        self.payload, self._run = payload, run
+    An example of `train` is a lesson, one of `validation` a question: what of it a model may see.
+    """
+
+    def __init__(self, run: Run, payload: Payload, examples: Sequence[Example], tally: Tally | None = None) -> None:
+        learned = [example for example in examples if example.split == "train"]
+        terms = settled(payload.terms, payload.task, learned)
+        self.payload, self.run = payload.model_copy(update={"terms": terms}), run
+        self.tally = tally or Tally()
         self.notes: list[str] = []
-        self._answers: dict[str, str | float] = {}
-        answered = [example for example in examples if self._note_answer(example)]
-        if len(answered) < len(examples):
-            self.notes.append(f"{len(examples) - len(answered)} examples without {payload.target!r} were left out.")
-        self.train = [example for example in answered if example.split == "train"]
-        self.validation = [example for example in answered if example.split == "validation"]
+        self._truths: dict[str, Any] = {}
+        self.train = self._noted(lessons, learned)
+        self.validation = self._noted(questions, [example for example in examples if example.split == "validation"])
         self.readout: Readout = self._make_readout()
         minutes = payload.spec.budget_minutes
         self._deadline = time.monotonic() + minutes * 60 if minutes else math.inf
 
-    def answers(self, examples: Sequence[Example]) -> list[str | float]:
-        return [self._answers[example.id] for example in examples]
+    def truths(self, examples: Sequence[Example]) -> list[Any]:
+        return [self._truths[example.id] for example in examples]
 
-    def targets(self, examples: Sequence[Example]) -> npt.NDArray[Any]:
-        return self.readout.targets(self.answers(examples))
+    def targets(self, examples: Sequence[Example]) -> Any:
+        return self.readout.targets(self.truths(examples))
 
     @property
     def folders(self) -> Folders:
-        return self._run.folders
+        return self.run.folders
 
     @property
     def how(self) -> str:
         return "validation" if self.validation else "out-of-fold"
+
+    @property
+    def _labelled(self) -> bool:
+        """Whether each example has one label, so that folds can have all of them."""
+        return self.readout.family in ("classification", "ordinal")
 
     def parts(self, represent: Callable[[Sequence[Example]], Representation], folds: int) -> Iterator[Part]:
         """The validation split against the training split; without one, grouped folds of the training split.
 
         Representations are fitted on the learning side only.
         """
-        for learn, held in self._divisions(folds):
+        for learn, held in self.divisions(folds):
             representation = represent(learn)
             yield Part(
                 representation,
@@ -80,46 +88,63 @@ class Study:
 
     def checkpoint(self) -> None:
         """Between candidates: nothing is lost by stopping here, for a candidate costs seconds."""
-        if self._run.stopping:
+        if self.run.stopping:
             raise Stopped
 
     @property
     def over_budget(self) -> bool:
         return time.monotonic() > self._deadline
 
-    def progress(self, done: float, total: float | None, unit: str, message: str) -> None:
-        self._run.progress(done, total, unit, message)
+    @property
+    def seconds_left(self) -> float:
+        """Of the budget; infinite without one."""
+        return self._deadline - time.monotonic()
 
-    def _note_answer(self, example: Example) -> bool:
-        numeric = find_task(self.payload.task).family == "regression"
-        answer = true_answer(example, self.payload.manifest, self.payload.target, numeric=numeric)
-        if answer is not None:
-            self._answers[example.id] = answer
-        return answer is not None
+    def progress(self, done: float, total: float | None, unit: str, message: str) -> None:
+        self.run.progress(done, total, unit, message)
+
+    def _noted(self, pose: Callable[..., list[Posed]], examples: Sequence[Example]) -> list[Example]:
+        """What can be learned of the examples or asked; their truths are noted."""
+        payload = self.payload
+        posed = pose(examples, payload.manifest, payload.target, payload.task, payload.terms)
+        self._truths |= {one.example.id: one.truth for one in posed}
+        silent = len({example.id for example in examples} - {one.example.id.partition("#")[0] for one in posed})
+        if silent:
+            self.notes.append(f"{silent} examples without {payload.target or 'anything to learn'!r} were left out.")
+        return [one.example for one in posed]
 
     def _make_readout(self) -> Readout:
-        answers, task = self.answers(self.train), find_task(self.payload.task)
-        distinct = len(set(answers))
-        if distinct < 2:
+        truths, family = self.truths(self.train), find_task(self.payload.task).family
+        values = [tag for tags in truths for tag in tags] if family in PER_UNIT else truths
+        distinct = len({repr(value) for value in values})
+        if distinct < (1 if family in WITHOUT_TARGET else 2):
             raise SpeciateError(
                 Code.INVALID,
                 f"The training split of {self.payload.dataset} has {distinct} different value(s) of "
                 f"{self.payload.target!r}: there is nothing to learn.",
                 f"Call describe_dataset(dataset={self.payload.dataset!r}).",
             )
-        return Classification.of(answers) if task.family == "classification" else Regression.of(answers)
+        readout: Readout = READOUTS[family].of(truths, self._settings())
+        return readout
 
-    def _divisions(self, folds: int) -> Iterator[tuple[list[Example], list[Example]]]:
+    def _settings(self) -> dict[str, Any]:
+        """What a readout may depend on."""
+        terms = self.payload.terms._replace(modality=self.payload.manifest.modality)
+        return self.payload.parameters.model_dump() | terms._asdict()
+
+    def divisions(self, folds: int) -> Iterator[tuple[list[Example], list[Example]]]:
         if self.validation:
             yield self.train, self.validation
             return
         found = False
         for learn, held in self._fold_places(folds):
             parts = [self.train[i] for i in learn], [self.train[i] for i in held]
-            if self.readout.labels and {str(a) for a in self.answers(parts[0])} != set(self.readout.labels):
+            if self._labelled and set(self.truths(parts[0])) != set(self.truths(self.train)):
                 continue  # a fold that holds all examples of a label cannot judge
             found = True
             yield parts
+            if self.readout.family == "retrieval":
+                break  # examples are compared with each other, and the vectors of two models cannot be
         if not found:
             raise SpeciateError(
                 Code.INVALID,
@@ -132,14 +157,14 @@ class Study:
 
         groups = [example.group or example.id for example in self.train]
         folds = min(folds, len(set(groups)))
-        if self.readout.labels:  # more folds than the commonest label has examples cannot be made
-            folds = min(folds, max(Counter(self.answers(self.train)).values()))
+        if self._labelled:  # more folds than the commonest label has examples cannot be made
+            folds = min(folds, max(Counter(self.truths(self.train)).values()))
         if folds < 2:
             return iter(())
         seed = self.payload.spec.seed
-        maker = StratifiedGroupKFold if self.readout.labels else GroupKFold
+        maker = StratifiedGroupKFold if self._labelled else GroupKFold
         splitter = maker(folds, shuffle=True, random_state=seed)
         places: Iterator[tuple[npt.NDArray[Any], npt.NDArray[Any]]] = splitter.split(
-            np.zeros(len(self.train)), self.targets(self.train), groups
+            np.zeros(len(self.train)), self.targets(self.train) if self._labelled else None, groups
         )
         return places

@@ -7,6 +7,7 @@ method does is in its recipe (`classical.py`, `probe.py`); `fitting.py` is the w
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,16 +24,21 @@ from speciate.jobs.job import Job, Limits, Resources
 from speciate.jobs.kinds import Kind, Plan
 from speciate.models import registry, sealed
 from speciate.models.card import Card
-from speciate.training.estimate import estimate, recorded
+from speciate.tasks.anomaly import ANOMALY
+from speciate.tasks.contract import Terms
+from speciate.tasks.truth import WITHOUT_TARGET, usual_target
+from speciate.training.checks import check as check_labels
+from speciate.training.estimate import asked_by, estimate, known
+from speciate.training.lengths import mean_length
 from speciate.training.options import check as check_option
 from speciate.training.options import options
+from speciate.training.repetition import filled
 from speciate.training.specs import (
     PARAMETERS,
-    ClassicalParameters,
     Objective,
     Option,
+    Parameters,
     Payload,
-    ProbeParameters,
     TrainSpec,
 )
 from speciate.usecases import COLUMN, UseCase
@@ -40,48 +46,61 @@ from speciate.vocabulary import Task, find_task
 from speciate.workspace.database import Transaction
 from speciate.workspace.workspace import Folders, Workspace
 
-_MEMORY_MB = {"classical": 1000, "probe": 1500}
-_PRELOAD = {"classical": "classical", "probe": "torch"}
-_LEAST_OF_LABEL = 2
+_MORE = 1.2
+"""Times the memory that like runs needed is kept free for one."""
+_MEMORY_MB = {"classical": 1000, "probe": 1500, "lora": 3000, "full": 3000}
+_PRELOAD = {"classical": "classical", "probe": "torch", "lora": "torch", "full": "torch"}
 _VOLUMES = ("dicom", "nifti")
 
 
 def plan(spec: TrainSpec, workspace: Workspace) -> Plan:
     """Raises NOT_FOUND, INVALID, CONFLICT or MISSING_EXTRA for what would make the training fail or mean nothing."""
     database = workspace.database
+    spec, repeated = filled(spec, workspace)
+    method = spec.method
+    assert method is not None, "filled() sees to it"
     check_name("model", spec.name)
     registry.check_free(database, spec.name)
     use_case = usecases.get(database, spec.use_case) if spec.use_case else None
     manifest = versions.resolve(database, spec.dataset)
     dataset = manifest.ref
     task = _task(spec, use_case, manifest)
-    target = _target(spec, use_case, manifest)
+    target = _target(spec, use_case, manifest, task)
     _check_splits(manifest, dataset)
-    if target in (manifest.label, "label"):
-        _check_labels(manifest, dataset, task)
     manifest = manifest.model_copy(update={"inputs": _inputs(manifest, target, use_case)})
-    option = check_option(Option(method=spec.method, base_model=spec.base_model), manifest.modality)
-    threads = _threads(workspace)
-    can = options(manifest.modality)
+    wanted = Option(method=method, base_model=spec.base_model)
+    option, base = check_option(wanted, manifest.modality, task.family, workspace)
+    threads, parameters = _threads(workspace, spec.resources.cpu), _parameters(spec)
+    terms = _terms(parameters, use_case, task)
+    check_labels(manifest, target, task, terms)
+    can = options(manifest.modality, task.family)
     payload = Payload(
         spec=spec.model_copy(update={"base_model": option.base_model}),
         manifest=manifest,
         dataset=dataset,
         task=task.name,
         target=target,
-        objective=_objective(use_case, task),
-        parameters=_parameters(spec),
-        license=registry.resolve(database, workspace.folders, option.base_model).card.license
-        if option.base_model
-        else None,
-        dearer=tuple(can[can.index(option) + 1 :]),
+        objective=_objective(use_case, task, terms),
+        terms=terms,
+        parameters=parameters,
+        license=base.license if base else None,
+        base_folder=str(base.folder) if base and base.folder else None,
+        repeats=repeated,
+        dearer=tuple(can[can.index(option) + 1 :]) if option in can else (),
         threads=threads,
+        memory_mb=spec.resources.memory_mb or workspace.settings.capacity.memory_mb or None,
+        length=mean_length(workspace.folders, manifest),
     )
-    known = estimate(recorded(database), option, manifest.modality, example_count(manifest))
+    cost = estimate(known(database), asked_by(payload))
+    room = math.ceil(_MORE * cost.peak_memory_mb) if cost else _MEMORY_MB[method]
     return Plan(
         payload=payload.model_dump(mode="json"),
-        resources=Resources(cpu=float(threads), memory_mb=_MEMORY_MB[spec.method]),
-        seconds=known.seconds if known else None,
+        resources=Resources(cpu=spec.resources.cpu or float(threads), memory_mb=spec.resources.memory_mb or room),
+        seconds=cost.seconds if cost else None,
+        usd=cost.usd if cost else None,
+        peak_memory_mb=math.ceil(cost.peak_memory_mb) if cost else None,
+        p95_latency_ms=cost.p95_latency_ms if cost else None,
+        known_from=cost.known_from if cost else (),
         use_case=spec.use_case,
         resolved={
             "dataset": dataset,
@@ -90,7 +109,7 @@ def plan(spec: TrainSpec, workspace: Workspace) -> Plan:
             "base_model": option.base_model,
             "metric": payload.objective.metric,
         },
-        preload=_PRELOAD[spec.method],
+        preload=_PRELOAD[method],
     )
 
 
@@ -130,11 +149,11 @@ def _task(spec: TrainSpec, use_case: UseCase | None, manifest: Manifest) -> Task
         )
     name = use_case.task if use_case else spec.task or f"{_prefix(manifest.modality)}-{family}"
     task = find_task(name)
-    if task.modality != _prefix(manifest.modality):
+    if not task.suits(manifest.modality):
         raise SpeciateError(
             Code.INVALID,
-            f"The task {name!r} is about {task.modality}, but {manifest.ref} holds {manifest.modality}.",
-            f"Use a dataset of {task.modality}, or a task of {manifest.modality}.",
+            f"The task {name!r} is about {' or '.join(task.modalities)}, but {manifest.ref} holds {manifest.modality}.",
+            f"Use another dataset, or a task of {manifest.modality}: list_options(kind='task').",
         )
     return task
 
@@ -143,8 +162,10 @@ def _prefix(modality: str) -> str:
     return "volume" if modality in _VOLUMES else modality
 
 
-def _target(spec: TrainSpec, use_case: UseCase | None, manifest: Manifest) -> str:
-    target = spec.target or (use_case.target_column if use_case else None) or manifest.label
+def _target(spec: TrainSpec, use_case: UseCase | None, manifest: Manifest, task: Task) -> str | None:
+    target = spec.target or (use_case.target_column if use_case else None) or usual_target(manifest, task.name)
+    if target is None and task.family in WITHOUT_TARGET:
+        return None
     if target is None:
         raise SpeciateError(
             Code.INVALID,
@@ -160,9 +181,9 @@ def _target(spec: TrainSpec, use_case: UseCase | None, manifest: Manifest) -> st
     return target
 
 
-def _inputs(manifest: Manifest, target: str, use_case: UseCase | None) -> tuple[str, ...]:
+def _inputs(manifest: Manifest, target: str | None, use_case: UseCase | None) -> tuple[str, ...]:
     """What the model may see: never what it is to find, nor the answers of the system in use."""
-    answers = {target, manifest.label, (use_case.incumbent or "").removeprefix(COLUMN) if use_case else ""}
+    answers = {target or "", manifest.label, (use_case.incumbent or "").removeprefix(COLUMN) if use_case else ""}
     inputs = tuple(name for name in manifest.inputs if name not in answers)
     if manifest.inputs and not inputs:
         raise SpeciateError(
@@ -182,56 +203,23 @@ def _check_splits(manifest: Manifest, dataset: str) -> None:
         )
 
 
-def _check_labels(manifest: Manifest, dataset: str, task: Task) -> None:
-    if task.family == "classification" and len(manifest.labels) < 2:
-        raise SpeciateError(
-            Code.INVALID,
-            f"{dataset} has {len(manifest.labels)} label value(s) ({', '.join(manifest.labels) or 'numbers'}); "
-            "a classifier needs at least two.",
-            f"Call describe_dataset(dataset={dataset!r}); create_dataset takes another label column.",
-        )
-    if task.family == "classification":
-        _check_members(manifest, dataset)
-    if task.family == "regression" and (words := [label for label in manifest.labels if not _is_number(label)]):
-        raise SpeciateError(
-            Code.INVALID,
-            f"{dataset} has labels that are no numbers, such as {words[0]!r}; {task.name} needs numbers.",
-            f"Use the task '{task.modality}-classification', or another label column.",
-        )
-
-
-def _check_members(manifest: Manifest, dataset: str) -> None:
-    """Two labels must be on both sides of a division. Counts are of all splits, so the run may find too few yet."""
-    if manifest.splits.get("validation"):
-        return
-    common = [label for label, count in manifest.labels.items() if count >= _LEAST_OF_LABEL]
-    if len(common) < 2 or manifest.splits["train"] < 2 * _LEAST_OF_LABEL:
-        raise SpeciateError(
-            Code.INVALID,
-            f"{dataset} has no validation split, so its split 'train' needs at least {_LEAST_OF_LABEL} examples of "
-            f"each label, to learn from one and be judged on another; it has {manifest.splits['train']}, and all "
-            f"splits together have by label {dict(list(manifest.labels.items())[:5])}.",
-            "Add examples with add_examples, or bring a validation split.",
-        )
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _objective(use_case: UseCase | None, task: Task) -> Objective:
+def _objective(use_case: UseCase | None, task: Task, terms: Terms) -> Objective:
+    positive = terms.positive_label if task.family == "anomaly" else use_case.positive_label if use_case else None
     if use_case is None:
-        return Objective(metric=task.default_metric)
+        return Objective(metric=task.default_metric, positive_label=positive)
     wanted = use_case.objective
-    return Objective(metric=wanted.metric, target=wanted.target, positive_label=use_case.positive_label)
+    return Objective(metric=wanted.metric, target=wanted.target, positive_label=positive)
 
 
-def _parameters(spec: TrainSpec) -> ClassicalParameters | ProbeParameters:
-    form = PARAMETERS[spec.method]
+def _terms(parameters: Parameters, use_case: UseCase | None, task: Task) -> Terms:
+    positive = parameters.positive_label or (use_case.positive_label if use_case else None)
+    if task.family == "anomaly":
+        positive = positive or ANOMALY
+    return Terms(positive, parameters.horizon, parameters.order)
+
+
+def _parameters(spec: TrainSpec) -> Parameters:
+    form = PARAMETERS[spec.method or ""]
     try:
         return form.model_validate(spec.hyperparameters)
     except ValidationError as error:
@@ -245,14 +233,9 @@ def _parameters(spec: TrainSpec) -> ClassicalParameters | ProbeParameters:
         ) from error
 
 
-def _threads(workspace: Workspace) -> int:
+def _threads(workspace: Workspace, wanted: float | None) -> int:
     """Two where there are two: more gain little at these sizes and would keep other jobs waiting."""
-    return max(1, min(2, int(workspace.settings.capacity.cpu or cores())))
-
-
-def example_count(manifest: Manifest) -> int:
-    """Examples that a training reads."""
-    return manifest.splits.get("train", 0) + manifest.splits.get("validation", 0)
+    return max(1, int(wanted or min(2, workspace.settings.capacity.cpu or cores())))
 
 
 KIND = Kind(

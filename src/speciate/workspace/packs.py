@@ -25,6 +25,10 @@ from speciate.workspace.blobs import check_digest, sync_folder
 _SCHEMA = pa.schema([("sha256", pa.string()), ("offset", pa.int64()), ("length", pa.int64())])
 
 
+_BUFFER = 1 << 20
+"""Bytes that are written at once: many blobs are small."""
+
+
 class Entry(NamedTuple):
     offset: int
     length: int
@@ -42,7 +46,7 @@ class PackWriter:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self._partial = folder / f".pack-{os.getpid()}-{os.urandom(6).hex()}.partial"
-        self._file = self._partial.open("xb")
+        self._file = self._partial.open("xb", buffering=_BUFFER)
         self._entries: dict[str, Entry] = {}
         self._size = 0
 

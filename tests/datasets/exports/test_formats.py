@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from speciate.datasets import scan
+from speciate.datasets.exports.shipment import class_names, ship
 from speciate.workspace.workspace import Workspace
 from tests import data
 from tests.datasets.exports.worlds import seal
@@ -184,3 +186,21 @@ def test_an_object_without_a_box_is_left_out_and_counted(workspace: Workspace, t
     pictures(workspace, objects=[[{"bbox": [1.0], "category": "ear"}]] * 6)
     report = export(workspace, "coco", tmp_path / "out")
     assert report["notes"] == ["6 objects without a box of four numbers were left out."]
+
+
+def test_classes_beyond_those_that_a_manifest_lists_leave_too(workspace: Workspace) -> None:
+    rows = [{"text": f"text {i}", "label": f"class {i}", "split": "train"} for i in range(3)]
+    made = seal(workspace, "many", rows, inputs=("text",), label="label").model_copy(update={"labels": {"class 1": 1}})
+    assert class_names(ship(made, scan.read(workspace.folders, made), None)) == ["class 0", "class 1", "class 2"]
+
+
+def test_media_that_are_json_lie_beside_their_columns_in_shards(workspace: Workspace, tmp_path: Path) -> None:
+    rows = [{"source": f"{i}.json", "split": "train", "site": f"s{i}"} for i in range(3)]
+    media = [json.dumps({"x": i}).encode() for i in range(3)]
+    seal(workspace, "readings", rows, media=media, modality="tabular")
+    export(workspace, "webdataset", tmp_path / "out", "readings")
+    with tarfile.open(next((tmp_path / "out" / "data").iterdir())) as shard:
+        found = {member.name: json.load(shard.extractfile(member) or io.BytesIO()) for member in shard}
+        assert len(shard.getnames()) == len(found) == 6
+    assert [found[f"ex-{i:04}.medium.json"] for i in range(3)] == [{"x": i} for i in range(3)]
+    assert [found[f"ex-{i:04}.json"]["site"] for i in range(3)] == ["s0", "s1", "s2"]

@@ -140,7 +140,8 @@ def test_windows_of_sounds_come_back(format_: str, workspace: Workspace, tmp_pat
     sounds(workspace, tmp_path)
     cut = data.run_job(workspace, "curate", dataset="sounds", steps=[{"op": "window", "seconds": 0.5}])
     made = resolve(workspace.database, cut["dataset"])
-    export(workspace, made.ref, format_, tmp_path / "out")
+    notes = export(workspace, made.ref, format_, tmp_path / "out")["report"]["notes"]
+    assert [note for note in notes if "do not come back" in note] == []
     again = data.ingest(workspace, "again", source=tmp_path / "out")
     assert again.rows == made.rows > 12
     assert again.id == made.id
@@ -154,6 +155,17 @@ def test_windows_in_a_folder_come_back_as_whole_sounds(workspace: Workspace, tmp
     report = export(workspace, cut["dataset"], "folder", tmp_path / "out")["report"]
     assert "the windows do not come back" in report["notes"][-1]
     assert data.ingest(workspace, "again", **report["create_again"]).id == made.id
+
+
+@pytest.mark.parametrize(("format_", "remark"), [("csv", ""), ("jsonl", None)])
+def test_what_csv_cannot_say_is_noted(format_: str, remark: str | None, workspace: Workspace, tmp_path: Path) -> None:
+    rows = [row | {"remark": None if i == 3 else f"remark {i}"} for i, row in enumerate(data.review_rows(20))]
+    data.ingest(workspace, "set", rows=rows, label="label", inputs=("text",))
+    report = export(workspace, "set", format_, tmp_path / "out")["report"]
+    assert [note for note in report["notes"] if "no NULL: 1 cells" in note] == report["notes"][: remark == ""]
+    again = data.ingest(workspace, "again", **report["create_again"])
+    found = scan.read(workspace.folders, again, ["remark"])["remark"].to_pylist()
+    assert sorted(map(str, found)) == sorted(str(remark if row["remark"] is None else row["remark"]) for row in rows)
 
 
 def test_an_export_in_an_archive_comes_back(workspace: Workspace, tmp_path: Path) -> None:

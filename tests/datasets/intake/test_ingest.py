@@ -17,6 +17,7 @@ from speciate.datasets import scan
 from speciate.datasets.intake.ingest import KIND, IngestSpec
 from speciate.datasets.intake.inline_rows import keep_rows
 from speciate.datasets.loading.loader import load_examples
+from speciate.datasets.roles import choose
 from speciate.datasets.versions import names, resolve, version
 from speciate.errors import Code, SpeciateError
 from speciate.workspace.workspace import Workspace
@@ -58,6 +59,61 @@ def test_a_table_of_texts_keeps_groups_together(workspace: Workspace, tmp_path: 
         places.setdefault(example.group, set()).add(example.split)
     assert all(len(splits) == 1 for splits in places.values())
     assert set(manifest.splits) == {"train", "validation", "test"}
+
+
+def test_labels_of_any_length_stay_apart_and_it_is_said(workspace: Workspace, tmp_path: Path) -> None:
+    long = "a label that describes at length what can be seen on the picture, which is "
+    kinds = [f"{long}shoes", f"{long}hats", "other"]
+    rows = tuple({"text": f"a text about the number {i}", "kind": kinds[i % 3]} for i in range(60))
+    manifest = data.ingest(workspace, "rows", rows=rows, label="kind")
+    assert sorted(manifest.labels.values()) == [20, 20, 20]
+    assert max(map(len, manifest.labels)) == 64
+    assert "2 classes have names of more" in version(workspace.database, "rows").report["warnings"][0]
+    one = next(row["id"] for row in rows_of(workspace, "rows") if row["label"] == "other")
+    assert data.label(workspace, "rows", {one: kinds[0]}).labels.keys() == manifest.labels.keys()
+    for i, row in enumerate(rows[:12]):
+        path = tmp_path / "source" / row["kind"] / f"{i}.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(row["text"])
+    folders = data.ingest(workspace, "folders", source=tmp_path / "source", label="folder")
+    assert folders.labels.keys() == manifest.labels.keys()
+
+
+def test_a_series_whose_label_changes_is_set_aside_alone(workspace: Workspace, tmp_path: Path) -> None:
+    lines = ["m,t,x,label"] + [f"m{i // 30},{i % 30},{i * i % 97},{'ab'[i // 30 % 2]}" for i in range(180)]
+    lines[40] = lines[40].replace(",b", ",a")
+    (tmp_path / "long.csv").write_text("\n".join(lines))
+    source = {"source": tmp_path / "long.csv", "reader": "long:m,t"}
+    for name, label in (("named", "label"), ("implied", None)):
+        manifest = data.ingest(workspace, name, **source, label=label)
+        assert manifest.labels == {"a": 3, "b": 2}
+        aside = [(row["m"], row["reason"]) for row in rows_of(workspace, name) if row["quality"] == "error"]
+        assert aside == [("m1", "Its label 'label' changes within the series.")]
+
+
+def test_groups_that_a_pattern_does_not_find_are_told(workspace: Workspace, tmp_path: Path) -> None:
+    folder = data.digit_folder(tmp_path / "digits", 20, classes=2)
+    found = {}
+    for name, pattern in (("none", r"(patient\d+)"), ("some", r"^1/(\d+)"), ("all", r"(\d+)\.png")):
+        data.ingest(workspace, name, source=folder, label="folder", group_by=pattern)
+        found[name] = version(workspace.database, name).report["warnings"]
+    assert "gives no example a group: it finds nothing in paths such as '0/0000.png'" in found["none"][0]
+    assert "gives 11 of 20 examples no group" in found["some"][0]
+    assert found["all"] == []
+    step = {"op": "split", "group_by": r"(patient\d+)"}
+    audit = data.run_job(workspace, "curate", dataset="all", steps=[step])["steps"][0]["audit"]
+    assert "gives no example a group" in audit["warnings"][0]
+
+
+def test_a_column_of_dates_is_no_input_and_the_rest_is_learned_from(workspace: Workspace, tmp_path: Path) -> None:
+    lines = ["day,x,y,kind"] + [f"2024-01-{1 + i % 28:02},{i},{i * i % 31},{'ab'[i % 2]}" for i in range(40)]
+    (tmp_path / "t.csv").write_text("\n".join(lines))
+    manifest = data.ingest(workspace, "dated", source=tmp_path / "t.csv", label="kind")
+    assert (manifest.modality, manifest.inputs, sum(manifest.splits.values())) == ("tabular", ("x", "y"), 40)
+    assert manifest.columns["day"] == "DATE"
+    (said,) = version(workspace.database, "dated").report["warnings"]
+    assert "'day'" in said
+    assert "reader='long:ID,TIME'" in said
 
 
 def test_peptides_from_fasta(workspace: Workspace, tmp_path: Path) -> None:
@@ -316,3 +372,9 @@ def test_one_damaged_table_among_many_costs_only_itself(workspace: Workspace, tm
     assert manifest.inputs == ("text",)
     assert sum(row["quality"] == "ok" for row in rows) == 30
     assert {row["source"].partition("#")[0] for row in rows} == {path.name for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("name", ["id", "name", "key"])
+def test_an_object_that_is_called_like_a_key_is_no_input(name: str) -> None:
+    table = pa.table({name: [{"first": str(i)} for i in range(30)], "x": range(30), "y": range(30)})
+    assert choose(table, "auto", (), ()) == ("tabular", ("x", "y"))

@@ -122,6 +122,21 @@ def test_a_column_of_another_type_is_widened_or_refused(workspace: Workspace) ->
         add(workspace, rows=[{"name": "n", "kind": "b"}])
 
 
+def test_whole_numbers_and_the_same_as_fractions_lie_in_one_split(workspace: Workspace) -> None:
+    rows = [{"x": i, "note": "old", "kind": "ab"[i % 2]} for i in range(40)]
+    data.ingest(workspace, "set", rows=rows, label="kind", inputs=("x",))
+    again = [{"x": float(row["x"]), "note": "new", "kind": row["kind"]} for row in rows]
+    found = rows_of(workspace, add(workspace, rows=[*again, {"x": 0.5, "note": "new", "kind": "a"}]))
+    places: dict[float, set[str]] = {}
+    contents: dict[float, set[str]] = {}
+    for row in found:
+        places.setdefault(row["x"], set()).add(row["split"])
+        contents.setdefault(row["x"], set()).add(row["_content"])
+    assert len(found) == 81
+    assert [x for x, names in places.items() if len(names) > 1] == []
+    assert {len(names) for names in contents.values()} == {1}
+
+
 def test_a_new_column_is_empty_in_old_rows(workspace: Workspace) -> None:
     rows = data.review_rows(20)
     data.ingest(workspace, "set", rows=rows, label="label")

@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pydantic import ValidationError
 from speciate.tools.datasets import add_examples, create_dataset
 from speciate.tools.labelling import Label, Labelled, label_examples
 
@@ -46,6 +47,10 @@ def test_a_column_that_the_header_lacks_is_refused_at_the_call(app: App, tmp_pat
             create_dataset(app, "set", name, label="lable")
         with pytest.raises(SpeciateError, match="inputs names 'words'"):
             create_dataset(app, "set", name, label="label", inputs=["text", "words"])
+    (tmp_path / "messy.csv").write_text("a,b\n1,2\n3,4,5\n6,7\n")
+    with pytest.raises(SpeciateError, match="label names 'nope'") as raised:
+        create_dataset(app, "set", "messy.csv", label="nope")
+    assert "_reason" not in raised.value.message
     with pytest.raises(SpeciateError, match="There is no reader"):
         create_dataset(app, "set", "rows.csv", reader="xml")
     (tmp_path / "folder").mkdir()
@@ -64,6 +69,8 @@ def test_rows_are_added_through_the_tools(app: App) -> None:
     planned = add_examples(app, "set", rows=rows, dry_run=True)
     assert isinstance(planned, DryRun)
     assert planned.resolved["dataset"] == "set@v1"
+    with pytest.raises(SpeciateError, match="names a split, and rows cannot be added to one by name"):
+        add_examples(app, "set:train", rows=rows)
     added = done(app, add_examples(app, "set", rows=rows))
     assert added["dataset"] == "set@v2"
     assert version(app.workspace.database, "set").report["added"] == 10
@@ -76,6 +83,21 @@ def test_what_cannot_be_learned_from_is_a_warning(workspace: Workspace, tmp_path
     data.ingest(workspace, "one", source=folder, label="folder")
     assert "No label was named" in version(workspace.database, "bare").report["warnings"][0]
     assert "one and the same label" in version(workspace.database, "one").report["warnings"][0]
+
+
+def test_few_groups_fill_every_split_and_too_few_are_a_warning(workspace: Workspace) -> None:
+    rows = [{"text": f"visit {i} of a person", "who": f"p{i // 10}", "y": "ab"[i % 2]} for i in range(40)]
+    four = data.ingest(workspace, "four", rows=rows, label="y", group_by="who", inputs=("text",))
+    assert four.splits == {"train": 20, "validation": 10, "test": 10}
+    assert version(workspace.database, "four").report["warnings"] == []
+    one = data.ingest(workspace, "one", rows=rows[:10], label="y", group_by="who", inputs=("text",))
+    assert one.splits == {"train": 10}
+    assert "in 'validation' or 'test'" in version(workspace.database, "one").report["warnings"][0]
+    halves = {"op": "split", "fractions": {"train": 0.5, "test": 0.5}}
+    split = data.run_job(workspace, "curate", dataset="one", steps=[halves])
+    assert "lies in 'test'" in split["report"]["warnings"][0]
+    assert data.ingest(workspace, "one", rows=rows[10:30], add=True).splits == dict.fromkeys(four.splits, 10)
+    assert version(workspace.database, "one").report["warnings"] == []
 
 
 def test_files_of_one_name_in_two_folders_are_two_examples(workspace: Workspace, tmp_path: Path) -> None:
@@ -121,6 +143,24 @@ def test_labels_for_an_older_version_say_what_they_leave_out(app: App) -> None:
     assert isinstance(late, Labelled)
     assert (late.version, late.parent) == ("set@v3", "set@v1")
     assert "up to set@v2" in late.warnings[0]
-    taken = label_examples(app, "set", [Label(id=ids[0])], "human")
+    newest = label_examples(app, "set", [Label(id=ids[0], label="newer")], "human")
+    assert isinstance(newest, Labelled)
+    assert (newest.changed, newest.warnings) == (1, ())
+
+
+def test_only_null_takes_a_label_away_and_the_answer_says_so(app: App) -> None:
+    done(app, create_dataset(app, "set", rows=data.review_rows(20), label="label"))
+    found = version(app.workspace.database, "set").manifest
+    name = scan.read(app.workspace.folders, found, ["id"])["id"][0].as_py()
+    with pytest.raises(ValidationError):
+        Label.model_validate({"id": name})
+    for empty in ("", " ", "\u200b"):
+        with pytest.raises(SpeciateError, match="1 of the labels are empty"):
+            label_examples(app, "set", [Label(id=name, label=empty)], "human")
+    taken = label_examples(app, "set", [Label(id=name, label=None)], "human")
     assert isinstance(taken, Labelled)
-    assert (taken.changed, taken.warnings) == (1, ())
+    assert (taken.version, taken.changed) == ("set@v2", 1)
+    assert "1 examples lost their label" in taken.warnings[0]
+    long = label_examples(app, "set", [Label(id=name, label="so " * 40)], "human")
+    assert isinstance(long, Labelled)
+    assert "more than 64 characters" in long.warnings[0]

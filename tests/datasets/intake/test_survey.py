@@ -152,7 +152,7 @@ def test_a_row_that_breaks_a_process_is_the_only_error(workspace: Workspace, tmp
     pool = Failing(code, lambda payload: texts[77] in pq.read_table(payload["file"])["text"].to_pylist())
     table = pa.table({"text": texts})
     wanted = pa.chunked_array([[i != 5 for i in range(300)]])
-    desk = row_survey.Desk(run_in(workspace), cast(Pool, pool), tmp_path, frozenset())
+    desk = row_survey.RowDesk(run_in(workspace), cast(Pool, pool), tmp_path, frozenset())
     verdicts = row_survey.judge_table(table, wanted, Roles("text", ("text",)), desk).to_pylist()
     assert [i for i, verdict in enumerate(verdicts) if verdict["quality"] != "ok"] == [5, 77]
     assert verdicts[77]["reason"] == "The decoder failed on this row: It failed."

@@ -34,6 +34,13 @@ def test_many_columns_and_labels_are_counted_rather_than_listed(workspace: Works
     assert "more columns" in view.not_shown
 
 
+def test_numbers_that_floats_cannot_hold_are_drawn(workspace: Workspace, app: App) -> None:
+    rows = [{"x": 9007199254740993 + i, "wide": (-1.7e308, 1.7e308)[i % 2], "label": "ab"[i % 2]} for i in range(20)]
+    data.ingest(workspace, "large", rows=tuple(rows), label="label", modality="tabular")
+    _, chart = cast(Any, describe_dataset(app, "large"))
+    assert chart.data.startswith(b"\x89PNG")
+
+
 def test_the_list_of_all_datasets_has_no_columns(workspace: Workspace, app: App) -> None:
     data.ingest(workspace, "reviews", rows=tuple(data.review_rows()), label="label")
     (listed,) = cast(Any, describe_dataset(app))

@@ -6,17 +6,21 @@ import io
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from speciate.datasets.look.describe import difference, newest_versions, quality, usable
 from speciate.datasets.look.preview import contact_sheet
 from speciate.datasets.look.query import query
-from speciate.datasets.versions import Manifest
+from speciate.datasets.versions import Manifest, Part
 from speciate.errors import Code, SpeciateError
 from speciate.jobs.pool import Pool
 from speciate.workspace.workspace import Workspace
 from tests import data
+from tests.datasets import sealed
 
 
 @pytest.fixture
@@ -58,6 +62,18 @@ def test_pages_follow_each_other_in_order(workspace: Workspace, pool: Pool, revi
     assert seen == sorted(seen, reverse=True)
     with pytest.raises(SpeciateError, match="no cursor"):
         query(pool, workspace.folders, reviews, cursor="-1; DROP")
+
+
+def test_the_same_query_is_answered_alike_or_pages_would_overlap(workspace: Workspace, pool: Pool) -> None:
+    """Sums of fractions show it best: they depend on the order in which rows are taken."""
+    count, chance = 400_000, np.random.default_rng(0)
+    file = workspace.folders.datasets / "large.parquet"
+    table = pa.table({"id": np.arange(count).astype(str), "x": chance.normal(size=count)})
+    pq.write_table(table, file, row_group_size=40_000)
+    part = Part(file=file.relative_to(workspace.folders.root).as_posix(), rows=count)
+    large = Manifest(name="large", version=1, id="", modality="text", parts=(part,), columns={}, rows=count)
+    sql = "SELECT sum(x) FROM examples"
+    assert len({query(pool, workspace.folders, large, sql=sql).rows[0][0] for _ in range(10)}) == 1
 
 
 def test_a_split_narrows_what_is_seen(workspace: Workspace, pool: Pool, reviews: Manifest) -> None:
@@ -103,6 +119,21 @@ def test_a_long_page_ends_early_and_the_cursor_goes_on(workspace: Workspace, poo
     assert len(first.rows) == 11
     following = query(pool, workspace.folders, reviews, sql=sql, limit=500, cursor=first.next_cursor)
     assert following.rows[0][0] == 11
+
+
+def test_every_character_counts_once_whatever_its_script(workspace: Workspace, pool: Pool, reviews: Manifest) -> None:
+    sql = "SELECT range, repeat('字', 1000) FROM range(40)"
+    assert len(query(pool, workspace.folders, reviews, sql=sql, limit=500).rows) == 11
+
+
+def test_a_contact_sheet_is_whole_however_long_its_rows(workspace: Workspace, pool: Pool) -> None:
+    names = [f"m{i:03}" for i in range(40)]
+    pixels = [np.full((8, 8, 3), i, np.uint8) for i in range(40)]
+    made = sealed.media(
+        workspace.folders, "image", [sealed.png(each) for each in pixels], source=[f"{'长' * 400}/{n}" for n in names]
+    )
+    assert len(contact_sheet(pool, workspace.folders, made, count=36).rows) == 36
+    assert [row[0] for row in contact_sheet(pool, workspace.folders, made, ids=names).rows] == names
 
 
 def test_a_contact_sheet_shows_what_the_rows_say(workspace: Workspace, pool: Pool, tmp_path: Path) -> None:

@@ -97,6 +97,19 @@ def test_near_duplicates_do_the_same(workspace: Workspace) -> None:
     assert made.column("split", "text")[long] == "train"
 
 
+def test_windows_lie_where_the_whole_series_does(workspace: Workspace) -> None:
+    rows = tuple({"signal": [float((t * i) % 50 + i) for t in range(20)], "kind": "ab"[i % 2]} for i in range(20))
+    for seed, name in enumerate(("mine", "more")):
+        data.ingest(workspace, name, rows=rows, label="kind", inputs=("signal",), seed=seed)
+    curate(workspace, "more", {"op": "window", "steps": 10})
+    made = curate(workspace, "mine", {"op": "merge", "dataset": "more"})
+    places: dict[str, set[str]] = {}
+    for row in made.rows.to_pylist():
+        places.setdefault(row["_origin"] or row["_key"], set()).add(row["split"])
+    assert (made.rows.num_rows, len(places)) == (60, 20)
+    assert [key for key, names in places.items() if len(names) > 1] == []
+
+
 def test_unlabelled_rows_are_set_aside_until_they_are_labelled(workspace: Workspace) -> None:
     data.ingest(workspace, "mine", rows=texts(range(10)), label="kind")
     bare = tuple({"text": row["text"], "site": "x", "score": 1.5} for row in texts(range(10, 14)))

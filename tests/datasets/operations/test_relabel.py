@@ -5,10 +5,13 @@ from __future__ import annotations
 import pytest
 
 from speciate.datasets.intake.rows import MISSING
+from speciate.datasets.operations.relabel import RelabelParameters, foresee
+from speciate.datasets.succession import MOST_LABELS
 from speciate.datasets.versions import Manifest
 from speciate.errors import Code, SpeciateError
 from speciate.workspace.workspace import Workspace
 from tests import data
+from tests.datasets import sealed
 from tests.datasets.operations.world import curate, read
 
 
@@ -26,6 +29,16 @@ def test_labels_are_joined_swapped_and_taken_away_at_once(workspace: Workspace) 
     assert [(row["kind"], row["quality"], row["reason"]) for row in gone] == [("fish", "partial", MISSING)] * 10
     back = data.label(workspace, "set", {gone[0]["id"]: "pet"})
     assert back.labels == {"pet": 11, "dog": 10}
+
+
+def test_labels_of_any_length_stay_apart(workspace: Workspace) -> None:
+    long = "a label that describes at length what can be seen on the picture, which is "
+    data.ingest(workspace, "set", rows=animals(), label="kind")
+    curate(workspace, "set", {"op": "relabel", "mapping": {"cat": f"{long}shoes", "dog": f"{long}hats"}})
+    made = curate(workspace, "set", {"op": "relabel", "mapping": {f"{long}shoes": "shoes"}})
+    assert sorted(made.manifest.labels.values()) == [10, 10, 10]
+    assert "shoes" in made.manifest.labels
+    assert max(map(len, made.manifest.labels)) == 64
 
 
 def test_unknown_labels_are_refused_with_those_that_there_are(shared: Workspace, reviews: Manifest) -> None:
@@ -55,9 +68,18 @@ def test_a_label_that_a_sample_happened_to_lose_is_no_error(workspace: Workspace
     assert made.manifest.labels == {"dog": 10, "y": 10}
 
 
-@pytest.mark.parametrize("new", ["", "  ", "x" * 65])
-def test_a_label_is_a_short_word(shared: Workspace, reviews: Manifest, new: str) -> None:
-    with pytest.raises(SpeciateError, match=r"mapping\.good: String should have at"):
+def test_of_very_many_classes_those_that_no_manifest_lists_can_be_renamed() -> None:
+    listed = {f"class {i}": 2 for i in range(MOST_LABELS)}
+    many = sealed.blank("text", ["text"]).model_copy(update={"label": "kind", "labels": listed})
+    parameters = RelabelParameters(mapping={"rare": "class 0"})
+    assert foresee(parameters, many, {}).labels == listed
+    with pytest.raises(SpeciateError, match="no label 'rare'"):
+        foresee(parameters, many.model_copy(update={"labels": {"class 0": 2}}), {})
+
+
+@pytest.mark.parametrize("new", ["", "  ", "\u200b"])
+def test_a_label_can_be_read(shared: Workspace, reviews: Manifest, new: str) -> None:
+    with pytest.raises(SpeciateError, match=r"mapping\.good: .*(at least 1 character|can be printed)"):
         curate(shared, "reviews", {"op": "relabel", "mapping": {"good": new}})
 
 

@@ -169,6 +169,16 @@ def test_a_window_longer_than_every_example_is_refused(workspace: Workspace) -> 
         curate(workspace, "set", {"op": "window", "steps": 61})
 
 
+def test_more_windows_than_memory_holds_are_refused_before_one_is_cut(workspace: Workspace, tmp_path: Path) -> None:
+    data.ingest(workspace, "sounds", source=sounds(tmp_path / "sounds"))
+    for seconds in (1e-7, 1e-320):
+        with pytest.raises(SpeciateError, match=r"would be [\d,]{10,} windows, and at most 1,000,000"):
+            curate(workspace, "sounds", {"op": "window", "seconds": seconds})
+    data.ingest(workspace, "set", rows=long_series(steps=20_000), label="kind")
+    with pytest.raises(SpeciateError, match="40,004 windows would hold 400,040,000 values"):
+        curate(workspace, "set", {"op": "window", "steps": 10_000, "stride": 1})
+
+
 @pytest.mark.parametrize(
     ("step", "said"),
     [

@@ -106,7 +106,7 @@ def test_what_was_computed_before_a_stop_is_kept(
     workspace: Workspace, reviews: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("speciate.datasets.similarity.descriptors._CHUNK", 16)
-    rows, extractor = usable(workspace, reviews), extractors.load("descriptor", "text")
+    rows, extractor = usable(workspace, reviews), extractors.load("descriptor", "text", workspace.folders)
 
     def stop(done: int, total: int) -> None:
         if done >= 32:
@@ -263,14 +263,14 @@ def test_an_embedding_that_was_lost_is_made_again(workspace: Workspace, pool: Po
 
 @pytest.mark.parametrize("modality", ["text", "image"])
 def test_without_its_libraries_a_model_is_refused_and_the_descriptor_stands_in(
-    modality: str, monkeypatch: pytest.MonkeyPatch
+    workspace: Workspace, modality: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(extractors, "_LIBRARIES", ("no_such_library",))
 
-    assert extractors.resolve(None, modality) == "descriptor"
+    assert extractors.resolve(None, modality, workspace) == "descriptor"
     if modality == "text":
         with pytest.raises(SpeciateError, match="not installed") as error:
-            extractors.resolve("pkg:minilm", modality)
+            extractors.resolve("pkg:minilm", modality, workspace)
         assert error.value.code == Code.MISSING_EXTRA
         assert "pip install" in error.value.recovery
         named = {option.name: option.needs for option in list_options("extractor")}

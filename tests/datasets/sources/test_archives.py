@@ -168,6 +168,13 @@ def test_encrypted_and_damaged_members_are_set_aside(desk: Desk, tmp_path: Path)
     assert "cannot be unpacked" in reasons(found)["set/train/dog/2.png"]
 
 
+def test_a_tar_that_ends_in_a_zip_is_a_tar(desk: Desk, tmp_path: Path) -> None:
+    inner = zipped(tmp_path / "inner.zip", {"inside.png": picture(9)}).read_bytes()
+    path = tarred(tmp_path / "set.tar", {"a.png": picture(1), "b.png": picture(2), "z.docx": inner})
+    assert {"a.png", "b.png"} <= names(found := prepare(path, desk))
+    assert "inside.png" not in names(found)
+
+
 def test_a_member_without_a_name_is_set_aside(desk: Desk, tmp_path: Path) -> None:
     path = zipped(tmp_path / "a.zip", PICTURES | {"x": picture(9)})
     data = path.read_bytes()

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
 """What begins a formula for spreadsheets, as OWASP lists it under CSV injection. Behind apostrophes it is none, but
 would be taken for one that was made harmless, and so lose one when it comes back."""
@@ -45,6 +47,15 @@ class CsvFile:
 
     def __exit__(self, *_: object) -> None:
         self._file.close()
+
+
+def notes_of_nulls(rows: pa.Table) -> tuple[str, ...]:
+    """What a CSV file cannot say of these rows."""
+    texts = [column for column in rows.columns if pa.types.is_string(column.type)]
+    lost = sum(column.null_count for column in texts)
+    if not lost:
+        return ()
+    return (f"CSV has no NULL: {lost:,} cells of text without a value are empty, and come back as empty texts.",)
 
 
 def as_json(value: Any) -> str:

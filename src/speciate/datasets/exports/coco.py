@@ -28,6 +28,7 @@ class Coco:
     name = "coco"
     again = "data"
     files = False
+    once = False
 
     def misfit(self, manifest: Manifest) -> str | None:
         if manifest.modality != "image" or not has_files(manifest):

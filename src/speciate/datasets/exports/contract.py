@@ -32,6 +32,8 @@ class Format(Protocol):
     """What below the export holds the rows for `create_dataset`; None where it does not read this format."""
     files: bool
     """Whether media leave as files of their own, with nothing beside them but files called `metadata`."""
+    once: bool
+    """Whether rows that are windows of one medium share its file, so that they come back as one example."""
 
     def misfit(self, manifest: Manifest) -> str | None:
         """Why this format cannot hold the version, as a sentence; None where it can."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from speciate.datasets.exports.cells import CsvFile
+from speciate.datasets.exports.cells import CsvFile, notes_of_nulls
 from speciate.datasets.exports.contract import Tell, Written
 from speciate.datasets.exports.rows import TEXT, header, plain_rows
 from speciate.datasets.exports.shipment import Shipment, has_files
@@ -15,6 +15,7 @@ class Csv:
     name = "csv"
     again = "data"
     files = False
+    once = False
 
     def misfit(self, manifest: Manifest) -> str | None:
         if has_files(manifest) and manifest.modality != TEXT:
@@ -35,7 +36,7 @@ class Csv:
                     file.write(rows)
                     tell(len(rows))
             escaped += file.escaped
-        return Written(configs, escaped)
+        return Written(configs, escaped, notes_of_nulls(shipment.rows))
 
 
 CSV = Csv()

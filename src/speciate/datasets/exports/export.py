@@ -235,7 +235,7 @@ def _exported(shipment: Shipment, chosen: Format, written: Written, aside: pa.Ta
             f"Rows are windows of a medium, which is here whole and uncut: from {WINDOW_START} up to {WINDOW_STOP}"
             + (f", in {unit}." if unit else ".")
         )
-        if chosen.files:
+        if chosen.once:
             notes.append("create_dataset makes one example of each medium again, whole: the windows do not come back.")
     return Exported(
         format=chosen.name,

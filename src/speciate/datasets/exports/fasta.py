@@ -21,6 +21,7 @@ class Fasta:
     name = "fasta"
     again = "data"
     files = False
+    once = False
 
     def misfit(self, manifest: Manifest) -> str | None:
         if manifest.modality != "protein" or has_files(manifest) or len(manifest.inputs) != 1:

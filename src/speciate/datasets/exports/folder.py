@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from speciate.datasets.exports.cells import CsvFile
+from speciate.datasets.exports.cells import CsvFile, notes_of_nulls
 from speciate.datasets.exports.contract import Tell, Written
 from speciate.datasets.exports.shipment import Media, Piece, Shipment, has_files
 from speciate.datasets.versions import Manifest
@@ -17,6 +17,7 @@ class Folder:
     name = "folder"
     again = "data"
     files = True
+    once = True
 
     def misfit(self, manifest: Manifest) -> str | None:
         return None if has_files(manifest) else "its examples are rows of a table, not files."
@@ -30,7 +31,8 @@ class Folder:
             (folder / below).mkdir(parents=True, exist_ok=True)
             configs[piece.hub] = f"{below}/**"
             escaped += _write_piece(shipment, shipment.media, piece, folder / below, tell)
-        return Written(configs if shipment.manifest.modality in _READ_BY_THE_HUB else {}, escaped)
+        configs = configs if shipment.manifest.modality in _READ_BY_THE_HUB else {}
+        return Written(configs, escaped, notes_of_nulls(shipment.rows))
 
 
 def _write_piece(shipment: Shipment, media: Media, piece: Piece, folder: Path, tell: Tell) -> int:

@@ -15,6 +15,7 @@ class JsonLines:
     name = "jsonl"
     again = "data"
     files = False
+    once = False
 
     def misfit(self, manifest: Manifest) -> str | None:
         if has_files(manifest) and manifest.modality != TEXT:

@@ -16,6 +16,7 @@ class Parquet:
     name = "parquet"
     again = "data"
     files = False
+    once = False
 
     def misfit(self, manifest: Manifest) -> str | None:
         return None

@@ -22,6 +22,7 @@ class Saved:
     name = "hf"
     again = "."
     files = False
+    once = False
 
     def misfit(self, manifest: Manifest) -> str | None:
         return None

@@ -32,6 +32,7 @@ class Shards:
     name = "webdataset"
     again = "data"
     files = True
+    once = False
 
     def misfit(self, manifest: Manifest) -> str | None:
         return None
@@ -59,6 +60,7 @@ def _examples(shipment: Shipment, piece: Piece, classes: list[str], tell: Tell) 
             members = []
             if shipment.media is not None:
                 suffix = split_suffix(shipment.media.names[place])[1].lower() or ".bin"
+                suffix = ".medium.json" if suffix == ".json" else suffix  # the columns are KEY.json
                 members.append(_Member(key + suffix, shipment.media.read(place)))
             elif texts:
                 text = "\n".join(str(cells[name]) for name in texts if cells[name] is not None)

@@ -125,10 +125,13 @@ def ship(manifest: Manifest, rows: pa.Table, packs: PackReader | None) -> Shipme
 
 
 def class_names(shipment: Shipment) -> list[str]:
-    """The classes in the order that numbers them; empty where labels are numbers or there are none."""
+    """The classes in the order that numbers them; empty where labels are numbers or there are none.
+
+    Those of the whole version, whichever split leaves; a manifest lists only the most frequent.
+    """
     if shipment.label is None or shipment.manifest.numeric:
         return []
-    return sorted(shipment.manifest.labels)
+    return sorted({*shipment.manifest.labels, *(name for name in shipment.labels if name is not None)})
 
 
 def has_files(manifest: Manifest) -> bool:

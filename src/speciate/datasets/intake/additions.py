@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from speciate.datasets import scan, succession
-from speciate.datasets.columns import CONTENT, FINGERPRINT, KEY, SKETCH, type_name
+from speciate.datasets.columns import CONTENT, FINGERPRINT, KEY, ORIGIN, SKETCH, type_name
 from speciate.datasets.intake.lineage import rows_ever
 from speciate.datasets.intake.rows import MADE, Draft, carried, finish, quality_report
 from speciate.datasets.lthash import Lanes
@@ -21,7 +21,10 @@ from speciate.datasets.versions import Manifest, Part
 from speciate.errors import Code, SpeciateError
 from speciate.workspace.workspace import Folders
 
-_NEEDED = ("id", "split", "label", "group_key", "quality", "reason", "source", CONTENT, FINGERPRINT, KEY, SKETCH)
+_NEEDED = (
+    *("id", "split", "label", "group_key", "quality", "reason", "source"),
+    *(CONTENT, FINGERPRINT, KEY, SKETCH, ORIGIN),
+)
 
 
 class Parent(NamedTuple):
@@ -51,6 +54,8 @@ class Extended(NamedTuple):
     counts: Counts
     refused: int
     """Of those that were added."""
+    warnings: tuple[str, ...] = ()
+    """Of the split."""
 
 
 def extend(folders: Folders, parent: Parent, drafted: Draft, seed: int, packs: list[str]) -> Extended:
@@ -87,7 +92,7 @@ def extend(folders: Folders, parent: Parent, drafted: Draft, seed: int, packs: l
     how = {name: dealing[name] for name in ("fractions", "seed") if name in dealing}
     report = carried(parent.report) | quality_report(both) | {"split": how | done.split | {"made_by": by}}
     refused = _refused(done.table) - _refused(fresh)
-    return Extended(sealed, report, counts, refused)
+    return Extended(sealed, report, counts, refused, done.warnings)
 
 
 def splits_of(folders: Folders, manifest: Manifest) -> dict[str, str]:

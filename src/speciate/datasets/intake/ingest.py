@@ -23,13 +23,12 @@ from speciate.datasets.intake.additions import Extended, Parent, extend, splits_
 from speciate.datasets.intake.inline_rows import kept_rows
 from speciate.datasets.intake.lineage import ancestors
 from speciate.datasets.intake.parts import Stored, with_any
-from speciate.datasets.intake.row_survey import Desk as RowDesk
-from speciate.datasets.intake.row_survey import judge_table
+from speciate.datasets.intake.row_survey import RowDesk, judge_table
 from speciate.datasets.intake.rows import Draft, Wishes, draft, finish, quality_report
 from speciate.datasets.intake.survey import Desk, Survey, survey_media, survey_rows, survey_tables, with_set_aside
 from speciate.datasets.lthash import unpacked
 from speciate.datasets.registration import collect, commit, made
-from speciate.datasets.roles import Roles
+from speciate.datasets.roles import SHORTENED, Roles, is_shortened
 from speciate.datasets.sources import exported, unpacking
 from speciate.datasets.sources.labels import LabelsFile, join
 from speciate.datasets.sources.listing import Listing, check_source
@@ -93,6 +92,12 @@ def plan(spec: IngestSpec, workspace: Workspace) -> Plan:
         raise SpeciateError(Code.INVALID, f"{given} given.", f"Call {tool} with one of source and rows.")
     if spec.rows is not None and not kept_rows(workspace.folders, spec.rows):
         raise SpeciateError(Code.INVALID, "rows is empty: there is nothing to ingest.", "Call again with rows.")
+    if spec.add and dataset_ref(spec.name).split is not None:
+        raise SpeciateError(
+            Code.INVALID,
+            f"{spec.name!r} names a split, and rows cannot be added to one by name.",
+            f"Call add_examples with dataset={spec.name.rpartition(':')[0]!r}; a column 'split' says where rows lie.",
+        )
     found = version(workspace.database, spec.name) if spec.add else None
     if found is None:
         check_name("dataset", spec.name)
@@ -179,7 +184,7 @@ def run(run: Run) -> dict[str, Any]:
     if parent is not None:
         found = extend(run.folders, parent, read.drafted, spec.seed, packs)
         counts = found.counts._asdict()
-        report = found.report | counts | {"warnings": _warnings_of_addition(found)}
+        report = found.report | counts | {"warnings": [*_warnings_of_addition(found), *read.drafted.warnings]}
         return made(
             found.sealed,
             parents=(parent.manifest.ref,),
@@ -193,7 +198,11 @@ def run(run: Run) -> dict[str, Any]:
     sealed = succession.found(run.folders, done.table, _manifest(spec, read.drafted, packs))
     report = quality_report(done.table)
     report["untrusted"] |= {"renamed": read.drafted.renamed | read.renamed, **read.untrusted}
-    report |= {"split": done.split, "set_aside": read.set_aside, "warnings": _warnings(read)}
+    report |= {
+        "split": done.split,
+        "set_aside": read.set_aside,
+        "warnings": [*_warnings(read), *read.drafted.warnings, *done.warnings],
+    }
     return made(sealed, operation=operation, report=report, result={"report": report})
 
 
@@ -224,7 +233,7 @@ def _read(spec: IngestSpec, run: Run, stored: Manifest | None, parent: Parent | 
         preparing = unpacking.Desk(pool, run.payload["cage"], run.folders, work)
         found = prepare(spec.source, preparing, modality=spec.modality, reader=spec.reader, labels=labels)
         found = found._replace(readable=found.readable | {work})
-        survey, renamed = _surveyed(found, run, pool, stored)
+        survey, renamed = _surveyed(found, run, pool, stored, spec.label)
         survey = with_set_aside(survey, found.set_aside, found.source.name)
         told = _told(spec, found.marker, survey)
         spec = spec.model_copy(update=told)
@@ -257,7 +266,9 @@ def _told(spec: IngestSpec, marker: exported.Marker | None, survey: Survey) -> d
     return roles
 
 
-def _surveyed(found: Listing, run: Run, pool: Pool, stored: Manifest | None) -> tuple[Survey, dict[str, str]]:
+def _surveyed(
+    found: Listing, run: Run, pool: Pool, stored: Manifest | None, label: str | None
+) -> tuple[Survey, dict[str, str]]:
     def progress(done: int, total: int) -> None:
         if run.stopping:
             raise Stopped
@@ -265,7 +276,7 @@ def _surveyed(found: Listing, run: Run, pool: Pool, stored: Manifest | None) -> 
 
     desk = Desk(run, pool, run.folder.path / "work", progress)
     if found.layout == "table":
-        return survey_tables(found, desk), {}
+        return survey_tables(found, desk, label), {}
     known = Stored([run.folders.root / pack for pack in stored.packs] if stored else [])
     survey = survey_media(found, desk, known)
     if found.labels is None:
@@ -335,6 +346,8 @@ def _warnings(read: _Read) -> list[str]:
         ]
     said = ["The column 'label' is the label, for none was named."] if drafted.implied else []
     usable = drafted.table.filter(pa.compute.equal(drafted.table["quality"], "ok"))["label"]
+    if count := sum(map(is_shortened, [] if drafted.numeric else usable.unique().to_pylist())):
+        said.append(SHORTENED.format(count=count))
     if not drafted.numeric and len(usable.unique()) == 1:
         said.append("All usable examples have one and the same label: a model needs at least two classes.")
     return said
@@ -359,7 +372,7 @@ def _warnings_of_addition(found: Extended) -> list[str]:
         "curate_dataset deals everything out anew.": found.refused,
         "Groups or near-duplicates lie in several splits, as the source has them; see the split's audit.": across,
     }
-    return [text for text, count in said.items() if count]
+    return [*(text for text, count in said.items() if count), *found.warnings]
 
 
 KIND = Kind(

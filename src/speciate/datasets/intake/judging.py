@@ -7,6 +7,7 @@ little, for such processes are started for every ingest.
 from __future__ import annotations
 
 import hashlib
+import os
 from typing import Any, NamedTuple
 
 from speciate.datasets.columns import QUALITIES
@@ -36,8 +37,7 @@ def judge_files(payload: dict[str, Any]) -> dict[str, Any]:
     with open(payload["file"], "rb", buffering=0) as file:
         verdicts = []
         for offset, length in payload["spans"]:
-            file.seek(offset)
-            verdicts.append(_judge(modality, file.read(length)))
+            verdicts.append(_judge(modality, os.pread(file.fileno(), length, offset)))
     return {"verdicts": verdicts}
 
 

@@ -13,6 +13,7 @@ from speciate.datasets.inputs import input_values
 from speciate.datasets.intake.judging import LONGEST_REASON
 from speciate.modalities import find
 from speciate.modalities.contract import DecodeError
+from speciate.modalities.tabular import plain
 
 VERDICTS = pa.schema(
     [
@@ -45,11 +46,18 @@ def judged(table: pa.Table, name: str, inputs: list[str]) -> pa.Table:
             fingerprint, sketch = sha256(modality.fingerprint(media)), modality.sketch(media)
         except DecodeError as error:
             quality, reason = error.quality, error.detail[:LONGEST_REASON]
-        content = sha256(_encode(value))
+        content = sha256(_encode(_plain(value)))
         rows.append((content, fingerprint, sketch, quality, reason))
     names = ("content", "fingerprint", "sketch", "quality", "reason")
     columns = dict(zip(names, zip(*rows, strict=True), strict=True)) if rows else dict.fromkeys(names, ())
     return pa.table({**columns, "key": row_keys(table)}).select(VERDICTS.names).cast(VERDICTS)
+
+
+def _plain(value: Any) -> Any:
+    """The type of a numeric column makes no other row."""
+    if isinstance(value, dict):
+        return {name: _plain(cell) for name, cell in value.items()}
+    return [_plain(cell) for cell in value] if isinstance(value, list) else plain(value)
 
 
 _encode = json.JSONEncoder(sort_keys=True, default=str).encode

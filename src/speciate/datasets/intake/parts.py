@@ -66,7 +66,7 @@ class PartWriter:
         if used and raw.data is not None and raw.sha256 is not None and not self._known.holds(raw.sha256, raw.data):
             self._pack.add(raw.data, raw.sha256)
             self._kept = True
-        self._items.append(item._replace(raw=raw._replace(data=None)))
+        self._items.append(Item(item.file, Raw(raw.facts, None, raw.sha256), item.verdict))
 
     def seal(self, checkpoints: Path, modality: str) -> Part:
         """The part is on disk when this returns. Nothing can be added afterwards."""

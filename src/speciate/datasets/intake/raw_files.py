@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import stat
 import sys
@@ -40,12 +41,12 @@ def facts_of(path: Path) -> Facts:
     return Facts(found.st_size, found.st_mtime_ns)
 
 
-def read_raw(path: Path, below: Collection[Path]) -> Raw:
+def read_raw(path: Path, below: Collection[str]) -> Raw:
     """`below`: resolved folders or files. Whatever the path has come to lead to meanwhile, nothing outside is read."""
     facts = Facts(-1, -1)
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        with open(descriptor, "rb", buffering=0) as file:
+        with io.FileIO(descriptor) as file:
             found = os.fstat(descriptor)
             if not stat.S_ISREG(found.st_mode) or not _is_below(_real(descriptor, path), below):
                 return Raw(facts, None, None, "refused", "The path leads out of the source.")
@@ -68,5 +69,5 @@ def _real(descriptor: int, path: Path) -> str:
     return os.path.realpath(path)
 
 
-def _is_below(real: str, folders: Collection[Path]) -> bool:
-    return any(real == str(folder) or real.startswith(f"{folder}/") for folder in folders)
+def _is_below(real: str, folders: Collection[str]) -> bool:
+    return any(real == folder or real.startswith(f"{folder}/") for folder in folders)

@@ -31,7 +31,7 @@ _PIECES = 16
 _JUDGE = "speciate.datasets.intake.judging_rows:judge_rows"
 
 
-class Desk(NamedTuple):
+class RowDesk(NamedTuple):
     """Where rows are judged."""
 
     run: Run
@@ -41,7 +41,7 @@ class Desk(NamedTuple):
     readable: frozenset[Path]
 
 
-def judge_table(table: pa.Table, wanted: pa.ChunkedArray, roles: Roles, desk: Desk) -> pa.Table:
+def judge_table(table: pa.Table, wanted: pa.ChunkedArray, roles: Roles, desk: RowDesk) -> pa.Table:
     """VERDICTS on every row: those that are not `wanted` (bool) are not judged, and error. So is a row that costs a
     process its life, alone."""
     chosen = table.filter(wanted)
@@ -57,7 +57,7 @@ def judge_table(table: pa.Table, wanted: pa.ChunkedArray, roles: Roles, desk: De
     return pa.concat_tables(found).take(pa.array(np.where(mask, np.cumsum(mask), 0)))
 
 
-def _judged(rows: pa.Table, roles: Roles, desk: Desk) -> pa.Table:
+def _judged(rows: pa.Table, roles: Roles, desk: RowDesk) -> pa.Table:
     run = desk.run
     sink = pa.BufferOutputStream()
     pq.write_table(rows, sink, compression="lz4")
@@ -88,7 +88,7 @@ def _judged(rows: pa.Table, roles: Roles, desk: Desk) -> pa.Table:
     return verdicts
 
 
-def _one_by_one(rows: pa.Table, roles: Roles, desk: Desk, error: SpeciateError) -> pa.Table:
+def _one_by_one(rows: pa.Table, roles: Roles, desk: RowDesk, error: SpeciateError) -> pa.Table:
     """Verdicts on rows of which one at least was too much for a process: smaller slices, at last of one row."""
     if rows.num_rows <= 1:
         return _unjudged(rows.num_rows, f"The decoder failed on this row: {error.message}"[:LONGEST_REASON])

@@ -17,19 +17,48 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from speciate.datasets.columns import CONTENT, FINGERPRINT, KEY, QUALITIES, SKETCH, START, STOP, clean, rename
+from speciate.datasets.columns import (
+    CONTENT,
+    FINGERPRINT,
+    KEY,
+    ORIGIN,
+    QUALITIES,
+    SKETCH,
+    START,
+    STOP,
+    clean,
+    rename,
+    with_column,
+)
 from speciate.datasets.intake.example_ids import NOUN, example_ids
 from speciate.datasets.intake.survey import Survey
 from speciate.datasets.joining import join_rows
-from speciate.datasets.roles import Roles, check_label, choose, groups, implied_label, label_column
+from speciate.datasets.roles import (
+    Roles,
+    check_label,
+    choose,
+    class_name,
+    dates,
+    groups,
+    implied_label,
+    label_column,
+    shortened,
+    ungrouped,
+)
 from speciate.datasets.split import FRACTIONS, KEEP_FIRST, split
-from speciate.datasets.splitting import audit, members_of
+from speciate.datasets.splitting import audit, empty_splits, members_of
 from speciate.errors import Code, SpeciateError
 from speciate.ids import id_from_key
 
 _log = logging.getLogger(__name__)
 
 MISSING = "The label is missing."
+DATES = (
+    "No model sees dates and times, so these are no inputs: {names}; make numbers of them beforehand. Where the rows "
+    "are steps of series, call create_dataset again with reader='long:ID,TIME'."
+)
+_DATES_SHOWN = 5
+_RELATING = (CONTENT, FINGERPRINT, KEY, SKETCH, ORIGIN)
 _REASONS_SHOWN = 5
 _LONGEST_REASON = 300
 OF_ONE_VERSION = ("steps", "warnings", "added", "already_there", "dropped_before", "label_conflicts")
@@ -67,6 +96,8 @@ class Draft(NamedTuple):
     """The user's columns whose names were taken -> as which they are stored."""
     implied: bool = False
     """Whether the label is a column that nobody named as such."""
+    warnings: tuple[str, ...] = ()
+    """Of the groups and the inputs."""
 
     @property
     def brings_split(self) -> bool:
@@ -77,6 +108,7 @@ class Finished(NamedTuple):
     table: pa.Table
     split: dict[str, Any]
     """What the report says of the split."""
+    warnings: tuple[str, ...] = ()
 
 
 def draft(survey: Survey, wishes: Wishes, judge: JudgeRows) -> Draft:
@@ -118,9 +150,20 @@ def draft(survey: Survey, wishes: Wishes, judge: JudgeRows) -> Draft:
         **{stored: table[name] for name, stored in renamed.items()},
     }
     inputs = tuple(renamed[name] for name in roles.inputs)
-    return Draft(
-        pa.table(columns), roles.modality, inputs, wishes.label, numeric, _changed(renamed), implied is not None
-    )
+    drafted = Draft(pa.table(columns), roles.modality, inputs, wishes.label, numeric, _changed(renamed))
+    warnings = _warnings_of_groups(drafted.table, wishes.group_by, table.column_names)
+    left_out = dates(table) if roles.modality == "tabular" and not wishes.inputs else []
+    if left_out := [clean(name) for name in left_out if name not in (wishes.label, wishes.group_by)]:
+        warnings += (DATES.format(names=", ".join(map(repr, left_out[:_DATES_SHOWN]))),)
+    return drafted._replace(implied=implied is not None, warnings=warnings)
+
+
+def _warnings_of_groups(table: pa.Table, group_by: str | None, columns: Sequence[str]) -> tuple[str, ...]:
+    """A column says itself where there is no group; a pattern and folders may miss."""
+    if group_by is None or group_by in columns:
+        return ()
+    usable = table.filter(_usable(table))
+    return ungrouped(group_by, usable["group_key"].to_pylist(), usable["source"].to_pylist())
 
 
 def finish(
@@ -145,13 +188,17 @@ def finish(
         usable = _usable(table)
         members = members_of(table.filter(usable), drafted.modality)
         names = split(members, fractions, seed, {key: name for key, name in kept.items() if name in fractions})
-        table = _set(table, "split", _spread(names, usable))
+        table = with_column(table, "split", _spread(names, usable))
     else:
         table = _joined(table, beside, drafted.modality, fractions, seed)
     table = table.add_column(0, "id", _ids(table, taken)).sort_by("id")
     made = not drafted.brings_split
-    report = split_report(table if beside is None else _under(beside, table), drafted.modality, made=made)
-    return Finished(table, report | ({"fractions": dict(fractions), "seed": seed} if made else {}))
+    whole = table if beside is None else _under(beside, table)
+    report = split_report(whole, drafted.modality, made=made)
+    if not made:
+        return Finished(table, report)
+    warnings = empty_splits(whole.filter(_usable(whole))["split"].to_pylist(), fractions)
+    return Finished(table, report | {"fractions": dict(fractions), "seed": seed}, warnings)
 
 
 def split_report(table: pa.Table, modality: str, *, made: bool) -> dict[str, Any]:
@@ -210,7 +257,9 @@ def _labels(survey: Survey, wishes: Wishes) -> tuple[pa.Array, bool]:
     if label is None:
         return pa.nulls(count, pa.string()), False
     if label == "folder" and "folder" not in survey.table.column_names:
-        values: pa.Array = pc.utf8_slice_codeunits(survey.items["folder"].combine_chunks(), 0, 64)
+        folders = survey.items["folder"].combine_chunks().dictionary_encode()
+        classes = pa.array([shortened(name) for name in folders.dictionary.to_pylist()], pa.string())
+        values: pa.Array = classes.take(folders.indices)
         numeric = False
     else:
         check_label(label, survey.table)
@@ -222,7 +271,7 @@ def _labels(survey: Survey, wishes: Wishes) -> tuple[pa.Array, bool]:
 
 def _as_wished(values: Sequence[Any], is_number: bool, numeric: bool) -> pa.Array:
     if is_number and not numeric:
-        return pa.array([None if value is None else f"{value:g}" for value in values], pa.string())
+        return pa.array([None if value is None else class_name(value) or None for value in values], pa.string())
     if numeric and not is_number:
         try:
             return pa.array([None if value is None else float(value) for value in values], pa.float64())
@@ -241,7 +290,7 @@ def _joined(table: pa.Table, beside: pa.Table, modality: str, fractions: Mapping
     new = np.arange(whole.num_rows) >= beside.num_rows
     dealt = join_rows(whole, modality, new, fractions=fractions, seed=seed).slice(beside.num_rows)
     for name in ("split", "quality", "reason"):
-        table = _set(table, name, dealt[name])
+        table = with_column(table, name, dealt[name])
     return table
 
 
@@ -266,8 +315,8 @@ def _without_copies(table: pa.Table, beside: pa.Table | None) -> pa.Table:
     for row in copies:
         if row["split"] != (kept := stays[row["content"]]):
             qualities[row["place"]], reasons[row["place"]] = "refused", f"Identical content lies in the split {kept!r}."
-    table = _set(table, "quality", pa.array(qualities, pa.string()))
-    return _set(table, "reason", pa.array(reasons, pa.string()))
+    table = with_column(table, "quality", pa.array(qualities, pa.string()))
+    return with_column(table, "reason", pa.array(reasons, pa.string()))
 
 
 def _first(splits: Collection[str | None]) -> str:
@@ -309,13 +358,9 @@ def _spread(names: Sequence[str], where: pa.ChunkedArray) -> pa.Array:
 
 def _under(first: pa.Table, second: pa.Table) -> pa.Table:
     """The columns that a split is made from, of both."""
-    wanted = ("id", "split", "label", "group_key", "quality", "reason", CONTENT, FINGERPRINT, KEY, SKETCH, "source")
+    wanted = ("id", "split", "label", "group_key", "quality", "reason", "source", *_RELATING)
     tables = [table.select([name for name in wanted if name in table.column_names]) for table in (first, second)]
     return pa.concat_tables(tables, promote_options="permissive")
-
-
-def _set(table: pa.Table, name: str, column: pa.Array) -> pa.Table:
-    return table.set_column(table.schema.get_field_index(name), name, column)
 
 
 def _changed(renamed: Mapping[str, str]) -> dict[str, str]:

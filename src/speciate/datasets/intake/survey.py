@@ -101,12 +101,13 @@ def survey_media(found: Listing, desk: Desk, known: Stored) -> Survey:
     return Survey(found.modality, True, everything.select(own), items, packs)
 
 
-def survey_tables(found: Listing, desk: Desk) -> Survey:
-    """Every row of every file is one item. A file that cannot be read at all is one item of quality error."""
+def survey_tables(found: Listing, desk: Desk, label: str | None = None) -> Survey:
+    """Every row of every file is one item. A file that cannot be read at all is one item of quality error. `label`: the
+    column that is the label."""
     files = found.files
     tables: list[pa.Table] = []
     with _threads(desk.pool.size) as threads:
-        for table in threads.map(lambda file: _table(desk, found, file), files):
+        for table in threads.map(lambda file: _table(desk, found, file, label), files):
             tables.append(table)
             desk.progress(len(tables), len(files))
     counts = [table.num_rows for table in tables]
@@ -195,7 +196,7 @@ class _Ahead:
         self, threads: ThreadPoolExecutor, found: Listing, desk: Desk, chunks: Sequence[Sequence[SourceFile]],
         facts: dict[str, Facts],
     ) -> None:  # fmt: skip
-        roots = [path.resolve() for path in found.readable]
+        roots = [str(path.resolve()) for path in found.readable]
         self._threads, self._judge = threads, partial(_judged_chunk, desk, found.modality, roots=roots)
         self._chunks = deque((chunk, sum(facts[file.name].size for file in chunk)) for chunk in chunks)
         self._asked: deque[tuple[Future[list[Item]], int]] = deque()
@@ -233,7 +234,7 @@ def _grouped(items: Iterable[T], weigh: Callable[[T], tuple[int, int]], most: tu
     return groups
 
 
-def _judged_chunk(desk: Desk, modality: str, files: Sequence[SourceFile], roots: Sequence[Path]) -> list[Item]:
+def _judged_chunk(desk: Desk, modality: str, files: Sequence[SourceFile], roots: Sequence[str]) -> list[Item]:
     """Files read here and judged in a caged process, which gets their bytes in one file."""
     raws = [read_raw(file.path, roots) for file in files]
     lengths = [len(raw.data or b"") for raw in raws]
@@ -281,12 +282,14 @@ def _check_presence(everything: pa.Table, found: Listing) -> None:
 # Tables
 
 
-def _table(desk: Desk, found: Listing, file: SourceFile) -> pa.Table:
+def _table(desk: Desk, found: Listing, file: SourceFile, label: str | None) -> pa.Table:
     """The rows of a file. Where there are none, one that says why: no file may vanish from the count."""
     try:
         texts = found.marker.texts if found.marker else ()
         table = insist(
-            lambda: ask_table(desk.pool, file.path, found.reader, found.modality, readable=found.readable, text=texts),
+            lambda: ask_table(
+                desk.pool, file.path, found.reader, found.modality, readable=found.readable, text=texts, label=label
+            ),
             desk.run,
         )
         if found.marker is not None:

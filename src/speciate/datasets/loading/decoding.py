@@ -52,7 +52,7 @@ class Item(NamedTuple):
     stop: float | None = None
 
 
-class Part(NamedTuple):
+class Decoded(NamedTuple):
     """The first media of a chunk, and why the next one could not be decoded, if that is what ended it."""
 
     media: list[Any]
@@ -127,13 +127,13 @@ class Decoder:
                 media[turn] = medium
             done, rest = done + len(part.media), rest[len(part.media) :]
             if part.failure is not None and rest:
-                raise _undecodable(rest[0], part.failure)
+                raise undecodable(rest[0].id, part.failure)
             if not part.media:
-                raise _nonsense()
+                raise nonsense()
             self._length = max(1, min(_LONGEST_CHUNK, _CHUNK_BYTES * len(part.media) // max(part.bytes, 1)))
         return media
 
-    def _ask(self, items: list[Item], *, again: bool = True) -> Part:
+    def _ask(self, items: list[Item], *, again: bool = True) -> Decoded:
         """`again`: once more where the process died, which may be for what a medium before did to it."""
         payload = self._about | {"items": [(item.content, item.start, item.stop) for item in items]}
         try:
@@ -145,7 +145,7 @@ class Decoder:
                 return self._ask(items, again=False)
             raise SpeciateError(error.code, f"{error.message} {_which(items)}", error.recovery) from error
         if len(part.media) > len(items):
-            raise _nonsense()
+            raise nonsense()
         return part
 
 
@@ -186,7 +186,7 @@ def decode_part(payload: dict[str, Any]) -> dict[str, Any]:
     path = Path.cwd() / "decoded"
     made: list[tuple[str | None, list[int]]] = []
     failure = None
-    reader, decode = _reader(tuple(payload["packs"])), find(payload["modality"]).decode
+    reader, decode = kept_reader(tuple(payload["packs"])), find(payload["modality"]).decode
     whole, whose = None, None
     with path.open("wb") as file:
         for content, start, stop in payload["items"]:
@@ -213,7 +213,7 @@ def decode_part(payload: dict[str, Any]) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=1)
-def _reader(packs: tuple[str, ...]) -> PackReader:
+def kept_reader(packs: tuple[str, ...]) -> PackReader:
     """Kept from one chunk to the next: the index of a large pack takes longer to read than a chunk to decode."""
     return PackReader([Path(pack) for pack in packs])
 
@@ -225,7 +225,7 @@ def _resized(picture: Any, size: Size) -> Any:
     return np.asarray(Image.fromarray(picture).resize((size[1], size[0]), Image.Resampling.BILINEAR))
 
 
-def _read(path: Path, answer: dict[str, Any]) -> Part:
+def _read(path: Path, answer: dict[str, Any]) -> Decoded:
     """What `decode_part` wrote, checked: it comes from a process that met foreign bytes.
 
     The arrays share one buffer: who keeps one of them for long should copy it.
@@ -233,27 +233,27 @@ def _read(path: Path, answer: dict[str, Any]) -> Part:
     data = np.empty(path.stat().st_size, np.uint8)
     with path.open("rb", buffering=0) as file:
         if file.readinto(data.data) != len(data):
-            raise _nonsense()
+            raise nonsense()
     media: list[Any] = []
     offset = 0
     for dtype, shape in answer["items"]:
         if dtype not in (*_TYPES, None) or not all(isinstance(side, int) and side >= 0 for side in shape):
-            raise _nonsense()
+            raise nonsense()
         offset += -offset % _ALIGNED
         size = math.prod(shape) * (np.dtype(dtype).itemsize if dtype else 1)
         if offset + size > len(data):
-            raise _nonsense()
+            raise nonsense()
         piece = data[offset : offset + size]
         media.append(piece.view(dtype).reshape(shape) if dtype else json.loads(piece.tobytes()))
         offset += size
     failure = answer["failure"]
-    return Part(media, offset, None if failure is None else str(failure))
+    return Decoded(media, offset, None if failure is None else str(failure))
 
 
-def _undecodable(item: Item, why: str) -> SpeciateError:
+def undecodable(example: str, why: str) -> SpeciateError:
     return SpeciateError(
         Code.INVALID,
-        f"The medium of example {item.id!r} can no longer be decoded: {why}",
+        f"The medium of example {example!r} can no longer be decoded: {why}",
         "Restore the packs from a backup of the workspace, or create the dataset again from its source.",
     )
 
@@ -264,7 +264,7 @@ def _which(items: list[Item]) -> str:
     return f"It was decoding {len(items)} examples, {items[0].id!r} to {items[-1].id!r}, the second time."
 
 
-def _nonsense() -> SpeciateError:
+def nonsense() -> SpeciateError:
     return SpeciateError(
         Code.INTERNAL,
         "A process that decodes media gave an answer that makes no sense.",

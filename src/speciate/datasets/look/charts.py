@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -99,7 +100,7 @@ def _bars(title: str, bars: Sequence[Bar]) -> Panel:
 
 
 def _histogram(name: str, column: pa.ChunkedArray) -> Panel:
-    values = np.asarray(column.drop_null().cast(pa.float64()), dtype=np.float64)
+    values = np.asarray(column.drop_null().cast(pa.float64(), safe=False), dtype=np.float64)
     values = values[np.isfinite(values)]
 
     def panel(pen: Any, x: int, y: int) -> None:
@@ -107,7 +108,7 @@ def _histogram(name: str, column: pa.ChunkedArray) -> Panel:
         if not len(values):
             pen.text((x + _MARGIN, y + HEIGHT // 2), "no values", fill=_OTHER, font=_font(12))
             return
-        counts, edges = np.histogram(values, bins=min(_BINS, max(1, len(np.unique(values[:10_000])))))
+        counts, edges = _counts(values)
         width, height = (WIDTH - 2 * _MARGIN) / len(counts), HEIGHT - _TOP - _BOTTOM
         floor = y + HEIGHT - _BOTTOM
         for place, count in enumerate(counts.tolist()):
@@ -120,6 +121,14 @@ def _histogram(name: str, column: pa.ChunkedArray) -> Panel:
             pen.text((at, floor + 6), text, fill="black", font=_font(12), anchor=f"{where}a")
 
     return panel
+
+
+def _counts(values: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """(B,) and (B + 1,); one bin where the values lie closer together, or further apart, than floats can part."""
+    try:
+        return np.histogram(values, bins=min(_BINS, max(1, len(np.unique(values[:10_000])))))
+    except ValueError:
+        return np.array([len(values)]), np.array([values.min(), values.max()])
 
 
 def _title(pen: Any, x: int, y: int, text: str) -> None:

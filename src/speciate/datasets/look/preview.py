@@ -42,7 +42,8 @@ def contact_sheet(
         listed = ", ".join("'" + name.replace("'", "''") + "'" for name in ids)
         condition += f" AND id IN ({listed})"
     sql = f"SELECT id, label, split, group_key, source FROM examples WHERE quality = 'ok' AND {condition} ORDER BY id"
-    page = query(pool, folders, manifest, sql=sql, split=split, limit=count if ids is None else len(set(ids)))
+    limit = count if ids is None else len(set(ids))
+    page = query(pool, folders, manifest, sql=sql, split=split, limit=limit, whole=True)
     if not page.rows:
         raise SpeciateError(
             Code.INVALID,

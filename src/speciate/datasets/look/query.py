@@ -35,11 +35,13 @@ def query(
     since: Manifest | None = None,
     limit: int = 20,
     cursor: str | None = None,
+    whole: bool = False,
     timeout: float = 20.0,
 ) -> Page:
     """Rows that one SELECT over `examples` gives, or those where a condition holds; all without either.
 
     `split`: see only this split. `since`: see what changed from that version, with `change` and `label_before`.
+    A page ends early where its rows are long, unless it is wanted `whole`.
     INVALID for SQL that is wrong or not allowed, UNAVAILABLE where it takes too long.
     """
     if sql is not None and where is not None:
@@ -53,6 +55,7 @@ def query(
         "split": split,
         "limit": limit,
         "offset": offset,
+        "whole": whole,
     }
     answer = pool.ask(_SERVICE, payload, timeout)
     rows = answer["rows"]

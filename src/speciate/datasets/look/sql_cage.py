@@ -50,9 +50,10 @@ _RECOVERY = "Call query_dataset with one SELECT over the view examples, or with 
 
 
 def query(payload: dict[str, Any]) -> dict[str, Any]:
-    """The service: {root, manifest, since, sql, split, limit, offset} -> {columns, rows, more}.
+    """The service: {root, manifest, since, sql, split, limit, offset, whole} -> {columns, rows, more}.
 
-    `since`: the manifest from which on the changes are asked for, or None for the rows themselves.
+    `since`: the manifest from which on the changes are asked for, or None for the rows themselves. `whole`: as many
+    rows as the limit allows, however long they are.
     """
     sql = payload["sql"].strip().rstrip(";")
     with _opened(payload) as connection:
@@ -67,7 +68,8 @@ def query(payload: dict[str, Any]) -> dict[str, Any]:
                     f"{len(columns)} columns are more than {_MOST_COLUMNS}.",
                     "Name columns in the SELECT instead of *, or choose by regex: SELECT COLUMNS('^a') FROM examples.",
                 )
-            rows, more = _page(iter(result.fetchone, None), int(payload["limit"]), len(json.dumps(columns)))
+            longest = math.inf if payload["whole"] else _LONGEST_PAGE - _length(columns)
+            rows, more = _page(iter(result.fetchone, None), int(payload["limit"]), longest)
     return {"columns": columns, "rows": rows, "more": more}
 
 
@@ -75,11 +77,11 @@ def select(payload: dict[str, Any]) -> dict[str, Any]:
     """The service for SQL that makes a version: {file, sql} -> {file}, both Parquet; repeated, it gives the same.
 
     INVALID for functions whose value is another one at every call or on every day, and for what depends on an order
-    that the SQL does not name. One thread: sums of fractions depend on the order in which they are added up.
+    that the SQL does not name.
     """
     sql, target = payload["sql"].strip().rstrip(";"), Path.cwd() / "selected.parquet"
     source = Path(payload["file"])
-    with locked([source], f"read_parquet({scan.quoted(source)})", threads=1) as connection:
+    with locked([source], f"read_parquet({scan.quoted(source)})") as connection:
         check(connection, sql)
         check_repeatable(connection, sql)
         with _explained():
@@ -250,12 +252,15 @@ def _opened(payload: dict[str, Any]) -> duckdb.DuckDBPyConnection:
     return locked([*scan.files(folders, manifest), *scan.files(folders, since)], source, payload["split"])
 
 
-def locked(files: Sequence[Path], source: str, split: str | None = None, threads: int = 2) -> duckdb.DuckDBPyConnection:
-    """A connection with the view over `source`, SQL that reads `files`, and nothing else to reach or to set."""
+def locked(files: Sequence[Path], source: str, split: str | None = None) -> duckdb.DuckDBPyConnection:
+    """A connection with the view over `source`, SQL that reads `files`, and nothing else to reach or to set.
+
+    One thread: with more, each page of a query would come in another order, and sums of fractions in another value.
+    """
     connection = duckdb.connect(
         ":memory:",
         config={
-            "threads": threads,
+            "threads": 1,
             "memory_limit": f"{_MEMORY_MB}MB",
             "temp_directory": "",
             "autoinstall_known_extensions": False,
@@ -276,16 +281,21 @@ def locked(files: Sequence[Path], source: str, split: str | None = None, threads
     return connection
 
 
-def _page(rows: Iterator[tuple[Any, ...]], limit: int, size: int) -> tuple[list[list[Any]], bool]:
-    """At most `limit` rows, fewer where they are long; whether there are more. `size`: characters already taken."""
+def _page(rows: Iterator[tuple[Any, ...]], limit: int, longest: float) -> tuple[list[list[Any]], bool]:
+    """At most `limit` rows, fewer where they have more than `longest` characters; whether there are more."""
     page: list[list[Any]] = []
+    size = 0
     for row in rows:
         cells = [_cell(value) for value in row]
-        size += len(json.dumps(cells))
-        if len(page) == limit or (page and size > _LONGEST_PAGE):
+        size += _length(cells)
+        if len(page) == limit or (page and size > longest):
             return page, True
         page.append(cells)
     return page, False
+
+
+def _length(cells: list[Any]) -> int:
+    return len(json.dumps(cells, ensure_ascii=False))
 
 
 def _cell(value: Any) -> Any:

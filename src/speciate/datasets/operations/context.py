@@ -31,7 +31,7 @@ _SECONDS = 600.0
 Vectors = npt.NDArray[np.float32]  # (N, D)
 
 
-class Version(NamedTuple):
+class Other(NamedTuple):
     manifest: Manifest
     rows: pa.Table
 
@@ -73,10 +73,10 @@ class Context:
         """(M, 2) places of near-duplicates; none where the modality has no sketches."""
         return near_pairs(rows, self.manifest.modality)
 
-    def other(self, ref: str) -> Version:
+    def other(self, ref: str) -> Other:
         """Another dataset version that the step's parameters name, rows of every quality."""
         manifest = self._others[ref]
-        return Version(manifest, scan.read(self._run.folders, manifest))
+        return Other(manifest, scan.read(self._run.folders, manifest))
 
     def examples(self, rows: pa.Table) -> list[loader.Example]:
         """Decoded, of rows whose media are whole."""

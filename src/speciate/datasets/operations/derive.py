@@ -9,12 +9,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
 
-from speciate.datasets.columns import rename
+from speciate.datasets.columns import rename, with_column
 from speciate.datasets.look.sql_cage import VIEW
 from speciate.datasets.operations.context import Context
 from speciate.datasets.operations.contract import Operation, Others, Outcome, Parameters, refusal
 from speciate.datasets.operations.foresight import check_sql
-from speciate.datasets.operations.masks import with_column
 from speciate.datasets.versions import Manifest
 
 

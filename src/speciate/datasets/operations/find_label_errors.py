@@ -16,11 +16,11 @@ import numpy.typing as npt
 import pyarrow as pa
 from pydantic import Field
 
-from speciate.datasets.columns import clean
+from speciate.datasets.columns import clean, with_column
 from speciate.datasets.operations.context import Context, Vectors
 from speciate.datasets.operations.contract import Operation, Others, Outcome, Parameters, refusal
 from speciate.datasets.operations.foresight import check_classes
-from speciate.datasets.operations.masks import LEARNED, Mask, Splits, keep, usable, with_column, within
+from speciate.datasets.operations.masks import LEARNED, Mask, Splits, keep, usable, within
 from speciate.datasets.split import components
 from speciate.datasets.splitting import members_of
 from speciate.datasets.versions import Manifest

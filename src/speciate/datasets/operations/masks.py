@@ -17,7 +17,7 @@ Splits = tuple[str, ...]
 
 LEARNED = ("train",)
 """What is cleaned where nothing else is asked for: to thin out a test split changes the question that it asks."""
-SPLITS = Field(LEARNED, min_length=1, description="Only rows of these; without a split a row counts as train.")
+SPLITS = Field(LEARNED, min_length=1, description="Only rows of these; one without a split is taken for one of train.")
 
 
 def usable(rows: pa.Table) -> Mask:
@@ -38,9 +38,3 @@ def within(rows: pa.Table, splits: Sequence[str]) -> Mask:
 
 def keep(rows: pa.Table, kept: Mask) -> pa.Table:
     return rows.filter(pa.array(kept))
-
-
-def with_column(rows: pa.Table, name: str, values: pa.Array | pa.ChunkedArray) -> pa.Table:
-    """In the place of the column of this name, else as the last one."""
-    place = rows.schema.get_field_index(name)
-    return rows.append_column(name, values) if place < 0 else rows.set_column(place, name, values)

@@ -18,11 +18,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
 
-from speciate.datasets.columns import CONTENT, KEY, clean
+from speciate.datasets.columns import CONTENT, KEY, clean, with_column
 from speciate.datasets.intake.rows import MISSING
 from speciate.datasets.operations.context import Context
 from speciate.datasets.operations.contract import Operation, Others, Outcome, Parameters, refusal
-from speciate.datasets.operations.masks import Mask, usable, with_column
+from speciate.datasets.operations.masks import Mask, usable
 from speciate.datasets.split import components
 from speciate.datasets.splitting import members_of
 from speciate.datasets.versions import Manifest

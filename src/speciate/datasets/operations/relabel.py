@@ -9,30 +9,41 @@ from collections import Counter
 from typing import Annotated
 
 import pyarrow as pa
-from pydantic import Field, StringConstraints
+from pydantic import AfterValidator, Field, StringConstraints
 
-from speciate.datasets.columns import clean
+from speciate.datasets.columns import with_column
 from speciate.datasets.intake.rows import MISSING
 from speciate.datasets.operations.context import Context
 from speciate.datasets.operations.contract import Operation, Others, Outcome, Parameters
 from speciate.datasets.operations.foresight import check_classes
-from speciate.datasets.operations.masks import with_column
+from speciate.datasets.roles import class_name
+from speciate.datasets.succession import MOST_LABELS
 from speciate.datasets.versions import Manifest
 from speciate.errors import unknown
 
 _SHOWN = 20
 
-Label = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=64)]
+
+def _printable(label: str) -> str:
+    if not (name := class_name(label)):
+        raise ValueError("a label is a text that can be printed")
+    return name
+
+
+Label = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1), AfterValidator(_printable)]
+
+Old = Annotated[str, AfterValidator(class_name)]
+"""As it is stored: a long one may be given in full."""
 
 
 class RelabelParameters(Parameters):
-    mapping: dict[str, Label | None] = Field(min_length=1, description="Old label to new; null takes it away.")
+    mapping: dict[Old, Label | None] = Field(min_length=1, description="Old label to new; null takes it away.")
 
 
 def foresee(parameters: RelabelParameters, manifest: Manifest, others: Others) -> Manifest:
     check_classes(manifest, "relabel")
     for old in parameters.mapping:
-        if old not in manifest.labels:
+        if old not in manifest.labels and len(manifest.labels) < MOST_LABELS:  # else not all are listed
             raise unknown(
                 "label", old, manifest.labels, f"Call describe_dataset(dataset={manifest.name!r}) for its labels."
             )
@@ -59,8 +70,7 @@ def apply(rows: pa.Table, parameters: RelabelParameters, context: Context) -> Ou
 
 
 def _renamed(label: str, parameters: RelabelParameters) -> str | None:
-    new = parameters.mapping.get(label, label)
-    return new if new is None or new == label else clean(new)
+    return parameters.mapping.get(label, label)
 
 
 RELABEL = Operation(

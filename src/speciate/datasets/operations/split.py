@@ -9,13 +9,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field, model_validator
 
-from speciate.datasets.columns import FIXED
+from speciate.datasets.columns import FIXED, with_column
 from speciate.datasets.joining import readmitted
 from speciate.datasets.operations.context import Context
 from speciate.datasets.operations.contract import Operation, Others, Outcome, Parameters, refusal
 from speciate.datasets.operations.foresight import check_column
-from speciate.datasets.operations.masks import with_column
-from speciate.datasets.roles import groups
+from speciate.datasets.roles import groups, ungrouped
 from speciate.datasets.split import FRACTIONS
 from speciate.datasets.splitting import split_rows
 from speciate.datasets.versions import Manifest
@@ -52,8 +51,13 @@ def foresee(parameters: SplitParameters, manifest: Manifest, others: Others) -> 
 
 
 def apply(rows: pa.Table, parameters: SplitParameters, context: Context) -> Outcome:
+    warnings: tuple[str, ...] = ()
     if parameters.group_by is not None:
-        further = pa.array(groups(parameters.group_by, rows, rows["source"].to_pylist()), pa.string())
+        sources = rows["source"].to_pylist()
+        named = groups(parameters.group_by, rows, sources)
+        if parameters.group_by not in rows.column_names:
+            warnings = ungrouped(parameters.group_by, named, sources)
+        further = pa.array(named, pa.string())
         rows = with_column(rows, "group_key", pc.coalesce(rows["group_key"], further))
     fractions = {name: parameters.fractions[name] for name in SPLITS if name in parameters.fractions}
     rows = readmitted(rows)
@@ -69,7 +73,7 @@ def apply(rows: pa.Table, parameters: SplitParameters, context: Context) -> Outc
     shares = "/".join(f"{100 * share / sum(fractions.values()):g}" for share in fractions.values())
     return Outcome(
         with_column(rows, "split", pa.array(dealt.splits, pa.string())),
-        dealt.audit,
+        dealt.audit | ({"warnings": list(warnings)} if warnings else {}),
         split_made_by=f"speciate: {shares} {'/'.join(fractions)}, groups and near-duplicates together, stratified",
         dealing={
             "fractions": {name: share / sum(fractions.values()) for name, share in fractions.items()},

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import Field, model_validator
 
 from speciate.datasets.columns import (
@@ -31,19 +32,24 @@ from speciate.datasets.columns import (
     STOP,
     WINDOW_START,
     WINDOW_STOP,
+    with_column,
 )
 from speciate.datasets.identity import sha256
 from speciate.datasets.intake.judging_rows import judged
 from speciate.datasets.operations.context import Context
 from speciate.datasets.operations.contract import Operation, Others, Outcome, Parameters, refusal
-from speciate.datasets.operations.masks import usable, with_column
+from speciate.datasets.operations.masks import usable
 from speciate.datasets.split import components
 from speciate.datasets.splitting import members_of
 from speciate.datasets.versions import Manifest
 from speciate.ids import id_from_key
 from speciate.modalities import find
 
-_MOST_ROWS = 10_000_000
+_MOST_WINDOWS = 1_000_000
+_ENDLESS = 1e15
+"""More windows than are ever cut; a stride of nearly nothing would be infinitely many."""
+_MOST_VALUES = 100_000_000
+"""In the cells of all windows together: they may overlap."""
 _VERDICTS = {
     CONTENT: "content",
     FINGERPRINT: "fingerprint",
@@ -102,7 +108,7 @@ def foresee(parameters: WindowParameters, manifest: Manifest, others: Others) ->
         raise refusal(f"The column {taken!r} plays a role here and cannot be replaced.", "Leave the step out.")
     kind = "BIGINT" if unit == "steps" else "DOUBLE"
     columns = {**manifest.columns, WINDOW_START: kind, WINDOW_STOP: kind}
-    return manifest.model_copy(update={"rows": _MOST_ROWS, "columns": columns})  # at most so many
+    return manifest.model_copy(update={"rows": manifest.rows + _MOST_WINDOWS, "columns": columns})  # at most so many
 
 
 def apply(rows: pa.Table, parameters: WindowParameters, context: Context) -> Outcome:
@@ -117,13 +123,13 @@ def apply(rows: pa.Table, parameters: WindowParameters, context: Context) -> Out
             f"Call again with fewer {parameters.unit}.",
         )
     stride = parameters.stride or parameters.length
+    total = sum(count(length, parameters.length, stride) for length in lengths)
+    _check_count(total, parameters.length, whole, manifest)
     windows = [
         Window(place, start, min(start + parameters.length, length))
         for place, length in enumerate(lengths)
         for start in starts(length, parameters.length, stride)
     ]
-    if len(windows) > _MOST_ROWS:
-        raise refusal(f"{len(windows):,} windows are more than {_MOST_ROWS:,}.", "Call again with a longer stride.")
     cut = _cut_cells(whole, windows, manifest) if manifest.inputs else _cut_files(whole, windows)
     if parameters.unit in manifest.columns and parameters.unit not in manifest.inputs:
         spans = pa.array([window.stop - window.start for window in windows])
@@ -141,9 +147,27 @@ def apply(rows: pa.Table, parameters: WindowParameters, context: Context) -> Out
 
 def starts(length: float, window: float, stride: float) -> list[float]:
     """Where the windows of a medium begin."""
-    if length < window:
-        return [0.0]
-    return [stride * i for i in range(int((length - window) / stride + 1e-9) + 1)]
+    return [stride * i for i in range(count(length, window, stride))]
+
+
+def count(length: float, window: float, stride: float) -> int:
+    """How many windows a medium has."""
+    return 1 if length < window else int(min((length - window) / stride, _ENDLESS) + 1e-9) + 1
+
+
+def _check_count(windows: int, length: float, rows: pa.Table, manifest: Manifest) -> None:
+    """INVALID where there would be too many, before any is cut."""
+    if windows > _MOST_WINDOWS:
+        raise refusal(
+            f"These would be {windows:,} windows, and at most {_MOST_WINDOWS:,} can be cut at once.",
+            "Call again with a longer window or stride, or sample the dataset first.",
+        )
+    values = int(windows * length) * sum(_channels(rows[name]) for name in manifest.inputs)
+    if values > _MOST_VALUES:
+        raise refusal(
+            f"These {windows:,} windows would hold {values:,} values, and at most {_MOST_VALUES:,} can be cut at once.",
+            "Call again with a longer stride, or sample the dataset first.",
+        )
 
 
 def _groups(rows: pa.Table, modality: str) -> list[str]:
@@ -222,6 +246,10 @@ def _taken(rows: pa.Table, windows: Sequence[Window]) -> pa.Table:
     first = rows[ORIGIN].to_pylist() if ORIGIN in rows.column_names else [None] * rows.num_rows
     cut = with_column(cut, ORIGIN, pa.array([first[w.place] or keys[w.place] for w in windows], pa.string()))
     return with_column(cut, KEY, pa.array([sha256(f"{keys[w.place]}{w}") for w in windows], pa.string()))
+
+
+def _channels(cells: pa.ChunkedArray) -> int:
+    return pc.max(pc.list_value_length(cells)).as_py() or 1 if pa.types.is_nested(cells.type.value_type) else 1
 
 
 def _nested(cell: Sequence[Any]) -> bool:

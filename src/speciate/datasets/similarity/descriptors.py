@@ -6,7 +6,6 @@ import itertools
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from speciate.datasets.inputs import input_values
-from speciate.datasets.loading.decoding import cut
+from speciate.datasets.loading.decoding import cut, kept_reader, nonsense, undecodable
 from speciate.datasets.loading.loader import items, packs
 from speciate.datasets.versions import Manifest
 from speciate.environment import cores
@@ -24,7 +23,6 @@ from speciate.modalities import find
 from speciate.modalities.contract import DecodeError
 from speciate.models.encoders import Vectors
 from speciate.settings import load
-from speciate.workspace.packs import PackReader
 from speciate.workspace.workspace import Folders
 
 _SERVICE = "speciate.datasets.similarity.descriptors:describe_part"
@@ -64,7 +62,7 @@ def describe_part(payload: dict[str, Any]) -> dict[str, Any]:
     each of the first of the items; it ends before one that cannot be decoded.
     """
     kind, values = find(payload["modality"]), payload["values"]
-    reader = None if values is not None else _reader(tuple(payload["packs"]))
+    reader = None if values is not None else kept_reader(tuple(payload["packs"]))
     vectors, failure = [], None
     for place, (content, start, stop) in enumerate(payload["items"]):
         try:
@@ -76,12 +74,6 @@ def describe_part(payload: dict[str, Any]) -> dict[str, Any]:
     path = Path.cwd() / "described"
     path.write_bytes(np.asarray(vectors, np.float32).tobytes())
     return {"file": path.name, "width": len(vectors[0]) if vectors else 0, "failure": failure}
-
-
-@lru_cache(maxsize=1)
-def _reader(paths: tuple[str, ...]) -> PackReader:
-    """Kept from one chunk to the next: the index of a large pack takes long to read."""
-    return PackReader([Path(path) for path in paths])
 
 
 def _ask(pool: Pool, folders: Folders, manifest: Manifest, rows: pa.Table) -> Vectors:
@@ -97,12 +89,12 @@ def _ask(pool: Pool, folders: Folders, manifest: Manifest, rows: pa.Table) -> Ve
         """Checked: it comes from a process that met foreign bytes."""
         width, data = answer["width"], path.read_bytes()
         if not isinstance(width, int) or width < 0 or len(data) % max(4 * width, 1) or (data and not width):
-            raise _nonsense()
+            raise nonsense()
         vectors = np.frombuffer(data, np.float32).reshape(-1, width) if width else np.zeros((0, 0), np.float32)
         if answer["failure"] is not None and len(vectors) < len(wanted):
-            raise _undecodable(wanted[len(vectors)].id, str(answer["failure"]))
+            raise undecodable(wanted[len(vectors)].id, str(answer["failure"]))
         if len(vectors) != len(wanted) or not np.isfinite(vectors).all():
-            raise _nonsense()
+            raise nonsense()
         return vectors
 
     try:
@@ -111,19 +103,3 @@ def _ask(pool: Pool, folders: Folders, manifest: Manifest, rows: pa.Table) -> Ve
         if error.code != Code.UNAVAILABLE:
             raise
         return pool.ask_for_file(_SERVICE, payload, read, _SECONDS)  # it may have died of what another medium did to it
-
-
-def _undecodable(id: str, why: str) -> SpeciateError:  # noqa: A002 - the field
-    return SpeciateError(
-        Code.INVALID,
-        f"Example {id!r} can no longer be decoded: {why}",
-        "Restore the packs from a backup of the workspace, or create the dataset again from its source.",
-    )
-
-
-def _nonsense() -> SpeciateError:
-    return SpeciateError(
-        Code.INTERNAL,
-        "A process that describes media gave an answer that makes no sense.",
-        "Call control_job(action='retry').",
-    )

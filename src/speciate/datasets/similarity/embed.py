@@ -30,7 +30,7 @@ class EmbedSpec(BaseModel):
 
 def plan(spec: EmbedSpec, workspace: Workspace) -> Plan:
     manifest = resolve(workspace.database, spec.dataset)
-    name = extractors.resolve(spec.extractor, manifest.modality)
+    name = extractors.resolve(spec.extractor, manifest.modality, workspace)
     model = name != extractors.DESCRIPTOR
     if not manifest.inputs or not model:
         check(workspace.settings.cage)
@@ -44,7 +44,7 @@ def plan(spec: EmbedSpec, workspace: Workspace) -> Plan:
 
 def run(run: Run) -> dict[str, Any]:
     manifest = Manifest.model_validate(run.payload["manifest"])
-    extractor = extractors.load(run.payload["extractor"], manifest.modality, cores())
+    extractor = extractors.load(run.payload["extractor"], manifest.modality, run.folders, cores())
 
     def progress(done: int, total: int) -> None:
         if run.stopping:

@@ -1,4 +1,4 @@
-"""What turns media into vectors by which they are compared: a modality's own descriptor, or a frozen base model.
+"""What turns media into vectors by which they are compared: a modality's own descriptor, or a frozen model.
 
 The descriptor is always there: `features` of the modality, which needs no weights, no training and no network. Its
 vectors are computed where the media are decoded, so that no pixels need to cross.
@@ -18,9 +18,11 @@ import numpy as np
 
 from speciate import modalities
 from speciate.errors import Code, SpeciateError, unknown
-from speciate.models import packaged
+from speciate.models import packaged, registry
+from speciate.models.backbones.table import modality_of
 from speciate.models.encoders import Vectors, base_models, load_encoder
 from speciate.refs import model_ref
+from speciate.workspace.workspace import Folders, Workspace
 
 DESCRIPTOR = "descriptor"
 _LIBRARIES = ("torch", "transformers")
@@ -61,8 +63,8 @@ class Descriptor:
 class Model:
     caged = False
 
-    def __init__(self, ref: str, modality: str, threads: int) -> None:
-        self._encoder = load_encoder(ref, threads)
+    def __init__(self, ref: str, modality: str, threads: int, folder: Path | None) -> None:
+        self._encoder = load_encoder(ref, threads, folder=folder)
         self.name, self.id, self.modality = ref, self._encoder.id, modality
         self.takes_text = _is_text(modality)
 
@@ -93,10 +95,11 @@ def choices(modality: str | None = None) -> list[Choice]:
     return found
 
 
-def resolve(name: str | None, modality: str) -> str:
+def resolve(name: str | None, modality: str, workspace: Workspace) -> str:
     """The extractor's name, None being the first installed model of the modality, else the descriptor.
 
-    Raises NOT_FOUND, INVALID for a model of another modality, or MISSING_EXTRA. Loads and reads nothing.
+    A model that was trained here is named with its version. Raises NOT_FOUND, INVALID for a model of another modality,
+    or MISSING_EXTRA. Loads nothing.
     """
     if name is None:
         return next(choice.name for choice in choices(modality) if not choice.needs)
@@ -105,6 +108,8 @@ def resolve(name: str | None, modality: str) -> str:
         recovery = f"Extractors for {modality}: {', '.join(suited)}."
         if others := [choice.modality for choice in choices() if choice.name == name]:
             raise SpeciateError(Code.INVALID, f"{name!r} embeds {others[0]}, and this is {modality}.", recovery)
+        if is_trained_here(name):
+            return _trained(name, modality, workspace, recovery)
         raise unknown("extractor", name, suited, recovery)
     if suited[name].needs:
         raise SpeciateError(
@@ -115,14 +120,33 @@ def resolve(name: str | None, modality: str) -> str:
     return name
 
 
-def load(name: str | None, modality: str, threads: int = 1) -> Extractor:
-    """The extractor of this name, as `resolve` has it. A model's weights are read to know its id."""
-    return _load(resolve(name, modality), modality, threads)
+def load(name: str, modality: str, folders: Folders, threads: int = 1) -> Extractor:
+    """The extractor of a name that `resolve` gave. A model's weights are read to know its id."""
+    ref = model_ref(name) if is_trained_here(name) else None
+    folder = registry.version_folder(folders, ref.name, ref.version or 0) if ref else None
+    return _load(name, modality, threads, folder)
 
 
 @lru_cache(maxsize=4)
-def _load(name: str, modality: str, threads: int) -> Extractor:
-    return Descriptor(modality) if name == DESCRIPTOR else Model(name, modality, threads)
+def _load(name: str, modality: str, threads: int, folder: Path | None) -> Extractor:
+    return Descriptor(modality) if name == DESCRIPTOR else Model(name, modality, threads, folder)
+
+
+def is_trained_here(name: str) -> bool:
+    """Whether it names a registered model."""
+    return name != DESCRIPTOR and ":" not in name and name not in {choice.name for choice in choices()}
+
+
+def _trained(name: str, modality: str, workspace: Workspace, recovery: str) -> str:
+    known = registry.names(workspace.database)
+    if model_ref(name).name not in known:
+        raise unknown("extractor", name, [*(choice.name for choice in choices(modality)), *known], recovery)
+    version = registry.resolve(workspace.database, workspace.folders, name)
+    reads = modality_of(version.ref, version.path)
+    if reads != modality:
+        what = f"it embeds {reads}, and this is {modality}" if reads else "it has no network"
+        raise SpeciateError(Code.INVALID, f"{version.ref!r} is no extractor here: {what}.", recovery)
+    return version.ref
 
 
 def _is_text(modality: str) -> bool:

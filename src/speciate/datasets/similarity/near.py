@@ -70,10 +70,10 @@ def _near_pairs(codes: Sketches, sketching: Sketching, threshold: float | None) 
     reach = max(_COMPARISONS // max(keys.size, 1), _LEAST)
     found = [np.zeros((0, 2), np.int64)]
     size, cluster = 0, None
-    for first, second in _candidates(keys, reach):
-        pair = np.stack([first, second], axis=1)
+    for candidates in _each_once(_candidates(keys, reach), count):
+        pair = candidates
         if cluster is not None:
-            pair = pair[cluster[first] != cluster[second]]
+            pair = pair[cluster[pair[:, 0]] != cluster[pair[:, 1]]]
         pair = pair[_compared(codes, pair[:, 0], pair[:, 1], sketching, threshold)]
         if not len(pair):
             continue
@@ -113,6 +113,18 @@ def _candidates(keys: npt.NDArray[np.uint64], reach: int) -> Iterator[tuple[Plac
         sizes = np.diff(np.append(starts, count))
         after = np.repeat(starts + sizes, sizes) - np.arange(count) - 1  # how many of its crowd follow each
         yield from _following(rows, np.minimum(after, reach))
+
+
+def _each_once(chunks: Iterator[tuple[Places, Places]], count: int) -> Iterator[Places]:
+    """(M, 2): small chunks together, for pairs that are near share several keys."""
+    kept, size = [np.zeros((0, 2), np.int64)], 0
+    for first, second in chunks:
+        if size + len(first) > _CHUNK:
+            yield _unique(np.concatenate(kept), count)
+            kept, size = [], 0
+        kept.append(np.stack([first, second], axis=1))
+        size += len(first)
+    yield _unique(np.concatenate(kept), count)
 
 
 def _following(rows: Places, after: Places) -> Iterator[tuple[Places, Places]]:

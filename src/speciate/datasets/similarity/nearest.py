@@ -50,7 +50,7 @@ def nearest(payload: dict[str, Any]) -> dict[str, Any]:
     id is first.
     """
     folders, manifest = Folders(Path(payload["root"])), Manifest.model_validate(payload["manifest"])
-    extractor = extractors.load(payload["extractor"], manifest.modality)
+    extractor = extractors.load(payload["extractor"], manifest.modality, folders)
     _check_text(payload["text"], extractor, manifest)
     index = _index(folders, manifest, extractor)
     if isinstance(index, int):

@@ -58,7 +58,7 @@ def find(engine: Engine, pool: Pool, manifest: Manifest, question: Question) -> 
             "Neither id nor text was given." if question.id is None else "Both id and text were given.",
             "Call find_similar with one of them.",
         )
-    name = extractors.resolve(question.extractor, manifest.modality)
+    name = extractors.resolve(question.extractor, manifest.modality, engine.workspace)
     folders = engine.workspace.folders
     payload = {
         "root": str(folders.root),

@@ -55,7 +55,7 @@ def vectors(
     `extractor` None: the modality's descriptor. `progress(done, total)` counts what is computed and may raise to stop.
     Raises NOT_FOUND, INVALID or MISSING_EXTRA for the extractor, INVALID where a medium no longer decodes.
     """
-    chosen = load_extractor(extractor or DESCRIPTOR, manifest.modality, cores())
+    chosen = load_extractor(extractor or DESCRIPTOR, manifest.modality, folders, cores())
     fill(folders, manifest, rows, chosen, progress)
     cached = features.read(folders, chosen.id, keys(rows))
     if not cached.known.all():

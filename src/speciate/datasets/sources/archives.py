@@ -47,8 +47,11 @@ class Member(NamedTuple):
 
 def archive_suffix(name: str) -> str:
     """The ending that makes a name an archive's, as it is written there; empty where it is none."""
-    found = next((suffix for suffix in ARCHIVES if name.lower().endswith(suffix)), "")
-    return name[len(name) - len(found) :] if found else ""
+    lower = name.lower()
+    if not lower.endswith(ARCHIVES):
+        return ""
+    found = next(suffix for suffix in ARCHIVES if lower.endswith(suffix))
+    return name[len(name) - len(found) :]
 
 
 def unpack(payload: dict[str, Any]) -> dict[str, Any]:
@@ -58,7 +61,7 @@ def unpack(payload: dict[str, Any]) -> dict[str, Any]:
     """
     path, unpacking = Path(payload["path"]), _Unpacking(Path.cwd(), payload["budget"], Path(payload["path"]))
     try:
-        for member in _zip(path) if zipfile.is_zipfile(path) else _tar(path):
+        for member in _zip(path) if _is_zip(path) else _tar(path):
             if not unpacking.goes_on(member):
                 break
     except _BROKEN as error:
@@ -159,6 +162,11 @@ class _Unpacking:
             )
         path.unlink(missing_ok=True)
         return reason
+
+
+def _is_zip(path: Path) -> bool:
+    """Whatever it is called; but a zip is told by its end, and a tar may end in a member that is one."""
+    return zipfile.is_zipfile(path) and not tarfile.is_tarfile(path)
 
 
 def _zip(path: Path) -> Iterator[Member]:

@@ -15,7 +15,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from speciate.datasets.columns import FINGERPRINT, KEY, ORIGIN, SKETCH, START, STOP, WINDOW_START, WINDOW_STOP
+from speciate.datasets.columns import (
+    FINGERPRINT,
+    KEY,
+    ORIGIN,
+    SKETCH,
+    START,
+    STOP,
+    WINDOW_START,
+    WINDOW_STOP,
+    with_column,
+)
 from speciate.datasets.identity import sha256
 from speciate.datasets.sources.listing import SourceFile
 from speciate.errors import SpeciateError
@@ -128,22 +138,16 @@ def with_windows(rows: pa.Table, unit: str | None) -> pa.Table:
     start, stop = (rows[name].cast(pa.float64()) for name in (WINDOW_START, WINDOW_STOP))
     bounds = list(zip(start.to_pylist(), stop.to_pylist(), strict=True))
     cut = pc.and_(pc.is_valid(start), pc.is_valid(rows[KEY]))
-    rows = _with(rows, ORIGIN, pc.if_else(cut, rows[KEY], pa.scalar(None, pa.string())))
+    rows = with_column(rows, ORIGIN, pc.if_else(cut, rows[KEY], pa.scalar(None, pa.string())))
     for name in (FINGERPRINT, KEY):
         renewed = [
             f"{cell}[{begin!r}:{end!r}]" for cell, (begin, end) in zip(rows[name].to_pylist(), bounds, strict=True)
         ]
-        rows = _with(rows, name, pc.if_else(cut, pa.array(map(sha256, renewed), pa.string()), rows[name]))
-    rows = _with(rows, SKETCH, pc.if_else(cut, pa.scalar(None, pa.binary()), rows[SKETCH]))
+        rows = with_column(rows, name, pc.if_else(cut, pa.array(map(sha256, renewed), pa.string()), rows[name]))
+    rows = with_column(rows, SKETCH, pc.if_else(cut, pa.scalar(None, pa.binary()), rows[SKETCH]))
     for name, column in ((START, start), (STOP, stop), (WINDOW_START, start), (WINDOW_STOP, stop)):
-        rows = _with(rows, name, column)
+        rows = with_column(rows, name, column)
     written = f"user_{unit}"
     if unit is not None and {unit, written} <= set(rows.column_names):  # of the window; that of the medium is another
-        rows = _with(rows, unit, rows[written].cast(rows[unit].type)).drop_columns([written])
+        rows = with_column(rows, unit, rows[written].cast(rows[unit].type)).drop_columns([written])
     return rows
-
-
-def _with(rows: pa.Table, name: str, column: Any) -> pa.Table:
-    if name not in rows.column_names:
-        return rows.append_column(name, column)
-    return rows.set_column(rows.column_names.index(name), name, column)

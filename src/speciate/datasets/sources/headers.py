@@ -14,6 +14,7 @@ from speciate.datasets.roles import groups
 from speciate.datasets.sources.readers.choice import format_of
 from speciate.datasets.sources.readers.columnar import open_arrow
 from speciate.datasets.sources.readers.delimited import read_csv, read_tsv
+from speciate.datasets.sources.readers.rows import REASON
 from speciate.errors import Code, SpeciateError, closest
 
 _HEAD = 1 << 18
@@ -23,6 +24,8 @@ def check_columns(payload: dict[str, Any]) -> dict[str, Any]:
     """{path, columns: [[role, name]], group_by} -> {}. INVALID where a column is named that the table certainly has
     not, or `group_by` is neither a column nor a pattern."""
     names = _columns(Path(payload["path"]))
+    if names is not None:
+        names = [name for name in names if name != REASON]  # ours
     if names is None:
         check_pattern(payload["group_by"])
     else:

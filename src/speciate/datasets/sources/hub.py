@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from speciate.datasets.sources.archives import place
 from speciate.datasets.sources.walk import SetAside
-from speciate.environment import hub_endpoint
+from speciate.environment import go_online, hub_endpoint
 from speciate.errors import Code, SpeciateError
 from speciate.workspace.blobs import write_durably
 from speciate.workspace.workspace import Folders
@@ -70,6 +70,7 @@ def fetch(source: str, folders: Folders) -> Fetched:
         if complete.exists():
             aside = [SetAside(*each) for each in json.loads(complete.read_bytes())]
             return Fetched(_path(cache, ref.revision, ref), ref.revision, aside)
+    go_online()
     try:
         import huggingface_hub
     except ImportError:

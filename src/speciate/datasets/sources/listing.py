@@ -5,6 +5,7 @@ Nothing here opens a foreign file for more than its first bytes, so it may run o
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -148,7 +149,7 @@ def lay_out(source: Path, files: list[SourceFile], modality: str, reader: Reader
 
 def name_below(source: Path, path: Path) -> str:
     """The name of a file: its path below the source with `/`, or its own where it is the source."""
-    return path.name if path == source else path.relative_to(source).as_posix()
+    return path.name if path == source else str(path).removeprefix(os.path.join(source, ""))
 
 
 def normal_split(name: object) -> str | None:
@@ -189,7 +190,7 @@ def _with_split(file: SourceFile, shared: int, layout: Layout) -> SourceFile:
         folders = folders[1:]
     elif layout == "table":
         split = split_of_file(name[: len(name) - len(table_suffix(name))])
-    return file._replace(split=split, folder=folders[0] if folders else None)
+    return SourceFile(file.path, file.name, split, folders[0] if folders else None)
 
 
 def _first_folder(name: str, shared: int) -> str | None:

@@ -127,7 +127,8 @@ def _unpacked(place: _Place, skip: Path | None, desk: Desk) -> _Unpacked:
     found, aside = look(place.path)
     files = [(path, name_below(place.path, path)) for path in found if path != skip]
     archives = [(path, name) for path, name in files if archive_suffix(path.name)]
-    named, readable = [file for file in files if file not in set(archives)], {place.path}
+    packed = set(archives)
+    named, readable = [file for file in files if file not in packed], {place.path}
     ours = any(path.name == exported.MARKER for path, _ in files)
     for number, (path, name) in enumerate(archives):
         prefix = "" if len(files) == 1 else name.removesuffix(archive_suffix(path.name)) + "/"
@@ -153,7 +154,7 @@ def _unpacked(place: _Place, skip: Path | None, desk: Desk) -> _Unpacked:
         aside += [SetAside(prefix + name, reason) for name, reason in strange]
         readable.add(target)
     unique = {name: path for path, name in reversed(named)}
-    aside += [SetAside(name, "Another file has this name.") for path, name in named if unique[name] != path]
+    aside += [SetAside(name, "Another file has this name.") for path, name in named if unique[name] is not path]
     return _Unpacked(named_files([(path, name) for name, path in unique.items()]), aside, frozenset(readable))
 
 

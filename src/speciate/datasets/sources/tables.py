@@ -25,13 +25,14 @@ def ask_table(
     *,
     readable: Iterable[Path] = (),
     text: Sequence[str] = (),
+    label: str | None = None,
 ) -> pa.Table:
     """A table file; a row that cannot be read has a reason in REASON.
 
-    `text`: columns that are taken as they are written, so that `007` stays `007`. INVALID where the file is no such
-    table, REFUSED beyond a budget, UNAVAILABLE where its process died.
+    `text`: columns that are taken as they are written, so that `007` stays `007`. `label`: the column that holds that
+    of series. INVALID where the file is no such table, REFUSED beyond a budget, UNAVAILABLE where its process died.
     """
-    question = Question(path, reader, modality, tuple(text))
+    question = Question(path, reader, modality, tuple(text), label)
     allowed = frozenset(readable) or frozenset((path,))
     return pool.ask_for_file(_SERVICE, question.payload(), _read_parquet, _SECONDS, readable=allowed)
 

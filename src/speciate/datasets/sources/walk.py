@@ -40,7 +40,7 @@ def walk(folder: Path, *, links: bool = True) -> Walked:
     `links`: whether links to files inside are followed. REFUSED beyond MOST_FILES.
     """
     root = folder.resolve()
-    files: list[Path] = []
+    files: list[str] = []
     aside: list[SetAside] = []
     left = [str(folder)]
     while left:
@@ -59,12 +59,13 @@ def walk(folder: Path, *, links: bool = True) -> Walked:
                 if not entry.name.startswith("__"):
                     left.append(entry.path)
             else:
-                files.append(Path(entry.path))
+                files.append(entry.path)
         if len(files) > MOST_FILES:
             raise SpeciateError(
                 Code.REFUSED, f"{str(folder)!r} holds more than {MOST_FILES:,} files.", "Choose a smaller folder."
             )
-    return Walked(sorted(files), sorted(aside))
+    files.sort(key=lambda path: path.split("/"))  # as paths compare, without making them do it
+    return Walked([Path(path) for path in files], sorted(aside))
 
 
 def _why_not(entry: os.DirEntry[str], root: Path, *, links: bool) -> str | None:

@@ -61,6 +61,23 @@ def test_rows_without_id_or_time_and_bad_rows_stay_with_their_reason() -> None:
     assert [row[REASON] for row in found][2:] == ["'a.csv' has no 'recording' or 'time' in a row.", "broken"]
 
 
+@pytest.mark.parametrize("kinds", [["u", "v"], [7, 8]])
+def test_a_series_whose_label_changes_stays_with_a_reason_and_the_others_keep_theirs(kinds: list[Any]) -> None:
+    kind = [kinds[int(i // 4 == 1)] for i in range(12)]
+    kind[5], kind[10] = kinds[0], None  # one cell of the second series deviates, one of the third says nothing
+    table = pa.table({"who": [i // 4 for i in range(12)], "t": [i % 4 for i in range(12)], "kind": kind})
+    table = table.append_column("x", pa.array([float(i) for i in range(12)]))
+    found = shaped(table, parse_reader("long:who,t"), "auto", Path("a.csv"), "kind").to_pylist()
+    assert [row["kind"] for row in found] == [kinds[0], None, kinds[0]]
+    assert [row[REASON] for row in found] == [None, "Its label 'kind' changes within the series.", None]
+    assert [row["series"][0] for row in found] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
+
+
+def test_a_time_that_comes_twice_in_a_series_is_no_further_step() -> None:
+    table = pa.table({"who": ["a", "a", "b", "b"], "t": [1, 1, 1, 2], "x": [1.0, 2.0, 3.0, 4.0]})
+    assert [row[REASON] for row in series(table, "long:who,t")] == ["Its 't' has a value twice.", None]
+
+
 def test_wide_form_keeps_what_is_no_step() -> None:
     table = pa.table({"id": [1, 2], "t0": [0.0, 1.0], "t1": [2, None], "t2": [3, 4], "name": ["p", "q"], "y": [0, 1]})
     found = series(table)

@@ -41,10 +41,13 @@ class Question(NamedTuple):
     modality: str
     text: tuple[str, ...] = ()
     """Columns whose cells stay as they are written, where the format does not tell numbers from text."""
+    label: str | None = None
+    """The column with the label of a series."""
 
     def payload(self) -> dict[str, Any]:
         return {
             "path": str(self.path), "reader": str(self.reader), "modality": self.modality, "text": list(self.text),
+            "label": self.label,
         }  # fmt: skip
 
 
@@ -57,7 +60,7 @@ def read_table(payload: dict[str, Any]) -> dict[str, Any]:
     try:
         if reader.layout is None and payload["modality"] != "time-series":
             _check_columns(path, columns_at_least(path, reader.format or format_of(path.name)))
-        table = shaped(_read(path, reader, payload["text"]), reader, payload["modality"], path)
+        table = shaped(_read(path, reader, payload["text"]), reader, payload["modality"], path, payload["label"])
     except OSError as error:
         raise unreadable(path, error.strerror or str(error)) from error
     _check_columns(path, table.num_columns)

@@ -7,7 +7,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -26,8 +26,9 @@ _LEAST_STEPS = 8
 _MOST_CLASSES = 100
 
 
-def shaped(table: pa.Table, reader: Reader, modality: str, path: Path) -> pa.Table:
+def shaped(table: pa.Table, reader: Reader, modality: str, path: Path, label: str | None = None) -> pa.Table:
     """The table with a column `series`, where the caller says how or it is about series and the layout is clear.
+    `label`: the column that holds it.
 
     Rows that could not be read stay. INVALID where the layout that is asked for does not fit.
     """
@@ -38,7 +39,7 @@ def shaped(table: pa.Table, reader: Reader, modality: str, path: Path) -> pa.Tab
         return _channels_together(table) if modality == "time-series" else table
     bad = table.filter(pc.is_valid(table[REASON])) if REASON in table.column_names else None
     good = table.filter(pc.is_null(table[REASON])).drop_columns([REASON]) if bad is not None else table
-    series = _from_long(good, reader.columns, path) if layout == "long" else _from_wide(good, path)
+    series = _from_long(good, reader.columns, path, label) if layout == "long" else _from_wide(good, path)
     if bad is None or not bad.num_rows:
         return series
     return pa.concat_tables([series, bad.select([REASON])], promote_options="default")
@@ -66,9 +67,9 @@ def _from_wide(table: pa.Table, path: Path) -> pa.Table:
     return kept.append_column(_free_name(kept), _lists(values[:, np.newaxis, :]))
 
 
-def _from_long(table: pa.Table, columns: Sequence[str], path: Path) -> pa.Table:
+def _from_long(table: pa.Table, columns: Sequence[str], path: Path, label: str | None) -> pa.Table:
     """Sorted by series and time. Numeric columns are channels; those that never change within a series stay columns of
-    it, and text that changes stays as a list."""
+    it, and text that changes stays as a list. Where a time comes twice or the label changes, a series has a reason."""
     identity, time = columns or _long_columns(table) or _unclear(path)
     for name in (identity, time):
         if name not in table.column_names:
@@ -82,11 +83,16 @@ def _from_long(table: pa.Table, columns: Sequence[str], path: Path) -> pa.Table:
     ends = np.append(starts[1:], table.num_rows)
     series: dict[str, Any] = {identity: table[identity].take(pa.array(starts))}
     channels: list[str] = []
+    torn = _differing(table[label or LABEL], starts) if (label or LABEL) in table.column_names else None
+    if torn is not None and label is None and 2 * torn.where.sum() > len(starts):
+        torn = None  # nobody called it the label, and it is none of a series
     for name in table.column_names:
         if name in (identity, time):
             continue
         column = table[name].combine_chunks()
-        if _is_constant(column, starts):
+        if torn is not None and name == (label or LABEL):
+            series[name] = torn.values
+        elif _is_constant(column, starts):
             series[name] = column.take(pa.array(starts))
         elif pa.types.is_integer(column.type) or pa.types.is_floating(column.type) or pa.types.is_decimal(column.type):
             channels.append(name)
@@ -98,10 +104,55 @@ def _from_long(table: pa.Table, columns: Sequence[str], path: Path) -> pa.Table:
     found = pa.table(series)
     lists = pa.array([[*map(list, values[:, i:j])] for i, j in zip(starts, ends, strict=True)], _SERIES_TYPE)
     found = found.append_column(_free_name(found), lists)
+    found = _with_reasons(found, _repeated(table[time], starts), torn and torn.where, time, label or LABEL)
     if not missing:
         return found
     reasons = pa.array([f"{path.name!r} has no {identity!r} or {time!r} in a row."] * missing, pa.string())
     return pa.concat_tables([found, pa.table({REASON: reasons})], promote_options="default")
+
+
+class _Torn(NamedTuple):
+    values: pa.Array
+    """The one value of each series; null where there are several."""
+    where: np.ndarray[Any, np.dtype[np.bool_]]
+    """Series with several."""
+
+
+def _differing(column: pa.ChunkedArray, starts: np.ndarray[Any, np.dtype[np.int64]]) -> _Torn:
+    """What a column says of each series, whatever steps say nothing."""
+    encoded = column.combine_chunks().dictionary_encode()
+    if not len(starts):
+        return _Torn(encoded.dictionary.slice(0, 0), np.zeros(0, bool))
+    codes, unknown = np.asarray(pc.fill_null(encoded.indices, -1), np.int64), len(encoded.dictionary)
+    highest = np.maximum.reduceat(codes, starts)
+    where = np.minimum.reduceat(np.where(codes < 0, unknown, codes), starts) < highest
+    return _Torn(encoded.dictionary.take(pa.array(highest, mask=where | (highest < 0))), where)
+
+
+def _repeated(
+    times: pa.ChunkedArray, starts: np.ndarray[Any, np.dtype[np.int64]]
+) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Series in which a time comes twice. They are sorted by it."""
+    if not len(starts):
+        return np.zeros(0, bool)
+    same = np.ones(len(times), bool)
+    same[_starts(times)] = False
+    same[starts] = False
+    return np.logical_or.reduceat(same, starts)
+
+
+def _with_reasons(
+    found: pa.Table,
+    repeated: np.ndarray[Any, np.dtype[np.bool_]],
+    torn: np.ndarray[Any, np.dtype[np.bool_]] | None,
+    time: str,
+    label: str,
+) -> pa.Table:
+    reasons = np.full(found.num_rows, None, object)
+    if torn is not None:
+        reasons[torn] = f"Its label {label!r} changes within the series."
+    reasons[repeated] = f"Its {time!r} has a value twice."
+    return found.append_column(REASON, pa.array(reasons, pa.string())) if (reasons != None).any() else found  # noqa: E711
 
 
 _SERIES_TYPE = pa.list_(pa.list_(pa.float64()))
@@ -163,7 +214,7 @@ def _is_list(kind: pa.DataType) -> bool:
 
 def _numbers(column: pa.ChunkedArray) -> np.ndarray[Any, np.dtype[np.float64]]:
     """(rows,), NaN where there is none."""
-    return np.asarray(pc.fill_null(column.cast(pa.float64()), float("nan")).to_numpy(), dtype=np.float64)
+    return np.asarray(pc.fill_null(column.cast(pa.float64(), safe=False), float("nan")).to_numpy(), dtype=np.float64)
 
 
 def _lists(values: np.ndarray[Any, np.dtype[np.float64]]) -> pa.Array:

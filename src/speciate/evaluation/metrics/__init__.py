@@ -1,0 +1,86 @@
+"""From answers to scores: each example's own score, or what a corpus metric needs of each example.
+
+Metrics are written over sums of per-example counts, so that thousands of weighted resamples are one matrix product. An
+error is an answer like any other: the worst one. It is wrong as a label (a miss, or a false alarm), has no probability
+for the truth, and as a number lies at the far end of the truth's range.
+
+A file a kind of answer; each has tables of its metrics by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from speciate.evaluation.metrics import (
+    detection,
+    forecasting,
+    labels,
+    multi_label,
+    numbers,
+    ordered,
+    ranks,
+    retrieval,
+    segmentation,
+    tokens,
+    transcripts,
+)
+from speciate.evaluation.metrics.answers import Answers, Statistic, judged, label_answers, number_answers
+from speciate.evaluation.statistics import Codes, Floats
+from speciate.vocabulary import Metric
+
+__all__ = ["Answers", "Statistic", "alone", "contributions", "corpus", "judged", "label_answers", "number_answers"]
+
+_FILES = (labels, multi_label, numbers, ordered, retrieval, tokens, transcripts)
+_OF_MEANS = (*_FILES, forecasting, segmentation)
+_MEANS: dict[str, Callable[[Answers], Floats]] = {
+    name: score for file in _OF_MEANS for name, score in file.MEANS.items()
+}
+_STATISTICS: dict[str, Callable[[Answers], Statistic]] = {
+    name: statistic for file in _FILES for name, statistic in file.STATISTICS.items()
+}
+_CORPORA: dict[str, Callable[[Answers, Codes], Callable[[Floats], Floats]]] = {
+    name: made for file in (detection, ranks) for name, made in file.CORPORA.items()
+}
+"""Those that are no function of sums."""
+
+
+def contributions(metric: Metric, answers: Answers) -> Floats:
+    """Scores (n,) whose mean is the metric, NaN where it does not count the example. Only for shape `mean`."""
+    return _MEANS[metric.name](answers)
+
+
+def alone(metric: Metric, answers: Answers) -> Floats:
+    """(n,): what the metric is of each example by itself; NaN where it is nothing then."""
+    if metric.name in _MEANS:
+        return contributions(metric, answers)
+    if metric.name in _CORPORA:
+        if answers.probabilities is not None:  # one example is no ranking
+            return np.full(len(answers.truth), np.nan)
+        one, made = np.zeros(1, np.int64), _CORPORA[metric.name]
+        singles = (
+            answers._replace(truth=answers.truth[[i]], given=answers.given[[i]]) for i in range(len(answers.truth))
+        )
+        return np.array([made(single, one)(np.ones((1, 1)))[0] for single in singles])
+    parts, combine = _STATISTICS[metric.name](answers)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return combine(parts)
+
+
+def corpus(metric: Metric, answers: Answers, clusters: Codes) -> Callable[[Floats], Floats]:
+    """The metric as a function of cluster weights, (B, C) -> (B,). Only for metrics of shape `corpus`.
+
+    NaN where a resample leaves the metric undefined.
+    """
+    if metric.name in _CORPORA:
+        return _CORPORA[metric.name](answers, clusters)
+    parts, combine = _STATISTICS[metric.name](answers)
+    sums = np.zeros((int(clusters.max()) + 1, parts.shape[1]))
+    np.add.at(sums, clusters, parts)
+
+    def value(weights: Floats) -> Floats:
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return combine(weights @ sums)
+
+    return value

@@ -1,0 +1,135 @@
+"""Metrics of boxes: average precision as pycocotools computes it, at one overlap.
+
+Boxes are matched within their picture, whatever its weight; a resample only weighs the pictures anew.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from speciate.evaluation.metrics.answers import Answers
+from speciate.evaluation.statistics import Codes, Floats
+
+_OVERLAP, _MOST = 0.5, 100
+_RECALLS = np.linspace(0, 1, 101)
+
+
+class _Ranked(NamedTuple):
+    """The boxes of one label over all pictures, surest first: what each is, and the cluster that it lies in."""
+
+    hit: NDArray[np.bool_]  # (D,)
+    clusters: Codes  # (D,)
+    true: Floats  # (C,): true boxes of each cluster
+
+
+def _map_50(answers: Answers, clusters: Codes) -> Callable[[Floats], Floats]:
+    """Mean over the labels that a resample's truths have; NaN where they have none."""
+    labels = sorted({each["label"] for truth in answers.truth for each in truth["objects"] if not each.get("crowd")})
+    given = [_readable(answer) for answer in answers.given]
+    ranked = [_rank(answers.truth, given, label, clusters) for label in labels]
+
+    def value(weights: Floats) -> Floats:
+        if not ranked:
+            return np.full(len(weights), math.nan)
+        each = np.stack([_average_precision(one, weights) for one in ranked], 1)  # (B, labels)
+        counted = ~np.isnan(each)
+        with np.errstate(invalid="ignore"):
+            means: Floats = np.where(counted, each, 0.0).sum(1) / counted.sum(1)
+        return means
+
+    return value
+
+
+def _readable(answer: Any) -> list[dict[str, Any]] | None:
+    """`[{label, score, box}]`; None where that is not what was answered. Stored answers may be written as COCO does."""
+    try:
+        return [
+            {
+                "label": str(each["label"] if "label" in each else each["category"]),
+                "score": float(each.get("score", 1.0)),
+                "box": np.array(each["box"] if "box" in each else each["bbox"], float).reshape(4),
+            }
+            for each in answer
+        ]
+    except (TypeError, KeyError, ValueError, AttributeError):
+        return None
+
+
+def _rank(truths: NDArray[Any], given: Sequence[list[dict[str, Any]] | None], label: str, clusters: Codes) -> _Ranked:
+    hits, scores, places = [], [], []
+    true = np.zeros(int(clusters.max()) + 1)
+    for truth, answer, cluster in zip(truths, given, clusters, strict=True):
+        objects = [each for each in truth["objects"] if each["label"] == label]
+        real = sum(not each.get("crowd") for each in objects)
+        true[cluster] += real
+        if answer is None:  # finds nothing, and where there is nothing is the surest of false alarms
+            found = [] if real else [(math.inf, False)]
+        else:
+            found = _matched(objects, [each for each in answer if each["label"] == label])
+        for score, hit in found:
+            scores.append(score)
+            hits.append(hit)
+            places.append(cluster)
+    order = np.argsort(-np.array(scores), kind="stable")
+    return _Ranked(np.array(hits, bool)[order], np.array(places, np.int64)[order], true)
+
+
+def _matched(objects: Sequence[Mapping[str, Any]], boxes: Sequence[Mapping[str, Any]]) -> list[tuple[float, bool]]:
+    """Score and whether it is a hit, of each box that counts: the surest first takes the free object that it overlaps
+    most. What lies in a crowd counts neither way.
+    """
+    boxes = sorted(boxes, key=lambda box: -box["score"])[:_MOST]
+    objects = sorted(objects, key=lambda each: bool(each.get("crowd")))
+    real = sum(not each.get("crowd") for each in objects)
+    overlaps = _overlaps(boxes, objects, real)
+    free = np.ones(real, bool)
+    found = []
+    for box, row in zip(boxes, overlaps, strict=True):
+        chances = np.where(free, row[:real], -1.0)
+        if real and chances.max() >= _OVERLAP:
+            free[int(real - 1 - np.argmax(chances[::-1]))] = False  # of equals the last, as in pycocotools
+            found.append((box["score"], True))
+        elif not (row[real:] >= _OVERLAP).any():
+            found.append((box["score"], False))
+    return found
+
+
+def _overlaps(boxes: Sequence[Mapping[str, Any]], objects: Sequence[Mapping[str, Any]], real: int) -> Floats:
+    """(boxes, objects): intersection over union; of crowds, which come last, over the box itself."""
+    if not boxes or not objects:
+        return np.zeros((len(boxes), len(objects)))
+    one = np.array([box["box"] for box in boxes], float)[:, None]
+    other = np.array([each["box"] for each in objects], float)[None, :]
+    sides = np.minimum(one[..., :2] + one[..., 2:], other[..., :2] + other[..., 2:]) - np.maximum(
+        one[..., :2], other[..., :2]
+    )
+    common = np.clip(sides, 0, None).prod(-1)
+    alone = one[..., 2:].prod(-1)
+    whole = np.where(np.arange(len(objects)) < real, alone + other[..., 2:].prod(-1) - common, alone)
+    overlaps: Floats = np.divide(common, whole, out=np.zeros_like(common), where=whole > 0)
+    return overlaps
+
+
+def _average_precision(ranked: _Ranked, weights: Floats) -> Floats:
+    """(B, C) -> (B,): precision at 101 recalls, each the best that is reached there or beyond."""
+    total = weights @ ranked.true
+    drawn = weights[:, ranked.clusters]
+    hits = np.cumsum(drawn * ranked.hit, 1)
+    alarms = np.cumsum(drawn * ~ranked.hit, 1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        recall = hits / total[:, None]
+        precision = np.nan_to_num(hits / (hits + alarms))
+    best = np.maximum.accumulate(precision[:, ::-1], 1)[:, ::-1]
+    best = np.hstack([best, np.zeros((len(best), 1))])
+    values = np.full(len(weights), math.nan)
+    for row in np.flatnonzero(total > 0):
+        values[row] = best[row, np.searchsorted(recall[row], _RECALLS)].mean()
+    return values
+
+
+CORPORA: dict[str, Callable[[Answers, Codes], Callable[[Floats], Floats]]] = {"map_50": _map_50}

@@ -1,0 +1,53 @@
+"""Metrics of the steps to come, a series at a time; of several channels the mean."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from speciate.evaluation.metrics.answers import Answers
+from speciate.evaluation.statistics import Floats
+
+
+def _mae(answers: Answers) -> Floats:
+    return np.array([miss.mean() for miss in _misses(answers)])
+
+
+def _mase(answers: Answers) -> Floats:
+    """Errors in units of `naive`. Channels that never changed have no such unit; a series of them is not counted."""
+    return np.array(
+        [_scaled(miss, np.array(truth["naive"])) for miss, truth in zip(_misses(answers), answers.truth, strict=True)]
+    )
+
+
+def _scaled(miss: Floats, naive: Floats) -> float:
+    changes = naive > 0
+    return float((miss[changes].mean(1) / naive[changes]).mean()) if changes.any() else math.nan
+
+
+def _misses(answers: Answers) -> list[Floats]:
+    """(C, horizon) each. No answer, or one of another shape, lies at the far end of what is true anywhere."""
+    truths = [np.array(truth["steps"], float) for truth in answers.truth]
+    low, high = min(truth.min() for truth in truths), max(truth.max() for truth in truths)
+    return [
+        np.maximum(truth - low, high - truth) if steps is None else np.abs(steps - truth)
+        for truth, steps in (
+            (truth, _steps(answer, truth)) for truth, answer in zip(truths, answers.given, strict=True)
+        )
+    ]
+
+
+def _steps(answer: Any, truth: Floats) -> Floats | None:
+    try:
+        steps = np.array(answer, float)
+    except (TypeError, ValueError):
+        return None
+    if len(truth) == 1 and steps.ndim == 1:
+        steps = steps[None, :]
+    return steps if steps.shape == truth.shape and np.isfinite(steps).all() else None
+
+
+MEANS: dict[str, Callable[[Answers], Floats]] = {"forecast_mae": _mae, "mase": _mase}

@@ -1,0 +1,104 @@
+"""What a backbone is: it reads one modality and gives states, whatever the task. A task's head stands on any of them.
+
+    media --prepare--> items --collate--> batch --states--> States
+
+A file of this folder serves one modality and has two functions, which table.py calls:
+
+    build(base_model: str, media: Sequence[Any], seed: int, folder: Path | None, **options) -> Backbone
+    rebuild(settings: Mapping[str, Any], folder: Path) -> Backbone
+
+`build` makes fresh weights (`new:`, `timm:`: drawn from `seed`; preprocessing is fitted on `media`, the training
+examples) or reads a transformers folder (`folder`: whoever resolved the ref passes it; `media` may be empty then).
+`options` are settings of the preprocessing, keywords with defaults. `rebuild` makes the same backbone from `settings()`
+and a folder with `files()`, with weights of no meaning: saved.py then loads them with every name matched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from speciate.errors import Code, SpeciateError
+
+if TYPE_CHECKING:
+    import torch
+
+Item = dict[str, npt.NDArray[Any]]
+"""One medium, preprocessed. Deterministic, so that it is kept over epochs."""
+
+
+class States(NamedTuple):
+    sequence: torch.Tensor
+    """(B, T, W) float32"""
+    mask: torch.Tensor
+    """(B, T) bool: positions that stand for something of the medium (words, residues, patches, frames). False for
+    padding and for special tokens."""
+    pooled: torch.Tensor
+    """(B, W) float32"""
+    grid: tuple[int, int] | None = None
+    """Images: T == height * width, row by row; no special tokens in `sequence` then."""
+
+
+class Backbone(Protocol):
+    base_model: str
+    """The ref that it came from."""
+    modality: str
+    width: int
+    """W of its states."""
+    module: torch.nn.Module
+    """Everything of it that can be trained. The caller sets train() or eval()."""
+
+    @property
+    def unit(self) -> str | None:
+        """What `per_unit` counts: "word", "residue"; None where a medium has no such units."""
+        ...
+
+    def prepare(self, media: Sequence[Any], *, per_unit: bool = False) -> list[Item]:
+        """An item for each medium; INVALID where one is of another modality.
+
+        With `per_unit`, the states' sequence has exactly one position per unit, in order, from the first on: labels of
+        units line up with it. Units beyond the length limit have no position.
+        """
+        ...
+
+    def length(self, item: Item) -> int:
+        """Positions that it takes: batches of like length have little padding."""
+        ...
+
+    def collate(self, items: Sequence[Item]) -> dict[str, torch.Tensor]:
+        """Items of one `prepare` call's kind as one batch, padded to the longest."""
+        ...
+
+    def states(self, batch: dict[str, torch.Tensor]) -> States:
+        """Differentiable. A medium's states do not depend on what else is in the batch."""
+        ...
+
+    def settings(self) -> dict[str, Any]:
+        """JSON that `rebuild` understands: has `base_model` and `modality`, architecture and preprocessing."""
+        ...
+
+    def files(self) -> dict[str, bytes]:
+        """Further files of a model folder, flat names, such as tokenizer.json."""
+        ...
+
+
+def refuse_medium(backbone: Backbone, medium: object) -> NoReturn:
+    """For `prepare`, of a medium that is not of the backbone's modality."""
+    kind = f"an array of shape {medium.shape}" if isinstance(medium, np.ndarray) else f"a {type(medium).__name__}"
+    raise SpeciateError(
+        Code.INVALID,
+        f"{backbone.base_model!r} reads {backbone.modality}; this example is {kind}.",
+        "Use a base model that reads this modality: list_options(kind='method') names them.",
+    )
+
+
+def refuse_units(backbone: Backbone) -> NoReturn:
+    """For `prepare(per_unit=True)` of a backbone whose `unit` is None."""
+    raise SpeciateError(
+        Code.INVALID,
+        f"{backbone.base_model!r} reads {backbone.modality}, which has no words or residues to label one by one.",
+        "Labels of tokens need text or protein.",
+    )

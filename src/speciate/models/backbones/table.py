@@ -1,0 +1,215 @@
+"""The backbones that there are, by ref. A new architecture is a line here and a file beside it. Imports no torch.
+
+`new:NAME` fresh weights of an architecture; `timm:NAME` fresh weights of timm's; `pkg:NAME`, `path:/dir` published
+weights in a transformers folder; `name@v3` the backbone of a model that was trained here.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from speciate.errors import Code, SpeciateError, closest
+from speciate.models import packaged
+from speciate.models.backbones import saved
+from speciate.models.backbones.contract import Backbone
+from speciate.refs import model_ref
+
+
+class Architecture(NamedTuple):
+    """`build` is "module:function", called as contract.py says."""
+
+    modality: str
+    what: str
+    citation: str
+    build: str
+    rate: float = 1e-3
+    """The learning rate that did best where it was tried, of AdamW with all weights learning."""
+
+
+ARCHITECTURES = {
+    "new:bert": Architecture(
+        "text", "a small text encoder, with word pieces learned from the training texts",
+        "Warner et al. 2024", "speciate.models.backbones.text:build",
+    ),
+    "new:esm": Architecture(
+        "protein", "a small protein encoder, one token per residue",
+        "Rives et al. 2021", "speciate.models.backbones.protein:build",
+    ),
+    "new:vit": Architecture(
+        "image", "a small vision transformer",
+        "Dosovitskiy et al. 2021", "speciate.models.backbones.image:build",
+    ),
+    "new:conformer": Architecture(
+        "audio", "a small convolution-augmented transformer over a spectrogram, a state every 20 ms",
+        "Gulati et al. 2020", "speciate.models.backbones.audio:build",
+    ),
+    "new:ast": Architecture(
+        "audio", "a small audio spectrogram transformer",
+        "Gong et al. 2021", "speciate.models.backbones.audio:build", 2e-3,
+    ),
+    "new:wav2vec2": Architecture(
+        "audio", "a small transformer over convolutions of the waveform",
+        "Baevski et al. 2020", "speciate.models.backbones.audio:build",
+    ),
+    "new:inceptiontime": Architecture(
+        "time-series", "convolutions of three lengths at once, strong on short series",
+        "Ismail Fawaz et al. 2020", "speciate.models.backbones.series:build", 2e-3,
+    ),
+    "new:patchtst": Architecture(
+        "time-series", "a transformer over patches of each channel",
+        "Nie et al. 2023", "speciate.models.backbones.series:build", 3e-3,
+    ),
+    "new:tab-resnet": Architecture(
+        "tabular", "a residual network over scaled numbers and embedded categories",
+        "Gorishniy et al. 2021", "speciate.models.backbones.columns:build",
+    ),
+}  # fmt: skip
+
+FILES = {
+    "text": "speciate.models.backbones.text",
+    "protein": "speciate.models.backbones.protein",
+    "image": "speciate.models.backbones.image",
+    "audio": "speciate.models.backbones.audio",
+    "time-series": "speciate.models.backbones.series",
+    "tabular": "speciate.models.backbones.columns",
+}
+"""Modality -> the module that reads it: its `build` also reads transformers folders, its `rebuild` what was saved."""
+
+FOLDERS = {
+    "protein": ("esm", "esmc"),
+    "image": (
+        "vit", "deit", "beit", "dinov2", "dinov2_with_registers", "dinov3_vit", "ijepa", "vit_mae", "vit_msn",
+        "clip_vision_model", "siglip_vision_model", "siglip2_vision_model", "swin", "swinv2", "convnext", "convnextv2",
+        "resnet", "regnet", "efficientnet", "mobilenet_v2", "mobilevit", "segformer", "yolos", "timm_wrapper",
+    ),
+    "audio": (
+        "audio-spectrogram-transformer", "wav2vec2", "wav2vec2-bert", "wav2vec2-conformer", "hubert", "wavlm",
+        "unispeech", "unispeech-sat", "data2vec-audio", "sew", "whisper",
+    ),
+    "time-series": ("patchtst", "patchtsmixer"),
+}  # fmt: skip
+"""Modality -> `model_type`s of config.json. Every other type with a tokenizer reads text."""
+
+_FRESH_RATE, _KNOWN_RATE = 1e-3, 1e-4
+_NEEDS = ("torch", "transformers")
+
+
+def modality_of(base_model: str, folder: Path | None = None) -> str | None:
+    """What a base model reads; None where it cannot be told.
+
+    `path:` names its folder itself; for a registered model the folder of its version is needed.
+    """
+    if base_model in ARCHITECTURES:
+        return ARCHITECTURES[base_model].modality
+    source, _, rest = base_model.partition(":")
+    match source:
+        case "new":
+            return None
+        case "timm":
+            return "image"
+        case "pkg":
+            entry = packaged.PACKAGED.get(rest)
+            return entry.modality if entry else None
+        case "path":
+            return _folder_modality(Path(rest))
+    return _folder_modality(folder) if folder else None
+
+
+def reads(base_model: str, modality: str, folder: Path | None = None) -> bool:
+    return modality_of(base_model, folder) == modality
+
+
+def names(modality: str) -> list[str]:
+    """What can be trained here on this modality, best first: published weights, then fresh ones."""
+    if any(importlib.util.find_spec(library) is None for library in _NEEDS):
+        return []
+    published = [
+        f"pkg:{name}"
+        for name, entry in packaged.PACKAGED.items()
+        if entry.modality == modality and packaged.installed(name)
+    ]
+    return published + [name for name, entry in ARCHITECTURES.items() if entry.modality == modality]
+
+
+def usual_rate(base_model: str) -> float:
+    """A learning rate to begin with where every weight learns: lower where weights are good already."""
+    if base_model in ARCHITECTURES:
+        return ARCHITECTURES[base_model].rate
+    return _FRESH_RATE if base_model.startswith("timm:") else _KNOWN_RATE
+
+
+def build(base_model: str, media: Sequence[Any], seed: int, folder: Path | None = None, **options: Any) -> Backbone:
+    """The backbone to be trained, fitted on the training media where its weights are fresh.
+
+    `folder` is where a registered version lies; `pkg:` and `path:` are found without. `options` are those of the
+    modality's `build`. The same arguments give the same weights. Raises INVALID, NOT_FOUND or MISSING_EXTRA.
+    """
+    folder = _locate(base_model, folder)
+    _check_libraries()
+    if folder is not None and saved.holds(folder):
+        return saved.load(folder, rebuild, base_model)
+    modality = modality_of(base_model, folder)
+    if modality not in FILES:
+        raise SpeciateError(
+            Code.INVALID,
+            f"{base_model!r} cannot be trained: {_why_not(base_model, folder)}",
+            "Use one of: " + ", ".join(ARCHITECTURES) + ", timm:NAME, pkg:NAME, path:/dir or a trained model.",
+        )
+    function = ARCHITECTURES[base_model].build if base_model in ARCHITECTURES else f"{FILES[modality]}:build"
+    built: Backbone = _load(function)(base_model, media, seed, folder, **options)
+    return built
+
+
+def rebuild(settings: dict[str, Any], folder: Path) -> Backbone:
+    """The backbone that gave these `settings()`, with weights of no meaning. `folder` holds its `files()`."""
+    _check_libraries()
+    rebuilt: Backbone = _load(f"{FILES[settings['modality']]}:rebuild")(settings, folder)
+    return rebuilt
+
+
+def _locate(base_model: str, folder: Path | None) -> Path | None:
+    ref = model_ref(base_model)
+    if ref.source == "pkg":
+        return packaged.locate(ref.name)
+    return Path(ref.name) if ref.source == "path" else folder
+
+
+def _folder_modality(folder: Path) -> str | None:
+    if (found := saved.modality(folder)) is not None:
+        return found
+    try:
+        config = json.loads((folder / "config.json").read_text())
+        kind = str(config["model_type"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    for modality, kinds in FOLDERS.items():
+        if kind in kinds:
+            return modality
+    tokenizer = any((folder / name).is_file() for name in ("tokenizer.json", "vocab.txt", "tokenizer_config.json"))
+    return "text" if tokenizer else None
+
+
+def _why_not(base_model: str, folder: Path | None) -> str:
+    if folder is None:
+        return closest(base_model, ARCHITECTURES)
+    return f"{folder} has no config.json with a model_type that is known here, nor a tokenizer beside it."
+
+
+def _load(name: str) -> Any:
+    module, _, function = name.partition(":")
+    return getattr(importlib.import_module(module), function)
+
+
+def _check_libraries() -> None:
+    for library in _NEEDS:
+        if importlib.util.find_spec(library) is None:
+            raise SpeciateError(
+                Code.MISSING_EXTRA,
+                f"Networks need the library {library!r}, which is not installed.",
+                "Run: pip install 'speciate[train]'",
+            )

@@ -1,0 +1,128 @@
+"""Regions of pictures: COCO's outlines and run lengths as arrays, and maps of labels as runs.
+
+A pixel belongs to an outline where its centre lies inside.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Mask = npt.NDArray[np.bool_]  # (h, w)
+Labels = npt.NDArray[np.uint8]  # (h, w) places of labels; 0 is background
+Size = tuple[int, int]  # height, width
+
+_MOST_PIXELS = 50_000_000
+
+
+def region(outline: Any, picture: Size, size: Size) -> Mask:
+    """What COCO calls a segmentation, of a picture of `picture` pixels, drawn in `size` pixels.
+
+    `outline`: polygons `[[x, y, x, y, ...], ...]`, or run lengths `{size, counts}`, plain or compressed; also as JSON.
+    ValueError: neither.
+    """
+    if isinstance(outline, str):
+        try:
+            outline = json.loads(outline)
+        except ValueError as error:
+            raise ValueError(f"{outline!r:.60} is no JSON of polygons or run lengths") from error
+    if isinstance(outline, dict):
+        return resized(_from_runs(outline), size)
+    if not isinstance(outline, list) or not outline:
+        raise ValueError(f"{outline!r:.60} is neither polygons nor run lengths")
+    mask = np.zeros(size, bool)
+    for ring in outline:
+        mask |= _filled(_points(ring) * (size[1] / picture[1], size[0] / picture[0]), size)
+    return mask
+
+
+def resized(pixels: npt.NDArray[Any], size: Size) -> npt.NDArray[Any]:
+    """(H, W) -> `size`, each pixel as the one that its centre lies in."""
+    rows, columns = (
+        np.minimum(((np.arange(new) + 0.5) * old / new).astype(np.int64), old - 1)
+        for new, old in zip(size, pixels.shape, strict=True)
+    )
+    found: npt.NDArray[Any] = pixels[rows[:, None], columns[None, :]]
+    return found
+
+
+def to_runs(labels: Labels) -> list[int]:
+    """Row by row: a label's place, how many pixels have it, the next label's place, ..."""
+    flat = labels.ravel()
+    starts = np.flatnonzero(np.diff(flat.astype(np.int64), prepend=-1))
+    lengths = np.diff(starts, append=len(flat))
+    runs: list[int] = np.stack([flat[starts].astype(np.int64), lengths], 1).ravel().tolist()
+    return runs
+
+
+def from_runs(runs: Sequence[int], size: Sequence[int]) -> Labels:
+    """What `to_runs` made runs of. ValueError: they do not fill the size."""
+    pairs = np.array(runs, np.int64).reshape(-1, 2)
+    height, width = map(int, size)
+    if height * width > _MOST_PIXELS or (pairs[:, 1] < 0).any() or pairs[:, 1].sum() != height * width:
+        raise ValueError(f"the runs do not fill {height} x {width} pixels")
+    return np.repeat(pairs[:, 0].astype(np.uint8), pairs[:, 1]).reshape(height, width)
+
+
+def _points(ring: Any) -> npt.NDArray[np.float64]:
+    try:
+        points = np.array(ring, np.float64).reshape(-1, 2)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"the polygon {ring!r:.60} is no list [x, y, x, y, ...]") from error
+    if len(points) < 3 or not np.isfinite(points).all():
+        raise ValueError(f"the polygon {ring!r:.60} has no three points")
+    return points
+
+
+def _filled(points: npt.NDArray[np.float64], size: Size) -> Mask:
+    """The even-odd rule, a row at a time: an edge that crosses a row turns inside out all that is right of it."""
+    (x, y), (to_x, to_y) = points.T, np.roll(points, -1, 0).T
+    middles = np.arange(size[0]) + 0.5
+    rows, edges = np.nonzero((y <= middles[:, None]) != (to_y <= middles[:, None]))
+    along = (middles[rows] - y[edges]) / (to_y[edges] - y[edges])
+    crossing = x[edges] + along * (to_x[edges] - x[edges])
+    turns = np.zeros((size[0], size[1] + 1), np.int64)
+    np.add.at(turns, (rows, np.clip(np.ceil(crossing - 0.5), 0, size[1]).astype(np.int64)), 1)
+    inside: Mask = np.cumsum(turns, 1)[:, :-1] % 2 == 1
+    return inside
+
+
+def _from_runs(outline: dict[str, Any]) -> Mask:
+    """COCO's run lengths: column by column, outside first."""
+    try:
+        height, width = (int(side) for side in outline["size"])
+        counts = outline["counts"]
+        runs = np.array(_uncompressed(counts) if isinstance(counts, str) else counts, np.int64)
+    except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
+        raise ValueError(f"{outline!r:.60} is not {{size: [height, width], counts: run lengths}}") from error
+    if min(height, width) < 1 or height * width > _MOST_PIXELS or runs.ndim != 1 or (runs < 0).any():
+        raise ValueError(f"run lengths of {height} x {width} pixels with counts {counts!r:.40} cannot be")
+    if runs.sum() != height * width:
+        raise ValueError(f"run lengths of {runs.sum():,} pixels do not fill {height} x {width}")
+    mask: Mask = np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(width, height).T
+    return mask
+
+
+def _uncompressed(text: str) -> list[int]:
+    """Five bits a character, lowest first, the sixth says that more follow; from the third on, the difference to the
+    count two before (pycocotools' maskApi).
+    """
+    counts: list[int] = []
+    place = 0
+    while place < len(text):
+        value = shift = 0
+        more = True
+        while more:
+            bits = ord(text[place]) - 48
+            if not 0 <= bits < 64:
+                raise ValueError(text[place])
+            value |= (bits & 0x1F) << shift
+            more, shift, place = bool(bits & 0x20), shift + 5, place + 1
+            if not more and bits & 0x10:
+                value -= 1 << shift
+        counts.append(value + (counts[-2] if len(counts) > 2 else 0))
+    return counts

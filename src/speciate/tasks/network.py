@@ -1,0 +1,140 @@
+"""A trained network that answers: a backbone with the head of its task.
+
+A folder holds `predictor.json` (task and readout), `head.safetensors`, and what models/backbones/saved.py writes of the
+backbone; nothing else is needed to serve it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict
+
+from speciate.datasets.loading.loader import Example
+from speciate.errors import Code, SpeciateError
+from speciate.models import sealed
+from speciate.models.backbones import saved
+from speciate.models.backbones.contract import Backbone, Item
+from speciate.models.backbones.table import rebuild
+from speciate.tasks.contract import Prediction, Readout, answers
+from speciate.tasks.table import PER_UNIT, AnyReadout
+
+if TYPE_CHECKING:
+    import torch
+
+MANIFEST, HEAD = "predictor.json", "head.safetensors"
+_BATCH = 32
+
+
+class _Manifest(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    format: int = 1
+    task: str
+    backbone: Literal[True] = True
+    """What tells this kind of folder from the other."""
+    readout: AnyReadout
+
+
+class NetworkPredictor:
+    def __init__(self, task: str, readout: Readout, backbone: Backbone, head: torch.nn.Module) -> None:
+        self.task, self.readout, self.backbone, self.head = task, readout, backbone, head
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return self.readout.labels
+
+    @property
+    def parameters(self) -> int:
+        return sum(each.numel() for module in (self.backbone.module, self.head) for each in module.parameters())
+
+    def predict(self, examples: Sequence[Example]) -> list[Prediction]:
+        if not examples:
+            return []
+        media = [example.media for example in examples]
+        items = self.backbone.prepare(media, per_unit=self.readout.family in PER_UNIT)
+        return answers(self.readout, as_scores(scores(self.backbone, self.head, self.readout, items)), examples)
+
+    def save(self, folder: Path) -> str:
+        """Write and seal a new model folder; returns its id."""
+        from safetensors.torch import save_file
+
+        folder.mkdir(parents=True)
+        manifest = _Manifest.model_validate({"task": self.task, "readout": self.readout})
+        (folder / MANIFEST).write_text(manifest.model_dump_json(indent=1))
+        state = self.head.state_dict()
+        save_file({name: state[name].detach().cpu().contiguous().clone() for name in sorted(state)}, folder / HEAD)
+        saved.save(self.backbone, folder)
+        return sealed.seal(folder)
+
+
+def scores(
+    backbone: Backbone, head: torch.nn.Module, readout: Readout, items: Sequence[Item], batch: int = _BATCH
+) -> list[npt.NDArray[Any]]:
+    """An array for each item, in their order; those of like length are computed together."""
+    import torch
+
+    found: list[npt.NDArray[Any] | None] = [None] * len(items)
+    backbone.module.eval()
+    head.eval()
+    with torch.inference_mode():
+        for places in _batches(backbone, items, batch):
+            states = backbone.states(backbone.collate([items[place] for place in places]))
+            for place, score in zip(places, readout.scores(head, states), strict=True):
+                found[place] = score
+    return [score for score in found if score is not None]
+
+
+def as_scores(found: Sequence[npt.NDArray[Any]]) -> Any:
+    """(N, K) where every example has as many, else the list as it is."""
+    shapes = {score.shape for score in found}
+    return np.stack(found) if len(shapes) == 1 and len(next(iter(shapes))) == 1 else list(found)
+
+
+def load(folder: Path, threads: int = 1) -> NetworkPredictor:
+    """From a folder whose hashes were checked. INVALID where the weights are not those of the architecture."""
+    import torch
+    from safetensors.torch import load_file
+
+    torch.set_num_threads(threads)
+    manifest = _Manifest.model_validate(json.loads((folder / MANIFEST).read_text()))
+    backbone = saved.load(folder, rebuild)
+    head = manifest.readout.head(backbone.width)
+    try:
+        head.load_state_dict(load_file(folder / HEAD), strict=True)
+    except RuntimeError as error:
+        raise SpeciateError(
+            Code.INVALID,
+            f"The head in {folder} is not that of {manifest.task!r}: {error}",
+            "Train the model again with train_model.",
+        ) from error
+    head.eval()
+    return NetworkPredictor(manifest.task, manifest.readout, backbone, head)
+
+
+def warm_start(head: torch.nn.Module, readout: Readout, folder: Path) -> bool:
+    """Give the head the weights of a trained model's, where that has the same task and labels; whether it has."""
+    from safetensors.torch import load_file
+
+    try:
+        before = _Manifest.model_validate(json.loads((folder / MANIFEST).read_text())).readout
+        known = load_file(folder / HEAD)
+    except (OSError, ValueError):
+        return False  # weights that no task was trained on yet
+    own = head.state_dict()
+    same = (before.family, before.labels) == (readout.family, readout.labels)
+    if not same or {name: each.shape for name, each in known.items()} != {name: own[name].shape for name in own}:
+        return False
+    head.load_state_dict(known, strict=True)
+    return True
+
+
+def _batches(backbone: Backbone, items: Sequence[Item], size: int) -> Iterator[list[int]]:
+    """The longest first: a batch that is too big fails at once."""
+    order = sorted(range(len(items)), key=lambda place: -backbone.length(items[place]))
+    for start in range(0, len(order), size):
+        yield order[start : start + size]

@@ -1,0 +1,140 @@
+"""One label per example, of labels that have an order: answers are judged by how many ranks they are off.
+
+Scores are cumulative: (N, K - 1), of the chance that the label lies above each of the first K - 1. A network's head is
+CORAL (Cao, Mirjalili & Raschka 2020), one weighted sum with a bias for each, so that the chances cannot cross. The
+answer is the median, the rank with the least expected error.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict
+
+from speciate.datasets.loading.loader import Example
+from speciate.tasks.contract import Posed, Prediction, Scores, Terms
+from speciate.tasks.probabilities import TEMPERATURES, sigmoid
+
+if TYPE_CHECKING:
+    import torch
+
+    from speciate.models.backbones.contract import States
+
+
+class Ordinal(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    family: Literal["ordinal"] = "ordinal"
+    labels: tuple[str, ...]
+    """From low to high."""
+    temperature: float = 1.0
+
+    @classmethod
+    def pose(cls, example: Example, cell: Any, terms: Terms) -> Posed | None:
+        """Truth: the label, a str. ValueError where an order is given that lacks it."""
+        if cell is None or cell == "" or (isinstance(cell, float) and math.isnan(cell)):
+            return None
+        label = str(int(cell)) if isinstance(cell, float) and cell.is_integer() else str(cell)
+        if terms.order and label not in terms.order:
+            raise ValueError(f"{label[:40]!r} is not in the order that was given: {' < '.join(terms.order)}")
+        return Posed(example, label)
+
+    @classmethod
+    def lessons(cls, example: Example, cell: Any, terms: Terms) -> list[Posed]:
+        posed = cls.pose(example, cell, terms)
+        return [posed] if posed else []
+
+    @classmethod
+    def of(cls, truths: Sequence[Any], settings: Mapping[str, Any]) -> Self:
+        """`settings["order"]`: from low to high; labels that training has not seen have no rank."""
+        return cls(labels=tuple(ranked(set(truths), settings.get("order") or ())))
+
+    @classmethod
+    def baseline(cls, truths: Sequence[Any]) -> Callable[[Example], Prediction]:
+        """The median of the labels in their natural order."""
+        labels, counts = ranked(set(truths)), Counter(truths)
+        shares = {label: counts[label] / len(truths) for label in labels}
+        above = np.searchsorted(np.cumsum(list(shares.values())), 0.5 - 1e-9)
+        label = labels[int(above)]
+        prediction = Prediction(label, shares[label], shares)
+        return lambda example: prediction
+
+    def targets(self, truths: Sequence[Any]) -> npt.NDArray[np.int64]:
+        """Ranks, (N,). A label that training has not seen becomes -1."""
+        place = {label: i for i, label in enumerate(self.labels)}
+        return np.array([place.get(truth, -1) for truth in truths], dtype=np.int64)
+
+    def calibrated(self, scores: Scores, targets: npt.NDArray[Any]) -> Self:
+        """The temperature with the least log loss. No answer changes by it."""
+        rows = np.flatnonzero(targets >= 0)
+        if not len(rows):
+            return self
+        losses = [-np.log(_shares(scores / t)[rows, targets[rows]] + 1e-12).mean() for t in TEMPERATURES]
+        return self.model_copy(update={"temperature": float(TEMPERATURES[int(np.argmin(losses))])})
+
+    def predictions(self, scores: Scores) -> list[Prediction]:
+        made = []
+        for row, chances in zip(scores, _shares(scores / self.temperature), strict=True):
+            rank = int((np.minimum.accumulate(row) > 0).sum())
+            table = {label: float(chance) for label, chance in zip(self.labels, chances, strict=True)}
+            made.append(Prediction(self.labels[rank], float(chances[rank]), table))
+        return made
+
+    def head(self, width: int) -> torch.nn.Module:
+        import torch
+        from torch import nn
+
+        bounds = torch.linspace(1.0, -1.0, len(self.labels) - 1)
+        sum_of = nn.Linear(width, 1, bias=False)
+        return nn.ParameterDict({"weight": sum_of.weight, "bias": nn.Parameter(bounds)})
+
+    def loss(self, head: torch.nn.Module, states: States, targets: Any) -> torch.Tensor:
+        """Mean cross-entropy of the K - 1 questions "above?"; an example without a rank does not count."""
+        import torch
+
+        scores = _cumulative(head, states)
+        ranks = torch.as_tensor(targets, device=scores.device).unsqueeze(1)
+        above = (ranks > torch.arange(scores.shape[1], device=scores.device)).float()
+        losses = torch.nn.functional.binary_cross_entropy_with_logits(scores, above, reduction="none").mean(1)
+        counted = (ranks.squeeze(1) >= 0).float()
+        return (losses * counted).sum() / counted.sum().clamp(min=1)
+
+    def scores(self, head: torch.nn.Module, states: States) -> Sequence[npt.NDArray[Any]]:
+        return list(_cumulative(head, states).double().cpu().numpy())
+
+
+def ranked(labels: Collection[str], order: Sequence[str] = ()) -> list[str]:
+    """From low to high: as `order` says, else as numbers, else by name. What the order lacks comes last."""
+    place = {label: i for i, label in enumerate(order)}
+    numbers = [_number(label) for label in labels]
+    by_number = all(math.isfinite(number) for number in numbers)
+
+    def rank(label: str) -> tuple[int, float, str]:
+        return place.get(label, len(place)), _number(label) if by_number else 0.0, label
+
+    return sorted(labels, key=rank)
+
+
+def _number(label: str) -> float:
+    try:
+        return float(label)
+    except ValueError:
+        return math.nan
+
+
+def _cumulative(head: Any, states: States) -> torch.Tensor:
+    """(B, K - 1)"""
+    scores: torch.Tensor = states.pooled @ head["weight"].T + head["bias"]
+    return scores
+
+
+def _shares(scores: Scores) -> Scores:
+    """(N, K - 1) -> (N, K): what lies between one bound and the next. Bounds that cross are moved together."""
+    above = np.minimum.accumulate(sigmoid(scores), axis=1)
+    ones, zeros = np.ones((len(above), 1)), np.zeros((len(above), 1))
+    shares: Scores = np.hstack([ones, above]) - np.hstack([above, zeros])
+    return shares

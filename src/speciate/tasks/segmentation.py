@@ -1,0 +1,170 @@
+"""A label for each pixel: a linear layer on each patch, stretched over the picture (Segmenter's linear decoder, Strudel
+et al. 2021). Inside, every picture is a square of the same number of pixels.
+
+A map of labels is `{labels, size: [height, width], rle}`: of `rle` each pair says a place in `labels`, from 1 on (0 is
+background), and how many pixels have it, row by row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict
+
+from speciate.datasets.loading.loader import Example
+from speciate.errors import Code, SpeciateError
+from speciate.tasks.contract import Posed, Prediction, Terms
+from speciate.tasks.grids import as_maps
+from speciate.tasks.masks import Labels, Size, from_runs, region, resized, to_runs
+
+if TYPE_CHECKING:
+    import torch
+
+    from speciate.models.backbones.contract import States
+
+_MOST_OF_TRUTH, _MOST, _LEAST = 256, 128, 32
+"""Pixels of the longer side of a truth, and of the square that is learned, at most and at least."""
+_UNKNOWN = 255  # label that training has not seen: does not count
+_MOST_LABELS = 254
+_MASK = "1"  # what is not background, where a cell names no labels
+
+
+class Segmentation(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    family: Literal["segmentation"] = "segmentation"
+    labels: tuple[str, ...]
+    """Without background."""
+    side: int
+    """In pixels, of the squares that are learned and answered."""
+
+    @classmethod
+    def pose(cls, example: Example, cell: Any, terms: Terms) -> Posed | None:
+        """Cell: `[{category, segmentation}]` as the COCO reader makes it, or one mask as COCO's run lengths in JSON.
+
+        Truth: a map of labels in the picture's own size, made smaller where that is large. Larger regions lie below
+        smaller ones.
+        """
+        if cell is None or cell == "":
+            return None
+        picture: Size = example.media.shape[:2]
+        shrunk = min(1.0, _MOST_OF_TRUTH / max(picture))
+        size = max(1, round(picture[0] * shrunk)), max(1, round(picture[1] * shrunk))
+        regions = [(label, region(outline, picture, size)) for label, outline in _outlines(cell)]
+        names = sorted({label for label, mask in regions if mask.any()})
+        if len(names) > _MOST_LABELS:
+            raise ValueError(f"{len(names)} labels in one picture are more than {_MOST_LABELS}")
+        pixels = np.zeros(size, np.uint8)
+        for label, mask in sorted(regions, key=lambda each: -int(each[1].sum())):
+            if mask.any():
+                pixels[mask] = names.index(label) + 1
+        return Posed(example, _told(pixels, names))
+
+    @classmethod
+    def lessons(cls, example: Example, cell: Any, terms: Terms) -> list[Posed]:
+        posed = cls.pose(example, cell, terms)
+        return [posed] if posed else []
+
+    @classmethod
+    def of(cls, truths: Sequence[Any], settings: Mapping[str, Any]) -> Self:
+        labels = sorted({label for truth in truths for label in truth["labels"]})
+        if not 0 < len(labels) <= _MOST_LABELS:
+            raise SpeciateError(
+                Code.INVALID,
+                f"The training pictures show {len(labels)} labels; from 1 to {_MOST_LABELS} can be learned.",
+                "Name the column that has the outlines with target, such as target='objects'.",
+            )
+        longest = max(max(truth["size"]) for truth in truths)
+        return cls(labels=tuple(labels), side=int(np.clip(longest, _LEAST, _MOST)))
+
+    @classmethod
+    def baseline(cls, truths: Sequence[Any]) -> Callable[[Example], Prediction]:
+        """At each place the label that is commonest there."""
+        readout = cls.of(truths, {})
+        counts = np.zeros((len(readout.labels) + 1, readout.side, readout.side), np.int64)
+        for pixels in readout.targets(truths):
+            counts += np.arange(len(counts))[:, None, None] == pixels
+        prediction = readout._prediction(counts.argmax(0).astype(np.uint8))
+        return lambda example: prediction
+
+    def targets(self, truths: Sequence[Any]) -> npt.NDArray[np.uint8]:
+        """(N, side, side): 0 for background, k for the k-th label."""
+        place = {label: i for i, label in enumerate(self.labels, 1)}
+        made = np.zeros((len(truths), self.side, self.side), np.uint8)
+        for pixels, truth in zip(made, truths, strict=True):
+            codes = np.array([0, *(place.get(label, _UNKNOWN) for label in truth["labels"])], np.uint8)
+            pixels[:] = codes[resized(from_runs(truth["rle"], truth["size"]), (self.side, self.side))]
+        return made
+
+    def calibrated(self, scores: Any, targets: Any) -> Self:
+        return self
+
+    def predictions(self, scores: Sequence[npt.NDArray[Any]]) -> list[Prediction]:
+        """`scores`: (K + 1, h, w) each. Output: a map of labels, `side` pixels square, stretched over the picture."""
+        return [self._prediction(stretched(maps, self.side).argmax(0).astype(np.uint8)) for maps in scores]
+
+    def _prediction(self, pixels: Labels) -> Prediction:
+        shown = [code for code in np.unique(pixels).tolist() if code]
+        places = np.zeros(len(self.labels) + 1, np.uint8)
+        places[shown] = np.arange(1, len(shown) + 1)
+        return Prediction(_told(places[pixels], [self.labels[code - 1] for code in shown]), None, None)
+
+    def head(self, width: int) -> torch.nn.Module:
+        from torch import nn
+
+        return nn.Conv2d(width, len(self.labels) + 1, 1)
+
+    def loss(self, head: torch.nn.Module, states: States, targets: Any) -> torch.Tensor:
+        """Cross-entropy, and soft Dice of the labels that the batch shows (Milletari et al. 2016)."""
+        import torch
+        from torch.nn.functional import cross_entropy, interpolate, one_hot
+
+        logits = interpolate(head(as_maps(states)), size=(self.side, self.side), mode="bilinear")
+        wanted = torch.as_tensor(np.asarray(targets), dtype=torch.long, device=logits.device)
+        known = wanted != _UNKNOWN
+        if not known.any():
+            return logits.sum() * 0.0
+        chances = torch.softmax(logits, 1) * known[:, None]
+        true = one_hot(torch.where(known, wanted, 0), logits.shape[1]).movedim(-1, 1) * known[:, None]
+        both, sums = (chances * true).sum((0, 2, 3)), (chances + true).sum((0, 2, 3))
+        shown = true.sum((0, 2, 3)) > 0
+        dice = (2 * both[shown] / sums[shown]).mean()
+        return cross_entropy(logits, wanted, ignore_index=_UNKNOWN) + 1 - dice
+
+    def scores(self, head: torch.nn.Module, states: States) -> Sequence[npt.NDArray[Any]]:
+        return list(head(as_maps(states)).float().cpu().numpy())
+
+
+def stretched(maps: npt.NDArray[Any], side: int) -> npt.NDArray[np.float64]:
+    """(K, h, w) -> (K, side, side), bilinearly, as torch does it with pixels for areas."""
+    down, across = (_weights(side, length) for length in maps.shape[1:])
+    large: npt.NDArray[np.float64] = down @ maps.astype(np.float64) @ across.T
+    return large
+
+
+def _weights(new: int, old: int) -> npt.NDArray[np.float64]:
+    """(new, old): what of each old place is in each new one."""
+    places = np.clip((np.arange(new) + 0.5) * old / new - 0.5, 0, old - 1)
+    weights: npt.NDArray[np.float64] = np.clip(1 - np.abs(places[:, None] - np.arange(old)), 0, None)
+    return weights
+
+
+def _outlines(cell: Any) -> list[tuple[str, Any]]:
+    if isinstance(cell, str):
+        return [(_MASK, cell)]
+    if not isinstance(cell, list):
+        raise ValueError(f"{cell!r:.60} is no list of objects, each with category and segmentation")
+    found = []
+    for each in cell:
+        if not isinstance(each, dict) or each.get("category") is None:
+            raise ValueError(f"{each!r:.60} is no object with a category")
+        if each.get("segmentation") is None:
+            raise ValueError(f"an object of {each['category']!r:.40} has no segmentation")
+        found.append((str(each["category"]), each["segmentation"]))
+    return found
+
+
+def _told(pixels: Labels, labels: Sequence[str]) -> dict[str, Any]:
+    return {"labels": list(labels), "size": list(pixels.shape), "rle": to_runs(pixels)}

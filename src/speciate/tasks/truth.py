@@ -1,0 +1,84 @@
+"""The true answer of an example: one rule for those that learn from it and those that judge by it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from speciate.datasets.loading.loader import Example
+from speciate.datasets.roles import class_name
+from speciate.datasets.versions import Manifest
+from speciate.errors import Code, SpeciateError
+from speciate.tasks.contract import Posed, Terms
+from speciate.tasks.forecasting import usual_horizon
+from speciate.tasks.table import READOUTS
+from speciate.vocabulary import Family, find_task
+
+_OF_CLASSES: tuple[Family, ...] = ("classification", "ordinal", "regression", "retrieval", "anomaly")
+"""Families whose truths are labels or numbers as a dataset keeps them."""
+WITHOUT_TARGET = ("forecasting", "anomaly")
+"""Families whose examples teach without a label."""
+
+
+_NAMED: dict[Family, str] = {"detection": "objects", "segmentation": "objects"}
+"""Columns as the COCO reader names them."""
+
+
+def is_label(manifest: Manifest, target: str | None) -> bool:
+    """Whether the truth is the dataset's label, and not a column beside it."""
+    return target in (None, manifest.label, "label")
+
+
+def usual_target(manifest: Manifest, task: str) -> str | None:
+    """The column that truths come from where nobody names one; None: the dataset's label, or the examples teach."""
+    family = find_task(task).family
+    if family == "forecasting":
+        return None
+    named = _NAMED.get(family)
+    return named if named in manifest.columns else manifest.label
+
+
+def settled(terms: Terms, task: str, learned: Sequence[Example]) -> Terms:
+    """With what was left open and the training examples decide. What a model was trained with is asked of it again."""
+    if find_task(task).family == "forecasting" and terms.horizon is None:
+        return terms._replace(horizon=usual_horizon([example.media for example in learned]))
+    return terms
+
+
+def questions(
+    examples: Sequence[Example], manifest: Manifest, target: str | None, task: str, terms: Terms
+) -> list[Posed]:
+    """What models are asked, with the truth; examples without one are left out. INVALID for a cell that is none."""
+    readout = READOUTS[find_task(task).family]
+    posed = (_heard(readout.pose, example, manifest, target, task, terms) for example in examples)
+    return [one for one in posed if one is not None]
+
+
+def lessons(
+    examples: Sequence[Example], manifest: Manifest, target: str | None, task: str, terms: Terms
+) -> list[Posed]:
+    """What training examples teach; from some there may be nothing to learn, or much."""
+    readout = READOUTS[find_task(task).family]
+    taught = (_heard(readout.lessons, example, manifest, target, task, terms) for example in examples)
+    return [lesson for some in taught for lesson in some]
+
+
+def _heard(pose: Any, example: Example, manifest: Manifest, target: str | None, task: str, terms: Terms) -> Any:
+    cell = _whole_label(example, manifest, task) if is_label(manifest, target) else example.columns.get(target or "")
+    try:
+        return pose(example, cell, terms._replace(modality=manifest.modality))
+    except (ValueError, TypeError) as error:
+        raise SpeciateError(
+            Code.INVALID,
+            f"{target or manifest.label!r} of {manifest.ref} is no truth for {task!r} everywhere: {error}.",
+            "Use another task, or another column.",
+        ) from error
+
+
+def _whole_label(example: Example, manifest: Manifest, task: str) -> Any:
+    """A dataset keeps a label as a class: as text, and cut. Lists and long texts are whole in the column that it came
+    from, unless somebody gave the example another label since."""
+    column = example.columns.get(manifest.label or "")
+    if find_task(task).family in _OF_CLASSES or column is None or class_name(column) != example.label:
+        return example.label
+    return column

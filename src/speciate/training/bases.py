@@ -1,0 +1,51 @@
+"""What a base model's ref means to a training: where its weights lie, what it reads, and under which licence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from speciate.errors import Code, SpeciateError
+from speciate.models import registry
+from speciate.models.backbones.table import ARCHITECTURES, modality_of
+from speciate.refs import model_ref
+from speciate.workspace.workspace import Workspace
+
+
+class Base(NamedTuple):
+    ref: str
+    """Canonical: a registered name with its version."""
+    modality: str | None
+    """None where it cannot be told."""
+    folder: Path | None
+    """None for fresh weights."""
+    license: str | None
+
+    @property
+    def fresh(self) -> bool:
+        """Whether nothing was learned yet."""
+        return self.folder is None
+
+
+def find(workspace: Workspace, base_model: str) -> Base:
+    """Raises NOT_FOUND with near names, MISSING_EXTRA for a package that is absent, INVALID for other sources."""
+    ref = model_ref(base_model)
+    if ref.source in ("new", "timm"):
+        _check_fresh(base_model)
+        return Base(base_model, modality_of(base_model), None, None)
+    if ref.source == "path":
+        folder = Path(ref.name)
+        if not folder.is_dir():
+            raise SpeciateError(Code.NOT_FOUND, f"There is no folder {ref.name!r}.", "Name an existing model folder.")
+        return Base(base_model, modality_of(base_model), folder, None)
+    version = registry.resolve(workspace.database, workspace.folders, ref)
+    return Base(version.ref, modality_of(version.ref, version.path), version.path, version.card.license)
+
+
+def _check_fresh(base_model: str) -> None:
+    if base_model.startswith("new:") and base_model not in ARCHITECTURES:
+        raise SpeciateError(
+            Code.NOT_FOUND,
+            f"There is no architecture {base_model!r}.",
+            f"Use one of: {', '.join(ARCHITECTURES)}, or timm:NAME.",
+        )

@@ -1,0 +1,160 @@
+"""Labels that do not fit the task, as far as a version's manifest tells: refused before a job exists. Pure.
+
+What only the cells tell (tags that are not as many as words) is refused by the run: see `pose` of the task.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from speciate.datasets.roles import is_shortened
+from speciate.datasets.versions import Manifest
+from speciate.errors import Code, SpeciateError
+from speciate.tasks.contract import Terms
+from speciate.tasks.multi_label import labels_of
+from speciate.tasks.truth import is_label
+from speciate.vocabulary import Family, Task
+
+_LEAST_OF_LABEL = 2
+_NUMBERS = ("BIGINT", "DOUBLE", "BOOLEAN", "TIMESTAMP", "DATE")
+_NO_TRUTHS: dict[Family, tuple[str, ...]] = {
+    "multi-label": ("DOUBLE", "BOOLEAN", "TIMESTAMP", "DATE", "BLOB"),
+    "tokens": (*_NUMBERS, "BLOB"),
+    "transcription": (*_NUMBERS, "BLOB"),
+    "regression": ("BLOB", "DATE", "TIMESTAMP"),
+}
+"""Types of columns in which there can be no truth."""
+
+
+def check(manifest: Manifest, target: str | None, task: Task, terms: Terms) -> None:
+    """Raises INVALID with the call that would work. `target` None: the examples themselves teach."""
+    if target is None:
+        return
+    kind = manifest.columns.get(target)
+    if kind in _NO_TRUTHS.get(task.family, ()):
+        raise _unfit(manifest, f"The column {target!r} of {manifest.ref} is {kind}, which is no truth for", task)
+    if is_label(manifest, target) and task.family in _LABELS:
+        _LABELS[task.family](manifest, task, terms)
+
+
+def _one_label(manifest: Manifest, task: Task, terms: Terms) -> None:
+    if len(manifest.labels) < 2:
+        raise SpeciateError(
+            Code.INVALID,
+            f"{manifest.ref} has {len(manifest.labels)} label value(s) ({', '.join(manifest.labels) or 'numbers'}); "
+            "a classifier needs at least two.",
+            f"Call describe_dataset(dataset={manifest.ref!r}); create_dataset takes another label column.",
+        )
+    _members(manifest)
+
+
+def _members(manifest: Manifest) -> None:
+    """Two labels must be on both sides of a division. Counts are of all splits, so the run may find too few yet."""
+    if manifest.splits.get("validation"):
+        return
+    common = [label for label, count in manifest.labels.items() if count >= _LEAST_OF_LABEL]
+    if len(common) < 2 or manifest.splits["train"] < 2 * _LEAST_OF_LABEL:
+        raise SpeciateError(
+            Code.INVALID,
+            f"{manifest.ref} has no validation split, so its split 'train' needs at least {_LEAST_OF_LABEL} examples "
+            f"of each label, to learn from one and be judged on another; it has {manifest.splits['train']}, and all "
+            f"splits together have by label {dict(list(manifest.labels.items())[:5])}.",
+            "Add examples with add_examples, or bring a validation split.",
+        )
+
+
+def _ranks(manifest: Manifest, task: Task, terms: Terms) -> None:
+    if manifest.numeric:
+        raise _unfit(manifest, f"The labels of {manifest.ref} are numbers of any size, which are no ranks for", task)
+    _one_label(manifest, task, terms)
+    if terms.order and (missing := [label for label in manifest.labels if label not in terms.order]):
+        raise SpeciateError(
+            Code.INVALID,
+            f"{manifest.ref} has labels that the order lacks, such as {missing[0]!r}: {' < '.join(terms.order)}.",
+            f"Call again with hyperparameters={{'order': [...]}} of {', '.join(sorted(manifest.labels)[:20])}.",
+        )
+
+
+def _numbers(manifest: Manifest, task: Task, terms: Terms) -> None:
+    words = [label for label in manifest.labels if not _is_number(label)]
+    if words:
+        raise SpeciateError(
+            Code.INVALID,
+            f"{manifest.ref} has labels that are no numbers, such as {words[0]!r}; {task.name} needs numbers.",
+            f"Use the task '{task.name.removesuffix('-regression')}-classification', or another label column.",
+        )
+
+
+def _lists_of_labels(manifest: Manifest, task: Task, terms: Terms) -> None:
+    _whole(manifest, task, terms)
+    if manifest.label in manifest.columns:
+        return
+    for label in manifest.labels:
+        try:
+            labels_of(label)
+        except ValueError as error:
+            raise _unfit(
+                manifest, f"{manifest.ref} has a label that is no list: {error}. It does not do for", task
+            ) from error
+
+
+def _whole(manifest: Manifest, task: Task, terms: Terms) -> None:
+    """What has more in it than a label is read from the column that it came from; labels are cut."""
+    if manifest.numeric:
+        raise _unfit(manifest, f"The labels of {manifest.ref} are numbers, which are no truth for", task)
+    if manifest.label not in manifest.columns and any(map(is_shortened, manifest.labels)):
+        raise SpeciateError(
+            Code.INVALID,
+            f"{manifest.ref} keeps the beginning of long labels only, and {task.name} needs the whole truth.",
+            "Call create_dataset again with the column called otherwise than 'label', and name it with target.",
+        )
+
+
+def _shared(manifest: Manifest, task: Task, terms: Terms) -> None:
+    if manifest.numeric:
+        raise _unfit(manifest, f"The labels of {manifest.ref} are numbers, and not what belongs together, for", task)
+    if max(manifest.labels.values(), default=0) < _LEAST_OF_LABEL:
+        raise SpeciateError(
+            Code.INVALID,
+            f"No two examples of {manifest.ref} have the same label, so nothing says what belongs together.",
+            f"Call describe_dataset(dataset={manifest.ref!r}); create_dataset takes another label column.",
+        )
+
+
+def _normal(manifest: Manifest, task: Task, terms: Terms) -> None:
+    """Of several labels, one must be known not to be normal: all others are learned as normal."""
+    if len(manifest.labels) > 1 and terms.positive_label not in manifest.labels:
+        raise SpeciateError(
+            Code.INVALID,
+            f"{manifest.ref} has the labels {', '.join(list(manifest.labels)[:5])}, and none is "
+            f"{terms.positive_label!r}: which one is not normal is not known.",
+            "Call again with hyperparameters={'positive_label': 'LABEL'}, or a use case with positive_label.",
+        )
+
+
+_LABELS: dict[Family, Callable[[Manifest, Task, Terms], None]] = {
+    "classification": _one_label,
+    "ordinal": _ranks,
+    "anomaly": _normal,
+    "regression": _numbers,
+    "multi-label": _lists_of_labels,
+    "tokens": _whole,
+    "transcription": _whole,
+    "retrieval": _shared,
+}
+
+
+def _unfit(manifest: Manifest, why: str, task: Task) -> SpeciateError:
+    return SpeciateError(
+        Code.INVALID,
+        f"{why} {task.name} ({task.what}).",
+        f"Name another column with target, or use another task: describe_dataset(dataset={manifest.ref!r}) shows both.",
+    )
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False

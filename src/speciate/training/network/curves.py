@@ -1,0 +1,89 @@
+"""The curves of a training as a picture: loss over the steps, and beside it what held-out examples say."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from speciate.training.network.metrics import read
+
+if TYPE_CHECKING:
+    from PIL.ImageDraw import ImageDraw
+
+_WIDTH, _HEIGHT = 480, 300
+_LEFT, _RIGHT, _TOP, _BOTTOM = 62, 14, 34, 30
+_GRID, _TEXT = "#dddddd", "black"
+
+Points = list[tuple[float, float]]
+
+
+class Line(NamedTuple):
+    name: str
+    colour: str
+    points: Points
+
+
+def draw(metrics: Path, path: Path) -> None:
+    """Write a PNG of the lines of `metrics`."""
+    path.write_bytes(picture(read(metrics)))
+
+
+def service(payload: dict[str, Any]) -> dict[str, str]:
+    """{lines} -> {png}, base64: for whoever must not draw."""
+    return {"png": base64.b64encode(picture(payload["lines"])).decode()}
+
+
+def picture(lines: Sequence[dict[str, Any]]) -> bytes:
+    """A PNG: one panel, or two where held-out examples were judged by a metric."""
+    from PIL import Image, ImageDraw
+
+    loss = Line("training", "#1f77b4", _points(lines, "loss"))
+    held = Line("held out", "#d62728", _points(lines, "held_loss"))
+    value = Line("held out", "#2ca02c", _points(lines, "held_value"))
+    panels = [("loss", [loss, held])]
+    if value.points and value.points != held.points:
+        panels.append(("metric", [value]))
+    canvas = Image.new("RGB", (_WIDTH * len(panels), _HEIGHT), "white")
+    pen = ImageDraw.Draw(canvas)
+    for number, (title, shown) in enumerate(panels):
+        _panel(pen, number * _WIDTH, title, [line for line in shown if line.points])
+    drawn = io.BytesIO()
+    canvas.save(drawn, "PNG", optimize=True)
+    return drawn.getvalue()
+
+
+def _points(lines: Sequence[dict[str, Any]], name: str) -> Points:
+    return [(line["step"], line[name]) for line in lines if line.get(name) is not None]
+
+
+def _panel(pen: ImageDraw, x: int, title: str, lines: Sequence[Line]) -> None:
+    pen.text((x + _LEFT, 8), title, fill=_TEXT, font_size=14)
+    left, right, top, bottom = x + _LEFT, x + _WIDTH - _RIGHT, _TOP, _HEIGHT - _BOTTOM
+    every = [point for line in lines for point in line.points]
+    if not every:
+        pen.text((left, (top + bottom) // 2), "nothing yet", fill=_TEXT, font_size=12)
+        return
+    first, last = min(step for step, _ in every), max(step for step, _ in every)
+    low, high = min(value for _, value in every), max(value for _, value in every)
+
+    def spot(step: float, value: float) -> tuple[float, float]:
+        along = (step - first) / (last - first) if last > first else 0.5
+        up = (value - low) / (high - low) if high > low else 0.5
+        return left + along * (right - left), bottom - up * (bottom - top)
+
+    for value in sorted({low, (low + high) / 2, high}):
+        height = spot(first, value)[1]
+        pen.line((left, height, right, height), fill=_GRID)
+        pen.text((left - 6, height), f"{value:.4g}", fill=_TEXT, font_size=12, anchor="rm")
+    pen.text((left, bottom + 8), f"step {first:,.0f}", fill=_TEXT, font_size=12)
+    pen.text((right, bottom + 8), f"{last:,.0f}", fill=_TEXT, font_size=12, anchor="ra")
+    for number, line in enumerate(lines):
+        spots = [spot(*point) for point in line.points]
+        if len(spots) > 1:
+            pen.line(spots, fill=line.colour, width=2)
+        for h, v in spots if len(spots) <= 30 else ():
+            pen.ellipse((h - 2, v - 2, h + 2, v + 2), fill=line.colour)
+        pen.text((right - 70 * number, 10), line.name, fill=line.colour, font_size=12, anchor="ra")

@@ -1,0 +1,299 @@
+"""The training of one network: a plain loop whose whole state can be taken out and put back, to the bit.
+
+Nothing here writes a file or asks for the time: `durable.py` does. Where a training goes on from a state on the same
+machine with the same number of threads and the same micro-batch, its end has the same bits as without the break.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from speciate.errors import Code, SpeciateError
+from speciate.models.backbones.contract import Backbone, States
+from speciate.training.network import feed, optimizer
+from speciate.training.network.chance import Chance
+from speciate.training.network.checkpoint import State, match
+from speciate.training.network.divergence import Diverged, Watch
+from speciate.training.network.items import Items
+from speciate.training.network.parameters import Parameters
+from speciate.training.network.schedule import factor
+
+if TYPE_CHECKING:
+    import torch
+
+Targets = npt.NDArray[Any] | Sequence[Any]
+Scores = list[npt.NDArray[Any]]
+_FORMAT = 1
+
+
+class Learns(Protocol):
+    """What the loop needs of a task's readout."""
+
+    def loss(self, head: Any, states: States, targets: Any) -> torch.Tensor:
+        """Scalar, mean over the batch. `targets`: those of the batch."""
+        ...
+
+    def scores(self, head: Any, states: States) -> Sequence[npt.NDArray[Any]]:
+        """One array per example of the batch."""
+        ...
+
+
+class Step(NamedTuple):
+    number: int
+    """Steps done, this one included."""
+    loss: float
+    learning_rate: float
+    grad_norm: float
+    """Before it was clipped."""
+    examples: int
+
+
+class Held(NamedTuple):
+    """Examples to judge by. `measure(scores)` is the metric, undefined where it gives NaN; without it, the loss is."""
+
+    items: Items
+    targets: Targets
+    measure: Callable[[Scores], float] | None = None
+    sign: int = 1
+    """-1 where less is better."""
+
+
+class Evaluation(NamedTuple):
+    step: int
+    loss: float
+    value: float
+    """The metric, or the loss."""
+    scores: Scores
+    better: bool
+    """Than every one before."""
+
+
+class Best(NamedTuple):
+    step: int
+    value: float
+    weights: dict[str, torch.Tensor]
+
+
+class Training:
+    """`memory_retries`: how often memory ran out before; each time halves the micro-batch, never the batch.
+
+    Sets the backbone's module and the head to training; what does not require a gradient stays as it is.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        head: torch.nn.Module,
+        readout: Learns,
+        items: Items,
+        targets: Targets,
+        parameters: Parameters,
+        seed: int,
+        *,
+        memory_retries: int = 0,
+        device: str = "cpu",
+    ) -> None:
+        import torch
+
+        self.backbone, self.head, self.readout, self.parameters = backbone, head, readout, parameters
+        self._items, self._targets, self._seed = items, targets, seed
+        self._device = torch.device(device)
+        self._module = torch.nn.ModuleDict({"backbone": backbone.module, "head": head}).to(self._device)
+        self._trained = {name: each for name, each in self._module.named_parameters() if each.requires_grad}
+        self._optimizer = optimizer.adamw(self._module, parameters.learning_rate, parameters.weight_decay)
+        self.micro_batch = feed.halved(
+            min(parameters.micro_batch or parameters.batch_size, parameters.batch_size), memory_retries
+        )
+        self.epoch_steps = feed.step_count(len(items.lengths), parameters.batch_size)
+        self.total = self.epoch_steps * parameters.epochs
+        self.chance = Chance(seed, self._device)
+        self._epoch, self._batches = -1, list[npt.NDArray[np.int64]]()
+        self._watch = Watch()
+        self.step, self.evaluated, self.without_gain = 0, 0, 0
+        self.last: Step | None = None
+        self.best: Best | None = None
+
+    @property
+    def suspicious(self) -> bool:
+        """The loss is out of bounds now: not worth keeping."""
+        return self._watch.suspicious
+
+    def run_until(self, step: int) -> None:
+        """Train until `step` steps are done in all. Raises Diverged."""
+        with self.chance:
+            while self.step < min(step, self.total):
+                self.advance()
+
+    def advance(self) -> Step:
+        """One step of the optimizer. Many of them belong into one `with training.chance`."""
+        import torch
+
+        places = self._batch()
+        self._module.train()
+        self._optimizer.zero_grad(set_to_none=True)
+        loss = 0.0
+        for part in feed.parts(places, self.micro_batch):
+            own = self.readout.loss(self.head, self._states(self._items, part), chosen(self._targets, part))
+            own = own * (len(part) / len(places))
+            own.backward()  # type: ignore[no-untyped-call]  # torch has no types for it
+            loss += own.item()
+        gradients = [each.grad for each in self._trained.values() if each.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        length = norm.item()
+        rate = self.parameters.learning_rate * factor(self.step, self.total, self.parameters.warmup)
+        if not (math.isfinite(loss) and math.isfinite(length)):
+            what = "the loss" if not math.isfinite(loss) else "the gradient"
+            raise Diverged(self.step + 1, rate, f"{what} is no finite number")
+        if length > self.parameters.clip:
+            torch.nn.utils.clip_grads_with_norm_(self._trained.values(), self.parameters.clip, norm)
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        self._optimizer.step()
+        self.step += 1
+        self.last = Step(self.step, loss, rate, length, len(places))
+        if wrong := self._watch.see(loss):
+            raise Diverged(self.step, rate, wrong)
+        return self.last
+
+    def evaluate(self, held: Held, between: Callable[[], None] = lambda: None) -> Evaluation:
+        """Judge by `held`; the best weights so far are kept. `between` batches something may raise to stop it."""
+        loss, scores = self.judge(held.items, held.targets, between)
+        value = held.measure(scores) if held.measure else loss
+        sign = held.sign if held.measure else -1
+        better = math.isfinite(value) and (self.best is None or sign * value > sign * self.best.value)
+        if better:
+            weights = {name: tensor.detach().clone() for name, tensor in self._weights().items()}
+            self.best = Best(self.step, value, weights)
+        self.evaluated, self.without_gain = self.step, 0 if better else self.without_gain + 1
+        return Evaluation(self.step, loss, value, scores, better)
+
+    def judge(self, items: Items, targets: Targets, between: Callable[[], None] = lambda: None) -> tuple[float, Scores]:
+        """Mean loss, and the scores of each item in their order."""
+        import torch
+
+        self._module.eval()
+        longest_first = np.argsort(-items.lengths, kind="stable")
+        count = len(longest_first)
+        loss, found = 0.0, [np.empty(0)] * count
+        with torch.inference_mode():
+            for part in feed.parts(longest_first, self.micro_batch):
+                between()
+                states = self._states(items, part)
+                loss += self.readout.loss(self.head, states, chosen(targets, part)).item() * len(part) / count
+                for place, scores in zip(part.tolist(), self.readout.scores(self.head, states), strict=True):
+                    found[place] = scores
+        return loss, found
+
+    def adopt_best(self) -> None:
+        """Put the best weights in place. Without an evaluation the last ones are the best."""
+        if self.best is not None:
+            _copy(self.best.weights, self._weights())
+
+    def state(self) -> State:
+        """To be saved or restored before the next step: it shares memory with the training."""
+        facts = {
+            **self._identity(),
+            "step": self.step,
+            "epoch": self.step // self.epoch_steps,
+            "evaluated": self.evaluated,
+            "without_gain": self.without_gain,
+            "last": self.last,
+            "best": self.best and [self.best.step, self.best.value],
+            "watch": self._watch.state(),
+            "chance": self.chance.state,
+            "optimized": sorted(name for name, each in self._trained.items() if each in self._optimizer.state),
+        }
+        tensors: dict[str, Mapping[str, torch.Tensor]] = {
+            "weights": self._weights(),
+            "optimizer": optimizer.moments(self._optimizer, self._trained),
+            "best": self.best.weights if self.best else {},
+        }
+        return State(facts, tensors)
+
+    def restore(self, state: State) -> None:
+        """Go on from there. INVALID, naming it, where the state is of another training or a key does not match."""
+        facts, tensors = state
+        for what, own in self._identity().items():
+            if facts.get(what) != own:
+                raise SpeciateError(
+                    Code.INVALID,
+                    f"The checkpoint is of another training: {what} was {facts.get(what)!r} and is {own!r}.",
+                    "Call train_model again to begin anew.",
+                )
+        here = self._weights()
+        match(tensors, ("weights", "optimizer", "best"), "groups")
+        match(tensors["weights"], here, "weights")
+        match(tensors["best"], here if facts["best"] else (), "best weights")
+        match(tensors["optimizer"], optimizer.moment_names(facts["optimized"]), "moments")
+        match(set(facts["optimized"]) - set(self._trained), (), "optimized parameters")
+        _copy(tensors["weights"], here)
+        optimizer.set_moments(self._optimizer, self._trained, tensors["optimizer"])
+        best = {name: tensors["best"][name].to(self._device).clone() for name in tensors["best"]}
+        self.best = Best(facts["best"][0], facts["best"][1], best) if facts["best"] else None
+        self.step, self.evaluated, self.without_gain = facts["step"], facts["evaluated"], facts["without_gain"]
+        self.last = Step(*facts["last"]) if facts["last"] else None
+        self._watch.restore(facts["watch"])
+        self.chance.state = facts["chance"]
+
+    def digest(self) -> str:
+        """sha256 of every parameter and buffer, frozen ones included."""
+        return _digest(self._module.state_dict().items())
+
+    def _batch(self) -> npt.NDArray[np.int64]:
+        epoch, place = divmod(self.step, self.epoch_steps)
+        if epoch != self._epoch:
+            made = feed.batches(self._items.lengths, self.parameters.batch_size, self._seed, epoch)
+            self._epoch, self._batches = epoch, made
+        return self._batches[place]
+
+    def _states(self, items: Items, places: npt.NDArray[np.int64]) -> States:
+        batch = self.backbone.collate(items.take(places))
+        if self._device.type != "cpu":
+            batch = {name: tensor.to(self._device, non_blocking=True) for name, tensor in batch.items()}
+        return self.backbone.states(batch)
+
+    def _weights(self) -> dict[str, torch.Tensor]:
+        """What training changes: parameters with a gradient, each once where several names share it, and buffers."""
+        kept = self._module.state_dict().keys()
+        return self._trained | {name: each for name, each in self._module.named_buffers() if name in kept}
+
+    def _identity(self) -> dict[str, Any]:
+        """What must be the same for a state to fit."""
+        if not hasattr(self, "_known_identity"):
+            frozen = ((name, each) for name, each in self._module.named_parameters() if not each.requires_grad)
+            self._known_identity = {
+                "format": _FORMAT,
+                "parameters": self.parameters.model_dump(exclude={"micro_batch"}),
+                "seed": self._seed,
+                "lengths": hashlib.sha256(self._items.lengths.tobytes()).hexdigest(),
+                "frozen weights": _digest(frozen),
+            }
+        return self._known_identity
+
+
+def chosen(targets: Targets, places: npt.NDArray[np.int64]) -> Any:
+    return targets[places] if isinstance(targets, np.ndarray) else [targets[place] for place in places.tolist()]
+
+
+def _copy(source: Mapping[str, torch.Tensor], target: Mapping[str, torch.Tensor]) -> None:
+    import torch
+
+    with torch.no_grad():
+        for name, tensor in target.items():
+            tensor.copy_(source[name])
+
+
+def _digest(tensors: Iterable[tuple[str, torch.Tensor]]) -> str:
+    import torch
+
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors, key=lambda pair: pair[0]):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

@@ -1,0 +1,86 @@
+"""On what a training ran: enough to tell why its repetition elsewhere gives other numbers."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import sys
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import speciate
+from speciate.environment import cores
+
+_LIBRARIES = (
+    "numpy",
+    "scikit-learn",
+    "scipy",
+    "torch",
+    "transformers",
+    "timm",
+    "peft",
+    "tokenizers",
+    "pillow",
+    "pyarrow",
+)
+_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
+"""Of the processor: those that change what numerical libraries compute, or how fast."""
+
+
+def record(threads: int) -> dict[str, Any]:
+    """Flat: name -> value."""
+    return {
+        "code": code(),
+        "python": platform.python_version(),
+        **{name: found for name in _LIBRARIES if (found := _version(name))},
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": " ".join(flag for flag in _FLAGS if flag in _processor_flags()),
+        "cores": cores(),
+        "threads": threads,
+        **_accelerator(),
+    }
+
+
+def differences(before: dict[str, Any], after: dict[str, Any]) -> dict[str, list[Any]]:
+    """Name -> [before, after], of what is not the same."""
+    return {
+        name: [before.get(name), after.get(name)]
+        for name in sorted(before.keys() | after.keys())
+        if before.get(name) != after.get(name)
+    }
+
+
+@cache
+def code() -> str:
+    """sha256 over this package's source files, so that unreleased code is told apart, too."""
+    root = Path(speciate.__file__).parent
+    digest = hashlib.sha256()
+    for path in sorted(root.rglob("*.py")):
+        digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _version(library: str) -> str | None:
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return None
+
+
+@cache
+def _processor_flags() -> frozenset[str]:
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return frozenset()  # not Linux: nothing is known
+    return frozenset(next((line for line in text.splitlines() if line.startswith("flags")), "").split())
+
+
+def _accelerator() -> dict[str, Any]:
+    """Only where torch is there already: asking would load it."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_available():
+        return {}
+    return {"accelerator": torch.cuda.get_device_name(0)}

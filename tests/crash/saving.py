@@ -1,0 +1,21 @@
+"""Kind `train`, but that a checkpoint is written before every step: tiny trainings have something to go on from."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from speciate.jobs.run import Run
+from speciate.training import fitting, train
+from speciate.training.network import durable, halving
+
+
+def run(run: Run) -> dict[str, Any]:
+    durable._SAVE_SHARE = 0
+    for function in (durable.train, halving.search):
+        function.__kwdefaults__["save_seconds"] = 0.0
+    return fitting.run(run)
+
+
+KIND = replace(train.KIND, name="train-saving-each-step", run=f"{Path(__file__).resolve()}:run")

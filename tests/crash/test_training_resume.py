@@ -1,0 +1,505 @@
+"""A training that is killed or stopped, over and over, ends in the same bits as one that is left alone.
+
+First as a user has it: a job `train` whose worker dies or is told to leave ends in the same model id, which is the
+sha256 of its files. Then VideoMAE, whose modality has no backbone here yet, through the loop itself. At last
+transformers' own Trainer, which loses weights where the loop does not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import itertools
+import os
+import random
+import signal
+import time
+import wave
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+
+from speciate.jobs.engine import Engine
+from speciate.jobs.folder import RunFolder
+from speciate.jobs.job import ENDED, Job
+from speciate.jobs.processes import signal_group
+from speciate.jobs.run import Stopped
+from speciate.models import packaged, registry
+from speciate.models.backbones.contract import Item, States
+from speciate.models.card import Card
+from speciate.settings import Capacity, Settings
+from speciate.training.network import durable
+from speciate.training.network.checkpoint import Checkpoints
+from speciate.training.network.items import Items, Prepared
+from speciate.training.network.loop import Training
+from speciate.training.network.parameters import Parameters
+from speciate.workspace.workspace import Workspace
+from tests.crash import saving
+from tests.training.network.world import TwoLabels, new_run
+from tests.training.world import make_dataset, model_path, png, thirds
+
+COUNT = 48
+TINY = {"epochs": 6, "learning_rate": [1e-3, 3e-3], "batch_size": 8, "folds": 3}
+KILLS, PAUSES = 3, 2
+PATIENCE = 240.0
+"""Seconds that a job may take."""
+
+
+# Data: two labels that are easily told apart, for each modality
+
+
+def _tone(low: bool, at: int) -> bytes:
+    """A quarter of a second or a little more, as WAV."""
+    moments = np.arange(4000 + 40 * at) / 16_000
+    sound = 0.4 * np.sin(2 * np.pi * (220 if low else 1800) * moments) + 0.01 * np.sin(at * moments)
+    with io.BytesIO() as file:
+        with wave.open(file, "wb") as out:
+            out.setparams((1, 2, 16_000, len(sound), "NONE", ""))
+            out.writeframes((sound * 32767).astype("<i2").tobytes())
+        return file.getvalue()
+
+
+def _data(modality: str) -> dict[str, Any]:
+    """`columns`, `inputs` and `media` of `make_dataset`."""
+    chance, first = np.random.default_rng(0), [i // 4 % 2 == 0 for i in range(COUNT)]
+    match modality:
+        case "image":
+            pixels = [chance.integers(0, 90, (16, 16, 3), np.uint8) + np.uint8(90 * one) for one in first]
+            return {"columns": {}, "media": [png(each) for each in pixels]}
+        case "audio":
+            return {"columns": {}, "media": [_tone(one, at) for at, one in enumerate(first)]}
+        case "time-series":
+            steps = np.arange(32)
+            left = [(np.sin(steps * (0.3 if one else 1.2)) + chance.normal(0, 0.1, 32)).tolist() for one in first]
+            columns: dict[str, list[Any]] = {"left": left, "right": [list(reversed(each)) for each in left]}
+        case "tabular":
+            columns = {
+                "size": [float(one + chance.normal(0, 0.3)) for one in first],
+                "colour": [("red", "blue")[int(chance.integers(2))] for _ in first],
+            }
+        case "protein":
+            letters = ["KRWLFIGA" if one else "DESTNQGP" for one in first]
+            columns = {"sequence": ["".join(chance.choice(list(each), 6 + at % 9)) for at, each in enumerate(letters)]}
+        case _:
+            words = ["a joy, warm and clever" if one else "dull, cold and too long" for one in first]
+            columns = {"text": [f"{each}, number {at}" for at, each in enumerate(words)]}
+    return {"columns": columns, "inputs": list(columns)}
+
+
+# Jobs
+
+
+Ready = Callable[[Job, RunFolder], bool]
+
+
+class World(NamedTuple):
+    workspace: Workspace
+    engine: Engine
+    numbers: Iterator[int]
+
+    def submit(self, kind: str, spec: dict[str, Any]) -> str:
+        """The job; each makes a model of its own."""
+        return str(self.engine.submit(kind, {**spec, "name": f"net-{next(self.numbers)}"}).id)
+
+    def learn_from(self, modality: str, splits: Sequence[str] = ("train", "validation", "test")) -> str:
+        """The name of a dataset."""
+        name = "-".join((modality, *splits))
+        if self.workspace.database.read_one("SELECT 1 FROM dataset_versions WHERE name = ?", [name]) is None:
+            labels = [("one", "other")[i // 4 % 2] for i in range(COUNT)]
+            make_dataset(self.workspace, name, modality, labels=labels, splits=thirds(COUNT, splits), **_data(modality))
+        return name
+
+    def ended(self, job: str) -> Job:
+        found = self.engine.wait(job, timeout=PATIENCE)
+        assert found.state == "succeeded", (found.state, found.error, self.engine.folder(found).log_tail(20))
+        return found
+
+    def card(self, job: Job) -> Card:
+        assert job.result
+        return registry.resolve(self.workspace.database, self.workspace.folders, job.result["model"]).card
+
+    def wait_for(self, job: str, ready: Ready, chance: random.Random) -> Job | None:
+        """The job, a random moment after its newest attempt lives and is `ready`; None where it ends before."""
+        until = time.monotonic() + PATIENCE
+        while time.monotonic() < until:
+            found = self.engine.get(job)
+            if found.state in ENDED:
+                return None
+            if found.state == "running" and ready(found, self.engine.folder(found)):
+                time.sleep(chance.uniform(0, 0.05))
+                return found
+            time.sleep(0.002)
+        raise AssertionError(f"{job} came nowhere")
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    settings = Settings(policy="auto", capacity=Capacity(cpu=2))
+    workspace = Workspace(tmp_path_factory.mktemp("resume") / "workspace", settings=settings)
+    engine = Engine(workspace)
+    engine.kinds.add(saving.KIND)
+    engine.start()
+    yield World(workspace, engine, itertools.count())
+    engine.stop()
+    workspace.close()
+
+
+def _done(folder: RunFolder) -> float:
+    progress = folder.progress()
+    return progress.done if progress else 0.0
+
+
+def _further(folders: Sequence[RunFolder], by: int) -> Ready:
+    """Once it has come so many steps further than any attempt before it."""
+    goal = max((_done(folder) for folder in folders), default=0.0) + by
+    return lambda job, folder: _done(folder) >= goal
+
+
+def _after(attempt: Job) -> Ready:
+    return lambda job, _: job.attempt > attempt.attempt
+
+
+def _both(one: Ready, other: Ready) -> Ready:
+    return lambda job, folder: one(job, folder) and other(job, folder)
+
+
+def _kill(folder: RunFolder, *, supervisor: bool) -> bool:
+    """kill -9 of the worker; where the supervisor dies with it, nobody is left to write how the run ended."""
+    victims = ("supervisor", "worker") if supervisor else ("worker",)
+    sent = [signal_group((folder.path / who).read_text(), signal.SIGKILL) for who in victims]
+    return any(sent)
+
+
+def _attempts(world: World, job: str) -> list[RunFolder]:
+    return [RunFolder(path) for path in world.workspace.folders.runs.glob(f"{job}.*")]
+
+
+def _killed(world: World, spec: dict[str, Any], total: int, kills: int, chance: random.Random) -> tuple[Job, int]:
+    job, struck = world.submit(saving.KIND.name, spec), 0
+    for _ in range(kills):
+        ready = _further(_attempts(world, job), chance.randint(1, max(1, total // (kills + 1))))
+        if (found := world.wait_for(job, ready, chance)) is None:
+            break
+        struck += _kill(world.engine.folder(found), supervisor=chance.random() < 0.5)
+        world.wait_for(job, _after(found), chance)
+    return world.ended(job), struck
+
+
+def _paused(world: World, spec: dict[str, Any], total: int, pauses: int, chance: random.Random) -> tuple[Job, int]:
+    job, struck = world.submit("train", spec), 0
+    for _ in range(pauses):
+        ready = _further(_attempts(world, job), chance.randint(1, max(1, total // (pauses + 1))))
+        if world.wait_for(job, ready, chance) is None:
+            break
+        world.engine.control(job, "pause")
+        while (now := world.engine.get(job)).state not in {*ENDED, "paused"}:
+            time.sleep(0.01)
+        if now.state == "paused":
+            struck += 1
+            world.engine.control(job, "resume")
+    return world.ended(job), struck
+
+
+def _check(world: World, dataset: str, method: str, base_model: str, kills: int, pauses: int, **more: Any) -> Card:
+    """That the three ways to the end lead to one model; its card."""
+    spec = {"dataset": dataset, "method": method, "base_model": base_model, "hyperparameters": {**TINY, **more}}
+    chance, started = random.Random(base_model), time.monotonic()
+    whole = world.ended(world.submit("train", spec))
+    card, total = world.card(whole), _steps(whole)
+    said = []
+    for interrupted, times in ((_killed, kills), (_paused, pauses)):
+        job, struck = interrupted(world, spec, total, times, chance)
+        said.append(f"{interrupted.__name__} {struck} times, {_steps(job)} of {total} steps in the last attempt")
+        assert struck >= times - 1, said
+        assert _steps(job) < total, said  # else it began anew, and showed nothing
+        assert job.shrinks == 0, said
+        assert world.card(job).id == card.id, said
+    print(f"{method} {base_model}: {'; '.join(said)}; {time.monotonic() - started:.0f} s")
+    return card
+
+
+def _steps(job: Job) -> int:
+    """Those of its last attempt."""
+    assert job.result
+    return int(job.result["report"]["cost"]["steps"])
+
+
+def test_a_training_that_was_killed_and_paused_ends_in_the_same_model(world: World) -> None:
+    _check(world, world.learn_from("tabular"), "full", "new:tab-resnet", 1, 1)
+
+
+ARCHITECTURES = {
+    "new:vit": "image",
+    "new:bert": "text",
+    "new:esm": "protein",
+    "new:patchtst": "time-series",
+    "new:inceptiontime": "time-series",
+    "new:tab-resnet": "tabular",
+    "new:conformer": "audio",
+    "new:ast": "audio",
+    "new:wav2vec2": "audio",
+    "timm:resnet10t": "image",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("base_model", ARCHITECTURES)
+def test_every_architecture_ends_in_the_same_model(world: World, base_model: str) -> None:
+    modality = ARCHITECTURES[base_model]
+    if modality == "audio":
+        pytest.importorskip("soundfile")
+    if base_model.startswith("timm:"):
+        pytest.importorskip("timm")
+    _check(world, world.learn_from(modality), "full", base_model, KILLS, PAUSES)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["lora", "dora", "ia3"])
+def test_small_changes_are_merged_into_the_same_model(world: World, form: str, tmp_path: Path) -> None:
+    pytest.importorskip("peft")
+    from transformers import BertConfig
+
+    from tests.models.backbones.folders import SMALL, text_folder
+
+    base_model = f"path:{text_folder(tmp_path / 'base', BertConfig(vocab_size=400, **SMALL))}"
+    _check_merged(world, base_model, form)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not packaged.installed("minilm"), reason="the package of pkg:minilm is not installed")
+def test_small_changes_to_published_weights_are_merged_into_the_same_model(world: World) -> None:
+    pytest.importorskip("peft")
+    _check_merged(world, "pkg:minilm", "lora")
+
+
+def _check_merged(world: World, base_model: str, form: str) -> None:
+    from safetensors import safe_open
+
+    settings = {"form": form, "dropout": 0.1}
+    card = _check(world, world.learn_from("text"), "lora", base_model, KILLS, PAUSES, **settings)
+    with safe_open(model_path(world.workspace, card.ref) / "backbone.safetensors", "pt") as file:
+        names = list(file.keys())
+    assert names
+    assert not [name for name in names if "lora" in name or "ia3" in name or "base_layer" in name]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", ["fold-2", "fold-3", "whole"])
+def test_without_a_validation_split_a_kill_in_any_part_ends_in_the_same_model(world: World, part: str) -> None:
+    """The folds after the search, and the training on everything after them."""
+    dataset, chance = world.learn_from("tabular", ("train", "test")), random.Random(part)
+    slowly = TINY | {"learning_rate": [1e-4, 2e-4]}  # so that the folds need several epochs, and the whole has them
+    spec = {"dataset": dataset, "method": "full", "base_model": "new:tab-resnet", "hyperparameters": slowly}
+    whole = world.ended(world.submit("train", spec))
+    job = world.submit(saving.KIND.name, spec)
+    for _ in range(2):  # and again where the first left it
+        further = _further(_attempts(world, job), 1)
+        found = world.wait_for(job, _both(further, lambda _, folder: _saved(folder, part)), chance)
+        assert found, "it ended before it could be killed"
+        assert _kill(world.engine.folder(found), supervisor=True)
+        world.wait_for(job, _after(found), chance)
+    killed = world.ended(job)
+    assert killed.shrinks == 0
+    assert _steps(killed) < _steps(whole)
+    assert world.card(killed).id == world.card(whole).id
+
+
+def _saved(folder: RunFolder, part: str) -> bool:
+    return any((folder.checkpoints / part).glob("checkpoint-*"))
+
+
+# The loop itself
+
+
+class Pictures:
+    """A backbone of a transformers model that reads `pixel_values`: pictures (C, H, W) or clips (T, C, H, W)."""
+
+    modality, unit = "image", None
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        self.module, self.base_model, self.width = module, "new:pictures", int(module.config.hidden_size)
+
+    def prepare(self, media: Sequence[Any], *, per_unit: bool = False) -> list[Item]:
+        return [{"pixels": medium} for medium in media]
+
+    def length(self, item: Item) -> int:
+        return len(item["pixels"])
+
+    def collate(self, items: Sequence[Item]) -> dict[str, torch.Tensor]:
+        return {"pixels": torch.from_numpy(np.stack([item["pixels"] for item in items]))}
+
+    def states(self, batch: dict[str, torch.Tensor]) -> States:
+        sequence = self.module(pixel_values=batch["pixels"]).last_hidden_state
+        return States(sequence, torch.ones(sequence.shape[:2], dtype=torch.bool), sequence.mean(1))
+
+    def settings(self) -> dict[str, Any]:
+        return {}
+
+    def files(self) -> dict[str, bytes]:
+        return {}
+
+
+class Leaving:
+    """Items at which the process is told to leave when they are taken for the `at`th time."""
+
+    def __init__(self, items: Items, at: int) -> None:
+        self._items, self._left, self.lengths = items, at, items.lengths
+
+    def take(self, places: npt.NDArray[np.int64]) -> list[Item]:
+        self._left -= 1
+        if not self._left:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return self._items.take(places)
+
+
+SMALL = {
+    "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32,
+    "hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1,
+}  # fmt: skip
+Module = Callable[[], Any]
+
+
+def _videomae() -> Any:
+    from transformers import VideoMAEConfig, VideoMAEModel
+
+    return VideoMAEModel(VideoMAEConfig(image_size=8, patch_size=4, num_frames=4, tubelet_size=2, **SMALL))
+
+
+def _training(make: Module, shape: tuple[int, ...], leave_at: int = 0) -> Training:
+    """24 examples of random pixels; what it makes is the same each time."""
+    chance, targets = np.random.default_rng(0), np.arange(24) % 2
+    media = list(chance.normal(targets.reshape(-1, *[1] * len(shape)), 1.0, (24, *shape)).astype(np.float32))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        backbone = Pictures(make())
+        head = torch.nn.Linear(backbone.width, 2)
+    items = Leaving(Prepared(media, backbone.prepare, backbone.length), leave_at)
+    parameters = Parameters(epochs=3, batch_size=6, micro_batch=3, learning_rate=3e-3)
+    return Training(backbone, head, TwoLabels(), items, targets, parameters, 0)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_videomae_stopped_at_random_steps_ends_in_the_same_bits(tmp_path: Path, seed: int) -> None:
+    shape, chance, steps = (4, 3, 8, 8), random.Random(seed), [0]
+    whole = _training(_videomae, shape)
+    before = whole.digest()
+    whole.run_until(whole.total)
+    while steps[-1] < whole.total:
+        learning = _training(_videomae, shape, chance.randint(1, 8))  # two parts a step
+        with contextlib.suppress(Stopped):
+            durable.train(new_run(tmp_path, len(steps)), learning)
+        steps.append(learning.step)
+    assert len(steps) > 3
+    assert steps == sorted(steps)
+    assert learning.digest() == whole.digest() != before
+
+
+# transformers' Trainer
+
+
+STEPS, STOP = 12, 5
+
+
+def _vit() -> Any:
+    from transformers import ViTConfig, ViTModel
+
+    return ViTModel(ViTConfig(image_size=8, patch_size=4, **SMALL), add_pooling_layer=False)
+
+
+class Resumed(NamedTuple):
+    lost: list[str]
+    """Parameters that were not what they had been at the stop, when the training went on."""
+    exact: bool
+    """Whether the end has the same bits as without the stop."""
+
+
+def _with_trainer(folder: Path, *, mended: bool) -> Resumed:
+    """Twelve steps at once, and five, a checkpoint and a new process's worth of objects for the rest.
+
+    `mended`: the weights are read by `from_pretrained`, which knows that a ViT's names on disk are not those in memory.
+    """
+    from transformers import (
+        Trainer,
+        TrainerCallback,
+        TrainingArguments,
+        ViTConfig,
+        ViTForImageClassification,
+        set_seed,
+    )
+
+    chance = np.random.default_rng(0)
+    examples = [
+        {"pixel_values": torch.from_numpy(chance.normal(at % 2, 1, (3, 8, 8)).astype(np.float32)), "labels": at % 2}
+        for at in range(24)
+    ]
+
+    class Mended(Trainer):
+        def _load_from_checkpoint(self, checkpoint: str, model: Any = None) -> None:
+            model = model or self.model
+            model.load_state_dict(type(model).from_pretrained(checkpoint).state_dict(), strict=True)
+
+    class Watch(TrainerCallback):
+        """Stops after step `stop`, and keeps the weights that a training begins with."""
+
+        def __init__(self, stop: int) -> None:
+            self._stop = stop
+
+        def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+            self.first = _weights(model)
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if state.global_step == self._stop:
+                control.should_save = control.should_training_stop = True
+
+    def train(name: str, stop: int = 0, resume: bool = False) -> tuple[dict[str, bytes], dict[str, bytes]]:
+        set_seed(0)
+        model = ViTForImageClassification(ViTConfig(image_size=8, patch_size=4, num_labels=2, **SMALL))
+        arguments = TrainingArguments(
+            str(folder / name), max_steps=STEPS, per_device_train_batch_size=6, learning_rate=3e-3, use_cpu=True,
+            report_to="none", save_strategy="no", disable_tqdm=True, dataloader_pin_memory=False,
+            remove_unused_columns=False,
+        )  # fmt: skip
+        watch = Watch(stop)
+        trainer = (Mended if mended else Trainer)(model, arguments, train_dataset=examples, callbacks=[watch])
+        trainer.train(resume_from_checkpoint=resume or None)
+        return watch.first, _weights(trainer.model)
+
+    _, whole = train("whole")
+    _, left = train("stopped", stop=STOP)
+    found, end = train("stopped", resume=True)
+    return Resumed([name for name in left if left[name] != found[name]], end == whole)
+
+
+def _weights(model: Any) -> dict[str, bytes]:
+    return {name: each.detach().numpy().tobytes() for name, each in model.named_parameters()}
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_the_stock_trainer_loses_weights_of_a_vit_where_the_loop_does_not(tmp_path: Path) -> None:
+    import transformers
+
+    pytest.importorskip("accelerate")
+    ours, whole = [_training(_vit, (3, 8, 8)) for _ in range(2)]
+    whole.run_until(whole.total)
+    ours.run_until(STOP)
+    Checkpoints(tmp_path / "ours").save(ours.state(), {})
+    saved = Checkpoints(tmp_path / "ours").newest()
+    assert saved
+    again = _training(_vit, (3, 8, 8))
+    again.restore(saved.state)
+    again.run_until(again.total)
+    assert again.digest() == whole.digest()
+
+    assert _with_trainer(tmp_path / "mended", mended=True) == Resumed([], True)  # the comparison is fair
+    stock = _with_trainer(tmp_path / "stock", mended=False)
+    if stock == Resumed([], True):
+        pytest.skip(f"transformers {transformers.__version__} restores a ViT's weights: its Trainer was mended")
+    print(f"transformers {transformers.__version__}: {len(stock.lost)} weights not restored, and no error")
+    assert stock.lost
+    assert not stock.exact

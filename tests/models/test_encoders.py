@@ -1,0 +1,148 @@
+"""Frozen encoders: any network with learned weights; the same id means the same vectors."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from transformers import BertConfig
+
+from speciate.errors import Code, SpeciateError
+from speciate.models import packaged, sealed
+from speciate.models.backbones import saved, table
+from speciate.models.backbones.text import learn_tokenizer
+from speciate.models.encoders import Encoder, Precision, load_encoder
+from tests.models.backbones.folders import PROTEINS, SMALL, TEXTS, protein_folder, text_folder
+
+MINILM = {"float32": "minilm-8751488fa6c1ee89", "bfloat16": "minilm-758a2c7df8758ad6"}
+MINILM_VECTOR = [-0.033231, -0.011699, 0.145213, 0.034428]
+"""Of "The pump leaks oil since Monday.", its first four numbers, before there were other encoders."""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    size = learn_tokenizer(TEXTS).get_vocab_size()
+    return text_folder(tmp_path / "a bert", BertConfig(vocab_size=size, pad_token_id=0, **SMALL))
+
+
+@pytest.fixture
+def trained(tmp_path: Path) -> Path:
+    """The folder of a registered model."""
+    (folder := tmp_path / "trained").mkdir()
+    saved.save(table.build("new:esm", PROTEINS, 0), folder)
+    sealed.seal(folder)
+    return folder
+
+
+def vectors(encoder: Encoder, media: Any) -> np.ndarray[Any, Any]:
+    found = np.full((len(media), encoder.width), np.nan, np.float32)
+    for places, batch in encoder.embed(media):
+        found[places] = batch
+    return found
+
+
+def check_vectors(encoder: Encoder, media: Any) -> None:
+    """Of unit length, and each that of its medium alone."""
+    found = vectors(encoder, media)
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
+    for place, medium in enumerate(media):
+        np.testing.assert_allclose(vectors(encoder, [medium])[0], found[place], atol=1e-4)
+
+
+@pytest.mark.skipif(not packaged.installed("minilm"), reason="the weights come as a package")
+def test_the_packaged_encoder_is_what_it_was() -> None:
+    """Vectors that are cached under these ids stay valid."""
+    encoder = load_encoder("pkg:minilm", precision="float32")
+    assert encoder.id == MINILM["float32"]
+    assert load_encoder("pkg:minilm", precision="bfloat16").id == MINILM["bfloat16"]
+    assert (encoder.width, encoder.parameters) == (384, 22_713_216)
+    (vector,) = vectors(encoder, ["The pump leaks oil since Monday."])
+    np.testing.assert_allclose(vector[:4], MINILM_VECTOR, atol=1e-5)
+
+
+def test_a_folder_of_text_is_an_encoder(folder: Path) -> None:
+    encoder = load_encoder(f"path:{folder}", precision="float32")
+    assert encoder.id.startswith("a-bert-")
+    assert encoder.width == SMALL["hidden_size"]
+    assert encoder.parameters > 10_000
+    check_vectors(encoder, TEXTS)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_folder_of_proteins_is_an_encoder(precision: Precision, tmp_path: Path) -> None:
+    ref = f"path:{protein_folder(tmp_path / 'esm')}"
+    encoder = load_encoder(ref, precision=precision)
+    assert encoder.precision == precision
+    found, exact = vectors(encoder, PROTEINS), vectors(load_encoder(ref, precision="float32"), PROTEINS)
+    assert ((found * exact).sum(1) > 0.999).all()
+    assert np.array_equal(found, exact) == (precision == "float32")
+
+
+def test_a_trained_networks_backbone_is_an_encoder(trained: Path) -> None:
+    encoder = load_encoder("folds@v3", precision="float32", folder=trained)
+    assert encoder.id.startswith("folds-v3-")
+    check_vectors(encoder, PROTEINS)
+    assert encoder.parameters == sum(p.numel() for p in table.build("new:esm", PROTEINS, 0).module.parameters()) + sum(
+        b.numel() for _, b in _kept_buffers(table.build("new:esm", PROTEINS, 0).module)
+    )
+
+
+def _kept_buffers(module: Any) -> list[Any]:
+    kept = module.state_dict()
+    return [(name, buffer) for name, buffer in module.named_buffers() if name in kept]
+
+
+def test_the_id_follows_whatever_changes_the_vectors(folder: Path) -> None:
+    ref = f"path:{folder}"
+    ids = [load_encoder(ref, precision="float32").id]
+    assert load_encoder(ref, threads=2, precision="float32").id == ids[0]
+    ids.append(load_encoder(ref, precision="bfloat16").id)
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps({"pooling_mode_cls_token": True}))
+    ids.append(load_encoder(ref, precision="float32").id)
+    table.build(ref, (), 0).module.save_pretrained(folder)  # type: ignore[operator]  # transformers' module
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"layer_norm_eps": 0.1}))
+    ids.append(load_encoder(ref, precision="float32").id)
+    assert len(set(ids)) == 4
+
+
+def test_a_sentence_transformers_folder_says_how_it_is_pooled(folder: Path) -> None:
+    ref = f"path:{folder}"
+    mean = vectors(load_encoder(ref, precision="float32"), TEXTS)
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps({"pooling_mode_cls_token": True}))
+    first = vectors(load_encoder(ref, precision="float32"), TEXTS)
+    assert not np.allclose(mean, first, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("ref", "said"),
+    [
+        ("new:bert", "random features"),
+        ("timm:resnet18", "random features"),
+        ("hf:org/name", "cannot be a frozen encoder"),
+        ("mine@v1", "cannot be a frozen encoder"),
+        ("path:/nowhere", "cannot be a frozen encoder"),
+    ],
+)
+def test_what_has_no_learned_weights_here_is_refused(ref: str, said: str) -> None:
+    with pytest.raises(SpeciateError, match=said) as caught:
+        load_encoder(ref)
+    assert caught.value.code == Code.INVALID
+    assert "pkg:NAME" in caught.value.recovery
+
+
+def test_weights_that_are_none_are_refused(folder: Path, trained: Path) -> None:
+    (folder / "model.safetensors").write_bytes(b"\x10\0\0\0\0\0\0\0 no header at all")
+    with pytest.raises(SpeciateError, match="not a safetensors file"):
+        load_encoder(f"path:{folder}")
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(SpeciateError, match="holds no weights"):
+        load_encoder(f"path:{folder}")
+    (trained / saved.WEIGHTS).write_bytes(b"changed")
+    with pytest.raises(SpeciateError, match="not what was sealed"):
+        load_encoder("folds@v3", folder=trained)

@@ -1,0 +1,52 @@
+"""Real backbones with heads of several tasks: as many answers as there are, and the same after saving and loading."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from speciate.models.backbones import table
+from speciate.tasks import predictor
+from speciate.tasks.multi_label import MultiLabel
+from speciate.tasks.network import NetworkPredictor
+from speciate.tasks.ordinal import Ordinal
+from speciate.tasks.retrieval import Retrieval
+from speciate.tasks.tokens import Tokens
+from speciate.tasks.transcription import Transcription
+from tests.tasks.world import examples
+
+WORDS = ["one two three", "two", "three " * 20, "one one"]
+SEQUENCES = ["MKVL", "ACDEFGHIKLMNPQRSTVWY" * 2, "WW"]
+WAVES = [np.sin(np.arange(n) / 9).astype(np.float32) for n in (8000, 16000)]
+CASES: list[tuple[str, str, list[Any], Any, dict[str, Any]]] = [
+    ("token-classification", "new:bert", WORDS, Tokens.of([["A", "B", "C"]], {}), {"max_tokens": 16}),
+    (
+        "token-classification",
+        "new:esm",
+        SEQUENCES,
+        Tokens.of([["A", "B"]], {"modality": "protein"}),
+        {"max_tokens": 32},
+    ),
+    ("text-multi-label-classification", "new:bert", WORDS, MultiLabel.of([["a"], ["b", "c"]], {}), {}),
+    ("text-ordinal-classification", "new:bert", WORDS, Ordinal.of(["1", "2", "3"], {}), {}),
+    ("feature-extraction", "new:bert", WORDS, Retrieval.of(["a", "b"], {}), {}),
+    ("automatic-speech-recognition", "new:wav2vec2", WAVES, Transcription.of(["ab"], {}), {}),
+]
+
+
+@pytest.mark.parametrize(("task", "base_model", "media", "readout", "options"), CASES)
+def test_a_network_answers_alike_after_it_was_saved(
+    tmp_path: Path, task: str, base_model: str, media: list[Any], readout: Any, options: dict[str, Any]
+) -> None:
+    backbone = table.build(base_model, media, 0, None, **options)
+    made = NetworkPredictor(task, readout, backbone, readout.head(backbone.width))
+    before = made.predict(examples(*media))
+    made.save(tmp_path / "model")
+    after = predictor.load(tmp_path / "model").predict(examples(*media))
+    assert [one.output for one in after] == [one.output for one in before]
+    if readout.family == "tokens":
+        wanted = [len(medium) if base_model == "new:esm" else len(medium.split()) for medium in media]
+        assert [len(one.output) for one in after] == wanted

@@ -1,0 +1,50 @@
+"""What a process of ours finds in its environment: nothing of the caller's, and what libraries must be told early."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from speciate.environment import clean_environment, go_online
+from speciate.sandbox import Cage, start
+
+TOLD = {
+    "OMP_WAIT_POLICY": "passive", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1", "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
+}  # fmt: skip
+SHOWN = "import json, os; print(json.dumps(dict(os.environ)))"
+
+
+def test_a_process_of_ours_is_told_before_it_imports(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    monkeypatch.setenv("SOME_TOKEN", "secret")
+    ran = subprocess.run(
+        [sys.executable, "-c", SHOWN], env=clean_environment(), capture_output=True, text=True, check=True
+    )
+    found = json.loads(ran.stdout)
+    assert found.items() >= TOLD.items()
+    assert "SOME_TOKEN" not in found
+
+
+def test_a_caged_process_is_told_the_same(tmp_path: Path) -> None:
+    caged = start([sys.executable, "-I", "-c", SHOWN], Cage((), tmp_path), "where_possible")
+    try:
+        assert json.loads(caged.stdout.read()).items() >= TOLD.items()
+    finally:
+        caged.kill()
+
+
+def test_the_hub_is_reached_by_what_asks_for_it_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    program = "{}from huggingface_hub import constants; print(constants.HF_HUB_OFFLINE)"
+    asked = program.format("from speciate.environment import go_online; go_online(); ")
+    for text, offline in ((program.format(""), "True\n"), (asked, "False\n")):
+        ran = subprocess.run(
+            [sys.executable, "-c", text], env=clean_environment(), capture_output=True, text=True, check=True
+        )
+        assert ran.stdout == offline
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    go_online()  # where nothing forbade it

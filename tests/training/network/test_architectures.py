@@ -1,0 +1,69 @@
+"""Every architecture that can be trained here resumes to the bit, from a checkpoint on disk and in new objects."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from speciate.models.backbones import table
+from speciate.training.network.checkpoint import Checkpoints
+from speciate.training.network.items import Prepared
+from speciate.training.network.loop import Training
+from speciate.training.network.parameters import Parameters
+from tests.models.backbones.folders import PROTEINS, TEXTS
+from tests.training.network.world import TwoLabels
+
+COUNT = 10
+
+
+def media(modality: str) -> Sequence[Any]:
+    """Of different lengths, where the modality has any."""
+    chance = np.random.default_rng(0)
+    match modality:
+        case "image":
+            return [chance.integers(0, 256, (16, 20, 3), np.uint8) for _ in range(COUNT)]
+        case "audio":
+            return [chance.normal(0, 0.1, 2000 + 600 * at).astype(np.float32) for at in range(COUNT)]
+        case "time-series":
+            return [chance.normal(at, 1 + at, (2, 20 + 3 * at)).astype(np.float32) for at in range(COUNT)]
+        case "tabular":
+            return [{"size": 1.5 * at, "made": None if at == 2 else at, "kind": "ab"[at % 2]} for at in range(COUNT)]
+    texts = {"text": TEXTS, "protein": PROTEINS}[modality]
+    return [texts[at % len(texts)] * (1 + at % 2) for at in range(COUNT)]
+
+
+def training(name: str) -> Training:
+    modality = table.modality_of(name)
+    assert modality is not None
+    given = media(modality)
+    backbone = table.build(name, given, 3)
+    torch.manual_seed(3)
+    head = torch.nn.Linear(backbone.width, 2)
+    items = Prepared(given, backbone.prepare, backbone.length)
+    parameters = Parameters(epochs=2, batch_size=4, micro_batch=2)
+    return Training(backbone, head, TwoLabels(), items, np.arange(COUNT) % 2, parameters, 3)
+
+
+@pytest.mark.parametrize("name", [*table.ARCHITECTURES, "timm:resnet10t"])
+def test_it_resumes_to_the_bit(name: str, tmp_path: Path) -> None:
+    if name.startswith("timm:"):
+        pytest.importorskip("timm")
+    whole, first, second = training(name), training(name), training(name)
+    before = first.digest()
+    whole.run_until(whole.total)
+    first.judge(first._items, np.arange(COUNT) % 2)  # leaves nothing behind that training would trip over
+    first.run_until(4)  # in the second epoch
+    first.judge(first._items, np.arange(COUNT) % 2)
+    Checkpoints(tmp_path).save(first.state(), {})
+    saved = Checkpoints(tmp_path).newest()
+    assert saved is not None
+    second.restore(saved.state)
+    for each in (first, second):
+        each.run_until(each.total)
+    assert first.digest() == second.digest()
+    assert second.digest() == whole.digest() != before

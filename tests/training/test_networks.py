@@ -1,0 +1,145 @@
+"""Networks as models: trained, registered, served, built upon, and trained again from the record."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from speciate.datasets import scan
+from speciate.datasets.loading.loader import load_examples
+from speciate.datasets.similarity import extractors, similar
+from speciate.datasets.versions import resolve
+from speciate.errors import Code, SpeciateError
+from speciate.models.backbones import saved
+from speciate.tasks import predictor
+from speciate.training import train
+from speciate.training.specs import TrainSpec
+from speciate.workspace.workspace import Workspace
+from tests.training.world import make_dataset, model_path, thirds, train_now
+
+pytest.importorskip("torch")
+QUICK = {"epochs": 12, "learning_rate": [2e-3], "batch_size": 16}
+
+
+def _flowers(workspace: Workspace, splits: tuple[str, ...] = ("train", "validation", "test")) -> None:
+    """Two numbers and a colour, which tell three kinds apart."""
+    chance = np.random.default_rng(0)
+    kinds = [i % 3 for i in range(180)]
+    columns: dict[str, list[Any]] = {
+        "long": [float(kind + chance.normal(0, 0.15)) for kind in kinds],
+        "wide": [float(kind % 2 + chance.normal(0, 0.15)) for kind in kinds],
+        "colour": [("red", "blue", "blue")[kind] for kind in kinds],
+    }
+    labels = [("rose", "iris", "lily")[kind] for kind in kinds]
+    make_dataset(
+        workspace, "flowers", "tabular", columns, labels=labels, splits=thirds(180, splits), inputs=list(columns)
+    )
+
+
+def _train(workspace: Workspace, job: str = "job-x", **changes: Any) -> dict[str, Any]:
+    spec = {"name": "net", "dataset": "flowers", "method": "full", "base_model": "new:tab-resnet"}
+    return train_now(workspace, job, **{**spec, "hyperparameters": QUICK, **changes})
+
+
+def _right(workspace: Workspace, ref: str) -> float:
+    examples = load_examples(workspace.folders, resolve(workspace.database, "flowers"), ("test",))
+    given = predictor.load(model_path(workspace, ref)).predict(examples)
+    return float(np.mean([one.output == example.label for one, example in zip(given, examples, strict=True)]))
+
+
+def test_a_network_learns_and_answers(workspace: Workspace) -> None:
+    _flowers(workspace)
+    report = _train(workspace)["report"]
+    assert report["validation"]["how"] == "validation"
+    assert report["validation"]["value"] > 0.9
+    assert _right(workspace, "net") > 0.9
+
+
+def test_without_a_validation_split_folds_judge_and_everything_is_learned(workspace: Workspace) -> None:
+    _flowers(workspace, ("train", "test"))
+    report = _train(workspace, hyperparameters=QUICK | {"folds": 2})["report"]
+    assert (report["validation"]["how"], report["validation"]["n"]) == ("out-of-fold", report["examples"])
+    assert _right(workspace, "net") > 0.9
+
+
+def test_several_learning_rates_are_tried_and_the_losers_are_told(workspace: Workspace) -> None:
+    _flowers(workspace)
+    tried = _train(workspace, hyperparameters=QUICK | {"learning_rate": [1e-6, 2e-3]})["report"]["candidates"]
+    assert [one["chosen"] for one in tried] == [False, True]
+    assert "after" in tried[0]["reason"]
+
+
+def test_like_alone_reproduces_a_version_to_the_byte(workspace: Workspace) -> None:
+    _flowers(workspace)
+    _train(workspace)
+    result = train_now(workspace, "job-y", like="net@v1")
+    assert result["model"] == "net@v1"  # the same bytes are the same version
+    assert result["report"]["repetition"] | {"environment": {}} == {
+        "like": "net@v1", "same_model": True, "same_dataset": True, "metrics": {}, "environment": {},
+    }  # fmt: skip
+
+
+def test_like_with_another_seed_tells_what_differs(workspace: Workspace) -> None:
+    _flowers(workspace)
+    _train(workspace)
+    result = train_now(workspace, "job-y", like="net@v1", name="other", seed=1)
+    assert result["model"] == "other@v1"
+    assert not result["report"]["repetition"]["same_model"]
+
+
+def test_a_network_goes_on_from_an_earlier_one_with_its_head(workspace: Workspace) -> None:
+    _flowers(workspace)
+    _train(workspace)
+    short = {"epochs": 1, "learning_rate": [1e-6]}
+    again = train_now(workspace, "job-y", name="more", dataset="flowers", continue_from="net@v1", hyperparameters=short)
+    assert again["report"]["base_model"] == "net@v1"
+    assert again["report"]["validation"]["value"] > 0.9  # one step so small teaches nothing
+
+
+def test_the_vectors_of_a_trained_network_carry_a_probe_that_keeps_it(workspace: Workspace) -> None:
+    _flowers(workspace)
+    _train(workspace)
+    train_now(workspace, "job-y", name="probed", dataset="flowers", method="probe", base_model="net@v1")
+    assert saved.holds(model_path(workspace, "probed"))
+    assert _right(workspace, "probed") > 0.9
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"base_model": "new:vit"}, "reads image"),
+        ({"base_model": "new:nothing"}, "no architecture"),
+        ({"method": "probe", "base_model": "new:tab-resnet"}, "fresh weights"),
+        ({"hyperparameters": {"learning_rte": 1}}, "learning_rte"),
+        ({"task": "object-detection"}, "about image"),
+        ({"continue_from": "net@v1"}, "model 'net'"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_at_the_call(workspace: Workspace, wrong: dict[str, Any], said: str) -> None:
+    _flowers(workspace)
+    spec = {"name": "net", "dataset": "flowers", "method": "full", "base_model": "new:tab-resnet", **wrong}
+    with pytest.raises(SpeciateError, match=said) as error:
+        train.plan(TrainSpec.model_validate(spec), workspace)
+    assert error.value.code in (Code.INVALID, Code.NOT_FOUND)
+    assert error.value.recovery
+
+
+def test_a_training_needs_its_name_data_and_method(workspace: Workspace) -> None:
+    with pytest.raises(SpeciateError, match="needs dataset and method"):
+        train.plan(TrainSpec(name="net"), workspace)
+
+
+def test_a_trained_network_tells_what_is_alike(workspace: Workspace) -> None:
+    _flowers(workspace)
+    _train(workspace)
+    assert extractors.resolve("net", "tabular", workspace) == "net@v1"
+    manifest = resolve(workspace.database, "flowers")
+    rows = scan.read(workspace.folders, manifest, usable=True)
+    vectors = similar.vectors(workspace.folders, manifest, rows, "net@v1")
+    labels = np.array(rows["label"].to_pylist())
+    nearest = np.argmax(vectors @ vectors.T - 2 * np.eye(len(vectors)), axis=1)
+    assert np.mean(labels[nearest] == labels) > 0.9
+    with pytest.raises(SpeciateError, match="embeds tabular, and this is text"):
+        extractors.resolve("net", "text", workspace)
