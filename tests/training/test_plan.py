@@ -6,8 +6,13 @@ from speciate.errors import Code, SpeciateError
 from speciate.ids import JobId
 from speciate.jobs import rows
 from speciate.jobs.job import Job, State
+from speciate.server.surface import DryRun, JobStarted
+from speciate.tools.training import plan_training as plan_tool
+from speciate.tools.training import train_model
 from speciate.training.plan import plan_training
+from speciate.training.specs import Room
 from speciate.workspace.workspace import Workspace
+from tests.server.apps import make_app
 from tests.training.world import define, make_dataset, thirds
 
 
@@ -76,19 +81,19 @@ def test_what_a_target_for_one_label_needs_is_counted_in_rows_of_all_labels(work
 
 def test_measuring_is_a_job(workspace: Workspace) -> None:
     _dataset(workspace)
-    app = App(workspace, Engine(workspace), Pool(workspace.folders, workspace.settings, size=1))
+    app = make_app(workspace)
     first, second = (
         plan_tool(app, "notes", method="classical", measure=True, idempotency_key="once") for _ in range(2)
     )
     assert isinstance(first, JobStarted)
     assert (first, first.kind) == (second, "measure")
-    with pytest.raises(SpeciateError, match="no model|no base|nothing"):
+    with pytest.raises(SpeciateError, match="pkg:nothing|'nothing'"):
         plan_tool(app, "notes", method="probe", base_model="pkg:nothing", measure=True)
 
 
 def test_a_dry_run_tells_what_is_known(workspace: Workspace) -> None:
     _dataset(workspace)
-    app = App(workspace, Engine(workspace), Pool(workspace.folders, workspace.settings, size=1))
+    app = make_app(workspace)
     dry = train_model(app, "sorter", "notes", "classical", resources=Room(cpu=1, memory_mb=800), dry_run=True)
     assert isinstance(dry, DryRun)
     assert dry.estimate.seconds is None

@@ -7,6 +7,7 @@ amino acids are a protein, and everything that is no label, group, split or key 
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -75,7 +76,9 @@ def label_column(values: Sequence[Any]) -> LabelColumn:
 
 
 def class_name(value: Any) -> str:
-    """A class as it is stored: 1 and 1.0 are the same one. Empty where nothing of it can be printed."""
+    """A class as it is stored: 1 and 1.0 are the same one, a list is JSON. Empty where nothing of it can be printed."""
+    if isinstance(value, list | dict):
+        value = json.dumps(value, ensure_ascii=False)
     text = str(value).lower() if isinstance(value, bool) else str(plain(value)).strip()
     return shortened("".join(c for c in text if c.isprintable()))
 
