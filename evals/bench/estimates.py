@@ -38,9 +38,9 @@ TASKS = {
     "text classical": Task("classical", None, lambda f: review_csv(f / "r.csv", 1500), {"label": "label"}),
     "text probe": Task("probe", "pkg:minilm", lambda f: review_csv(f / "r.csv", 500), {"label": "label"}),
     "tabular full": Task("full", "new:tab-resnet", lambda f: tumour_csv(f / "t.csv", 569), {"label": "diagnosis"}),
-    "series full": Task("full", "new:inceptiontime", lambda f: series_ts(f / "s", 48), {"label": "label"}),
     "protein full": Task("full", "new:esm", lambda f: peptide_fasta(f / "p.fasta", 100), {"label": "kind"}),
     "image full": Task("full", "new:vit", lambda f: digit_folder(f / "d", 200), {"label": "folder"}),
+    "series full": Task("full", "new:inceptiontime", lambda f: series_ts(f / "s", 48), {"label": "label"}),
 }
 
 
@@ -60,14 +60,15 @@ def compare(engine: Engine, name: str, folder: Path) -> dict[str, tuple[float, f
     predicted = candidate["estimate"]
     cost = ended(engine, "train", {"name": dataset, "dataset": dataset, **way})["cost"]
     share = f"{cost['steps']} of {cost['planned_steps']} steps" if cost["planned_steps"] else ""
-    print(f"{name:16s} p95 {predicted['p95_latency_ms']:.1f} ms  {share}", flush=True)
+    shown = ", ".join(f"{figure} {predicted[figure]:.1f} / {cost[figure]:.1f}" for figure in FIGURES)
+    print(f"{name:16s} p95 {predicted['p95_latency_ms']:.1f} ms  {shown}  {share}", flush=True)
     return {figure: (predicted[figure], cost[figure]) for figure in FIGURES}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", nargs="*", default=list(TASKS))
-    parser.add_argument("--seconds", type=float, default=120, help="no further task begins after so long")
+    parser.add_argument("--seconds", type=float, default=150, help="no further task begins after so long")
     given = parser.parse_args()
     began, rows = time.monotonic(), {}
     with tempfile.TemporaryDirectory() as root:

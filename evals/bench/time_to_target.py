@@ -46,7 +46,7 @@ from speciate.models import packaged
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
-CAP = 600.0
+CAP, QUICK_CAP = 600.0, 60.0
 """Seconds for a peer's run, and for all runs of a doubled one; ours has as much for its budget."""
 THREADS = min(2, cores())
 QUICK = (240, 60, 60, 100)
@@ -66,6 +66,7 @@ class Cell(NamedTuple):
     autogluon: str | None
     epochs: int
     """Of `plain`."""
+    cap: float
 
     def out(self, name: str) -> Path:
         return Path(tempfile.mkdtemp(prefix=f"{name}-", dir=self.folder))
@@ -100,7 +101,8 @@ class Ours:
         """From a new client: the job's result, or the tool's own."""
         command = [sys.executable, str(HERE / "arms/ours.py"), str(self._home), tool, json.dumps(arguments)]
         # a daemon reads what lies below the folder that it was started from
-        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, timeout=3 * CAP, cwd=self._cell.folder)
+        cell = self._cell
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, timeout=3 * cell.cap + 300, cwd=cell.folder)
         view: dict[str, Any] = json.loads(done.stdout)
         if "state" in view and "job" in view:
             assert view["state"] == "succeeded", view
@@ -128,11 +130,12 @@ class Ours:
 
 def specialized(cell: Cell) -> list[Measured]:
     with Ours(cell) as ours:
-        result, seconds = ours.timed("specialize", use_case="bench", dataset="registered", budget_minutes=CAP / 60)
+        result, seconds = ours.timed("specialize", use_case="bench", dataset="registered", budget_minutes=cell.cap / 60)
         model = result["report"]["candidate"]
         accuracy = ours.accuracy(model)
     tried = [f"{each['method']} {each['seconds']:.0f} s" for each in result["candidates"]]
     (chosen,) = [each["method"] for each in result["candidates"] if each["model"] == model] or ["none"]
+    tried += [f"{each['step']} failed" for each in result["failed"]]
     how = f"{chosen}, {result['decision']['verdict']}; tried {', '.join(tried)}"
     return [Measured("speciate", seconds, accuracy, how)]
 
@@ -153,10 +156,10 @@ def trained(cell: Cell) -> Measured:
 
 
 def peer(
-    cell: Cell, arm: str, script: str, *more: str, python: str = sys.executable, cap: float = CAP
+    cell: Cell, arm: str, script: str, *more: str, python: str = sys.executable, cap: float | None = None
 ) -> dict[str, Any]:
     """What the script told, with `measured`; without an accuracy where it failed or its time was over."""
-    out = cell.out(Path(script).stem)
+    out, cap = cell.out(Path(script).stem), cap or cell.cap
     command = [python, str(HERE / "arms" / script), str(cell.folder), cell.task.kind, str(out), str(cell.seed), *more]
     environment = os.environ | {"OMP_NUM_THREADS": str(THREADS), "HF_HUB_OFFLINE": "1"}
     began = time.perf_counter()
@@ -186,13 +189,13 @@ def gluon(cell: Cell) -> list[Measured]:
 
 def trainer(cell: Cell) -> list[Measured]:
     """To the end of the defaults, however long that takes; then with ever more epochs."""
-    told = peer(cell, "Trainer, defaults", "trainer.py", *_weights(cell), cap=3 * CAP)
+    told = peer(cell, "Trainer, defaults", "trainer.py", *_weights(cell), cap=3 * cell.cap)
     first = last = told["measured"]
     spent, epochs = first.seconds, DEFAULT_EPOCHS
-    while told["accuracy"].get("validation", 1.0) < cell.task.target and spent < CAP:
+    while told["accuracy"].get("validation", 1.0) < cell.task.target and spent < cell.cap:
         epochs *= 2
         more = ("--epochs", str(epochs), *_weights(cell))
-        told = peer(cell, "", "trainer.py", *more, cap=CAP - spent)
+        told = peer(cell, "", "trainer.py", *more, cap=cell.cap - spent)
         last = told["measured"]
         spent += last.seconds
     how = f"{last.how}; the last run alone {last.seconds:.0f} s"
@@ -278,7 +281,8 @@ def main() -> None:
             with tempfile.TemporaryDirectory() as folder:
                 lay(Path(folder), task, seed, QUICK if asked.quick else task.sizes)
                 epochs = 2 if asked.quick else int(PLAIN["epochs"])
-                made[name].append(measure(Cell(task, seed, Path(folder), asked.autogluon, epochs)))
+                cap = QUICK_CAP if asked.quick else CAP
+                made[name].append(measure(Cell(task, seed, Path(folder), asked.autogluon, epochs, cap)))
             with asked.record.open("a") as record:
                 for each in made[name][-1]:
                     line = each._asdict() | {"task": name, "seed": seed, "quick": asked.quick}

@@ -476,7 +476,7 @@ PROBLEMS: dict[str, Problem] = {
     "heights of bars": _files(_bars, "png"),
     "scratches": _files(_scratched, "png", positive_label="scratched"),
     "squares and discs": _coco(320),
-    "sounds": _files(_sounds, "wav"),
+    "sounds": _files(_sounds, "wav")._replace(by_base={"new:wav2vec2": {"epochs": 5}}),
     "pitches": _files(_pitched, "wav"),
     "words in tones": _files(_spoken, "wav"),
     "forms of waves": _rows(_forms, "label", "values"),

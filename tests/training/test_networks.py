@@ -23,7 +23,7 @@ pytest.importorskip("torch")
 QUICK = {"epochs": 12, "learning_rate": [2e-3], "batch_size": 16}
 
 
-def _flowers(workspace: Workspace, splits: tuple[str, ...] = ("train", "validation", "test")) -> None:
+def flowers(workspace: Workspace, splits: tuple[str, ...] = ("train", "validation", "test")) -> None:
     """Two numbers and a colour, which tell three kinds apart."""
     chance = np.random.default_rng(0)
     kinds = [i % 3 for i in range(180)]
@@ -50,7 +50,7 @@ def _right(workspace: Workspace, ref: str) -> float:
 
 
 def test_a_network_learns_and_answers(workspace: Workspace) -> None:
-    _flowers(workspace)
+    flowers(workspace)
     report = _train(workspace)["report"]
     assert report["validation"]["how"] == "validation"
     assert report["validation"]["value"] > 0.9
@@ -58,21 +58,21 @@ def test_a_network_learns_and_answers(workspace: Workspace) -> None:
 
 
 def test_without_a_validation_split_folds_judge_and_everything_is_learned(workspace: Workspace) -> None:
-    _flowers(workspace, ("train", "test"))
+    flowers(workspace, ("train", "test"))
     report = _train(workspace, hyperparameters=QUICK | {"folds": 2})["report"]
     assert (report["validation"]["how"], report["validation"]["n"]) == ("out-of-fold", report["examples"])
     assert _right(workspace, "net") > 0.9
 
 
 def test_several_learning_rates_are_tried_and_the_losers_are_told(workspace: Workspace) -> None:
-    _flowers(workspace)
+    flowers(workspace)
     tried = _train(workspace, hyperparameters=QUICK | {"learning_rate": [1e-6, 2e-3]})["report"]["candidates"]
     assert [one["chosen"] for one in tried] == [False, True]
     assert "after" in tried[0]["reason"]
 
 
 def test_like_alone_reproduces_a_version_to_the_byte(workspace: Workspace) -> None:
-    _flowers(workspace)
+    flowers(workspace)
     _train(workspace)
     result = train_now(workspace, "job-y", like="net@v1")
     assert result["model"] == "net@v1"  # the same bytes are the same version
@@ -82,7 +82,7 @@ def test_like_alone_reproduces_a_version_to_the_byte(workspace: Workspace) -> No
 
 
 def test_like_with_another_seed_tells_what_differs(workspace: Workspace) -> None:
-    _flowers(workspace)
+    flowers(workspace)
     _train(workspace)
     result = train_now(workspace, "job-y", like="net@v1", name="other", seed=1)
     assert result["model"] == "other@v1"
@@ -90,7 +90,7 @@ def test_like_with_another_seed_tells_what_differs(workspace: Workspace) -> None
 
 
 def test_a_network_goes_on_from_an_earlier_one_with_its_head(workspace: Workspace) -> None:
-    _flowers(workspace)
+    flowers(workspace)
     _train(workspace)
     short = {"epochs": 1, "learning_rate": [1e-6]}
     again = train_now(workspace, "job-y", name="more", dataset="flowers", continue_from="net@v1", hyperparameters=short)
@@ -99,7 +99,7 @@ def test_a_network_goes_on_from_an_earlier_one_with_its_head(workspace: Workspac
 
 
 def test_the_vectors_of_a_trained_network_carry_a_probe_that_keeps_it(workspace: Workspace) -> None:
-    _flowers(workspace)
+    flowers(workspace)
     _train(workspace)
     train_now(workspace, "job-y", name="probed", dataset="flowers", method="probe", base_model="net@v1")
     assert saved.holds(model_path(workspace, "probed"))
@@ -118,7 +118,7 @@ def test_the_vectors_of_a_trained_network_carry_a_probe_that_keeps_it(workspace:
     ],
 )
 def test_what_cannot_be_trained_is_refused_at_the_call(workspace: Workspace, wrong: dict[str, Any], said: str) -> None:
-    _flowers(workspace)
+    flowers(workspace)
     spec = {"name": "net", "dataset": "flowers", "method": "full", "base_model": "new:tab-resnet", **wrong}
     with pytest.raises(SpeciateError, match=said) as error:
         train.plan(TrainSpec.model_validate(spec), workspace)
@@ -132,7 +132,7 @@ def test_a_training_needs_its_name_data_and_method(workspace: Workspace) -> None
 
 
 def test_a_trained_network_tells_what_is_alike(workspace: Workspace) -> None:
-    _flowers(workspace)
+    flowers(workspace)
     _train(workspace)
     assert extractors.resolve("net", "tabular", workspace) == "net@v1"
     manifest = resolve(workspace.database, "flowers")

@@ -140,6 +140,7 @@ class _Choice:
         training, judge, build = self._trial(learn, held)
         if not study.run.resume_from:  # what went on before has fitted
             room.check(study, training, judge, build, self._ahead(divisions), self._least(divisions))
+            study.tally.steps = 0  # those were no part of it
         del training
         found = halving.search(
             study.run,
