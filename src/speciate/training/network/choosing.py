@@ -8,7 +8,7 @@ everything, for as many epochs as the folds needed (their median).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -93,15 +93,13 @@ class _Choice:
         self._study.tally.planned_steps = self._ahead(divisions).steps
         self._passed = self._searched(divisions).steps
         found, first = self._search(divisions)
-        rest = [self._fold(place, *division, self._rates[found.candidate]) for place, division in enumerate(divisions)
-                if place]  # fmt: skip
-        parts = [first, *rest]
+        parts = [first, *self._folds(divisions[1:], self._rates[found.candidate])]
         held = [example for part in parts for example in part.held]
         scores = as_scores([score for part in parts for score in part.scores])
         readout = self._study.readout.calibrated(scores, self._study.targets(held))
         best = measure(self._study, readout, held, scores)
         whole = first.training
-        if not self._study.validation:
+        if not self._study.validation and self._has_time("a network could learn from all examples, not only a fold's"):
             whole = self._whole(self._rates[found.candidate], max(1, round(median(part.epochs for part in parts))))
         self._method.finish(whole.backbone)
         whole.head.eval()
@@ -153,6 +151,16 @@ class _Choice:
         )
         return found, self._judged(found.training, judge, held)
 
+    def _folds(self, divisions: Divisions, rate: float) -> Iterator[_Trained]:
+        for place, (learn, held) in enumerate(divisions, 1):
+            if self._has_time(f"fold {place + 1} of {len(divisions) + 1}"):
+                yield self._fold(place, learn, held, rate)
+
+    def _has_time(self, what: str) -> bool:
+        if self._study.over_budget:
+            self._study.notes.append(f"The budget ended before {what}.")
+        return not self._study.over_budget
+
     def _fold(self, place: int, learn: Sequence[Example], held: Sequence[Example], rate: float) -> _Trained:
         study, judge = self._study, self._trial(learn, held)[1]
         training = self._training(learn, rate, self._parameters.epochs)
@@ -165,7 +173,9 @@ class _Choice:
     def _whole(self, rate: float, epochs: int) -> Training:
         training = self._training(self._study.train, rate, epochs)
         where, report = durable.place(self._study.run, "whole"), self._reporter(training, "all examples")
-        durable.train(self._study.run, training, where=where, report=report)
+        durable.train(
+            self._study.run, training, where=where, over_budget=lambda: self._study.over_budget, report=report
+        )
         return training
 
     def _reporter(self, training: Training, part: str) -> Callable[[int, str], None]:
