@@ -39,7 +39,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from arms.tasks import TASKS, Task, lay
+from arms.examples import read
+from arms.tasks import SPLITS, TASKS, Task, lay
 
 from speciate.environment import cores
 from speciate.models import packaged
@@ -94,6 +95,8 @@ class Ours:
         for name in ("registered", "judged"):
             source = str(cell.folder / f"{name}{suffix}")
             self.call("create_dataset", name=name, source=source, modality=cell.task.kind, **role)
+        kept = self.call("describe_dataset", dataset="registered")["splits"]
+        assert kept == {split: len(read(cell.folder, split).labels) for split in SPLITS[:-1]}, kept
         objective = {"metric": "accuracy", "target": cell.task.target}
         self.call("define_use_case", name="bench", task=f"{cell.task.kind}-classification", objective=objective)
 
@@ -114,8 +117,9 @@ class Ours:
         return self.call(tool, **arguments), time.perf_counter() - began
 
     def accuracy(self, model: str) -> float:
-        judged = self.call("evaluate_models", models=[model], dataset="judged", latency=False)
-        return float(next(row["value"] for row in judged["report"]["leaderboard"] if row["model"] == model))
+        report = self.call("evaluate_models", models=[model], dataset="judged", latency=False)["report"]
+        assert report["n"] == len(read(self._cell.folder, "final").labels), report["n"]
+        return float(next(row["value"] for row in report["leaderboard"] if row["model"] == model))
 
     def __enter__(self) -> Ours:
         return self

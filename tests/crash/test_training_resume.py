@@ -50,7 +50,7 @@ COUNT = 48
 TINY: dict[str, Any] = {"epochs": 8, "learning_rate": [3e-4], "batch_size": 8, "folds": 3}
 OTHERWISE: dict[str, dict[str, Any]] = {
     "new:bert": {"learning_rate": [1e-4]},
-    "new:tab-resnet": {"epochs": 60, "learning_rate": [1e-4]},  # else it ends before a request reaches it
+    "new:tab-resnet": {"epochs": 100, "patience": 100, "learning_rate": [2e-5]},  # else requests come too late
 }
 """So slow that the best weights come late: what was there before the first break would prove nothing."""
 KILLS, PAUSES = 3, 2

@@ -468,14 +468,16 @@ PROBLEMS: dict[str, Problem] = {
     "peptides": _rows(_peptides, "label", "sequence"),
     "a motif": _rows(_tailed, "label", "sequence"),
     "charges": _rows(_charged, "charges", "sequence"),
-    "digits": _files(lambda: _digits(range(10), 900), "png"),
+    "digits": _files(lambda: _digits(range(10), 700), "png"),
     "digits 0 to 4": _files(lambda: _digits(range(5), 500), "png"),
     "digits 5 to 9": _files(lambda: _digits(range(5, 10), 300), "png"),
     "which shapes": _files(lambda: _shapes(320), "png"),
     "number of dots": _files(_dots, "png", order=["one", "two", "three", "four"]),
     "heights of bars": _files(_bars, "png"),
     "scratches": _files(_scratched, "png", positive_label="scratched"),
-    "squares and discs": _coco(320),
+    "squares and discs": _coco(240)._replace(
+        learning={"epochs": 8}, by_base={"vit-of-boxes@v1": {"epochs": 4}}
+    ),
     "sounds": _files(_sounds, "wav")._replace(by_base={"new:wav2vec2": {"epochs": 5}}),
     "pitches": _files(_pitched, "wav"),
     "words in tones": _files(_spoken, "wav"),

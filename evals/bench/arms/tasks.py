@@ -74,6 +74,7 @@ def lay(folder: Path, task: Task, seed: int, sizes: Sequence[int]) -> None:
             real = folder / "judged" / "test" if split == "final" else folder / "registered" / split
             _draw(real, part)
             (folder / split).symlink_to(real)
+        _draw(folder / "judged" / "validation", parts["validation"])  # a lone folder `test` is no split
         return
     for split, part in parts.items():
         _write(folder / f"{split}.csv", ((medium, label, split) for medium, label in part))

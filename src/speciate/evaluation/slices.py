@@ -59,7 +59,7 @@ def _metric(scores: pa.Table, wanted: str) -> str:
         raise SpeciateError(
             Code.INVALID,
             "This evaluation has no metric with a score per example, so it cannot be cut into slices.",
-            "Call evaluate_models again with metrics=['accuracy'] (or ['mae'] for numbers).",
+            "Call evaluate_models again with one that has, such as accuracy, mae or dice: list_options(kind='metric').",
         )
     return wanted if wanted in stored else str(stored[0])
 

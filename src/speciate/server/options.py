@@ -26,7 +26,12 @@ from speciate.vocabulary import METRICS, TASKS, Metric, Task, find_task
 Kind = Literal["task", "metric", "method", "modality", "operation", "extractor", "format"]
 
 # Method -> the library that it imports and the extra that brings it.
-_LIBRARIES = {"classical": ("sklearn", "classical"), "probe": ("torch", "train")}
+_LIBRARIES = {
+    "classical": ("sklearn", "classical"),
+    "probe": ("torch", "train"),
+    "lora": ("peft", "train"),
+    "full": ("torch", "train"),
+}
 
 
 class Option(NamedTuple):
@@ -73,12 +78,15 @@ def _spoken(metric: Metric) -> str:
 
 
 def _methods(task: Task | None) -> list[Option]:
-    suited = None if task is None else {way.method for each in task.modalities for way in ways_to_train(each)}
-    return [
-        Option(name, first_line(f"speciate.training.{name}"), parameters.model_json_schema(), _needs(name))
-        for name, parameters in PARAMETERS.items()
-        if suited is None or name in suited
-    ]
+    """Of a task those that do it with what is installed, with the base models that they can take."""
+    can = task and [way for each in task.modalities for way in ways_to_train(each, task.family)]
+    found = []
+    for name, parameters in PARAMETERS.items():
+        bases = dict.fromkeys(way.base_model for way in can or () if way.method == name and way.base_model)
+        if can is None or any(way.method == name for way in can):
+            what = first_line(f"speciate.training.{name}") + (f" Base models: {', '.join(bases)}." if bases else "")
+            found.append(Option(name, what, parameters.model_json_schema(), _needs(name)))
+    return found
 
 
 def _needs(method: str) -> tuple[str, ...]:

@@ -1,0 +1,40 @@
+"""What list_options shows of every kind: nothing that is missing a line, nothing that does not suit the task."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import get_args
+
+import pytest
+
+from speciate.server import options
+from speciate.server.options import Kind, list_options
+from speciate.training.specs import PARAMETERS
+from speciate.vocabulary import TASKS
+
+
+@pytest.mark.parametrize("kind", get_args(Kind))
+def test_every_option_says_what_it_is(kind: Kind) -> None:
+    found = list_options(kind)
+    assert found
+    assert all(option.what for option in found)
+
+
+@pytest.mark.parametrize("task", [task for task in TASKS if task in {each.name for each in list_options("task")}])
+def test_the_options_of_a_task_suit_it(task: str) -> None:
+    names = {option.name for option in list_options("metric", task=task)}
+    assert TASKS[task].default_metric in names
+    assert {option.name for option in list_options("method", task=task)} <= set(PARAMETERS)
+
+
+def test_a_method_names_the_base_models_that_it_can_take() -> None:
+    pytest.importorskip("torch")
+    (full,) = list_options("method", "full", "object-detection")
+    assert "new:vit" in full.what
+    assert "learning_rate" in full.parameters["properties"]
+
+
+def test_a_method_without_its_library_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(options._LIBRARIES, "lora", ("no_such_library", "train"))
+    assert importlib.util.find_spec("no_such_library") is None
+    assert list_options("method", "lora")[0].needs == ("pip install 'speciate[train]'",)
