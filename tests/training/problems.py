@@ -374,14 +374,14 @@ def _pitched() -> list[tuple[bytes, dict[str, Any]]]:
     return made
 
 
-_SPELT = {"a": 400.0, "b": 800.0, "c": 1600.0, "d": 3200.0}
+_SPELT = {"a": 400.0, "b": 1000.0, "c": 2500.0}
 
 
 def _spoken() -> list[tuple[bytes, dict[str, Any]]]:
     """Words of which each letter is a tone, and each space a silence."""
     generator, made = _generator(), []
     for _ in range(240):
-        words = ["".join(generator.choice(list(_SPELT), int(generator.integers(1, 4)))) for _ in range(2)]
+        words = ["".join(generator.choice(list(_SPELT), int(generator.integers(1, 3)))) for _ in range(2)]
         text, parts = " ".join(words), []
         for letter in text:
             seconds = float(generator.uniform(0.1, 0.14))
@@ -480,7 +480,7 @@ PROBLEMS: dict[str, Problem] = {
     ),
     "sounds": _files(_sounds, "wav")._replace(by_base={"new:wav2vec2": {"epochs": 5}}),
     "pitches": _files(_pitched, "wav"),
-    "words in tones": _files(_spoken, "wav"),
+    "words in tones": _files(_spoken, "wav")._replace(learning={"batch_size": 8, "epochs": 15}),
     "forms of waves": _rows(_forms, "label", "values"),
     "periods": _rows(_periods, "period", "values"),
     "waves": _rows(_waves, None, "left", "right"),
