@@ -422,6 +422,16 @@ def _waves() -> Rows:
     return [{"left": one[0].tolist(), "right": one[1].tolist()} for one in waves(160, 0)]
 
 
+def _rising() -> Rows:
+    """A trend with a season of twelve steps: neither the last step nor the last season is what comes next."""
+    generator, steps, rows = _generator(), np.arange(60), []
+    for _ in range(160):
+        season = np.sin(2 * np.pi * steps / 12 + generator.uniform(0, 7)) * generator.uniform(0.5, 2)
+        values = generator.normal(0, 20) + generator.uniform(-0.5, 0.5) * steps + season
+        rows.append({"values": np.round(values + generator.normal(0, 0.1, 60), 4).tolist()})
+    return rows
+
+
 def _bursts() -> Rows:
     """Sines; every fourth has four steps of another rhythm."""
     generator, rows = _generator(), []
@@ -476,7 +486,7 @@ PROBLEMS: dict[str, Problem] = {
     "heights of bars": _files(_bars, "png"),
     "scratches": _files(_scratched, "png", positive_label="scratched"),
     "squares and discs": _coco(240)._replace(
-        learning={"epochs": 8}, by_base={"vit-of-boxes@v1": {"epochs": 4}}
+        learning={"epochs": 6, "batch_size": 8}, by_base={"vit-of-boxes@v1": {"epochs": 3}}
     ),
     "sounds": _files(_sounds, "wav")._replace(by_base={"new:wav2vec2": {"epochs": 5}}),
     "pitches": _files(_pitched, "wav"),
@@ -484,6 +494,7 @@ PROBLEMS: dict[str, Problem] = {
     "forms of waves": _rows(_forms, "label", "values"),
     "periods": _rows(_periods, "period", "values"),
     "waves": _rows(_waves, None, "left", "right"),
+    "trend and season": _rows(_rising, None, "values", horizon=6)._replace(learning={"epochs": 6}),
     "bursts": _rows(_bursts, "label", "values", positive_label="burst"),
     "breast cancer": _rows(_tumours, "label"),
     "malignant among benign": _rows(_tumours, "label", positive_label="malignant"),
