@@ -235,3 +235,15 @@ def test_every_label_has_a_stratum(labels: list[str | float | None]) -> None:
 
 def test_numbers_are_balanced_by_tenths() -> None:
     assert sorted(Counter(strata([float(i) for i in range(100)]).tolist()).values()) == [10] * 10
+
+
+def _ungrouped(labels: Sequence[str]) -> Members:
+    return Members([f"{i:07}" for i in range(len(labels))], [None] * len(labels), [None] * len(labels), strata(labels))
+
+
+def test_texts_that_occur_once_are_no_classes() -> None:
+    said = [f"what is said in recording {i}" for i in range(200)] + ["yes"] * 20
+    dealt = split(_ungrouped(said), seed=3)
+    assert Counter(dealt[:200])["test"] == pytest.approx(30, abs=6)
+    rare = ["cat", "dog"] * 60 + ["owl"]  # one of a class stays where it is learned
+    assert split(_ungrouped(rare))[-1] == "train"

@@ -13,6 +13,7 @@ from speciate.datasets.similarity import extractors, similar
 from speciate.datasets.versions import resolve
 from speciate.errors import Code, SpeciateError
 from speciate.models.backbones import saved
+from speciate.settings import Capacity
 from speciate.tasks import predictor
 from speciate.training import train
 from speciate.training.specs import TrainSpec
@@ -143,3 +144,15 @@ def test_a_trained_network_tells_what_is_alike(workspace: Workspace) -> None:
     assert np.mean(labels[nearest] == labels) > 0.9
     with pytest.raises(SpeciateError, match="embeds tabular, and this is text"):
         extractors.resolve("net", "text", workspace)
+
+
+def test_a_gpu_that_settings_promise_and_torch_lacks_is_said(workspace: Workspace) -> None:
+    torch = pytest.importorskip("torch")
+    if torch.cuda.is_available():
+        pytest.skip("there is one")
+    flowers(workspace)
+    workspace.settings = workspace.settings.model_copy(update={"capacity": Capacity(gpu=1)})
+    spec = TrainSpec(name="net", dataset="flowers", method="full", base_model="new:tab-resnet")
+    assert train.plan(spec, workspace).resources.gpu == 1
+    with pytest.raises(SpeciateError, match="torch finds none"):
+        _train(workspace)

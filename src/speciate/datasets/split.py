@@ -98,10 +98,15 @@ def crossing(members: Members, splits: Column) -> Crossing:
 
 
 def strata(labels: Sequence[str | float | None]) -> Codes:
-    """(N,) what to balance by: a class as it is, a number as its tenth of the distribution."""
+    """(N,) what to balance by: a class as it is, a number as its tenth of the distribution.
+
+    Where most labels occur once they are texts and no classes: those are balanced by all together.
+    """
     numbers = np.array([x if isinstance(x, float) else np.nan for x in labels])
     if np.isnan(numbers).all():
-        return _codes(labels, ordered=True) + 1
+        codes = _codes(labels, ordered=True) + 1
+        alone = (np.bincount(codes, minlength=2)[codes] == 1) & (codes > 0)
+        return np.where(alone, codes[alone][:1], codes) if 2 * alone.sum() > len(codes) else codes
     edges = np.unique(np.nanquantile(numbers, np.linspace(0, 1, _BINS + 1)[1:-1]))
     return np.where(np.isnan(numbers), 0, np.searchsorted(edges, numbers, side="right") + 1).astype(np.int64)
 

@@ -117,6 +117,6 @@ def _cost(payload: Payload, study: Study, chosen: Chosen) -> dict[str, Any]:
         "visits": asked_by(payload).visits,
         "parameters": chosen.predictor.parameters,
         "threads": payload.threads,
-        "device": "cpu",
+        "device": payload.device,
         **study.tally.report(),
     }

@@ -153,6 +153,7 @@ class Payload(_Frozen):
     dearer: tuple[Option, ...] = ()
     """What could be tried after this one, cheapest first."""
     threads: int
+    device: Literal["cpu", "cuda"] = "cpu"
     memory_mb: int | None = None
     """At most; None: what the machine has."""
     length: float = 1.0

@@ -50,6 +50,8 @@ _MORE = 1.2
 """Times the memory that like runs needed is kept free for one."""
 _MEMORY_MB = {"classical": 1000, "probe": 1500, "lora": 3000, "full": 3000}
 _PRELOAD = {"classical": "classical", "probe": "torch", "lora": "torch", "full": "torch"}
+_ON_GPU = ("lora", "full")
+"""Where settings.toml says `capacity.gpu`."""
 _VOLUMES = ("dicom", "nifti")
 
 
@@ -72,6 +74,7 @@ def plan(spec: TrainSpec, workspace: Workspace) -> Plan:
     option, base = check_option(wanted, manifest.modality, task.family, workspace)
     threads, parameters = _threads(workspace, spec.resources.cpu), _parameters(spec)
     terms = _terms(parameters, use_case, task)
+    gpus = 1 if method in _ON_GPU and workspace.settings.capacity.gpu else 0
     check_labels(manifest, target, task, terms)
     can = options(manifest.modality, task.family)
     payload = Payload(
@@ -88,6 +91,7 @@ def plan(spec: TrainSpec, workspace: Workspace) -> Plan:
         repeats=repeated,
         dearer=tuple(can[can.index(option) + 1 :]) if option in can else (),
         threads=threads,
+        device="cuda" if gpus else "cpu",
         memory_mb=spec.resources.memory_mb or workspace.settings.capacity.memory_mb or None,
         length=mean_length(workspace.folders, manifest),
     )
@@ -95,7 +99,9 @@ def plan(spec: TrainSpec, workspace: Workspace) -> Plan:
     room = math.ceil(_MORE * cost.peak_memory_mb) if cost else _MEMORY_MB[method]
     return Plan(
         payload=payload.model_dump(mode="json"),
-        resources=Resources(cpu=spec.resources.cpu or float(threads), memory_mb=spec.resources.memory_mb or room),
+        resources=Resources(
+            cpu=spec.resources.cpu or float(threads), memory_mb=spec.resources.memory_mb or room, gpu=gpus
+        ),
         seconds=cost.seconds if cost else None,
         usd=cost.usd if cost else None,
         peak_memory_mb=math.ceil(cost.peak_memory_mb) if cost else None,

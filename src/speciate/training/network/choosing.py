@@ -15,6 +15,7 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from speciate.datasets.loading.loader import Example
+from speciate.errors import Code, SpeciateError
 from speciate.models.backbones import table
 from speciate.models.backbones.contract import Backbone
 from speciate.tasks.contract import Readout
@@ -73,6 +74,12 @@ def _choice(study: Study, parameters: FullParameters, method: Method) -> _Choice
     import torch
 
     torch.set_num_threads(study.payload.threads)
+    if study.payload.device == "cuda" and not torch.cuda.is_available():
+        raise SpeciateError(
+            Code.UNAVAILABLE,
+            "settings.toml says that there is a GPU (capacity.gpu), but torch finds none.",
+            "Install a torch that knows it, or set capacity.gpu to 0.",
+        )
     base_model = study.payload.spec.base_model
     assert base_model is not None, "the plan fills in the base model"
     usual = method.usual_rate(base_model)
@@ -102,8 +109,8 @@ class _Choice:
         if not self._study.validation and self._has_time("a network could learn from all examples, not only a fold's"):
             whole = self._whole(self._rates[found.candidate], max(1, round(median(part.epochs for part in parts))))
         self._method.finish(whole.backbone)
-        whole.head.eval()
-        whole.backbone.module.eval()
+        for module in (whole.backbone.module, whole.head):
+            module.cpu().eval()
         predictor = NetworkPredictor(self._study.payload.task, readout, whole.backbone, whole.head)
         return Chosen(predictor, best, self._study.how, tuple(self._tried(found)))
 
@@ -218,6 +225,7 @@ class _Choice:
             Parameters.model_validate(wanted),
             seed,
             memory_retries=study.run.memory_retries,
+            device=study.payload.device,
         )
 
     def _options(self, readout: Readout) -> dict[str, Any]:
