@@ -256,6 +256,7 @@ def _steps(job: Job) -> int:
     return int(job.result["report"]["cost"]["steps"])
 
 
+@pytest.mark.slow
 def test_a_training_that_was_killed_and_paused_ends_in_the_same_model(world: World) -> None:
     _check(world, world.learn_from("protein"), "full", "new:esm", 1, 1)
 

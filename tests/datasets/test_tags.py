@@ -33,10 +33,10 @@ def test_one_tag_can_name_what_another_does(reviews: Workspace) -> None:
     assert tags(reviews.database, "reviews") == {"best": 1, "gold": 1}
 
 
-@pytest.mark.parametrize("tag", ["v3", "", "a b", "3", "x" * 65, "gold:test"])
-def test_what_could_be_read_as_something_else_is_no_tag(reviews: Workspace, tag: str) -> None:
-    with pytest.raises(SpeciateError, match="cannot be a tag"):
-        data.run_job(reviews, "tag", action="tag", ref="reviews", tag=tag)
+def test_what_could_be_read_as_something_else_is_no_tag(reviews: Workspace) -> None:
+    for tag in ("v3", "", "a b", "3", "x" * 65, "gold:test"):
+        with pytest.raises(SpeciateError, match="cannot be a tag"):
+            data.run_job(reviews, "tag", action="tag", ref="reviews", tag=tag)
 
 
 def test_only_what_exists_is_tagged(reviews: Workspace) -> None:

@@ -237,7 +237,12 @@ class History(RuleBasedStateMachine):
 
 
 TestHistory = History.TestCase
-TestHistory.settings = settings(max_examples=2000, stateful_step_count=30, deadline=None)
+TestHistory.settings = settings(max_examples=400, stateful_step_count=30, deadline=None)
+
+
+@pytest.mark.slow
+class TestManyHistories(History.TestCase):  # type: ignore[name-defined,misc]  # made by Hypothesis
+    settings = settings(max_examples=5000, stateful_step_count=30, deadline=None)
 
 
 def test_what_a_library_said_is_kept_out_of_the_reason() -> None:

@@ -91,13 +91,24 @@ CASES = [
     (sounds, "folder"),
     (peptides, "csv"),
 ]
+ALWAYS = {
+    (pictures, "webdataset"), (texts_of_a_table, "parquet"), (measurements, "csv"), (fractions, "jsonl"),
+    (series, "parquet"), (awkward, "csv"), (sounds, "folder"), (texts_in_files, "folder"), (texts_of_a_table, "hf"),
+}  # fmt: skip
+"""Each source and each format at least once; the others are slow together."""
 
 
 def export(workspace: Workspace, dataset: str, format_: str, path: Path) -> dict[str, Any]:
     return data.run_job(workspace, "export", dataset=dataset, format=format_, path=path)
 
 
-@pytest.mark.parametrize(("source", "format_"), CASES, ids=[f"{source.__name__}-{name}" for source, name in CASES])
+@pytest.mark.parametrize(
+    ("source", "format_"),
+    [
+        pytest.param(*case, id=f"{case[0].__name__}-{case[1]}", marks=() if case in ALWAYS else pytest.mark.slow)
+        for case in CASES
+    ],
+)
 def test_the_same_version_comes_back(source: Source, format_: str, workspace: Workspace, tmp_path: Path) -> None:
     made = source(workspace, tmp_path)
     report = export(workspace, made.name, format_, tmp_path / "out")["report"]

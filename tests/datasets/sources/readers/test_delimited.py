@@ -131,6 +131,7 @@ def test_a_type_follows_from_all_of_a_column(tmp_path: Path) -> None:
     assert (found[0]["a"], found[-1]["a"], len(found)) == ("1", "x", 1_000_001)
 
 
+@pytest.mark.slow
 def test_a_huge_cell(tmp_path: Path) -> None:
     cell = "word\n" * 1_000_000
     assert rows(tmp_path / "a.csv", f'a,b\n"{cell}",1\n')[0]["a"] == cell
