@@ -18,7 +18,8 @@ logistic regression alone reached: just above it for text and image, just below 
 A run that misses counts as endless in the medians to the target. Beside that, `plain`: one training of the ViT with the
 same learning rate and epochs, by `train_model(method="full")` and by the script.
 
-    python evals/bench/time_to_target.py --autogluon AG/bin/python [--seeds 5] [--only text image protein] [--cap S] [--quick]
+    python evals/bench/time_to_target.py [--seeds 5] [--only text image protein] [--cap SECONDS] [--quick]
+        [--autogluon AG/bin/python]
 
 `--quick`: one seed, few examples, to try the script. Each run is a line of JSON in --record.
 """
