@@ -21,7 +21,7 @@ from speciate.server.surface import (
 from speciate.training import plan as planning
 from speciate.training.plan import Candidate, Refused
 from speciate.training.specialize import ways
-from speciate.training.specs import Method, Room
+from speciate.training.specs import MOST_SEED, Method, Room
 
 DatasetName = Annotated[str, Field(description="name or name@v3.")]
 BaseModel = Annotated[
@@ -100,7 +100,7 @@ def train_model(
     task: str | None = None,
     target: Annotated[str | None, Field(description="Column to learn; default: the label.")] = None,
     hyperparameters: dict[str, Any] | None = None,
-    seed: int | None = None,
+    seed: Annotated[int | None, Field(ge=0, le=MOST_SEED)] = None,
     budget_minutes: Minutes | None = None,
     resources: Annotated[Room | None, Field(description="What it may use.")] = None,
     continue_from: Annotated[str | None, Field(description="A model version whose network is trained on.")] = None,
@@ -146,13 +146,14 @@ def specialize(
 
     For one training alone, call train_model.
     """
+    bases = [_below_a_root(app, base) or base for base in base_models or ()]
     spec = {
         "use_case": use_case,
         "dataset": dataset,
         "budget_minutes": budget_minutes,
-        "base_models": [_below_a_root(app, base) for base in base_models or ()],
+        "base_models": bases,
         "methods": methods or [],
-        "ways": [] if methods else [way.model_dump() for way in ways(app.workspace, use_case, dataset)],
+        "ways": [] if methods else [way.model_dump() for way in ways(app.workspace, use_case, dataset, bases)],
     }
     return start_job(app, "specialize", spec, idempotency_key=idempotency_key, dry_run=dry_run)
 

@@ -12,12 +12,14 @@ from speciate.datasets.loading.loader import load_examples
 from speciate.datasets.similarity import extractors, similar
 from speciate.datasets.versions import resolve
 from speciate.errors import Code, SpeciateError
+from speciate.models import packaged
 from speciate.models.backbones import saved
 from speciate.settings import Capacity
 from speciate.tasks import predictor
 from speciate.training import train
 from speciate.training.specs import TrainSpec
 from speciate.workspace.workspace import Workspace
+from tests import data
 from tests.training.world import make_dataset, model_path, thirds, train_now
 
 pytest.importorskip("torch")
@@ -156,3 +158,28 @@ def test_a_gpu_that_settings_promise_and_torch_lacks_is_said(workspace: Workspac
     assert train.plan(spec, workspace).resources.gpu == 1
     with pytest.raises(SpeciateError, match="torch finds none"):
         _train(workspace)
+
+
+def _titles(workspace: Workspace) -> None:
+    """What is written says nothing of the topic, which is a column that a model of the kind may see."""
+    chance = np.random.default_rng(1)
+    words = ("stone", "river", "cloud", "light", "winter", "garden")
+    count = 180
+    columns = {
+        "title": [" ".join(chance.choice(words, 5)) for _ in range(count)],
+        "topic": [str(chance.choice(["sports", "music"])) for _ in range(count)],
+    }
+    labels = [str(chance.choice(["long", "short"])) for _ in range(count)]
+    make_dataset(workspace, "titles", "text", columns, labels=labels, splits=thirds(count), inputs=list(columns))
+
+
+@pytest.mark.parametrize("method", ["classical", "probe"])
+def test_a_model_never_sees_its_target_neither_cached_nor_when_it_is_judged(workspace: Workspace, method: str) -> None:
+    if method == "probe" and not packaged.installed("minilm"):
+        pytest.skip("pkg:minilm is not installed")
+    _titles(workspace)
+    train_now(workspace, "job-x", name="kinds", dataset="titles", method=method)  # sees both columns
+    report = train_now(workspace, "job-y", name="topics", dataset="titles", method=method, target="topic")["report"]
+    assert report["validation"]["value"] < 0.8
+    found = data.run_job(workspace, "evaluate", models=["topics"], dataset="titles", use_case=None)["report"]
+    assert found["leaderboard"][0]["value"] < 0.8

@@ -12,7 +12,7 @@ from speciate.training import specialize
 from speciate.training.specialize import SpecializeSpec, next_step
 from speciate.training.specs import Option
 from speciate.workspace.workspace import Workspace
-from tests.training.world import define, make_dataset
+from tests.training.world import define, make_dataset, thirds
 
 SPEC = SpecializeSpec(use_case="taste", dataset="reviews", budget_minutes=1)
 PROBE = {"method": "probe", "base_model": "pkg:minilm"}
@@ -279,3 +279,17 @@ def test_a_failed_evaluation_is_told_in_one_sentence() -> None:
     end = next_step(SPEC, [_trained(), failed], 0.0)
     assert isinstance(end, Finished)
     assert end.error == "No model could be evaluated: It broke."
+
+
+def test_base_models_that_are_named_are_the_only_ones(workspace: Workspace) -> None:
+    make_dataset(
+        workspace, "rows", "tabular", {"x": [float(i) for i in range(40)]},
+        labels=["a" if i % 4 < 2 else "b" for i in range(40)], splits=thirds(40), inputs=["x"],
+    )  # fmt: skip
+    define(workspace, "sort", "tabular-classification")
+    found = specialize.ways(workspace, "sort", "rows", ["new:tab-resnet", "net@v1"])
+    assert [(way.method, way.base_model) for way in found] == [
+        ("classical", None), ("probe", "net@v1"), ("lora", "net@v1"), ("full", "new:tab-resnet"), ("full", "net@v1"),
+    ]  # fmt: skip
+    spec = SPEC.model_copy(update={"base_models": ("net@v1",), "ways": found[1:3]})
+    assert [request.step for request in _requests(spec=spec)] == ["train/probe-net-v1"]

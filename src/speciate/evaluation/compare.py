@@ -77,9 +77,7 @@ def estimate(metric: Metric, scored: Scored, clusters: Codes, level: float = LEV
     """The metric's value with its interval."""
     if scored.resampled is not None:
         return statistics.bootstrap(scored.resampled, level, share=metric.is_share)._replace(n=scored.n)
-    values = np.asarray(scored.values, float)
-    zero_one = np.isin(values[~np.isnan(values)], (0.0, 1.0)).all()
-    return (statistics.proportion if zero_one else statistics.clustered_mean)(values, clusters, level)
+    return statistics.mean(np.asarray(scored.values, float), clusters, level)
 
 
 def build(question: Question, entries: Sequence[Entry], clusters: Codes, notes: Sequence[str] = ()) -> Report:

@@ -34,6 +34,8 @@ class Contestant(BaseModel):
     learned_from: Manifest | None = None
     """The dataset version that a model was trained on."""
     terms: Terms | None = None
+    inputs: tuple[str, ...] = ()
+    """The columns that a model saw, and is shown."""
     target: str | None = None
     """What a model was trained for: on what its truths depend, and the column that they came from."""
     parameters: int | None = None
@@ -68,6 +70,7 @@ def find(database: Database, folders: Folders, ref: str, columns: tuple[str, ...
         base_model=card.base_model,
         learned_from=_learned_from(database, card.dataset),
         terms=card.recipe.get("terms"),
+        inputs=card.inputs,
         target=card.recipe.get("target"),
         parameters=card.parameters,
         bytes=card.bytes,

@@ -89,6 +89,7 @@ def plan(spec: EvaluateSpec, workspace: Workspace) -> Plan:
     everyone = {each.name: each for each in (baseline, *asked, *([candidate] if candidate else []))}
     task = _task(manifest, use_case, list(everyone.values()))
     _check_fits(task, list(everyone.values()))
+    _check_inputs(manifest, list(everyone.values()))
     terms = _terms(task, use_case, list(everyone.values()))
     target = _target(manifest, use_case, task, list(everyone.values()))
     _check_target(manifest, target, task)
@@ -261,6 +262,17 @@ def _check_fits(task: Task, contestants: list[Contestant]) -> None:
                 Code.INVALID,
                 f"{contestant.name} is a model for {contestant.task!r}, but this evaluation is of {task.name!r}.",
                 "Leave it out of models, or train one for this task with train_model.",
+            )
+
+
+def _check_inputs(manifest: Manifest, contestants: list[Contestant]) -> None:
+    for contestant in contestants:
+        if lacking := [name for name in contestant.inputs if name not in manifest.columns]:
+            raise SpeciateError(
+                Code.INVALID,
+                f"{contestant.name} reads the columns {', '.join(contestant.inputs)}; {manifest.ref} lacks "
+                f"{', '.join(lacking)}.",
+                "Name a dataset that has them, or train a model on this one with train_model.",
             )
 
 

@@ -105,7 +105,14 @@ def run(run: Run) -> dict[str, Any]:
     _check_positive(task, answers)
     learned = [one.truth for one in lessons(training, *how)]
     sheets = [
-        _sheet(run, task, contestant, examples, learned or answers, place * len(examples))
+        _sheet(
+            run,
+            task,
+            contestant,
+            _shown(run, task, contestant, examples, how),
+            learned or answers,
+            place * len(examples),
+        )
         for place, contestant in enumerate(task.contestants)
     ]
     seen = [_seen(run, task, contestant, examples) for contestant in task.contestants]
@@ -116,6 +123,18 @@ def run(run: Run) -> dict[str, Any]:
 
 
 # Answers
+
+
+def _shown(
+    run: Run, task: EvaluationTask, contestant: Contestant, examples: list[Example], how: tuple[Any, ...]
+) -> list[Example]:
+    """The examples as the contestant may see them: with the columns that it was trained on, and no others."""
+    if not contestant.inputs or contestant.inputs == task.dataset.inputs:
+        return examples
+    manifest = task.dataset.model_copy(update={"inputs": contestant.inputs})
+    loaded = load_examples(run.folders, manifest, _splits(task), [example.id for example in examples])
+    seen = {one.example.id: one.example for one in questions(loaded, *how)}
+    return [seen[example.id] for example in examples]
 
 
 def _sheet(
@@ -131,7 +150,7 @@ def _sheet(
         return _Sheet(contestant, stored, Cost())
     total = len(task.contestants) * len(examples)
     if contestant.source == "constant":
-        ask = constant(task.task, learned).predict
+        ask = constant(task.task, learned, task.terms._replace(modality=task.dataset.modality)).predict
         answers = answer_all(run, contestant, task.dataset.id, examples, ask, done, total)
         return _Sheet(contestant, answers, Cost(0.0))
     path = Path(contestant.path or "")
@@ -142,7 +161,8 @@ def _sheet(
     cost = measure(predictor.predict, answered, latency=task.latency, seed=task.seed) if answered else Cost()
     if task.asks_for_memory and answered:
         few = [example.id for example in answered[:_MEMORY_EXAMPLES]]
-        cost = cost._replace(memory_mb=measure_memory(run.folders, path, task.dataset, few))
+        shown = task.dataset.model_copy(update={"inputs": contestant.inputs or task.dataset.inputs})
+        cost = cost._replace(memory_mb=measure_memory(run.folders, path, shown, few))
     return _Sheet(contestant, answers, cost)
 
 

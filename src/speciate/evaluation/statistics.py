@@ -111,6 +111,13 @@ def clustered_mean(values: ArrayLike, clusters: Codes, level: float = LEVEL) -> 
     return Estimate(mean, mean - half, mean + half, error, kept.size, count, "clustered_t")
 
 
+def mean(values: ArrayLike, clusters: Codes, level: float = LEVEL) -> Estimate:
+    """The mean of scores with the interval that they call for: Wilson's where all are 0 or 1, else clustered t."""
+    scores = np.asarray(values, float)
+    zero_one = np.isin(scores[~np.isnan(scores)], (0.0, 1.0)).all()
+    return (proportion if zero_one else clustered_mean)(scores, clusters, level)
+
+
 def wilson(successes: float, n: float, critical: float) -> tuple[float, float]:
     """Score interval of a proportion (Wilson 1927); `n` may be an effective, non-integer size."""
     share, square = successes / n, critical**2

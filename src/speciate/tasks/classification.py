@@ -12,6 +12,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
 from speciate.datasets.loading.loader import Example
+from speciate.datasets.roles import class_name
 from speciate.tasks.contract import Posed, Prediction, Scores, Terms
 from speciate.tasks.probabilities import softmax, temperature
 
@@ -32,7 +33,7 @@ class Classification(BaseModel):
         """Truth: the label, a str."""
         if cell is None or cell == "" or (isinstance(cell, float) and math.isnan(cell)):
             return None
-        return Posed(example, str(cell))
+        return Posed(example, class_name(cell))
 
     @classmethod
     def lessons(cls, example: Example, cell: Any, terms: Terms) -> list[Posed]:
@@ -44,7 +45,7 @@ class Classification(BaseModel):
         return cls(labels=tuple(sorted(set(truths))))
 
     @classmethod
-    def baseline(cls, truths: Sequence[Any]) -> Callable[[Example], Prediction]:
+    def baseline(cls, truths: Sequence[Any], terms: Terms) -> Callable[[Example], Prediction]:
         """The most frequent label, the first by name among equals."""
         counts = Counter(truths)
         shares = {label: counts[label] / len(truths) for label in sorted(counts)}

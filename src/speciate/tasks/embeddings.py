@@ -6,6 +6,7 @@ refuses one that would compute something else.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ class Embeddings:
         """(N, width)"""
         media = [example.media for example in examples]
         if self._folders is not None:
-            ids = [example.id for example in examples]
+            ids = [f"{example.id}:{_digest(example.media)}" for example in examples]
             return features.embed(self._folders, self.encoder, ids, media, self._progress)
         vectors = np.zeros((len(media), self.encoder.width), np.float32)
         for places, batch in self.encoder.embed(media):
@@ -77,3 +78,12 @@ class Embeddings:
                 "Install the version of the weights that it was trained on, or call train_model again.",
             )
         return cls(settings["base_model"], encoder, folders)
+
+
+def _digest(medium: Any) -> str:
+    """Of what is embedded: the same example may show more or fewer of its columns to another model."""
+    if isinstance(medium, np.ndarray):
+        content = f"{medium.dtype} {medium.shape} ".encode() + np.ascontiguousarray(medium).tobytes()
+    else:
+        content = repr(medium).encode("utf-8", "surrogatepass")
+    return hashlib.sha256(content).hexdigest()[:32]

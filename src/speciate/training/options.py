@@ -44,6 +44,12 @@ def options(modality: str, family: Family = "classification") -> list[Option]:
     return [option for option in found if option.method in _BY_FAMILY[family]]
 
 
+def methods_for(base_model: str, family: Family) -> list[Method]:
+    """What can be done with a base model that somebody named, cheapest first."""
+    can: tuple[Method, ...] = ("full",) if _is_fresh(base_model) else ("probe", "lora", "full")
+    return [method for method in can if method in _BY_FAMILY[family]]
+
+
 def refused(modality: str, family: Family = "classification") -> list[tuple[Option, str]]:
     """What cannot, each with the reason and what would change it."""
     found: list[tuple[Option, str]] = []
@@ -93,6 +99,22 @@ def check(option: Option, modality: str, family: Family, workspace: Workspace) -
     if base.modality != modality or (base.fresh and option.method in ("probe", "lora")):
         raise _cannot(option, modality, family, can, base)
     return option.model_copy(update={"base_model": base.ref}), base
+
+
+def taking(base_model: str, modality: str, family: Family, workspace: Workspace) -> list[Option]:
+    """The ways that can train this base model, cheapest first. Raises what `check` raises where none can."""
+    found: list[Option] = []
+    refusal: SpeciateError | None = None
+    for method in _BY_FAMILY[family]:
+        if method == "classical":
+            continue
+        try:
+            found.append(check(Option(method=method, base_model=base_model), modality, family, workspace)[0])
+        except SpeciateError as error:
+            refusal = error
+    if refusal and not found:
+        raise refusal
+    return found
 
 
 def _cannot(

@@ -26,7 +26,7 @@ from speciate.jobs.kinds import Child, ChildRequest, Finished, Kind, NextStep, P
 from speciate.refs import dataset_ref
 from speciate.training import train
 from speciate.training.options import check as check_option
-from speciate.training.options import options
+from speciate.training.options import methods_for, options
 from speciate.training.specs import Method, Option, TrainSpec
 from speciate.vocabulary import Family, find_metric, find_task
 from speciate.workspace.workspace import Workspace
@@ -103,16 +103,26 @@ def plan(spec: SpecializeSpec, workspace: Workspace) -> Plan:
     )
 
 
-def ways(workspace: Workspace, use_case: str, dataset: str) -> tuple[Option, ...]:
-    """What is installed and suits the use case's task and the dataset's modality, cheapest first."""
+def ways(workspace: Workspace, use_case: str, dataset: str, base_models: Sequence[str] = ()) -> tuple[Option, ...]:
+    """What suits the use case's task and the dataset's modality, cheapest first: with what is installed, or of base
+    models only those that are named."""
     family = find_task(usecases.get(workspace.database, use_case).task).family
-    return tuple(options(versions.resolve(workspace.database, dataset).modality, family))
+    found = options(versions.resolve(workspace.database, dataset).modality, family)
+    if not base_models:
+        return tuple(found)
+    learned: tuple[Method, ...] = ("probe", "lora", "full")
+    named = [
+        Option(method=method, base_model=base)
+        for method in learned
+        for base in base_models
+        if method in methods_for(base, family)
+    ]
+    return tuple([way for way in found if way.base_model is None] + named)
 
 
 def _check_base(base_model: str, modality: str, family: Family, workspace: Workspace) -> None:
-    """Fresh weights can only be trained as a whole."""
-    method: Method = "full" if base_model.startswith(("new:", "timm:")) else "probe"
-    check_option(Option(method=method, base_model=base_model), modality, family, workspace)
+    for method in methods_for(base_model, family)[:1]:
+        check_option(Option(method=method, base_model=base_model), modality, family, workspace)
 
 
 def _core(workspace: Workspace, core: str) -> Manifest:
