@@ -139,6 +139,7 @@ def specialize(
     budget_minutes: Minutes,
     base_models: list[str] | None = None,
     methods: Annotated[list[Method] | None, Field(description="Default: from the cheapest up.")] = None,
+    order: Annotated[list[str] | None, Field(description="Ordinal labels from low to high.")] = None,
     idempotency_key: IdempotencyKey = None,
     dry_run: DryRunFlag = False,
 ) -> JobStarted | DryRun:
@@ -153,6 +154,7 @@ def specialize(
         "budget_minutes": budget_minutes,
         "base_models": bases,
         "methods": methods or [],
+        "order": order or [],
         "ways": [] if methods else [way.model_dump() for way in ways(app.workspace, use_case, dataset, bases)],
     }
     return start_job(app, "specialize", spec, idempotency_key=idempotency_key, dry_run=dry_run)

@@ -16,6 +16,7 @@ from speciate.evaluation.statistics import (
     cluster_weights,
     clustered_mean,
     mcnemar_exact,
+    mean,
     minimum_detectable_effect,
     paired_difference,
     proportion,
@@ -105,6 +106,11 @@ def test_examples_that_a_metric_does_not_count_are_left_out() -> None:
     got = proportion([1.0, math.nan, 0.0, 1.0], singletons(4))
     assert got.n == 3
     assert got.value == pytest.approx(2 / 3)
+
+
+def test_a_mean_gets_the_interval_that_its_scores_call_for() -> None:
+    assert mean([1.0, math.nan, 0.0, 1.0], singletons(4)) == proportion([1.0, 0.0, 1.0], singletons(3))
+    assert mean([1.0, 0.5, 0.0], singletons(3)) == clustered_mean([1.0, 0.5, 0.0], singletons(3))
 
 
 def test_the_bootstrap_of_a_mean_is_near_the_t_interval() -> None:

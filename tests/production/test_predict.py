@@ -19,6 +19,7 @@ from speciate.refs import model_ref
 from speciate.workspace.workspace import Workspace
 from tests.training.world import define, make_dataset, thirds, train_now
 
+FEW = {"classical": {"candidates": ["logistic"]}, "full": {"epochs": 8, "learning_rate": [0.01]}}
 GOOD, BAD = "a fine and lovely film", "a dull and awful bore"
 
 
@@ -80,6 +81,21 @@ def test_an_input_that_cannot_be_read_does_not_spoil_the_others(workspace: Works
     assert "no 'text'" in errors[2]
     assert "Not UTF-8" in (answer.predictions[3].error_text or "")
     assert "untrusted" in errors[3]
+
+
+@pytest.mark.parametrize("how", [{"method": "classical"}, {"method": "full", "base_model": "new:tab-resnet"}])
+def test_text_where_training_saw_numbers_is_no_missing_value(
+    workspace: Workspace, pool: Pool, how: dict[str, str]
+) -> None:
+    rows = {"x1": [float(i % 7) for i in range(60)], "x2": [float(i % 5) for i in range(60)]}
+    labels = ["high" if i % 7 > 3 else "low" for i in range(60)]
+    make_dataset(workspace, "rows", "tabular", rows, labels=labels, splits=thirds(60), inputs=["x1", "x2"])
+    train_now(workspace, name="rows-model", dataset="rows", hyperparameters=FEW[how["method"]], **how)
+    asked = [Input(row={"x1": x1, "x2": 1.0}) for x1 in ("high", None, 6.0, "6")]
+    said, *others = _ask(workspace, pool, *asked, model="rows-model").predictions
+    assert (said.output, "'x1' must be a number" in str(said.error)) == (None, True)
+    assert [one.error for one in others] == [None] * 3
+    assert others[1].output == others[2].output == "high"
 
 
 def test_what_is_no_base64_or_no_regular_file_spoils_only_itself(

@@ -26,7 +26,7 @@ def test_a_network_finds_squares_and_discs_and_the_median_box_does_not() -> None
     learned, asked = posed(160, 1), posed(40, 2)
     predictor = train("object-detection", Detection, "image", learned, 120)
     assert value("map_50", predictor, asked) > 0.4
-    assert value("map_50", constant("object-detection", [one.truth for one in learned]), asked) < 0.1
+    assert value("map_50", constant("object-detection", [one.truth for one in learned], Terms()), asked) < 0.1
 
 
 def test_what_is_exactly_on_the_map_comes_back_in_pixels() -> None:

@@ -96,7 +96,7 @@ def test_a_flat_channel_is_answered_at_its_level() -> None:
 def test_the_constant_answer_repeats_the_last_step_or_the_last_period() -> None:
     ramp = example("a", np.arange(20, dtype=np.float32)[None] ** 1.5)
     square = example("b", np.tile([1, 1, 5, 9, 2], 8).astype(np.float32)[None, :-2])
-    repeat = Forecasting.baseline([{"steps": [[0.0] * 7]}])
+    repeat = Forecasting.baseline([{"steps": [[0.0] * 7]}], Terms())
     assert repeat(ramp).output == [[float(ramp.media[0, -1])] * 7]
     assert repeat(square).output == [[9, 2, 1, 1, 5, 9, 2]]
 

@@ -85,6 +85,6 @@ def test_it_comes_back_from_json_and_the_baseline_gives_what_is_common() -> None
     truths = [["a"], ["a", "b"], ["c"]]
     readout = MultiLabel.of(truths, {})
     assert again(readout) == readout
-    assert MultiLabel.baseline(truths)(EXAMPLE).output == ["a"]
-    assert MultiLabel.baseline([["a"], ["b"], ["c"], []])(EXAMPLE).output == ["a", "b", "c"]
+    assert MultiLabel.baseline(truths, Terms())(EXAMPLE).output == ["a"]
+    assert MultiLabel.baseline([["a"], ["b"], ["c"], []], Terms())(EXAMPLE).output == ["a", "b", "c"]
     assert readout.targets([["b", "unseen"]]).tolist() == [[0, 1, 0]]

@@ -7,12 +7,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from speciate.models.backbones import table
 from speciate.tasks import predictor
+from speciate.tasks.classification import Classification
 from speciate.tasks.multi_label import MultiLabel
-from speciate.tasks.network import NetworkPredictor
+from speciate.tasks.network import NetworkPredictor, warm_start
 from speciate.tasks.ordinal import Ordinal
+from speciate.tasks.regression import Regression
 from speciate.tasks.retrieval import Retrieval
 from speciate.tasks.tokens import Tokens
 from speciate.tasks.transcription import Transcription
@@ -50,3 +53,25 @@ def test_a_network_answers_alike_after_it_was_saved(
     if readout.family == "tokens":
         wanted = [len(medium) if base_model == "new:esm" else len(medium.split()) for medium in media]
         assert [len(one.output) for one in after] == wanted
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "same"),
+    [
+        (Transcription.of(["abc"], {}), Transcription.of(["xyz"], {}), False),
+        (Transcription.of(["abc"], {}), Transcription.of(["cab"], {}), True),
+        (Regression(mean=1.0, spread=2.0), Regression(mean=9.0, spread=2.0), False),
+        (Retrieval.of(["a", "b"], {}), Retrieval.of(["a", "c"], {}), True),
+        (Classification(labels=("a", "b"), temperature=2.0), Classification(labels=("a", "b")), True),
+        (Classification(labels=("a", "b")), Classification(labels=("a", "c")), False),
+    ],
+)
+def test_a_head_is_taken_over_where_its_outputs_mean_the_same(
+    tmp_path: Path, before: Any, after: Any, *, same: bool
+) -> None:
+    backbone = table.build("new:bert", WORDS, 0, None)
+    trained, fresh = before.head(backbone.width), after.head(backbone.width)
+    NetworkPredictor("some-task", before, backbone, trained).save(tmp_path / "model")
+    assert warm_start(fresh, after, tmp_path / "model") is same
+    equal = [torch.equal(one, other) for one, other in zip(trained.parameters(), fresh.parameters(), strict=True)]
+    assert all(equal) is same

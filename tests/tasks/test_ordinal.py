@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from speciate.errors import SpeciateError
 from speciate.tasks.contract import Terms
 from speciate.tasks.ordinal import Ordinal, ranked
 from tests.tasks.world import again, examples, learned
@@ -15,12 +16,19 @@ from tests.tasks.world import again, examples, learned
 GRADES = ("low", "middle", "high")
 
 
-def test_labels_are_ordered_as_said_else_as_numbers_else_by_name() -> None:
+def test_labels_are_ordered_as_said_else_by_their_numbers() -> None:
     assert Ordinal.of(["high", "low", "middle"], {"order": GRADES}).labels == GRADES
     assert Ordinal.of(["10", "9", "2"], {"order": ()}).labels == ("2", "9", "10")
-    assert Ordinal.of(["b", "a", "10"], {}).labels == ("10", "a", "b")
+    assert Ordinal.of(["10-best", "9-good", "-1 worst"], {}).labels == ("-1 worst", "9-good", "10-best")
     assert Ordinal.of(["high", "low"], {"order": GRADES}).labels == ("low", "high")
     assert ranked(["odd", "high", "low"], GRADES) == ["low", "high", "odd"]
+
+
+@pytest.mark.parametrize("labels", [["b", "a", "10"], ["excellent", "poor"], ["1-a", "1-b"]])
+def test_words_without_an_order_have_no_ranks(labels: list[str]) -> None:
+    with pytest.raises(SpeciateError, match="is higher is not known") as refusal:
+        Ordinal.of(labels, {"order": ()})
+    assert "'order'" in refusal.value.recovery
 
 
 @pytest.mark.parametrize(("cell", "truth"), [("low", "low"), (3, "3"), (3.0, "3"), (2.5, "2.5")])
@@ -76,4 +84,5 @@ def test_labels_that_training_has_not_seen_are_no_lesson() -> None:
 
 
 def test_the_baseline_is_the_median() -> None:
-    assert Ordinal.baseline(["1", "1", "2", "10", "10"])(EXAMPLE).output == "2"
+    assert Ordinal.baseline(["1", "1", "2", "10", "10"], Terms())(EXAMPLE).output == "2"
+    assert Ordinal.baseline(["low", "middle", "high"], Terms(order=GRADES))(EXAMPLE).output == "middle"

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from speciate.tasks.classification import Classification
+from speciate.tasks.contract import Terms
 from speciate.tasks.predictor import constant
 from speciate.tasks.regression import Regression
 
@@ -55,7 +56,7 @@ def test_numbers_that_never_change_are_answered_as_they_are() -> None:
 
 
 def test_the_constant_answer_is_the_majority_or_the_mean() -> None:
-    (label,) = constant("text-classification", ["b", "a", "b"]).predict([None])  # type: ignore[list-item]  # unused
+    (label,) = constant("text-classification", ["b", "a", "b"], Terms()).predict([None])  # type: ignore[list-item]  # unused
     assert (label.output, label.confidence) == ("b", pytest.approx(2 / 3))
-    (number,) = constant("tabular-regression", [1.0, 2.0]).predict([None])  # type: ignore[list-item]  # unused
+    (number,) = constant("tabular-regression", [1.0, 2.0], Terms()).predict([None])  # type: ignore[list-item]  # unused
     assert number.output == 1.5

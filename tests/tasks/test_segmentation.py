@@ -29,7 +29,7 @@ def test_a_network_draws_squares_and_discs_and_the_commonest_label_does_not() ->
     learned, asked = posed(120, 1), posed(40, 2)
     predictor = train("image-segmentation", Segmentation, "image", learned, 120)
     assert value("dice", predictor, asked) > 0.75
-    assert value("dice", constant("image-segmentation", [one.truth for one in learned]), asked) < 0.1
+    assert value("dice", constant("image-segmentation", [one.truth for one in learned], Terms()), asked) < 0.1
 
 
 @pytest.mark.parametrize("cell", [[SQUARE, SPOT], [SPOT, SQUARE]])

@@ -81,6 +81,7 @@ def test_units_that_a_network_did_not_see_get_the_commonest_tag() -> None:
 
 
 def test_the_baseline_tags_every_unit() -> None:
-    made = Tokens.baseline([["O", "O", "B"]])
-    assert made(TEXT).output == ["O"] * 4
-    assert made(SEQUENCE).output == ["O"] * 5
+    words, residues = (Tokens.baseline([["O", "O", "B"]], Terms(modality=each)) for each in ("text", "protein"))
+    assert words(TEXT).output == ["O"] * 4
+    assert words(TEXT._replace(media="SOCCER")).output == ["O"]  # capitals, as residues are
+    assert residues(SEQUENCE).output == ["O"] * 5

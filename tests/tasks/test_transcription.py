@@ -76,4 +76,4 @@ def test_what_cannot_be_spelt_gives_no_gradient_and_no_nan() -> None:
 
 
 def test_the_baseline_is_the_commonest_text() -> None:
-    assert Transcription.baseline(["b", "a", "b"])(EXAMPLE).output == "b"
+    assert Transcription.baseline(["b", "a", "b"], Terms())(EXAMPLE).output == "b"

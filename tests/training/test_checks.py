@@ -30,6 +30,7 @@ UNFIT: list[tuple[str, dict[str, Any], str | None, Terms, str]] = [
     ("text-ordinal-classification", NUMBERS, "label", Terms(), "no ranks"),
     ("text-ordinal-classification", {"labels": {"a": 10}}, "label", Terms(), "at least two"),
     ("text-ordinal-classification", {}, "label", Terms(order=("a", "c")), "the order lacks, such as 'b'"),
+    ("text-ordinal-classification", {"labels": {"poor": 5, "good": 5}}, "label", Terms(), "good, poor is higher"),
     ("text-regression", {}, "label", Terms(), "no numbers, such as 'a'"),
     ("text-regression", {"labels": {"nan": 4, "1": 3}}, "label", Terms(), "no numbers, such as 'nan'"),
     ("text-multi-label-classification", NUMBERS, "label", Terms(), "are numbers"),
@@ -58,6 +59,7 @@ def test_what_does_not_fit_is_refused(
 FIT: list[tuple[str, dict[str, Any], str | None, Terms]] = [
     ("text-classification", {}, "label", Terms()),
     ("text-ordinal-classification", {}, "label", Terms(order=("b", "a", "c"))),
+    ("text-ordinal-classification", {"labels": {"1-poor": 5, "2-fair": 5}}, "label", Terms()),
     ("text-regression", {"labels": {"1": 5, "2.5": 5}}, "label", Terms()),
     ("text-multi-label-classification", {"labels": {"a|b": 5, '["a"]': 5}}, "label", Terms()),
     (

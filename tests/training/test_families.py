@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,18 @@ import pytest
 
 from speciate.datasets import versions
 from speciate.datasets.loading.loader import load_examples
+from speciate.errors import SpeciateError
 from speciate.evaluation import evaluate, mistakes
+from speciate.evaluation.evaluate import EvaluateSpec
+from speciate.evaluation.evaluate import plan as plan_evaluation
 from speciate.tasks import predictor
+from speciate.tasks.contract import Terms
+from speciate.tasks.segmentation import Segmentation
+from speciate.training import selection
+from speciate.training.specs import Objective
 from speciate.workspace.workspace import Workspace
 from tests.evaluation.world import perform
+from tests.tasks.world import examples
 from tests.training.world import define, make_dataset, model_path, thirds, train_now
 
 NAMES, PLACES, VERBS = ("Ada", "Grace", "Alan"), ("Paris", "Oslo", "Lima"), ("likes", "sees", "leaves")
@@ -78,6 +87,23 @@ def test_ranks_are_learned_in_their_order(workspace: Workspace, splits: tuple[st
     assert found["model"] < 0.1 < found["constant"]
 
 
+def test_models_of_different_orders_are_not_compared(workspace: Workspace) -> None:
+    labels = [list(HOW)[i % 3] for i in range(60)]
+    texts = [f"a {HOW[label]} thing number {i}" for i, label in enumerate(labels)]
+    make_dataset(workspace, "data", "text", {"text": texts}, labels=labels, splits=thirds(60), inputs=["text"])
+    for order in (list(HOW), sorted(HOW)):
+        train_now(
+            workspace, f"job-{order[0]}", name="model", dataset="data", method="classical",
+            task="text-ordinal-classification", hyperparameters={"order": order},
+        )  # fmt: skip
+    ask = {"dataset": "data", "latency": False}
+    with pytest.raises(SpeciateError, match="rank the labels differently"):
+        plan_evaluation(EvaluateSpec.model_validate(ask | {"models": ["model@v1", "model@v2"]}), workspace)
+    for version, order in (("v1", list(HOW)), ("v2", sorted(HOW))):
+        spec = EvaluateSpec.model_validate(ask | {"models": ["constant:", f"model@{version}"]})
+        assert list(plan_evaluation(spec, workspace).payload["terms"].order) == order
+
+
 def test_tags_of_words_are_learned(workspace: Workspace) -> None:
     random = np.random.default_rng(0)
     made = [_tagged(random) for _ in range(90)]
@@ -135,3 +161,17 @@ def test_neighbours_are_learned_from_labels(workspace: Workspace, splits: tuple[
     }  # fmt: skip
     found = _evaluated(workspace)
     assert found["model"] > 0.6 > found["constant"]
+
+
+def test_scores_between_0_and_1_have_the_interval_that_an_evaluation_gives_them() -> None:
+    outline = json.dumps([[10, 5, 30, 5, 30, 15, 10, 15]])
+    pictures = examples(*[np.zeros((20, 40, 3), np.uint8)] * 4)
+    posed = [Segmentation.pose(each, [{"category": "dog", "segmentation": outline}], Terms()) for each in pictures]
+    truths = [one.truth for one in posed if one]
+    study: Any = SimpleNamespace(
+        payload=SimpleNamespace(objective=Objective(metric="dice")), truths=lambda held: truths
+    )
+    maps = [np.stack([np.zeros((4, 4)), np.tri(4, k=place) - 0.5]) for place in range(4)]
+    found = selection.measure(study, Segmentation.of(truths, {}), pictures, maps)
+    assert 0 < found.value < 1
+    assert found.method == "clustered_t"

@@ -123,6 +123,20 @@ def test_without_a_known_anomaly_the_tightest_learner_is_kept_and_said(
         assert {row["model"]: row["value"] for row in found["leaderboard"]}["parts-model@v1"] > 0.9
 
 
+def test_anomalies_among_the_training_examples_are_said_to_teach_nothing(workspace: Workspace) -> None:
+    x = [float(i) for i in range(40)]
+    make_dataset(
+        workspace, "lumps", "tabular", {"x": x, "y": x}, labels=["malignant", "benign"] * 20,
+        splits=["train"] * 30 + ["validation"] * 10, inputs=["x", "y"],
+    )  # fmt: skip
+    report = train_now(
+        workspace, name="lumps-model", dataset="lumps", method="classical", task=ANOMALIES,
+        hyperparameters={"positive_label": "malignant", "candidates": ["neighbours"]},
+    )["report"]  # fmt: skip
+    assert "15 examples labelled 'malignant' are not learned from." in report["notes"]
+    assert not any("left out" in note for note in report["notes"])
+
+
 def test_which_label_is_not_normal_must_be_known(workspace: Workspace) -> None:
     _parts(workspace)
     with pytest.raises(SpeciateError, match="none is 'anomaly'") as caught:

@@ -12,15 +12,17 @@ from speciate.datasets.loading.loader import load_examples
 from speciate.datasets.similarity import extractors, similar
 from speciate.datasets.versions import resolve
 from speciate.errors import Code, SpeciateError
+from speciate.jobs.run import Run
 from speciate.models import packaged
 from speciate.models.backbones import saved
 from speciate.settings import Capacity
 from speciate.tasks import predictor
-from speciate.training import train
-from speciate.training.specs import TrainSpec
+from speciate.training import sampling_cost, train
+from speciate.training.plan import plan_training
+from speciate.training.specs import Payload, TrainSpec
 from speciate.workspace.workspace import Workspace
 from tests import data
-from tests.training.world import make_dataset, model_path, thirds, train_now
+from tests.training.world import make_dataset, model_path, run_folder, thirds, train_now
 
 pytest.importorskip("torch")
 QUICK = {"epochs": 12, "learning_rate": [2e-3], "batch_size": 16}
@@ -107,6 +109,17 @@ def test_the_vectors_of_a_trained_network_carry_a_probe_that_keeps_it(workspace:
     train_now(workspace, "job-y", name="probed", dataset="flowers", method="probe", base_model="net@v1")
     assert saved.holds(model_path(workspace, "probed"))
     assert _right(workspace, "probed") > 0.9
+
+
+def test_what_takes_a_trained_network_is_planned_and_measured(workspace: Workspace) -> None:
+    flowers(workspace)
+    _train(workspace, hyperparameters=QUICK | {"epochs": 1})
+    planned = plan_training(workspace, "flowers", base_model="net@v1").candidates
+    assert [(one.method, one.base_model) for one in planned] == [(how, "net@v1") for how in ("probe", "lora", "full")]
+    spec = TrainSpec(name="probed", dataset="flowers", method="probe", base_model="net@v1")
+    payload = train.plan(spec, workspace).payload
+    run = Run(run_folder(workspace, "job-m", payload))
+    assert sampling_cost.cost(run, Payload.model_validate(payload), 1.0)["seconds"] > 0
 
 
 @pytest.mark.parametrize(

@@ -1,19 +1,25 @@
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 from speciate.tools.training import plan_training as plan_tool
 from speciate.tools.training import train_model
+from transformers import AutoModel, ResNetConfig
 
 from speciate.errors import Code, SpeciateError
 from speciate.ids import JobId
 from speciate.jobs import rows
 from speciate.jobs.job import Job, State
+from speciate.models.backbones import table
 from speciate.server.surface import DryRun, JobStarted
+from speciate.training import lora
 from speciate.training.plan import plan_training
-from speciate.training.specs import Room
+from speciate.training.specs import LoraParameters, Room
 from speciate.workspace.workspace import Workspace
 from tests.server.apps import make_app
-from tests.training.world import define, make_dataset, thirds
+from tests.training.world import define, make_dataset, png, thirds
 
 
 def _record(workspace: Workspace, report: dict[str, object]) -> None:
@@ -98,3 +104,37 @@ def test_a_dry_run_tells_what_is_known(workspace: Workspace) -> None:
     assert isinstance(dry, DryRun)
     assert dry.estimate.seconds is None
     assert dry.estimate.peak_memory_mb == 800
+
+
+def _pictures(workspace: Workspace) -> None:
+    media = [png(np.full((8, 8), 40 * i, np.uint8)) for i in range(6)]
+    make_dataset(workspace, "pictures", "image", {}, labels=["a", "b"] * 3, splits=["train"] * 6, media=media)
+
+
+def test_a_base_model_alone_gets_the_methods_that_take_it(workspace: Workspace) -> None:
+    _pictures(workspace)
+    (candidate,) = plan_training(workspace, "pictures", base_model="timm:resnet10t").candidates
+    assert (candidate.method, candidate.base_model) == ("full", "timm:resnet10t")
+    with pytest.raises(SpeciateError, match="reads text"):
+        plan_training(workspace, "pictures", base_model="new:bert")
+    with pytest.raises(SpeciateError, match="no architecture"):
+        plan_training(workspace, "pictures", base_model="new:vitt")
+
+
+def test_lora_of_a_network_without_linear_layers_is_refused_naming_full(workspace: Workspace, tmp_path: Path) -> None:
+    config = ResNetConfig(embedding_size=8, hidden_sizes=[8] * 4, depths=[1] * 4)
+    AutoModel.from_config(config).save_pretrained(tmp_path)
+    _pictures(workspace)
+    base = f"path:{tmp_path}"
+    with pytest.raises(SpeciateError, match="has none") as refusal:
+        plan_training(workspace, "pictures", method="lora", base_model=base)
+    assert "method='full'" in refusal.value.recovery
+    assert [each.method for each in plan_training(workspace, "pictures", base_model=base).candidates] == [
+        "probe",
+        "full",
+    ]
+    with pytest.raises(SpeciateError, match="has none"):
+        lora.method(LoraParameters()).adapt(table.build("timm:resnet10t", [np.zeros((8, 8, 3), np.uint8)], 0))
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(SpeciateError, match="holds an adapter"):
+        plan_training(workspace, "pictures", base_model=base)

@@ -158,6 +158,11 @@ def test_a_failed_first_training_is_followed_by_the_dearer_ones() -> None:
     assert request.spec["dataset"] == "reviews"
 
 
+def test_the_order_of_the_labels_reaches_every_training() -> None:
+    (request,) = _requests(spec=SPEC.model_copy(update={"order": ("poor", "good")}))
+    assert request.spec["hyperparameters"] == {"order": ["poor", "good"]}
+
+
 def test_where_nothing_could_be_trained_the_first_error_is_told() -> None:
     failed = _child(
         "train/classical", "train", state="failed", error={"message": "no labels", "recovery": "label them"}

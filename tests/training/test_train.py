@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from speciate.datasets.loading.loader import load_examples
 from speciate.datasets.versions import Manifest
@@ -168,6 +169,27 @@ def test_when_the_budget_ends_the_rest_is_reported_as_not_tried(workspace: Works
     assert {one["reason"] for one in rest} == {"the budget had ended"}
 
 
+@pytest.mark.parametrize("budget", [None, 1.0])
+def test_attempts_share_the_budget_and_their_costs_add_up(workspace: Workspace, budget: float | None) -> None:
+    _texts(workspace)
+    payload = train.plan(_spec(budget_minutes=budget), workspace).payload
+    first = run_folder(workspace, "job-x", payload)
+    (first.path / "cancel").touch()
+    with pytest.raises(Stopped):
+        fitting.run(Run(first))
+    spent = json.loads((first.checkpoints / "spent.json").read_text())
+    assert 0 <= spent["budgeted"] < spent["spent"][0] < 100
+    spent["budgeted"], spent["spent"][0] = spent["budgeted"] + 120, spent["spent"][0] + 120
+    (first.checkpoints / "spent.json").write_text(json.dumps(spent))  # as if it had worked two minutes
+    second = run_folder(workspace, "job-y", payload)
+    again = Run(second)
+    again.resume_from = [first]
+    result = fitting.run(again)
+    assert 120 < result["card"]["seconds"] == pytest.approx(result["report"]["cost"]["seconds"], abs=5)
+    over = {one.get("reason") == "the budget had ended" for one in result["report"]["candidates"][1:]}
+    assert over == {budget is not None}
+
+
 def test_no_classical_training_imports_torch() -> None:
     import subprocess
 
@@ -308,3 +330,75 @@ def test_a_training_says_which_candidate_it_is_at_and_logs_what_each_gave(
     assert last is not None
     assert last.done == last.total == len(names)
     assert all(any(line.startswith(f"{name}: accuracy ") for line in caplog.messages) for name in names)
+
+
+def _chinese(workspace: Workspace, texts: list[str], splits: list[str]) -> None:
+    labels = ["hao" if i % 4 < 2 else "huai" for i in range(len(texts))]
+    make_dataset(workspace, "reviews", "text", {"text": texts}, labels=labels, splits=splits, inputs=["text"])
+
+
+@pytest.mark.parametrize(("count", "splits"), [(240, ("train", "validation", "test")), (110, ("train",))])
+def test_texts_without_spaces_are_learned_from_their_characters(
+    workspace: Workspace, count: int, splits: tuple[str, ...]
+) -> None:
+    """No whole text occurs twice; of 110, four fifths are few enough to count those of one text, and all are not."""
+    odd = [chr(0x4E00 + i) for i in range(count)]
+    texts = [f"{'这部电影很好看' if i % 4 < 2 else '那本小说太糟糕'}{odd[i]}" for i in range(count)]
+    _chinese(workspace, texts, thirds(count) if len(splits) > 1 else ["train"] * count)
+    report = train_now(workspace, name="reviews-model", dataset="reviews", method="classical")["report"]
+    assert report["validation"]["value"] > 0.95
+    skipped = [one for one in report["candidates"] if one["value"] is None]
+    assert {one["name"].partition(":")[0] for one in skipped} == {"word 1-2"}
+    assert all("texts" in one["reason"] for one in skipped)
+
+
+def test_texts_in_which_nothing_can_be_counted_are_refused_with_the_reason(workspace: Workspace) -> None:
+    _chinese(workspace, [chr(0x4E00 + i) for i in range(240)], thirds(240))
+    with pytest.raises(
+        SpeciateError, match=r"No candidate could be tried: word 1-2.*nothing that is counted"
+    ) as refusal:
+        train_now(workspace, name="reviews-model", dataset="reviews", method="classical")
+    assert refusal.value.code is Code.INVALID
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"seed": -1}, {"seed": 2**32}, {"method": "probe", "hyperparameters": {"strengths": [0]}}]
+)
+def test_numbers_that_no_learner_takes_are_refused_by_the_plan(workspace: Workspace, wrong: dict[str, Any]) -> None:
+    _texts(workspace)
+    spec = {"name": "m", "dataset": "reviews", "method": "classical", **wrong}
+    with pytest.raises((SpeciateError, ValidationError), match=r"seed|strengths"):
+        train.plan(TrainSpec.model_validate(spec), workspace)
+
+
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [("size", "tabular-regression"), ("kind", "tabular-classification"), ("count", "whole numbers"), ("tags", "lists")],
+)
+def test_the_task_is_that_of_the_column_that_is_learned(workspace: Workspace, target: str, said: str) -> None:
+    columns = {
+        "size": [float(i) for i in range(60)], "kind": ["ab"[i % 2] for i in range(60)], "count": list(range(60)),
+        "tags": [["a"] for _ in range(60)], "x": [0.5 * i for i in range(60)],
+    }  # fmt: skip
+    labels = ["good" if i % 4 < 2 else "bad" for i in range(60)]
+    manifest = make_dataset(
+        workspace, "rows", "tabular", columns, labels=labels, splits=thirds(60), inputs=["x"]
+    ).model_copy(update={"columns": {"size": "DOUBLE", "kind": "VARCHAR", "count": "BIGINT", "tags": "VARCHAR[]"}})
+    spec = TrainSpec(name="m", dataset="rows", method="classical", target=target)
+    if said.startswith("tabular"):
+        assert train._usual_task(spec, manifest) == said
+    else:
+        with pytest.raises(SpeciateError, match=said):
+            train._usual_task(spec, manifest)
+
+
+def test_a_split_is_not_a_dataset_to_train_on(workspace: Workspace) -> None:
+    _texts(workspace)
+    with pytest.raises(SpeciateError, match="names 'test'"):
+        train.plan(_spec(dataset="reviews@v1:test"), workspace)
+
+
+def test_candidates_that_do_not_do_the_task_are_named_with_those_that_do(workspace: Workspace) -> None:
+    _texts(workspace)
+    with pytest.raises(SpeciateError, match="None of the candidates ridge does this task; what does: neighbours"):
+        train_now(workspace, name="m", dataset="reviews", method="classical", hyperparameters={"candidates": ["ridge"]})

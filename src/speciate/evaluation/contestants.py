@@ -30,6 +30,7 @@ class Contestant(BaseModel):
     path: str | None = None
     column: str | None = None
     task: str | None = None
+    modality: str | None = None
     base_model: str | None = None
     learned_from: Manifest | None = None
     """The dataset version that a model was trained on."""
@@ -67,6 +68,7 @@ def find(database: Database, folders: Folders, ref: str, columns: tuple[str, ...
         identity=card.id,
         path=str(version.path),
         task=card.task,
+        modality=card.modality,
         base_model=card.base_model,
         learned_from=_learned_from(database, card.dataset),
         terms=card.recipe.get("terms"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -20,6 +21,7 @@ from speciate.jobs.kinds import Kind, Plan
 from speciate.refs import DatasetRef, dataset_ref
 from speciate.tasks.anomaly import ANOMALY
 from speciate.tasks.contract import Terms
+from speciate.tasks.ordinal import check_order, ranked
 from speciate.tasks.truth import is_label, usual_target
 from speciate.usecases import UseCase, get
 from speciate.vocabulary import TASKS, Family, Metric, Task, find_metric, find_task, metrics_of
@@ -90,8 +92,8 @@ def plan(spec: EvaluateSpec, workspace: Workspace) -> Plan:
     task = _task(manifest, use_case, list(everyone.values()))
     _check_fits(task, list(everyone.values()))
     _check_inputs(manifest, list(everyone.values()))
-    terms = _terms(task, use_case, list(everyone.values()))
     target = _target(manifest, use_case, task, list(everyone.values()))
+    terms = _terms(task, use_case, manifest.labels if is_label(manifest, target) else (), list(everyone.values()))
     _check_target(manifest, target, task)
     positive = terms.positive_label
     _check_positive(manifest, use_case)
@@ -204,7 +206,7 @@ def _check_split(manifest: Manifest, ref: DatasetRef) -> None:
     )
 
 
-def _terms(task: Task, use_case: UseCase | None, contestants: list[Contestant]) -> Terms:
+def _terms(task: Task, use_case: UseCase | None, labels: Collection[str], contestants: list[Contestant]) -> Terms:
     """What the truths depend on: the use case's and the models' own, who must have been trained for the same."""
     known = [each.terms for each in contestants if each.terms is not None]
     horizons = sorted({terms.horizon for terms in known if terms.horizon is not None})
@@ -217,8 +219,23 @@ def _terms(task: Task, use_case: UseCase | None, contestants: list[Contestant]) 
     positive = use_case.positive_label if use_case else None
     if task.family == "anomaly":
         positive = positive or next((terms.positive_label for terms in known if terms.positive_label), ANOMALY)
-    order = next((terms.order for terms in known if terms.order), ())
+    order = _order(labels, known) if task.family == "ordinal" else ()
     return Terms(positive, horizons[0] if horizons else None, order)
+
+
+def _order(labels: Collection[str], known: list[Terms]) -> tuple[str, ...]:
+    """The order of the models, which must rank all labels alike: errors are counted in ranks."""
+    every = {*labels, *(label for terms in known for label in terms.order)}
+    rankings = sorted({tuple(ranked(every, terms.order)) for terms in known})
+    if len(rankings) > 1:
+        raise SpeciateError(
+            Code.INVALID,
+            f"These models rank the labels differently: {'; '.join(' < '.join(each) for each in rankings)}.",
+            "Compare models of one order; train_model(hyperparameters={'order': [...]}) sets it.",
+        )
+    order = max((terms.order for terms in known), key=len, default=())
+    check_order(labels, order)
+    return order
 
 
 def _target(manifest: Manifest, use_case: UseCase | None, task: Task, contestants: list[Contestant]) -> str | None:
@@ -267,6 +284,12 @@ def _check_fits(task: Task, contestants: list[Contestant]) -> None:
 
 def _check_inputs(manifest: Manifest, contestants: list[Contestant]) -> None:
     for contestant in contestants:
+        if contestant.modality not in (None, manifest.modality):
+            raise SpeciateError(
+                Code.INVALID,
+                f"{contestant.name} reads {contestant.modality}; {manifest.ref} holds {manifest.modality}.",
+                f"Name a dataset of {contestant.modality}, or leave the model out.",
+            )
         if lacking := [name for name in contestant.inputs if name not in manifest.columns]:
             raise SpeciateError(
                 Code.INVALID,

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from speciate.errors import Code, SpeciateError
 from speciate.modalities.contract import DecodeError, Header, Modality, Pixels, Vector
 from speciate.modalities.drawing import text_card
 
@@ -75,6 +76,21 @@ class Tabular(Modality[Row]):
 
     def thumbnail(self, media: Row) -> Pixels:
         return text_card("\n".join(f"{name}: {cell}" for name, cell in media.items()))
+
+
+def number(column: str, cell: Any) -> float:
+    """A cell of a column where training saw numbers; NaN where it is missing. INVALID for what is none."""
+    if _missing(cell):
+        return math.nan
+    try:
+        value = float(cell)
+    except (TypeError, ValueError, OverflowError):
+        value = math.inf
+    if math.isinf(value):
+        raise SpeciateError(
+            Code.INVALID, f"{column!r} must be a number.", "Call again with a number in this column, or null."
+        )
+    return value
 
 
 @lru_cache(10_000)

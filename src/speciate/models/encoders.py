@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from speciate.errors import Code, SpeciateError
-from speciate.models import packaged, sealed
+from speciate.models import packaged, sealed, weights
 from speciate.models.backbones import saved, table
 from speciate.models.backbones.contract import Backbone
 from speciate.models.sealed import file_hash
@@ -130,6 +129,7 @@ def load_encoder(
     """
     ref = model_ref(base_model)
     folder = _frozen_folder(ref, folder)
+    table.refuse_adapter(folder)
     modality = table.modality_of(base_model, folder)
     if modality is None:
         raise SpeciateError(
@@ -143,13 +143,13 @@ def load_encoder(
         identity = _packaged_identity(ref.name, folder, precision)
         parameters = packaged.find(ref.name).parameters
     else:
-        identity, parameters = _identity(ref, folder, precision), sum(map(_count, _weights(folder)))
+        identity, parameters = _identity(ref, folder, precision), sum(map(weights.count, weights.files(folder)))
     return FrozenEncoder(base_model, folder, modality, identity, parameters, precision, threads=threads)
 
 
 def kept_encoder(base_model: str, identity: str, precision: Precision, folder: Path, threads: int = 1) -> Encoder:
     """The encoder that a model folder keeps, whose hashes the caller has checked."""
-    modality, parameters = str(saved.read(folder)["modality"]), _count(folder / saved.WEIGHTS)
+    modality, parameters = str(saved.read(folder)["modality"]), weights.count(folder / saved.WEIGHTS)
     return FrozenEncoder(base_model, folder, modality, identity, parameters, precision, threads=threads)
 
 
@@ -185,7 +185,7 @@ def _identity(ref: ModelRef, folder: Path, precision: Precision) -> str:
     settings = {"computes": _COMPUTES, "precision": precision}
     if saved.holds(folder):
         return _named(str(ref), [sealed.check(folder), settings])
-    counting = [*_weights(folder), *(path for name in _COUNTING if (path := folder / name).is_file())]
+    counting = [*weights.files(folder), *(path for name in _COUNTING if (path := folder / name).is_file())]
     return _named(folder.name, [{str(path.relative_to(folder)): file_hash(path) for path in counting}, settings])
 
 
@@ -193,29 +193,6 @@ def _named(name: str, what: Any) -> str:
     """Also the name of a folder of the cache."""
     digest = hashlib.sha256(json.dumps(what).encode()).hexdigest()
     return f"{re.sub(r'[^A-Za-z0-9_.-]', '-', name)[:64]}-{digest[:16]}"
-
-
-def _weights(folder: Path) -> list[Path]:
-    found = [folder / saved.WEIGHTS] if saved.holds(folder) else sorted(folder.glob("model*.safetensors"))
-    if not found:
-        raise SpeciateError(
-            Code.NOT_FOUND,
-            f"{folder} holds no weights: it has no model.safetensors.",
-            "Save them with save_pretrained: weights in other formats can run code and are not read.",
-        )
-    return found
-
-
-def _count(weights: Path) -> int:
-    """Numbers in a safetensors file, from its header: no library is needed."""
-    try:
-        with weights.open("rb") as file:
-            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-        return sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, MemoryError) as error:
-        raise SpeciateError(
-            Code.INVALID, f"{weights} is not a safetensors file: {error}", "Save the model again with save_pretrained."
-        ) from error
 
 
 def _stated_width(folder: Path, modality: str) -> int | None:

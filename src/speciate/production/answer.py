@@ -19,7 +19,7 @@ from speciate.errors import Code, SpeciateError
 from speciate.modalities import find
 from speciate.modalities.contract import DecodeError
 from speciate.tasks import predictor
-from speciate.tasks.contract import Predictor
+from speciate.tasks.contract import Prediction, Predictor
 
 _MODELS = 4
 """Models that one process keeps loaded."""
@@ -30,17 +30,29 @@ def answer(payload: dict[str, Any]) -> dict[str, Any]:
     model = _loaded(payload["model"])
     decoded = [_decode(item, payload["modality"], payload["inputs"]) for item in payload["items"]]
     usable = [example for example in decoded if isinstance(example, Example)]
-    answers = iter(model.predict(usable))
+    answers = iter(_answers(model, usable))
     predictions: list[dict[str, Any]] = []
     for item, example in zip(payload["items"], decoded, strict=True):
-        if isinstance(example, Example):
-            found = next(answers)
+        found = next(answers) if isinstance(example, Example) else example
+        if isinstance(found, Prediction):
             predictions.append(
                 {"id": item["id"], "output": found.output, "confidence": found.confidence, "error": None}
             )
         else:
-            predictions.append({"id": item["id"], "output": None, "confidence": None, **_said(example)})
+            predictions.append({"id": item["id"], "output": None, "confidence": None, **_said(found)})
     return {"predictions": predictions}
+
+
+def _answers(model: Predictor, examples: Sequence[Example]) -> list[Prediction | SpeciateError]:
+    """One for each; where the model refuses an input, all are asked one by one, so that it spoils only itself."""
+    try:
+        return list(model.predict(examples))
+    except SpeciateError as error:
+        if error.code is not Code.INVALID:
+            raise
+        if len(examples) == 1:
+            return [error]
+        return [one for example in examples for one in _answers(model, [example])]
 
 
 @functools.lru_cache(maxsize=_MODELS)

@@ -64,7 +64,7 @@ class Anomaly(BaseModel):
         )
 
     @classmethod
-    def baseline(cls, truths: Sequence[Any]) -> Callable[[Example], Prediction]:
+    def baseline(cls, truths: Sequence[Any], terms: Terms) -> Callable[[Example], Prediction]:
         """Everything is normal."""
         prediction = Prediction(NORMAL, 1.0, {NORMAL: 1.0})
         return lambda example: prediction

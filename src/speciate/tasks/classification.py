@@ -88,5 +88,8 @@ class Classification(BaseModel):
         losses = torch.nn.functional.cross_entropy(scores, wanted, ignore_index=-1, reduction="sum")
         return losses / (wanted >= 0).sum().clamp(min=1)
 
+    def counted(self, states: States, targets: Any) -> int:
+        return int((np.asarray(targets) >= 0).sum())
+
     def scores(self, head: torch.nn.Module, states: States) -> Sequence[npt.NDArray[Any]]:
         return list(head(states.pooled).double().cpu().numpy())

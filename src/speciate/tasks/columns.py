@@ -1,6 +1,7 @@
 """Table rows as numbers: numeric columns as they are, others one-hot, and a flag where a number is missing.
 
-Left out: columns of free text (more values than `_MOST_CATEGORIES` are grouped as rare) and dates.
+Values of a column beyond its `_MOST_CATEGORIES` most frequent, as in free text, are no category. Dates are inputs only
+where somebody names them (datasets/roles.py), and then each is a category.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from speciate.datasets.loading.loader import Example
+from speciate.modalities.tabular import number
 from speciate.tasks.contract import Arrays
 from speciate.tasks.scaling import Scaling
 
@@ -44,11 +46,11 @@ class Columns:
         return cls(tuple(numbers), tuple(flagged), categories, Scaling.of(made._raw(examples)))
 
     def encode(self, examples: Sequence[Example]) -> Any:
-        """(N, D)"""
+        """(N, D). INVALID for text where training saw numbers."""
         return self._scaling.apply(self._raw(examples))
 
     def _raw(self, examples: Sequence[Example]) -> npt.NDArray[np.float64]:
-        columns = [[_number(_cell(example, name)) for example in examples] for name in self._numbers]
+        columns = [[number(name, _cell(example, name)) for example in examples] for name in self._numbers]
         columns += [[float(_cell(example, name) is None) for example in examples] for name in self._flagged]
         for name, values in self._categories.items():
             cells = [_cell(example, name) for example in examples]
@@ -73,11 +75,3 @@ def _cell(example: Example, name: str) -> Any:
     """The value of a column; None where it is missing, NaN or not there."""
     value = example.media.get(name)
     return None if isinstance(value, float) and math.isnan(value) else value
-
-
-def _number(value: Any) -> float:
-    """A served row may bring text where training saw numbers."""
-    try:
-        return math.nan if value is None else float(value)
-    except (TypeError, ValueError):
-        return math.nan

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, Self, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -46,9 +46,9 @@ class Terms(NamedTuple):
     horizon: int | None = None
     """Of forecasts, in steps."""
     order: tuple[str, ...] = ()
-    """Of ordinal labels, from low to high; empty: as numbers, or by name."""
+    """Of ordinal labels, from low to high; empty: by the numbers that they are or begin with."""
     modality: str | None = None
-    """Of the examples; truth.py fills it in."""
+    """Of the examples; whoever has their manifest fills it in."""
 
 
 class Posed(NamedTuple):
@@ -85,8 +85,12 @@ class Trained(Predictor, Protocol):
         ...
 
 
+class Unsuited(ValueError):
+    """A kind of representation finds nothing to count in the training examples, though another may."""
+
+
 class Representation(Protocol):
-    """Examples as rows of numbers. Fitted on training examples only; then fixed."""
+    """Examples as rows of numbers. Fitted on training examples only, or Unsuited for them; then fixed."""
 
     def encode(self, examples: Sequence[Example]) -> Any:
         """(N, D), dense or sparse."""
@@ -129,8 +133,11 @@ class Readout(Protocol):
         ...
 
     @classmethod
-    def baseline(cls, truths: Sequence[Any]) -> Callable[[Example], Prediction]:
-        """The answer without a model, which every model must beat: the commonest, the mean, the last step again."""
+    def baseline(cls, truths: Sequence[Any], terms: Terms) -> Callable[[Example], Prediction]:
+        """The answer without a model, which every model must beat: the commonest, the mean, the last step again.
+
+        `terms`: with the modality of the examples.
+        """
         ...
 
     def targets(self, truths: Sequence[Any]) -> Any:
@@ -150,7 +157,7 @@ class Readout(Protocol):
         ...
 
     def loss(self, head: torch.nn.Module, states: States, targets: Any) -> torch.Tensor:
-        """A number, the mean over the batch; `targets`: those of the batch's examples."""
+        """A number, the mean over the batch's examples unless `Counting` or `Comparing`; `targets`: theirs."""
         ...
 
     def scores(self, head: torch.nn.Module, states: States) -> Sequence[npt.NDArray[Any]]:
@@ -165,6 +172,22 @@ class Placing(Protocol):
     def placed(self, predictions: Sequence[Prediction], examples: Sequence[Example]) -> list[Prediction]:
         """The predictions for these examples, in the examples' own units."""
         ...
+
+
+@runtime_checkable
+class Counting(Protocol):
+    """A readout whose loss is the mean over something other than examples."""
+
+    def counted(self, states: States, targets: Any) -> int:
+        """Over how many the loss of these examples is the mean; where they are none, it is the sum itself."""
+        ...
+
+
+@runtime_checkable
+class Comparing(Protocol):
+    """A readout whose loss looks at all examples of a batch together: no part of the batch can be learned alone."""
+
+    whole_batch: ClassVar[Literal[True]]
 
 
 def answers(readout: Readout, scores: Any, examples: Sequence[Example]) -> list[Prediction]:

@@ -66,7 +66,7 @@ class Detection(BaseModel):
         return cls(labels=tuple(labels))
 
     @classmethod
-    def baseline(cls, truths: Sequence[Any]) -> Callable[[Example], Prediction]:
+    def baseline(cls, truths: Sequence[Any], terms: Terms) -> Callable[[Example], Prediction]:
         """The median box of each label, scored by the share of pictures that show it."""
         shares: dict[str, list[npt.NDArray[np.float64]]] = defaultdict(list)
         for truth in truths:
@@ -157,6 +157,9 @@ class Detection(BaseModel):
         offsets = torch.from_numpy((places - cells).astype(np.float32)).to(device)
         off = l1_loss(said[:, 2:], offsets, reduction="sum")
         return loss + (_OF_SIZE * l1_loss(said[:, :2], sizes, reduction="sum") + off) / count
+
+    def counted(self, states: States, targets: Any) -> int:
+        return sum(len(boxes) for boxes in targets)
 
     def scores(self, head: torch.nn.Module, states: States) -> Sequence[npt.NDArray[Any]]:
         import torch

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from speciate.datasets.loading.loader import Example
-from speciate.tasks.contract import Arrays
+from speciate.tasks.contract import Arrays, Unsuited
 from speciate.tasks.description import Counting, describe
 
 _MOST_TERMS = 50_000
@@ -28,11 +28,17 @@ class Documents:
 
     @classmethod
     def fit(cls, examples: Sequence[Example], modality: str, counting: Counting) -> Documents:
-        """Keeps the most frequent terms, at most 50,000; in larger sets only those of two documents or more."""
+        """Keeps the most frequent terms, at most 50,000; in larger sets only those of two documents or more.
+
+        Raises Unsuited where no term is left: whole words of a script without spaces, or of texts of one letter.
+        """
         documents = describe(modality, examples)
         rare = 2 if len(documents) >= 100 else 1
         vectorizer = _vectorizer(counting, max_features=_MOST_TERMS, min_df=rare)
-        vectorizer.fit(documents)
+        try:
+            vectorizer.fit(documents)
+        except ValueError as error:
+            raise Unsuited(f"nothing that is counted occurs in {rare} or more of {len(documents)} texts") from error
         return cls(modality, counting, tuple(vectorizer.get_feature_names_out().tolist()), vectorizer.idf_)
 
     def encode(self, examples: Sequence[Example]) -> Any:

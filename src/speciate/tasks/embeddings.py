@@ -41,8 +41,7 @@ class Embeddings:
         """(N, width)"""
         media = [example.media for example in examples]
         if self._folders is not None:
-            ids = [f"{example.id}:{_digest(example.media)}" for example in examples]
-            return features.embed(self._folders, self.encoder, ids, media, self._progress)
+            return features.embed(self._folders, self.encoder, keys(examples), media, self._progress)
         vectors = np.zeros((len(media), self.encoder.width), np.float32)
         for places, batch in self.encoder.embed(media):
             vectors[places] = batch
@@ -78,6 +77,11 @@ class Embeddings:
                 "Install the version of the weights that it was trained on, or call train_model again.",
             )
         return cls(settings["base_model"], encoder, folders)
+
+
+def keys(examples: Sequence[Example]) -> list[str]:
+    """Under which the vectors of examples are cached."""
+    return [f"{example.id}:{_digest(example.media)}" for example in examples]
 
 
 def _digest(medium: Any) -> str:

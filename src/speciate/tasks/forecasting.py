@@ -83,7 +83,7 @@ class Forecasting(BaseModel):
         return cls(channels=shapes[0][0], horizon=shapes[0][1])
 
     @classmethod
-    def baseline(cls, truths: Sequence[Any]) -> Callable[[Example], Prediction]:
+    def baseline(cls, truths: Sequence[Any], terms: Terms) -> Callable[[Example], Prediction]:
         """The last step again; where a series has a plain period, its last period again."""
         horizon = len(truths[0]["steps"][0])
 

@@ -49,7 +49,7 @@ class MultiLabel(BaseModel):
         return cls(labels=labels, thresholds=(0.5,) * len(labels))
 
     @classmethod
-    def baseline(cls, truths: Sequence[Any]) -> Callable[[Example], Prediction]:
+    def baseline(cls, truths: Sequence[Any], terms: Terms) -> Callable[[Example], Prediction]:
         """The labels that at least half of the examples have, else those that are most frequent."""
         readout = cls.of(truths, {})
         shares = readout.targets(truths).mean(axis=0)

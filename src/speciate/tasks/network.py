@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     import torch
 
 MANIFEST, HEAD = "predictor.json", "head.safetensors"
+_NO_OUTPUT = {"temperature", "thresholds", "known"}
+"""Of a readout: calibration, and the labels that vectors were learned from. They say nothing of what a head gives."""
 _BATCH = 32
 
 
@@ -117,7 +119,7 @@ def load(folder: Path, threads: int = 1) -> NetworkPredictor:
 
 
 def warm_start(head: torch.nn.Module, readout: Readout, folder: Path) -> bool:
-    """Give the head the weights of a trained model's, where that has the same task and labels; whether it has."""
+    """Give the head the weights of a trained model's, where that has the same task and outputs; whether it has."""
     from safetensors.torch import load_file
 
     try:
@@ -126,11 +128,19 @@ def warm_start(head: torch.nn.Module, readout: Readout, folder: Path) -> bool:
     except (OSError, ValueError):
         return False  # weights that no task was trained on yet
     own = head.state_dict()
-    same = (before.family, before.labels) == (readout.family, readout.labels)
-    if not same or {name: each.shape for name, each in known.items()} != {name: own[name].shape for name in own}:
+    if _outputs(before) != _outputs(readout) or {name: each.shape for name, each in known.items()} != {
+        name: own[name].shape for name in own
+    }:
         return False
     head.load_state_dict(known, strict=True)
     return True
+
+
+def _outputs(readout: Readout) -> tuple[Any, ...]:
+    """What the numbers of a head stand for: labels, or else characters, units, steps."""
+    if readout.labels or not isinstance(readout, BaseModel):
+        return readout.family, readout.labels
+    return readout.family, readout.model_dump(exclude=_NO_OUTPUT)
 
 
 def _batches(backbone: Backbone, items: Sequence[Item], size: int) -> Iterator[list[int]]:

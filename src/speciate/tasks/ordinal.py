@@ -8,6 +8,7 @@ answer is the median, the rank with the least expected error.
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -17,6 +18,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
 from speciate.datasets.loading.loader import Example
+from speciate.errors import Code, SpeciateError
 from speciate.tasks.contract import Posed, Prediction, Scores, Terms
 from speciate.tasks.probabilities import TEMPERATURES, sigmoid
 
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
     import torch
 
     from speciate.models.backbones.contract import States
+
+
+_LEADING = re.compile(r"\s*([+-]?\d+(?:\.\d+)?)")
 
 
 class Ordinal(BaseModel):
@@ -50,13 +55,16 @@ class Ordinal(BaseModel):
 
     @classmethod
     def of(cls, truths: Sequence[Any], settings: Mapping[str, Any]) -> Self:
-        """`settings["order"]`: from low to high; labels that training has not seen have no rank."""
+        """`settings["order"]`: from low to high; labels that training has not seen have no rank. INVALID: it is not
+        known which label is higher.
+        """
+        check_order(set(truths), settings.get("order") or ())
         return cls(labels=tuple(ranked(set(truths), settings.get("order") or ())))
 
     @classmethod
-    def baseline(cls, truths: Sequence[Any]) -> Callable[[Example], Prediction]:
-        """The median of the labels in their natural order."""
-        labels, counts = ranked(set(truths)), Counter(truths)
+    def baseline(cls, truths: Sequence[Any], terms: Terms) -> Callable[[Example], Prediction]:
+        """The median of the labels."""
+        labels, counts = ranked(set(truths), terms.order), Counter(truths)
         shares = {label: counts[label] / len(truths) for label in labels}
         above = np.searchsorted(np.cumsum(list(shares.values())), 0.5 - 1e-9)
         label = labels[int(above)]
@@ -103,12 +111,18 @@ class Ordinal(BaseModel):
         counted = (ranks.squeeze(1) >= 0).float()
         return (losses * counted).sum() / counted.sum().clamp(min=1)
 
+    def counted(self, states: States, targets: Any) -> int:
+        return int((np.asarray(targets) >= 0).sum())
+
     def scores(self, head: torch.nn.Module, states: States) -> Sequence[npt.NDArray[Any]]:
         return list(_cumulative(head, states).double().cpu().numpy())
 
 
 def ranked(labels: Collection[str], order: Sequence[str] = ()) -> list[str]:
-    """From low to high: as `order` says, else as numbers, else by name. What the order lacks comes last."""
+    """From low to high: as `order` says, else by the numbers that they are or begin with, else by name.
+
+    What the order lacks comes last.
+    """
     place = {label: i for i, label in enumerate(order)}
     numbers = [_number(label) for label in labels]
     by_number = all(math.isfinite(number) for number in numbers)
@@ -119,11 +133,27 @@ def ranked(labels: Collection[str], order: Sequence[str] = ()) -> list[str]:
     return sorted(labels, key=rank)
 
 
+def check_order(labels: Collection[str], order: Sequence[str]) -> None:
+    """INVALID for words without an order: by name, "excellent" would be lower than "poor"."""
+    numbers = {_number(label) for label in labels}
+    if order or (len(numbers) == len(labels) and all(map(math.isfinite, numbers))):
+        return
+    shown = sorted(labels)[:20]
+    raise SpeciateError(
+        Code.INVALID,
+        f"Which of the labels {', '.join(shown)} is higher is not known: they are no numbers, and no order was given.",
+        "Call again with the labels from low to high: hyperparameters={'order': [...]} of train_model, order=[...] of "
+        "specialize. Labels that begin with their rank, as '1-poor' and '2-fair', need none.",
+    )
+
+
 def _number(label: str) -> float:
+    """Also of "1-poor"; NaN where there is none at the beginning."""
     try:
         return float(label)
     except ValueError:
-        return math.nan
+        found = _LEADING.match(label)
+        return float(found[1]) if found else math.nan
 
 
 def _cumulative(head: Any, states: States) -> torch.Tensor:

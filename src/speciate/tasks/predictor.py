@@ -19,7 +19,7 @@ from speciate.models import estimators, sealed
 from speciate.models.estimators import Estimator
 from speciate.tasks import network
 from speciate.tasks.columns import Columns
-from speciate.tasks.contract import Prediction, Predictor, Readout, Representation, answers
+from speciate.tasks.contract import Prediction, Predictor, Readout, Representation, Terms, answers
 from speciate.tasks.documents import Documents
 from speciate.tasks.embeddings import Embeddings
 from speciate.tasks.features import Features
@@ -87,11 +87,11 @@ class ConstantPredictor:
         return [self._answer(example) for example in examples]
 
 
-def constant(task: str, truths: Sequence[Any]) -> Predictor:
-    """What is answered without a model, known from the training truths."""
+def constant(task: str, truths: Sequence[Any], terms: Terms) -> Predictor:
+    """What is answered without a model, known from the training truths. `terms`: with the examples' modality."""
     family = find_task(task).family
     labels = tuple(sorted(set(truths))) if family == "classification" else ()
-    return ConstantPredictor(task, READOUTS[family].baseline(truths), labels)
+    return ConstantPredictor(task, READOUTS[family].baseline(truths, terms), labels)
 
 
 def load(path: Path, cache: Folders | None = None, threads: int = 1) -> Predictor:

@@ -44,7 +44,7 @@ class Regression(BaseModel):
         return cls(mean=float(numbers.mean()), spread=float(numbers.std()) or 1.0)
 
     @classmethod
-    def baseline(cls, truths: Sequence[Any]) -> Callable[[Example], Prediction]:
+    def baseline(cls, truths: Sequence[Any], terms: Terms) -> Callable[[Example], Prediction]:
         """The mean."""
         prediction = Prediction(float(np.mean(truths)), None, None)
         return lambda example: prediction

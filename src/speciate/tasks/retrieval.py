@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +29,7 @@ _DIGITS = 6
 
 class Retrieval(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+    whole_batch: ClassVar[Literal[True]] = True
     family: Literal["retrieval"] = "retrieval"
     known: tuple[str, ...]
     """Labels of the training examples; a model gives none."""
@@ -54,7 +55,7 @@ class Retrieval(BaseModel):
         return cls.model_validate(made)
 
     @classmethod
-    def baseline(cls, truths: Sequence[Any]) -> Callable[[Example], Prediction]:
+    def baseline(cls, truths: Sequence[Any], terms: Terms) -> Callable[[Example], Prediction]:
         """The same vector for all: neighbours by chance."""
         return lambda example: Prediction([1.0], None, None)
 

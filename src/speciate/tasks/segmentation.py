@@ -8,7 +8,7 @@ background), and how many pixels have it, row by row.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +34,7 @@ _MASK = "1"  # what is not background, where a cell names no labels
 
 class Segmentation(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+    whole_batch: ClassVar[Literal[True]] = True
     family: Literal["segmentation"] = "segmentation"
     labels: tuple[str, ...]
     """Without background."""
@@ -80,7 +81,7 @@ class Segmentation(BaseModel):
         return cls(labels=tuple(labels), side=int(np.clip(longest, _LEAST, _MOST)))
 
     @classmethod
-    def baseline(cls, truths: Sequence[Any]) -> Callable[[Example], Prediction]:
+    def baseline(cls, truths: Sequence[Any], terms: Terms) -> Callable[[Example], Prediction]:
         """At each place the label that is commonest there."""
         readout = cls.of(truths, {})
         counts = np.zeros((len(readout.labels) + 1, readout.side, readout.side), np.int64)

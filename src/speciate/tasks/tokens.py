@@ -12,7 +12,6 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
 from speciate.datasets.loading.loader import Example
-from speciate.modalities.protein import is_sequence
 from speciate.tasks.contract import Posed, Prediction, Terms
 from speciate.tasks.probabilities import softmax, temperature
 
@@ -53,15 +52,10 @@ class Tokens(BaseModel):
         return cls(labels=labels, commonest=commonest, modality=settings.get("modality") or "text")
 
     @classmethod
-    def baseline(cls, truths: Sequence[Any]) -> Callable[[Example], Prediction]:
-        """The commonest tag for every unit; what looks like a sequence is taken for one."""
+    def baseline(cls, truths: Sequence[Any], terms: Terms) -> Callable[[Example], Prediction]:
+        """The commonest tag for every unit."""
         commonest = cls.of(truths, {}).commonest
-
-        def answer(example: Example) -> Prediction:
-            modality = "protein" if is_sequence(example.media) else "text"
-            return Prediction([commonest] * len(units(example.media, modality)), None, None)
-
-        return answer
+        return lambda example: Prediction([commonest] * len(units(example.media, terms.modality)), None, None)
 
     def targets(self, truths: Sequence[Any]) -> Targets:
         """Places of the tags in `labels`, (units,) for each example. A tag that training has not seen becomes -1."""
@@ -96,15 +90,14 @@ class Tokens(BaseModel):
         """Cross-entropy, the mean over the units that are seen and whose tag is known."""
         import torch
 
-        wanted = torch.full(states.mask.shape, -1, dtype=torch.long)
-        for row, tags in enumerate(targets):
-            seen = torch.as_tensor(tags[: wanted.shape[1]])
-            wanted[row, : len(seen)] = seen
-        wanted = wanted.to(states.mask.device).masked_fill(~states.mask, -1)
+        wanted = _wanted(states, targets)
         losses = torch.nn.functional.cross_entropy(
             head(states.sequence).transpose(1, 2), wanted, ignore_index=-1, reduction="sum"
         )
         return losses / (wanted >= 0).sum().clamp(min=1)
+
+    def counted(self, states: States, targets: Any) -> int:
+        return int((_wanted(states, targets) >= 0).sum())
 
     def scores(self, head: torch.nn.Module, states: States) -> Sequence[npt.NDArray[Any]]:
         rows = head(states.sequence).double().cpu().numpy()
@@ -117,6 +110,17 @@ class Tokens(BaseModel):
         best = chances.argmax(axis=1)
         confidence = float(chances[np.arange(len(best)), best].mean())
         return Prediction([self.labels[place] for place in best], confidence, None)
+
+
+def _wanted(states: States, targets: Any) -> torch.Tensor:
+    """(B, T) places of the tags; -1 where a unit is not seen or its tag not known."""
+    import torch
+
+    wanted = torch.full(states.mask.shape, -1, dtype=torch.long)
+    for row, tags in enumerate(targets):
+        seen = torch.as_tensor(tags[: wanted.shape[1]])
+        wanted[row, : len(seen)] = seen
+    return wanted.to(states.mask.device).masked_fill(~states.mask, -1)
 
 
 def units(medium: str, modality: str | None) -> list[str]:

@@ -51,7 +51,7 @@ class Transcription(BaseModel):
         return cls(characters="".join(sorted({character for truth in truths for character in truth})))
 
     @classmethod
-    def baseline(cls, truths: Sequence[Any]) -> Callable[[Example], Prediction]:
+    def baseline(cls, truths: Sequence[Any], terms: Terms) -> Callable[[Example], Prediction]:
         """The most frequent text, the first by name among equals."""
         counts = Counter(truths)
         prediction = Prediction(max(sorted(counts), key=lambda text: counts[text]), None, None)
@@ -92,6 +92,9 @@ class Transcription(BaseModel):
         )
         counted = (counts > 0).float()
         return (losses * counted / counts.clamp(min=1)).sum() / counted.sum().clamp(min=1)
+
+    def counted(self, states: States, targets: Any) -> int:
+        return sum(len(codes) > 0 for codes in targets)
 
     def scores(self, head: torch.nn.Module, states: States) -> Sequence[npt.NDArray[Any]]:
         rows = head(states.sequence).double().cpu().numpy()

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from speciate.errors import Code, SpeciateError
 from speciate.models import registry
-from speciate.models.backbones.table import ARCHITECTURES, modality_of
+from speciate.models.backbones.table import ARCHITECTURES, modality_of, refuse_adapter
 from speciate.refs import model_ref
 from speciate.workspace.workspace import Workspace
 
@@ -37,9 +37,18 @@ def find(workspace: Workspace, base_model: str) -> Base:
         folder = Path(ref.name)
         if not folder.is_dir():
             raise SpeciateError(Code.NOT_FOUND, f"There is no folder {ref.name!r}.", "Name an existing model folder.")
+        refuse_adapter(folder)
         return Base(base_model, modality_of(base_model), folder, None)
     version = registry.resolve(workspace.database, workspace.folders, ref)
     return Base(version.ref, modality_of(version.ref, version.path), version.path, version.card.license)
+
+
+def without_linear(base_model: str) -> SpeciateError:
+    return SpeciateError(
+        Code.INVALID,
+        f"The method 'lora' changes linear layers, and {base_model!r} has none, as most convolutions.",
+        "Call train_model again with method='full'.",
+    )
 
 
 def _check_fresh(base_model: str) -> None:

@@ -13,6 +13,7 @@ from speciate.datasets.versions import Manifest
 from speciate.errors import Code, SpeciateError
 from speciate.tasks.contract import Terms
 from speciate.tasks.multi_label import labels_of
+from speciate.tasks.ordinal import check_order
 from speciate.tasks.truth import is_label
 from speciate.vocabulary import Family, Task
 
@@ -68,6 +69,7 @@ def _ranks(manifest: Manifest, task: Task, terms: Terms) -> None:
     if manifest.numeric:
         raise _unfit(manifest, f"The labels of {manifest.ref} are numbers of any size, which are no ranks for", task)
     _one_label(manifest, task, terms)
+    check_order(manifest.labels, terms.order)
     if terms.order and (missing := [label for label in manifest.labels if label not in terms.order]):
         raise SpeciateError(
             Code.INVALID,

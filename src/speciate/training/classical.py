@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from speciate.errors import Code, SpeciateError
 from speciate.models.estimators import Estimator
 from speciate.models.kernel import from_svm
 from speciate.models.linear import Linear
@@ -96,7 +97,15 @@ def _learners(readout: Readout, *, sparse: bool) -> Sequence[Learner]:
 
 
 def _chosen(learners: Sequence[Learner], wanted: Sequence[str]) -> tuple[Learner, ...]:
-    return tuple(learner for learner in learners if not wanted or learner.name in wanted)
+    chosen = tuple(learner for learner in learners if not wanted or learner.name in wanted)
+    if not chosen:
+        raise SpeciateError(
+            Code.INVALID,
+            f"None of the candidates {', '.join(wanted)} does this task; what does: "
+            f"{', '.join(learner.name for learner in learners)}.",
+            "Call train_model again without hyperparameters.candidates, or with some of those.",
+        )
+    return chosen
 
 
 # Classifiers: targets are the places of the labels, 0 ... K - 1

@@ -29,9 +29,17 @@ RECIPES: dict[str, Callable[[Study, Any], Chosen]] = {
 
 def run(run: Run) -> dict[str, Any]:
     """Writes `outputs/model/`; returns card and report. Raises SpeciateError for data that cannot be learned."""
+    payload, tally = Payload.model_validate(run.payload), Tally(run)
+    try:
+        return _run(run, payload, tally)
+    except BaseException:
+        tally.keep()  # stopped, or out of memory: another attempt goes on
+        raise
+
+
+def _run(run: Run, payload: Payload, tally: Tally) -> dict[str, Any]:
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # has no types
 
-    payload, tally = Payload.model_validate(run.payload), Tally()
     run.progress(0, None, "", "reading examples")
     with tally.stage("preparing"):
         examples = load_examples(run.folders, payload.manifest, ("train", "validation"))

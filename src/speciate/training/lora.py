@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 from speciate.models.backbones.contract import Backbone
+from speciate.training.bases import without_linear
 from speciate.training.network.choosing import Method, choose
 from speciate.training.selection import Chosen
 from speciate.training.specs import LoraParameters
@@ -32,6 +33,8 @@ def _adapt(backbone: Backbone, parameters: LoraParameters) -> None:
     from peft import IA3Config, LoraConfig, inject_adapter_in_model
 
     linear = _linear_layers(backbone.module)
+    if not linear:
+        raise without_linear(backbone.base_model)
     config: Any
     if parameters.form == "ia3":
         config = IA3Config(target_modules=linear, feedforward_modules=[])

@@ -6,12 +6,12 @@ import importlib.util
 
 from speciate.errors import Code, SpeciateError
 from speciate.modalities import find, table
-from speciate.models import packaged
+from speciate.models import packaged, weights
 from speciate.models.backbones.table import ARCHITECTURES, names
 from speciate.models.encoders import base_models
 from speciate.refs import model_ref
 from speciate.training import bases
-from speciate.training.bases import Base
+from speciate.training.bases import Base, without_linear
 from speciate.training.specs import Method, Option
 from speciate.vocabulary import Family
 from speciate.workspace.workspace import Workspace
@@ -98,6 +98,8 @@ def check(option: Option, modality: str, family: Family, workspace: Workspace) -
     base = bases.find(workspace, option.base_model)
     if base.modality != modality or (base.fresh and option.method in ("probe", "lora")):
         raise _cannot(option, modality, family, can, base)
+    if option.method == "lora" and base.folder and not weights.has_matrix(base.folder):
+        raise without_linear(base.ref)
     return option.model_copy(update={"base_model": base.ref}), base
 
 

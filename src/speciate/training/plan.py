@@ -10,7 +10,7 @@ from speciate.datasets.versions import Manifest
 from speciate.sample_size import counted_share, in_rows, to_show_target
 from speciate.tasks.truth import is_label
 from speciate.training import train
-from speciate.training.options import options, refused
+from speciate.training.options import options, refused, taking
 from speciate.training.specs import Method, Option, Payload, TrainSpec
 from speciate.vocabulary import Family, find_task
 from speciate.workspace.workspace import Workspace
@@ -110,11 +110,15 @@ def candidates(
 ) -> list[TrainSpec]:
     """What could be trained, cheapest first; what was asked for where none of it is like that, to hear why not."""
     manifest = versions.resolve(workspace.database, dataset)
-    wanted = [
-        option
-        for option in options(manifest.modality, _family(workspace, manifest, use_case, task))
-        if method in (None, option.method) and base_model in (None, option.base_model)
-    ] or [Option(method=method or "classical", base_model=base_model)]
+    family = _family(workspace, manifest, use_case, task)
+    if base_model and method is None:
+        wanted = taking(base_model, manifest.modality, family, workspace)
+    else:
+        wanted = [
+            option
+            for option in options(manifest.modality, family)
+            if method in (None, option.method) and base_model in (None, option.base_model)
+        ] or [Option(method=method or "classical", base_model=base_model)]
     return [
         TrainSpec(
             name="planned-model", dataset=dataset, method=option.method, base_model=option.base_model, task=task,

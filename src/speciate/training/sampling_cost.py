@@ -10,6 +10,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,7 +23,7 @@ from speciate.evaluation.prices import usd_for
 from speciate.jobs.run import Run
 from speciate.models.encoders import load_encoder
 from speciate.tasks import predictor
-from speciate.tasks.embeddings import Embeddings
+from speciate.tasks.embeddings import Embeddings, keys
 from speciate.training import classical, full, lora, probe
 from speciate.training.costs import Spent, Tally, now
 from speciate.training.network import choosing
@@ -122,10 +123,10 @@ class _Measurement:
         base_model = self._payload.spec.base_model or ""
         folders = self._run.folders
         before = now()
-        encoder = load_encoder(base_model, self._payload.threads)
-        cached = features.known(folders, encoder.id, self._ids)
-        missing = {name for name, there in zip(self._ids, cached.tolist(), strict=True) if not there}
-        lacking = [example for example in self._examples if example.id in missing]
+        folder = self._payload.base_folder
+        encoder = load_encoder(base_model, self._payload.threads, folder=Path(folder) if folder else None)
+        there = features.known(folders, encoder.id, keys(self._examples)).tolist()
+        lacking = [example for example, known in zip(self._examples, there, strict=True) if not known]
         embeddings = Embeddings(base_model, encoder, folders)
         embeddings.encode(lacking[:8])
         once, before = now().minus(before), now()
@@ -133,9 +134,11 @@ class _Measurement:
         if more:
             embeddings.encode(more)
         each = now().minus(before).times(1 / max(1, len(more)))
-        embedded = [example for example in self._examples if example.id not in missing] + lacking[: 8 + _EMBEDDED]
+        done = lacking[: 8 + _EMBEDDED]
+        embedded = [example for example, known in zip(self._examples, there, strict=True) if known] + done
         heads = self._fits(probe.fit, embedded, len(self._ids))
-        left = len(missing) - len(lacking[: 8 + _EMBEDDED])  # the training finds the others in the cache
+        missing = round(len(lacking) / max(1, len(there)) * len(self._ids))
+        left = max(0, missing - len(done))  # the training finds the others in the cache
         return Cost(heads.spent.plus(once).plus(each.times(left)) if left else heads.spent, heads.peak_mb)
 
     def _fits(self, fit: Fit, examples: Sequence[Example], count: int) -> Cost:

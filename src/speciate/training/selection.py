@@ -17,9 +17,9 @@ import numpy.typing as npt
 from speciate.datasets.loading.loader import Example
 from speciate.errors import Code, SpeciateError
 from speciate.evaluation.metrics import contributions, corpus, judged
-from speciate.evaluation.statistics import Estimate, bootstrap, clustered_mean, proportion, resample
+from speciate.evaluation.statistics import Estimate, bootstrap, mean, resample
 from speciate.models.estimators import Estimator
-from speciate.tasks.contract import Readout, Representation, Trained, answers
+from speciate.tasks.contract import Readout, Representation, Trained, Unsuited, answers
 from speciate.tasks.predictor import TrainedPredictor
 from speciate.training.study import Part, Study
 from speciate.training.tightness import HOW as TIGHTEST
@@ -83,7 +83,8 @@ class Chosen(NamedTuple):
 class _Contender(NamedTuple):
     name: str
     learner: Learner
-    way: Way
+    whole: Representation | None
+    """Of the whole training split, after folds; else the model is `fitted`."""
     fitted: TrainedPredictor | None
     readout: Readout
     estimate: Estimate
@@ -112,8 +113,13 @@ def choose(study: Study, ways: Sequence[Way], folds: int) -> Chosen:
     tried: list[Tried] = []
     for way in ways:
         study.progress(len(tried), total, "candidates", f"{way.name}: preparing examples")
-        with study.tally.stage("preparing"):
-            parts = list(study.parts(way.represent, folds))
+        try:
+            with study.tally.stage("preparing"):
+                parts, whole = _prepared(study, way, folds)
+        except Unsuited as error:
+            tried += [Tried(f"{way.name}: {learner.name}", 0.0, None, str(error)) for learner in way.learners]
+            _log.info("%s: not tried: %s", way.name, error)
+            continue
         for learner in way.learners:
             study.checkpoint()
             name, started = f"{way.name}: {learner.name}", time.monotonic()
@@ -124,7 +130,7 @@ def choose(study: Study, ways: Sequence[Way], folds: int) -> Chosen:
                 _log.info("%s: not tried: %s", name, reason)
                 continue
             with study.tally.stage("training"):
-                contender = _contend(study, name, way, learner, parts, sign)
+                contender = _contend(study, name, whole, learner, parts, sign)
             seconds, value = time.monotonic() - started, contender.estimate.value
             tried.append(Tried(name, seconds, value))
             _log.info("%s: %s %.4g, %.2f s", name, study.payload.objective.metric, value, seconds)
@@ -133,8 +139,8 @@ def choose(study: Study, ways: Sequence[Way], folds: int) -> Chosen:
     if best is None:
         raise SpeciateError(
             Code.INVALID,
-            "No candidate could be tried: " + "; ".join(f"{one.name}: {one.reason}" for one in tried) + ".",
-            "Call train_model again without hyperparameters.candidates, or on fewer examples.",
+            f"No candidate could be tried: {_reasons(tried)}.",
+            "Call train_model again without hyperparameters.candidates, or on fewer or other examples.",
         )
     study.progress(total, total, "candidates", f"{best.name} is the best")
     with study.tally.stage("training"):
@@ -160,8 +166,14 @@ def measure(study: Study, readout: Readout, held: Sequence[Example], scores: Any
     clusters = np.unique(np.array(groups), return_inverse=True)[1]
     if metric.shape == "corpus":
         return bootstrap(resample(corpus(metric, marked, clusters), int(clusters.max()) + 1), share=metric.is_share)
-    scores = contributions(metric, marked)
-    return proportion(scores, clusters) if metric.bounded else clustered_mean(scores, clusters)
+    return mean(contributions(metric, marked), clusters)
+
+
+def _reasons(tried: Sequence[Tried]) -> str:
+    named: dict[str, list[str]] = {}
+    for one in tried:
+        named.setdefault(one.reason, []).append(one.name)
+    return "; ".join(f"{', '.join(names)}: {reason}" for reason, names in named.items())
 
 
 def _refusal(learner: Learner, parts: Sequence[Part], study: Study) -> str | None:
@@ -169,27 +181,39 @@ def _refusal(learner: Learner, parts: Sequence[Part], study: Study) -> str | Non
     return learner.refuse(rows, columns, len(study.readout.labels) or 1)
 
 
-def _contend(study: Study, name: str, way: Way, learner: Learner, parts: Sequence[Part], sign: int) -> _Contender:
+def _prepared(study: Study, way: Way, folds: int) -> tuple[list[Part], Representation | None]:
+    """The parts to be judged by and, where those are folds, what the winner would learn the whole from.
+
+    Raises Unsuited of either: what fits each fold need not fit the whole.
+    """
+    parts = list(study.parts(way.represent, folds))
+    return parts, None if study.validation else way.represent(study.train)
+
+
+def _contend(
+    study: Study, name: str, whole: Representation | None, learner: Learner, parts: Sequence[Part], sign: int
+) -> _Contender:
     """Learn on each part's one side, be judged on the other."""
     fitted = [learner.learn(part.inputs, part.targets, study.payload.spec.seed) for part in parts]
     scores = np.concatenate([one.scores(part.held_inputs) for one, part in zip(fitted, parts, strict=True)])
     held = [example for part in parts for example in part.held]
     readout = study.readout.calibrated(scores, study.targets(held))
     estimate = measure(study, readout, held, scores)
-    whole = None
-    if study.validation:
-        whole = TrainedPredictor(study.payload.task, parts[0].representation, fitted[0], readout)
+    learned = None
+    if whole is None:
+        learned = TrainedPredictor(study.payload.task, parts[0].representation, fitted[0], readout)
     standing = _standing(sign, estimate.value)
     if readout.family == "anomaly" and not study.targets(held).any():
         standing = tightness(fitted, [part.held_inputs for part in parts], scores, study.payload.spec.seed)
         if TIGHTEST not in study.notes:
             study.notes.append(TIGHTEST)
-    return _Contender(name, learner, way, whole, readout, estimate, standing)
+    return _Contender(name, learner, whole, learned, readout, estimate, standing)
 
 
 def _fit_whole(study: Study, best: _Contender) -> TrainedPredictor:
     """After folds: once more on the whole training split."""
-    representation = best.way.represent(study.train)
+    representation = best.whole
+    assert representation is not None, "made with the folds"
     inputs, targets = representation.encode(study.train), study.targets(study.train)
     estimator = best.learner.learn(inputs, targets, study.payload.spec.seed)
     return TrainedPredictor(study.payload.task, representation, estimator, best.readout)

@@ -49,6 +49,8 @@ class SpecializeSpec(BaseModel):
     """Empty: from the cheapest up."""
     ways: tuple[Option, ...] = ()
     """What may be tried where methods are left to us, as `ways` found it; empty: from `classical` on."""
+    order: tuple[str, ...] = ()
+    """Of ordinal labels, from low to high."""
     seed: int = 0
 
 
@@ -239,6 +241,7 @@ def _train_spec(spec: SpecializeSpec, way: Option, dataset: str, minutes: float)
         method=way.method,
         base_model=way.base_model,
         use_case=spec.use_case,
+        hyperparameters={"order": spec.order} if spec.order else {},
         seed=spec.seed,
         budget_minutes=minutes,
     )

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, field_validator, model_validator
 
 from speciate.datasets.versions import Manifest
 from speciate.tasks.contract import Terms
 
+MOST_SEED = 2**32 - 1
+"""As scikit-learn takes them."""
 Method = Literal["classical", "probe", "lora", "full"]
 
 
@@ -21,7 +23,7 @@ class Parameters(_Frozen):
 
     folds: int = Field(5, ge=2, le=20, description="Grouped folds where there is no validation split.")
     horizon: int | None = Field(None, ge=1, description="Forecasting: steps to foretell.")
-    order: tuple[str, ...] = Field((), description="Ordinal labels from low to high; none: as numbers, or by name.")
+    order: tuple[str, ...] = Field((), description="Ordinal labels from low to high; none: by the numbers in front.")
     positive_label: str | None = Field(None, description="Anomaly detection: the label that is not normal.")
     normal_share: float = Field(0.95, gt=0, lt=1, description="Anomaly detection: of normal ones, those called so.")
 
@@ -38,7 +40,7 @@ class ClassicalParameters(Parameters):
 
 
 class ProbeParameters(Parameters):
-    strengths: tuple[float, ...] = Field(
+    strengths: tuple[Annotated[float, Field(gt=0)], ...] = Field(
         (0.3, 1.0, 3.0, 10.0), min_length=1, description="Inverse regularisation strengths of the head to try."
     )
 
@@ -54,11 +56,18 @@ class FullParameters(Parameters):
     epochs: int = Field(30, ge=1, le=10_000, description="Passes over the training examples, at most.")
     patience: int = Field(6, ge=1, description="Epochs without a better value on held-out examples before it ends.")
     batch_size: int = Field(32, ge=1, le=4096, description="Examples in each step of the optimizer.")
-    micro_batch: int | None = Field(None, ge=1, description="Examples in memory at once; the step stays the same.")
+    micro_batch: int | None = Field(
+        None, ge=1, description="Examples in memory at once; the step stays the same. Not with retrieval or BatchNorm."
+    )
     weight_decay: float = Field(0.01, ge=0, le=1, description="Pull to zero of weights; not of norms and biases.")
     warmup: float = Field(0.1, ge=0, le=1, description="Share of the steps in which the learning rate rises.")
     clip: float = Field(1.0, gt=0, description="Longest gradient, as L2 norm of all of it.")
     dimensions: int = Field(128, ge=2, le=4096, description="Retrieval: numbers of each vector.")
+
+    @field_validator("learning_rate", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, int | float) else value
 
 
 class LoraParameters(FullParameters):
@@ -98,7 +107,7 @@ class TrainSpec(_Frozen):
     target: str | None = None
     """Column to learn; default: the use case's, else the dataset's label."""
     hyperparameters: dict[str, Any] = Field(default_factory=dict)
-    seed: int = 0
+    seed: int = Field(0, ge=0, le=MOST_SEED)
     budget_minutes: float | None = Field(None, gt=0)
     like: str | None = None
     """A model version whose recipe is repeated, but for what is named beside."""

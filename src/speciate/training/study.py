@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -14,6 +13,7 @@ import numpy.typing as npt
 from speciate.datasets.loading.loader import Example
 from speciate.errors import Code, SpeciateError
 from speciate.jobs.run import Run, Stopped
+from speciate.tasks.anomaly import ANOMALY
 from speciate.tasks.contract import Posed, Readout, Representation
 from speciate.tasks.table import PER_UNIT, READOUTS
 from speciate.tasks.truth import WITHOUT_TARGET, lessons, questions, settled
@@ -43,14 +43,17 @@ class Study:
         learned = [example for example in examples if example.split == "train"]
         terms = settled(payload.terms, payload.task, learned)
         self.payload, self.run = payload.model_copy(update={"terms": terms}), run
-        self.tally = tally or Tally()
+        self.tally = tally or Tally(run)
         self.notes: list[str] = []
         self._truths: dict[str, Any] = {}
+        held = [example for example in examples if example.split == "validation"]
         self.train = self._noted(lessons, learned)
-        self.validation = self._noted(questions, [example for example in examples if example.split == "validation"])
+        self.validation = self._noted(questions, held)
+        self._note_silent(learned, held)
         self.readout: Readout = self._make_readout()
         minutes = payload.spec.budget_minutes
-        self._deadline = time.monotonic() + minutes * 60 if minutes else math.inf
+        self._budget = minutes * 60 if minutes else math.inf
+        self.tally.begin_budget()
 
     def truths(self, examples: Sequence[Example]) -> list[Any]:
         return [self._truths[example.id] for example in examples]
@@ -88,17 +91,18 @@ class Study:
 
     def checkpoint(self) -> None:
         """Between candidates: nothing is lost by stopping here, for a candidate costs seconds."""
+        self.tally.keep_if_due()
         if self.run.stopping:
             raise Stopped
 
     @property
     def over_budget(self) -> bool:
-        return time.monotonic() > self._deadline
+        return self.seconds_left < 0
 
     @property
     def seconds_left(self) -> float:
-        """Of the budget; infinite without one."""
-        return self._deadline - time.monotonic()
+        """Of the budget, which all attempts of the run share; infinite without one."""
+        return self._budget - self.tally.budgeted
 
     def progress(self, done: float, total: float | None, unit: str, message: str) -> None:
         self.run.progress(done, total, unit, message)
@@ -108,10 +112,21 @@ class Study:
         payload = self.payload
         posed = pose(examples, payload.manifest, payload.target, payload.task, payload.terms)
         self._truths |= {one.example.id: one.truth for one in posed}
-        silent = len({example.id for example in examples} - {one.example.id.partition("#")[0] for one in posed})
-        if silent:
-            self.notes.append(f"{silent} examples without {payload.target or 'anything to learn'!r} were left out.")
         return [one.example for one in posed]
+
+    def _note_silent(self, learned: Sequence[Example], held: Sequence[Example]) -> None:
+        """Why some examples teach and ask nothing. Anomalies have a label, and are not learned from all the same."""
+        used = {example.id.partition("#")[0] for example in (*self.train, *self.validation)}
+        not_learned = sum(example.id not in used for example in learned)
+        missing = sum(example.id not in used for example in held)
+        if find_task(self.payload.task).family != "anomaly":
+            missing += not_learned
+        elif not_learned:  # without a label they would count as normal
+            odd = self.payload.terms.positive_label or ANOMALY
+            self.notes.append(f"{not_learned} examples labelled {odd!r} are not learned from.")
+        if missing:
+            lacking = self.payload.target or "anything to learn"
+            self.notes.append(f"{missing} examples without {lacking!r} were left out.")
 
     def _make_readout(self) -> Readout:
         truths, family = self.truths(self.train), find_task(self.payload.task).family

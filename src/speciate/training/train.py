@@ -24,9 +24,10 @@ from speciate.jobs.job import Job, Limits, Resources
 from speciate.jobs.kinds import Kind, Plan
 from speciate.models import registry, sealed
 from speciate.models.card import Card
+from speciate.refs import dataset_ref
 from speciate.tasks.anomaly import ANOMALY
 from speciate.tasks.contract import Terms
-from speciate.tasks.truth import WITHOUT_TARGET, usual_target
+from speciate.tasks.truth import WITHOUT_TARGET, is_label, usual_target
 from speciate.training.checks import check as check_labels
 from speciate.training.estimate import asked_by, estimate, known
 from speciate.training.lengths import mean_length
@@ -42,7 +43,7 @@ from speciate.training.specs import (
     TrainSpec,
 )
 from speciate.usecases import COLUMN, UseCase
-from speciate.vocabulary import Task, find_task
+from speciate.vocabulary import TASKS, Task, find_task
 from speciate.workspace.database import Transaction
 from speciate.workspace.workspace import Folders, Workspace
 
@@ -53,6 +54,9 @@ _PRELOAD = {"classical": "classical", "probe": "torch", "lora": "torch", "full":
 _ON_GPU = ("lora", "full")
 """Where settings.toml says `capacity.gpu`."""
 _VOLUMES = ("dicom", "nifti")
+_WHOLE = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT")
+_FRACTIONS = ("FLOAT", "DOUBLE", "REAL")
+"""Types of columns."""
 
 
 def plan(spec: TrainSpec, workspace: Workspace) -> Plan:
@@ -66,6 +70,7 @@ def plan(spec: TrainSpec, workspace: Workspace) -> Plan:
     use_case = usecases.get(database, spec.use_case) if spec.use_case else None
     manifest = versions.resolve(database, spec.dataset)
     dataset = manifest.ref
+    _check_whole(spec.dataset, manifest)
     task = _task(spec, use_case, manifest)
     target = _target(spec, use_case, manifest, task)
     _check_splits(manifest, dataset)
@@ -146,14 +151,13 @@ def commit(tx: Transaction, job: Job, trained: Trained) -> dict[str, Any]:
 
 
 def _task(spec: TrainSpec, use_case: UseCase | None, manifest: Manifest) -> Task:
-    family = "regression" if manifest.numeric else "classification"
     if use_case and spec.task and spec.task != use_case.task:
         raise SpeciateError(
             Code.INVALID,
             f"task is {spec.task!r}, but the use case {use_case.name!r} is {use_case.task!r}.",
             "Leave task out.",
         )
-    name = use_case.task if use_case else spec.task or f"{_prefix(manifest.modality)}-{family}"
+    name = use_case.task if use_case else spec.task or _usual_task(spec, manifest)
     task = find_task(name)
     if not task.suits(manifest.modality):
         raise SpeciateError(
@@ -162,6 +166,46 @@ def _task(spec: TrainSpec, use_case: UseCase | None, manifest: Manifest) -> Task
             f"Use another dataset, or a task of {manifest.modality}: list_options(kind='task').",
         )
     return task
+
+
+def _usual_task(spec: TrainSpec, manifest: Manifest) -> str:
+    """What the values of the target look like. INVALID where they could be several things."""
+    prefix, label = _prefix(manifest.modality), is_label(manifest, spec.target)
+    if label and manifest.label is None:
+        tasks = [
+            name for name, task in TASKS.items() if task.family in WITHOUT_TARGET and task.suits(manifest.modality)
+        ]
+        raise SpeciateError(
+            Code.INVALID,
+            f"{manifest.ref} has no label to learn.",
+            f"Call create_dataset again with label, name a column with target, or a task that needs none: "
+            f"{' or '.join(tasks)}.",
+        )
+    kind = "" if label else manifest.columns.get(spec.target or "", "")
+    if kind.endswith("[]") or (label and manifest.labels and all(name.startswith("[") for name in manifest.labels)):
+        raise SpeciateError(
+            Code.INVALID,
+            f"{spec.target or manifest.label!r} of {manifest.ref} holds lists: several labels, or tags one by one.",
+            f"Name the task: '{prefix}-multi-label-classification' or 'token-classification'.",
+        )
+    if kind in _WHOLE:
+        raise SpeciateError(
+            Code.INVALID,
+            f"{spec.target!r} of {manifest.ref} holds whole numbers: classes, ranks or amounts.",
+            f"Name the task: '{prefix}-classification', '{prefix}-ordinal-classification' or '{prefix}-regression'.",
+        )
+    numeric = manifest.numeric if label else kind in _FRACTIONS or kind.startswith("DECIMAL")
+    return f"{prefix}-{'regression' if numeric else 'classification'}"
+
+
+def _check_whole(asked: str, manifest: Manifest) -> None:
+    if split := dataset_ref(asked).split:
+        raise SpeciateError(
+            Code.INVALID,
+            f"A training learns from the split 'train' and is chosen on 'validation', so it takes no split: {asked!r} "
+            f"names {split!r}.",
+            f"Call again with dataset={manifest.ref!r}.",
+        )
 
 
 def _prefix(modality: str) -> str:

@@ -51,7 +51,7 @@ def _shown(payload: Payload, measured: dict[str, Any], budget_minutes: float | N
         shown["why"] = f"{DOES_NOT_FIT}: {took}. Fewer epochs, fewer examples or a cheaper method would."
     elif payload.memory_mb and measured["peak_memory_mb"] > payload.memory_mb:
         needs = f"about {measured['peak_memory_mb']:.0f} MB, and {payload.memory_mb} MB are there"
-        shown["why"] = f"{DOES_NOT_FIT}: {needs}. A smaller micro_batch or a cheaper method would."
+        shown["why"] = f"{DOES_NOT_FIT}: {needs}. A smaller micro_batch or batch_size, or a cheaper method, would."
     return shown
 
 

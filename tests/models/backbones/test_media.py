@@ -284,3 +284,21 @@ def test_columns_may_come_in_any_order() -> None:
     turned = [dict(reversed(row.items())) for row in media]
     a, b = built("new:tab-resnet"), built("new:tab-resnet", turned)
     equal(states(a, a.prepare(media)), states(b, b.prepare(turned)))
+
+
+def test_padding_does_not_count_to_the_norms_of_a_training() -> None:
+    media = [np.random.default_rng(at).normal(at, 2, (2, 24)).astype(np.float32) for at in range(6)]
+    found = []
+    for padding in (0, 200):
+        made = built("new:inceptiontime", media)
+        batch = made.collate(made.prepare(media))
+        batch["values"] = torch.nn.functional.pad(batch["values"], (0, padding))
+        made.module.train()
+        seen = made.states(batch)
+        seen.pooled.square().sum().backward()
+        gradients = {name: each.grad for name, each in made.module.named_parameters()}
+        found.append((seen.pooled, gradients, dict(made.module.named_buffers())))
+    (pooled, gradients, statistics), (padded, others, kept) = found
+    torch.testing.assert_close(padded, pooled, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(kept, statistics, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(others, gradients, atol=1e-2, rtol=1e-2)

@@ -9,7 +9,21 @@ from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file, save_file
-from transformers import BertConfig
+from transformers import (
+    ASTConfig,
+    BertConfig,
+    CLIPConfig,
+    Data2VecAudioConfig,
+    MambaConfig,
+    PatchTSTConfig,
+    PreTrainedConfig,
+    T5Config,
+    ViTConfig,
+    ViTMAEConfig,
+    Wav2Vec2BertConfig,
+    Wav2Vec2Config,
+    WhisperConfig,
+)
 
 from speciate.errors import Code, SpeciateError
 from speciate.models.backbones import saved, table
@@ -111,3 +125,18 @@ def test_training_goes_on_from_a_saved_backbone(tmp_path: Path) -> None:
     again = table.build("mine@v1", ["MKV"], 1, tmp_path)
     assert again.base_model == "mine@v1"
     assert all((a == b).all() for a, b in zip(made.module.parameters(), again.module.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("config", "modality"),
+    [
+        (PatchTSTConfig(), None), (WhisperConfig(), None), (Wav2Vec2BertConfig(), None), (Data2VecAudioConfig(), None),
+        (ASTConfig(), None), (ViTMAEConfig(), None), (CLIPConfig(), None), (Wav2Vec2Config(), "audio"),
+        (ViTConfig(), "image"), (BertConfig(), "text"), (MambaConfig(), "text"), (T5Config(), "text"),
+    ],
+)  # fmt: skip
+def test_a_folder_is_what_can_be_built_of_it(config: PreTrainedConfig, modality: str | None, tmp_path: Path) -> None:
+    """Those that take sound have a tokenizer for what is said."""
+    config.save_pretrained(tmp_path)
+    (tmp_path / "tokenizer.json").write_text("{}")
+    assert table.modality_of(f"path:{tmp_path}") == modality

@@ -17,12 +17,14 @@ from PIL import Image
 from speciate.errors import Code, SpeciateError
 from speciate.jobs.folder import RESUMABLE, Outcome
 from speciate.jobs.run import OutOfMemory, Run, Stopped
+from speciate.training.costs import Tally
 from speciate.training.network import durable
 from speciate.training.network.divergence import Diverged
 from speciate.training.network.items import Items
 from speciate.training.network.loop import Held, Scores
 from speciate.training.network.metrics import read
 from speciate.training.network.parameters import Parameters
+from speciate.training.network.trial import Tallied
 from speciate.worker import main
 from tests.training.network import world
 from tests.training.network.world import TwoLabels, checkpoints, held, new_run, training
@@ -145,12 +147,35 @@ def test_memory_that_ran_out_is_tried_again_with_half_the_micro_batch(tmp_path: 
     parameters = Parameters(epochs=2, batch_size=8)
     for attempt in (1, 2, 3):
         run = new_run(tmp_path, attempt, memory_retries=attempt - 1)
-        learning = training(parameters, readout=Full(2), memory_retries=run.memory_retries)
+        learning = training(parameters, readout=Full(2), batch_norm=False, memory_retries=run.memory_retries)
         if attempt < 3:
             with pytest.raises(OutOfMemory):
                 durable.train(run, learning, held())
     assert durable.train(run, learning, held()).why == "finished"
     assert (learning.micro_batch, learning.step) == (2, learning.total)
+
+
+def test_memory_that_ran_out_with_batches_that_cannot_be_divided_gives_advice(tmp_path: Path) -> None:
+    learning = training(Parameters(epochs=2, batch_size=8), readout=Full(2), batch_norm=True)
+    with pytest.raises(SpeciateError, match="cannot be divided") as caught:
+        durable.train(new_run(tmp_path), learning, held())
+    assert caught.value.code == Code.INVALID
+    assert "{'batch_size': 4}" in caught.value.recovery
+
+
+def test_what_a_killed_attempt_spent_until_its_checkpoint_is_counted(tmp_path: Path) -> None:
+    run = new_run(tmp_path)
+    tally, plain = Tally(run), training()
+    tallied = Tallied(
+        tally, plain.backbone, plain.head, plain.readout, plain._items, plain._targets, plain.parameters, seed=1
+    )
+    tallied.run_until(3)
+    checkpoints(run).save(tallied.state(), {})
+    tallied.run_until(5)  # and is killed
+    again = Tally(new_run(tmp_path, 2))
+    assert again.steps == 3
+    assert 0 < again.stages["training"].seconds < again.spent.seconds
+    assert Tally(new_run(tmp_path / "other")).steps == 0
 
 
 def test_where_one_example_is_too_much_nothing_is_tried_again(tmp_path: Path) -> None:

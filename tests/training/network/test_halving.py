@@ -130,6 +130,44 @@ def test_what_diverges_loses(tmp_path: Path) -> None:
     assert {standing.candidate for standing in found.standings if standing.why == "diverged"} == {1, 3}
 
 
+@pytest.mark.parametrize("stopped", [False, True])
+def test_what_diverged_after_its_best_can_win(tmp_path: Path, *, stopped: bool) -> None:
+    epoch = build(1).epoch_steps
+
+    class Breaks(TwoLabels):
+        calls = 0
+
+        def loss(self, head: Any, states: Any, targets: Any) -> torch.Tensor:
+            if head.training:
+                self.calls += 1
+            return super().loss(head, states, targets) * (float("nan") if self.calls > 2 * epoch else 1)
+
+    def made(candidate: int) -> Training:
+        good = training(build(1).parameters, readout=Breaks())
+        return good if candidate == 0 else build(0)
+
+    first, left = new_run(tmp_path), iter(range(2 * epoch + 3))
+
+    def over() -> bool:
+        if next(left, None) is not None:
+            return False
+        if stopped and not (first.folder.path / "cancel").exists():
+            (first.folder.path / "cancel").touch()
+            return False
+        return True
+
+    run = first
+    if stopped:
+        with pytest.raises(Stopped):
+            search(first, 2, made, over_budget=over)
+        run = new_run(tmp_path, 2)
+    found = search(run, 2, made, over_budget=over)
+    expected = build(1)
+    expected.run_until(2 * epoch)
+    assert (found.candidate, found.standings[0].why) == (0, "diverged")
+    assert found.training.digest() == expected.digest()
+
+
 def test_where_all_diverge_it_says_so(tmp_path: Path) -> None:
     with pytest.raises(Diverged, match="step 1"):
         search(new_run(tmp_path), build=diverging(set(range(5))))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,12 +13,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from speciate.errors import Code, SpeciateError
+from speciate.models.backbones.contract import Item, States
+from speciate.tasks.detection import Detection
+from speciate.tasks.retrieval import Retrieval
+from speciate.tasks.segmentation import Segmentation
+from speciate.tasks.tokens import Tokens
 from speciate.training.network.checkpoint import State
 from speciate.training.network.divergence import Diverged, Watch
+from speciate.training.network.items import Prepared
 from speciate.training.network.loop import Training
 from speciate.training.network.parameters import Parameters
 from speciate.training.network.schedule import factor
-from tests.training.network.world import TwoLabels, held, training
+from tests.training.network.world import WIDTH, TinyBackbone, TwoLabels, held, media, training
 
 
 def copied(state: State) -> State:
@@ -86,9 +93,9 @@ def test_a_smaller_micro_batch_keeps_the_effective_one() -> None:
 
     def run(micro: int) -> tuple[list[torch.Tensor], list[float]]:
         parameters = Parameters(epochs=1, batch_size=12, micro_batch=micro, learning_rate=0.01)
-        learning = training(parameters, count=48, readout=Mean())
+        learning = training(parameters, count=48, readout=Mean(), batch_norm=False)
         module: Any = learning.backbone.module
-        module.dropout.p, module.running = 0.0, torch.nn.Identity()
+        module.dropout.p = 0.0
         losses = []
         with learning.chance:
             losses = [learning.advance().loss for _ in range(learning.total)]
@@ -100,11 +107,71 @@ def test_a_smaller_micro_batch_keeps_the_effective_one() -> None:
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
 
 
+TAGS = Tokens.of([["a", "b", "c"]], {})
+BOXES = Detection.of([{"objects": [{"label": "a"}]}], {})
+
+
+class Squares(TinyBackbone):
+    """States of pictures: four places of two by two."""
+
+    def collate(self, items: Sequence[Item]) -> dict[str, torch.Tensor]:
+        return {"words": torch.stack([torch.from_numpy(np.resize(item["words"], 4)) for item in items])}
+
+    def states(self, batch: dict[str, torch.Tensor]) -> States:
+        mask = torch.ones_like(batch["words"], dtype=torch.bool)
+        sequence = self.module(batch["words"], mask)
+        return States(sequence, mask, sequence.mean(1), (2, 2))
+
+
+def counted(readout: Any, backbone: TinyBackbone, micro: int | None) -> Training:
+    """Words with a tag each but the unknown, or pictures with none to three boxes."""
+    given, _ = media(24)
+    module: Any = backbone.module
+    module.dropout.p, module.running = 0.0, torch.nn.Identity()
+    if readout is TAGS:
+        targets = [np.array(words) % 4 - 1 for words in given]
+    else:
+        targets = [np.full((at % 4, 5), 0.5, np.float32) * (0, 1, 1, 1, 1) for at in range(24)]
+    parameters = Parameters(epochs=1, batch_size=12, micro_batch=micro, learning_rate=0.01)
+    items = Prepared(given, backbone.prepare, backbone.length)
+    return Training(backbone, readout.head(WIDTH), readout, items, targets, parameters, 0)
+
+
+@pytest.mark.parametrize(("readout", "backbone"), [(TAGS, TinyBackbone), (BOXES, Squares)])
+@pytest.mark.parametrize("micro", [1, 5])
+def test_parts_weigh_by_what_their_loss_is_the_mean_of(readout: Any, backbone: type[TinyBackbone], micro: int) -> None:
+    steps, losses = [], []
+    for size in (None, micro):
+        torch.manual_seed(0)
+        learning = counted(readout, backbone(), size)
+        losses.append(learning.judge(learning._items, learning._targets)[0])
+        with learning.chance:
+            steps.append(learning.advance())
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)  # judging divides, too
+    assert steps[0].loss == pytest.approx(steps[1].loss, rel=1e-5)
+    assert steps[0].grad_norm == pytest.approx(steps[1].grad_norm, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("readout", "batch_norm"),
+    [(Retrieval.of(["a", "b"], {}), False), (Segmentation(labels=("a",), side=32), False), (TwoLabels(), True)],
+)
+def test_what_needs_the_whole_batch_is_not_divided(readout: Any, batch_norm: bool) -> None:
+    whole = Parameters(batch_size=8)
+    assert training(whole, readout=readout, batch_norm=batch_norm).micro_batch == 8
+    with pytest.raises(SpeciateError, match="micro_batch=3 would divide batches of 8") as refused:
+        training(whole.model_copy(update={"micro_batch": 3}), readout=readout, batch_norm=batch_norm)
+    assert refused.value.code == Code.INVALID
+    with pytest.raises(SpeciateError, match="out of memory") as advised:
+        training(whole, readout=readout, batch_norm=batch_norm, memory_retries=1)
+    assert "{'batch_size': 4}" in advised.value.recovery
+
+
 def test_memory_retries_halve_the_micro_batch_alone() -> None:
     parameters = Parameters(batch_size=8)
-    sizes = [training(parameters, memory_retries=times).micro_batch for times in range(5)]
+    sizes = [training(parameters, batch_norm=False, memory_retries=times).micro_batch for times in range(5)]
     assert sizes == [8, 4, 2, 1, 1]
-    assert training(parameters, memory_retries=2).epoch_steps == training(parameters).epoch_steps
+    assert training(parameters, batch_norm=False, memory_retries=2).epoch_steps == training(parameters).epoch_steps
 
 
 def test_scores_come_in_the_order_of_the_items() -> None:

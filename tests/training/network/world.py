@@ -33,7 +33,8 @@ class Words(torch.nn.Module):
         self.embed = torch.nn.Embedding(WORDS, WIDTH)
         self.frozen = torch.nn.Linear(WIDTH, WIDTH).requires_grad_(False)
         self.mix, self.norm = torch.nn.Linear(WIDTH, WIDTH), torch.nn.LayerNorm(WIDTH)
-        self.running, self.dropout = torch.nn.BatchNorm1d(WIDTH), torch.nn.Dropout(0.2)
+        self.running: torch.nn.Module = torch.nn.BatchNorm1d(WIDTH)
+        self.dropout = torch.nn.Dropout(0.2)
         self.again = torch.nn.Linear(WIDTH, WIDTH)
         self.again.weight = self.mix.weight
         self.unused = torch.nn.Parameter(torch.zeros(3))
@@ -102,14 +103,18 @@ def training(
     seed: int = 1,
     readout: Any = None,
     around: Callable[[Items], Items] = lambda items: items,
+    batch_norm: bool | None = None,
     **options: Any,
 ) -> Training:
+    """`batch_norm`: by itself where the batch is not divided."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         backbone, head = TinyBackbone(), torch.nn.Linear(WIDTH, 2)
     given, targets = media(count)
     items = around(Prepared(given, backbone.prepare, backbone.length))
     parameters = parameters or Parameters(epochs=4, batch_size=8, micro_batch=3, learning_rate=0.01)
+    if batch_norm is False or (batch_norm is None and parameters.micro_batch):
+        backbone.module.running = torch.nn.Identity()
     return Training(backbone, head, readout or TwoLabels(), items, targets, parameters, seed, **options)
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from speciate.errors import Code, SpeciateError
+from speciate.modalities.tabular import number as as_number
 from speciate.models.backbones.contract import Item, States, refuse_medium, refuse_units
 from speciate.models.backbones.fresh import seeded
 
@@ -186,7 +187,7 @@ def _free_text(present: Sequence[Any]) -> bool:
 
 def _seen(number: Number, media: Sequence[Row]) -> list[Any]:
     """(N,) each: standardised, rank between -1 and 1, and the flag."""
-    raw = np.array([_float(_cell(medium, number.name)) for medium in media], np.float64)
+    raw = np.array([as_number(number.name, medium.get(number.name)) for medium in media], np.float64)
     missing = np.isnan(raw)
     values = np.where(missing, number.knots[_KNOTS // 2], raw)
     standard = np.clip((values - number.mean) / number.std, -_FARTHEST, _FARTHEST)
@@ -210,12 +211,3 @@ def _cell(medium: Row, name: str) -> Any:
     """None where it is missing, NaN or not there."""
     value = medium.get(name)
     return None if isinstance(value, float) and math.isnan(value) else value
-
-
-def _float(cell: Any) -> float:
-    """A served row may bring text where training saw numbers."""
-    try:
-        value = math.nan if cell is None else float(cell)
-    except (TypeError, ValueError, OverflowError):
-        return math.nan
-    return value if math.isfinite(value) else math.nan

@@ -32,7 +32,6 @@ _LEAST_SPREAD = 0.01
 _BILINEAR = 2  # in Pillow
 _WIDTH, _LAYERS, _HEADS = 96, 4, 3
 _LABELS = ("id2label", "label2id", "problem_type")  # of the task that a published model was trained for
-_UNSUITED = ("vit_mae",)  # hides patches at random, in use as in training
 
 
 class Preprocessing(NamedTuple):
@@ -186,12 +185,6 @@ def _network(config: dict[str, Any]) -> Any:
 
 def _from_folder(base_model: str, media: Sequence[Any], folder: Path) -> ImageBackbone:
     module: Any = transformer.published(folder)
-    if module.config.model_type in _UNSUITED:
-        raise SpeciateError(
-            Code.INVALID,
-            f"{folder} holds a {module.config.model_type}, which hides patches at random.",
-            "Use 'new:vit'.",
-        )
     config = {name: each for name, each in transformer.settings_of(module.config).items() if name not in _LABELS}
     return ImageBackbone(base_model, config, _published(folder, media, config.get("image_size")), module, "published")
 

@@ -238,6 +238,22 @@ def _shortcut(channels: int, width: int) -> Any:
     return nn.Sequential(nn.Conv1d(channels, width, 1, bias=False), nn.BatchNorm1d(width))
 
 
+def _normed(norm: Any, values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """(B, W, T) -> the same. In training mean and spread are those of the steps that are there, not of padding."""
+    import torch
+    from torch.nn import functional
+
+    if not norm.training:
+        there: torch.Tensor = norm(values)
+        return there
+    known = values.mT[mask]
+    if len(known) < 2:  # a single step has no spread
+        return functional.batch_norm(values, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
+    made = torch.zeros_like(values.mT)
+    made[mask] = norm(known)
+    return made.mT
+
+
 def _inception(parts: Any, values: torch.Tensor, steps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """(B, C, T), (B,) -> (B, T, W), (B, T). Padding is silenced before each convolution: it never reaches a state."""
     import torch
@@ -251,8 +267,9 @@ def _inception(parts: Any, values: torch.Tensor, steps: torch.Tensor) -> tuple[t
         highest = functional.max_pool1d(state.masked_fill(~seen, -torch.inf), 3, stride=1, padding=1)
         pooled = block["pooled"](torch.where(seen, highest, 0.0))
         joined = torch.cat([*(convolve(narrow) for convolve in block["convolutions"]), pooled], dim=1)
-        state = functional.relu(block["norm"](joined)) * seen
+        state = functional.relu(_normed(block["norm"], joined, mask)) * seen
         if at % 3 == 2:
-            state = functional.relu(state + parts["ways"][at // 3](kept)) * seen
+            narrowed, norm = parts["ways"][at // 3]
+            state = functional.relu(state + _normed(norm, narrowed(kept), mask)) * seen
             kept = state
     return state.mT, mask

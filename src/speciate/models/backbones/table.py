@@ -83,17 +83,19 @@ FILES = {
 FOLDERS = {
     "protein": ("esm", "esmc"),
     "image": (
-        "vit", "deit", "beit", "dinov2", "dinov2_with_registers", "dinov3_vit", "ijepa", "vit_mae", "vit_msn",
-        "clip_vision_model", "siglip_vision_model", "siglip2_vision_model", "swin", "swinv2", "convnext", "convnextv2",
+        "vit", "deit", "beit", "dinov2", "dinov2_with_registers", "dinov3_vit", "ijepa", "vit_msn",
+        "clip_vision_model", "siglip_vision_model", "swin", "swinv2", "convnext", "convnextv2",
         "resnet", "regnet", "efficientnet", "mobilenet_v2", "mobilevit", "segformer", "yolos", "timm_wrapper",
     ),
-    "audio": (
-        "audio-spectrogram-transformer", "wav2vec2", "wav2vec2-bert", "wav2vec2-conformer", "hubert", "wavlm",
-        "unispeech", "unispeech-sat", "data2vec-audio", "sew", "whisper",
-    ),
-    "time-series": ("patchtst", "patchtsmixer"),
+    "audio": ("wav2vec2", "wav2vec2-conformer", "hubert", "wavlm", "unispeech", "unispeech-sat", "sew"),
 }  # fmt: skip
-"""Modality -> `model_type`s of config.json. Every other type with a tokenizer reads text."""
+"""Modality -> the `model_type`s of config.json that its `build` reads. Of others, those that _reads_text."""
+
+_OTHER_SENSES = (
+    "vision_config", "audio_config", "encoder_config", "image_size", "num_mel_bins", "input_feat_per_channel",
+    "feature_projection_input_dim", "conv_stride",
+)  # fmt: skip
+"""Entries of a config.json of a network that takes pictures or sound, with a tokenizer for what it says of them."""
 
 _FRESH_RATE, _KNOWN_RATE = 1e-3, 1e-4
 _NEEDS = ("torch", "transformers")
@@ -151,6 +153,8 @@ def build(base_model: str, media: Sequence[Any], seed: int, folder: Path | None 
     """
     folder = _locate(base_model, folder)
     _check_libraries()
+    if folder is not None:
+        refuse_adapter(folder)
     if folder is not None and saved.holds(folder):
         return saved.load(folder, rebuild, base_model)
     modality = modality_of(base_model, folder)
@@ -163,6 +167,16 @@ def build(base_model: str, media: Sequence[Any], seed: int, folder: Path | None 
     function = ARCHITECTURES[base_model].build if base_model in ARCHITECTURES else f"{FILES[modality]}:build"
     built: Backbone = _load(function)(base_model, media, seed, folder, **options)
     return built
+
+
+def refuse_adapter(folder: Path) -> None:
+    """INVALID where transformers would change the network by weights that are not in its own files."""
+    if (folder / "adapter_config.json").is_file():
+        raise SpeciateError(
+            Code.INVALID,
+            f"{folder} holds an adapter (adapter_config.json), which changes what its network computes.",
+            "Merge it into the weights first (merge_and_unload of peft, then save_pretrained) and name that folder.",
+        )
 
 
 def rebuild(settings: dict[str, Any], folder: Path) -> Backbone:
@@ -190,14 +204,19 @@ def _folder_modality(folder: Path) -> str | None:
     for modality, kinds in FOLDERS.items():
         if kind in kinds:
             return modality
+    return "text" if _reads_text(folder, config) else None
+
+
+def _reads_text(folder: Path, config: dict[str, Any]) -> bool:
+    """By what it is made of, as there are hundreds of types."""
     tokenizer = any((folder / name).is_file() for name in ("tokenizer.json", "vocab.txt", "tokenizer_config.json"))
-    return "text" if tokenizer else None
+    return tokenizer and "vocab_size" in config and not any(name in config for name in _OTHER_SENSES)
 
 
 def _why_not(base_model: str, folder: Path | None) -> str:
     if folder is None:
         return closest(base_model, ARCHITECTURES)
-    return f"{folder} has no config.json with a model_type that is known here, nor a tokenizer beside it."
+    return f"{folder} has no config.json of a network that is read here, or no tokenizer beside one of text."
 
 
 def _load(name: str) -> Any:

@@ -16,7 +16,7 @@ from speciate.errors import Code, SpeciateError
 from speciate.jobs.run import OutOfMemory, Run, Stopped
 from speciate.training.network import curves
 from speciate.training.network.checkpoint import Checkpoints
-from speciate.training.network.loop import Evaluation, Held, Training
+from speciate.training.network.loop import Evaluation, Held, Training, undivided
 from speciate.training.network.memory import retried_smaller
 from speciate.training.network.metrics import Metrics
 from speciate.training.network.stopping import StopRequest
@@ -74,7 +74,7 @@ def train(
 
     Held-out examples are judged after each epoch, and where the budget ends. `enough(evaluation)` ends the training;
     so do `parameters.patience` epochs without gain. Raises Stopped after a checkpoint, OutOfMemory (the engine tries
-    again with half the micro-batch), INVALID where not even one example fits or the training diverges.
+    again with half the micro-batch), INVALID where that cannot help or the training diverges.
     """
     return _Session(run, training, held, where or place(run), over_budget, enough, report, save_seconds).go(until)
 
@@ -194,11 +194,13 @@ class _Session:
 
 @contextlib.contextmanager
 def _memory(training: Training) -> Iterator[None]:
-    """Where one example at a time is too much, trying again does not help."""
+    """Where one example at a time is too much, or a batch cannot be divided, trying again does not help."""
     try:
         with retried_smaller():
             yield
     except OutOfMemory as error:
+        if training.whole_batch and training.parameters.batch_size > 1:
+            raise undivided(training) from error
         if training.micro_batch > 1:
             raise
         raise SpeciateError(

@@ -16,6 +16,7 @@ from typing import NamedTuple
 from speciate.jobs.folder import write_whole
 from speciate.jobs.run import Run
 from speciate.training.network import durable
+from speciate.training.network.checkpoint import Checkpoints
 from speciate.training.network.divergence import Diverged
 from speciate.training.network.loop import Evaluation, Held, Training
 
@@ -142,6 +143,8 @@ class _Search:
             why, value = str(ending.why), ending.value
         except Diverged as error:
             self._failure, why, value = error, "diverged", training.best.value if training.best else None
+            if training.best and not last:  # the last one stays in memory
+                self._best_of(candidate).save(training.state(), {})
             self._hand = (candidate, training) if last else None  # what diverged is not to be gone on with
         seconds = time.monotonic() - started + (before.seconds if before else 0.0)
         standing = Standing(candidate, rung.epochs, value, why, seconds)
@@ -163,7 +166,8 @@ class _Search:
     def _found(self, winner: int) -> Found:
         """With the winner's weights, and its curves under the names that a single training has."""
         training, place, single = self._take(winner), self._place(winner), durable.place(self._run)
-        if training.best is None and (saved := place.checkpoints.newest()):
+        diverged = self._latest[winner].why == "diverged"
+        if training.best is None and (saved := (self._best_of(winner) if diverged else place.checkpoints).newest()):
             saved.state.facts.pop("ended", None)
             training.restore(saved.state)
         training.adopt_best()
@@ -183,9 +187,14 @@ class _Search:
         for candidate in range(self._candidates):
             if candidate not in going:
                 self._place(candidate).checkpoints.discard()
+                self._best_of(candidate).discard()
 
     def _place(self, candidate: int) -> durable.Place:
         return durable.place(self._run, f"candidate-{candidate}")
+
+    def _best_of(self, candidate: int) -> Checkpoints:
+        """Of one that diverged: apart, so that nothing goes on from there."""
+        return durable.place(self._run, f"candidate-{candidate}-diverged").checkpoints
 
     def _plan_steps(self, plan: list[Rung]) -> None:
         self._epoch_steps = self._take(0).epoch_steps

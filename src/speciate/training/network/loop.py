@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from speciate.errors import Code, SpeciateError
 from speciate.models.backbones.contract import Backbone, States
+from speciate.tasks.contract import Comparing, Counting
 from speciate.training.network import feed, optimizer
 from speciate.training.network.chance import Chance
 from speciate.training.network.checkpoint import State, match
@@ -36,7 +37,7 @@ class Learns(Protocol):
     """What the loop needs of a task's readout."""
 
     def loss(self, head: Any, states: States, targets: Any) -> torch.Tensor:
-        """Scalar, mean over the batch. `targets`: those of the batch."""
+        """Scalar, mean over the batch's examples unless `Counting` or `Comparing`. `targets`: those of the batch."""
         ...
 
     def scores(self, head: Any, states: States) -> Sequence[npt.NDArray[Any]]:
@@ -83,7 +84,9 @@ class Best(NamedTuple):
 class Training:
     """`memory_retries`: how often memory ran out before; each time halves the micro-batch, never the batch.
 
-    Sets the backbone's module and the head to training; what does not require a gradient stays as it is.
+    INVALID where that, or `micro_batch`, would divide what needs the whole batch: a loss that compares its examples, or
+    a norm over them. Sets the backbone's module and the head to training; what does not require a gradient stays as it
+    is.
     """
 
     def __init__(
@@ -110,6 +113,9 @@ class Training:
         self.micro_batch = feed.halved(
             min(parameters.micro_batch or parameters.batch_size, parameters.batch_size), memory_retries
         )
+        self.whole_batch = _needs_whole_batch(self._module, readout)
+        """Why a batch cannot be learned in parts, if it cannot."""
+        self._check_division(ran_out=memory_retries > 0)
         self.epoch_steps = feed.step_count(len(items.lengths), parameters.batch_size)
         self.total = self.epoch_steps * parameters.epochs
         self.chance = Chance(seed, self._device)
@@ -124,6 +130,18 @@ class Training:
         """The loss is out of bounds now: not worth keeping."""
         return self._watch.suspicious
 
+    def _check_division(self, *, ran_out: bool) -> None:
+        size = self.parameters.batch_size
+        if not self.whole_batch or self.micro_batch >= size:
+            return
+        if ran_out:
+            raise undivided(self)
+        raise SpeciateError(
+            Code.INVALID,
+            f"micro_batch={self.micro_batch} would divide batches of {size}, but {self.whole_batch}.",
+            f"Call train_model again with hyperparameters={{'batch_size': {self.micro_batch}}}, and no micro_batch.",
+        )
+
     def run_until(self, step: int) -> None:
         """Train until `step` steps are done in all. Raises Diverged."""
         with self.chance:
@@ -137,13 +155,18 @@ class Training:
         places = self._batch()
         self._module.train()
         self._optimizer.zero_grad(set_to_none=True)
-        loss = 0.0
-        for part in feed.parts(places, self.micro_batch):
-            own = self.readout.loss(self.head, self._states(self._items, part), chosen(self._targets, part))
-            own = own * (len(part) / len(places))
+        parts, loss, counted = feed.parts(places, self.micro_batch), 0.0, 0
+        for part in parts:
+            own, count = self._loss(self._items, self._targets, part)
+            if len(parts) > 1:
+                own = own * (max(count, 1) / len(places))
             own.backward()  # type: ignore[no-untyped-call]  # torch has no types for it
-            loss += own.item()
+            loss, counted = loss + own.item(), counted + count
         gradients = [each.grad for each in self._trained.values() if each.grad is not None]
+        if len(parts) > 1 and counted != len(places):
+            share = len(places) / max(counted, 1)
+            loss *= share
+            torch._foreach_mul_(gradients, share)
         norm = torch.nn.utils.get_total_norm(gradients)
         length = norm.item()
         rate = self.parameters.learning_rate * factor(self.step, self.total, self.parameters.warmup)
@@ -179,16 +202,17 @@ class Training:
 
         self._module.eval()
         longest_first = np.argsort(-items.lengths, kind="stable")
-        count = len(longest_first)
-        loss, found = 0.0, [np.empty(0)] * count
+        loss, counted, found = 0.0, 0, [np.empty(0)] * len(longest_first)
         with torch.inference_mode():
             for part in feed.parts(longest_first, self.micro_batch):
                 between()
-                states = self._states(items, part)
-                loss += self.readout.loss(self.head, states, chosen(targets, part)).item() * len(part) / count
+                states, wanted = self._states(items, part), chosen(targets, part)
+                count = self._counted(states, wanted)
+                loss += self.readout.loss(self.head, states, wanted).item() * max(count, 1)
+                counted += count
                 for place, scores in zip(part.tolist(), self.readout.scores(self.head, states), strict=True):
                     found[place] = scores
-        return loss, found
+        return loss / max(counted, 1), found
 
     def adopt_best(self) -> None:
         """Put the best weights in place. Without an evaluation the last ones are the best."""
@@ -258,6 +282,14 @@ class Training:
             batch = {name: tensor.to(self._device, non_blocking=True) for name, tensor in batch.items()}
         return self.backbone.states(batch)
 
+    def _loss(self, items: Items, targets: Targets, part: npt.NDArray[np.int64]) -> tuple[torch.Tensor, int]:
+        """With over how many it is the mean."""
+        states, wanted = self._states(items, part), chosen(targets, part)
+        return self.readout.loss(self.head, states, wanted), self._counted(states, wanted)
+
+    def _counted(self, states: States, targets: Any) -> int:
+        return self.readout.counted(states, targets) if isinstance(self.readout, Counting) else len(targets)
+
     def _weights(self) -> dict[str, torch.Tensor]:
         """What training changes: parameters with a gradient, each once where several names share it, and buffers."""
         kept = self._module.state_dict().keys()
@@ -275,6 +307,26 @@ class Training:
                 "frozen weights": _digest(frozen),
             }
         return self._known_identity
+
+
+def undivided(training: Training) -> SpeciateError:
+    """Memory ran out, and smaller parts are no way."""
+    size = training.parameters.batch_size
+    return SpeciateError(
+        Code.INVALID,
+        f"The training ran out of memory with batches of {size}, and they cannot be divided: {training.whole_batch}.",
+        f"Call train_model again with hyperparameters={{'batch_size': {max(1, size // 2)}}}, or a smaller base model.",
+    )
+
+
+def _needs_whole_batch(module: torch.nn.Module, readout: Learns) -> str | None:
+    from torch.nn.modules.batchnorm import _BatchNorm
+
+    if isinstance(readout, Comparing):
+        return "the loss of this task is over all examples of a batch together"
+    if any(isinstance(each, _BatchNorm) for each in module.modules()):
+        return "this network's norms are over all examples of a batch together (BatchNorm)"
+    return None
 
 
 def chosen(targets: Targets, places: npt.NDArray[np.int64]) -> Any:

@@ -10,7 +10,10 @@ class Parameters(BaseModel):
     epochs: int = Field(10, ge=1, le=10_000, description="Passes over the training examples, at most.")
     batch_size: int = Field(32, ge=1, description="Examples in each step of the optimizer.")
     micro_batch: int | None = Field(
-        None, ge=1, description="Examples that are in memory at once; the step stays the same. None: all of a batch."
+        None,
+        ge=1,
+        description="Examples that are in memory at once; the step stays the same. None: all of a batch, "
+        "as some losses and norms need it.",
     )
     learning_rate: float = Field(1e-3, gt=0, le=10, description="Its highest value, after the warm-up.")
     weight_decay: float = Field(0.01, ge=0, le=1, description="Pull to zero of weights; not of norms and biases.")

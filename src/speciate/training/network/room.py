@@ -30,7 +30,7 @@ def check(
     Raises REFUSED, beginning with `does_not_fit`.
     """
     memory, example = trial.need(training)
-    _check_memory(study, memory, training.micro_batch)
+    _check_memory(study, memory, training)
     most = example.seconds * ahead.steps * training.parameters.batch_size
     if most < min(_WORTH_SECONDS, study.seconds_left):
         return
@@ -39,13 +39,15 @@ def check(
     _check_time(study, pace, ahead, least)
 
 
-def _check_memory(study: Study, memory: trial.Need, micro_batch: int) -> None:
+def _check_memory(study: Study, memory: trial.Need, training: trial.Tallied) -> None:
+    micro_batch = training.micro_batch
     room = min(room_mb(), study.payload.memory_mb or math.inf)
     if (needed := memory.at(micro_batch)) <= room:
         return
     smaller = memory.fitting(room, micro_batch)
     if smaller is not None:
-        said = f"hyperparameters={{'micro_batch': {smaller}}}"
+        name = "batch_size" if training.whole_batch else "micro_batch"
+        said = f"hyperparameters={{'{name}': {smaller}}}"
         way = f"Call train_model again with {said}: about {memory.at(smaller):.0f} MB."
     else:
         way = f"Not even one example at a time fits. {_cheaper(study)}"

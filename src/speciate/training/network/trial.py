@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from speciate.training.costs import Spent, Tally, now
 from speciate.training.network import feed, halving
+from speciate.training.network.checkpoint import State
 from speciate.training.network.items import Items
 from speciate.training.network.loop import Held, Scores, Step, Targets, Training, chosen
 from speciate.training.network.memory import forget_peak, peak_mb
@@ -28,6 +29,11 @@ class Tallied(Training):
             step = super().advance()
         self._tally.steps += 1
         return step
+
+    def state(self) -> State:
+        """To be saved: what it cost until here is kept with it."""
+        self._tally.keep()
+        return super().state()
 
     def judge(self, items: Items, targets: Targets, *between: Any) -> tuple[float, Scores]:
         with self._tally.stage("judging"):
