@@ -22,6 +22,7 @@ from speciate.tasks.contract import Prediction
 from speciate.vocabulary import Family
 from speciate.workspace.workspace import Workspace
 from tests.evaluation import world
+from tests.training.world import make_dataset, train_now
 
 
 def refusal(workspace: Workspace, **spec: Any) -> SpeciateError:
@@ -98,6 +99,21 @@ def test_numbers_are_compared_by_their_errors(workspace: Workspace) -> None:
     compared = found.compare("constant:", "adder@v1", "rmse")
     assert compared is not None
     assert compared.method == "bootstrap_bca"
+
+
+def test_examples_without_a_truth_are_counted_in_one_note(workspace: Workspace) -> None:
+    x = [float(i % 9) for i in range(90)]
+    y: list[float | None] = [2 * one for one in x]
+    y[0], y[1], y[3], y[89], y[85] = float("inf"), None, float("nan"), float("inf"), None
+    splits = ["train"] * 60 + ["validation"] * 10 + ["test"] * 20
+    make_dataset(workspace, "sums", "tabular", {"x": x, "y": y}, labels=["-"] * 90, splits=splits, inputs=["x"])
+    how = {"method": "classical", "task": "tabular-regression", "target": "y"}
+    trained = train_now(workspace, name="adder", dataset="sums", hyperparameters={"candidates": ["ridge"]}, **how)
+    assert [note for note in trained["report"]["notes"] if "without" in note] == [
+        "3 examples without 'y' were left out."
+    ]
+    result = world.evaluate_models(workspace, dataset="sums", models=["adder"], latency=False)
+    assert "2 of 20 examples without 'y' were left out." in result["report"]["notes"]
 
 
 def test_a_model_is_not_judged_by_what_it_has_learned_from(flowers: Workspace) -> None:

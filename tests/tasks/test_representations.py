@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from speciate.datasets.loading.loader import Example
+from speciate.errors import SpeciateError
 from speciate.tasks.columns import Columns
 from speciate.tasks.description import Counting, countings
 from speciate.tasks.documents import Documents
@@ -53,10 +54,17 @@ def test_pixels_are_scaled_alike_after_rebuilding() -> None:
 def test_rows_with_gaps_new_words_and_missing_columns_are_encoded() -> None:
     rows = _examples({"size": 1.0, "colour": "red"}, {"size": None, "colour": "blue"}, {"size": 3.0, "colour": "red"})
     made = Columns.fit(rows, ["size", "colour"])
-    encoded = made.encode(_examples({"size": "many", "colour": "green"}, {}))
+    encoded = made.encode(_examples({"size": "2", "colour": "green"}, {}))
     assert encoded.shape == (2, 4)  # the number, its flag, two colours
     assert np.isfinite(encoded).all()
     np.testing.assert_array_equal(_again(made).encode(rows), made.encode(rows))
+
+
+@pytest.mark.parametrize("cell", ["many", "", "inf", 10**400])
+def test_what_is_no_number_is_refused_where_training_saw_numbers(cell: object) -> None:
+    made = Columns.fit(_examples({"size": 1.0}, {"size": 3.0}), ["size"])
+    with pytest.raises(SpeciateError, match="'size' must be a number"):
+        made.encode(_examples({"size": cell}))
 
 
 def test_columns_outside_the_inputs_are_not_looked_at() -> None:

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict
 
 from speciate.datasets import scan, succession
 from speciate.datasets.columns import FINGERPRINT, with_column
-from speciate.datasets.intake.rows import MISSING, carried, quality_report, split_report
+from speciate.datasets.intake.rows import MISSING, WITHOUT_LABEL, carried, quality_report, split_report
 from speciate.datasets.joining import join_rows
 from speciate.datasets.lthash import unpacked
 from speciate.datasets.registration import collect, commit, made
@@ -134,7 +134,7 @@ def relabelled(rows: pa.Table, labels: dict[str, Any], source: str, *, numeric: 
             sources[place] = source
         if label is None and qualities[place] == "ok":
             qualities[place], reasons[place] = "partial", MISSING
-        elif label is not None and reasons[place] == MISSING:
+        elif label is not None and reasons[place] in WITHOUT_LABEL:
             readable = fingerprints[place] is not None
             qualities[place], reasons[place] = ("ok", None) if readable else ("error", _UNREADABLE)
     columns = {

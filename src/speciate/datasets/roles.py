@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -65,7 +66,11 @@ def choose(table: pa.Table, modality: str, inputs: Sequence[str], never: Sequenc
 
 
 def label_column(values: Sequence[Any]) -> LabelColumn:
-    """Fractions are numbers to predict; whole numbers are classes where there are few of them; all else is a class."""
+    """Fractions are numbers to predict; whole numbers are classes where there are few of them; all else is a class.
+
+    What `is_infinite` counts as missing.
+    """
+    values = [None if is_infinite(value) else value for value in values]
     present = [value for value in values if not _missing(value)]
     if present and all(isinstance(value, int | float) and not isinstance(value, bool) for value in present):
         whole = all(float(value).is_integer() for value in present)
@@ -73,6 +78,11 @@ def label_column(values: Sequence[Any]) -> LabelColumn:
             return LabelColumn([None if _missing(value) else float(value) for value in values], True)
         return LabelColumn([None if _missing(value) else str(int(value)) for value in values], False)
     return LabelColumn([None if _missing(value) else class_name(value) or None for value in values], False)
+
+
+def is_infinite(value: Any) -> bool:
+    """Whether it is infinite, which is neither a class nor a number to predict."""
+    return isinstance(value, float) and math.isinf(value)
 
 
 def class_name(value: Any) -> str:

@@ -94,7 +94,8 @@ def run(run: Run) -> dict[str, Any]:
     everything = load_examples(run.folders, task.dataset, _splits(task))
     training = [example for example in everything if example.split == "train"]
     how = (task.dataset, task.target_column, task.task, settled(task.terms, task.task, training or everything))
-    asked = questions([example for example in everything if task.split in (None, example.split)], *how)
+    present = [example for example in everything if task.split in (None, example.split)]
+    asked = questions(present, *how)
     examples, answers = [one.example for one in asked], [one.truth for one in asked]
     if len(examples) < 2:
         raise SpeciateError(
@@ -117,7 +118,8 @@ def run(run: Run) -> dict[str, Any]:
     ]
     seen = [_seen(run, task, contestant, examples) for contestant in task.contestants]
     entries = [_entry(task, sheet, answers, known) for sheet, known in zip(sheets, seen, strict=True)]
-    report = build(_question(task), entries, _clusters(examples), _notes(task, examples, learned, entries))
+    notes = _notes(task, len(present) - len(examples), examples, learned, entries)
+    report = build(_question(task), entries, _clusters(examples), notes)
     _write(run.outputs, task, examples, answers, sheets, entries)
     return {"report": report.model_dump(mode="json")}
 
@@ -234,9 +236,13 @@ def _clusters(examples: Sequence[Example]) -> Codes:
 
 
 def _notes(
-    task: EvaluationTask, examples: Sequence[Example], learned: Sequence[Any], entries: Sequence[Entry]
+    task: EvaluationTask, silent: int, examples: Sequence[Example], learned: Sequence[Any], entries: Sequence[Entry]
 ) -> list[str]:
+    """`silent`: how many examples of the split have no truth."""
     notes = []
+    if silent:
+        truth = task.target_column or "a true answer"
+        notes.append(f"{silent} of {silent + len(examples)} examples without {truth!r} were left out.")
     if any(contestant.source == "constant" for contestant in task.contestants) and not learned:
         notes.append("There is no training split, so the constant answer was taken from these examples themselves.")
     if task.use_case and task.no_decision:

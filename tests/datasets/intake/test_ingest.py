@@ -241,6 +241,21 @@ def test_a_labels_file_names_the_pictures(workspace: Workspace, tmp_path: Path) 
     assert [row["reason"] for row in missing] == ["The label is missing."]
 
 
+@pytest.mark.parametrize("numbers", [[0.5, 1.5], [0.0, 1.0]])
+def test_an_infinite_label_is_none(workspace: Workspace, tmp_path: Path, numbers: list[float]) -> None:
+    y = [*(numbers * 10), float("inf"), None]
+    table = pa.table({"x": [float(i) for i in range(22)], "y": pa.array(y, pa.float64())})
+    pq.write_table(table, tmp_path / "rows.parquet")
+    manifest = data.ingest(workspace, "set", source=tmp_path / "rows.parquet", label="y")
+    assert manifest.numeric is (numbers[0] == 0.5)
+    aside = sorted(row["reason"] for row in rows_of(workspace) if row["quality"] == "partial")
+    assert aside == ["Its label is not a finite number.", "The label is missing."]
+    more = ({"x": 50.0, "y": "inf"}, {"x": 51.0, "y": "0.5"}) if manifest.numeric else ()
+    if more:
+        data.ingest(workspace, "set", add=True, rows=more)
+        assert [row["quality"] for row in rows_of(workspace)].count("partial") == 3
+
+
 def test_a_pattern_finds_the_group_in_the_path(workspace: Workspace, tmp_path: Path) -> None:
     folder = data.digit_folder(tmp_path / "set", 20, classes=2)
     data.ingest(workspace, "set", source=folder, label="folder", group_by=r"/(\d\d)\d\d\.png")

@@ -41,6 +41,7 @@ from speciate.datasets.roles import (
     dates,
     groups,
     implied_label,
+    is_infinite,
     label_column,
     shortened,
     ungrouped,
@@ -52,7 +53,8 @@ from speciate.ids import id_from_key
 
 _log = logging.getLogger(__name__)
 
-MISSING = "The label is missing."
+MISSING, INFINITE = "The label is missing.", "Its label is not a finite number."
+WITHOUT_LABEL = (MISSING, INFINITE)
 DATES = (
     "No model sees dates and times, so these are no inputs: {names}; make numbers of them beforehand. Where the rows "
     "are steps of series, call create_dataset again with reader='long:ID,TIME'."
@@ -119,7 +121,7 @@ def draft(survey: Survey, wishes: Wishes, judge: JudgeRows) -> Draft:
         implied = implied_label(table.filter(_usable(items)), wishes.inputs, media=survey.media)
     wishes = wishes._replace(label=wishes.label or implied)
     judged = _Judged(items["quality"], items["reason"])
-    labels, numeric = _labels(survey, wishes)
+    labels, numeric, infinite = _labels(survey, wishes)
     group = groups(wishes.group_by, table, items["source"].to_pylist()) if wishes.group_by else None
     if survey.media:
         roles = Roles(survey.modality, ())
@@ -130,6 +132,7 @@ def draft(survey: Survey, wishes: Wishes, judge: JudgeRows) -> Draft:
         verdicts = judge(table, roles)
         judged.mark(np.asarray(pc.not_equal(verdicts["quality"], "ok")), verdicts["quality"], verdicts["reason"])
     if wishes.label is not None:
+        judged.mark(infinite, "partial", INFINITE)
         judged.mark(np.asarray(labels.is_null()), "partial", MISSING)
     judged.refuse_if_nothing_is_left()
     fixed = {"label": wishes.label, "group_key": wishes.group_by}  # a column called as its role is no other
@@ -252,10 +255,12 @@ def clean_reason(reason: str) -> str:
     return " ".join(clean(reason[at : at + 64]) for at in range(0, min(len(reason), _LONGEST_REASON), 64))
 
 
-def _labels(survey: Survey, wishes: Wishes) -> tuple[pa.Array, bool]:
+def _labels(survey: Survey, wishes: Wishes) -> tuple[pa.Array, bool, Mask]:
+    """The labels, whether they are numbers, and which of them were infinite."""
     label, count = wishes.label, survey.items.num_rows
+    infinite = np.zeros(count, bool)
     if label is None:
-        return pa.nulls(count, pa.string()), False
+        return pa.nulls(count, pa.string()), False, infinite
     if label == "folder" and "folder" not in survey.table.column_names:
         folders = survey.items["folder"].combine_chunks().dictionary_encode()
         classes = pa.array([shortened(name) for name in folders.dictionary.to_pylist()], pa.string())
@@ -263,10 +268,14 @@ def _labels(survey: Survey, wishes: Wishes) -> tuple[pa.Array, bool]:
         numeric = False
     else:
         check_label(label, survey.table)
-        found = label_column(survey.table[label].to_pylist())
+        cells = survey.table[label].to_pylist()
+        found, infinite = label_column(cells), np.array([is_infinite(cell) for cell in cells], bool)
         numeric = found.numeric if wishes.numeric is None else wishes.numeric
         values = _as_wished(found.values, found.numeric, numeric)
-    return values, numeric
+    if numeric:  # also where the cells are texts
+        infinite |= np.isinf(np.asarray(values))
+        values = pc.if_else(pa.array(infinite), None, values)
+    return values, numeric, infinite
 
 
 def _as_wished(values: Sequence[Any], is_number: bool, numeric: bool) -> pa.Array:
