@@ -248,8 +248,8 @@ def test_without_a_test_split_the_refusal_names_the_next_call(workspace: Workspa
     error = refusal(workspace, dataset="bare", models=["constant:"])
     assert error.code == Code.INVALID
     assert "no examples in the split 'test'; it has train (20)" in error.message
-    assert "create_dataset" in error.recovery
-    assert "'bare:train'" in error.recovery
+    assert "curate_dataset(dataset='bare', steps=[{'op': 'split'}])" in error.recovery
+    assert "bare:train" not in error.recovery  # what the models have learned from
 
 
 @pytest.mark.parametrize(

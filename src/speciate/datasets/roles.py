@@ -56,6 +56,14 @@ def choose(table: pa.Table, modality: str, inputs: Sequence[str], never: Sequenc
             )
     free = [name for name in table.column_names if name not in never]
     chosen = list(inputs) or _inputs_of(table, modality, free)
+    words = [name for name in chosen or free if _is_list(table[name].type) and not _is_series(table[name].type)]
+    if words and (inputs or not chosen):
+        raise SpeciateError(
+            Code.INVALID,
+            f"Column {words[0]!r} holds lists of texts, which no model sees: a series is lists of numbers, and a text "
+            "is one string.",
+            "For a text, join its words with blanks into one column, then call again.",
+        )
     if not chosen:
         raise SpeciateError(
             Code.INVALID,
@@ -68,7 +76,7 @@ def choose(table: pa.Table, modality: str, inputs: Sequence[str], never: Sequenc
 def label_column(values: Sequence[Any]) -> LabelColumn:
     """Fractions are numbers to predict; whole numbers are classes where there are few of them; all else is a class.
 
-    What `is_infinite` counts as missing.
+    Infinite numbers count as missing.
     """
     values = [None if is_infinite(value) else value for value in values]
     present = [value for value in values if not _missing(value)]
@@ -160,12 +168,13 @@ def implied_label(usable: pa.Table, inputs: Sequence[str], *, media: bool) -> st
 
 def _inputs_of(table: pa.Table, modality: str, free: list[str]) -> list[str]:
     filled = _well_filled(table, free)
-    lists = [name for name in filled if pa.types.is_list(table[name].type) or pa.types.is_large_list(table[name].type)]
+    lists = [name for name in filled if _is_list(table[name].type)]
+    series = [name for name in lists if _is_series(table[name].type)]
     texts = [
         name for name in filled if pa.types.is_string(table[name].type) or pa.types.is_large_string(table[name].type)
     ]
-    if modality in ("auto", "time-series") and lists:
-        return lists[:1]
+    if modality in ("auto", "time-series") and series:
+        return series[:1]
     if modality in ("auto", "protein") and (sequences := [name for name in texts if _sequences(table[name])]):
         return sequences[:1]
     if modality in ("auto", "text"):
@@ -189,13 +198,24 @@ def _well_filled(table: pa.Table, names: list[str]) -> list[str]:
 
 def _modality_of(table: pa.Table, inputs: list[str]) -> str:
     first = table[inputs[0]]
-    if pa.types.is_list(first.type) or pa.types.is_large_list(first.type):
+    if _is_list(first.type):
         return "time-series"
     if len(inputs) == 1 and (pa.types.is_string(first.type) or pa.types.is_large_string(first.type)):
         if _sequences(first):
             return "protein"
         return "text" if _mean_length(first) >= _LONG_TEXT or not _few_values(first) else "tabular"
     return "tabular"
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind))
+
+
+def _is_series(kind: pa.DataType) -> bool:
+    """Lists of numbers, or of such lists; also where all are empty."""
+    if _is_list(kind):
+        return _is_series(kind.value_type)
+    return not (pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
 def _sample(column: pa.ChunkedArray) -> list[str]:

@@ -196,13 +196,14 @@ def _check_split(manifest: Manifest, ref: DatasetRef) -> None:
     if manifest.splits.get(ref.split or "", 0) > 0:
         return
     there = ", ".join(f"{name} ({count})" for name, count in sorted(manifest.splits.items())) or "no splits at all"
-    example = next(iter(sorted(manifest.splits)), "train")
+    unseen = sorted(name for name, count in manifest.splits.items() if count and name not in ("train", "validation"))
+    other = f"the split dataset='{manifest.name}:{unseen[0]}', or " if unseen else ""
     raise SpeciateError(
         Code.INVALID,
         f"{manifest.ref} has no examples in the split {ref.split!r}; it has {there}. "
         "Models are compared on examples that none of them learned from.",
-        f"Call create_dataset again without a split of your own (a leak-free one is made then), or name another split: "
-        f"dataset='{manifest.name}:{example}'.",
+        f"Name {other}another dataset; or call curate_dataset(dataset={manifest.name!r}, steps=[{{'op': 'split'}}]), "
+        "which makes leak-free splits, and train on them.",
     )
 
 

@@ -256,6 +256,15 @@ def test_an_infinite_label_is_none(workspace: Workspace, tmp_path: Path, numbers
         assert [row["quality"] for row in rows_of(workspace)].count("partial") == 3
 
 
+@pytest.mark.parametrize("inputs", [(), ("tokens",)])
+def test_lists_of_words_are_no_series_and_no_text(inputs: tuple[str, ...]) -> None:
+    table = pa.table({"tokens": [["Ada", "sleeps"]] * 4, "tags": [["B", "O"]] * 4, "text": ["Ada sleeps"] * 4})
+    with pytest.raises(SpeciateError, match="'tokens' holds lists of texts") as refusal:
+        choose(table.drop_columns(["text"]), "auto", inputs, ["tags"])
+    assert "blanks" in refusal.value.recovery
+    assert choose(table, "text", (), ["tags"]) == ("text", ("text",))
+
+
 def test_a_pattern_finds_the_group_in_the_path(workspace: Workspace, tmp_path: Path) -> None:
     folder = data.digit_folder(tmp_path / "set", 20, classes=2)
     data.ingest(workspace, "set", source=folder, label="folder", group_by=r"/(\d\d)\d\d\.png")
