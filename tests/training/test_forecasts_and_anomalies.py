@@ -156,3 +156,11 @@ def test_texts_unlike_the_others_are_found(workspace: Workspace) -> None:
     make_dataset(workspace, "notes", "text", {"text": texts}, labels=labels, splits=thirds(120), inputs=["text"])
     report = train_now(workspace, name="notes-model", dataset="notes", method="classical", task=ANOMALIES)["report"]
     assert report["validation"]["value"] > 0.9
+
+
+def test_a_horizon_beyond_every_series_is_said(workspace: Workspace) -> None:
+    _waves(workspace)
+    with pytest.raises(SpeciateError, match="long enough to learn from: a horizon of 5000 steps"):
+        train_now(
+            workspace, name="m", dataset="waves", method="classical", task=FORECAST, hyperparameters={"horizon": 5000}
+        )

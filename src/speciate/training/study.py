@@ -132,6 +132,13 @@ class Study:
         truths, family = self.truths(self.train), find_task(self.payload.task).family
         values = [tag for tags in truths for tag in tags] if family in PER_UNIT else truths
         distinct = len({repr(value) for value in values})
+        if family == "forecasting" and not truths:
+            raise SpeciateError(
+                Code.INVALID,
+                f"No series of the training split of {self.payload.dataset} is long enough to learn from: a horizon of "
+                f"{self.payload.terms.horizon} steps comes off its end twice, for the question and for what is learned.",
+                "Call train_model again with a smaller hyperparameters={'horizon': ...}.",
+            )
         if distinct < (1 if family in WITHOUT_TARGET else 2):
             raise SpeciateError(
                 Code.INVALID,
