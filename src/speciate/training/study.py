@@ -136,7 +136,7 @@ class Study:
             raise SpeciateError(
                 Code.INVALID,
                 f"No series of the training split of {self.payload.dataset} is long enough to learn from: a horizon of "
-                f"{self.payload.terms.horizon} steps comes off its end twice, for the question and for what is learned.",
+                f"{self.payload.terms.horizon} steps comes off its end twice, for the question and for the lessons.",
                 "Call train_model again with a smaller hyperparameters={'horizon': ...}.",
             )
         if distinct < (1 if family in WITHOUT_TARGET else 2):
