@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import json
 import tarfile
@@ -59,6 +60,7 @@ def test_pictures_in_hugging_face_datasets(format_: str, workspace: Workspace, t
     for row in found["train"]:
         place = np.asarray(row["image"])[0, 0, 0] // 10
         assert named(row["label"]) == ("cat" if place % 2 else "dog")
+    gc.collect()  # the library leaves files open: what the collector says of them belongs to this test
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -181,7 +181,7 @@ ODD: dict[str, Sequence[Any]] = {
         np.zeros((2, 1), np.float32), np.full((2, 30), 1e30, np.float32),
         np.arange(4000, dtype=np.float32).reshape(2, -1),
     ],
-    "tabular": [{}, {"size": "text", "kind": 7, "other": 1}, {"size": float("nan")}, {"size": 1e300, "kind": "c"}],
+    "tabular": [{}, {"size": None, "kind": 7, "other": 1}, {"size": float("nan")}, {"size": 1e300, "kind": "c"}],
 }  # fmt: skip
 
 
