@@ -63,7 +63,7 @@ def _products(cache: Path) -> Scene:
                     "inputs": ["text"],
                     "group_by": "document",
                 },
-                {"budget_minutes": 3},
+                {"budget_minutes": 3, "methods": ["classical", "probe"]},
             ),
         ),
         (
@@ -111,11 +111,15 @@ def _digits(cache: Path) -> Scene:
             "limits": {"p95_latency_ms": 100.0, "offline": True},
         },
         (
-            Round("The pilot.", {"name": "digits", "source": str(pilot), **digits}, {"budget_minutes": 2}),
+            Round(
+                "The pilot.",
+                {"name": "digits", "source": str(pilot), **digits},
+                {"budget_minutes": 2, "methods": ["classical"]},
+            ),
             Round(
                 "All of them, against what serves.",
                 {"name": "digits", "source": str(everything), **digits},
-                {"budget_minutes": 2},
+                {"budget_minutes": 2, "methods": ["classical"]},
             ),
         ),
         tuple({"path": str(everything / "test" / str(digit) / "0000.png")} for digit in (3, 7)),
@@ -140,7 +144,7 @@ def _peptides(cache: Path) -> Scene:
                     "name": "peptides", "source": str(data.peptides(cache)), "modality": "protein", "label": "label",
                     "inputs": ["sequence"],
                 },
-                {"budget_minutes": 2},
+                {"budget_minutes": 2, "methods": ["classical"]},
             ),
         ),
         ({"text": "GLWSKIKEVGKEAAKAAAKAAGKAALGAVSEAV"},),
