@@ -12,6 +12,8 @@ from speciate.datasets.loading.loader import load_examples
 from speciate.datasets.similarity import extractors, similar
 from speciate.datasets.versions import resolve
 from speciate.errors import Code, SpeciateError
+from speciate.evaluation.evaluate import EvaluateSpec
+from speciate.evaluation.evaluate import plan as plan_evaluation
 from speciate.jobs.run import Run
 from speciate.models import packaged
 from speciate.models.backbones import saved
@@ -196,3 +198,21 @@ def test_a_model_never_sees_its_target_neither_cached_nor_when_it_is_judged(work
     assert report["validation"]["value"] < 0.8
     found = data.run_job(workspace, "evaluate", models=["topics"], dataset="titles", use_case=None)["report"]
     assert found["leaderboard"][0]["value"] < 0.8
+
+
+def test_a_model_is_not_judged_on_what_it_cannot_read(workspace: Workspace) -> None:
+    flowers(workspace)
+    train_now(workspace, "job-x", name="trees", dataset="flowers", method="classical")
+    _titles(workspace)
+    with pytest.raises(SpeciateError, match="trees@v1 reads tabular; titles@v1 holds text"):
+        plan_evaluation(EvaluateSpec(models=("trees",), dataset="titles"), workspace)
+    make_dataset(
+        workspace, "stems", "tabular", {"stem": [float(i) for i in range(40)]},
+        labels=["rose" if i % 4 < 2 else "iris" for i in range(40)], splits=thirds(40), inputs=["stem"],
+    )  # fmt: skip
+    with pytest.raises(SpeciateError, match="stems@v1 lacks long, wide, colour"):
+        plan_evaluation(EvaluateSpec(models=("trees",), dataset="stems"), workspace)
+
+
+def test_one_learning_rate_needs_no_list() -> None:
+    assert FullParameters.model_validate({"learning_rate": 0.002}).learning_rate == (0.002,)

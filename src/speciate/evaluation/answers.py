@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from speciate.datasets.loading.loader import Example
-from speciate.datasets.roles import class_name
 from speciate.evaluation.contestants import Contestant
 from speciate.jobs.folder import write_whole
 from speciate.jobs.run import Run, Stopped
 from speciate.tasks.contract import Prediction, Terms
+from speciate.tasks.labels import as_label
 from speciate.tasks.table import READOUTS
 from speciate.vocabulary import Family
 
@@ -74,7 +74,8 @@ def _stored(example: Example, cell: Any, family: Family, terms: Terms) -> Answer
             return Answer(None, error=f"the column holds no answer: {error}"[:300])
         return Answer(posed.truth) if posed else Answer(None, error="the column holds no answer")
     if family in ("classification", "ordinal", "anomaly"):
-        return Answer(class_name(cell))  # as labels are written
+        known = as_label(cell)
+        return Answer(known) if known else Answer(None, error="the column holds no answer")
     try:
         return Answer(float(str(cell)) if family == "regression" else _told(cell))
     except ValueError:

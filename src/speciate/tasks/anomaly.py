@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict
 from speciate.datasets.loading.loader import Example
 from speciate.errors import Code, SpeciateError
 from speciate.tasks.contract import Posed, Prediction, Scores, Terms
+from speciate.tasks.labels import as_label
 
 if TYPE_CHECKING:
     import torch
@@ -49,7 +50,7 @@ class Anomaly(BaseModel):
         if _is_empty(cell):
             return None
         positive = terms.positive_label or ANOMALY
-        return Posed(example, positive if str(cell) == positive else NORMAL)
+        return Posed(example, positive if as_label(cell) == positive else NORMAL)
 
     @classmethod
     def lessons(cls, example: Example, cell: Any, terms: Terms) -> list[Posed]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -12,8 +11,8 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
 from speciate.datasets.loading.loader import Example
-from speciate.datasets.roles import class_name
-from speciate.tasks.contract import Posed, Prediction, Scores, Terms
+from speciate.tasks.contract import AsksWhatItTeaches, Posed, Prediction, Scores, Terms
+from speciate.tasks.labels import as_label
 from speciate.tasks.probabilities import softmax, temperature
 
 if TYPE_CHECKING:
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from speciate.models.backbones.contract import States
 
 
-class Classification(BaseModel):
+class Classification(AsksWhatItTeaches, BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     family: Literal["classification"] = "classification"
     labels: tuple[str, ...]
@@ -31,14 +30,8 @@ class Classification(BaseModel):
     @classmethod
     def pose(cls, example: Example, cell: Any, terms: Terms) -> Posed | None:
         """Truth: the label, a str."""
-        if cell is None or cell == "" or (isinstance(cell, float) and math.isnan(cell)):
-            return None
-        return Posed(example, class_name(cell))
-
-    @classmethod
-    def lessons(cls, example: Example, cell: Any, terms: Terms) -> list[Posed]:
-        posed = cls.pose(example, cell, terms)
-        return [posed] if posed else []
+        known = as_label(cell)
+        return Posed(example, known) if known else None
 
     @classmethod
     def of(cls, truths: Sequence[Any], settings: Mapping[str, Any]) -> Self:

@@ -103,6 +103,19 @@ class Representation(Protocol):
     def arrays(self) -> Arrays: ...
 
 
+class AsksWhatItTeaches:
+    """Of a readout: each training example teaches the question that it would be asked, once."""
+
+    @classmethod
+    def pose(cls, example: Example, cell: Any, terms: Terms) -> Posed | None:
+        raise NotImplementedError
+
+    @classmethod
+    def lessons(cls, example: Example, cell: Any, terms: Terms) -> list[Posed]:
+        posed = cls.pose(example, cell, terms)
+        return [posed] if posed else []
+
+
 class Readout(Protocol):
     """A task with what it learned of the training truths. Pydantic models, frozen; `family` tells them apart.
 

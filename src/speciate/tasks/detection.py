@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict
 
 from speciate.datasets.loading.loader import Example
 from speciate.errors import Code, SpeciateError
-from speciate.tasks.contract import Posed, Prediction, Terms
+from speciate.tasks.contract import AsksWhatItTeaches, Posed, Prediction, Terms
 from speciate.tasks.grids import as_maps
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ _ALPHA, _BETA, _OF_SIZE = 2, 4, 0.1  # of the focal loss; weight of the sizes' l
 _RARE = math.log(0.1 / 0.9)  # bias at the start: most places are no centre (Lin et al. 2017)
 
 
-class Detection(BaseModel):
+class Detection(AsksWhatItTeaches, BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     family: Literal["detection"] = "detection"
     labels: tuple[str, ...]
@@ -48,11 +48,6 @@ class Detection(BaseModel):
             raise ValueError(f"{cell!r:.60} is no list of objects, each with category and bbox")
         height, width = example.media.shape[:2]
         return Posed(example, {"size": [width, height], "objects": [_object(each) for each in cell]})
-
-    @classmethod
-    def lessons(cls, example: Example, cell: Any, terms: Terms) -> list[Posed]:
-        posed = cls.pose(example, cell, terms)
-        return [posed] if posed else []
 
     @classmethod
     def of(cls, truths: Sequence[Any], settings: Mapping[str, Any]) -> Self:

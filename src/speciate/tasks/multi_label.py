@@ -13,7 +13,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
 from speciate.datasets.loading.loader import Example
-from speciate.tasks.contract import Posed, Prediction, Scores, Terms
+from speciate.tasks.contract import AsksWhatItTeaches, Posed, Prediction, Scores, Terms
 from speciate.tasks.probabilities import sigmoid
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ _DIVIDED = re.compile(r"[|;]")
 _ROUNDS = 50
 
 
-class MultiLabel(BaseModel):
+class MultiLabel(AsksWhatItTeaches, BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     family: Literal["multi-label"] = "multi-label"
     labels: tuple[str, ...]
@@ -37,11 +37,6 @@ class MultiLabel(BaseModel):
         """Truth: the sorted list of labels; an empty list is the truth that none holds."""
         labels = labels_of(cell)
         return None if labels is None else Posed(example, labels)
-
-    @classmethod
-    def lessons(cls, example: Example, cell: Any, terms: Terms) -> list[Posed]:
-        posed = cls.pose(example, cell, terms)
-        return [posed] if posed else []
 
     @classmethod
     def of(cls, truths: Sequence[Any], settings: Mapping[str, Any]) -> Self:

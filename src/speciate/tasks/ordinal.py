@@ -19,7 +19,8 @@ from pydantic import BaseModel, ConfigDict
 
 from speciate.datasets.loading.loader import Example
 from speciate.errors import Code, SpeciateError
-from speciate.tasks.contract import Posed, Prediction, Scores, Terms
+from speciate.tasks.contract import AsksWhatItTeaches, Posed, Prediction, Scores, Terms
+from speciate.tasks.labels import as_label
 from speciate.tasks.probabilities import TEMPERATURES, sigmoid
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 _LEADING = re.compile(r"\s*([+-]?\d+(?:\.\d+)?)")
 
 
-class Ordinal(BaseModel):
+class Ordinal(AsksWhatItTeaches, BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     family: Literal["ordinal"] = "ordinal"
     labels: tuple[str, ...]
@@ -41,17 +42,10 @@ class Ordinal(BaseModel):
     @classmethod
     def pose(cls, example: Example, cell: Any, terms: Terms) -> Posed | None:
         """Truth: the label, a str. ValueError where an order is given that lacks it."""
-        if cell is None or cell == "" or (isinstance(cell, float) and math.isnan(cell)):
-            return None
-        label = str(int(cell)) if isinstance(cell, float) and cell.is_integer() else str(cell)
-        if terms.order and label not in terms.order:
-            raise ValueError(f"{label[:40]!r} is not in the order that was given: {' < '.join(terms.order)}")
-        return Posed(example, label)
-
-    @classmethod
-    def lessons(cls, example: Example, cell: Any, terms: Terms) -> list[Posed]:
-        posed = cls.pose(example, cell, terms)
-        return [posed] if posed else []
+        known = as_label(cell)
+        if known and terms.order and known not in terms.order:
+            raise ValueError(f"{known[:40]!r} is not in the order that was given: {' < '.join(terms.order)}")
+        return Posed(example, known) if known else None
 
     @classmethod
     def of(cls, truths: Sequence[Any], settings: Mapping[str, Any]) -> Self:

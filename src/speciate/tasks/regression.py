@@ -11,7 +11,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
 from speciate.datasets.loading.loader import Example
-from speciate.tasks.contract import Posed, Prediction, Scores, Terms
+from speciate.tasks.contract import AsksWhatItTeaches, Posed, Prediction, Scores, Terms
 
 if TYPE_CHECKING:
     import torch
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from speciate.models.backbones.contract import States
 
 
-class Regression(BaseModel):
+class Regression(AsksWhatItTeaches, BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     family: Literal["regression"] = "regression"
     mean: float
@@ -32,11 +32,6 @@ class Regression(BaseModel):
             return None
         number = float(cell)
         return Posed(example, number) if math.isfinite(number) else None
-
-    @classmethod
-    def lessons(cls, example: Example, cell: Any, terms: Terms) -> list[Posed]:
-        posed = cls.pose(example, cell, terms)
-        return [posed] if posed else []
 
     @classmethod
     def of(cls, truths: Sequence[Any], settings: Mapping[str, Any]) -> Self:

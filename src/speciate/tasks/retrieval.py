@@ -7,7 +7,6 @@ count.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
@@ -16,7 +15,8 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
 from speciate.datasets.loading.loader import Example
-from speciate.tasks.contract import Posed, Prediction, Terms
+from speciate.tasks.contract import AsksWhatItTeaches, Posed, Prediction, Terms
+from speciate.tasks.labels import as_label
 
 if TYPE_CHECKING:
     import torch
@@ -27,7 +27,7 @@ _TEMPERATURE = 0.1
 _DIGITS = 6
 
 
-class Retrieval(BaseModel):
+class Retrieval(AsksWhatItTeaches, BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     whole_batch: ClassVar[Literal[True]] = True
     family: Literal["retrieval"] = "retrieval"
@@ -39,14 +39,8 @@ class Retrieval(BaseModel):
     @classmethod
     def pose(cls, example: Example, cell: Any, terms: Terms) -> Posed | None:
         """Truth: the label, a str, of what belongs together."""
-        if cell is None or cell == "" or (isinstance(cell, float) and math.isnan(cell)):
-            return None
-        return Posed(example, str(cell))
-
-    @classmethod
-    def lessons(cls, example: Example, cell: Any, terms: Terms) -> list[Posed]:
-        posed = cls.pose(example, cell, terms)
-        return [posed] if posed else []
+        known = as_label(cell)
+        return Posed(example, known) if known else None
 
     @classmethod
     def of(cls, truths: Sequence[Any], settings: Mapping[str, Any]) -> Self:

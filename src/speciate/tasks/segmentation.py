@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict
 
 from speciate.datasets.loading.loader import Example
 from speciate.errors import Code, SpeciateError
-from speciate.tasks.contract import Posed, Prediction, Terms
+from speciate.tasks.contract import AsksWhatItTeaches, Posed, Prediction, Terms
 from speciate.tasks.grids import as_maps
 from speciate.tasks.masks import Labels, Size, from_runs, region, resized, to_runs
 
@@ -32,7 +32,7 @@ _MOST_LABELS = 254
 _MASK = "1"  # what is not background, where a cell names no labels
 
 
-class Segmentation(BaseModel):
+class Segmentation(AsksWhatItTeaches, BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     whole_batch: ClassVar[Literal[True]] = True
     family: Literal["segmentation"] = "segmentation"
@@ -62,11 +62,6 @@ class Segmentation(BaseModel):
             if mask.any():
                 pixels[mask] = names.index(label) + 1
         return Posed(example, _told(pixels, names))
-
-    @classmethod
-    def lessons(cls, example: Example, cell: Any, terms: Terms) -> list[Posed]:
-        posed = cls.pose(example, cell, terms)
-        return [posed] if posed else []
 
     @classmethod
     def of(cls, truths: Sequence[Any], settings: Mapping[str, Any]) -> Self:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
 from speciate.datasets.loading.loader import Example
-from speciate.tasks.contract import Posed, Prediction, Terms
+from speciate.tasks.contract import AsksWhatItTeaches, Posed, Prediction, Terms
 from speciate.tasks.probabilities import softmax, temperature
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Targets = Sequence[npt.NDArray[np.int64]]
 
 
-class Tokens(BaseModel):
+class Tokens(AsksWhatItTeaches, BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     family: Literal["tokens"] = "tokens"
     labels: tuple[str, ...]
@@ -38,11 +38,6 @@ class Tokens(BaseModel):
         if cell is None or (isinstance(cell, str) and not cell.strip()):
             return None
         return Posed(example, tags_of(cell, units(example.media, terms.modality)))
-
-    @classmethod
-    def lessons(cls, example: Example, cell: Any, terms: Terms) -> list[Posed]:
-        posed = cls.pose(example, cell, terms)
-        return [posed] if posed else []
 
     @classmethod
     def of(cls, truths: Sequence[Any], settings: Mapping[str, Any]) -> Self:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
 from speciate.datasets.loading.loader import Example
-from speciate.tasks.contract import Posed, Prediction, Terms
+from speciate.tasks.contract import AsksWhatItTeaches, Posed, Prediction, Terms
 from speciate.tasks.probabilities import softmax
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ _BLANK = 0
 """The code of "nothing new"; characters follow."""
 
 
-class Transcription(BaseModel):
+class Transcription(AsksWhatItTeaches, BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     family: Literal["transcription"] = "transcription"
     characters: str
@@ -40,11 +40,6 @@ class Transcription(BaseModel):
         if not isinstance(cell, str):
             raise ValueError(f"{str(cell)[:40]!r} is no text")
         return Posed(example, " ".join(cell.split()))
-
-    @classmethod
-    def lessons(cls, example: Example, cell: Any, terms: Terms) -> list[Posed]:
-        posed = cls.pose(example, cell, terms)
-        return [posed] if posed else []
 
     @classmethod
     def of(cls, truths: Sequence[Any], settings: Mapping[str, Any]) -> Self:
