@@ -21,7 +21,7 @@ from speciate.settings import Capacity
 from speciate.tasks import predictor
 from speciate.training import sampling_cost, train
 from speciate.training.plan import plan_training
-from speciate.training.specs import FullParameters, TrainSpec
+from speciate.training.specs import FullParameters, Payload, TrainSpec
 from speciate.workspace.workspace import Workspace
 from tests import data
 from tests.training.world import make_dataset, model_path, run_folder, thirds, train_now
