@@ -56,7 +56,7 @@ DEFAULT_EPOCHS = 3
 OURS = {"batch_size": 32, "epochs": 30, "patience": 6}
 RATES = {"text": 1e-4, "image": 1e-3}
 """`usual_rate` of pkg:minilm and new:vit."""
-PLAIN = {"learning_rate": 1e-3, "epochs": 10, "patience": 6}
+PLAIN = {"learning_rate": 1e-3, "epochs": 4, "patience": 6}
 
 
 class Cell(NamedTuple):
