@@ -1,0 +1,57 @@
+"""Models that others serve: where an OpenAI-compatible chat endpoint is, what it is called there, and what it costs."""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import json
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+
+class Endpoint(BaseModel):
+    """`base_url` ends before `/chat/completions`. `secret` names a stored key, never is one."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    base_url: str = Field(description="As in 'https://api.openai.com/v1'; http only on this machine.")
+    model: str = Field(min_length=1, max_length=200, description="Its name at the endpoint.")
+    secret: str | None = Field(None, description="Name of a stored key; a person runs `speciate secret set NAME`.")
+    usd_per_1m_input: float | None = Field(None, ge=0, description="Overrides the published price.")
+    usd_per_1m_output: float | None = Field(None, ge=0)
+
+    @field_validator("base_url")
+    @classmethod
+    def _is_http(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query:
+            raise ValueError("base_url must be like https://HOST/v1, without user, password or query")
+        if parts.scheme == "http" and not _is_loopback(parts.hostname):
+            raise ValueError("base_url must begin with https:// unless the host is this machine")
+        return value.rstrip("/")
+
+    @property
+    def host(self) -> str:
+        """What keys and consents are bound to: `api.openai.com`, or `127.0.0.1:8000` where a port is named."""
+        parts = urlsplit(self.base_url)
+        return f"{parts.hostname}:{parts.port}" if parts.port else str(parts.hostname)
+
+    @property
+    def is_local(self) -> bool:
+        """On this machine: nothing that is sent there leaves it."""
+        return _is_loopback(str(urlsplit(self.base_url).hostname))
+
+    @property
+    def identity(self) -> str:
+        """What answers are known by: where and what, not the key nor the price."""
+        said = json.dumps({"base_url": self.base_url, "model": self.model}, sort_keys=True)
+        return "endpoint-" + hashlib.sha256(said.encode()).hexdigest()
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
