@@ -14,6 +14,7 @@ Family = Literal[
     "classification", "ordinal", "anomaly",  # one label
     "regression",  # one number
     "multi-label", "tokens", "detection", "segmentation", "transcription", "retrieval", "forecasting",  # more than that
+    "generation",  # a text
 ]  # fmt: skip
 
 MODALITIES = (
@@ -80,6 +81,8 @@ _OTHERS = (
     Task("automatic-speech-recognition", ("audio",), "transcription", "wer", "the text that is spoken"),
     Task("feature-extraction", MODALITIES, "retrieval", "recall_at_1", "a vector; what belongs together lies near"),
     Task("time-series-forecasting", ("time-series",), "forecasting", "mase", "the next steps of a series"),
+    Task("text-generation", ("text",), "generation", "exact_match", "a text in answer to a text"),
+    Task("image-text-to-text", ("image", "multimodal"), "generation", "exact_match", "a text in answer to a picture"),
     Task("anomaly-detection", MODALITIES, "anomaly", "auroc", "whether an example is unlike the normal ones"),
 )
 _ONE_LABEL: tuple[Family, ...] = ("classification", "ordinal", "anomaly")
@@ -156,6 +159,11 @@ METRICS: dict[str, Metric] = {
         Metric(
             "mase", ("forecasting",), "lower", "mean", 0, None,
             "absolute error over that of repeating the last step within the series (Hyndman & Koehler 2006)",
+        ),
+        Metric("exact_match", ("generation",), "higher", "mean", 0, 1, "share with exactly the text, blanks aside"),
+        Metric(
+            "numeric_match", ("generation",), "higher", "mean", 0, 1,
+            "share whose last number is the truth's last number; a truth without one is not counted",
         ),
     )
 }  # fmt: skip

@@ -15,7 +15,7 @@ import pytest
 
 from speciate.datasets.versions import Manifest, resolve
 from speciate.models.backbones.table import ARCHITECTURES, usual_rate
-from speciate.training.options import options
+from speciate.training.options import methods_for, options
 from speciate.vocabulary import TASKS, find_metric, find_task
 from speciate.workspace.workspace import Workspace
 from tests.data import run_job
@@ -74,7 +74,7 @@ def test_the_table_has_every_task_with_every_method_that_suits_it_and_every_arch
     assert len({row.name for row in ROWS}) == len(ROWS)
     assert {row.name for row in ROWS} >= QUICK
     shown = {(find_task(row.task).family, row.method) for row in ROWS}
-    families = {task.family for task in TASKS.values()}
+    families = {task.family for task in TASKS.values() if methods_for("path:/any", task.family)}
     assert families == {family for family, _ in shown}
     classified = {row.modality for row in ROWS if find_task(row.task).family == "classification"}
     assert classified >= {"text", "image", "audio", "time-series", "tabular", "protein"}

@@ -10,6 +10,7 @@ from speciate.tasks.anomaly import Anomaly
 from speciate.tasks.classification import Classification
 from speciate.tasks.detection import Detection
 from speciate.tasks.forecasting import Forecasting
+from speciate.tasks.generation import Generation
 from speciate.tasks.multi_label import MultiLabel
 from speciate.tasks.ordinal import Ordinal
 from speciate.tasks.regression import Regression
@@ -31,6 +32,7 @@ READOUTS: dict[Family, Any] = {
     "segmentation": Segmentation,
     "transcription": Transcription,
     "forecasting": Forecasting,
+    "generation": Generation,
 }
 PER_UNIT: tuple[Family, ...] = ("tokens",)
 """Families that label each word or residue, so that a backbone must give one state for each."""
@@ -48,4 +50,4 @@ AnyReadout = Annotated[
     | Forecasting,
     Field(discriminator="family"),
 ]
-"""As it is stored with a model."""
+"""As it is stored with a model: those that are trained."""

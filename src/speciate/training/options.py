@@ -29,6 +29,7 @@ _BY_FAMILY: dict[Family, tuple[Method, ...]] = {
     "detection": ("lora", "full"),
     "segmentation": ("lora", "full"),
     "transcription": ("lora", "full"),
+    "generation": (),  # evaluated only
 }
 
 
@@ -128,6 +129,12 @@ def _cannot(
     elif base is not None:
         why = f": {base.ref} has fresh weights, which are no use to it"
     ways = ", ".join(_spoken(other) for other in can) or "none yet"
+    if not _BY_FAMILY[family]:
+        return SpeciateError(
+            Code.INVALID,
+            f"Nothing can be trained for {family} yet: such models are only evaluated.",
+            "Call evaluate_models with the models that there are.",
+        )
     return SpeciateError(
         Code.INVALID,
         f"{_spoken(option)} cannot be trained on {modality} for {family}{why}; what can: {ways}.",

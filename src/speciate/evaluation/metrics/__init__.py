@@ -16,6 +16,7 @@ import numpy as np
 from speciate.evaluation.metrics import (
     detection,
     forecasting,
+    generation,
     labels,
     multi_label,
     numbers,
@@ -32,7 +33,7 @@ from speciate.vocabulary import Metric
 
 __all__ = ["Answers", "Statistic", "alone", "contributions", "corpus", "judged", "label_answers", "number_answers"]
 
-_FILES = (labels, multi_label, numbers, ordered, retrieval, tokens, transcripts)
+_FILES = (generation, labels, multi_label, numbers, ordered, retrieval, tokens, transcripts)
 _OF_MEANS = (*_FILES, forecasting, segmentation)
 _MEANS: dict[str, Callable[[Answers], Floats]] = {
     name: score for file in _OF_MEANS for name, score in file.MEANS.items()
