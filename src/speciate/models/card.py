@@ -6,6 +6,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
+from speciate.models.endpoints import Endpoint
+
 
 class Card(BaseModel):
     """Stored in the catalog and as `model.json` beside the weights. Models that come with packages have one, too."""
@@ -37,6 +39,8 @@ class Card(BaseModel):
     recipe: dict[str, Any] = Field(default_factory=dict)
     """What made it, in full: the training job's spec with everything resolved."""
     job: str | None = None
+    endpoint: Endpoint | None = None
+    """Where others serve it; then there are no weights here."""
     license: str | None = None
     """SPDX id; None where it is not known."""
     created: float = 0.0
