@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
+from mnist1d.data import get_dataset_args, make_dataset
 
 from speciate.datasets.sources import packaged_data
 from speciate.datasets.sources.packaged_data import PACKAGED
@@ -18,6 +22,7 @@ from tests.datasets.desk import desk as make_desk
 SIZES = {
     "digits": ("media", 1797), "iris": ("table", 150), "wine": ("table", 178), "breast-cancer": ("table", 569),
     "diabetes": ("table", 442), "sample-photos": ("media", 2), "mnist": ("media", 5000), "peptides": ("table", 5200),
+    "mnist1d": ("table", 5000),
 }  # fmt: skip
 
 
@@ -41,6 +46,20 @@ def test_each_is_as_large_as_it_says(desk: Desk, name: str) -> None:
     table = ask_table(desk.pool, found.files[0].path, readable=found.readable)
     assert table.num_rows == size
     assert table["label"].null_count == 0
+
+
+@pytest.mark.slow
+def test_signals_are_those_published_and_the_processs_generators_are_left_alone(tmp_path: Path) -> None:
+    before = random.getstate(), str(np.random.get_state(legacy=False))
+    packaged_data.find("mnist1d").write(tmp_path)
+    assert (random.getstate(), str(np.random.get_state(legacy=False))) == before
+    table = pq.read_table(tmp_path / "signals.parquet")
+    assert table["split"].to_pylist() == ["train"] * 4000 + ["test"] * 1000
+    assert {len(each) for each in table["values"].to_pylist()} == {40}
+    assert sorted(set(table["label"].to_pylist())) == [f"digit {place}" for place in range(10)]
+    theirs = make_dataset(get_dataset_args())
+    assert np.array_equal(table["values"].to_pylist()[:4000], theirs["x"].astype(np.float32))
+    assert table["label"].to_pylist()[4000:] == [f"digit {label}" for label in theirs["y_test"]]
 
 
 def test_an_unknown_name_says_which_there_are() -> None:

@@ -6,7 +6,9 @@ The packages are trusted code that the user installed; nothing is downloaded.
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -103,6 +105,30 @@ def _peptides(folder: Path) -> None:
                    folder / "peptides.parquet")  # fmt: skip
 
 
+def _signals(folder: Path) -> None:
+    """The digits of MNIST as signals of 40 steps (Greydanus & Kobak 2024), made as published: seed, size and split."""
+    with _generators_kept():
+        from mnist1d.data import get_dataset_args, make_dataset
+
+        found = make_dataset(get_dataset_args())
+    values = np.concatenate([found["x"], found["x_test"]]).astype(np.float32)
+    labels = np.concatenate([found["y"], found["y_test"]])
+    splits = ["train"] * len(found["y"]) + ["test"] * len(found["y_test"])
+    columns = {"values": list(values), "label": [f"digit {label}" for label in labels], "split": splits}
+    pq.write_table(pa.table(columns), folder / "signals.parquet")
+
+
+@contextmanager
+def _generators_kept() -> Iterator[None]:
+    """The process's random generators, which the package seeds for itself, as they were."""
+    before = random.getstate(), np.random.get_state()
+    try:
+        yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])
+
+
 _SKLEARN = "pip install 'speciate[classical]'"
 PACKAGED = {
     "digits": Packaged("sklearn", _SKLEARN, "CC-BY-4.0", "1,797 handwritten digits, 8 x 8, a folder a class", _digits),
@@ -122,5 +148,9 @@ PACKAGED = {
     "peptides": Packaged(
         "modlamp", "pip install --no-deps modlamp", "BSD-3-Clause", "5,200 peptides, antimicrobial or not",
         _peptides,
+    ),
+    "mnist1d": Packaged(
+        "mnist1d", "pip install mnist1d", "Apache-2.0", "5,000 signals of 40 steps that stand for digits, with splits",
+        _signals,
     ),
 }  # fmt: skip
