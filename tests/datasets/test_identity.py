@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import pytest
 
 from speciate.datasets import scan
-from speciate.datasets.identity import count_known, row_keys
+from speciate.datasets.identity import known_rows, row_keys
 from speciate.datasets.intake.judging_rows import judged
 from speciate.datasets.versions import Manifest
 from speciate.workspace.workspace import Workspace
@@ -27,7 +27,8 @@ def measurements(count: int = 400) -> list[dict[str, Any]]:
 def known(workspace: Workspace, tested: Manifest, learned: Manifest) -> int:
     """How many test rows of one version another's model learned from."""
     theirs = scan.read(workspace.folders, learned, splits=("train", "validation"), usable=True)
-    return count_known(scan.read(workspace.folders, tested, splits=("test",), usable=True), tested, theirs, learned)
+    mine = scan.read(workspace.folders, tested, splits=("test",), usable=True)
+    return sum(known_rows(mine, tested, theirs, learned).to_pylist())
 
 
 def splits(workspace: Workspace, manifest: Manifest) -> dict[str, str]:

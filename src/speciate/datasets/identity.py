@@ -35,8 +35,8 @@ def fingerprint(modality: str, value: Any) -> str:
     return sha256(kind.fingerprint(kind.admit(value)))
 
 
-def count_known(rows: pa.Table, version: Manifest, learned: pa.Table, learned_version: Manifest) -> int:
-    """How many of `rows`, from `version`, are among those that a model learned from."""
+def known_rows(rows: pa.Table, version: Manifest, learned: pa.Table, learned_version: Manifest) -> pa.Array:
+    """(N,) bool: which of `rows`, from `version`, are among those that a model learned from."""
     pairs = [(rows[name], learned[name]) for name in (KEY, CONTENT, FINGERPRINT) if _in_both(name, rows, learned)]
     inputs = learned_version.inputs
     if inputs and inputs != version.inputs and set(inputs) <= set(rows.column_names):
@@ -44,7 +44,7 @@ def count_known(rows: pa.Table, version: Manifest, learned: pa.Table, learned_ve
     known = pa.array([False] * rows.num_rows)
     for mine, theirs in pairs:
         known = pc.or_(known, pc.is_in(mine, value_set=pa.array(theirs.to_pylist(), mine.type), skip_nulls=True))
-    return int(pc.sum(known).as_py() or 0)
+    return known
 
 
 def sha256(text: str) -> str:

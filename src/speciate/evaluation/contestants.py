@@ -7,11 +7,10 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from speciate.datasets.versions import Manifest
-from speciate.datasets.versions import resolve as resolve_dataset
 from speciate.errors import Code, SpeciateError, unknown
 from speciate.evaluation.prices import usd_for
+from speciate.evaluation.seen import learned_from
 from speciate.models.registry import resolve
-from speciate.refs import dataset_ref
 from speciate.tasks.contract import Terms
 from speciate.usecases import COLUMN, CONSTANT, UseCase, incumbent_of
 from speciate.vocabulary import TASKS
@@ -32,8 +31,8 @@ class Contestant(BaseModel):
     task: str | None = None
     modality: str | None = None
     base_model: str | None = None
-    learned_from: Manifest | None = None
-    """The dataset version that a model was trained on."""
+    learned_from: tuple[Manifest, ...] | None = ()
+    """The dataset versions that a model was trained on, and what it began with; None where they are not known."""
     terms: Terms | None = None
     inputs: tuple[str, ...] = ()
     """The columns that a model saw, and is shown."""
@@ -70,7 +69,7 @@ def find(database: Database, folders: Folders, ref: str, columns: tuple[str, ...
         task=card.task,
         modality=card.modality,
         base_model=card.base_model,
-        learned_from=_learned_from(database, card.dataset),
+        learned_from=learned_from(database, folders, card),
         terms=card.recipe.get("terms"),
         inputs=card.inputs,
         target=card.recipe.get("target"),
@@ -92,13 +91,3 @@ def find_incumbent(database: Database, folders: Folders, use_case: UseCase, colu
             f"The incumbent {incumbent!r} of {use_case.name!r} cannot take part: {error.message}",
             "Call define_use_case again with incumbent: a model, 'column:NAME' of the dataset, or 'constant:'.",
         ) from error
-
-
-def _learned_from(database: Database, dataset: str | None) -> Manifest | None:
-    """None also where the version is gone."""
-    if dataset is None:
-        return None
-    try:
-        return resolve_dataset(database, dataset_ref(dataset)._replace(split=None))
-    except SpeciateError:
-        return None

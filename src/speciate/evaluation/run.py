@@ -15,12 +15,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 
-from speciate.datasets import scan
-from speciate.datasets.identity import count_known
 from speciate.datasets.loading.loader import Example, load_examples
 from speciate.datasets.versions import Manifest
 from speciate.errors import Code, SpeciateError, closest
@@ -29,6 +26,7 @@ from speciate.evaluation.compare import Cost, Entry, Question, build
 from speciate.evaluation.contestants import Contestant
 from speciate.evaluation.memory import measure_memory
 from speciate.evaluation.metrics import alone, contributions, judged
+from speciate.evaluation.seen import seen
 from speciate.evaluation.statistics import Codes
 from speciate.evaluation.timing import measure
 from speciate.jobs.run import Run
@@ -116,8 +114,8 @@ def run(run: Run) -> dict[str, Any]:
         )
         for place, contestant in enumerate(task.contestants)
     ]
-    seen = [_seen(run, task, contestant, examples) for contestant in task.contestants]
-    entries = [_entry(task, sheet, answers, known) for sheet, known in zip(sheets, seen, strict=True)]
+    known = [_seen(run, task, contestant, examples) for contestant in task.contestants]
+    entries = [_entry(task, sheet, answers, count) for sheet, count in zip(sheets, known, strict=True)]
     notes = _notes(task, len(present) - len(examples), examples, learned, entries)
     report = build(_question(task), entries, _clusters(examples), notes)
     _write(run.outputs, task, examples, answers, sheets, entries)
@@ -170,14 +168,10 @@ def _sheet(
 
 def _seen(run: Run, task: EvaluationTask, contestant: Contestant, examples: Sequence[Example]) -> int | None:
     """How many of the examples the model was fitted or chosen on; None where its data are not known any more."""
-    if contestant.source != "model":
-        return 0
     if contestant.learned_from is None:
         return None
-    mine = scan.read(run.folders, task.dataset, ids=[example.id for example in examples], usable=True)
-    rows = scan.read(run.folders, contestant.learned_from, usable=True)
-    theirs = rows.filter(pc.is_in(rows["split"], pa.array(("train", "validation"))))
-    return count_known(mine, task.dataset, theirs, contestant.learned_from)
+    ids = {example.id for example in examples}
+    return len(seen(run.folders, task.dataset, ids, contestant.learned_from, ("train", "validation")))
 
 
 def _entry(task: EvaluationTask, sheet: _Sheet, truth: Sequence[Any], seen: int | None) -> Entry:

@@ -5,9 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
+from speciate.datasets.versions import Manifest
 from speciate.errors import Code, SpeciateError
+from speciate.evaluation.seen import learned_from
 from speciate.models import registry
 from speciate.models.backbones.table import ARCHITECTURES, modality_of, refuse_adapter
+from speciate.models.card import Card
 from speciate.refs import model_ref
 from speciate.workspace.workspace import Workspace
 
@@ -20,6 +23,10 @@ class Base(NamedTuple):
     folder: Path | None
     """None for fresh weights."""
     license: str | None
+    learned_from: tuple[Manifest, ...] | None = ()
+    """Data of this workspace that its weights learned from; None where they are not known any more."""
+    inputs: tuple[str, ...] = ()
+    """The columns that a model of ours was trained on."""
 
     @property
     def fresh(self) -> bool:
@@ -40,7 +47,13 @@ def find(workspace: Workspace, base_model: str) -> Base:
         refuse_adapter(folder)
         return Base(base_model, modality_of(base_model), folder, None)
     version = registry.resolve(workspace.database, workspace.folders, ref)
-    return Base(version.ref, modality_of(version.ref, version.path), version.path, version.card.license)
+    card, modality = version.card, modality_of(version.ref, version.path)
+    return Base(version.ref, modality, version.path, card.license, _learned_from(workspace, card), card.inputs)
+
+
+def _learned_from(workspace: Workspace, card: Card) -> tuple[Manifest, ...] | None:
+    """Nothing of ours for published weights."""
+    return learned_from(workspace.database, workspace.folders, card) if card.dataset is not None else ()
 
 
 def without_linear(base_model: str) -> SpeciateError:

@@ -14,6 +14,7 @@ from speciate.models.card import Card
 from speciate.training import classical, full, lora, probe, provenance
 from speciate.training.costs import Tally
 from speciate.training.estimate import asked_by
+from speciate.training.held_out import unseen
 from speciate.training.network.memory import resident_mb
 from speciate.training.selection import Chosen
 from speciate.training.specs import Payload, Repeated
@@ -25,6 +26,9 @@ RECIPES: dict[str, Callable[[Study, Any], Chosen]] = {
     "lora": lora.fit,
     "full": full.fit,
 }
+
+_NO_RECIPE = {"manifest", "dearer", "repeats", "base_folder", "base_learned_from"}
+"""Of a payload: what follows from the rest, wherever it is resolved again."""
 
 
 def run(run: Run) -> dict[str, Any]:
@@ -42,9 +46,11 @@ def _run(run: Run, payload: Payload, tally: Tally) -> dict[str, Any]:
 
     run.progress(0, None, "", "reading examples")
     with tally.stage("preparing"):
-        examples = load_examples(run.folders, payload.manifest, ("train", "validation"))
+        everything = load_examples(run.folders, payload.manifest, ("train", "validation"))
+        remaining = unseen(run.folders, payload, everything)
     tally.loaded_mb = resident_mb()
-    study = Study(run, payload, examples, tally)
+    study = Study(run, payload, remaining.examples, tally)
+    study.notes += remaining.notes(payload)
     with threadpool_limits(limits=payload.threads), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of solvers that stop early: what counts is measured on held-out examples
         chosen = RECIPES[payload.spec.method or ""](study, payload.parameters)
@@ -52,7 +58,7 @@ def _run(run: Run, payload: Payload, tally: Tally) -> dict[str, Any]:
     seconds = tally.spent.seconds
     size = sum(entry.stat().st_size for entry in os.scandir(run.outputs / "model"))
     card = _card(study.payload, chosen, identity, seconds, size)
-    report = _report(payload, study, chosen, seconds)
+    report = _report(payload, study, chosen, seconds) | {"left_out": remaining.left_out}
     if payload.repeats is not None:
         report["repetition"] = _repetition(payload.repeats, card)
     return {"card": card.model_dump(mode="json"), "report": report}
@@ -75,7 +81,7 @@ def _card(payload: Payload, chosen: Chosen, identity: str, seconds: float, size:
         bytes=size,
         seconds=seconds,
         metrics=_measured(f"{chosen.how} {payload.objective.metric}", chosen.best.value),
-        recipe=payload.model_dump(mode="json", exclude={"manifest", "dearer", "repeats", "base_folder"})
+        recipe=payload.model_dump(mode="json", exclude=_NO_RECIPE)
         | {"environment": provenance.record(payload.threads)},
         license=payload.license,
     )

@@ -38,6 +38,8 @@ def _as_recorded(spec: TrainSpec, like: str, workspace: Workspace) -> tuple[Trai
             "Name a version that train_model or specialize made.",
         )
     given = {name: getattr(spec, name) for name in spec.model_fields_set if name != "like"}
+    if spec.continue_from is not None:  # that recipe, from other weights than it began with
+        recorded = recorded | {"base_model": None}
     merged = TrainSpec.model_validate({**recorded, "dataset": card.dataset, "like": card.ref, **given})
     repeated = Repeated(
         model=card.ref,

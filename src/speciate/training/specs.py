@@ -162,6 +162,8 @@ class Payload(_Frozen):
     dearer: tuple[Option, ...] = ()
     """What could be tried after this one, cheapest first."""
     threads: int
+    base_learned_from: tuple[Manifest, ...] | None = ()
+    """Data of this workspace that its weights learned from; None where they are not known any more."""
     device: Literal["cpu", "cuda"] = "cpu"
     memory_mb: int | None = None
     """At most; None: what the machine has."""

@@ -28,8 +28,10 @@ from speciate.refs import dataset_ref
 from speciate.tasks.anomaly import ANOMALY
 from speciate.tasks.contract import Terms
 from speciate.tasks.truth import WITHOUT_TARGET, is_label, usual_target
+from speciate.training.bases import Base
 from speciate.training.checks import check as check_labels
 from speciate.training.estimate import asked_by, estimate, known
+from speciate.training.held_out import nothing_to_judge_by
 from speciate.training.lengths import mean_length
 from speciate.training.options import check as check_option
 from speciate.training.options import options
@@ -77,6 +79,8 @@ def plan(spec: TrainSpec, workspace: Workspace) -> Plan:
     manifest = manifest.model_copy(update={"inputs": _inputs(manifest, target, use_case)})
     wanted = Option(method=method, base_model=spec.base_model)
     option, base = check_option(wanted, manifest.modality, task.family, workspace)
+    if base:
+        _check_base(base, manifest)
     threads, parameters = _threads(workspace, spec.resources.cpu), _parameters(spec)
     terms = _terms(parameters, use_case, task)
     gpus = 1 if method in _ON_GPU and workspace.settings.capacity.gpu else 0
@@ -93,6 +97,7 @@ def plan(spec: TrainSpec, workspace: Workspace) -> Plan:
         parameters=parameters,
         license=base.license if base else None,
         base_folder=str(base.folder) if base and base.folder else None,
+        base_learned_from=base.learned_from if base else (),
         repeats=repeated,
         dearer=tuple(can[can.index(option) + 1 :]) if option in can else (),
         threads=threads,
@@ -251,6 +256,20 @@ def _check_splits(manifest: Manifest, dataset: str) -> None:
             f"{dataset} has no split 'train'; it has {manifest.splits}.",
             "Create the dataset again without a split column: it gets a leak-free train/validation/test split.",
         )
+
+
+def _check_base(base: Base, manifest: Manifest) -> None:
+    """A network of ours finds the columns that it reads, and examples that tell how good it has become."""
+    lacking = [name for name in base.inputs if name not in manifest.inputs] if manifest.modality == "tabular" else []
+    if lacking:
+        raise SpeciateError(
+            Code.INVALID,
+            f"{base.ref} reads the columns {', '.join(base.inputs)}; of these {manifest.ref} has no input "
+            f"{', '.join(lacking)}.",
+            "Call train_model with another base_model and without continue_from; plan_training says what suits.",
+        )
+    if not manifest.splits.get("validation") and manifest.id in {each.id for each in base.learned_from or ()}:
+        raise nothing_to_judge_by(base.ref, manifest.ref, validation=False)
 
 
 def _objective(use_case: UseCase | None, task: Task, terms: Terms) -> Objective:
