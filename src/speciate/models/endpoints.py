@@ -9,13 +9,16 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+LONGEST_MODEL = 200
+"""Characters of a model's name at an endpoint."""
+
 
 class Endpoint(BaseModel):
     """`base_url` ends before `/chat/completions`. `secret` names a stored key, never is one."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     base_url: str = Field(description="As in 'https://api.openai.com/v1'; http only on this machine.")
-    model: str = Field(min_length=1, max_length=200, description="Its name at the endpoint.")
+    model: str = Field(min_length=1, max_length=LONGEST_MODEL, description="Its name at the endpoint.")
     secret: str | None = Field(None, description="Name of a stored key; a person runs `speciate secret set NAME`.")
     usd_per_1m_input: float | None = Field(None, ge=0, description="Overrides the published price.")
     usd_per_1m_output: float | None = Field(None, ge=0)
