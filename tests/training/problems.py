@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from mnist1d.data import get_dataset_args, make_dataset
 from PIL import Image
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, load_wine
 
@@ -444,6 +445,18 @@ def _bursts() -> Rows:
     return rows
 
 
+def _signals() -> Rows:
+    """MNIST-1D: the shapes of ten digits, shifted, stretched, sheared and noisy."""
+    wanted = get_dataset_args()
+    wanted.num_samples = 2000
+    made = make_dataset(wanted)
+    signals, digits = np.concatenate([made["x"], made["x_test"]]), np.concatenate([made["y"], made["y_test"]])
+    return [
+        {"values": np.round(signal, 4).tolist(), "label": f"digit {digit}"}
+        for signal, digit in zip(signals, digits, strict=True)
+    ]
+
+
 # Tables
 
 
@@ -493,6 +506,7 @@ PROBLEMS: dict[str, Problem] = {
     "words in tones": _files(_spoken, "wav")._replace(learning={"batch_size": 8, "epochs": 15}),
     "forms of waves": _rows(_forms, "label", "values"),
     "periods": _rows(_periods, "period", "values"),
+    "signals": _rows(_signals, "label", "values"),
     "waves": _rows(_waves, None, "left", "right"),
     "trend and season": _rows(_rising, None, "values", horizon=6)._replace(learning={"epochs": 6}),
     "bursts": _rows(_bursts, "label", "values", positive_label="burst"),

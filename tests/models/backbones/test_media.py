@@ -36,7 +36,8 @@ FOLDERS: dict[str, Callable[[], PreTrainedConfig]] = {
     ),
     "wav2vec2": lambda: Wav2Vec2Config(feat_extract_norm="layer", do_stable_layer_norm=True, **WAVES),
 }
-NEW = ("new:vit", "new:ast", "new:conformer", "new:wav2vec2", "new:patchtst", "new:inceptiontime", "new:tab-resnet")
+SERIES = ("new:patchtst", "new:inceptiontime", "new:mlp", "new:cnn", "new:gru")
+NEW = ("new:vit", "new:ast", "new:conformer", "new:wav2vec2", *SERIES, "new:tab-resnet")
 MEDIA: dict[str, Sequence[Any]] = {
     "image": [np.random.default_rng(at).integers(0, 256, (12 + at, 20, 3), np.uint8) for at in range(5)],
     "audio": [
@@ -253,7 +254,7 @@ def test_a_network_whose_states_depend_on_the_batch_is_refused(tmp_path: Path) -
     assert refusal.value.code is Code.INVALID
 
 
-@pytest.mark.parametrize("name", ["new:patchtst", "new:inceptiontime"])
+@pytest.mark.parametrize("name", SERIES)
 def test_other_channels_are_refused(name: str) -> None:
     three = np.zeros((3, 30), np.float32)
     with pytest.raises(SpeciateError):

@@ -11,13 +11,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import numpy as np
 import numpy.typing as npt
 
 from speciate.errors import Code, SpeciateError
-from speciate.models.backbones.contract import Item, States, refuse_medium, refuse_units
+from speciate.models.backbones.contract import Backbone, Item, States, refuse_medium, refuse_units
 from speciate.models.backbones.fresh import seeded
 
 if TYPE_CHECKING:
@@ -104,22 +104,15 @@ class SeriesBackbone:
         return {}
 
     def _item(self, medium: Any) -> Item:
-        if not (isinstance(medium, np.ndarray) and medium.ndim == 2 and medium.size):
-            refuse_medium(self, medium)
         mean, std, steps = (np.array(each, np.float64) for each in self._scale)
-        if len(medium) != len(mean):
-            raise SpeciateError(
-                Code.INVALID,
-                f"The series has {len(medium)} channels; {self.base_model!r} was made for {len(mean)}.",
-                "Give series with the same channels as the training examples.",
-            )
-        values = (medium[:, -int(steps) :] if self._ending else medium).astype(np.float64)
+        series = checked(self, medium, len(mean))
+        values = (series[:, -int(steps) :] if self._ending else series).astype(np.float64)
         level, scale = values.mean(1), values.std(1)
         varies = scale > _FLAT * std
         shape = (values - level[:, None]) / np.where(varies, scale, 1.0)[:, None] * varies[:, None]
         told = [(level - mean) / std, np.log(np.maximum(scale / std, _FLAT))]
         return {
-            "values": _at_most(shape.astype(np.float32), int(steps)),
+            "values": at_most(shape.astype(np.float32), int(steps)),
             "level": np.clip(np.concatenate(told), -_FARTHEST, _FARTHEST).astype(np.float32),
         }
 
@@ -129,10 +122,8 @@ def build(
 ) -> SeriesBackbone:
     """`new:patchtst` or `new:inceptiontime`. INVALID where the training series differ in their channels."""
     if folder is not None:
-        raise SpeciateError(
-            Code.INVALID, f"{base_model!r}: folders of networks for series are not read.", "Use 'new:inceptiontime'."
-        )
-    scale = _fitted(media)
+        refuse_folder(base_model)
+    scale = fitted(media)
     config: dict[str, Any] = {}
     if base_model == "new:patchtst":
         stride = math.ceil(scale.steps / _PATCHES)
@@ -152,7 +143,27 @@ def rebuild(settings: Mapping[str, Any], folder: Path) -> SeriesBackbone:
     return SeriesBackbone(settings["base_model"], scale, config, module, ending=settings["ending"])
 
 
-def _fitted(media: Sequence[Series]) -> Scale:
+def refuse_folder(base_model: str) -> NoReturn:
+    raise SpeciateError(
+        Code.INVALID, f"{base_model!r}: folders of networks for series are not read.", "Use 'new:inceptiontime'."
+    )
+
+
+def checked(backbone: Backbone, medium: Any, channels: int) -> Series:
+    """INVALID for what is no series, or has other channels."""
+    if not (isinstance(medium, np.ndarray) and medium.ndim == 2 and medium.size):
+        refuse_medium(backbone, medium)
+    if len(medium) != channels:
+        raise SpeciateError(
+            Code.INVALID,
+            f"The series has {len(medium)} channels; {backbone.base_model!r} was made for {channels}.",
+            "Give series with the same channels as the training examples.",
+        )
+    return medium
+
+
+def fitted(media: Sequence[Series]) -> Scale:
+    """INVALID where the series differ in their channels."""
     channels = sorted({len(medium) for medium in media})
     if len(channels) != 1:
         raise SpeciateError(
@@ -168,7 +179,7 @@ def _fitted(media: Sequence[Series]) -> Scale:
     return Scale(tuple(mean.tolist()), tuple(std.tolist()), min(max(steps, _SHORTEST), _LONGEST))
 
 
-def _at_most(shape: Series, steps: int) -> Series:
+def at_most(shape: Series, steps: int) -> Series:
     length = shape.shape[1]
     if length <= steps:
         return shape

@@ -64,6 +64,18 @@ ARCHITECTURES = {
         "time-series", "a transformer over patches of each channel",
         "Nie et al. 2023", "speciate.models.backbones.series:build", 3e-3,
     ),
+    "new:mlp": Architecture(
+        "time-series", "two hidden layers over all steps of series that line up",
+        "Greydanus & Kobak 2024", "speciate.models.backbones.fixed_length:build", 1e-2,
+    ),
+    "new:cnn": Architecture(
+        "time-series", "three convolutions over series that line up",
+        "Greydanus & Kobak 2024", "speciate.models.backbones.fixed_length:build", 1e-2,
+    ),
+    "new:gru": Architecture(
+        "time-series", "a gated recurrent network, read in both directions, over series that line up",
+        "Greydanus & Kobak 2024", "speciate.models.backbones.fixed_length:build", 1e-2,
+    ),
     "new:tab-resnet": Architecture(
         "tabular", "a residual network over scaled numbers and embedded categories",
         "Gorishniy et al. 2021", "speciate.models.backbones.columns:build",
@@ -78,7 +90,8 @@ FILES = {
     "time-series": "speciate.models.backbones.series",
     "tabular": "speciate.models.backbones.columns",
 }
-"""Modality -> the module that reads it: its `build` also reads transformers folders, its `rebuild` what was saved."""
+"""Modality -> the module that reads it: its `build` also reads transformers folders, its `rebuild` what was saved, but
+for networks whose settings name their `architecture`: those come back as they were built."""
 
 FOLDERS = {
     "protein": ("esm", "esmc"),
@@ -182,7 +195,9 @@ def refuse_adapter(folder: Path) -> None:
 def rebuild(settings: dict[str, Any], folder: Path) -> Backbone:
     """The backbone that gave these `settings()`, with weights of no meaning. `folder` holds its `files()`."""
     _check_libraries()
-    rebuilt: Backbone = _load(f"{FILES[settings['modality']]}:rebuild")(settings, folder)
+    known = ARCHITECTURES.get(settings.get("architecture", ""))
+    module = known.build.partition(":")[0] if known else FILES[settings["modality"]]
+    rebuilt: Backbone = _load(f"{module}:rebuild")(settings, folder)
     return rebuilt
 
 
