@@ -140,6 +140,7 @@ def specialize(
     base_models: list[str] | None = None,
     methods: Annotated[list[Method] | None, Field(description="Default: from the cheapest up.")] = None,
     order: Annotated[list[str] | None, Field(description="Ordinal labels from low to high.")] = None,
+    like: Annotated[str | None, Field(description="A model version whose recipe is tried first.")] = None,
     idempotency_key: IdempotencyKey = None,
     dry_run: DryRunFlag = False,
 ) -> JobStarted | DryRun:
@@ -155,7 +156,10 @@ def specialize(
         "base_models": bases,
         "methods": methods or [],
         "order": order or [],
-        "ways": [] if methods else [way.model_dump() for way in ways(app.workspace, use_case, dataset, bases)],
+        "ways": [
+            way.model_dump(exclude_none=True) for way in ways(app.workspace, use_case, dataset, bases, methods or ())
+        ],
+        **({"like": like} if like else {}),
     }
     return start_job(app, "specialize", spec, idempotency_key=idempotency_key, dry_run=dry_run)
 

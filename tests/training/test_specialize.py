@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from speciate.errors import SpeciateError
+from speciate.jobs.fingerprint import fingerprint
 from speciate.jobs.kinds import Child, ChildRequest, Finished
 from speciate.training import specialize
-from speciate.training.specialize import SpecializeSpec, next_step
-from speciate.training.specs import Option
+from speciate.training.specialize import SpecializeSpec, Way, next_step
+from speciate.workspace.database import Transaction
 from speciate.workspace.workspace import Workspace
-from tests.training.world import define, make_dataset, thirds
+from tests.training.world import define, make_dataset, thirds, train_now
 
 SPEC = SpecializeSpec(use_case="taste", dataset="reviews", budget_minutes=1)
 PROBE = {"method": "probe", "base_model": "pkg:minilm"}
@@ -151,7 +155,7 @@ def test_a_training_that_failed_does_not_end_the_search() -> None:
 
 
 def test_a_failed_first_training_is_followed_by_the_dearer_ones() -> None:
-    ways = (Option(method="classical"), Option(method="probe", base_model="pkg:minilm"))
+    ways = (Way(method="classical"), Way(method="probe", base_model="pkg:minilm"))
     failed = _child("train/classical", "train", state="failed", error={"message": "no room"})
     (request,) = _requests(failed, spec=SPEC.model_copy(update={"ways": ways}))
     assert request.step == "train/probe-minilm"
@@ -298,3 +302,155 @@ def test_base_models_that_are_named_are_the_only_ones(workspace: Workspace) -> N
     ]  # fmt: skip
     spec = SPEC.model_copy(update={"base_models": ("net@v1",), "ways": found[1:3]})
     assert [request.step for request in _requests(spec=spec)] == ["train/probe-net-v1"]
+
+
+CONTINUED = Way(method="full", base_model="taste-model@v1", continue_from="taste-model@v1")
+FRESH = Way(method="full", base_model="new:bert")
+
+
+def test_a_warm_start_is_a_step_and_a_row_of_its_own() -> None:
+    spec = SPEC.model_copy(update={"ways": (Way(method="classical"), CONTINUED, FRESH)})
+    (request,) = _requests(_trained(), spec=spec)
+    assert request.step == "train/continue-taste-model-v1"
+    assert request.spec["continue_from"] == "taste-model@v1"
+    assert request.spec["hyperparameters"] == {}  # as every other candidate
+    report = {**(_trained().result or {})["report"], "method": "full", "base_model": "taste-model@v1", "left_out": 0}
+    done = _child(request.step, "train", spec=request.spec, result={"model": "taste-model@v2", "report": report})
+    (request,) = _requests(_trained(), done, spec=spec)
+    assert request.step == "train/full-new-bert"
+    end = _end(_trained(), done, _evaluated("hold"), spec=spec)
+    row = next(row for row in end.result["candidates"] if row["model"] == "taste-model@v2")
+    assert (row["method"], row["base_model"], row["continue_from"]) == ("full", "taste-model@v1", "taste-model@v1")
+
+
+def test_what_was_judged_on_other_examples_neither_ends_the_cascade_nor_beats_another_there() -> None:
+    spec = SPEC.model_copy(update={"ways": (Way(method="classical"), CONTINUED, FRESH)})
+    apart = _trained(version=2, value=0.99, half=0.005)
+    assert apart.result is not None
+    apart.result["report"] |= {"method": "full", "left_out": 60}
+    done = apart.model_copy(update={"step": "train/continue-taste-model-v1"})
+    (request,) = _requests(_trained(value=0.7), done, spec=spec)
+    assert request.step == "train/full-new-bert"
+    (request,) = _requests(_trained(value=0.7), done, spec=spec.model_copy(update={"ways": spec.ways[:2]}))
+    assert request.spec["models"] == ["taste-model@v1", "taste-model@v2"]
+
+
+def test_the_recipe_of_another_model_is_tried_first_and_stands_for_the_way_that_it_is() -> None:
+    spec = SPEC.model_copy(update={"like": "old@v3", "ways": (Way(method="classical"), Way(**PROBE), FRESH)})
+    (request,) = _requests(spec=spec)
+    assert request.step == "train/like-old-v3"
+    assert request.spec == {
+        "name": "taste-model", "dataset": "reviews", "use_case": "taste", "budget_minutes": 1, "like": "old@v3",
+    }  # fmt: skip
+    made = _trained("probe").model_copy(update={"step": request.step, "spec": request.spec})
+    (request,) = _requests(made, spec=spec)
+    assert request.step == "train/classical"
+    (request,) = _requests(made, _trained(version=2), spec=spec)
+    assert request.step == "train/full-new-bert"
+    row = _end(made, _evaluated("hold"), spec=spec).result["candidates"][0]
+    assert (row["method"], row["base_model"], row["like"]) == ("probe", "pkg:minilm", "old@v3")
+
+
+def test_two_ways_to_the_same_version_are_judged_once() -> None:
+    (request,) = _requests(_trained(), _trained("probe", 1), spec=SPEC.model_copy(update={"ways": ()}))
+    assert request.spec["models"] == ["taste-model@v1"]
+
+
+@pytest.fixture(scope="module")
+def serving(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A closed workspace whose use case is served by a network and by a classical model before it; to be copied."""
+    pytest.importorskip("torch")
+    root = tmp_path_factory.mktemp("serving") / "workspace"
+    workspace = Workspace(root)
+    _rows(workspace, "rows", "xy")
+    define(workspace, "sort", "tabular-classification")
+    train_now(workspace, "job-a", name="simple", dataset="rows", method="classical", use_case="sort")
+    quick = {"epochs": 1, "learning_rate": [1e-3]}
+    how = {"method": "full", "base_model": "new:tab-resnet", "hyperparameters": quick}
+    train_now(workspace, "job-b", name="net", dataset="rows", use_case="sort", **how)
+    workspace.close()
+    return root
+
+
+@pytest.fixture
+def served(serving: Path, tmp_path: Path) -> Iterator[Workspace]:
+    shutil.copytree(serving, tmp_path / "copy")
+    workspace = Workspace(tmp_path / "copy")
+    _promote(workspace, "net@v1")
+    yield workspace
+    workspace.close()
+
+
+def _rows(
+    workspace: Workspace, name: str, columns: str, splits: Sequence[str] = ("train", "validation", "test")
+) -> None:
+    make_dataset(
+        workspace, name, "tabular", {column: [float(i % 7) for i in range(60)] for column in columns},
+        labels=["a" if i % 4 < 2 else "b" for i in range(60)], splits=thirds(60, splits), inputs=list(columns),
+    )  # fmt: skip
+
+
+def _promote(workspace: Workspace, model: str) -> None:
+    def point(tx: Transaction) -> None:
+        tx.execute("DELETE FROM aliases")
+        tx.execute("INSERT INTO aliases VALUES ('sort', 'production', ?, 1, 0)", [model])
+
+    workspace.database.transact(point)
+
+
+def _warm(ways: Sequence[Way]) -> list[str]:
+    return [way.continue_from for way in ways if way.continue_from]
+
+
+def test_a_network_in_production_is_gone_on_with_before_another_is_begun(served: Workspace) -> None:
+    found = specialize.ways(served, "sort", "rows")
+    assert [(way.method, way.base_model, way.continue_from) for way in found] == [
+        ("classical", None, None), ("full", "net@v1", "net@v1"), ("full", "new:tab-resnet", None),
+    ]  # fmt: skip
+    planned = specialize.plan(SpecializeSpec(use_case="sort", dataset="rows", budget_minutes=1, ways=found), served)
+    assert planned.resolved["candidates"][1] == {"method": "full", "base_model": "net@v1", "continue_from": "net@v1"}
+
+
+def test_methods_and_base_models_that_are_named_say_whether_the_network_in_production_is_tried(
+    served: Workspace,
+) -> None:
+    assert _warm(specialize.ways(served, "sort", "rows", methods=["full"])) == ["net@v1"]
+    assert _warm(specialize.ways(served, "sort", "rows", methods=["classical", "lora"])) == []
+    assert _warm(specialize.ways(served, "sort", "rows", ["new:tab-resnet"])) == []
+
+
+def test_no_warm_start_from_what_is_no_network(served: Workspace) -> None:
+    _promote(served, "simple@v1")
+    assert _warm(specialize.ways(served, "sort", "rows")) == []
+
+
+def test_no_warm_start_where_rows_lack_its_columns_or_nothing_could_judge_it(served: Workspace) -> None:
+    _rows(served, "narrow", "x")
+    assert _warm(specialize.ways(served, "sort", "narrow")) == []
+    _rows(served, "wide", "wxy")
+    assert _warm(specialize.ways(served, "sort", "wide")) == ["net@v1"]
+    served.database.transact(lambda tx: tx.execute("DELETE FROM dataset_versions WHERE name = 'rows'"))
+    assert _warm(specialize.ways(served, "sort", "wide")) == []
+
+
+def test_no_warm_start_for_another_task(served: Workspace) -> None:
+    numbers = [float(i) for i in range(60)]
+    make_dataset(
+        served, "sums", "tabular", {"x": numbers, "y": numbers}, labels=numbers, splits=thirds(60), inputs="xy"
+    )
+    define(served, "sort", "tabular-regression", metric="mae")
+    assert _warm(specialize.ways(served, "sort", "sums")) == []
+
+
+def test_a_recipe_that_cannot_be_repeated_for_the_use_case_is_refused_before_there_is_a_job(served: Workspace) -> None:
+    spec = SpecializeSpec(use_case="sort", dataset="rows", budget_minutes=1, like="net@v7")
+    with pytest.raises(SpeciateError, match="no version 7"):
+        specialize.plan(spec, served)
+
+
+def test_a_repeated_call_is_the_same_question_though_another_network_serves_by_now() -> None:
+    asked = {"use_case": "sort", "dataset": "rows", "budget_minutes": 1}
+    assert fingerprint("specialize", {**asked, "ways": []}) == fingerprint(
+        "specialize", {**asked, "ways": [CONTINUED.model_dump()]}
+    )
+    assert fingerprint("specialize", asked) != fingerprint("specialize", {**asked, "like": "net@v1"})

@@ -7,8 +7,11 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+_NOT_ASKED = ("actor", "ways")
+"""Who asks; and what could be tried when it was asked: the answer to a repeated call may have changed that."""
+
 
 def fingerprint(kind: str, spec: Mapping[str, Any]) -> str:
-    """sha256 over kind and spec, whatever the order of keys. `actor` is left out: who asks is not what is asked."""
-    asked = {name: value for name, value in spec.items() if name != "actor"}
+    """sha256 over kind and spec, whatever the order of keys, without what is no part of the question."""
+    asked = {name: value for name, value in spec.items() if name not in _NOT_ASKED}
     return hashlib.sha256(json.dumps([kind, asked], sort_keys=True, default=str).encode()).hexdigest()

@@ -1,9 +1,10 @@
 """Kind `specialize`: the cascade from the cheapest method up, one evaluation, and the promotion if it is earned.
 
-    train/classical -> train/probe-... -> evaluate -> promote
+    train/classical -> train/probe-... -> train/continue-... -> train/full-... -> evaluate -> promote
 
 `next` is pure: what it needs to know about data and metric comes with its children's results. A dearer method is tried
-only while the objective is not surely met and budget is left. Which models are worth evaluating is decided on
+only while the objective is not surely met and budget is left. Where a network serves, what it learned is gone on with
+before another one is begun: a warm start, from the newest data. Which models are worth evaluating is decided on
 validation examples; the test split is used once, for all of them. Losers stay registered.
 """
 
@@ -23,6 +24,8 @@ from speciate.errors import Code, SpeciateError
 from speciate.evaluation.contestants import find_incumbent
 from speciate.jobs.job import ENDED, Resources
 from speciate.jobs.kinds import Child, ChildRequest, Finished, Kind, NextStep, Plan
+from speciate.models import registry
+from speciate.models.backbones import saved
 from speciate.refs import dataset_ref
 from speciate.training import train
 from speciate.training.options import check as check_option
@@ -32,10 +35,22 @@ from speciate.vocabulary import Family, find_metric, find_task
 from speciate.workspace.workspace import Workspace
 
 _EVALUATE, _PROMOTE, _TRAIN = "evaluate", "promote", "train/"
+_NETWORKS: tuple[Method, ...] = ("lora", "full")
+"""Methods by which a network learns, and can learn on."""
 _LEAST_SECONDS = 1.0
 """With less budget left no further method is started."""
 _GRACE_SECONDS = 30.0
 """A training ends by itself after the candidate at hand; one that does not is stopped so long after its budget."""
+
+
+class Way(BaseModel):
+    """A training to try, in TrainSpec's words. `like` needs nothing beside it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    method: Method | None = None
+    base_model: str | None = None
+    continue_from: str | None = None
+    like: str | None = None
 
 
 class SpecializeSpec(BaseModel):
@@ -47,8 +62,10 @@ class SpecializeSpec(BaseModel):
     """Empty: whatever is installed and suits the modality."""
     methods: tuple[Method, ...] = ()
     """Empty: from the cheapest up."""
-    ways: tuple[Option, ...] = ()
-    """What may be tried where methods are left to us, as `ways` found it; empty: from `classical` on."""
+    like: str | None = None
+    """A model version whose recipe is tried first."""
+    ways: tuple[Way, ...] = ()
+    """What may be tried, as `ways` found it; empty: what was named, else from `classical` on."""
     order: tuple[str, ...] = ()
     """Of ordinal labels, from low to high."""
     seed: int = 0
@@ -58,7 +75,7 @@ class Candidate(NamedTuple):
     """A training that ended well."""
 
     model: str
-    option: Option
+    way: Way
     report: dict[str, Any]
     seconds: float
 
@@ -67,6 +84,12 @@ class Candidate(NamedTuple):
         """On held-out examples; NaN where they leave the metric undefined."""
         value = self.report["validation"]["value"]
         return math.nan if value is None else float(value)
+
+    @property
+    def judged_apart(self) -> bool:
+        """Whether it was judged on fewer validation examples than others, as its base model knows the rest; or maybe on
+        such as that knows."""
+        return bool(self.report.get("left_out", 0) != 0)
 
 
 def plan(spec: SpecializeSpec, workspace: Workspace) -> Plan:
@@ -86,10 +109,11 @@ def plan(spec: SpecializeSpec, workspace: Workspace) -> Plan:
     family = find_task(use_case.task).family
     for base_model in spec.base_models:
         _check_base(base_model, manifest.modality, family, workspace)
-    ways = _asked(spec) or _automatic(spec, spec.ways or options(manifest.modality, family))
+    there = spec.ways or _asked(spec) or [Way(**option.model_dump()) for option in options(manifest.modality, family)]
+    ways = _with_recipe(spec, _automatic(spec, there))
     plans = [
         train.plan(_train_spec(spec, way, spec.dataset, spec.budget_minutes), workspace)
-        for way in ways or [Option(method="classical")]
+        for way in ways or [Way(method="classical")]
     ]
     known = [each.seconds for each in plans if each.seconds is not None]
     return Plan(
@@ -99,27 +123,69 @@ def plan(spec: SpecializeSpec, workspace: Workspace) -> Plan:
         resolved={
             "dataset": manifest.ref,
             "use_case": f"{use_case.name} version {use_case.version}",
-            "candidates": [way.model_dump() for way in ways],
+            "candidates": [way.model_dump(exclude_none=True) for way in ways],
             "metric": use_case.objective.metric,
         },
     )
 
 
-def ways(workspace: Workspace, use_case: str, dataset: str, base_models: Sequence[str] = ()) -> tuple[Option, ...]:
-    """What suits the use case's task and the dataset's modality, cheapest first: with what is installed, or of base
-    models only those that are named."""
+def ways(
+    workspace: Workspace,
+    use_case: str,
+    dataset: str,
+    base_models: Sequence[str] = (),
+    methods: Sequence[Method] = (),
+) -> tuple[Way, ...]:
+    """What suits the use case's task and the dataset's modality: the methods that are named, in that order, or all of
+    them, cheapest first; with what is installed, or of base models only those that are named.
+
+    A network that serves the use case is gone on with before others are trained. That is left out where base models or
+    only other methods are named.
+    """
     family = find_task(usecases.get(workspace.database, use_case).task).family
-    found = options(versions.resolve(workspace.database, dataset).modality, family)
-    if not base_models:
+    spec = SpecializeSpec(
+        use_case=use_case, dataset=dataset, budget_minutes=1, base_models=tuple(base_models), methods=tuple(methods)
+    )
+    found = _asked(spec) or _suiting(versions.resolve(workspace.database, dataset).modality, family, base_models)
+    warm = None if base_models else _warm_start(workspace, spec)
+    if warm is None or (methods and warm.method not in methods):
         return tuple(found)
-    learned: tuple[Method, ...] = ("probe", "lora", "full")
+    place = next((place for place, way in enumerate(found) if way.method in _NETWORKS), len(found))
+    return (*found[:place], warm, *found[place:])
+
+
+def _suiting(modality: str, family: Family, base_models: Sequence[str]) -> list[Way]:
+    found = [Way(**option.model_dump()) for option in options(modality, family)]
+    if not base_models:
+        return found
+    learned: tuple[Method, ...] = ("probe", *_NETWORKS)
     named = [
-        Option(method=method, base_model=base)
+        Way(method=method, base_model=base)
         for method in learned
         for base in base_models
         if method in methods_for(base, family)
     ]
-    return tuple([way for way in found if way.base_model is None] + named)
+    return [way for way in found if way.base_model is None] + named
+
+
+def _warm_start(workspace: Workspace, spec: SpecializeSpec) -> Way | None:
+    """The model in production, as it was trained, from where it is now; None where it cannot learn from this dataset,
+    or where it is not known any more what it has learned from: then nothing could judge it."""
+    use_case = usecases.get(workspace.database, spec.use_case)
+    try:
+        version = registry.resolve(workspace.database, workspace.folders, f"{spec.use_case}@production")
+    except SpeciateError:
+        return None
+    card = version.card
+    method = next((each for each in _NETWORKS if each == card.method), None)
+    if method is None or card.task != use_case.task or not saved.holds(version.path):
+        return None
+    way = Way(method=method, base_model=card.ref, continue_from=card.ref)
+    try:
+        planned = train.plan(_train_spec(spec, way, spec.dataset, spec.budget_minutes), workspace)
+    except SpeciateError:
+        return None
+    return None if planned.payload["base_learned_from"] is None else way
 
 
 def _check_base(base_model: str, modality: str, family: Family, workspace: Workspace) -> None:
@@ -164,16 +230,17 @@ def _next_training(spec: SpecializeSpec, children: Sequence[Child]) -> list[Chil
     left = 60 * spec.budget_minutes - sum(child.run_seconds for child in children)
     if children and (left < _LEAST_SECONDS or any(surely_enough(candidate) for candidate in trained)):
         return []
-    ways = _asked(spec) or _automatic(spec, spec.ways or _known_ways(children))
-    for way in ways:
-        if (step := step_name(way)) not in tried:
+    recipe = [one.way.model_copy(update={"like": None}) for one in trained if one.way.like]  # it stands for its like
+    there = spec.ways or _asked(spec) or _known_ways(children)
+    for way in _with_recipe(spec, _automatic(spec, there)):
+        if (step := step_name(way)) not in tried and way not in recipe:
             dataset = trained[0].report["dataset"] if trained else spec.dataset
             request = _train_spec(spec, way, dataset, left / 60)
             return [
                 ChildRequest(
                     step=step,
                     kind="train",
-                    spec=request.model_dump(mode="json", exclude_none=True),
+                    spec=request.model_dump(mode="json", exclude_unset=True, exclude_none=True),
                     run_seconds=left + _GRACE_SECONDS,
                 )
             ]
@@ -181,7 +248,10 @@ def _next_training(spec: SpecializeSpec, children: Sequence[Child]) -> list[Chil
 
 
 def surely_enough(candidate: Candidate) -> bool:
-    """Whether the whole interval on validation examples reaches the objective's target."""
+    """Whether the whole interval on validation examples reaches the objective's target: on all of them, as what is left
+    after some were taken away is another sample."""
+    if candidate.judged_apart:
+        return False
     target, interval = candidate.report.get("target"), candidate.report["validation"]["interval"]
     if target is None or interval is None:
         return False
@@ -195,7 +265,7 @@ def candidates(children: Sequence[Child]) -> list[Candidate]:
     return [
         Candidate(
             child.result["model"],
-            Option(method=child.spec["method"], base_model=child.spec.get("base_model")),
+            _way(child),
             child.result["report"],
             child.run_seconds,
         )
@@ -204,47 +274,59 @@ def candidates(children: Sequence[Child]) -> list[Candidate]:
     ]
 
 
-def _asked(spec: SpecializeSpec) -> list[Option]:
+def _way(child: Child) -> Way:
+    """With the method and base model that a recipe came to mean."""
+    said = child.spec if child.result is None else child.spec | child.result["report"]
+    return Way.model_validate({name: said.get(name) for name in Way.model_fields})
+
+
+def _asked(spec: SpecializeSpec) -> list[Way]:
     """The ways that the caller named, in the caller's order; empty where methods are left to us."""
-    ways: list[Option] = []
+    ways: list[Way] = []
     for method in spec.methods:
         bases = spec.base_models if method != "classical" and spec.base_models else (None,)
-        ways += [Option(method=method, base_model=base) for base in bases]
+        ways += [Way(method=method, base_model=base) for base in bases]
     return ways
 
 
-def _known_ways(children: Sequence[Child]) -> list[Option]:
+def _known_ways(children: Sequence[Child]) -> list[Way]:
     """Before the first result: what every modality has. Then what that training's plan found to be possible.
 
     Where that one failed, its plan's finding is lost.
     """
-    first, trained = Option(method="classical"), candidates(children)
+    first, trained = Way(method="classical"), candidates(children)
     if trained:
-        return [first, *(Option.model_validate(way) for way in trained[0].report["dearer"])]
+        return [first, *(Way.model_validate(way) for way in trained[0].report["dearer"])]
     return [first]
 
 
-def _automatic(spec: SpecializeSpec, possible: Sequence[Option]) -> list[Option]:
+def _with_recipe(spec: SpecializeSpec, possible: Sequence[Way]) -> list[Way]:
+    return [*([Way(like=spec.like)] if spec.like else []), *possible]
+
+
+def _automatic(spec: SpecializeSpec, possible: Sequence[Way]) -> list[Way]:
     return [way for way in possible if not (way.base_model and spec.base_models) or way.base_model in spec.base_models]
 
 
-def step_name(way: Option) -> str:
-    """`train/classical`, `train/probe-minilm`, `train/full-new-vit`, `train/probe-digits-v3`."""
-    base = re.sub(r"[^\w.]+", "-", (way.base_model or "").removeprefix("pkg:")).strip("-")
-    return f"{_TRAIN}{way.method}" + (f"-{base}" if base else "")
+def step_name(way: Way) -> str:
+    """`train/classical`, `train/probe-minilm`, `train/continue-taste-model-v3`, `train/like-x-v1`."""
+    first = "like" if way.like else "continue" if way.continue_from else way.method
+    base = re.sub(r"[^\w.]+", "-", (way.like or way.base_model or "").removeprefix("pkg:")).strip("-")
+    return f"{_TRAIN}{first}" + (f"-{base}" if base else "")
 
 
-def _train_spec(spec: SpecializeSpec, way: Option, dataset: str, minutes: float) -> TrainSpec:
-    return TrainSpec(
-        name=f"{spec.use_case}-model",
-        dataset=dataset,
-        method=way.method,
-        base_model=way.base_model,
-        use_case=spec.use_case,
-        hyperparameters={"order": spec.order} if spec.order else {},
-        seed=spec.seed,
-        budget_minutes=minutes,
-    )
+def _train_spec(spec: SpecializeSpec, way: Way, dataset: str, minutes: float) -> TrainSpec:
+    """What a recipe says is not said again: what is named goes before it."""
+    ours = {
+        "name": f"{spec.use_case}-model",
+        "dataset": dataset,
+        "use_case": spec.use_case,
+        "budget_minutes": minutes,
+        **way.model_dump(exclude_none=True),
+    }
+    if way.like is None:
+        ours |= {"hyperparameters": {"order": spec.order} if spec.order else {}, "seed": spec.seed}
+    return TrainSpec.model_validate(ours)
 
 
 # Judging
@@ -255,19 +337,21 @@ def adequate(trained: Sequence[Candidate]) -> list[Candidate]:
 
     All of them where held-out examples left every value undefined.
     Judged by one standard error on validation examples (Breiman et al. 1984): the best stays, and with it whatever is
-    within that of it or reaches the target.
+    within that of it or reaches the target. What was judged on other examples than the rest is not compared with it:
+    it stays, and nothing falls behind it.
     """
     sign = find_metric(trained[0].report["metric"]).sign
     measured = [candidate for candidate in trained if math.isfinite(candidate.value)]
     if not measured:
         return list(trained)
-    best = max(measured, key=lambda candidate: sign * candidate.value)
+    alike = [candidate for candidate in measured if not candidate.judged_apart]
+    best = max(alike or measured, key=lambda candidate: sign * candidate.value)
     room = best.report["validation"]["standard_error"] or 0.0
     target = best.report.get("target")
 
     def worth(candidate: Candidate) -> bool:
         near = sign * candidate.value >= sign * best.value - room
-        return near or (target is not None and sign * candidate.value >= sign * float(target))
+        return near or candidate.judged_apart or (target is not None and sign * candidate.value >= sign * float(target))
 
     return [candidate for candidate in measured if worth(candidate) or candidate is best]
 
@@ -281,7 +365,7 @@ def _evaluation(spec: SpecializeSpec, children: Sequence[Child]) -> NextStep:
             step=_EVALUATE,
             kind="evaluate",
             spec={
-                "models": [candidate.model for candidate in adequate(trained)],
+                "models": list(dict.fromkeys(candidate.model for candidate in adequate(trained))),
                 "suite": "core",
                 "dataset": f"{trained[0].report['dataset']}:test",  # where the use case has no core suite
                 "use_case": spec.use_case,
@@ -332,8 +416,7 @@ def _shown(candidate: Candidate, row: Mapping[str, Any] | None) -> dict[str, Any
     validation = candidate.report["validation"]
     return {
         "model": candidate.model,
-        "method": candidate.option.method,
-        "base_model": candidate.option.base_model,
+        **{"method": None, "base_model": None, **candidate.way.model_dump(exclude_none=True)},
         "value": row["value"] if row else validation["value"],
         "interval": row["interval"] if row else validation["interval"],
         "measured_on": "test" if row else validation["how"],
