@@ -50,6 +50,8 @@ class Settings(BaseModel):
     """How long the run folder of a job that ended is kept; then gc may take it."""
     approval_hours: float = 72
     """How long an approval waits for a person."""
+    usd_per_hour: float | None = Field(None, ge=0)
+    """What this machine costs with all its cores; None: a usual price of rented ones."""
     cage: Literal["required", "where_possible"] = "required"
     """Whether foreign bytes may be decoded on a kernel that lacks the cage."""
 

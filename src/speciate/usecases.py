@@ -67,12 +67,16 @@ class Gate(_Frozen):
     reaches: value or better, by the interval. not_worse, better: than the incumbent, by the paired interval, allowing a
     margin or asking for a gain of `value`. better_if_dearer: as better, where the candidate costs more. at_most: one of
     p95_latency_ms, usd_per_1k, parameters, memory_mb. license, offline: from the model's card. unseen: nothing that it
-    is judged by was in its training data; always in force.
+    is judged by was in its training data; always in force. no_slice_worse: as not_worse, for each value of `column`.
     """
 
-    rule: Literal["reaches", "not_worse", "better", "better_if_dearer", "at_most", "license", "offline", "unseen"]
+    rule: Literal[
+        "reaches", "not_worse", "better", "better_if_dearer", "at_most", "license", "offline", "unseen",
+        "no_slice_worse",
+    ]  # fmt: skip
     metric: str | None = None
     value: float | None = None
+    column: str | None = None
 
 
 class Suites(_Frozen):
@@ -262,6 +266,12 @@ _MEASURES = ("p95_latency_ms", "usd_per_1k", "parameters", "memory_mb")
 
 
 def _check_gate(gate: Gate, definition: Definition, family: Family) -> None:
+    if (gate.rule == "no_slice_worse") != (gate.column is not None):
+        raise SpeciateError(
+            Code.INVALID,
+            f"The gate {gate.rule!r} has column={gate.column!r}: 'no_slice_worse' needs one, no other gate takes one.",
+            "Call again with a column of the dataset in it ('label': the truth), or without.",
+        )
     if gate.rule in ("license", "offline", "unseen"):
         return
     if gate.rule == "at_most" and gate.metric not in _MEASURES:
@@ -293,8 +303,8 @@ def gates_in_force(definition: Definition) -> tuple[Gate, ...]:
         gates.append(Gate(rule="license"))
     if limits.offline:
         gates.append(Gate(rule="offline"))
-    own = {(gate.rule, gate.metric): gate for gate in definition.gates}
-    kept = [gate for gate in gates if (gate.rule, gate.metric) not in own]
+    own = {(gate.rule, gate.metric, gate.column): gate for gate in definition.gates}
+    kept = [gate for gate in gates if (gate.rule, gate.metric, gate.column) not in own]
     return (*kept, *own.values())
 
 

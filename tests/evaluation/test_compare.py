@@ -32,7 +32,7 @@ def entry(
     given = [t if r else ("b" if t == "a" else "a") for t, r in zip(TRUTH, right, strict=True)]
     contestant = Contestant(name=name, source=source, identity=name, license="MIT", training_usd=trained_usd)
     answers = label_answers(TRUTH, given, [None] * N, ("a", "b"))
-    return Entry(contestant, answers, 0, Cost(usd_per_1k=usd), certain=True)
+    return Entry(contestant, (answers,), 0, Cost(usd_per_1k=usd), certain=True)
 
 
 def report(entries: Sequence[Entry], candidate: str | None = None, decides: bool = True) -> Report:

@@ -10,12 +10,13 @@ from speciate.datasets.loading.loader import Example, load_examples
 from speciate.datasets.versions import resolve
 from speciate.errors import Code, SpeciateError
 from speciate.evaluation import decisions, mistakes, report, slices
-from speciate.evaluation.answers import Answer, answer_all, from_column
+from speciate.evaluation.answers import Answer, answer_all
 from speciate.evaluation.describe import against_baseline
 from speciate.evaluation.evaluate import EvaluateSpec, plan
 from speciate.evaluation.leaderboard import draw
 from speciate.evaluation.memory import measure_memory
-from speciate.evaluation.run import EvaluationTask
+from speciate.evaluation.predictors.stored import from_column
+from speciate.evaluation.task import EvaluationTask
 from speciate.jobs.run import Run, Stopped
 from speciate.production import approvals, promote
 from speciate.tasks.contract import Prediction
@@ -274,18 +275,20 @@ def test_a_resumed_evaluation_asks_no_recorded_answer_again(flowers: Workspace) 
     examples = _examples(flowers, task)
     first, _ = world.prepare(flowers, "evaluate", made.payload)
     asked: list[int] = []
+    told: list[int] = []
 
     def ask(chunk: Any) -> list[Prediction]:
         asked.append(len(chunk))
         return [Prediction("yes", 0.5, None) for _ in chunk]
 
     def all_of(run: Run) -> list[Answer]:
-        return answer_all(run, task.contestants[0], task.dataset.id, examples, ask, 0, len(examples))
+        return answer_all(run, "a model", examples, ask, told.append)
 
     answers = all_of(Run(first))
     resumed, _ = world.prepare(flowers, "evaluate", made.payload, resume_from=[str(first.path)])
     assert all_of(Run(resumed)) == answers
     assert sum(asked) == len(examples)
+    assert told[-1] == len(examples)
 
 
 def test_a_failing_example_is_an_error_row_and_costs_only_itself(flowers: Workspace) -> None:
@@ -299,7 +302,7 @@ def test_a_failing_example_is_an_error_row_and_costs_only_itself(flowers: Worksp
             raise ValueError("cannot read it")
         return [Prediction("yes", 0.5, None) for _ in chunk]
 
-    answers = answer_all(Run(folder), task.contestants[0], "id", examples, ask, 0, len(examples))
+    answers = answer_all(Run(folder), "a model", examples, ask, lambda count: None)
     assert [i for i, answer in enumerate(answers) if answer.error] == [3]
     assert answers[3] == Answer(None, error="ValueError: cannot read it")
 
@@ -310,7 +313,7 @@ def test_a_run_that_is_asked_to_stop_stops_between_chunks(flowers: Workspace) ->
     (folder.path / "cancel").touch()
     task = EvaluationTask.model_validate(json.loads(json.dumps(made.payload)))
     with pytest.raises(Stopped):
-        answer_all(Run(folder), task.contestants[0], "id", _examples(flowers, task), lambda chunk: [], 0, 1)
+        answer_all(Run(folder), "a model", _examples(flowers, task), lambda chunk: [], lambda count: None)
 
 
 def test_an_empty_cell_of_the_system_in_use_is_an_error(flowers: Workspace) -> None:

@@ -1,4 +1,4 @@
-"""Asking a model for its answers, chunk by chunk; what an earlier attempt recorded is not asked again.
+"""Asking a model on this machine for its answers, chunk by chunk; what was ever answered is not asked again.
 
 An example that a model fails on is an answer with an error. Where a whole chunk fails, its examples are asked one by
 one, so that one bad example costs only itself.
@@ -6,23 +6,21 @@ one, so that one bad example costs only itself.
 
 from __future__ import annotations
 
-import hashlib
-import json
+import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
+from speciate.datasets.loading.keys import keys
 from speciate.datasets.loading.loader import Example
-from speciate.evaluation.contestants import Contestant
-from speciate.jobs.folder import write_whole
+from speciate.evaluation import recorded
+from speciate.evaluation.recorded import Journal, Kept, Key
 from speciate.jobs.run import Run, Stopped
-from speciate.tasks.contract import Prediction, Terms
-from speciate.tasks.labels import as_label
-from speciate.tasks.table import READOUTS
-from speciate.vocabulary import Family
+from speciate.tasks.contract import Prediction
 
 CHUNK = 256
-_LIKE_TRUTHS: tuple[Family, ...] = ("multi-label", "tokens", "transcription")
-"""Families whose stored answers are written as truths are."""
+_COMPUTES = 1
+"""Raised when our own code comes to answer otherwise from the same files."""
+Item = TypeVar("Item")
 
 
 class Answer(NamedTuple):
@@ -35,61 +33,47 @@ class Answer(NamedTuple):
 
 
 Ask = Callable[[Sequence[Example]], Sequence[Prediction]]
+Tell = Callable[[int], None]
+"""Told how many of a model's answers are there."""
 
 
-def answer_all(
-    run: Run, contestant: Contestant, dataset_id: str, examples: Sequence[Example], ask: Ask, done: int, total: int
-) -> list[Answer]:
-    """One answer per example. `dataset_id` and the contestant's identity are what recorded chunks are known by.
+def answer_all(run: Run, identity: str, examples: Sequence[Example], ask: Ask, tell: Tell) -> list[Answer]:
+    """One answer per example. `identity`: of everything that decides what the model answers.
 
     Raises Stopped between chunks where the run was asked to stop.
     """
-    answers: list[Answer] = []
-    for start, chunk in _chunks(examples):
-        if run.stopping:
-            raise Stopped
-        name = _record_name(contestant, dataset_id, start, chunk)
-        recorded = _recorded(run, name, len(chunk))
-        if recorded is None:
-            recorded = _ask(ask, chunk)
-            write_whole(run.checkpoints / name, json.dumps(recorded))
-        answers += recorded
-        run.progress(done + len(answers), total, "answers", contestant.name)
-    return answers
+    asked = [Key(key) for key in keys(examples)]
+    fingerprint = recorded.digest(f"{identity} {_COMPUTES}")
+    known = {key: kept for key, kept in recorded.read(run.folders, fingerprint, asked).items() if not kept.passing}
+    missing = {key: example for key, example in zip(asked, examples, strict=True) if key not in known}
+    tell(len(examples) - len(missing))
+    with Journal(run.folders, fingerprint, run.folder.path.name) as journal:
+        for chunk in _chunks(list(missing.items())):
+            if run.stopping:
+                raise Stopped
+            answers = _ask(ask, [example for _, example in chunk])
+            kept = [(key, _kept(answer)) for (key, _), answer in zip(chunk, answers, strict=True)]
+            journal.keep(kept)
+            known |= dict(kept)
+            tell(sum(key in known for key in asked))
+    return [from_kept(known[key]) for key in asked]
 
 
-def from_column(examples: Sequence[Example], column: str, family: Family, modality: str | None = None) -> list[Answer]:
-    """The answers that the system in use gave, as they are stored; an empty cell is an error."""
-    terms = Terms(modality=modality)
-    return [_stored(example, example.columns.get(column), family, terms) for example in examples]
+def from_kept(kept: Kept) -> Answer:
+    return Answer(kept.output, kept.confidence, kept.probabilities, kept.error)
 
 
-def _stored(example: Example, cell: Any, family: Family, terms: Terms) -> Answer:
-    if cell is None or cell == "":
-        return Answer(None, error="the column holds no answer")
-    if family in _LIKE_TRUTHS:
-        try:
-            posed = READOUTS[family].pose(example, cell, terms)
-        except (ValueError, TypeError) as error:
-            return Answer(None, error=f"the column holds no answer: {error}"[:300])
-        return Answer(posed.truth) if posed else Answer(None, error="the column holds no answer")
-    if family in ("classification", "ordinal", "anomaly"):
-        known = as_label(cell)
-        return Answer(known) if known else Answer(None, error="the column holds no answer")
-    try:
-        return Answer(float(str(cell)) if family == "regression" else _told(cell))
-    except ValueError:
-        return Answer(None, error="the column holds no number" if family == "regression" else "no JSON")
+def _kept(answer: Answer) -> Kept:
+    """An error may have been the machine's, so the next evaluation asks again."""
+    return Kept(
+        answer.output, answer.confidence, answer.probabilities, answer.error, answer.error is not None,
+        created=time.time(),
+    )  # fmt: skip
 
 
-def _told(cell: Any) -> Any:
-    """What a stored answer says that is more than a label or a number: JSON as text, or what it is."""
-    return json.loads(cell) if isinstance(cell, str) and cell[:1] in "[{" else cell
-
-
-def _chunks(examples: Sequence[Example]) -> Iterator[tuple[int, Sequence[Example]]]:
-    for start in range(0, len(examples), CHUNK):
-        yield start, examples[start : start + CHUNK]
+def _chunks(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
+    for start in range(0, len(items), CHUNK):
+        yield items[start : start + CHUNK]
 
 
 def _ask(ask: Ask, chunk: Sequence[Example]) -> list[Answer]:
@@ -108,19 +92,3 @@ def _ask_one(ask: Ask, example: Example) -> Answer:
 
 def _answer(prediction: Prediction) -> Answer:
     return Answer(prediction.output, prediction.confidence, prediction.probabilities)
-
-
-def _record_name(contestant: Contestant, dataset_id: str, start: int, chunk: Sequence[Example]) -> str:
-    key = [contestant.name, contestant.identity, dataset_id, [example.id for example in chunk]]
-    return f"answers-{start}-{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:20]}.json"
-
-
-def _recorded(run: Run, name: str, count: int) -> list[Answer] | None:
-    for folder in (run.folder, *run.resume_from):
-        try:
-            rows = json.loads((folder.checkpoints / name).read_text())
-        except (FileNotFoundError, ValueError):
-            continue
-        if len(rows) == count:
-            return [Answer(*row) for row in rows]
-    return None

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
 
 from speciate.evaluation import gates, statistics
-from speciate.evaluation.contestants import Contestant
-from speciate.evaluation.metrics import Answers, contributions, corpus
+from speciate.evaluation.contestants import CANDIDATES, Contestant
+from speciate.evaluation.metrics import Answers, averaged, corpus_mean
 from speciate.evaluation.report import Comparison, Control, Decision, Report, Row, Value, break_even, interval, number
+from speciate.evaluation.slice_gains import SliceGain, gains
 from speciate.evaluation.statistics import Codes, Difference, Estimate, Floats, Resampled
 from speciate.sample_size import LEVEL
 from speciate.usecases import UseCase
@@ -27,19 +28,25 @@ class Cost(NamedTuple):
     p95: Estimate | None = None
     device: str | None = None
     memory_mb: float | None = None
+    ttft_ms: float | None = None
+    """Median time to the first token, of models that answer in tokens."""
 
 
 class Entry(NamedTuple):
     """One contestant with all of its answers."""
 
     contestant: Contestant
-    answers: Answers
+    repeats: tuple[Answers, ...]
+    """Of each time that it was asked everything."""
     errors: int
+    """In all repeats together."""
     cost: Cost
     seen: int | None = 0
     """Examples that were in its training data; None where nobody knows those any more."""
     certain: bool = False
     """Gives no probabilities: its answers count as certain where a metric needs them."""
+    served: tuple[str, ...] = ()
+    """What an endpoint said that it served."""
 
 
 class Scored(NamedTuple):
@@ -65,12 +72,13 @@ class Question(NamedTuple):
     """Earlier evaluations of the use case on this suite."""
 
 
-def score(metric: Metric, answers: Answers, clusters: Codes, seed: int = 0) -> Scored:
-    """All that intervals of one metric of one model need, at any level."""
-    n = len(answers.truth)
+def score(metric: Metric, repeats: Sequence[Answers], clusters: Codes, seed: int = 0) -> Scored:
+    """All that intervals of one metric of one model need, at any level. Repeats are averaged: they are no examples."""
+    n = len(repeats[0].truth)
     if metric.shape == "mean":
-        return Scored(n, contributions(metric, answers), None)
-    return Scored(n, None, statistics.resample(corpus(metric, answers, clusters), int(clusters.max()) + 1, seed))
+        return Scored(n, averaged(metric, repeats), None)
+    value = corpus_mean(metric, repeats, clusters)
+    return Scored(n, None, statistics.resample(value, int(clusters.max()) + 1, seed))
 
 
 def estimate(metric: Metric, scored: Scored, clusters: Codes, level: float = LEVEL) -> Estimate:
@@ -80,11 +88,20 @@ def estimate(metric: Metric, scored: Scored, clusters: Codes, level: float = LEV
     return statistics.mean(np.asarray(scored.values, float), clusters, level)
 
 
-def build(question: Question, entries: Sequence[Entry], clusters: Codes, notes: Sequence[str] = ()) -> Report:
-    """The report of all entries on the same examples; `clusters` codes each example's group as 0..C-1."""
+def build(
+    question: Question,
+    entries: Sequence[Entry],
+    clusters: Codes,
+    notes: Sequence[str] = (),
+    slices: Mapping[str, Sequence[str]] | None = None,
+) -> Report:
+    """The report of all entries on the same examples; `clusters` codes each example's group as 0..C-1.
+
+    `slices`: of the columns that gates look into, each example's value.
+    """
     scored = {
         entry.contestant.name: {
-            metric.name: score(metric, entry.answers, clusters, question.seed) for metric in question.metrics
+            metric.name: score(metric, entry.repeats, clusters, question.seed) for metric in question.metrics
         }
         for entry in entries
     }
@@ -93,7 +110,8 @@ def build(question: Question, entries: Sequence[Entry], clusters: Codes, notes: 
     level = gates.level_for(len(models))
     if models and question.use_case is not None and question.no_decision is None:
         strict = report if level == LEVEL else _measured(question, entries, scored, clusters, level)
-        report = _decided(report, strict, question, question.use_case, models, level)
+        cut = _cut(question, entries, clusters, slices or {}, level)
+        report = _decided(report, strict, question, question.use_case, models, level, cut)
         notes = (*notes, *_remarks(len(models), level, question.looks))
     else:
         report = report.model_copy(update={"candidate": question.candidate or (models or [question.baseline])[-1]})
@@ -127,32 +145,49 @@ def _measured(
 
 
 def _row(entry: Entry, main: Metric, scored: dict[str, Scored], clusters: Codes, level: float) -> Row:
-    contestant, cost, n = entry.contestant, entry.cost, len(entry.answers.truth)
+    contestant, cost = entry.contestant, entry.cost
+    n, asked = len(entry.repeats[0].truth), len(entry.repeats[0].truth) * len(entry.repeats)
     values = {
         name: _value(find_metric(name), found, clusters, level, certain=entry.certain) for name, found in scored.items()
     }
-    is_model = contestant.source != "column"
     return Row(
         model=contestant.name,
-        served_model=contestant.name,
+        served_model=" and ".join(entry.served) or contestant.name,
+        repeats=len(entry.repeats),
         metric=main.name,
         value=values[main.name].value,
         interval=values[main.name].interval,
         n=values[main.name].n,
         errors=entry.errors,
         seen=entry.seen,
-        coverage=round(1 - entry.errors / n, 6) if n else 0.0,
+        coverage=round(1 - entry.errors / asked, 6) if n else 0.0,
         usd_per_1k=number(cost.usd_per_1k) if cost.usd_per_1k is not None else None,
         p50_ms=number(cost.p50_ms) if cost.p50_ms is not None else None,
         p95_ms=number(cost.p95.value) if cost.p95 else None,
         p95_interval=interval(cost.p95.low, cost.p95.high) if cost.p95 else None,
         device=cost.device,
-        control=Control(weights_owned=is_model, offline=is_model, pinned=is_model, license=contestant.license),
+        control=_control(contestant),
+        ttft_ms=number(cost.ttft_ms) if cost.ttft_ms is not None else None,
         parameters=contestant.parameters,
         memory_mb=cost.memory_mb,
         training_usd=contestant.training_usd,
         metrics=values,
     )
+
+
+def _control(contestant: Contestant) -> Control:
+    """What is served elsewhere may change or go away; what a column holds is a system that nobody here knows."""
+    if contestant.source == "ensemble":
+        every = [_control(member) for member in contestant.members]
+        return Control(
+            weights_owned=all(one.weights_owned for one in every),
+            offline=all(one.offline for one in every),
+            pinned=all(one.pinned for one in every),
+            license=contestant.license,
+        )
+    local = contestant.endpoint is not None and contestant.endpoint.is_local
+    mine = contestant.source not in ("column", "endpoint")
+    return Control(weights_owned=mine, offline=mine or local, pinned=mine, license=contestant.license)
 
 
 def _value(metric: Metric, scored: Scored, clusters: Codes, level: float, *, certain: bool) -> Value:
@@ -238,13 +273,40 @@ def _without_dominated(report: Report) -> Report:
 
 
 def _rivals(question: Question, entries: Sequence[Entry]) -> list[str]:
-    """The models beside the baseline."""
+    """The models beside the baseline: what could serve in its place."""
     contestants = [entry.contestant for entry in entries]
-    return [one.name for one in contestants if one.source == "model" and one.name != question.baseline]
+    return [one.name for one in contestants if one.source in CANDIDATES and one.name != question.baseline]
+
+
+Gains = Mapping[tuple[str, str, str], Sequence[SliceGain]]
+"""By model, metric and column: the candidate's gains over the baseline."""
+
+
+def _cut(
+    question: Question, entries: Sequence[Entry], clusters: Codes, slices: Mapping[str, Sequence[str]], level: float
+) -> Gains:
+    """What the gates about slices need, of every rival of the baseline."""
+    gates_ = [gate for gate in question.use_case.in_force if gate.column] if question.use_case else []
+    by_name = {entry.contestant.name: entry for entry in entries}
+    found: dict[tuple[str, str, str], Sequence[SliceGain]] = {}
+    for gate in gates_:
+        metric = find_metric(gate.metric or question.metrics[0].name)
+        for name in _rivals(question, entries):
+            found[name, metric.name, str(gate.column)] = gains(
+                metric, by_name[question.baseline].repeats, by_name[name].repeats, clusters,
+                slices[str(gate.column)], level, question.seed,
+            )  # fmt: skip
+    return found
 
 
 def _decided(
-    report: Report, strict: Report, question: Question, use_case: UseCase, models: Sequence[str], level: float
+    report: Report,
+    strict: Report,
+    question: Question,
+    use_case: UseCase,
+    models: Sequence[str],
+    level: float,
+    cut: Gains,
 ) -> Report:
     """The report with the verdict on every model against the baseline, and on the candidate above all.
 
@@ -262,7 +324,7 @@ def _decided(
                 "looks": question.looks,
             }
         )
-        for name, decision in _decisions(strict, use_case, models, level).items()
+        for name, decision in _decisions(strict, use_case, models, level, cut).items()
     }
     candidate = question.candidate
     if candidate is None:
@@ -290,8 +352,10 @@ def _remarks(judged: int, level: float, looks: int) -> list[str]:
     return remarks
 
 
-def _decisions(strict: Report, use_case: UseCase, models: Sequence[str], level: float) -> dict[str, Decision]:
-    evidence = {name: _evidence(strict, use_case, name, level) for name in models}
+def _decisions(
+    strict: Report, use_case: UseCase, models: Sequence[str], level: float, cut: Gains
+) -> dict[str, Decision]:
+    evidence = {name: _evidence(strict, use_case, name, level, cut) for name in models}
     alone = {name: gates.decide(use_case.in_force, evidence[name]) for name in models}
     final = {}
     for name in models:
@@ -310,7 +374,7 @@ def _decisions(strict: Report, use_case: UseCase, models: Sequence[str], level: 
     return final
 
 
-def _evidence(report: Report, use_case: UseCase, candidate: str, level: float) -> gates.Evidence:
+def _evidence(report: Report, use_case: UseCase, candidate: str, level: float, cut: Gains) -> gates.Evidence:
     found = {
         metric: comparison
         for metric in report.row(candidate).metrics
@@ -325,4 +389,5 @@ def _evidence(report: Report, use_case: UseCase, candidate: str, level: float) -
         level,
         report.n,
         use_case.positive_label,
+        {(metric, column): found for (name, metric, column), found in cut.items() if name == candidate},
     )

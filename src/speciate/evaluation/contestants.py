@@ -1,21 +1,29 @@
-"""Who takes part in an evaluation: registered models, answers stored in a column, and the constant answer."""
+"""Who takes part in an evaluation: models that are registered or that others serve, several of them as one, a function
+in a file, answers stored in a column, and the constant answer."""
 
 from __future__ import annotations
 
+import hashlib
+from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from speciate.datasets.versions import Manifest
 from speciate.errors import Code, SpeciateError, unknown
-from speciate.evaluation.prices import usd_for
+from speciate.evaluation.prices import usd_for, usd_per_core_hour
 from speciate.evaluation.seen import learned_from
+from speciate.models.card import Card
+from speciate.models.endpoints import Endpoint
 from speciate.models.registry import resolve
 from speciate.tasks.contract import Terms
 from speciate.usecases import COLUMN, CONSTANT, UseCase, incumbent_of
 from speciate.vocabulary import TASKS
-from speciate.workspace.database import Database
-from speciate.workspace.workspace import Folders
+from speciate.workspace.workspace import Workspace
+
+ENSEMBLE, CODE = "ensemble:", "code:"
+CANDIDATES = ("model", "endpoint")
+"""Sources that a use case could be served by: only on them a verdict is given."""
 
 
 class Contestant(BaseModel):
@@ -23,10 +31,16 @@ class Contestant(BaseModel):
 
     model_config = ConfigDict(frozen=True)
     name: str
-    source: Literal["model", "column", "constant"]
+    source: Literal["model", "endpoint", "ensemble", "code", "column", "constant"]
     identity: str
     """Content hash of a model version; what recorded answers are known by."""
     path: str | None = None
+    """Of a model's folder, or of the file with the code."""
+    function: str | None = None
+    """Of the code."""
+    endpoint: Endpoint | None = None
+    members: tuple[Contestant, ...] = ()
+    """Of an ensemble."""
     column: str | None = None
     task: str | None = None
     modality: str | None = None
@@ -44,8 +58,11 @@ class Contestant(BaseModel):
     training_usd: float | None = None
 
 
-def find(database: Database, folders: Folders, ref: str, columns: tuple[str, ...]) -> Contestant:
-    """The contestant of a model ref, `column:NAME` or `constant:`. Raises NOT_FOUND with near names."""
+def find(workspace: Workspace, ref: str, columns: tuple[str, ...]) -> Contestant:
+    """The contestant of a model ref, `column:NAME`, `constant:`, `ensemble:A+B` or `code:FILE.py:FUNCTION`.
+
+    Raises NOT_FOUND with near names.
+    """
     if ref == CONSTANT:
         return Contestant(name=CONSTANT, source="constant", identity=CONSTANT, parameters=0, bytes=0, license="none")
     if ref.startswith(COLUMN):
@@ -53,14 +70,21 @@ def find(database: Database, folders: Folders, ref: str, columns: tuple[str, ...
         if column not in columns:
             raise unknown("column", column, columns, "Call describe_dataset for the columns of this dataset.")
         return Contestant(name=ref, source="column", identity=ref, column=column)
-    version = resolve(database, folders, ref)
+    if ref.startswith(ENSEMBLE):
+        return _ensemble([find(workspace, member, columns) for member in ref.removeprefix(ENSEMBLE).split("+")], ref)
+    if ref.startswith(CODE):
+        return _code(ref)
+    version = resolve(workspace.database, workspace.folders, ref)
     card = version.card
+    if card.endpoint is not None:
+        return _served(card, card.endpoint)
     if card.task not in TASKS:
         raise SpeciateError(
             Code.INVALID,
             f"{ref!r} is made for {card.task!r}: it gives no answers that could be compared.",
             f"Train a head on it first: train_model(method='probe', base_model={ref!r}, ...).",
         )
+    per_core_hour = usd_per_core_hour(workspace.settings)
     return Contestant(
         name=card.ref,
         source="model",
@@ -69,22 +93,94 @@ def find(database: Database, folders: Folders, ref: str, columns: tuple[str, ...
         task=card.task,
         modality=card.modality,
         base_model=card.base_model,
-        learned_from=learned_from(database, folders, card),
+        learned_from=learned_from(workspace.database, workspace.folders, card),
         terms=card.recipe.get("terms"),
         inputs=card.inputs,
         target=card.recipe.get("target"),
         parameters=card.parameters,
         bytes=card.bytes,
         license=card.license,
-        training_usd=card.usd or (usd_for(card.seconds) if card.seconds is not None else None),
+        training_usd=card.usd or (usd_for(card.seconds, per_core_hour) if card.seconds is not None else None),
     )
 
 
-def find_incumbent(database: Database, folders: Folders, use_case: UseCase, columns: tuple[str, ...]) -> Contestant:
-    """What the use case's candidates must beat. Raises what `find` raises, with the way to another incumbent."""
-    incumbent = incumbent_of(database, use_case)
+def _served(card: Card, endpoint: Endpoint) -> Contestant:
+    """What others serve: nobody here knows what it has learned from."""
+    return Contestant(
+        name=card.ref,
+        source="endpoint",
+        identity=endpoint.identity,
+        endpoint=endpoint,
+        task=card.task if card.task in TASKS else None,
+        learned_from=None,
+        license=card.license,
+        training_usd=0.0,
+    )
+
+
+def _ensemble(members: list[Contestant], ref: str) -> Contestant:
+    if len(members) < 2 or any(member.source in ("ensemble", "constant") for member in members):
+        raise SpeciateError(
+            Code.INVALID,
+            f"{ref!r} is no ensemble: write two or more models, as in 'ensemble:reviews@v1+reviews@v2'.",
+            "Call again with such a name, or with the models by themselves.",
+        )
+    learned = [member.learned_from for member in members]
+    known = [manifest for manifests in learned if manifests is not None for manifest in manifests]
+    first = members[0]
+    return Contestant(
+        name=ENSEMBLE + "+".join(member.name for member in members),
+        source="ensemble",
+        identity="+".join(member.identity for member in members),
+        members=tuple(members),
+        task=next((member.task for member in members if member.task), None),
+        modality=next((member.modality for member in members if member.modality), None),
+        learned_from=None if None in learned else tuple({manifest.ref: manifest for manifest in known}.values()),
+        terms=next((member.terms for member in members if member.terms), None),
+        target=first.target,
+        parameters=_sum([member.parameters for member in members]),
+        bytes=_sum([member.bytes for member in members]),
+        license=first.license if len({member.license for member in members}) == 1 else None,
+    )
+
+
+def _sum(values: list[int | None]) -> int | None:
+    known = [value for value in values if value is not None]
+    return sum(known) if len(known) == len(values) else None
+
+
+def _code(ref: str) -> Contestant:
+    """The file as it is now: what it says is what answers are known by."""
+    file, colon, function = ref.removeprefix(CODE).rpartition(":")
+    if not colon or not function.isidentifier():
+        raise SpeciateError(
+            Code.INVALID,
+            f"{ref!r} names no function: write 'code:FILE.py:FUNCTION'.",
+            "Call again with such a name; the function takes a list of inputs and returns a list of answers.",
+        )
+    path = Path(file)
     try:
-        return find(database, folders, incumbent, columns)
+        content = path.read_bytes()
+    except OSError as error:
+        raise SpeciateError(
+            Code.NOT_FOUND, f"{path.name} cannot be read: {error.strerror}.", "Call again with another file."
+        ) from error
+    said = hashlib.sha256(content + function.encode()).hexdigest()
+    return Contestant(
+        name=f"{CODE}{path.name}:{function}@{said[:8]}",
+        source="code",
+        identity=f"code-{said}",
+        path=str(path),
+        function=function,
+        bytes=len(content),
+    )
+
+
+def find_incumbent(workspace: Workspace, use_case: UseCase, columns: tuple[str, ...]) -> Contestant:
+    """What the use case's candidates must beat. Raises what `find` raises, with the way to another incumbent."""
+    incumbent = incumbent_of(workspace.database, use_case)
+    try:
+        return find(workspace, incumbent, columns)
     except SpeciateError as error:
         raise SpeciateError(
             error.code,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -11,8 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from speciate.datasets.versions import Manifest, resolve
 from speciate.errors import Code, SpeciateError, closest, unknown
-from speciate.evaluation import decisions
-from speciate.evaluation.contestants import Contestant, find, find_incumbent
+from speciate.evaluation import decisions, outlay
+from speciate.evaluation.contestants import CANDIDATES, Contestant, find, find_incumbent
+from speciate.evaluation.endpoints.prompts import Prompt
+from speciate.evaluation.prices import usd_per_core_hour
 from speciate.evaluation.report import Report
 from speciate.ids import id_from_key
 from speciate.jobs.folder import RunFolder
@@ -68,13 +70,16 @@ class EvaluateSpec(BaseModel):
     baseline: str | None = None
     """None: the use case's incumbent, else the first of `models`."""
     metrics: tuple[str, ...] = ()
+    prompt: Prompt = Prompt()
+    repeats: int = Field(1, ge=1, le=20)
+    budget_usd: float | None = Field(None, gt=0)
     latency: bool = True
     seed: int = 0
 
 
 def plan(spec: EvaluateSpec, workspace: Workspace) -> Plan:
     """Resolve and check everything; the worker then knows all that it needs."""
-    database, folders = workspace.database, workspace.folders
+    database = workspace.database
     use_case = get(database, spec.use_case) if spec.use_case else None
     ref = _with_split(_dataset_ref(spec, use_case))
     manifest = resolve(database, ref._replace(split=None))
@@ -82,10 +87,10 @@ def plan(spec: EvaluateSpec, workspace: Workspace) -> Plan:
     _check_split(manifest, ref)
 
     def contestant(name: str) -> Contestant:
-        return find(database, folders, name, tuple(manifest.columns))
+        return find(workspace, name, tuple(manifest.columns))
 
     asked = [contestant(name) for name in spec.models]
-    incumbent = find_incumbent(database, folders, use_case, tuple(manifest.columns)) if use_case else asked[0]
+    incumbent = find_incumbent(workspace, use_case, tuple(manifest.columns)) if use_case else asked[0]
     baseline = contestant(spec.baseline) if spec.baseline else incumbent
     candidate = contestant(spec.candidate) if spec.candidate else asked[-1] if spec.pick == "last" else None
     everyone = {each.name: each for each in (baseline, *asked, *([candidate] if candidate else []))}
@@ -97,6 +102,7 @@ def plan(spec: EvaluateSpec, workspace: Workspace) -> Plan:
     _check_target(manifest, target, task)
     positive = terms.positive_label
     _check_positive(manifest, use_case)
+    _check_slices(manifest, use_case)
     metrics = _metrics(spec, use_case, task, positive)
     examples = manifest.splits[ref.split or ""]
     payload = {
@@ -115,13 +121,21 @@ def plan(spec: EvaluateSpec, workspace: Workspace) -> Plan:
         "looks": _looks(database, use_case, ref),
         "latency": spec.latency,
         "seed": spec.seed,
+        "prompt": spec.prompt.model_dump(mode="json"),
+        "repeats": spec.repeats,
+        "budget_usd": spec.budget_usd,
+        "usd_per_core_hour": usd_per_core_hour(workspace.settings),
     }
+    outside = outlay.check(workspace, manifest, ref.split or "", list(everyone.values()), task.family, spec)
     return Plan(
         payload=payload,
+        usd=outside.usd,
         resources=Resources(cpu=1, memory_mb=_memory_mb(examples, len(everyone), len(manifest.labels))),
         seconds=_seconds(examples, len(everyone), spec.latency),
         use_case=spec.use_case,
-        preload="torch" if any(each.base_model for each in everyone.values()) else "classical",
+        preload="torch"
+        if any(one.base_model for each in everyone.values() for one in (each, *each.members))
+        else "classical",
         resolved={
             "dataset": str(ref),
             "examples": examples,
@@ -129,8 +143,14 @@ def plan(spec: EvaluateSpec, workspace: Workspace) -> Plan:
             "baseline": baseline.name,
             "candidate": candidate.name if candidate else "chosen by the gates",
             "metrics": payload["metrics"],
+            **outside.resolved,
         },
     )
+
+
+def _preload(contestants: Iterable[Contestant]) -> str:
+    every = [one for each in contestants for one in (each, *each.members)]
+    return "torch" if any(one.base_model for one in every) else "classical"
 
 
 # Checks
@@ -144,7 +164,7 @@ def _no_decision(
         return "no use case was named"
     if baseline.name != incumbent.name:
         return f"the baseline {baseline.name} is not the incumbent {incumbent.name} of {use_case.name}"
-    if all(each.source != "model" or each.name == incumbent.name for each in asked):
+    if all(each.source not in CANDIDATES or each.name == incumbent.name for each in asked):
         return f"there is no model beside the incumbent {incumbent.name}"
     return None
 
@@ -311,6 +331,18 @@ def _check_positive(manifest: Manifest, use_case: UseCase | None) -> None:
             f"positive_label {positive!r} does not occur in {manifest.ref}; {closest(positive, manifest.labels)}",
             "Call define_use_case again with the label as it is written in the dataset.",
         )
+
+
+def _check_slices(manifest: Manifest, use_case: UseCase | None) -> None:
+    """The columns that gates look into must be there."""
+    for gate in use_case.in_force if use_case else ():
+        if gate.column is not None and gate.column not in (*manifest.columns, "label"):
+            raise unknown(
+                "column",
+                gate.column,
+                manifest.columns,
+                "Call define_use_case again with a gate that names one of them.",
+            )
 
 
 def _metrics(spec: EvaluateSpec, use_case: UseCase | None, task: Task, positive: str | None) -> list[Metric]:

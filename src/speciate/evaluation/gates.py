@@ -9,10 +9,12 @@ Where several candidates are judged at once the intervals are wider (`level_for`
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from speciate.evaluation.report import Comparison, Decision, GateResult, Interval, Outcome, Row, Verdict
+from speciate.evaluation.slice_gains import SliceGain
 from speciate.sample_size import LEVEL, in_rows, more_needed
 from speciate.usecases import CONSTANT, NOT_WORSE_MARGIN, NOT_WORSE_SHARE, Gate, UseCaseLimits
 from speciate.vocabulary import Metric, find_metric
@@ -36,6 +38,8 @@ class Evidence(NamedTuple):
     examples: int = 0
     """Test rows of all labels; a metric about one label counts fewer."""
     positive_label: str | None = None
+    slices: Mapping[tuple[str, str], Sequence[SliceGain]] = {}
+    """By metric and column: the gains over the baseline within each value."""
 
 
 class _Judged(NamedTuple):
@@ -250,9 +254,35 @@ def _unseen(gate: Gate, evidence: Evidence) -> _Judged:
     return _Judged("fail", f"{row.seen} of these examples were in its training data: it knows their answers")
 
 
+def _no_slice_worse(gate: Gate, evidence: Evidence) -> _Judged:
+    """Holds where it holds in every slice, each at the full level (an intersection-union test, Berger 1982); fails
+    where one slice is surely worse by more than the margin, for all that were looked at (Bonferroni)."""
+    metric = _metric(gate, evidence)
+    margin = gate.value if gate.value is not None else _margin(metric, evidence.baseline)
+    found = evidence.slices.get((metric.name, str(gate.column)), ())
+    if not found:
+        return _Judged("inconclusive", f"there are no slices by {gate.column!r}")
+    judged = [each for each in found if math.isfinite(each.low)]
+    claim = f"no value of {gate.column!r} worse in {metric.name} by {margin:.3g}"
+    worst = min(judged, key=lambda each: each.low, default=None)
+    stated = f"worst bound: {worst.value[:64]!r} {_span(worst.gain, (worst.low, worst.high))}" if worst else ""
+    if surely := [each for each in judged if each.highest < -margin]:
+        named = ", ".join(f"{each.value[:64]!r} {_span(each.gain, (each.low, each.high))}" for each in surely[:3])
+        return _Judged("fail", f"not '{claim}': {named}")
+    if worst is not None and len(judged) == len(found) and worst.low > -margin:
+        return _Judged("pass", f"{claim}; {stated}")
+    if worst is None or len(judged) < len(found):
+        unknown = ", ".join(repr(each.value[:64]) for each in found if each not in judged)
+        return _Judged("inconclusive", f"cannot tell '{claim}': {unknown} gives no interval; {stated}")
+    needed = more_needed(worst.n, worst.standard_error, worst.gain + margin, evidence.level)
+    rows = None if needed is None else in_rows(needed, worst.n / max(1, evidence.examples))
+    return _Judged("inconclusive", f"cannot tell '{claim}'; {stated}, on {worst.n} examples", rows)
+
+
 _RULES: dict[str, Callable[[Gate, Evidence], _Judged]] = {
     "reaches": _reaches, "not_worse": _not_worse, "better": _better, "better_if_dearer": _better_if_dearer,
     "at_most": _at_most, "license": _license, "offline": _offline, "unseen": _unseen,
+    "no_slice_worse": _no_slice_worse,
 }  # fmt: skip
 
 

@@ -57,12 +57,14 @@ class Row(_Frozen):
     interval: Interval | None
     n: int
     errors: int
+    repeats: int = 1
     seen: int | None = Field(0, description="Examples that were in its training data; null: unknown.")
     coverage: float = Field(description="Share of the examples that were answered.")
     usd_per_1k: float | None
     p50_ms: float | None = None
     p95_ms: float | None = None
     p95_interval: Interval | None = Field(None, description="Absent where there are too few timings.")
+    ttft_ms: float | None = Field(None, description="Median time to the first token.")
     device: str | None = None
     served_model: str
     control: Control

@@ -1,8 +1,8 @@
-"""The worker's part of `evaluate`: load each model, ask it everything, and write answers, scores and the report.
+"""The worker's part of `evaluate`: ask each contestant everything, and write answers, scores and the report.
 
 Three files: `examples.parquet` (id, group, truth, a preview of text, the user's columns: what slices are cut by),
-`predictions.parquet` (a row per model and example, errors among them) and `scores.parquet` (a row per model, example
-and mean metric).
+`predictions.parquet` (a row per model, example and repeat, errors among them) and `scores.parquet` (a row per model,
+example and mean metric, repeats averaged).
 """
 
 from __future__ import annotations
@@ -11,118 +11,95 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict
 
 from speciate.datasets.loading.loader import Example, load_examples
-from speciate.datasets.versions import Manifest
 from speciate.errors import Code, SpeciateError, closest
-from speciate.evaluation.answers import Answer, answer_all, from_column
-from speciate.evaluation.compare import Cost, Entry, Question, build
+from speciate.evaluation.answers import Answer
+from speciate.evaluation.compare import Entry, Question, averaged, build
 from speciate.evaluation.contestants import Contestant
-from speciate.evaluation.memory import measure_memory
-from speciate.evaluation.metrics import alone, contributions, judged
+from speciate.evaluation.metrics import alone, judged
+from speciate.evaluation.predictors.contract import Asked, Sheet
+from speciate.evaluation.predictors.table import hand_in
 from speciate.evaluation.seen import seen
 from speciate.evaluation.statistics import Codes
-from speciate.evaluation.timing import measure
+from speciate.evaluation.task import EvaluationTask
 from speciate.jobs.run import Run
 from speciate.tasks.anomaly import ANOMALY, NORMAL
-from speciate.tasks.contract import Terms
+from speciate.tasks.contract import Posed
 from speciate.tasks.ordinal import ranked
-from speciate.tasks.predictor import constant, load
 from speciate.tasks.truth import is_label, lessons, questions, settled
-from speciate.usecases import UseCase
-from speciate.vocabulary import Family, Metric, find_metric, find_task
+from speciate.vocabulary import Metric, find_metric
 
 EXAMPLES, PREDICTIONS, SCORES = "examples.parquet", "predictions.parquet", "scores.parquet"
 _PREVIEW = 300
-_MEMORY_EXAMPLES = 16
-
-
-class EvaluationTask(BaseModel):
-    """What `plan` resolved for the worker. `metrics` starts with the main one."""
-
-    model_config = ConfigDict(frozen=True)
-    dataset: Manifest
-    split: str | None
-    contestants: tuple[Contestant, ...]
-    task: str
-    metrics: tuple[str, ...]
-    target_column: str | None = None
-    positive_label: str | None = None
-    terms: Terms = Terms()
-    baseline: str
-    candidate: str | None = None
-    use_case: UseCase | None = None
-    no_decision: str | None = None
-    """Why no verdict may be given; None where it may."""
-    looks: int = 0
-    """Earlier evaluations of the use case on this suite."""
-    latency: bool = True
-    seed: int = 0
-
-    @property
-    def shown(self) -> str:
-        return self.dataset.ref + (f":{self.split}" if self.split else "")
-
-    @property
-    def family(self) -> Family:
-        return find_task(self.task).family
-
-    @property
-    def asks_for_memory(self) -> bool:
-        return self.use_case is not None and any(gate.metric == "memory_mb" for gate in self.use_case.in_force)
-
-
-class _Sheet(NamedTuple):
-    """One contestant's answers as they came."""
-
-    contestant: Contestant
-    answers: list[Answer]
-    cost: Cost
 
 
 def run(run: Run) -> dict[str, Any]:
-    """Evaluate, and return `{"report": ...}`."""
+    """Evaluate, and return `{"report": ..., "usd": what was paid in this run}`."""
     task = EvaluationTask.model_validate(run.payload)
     everything = load_examples(run.folders, task.dataset, _splits(task))
     training = [example for example in everything if example.split == "train"]
     how = (task.dataset, task.target_column, task.task, settled(task.terms, task.task, training or everything))
     present = [example for example in everything if task.split in (None, example.split)]
     asked = questions(present, *how)
-    examples, answers = [one.example for one in asked], [one.truth for one in asked]
+    examples, truths = [one.example for one in asked], [one.truth for one in asked]
     if len(examples) < 2:
         raise SpeciateError(
             Code.INVALID,
             f"{task.shown} has {len(examples)} usable example(s) with a label, and a comparison needs at least 2.",
             f"Call describe_dataset(dataset={task.dataset.name!r}), then add_examples.",
         )
-    _check_positive(task, answers)
-    learned = [one.truth for one in lessons(training, *how)]
-    sheets = [
-        _sheet(
-            run,
-            task,
-            contestant,
-            _shown(run, task, contestant, examples, how),
-            learned or answers,
-            place * len(examples),
-        )
-        for place, contestant in enumerate(task.contestants)
-    ]
+    _check_positive(task, truths)
+    taught = lessons(training, *how)
+    sheets = _sheets(run, task, examples, truths, taught, how)
     known = [_seen(run, task, contestant, examples) for contestant in task.contestants]
-    entries = [_entry(task, sheet, answers, count) for sheet, count in zip(sheets, known, strict=True)]
-    notes = _notes(task, len(present) - len(examples), examples, learned, entries)
-    report = build(_question(task), entries, _clusters(examples), notes)
-    _write(run.outputs, task, examples, answers, sheets, entries)
+    entries = [_entry(task, sheet, truths, count) for sheet, count in zip(sheets, known, strict=True)]
+    notes = _notes(task, len(present) - len(examples), examples, taught, entries, sheets)
+    report = build(_question(task), entries, _clusters(examples), notes, _slices(task, examples, truths))
+    _write(run.outputs, task, examples, truths, sheets, entries)
     return {"report": report.model_dump(mode="json")}
 
 
 # Answers
+
+
+def _sheets(
+    run: Run,
+    task: EvaluationTask,
+    examples: list[Example],
+    truths: list[Any],
+    taught: list[Posed],
+    how: tuple[Any, ...],
+) -> list[Sheet]:
+    learned = [one.truth for one in taught] or truths
+    labels = _possible(task, learned)
+    sheets: list[Sheet] = []
+    for place, contestant in enumerate(task.contestants):
+        shown = _shown(run, task, contestant, examples, how)
+
+        def tell(count: int, place: int = place, name: str = contestant.name) -> None:
+            run.progress(place * len(examples) + count, len(task.contestants) * len(examples), "answers", name)
+
+        spent = sum(sheet.usd for sheet in sheets)
+        sheets.append(hand_in(Asked(run, task, contestant, shown, labels, learned, taught, tell, spent)))
+    return sheets
+
+
+def _possible(task: EvaluationTask, learned: Sequence[Any]) -> tuple[str, ...]:
+    """Labels that an answer can have: those that training or the dataset knows, not only those of these examples."""
+    if task.family == "anomaly":
+        return NORMAL, task.positive_label or ANOMALY
+    if task.family not in ("classification", "ordinal", "multi-label"):
+        return ()
+    if is_label(task.dataset, task.target_column) and task.family != "multi-label":
+        return tuple(ranked(task.dataset.labels, task.terms.order))
+    each = (truth if isinstance(truth, list | tuple | set | frozenset) else [truth] for truth in learned)
+    return tuple(ranked({str(label) for labels in each for label in labels}, task.terms.order))
 
 
 def _shown(
@@ -137,35 +114,6 @@ def _shown(
     return [seen[example.id] for example in examples]
 
 
-def _sheet(
-    run: Run,
-    task: EvaluationTask,
-    contestant: Contestant,
-    examples: Sequence[Example],
-    learned: Sequence[Any],
-    done: int,
-) -> _Sheet:
-    if contestant.source == "column":
-        stored = from_column(examples, contestant.column or "", task.family, task.dataset.modality)
-        return _Sheet(contestant, stored, Cost())
-    total = len(task.contestants) * len(examples)
-    if contestant.source == "constant":
-        ask = constant(task.task, learned, task.terms._replace(modality=task.dataset.modality)).predict
-        answers = answer_all(run, contestant, task.dataset.id, examples, ask, done, total)
-        return _Sheet(contestant, answers, Cost(0.0))
-    path = Path(contestant.path or "")
-    predictor = load(path)
-    ask = load(path, run.folders).predict  # with cached features: the answers are the same, only sooner
-    answers = answer_all(run, contestant, task.dataset.id, examples, ask, done, total)
-    answered = [example for example, answer in zip(examples, answers, strict=True) if answer.error is None]
-    cost = measure(predictor.predict, answered, latency=task.latency, seed=task.seed) if answered else Cost()
-    if task.asks_for_memory and answered:
-        few = [example.id for example in answered[:_MEMORY_EXAMPLES]]
-        shown = task.dataset.model_copy(update={"inputs": contestant.inputs or task.dataset.inputs})
-        cost = cost._replace(memory_mb=measure_memory(run.folders, path, shown, few))
-    return _Sheet(contestant, answers, cost)
-
-
 def _seen(run: Run, task: EvaluationTask, contestant: Contestant, examples: Sequence[Example]) -> int | None:
     """How many of the examples the model was fitted or chosen on; None where its data are not known any more."""
     if contestant.learned_from is None:
@@ -174,13 +122,23 @@ def _seen(run: Run, task: EvaluationTask, contestant: Contestant, examples: Sequ
     return len(seen(run.folders, task.dataset, ids, contestant.learned_from, ("train", "validation")))
 
 
-def _entry(task: EvaluationTask, sheet: _Sheet, truth: Sequence[Any], seen: int | None) -> Entry:
-    answers = sheet.answers
-    errors = sum(answer.output is None for answer in answers)
-    given, chances = [answer.output for answer in answers], [answer.probabilities for answer in answers]
-    marked = judged(task.family, truth, given, chances, _labels(task, answers), task.positive_label)
-    certain = all(answer.probabilities is None for answer in answers)
-    return Entry(sheet.contestant, marked, errors, sheet.cost, seen, certain)
+def _entry(task: EvaluationTask, sheet: Sheet, truth: Sequence[Any], seen: int | None) -> Entry:
+    every = [answer for answers in sheet.repeats for answer in answers]
+    labels = _labels(task, every)
+    marked = tuple(
+        judged(
+            task.family,
+            truth,
+            [answer.output for answer in answers],
+            [answer.probabilities for answer in answers],
+            labels,
+            task.positive_label,
+        )
+        for answers in sheet.repeats
+    )
+    errors = sum(answer.output is None for answer in every)
+    certain = all(answer.probabilities is None for answer in every)
+    return Entry(sheet.contestant, marked, errors, sheet.cost, seen, certain, sheet.served)
 
 
 def _labels(task: EvaluationTask, answers: Sequence[Answer]) -> list[str]:
@@ -218,9 +176,22 @@ def _question(task: EvaluationTask) -> Question:
 
 
 def _splits(task: EvaluationTask) -> set[str] | None:
-    """The examples to answer and, for the constant answer, the training labels."""
-    constant_plays = any(contestant.source == "constant" for contestant in task.contestants)
-    return None if task.split is None else {task.split, *(["train"] if constant_plays else [])}
+    """The examples to answer and, for the constant answer and for prompts, those of the training split."""
+    wants_training = any(contestant.source in ("constant", "endpoint", "ensemble") for contestant in task.contestants)
+    return None if task.split is None else {task.split, *(["train"] if wants_training else [])}
+
+
+def _slices(task: EvaluationTask, examples: Sequence[Example], truths: Sequence[Any]) -> dict[str, list[str]]:
+    """Of the columns that a gate looks into: each example's value."""
+    gates = task.use_case.in_force if task.use_case else ()
+    columns = {gate.column for gate in gates if gate.column is not None}
+    return {
+        column: [
+            str(truth if column == "label" else example.columns.get(column))
+            for example, truth in zip(examples, truths, strict=True)
+        ]
+        for column in columns
+    }
 
 
 def _clusters(examples: Sequence[Example]) -> Codes:
@@ -230,7 +201,12 @@ def _clusters(examples: Sequence[Example]) -> Codes:
 
 
 def _notes(
-    task: EvaluationTask, silent: int, examples: Sequence[Example], learned: Sequence[Any], entries: Sequence[Entry]
+    task: EvaluationTask,
+    silent: int,
+    examples: Sequence[Example],
+    learned: Sequence[Any],
+    entries: Sequence[Entry],
+    sheets: Sequence[Sheet],
 ) -> list[str]:
     """`silent`: how many examples of the split have no truth."""
     notes = []
@@ -246,10 +222,9 @@ def _notes(
         if entry.seen:
             notes.append(f"{name} has seen {entry.seen} of {len(examples)} examples in training, so it looks too good.")
         if entry.errors:
-            notes.append(
-                f"{name} failed on {entry.errors} of {len(examples)} examples; each counts as its worst answer."
-            )
-    return notes
+            asked = f"{len(examples)} examples" + (f", {len(entry.repeats)} times each" if len(entry.repeats) > 1 else "")
+            notes.append(f"{name} failed on {entry.errors} of {asked}; each counts as its worst answer.")
+    return notes + [note for sheet in sheets for note in sheet.notes]
 
 
 # Files
@@ -260,7 +235,7 @@ def _write(
     task: EvaluationTask,
     examples: Sequence[Example],
     truth: Sequence[Any],
-    sheets: Sequence[_Sheet],
+    sheets: Sequence[Sheet],
     entries: Sequence[Entry],
 ) -> None:
     pq.write_table(_examples_table(examples, truth), outputs / EXAMPLES)
@@ -271,7 +246,8 @@ def _write(
 
 _PREDICTION_SCHEMA = pa.schema(
     [
-        ("model", pa.string()), ("example", pa.string()), ("output", pa.string()), ("number", pa.float64()),
+        ("model", pa.string()), ("example", pa.string()), ("repeat", pa.int64()), ("output", pa.string()),
+        ("number", pa.float64()),
         ("confidence", pa.float64()), ("probabilities", pa.string()), ("error", pa.string()),
         ("score", pa.float64()),  # the main metric of this example by itself
     ]
@@ -282,13 +258,14 @@ _SCORE_SCHEMA = pa.schema(
 
 
 def _prediction_rows(
-    task: EvaluationTask, examples: Sequence[Example], sheets: Sequence[_Sheet], entries: Sequence[Entry]
+    task: EvaluationTask, examples: Sequence[Example], sheets: Sequence[Sheet], entries: Sequence[Entry]
 ) -> list[dict[str, Any]]:
     main = find_metric(task.metrics[0])
     return [
         {
             "model": sheet.contestant.name,
             "example": example.id,
+            "repeat": repeat,
             "output": _text(answer.output),
             "number": answer.output if isinstance(answer.output, float | int) else None,
             "confidence": answer.confidence,
@@ -297,7 +274,8 @@ def _prediction_rows(
             "score": None if math.isnan(score) else float(score),
         }
         for sheet, entry in zip(sheets, entries, strict=True)
-        for example, answer, score in zip(examples, sheet.answers, alone(main, entry.answers), strict=True)
+        for repeat, (answers, marked) in enumerate(zip(sheet.repeats, entry.repeats, strict=True))
+        for example, answer, score in zip(examples, answers, alone(main, marked), strict=True)
     ]
 
 
@@ -314,7 +292,7 @@ def _score_rows(task: EvaluationTask, examples: Sequence[Example], entries: Sequ
         {"model": entry.contestant.name, "example": example.id, "metric": metric.name, "value": float(value)}
         for entry in entries
         for metric in means
-        for example, value in zip(examples, contributions(metric, entry.answers), strict=True)
+        for example, value in zip(examples, averaged(metric, entry.repeats), strict=True)
         if not math.isnan(value)
     ]
 

@@ -24,7 +24,9 @@ from speciate.evaluation.statistics import quantile_interval
 _WARM_UP, _TIMINGS, _SECONDS, _BATCH = 3, 120, 10.0, 64
 
 
-def measure(ask: Ask, examples: Sequence[Example], *, latency: bool, seed: int = 0) -> Cost:
+def measure(
+    ask: Ask, examples: Sequence[Example], usd_per_core_hour: float, *, latency: bool, seed: int = 0
+) -> Cost:
     """Costs of a loaded model, on examples drawn from those that it answers without an error.
 
     At most 120 timings or 10 seconds; 72 are the fewest that bound a p95 from above.
@@ -32,7 +34,7 @@ def measure(ask: Ask, examples: Sequence[Example], *, latency: bool, seed: int =
     drawn = [examples[i] for i in np.random.default_rng(seed).permutation(len(examples))[: max(_TIMINGS, _BATCH)]]
     for example in drawn[:_WARM_UP]:
         ask([example])
-    usd = _usd_per_1k(ask, drawn[:_BATCH])
+    usd = _usd_per_1k(ask, drawn[:_BATCH], usd_per_core_hour)
     if not latency:
         return Cost(usd, device=device())
     times = _latencies(ask, drawn[:_TIMINGS])
@@ -44,13 +46,13 @@ def device() -> str:
     return f"{_processor()}, {cores()} cores"
 
 
-def _usd_per_1k(ask: Ask, batch: Sequence[Example]) -> float:
+def _usd_per_1k(ask: Ask, batch: Sequence[Example], usd_per_core_hour: float) -> float:
     """Repeats the batch until the processor clock has moved by enough to be read."""
     begin, answered = time.process_time(), 0
     while answered == 0 or (time.process_time() - begin < 0.05 and answered < 100 * len(batch)):
         ask(batch)
         answered += len(batch)
-    return 1000 * usd_for((time.process_time() - begin) / answered)
+    return 1000 * usd_for((time.process_time() - begin) / answered, usd_per_core_hour)
 
 
 def _latencies(ask: Ask, examples: Sequence[Example]) -> list[float]:

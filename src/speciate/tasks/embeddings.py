@@ -6,7 +6,6 @@ refuses one that would compute something else.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from speciate import features
+from speciate.datasets.loading.keys import keys
 from speciate.datasets.loading.loader import Example
 from speciate.errors import Code, SpeciateError
 from speciate.models.backbones import saved
@@ -78,16 +78,3 @@ class Embeddings:
             )
         return cls(settings["base_model"], encoder, folders)
 
-
-def keys(examples: Sequence[Example]) -> list[str]:
-    """Under which the vectors of examples are cached."""
-    return [f"{example.id}:{_digest(example.media)}" for example in examples]
-
-
-def _digest(medium: Any) -> str:
-    """Of what is embedded: the same example may show more or fewer of its columns to another model."""
-    if isinstance(medium, np.ndarray):
-        content = f"{medium.dtype} {medium.shape} ".encode() + np.ascontiguousarray(medium).tobytes()
-    else:
-        content = repr(medium).encode("utf-8", "surrogatepass")
-    return hashlib.sha256(content).hexdigest()[:32]

@@ -17,13 +17,14 @@ import numpy as np
 
 from speciate import features
 from speciate.datasets import scan
+from speciate.datasets.loading.keys import keys
 from speciate.datasets.loading.loader import Example, load_examples
 from speciate.errors import Code, SpeciateError
 from speciate.evaluation.prices import usd_for
 from speciate.jobs.run import Run
 from speciate.models.encoders import load_encoder
 from speciate.tasks import predictor
-from speciate.tasks.embeddings import Embeddings, keys
+from speciate.tasks.embeddings import Embeddings
 from speciate.training import classical, full, lora, probe
 from speciate.training.costs import Spent, Tally, now
 from speciate.training.network import choosing

@@ -29,7 +29,9 @@ from speciate.workspace.database import Database, Event
 from speciate.workspace.workspace import Workspace
 
 _KEPT_NEWEST, _KEPT_DAYS = 12, 14
-_COPIED = ("settings.toml", "blobs", "packs", "datasets", "features", "models", "evaluations", "runs")
+_COPIED = (
+    "settings.toml", "blobs", "packs", "datasets", "features", "models", "predictions", "evaluations", "runs",
+)  # fmt: skip
 _URGENT = {"alias.moved", "data.forgotten"}
 _log = logging.getLogger(__name__)
 

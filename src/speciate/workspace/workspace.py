@@ -12,7 +12,8 @@ from speciate.workspace.migrations import migrate
 from speciate.workspace.salvage import salvage
 
 _FOLDERS = (
-    "blobs", "packs", "datasets", "features", "models", "evaluations", "runs", "cache", "backups", "exports",
+    "blobs", "packs", "datasets", "features", "models", "predictions", "evaluations", "runs", "cache", "backups",
+    "exports",
 )  # fmt: skip
 
 
@@ -23,7 +24,8 @@ class Folders:
         self.root = root
         self.catalog = root / "catalog.duckdb"
         self.blobs, self.packs, self.datasets = root / "blobs", root / "packs", root / "datasets"
-        self.features, self.models, self.evaluations = root / "features", root / "models", root / "evaluations"
+        self.features, self.models = root / "features", root / "models"
+        self.predictions, self.evaluations = root / "predictions", root / "evaluations"
         self.runs, self.cache, self.backups, self.exports = (
             root / "runs", root / "cache", root / "backups", root / "exports",
         )  # fmt: skip

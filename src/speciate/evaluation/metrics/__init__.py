@@ -9,7 +9,7 @@ A file a kind of answer; each has tables of its metrics by name.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -31,7 +31,10 @@ from speciate.evaluation.metrics.answers import Answers, Statistic, judged, labe
 from speciate.evaluation.statistics import Codes, Floats
 from speciate.vocabulary import Metric
 
-__all__ = ["Answers", "Statistic", "alone", "contributions", "corpus", "judged", "label_answers", "number_answers"]
+__all__ = [
+    "Answers", "Statistic", "alone", "averaged", "contributions", "corpus", "corpus_mean", "judged", "label_answers",
+    "number_answers",
+]  # fmt: skip
 
 _FILES = (generation, labels, multi_label, numbers, ordered, retrieval, tokens, transcripts)
 _OF_MEANS = (*_FILES, forecasting, segmentation)
@@ -50,6 +53,20 @@ _CORPORA: dict[str, Callable[[Answers, Codes], Callable[[Floats], Floats]]] = {
 def contributions(metric: Metric, answers: Answers) -> Floats:
     """Scores (n,) whose mean is the metric, NaN where it does not count the example. Only for shape `mean`."""
     return _MEANS[metric.name](answers)
+
+
+def averaged(metric: Metric, repeats: Sequence[Answers]) -> Floats:
+    """(n,): each example's own score under a mean metric, the mean of its repeats; NaN where none counts it."""
+    scores = np.stack([contributions(metric, answers) for answers in repeats])
+    counted = ~np.isnan(scores)
+    total = np.where(counted, scores, 0.0).sum(0)
+    return np.divide(total, counted.sum(0), out=np.full(scores.shape[1], np.nan), where=counted.any(0))
+
+
+def corpus_mean(metric: Metric, repeats: Sequence[Answers], clusters: Codes) -> Callable[[Floats], Floats]:
+    """As `corpus`, the mean over the repeats."""
+    each = [corpus(metric, answers, clusters) for answers in repeats]
+    return lambda weights: np.asarray(np.mean([value(weights) for value in each], axis=0), float)
 
 
 def alone(metric: Metric, answers: Answers) -> Floats:

@@ -1,0 +1,33 @@
+"""A registered model, asked on this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from speciate.evaluation.answers import answer_all
+from speciate.evaluation.memory import measure_memory
+from speciate.evaluation.predictors.contract import Asked, Sheet
+from speciate.evaluation.timing import measure
+from speciate.tasks.predictor import load
+
+_MEMORY_EXAMPLES = 16
+
+
+def hand_in(asked: Asked) -> Sheet:
+    task, contestant, path = asked.task, asked.contestant, Path(asked.contestant.path or "")
+    predictor = load(path)
+    ask = load(path, asked.run.folders).predict  # with cached features: the answers are the same, only sooner
+    answers = answer_all(asked.run, contestant.identity, asked.examples, ask, asked.tell)
+    answered = [example for example, answer in zip(asked.examples, answers, strict=True) if answer.error is None]
+    if not answered:
+        return Sheet(contestant, (answers,))
+    cost = measure(predictor.predict, answered, task.usd_per_core_hour, latency=task.latency, seed=task.seed)
+    return Sheet(contestant, (answers,), cost._replace(memory_mb=_memory(asked, path)))
+
+
+def _memory(asked: Asked, path: Path) -> float | None:
+    if not asked.task.asks_for_memory:
+        return None
+    few = [example.id for example in asked.examples[:_MEMORY_EXAMPLES]]
+    shown = asked.task.dataset.model_copy(update={"inputs": asked.contestant.inputs or asked.task.dataset.inputs})
+    return measure_memory(asked.run.folders, path, shown, few)

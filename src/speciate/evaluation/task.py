@@ -1,0 +1,59 @@
+"""One evaluation as the worker gets it: everything that `evaluate.plan` resolved."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+from speciate.datasets.versions import Manifest
+from speciate.evaluation.contestants import Contestant
+from speciate.evaluation.endpoints.prompts import Prompt
+from speciate.tasks.contract import Terms
+from speciate.usecases import UseCase
+from speciate.vocabulary import Family, find_task
+
+
+class EvaluationTask(BaseModel):
+    """`metrics` starts with the main one."""
+
+    model_config = ConfigDict(frozen=True)
+    dataset: Manifest
+    split: str | None
+    contestants: tuple[Contestant, ...]
+    task: str
+    metrics: tuple[str, ...]
+    target_column: str | None = None
+    positive_label: str | None = None
+    terms: Terms = Terms()
+    baseline: str
+    candidate: str | None = None
+    use_case: UseCase | None = None
+    no_decision: str | None = None
+    """Why no verdict may be given; None where it may."""
+    looks: int = 0
+    """Earlier evaluations of the use case on this suite."""
+    latency: bool = True
+    seed: int = 0
+    prompt: Prompt = Prompt()
+    """How models that take prompts are asked."""
+    repeats: int = 1
+    """How often those that may answer differently each time are asked."""
+    budget_usd: float | None = None
+    """What may be spent on answers in all."""
+    usd_per_core_hour: float
+    """What this machine's time costs."""
+
+    @property
+    def shown(self) -> str:
+        return self.dataset.ref + (f":{self.split}" if self.split else "")
+
+    @property
+    def family(self) -> Family:
+        return find_task(self.task).family
+
+    @property
+    def asks_for_memory(self) -> bool:
+        return self.use_case is not None and any(gate.metric == "memory_mb" for gate in self.use_case.in_force)
+
+    @property
+    def limits_latency(self) -> bool:
+        return self.use_case is not None and any(gate.metric == "p95_latency_ms" for gate in self.use_case.in_force)
