@@ -12,9 +12,11 @@ import pytest
 from speciate.datasets.loading.loader import Example
 from speciate.errors import SpeciateError
 from speciate.tasks.columns import Columns
+from speciate.tasks.contract import Unsuited
 from speciate.tasks.description import Counting, countings
 from speciate.tasks.documents import Documents
 from speciate.tasks.scaling import Scaling
+from speciate.tasks.steps import Steps
 from speciate.tasks.vectors import Vectors
 
 
@@ -49,6 +51,20 @@ def test_pixels_are_scaled_alike_after_rebuilding() -> None:
     pictures = _examples(*rng.integers(0, 255, (4, 9, 9, 3), dtype=np.uint8))
     made = Vectors.fit(pictures, "image", one_unit=True)
     np.testing.assert_array_equal(_again(made).encode(pictures), made.encode(pictures))
+
+
+def test_steps_are_those_of_the_training_series_whatever_the_length() -> None:
+    slow = np.linspace(0, 1, 21, dtype=np.float32)
+    series = _examples(np.stack([slow, -slow]), np.stack([2 * slow, slow]), np.stack([slow**2, 3 * slow]))
+    made = Steps.fit(series)
+    np.testing.assert_array_equal(_again(made).encode(series), made.encode(series))
+    assert made.encode(series).shape == (3, 42)
+    longer = np.linspace(0, 1, 81, dtype=np.float32)
+    np.testing.assert_allclose(made.encode(_examples(np.stack([longer, -longer])))[0], made.encode(series)[0])
+    with pytest.raises(SpeciateError, match="1 channels"):
+        made.encode(_examples(slow[None]))
+    with pytest.raises(Unsuited, match="line up"):
+        Steps.fit([*series, *_examples(np.zeros((2, 20), np.float32))])
 
 
 def test_rows_with_gaps_new_words_and_missing_columns_are_encoded() -> None:

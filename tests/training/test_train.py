@@ -115,6 +115,30 @@ def test_numbers_are_learned_by_regression(workspace: Workspace) -> None:
     assert np.mean(errors) < 0.3
 
 
+@pytest.mark.parametrize("numeric", [False, True])
+def test_what_differs_at_one_step_of_series_that_line_up_is_learned_from_the_steps(
+    workspace: Workspace, numeric: bool
+) -> None:
+    """Spectra: of 300 steps, few say what it is."""
+    chance = np.random.default_rng(0)
+    amounts = [float(i % 2) for i in range(160)]
+    spectra = chance.normal(0, 1, (160, 300)).cumsum(axis=1) / 5 + chance.normal(0, 0.3, (160, 300))
+    spectra[:, 140:144] += 2 * np.array(amounts)[:, None] - np.array([0.5, 1.5, 1.5, 0.5])
+    labels: list[Any] = amounts if numeric else [("clean", "tainted")[int(each)] for each in amounts]
+    make_dataset(
+        workspace, "spectra", "time-series", {"values": spectra.tolist()}, labels=labels, inputs=["values"],
+        splits=["train"] * 100 + ["validation"] * 30 + ["test"] * 30,
+    )  # fmt: skip
+    task = "time-series-regression" if numeric else None
+    result = train_now(workspace, name="scanner", dataset="spectra", method="classical", task=task)
+    assert next(each["name"] for each in result["report"]["candidates"] if each["chosen"]) == "steps: linear"
+    alone = {"candidates": ["linear"]}
+    again = train_now(
+        workspace, "job-y", name="scanner", dataset="spectra", method="classical", task=task, hyperparameters=alone
+    )
+    assert [each["name"] for each in again["report"]["candidates"]] == ["steps: linear"]
+
+
 def test_proteins_are_learned_from_their_k_mers(workspace: Workspace) -> None:
     rng = np.random.default_rng(2)
     sequences = ["".join(rng.choice(list("KRLA" if i % 4 < 2 else "DEGS"), 20)) for i in range(80)]

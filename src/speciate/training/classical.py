@@ -1,4 +1,4 @@
-"""Recipe `classical`: count words or characters, take pixels, summary features or columns, and learn in seconds.
+"""Recipe `classical`: count words or characters, take pixels, steps, summary features or columns, and learn in seconds.
 
 Runs beside everything dearer, because it ties or wins more often than one thinks. All learners are scikit-learn's;
 what they fitted is kept as plain arrays (`models/estimators.py`).
@@ -24,6 +24,7 @@ from speciate.tasks.contract import Readout
 from speciate.tasks.description import countings
 from speciate.tasks.documents import Documents
 from speciate.tasks.features import Features
+from speciate.tasks.steps import Steps
 from speciate.tasks.unit_features import UnitFeatures
 from speciate.tasks.vectors import Vectors
 from speciate.training import anomalies, foretelling
@@ -56,7 +57,8 @@ def ways(study: Study, wanted: Sequence[str]) -> list[Way]:
     manifest = study.payload.manifest
     modality, readout = manifest.modality, study.readout
     counted = countings(modality)
-    learners = _chosen(_learners(readout, sparse=bool(counted)), wanted)
+    on_steps = _ON_STEPS.get(readout.family, ()) if modality == "time-series" else ()
+    learners = _chosen([*_learners(readout, sparse=bool(counted)), *on_steps], wanted)
     if readout.family == "retrieval":
         return [Way(f"{modality} features", lambda examples: Features(modality), learners)]
     if readout.family == "tokens":
@@ -73,7 +75,12 @@ def ways(study: Study, wanted: Sequence[str]) -> list[Way]:
     if modality == "tabular":
         return [Way("columns", partial(Columns.fit, inputs=manifest.inputs), learners)]
     represent = partial(Vectors.fit, modality=modality, one_unit=modality in _ONE_UNIT)
-    return [Way(f"{modality} description", represent, learners)]
+    described = tuple(learner for learner in learners if learner not in on_steps)
+    both = (
+        Way(f"{modality} description", represent, described),
+        Way("steps", Steps.fit, tuple(learner for learner in learners if learner in on_steps)),
+    )
+    return [way for way in both if way.learners]
 
 
 def _learners(readout: Readout, *, sparse: bool) -> Sequence[Learner]:
@@ -223,6 +230,15 @@ def _trees_too_large(rows: int, columns: int, classes: int) -> str | None:
     return f"{columns:,} columns and {classes} labels would take minutes" if work > 10_000_000 else None
 
 
+def _steps_too_many(rows: int, columns: int, classes: int) -> str | None:
+    """Seconds where this allows it."""
+    return (
+        f"{rows:,} examples of {columns:,} numbers would take minutes"
+        if rows * columns * classes > 50_000_000
+        else None
+    )
+
+
 RETRIEVERS = (Learner("as-they-are", as_they_are), Learner("discriminant", discriminant, _square_too_large))
 _SPARSE_CLASSIFIERS = (
     Learner("neighbours", _vote),
@@ -242,3 +258,7 @@ _DENSE_REGRESSORS = (
     Learner("svm", _kernel_regression, _kernel_too_large),
     Learner("boosting", _boosted_regression, _trees_too_large),
 )
+_ON_STEPS: dict[str, tuple[Learner, ...]] = {
+    "classification": (Learner("linear", logistic(1.0), _steps_too_many),),
+    "regression": (Learner("linear", ridge(1.0), _steps_too_many),),
+}

@@ -29,8 +29,9 @@ class Parameters(_Frozen):
 
 
 Learners = Literal[
-    "logistic", "ridge", "svm", "boosting", "neighbours", "as-they-are", "discriminant", "covariance", "isolation"
-]
+    "logistic", "ridge", "svm", "boosting", "neighbours", "linear", "as-they-are", "discriminant", "covariance",
+    "isolation",
+]  # fmt: skip
 
 
 class ClassicalParameters(Parameters):
