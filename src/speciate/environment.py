@@ -23,6 +23,12 @@ def workspace_path(explicit: str | None = None) -> Path:
     return here if here.is_dir() else Path.home() / ".speciate"
 
 
+def config_folder() -> Path:
+    """What belongs to a person rather than to a workspace: $XDG_CONFIG_HOME/speciate, else ~/.config/speciate."""
+    base = os.environ.get("XDG_CONFIG_HOME", "")
+    return (Path(base) if os.path.isabs(base) else Path.home() / ".config") / "speciate"
+
+
 def runtime_folder() -> Path:
     """A short private folder for sockets (their paths end at about 104 bytes), made if needed."""
     base = os.environ.get("XDG_RUNTIME_DIR")
@@ -62,8 +68,8 @@ def hub_endpoint() -> str:
 
 
 _PASSED_ON = (
-    "PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "XDG_RUNTIME_DIR", "SPECIATE_CACHE", "SPECIATE_FAULT", "HF_ENDPOINT",
-    "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "SSL_CERT_FILE",
+    "PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "SPECIATE_CACHE",
+    "SPECIATE_FAULT", "HF_ENDPOINT", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "SSL_CERT_FILE",
 )  # fmt: skip
 
 LIBRARIES = {
