@@ -10,18 +10,20 @@ import importlib.util
 import json
 import logging
 import os
+import resource
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import FrameType
-from typing import Any
+from types import FrameType, MappingProxyType
+from typing import Any, TextIO, cast
 
 from speciate.errors import SpeciateError
 from speciate.faults import fault
 from speciate.jobs.folder import RESUMABLE, SECOND, Outcome, RunFolder, write_whole
 from speciate.jobs.processes import identity
+from speciate.jobs.redaction import RedactedStream, Redaction
 from speciate.jobs.run import OutOfMemory, Run, Stopped, Transient
 
 Entry = Callable[[Run], dict[str, Any] | None]
@@ -42,10 +44,24 @@ def load(entry: str) -> Entry:
     return function
 
 
-def perform(folder: RunFolder) -> Outcome:
+def received(folder: RunFolder) -> dict[str, str]:
+    """The keys that the run's spec names, by name, from the pipe that is its standard input; nothing of it is left for
+    a child to inherit."""
+    if not folder.spec().get("secrets"):
+        return {}
+    with os.fdopen(os.dup(0), "rb") as pipe:
+        keys: dict[str, str] = json.loads(pipe.read() or b"{}")
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a dump would lie in the run's folder, keys and all
+    return keys
+
+
+def perform(folder: RunFolder, keys: Mapping[str, str] = MappingProxyType({})) -> Outcome:
     """Do the run, and turn every way in which it can end into an outcome."""
     try:
-        result = load(folder.spec()["entry"])(Run(folder))
+        result = load(folder.spec()["entry"])(Run(folder, keys))
         write_whole(folder.outputs / "result.json", json.dumps(result or {}))
         return Outcome(0, "ok")
     except Stopped:
@@ -80,16 +96,19 @@ def main(path: str) -> int:
     if not folder.begin():
         return SECOND
     write_whole(folder.path / "worker", identity(os.getpid()))
+    keys = received(folder)
+    if redaction := Redaction(keys.values()):
+        sys.stdout, sys.stderr = (cast(TextIO, RedactedStream(each, redaction)) for each in (sys.stdout, sys.stderr))
     signal.signal(signal.SIGTERM, _stop)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
     fault("worker_before_run")
     try:
-        outcome = perform(folder)
+        outcome = perform(folder, keys)
     except Stopped:  # between the run's end and here
         outcome = Outcome(RESUMABLE, "stopped", "stopped on request")
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     fault("worker_before_exit")
-    folder.end(outcome)
+    folder.end(Outcome(outcome.code, outcome.kind, *map(redaction, outcome[2:])))
     fault("worker_after_exit")
     return outcome.code
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from speciate import secrets
 from speciate.environment import cores
 from speciate.errors import Code, SpeciateError, closest
 from speciate.faults import fault
@@ -101,7 +102,7 @@ class Engine:
     def plan(self, kind: str, spec: Mapping[str, Any]) -> Plan:
         """Check everything that can be checked, and start nothing."""
         declared = self.kinds[kind]
-        return declared.plan(_validated(declared, spec), self.workspace)
+        return _planned(declared, _validated(declared, spec), self.workspace)
 
     def submit(
         self,
@@ -123,7 +124,7 @@ class Engine:
         if declared.executor != "inline":
             require_space(self.workspace.folders.root)
         checked = _validated(declared, spec)
-        plan = declared.plan(checked, self.workspace) if not after else Plan()
+        plan = _planned(declared, checked, self.workspace) if not after else Plan()
         lacking = never_fits(plan.resources, self.capacity) if declared.executor == "local" else None
         if lacking:
             raise SpeciateError(
@@ -226,6 +227,14 @@ def measured(capacity: Capacity) -> Capacity:
 
 def _memory_mb() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // (1 << 20)
+
+
+def _planned(kind: Kind, spec: Any, workspace: Workspace) -> Plan:
+    """The plan, whose keys are all there now; its run gets them when it starts."""
+    plan = kind.plan(spec, workspace)
+    for name, host in plan.secrets:
+        secrets.get(name, host)
+    return plan
 
 
 def _validated(kind: Kind, spec: Mapping[str, Any]) -> Any:

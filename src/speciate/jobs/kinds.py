@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from speciate.errors import unknown
 from speciate.jobs.folder import RunFolder
 from speciate.jobs.job import Job, Limits, Resources
+from speciate.secrets import Named
 from speciate.settings import Settings
 from speciate.workspace.database import Transaction
 from speciate.workspace.workspace import Workspace
@@ -60,6 +61,8 @@ class Plan(BaseModel):
     use_case: str | None = None
     preload: str | None = None
     """The zygote for this very run, where it is not the kind's."""
+    secrets: tuple[Named, ...] = ()
+    """Keys that the run needs, each `(name, host)`: it gets them through a pipe, as `run.secret(name)`."""
     resolved: dict[str, Any] = Field(default_factory=dict)
     """What the caller's words came to mean (`{"dataset": "digits@v1"}`), shown by `dry_run`."""
 

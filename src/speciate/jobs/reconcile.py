@@ -249,6 +249,7 @@ class Reconciler:
             "attempt": job.attempt,
             "entry": kind.run,
             "payload": plan.payload,
+            "secrets": plan.secrets,  # their names and hosts
             "workspace": str(self._workspace.folders.root),
             "resources": plan.resources.model_dump(),
             "memory_retries": job.shrinks,

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
+from speciate.errors import Code, SpeciateError
 from speciate.jobs.folder import RunFolder
+from speciate.jobs.redaction import Redaction
 from speciate.workspace.workspace import Folders
 
 
@@ -26,8 +30,11 @@ class Stopped(BaseException):
 class Run:
     """Handed to `run(run)`. Raise SpeciateError for the user's mistakes; any other exception counts as one too."""
 
-    def __init__(self, folder: RunFolder) -> None:
+    def __init__(self, folder: RunFolder, keys: Mapping[str, str] = MappingProxyType({})) -> None:
         self.folder = folder
+        self._keys = keys
+        self.redacted = Redaction(keys.values())
+        """`run.redacted(text)`: what others said, without the run's keys in it. For all that is kept of it."""
         spec = folder.spec()
         self.payload: dict[str, Any] = spec["payload"]
         self.job: str = spec["job"]
@@ -37,6 +44,14 @@ class Run:
         self.resume_from = [RunFolder(Path(path)) for path in spec.get("resume_from", ())]
         """Earlier attempts, newest first; their `checkpoints/` and `outputs/` may be used again."""
         self.outputs, self.checkpoints = folder.outputs, folder.checkpoints
+
+    def secret(self, name: str) -> str:
+        """A key that the run's plan names. It must not be written anywhere, nor handed to a process."""
+        if name not in self._keys:
+            raise SpeciateError(
+                Code.INTERNAL, f"This run was given no key {name!r}.", "Its kind must name it in Plan.secrets."
+            )
+        return self._keys[name]
 
     def progress(self, done: float, total: float | None = None, unit: str = "", message: str = "") -> None:
         line = {"at": time.time(), "done": done, "total": total, "unit": unit, "message": message}

@@ -8,6 +8,7 @@ only, so that it starts in milliseconds.
 from __future__ import annotations
 
 import array
+import contextlib
 import fcntl
 import json
 import os
@@ -17,9 +18,12 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from speciate import secrets
+from speciate.errors import Code, SpeciateError
 from speciate.faults import broken, fault
 from speciate.jobs.folder import SECOND, Outcome, RunFolder, write_whole
 from speciate.jobs.processes import identity
@@ -48,36 +52,71 @@ def supervise(path: Path) -> int:
     fault("supervisor_started")
     spec = folder.spec()
     inherited = () if broken("claim_inherited") else (claim,)
-    ending = (spec.get("zygote") and _fork_from(spec["zygote"], folder, inherited)) or _execute(folder, inherited)
+    try:
+        keys = {name: secrets.get(name, host) for name, host in spec.get("secrets", ())}
+        ending = _fork_from(spec["zygote"], folder, inherited, keys) if spec.get("zygote") else None
+        ending = ending or _execute(folder, inherited, keys)
+    except SpeciateError as error:  # its keys: no worker was started
+        kind = "transient" if error.code is Code.UNAVAILABLE else "user"
+        folder.end(Outcome(1, kind, error.message, error.recovery))
+        return 0
     fault("supervisor_before_exit")
     if ending.status != SECOND and folder.outcome() is None:
         folder.end(_outcome(ending))
     return 0
 
 
-def _execute(folder: RunFolder, claims: tuple[int, ...]) -> Ending:
+@contextlib.contextmanager
+def _input(keys: Mapping[str, str]) -> Iterator[int]:
+    """What a worker reads as its standard input: its keys from a pipe, which are in it before the worker is; without
+    keys nothing. Nobody who looks at processes or files sees them there."""
+    reader, writer = os.pipe() if keys else (os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC), -1)
+    try:
+        if keys:
+            _fill(writer, json.dumps(dict(keys)).encode())
+        yield reader
+    finally:
+        os.close(reader)
+
+
+def _fill(writer: int, told: bytes) -> None:
+    """Write all of it into a pipe that nobody reads yet, and close it. UNAVAILABLE where it has no room: 64 KiB, or
+    less for a user with very many pipes."""
+    os.set_blocking(writer, False)
+    try:
+        written = os.write(writer, told)
+    except BlockingIOError:
+        written = 0
+    finally:
+        os.close(writer)
+    if written < len(told):
+        raise SpeciateError(Code.UNAVAILABLE, "The keys of this run do not fit into a pipe.", "Name fewer of them.")
+
+
+def _execute(folder: RunFolder, claims: tuple[int, ...], keys: Mapping[str, str]) -> Ending:
     """A plain start: a new interpreter, in a session of its own so that its whole group can be signalled."""
-    with folder.log.open("ab") as log:
+    with folder.log.open("ab") as log, _input(keys) as given:
         worker = subprocess.Popen(
             [sys.executable, "-m", "speciate.worker", str(folder.path)],
-            stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, cwd=folder.path, pass_fds=claims,
+            stdin=given, stdout=log, stderr=subprocess.STDOUT, cwd=folder.path, pass_fds=claims,
             start_new_session=True,
         )  # fmt: skip
     return Ending(worker.wait())
 
 
-def _fork_from(address: str, folder: RunFolder, claims: tuple[int, ...]) -> Ending | None:
+def _fork_from(address: str, folder: RunFolder, claims: tuple[int, ...], keys: Mapping[str, str]) -> Ending | None:
     """A fork of a process that has made the imports. None where there is none: then a plain start is right."""
     connection = _connect(address)
     if connection is None:
         return None
-    with connection, folder.log.open("ab") as log:
-        descriptors = array.array("i", [log.fileno(), *claims])
+    with connection:
         try:
-            connection.sendmsg(
-                [json.dumps({"run": str(folder.path)}).encode() + b"\n"],
-                [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptors)],
-            )
+            with folder.log.open("ab") as log, _input(keys) as given:
+                descriptors = array.array("i", [log.fileno(), given, *claims])
+                connection.sendmsg(
+                    [json.dumps({"run": str(folder.path)}).encode() + b"\n"],
+                    [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptors)],
+                )
             lines = connection.makefile("r")
             first = lines.readline()
         except OSError:

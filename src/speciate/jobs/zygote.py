@@ -86,9 +86,8 @@ class Zygote:
         code = 70
         try:
             os.setsid()
-            log, *claims = descriptors  # the claims stay open: they are what keeps the attempt's lock
-            null = os.open(os.devnull, os.O_RDONLY)
-            for source, target in ((null, 0), (log, 1), (log, 2)):
+            log, given, *claims = descriptors  # the claims stay open: they are what keeps the attempt's lock
+            for source, target in ((given, 0), (log, 1), (log, 2)):
                 os.dup2(source, target)
             keep = {0, 1, 2, *claims}
             self._selector.close()
