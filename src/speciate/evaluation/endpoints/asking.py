@@ -47,7 +47,7 @@ class Limits(NamedTuple):
     """Before the second attempt, on average; it doubles with each."""
     longest_backoff_s: float = 30.0
     patience_s: float = 600.0
-    """For so long a request waits for a rate limit to end."""
+    """When nothing was answered for so long and a rate limit still stands, the asking ends."""
     hopeless: int = 20
     """As many requests in a row without an answer end the asking."""
 
@@ -92,6 +92,7 @@ def ask_all(
     *,
     key: str | None,
     record: Callable[[int, Reply], None],
+    begin: Callable[[int], None] = lambda place: None,
     stopping: Callable[[], bool] = lambda: False,
     budget: Budget = _NO_CAP,
     limits: Limits = _USUAL,
@@ -100,6 +101,7 @@ def ask_all(
 ) -> Asked:
     """Ask them all, and `record(place, reply)` each reply as soon as it is there, one at a time, in this thread.
 
+    `begin(place)` is called before a request is first sent: what was begun and never recorded was lost to a kill.
     `requests[place]` is looked at when its turn comes, so a sequence may make its requests then. Ends within a second
     once `stopping()`: what is unanswered then is not recorded. An exception of `record` ends it, and is raised.
 
@@ -114,7 +116,9 @@ def ask_all(
             "Register it with usd_per_1m_input and usd_per_1m_output, or install the published prices: "
             "pip install 'speciate[endpoints]'.",
         )
-    asking = _Asking(endpoint, requests, record, stopping, _Purse(budget, price), limits, seed, clock or SystemClock())
+    asking = _Asking(
+        endpoint, requests, begin, record, stopping, _Purse(budget, price), limits, seed, clock or SystemClock()
+    )
     try:
         anyio.run(asking.run, key)
     except BaseExceptionGroup as group:  # of `record` or `requests`, or a request to stop that came in between
@@ -185,7 +189,6 @@ class _Work:
         self.faults = 0
         self.usd: float | None = None
         """Of all its attempts."""
-        self.limited_since: float | None = None
         self.dialect: Dialect | None = None
         """Its own, while it finds out what the endpoint knows."""
         self.used = Dialect()
@@ -197,6 +200,7 @@ class _Asking:
         self,
         endpoint: Endpoint,
         requests: Sequence[Request],
+        begin: Callable[[int], None],
         record: Callable[[int, Reply], None],
         stopping: Callable[[], bool],
         purse: _Purse,
@@ -204,7 +208,8 @@ class _Asking:
         seed: int,
         clock: Clock,
     ) -> None:
-        self._endpoint, self._requests, self._record, self._stopping = endpoint, requests, record, stopping
+        self._endpoint, self._requests, self._stopping = endpoint, requests, stopping
+        self._begin, self._record = begin, record
         self._purse, self._limits, self._clock = purse, limits, clock
         self._random = random.Random(seed)
         self._pace = concurrency.begin(limits.bounds)
@@ -215,6 +220,7 @@ class _Asking:
         self._landed: deque[tuple[_Work, Outcome]] = deque()
         self._dialect, self._is_understood = Dialect(), False
         self._in_a_row = 0
+        self._answered_at = self._clock.monotonic()
         self._answered = self._failed = self._calls = self._retries = self._rate_limits = 0
         self._served: Counter[str] = Counter()
         self.end: SpeciateError | None = None
@@ -242,6 +248,7 @@ class _Asking:
         ):
             await self._drive(chat, group)
             group.cancel_scope.cancel()
+        self._land()  # what came in while the others were cancelled
         for work in self._flying.values():
             self._purse.lose(work.worst)
 
@@ -279,6 +286,7 @@ class _Asking:
                 work = _Work(self._next, request, self._purse.worst(request))
                 if not self._purse.reserve(work.worst):
                     break
+                self._begin(self._next)
                 self._next += 1
             else:
                 return self._idle()
@@ -323,9 +331,9 @@ class _Asking:
     # Hearing what came back
 
     def _land(self) -> None:
+        in_flight = len(self._flying)
         while self._landed:
             work, outcome = self._landed.popleft()
-            in_flight = len(self._flying)
             del self._flying[work.place]
             usd = self._purse.settle(work.worst, outcome)
             if usd is not None:
@@ -337,6 +345,7 @@ class _Asking:
         match outcome.kind:
             case "answer" | "unusable":
                 self._pace = concurrency.answered(self._pace, bounds, in_flight=in_flight, now=now)
+                self._answered_at = now
                 if not self._is_understood:
                     self._dialect, self._is_understood = work.used, True
                 self._keep(work, outcome.reply)
@@ -344,11 +353,10 @@ class _Asking:
                 self._rate_limits += 1
                 after = outcome.retry_after_s
                 self._pace = concurrency.limited(self._pace, bounds, sent=work.sent, now=now, retry_after_s=after)
-                work.limited_since = work.limited_since or now
-                if now - work.limited_since > self._limits.patience_s:
-                    self._keep(work, outcome.reply)
-                else:  # not all of them in the same instant
-                    self._again(work, self._pace.held_until + self._random.random() * self._limits.backoff_s)
+                # Not all of them in the same instant.
+                self._again(work, self._pace.held_until + self._random.random() * self._limits.backoff_s)
+                if now - self._answered_at > self._limits.patience_s:
+                    self.end = self.end or _limited(self._endpoint, now - self._answered_at)
             case "transient":
                 self._pace = concurrency.failed(self._pace, bounds, now=now)
                 work.faults += 1
@@ -357,16 +365,21 @@ class _Asking:
                 else:
                     self._again(work, now + self._backoff(work.faults))
             case "refused":
-                simpler = None if self._is_understood else work.used.simpler(work.request, outcome.blamed)
-                if simpler is None:
-                    self._keep(work, outcome.reply)
-                else:
-                    work.dialect = simpler
+                work.dialect = self._simpler(work, outcome.blamed)
+                if work.dialect:
                     self._again(work, now)
+                else:
+                    self._keep(work, outcome.reply)
             case "forbidden" if self._answered:  # the key is good: it is about this prompt
                 self._keep(work, outcome.reply)
             case "forbidden" | "fatal":
                 self.end = self.end or _fatal(self._endpoint, outcome.reply)
+
+    def _simpler(self, work: _Work, blamed: str | None) -> Dialect | None:
+        """What of the protocol to try next. Once anything was answered, that is known."""
+        if not self._is_understood:
+            return work.used.simpler(work.request, blamed)
+        return self._dialect if work.used != self._dialect else None
 
     def _keep(self, work: _Work, reply: Reply) -> None:
         reply = reply._replace(attempts=work.attempts, usd=work.usd)
@@ -430,8 +443,26 @@ def _fatal(endpoint: Endpoint, reply: Reply) -> SpeciateError:
 
 
 def _hopeless(endpoint: Endpoint, count: int, reply: Reply) -> SpeciateError:
+    """What an endpoint says is foreign text: it is in the recorded replies, not here."""
+    why = reply.error if reply.status in (None, 200) else f"HTTP {reply.status}"
+    where = f"{endpoint.model!r} at {endpoint.host}"
+    if reply.retryable:
+        return SpeciateError(
+            Code.UNAVAILABLE,
+            f"{where} gave no answer to {count} requests in a row; to the last: {why}.",
+            "Call again when it is up: recorded answers are kept and not asked again.",
+        )
     return SpeciateError(
-        Code.UNAVAILABLE if reply.retryable else Code.INVALID,
-        f"{endpoint.model!r} at {endpoint.host} gave {count} requests in a row no answer; the last: {reply.error}.",
-        "Check the endpoint, its parameters and the prompt; then call again: recorded answers are kept.",
+        Code.INVALID,
+        f"{where} refused {count} requests in a row; the last with {why}.",
+        "Its words are with the recorded answers. Change what it refuses and call again: some models take no "
+        "prompt.temperature (set it to null), no pictures, no sound, or fewer max_tokens.",
+    )
+
+
+def _limited(endpoint: Endpoint, seconds: float) -> SpeciateError:
+    return SpeciateError(
+        Code.UNAVAILABLE,
+        f"{endpoint.model!r} at {endpoint.host} has answered nothing but rate limits for {seconds:.0f} s.",
+        "Call again later, or raise the limit with the provider: recorded answers are kept and not asked again.",
     )

@@ -28,6 +28,7 @@ _MOST_BYTES = 32 * 1024 * 1024  # of one answer; a streamed token takes about 25
 _LONGEST_LINE = 4 * 1024 * 1024
 _MOST_ERROR_BYTES = 64 * 1024
 _QUOTED = 200  # characters of what an endpoint says about an error
+_NAME = 64  # characters of a model's name or a finish_reason
 _SHORTEST_KEY = 8  # shorter ones are placeholders such as "none", which texts may well hold
 _WITHHELD = frozenset({"content_filter", "refusal", "safety", "blocked", "recitation", "prohibited_content"})
 _BROKE = frozenset({"error", "network_error"})
@@ -98,16 +99,15 @@ class Dialect(NamedTuple):
 
     constrains: bool = True
     """Takes `response_format`."""
-    counts: bool = True
-    """Takes `stream_options`, without which a stream does not say how many tokens it took."""
     streams: bool = True
+    """Takes `stream` with `stream_options`; a stream that does not say how many tokens it took is not worth it."""
     cap: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
 
     def simpler(self, request: Request, blamed: str | None) -> Dialect | None:
         """What to try after a refusal: without what it blames, else without what is known least. None: nothing left."""
         steps = {
             "response_format": self._replace(constrains=False) if request.answer_schema else self,
-            "stream_options": self._replace(counts=False) if self.streams else self,
+            "stream_options": self._replace(streams=False),
             "stream": self._replace(streams=False),
             "max_tokens": self._replace(cap="max_completion_tokens"),
         }
@@ -193,6 +193,10 @@ class _Heard:
         self.status: int | None = None
         self.finish: str | None = None
 
+    @property
+    def now(self) -> float:
+        return self._clock.now()
+
     def take(self, message: Mapping[str, Any], part: Literal["delta", "message"]) -> None:
         """A chunk of a stream, or a whole answer."""
         if isinstance(message.get("usage"), dict):
@@ -213,16 +217,17 @@ class _Heard:
                 self._ttft_s = self._clock.monotonic() - self._began
             self._pieces.append(text)
 
-    def answered(self, max_tokens_cut: str) -> Outcome:
+    def answered(self) -> Outcome:
         finish = (self.finish or "").lower()
         if finish in _BROKE:
             return self.failed("the endpoint broke off its answer", may_cost=True)
         if self._refusal or finish in _WITHHELD:
-            return self._outcome("unusable", f"the model withheld its answer ({self.finish or 'refusal'})")
+            why = "refusal" if self._refusal else finish
+            return self._outcome("unusable", f"the model withheld its answer ({why})")
         if finish in ("length", "max_tokens"):
-            return self._outcome("unusable", max_tokens_cut)
+            return self._outcome("unusable", "cut by length: prompt.max_tokens is too small for this answer")
         if not self._pieces:
-            return self._outcome("unusable", f"the answer holds no text ({self.finish or 'no finish_reason'})")
+            return self._outcome("unusable", "the answer holds no text")
         return self._outcome("answer", None)
 
     def failed(self, why: str, *, may_cost: bool = False) -> Outcome:
@@ -252,16 +257,16 @@ class _Heard:
             ttft_s=self._ttft_s,
             attempts=1,
             status=self.status,
-            served_model=self._quoted(self._model),
-            finish_reason=self._quoted(self.finish),
-            created=self._clock.now(),
+            served_model=self._quoted(self._model, _NAME),
+            finish_reason=self._quoted(self.finish, _NAME),
+            created=self.now,
         )
         return Outcome(kind, reply)
 
-    def _quoted(self, text: Any) -> str | None:
+    def _quoted(self, text: Any, most: int = _QUOTED) -> str | None:
         if not isinstance(text, str):
             return None
-        return _UNPRINTABLE.sub(" ", self._hidden(text)).strip()[:_QUOTED]
+        return _UNPRINTABLE.sub(" ", self._hidden(text)).strip()[:most]
 
     def _hidden(self, text: str) -> str:
         return text.replace(self._key, "[key]") if self._key and len(self._key) >= _SHORTEST_KEY else text
@@ -280,7 +285,7 @@ async def _heard_of(response: httpx2.Response, heard: _Heard) -> Outcome:
             heard.take(_object(await _read(response, _MOST_BYTES)), "message")
     except _Cut as cut:
         return heard.failed(str(cut), may_cost=True)
-    return heard.answered("cut at max_tokens: ask again with a greater prompt.max_tokens")
+    return heard.answered()
 
 
 async def _stream(response: httpx2.Response, heard: _Heard) -> None:
@@ -318,7 +323,7 @@ async def _refused(response: httpx2.Response, heard: _Heard) -> Outcome:
     except _Cut:
         said = None
     said = said if isinstance(said, dict) else {"message": said}
-    after = _retry_after(response.headers, heard)
+    after = _retry_after(response.headers, heard.now)
     return heard.refused(_kind(response.status_code, said.get("code"), after is not None), said, after)
 
 
@@ -336,7 +341,7 @@ def _kind(status: int, code: Any, retry_after: bool) -> Kind:
     return "refused"
 
 
-def _retry_after(headers: httpx2.Headers, heard: _Heard) -> float | None:
+def _retry_after(headers: httpx2.Headers, now: float) -> float | None:
     """Seconds, from a number or a date (RFC 9110, 10.2.3). None: not said, or not to be understood."""
     value = headers.get("retry-after")
     if value is None:
@@ -346,7 +351,7 @@ def _retry_after(headers: httpx2.Headers, heard: _Heard) -> float | None:
     except ValueError:
         pass
     try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - heard._clock.now())
+        return max(0.0, parsedate_to_datetime(value).timestamp() - now)
     except (ValueError, TypeError):
         return None
 
@@ -354,9 +359,7 @@ def _retry_after(headers: httpx2.Headers, heard: _Heard) -> float | None:
 def _body(model: str, request: Request, dialect: Dialect) -> dict[str, Any]:
     body = {"model": model, "messages": request.messages, dialect.cap: request.max_tokens, **request.sampling}
     if dialect.streams:
-        body["stream"] = True
-        if dialect.counts:
-            body["stream_options"] = {"include_usage": True}
+        body |= {"stream": True, "stream_options": {"include_usage": True}}
     if request.answer_schema and dialect.constrains:
         schema = {"name": "answer", "strict": True, "schema": request.answer_schema}
         body["response_format"] = {"type": "json_schema", "json_schema": schema}

@@ -154,7 +154,14 @@ def digest(asked: Form) -> str:
     Which endpoint is asked is `Endpoint.identity`. Whether the endpoint obeys `answer_schema` is found out while asking
     and is not part of it.
     """
-    said = {"wording": _WORDING, **asked._asdict(), "prompt": asked.prompt.model_dump(), "output": asked.output}
+    said = {
+        "wording": _WORDING,
+        "prompt": asked.prompt.model_dump(exclude={"few_shot"}) | {"output": asked.output},
+        "family": asked.family,
+        "modality": asked.modality,
+        "labels": asked.labels,
+        "shots": asked.shots,
+    }
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
@@ -208,7 +215,7 @@ def _filled(template: str, asked: Form, example: Example, fenced: str) -> tuple[
         elif name == "labels":
             pieces.append("\n".join(f"- {label}" for label in asked.labels))
         else:
-            pieces.append(media.cell_text(_cell(example, name)))
+            pieces.append(_inline(_cell(example, name)))
     pieces.append(template[at:])
     split = len(pieces) if place is None else place
     return "".join(pieces[:split]), "".join(pieces[split:])
@@ -218,6 +225,11 @@ def _cell(example: Example, column: str) -> Any:
     if isinstance(example.media, Mapping) and column in example.media:
         return example.media[column]
     return example.columns.get(column)
+
+
+def _inline(cell: Any) -> str:
+    """Within a sentence of a template; only what has several lines is fenced."""
+    return _fenced(cell) if isinstance(cell, str) and len(cell.splitlines()) > 1 else media.cell_text(cell)
 
 
 def _fenced(text: str) -> str:

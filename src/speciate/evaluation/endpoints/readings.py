@@ -25,6 +25,8 @@ def read(asked: Form, text: str) -> Prediction:
     """The answer in `text`. Raises Unreadable where it names another label, several, none, or is of another form."""
     said = _THOUGHT.sub("", text).strip()
     key = KEYS[asked.family]
+    if said in asked.labels and asked.output != "json_schema":
+        return Prediction(said, None, None)
     if asked.output == "json_schema" or (asked.output == "labels" and said.startswith(("{", "```"))):
         return _prediction(asked, _value(said, key))
     return _prediction(asked, said)
