@@ -51,6 +51,12 @@ class Endpoint(BaseModel):
         return "endpoint-" + hashlib.sha256(said.encode()).hexdigest()
 
 
+def is_this_machine(host: str) -> bool:
+    """Whether it is on the loopback, with a port or without: what is sent there does not leave this machine."""
+    name, colon, port = host.rpartition(":")
+    return any(_is_loopback(each) for each in ({host, name} if colon and port.isdigit() else {host}))
+
+
 def _is_loopback(host: str) -> bool:
     if host == "localhost":
         return True

@@ -1,4 +1,4 @@
-"""The trail of every alias move and change of policy: append-only rows, each with the hash of the row before it.
+"""The trail of alias moves and of changes of policy and consent: append-only rows, each with the hash of the one before.
 
 An edited or removed row breaks the chain from there on. A removed tail would not, so `verify` also compares the chain
 with the event log, where each of them left its hash. It does not defend against somebody who rewrites both with care:
@@ -22,7 +22,7 @@ _APPEND = "INSERT INTO audit VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _ALL = f"SELECT {_COLUMNS} FROM audit ORDER BY seq"
 _OF_USE_CASE = f"SELECT {_COLUMNS} FROM audit WHERE use_case = ? ORDER BY seq"
 _PRODUCTION = "SELECT use_case, model FROM aliases WHERE alias = 'production' ORDER BY use_case"
-_TOLD = "SELECT data FROM events WHERE type IN ('alias.moved', 'policy.changed') ORDER BY seq"
+_TOLD = "SELECT data FROM events WHERE type IN ('alias.moved', 'policy.changed', 'consent.changed') ORDER BY seq"
 
 
 class Row(NamedTuple):
@@ -30,7 +30,7 @@ class Row(NamedTuple):
     stamp: float
     actor: str
     action: str
-    """promote, rollback or policy."""
+    """promote, rollback, policy, allow or disallow."""
     use_case: str
     before: str | None
     after: str | None

@@ -19,7 +19,7 @@ from speciate.datasets.versions import Manifest
 from speciate.errors import Code, SpeciateError, unknown
 from speciate.models import registry
 from speciate.models.card import Card
-from speciate.production import approvals, mentions
+from speciate.production import approvals, consents, mentions
 from speciate.production.approvals import Approval
 from speciate.production.forget import enqueue
 from speciate.production.tidy import KIND as GC
@@ -40,6 +40,7 @@ JOIN aliases ON aliases.model = decisions.candidate AND aliases.use_case = decis
 ORDER BY decisions.created
 """
 _DELETE_DATASET = "DELETE FROM dataset_versions WHERE name = ? AND version = ?"
+_LEFT = "SELECT 1 FROM dataset_versions WHERE name = ? LIMIT 1"
 _DELETE_MODEL = "DELETE FROM model_versions WHERE name = ? AND version = ?"
 _MANIFESTS = "SELECT manifest FROM dataset_versions"
 _MADE = """
@@ -117,6 +118,8 @@ def apply_approved(tx: Transaction, arguments: dict[str, Any], by: str) -> dict[
         hand_down(tx, doomed.refs)
     for number in doomed.numbers:
         tx.execute(_DELETE_DATASET if doomed.noun == "dataset" else _DELETE_MODEL, [doomed.name, number])
+    if doomed.noun == "dataset" and not tx.execute(_LEFT, [doomed.name]):
+        consents.end_all(tx, doomed.name, by)
     bury(tx, doomed.noun, doomed.name, doomed.numbers)
     tx.event(f"{doomed.noun}:{doomed.name}", f"{doomed.noun}.deleted", {"versions": list(doomed.numbers), "by": by})
     return {"deleted": doomed.refs, "job": enqueue(tx, GC, {"doomed": files})}

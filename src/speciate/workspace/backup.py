@@ -1,9 +1,10 @@
 """Copies of the catalog, made through SQL alone, and of a whole workspace.
 
-The owner of a catalog must not open its file by other means (closing any descriptor drops DuckDB's lock), so both
-kinds of copy are statements of the open database, each a consistent snapshot: Parquet files in `backups/` by itself,
-hourly and after each alias move; a catalog beside copies of the sealed files on demand. Caches, logs and earlier
-backups are left out of the latter. Neither waits for runs: what a live run has not sealed is not in the copy.
+The owner of a catalog must not open its file by other means (closing any descriptor drops DuckDB's lock), so both kinds
+of copy are statements of the open database, each a consistent snapshot: Parquet files in `backups/` by itself, hourly
+and after each move of an alias or change of a consent; a catalog beside copies of the sealed files on demand. Caches,
+logs and earlier backups are left out of the latter. Neither waits for runs: what a live run has not sealed is not in
+the copy.
 
 How long: the newest 12 and the last of each of the newest 14 days. A purge cuts that short: as soon as something was
 forgotten, a new copy is made and every older one is deleted, and so are the catalogs that a repair set aside.
@@ -32,7 +33,7 @@ _KEPT_NEWEST, _KEPT_DAYS = 12, 14
 _COPIED = (
     "settings.toml", "blobs", "packs", "datasets", "features", "models", "predictions", "evaluations", "runs",
 )  # fmt: skip
-_URGENT = {"alias.moved", "data.forgotten"}
+_URGENT = {"alias.moved", "data.forgotten", "consent.changed"}
 _log = logging.getLogger(__name__)
 
 

@@ -111,6 +111,10 @@ class Database:
         rows = self.read("SELECT * FROM events WHERE seq > ? ORDER BY seq LIMIT ?", [seq, limit])
         return [Event(row[0], row[1], row[2], row[3], json.loads(row[4])) for row in rows]
 
+    def now(self) -> float:
+        """Seconds since the epoch, by the workspace's clock."""
+        return self._clock.now()
+
     @property
     def last_seq(self) -> int:
         """The number of the newest committed event."""

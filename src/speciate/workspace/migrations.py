@@ -30,8 +30,20 @@ def _parts_and_tags(connection: duckdb.DuckDBPyConnection) -> None:
         )
 
 
+def _consents(connection: duckdb.DuckDBPyConnection) -> None:
+    """2 -> 3: what a person allowed to leave the machine, and what was spent there."""
+    connection.execute(
+        "CREATE TABLE consents (dataset VARCHAR NOT NULL, host VARCHAR NOT NULL, usd_cap DOUBLE NOT NULL, "
+        "granted DOUBLE NOT NULL, expires DOUBLE, granted_by VARCHAR NOT NULL, PRIMARY KEY (dataset, host))"
+    )
+    connection.execute(
+        "CREATE TABLE spending (dataset VARCHAR NOT NULL, host VARCHAR NOT NULL, job VARCHAR NOT NULL, "
+        "usd DOUBLE NOT NULL, stamp DOUBLE NOT NULL, PRIMARY KEY (dataset, host, job))"
+    )
+
+
 # Number n takes a catalog from version n to n + 1. Append only; a released one never changes.
-MIGRATIONS: dict[int, Migration] = {1: _parts_and_tags}
+MIGRATIONS: dict[int, Migration] = {1: _parts_and_tags, 2: _consents}
 
 
 def migrate(path: Path) -> int:

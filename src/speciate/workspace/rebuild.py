@@ -20,7 +20,7 @@ from speciate.workspace.salvage import salvage
 from speciate.workspace.workspace import Folders
 
 _TABLES = "SELECT table_name FROM duckdb_tables() ORDER BY table_name"
-_LOST = "what changed after it: use cases, aliases, audit, approvals, answers and jobs that had not started"
+_LOST = "what changed after it: use cases, aliases, audit, approvals, consents, answers and jobs that had not started"
 
 
 class Rebuilt(NamedTuple):

@@ -5,7 +5,7 @@ primary keys: a scan of 100,000 jobs costs 2 ms, while DuckDB's secondary indexe
 Times are seconds since the epoch (UTC) as DOUBLE.
 """
 
-VERSION = 2
+VERSION = 3
 
 TABLES = """
 CREATE TABLE meta (key VARCHAR PRIMARY KEY, value VARCHAR NOT NULL);
@@ -119,5 +119,16 @@ CREATE TABLE approvals (
     id VARCHAR PRIMARY KEY, action VARCHAR NOT NULL, arguments VARCHAR NOT NULL, evidence VARCHAR NOT NULL,
     hash VARCHAR NOT NULL, state VARCHAR NOT NULL, created DOUBLE NOT NULL, expires DOUBLE NOT NULL,
     decided_by VARCHAR, decided_at DOUBLE
+);
+
+-- What a person allowed to leave this machine: examples of a dataset, for a host, up to a sum since it was granted.
+CREATE TABLE consents (
+    dataset VARCHAR NOT NULL, host VARCHAR NOT NULL, usd_cap DOUBLE NOT NULL, granted DOUBLE NOT NULL, expires DOUBLE,
+    granted_by VARCHAR NOT NULL, PRIMARY KEY (dataset, host)
+);
+-- What answers about a dataset cost at a host, by the job that asked.
+CREATE TABLE spending (
+    dataset VARCHAR NOT NULL, host VARCHAR NOT NULL, job VARCHAR NOT NULL, usd DOUBLE NOT NULL, stamp DOUBLE NOT NULL,
+    PRIMARY KEY (dataset, host, job)
 );
 """

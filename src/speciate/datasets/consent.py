@@ -1,0 +1,122 @@
+"""What a person allowed to leave this machine: the examples of a dataset, for a host, up to a sum of money.
+
+Nothing here grants: `production/consents.py` does, for a person on a terminal. A consent is for a dataset's name, so
+for all its versions and for what is added to them. Rows that a version took over from another dataset stay that one's,
+too: it must be allowed as well.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import NamedTuple
+
+from speciate.errors import Code, SpeciateError
+from speciate.refs import dataset_ref
+from speciate.workspace.database import Database, Row, Transaction
+
+_SPENT = """
+coalesce((SELECT sum(usd) FROM spending s WHERE s.dataset = c.dataset AND s.host = c.host AND s.stamp >= c.granted), 0)
+"""
+_CONSENTS = f"SELECT dataset, host, usd_cap, {_SPENT}, granted, expires, granted_by FROM consents c"
+_OF = f"{_CONSENTS} WHERE dataset = ? AND host = ?"
+_ALL = f"{_CONSENTS} ORDER BY dataset, host"
+_ORIGINS = "SELECT name, version, parents, operation -> 'deleted' FROM dataset_versions"
+_SPEND = """
+INSERT INTO spending VALUES (?, ?, ?, ?, ?)
+ON CONFLICT (dataset, host, job) DO UPDATE SET usd = greatest(usd, excluded.usd), stamp = excluded.stamp
+"""
+
+
+class Consent(NamedTuple):
+    dataset: str
+    host: str
+    usd_cap: float
+    spent_usd: float
+    """Since it was given, by whatever job."""
+    granted: float
+    expires: float | None
+    """Seconds since the epoch, both; None: until it is taken back."""
+    by: str
+
+    @property
+    def left_usd(self) -> float:
+        return max(0.0, self.usd_cap - self.spent_usd)
+
+
+def check(reader: Database | Transaction, dataset: str, host: str) -> Consent:
+    """What may be spent on sending examples of `dataset` (`name` or `name@v3`) to `host`, as `Endpoint.host` has it.
+
+    Raises REFUSED, with what a person would type, where nobody allowed it, the time is over or the money is spent; and
+    so for every dataset that its rows came from, whose money is not counted here. A bare name stands for all versions.
+    Jobs that run at the same time each see what those that ended have spent.
+    """
+    name = dataset_ref(dataset).name
+    for source in sorted(_sources(reader, dataset) - {name}):
+        _in_force(reader, source, host, f" (rows of {name!r} came from it)")
+    consent = _in_force(reader, name, host)
+    if consent.spent_usd >= consent.usd_cap:
+        raise _refused(name, host, f"the {consent.usd_cap:g} USD allowed for it are spent ({consent.spent_usd:.2f})")
+    return consent
+
+
+def spend(tx: Transaction, dataset: str, host: str, usd: float, job: str) -> None:
+    """Record what `job` spent in all on answers of `host` about `dataset`. Told again, it only replaces a smaller sum.
+
+    For what each attempt spent by itself, pass its run id as `job`.
+    """
+    tx.execute(_SPEND, [dataset_ref(dataset).name, host, job, usd, tx.now])
+
+
+def find(reader: Database | Transaction, name: str, host: str) -> Consent | None:
+    """Also one whose time is over."""
+    rows = _rows(reader, _OF, [name, host])
+    return Consent(*rows[0]) if rows else None
+
+
+def listed(reader: Database | Transaction) -> list[Consent]:
+    """All that were given and not taken back, by dataset and host."""
+    return [Consent(*row) for row in _rows(reader, _ALL, [])]
+
+
+def _in_force(reader: Database | Transaction, name: str, host: str, whose: str = "") -> Consent:
+    consent = find(reader, name, host)
+    if consent is None:
+        raise _refused(name, host, f"no person allowed it{whose}")
+    now = reader.now if isinstance(reader, Transaction) else reader.now()
+    if consent.expires is not None and now >= consent.expires:
+        raise _refused(name, host, f"the time for which {consent.by} allowed it is over{whose}")
+    return consent
+
+
+def _refused(name: str, host: str, why: str) -> SpeciateError:
+    return SpeciateError(
+        Code.REFUSED,
+        f"No example of {name!r} may be sent to {host}: {why}.",
+        f"A person decides, on a terminal: speciate allow {name} --host {host} --usd CAP",
+    )
+
+
+def _sources(reader: Database | Transaction, dataset: str) -> set[str]:
+    """Names of the datasets that the version, or all versions of a bare name, came from; itself among them."""
+    ref = dataset_ref(dataset)
+    parents: dict[str, list[str]] = {}
+    for name, number, text, deleted in _rows(reader, _ORIGINS, []):
+        parents[f"{name}@v{number}"] = json.loads(text)
+        for gone, left in json.loads(deleted or "{}").items():
+            parents.setdefault(gone, left["parents"])
+    wanted = f"{ref.name}@v{ref.version}" if ref.version else None
+    open_ends = [wanted] if wanted else [each for each in parents if _name(each) == ref.name]
+    seen = set[str]()
+    while open_ends:
+        if (each := open_ends.pop()) not in seen:
+            seen.add(each)
+            open_ends += parents.get(each, ())
+    return {_name(each) for each in seen}
+
+
+def _name(ref: str) -> str:
+    return ref.partition("@")[0]
+
+
+def _rows(reader: Database | Transaction, sql: str, parameters: list[str]) -> list[Row]:
+    return reader.execute(sql, parameters) if isinstance(reader, Transaction) else reader.read(sql, parameters)

@@ -1,0 +1,115 @@
+"""Consents given and taken back, each with a row in the audit: what `datasets/consent.py` reads.
+
+Nothing in the surface of tools leads here: the command line calls it on a terminal.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from speciate.datasets import consent, versions
+from speciate.datasets.consent import Consent
+from speciate.errors import Code, SpeciateError, unknown
+from speciate.hosts import check_host
+from speciate.models.endpoints import is_this_machine
+from speciate.production import audit
+from speciate.workspace.database import Transaction
+from speciate.workspace.workspace import Workspace
+
+_DAY = 24 * 3600.0
+_GRANT = "INSERT OR REPLACE INTO consents VALUES (?, ?, ?, ?, ?, ?)"
+_REVOKE = "DELETE FROM consents WHERE dataset = ? AND host = ?"
+_HOSTS = "SELECT host FROM consents WHERE dataset = ? ORDER BY host"
+
+
+class Asked(NamedTuple):
+    """What a person must see before answering."""
+
+    dataset: str
+    """The newest version."""
+    rows: int
+    modality: str
+    host: str
+    before: Consent | None
+
+
+def asked(workspace: Workspace, dataset: str, host: str) -> Asked:
+    """Raises NOT_FOUND with near names, INVALID for what is no host or is this machine."""
+    host = check_host(host)
+    if is_this_machine(host):
+        raise SpeciateError(
+            Code.INVALID, f"{host} is this machine: what is sent there needs no consent.", "Nothing is to be done."
+        )
+    known = versions.names(workspace.database)
+    if dataset not in known:
+        raise unknown("dataset", dataset, known, "A consent is for a dataset's name, without a version.")
+    newest = versions.newest(workspace.database, dataset)
+    before = consent.find(workspace.database, dataset, host)
+    return Asked(newest.ref, newest.rows, newest.modality, host, before)
+
+
+def allow(workspace: Workspace, dataset: str, host: str, *, usd: float, days: float | None, by: str) -> Consent:
+    """Give consent, in place of one that was given before; what is spent counts anew from here.
+
+    Raises what `asked` raises, and INVALID for a sum or a time that is none.
+    """
+    host = asked(workspace, dataset, host).host
+    for what, value in (("usd", usd), ("days", days)):
+        if value is not None and not 0 < value < math.inf:
+            raise SpeciateError(Code.INVALID, f"{what} is {value:g}; it must be more than 0.", f"Write --{what} NUMBER")
+
+    def grant(tx: Transaction) -> Consent:
+        before = consent.find(tx, dataset, host)
+        after = Consent(dataset, host, usd, 0.0, tx.now, None if days is None else tx.now + days * _DAY, by)
+        tx.execute(_GRANT, [dataset, host, after.usd_cap, after.granted, after.expires, by])
+        _record(tx, "allow", dataset, host, before, after, by)
+        return after
+
+    return workspace.database.transact(grant)
+
+
+def disallow(workspace: Workspace, dataset: str, host: str, by: str) -> Consent:
+    """Take a consent back and return it. NOT_FOUND where there is none. What runs is not stopped."""
+
+    def revoke(tx: Transaction) -> Consent:
+        before = consent.find(tx, dataset, host)
+        if before is None:
+            known = [f"{each.dataset} --host {each.host}" for each in consent.listed(tx)]
+            raise unknown("consent", f"{dataset} --host {host}", known, "See: speciate allow --list")
+        _revoke(tx, before, by)
+        return before
+
+    return workspace.database.transact(revoke)
+
+
+def end_all(tx: Transaction, dataset: str, by: str) -> None:
+    """Of a dataset that is no more: another one of its name was not meant."""
+    for (host,) in tx.execute(_HOSTS, [dataset]):
+        if (before := consent.find(tx, dataset, host)) is not None:
+            _revoke(tx, before, by)
+
+
+def _revoke(tx: Transaction, before: Consent, by: str) -> None:
+    tx.execute(_REVOKE, [before.dataset, before.host])
+    _record(tx, "disallow", before.dataset, before.host, before, None, by)
+
+
+def _record(
+    tx: Transaction, action: str, dataset: str, host: str, before: Consent | None, after: Consent | None, by: str
+) -> None:
+    told = {
+        "dataset": dataset,
+        "host": host,
+        "usd_cap": after.usd_cap if after else None,
+        "expires": after.expires if after else None,
+        "spent_usd": before.spent_usd if before else 0.0,
+    }
+    row = audit.append(
+        tx, actor=by, action=action, use_case=audit.WORKSPACE, before=_shown(before), after=_shown(after), evidence=told
+    )
+    tx.event(f"dataset:{dataset}", "consent.changed", {"action": action, "by": by, **told, "audit": row.hash})
+
+
+def _shown(found: Consent | None) -> str | None:
+    return f"{found.dataset} to {found.host}, {found.usd_cap:g} USD" if found else None

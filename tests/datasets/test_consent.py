@@ -1,0 +1,102 @@
+"""Examples leave only for hosts that a person allowed, for as long, and for as much money."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from speciate.datasets import consent
+from speciate.errors import Code, SpeciateError
+from speciate.workspace.workspace import Workspace
+from tests.conftest import ManualClock
+
+HOST = "api.openai.com"
+_DATASET = "INSERT INTO dataset_versions VALUES (?, ?, 'id', '', '{}', ?, ?, '{}', NULL, 0)"
+
+
+def a_version(
+    workspace: Workspace, name: str, number: int, *parents: str, deleted: dict[str, list[str]] | None = None
+) -> None:
+    left = {ref: {"parents": theirs, "manifest": {}, "operation": {}} for ref, theirs in (deleted or {}).items()}
+    operation = {"op": "x"} | ({"deleted": left} if left else {})
+    workspace.database.transact(
+        lambda tx: tx.execute(_DATASET, [name, number, json.dumps(parents), json.dumps(operation)])
+    )
+
+
+def a_grant(
+    workspace: Workspace, dataset: str, usd: float = 5.0, expires: float | None = None, host: str = HOST
+) -> None:
+    row = [dataset, host, usd, workspace.clock.now(), expires, "grace"]
+    workspace.database.transact(lambda tx: tx.execute("INSERT OR REPLACE INTO consents VALUES (?, ?, ?, ?, ?, ?)", row))
+
+
+def spend(workspace: Workspace, usd: float, job: str, host: str = HOST) -> None:
+    workspace.database.transact(lambda tx: consent.spend(tx, "lesions@v1", host, usd, job))
+
+
+def refusal(workspace: Workspace, dataset: str = "lesions", host: str = HOST) -> SpeciateError:
+    with pytest.raises(SpeciateError) as caught:
+        consent.check(workspace.database, dataset, host)
+    assert caught.value.code is Code.REFUSED
+    return caught.value
+
+
+def test_without_a_persons_word_nothing_leaves(workspace: Workspace) -> None:
+    a_grant(workspace, "other")
+    a_grant(workspace, "lesions", host="api.mistral.ai")
+    said = refusal(workspace)
+    assert said.message == "No example of 'lesions' may be sent to api.openai.com: no person allowed it."
+    assert said.recovery.endswith("speciate allow lesions --host api.openai.com --usd CAP")
+
+
+def test_what_was_spent_since_counts_once_for_each_job(workspace: Workspace, clock: ManualClock) -> None:
+    spend(workspace, 100.0, "job-before")
+    clock.advance(1)
+    a_grant(workspace, "lesions")
+    for usd, job in ((1.0, "job-a"), (1.5, "job-a"), (1.0, "job-a"), (2.0, "job-b")):
+        spend(workspace, usd, job)
+    spend(workspace, 70.0, "job-c", "api.mistral.ai")
+    found = consent.check(workspace.database, "lesions@v3", HOST)
+    assert (found.usd_cap, found.spent_usd, found.left_usd, found.by) == (5.0, 3.5, 1.5, "grace")
+    spend(workspace, 1.5, "job-d")
+    assert "the 5 USD allowed for it are spent (5.00)" in refusal(workspace).message
+
+
+def test_a_consent_ends_when_its_time_is_over(workspace: Workspace, clock: ManualClock) -> None:
+    a_grant(workspace, "lesions", expires=clock.now() + 10)
+    assert consent.check(workspace.database, "lesions", HOST).expires == clock.now() + 10
+    clock.advance(10)
+    assert "the time for which grace allowed it is over" in refusal(workspace).message
+    assert [each.dataset for each in consent.listed(workspace.database)] == ["lesions"]
+
+
+def test_a_transaction_may_ask_too(workspace: Workspace) -> None:
+    a_grant(workspace, "lesions")
+    found = workspace.database.transact(lambda tx: consent.check(tx, "lesions", HOST))
+    assert found == consent.check(workspace.database, "lesions", HOST)
+
+
+def test_rows_of_another_dataset_leave_only_where_that_one_may(workspace: Workspace) -> None:
+    a_version(workspace, "private", 1)
+    a_version(workspace, "public", 1)
+    a_version(workspace, "public", 2, "public@v1", "private@v1")
+    a_version(workspace, "public", 3, "public@v2")
+    a_grant(workspace, "public")
+    for ref in ("public", "public@v2", "public@v3"):
+        said = refusal(workspace, ref)
+        assert said.message == (
+            "No example of 'private' may be sent to api.openai.com: "
+            "no person allowed it (rows of 'public' came from it)."
+        )
+    assert consent.check(workspace.database, "public@v1", HOST).dataset == "public"
+    a_grant(workspace, "private")
+    assert consent.check(workspace.database, "public", HOST).dataset == "public"
+
+
+def test_rows_of_a_deleted_version_are_remembered(workspace: Workspace) -> None:
+    gone = {"public@v1": ["private@v7"], "private@v7": []}
+    a_version(workspace, "public", 2, "public@v1", deleted=gone)
+    a_grant(workspace, "public")
+    assert "'private'" in refusal(workspace, "public@v2").message
