@@ -105,13 +105,14 @@ def find(workspace: Workspace, ref: str, columns: tuple[str, ...]) -> Contestant
 
 
 def _served(card: Card, endpoint: Endpoint) -> Contestant:
-    """What others serve: nobody here knows what it has learned from."""
+    """What others serve: nobody here knows what it has learned from. One that writes text is asked any task."""
+    task = TASKS.get(card.task)
     return Contestant(
         name=card.ref,
         source="endpoint",
         identity=endpoint.identity,
         endpoint=endpoint,
-        task=card.task if card.task in TASKS else None,
+        task=task.name if task and task.family != "generation" else None,
         learned_from=None,
         license=card.license,
         training_usd=0.0,

@@ -1,4 +1,4 @@
-"""Examples out of the answers of an evaluation. Its report, which counts and averages, stays as it was."""
+"""Examples out of the answers that models gave. Reports, which count and average, stay as they were."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from speciate.evaluation import recorded
 from speciate.evaluation.evaluate import FILES
+from speciate.workspace.workspace import Folders
 
 PURGED = "[purged]"
 
@@ -20,22 +22,29 @@ def forget_examples(folder: Path, ids: Collection[str], labels: Sequence[str]) -
 
     `labels`: those that no other example has; where a model answers one elsewhere, the answer stays and its name goes.
     """
+    return _without([path for name in FILES if (path := folder / name).exists()], "example", ids, labels)
+
+
+def forget_answers(folders: Folders, ids: Collection[str], labels: Sequence[str]) -> bool:
+    """The same in the answers that are kept for later evaluations."""
+    return _without(recorded.sealed(folders), "content", ids, labels)
+
+
+def _without(paths: Sequence[Path], column: str, ids: Collection[str], labels: Sequence[str]) -> bool:
     found = False
-    for name in FILES:
-        path = folder / name
-        if not path.exists():
-            continue
+    for path in paths:
         table = pq.read_table(path)
-        gone = pc.is_in(table["example"], value_set=pa.array(sorted(ids), pa.string()))
+        gone = pc.is_in(table[column], value_set=pa.array(sorted(ids), pa.string()))
         if pc.any(gone).as_py():
             found = True
-            _replace(path, _unnamed(table.filter(pc.invert(gone)), labels))
+            kept = _unnamed(table.filter(pc.invert(gone)), labels)
+            _replace(path, kept.replace_schema_metadata(table.schema.metadata))
     return found
 
 
 def _unnamed(table: pa.Table, labels: Sequence[str]) -> pa.Table:
     for place, field in enumerate(table.schema):
-        if pa.types.is_string(field.type) and field.name != "example":
+        if pa.types.is_string(field.type) and field.name not in ("example", "key", "content"):
             column = table[field.name]
             for label in labels:
                 column = pc.replace_substring(column, pattern=label, replacement=PURGED)

@@ -105,6 +105,16 @@ def plan(spec: EvaluateSpec, workspace: Workspace) -> Plan:
     _check_slices(manifest, use_case)
     metrics = _metrics(spec, use_case, task, positive)
     examples = manifest.splits[ref.split or ""]
+    asking = outlay.Asking(
+        manifest,
+        task.family,
+        tuple(manifest.labels) if is_label(manifest, target) else (),
+        spec.prompt,
+        examples,
+        spec.repeats,
+        _timed(spec, use_case),
+    )
+    outside = outlay.check(workspace, asking, list(everyone.values()), spec.budget_usd)
     payload = {
         "dataset": manifest.model_dump(mode="json"),
         "split": ref.split,
@@ -125,10 +135,11 @@ def plan(spec: EvaluateSpec, workspace: Workspace) -> Plan:
         "repeats": spec.repeats,
         "budget_usd": spec.budget_usd,
         "usd_per_core_hour": usd_per_core_hour(workspace.settings),
+        "allowances": outside.allowances,
     }
-    outside = outlay.check(workspace, manifest, ref.split or "", list(everyone.values()), task.family, spec)
     return Plan(
         payload=payload,
+        secrets=outside.secrets,
         usd=outside.usd,
         resources=Resources(cpu=1, memory_mb=_memory_mb(examples, len(everyone), len(manifest.labels))),
         seconds=_seconds(examples, len(everyone), spec.latency),
@@ -146,6 +157,14 @@ def plan(spec: EvaluateSpec, workspace: Workspace) -> Plan:
             **outside.resolved,
         },
     )
+
+
+def _timed(spec: EvaluateSpec, use_case: UseCase | None) -> int:
+    """Calls to each endpoint that are made for their latency alone."""
+    if not spec.latency:
+        return 0
+    limited = use_case is not None and use_case.limits.p95_latency_ms is not None
+    return outlay.WARM_UP + (outlay.TIMED_FOR_A_LIMIT if limited else outlay.TIMED)
 
 
 def _preload(contestants: Iterable[Contestant]) -> str:

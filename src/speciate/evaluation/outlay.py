@@ -1,32 +1,120 @@
-"""What an evaluation sends out of the house and what that costs, settled before anything is sent: keys, consent, money."""
+"""What an evaluation sends out of the house and what that costs, settled before anything is: keys, consent, money."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from speciate import secrets
+from speciate.datasets.lengths import mean_length
 from speciate.datasets.versions import Manifest
+from speciate.errors import Code, SpeciateError
 from speciate.evaluation.contestants import Contestant
+from speciate.evaluation.endpoints import prompts
+from speciate.evaluation.endpoints.pricing import CHARACTERS_PER_TOKEN, estimate, price_of
+from speciate.evaluation.endpoints.prompts import Prompt
 from speciate.models.endpoints import Endpoint
+from speciate.secrets import Named
 from speciate.workspace.workspace import Workspace
+
+TIMED, TIMED_FOR_A_LIMIT = 24, 72
+"""Calls whose latency is measured, one at a time; 72 are the fewest that bound a p95 from above."""
+WARM_UP = 2
+_ANSWER_TOKENS = {"labels": 8, "json_schema": 20, "free": 200}
+"""About what an answer takes, for estimates."""
+_MEDIUM_TOKENS = {"image": 1000}
+_SOUND_TOKENS_PER_SECOND = 12.0
 
 
 class Outlay(NamedTuple):
-    secrets: tuple[tuple[str, str], ...]
-    """Name and host of each key that the run needs."""
+    secrets: tuple[Named, ...]
     usd: float | None
-    """About what the answers cost that are not recorded yet; None where a price is not known, 0 where nothing is sent."""
+    """About what all answers cost; None where a price is not known, 0 where nothing is sent."""
+    allowances: dict[str, float]
+    """By host, what a person allowed to be spent on this dataset and is left."""
     resolved: dict[str, Any]
 
 
-def check(
-    workspace: Workspace, manifest: Manifest, split: str, contestants: Sequence[Contestant], family: str, spec: Any
-) -> Outlay:
+class Asking(NamedTuple):
+    """What the prompts will be made of, as far as the catalog tells."""
+
+    manifest: Manifest
+    family: str
+    labels: tuple[str, ...]
+    prompt: Prompt
+    examples: int
+    repeats: int
+    timed: int
+
+
+def check(workspace: Workspace, asking: Asking, contestants: Sequence[Contestant], budget_usd: float | None) -> Outlay:
+    """Raises SpeciateError where a key or a consent is missing, a prompt does not fit, or costs cannot be counted."""
     endpoints = of(contestants)
-    return Outlay((), None if endpoints else 0.0, {})
+    if not endpoints:
+        return Outlay((), 0.0, {}, {})
+    _check_prompt(asking)
+    allowances, shown = dict[str, float](), []
+    for endpoint in endpoints:
+        if endpoint.secret is not None:
+            secrets.get(endpoint.secret, endpoint.host)  # refused here, before there is a job
+        if not endpoint.is_local:
+            raise SpeciateError(Code.REFUSED, "Data do not leave yet.", "Use an endpoint on this machine.")
+        price = price_of(endpoint)
+        if price is None and not endpoint.is_local:
+            raise SpeciateError(
+                Code.INVALID,
+                f"What {endpoint.model!r} at {endpoint.host} costs is not known, so no cap could be kept.",
+                "Call register_model with its usd_per_1m_input and usd_per_1m_output, or install the published prices: "
+                "pip install 'speciate[endpoints]'.",
+            )
+        calls, usd = _cost(workspace, asking, endpoint)
+        shown.append(
+            {
+                "model": endpoint.model,
+                "host": endpoint.host,
+                "calls": calls,
+                "usd": usd,
+                "price": price.source if price else "unknown",
+            }
+        )
+    known = [each["usd"] for each in shown]
+    named = {Named(endpoint.secret, endpoint.host) for endpoint in endpoints if endpoint.secret is not None}
+    usd = None if None in known else sum(known)
+    over = {"budget_usd": budget_usd, "enough": usd <= budget_usd} if usd is not None and budget_usd else {}
+    return Outlay(tuple(sorted(named)), usd, allowances, {"endpoints": shown, **over})
 
 
 def of(contestants: Sequence[Contestant]) -> list[Endpoint]:
     """The endpoints among them and their members, each once."""
     every = [one for each in contestants for one in (each, *each.members)]
     return list({one.endpoint.identity: one.endpoint for one in every if one.endpoint is not None}.values())
+
+
+def _check_prompt(asking: Asking) -> None:
+    training = asking.manifest.splits.get("train", 0)
+    if asking.prompt.few_shot > training:
+        raise SpeciateError(
+            Code.INVALID,
+            f"few_shot is {asking.prompt.few_shot}, but {asking.manifest.ref} has {training} training examples.",
+            f"Call again with few_shot={training} or less.",
+        )
+    prompts.form(
+        asking.prompt.model_copy(update={"few_shot": 0}), asking.family, asking.manifest.modality,
+        labels=asking.labels or ("a label of the target column",), columns=asking.manifest.inputs,
+    )  # fmt: skip
+
+
+def _cost(workspace: Workspace, asking: Asking, endpoint: Endpoint) -> tuple[int, float | None]:
+    """Calls, and about what they cost as if none were recorded."""
+    calls = asking.examples * asking.repeats + asking.timed
+    length = mean_length(workspace.folders, asking.manifest)
+    media = {
+        "image": _MEDIUM_TOKENS["image"] * CHARACTERS_PER_TOKEN,
+        "audio": _SOUND_TOKENS_PER_SECOND * length * CHARACTERS_PER_TOKEN,
+    }
+    each = media.get(asking.manifest.modality, max(length, 20.0 * len(asking.manifest.inputs)))
+    words = 600 + len(asking.prompt.template or "") + sum(map(len, asking.labels)) * (1 + asking.prompt.few_shot)
+    output = asking.prompt.output or ("free" if asking.family in ("generation", "transcription") else "labels")
+    answer = min(asking.prompt.max_tokens, _ANSWER_TOKENS[output])
+    per_call = estimate(price_of(endpoint), round(words + each * (1 + asking.prompt.few_shot)), answer)
+    return calls, None if per_call is None else calls * per_call

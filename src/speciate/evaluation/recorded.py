@@ -49,6 +49,8 @@ class Kept(NamedTuple):
     ttft_s: float | None = None
     attempts: int = 1
     served_model: str | None = None
+    host: str | None = None
+    """Who was asked, and paid."""
     created: float = 0.0
 
 
@@ -57,7 +59,8 @@ _SCHEMA = pa.schema(
         ("key", pa.string()), ("content", pa.string()), ("repeat", pa.int64()), ("output", pa.string()),
         ("confidence", pa.float64()), ("probabilities", pa.string()), ("error", pa.string()), ("passing", pa.bool_()),
         ("input_tokens", pa.int64()), ("output_tokens", pa.int64()), ("usd", pa.float64()), ("latency_s", pa.float64()),
-        ("ttft_s", pa.float64()), ("attempts", pa.int64()), ("served_model", pa.string()), ("created", pa.float64()),
+        ("ttft_s", pa.float64()), ("attempts", pa.int64()), ("served_model", pa.string()), ("host", pa.string()),
+        ("created", pa.float64()),
     ]
 )  # fmt: skip
 _JSON = ("output", "probabilities")
@@ -133,6 +136,17 @@ def lost(folders: Folders, fingerprint: str) -> int:
     return count
 
 
+def paid(folders: Folders, job: str) -> dict[str, float]:
+    """USD by host that a job's runs paid until now, whatever became of them."""
+    total: dict[str, float] = {}
+    for path in folders.predictions.glob(f"*/{job}.*"):
+        rows = _lines(path) if path.suffix == ".jsonl" else _costs(path)
+        for row in rows:
+            if row.get("host") and row.get("usd"):
+                total[row["host"]] = total.get(row["host"], 0.0) + row["usd"]
+    return total
+
+
 def seal(path: Path) -> None:
     """A journal as Parquet, in its place. Harmless to repeat."""
     lines = list(_lines(path))
@@ -143,16 +157,11 @@ def seal(path: Path) -> None:
     path.unlink(missing_ok=True)
 
 
-def forget(folders: Folders, ids: Collection[str]) -> None:
-    """Take the answers to these examples away, wherever they lie."""
+def sealed(folders: Folders) -> list[Path]:
+    """Every file of answers, each with the example's id as `content`; journals of runs that were killed are sealed."""
     for path in sorted(folders.predictions.glob("*/*.jsonl")):
         seal(path)
-    gone = pa.array(sorted(ids), pa.string())
-    for path in sorted(folders.predictions.glob("*/*.parquet")):
-        table = pq.read_table(path)
-        mine = pc.is_in(table["content"], value_set=gone)
-        if pc.any(mine).as_py():
-            _write(table.filter(pc.invert(mine)), path)
+    return sorted(folders.predictions.glob("*/*.parquet"))
 
 
 def _everything(folder: Path, asked: Collection[str]) -> Iterator[tuple[Key, Kept]]:
@@ -166,6 +175,10 @@ def _everything(folder: Path, asked: Collection[str]) -> Iterator[tuple[Key, Kep
             rows = table.filter(pc.is_in(table["key"], value_set=pa.array(sorted(asked), pa.string()))).to_pylist()
         for row in rows:
             yield Key(row.pop("key"), row.pop("repeat")), _kept(row)
+
+
+def _costs(path: Path) -> list[dict[str, Any]]:
+    return list(pq.read_table(path, columns=["host", "usd"]).to_pylist()) if path.suffix == ".parquet" else []
 
 
 def _row(line: dict[str, Any]) -> dict[str, Any]:

@@ -40,7 +40,7 @@ _PREVIEW = 300
 
 
 def run(run: Run) -> dict[str, Any]:
-    """Evaluate, and return `{"report": ..., "usd": what was paid in this run}`."""
+    """Evaluate, and return `{"report": ...}`."""
     task = EvaluationTask.model_validate(run.payload)
     everything = load_examples(run.folders, task.dataset, _splits(task))
     training = [example for example in everything if example.split == "train"]
@@ -85,8 +85,7 @@ def _sheets(
         def tell(count: int, place: int = place, name: str = contestant.name) -> None:
             run.progress(place * len(examples) + count, len(task.contestants) * len(examples), "answers", name)
 
-        spent = sum(sheet.usd for sheet in sheets)
-        sheets.append(hand_in(Asked(run, task, contestant, shown, labels, learned, taught, tell, spent)))
+        sheets.append(hand_in(Asked(run, task, contestant, shown, labels, learned, taught, tell)))
     return sheets
 
 

@@ -39,6 +39,8 @@ class EvaluationTask(BaseModel):
     """How often those that may answer differently each time are asked."""
     budget_usd: float | None = None
     """What may be spent on answers in all."""
+    allowances: dict[str, float] = {}
+    """By host, what a person allowed to be spent on this dataset and is left."""
     usd_per_core_hour: float
     """What this machine's time costs."""
 

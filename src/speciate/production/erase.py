@@ -25,7 +25,7 @@ from speciate.datasets.lthash import packed, unpacked
 from speciate.datasets.purge import Purged, Target
 from speciate.datasets.versions import Manifest
 from speciate.errors import Code, SpeciateError
-from speciate.evaluation.erasure import forget_examples
+from speciate.evaluation.erasure import forget_answers, forget_examples
 from speciate.jobs.engine import measured
 from speciate.jobs.folder import RunFolder, write_whole
 from speciate.jobs.job import Job, Resources
@@ -122,6 +122,10 @@ def _answers_without(folders: Folders, purged: Purged) -> tuple[list[str], list[
                 found.append(path.name)
         except (pa.ArrowException, OSError, KeyError):
             damaged.append(path.relative_to(folders.root).as_posix())
+    try:
+        forget_answers(folders, purged.marks["id"], purged.labels)
+    except (pa.ArrowException, OSError, KeyError):
+        damaged.append(folders.predictions.relative_to(folders.root).as_posix())
     return found, damaged
 
 

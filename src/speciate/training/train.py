@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from speciate import usecases
 from speciate.datasets import versions
+from speciate.datasets.lengths import mean_length
 from speciate.datasets.versions import Manifest
 from speciate.environment import cores
 from speciate.errors import Code, SpeciateError, closest
@@ -32,7 +33,6 @@ from speciate.training.bases import Base
 from speciate.training.checks import check as check_labels
 from speciate.training.estimate import asked_by, estimate, known
 from speciate.training.held_out import nothing_to_judge_by
-from speciate.training.lengths import mean_length
 from speciate.training.options import check as check_option
 from speciate.training.options import options
 from speciate.training.repetition import filled

@@ -113,15 +113,15 @@ def _sealed(folders: Folders, live: Live) -> Iterator[tuple[str, Path]]:
 
 
 def _features(folders: Folders, live: Live) -> Iterator[tuple[str, Path]]:
-    """Parts of a cache whose items are in no version any more."""
-    parts = sorted(folders.features.glob("*/*.parquet"))
+    """Parts of caches whose items are in no version any more: vectors, and answers of models."""
+    parts = sorted([*folders.features.glob("*/*.parquet"), *folders.predictions.glob("*/*.parquet")])
     if not parts:
         return
     known = _named_by(folders, live, ("id", "_content", "_fingerprint"))
     for part in parts:
-        items = _values(part)
+        items = _values(part, ("content",))
         if items is None or (items and known is not None and known.isdisjoint(items)):
-            yield "features", part  # one that cannot be read serves nobody, and is computed again
+            yield part.parent.parent.name, part  # one that cannot be read serves nobody, and is made again
 
 
 def _named_by(folders: Folders, live: Live, names: Collection[str]) -> set[str] | None:

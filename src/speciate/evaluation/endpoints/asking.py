@@ -298,10 +298,12 @@ class _Asking:
             group.start_soon(self._attempt, chat, work)
         else:
             return math.inf
-        if not self._flying:  # nothing will give back what it has reserved
-            self.end = self._spent()
-            return now
-        return math.inf
+        if self._flying:  # they may cost less than was reserved for them
+            return math.inf
+        if self._waiting and self._waiting[0][0] > now:
+            return self._waiting[0][0]
+        self.end = self._spent()
+        return now
 
     def _idle(self) -> float | None:
         """When there will be something to do; None: never again."""

@@ -27,8 +27,6 @@ class Asked(NamedTuple):
     lessons: Sequence[Posed]
     """Training examples with their truths, to show as examples of how to answer."""
     tell: Tell
-    spent_usd: float = 0.0
-    """By other contestants in this run."""
 
 
 class Sheet(NamedTuple):
@@ -40,5 +38,3 @@ class Sheet(NamedTuple):
     served: tuple[str, ...] = ()
     """What an endpoint said that it served; more than one: it changed meanwhile."""
     notes: tuple[str, ...] = ()
-    usd: float = 0.0
-    """Paid in this run."""

@@ -24,9 +24,7 @@ def hand_in(asked: Asked, ask_member: Callable[[Asked], Sheet]) -> Sheet:
     )
     served = tuple(name for sheet in sheets for name in sheet.served)
     notes = tuple(note for sheet in sheets for note in sheet.notes)
-    return Sheet(
-        asked.contestant, repeats, together([s.cost for s in sheets]), served, notes, sum(s.usd for s in sheets)
-    )
+    return Sheet(asked.contestant, repeats, together([sheet.cost for sheet in sheets]), served, notes)
 
 
 def joined(answers: Sequence[Answer]) -> Answer:

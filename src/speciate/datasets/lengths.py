@@ -1,4 +1,4 @@
-"""How long a dataset's examples are: its trainings cost in proportion."""
+"""How long a dataset's examples are: what is done with them costs in proportion."""
 
 from __future__ import annotations
 

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from speciate.errors import SpeciateError
+from speciate.evaluation import recorded, report
+from speciate.models.card import Card
+from speciate.workspace.workspace import Workspace
+from tests.evaluation import world
+from tests.evaluation.predictors.answering import Answering, answering
+
+
+@pytest.fixture
+def served(flowers: Workspace) -> Iterator[Answering]:
+    with answering() as server:
+        register(flowers, "oracle", server)
+        yield server
+
+
+def register(workspace: Workspace, name: str, server: Answering, **endpoint: Any) -> None:
+    where = server.endpoint(**{"usd_per_1m_input": 1.0, "usd_per_1m_output": 2.0} | endpoint)
+    card = Card(
+        name=name, version=1, id=where.identity, task="text-generation", modality="text", method="endpoint",
+        endpoint=where,
+    )  # fmt: skip
+    cells = [name, 1, card.id, card.model_dump_json(), None, 0.0]
+    workspace.database.transact(lambda tx: tx.execute("INSERT INTO model_versions VALUES (?, ?, ?, ?, ?, ?)", cells))
+
+
+def test_a_public_model_is_compared_with_ones_own(flowers: Workspace, served: Answering) -> None:
+    result = world.evaluate_models(flowers, models=["points", "oracle"])
+    found = report.find(flowers.database, result["evaluation"])
+    row = found.row("oracle@v1")
+    assert row.value == pytest.approx(0.955)  # the clouds overlap
+    assert (row.errors, row.coverage) == (0, 1.0)
+    assert row.usd_per_1k == pytest.approx(1000 * (100 * 1.0 + 1 * 2.0) / 1e6)
+    assert row.p50_ms is not None
+    assert row.served_model == "oracle-1"
+    assert not row.control.weights_owned
+    assert row.control.offline  # it is on this machine
+    compared = found.compare("points@v1", "oracle@v1")
+    assert compared is not None
+    assert compared.minimum_detectable_effect is not None
+    assert found.row("points").usd_per_1k is not None
+    assert found.row("points").usd_per_1k < row.usd_per_1k  # type: ignore[operator]  # neither is None
+
+
+def test_no_recorded_answer_is_asked_again(flowers: Workspace, served: Answering) -> None:
+    spec: dict[str, Any] = {"models": ["oracle", "points"], "latency": False}
+    first = world.evaluate_models(flowers, **spec)
+    asked = len(served.asked)
+    assert asked == 200
+    second = world.evaluate_models(flowers, **spec, metrics=["mcc"])
+    assert len(served.asked) == asked
+    rows = [result["report"]["leaderboard"] for result in (first, second)]
+    assert {row["model"]: row["usd_per_1k"] for row in rows[0]}["oracle@v1"] == pytest.approx(
+        {row["model"]: row["usd_per_1k"] for row in rows[1]}["oracle@v1"]
+    )
+
+
+def test_other_words_are_another_question(flowers: Workspace, served: Answering) -> None:
+    world.evaluate_models(flowers, models=["oracle", "points"], latency=False)
+    world.evaluate_models(
+        flowers, models=["oracle", "points"], latency=False,
+        prompt={"template": "Point:\nx: {x}\ny: {y}\nOne of\n{labels}", "few_shot": 2},
+    )  # fmt: skip
+    assert len(served.asked) == 400
+    assert served.asked[-1].startswith("Point:\nx: ")
+
+
+def test_repeats_are_asked_and_averaged_before_models_are_compared(flowers: Workspace, served: Answering) -> None:
+    result = world.evaluate_models(flowers, models=["points", "oracle"], repeats=3, latency=False)
+    found = report.find(flowers.database, result["evaluation"])
+    assert len(served.asked) == 600
+    assert (found.row("oracle").n, found.row("oracle").repeats, found.row("points").repeats) == (200, 3, 1)
+    folder = flowers.folders.evaluations / result["evaluation"]
+    rows = pq.read_table(folder / "predictions.parquet").to_pylist()
+    assert sum(row["model"] == "oracle@v1" for row in rows) == 600
+    scores = pq.read_table(folder / "scores.parquet").to_pylist()
+    assert sum((row["model"], row["metric"]) == ("oracle@v1", "accuracy") for row in scores) == 200
+
+
+def test_a_budget_is_a_hard_stop_and_what_was_paid_is_kept(flowers: Workspace, served: Answering) -> None:
+    spec: dict[str, Any] = {"models": ["oracle", "points"], "latency": False, "prompt": {"max_tokens": 8}}
+    with pytest.raises(SpeciateError, match="budget is spent"):
+        world.evaluate_models(flowers, **spec, budget_usd=0.012)
+    paid = len(served.asked)
+    assert 50 < paid < 150
+    assert paid * 102e-6 <= 0.012
+    world.evaluate_models(flowers, **spec, budget_usd=1)
+    assert len(served.asked) == 200
+
+
+def test_a_served_model_that_changes_is_said(flowers: Workspace, served: Answering) -> None:
+    def change(number: int) -> None:
+        if number == 100:
+            served.model = "oracle-2"
+
+    served.before = change
+    result = world.evaluate_models(flowers, models=["oracle", "points"], latency=False)
+    notes = " ".join(result["report"]["notes"])
+    assert "oracle-1 and oracle-2: what answered changed" in notes
+
+
+def test_an_ensemble_answers_with_its_members_recorded_answers(flowers: Workspace, served: Answering) -> None:
+    models = ["oracle", "ensemble:oracle+points+column:rules"]
+    result = world.evaluate_models(flowers, models=models, latency=False)
+    assert len(served.asked) == 200
+    rows = {row["model"]: row for row in result["report"]["leaderboard"]}
+    together = rows["ensemble:oracle@v1+points@v1+column:rules"]
+    assert 0.9 < together["value"] <= 1.0
+
+
+def test_what_was_paid_is_known_by_job_and_host(flowers: Workspace, served: Answering) -> None:
+    world.evaluate_models(flowers, models=["oracle", "points"], latency=False)
+    jobs = {path.name.split(".")[0] for path in flowers.folders.predictions.glob("*/*.parquet")}
+    paid = [each for job in jobs if (each := recorded.paid(flowers.folders, job))]
+    assert paid == [{f"127.0.0.1:{served.server_port}": pytest.approx(200 * 102e-6)}]
