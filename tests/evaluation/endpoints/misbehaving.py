@@ -25,13 +25,16 @@ STATUSES = {"301", "400", "401", "402", "403", "404", "429", "500", "503", "503-
 
 class Misbehaving:
     def __init__(self) -> None:
-        self.port = 0
+        self.port = self.flying = 0
+        self.reset()
+
+    def reset(self) -> None:
         self.bodies: list[dict[str, Any]] = []
         """Of all requests, as they came in."""
         self.authorizations: set[str] = set()
         self.refuses: dict[str, str] = {}
         """Parameters that are answered with 400, and the `param` that is blamed for it; empty: none is."""
-        self.flying = self.most_flying = 0
+        self.most_flying = 0
         self.bears: int | None = None
         """More calls at once meet a rate limit."""
         self.answer_s = 0.0
@@ -62,12 +65,12 @@ class Misbehaving:
             if self.bears is not None and self.flying > self.bears:
                 return await _whole(send, 429, {"error": {"message": "slower"}}, retry_after="0.05")
             await asyncio.sleep(self.answer_s)
-            await self._answer(asked, key, send)
+            await self._answer(asked, key, receive, send)
         finally:
             self.flying -= 1
         return None
 
-    async def _answer(self, asked: dict[str, Any], key: str, send: Send) -> None:
+    async def _answer(self, asked: dict[str, Any], key: str, receive: Any, send: Send) -> None:
         for name, blamed in self.refuses.items():
             if name in asked:
                 return await _whole(send, 400, {"error": {"message": "no", "param": blamed or None}})
@@ -86,7 +89,8 @@ class Misbehaving:
         if word == "malformed":
             return await _whole(send, 200, "{so it begins")
         if word == "silent":
-            await asyncio.sleep(30)
+            await receive()  # until the client goes
+            return None
         if word == "endless":
             return await _endless(send)
         if not asked.get("stream"):
@@ -158,7 +162,7 @@ async def _streamed(word: str, key: str, send: Send) -> None:
 
 async def _endless(send: Send) -> None:
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"application/json")]})
-    while True:
+    for _ in range(40):  # far more than anybody wants
         await send({"type": "http.response.body", "body": b"[" * 2**20, "more_body": True})
 
 
