@@ -120,6 +120,7 @@ def _report(payload: Payload, study: Study, chosen: Chosen, seconds: float) -> d
         "cost": _cost(payload, study, chosen),
         "dearer": [option.model_dump() for option in payload.dearer],
         "notes": list(study.notes),
+        **study.found,
     }
 
 

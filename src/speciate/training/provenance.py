@@ -36,7 +36,7 @@ def record(threads: int) -> dict[str, Any]:
         "python": platform.python_version(),
         **{name: found for name in _LIBRARIES if (found := _version(name))},
         "system": f"{platform.system()} {platform.machine()}",
-        "processor": " ".join(flag for flag in _FLAGS if flag in _processor_flags()),
+        "processor": " ".join(flag for flag in _FLAGS if flag in processor_flags()),
         "cores": cores(),
         "threads": threads,
         **_accelerator(),
@@ -70,7 +70,7 @@ def _version(library: str) -> str | None:
 
 
 @cache
-def _processor_flags() -> frozenset[str]:
+def processor_flags() -> frozenset[str]:
     try:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:

@@ -12,6 +12,7 @@ from speciate.tasks.contract import Terms
 MOST_SEED = 2**32 - 1
 """As scikit-learn takes them."""
 Method = Literal["classical", "probe", "lora", "full"]
+AskedPrecision = Literal["auto", "float32", "bfloat16"]
 
 
 class _Frozen(BaseModel):
@@ -63,6 +64,9 @@ class FullParameters(Parameters):
     weight_decay: float = Field(0.01, ge=0, le=1, description="Pull to zero of weights; not of norms and biases.")
     warmup: float = Field(0.1, ge=0, le=1, description="Share of the steps in which the learning rate rises.")
     clip: float = Field(1.0, gt=0, description="Longest gradient, as L2 norm of all of it.")
+    precision: AskedPrecision = Field(
+        "auto", description="In which it learns; auto: bfloat16 where a few steps show that to be faster here, as good."
+    )
     dimensions: int = Field(128, ge=2, le=4096, description="Retrieval: numbers of each vector.")
 
     @field_validator("learning_rate", mode="before")
@@ -159,12 +163,12 @@ class Payload(_Frozen):
     """Of the base model."""
     base_folder: str | None = None
     """Where a base model with weights lies."""
+    base_learned_from: tuple[Manifest, ...] | None = ()
+    """Data of this workspace that its weights learned from; None where they are not known any more."""
     repeats: Repeated | None = None
     dearer: tuple[Option, ...] = ()
     """What could be tried after this one, cheapest first."""
     threads: int
-    base_learned_from: tuple[Manifest, ...] | None = ()
-    """Data of this workspace that its weights learned from; None where they are not known any more."""
     device: Literal["cpu", "cuda"] = "cpu"
     memory_mb: int | None = None
     """At most; None: what the machine has."""

@@ -45,6 +45,8 @@ class Study:
         self.payload, self.run = payload.model_copy(update={"terms": terms}), run
         self.tally = tally or Tally(run)
         self.notes: list[str] = []
+        self.found: dict[str, Any] = {}
+        """What the report says of hyperparameters that were left to the training."""
         self._truths: dict[str, Any] = {}
         held = [example for example in examples if example.split == "validation"]
         self.train = self._noted(lessons, learned)
@@ -54,6 +56,15 @@ class Study:
         minutes = payload.spec.budget_minutes
         self._budget = minutes * 60 if minutes else math.inf
         self.tally.begin_budget()
+
+    def settle(self, name: str, value: Any, how: Any) -> None:
+        """A hyperparameter that was left open: from here on recorded as if it had been asked for, so that a repetition
+        has the same. `how`: JSON, for the report."""
+        spec, parameters = self.payload.spec, self.payload.parameters
+        spec = spec.model_copy(update={"hyperparameters": spec.hyperparameters | {name: value}})
+        parameters = parameters.model_copy(update={name: value})
+        self.payload = self.payload.model_copy(update={"spec": spec, "parameters": parameters})
+        self.found[name] = how
 
     def truths(self, examples: Sequence[Example]) -> list[Any]:
         return [self._truths[example.id] for example in examples]

@@ -15,7 +15,7 @@ from speciate.models.backbones import table
 from speciate.training.network.checkpoint import Checkpoints
 from speciate.training.network.items import Prepared
 from speciate.training.network.loop import Training
-from speciate.training.network.parameters import Parameters
+from speciate.training.network.parameters import Parameters, Precision
 from tests.models.backbones.folders import PROTEINS, TEXTS
 from tests.training.network.world import TwoLabels
 
@@ -38,7 +38,7 @@ def media(modality: str) -> Sequence[Any]:
     return [texts[at % len(texts)] * (1 + at % 2) for at in range(COUNT)]
 
 
-def training(name: str) -> Training:
+def training(name: str, precision: Precision = "float32") -> Training:
     modality = table.modality_of(name)
     assert modality is not None
     given = media(modality)
@@ -47,15 +47,16 @@ def training(name: str) -> Training:
     head = torch.nn.Linear(backbone.width, 2)
     items = Prepared(given, backbone.prepare, backbone.length)
     norms = any(isinstance(each, _BatchNorm) for each in backbone.module.modules())
-    parameters = Parameters(epochs=2, batch_size=4, micro_batch=None if norms else 2)
+    parameters = Parameters(epochs=2, batch_size=4, micro_batch=None if norms else 2, precision=precision)
     return Training(backbone, head, TwoLabels(), items, np.arange(COUNT) % 2, parameters, 3)
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("name", [*table.ARCHITECTURES, "timm:resnet10t"])
-def test_it_resumes_to_the_bit(name: str, tmp_path: Path) -> None:
+def test_it_resumes_to_the_bit(name: str, precision: Precision, tmp_path: Path) -> None:
     if name.startswith("timm:"):
         pytest.importorskip("timm")
-    whole, first, second = training(name), training(name), training(name)
+    whole, first, second = (training(name, precision) for _ in range(3))
     before = first.digest()
     whole.run_until(whole.total)
     first.judge(first._items, np.arange(COUNT) % 2)  # leaves nothing behind that training would trip over

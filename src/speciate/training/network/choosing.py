@@ -22,10 +22,10 @@ from speciate.tasks.contract import Readout
 from speciate.tasks.network import NetworkPredictor, as_scores, warm_start
 from speciate.tasks.table import PER_UNIT
 from speciate.training.costs import Spent, now
-from speciate.training.network import durable, halving, room, trial
+from speciate.training.network import durable, halving, precision, room, trial
 from speciate.training.network.items import Prepared
 from speciate.training.network.loop import Evaluation, Held, Scores, Training
-from speciate.training.network.parameters import Parameters
+from speciate.training.network.parameters import Parameters, Precision
 from speciate.training.selection import Chosen, Tried, measure
 from speciate.training.specs import FullParameters
 from speciate.training.study import Study
@@ -92,6 +92,8 @@ class _Choice:
         self, study: Study, parameters: FullParameters, method: Method, base_model: str, rates: Sequence[float]
     ) -> None:
         self._study, self._parameters, self._method = study, parameters, method
+        self._precision: Precision = "float32" if parameters.precision == "auto" else parameters.precision
+        """Until it is settled."""
         self._base_model, self._rates = base_model, rates
         self._metric = find_metric(study.payload.objective.metric)
 
@@ -122,7 +124,10 @@ class _Choice:
         pace = trial.pace(training, judge, build, steps)
         before = now()
         durable.place(self._study.run, "trial").checkpoints.save(training.state(), {})
-        return Weighed(self._ahead(divisions), pace._replace(save=now().minus(before)), memory, training.micro_batch)
+        pace, ahead = pace._replace(save=now().minus(before)), self._ahead(divisions)
+        asked, device = self._parameters.precision, self._study.payload.device
+        settled = precision.settle(asked, training, device, pace, pace.of(ahead).seconds)
+        return Weighed(ahead, pace.faster(settled.gain), memory, training.micro_batch)
 
     def _ahead(self, divisions: Divisions) -> trial.Work:
         return self._work(divisions, len(self._rates), self._parameters.epochs)
@@ -143,10 +148,13 @@ class _Choice:
     def _search(self, divisions: Divisions) -> tuple[halving.Found, _Trained]:
         study, (learn, held) = self._study, divisions[0]
         training, judge, build = self._trial(learn, held)
-        if not study.run.resume_from:  # what went on before has fitted
-            room.check(study, training, judge, build, self._ahead(divisions), self._least(divisions))
+        settled = precision.known(study.run)
+        if settled is None:  # else what went on before has fitted
+            work, asked = (self._ahead(divisions), self._least(divisions)), self._parameters.precision
+            settled = room.check(study, asked, training, judge, build, *work)
             study.tally.steps = 0  # those were no part of it
         del training
+        self._settle(settled)
         found = halving.search(
             study.run,
             len(self._rates),
@@ -157,6 +165,12 @@ class _Choice:
             steps_after=study.tally.planned_steps - self._passed,
         )
         return found, self._judged(found.training, judge, held)
+
+    def _settle(self, settled: precision.Settled) -> None:
+        """For all trainings of this run and its later attempts, and for who repeats it."""
+        precision.keep(self._study.run, settled)
+        self._precision = settled.used
+        self._study.settle("precision", settled.used, settled._asdict())
 
     def _folds(self, divisions: Divisions, rate: float) -> Iterator[_Trained]:
         for place, (learn, held) in enumerate(divisions, 1):
@@ -214,7 +228,9 @@ class _Choice:
         head = study.readout.head(backbone.width)
         if folder:
             warm_start(head, study.readout, Path(folder))
-        wanted = given.model_dump(include=set(Parameters.model_fields)) | {"learning_rate": rate, "epochs": epochs}
+        wanted = given.model_dump(include=set(Parameters.model_fields)) | {
+            "learning_rate": rate, "epochs": epochs, "precision": self._precision
+        }  # fmt: skip
         return trial.Tallied(
             study.tally,
             backbone,

@@ -22,7 +22,7 @@ from speciate.training.network.chance import Chance
 from speciate.training.network.checkpoint import State, match
 from speciate.training.network.divergence import Diverged, Watch
 from speciate.training.network.items import Items
-from speciate.training.network.parameters import Parameters
+from speciate.training.network.parameters import Parameters, Precision
 from speciate.training.network.schedule import factor
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 Targets = npt.NDArray[Any] | Sequence[Any]
 Scores = list[npt.NDArray[Any]]
-_FORMAT = 1
+_FORMAT = 2
 
 
 class Learns(Protocol):
@@ -113,6 +113,8 @@ class Training:
         self.micro_batch = feed.halved(
             min(parameters.micro_batch or parameters.batch_size, parameters.batch_size), memory_retries
         )
+        self.precision: Precision = parameters.precision
+        """A trial may try the other one."""
         self.whole_batch = _needs_whole_batch(self._module, readout)
         """Why a batch cannot be learned in parts, if it cannot."""
         self._check_division(ran_out=memory_retries > 0)
@@ -283,8 +285,14 @@ class Training:
         return self.backbone.states(batch)
 
     def _loss(self, items: Items, targets: Targets, part: npt.NDArray[np.int64]) -> tuple[torch.Tensor, int]:
-        """With over how many it is the mean."""
-        states, wanted = self._states(items, part), chosen(targets, part)
+        """With over how many it is the mean. Heads and losses are float32, whatever the backbone computes in."""
+        import torch
+
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+            states = self._states(items, part)
+        if self.precision != "float32":
+            states = states._replace(sequence=states.sequence.float(), pooled=states.pooled.float())
+        wanted = chosen(targets, part)
         return self.readout.loss(self.head, states, wanted), self._counted(states, wanted)
 
     def _counted(self, states: States, targets: Any) -> int:

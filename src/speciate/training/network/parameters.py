@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, Field
+
+Precision = Literal["float32", "bfloat16"]
 
 
 class Parameters(BaseModel):
@@ -19,6 +23,7 @@ class Parameters(BaseModel):
     weight_decay: float = Field(0.01, ge=0, le=1, description="Pull to zero of weights; not of norms and biases.")
     warmup: float = Field(0.1, ge=0, le=1, description="Share of the steps in which the learning rate rises.")
     clip: float = Field(1.0, gt=0, description="Longest gradient, as L2 norm of all of it.")
+    precision: Precision = Field("float32", description="Of matrix products while it learns; weights are float32.")
     patience: int | None = Field(
         None, ge=1, description="Stop after so many epochs without a better value on held-out examples."
     )

@@ -10,10 +10,11 @@ import math
 
 from speciate.errors import Code, SpeciateError
 from speciate.training.costs import Spent
-from speciate.training.network import trial
+from speciate.training.network import precision, trial
 from speciate.training.network.loop import Held
 from speciate.training.network.memory import room_mb
 from speciate.training.options import options
+from speciate.training.specs import AskedPrecision
 from speciate.training.study import Study
 
 DOES_NOT_FIT = "does_not_fit"
@@ -23,9 +24,15 @@ _STEPS = 2
 
 
 def check(
-    study: Study, training: trial.Tallied, judge: Held, build: Spent, ahead: trial.Work, least: trial.Work
-) -> None:
-    """`ahead`: all that is planned; `least`: one epoch. The training is spent afterwards.
+    study: Study,
+    asked: AskedPrecision,
+    training: trial.Tallied,
+    judge: Held,
+    build: Spent,
+    ahead: trial.Work,
+    least: trial.Work,
+) -> precision.Settled:
+    """`ahead`: all that is planned; `least`: one epoch. The training is spent afterwards. With its precision.
 
     Raises REFUSED, beginning with `does_not_fit`.
     """
@@ -33,10 +40,13 @@ def check(
     _check_memory(study, memory, training)
     most = example.seconds * ahead.steps * training.parameters.batch_size
     if most < min(_WORTH_SECONDS, study.seconds_left):
-        return
+        return precision.unmeasured(asked)
     study.progress(0, ahead.steps, "steps", "measuring a few steps")
     pace = trial.pace(training, judge, build, _STEPS)
-    _check_time(study, pace, ahead, least)
+    seconds = min(pace.of(ahead).seconds, study.seconds_left)
+    settled = precision.settle(asked, training, study.payload.device, pace, seconds)
+    _check_time(study, pace.faster(settled.gain), ahead, least)
+    return settled
 
 
 def _check_memory(study: Study, memory: trial.Need, training: trial.Tallied) -> None:

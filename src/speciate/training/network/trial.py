@@ -9,10 +9,14 @@ from speciate.training.costs import Spent, Tally, now
 from speciate.training.network import feed, halving
 from speciate.training.network.checkpoint import State
 from speciate.training.network.items import Items
-from speciate.training.network.loop import Held, Scores, Step, Targets, Training, chosen
+from speciate.training.network.loop import Held, Scores, Step, Targets, Training
 from speciate.training.network.memory import forget_peak, peak_mb
+from speciate.training.network.parameters import Precision
 
 _FEW = 4
+_TURNS, _TIMED = 2, 2
+COMPARED_STEPS = 2 * _TURNS * (1 + _TIMED)
+"""Of both precisions together: the first step of a turn warms up."""
 _LATER_COPIES = 3
 """Of what is trained, beside the weights: two moments of the optimizer, and the best weights so far."""
 
@@ -47,20 +51,55 @@ class Tallied(Training):
         before = now()
         with self.chance:
             self._module.train()
-            loss = self.readout.loss(self.head, self._states(self._items, places), chosen(self._targets, places))
+            loss, _ = self._loss(self._items, self._targets, places)
             loss.backward()  # type: ignore[no-untyped-call]  # torch has no types for it
             self._module.zero_grad(set_to_none=True)
         return Rehearsal(len(places), now().minus(before), peak_mb())
+
+    def compare(self) -> Compared:
+        """The same steps in float32 and in bfloat16, turn by turn.
+
+        On a CPU the processor's seconds count, since others may use it meanwhile.
+        """
+        start, took, losses = _copied(self.state()), dict[Precision, float](), dict[Precision, list[float]]()
+        precisions: tuple[Precision, ...] = ("float32", "bfloat16")
+        for self.precision in precisions * _TURNS:
+            self.restore(start)
+            with self.chance:
+                first, before = self.advance(), now()
+                losses[self.precision] = [first.loss, *(self.advance().loss for _ in range(_TIMED))]
+            spent = now().minus(before)
+            seconds = spent.cpu if self._device.type == "cpu" else spent.seconds
+            took[self.precision] = min(seconds, took.get(self.precision, seconds))
+        return Compared(took["float32"], took["bfloat16"], losses["float32"], losses["bfloat16"])
 
     @property
     def trained_mb(self) -> float:
         return sum(each.numel() * each.element_size() for each in self._trained.values()) / 2**20
 
 
+class Compared(NamedTuple):
+    """Seconds and losses of the same steps: in float32, and `other` in bfloat16."""
+
+    seconds: float
+    other_seconds: float
+    losses: Sequence[float]
+    other_losses: Sequence[float]
+
+
 class Rehearsal(NamedTuple):
     examples: int
     spent: Spent
     peak_mb: float
+
+
+def _copied(state: State) -> State:
+    """Which the training does not change."""
+    groups = {
+        group: {name: each.detach().clone() for name, each in tensors.items()}
+        for group, tensors in state.tensors.items()
+    }
+    return State(state.facts, dict(groups))
 
 
 class Need(NamedTuple):
@@ -97,6 +136,9 @@ class Pace(NamedTuple):
     judged: Spent
     build: Spent
     save: Spent = Spent()
+
+    def faster(self, times: float) -> Pace:
+        return self._replace(step=self.step.times(1 / times))
 
     def of(self, work: Work) -> Spent:
         return (
