@@ -9,13 +9,14 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from speciate.datasets import consent
 from speciate.datasets.versions import Manifest, resolve
 from speciate.errors import Code, SpeciateError, closest, unknown
-from speciate.evaluation import decisions, outlay
+from speciate.evaluation import decisions, outlay, recorded
 from speciate.evaluation.contestants import CANDIDATES, Contestant, find, find_incumbent
 from speciate.evaluation.endpoints.prompts import Prompt
 from speciate.evaluation.prices import usd_per_core_hour
-from speciate.evaluation.report import Report
+from speciate.evaluation.report import Report, number
 from speciate.ids import id_from_key
 from speciate.jobs.folder import RunFolder
 from speciate.jobs.job import Job, Limits, Resources
@@ -398,30 +399,42 @@ def _memory_mb(examples: int, models: int, labels: int) -> int:
 
 
 class _Collected(NamedTuple):
+    """`paid`: USD by host, of all attempts until now; `report` None where this one did not end well."""
+
+    dataset: str
+    paid: dict[str, float]
     evaluation: str
-    report: Report
+    report: Report | None
 
 
 def collect(folder: RunFolder) -> _Collected:
     """Check the run's files and link them to `evaluations/ID/`, where they stay when the run folder goes."""
     spec = folder.spec()
-    report = Report.model_validate((folder.result() or {})["report"])
+    folders, result = Folders(Path(spec["workspace"])), folder.result()
     evaluation = id_from_key("evaluation", spec["job"])
-    target = Folders(Path(spec["workspace"])).evaluations / evaluation
+    collected = _Collected(spec["payload"]["dataset"]["name"], recorded.paid(folders, spec["job"]), evaluation, None)
+    if result is None:
+        return collected
+    report = Report.model_validate(result["report"])
+    target = folders.evaluations / evaluation
     target.mkdir(parents=True, exist_ok=True)
     for name in FILES:
         if not (target / name).exists():
             os.link(folder.outputs / name, target / name)
     identified = {decision.candidate: decisions.identify(decision, evaluation) for decision in report.decisions}
     chosen = identified[report.decision.candidate] if report.decision else None
-    return _Collected(
-        evaluation, report.model_copy(update={"decision": chosen, "decisions": tuple(identified.values())})
+    return collected._replace(
+        report=report.model_copy(update={"decision": chosen, "decisions": tuple(identified.values())})
     )
 
 
 def commit(tx: Transaction, job: Job, collected: _Collected) -> dict[str, Any]:
-    """Store the evaluation and its decisions."""
-    evaluation, report = collected
+    """Store the evaluation and its decisions, and what answers cost, also where there is no evaluation."""
+    evaluation, report = collected.evaluation, collected.report
+    for host, usd in collected.paid.items():
+        consent.spend(tx, collected.dataset, host, usd, job.id)
+    if report is None:
+        return {}
     models = ",".join(row.model for row in report.leaderboard)
     tx.execute(
         _INSERT,
@@ -434,6 +447,8 @@ def commit(tx: Transaction, job: Job, collected: _Collected) -> dict[str, Any]:
             tx, decision, use_case=report.use_case or "", version=report.use_case_version or 0, evaluation=evaluation
         )
     result: dict[str, Any] = {"evaluation": evaluation, "report": brief(report)}
+    if collected.paid:
+        result["spent_usd"] = {host: number(usd) for host, usd in sorted(collected.paid.items())}
     if report.decision:
         made = report.decision.model_dump(
             mode="json", include={"id", "verdict", "reasons", "needed_examples"}, exclude_none=True
@@ -471,5 +486,6 @@ KIND = Kind(
     run="speciate.evaluation.run:run",
     collect=collect,
     commit=commit,
+    partial=True,
     limits=Limits(silence_seconds=900),
 )

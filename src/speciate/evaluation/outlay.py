@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from speciate import secrets
+from speciate.datasets import consent
 from speciate.datasets.lengths import mean_length
 from speciate.datasets.versions import Manifest
 from speciate.errors import Code, SpeciateError
@@ -58,7 +59,7 @@ def check(workspace: Workspace, asking: Asking, contestants: Sequence[Contestant
         if endpoint.secret is not None:
             secrets.get(endpoint.secret, endpoint.host)  # refused here, before there is a job
         if not endpoint.is_local:
-            raise SpeciateError(Code.REFUSED, "Data do not leave yet.", "Use an endpoint on this machine.")
+            allowances[endpoint.host] = consent.check(workspace.database, asking.manifest.ref, endpoint.host).left_usd
         price = price_of(endpoint)
         if price is None and not endpoint.is_local:
             raise SpeciateError(

@@ -119,7 +119,7 @@ def _features(folders: Folders, live: Live) -> Iterator[tuple[str, Path]]:
         return
     known = _named_by(folders, live, ("id", "_content", "_fingerprint"))
     for part in parts:
-        items = _values(part, ("content",))
+        items = _values(part, ("content",) if part.is_relative_to(folders.predictions) else None)
         if items is None or (items and known is not None and known.isdisjoint(items)):
             yield part.parent.parent.name, part  # one that cannot be read serves nobody, and is made again
 
