@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
+from speciate.evaluation.pareto import dominates
 from speciate.evaluation.report import Comparison, Decision, GateResult, Interval, Outcome, Row, Verdict
 from speciate.evaluation.slice_gains import SliceGain
 from speciate.sample_size import LEVEL, in_rows, more_needed
@@ -107,16 +108,7 @@ def choose(
 
 def dominated(row: Row, others: Sequence[Row], gain: Callable[[str, str], Comparison | None]) -> bool:
     """Whether some other model is surely better and no worse in cost and latency."""
-
-    def beats(other: Row) -> bool:
-        comparison = gain(row.model, other.model)
-        improvement = comparison.improvement() if comparison else None
-        if not improvement or improvement[1][0] <= 0:
-            return False
-        pairs = ((other.usd_per_1k, row.usd_per_1k), (other.p95_ms, row.p95_ms))
-        return all(mine is not None and theirs is not None and mine <= theirs for mine, theirs in pairs)
-
-    return any(beats(other) for other in others if other.model != row.model)
+    return any(dominates(other, row, gain) for other in others if other.model != row.model)
 
 
 # The rules

@@ -8,21 +8,26 @@ by chance.
 from __future__ import annotations
 
 import math
-import unicodedata
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from speciate.errors import Code, SpeciateError, unknown
 from speciate.evaluation.holm import holm
 from speciate.evaluation.report import interval, number
-from speciate.evaluation.statistics import Floats, clustered_mean, paired_difference, proportion
+from speciate.evaluation.statistics import Codes, Floats, clustered_mean, paired_difference, proportion
+from speciate.evaluation.stored import label
 
 _FIXED = ("example", "group_key", "preview")
 _MOST = 20
+_EMPTY = "(empty)"
+_MOST_VALUES, _LEAST_EXAMPLES, _MOST_COLUMNS = 12, 5, 8
+"""A column is worth cutting by without being asked where it has 2 to 12 values of 5 examples or more in the median."""
 
 
 def by_column(payload: dict[str, Any]) -> dict[str, Any]:
@@ -31,26 +36,71 @@ def by_column(payload: dict[str, Any]) -> dict[str, Any]:
     A slice is `{value, n, baseline, candidate, delta, interval, p_value, p_holm}`; the largest 20 values are shown.
     The column `label` is the truth, unless the dataset has another of that name.
     """
-    folder, column = Path(payload["folder"]), payload["column"]
-    examples = pq.read_table(folder / "examples.parquet")
-    if column == "label" and column not in examples.column_names:
-        column = "truth"
-    if column not in examples.column_names or column in _FIXED:
-        known = [name for name in examples.column_names if name not in _FIXED]
-        raise unknown("column", column, known, "Call describe_evaluation again with slice_by set to one of these.")
-    scores = pq.read_table(folder / "scores.parquet")
-    metric = _metric(scores, payload["metric"])
-    place = {name: i for i, name in enumerate(examples["example"].to_pylist())}
-    first = _column_of(scores, payload["baseline"], metric, place)
-    second = _column_of(scores, payload["candidate"], metric, place)
-    cells = np.array([str(cell) for cell in examples[column].to_pylist()])
-    groups = np.unique(_groups(examples), return_inverse=True)[1].astype(np.int64)
-    values, counts = np.unique(cells, return_counts=True)
-    largest = [str(values[i]) for i in np.argsort(-counts, kind="stable")[:_MOST]]
-    slices = [_slice(value, cells == value, first, second, groups) for value in largest]
+    cells = _Cells(payload)
+    cut = cells.cut(payload["column"])
+    return cut | {"slices": _with_holm(cut["slices"]), "metric": cells.metric}
+
+
+def by_columns(payload: dict[str, Any]) -> dict[str, Any]:
+    """`{folder, metric, baseline, candidate, but}` -> `{columns: [{column, slices, left_out}], metric}`.
+
+    Of every column that has few values, most of them frequent; Holm's adjustment is over all of them. `but`: columns
+    that are not wanted. Empty where no metric has a score per example.
+    """
+    folder = Path(payload["folder"])
+    if not pq.read_metadata(folder / "scores.parquet").num_rows:
+        return {"columns": [], "metric": None}
+    cells = _Cells(payload)
+    cuts = [{"column": name} | cells.cut(name) for name in cells.worth_cutting(payload["but"])]
+    adjusted = iter(_with_holm([one for cut in cuts for one in cut["slices"]]))
+    columns = [cut | {"slices": [next(adjusted) for _ in cut["slices"]]} for cut in cuts]
+    return {"columns": columns, "metric": cells.metric}
+
+
+class _Cells:
+    """The examples' columns, and two models' scores beside them."""
+
+    def __init__(self, payload: dict[str, Any]) -> None:
+        folder = Path(payload["folder"])
+        self._examples = pq.read_table(folder / "examples.parquet")
+        scores = pq.read_table(folder / "scores.parquet", columns=["model", "example", "metric", "value"])
+        self.metric = _metric(scores, payload["metric"])
+        place = {name: i for i, name in enumerate(self._examples["example"].to_pylist())}
+        self._first = _scores_of(scores, payload["baseline"], self.metric, place)
+        self._second = _scores_of(scores, payload["candidate"], self.metric, place)
+        self._groups = np.unique(_groups(self._examples), return_inverse=True)[1].astype(np.int64)
+
+    def cut(self, column: str) -> dict[str, Any]:
+        """`{slices, left_out}`, without Holm. NOT_FOUND for a column that is not there."""
+        cells = self._column(column)
+        values, counts = np.unique(cells, return_counts=True)
+        largest = [str(values[i]) for i in np.argsort(-counts, kind="stable")[:_MOST]]
+        slices = [_slice(value, cells == value, self._first, self._second, self._groups) for value in largest]
+        return {"slices": slices, "left_out": max(0, len(values) - _MOST)}
+
+    def worth_cutting(self, but: Sequence[str]) -> list[str]:
+        names = [name for name in self._examples.column_names if name not in (*_FIXED, *but)]
+        return [name for name in sorted(names, key=lambda name: name != "truth") if self._is_coarse(name)][
+            :_MOST_COLUMNS
+        ]
+
+    def _is_coarse(self, column: str) -> bool:
+        counts = np.unique(self._column(column), return_counts=True)[1]
+        return 2 <= counts.size <= _MOST_VALUES and float(np.median(counts)) >= _LEAST_EXAMPLES
+
+    def _column(self, column: str) -> Any:
+        names = self._examples.column_names
+        if column == "label" and column not in names:
+            column = "truth"
+        if column not in names or column in _FIXED:
+            known = [name for name in names if name not in _FIXED]
+            raise unknown("column", column, known, "Call describe_evaluation again with slice_by set to one of these.")
+        return np.array([_EMPTY if cell is None else str(cell) for cell in self._examples[column].to_pylist()])
+
+
+def _with_holm(slices: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     adjusted = holm([math.nan if s["p_value"] is None else s["p_value"] for s in slices])
-    slices = [s | {"p_holm": number(p)} for s, p in zip(slices, adjusted, strict=True)]
-    return {"slices": slices, "metric": metric, "left_out": max(0, len(values) - _MOST)}
+    return [s | {"p_holm": number(p)} for s, p in zip(slices, adjusted, strict=True)]
 
 
 def _metric(scores: pa.Table, wanted: str) -> str:
@@ -64,12 +114,13 @@ def _metric(scores: pa.Table, wanted: str) -> str:
     return wanted if wanted in stored else str(stored[0])
 
 
-def _column_of(scores: pa.Table, model: str, metric: str, place: dict[str, int]) -> Floats:
-    """One model's scores in the order of the examples; NaN where the metric does not count an example."""
+def _scores_of(scores: pa.Table, model: str, metric: str, place: dict[str, int]) -> Floats:
+    """One model's scores in the order of the examples, of repeats their mean; NaN where an example does not count."""
+    mine = scores.filter(pc.and_(pc.equal(scores["model"], model), pc.equal(scores["metric"], metric)))
+    means = mine.group_by("example").aggregate([("value", "mean")])
     column = np.full(len(place), math.nan)
-    for name, example, kind, value in zip(*(scores[c].to_pylist() for c in scores.column_names), strict=True):
-        if name == model and kind == metric:
-            column[place[example]] = value
+    at = [place[example] for example in means["example"].to_pylist()]
+    column[at] = means["value_mean"].to_numpy()
     return column
 
 
@@ -78,10 +129,10 @@ def _groups(examples: pa.Table) -> list[str]:
     return [f"group {group}" if group else f"example {name}" for name, group in zip(names, groups, strict=True)]
 
 
-def _slice(value: str, mask: Any, first: Floats, second: Floats, groups: Any) -> dict[str, Any]:
+def _slice(value: str, mask: Any, first: Floats, second: Floats, groups: Codes) -> dict[str, Any]:
     difference = paired_difference(first[mask], second[mask], groups[mask])
     return {
-        "value": _clean(value),
+        "value": label(value),
         "n": difference.n,
         "baseline": _mean(first[mask], groups[mask]),
         "candidate": _mean(second[mask], groups[mask]),
@@ -92,11 +143,6 @@ def _slice(value: str, mask: Any, first: Floats, second: Floats, groups: Any) ->
     }
 
 
-def _clean(cell: str) -> str:
-    """As a label may be shown: at most 64 characters, none of them for control or direction."""
-    return "".join(c for c in cell if not unicodedata.category(c).startswith("C"))[:64]
-
-
-def _mean(values: Floats, groups: Any) -> float | None:
+def _mean(values: Floats, groups: Codes) -> float | None:
     zero_one = np.isin(values[~np.isnan(values)], (0.0, 1.0)).all()
     return number((proportion if zero_one else clustered_mean)(values, groups).value)

@@ -1,0 +1,109 @@
+"""All that a page shows of one evaluation, gathered from the report, the stored rows and the media."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from speciate import usecases
+from speciate.errors import SpeciateError
+from speciate.evaluation.describe import against_baseline
+from speciate.evaluation.inspection import Inspection
+from speciate.evaluation.pareto import Pareto, pareto
+from speciate.evaluation.report import BreakEven, Comparison, Report, Row, break_even
+from speciate.jobs.pool import Pool
+from speciate.usecases import COLUMN, CONSTANT, UseCase
+from speciate.workspace.workspace import Workspace
+
+_PAIRS, _LABELS, _EXAMPLES, _EACH_WAY = 15, 20, 24, 12
+_FEWEST_FOR_CONTESTED = 3
+
+
+class Contents(NamedTuple):
+    evaluation: str
+    created: float
+    """Seconds since 1970."""
+    report: Report
+    use_case: UseCase | None
+    baseline: str
+    candidate: str
+    comparisons: tuple[Comparison, ...]
+    pareto: Pareto
+    break_even: BreakEven | None
+    slices: Mapping[str, Any]
+    confusion: Sequence[Mapping[str, Any]]
+    calibration: Sequence[Mapping[str, Any]]
+    worst: Mapping[str, Any]
+    disagreements: Mapping[str, Any] | None
+    """None where there is one model."""
+    contested: Sequence[Mapping[str, Any]]
+    pictures: Mapping[str, bytes]
+    """PNGs by example; empty where examples are told by their text."""
+
+    def role(self, model: str) -> str:
+        """`candidate`, `baseline` or `other`: also the class by which the page colours it."""
+        return "candidate" if model == self.candidate else "baseline" if model == self.baseline else "other"
+
+    def place(self, model: str) -> int:
+        """In the leaderboard, from 1 on: how charts name it."""
+        return [row.model for row in self.report.leaderboard].index(model) + 1
+
+    @property
+    def main(self) -> Row:
+        return self.report.row(self.candidate)
+
+
+def gather(workspace: Workspace, pool: Pool, evaluation: str, baseline: str | None = None) -> Contents:
+    """Raises NOT_FOUND for an evaluation or a baseline that is not there."""
+    found = Inspection(workspace, pool, evaluation, baseline)
+    report, models = found.report, found.pair
+    worst = found.ask("mistakes:worst", count=_EXAMPLES)
+    differ = found.ask("disagreements:disagreed", count=_EACH_WAY) if len(models) > 1 else None
+    contested = (
+        found.ask("disagreements:contested", count=_EACH_WAY)["examples"]
+        if len(report.leaderboard) >= _FEWEST_FOR_CONTESTED
+        else []
+    )
+    shown = [
+        *worst["examples"],
+        *contested,
+        *(differ["candidate_better"] + differ["baseline_better"] if differ else []),
+    ]
+    return Contents(
+        evaluation,
+        found.created,
+        report,
+        _use_case(workspace, report),
+        found.baseline,
+        found.candidate,
+        against_baseline(report, found.baseline),
+        pareto(report),
+        break_even(report, found.baseline, found.candidate),
+        found.ask("slices:by_columns", but=_answers(report)),
+        found.ask("confusion:confused", models=models, pairs=_PAIRS, labels=_LABELS)["models"],
+        found.ask("calibration:calibrated", models=models)["models"],
+        worst,
+        differ,
+        contested,
+        found.pictures([one["id"] for one in shown]) if found.has_pictures else {},
+    )
+
+
+def called(model: str) -> str:
+    """A model in a sentence."""
+    return "the constant answer" if model == CONSTANT else model
+
+
+def _answers(report: Report) -> list[str]:
+    """Columns that hold a contestant's answers: slices by what a model says mislead."""
+    return [row.model.removeprefix(COLUMN) for row in report.leaderboard if row.model.startswith(COLUMN)]
+
+
+def _use_case(workspace: Workspace, report: Report) -> UseCase | None:
+    """The version that was asked."""
+    if report.use_case is None:
+        return None
+    try:
+        return usecases.get(workspace.database, report.use_case, report.use_case_version)
+    except SpeciateError:
+        return None

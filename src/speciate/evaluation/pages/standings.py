@@ -1,0 +1,182 @@
+"""The models side by side: values, differences, costs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from speciate.evaluation.pages.contents import Contents, called
+from speciate.evaluation.pages.drawings import Point, Scale, axis, bar, scatter
+from speciate.evaluation.pages.markup import Child, Column, Markup, element, joined, paragraph, section, table
+from speciate.evaluation.pages.numbers import NONE, chance, count, show, signed, span, usd
+from speciate.evaluation.report import Comparison, Row
+
+
+def leaderboard(contents: Contents) -> Markup:
+    report = contents.report
+    scale = Scale.of(end for row in report.leaderboard for end in (row.value, *(row.interval or ())))
+    columns = [
+        Column("Model"), Column(report.metric, True), Column("95 % interval", True),
+        Column(axis(scale, "value and interval, drawn")), Column("Counted", True), Column("Errors", True),
+        Column("$ per 1,000", True), Column("p95 ms", True),
+    ]  # fmt: skip
+    rows: list[list[Child]] = [
+        [
+            named(contents, row.model), show(row.value), span(row.interval),
+            bar(row.value, row.interval, scale, contents.role(row.model)),
+            count(row.n), f"{row.errors:,}", usd(row.usd_per_1k), show(row.p95_ms),
+        ]
+        for row in report.leaderboard
+    ]  # fmt: skip
+    caption = f"The best {report.metric} first ({report.better} is better)"
+    return section(
+        "Leaderboard",
+        table(caption, columns, rows, [contents.role(row.model) for row in report.leaderboard]),
+        element("p", f"{NONE} stands for what was not measured or is not known.", class_="note"),
+        _metrics(contents),
+        _costs(contents),
+        name="leaderboard",
+    )
+
+
+def comparisons(contents: Contents) -> Markup | None:
+    if not contents.comparisons:
+        return None
+    metric, baseline = contents.report.metric, called(contents.baseline)
+    pair = [
+        each
+        for name in contents.main.metrics
+        if name != metric and (each := contents.report.compare(contents.baseline, contents.candidate, name))
+    ]
+    return section(
+        "Paired comparisons",
+        paragraph(
+            f"Each model minus {baseline} on the same examples. An interval without zero is a difference beyond "
+            "chance. The smallest detectable effect is the true difference that so many examples find four times in "
+            "five: an interval that holds zero rules out only differences that are clearly larger."
+        ),
+        _compared(f"{metric}: every model against {baseline}", contents.comparisons, contents, by_model=True),
+        _compared(f"Other metrics: {called(contents.candidate)} against {baseline}", pair, contents, by_model=False)
+        if pair
+        else None,
+        name="comparisons",
+    )
+
+
+def pareto(contents: Contents) -> Markup | None:
+    rows = contents.report.leaderboard
+    if len(rows) < 2:
+        return None
+    up = contents.report.metric
+    charts = [
+        _chart(contents, [(row, row.usd_per_1k) for row in rows], "$ per 1,000 examples", up),
+        _chart(contents, [(row, row.p95_ms) for row in rows], "p95 latency, ms", up),
+    ]
+    drawn = [chart for chart in charts if chart is not None]
+    return section(
+        "Quality, cost and latency",
+        element("div", *drawn, class_="charts")
+        if drawn
+        else paragraph("Fewer than two models have a measured cost or latency, so nothing can be weighed."),
+        paragraph(
+            "Numbers are places in the leaderboard, lines are 95 % intervals. A model is dominated, and drawn hollow, "
+            "where another one costs no more, answers no later and is surely better: the paired interval of their "
+            "difference excludes zero. What is not measured cannot be dominated."
+        ),
+        _dominated(contents),
+        name="pareto",
+    )
+
+
+def named(contents: Contents, model: str) -> Markup:
+    """A model with its place in the leaderboard and its role."""
+    role = contents.role(model)
+    told = [] if role == "other" else [role]
+    told += ["dominated"] if model in contents.pareto.dominated else []
+    under = element("span", ", ".join(told), class_=f"role {role}") if told else None
+    return joined(f"{contents.place(model)}. ", element("bdi", called(model)), under)
+
+
+def _compared(caption: str, found: Sequence[Comparison], contents: Contents, *, by_model: bool) -> Markup:
+    scale = Scale.of(end for one in found for end in (0.0, one.delta, *(one.interval or ())))
+    drawn = [Column(axis(scale, "difference and interval, drawn"))] if by_model else []
+    columns = [
+        Column("Model" if by_model else "Metric"), Column("Difference", True), Column("95 % interval", True), *drawn,
+        Column("p", True), *([Column("p, Holm", True)] if by_model else []), Column("Smallest detectable", True),
+        Column("Wins", True), Column("Ties", True), Column("Losses", True), Column("Method"),
+    ]  # fmt: skip
+    rows: list[list[Child]] = []
+    for one in found:
+        role = contents.role(one.candidate)
+        picture = [bar(one.delta, one.interval, scale, role, zero=True)] if by_model else []
+        rows.append(
+            [
+                named(contents, one.candidate) if by_model else one.metric, signed(one.delta), span(one.interval),
+                *picture, chance(one.p_value), *([chance(one.p_holm)] if by_model else []),
+                show(one.minimum_detectable_effect), count(one.wins), count(one.ties), count(one.losses),
+                one.method.replace("_", " "),
+            ]
+        )  # fmt: skip
+    return table(caption, columns, rows, [contents.role(one.candidate) for one in found] if by_model else ())
+
+
+def _metrics(contents: Contents) -> Markup | None:
+    """Every metric of every model, where there is more than the main one."""
+    rows = contents.report.leaderboard
+    names = [name for name in contents.main.metrics if name != contents.report.metric]
+    if not names:
+        return None
+    columns = [Column("Model"), *(Column(name, True) for name in names)]
+    cells: list[list[Child]] = [[named(contents, row.model), *(_cell(row, name) for name in names)] for row in rows]
+    return table("The other metrics, each with its 95 % interval", columns, cells)
+
+
+def _cell(row: Row, metric: str) -> str:
+    value = row.metrics.get(metric)
+    if value is None or value.value is None:
+        return NONE
+    return f"{show(value.value)} ({span(value.interval)})" if value.interval else show(value.value)
+
+
+def _chart(contents: Contents, costs: Sequence[tuple[Row, float | None]], across: str, up: str) -> Markup | None:
+    points = [
+        Point(
+            str(contents.place(row.model)), cost, row.value, row.interval,
+            contents.role(row.model) + (" dominated" if row.model in contents.pareto.dominated else ""),
+        )
+        for row, cost in costs if cost is not None and row.value is not None
+    ]  # fmt: skip
+    if len(points) < 2:
+        return None
+    return element("figure", scatter(points, across, up), element("figcaption", f"{up} over {across}"))
+
+
+def _dominated(contents: Contents) -> Markup:
+    rows: list[list[Child]] = [
+        [named(contents, model), ", ".join(f"{contents.place(other)}. {called(other)}" for other in others)]
+        for model, others in contents.pareto.dominated.items()
+    ]
+    if not rows:
+        return paragraph("No model is dominated.")
+    return table("Dominated models", [Column("Model"), Column("By")], rows)
+
+
+def _costs(contents: Contents) -> Markup:
+    """What else decides on a model."""
+    columns = [
+        Column("Model"), Column("p50 ms", True), Column("p95 ms, 95 % interval", True), Column("Parameters", True),
+        Column("Memory MB", True), Column("Licence"), Column("Weights owned"), Column("Offline"), Column("Pinned"),
+        Column("Seen in training", True),
+    ]  # fmt: skip
+    cells: list[list[Child]] = [
+        [
+            named(contents, row.model), show(row.p50_ms), span(row.p95_interval), count(row.parameters),
+            show(row.memory_mb), row.control.license or "unknown", _yes(row.control.weights_owned),
+            _yes(row.control.offline), _yes(row.control.pinned), "unknown" if row.seen is None else f"{row.seen:,}",
+        ]
+        for row in contents.report.leaderboard
+    ]  # fmt: skip
+    return table("Latency, size and control", columns, cells)
+
+
+def _yes(there: bool) -> str:
+    return "yes" if there else "no"
