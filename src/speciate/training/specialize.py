@@ -105,7 +105,7 @@ def plan(spec: SpecializeSpec, workspace: Workspace) -> Plan:
             f"{manifest.ref} has no split 'test'; it has {manifest.splits}. Without one there is nothing to judge by.",
             "Create the dataset again without a split column: it gets a leak-free train/validation/test split.",
         )
-    find_incumbent(workspace.database, workspace.folders, use_case, tuple(suite.columns))
+    find_incumbent(workspace, use_case, tuple(suite.columns))
     family = find_task(use_case.task).family
     for base_model in spec.base_models:
         _check_base(base_model, manifest.modality, family, workspace)
