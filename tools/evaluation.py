@@ -6,8 +6,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from speciate.evaluation.describe import Described, describe
+from speciate.evaluation.describe import Described, Part, describe
 from speciate.evaluation.leaderboard import draw
+from speciate.evaluation.pages.files import write_page
 from speciate.evaluation.report import BreakEven, Comparison, Decision, Row
 from speciate.server.surface import (
     App,
@@ -34,8 +35,33 @@ class Slice(Result):
     minimum_detectable_effect: float | None = None
 
 
+class Front(Result):
+    front: tuple[str, ...] = Field(description="Models that no other one surely beats at no more cost and latency.")
+    dominated: dict[str, tuple[str, ...]] = Field(description="The others, with those that beat them.")
+
+
+class Confused(Result):
+    model: str
+    answers: int
+    wrong: int
+    columns: tuple[str, ...] = ("truth", "answered", "count", "share_of_truth")
+    rows: tuple[tuple[str, str, int, float], ...]
+    more_pairs: int | None = None
+
+
+class Calibrated(Result):
+    model: str
+    n: int = Field(description="Answers with a confidence.")
+    without: int
+    error: float | None = Field(None, description="Expected calibration error.")
+    columns: tuple[str, ...] = ("low", "high", "count", "confidence", "accuracy")
+    rows: tuple[tuple[float, float, int, float, float], ...]
+
+
 class Foreign(Result):
-    worst_examples: tuple[dict[str, Any], ...]
+    worst_examples: tuple[dict[str, Any], ...] | None = None
+    candidate_better: tuple[dict[str, Any], ...] | None = None
+    baseline_better: tuple[dict[str, Any], ...] | None = None
 
 
 class EvaluationView(Result):
@@ -49,19 +75,25 @@ class EvaluationView(Result):
     baseline: str
     candidate: str
     leaderboard: tuple[Row, ...]
+    models_left_out: int | None = None
     comparisons: tuple[Comparison, ...] = Field(description="Candidate minus baseline.")
+    pareto: Front
     slices: tuple[Slice, ...] | None = None
     slice_metric: str | None = None
     slices_left_out: int | None = None
+    confusion: tuple[Confused, ...] | None = None
+    calibration: tuple[Calibrated, ...] | None = None
+    disagreements: dict[str, int] | None = Field(None, description="How many examples either model is better on.")
     break_even: BreakEven | None = None
     decision: Decision | None = None
     notes: tuple[str, ...]
     wrong: int | None = Field(None, description="Examples that the candidate got wrong.")
+    page: str | None = None
     untrusted: Foreign | None = None
 
     @classmethod
-    def of(cls, evaluation: str, found: Described) -> EvaluationView:
-        report, cut, worst = found.report, found.slices, found.worst
+    def of(cls, evaluation: str, found: Described, page: str | None) -> EvaluationView:
+        report, cut, worst, differ = found.report, found.slices, found.worst, found.disagreements
         return cls(
             evaluation=evaluation,
             dataset=report.dataset,
@@ -72,17 +104,53 @@ class EvaluationView(Result):
             clusters=report.clusters,
             baseline=found.baseline,
             candidate=found.candidate,
-            leaderboard=report.leaderboard,
+            leaderboard=found.rows,
+            models_left_out=found.models_left_out or None,
             comparisons=found.comparisons,
+            pareto=Front(front=found.pareto.front, dominated=found.pareto.dominated),
             slices=tuple(Slice(**one) for one in cut["slices"]) if cut else None,
             slice_metric=cut["metric"] if cut else None,
             slices_left_out=cut["left_out"] if cut else None,
+            confusion=_confusion(found.confusion),
+            calibration=_calibration(found.calibration),
+            disagreements=differ["tally"] if differ else None,
             break_even=found.break_even,
             decision=report.decision,
             notes=report.notes,
             wrong=worst["wrong"] if worst else None,
-            untrusted=Foreign(worst_examples=tuple(worst["examples"])) if worst else None,
+            page=page,
+            untrusted=Foreign(
+                worst_examples=tuple(worst["examples"]) if worst else None,
+                candidate_better=tuple(differ["candidate_better"]) if differ else None,
+                baseline_better=tuple(differ["baseline_better"]) if differ else None,
+            )
+            if worst or differ
+            else None,
         )
+
+
+def _confusion(found: list[dict[str, Any]] | None) -> tuple[Confused, ...] | None:
+    if found is None:
+        return None
+    return tuple(
+        Confused(
+            model=one["model"],
+            answers=one["answers"],
+            wrong=one["wrong"],
+            rows=tuple(one["pairs"]),
+            more_pairs=one["more_pairs"] or None,
+        )
+        for one in found
+    )
+
+
+def _calibration(found: list[dict[str, Any]] | None) -> tuple[Calibrated, ...] | None:
+    if found is None:
+        return None
+    return tuple(
+        Calibrated(model=one["model"], n=one["n"], without=one["without"], error=one["error"], rows=tuple(one["bins"]))
+        for one in found
+    )
 
 
 @tool()
@@ -124,9 +192,15 @@ def describe_evaluation(
     baseline: Annotated[str | None, Field(description="Default: the incumbent.")] = None,
     slice_by: Annotated[str | None, Field(description="A column of the dataset, or 'label'.")] = None,
     errors: Annotated[int, Field(ge=0, le=50, description="How many of the worst examples to show.")] = 0,
+    show: Annotated[list[Part], Field(description="More than the best 10 models and their main metric.")] = [],  # noqa: B006 - never changed
     picture: bool = False,
+    page: Annotated[bool, Field(description="Also as an HTML file for people; its path.")] = False,
 ) -> tuple[EvaluationView, *tuple[Picture, ...]]:
-    """Leaderboard, paired comparisons with intervals, costs and the decision of one evaluation."""
-    found = describe(app.workspace, app.pool, evaluation, baseline=baseline, slice_by=slice_by, errors=errors)
-    view = EvaluationView.of(evaluation, found)
-    return (view, Picture(draw(found.report))) if picture else (view,)
+    """Leaderboard, paired comparisons with intervals, Pareto front, costs and the decision of one evaluation."""
+    found = describe(
+        app.workspace, app.pool, evaluation, baseline=baseline, slice_by=slice_by, errors=errors, show=show
+    )  # fmt: skip
+    file = str(write_page(app.workspace, app.pool, evaluation, baseline)) if page else None
+    pictures = [draw(found.report)] if picture else []
+    pictures += [found.sheet] if found.sheet else []
+    return EvaluationView.of(evaluation, found, file), *(Picture(data) for data in pictures)
