@@ -24,7 +24,8 @@ from speciate.workspace.workspace import Workspace
 from tests.server.processes import MODERN, Daemons, end
 
 COMMANDS = (
-    "init", "serve", "call", "status", "stop", "doctor", "backup", "rebuild", "approve", "deny", "policy", "audit",
+    "init", "serve", "call", "status", "stop", "doctor", "backup", "rebuild", "approve", "deny", "policy", "allow",
+    "disallow", "secret", "audit",
 )  # fmt: skip
 _CLI = [sys.executable, "-m", "speciate.cli"]
 
@@ -46,9 +47,13 @@ def run(daemons: Daemons, *arguments: str, cwd: Path | None = None) -> subproces
 
 def type_into(daemons: Daemons, *arguments: str, answer: str) -> tuple[str, int]:
     """Run a command on a pseudo-terminal and answer its question; what it showed, and its exit status."""
+    return type_at(b"Type yes:", [*arguments, "--workspace", str(daemons.workspace)], answer)
+
+
+def type_at(question: bytes, arguments: list[str], answer: str) -> tuple[str, int]:
     pid, terminal = pty.fork()
     if pid == 0:
-        os.execv(sys.executable, [*_CLI, *arguments, "--workspace", str(daemons.workspace)])
+        os.execv(sys.executable, [*_CLI, *arguments])
     shown, deadline, answered = b"", time.monotonic() + 30, False
     while select.select([terminal], [], [], max(0.0, deadline - time.monotonic()))[0]:
         try:
@@ -58,7 +63,7 @@ def type_into(daemons: Daemons, *arguments: str, answer: str) -> tuple[str, int]
         if not data:
             break
         shown += data
-        if b"Type yes:" in shown and not answered:
+        if question in shown and not answered:
             os.write(terminal, answer.encode() + b"\n")
             answered = True
     os.close(terminal)
@@ -203,7 +208,10 @@ def test_doctor_shows_every_part(daemons: Daemons) -> None:
 
 def test_without_a_terminal_nobody_decides(daemons: Daemons) -> None:
     run(daemons, "init")
-    for command in (("policy", "auto"), ("approve", "approval-x"), ("deny", "approval-x")):
+    for command in (
+        ("policy", "auto"), ("approve", "approval-x"), ("deny", "approval-x"),
+        ("allow", "lesions", "--host", "api.openai.com", "--usd", "5"), ("disallow", "lesions", "--host", "a.example"),
+    ):  # fmt: skip
         done = run(daemons, *command)
         assert done.returncode == 1
         assert "no terminal" in done.stderr
@@ -239,6 +247,80 @@ def test_a_person_sees_what_is_decided_and_denies_it(daemons: Daemons) -> None:
     again, status = type_into(daemons, "deny", asked.id, answer="yes")
     assert status == 1
     assert "is denied" in again
+
+
+ALLOW = ("allow", "lesions", "--host", "api.openai.com", "--usd", "5")
+
+
+def test_a_person_allows_a_dataset_to_leave_and_takes_it_back(daemons: Daemons) -> None:
+    assert "no dataset 'lesions'" in type_into(daemons, *ALLOW, answer="yes")[0]
+    rows = [{"text": f"a text {number}", "label": "ab"[number % 2]} for number in range(4)]
+    client = speciate.connect(daemons.workspace)
+    job = client.call("create_dataset", name="lesions", rows=rows, label="label", modality="text")["job"]
+    assert client.call("wait_for_job", job=job, timeout_seconds=45)["state"] == "succeeded"
+    assert type_into(daemons, *ALLOW, answer="no")[1] == 1
+    assert run(daemons, "allow", "--list").stdout == ""
+    shown, status = type_into(daemons, *ALLOW, "--days", "2", answer="yes")
+    assert status == 0, shown
+    for said in ("4 examples of lesions@v1 (text)", "api.openai.com", "up to 5 USD in all", "for 2 days"):
+        assert said in shown
+    listed = run(daemons, "allow", "--list").stdout
+    assert listed.startswith("lesions to api.openai.com: 0.00 of 5 USD spent, until ")
+    assert run(daemons, "audit", "verify").stdout.startswith("1 rows")
+    shown, status = type_into(daemons, "disallow", "lesions", "--host", "api.openai.com", answer="")
+    assert (status, "Taken back: lesions to api.openai.com" in shown) == (0, True)
+    assert run(daemons, "allow", "--list").stdout == ""
+    assert run(daemons, "audit", "verify").stdout.startswith("2 rows")
+
+
+@pytest.mark.parametrize("arguments", [(), ("lesions",), ("lesions", "--host", "a.example"), (*ALLOW[:-1], "much")])
+def test_what_is_allowed_is_said_in_full(daemons: Daemons, arguments: tuple[str, ...]) -> None:
+    done = run(daemons, *(arguments if arguments[:1] == ("allow",) else ("allow", *arguments)))
+    assert done.returncode in (1, 2)
+    assert "--usd" in done.stderr
+
+
+# Keys
+
+
+@pytest.fixture
+def keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    return tmp_path / "config" / "speciate" / "secrets.json"
+
+
+def secret(*arguments: str, given: str = "") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*_CLI, "secret", *arguments], input=given, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def test_a_key_is_read_from_a_pipe_and_never_shown(keys: Path) -> None:
+    done = secret("set", "openai", "--host", "api.openai.com", "--host", "eu.api.openai.com", given="sk-planted\n")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(keys.read_text())["openai"]["value"] == "sk-planted"
+    listed = secret("list")
+    assert listed.stdout.split()[:3] == ["openai", "api.openai.com,", "eu.api.openai.com"]
+    assert "sk-planted" not in done.stdout + listed.stdout
+    assert secret("remove", "openai").returncode == 0
+    assert secret("list").stdout == ""
+    again = secret("remove", "openai")
+    assert (again.returncode, "no key 'openai'" in again.stderr) == (1, True)
+
+
+def test_on_a_terminal_a_key_is_asked_for_without_echo(keys: Path) -> None:
+    shown, status = type_at(b"(not shown): ", ["secret", "set", "openai", "--host", "api.openai.com"], "sk-planted")
+    assert status == 0, shown
+    assert "sk-planted" not in shown
+    assert json.loads(keys.read_text())["openai"]["value"] == "sk-planted"
+
+
+def test_a_key_is_no_argument(keys: Path) -> None:
+    assert secret("set", "openai", "sk-planted", "--host", "api.openai.com").returncode == 2
+    assert secret("set", "openai", given="sk-planted").returncode == 2  # without a host
+    refused = secret("set", "openai", "--host", "api.openai.com", given="two\nlines-planted")
+    assert (refused.returncode, "planted" in refused.stderr) == (1, False)
+    assert not keys.exists()
 
 
 # HTTP

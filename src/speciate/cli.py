@@ -21,6 +21,9 @@ _COMMANDS = {
     "approve": "speciate.server.terminal:approve",
     "deny": "speciate.server.terminal:deny",
     "policy": "speciate.server.terminal:policy",
+    "allow": "speciate.server.terminal:allow",
+    "disallow": "speciate.server.terminal:disallow",
+    "secret": "speciate.server.keys:secret",
     "audit": "speciate.server.online:audit",
 }
 
@@ -75,7 +78,23 @@ def _parser() -> argparse.ArgumentParser:
     deny.add_argument("id", metavar="APPROVAL")
     policy = command("policy", "show or change who lets models into production (asks on the terminal)")
     policy.add_argument("policy", nargs="?", choices=("auto", "person"))
-    audit = command("audit", "check the trail of alias moves")
+    allow = command("allow", "let a dataset's examples be sent to a host, up to a sum (asks on the terminal)")
+    allow.add_argument("dataset", metavar="DATASET", nargs="?")
+    allow.add_argument("--list", action="store_true", help="show what is allowed and what was spent")
+    allow.add_argument("--host", help="as in api.openai.com")
+    allow.add_argument("--usd", type=float, metavar="CAP", help="what may be spent there in all, in US dollars")
+    allow.add_argument("--days", type=float, help="for how long; without it, until it is taken back")
+    disallow = command("disallow", "take back what was allowed")
+    disallow.add_argument("dataset", metavar="DATASET")
+    disallow.add_argument("--host", required=True)
+    secret = commands.add_parser("secret", help="keys of services: set, list, remove", description="Keys of services.")
+    actions = secret.add_subparsers(dest="action", required=True, metavar="ACTION")
+    put = actions.add_parser("set", help="store a key: asked for on a terminal, else read from standard input")
+    put.add_argument("name", metavar="NAME")
+    put.add_argument("--host", required=True, action="append", help="the only host that it may be sent to; repeatable")
+    actions.add_parser("list", help="names, hosts and when each was set; never the keys")
+    actions.add_parser("remove", help="forget a key").add_argument("name", metavar="NAME")
+    audit = command("audit", "check the trail of alias moves, policy and consents")
     audit.add_argument("action", choices=("verify",))
     return parser
 

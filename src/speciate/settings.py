@@ -11,13 +11,21 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from speciate.environment import clean_environment, keeps_test_hooks, runtime_folder, socket_path, workspace_path
+from speciate.environment import (
+    clean_environment,
+    config_folder,
+    keeps_test_hooks,
+    runtime_folder,
+    socket_path,
+    workspace_path,
+)
 from speciate.errors import Code, SpeciateError
 
 __all__ = [
     "Capacity",
     "Settings",
     "clean_environment",
+    "config_folder",
     "keeps_test_hooks",
     "load",
     "runtime_folder",

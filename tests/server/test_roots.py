@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from speciate import secrets
+from speciate.datasets.sources.walk import walk
 from speciate.errors import Code, SpeciateError
 from speciate.server.roots import check_readable, check_writable, roots
 from speciate.server.surface import App, Caller
@@ -91,3 +93,27 @@ def elsewhere(tmp_path: Path) -> Iterator[App]:
 
 def test_roots_in_settings_replace_the_callers_folder(elsewhere: App, tmp_path: Path) -> None:
     assert roots(elsewhere) == [tmp_path / "allowed", tmp_path / "other" / "exports"]
+
+
+@pytest.mark.parametrize("path", ["conf/speciate/secrets.json", "conf/speciate", "conf", ".", "link"])
+def test_no_root_leads_to_a_persons_keys(app: App, folder: Path, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(folder / "conf"))
+    secrets.put("openai", ["api.openai.com"], "sk-planted")
+    (folder / "link").symlink_to(secrets.file())
+    with pytest.raises(SpeciateError) as raised:
+        check_readable(app, path)
+    assert (code_of(raised), "keys" in raised.value.message) == (Code.REFUSED, True)
+    with pytest.raises(SpeciateError):
+        check_writable(app, folder / "conf" / "speciate" / "more.json")
+
+
+def test_a_folder_in_whose_hidden_parts_keys_lie_is_walked_past_them(
+    app: App, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(folder / ".config"))
+    secrets.put("openai", ["api.openai.com"], "sk-planted")
+    assert check_readable(app, ".") == folder
+    assert walk(folder).files == [folder / "data.csv"]
+    for path in (".config", ".config/speciate/secrets.json"):
+        with pytest.raises(SpeciateError):
+            check_readable(app, path)

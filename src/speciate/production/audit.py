@@ -1,4 +1,4 @@
-"""The trail of alias moves and of changes of policy and consent: append-only rows, each with the hash of the one before.
+"""The trail of alias moves and changes of policy and consent: append-only rows, each with the hash of the one before.
 
 An edited or removed row breaks the chain from there on. A removed tail would not, so `verify` also compares the chain
 with the event log, where each of them left its hash. It does not defend against somebody who rewrites both with care:

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from speciate import __version__
+from speciate.datasets import consent
 from speciate.errors import Code, SpeciateError, unknown
-from speciate.production import approvals, audit, policy
+from speciate.production import approvals, audit, consents, policy
 from speciate.workspace.backup import automatic_backups, back_up
 
 if TYPE_CHECKING:
@@ -85,6 +86,27 @@ def _decide(approve: bool) -> Callable[[Service, dict[str, Any]], dict[str, Any]
     return decide
 
 
+def _consent(service: Service, request: dict[str, Any]) -> dict[str, Any]:
+    """What a person must see before allowing."""
+    asked = consents.asked(service.workspace, str(request["dataset"]), str(request["host"]))
+    return asked._asdict() | {"before": asked.before._asdict() if asked.before else None}
+
+
+def _consents(service: Service, request: dict[str, Any]) -> dict[str, Any]:
+    return {"consents": [each._asdict() for each in consent.listed(service.workspace.database)]}
+
+
+def _allow(service: Service, request: dict[str, Any]) -> dict[str, Any]:
+    usd, days = float(request["usd"]), request["days"]
+    dataset, host, by = (str(request[name]) for name in ("dataset", "host", "by"))
+    return consents.allow(service.workspace, dataset, host, usd=usd, days=days, by=by)._asdict()
+
+
+def _disallow(service: Service, request: dict[str, Any]) -> dict[str, Any]:
+    dataset, host, by = (str(request[name]) for name in ("dataset", "host", "by"))
+    return consents.disallow(service.workspace, dataset, host, by)._asdict()
+
+
 def _verify(service: Service, request: dict[str, Any]) -> dict[str, Any]:
     return audit.verify(service.workspace.database)._asdict()
 
@@ -98,5 +120,9 @@ _ACTIONS: dict[str, Callable[[Service, dict[str, Any]], dict[str, Any]]] = {
     "approval": _approval,
     "approve": _decide(approve=True),
     "deny": _decide(approve=False),
+    "consent": _consent,
+    "consents": _consents,
+    "allow": _allow,
+    "disallow": _disallow,
     "audit": _verify,
 }

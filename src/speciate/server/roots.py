@@ -2,6 +2,7 @@
 
 Links are followed before the check, so that a link inside a root cannot lead out of it. What happens to a path after
 the check (somebody swaps in a link) is not stopped here: `production/caller_file.py` reads without following any more.
+Whatever the roots are, the folder with a person's keys is not below them.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from speciate.errors import Code, SpeciateError
 from speciate.server.surface import App
+from speciate.settings import config_folder
 
 _LONGEST_SHOWN = 200
 
@@ -61,6 +63,10 @@ def _below_a_root(app: App, path: str | Path) -> Path:
         resolved = given.resolve()
     except (OSError, RuntimeError, ValueError) as error:  # too long, links in a circle, a zero byte
         raise _unusable(given, error) from error
+    if _leads_to_keys(resolved):
+        raise SpeciateError(
+            Code.REFUSED, f"{str(path)!r} leads to the folder with a person's keys.", "Use another path."
+        )
     allowed = roots(app)
     if not any(resolved.is_relative_to(root) for root in allowed):
         raise SpeciateError(
@@ -71,6 +77,14 @@ def _below_a_root(app: App, path: str | Path) -> Path:
             "settings.toml.",
         )
     return resolved
+
+
+def _leads_to_keys(resolved: Path) -> bool:
+    """Also where a walk from there would come to them: walks pass hidden folders over."""
+    keys = config_folder().resolve()
+    if resolved.is_relative_to(keys):
+        return True
+    return keys.is_relative_to(resolved) and not any(part.startswith(".") for part in keys.relative_to(resolved).parts)
 
 
 def _exists(path: Path) -> bool:

@@ -12,6 +12,7 @@ import os
 import pwd
 import sys
 import time
+from typing import Any
 
 from speciate.environment import workspace_path
 from speciate.errors import Code, SpeciateError
@@ -39,6 +40,46 @@ def policy(arguments: argparse.Namespace) -> int:
         return 1
     control(arguments, "policy", start=True, policy=arguments.policy, by=_who())
     return 0
+
+
+def allow(arguments: argparse.Namespace) -> int:
+    if arguments.list:
+        for each in control(arguments, "consents", start=True)["consents"]:
+            _say(_consent(each))
+        return 0
+    if None in (arguments.dataset, arguments.host, arguments.usd):
+        raise SpeciateError(
+            Code.INVALID,
+            "Which dataset, which host, and for how much money?",
+            "speciate allow DATASET --host HOST --usd CAP [--days N], or speciate allow --list",
+        )
+    _need_terminal()
+    asked = control(arguments, "consent", start=True, dataset=arguments.dataset, host=arguments.host)
+    _say(f"{asked['rows']} examples of {asked['dataset']} ({asked['modality']}), and all later versions of it,")
+    _say(f"may then be sent to {asked['host']}, for up to {arguments.usd:g} USD in all,")
+    _say(f"for {arguments.days:g} days." if arguments.days is not None else "until it is taken back (speciate disallow).")
+    if asked["before"]:
+        _say(f"Now: {_consent(asked['before'])}")
+    if not _yes("Allow exactly this?"):
+        return 1
+    granted = {"dataset": arguments.dataset, "host": arguments.host, "usd": arguments.usd, "days": arguments.days}
+    _say(_consent(control(arguments, "allow", start=True, by=_who(), **granted)))
+    return 0
+
+
+def disallow(arguments: argparse.Namespace) -> int:
+    """Without a typed yes: it only takes away."""
+    _need_terminal()
+    ended = control(arguments, "disallow", start=True, dataset=arguments.dataset, host=arguments.host, by=_who())
+    _say(f"Taken back: {_consent(ended)}")
+    _say("Jobs that run already go on; control_job(action='cancel') stops one.")
+    return 0
+
+
+def _consent(given: dict[str, Any]) -> str:
+    end = "" if given["expires"] is None else f", until {time.ctime(given['expires'])}"
+    spent = f"{given['spent_usd']:.2f} of {given['usd_cap']:g} USD spent"
+    return f"{given['dataset']} to {given['host']}: {spent}{end}, by {given['by']}"
 
 
 _MEANING = {
