@@ -29,6 +29,11 @@ from speciate.vocabulary import find_metric
 _log = logging.getLogger(__name__)
 
 
+EVERYWHERE = "out-of-fold on training and validation"
+_ALIKE = ("classification", "ordinal", "regression", "multi-label")
+"""Families whose training examples ask what they teach, so that they can be judged by, too."""
+
+
 class Learner(NamedTuple):
     """`learn(inputs, targets, seed)` fits; `refuse(n, d, k)` says why the data are too large for it, or None."""
 
@@ -146,7 +151,40 @@ def choose(study: Study, ways: Sequence[Way], folds: int) -> Chosen:
     with study.tally.stage("training"):
         final = best.fitted or _fit_whole(study, best)
     marked = tuple(one._replace(chosen=one.name == best.name) for one in tried)
-    return Chosen(final, best.estimate, study.how, marked)
+    surer = _confirmed(study, best, ways, folds, sign)
+    return Chosen(final, surer or best.estimate, EVERYWHERE if surer else study.how, marked)
+
+
+def _confirmed(study: Study, best: _Contender, ways: Sequence[Way], folds: int, sign: int) -> Estimate | None:
+    """Where the winner meets the target on a validation split that is too small to be sure of it: its value on training
+    and validation examples alike, out of fold. None where that tells nothing new, or there is no time.
+
+    The learner is settled by then, so nothing is chosen on these examples; a fold learns from a little less.
+    """
+    target, estimate = study.payload.objective.target, best.estimate
+    if target is None or not study.validation or study.readout.family not in _ALIKE or not study.seconds_left > 0:
+        return None
+    low = min(sign * estimate.low, sign * estimate.high)
+    if not (sign * estimate.value >= sign * target and low < sign * target):
+        return None
+    way = next(way for way in ways if best.name == f"{way.name}: {best.learner.name}")
+    scores, held = [], list[Example]()
+    for learn, judge in study.everywhere(folds):
+        study.checkpoint()
+        if study.over_budget:
+            return None
+        study.progress(len(held), len(study.train) + len(study.validation), "examples", f"{best.name}: out of fold")
+        with study.tally.stage("training"):
+            try:
+                representation = way.represent(learn)
+            except Unsuited:
+                return None
+            estimator = best.learner.learn(
+                representation.encode(learn), study.targets(learn), study.payload.spec.seed
+            )  # fmt: skip
+            scores.append(estimator.scores(representation.encode(judge)))
+        held += judge
+    return measure(study, best.readout, held, np.concatenate(scores)) if held else None
 
 
 def measure(study: Study, readout: Readout, held: Sequence[Example], scores: Any) -> Estimate:
@@ -165,7 +203,7 @@ def measure(study: Study, readout: Readout, held: Sequence[Example], scores: Any
     )
     clusters = np.unique(np.array(groups), return_inverse=True)[1]
     if metric.shape == "corpus":
-        return bootstrap(resample(corpus(metric, marked, clusters), int(clusters.max()) + 1), share=metric.is_share)
+        return bootstrap(resample(corpus(metric, marked, clusters), clusters), share=metric.is_share)
     return mean(contributions(metric, marked), clusters)
 
 

@@ -170,10 +170,7 @@ class Study:
             yield self.train, self.validation
             return
         found = False
-        for learn, held in self._fold_places(folds):
-            parts = [self.train[i] for i in learn], [self.train[i] for i in held]
-            if self._labelled and set(self.truths(parts[0])) != set(self.truths(self.train)):
-                continue  # a fold that holds all examples of a label cannot judge
+        for parts in self._folded(self.train, folds):
             found = True
             yield parts
             if self.readout.family == "retrieval":
@@ -185,19 +182,32 @@ class Study:
                 "Add examples from other groups with add_examples, or bring a validation split.",
             )
 
-    def _fold_places(self, folds: int) -> Iterator[tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
+    def everywhere(self, folds: int) -> Iterator[tuple[list[Example], list[Example]]]:
+        """Grouped folds of training and validation examples together. For families that ask what they teach."""
+        return self._folded([*self.train, *self.validation], folds)
+
+    def _folded(self, examples: Sequence[Example], folds: int) -> Iterator[tuple[list[Example], list[Example]]]:
+        for learn, held in self._fold_places(examples, folds):
+            parts = [examples[i] for i in learn], [examples[i] for i in held]
+            if self._labelled and set(self.truths(parts[0])) != set(self.truths(examples)):
+                continue  # a fold that holds all examples of a label cannot judge
+            yield parts
+
+    def _fold_places(
+        self, examples: Sequence[Example], folds: int
+    ) -> Iterator[tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
         from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 
-        groups = [example.group or example.id for example in self.train]
+        groups = [example.group or example.id for example in examples]
         folds = min(folds, len(set(groups)))
         if self._labelled:  # more folds than the commonest label has examples cannot be made
-            folds = min(folds, max(Counter(self.truths(self.train)).values()))
+            folds = min(folds, max(Counter(self.truths(examples)).values()))
         if folds < 2:
             return iter(())
         seed = self.payload.spec.seed
         maker = StratifiedGroupKFold if self._labelled else GroupKFold
         splitter = maker(folds, shuffle=True, random_state=seed)
         places: Iterator[tuple[npt.NDArray[Any], npt.NDArray[Any]]] = splitter.split(
-            np.zeros(len(self.train)), self.targets(self.train) if self._labelled else None, groups
+            np.zeros(len(examples)), self.targets(examples) if self._labelled else None, groups
         )
         return places
