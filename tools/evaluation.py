@@ -6,10 +6,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from speciate.evaluation.contestants import CODE
 from speciate.evaluation.describe import Described, Part, describe
+from speciate.evaluation.endpoints.prompts import Prompt
 from speciate.evaluation.leaderboard import draw
 from speciate.evaluation.pages.files import write_page
 from speciate.evaluation.report import BreakEven, Comparison, Decision, Row
+from speciate.server.roots import check_readable
 from speciate.server.surface import (
     App,
     DryRun,
@@ -159,14 +162,21 @@ def evaluate_models(
     models: Annotated[
         list[str],
         Field(
-            min_length=1, max_length=20, description="Refs, 'column:NAME' or 'constant:'; the last is the candidate."
+            min_length=1,
+            max_length=20,
+            description="Refs, 'api:PROVIDER/MODEL', 'column:NAME', 'constant:', 'ensemble:A+B' or 'code:FILE.py:FUNCTION'; "
+            "the last is the candidate.",
         ),
     ],
     dataset: Annotated[str | None, Field(description="Its test split unless another is named.")] = None,
     suite: Annotated[Literal["core", "heldout", "regression"] | None, Field(description="Of the use case.")] = None,
     use_case: str | None = None,
     metrics: list[str] | None = None,
+    scorer: Annotated[str | None, Field(description="Your own: 'FILE.py:FUNCTION' or 'package:NAME'.")] = None,
+    prompt: Annotated[Prompt | None, Field(description="How public models are asked.")] = None,
+    repeats: Annotated[int, Field(ge=1, le=20, description="Of models that may answer otherwise each time.")] = 1,
     latency: bool = True,
+    budget_usd: Annotated[float | None, Field(gt=0, description="A hard stop.")] = None,
     idempotency_key: IdempotencyKey = None,
     dry_run: DryRunFlag = False,
 ) -> JobStarted | DryRun:
@@ -175,14 +185,26 @@ def evaluate_models(
     To read the result, call describe_evaluation.
     """
     spec = {
-        "models": models,
+        "models": [_placed(app, model) for model in models],
         "dataset": dataset,
         "suite": suite,
         "use_case": use_case,
         "metrics": metrics or [],
+        "scorer": _placed(app, f"{CODE}{scorer}").removeprefix(CODE) if scorer else None,
+        "prompt": (prompt or Prompt()).model_dump(mode="json"),
+        "repeats": repeats,
         "latency": latency,
+        "budget_usd": budget_usd,
     }
     return start_job(app, "evaluate", spec, idempotency_key=idempotency_key, dry_run=dry_run)
+
+
+def _placed(app: App, ref: str) -> str:
+    """A ref with the absolute path of the file that it names, if it names one that the caller may have read."""
+    file, colon, function = ref.removeprefix(CODE).rpartition(":")
+    if not ref.startswith(CODE) or not file.endswith(".py"):
+        return ref
+    return f"{CODE}{check_readable(app, file)}{colon}{function}"
 
 
 @tool(read_only=True)
