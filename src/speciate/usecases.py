@@ -80,9 +80,15 @@ class Gate(_Frozen):
 
 
 class Suites(_Frozen):
+    """core: what verdicts rest on. heldout, regression: where a candidate must besides not be worse."""
+
     core: str | None = None
     heldout: str | None = None
     regression: str | None = None
+
+    @property
+    def further(self) -> tuple[str, ...]:
+        return tuple(name for name in ("heldout", "regression") if getattr(self, name))
 
 
 class Definition(_Frozen):
@@ -112,6 +118,11 @@ class UseCase(Definition):
     def in_force(self) -> tuple[Gate, ...]:
         """The gates of objective and limits, and the user's, which replace those of the same rule and metric."""
         return gates_in_force(self)
+
+    def gates_on(self, suite: str) -> tuple[Gate, ...]:
+        """Those that are applied on one of its suites: beside the core a candidate must only not be worse."""
+        kept = ("unseen", "not_worse", "no_slice_worse")
+        return self.in_force if suite == "core" else tuple(gate for gate in self.in_force if gate.rule in kept)
 
 
 class Defined(NamedTuple):

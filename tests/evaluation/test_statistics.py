@@ -15,6 +15,9 @@ from speciate.evaluation.statistics import (
     cluster_variance,
     cluster_weights,
     clustered_mean,
+    degrees_of_freedom,
+    jackknife_error,
+    jackknife_weights,
     mcnemar_exact,
     mean,
     minimum_detectable_effect,
@@ -63,8 +66,25 @@ def test_whole_clusters_count_as_one_observation() -> None:
 
 def test_the_cluster_variance_follows_its_formula() -> None:
     values, clusters = np.array([1.0, 2.0, 3.0, 6.0]), np.array([0, 0, 1, 2])
-    totals = [(1 - 3) + (2 - 3), 0, 3]
-    assert cluster_variance(values, clusters) == pytest.approx(3 / 2 * sum(t * t for t in totals) / 16)
+    without = [(3 + 6) / 2, (1 + 2 + 6) / 3, (1 + 2 + 3) / 3]
+    assert cluster_variance(values, clusters) == pytest.approx(2 / 3 * sum((w - 3) ** 2 for w in without))
+
+
+def test_equal_clusters_are_worth_one_less_than_they_are_many_and_unequal_ones_less() -> None:
+    assert degrees_of_freedom([7] * 12) == pytest.approx(11)
+    assert degrees_of_freedom([5]) == degrees_of_freedom([]) == 0
+    assert degrees_of_freedom([1_000_000, 1, 1, 1]) == pytest.approx(1, abs=0.01)
+    assert 2 < degrees_of_freedom([20, 1, 1, 3, 5, 2, 9, 1]) < 3
+
+
+def test_the_degrees_of_freedom_are_those_of_the_variance_itself() -> None:
+    """2 E(v)^2 / Var(v), of the variance v as a quadratic form of independent examples, written out as a matrix."""
+    sizes = np.array([1, 4, 9, 2, 2])
+    codes, n = np.repeat(np.arange(5), sizes), sizes.sum()
+    centre = np.eye(n) - 1 / n
+    changes = np.array([(codes == g) / (n - sizes[g]) for g in range(5)]) @ centre
+    form = changes.T @ changes
+    assert degrees_of_freedom(sizes) == pytest.approx(np.trace(form) ** 2 / np.trace(form @ form), rel=1e-9)
 
 
 def test_all_right_still_leaves_doubt() -> None:
@@ -115,7 +135,7 @@ def test_a_mean_gets_the_interval_that_its_scores_call_for() -> None:
 
 def test_the_bootstrap_of_a_mean_is_near_the_t_interval() -> None:
     values = RANDOM.normal(size=200)
-    got = bootstrap(resample(lambda weights: weights @ values / weights.sum(1), 200))
+    got = bootstrap(resample(lambda weights: weights @ values / weights.sum(1), singletons(200)))
     exact = clustered_mean(values, singletons(200))
     assert got.low == pytest.approx(exact.low, abs=0.03)
     assert got.high == pytest.approx(exact.high, abs=0.03)
@@ -135,7 +155,7 @@ def test_many_clusters_are_drawn_in_chunks_that_together_are_the_whole_draw() ->
         largest = max(largest, weights.nbytes)
         return weights[:, 0]
 
-    got = resample(statistic, clusters, seed=3)
+    got = resample(statistic, singletons(clusters), seed=3)
     whole = np.random.default_rng(3).multinomial(clusters, np.full(clusters, 1 / clusters), 200)[:, 0]
     assert largest <= 16_000_000
     assert got.drawn.shape == (2000,)
@@ -145,13 +165,13 @@ def test_many_clusters_are_drawn_in_chunks_that_together_are_the_whole_draw() ->
 
 def test_a_bootstrap_difference_of_a_model_with_itself_is_nothing() -> None:
     values = RANDOM.normal(size=50)
-    model = resample(lambda weights: weights @ values / weights.sum(1), 50)
+    model = resample(lambda weights: weights @ values / weights.sum(1), singletons(50))
     got = bootstrap_difference(model, model)
     assert (got.delta, got.low, got.high, got.p_value) == (0, 0, 0, 1)
 
 
 def test_a_perfect_corpus_metric_on_few_examples_is_not_certain() -> None:
-    perfect = resample(lambda weights: np.ones(len(weights)), 12)
+    perfect = resample(lambda weights: np.ones(len(weights)), singletons(12))
     assert bootstrap(perfect).low == 1
     got = bootstrap(perfect, share=True)
     assert got.low < 0.8
@@ -160,7 +180,9 @@ def test_a_perfect_corpus_metric_on_few_examples_is_not_certain() -> None:
     assert equal.delta == 0
     assert equal.low < -0.1
     assert equal.high > 0.1
-    worse = bootstrap_difference(perfect, resample(lambda weights: np.full(len(weights), 0.3), 12), share=True)
+    worse = bootstrap_difference(
+        perfect, resample(lambda weights: np.full(len(weights), 0.3), singletons(12)), share=True
+    )
     assert worse.low < worse.delta == pytest.approx(-0.7)
     assert worse.high < 0
     assert worse.p_value < 0.01
@@ -182,6 +204,171 @@ def test_a_quantile_needs_enough_samples_to_be_bounded() -> None:
     assert quantile_interval(np.arange(20.0), 0.95).high == math.inf
     got = quantile_interval(np.arange(200.0), 0.95)
     assert got.low < 189.05 < got.high <= 199
+
+
+# Held to other libraries, to 1e-9
+
+CODES = RANDOM.integers(0, 12, 90)
+SCORES = RANDOM.normal(size=90) + RANDOM.normal(size=12)[CODES]
+
+
+def test_clusters_of_one_size_are_statsmodels_clustered_ols() -> None:
+    from statsmodels.api import OLS
+
+    codes, values = np.repeat(np.arange(18), 5), RANDOM.normal(size=90)
+    fitted = OLS(values, np.ones(90)).fit(cov_type="cluster", cov_kwds={"groups": codes}, use_t=True)
+    got = paired_difference(np.zeros(90), values, codes)
+    assert got.standard_error == pytest.approx(fitted.bse[0], rel=1e-9)
+    assert got.p_value == pytest.approx(fitted.pvalues[0], rel=1e-9)
+    assert [got.low, got.high] == pytest.approx(list(fitted.conf_int()[0]), rel=1e-9)
+
+
+def test_clusters_of_any_size_are_statsmodels_bias_reduced_sandwich_but_for_its_factor() -> None:
+    """Mancl & DeRouen (2001) leave out the factor (C - 1) / C that makes it the jackknife."""
+    from statsmodels.api import GEE, cov_struct, families
+
+    model = GEE(SCORES, np.ones(90), groups=CODES, family=families.Gaussian(), cov_struct=cov_struct.Independence())
+    fitted = model.fit(cov_type="bias_reduced")
+    assert clustered_mean(SCORES, CODES).standard_error == pytest.approx(fitted.bse[0] * (11 / 12) ** 0.5, rel=1e-9)
+
+
+def test_the_variance_of_a_mean_is_the_jackknife_of_it_as_a_corpus_metric() -> None:
+    sums = np.stack([np.bincount(CODES, weights=SCORES), np.bincount(CODES)])
+    resampled = resample(lambda weights: (weights @ sums[0]) / (weights @ sums[1]), CODES)
+    assert jackknife_error(resampled) ** 2 == pytest.approx(cluster_variance(SCORES, CODES), rel=1e-9)
+    assert resampled.degrees == degrees_of_freedom(np.bincount(CODES))
+
+
+def test_single_examples_have_scipys_t_interval_and_p_value() -> None:
+    first, second = RANDOM.normal(size=40), RANDOM.normal(0.3, size=40)
+    expected, got = stats.ttest_rel(second, first), paired_difference(first, second, singletons(40))
+    span = expected.confidence_interval(0.95)
+    assert [got.p_value, got.low, got.high] == pytest.approx([expected.pvalue, span.low, span.high], rel=1e-9)
+
+
+@pytest.mark.parametrize(("wins", "losses"), [(0, 0), (0, 7), (3, 11), (20, 20), (60, 41)])
+def test_mcnemar_is_statsmodels(wins: int, losses: int) -> None:
+    from statsmodels.stats.contingency_tables import mcnemar
+
+    expected = mcnemar([[5, losses], [wins, 8]], exact=True).pvalue
+    assert mcnemar_exact(wins, losses) == pytest.approx(expected, rel=1e-9)
+    first = np.array([0.0] * wins + [1.0] * losses + [0.0] * 5 + [1.0] * 8)
+    second = np.array([1.0] * wins + [0.0] * losses + [0.0] * 5 + [1.0] * 8)
+    if wins + losses < 25:
+        assert paired_difference(first, second, singletons(first.size)).p_value == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize(("successes", "n"), [(0, 9), (1, 30), (37, 50), (50, 50)])
+def test_wilson_is_statsmodels(successes: int, n: int) -> None:
+    from statsmodels.stats.proportion import proportion_confint
+
+    got = wilson(successes, n, stats.norm.ppf(0.975))
+    assert got == pytest.approx(proportion_confint(successes, n, method="wilson"), rel=1e-9, abs=1e-12)
+
+
+def test_holm_is_statsmodels() -> None:
+    from statsmodels.stats.multitest import multipletests
+
+    p_values = [*RANDOM.random(30) ** 3, 0.0, 1.0, 0.02, 0.02]
+    assert holm(p_values) == pytest.approx(list(multipletests(p_values, method="holm")[1]), rel=1e-9)
+
+
+@pytest.mark.parametrize(("degrees", "error"), [(9, 0.02), (30, 0.5), (6.4, 1.0), (2000, 3.0)])
+def test_the_detectable_effect_is_the_sum_of_scipys_quantiles(degrees: float, error: float) -> None:
+    expected = (stats.t.ppf(0.975, degrees) + stats.t.ppf(0.8, degrees)) * error
+    assert minimum_detectable_effect(error, degrees) == pytest.approx(expected, rel=1e-9)
+
+
+def test_the_bootstrap_is_that_of_repeating_the_examples_that_were_drawn() -> None:
+    """On the same resamples, with every example of a cluster written out as often as its cluster was drawn."""
+    truth, said = RANDOM.random(90) < 0.4, RANDOM.random(90) < 0.4
+
+    def f1(places: np.ndarray) -> float:
+        hits = (truth & said)[places].sum()
+        return float(2 * hits / (truth[places].sum() + said[places].sum()))
+
+    def written_out(weights: np.ndarray) -> list[float]:
+        return [f1(np.repeat(np.arange(90), row[CODES].astype(int))) for row in weights]
+
+    sums = np.stack([np.bincount(CODES, weights=part) for part in (truth & said, truth, said)])
+    got = resample(lambda w: 2 * (w @ sums[0]) / (w @ sums[1] + w @ sums[2]), CODES, seed=4)
+    (drawn,), (left_out,) = cluster_weights(12, seed=4), jackknife_weights(12)
+    assert got.value == pytest.approx(f1(np.arange(90)), rel=1e-9)
+    assert got.drawn == pytest.approx(written_out(drawn), rel=1e-9)
+    assert got.left_out == pytest.approx(written_out(left_out), rel=1e-9)
+
+
+def test_bca_follows_its_formula_on_the_same_resamples() -> None:
+    """Efron (1987), at a level so much lower that the widening for few clusters takes it to normal quantiles."""
+    values = RANDOM.exponential(size=60)
+
+    def root(weights: np.ndarray) -> np.ndarray:
+        return np.sqrt(weights @ values**2 / weights.sum(1))
+
+    ours = resample(root, singletons(60))
+    wide = (60 / 59) ** 0.5
+    level = 1 - 2 * stats.norm.sf(stats.norm.ppf(0.975) / wide)
+    got = bootstrap(ours._replace(degrees=1e12), level)
+    places = [np.repeat(np.arange(60), row.astype(int)) for rows in cluster_weights(60) for row in rows]
+    drawn = np.array([np.sqrt(np.mean(values[place] ** 2)) for place in places])
+    left = np.array([np.sqrt(np.mean(np.delete(values, i) ** 2)) for i in range(60)])
+    bias = stats.norm.ppf((drawn < ours.value).mean())
+    pulls = left.mean() - left
+    bend = (pulls**3).sum() / (6 * (pulls**2).sum() ** 1.5)
+    ends = [stats.norm.cdf(bias + z / (1 - bend * z)) for z in (bias - 1.959963984540054, bias + 1.959963984540054)]
+    assert [got.low, got.high] == pytest.approx(list(np.quantile(drawn, ends)), rel=1e-9)
+
+
+# Where there is little to judge by, the result says so by name
+
+
+def test_one_cluster_has_a_value_and_no_interval() -> None:
+    alone = np.zeros(5, np.int64)
+    resampled = resample(lambda weights: weights[:, 0], alone)
+    named = [
+        clustered_mean(np.arange(5.0), alone), proportion(np.ones(5), alone), bootstrap(resampled),
+        paired_difference(np.zeros(5), np.ones(5), alone), bootstrap_difference(resampled, resampled),
+    ]  # fmt: skip
+    assert {one.method for one in named} == {"too_few_clusters"}
+    assert all(math.isnan(one.low) and math.isnan(one.high) for one in named)
+
+
+def test_scores_without_spread_are_named() -> None:
+    codes = singletons(12)
+    assert clustered_mean(np.full(12, 0.3), codes).method == "no_spread"
+    same = paired_difference(np.full(12, 0.3), np.full(12, 0.3), codes)
+    assert (same.delta, same.p_value, same.method) == (0, 1, "bonett_price, mcnemar_exact")
+    shifted = paired_difference(np.arange(12.0), np.arange(12.0) + 3, codes)
+    assert (shifted.method, shifted.p_value, shifted.low) == ("no_spread", 0.5**11, 3)
+
+
+def test_three_equal_differences_prove_nothing() -> None:
+    """Either sign would be as likely: a chance of 1 in 4, and the interval holds 0."""
+    got = paired_difference(np.zeros(3), np.full(3, 0.7), singletons(3))
+    assert (got.p_value, got.low, got.high) == (0.25, 0, pytest.approx(1.4))
+
+
+def test_a_corpus_metric_without_spread_is_named() -> None:
+    flat = resample(lambda weights: np.full(len(weights), 4.0), singletons(9))
+    other = resample(lambda weights: np.full(len(weights), 6.0), singletons(9))
+    assert bootstrap_difference(flat, flat)[:4] == (0, 0, 0, 1)
+    got = bootstrap_difference(flat, other)
+    assert (got.method, got.p_value, got.low, got.high) == ("no_spread", 0.5**8, 2, 2)
+
+
+def test_scores_that_are_all_nan_have_no_value() -> None:
+    nothing = np.full(6, math.nan)
+    assert clustered_mean(nothing, singletons(6)).method == "none"
+    assert paired_difference(nothing, np.ones(6), singletons(6)).method == "too_few_clusters"
+    undefined = resample(lambda weights: np.full(len(weights), math.nan), singletons(6))
+    assert bootstrap(undefined).method == bootstrap_difference(undefined, undefined).method == "undefined"
+
+
+def test_a_statistic_that_most_resamples_leave_undefined_has_no_interval() -> None:
+    rare = resample(lambda weights: np.where(weights[:, 0] > 0, 1.0, math.nan) * weights.sum(1), singletons(6))
+    assert bootstrap(rare).method.startswith("bootstrap_bca")  # 67 % of resamples hold the first
+    hardly = resample(lambda weights: np.where(weights[:, :2].min(1) > 0, weights[:, 0], math.nan), singletons(6))
+    assert bootstrap(hardly).method == "undefined"
 
 
 @given(

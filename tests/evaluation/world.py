@@ -28,15 +28,20 @@ _number = 0
 
 
 def make_dataset(
-    workspace: Workspace, name: str = "flowers", *, splits: dict[str, int] | None = None, numeric: bool = False
+    workspace: Workspace,
+    name: str = "flowers",
+    *,
+    splits: dict[str, int] | None = None,
+    numeric: bool = False,
+    wrong: float = 0.3,
 ) -> Manifest:
-    """Two noisy clouds of points; `rules` holds what the system in use says, right seven times in ten."""
+    """Two noisy clouds of points; `rules` holds what the system in use says, `wrong` so often."""
     sizes = splits or SIZES
     random, n = np.random.default_rng(5), sum(sizes.values())
     positive = random.integers(0, 2, n).astype(bool)
     points = random.normal(0, 1, (n, 2)) + np.where(positive, 1.3, -1.3)[:, None]
     kinds = ["yes" if p else "no" for p in positive]
-    said = positive ^ (random.random(n) < 0.3)
+    said = positive ^ (random.random(n) < wrong)
     table = pa.table(
         {
             "id": [f"{name}-{i:04d}" for i in range(n)],

@@ -185,6 +185,16 @@ def test_a_passing_decision_is_followed_by_the_promotion_of_what_it_is_about() -
     assert request.spec["decision"] == "decision-1"
 
 
+def test_the_chosen_model_is_judged_on_each_further_suite_before_it_is_promoted() -> None:
+    evaluated = _evaluated("promote")
+    evaluated = evaluated.model_copy(update={"result": {**(evaluated.result or {}), "further_suites": ["regression"]}})
+    (further,) = _requests(_trained("classical", 0.95), evaluated)
+    assert (further.step, further.kind) == ("evaluate-regression", "evaluate")
+    assert further.spec["models"] == ["taste-model@v2"]
+    after = _child("evaluate-regression", "evaluate", result={"evaluation": "evaluation-2"})
+    assert [each.step for each in _requests(_trained("classical", 0.95), evaluated, after)] == ["promote"]
+
+
 @pytest.mark.parametrize("verdict", ["hold", "inconclusive"])
 def test_without_a_passing_decision_nothing_moves(verdict: str) -> None:
     end = _end(_trained(), _trained("probe", 2), _evaluated(verdict))

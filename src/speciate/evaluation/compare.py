@@ -12,11 +12,22 @@ import numpy as np
 from speciate.evaluation import gates, statistics
 from speciate.evaluation.contestants import CANDIDATES, Contestant
 from speciate.evaluation.metrics import Answers, averaged, corpus_mean
-from speciate.evaluation.report import Comparison, Control, Decision, Report, Row, Value, break_even, interval, number
+from speciate.evaluation.report import (
+    Comparison,
+    Control,
+    Decision,
+    Report,
+    Row,
+    Suite,
+    Value,
+    break_even,
+    interval,
+    number,
+)
 from speciate.evaluation.slice_gains import SliceGain, gains
 from speciate.evaluation.statistics import Codes, Difference, Estimate, Floats, Resampled
 from speciate.sample_size import LEVEL
-from speciate.usecases import UseCase
+from speciate.usecases import Gate, UseCase
 from speciate.vocabulary import Metric, find_metric
 
 
@@ -70,6 +81,11 @@ class Question(NamedTuple):
     seed: int = 0
     looks: int = 0
     """Earlier evaluations of the use case on this suite."""
+    suite: Suite = "core"
+
+    @property
+    def gates(self) -> tuple[Gate, ...]:
+        return self.use_case.gates_on(self.suite) if self.use_case else ()
 
 
 def score(metric: Metric, repeats: Sequence[Answers], clusters: Codes, seed: int = 0) -> Scored:
@@ -78,7 +94,7 @@ def score(metric: Metric, repeats: Sequence[Answers], clusters: Codes, seed: int
     if metric.shape == "mean":
         return Scored(n, averaged(metric, repeats), None)
     value = corpus_mean(metric, repeats, clusters)
-    return Scored(n, None, statistics.resample(value, int(clusters.max()) + 1, seed))
+    return Scored(n, None, statistics.resample(value, clusters, seed))
 
 
 def estimate(metric: Metric, scored: Scored, clusters: Codes, level: float = LEVEL) -> Estimate:
@@ -286,10 +302,11 @@ def _cut(
     question: Question, entries: Sequence[Entry], clusters: Codes, slices: Mapping[str, Sequence[str]], level: float
 ) -> Gains:
     """What the gates about slices need, of every rival of the baseline."""
-    gates_ = [gate for gate in question.use_case.in_force if gate.column] if question.use_case else []
     by_name = {entry.contestant.name: entry for entry in entries}
     found: dict[tuple[str, str, str], Sequence[SliceGain]] = {}
-    for gate in gates_:
+    for gate in question.gates:
+        if gate.column is None:
+            continue
         metric = find_metric(gate.metric or question.metrics[0].name)
         for name in _rivals(question, entries):
             found[name, metric.name, str(gate.column)] = gains(
@@ -317,6 +334,7 @@ def _decided(
         name: decision.model_copy(
             update={
                 "reasons": (*decision.reasons, *remarks),
+                "suite": question.suite,
                 "dataset": report.dataset,
                 "n": report.n,
                 "interval": gain.interval if (gain := strict.compare(report.baseline, name)) else None,
@@ -324,7 +342,7 @@ def _decided(
                 "looks": question.looks,
             }
         )
-        for name, decision in _decisions(strict, use_case, models, level, cut).items()
+        for name, decision in _decisions(strict, question, use_case, models, level, cut).items()
     }
     candidate = question.candidate
     if candidate is None:
@@ -353,10 +371,12 @@ def _remarks(judged: int, level: float, looks: int) -> list[str]:
 
 
 def _decisions(
-    strict: Report, use_case: UseCase, models: Sequence[str], level: float, cut: Gains
+    strict: Report, question: Question, use_case: UseCase, models: Sequence[str], level: float, cut: Gains
 ) -> dict[str, Decision]:
     evidence = {name: _evidence(strict, use_case, name, level, cut) for name in models}
-    alone = {name: gates.decide(use_case.in_force, evidence[name]) for name in models}
+    alone = {name: gates.decide(question.gates, evidence[name]) for name in models}
+    if question.suite != "core":
+        return alone  # which one is worth its price is settled on the core suite
     final = {}
     for name in models:
         row = strict.row(name)

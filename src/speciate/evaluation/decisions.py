@@ -15,13 +15,15 @@ _GET = f"SELECT {_COLUMNS} FROM decisions WHERE id = ?"
 _IDS = "SELECT id FROM decisions ORDER BY created DESC LIMIT 1000"
 _OF = f"""
 SELECT {_COLUMNS} FROM decisions
-WHERE use_case = ? AND candidate = ? AND (? IS NULL OR evaluation = ?) ORDER BY created DESC, id LIMIT 1
+WHERE use_case = ? AND candidate = ? AND (? IS NULL OR evaluation = ?) AND coalesce(evidence ->> 'suite', 'core') = ?
+ORDER BY created DESC, id LIMIT 1
 """
 
 
 _FIRST = """
 SELECT evaluations.dataset FROM decisions JOIN evaluations ON evaluations.id = decisions.evaluation
-WHERE decisions.use_case = ? ORDER BY decisions.created, decisions.id LIMIT 1
+WHERE decisions.use_case = ? AND coalesce(decisions.evidence ->> 'suite', 'core') = 'core'
+ORDER BY decisions.created, decisions.id LIMIT 1
 """
 
 
@@ -60,10 +62,10 @@ def get(reader: Database | Transaction, decision: str) -> Recorded:
 
 
 def newest(
-    reader: Database | Transaction, use_case: str, candidate: str, evaluation: str | None = None
+    reader: Database | Transaction, use_case: str, candidate: str, evaluation: str | None = None, suite: str = "core"
 ) -> Recorded | None:
-    """The newest decision on a candidate (`name@v3`), of one evaluation where it is named."""
-    rows = _rows(reader, _OF, [use_case, candidate, evaluation, evaluation])
+    """The newest decision on a candidate (`name@v3`) on one of the use case's suites, of one evaluation if named."""
+    rows = _rows(reader, _OF, [use_case, candidate, evaluation, evaluation, suite])
     return _recorded(rows[0]) if rows else None
 
 

@@ -16,7 +16,7 @@ from speciate.evaluation import decisions, outlay, recorded
 from speciate.evaluation.contestants import CANDIDATES, Contestant, find, find_incumbent
 from speciate.evaluation.endpoints.prompts import Prompt
 from speciate.evaluation.prices import usd_per_core_hour
-from speciate.evaluation.report import Report, number
+from speciate.evaluation.report import Report, Suite, number
 from speciate.ids import id_from_key
 from speciate.jobs.folder import RunFolder
 from speciate.jobs.job import Job, Limits, Resources
@@ -26,7 +26,7 @@ from speciate.tasks.anomaly import ANOMALY
 from speciate.tasks.contract import Terms
 from speciate.tasks.ordinal import check_order, ranked
 from speciate.tasks.truth import is_label, usual_target
-from speciate.usecases import UseCase, get
+from speciate.usecases import Suites, UseCase, get
 from speciate.vocabulary import TASKS, Family, Metric, Task, find_metric, find_task, metrics_of
 from speciate.workspace.database import Database, Transaction
 from speciate.workspace.workspace import Folders, Workspace
@@ -62,7 +62,7 @@ class EvaluateSpec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     models: tuple[str, ...] = Field(min_length=1, max_length=20)
     dataset: str | None = None
-    suite: Literal["core", "heldout", "regression"] | None = None
+    suite: Suite | None = None
     use_case: str | None = None
     candidate: str | None = None
     """None: the last of `models`, or what `pick` says."""
@@ -105,7 +105,7 @@ def plan(spec: EvaluateSpec, workspace: Workspace) -> Plan:
     _check_positive(manifest, use_case)
     _check_slices(manifest, use_case)
     metrics = _metrics(spec, use_case, task, positive)
-    examples = manifest.splits[ref.split or ""]
+    examples, role = manifest.splits[ref.split or ""], _role(spec, use_case)
     asking = outlay.Asking(
         manifest,
         task.family,
@@ -128,7 +128,9 @@ def plan(spec: EvaluateSpec, workspace: Workspace) -> Plan:
         "baseline": baseline.name,
         "candidate": candidate.name if candidate else None,
         "use_case": use_case.model_dump(mode="json") if use_case else None,
-        "no_decision": _no_decision(use_case, ref, baseline, incumbent, asked) or _other_suite(database, use_case, ref),
+        "no_decision": _no_decision(use_case, ref, baseline, incumbent, asked)
+        or _other_suite(database, use_case, role, ref),
+        "suite": role,
         "looks": _looks(database, use_case, ref),
         "latency": spec.latency,
         "seed": spec.seed,
@@ -189,9 +191,14 @@ def _no_decision(
     return None
 
 
-def _other_suite(database: Database, use_case: UseCase | None, ref: DatasetRef) -> str | None:
+def _role(spec: EvaluateSpec, use_case: UseCase | None) -> Suite:
+    """The part that the dataset plays: what was asked for, where the use case has such a suite."""
+    return spec.suite if spec.suite and use_case and getattr(use_case.suites, spec.suite) else "core"
+
+
+def _other_suite(database: Database, use_case: UseCase | None, role: Suite, ref: DatasetRef) -> str | None:
     """Why this is not the suite that the use case decides on: its core suite, else the first decision's dataset."""
-    if use_case is None:
+    if use_case is None or role != "core":
         return None
     core = dataset_ref(use_case.suites.core) if use_case.suites.core else None
     if core and (core.name, core.version or ref.version, core.split or "test") != (ref.name, ref.version, ref.split):
@@ -367,7 +374,8 @@ def _check_slices(manifest: Manifest, use_case: UseCase | None) -> None:
 
 def _metrics(spec: EvaluateSpec, use_case: UseCase | None, task: Task, positive: str | None) -> list[Metric]:
     """The main metric first: the use case's, else the first that was asked for, else the task's default."""
-    gates = [gate.metric for gate in use_case.in_force if gate.metric and gate.rule != "at_most"] if use_case else []
+    every = use_case.in_force if use_case else ()
+    gates = [gate.metric for gate in every if gate.metric and gate.rule != "at_most"]
     main = [use_case.objective.metric] if use_case else []
     extra = list(spec.metrics) or list(_ALWAYS[task.family])
     names = dict.fromkeys([*main, *gates, *([] if main or spec.metrics else [task.default_metric]), *extra])
@@ -405,6 +413,8 @@ class _Collected(NamedTuple):
     paid: dict[str, float]
     evaluation: str
     report: Report | None
+    further: tuple[str, ...] = ()
+    """Suites on which a candidate must also pass."""
 
 
 def collect(folder: RunFolder) -> _Collected:
@@ -423,8 +433,9 @@ def collect(folder: RunFolder) -> _Collected:
             os.link(folder.outputs / name, target / name)
     identified = {decision.candidate: decisions.identify(decision, evaluation) for decision in report.decisions}
     chosen = identified[report.decision.candidate] if report.decision else None
+    further = Suites.model_validate(spec["payload"]["use_case"]["suites"]).further if report.use_case else ()
     return collected._replace(
-        report=report.model_copy(update={"decision": chosen, "decisions": tuple(identified.values())})
+        further=further, report=report.model_copy(update={"decision": chosen, "decisions": tuple(identified.values())})
     )
 
 
@@ -455,6 +466,7 @@ def commit(tx: Transaction, job: Job, collected: _Collected) -> dict[str, Any]:
         )
         tx.event(subject, "decision.made", {"evaluation": evaluation, "candidate": report.candidate} | made)
         result["decision"] = made
+        result["further_suites"] = list(collected.further)
     elif report.use_case:
         result["no_decision"] = report.no_decision
     return result

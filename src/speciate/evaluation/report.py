@@ -19,6 +19,7 @@ from speciate.workspace.database import Database
 Verdict = Literal["promote", "hold", "inconclusive"]
 Outcome = Literal["pass", "fail", "inconclusive"]
 Interval = tuple[float, float]
+Suite = Literal["core", "heldout", "regression"]
 
 _GET = "SELECT report, created, job FROM evaluations WHERE id = ?"
 _IDS = "SELECT id FROM evaluations ORDER BY created DESC LIMIT 1000"
@@ -138,6 +139,8 @@ class Decision(_Frozen):
     candidate: str
     baseline: str
     gates: tuple[GateResult, ...] = ()
+    suite: Suite = "core"
+    """Which of the use case's suites it rests on; a promotion needs one on each that there is."""
     dataset: str = ""
     n: int = 0
     interval: Interval | None = None

@@ -170,7 +170,15 @@ def _check_positive(task: EvaluationTask, answers: Sequence[Any]) -> None:
 def _question(task: EvaluationTask) -> Question:
     metrics: tuple[Metric, ...] = tuple(find_metric(name) for name in task.metrics)
     return Question(
-        task.shown, metrics, task.baseline, task.candidate, task.use_case, task.no_decision, task.seed, task.looks
+        task.shown,
+        metrics,
+        task.baseline,
+        task.candidate,
+        task.use_case,
+        task.no_decision,
+        task.seed,
+        task.looks,
+        task.suite,
     )
 
 
@@ -182,7 +190,7 @@ def _splits(task: EvaluationTask) -> set[str] | None:
 
 def _slices(task: EvaluationTask, examples: Sequence[Example], truths: Sequence[Any]) -> dict[str, list[str]]:
     """Of the columns that a gate looks into: each example's value."""
-    gates = task.use_case.in_force if task.use_case else ()
+    gates = task.use_case.gates_on(task.suite) if task.use_case else ()
     columns = {gate.column for gate in gates if gate.column is not None}
     return {
         column: [
@@ -221,7 +229,9 @@ def _notes(
         if entry.seen:
             notes.append(f"{name} has seen {entry.seen} of {len(examples)} examples in training, so it looks too good.")
         if entry.errors:
-            asked = f"{len(examples)} examples" + (f", {len(entry.repeats)} times each" if len(entry.repeats) > 1 else "")
+            asked = f"{len(examples)} examples" + (
+                f", {len(entry.repeats)} times each" if len(entry.repeats) > 1 else ""
+            )
             notes.append(f"{name} failed on {entry.errors} of {asked}; each counts as its worst answer.")
     return notes + [note for sheet in sheets for note in sheet.notes]
 

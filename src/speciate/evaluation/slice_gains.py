@@ -72,8 +72,7 @@ def _differences(
     if metric.shape == "mean":
         first, second = averaged(metric, baseline), averaged(metric, candidate)
         return [paired_difference(first, second, clusters, level) for level in levels]
-    count = int(clusters.max()) + 1
-    mine, theirs = (resample(corpus_mean(metric, side, clusters), count, seed) for side in (baseline, candidate))
+    mine, theirs = (resample(corpus_mean(metric, side, clusters), clusters, seed) for side in (baseline, candidate))
     return [bootstrap_difference(mine, theirs, level, share=metric.is_share) for level in levels]
 
 

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict
 from speciate.datasets.versions import Manifest
 from speciate.evaluation.contestants import Contestant
 from speciate.evaluation.endpoints.prompts import Prompt
+from speciate.evaluation.report import Suite
 from speciate.tasks.contract import Terms
 from speciate.usecases import UseCase
 from speciate.vocabulary import Family, find_task
@@ -29,6 +30,8 @@ class EvaluationTask(BaseModel):
     use_case: UseCase | None = None
     no_decision: str | None = None
     """Why no verdict may be given; None where it may."""
+    suite: Suite = "core"
+    """The part that the dataset plays in the use case."""
     looks: int = 0
     """Earlier evaluations of the use case on this suite."""
     latency: bool = True

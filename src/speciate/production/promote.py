@@ -5,7 +5,8 @@ event. What the checks demand of the decision:
 
 - it is of the current version of the use case (a changed requirement makes older verdicts worthless),
 - it says promote, and
-- its baseline is what serves now (a model that beat the last one has not beaten this one).
+- its baseline is what serves now (a model that beat the last one has not beaten this one), and
+- where the use case has a held-out or a regression suite, there is such a decision on each of them, too.
 
 The policy is the workspace's: a spec can ask for a person where the settings would not, never the other way. A version
 that was rolled back after its decision always needs one. What is left out: canaries, which need a serving process that
@@ -56,6 +57,14 @@ def plan(spec: PromoteSpec, workspace: Workspace) -> Plan:
     """Raises NOT_FOUND for a use case or a model that is not there."""
     usecases.get(workspace.database, spec.use_case)
     version = registry.resolve(workspace.database, workspace.folders, spec.model)
+    if version.card.endpoint is not None:
+        raise SpeciateError(
+            Code.INVALID,
+            f"{version.ref!r} is served by {version.card.endpoint.host}: predict cannot ask it yet, so it cannot serve "
+            f"{spec.use_case!r}.",
+            f"Call define_use_case(name={spec.use_case!r}, ..., incumbent={version.ref!r}): a special model must then "
+            "beat it.",
+        )
     return Plan(
         resources=Resources(cpu=0),
         seconds=0.0,
@@ -125,7 +134,21 @@ def _decision(tx: Transaction, spec: PromoteSpec) -> Recorded | None:
 
 
 def _objections(tx: Transaction, spec: PromoteSpec, found: Recorded) -> list[str]:
-    """Why this decision does not let this model serve; empty where it does."""
+    """Why these decisions do not let this model serve; empty where they do: on the core suite, and on each further."""
+    against = _against(tx, spec, found)
+    for suite in usecases.get(tx, spec.use_case).suites.further:
+        other = decisions.newest(tx, spec.use_case, spec.model, suite=suite)
+        if other is None:
+            against.append(
+                f"Nothing was decided on the {suite} suite of {spec.use_case}: call evaluate_models("
+                f"models=['{spec.model}'], use_case='{spec.use_case}', suite='{suite}')."
+            )
+        else:
+            against += [f"On the {suite} suite: {reason}" for reason in _against(tx, spec, other)]
+    return against
+
+
+def _against(tx: Transaction, spec: PromoteSpec, found: Recorded) -> list[str]:
     decision, against = found.decision, []
     if (found.use_case, decision.candidate) != (spec.use_case, spec.model):
         against.append(

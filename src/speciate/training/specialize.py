@@ -217,7 +217,8 @@ def next_step(spec: SpecializeSpec, children: Sequence[Child], now: float) -> Ne
         return _failed(evaluated, "No model could be evaluated")
     decision = evaluated.result.get("decision") or {}
     if decision.get("verdict") == "promote" and _PROMOTE not in steps:
-        return [_promotion(spec, evaluated.result)]
+        further = [suite for suite in evaluated.result.get("further_suites", ()) if f"{_EVALUATE}-{suite}" not in steps]
+        return [_further(spec, evaluated.result, suite) for suite in further] or [_promotion(spec, evaluated.result)]
     return Finished(result=_result(spec, children, evaluated.result, steps.get(_PROMOTE)))
 
 
@@ -374,6 +375,21 @@ def _evaluation(spec: SpecializeSpec, children: Sequence[Child]) -> NextStep:
             },
         )
     ]
+
+
+def _further(spec: SpecializeSpec, evaluated: Mapping[str, Any], suite: str) -> ChildRequest:
+    """The chosen model on another suite of the use case: a promotion needs a passing decision on each."""
+    return ChildRequest(
+        step=f"{_EVALUATE}-{suite}",
+        kind="evaluate",
+        spec={
+            "models": [evaluated["report"]["candidate"]],
+            "suite": suite,
+            "use_case": spec.use_case,
+            "latency": False,
+            "seed": spec.seed,
+        },
+    )
 
 
 def _promotion(spec: SpecializeSpec, evaluated: Mapping[str, Any]) -> ChildRequest:
