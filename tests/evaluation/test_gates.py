@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from speciate.evaluation import gates
 from speciate.evaluation.report import Comparison, Control, Decision, Interval, Row, Value
+from speciate.evaluation.slice_gains import SliceGain
 from speciate.usecases import Gate, UseCaseLimits
 
 
@@ -66,6 +67,29 @@ def test_a_target_is_reached_only_by_the_whole_interval(interval: Interval | Non
 def test_an_error_must_stay_below_its_target(interval: Interval, outcome: str) -> None:
     candidate = row(value=1.5, interval=interval, metric="mae")
     assert gates.judge(Gate(rule="reaches", value=2.0), evidence(candidate)).outcome == outcome
+
+
+def gain(value: str, low: float, high: float, highest: float | None = None, n: int = 100) -> SliceGain:
+    return SliceGain(value, n, (low + high) / 2, low, high, high if highest is None else highest, 0.02)
+
+
+@pytest.mark.parametrize(
+    ("gains", "outcome", "said"),
+    [
+        ([gain("north", -0.01, 0.05), gain("south", 0.0, 0.1)], "pass", "worst bound: 'north'"),
+        ([gain("north", -0.05, 0.05), gain("south", 0.0, 0.1)], "inconclusive", "'north'"),
+        ([gain("north", -0.2, -0.03), gain("south", 0.0, 0.1)], "fail", "'north'"),
+        # alone it would be surely worse, among all that were looked at it is not
+        ([gain("north", -0.2, -0.03, highest=-0.01), gain("south", 0.0, 0.1)], "inconclusive", "'north'"),
+        ([gain("north", math.nan, math.nan), gain("south", 0.0, 0.1)], "inconclusive", "'north' gives no interval"),
+        ([], "inconclusive", "no slices by 'site'"),
+    ],
+)
+def test_no_slice_may_be_worse(gains: list[SliceGain], outcome: str, said: str) -> None:
+    found = evidence(row())._replace(slices={("accuracy", "site"): gains}, examples=200)
+    got = gates.judge(Gate(rule="no_slice_worse", column="site"), found)
+    assert got.outcome == outcome
+    assert said in got.reason
 
 
 @pytest.mark.parametrize(
