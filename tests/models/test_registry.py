@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from speciate import secrets
 from speciate.errors import Code, SpeciateError
-from speciate.models import registry, sealed
+from speciate.models import registry, sealed, served
 from speciate.models.card import Card
+from speciate.models.endpoints import Endpoint
 from speciate.workspace.workspace import Workspace
 from tests.training.world import define
 
@@ -103,3 +105,84 @@ def test_a_sealed_folder_tells_a_changed_and_a_missing_file(tmp_path: Path) -> N
         with pytest.raises(SpeciateError) as refusal:
             sealed.check(folder)
         assert refusal.value.code is Code.REFUSED
+
+
+# What others serve
+
+ENDPOINT = Endpoint(base_url="https://llm.example/v1", model="big", secret="llm")
+
+
+def _serve(workspace: Workspace, endpoint: Endpoint = ENDPOINT, **more: str | None) -> Card:
+    card = served.prepare(workspace, "m", endpoint, **{"task": None, "license": None} | more)
+    return workspace.database.transact(lambda tx: served.register(tx, workspace, card))
+
+
+def test_an_endpoint_is_a_version_and_the_same_one_is_the_same_version(workspace: Workspace) -> None:
+    first = _serve(workspace)
+    assert (first.ref, first.endpoint, first.task) == ("m@v1", ENDPOINT, None)
+    assert _serve(workspace) == first
+    dearer = ENDPOINT.model_copy(update={"usd_per_1m_input": 2.0})
+    others = [
+        _serve(workspace, dearer),
+        _serve(workspace, task="text-classification"),
+        _serve(workspace, license="MIT"),
+    ]
+    assert [card.ref for card in others] == ["m@v2", "m@v3", "m@v4"]
+    assert len({card.id for card in (first, *others)}) == 4
+    assert first.endpoint
+    assert dearer.identity == first.endpoint.identity
+    found = registry.resolve(workspace.database, workspace.folders, "m@v1")
+    assert found.card == first
+
+
+def test_names_and_tasks_of_endpoints_are_checked(workspace: Workspace) -> None:
+    define(workspace, "triage", "text-classification")
+    for name, task, code in (
+        ("no name", None, Code.INVALID), ("triage", None, Code.CONFLICT), ("m", "text-clasification", Code.NOT_FOUND),
+    ):  # fmt: skip
+        with pytest.raises(SpeciateError) as caught:
+            served.prepare(workspace, name, ENDPOINT, task=task, license=None)
+        assert caught.value.code is code
+
+
+def test_what_needs_weights_says_that_others_serve_them(workspace: Workspace) -> None:
+    _serve(workspace)
+    for ref in ("m", "api:openai/gpt-4o-mini"):
+        version = registry.resolve(workspace.database, workspace.folders, ref)
+        assert version.ref == ("m@v1" if ref == "m" else ref)
+        with pytest.raises(SpeciateError, match="there are no weights of it here") as caught:
+            version.path  # noqa: B018 - it raises
+        assert "evaluate_models takes it" in caught.value.recovery
+
+
+def test_a_model_of_a_known_provider_needs_no_registration(workspace: Workspace) -> None:
+    card = registry.resolve(workspace.database, workspace.folders, "api:openrouter/meta/llama:free").card
+    assert card.endpoint == Endpoint(
+        base_url="https://openrouter.ai/api/v1", model="meta/llama:free", secret="openrouter"
+    )
+    assert card.id == card.endpoint.identity
+    with pytest.raises(SpeciateError, match="did you mean 'openai'"):
+        registry.resolve(workspace.database, workspace.folders, "api:opnai/gpt")
+
+
+def test_endpoints_and_weights_share_numbers_and_never_replace_each_other(workspace: Workspace, tmp_path: Path) -> None:
+    assert [_serve(workspace).version, _register(workspace, tmp_path / "a", "one").version] == [1, 2]
+    assert registry.resolve(workspace.database, workspace.folders, "m").place is not None
+    with_rows_lost = "DELETE FROM model_versions"
+    workspace.database.transact(lambda tx: tx.execute(with_rows_lost))
+    other = ENDPOINT.model_copy(update={"model": "other"})
+    assert _serve(workspace, other).version == 3  # 1 and 2 lie there
+    workspace.database.transact(lambda tx: tx.execute(with_rows_lost))
+    assert _serve(workspace).version == 1  # its own card lies there
+    assert _register(workspace, tmp_path / "b", "one").version == 2
+
+
+def test_what_a_person_must_type_first_is_told(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    allow = "speciate allow DATASET --host llm.example --usd CAP"
+    assert served.needs(ENDPOINT) == ("speciate secret set llm --host llm.example", allow)
+    secrets.put("llm", ["llm.example"], "sk-planted")
+    assert served.needs(ENDPOINT) == (allow,)
+    assert served.needs(Endpoint(base_url="http://127.0.0.1:8000/v1", model="small")) == ()

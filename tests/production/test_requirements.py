@@ -67,7 +67,7 @@ def test_an_incumbent_that_is_not_there_is_refused(workspace: Workspace) -> None
         objective = Objective(metric="accuracy")
         return Definition(name="digits", task="image-classification", objective=objective, incumbent=incumbent)
 
-    for elsewhere in ("column:rules", "constant:", "api:old"):
+    for elsewhere in ("column:rules", "constant:", "api:openai/gpt-4o-mini"):
         check_possible(workspace, definition(elsewhere))
     with pytest.raises(SpeciateError, match="nothing") as caught:
         check_possible(workspace, definition("nothing"))

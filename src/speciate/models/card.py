@@ -8,6 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 from speciate.models.endpoints import Endpoint
 
+SERVED = "served"
+
 
 class Card(BaseModel):
     """Stored in the catalog and as `model.json` beside the weights. Models that come with packages have one, too."""
@@ -18,10 +20,12 @@ class Card(BaseModel):
     """0 for a model that is not registered here."""
     id: str = ""
     """sha256 of the list of the files' hashes: the same bytes have the same id."""
-    task: str
-    modality: str
+    task: str | None = None
+    """None for a model that others serve and that answers in words whatever it is asked."""
+    modality: str | None = None
+    """None where a model of others may read several."""
     method: str
-    """How it was made: a training method, or 'packaged'."""
+    """How it was made: a training method, 'packaged', or 'served' by others."""
     base_model: str | None = None
     dataset: str | None = None
     """The exact version that it was trained on."""
@@ -47,5 +51,7 @@ class Card(BaseModel):
 
     @property
     def ref(self) -> str:
-        """`name@v3`, or `pkg:NAME` for one from a package."""
-        return f"{self.name}@v{self.version}" if self.version else f"pkg:{self.name}"
+        """`name@v3`; `api:PROVIDER/MODEL` for one that others serve, `pkg:NAME` for one from a package."""
+        if self.version:
+            return f"{self.name}@v{self.version}"
+        return f"api:{self.name}" if self.endpoint else f"pkg:{self.name}"

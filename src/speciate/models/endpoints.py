@@ -5,12 +5,17 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import json
+import re
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 LONGEST_MODEL = 200
 """Characters of a model's name at an endpoint."""
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,63}")
+_KEYS_BEGIN = ("sk-", "sk_", "gsk_", "hf_", "xai-", "fw_", "AIza")
+"""Of the providers that we know."""
 
 
 class Endpoint(BaseModel):
@@ -32,6 +37,16 @@ class Endpoint(BaseModel):
         if parts.scheme == "http" and not _is_loopback(parts.hostname):
             raise ValueError("base_url must begin with https:// unless the host is this machine")
         return value.rstrip("/")
+
+    @field_validator("secret")
+    @classmethod
+    def _is_a_name(cls, value: str | None) -> str | None:
+        """What looks like a key is refused before anything keeps it."""
+        if value is not None and (not _NAME.fullmatch(value) or value.startswith(_KEYS_BEGIN)):
+            raise ValueError(
+                "secret is the name of a stored key, not the key: a person runs `speciate secret set NAME`"
+            )
+        return value
 
     @property
     def host(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from speciate.errors import Code, SpeciateError, unknown
+from speciate.models.card import SERVED, Card
 from speciate.models.endpoints import LONGEST_MODEL, Endpoint
 
 API = "api:"
@@ -30,6 +31,12 @@ PROVIDERS: dict[str, Provider] = {
     "together": Provider("https://api.together.xyz/v1", "together"),
     "xai": Provider("https://api.x.ai/v1", "xai"),
 }
+
+
+def card(provider_and_model: str) -> Card:
+    """What is known of it without a network: where it is served. Raises what `endpoint` raises."""
+    found = endpoint(provider_and_model)
+    return Card(name=provider_and_model.removeprefix(API), id=found.identity, method=SERVED, endpoint=found)
 
 
 def endpoint(provider_and_model: str) -> Endpoint:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from speciate.errors import Code, SpeciateError, unknown
-from speciate.models import packaged, sealed
+from speciate.models import packaged, providers, sealed
 from speciate.models.card import Card
 from speciate.refs import ModelRef, model_ref
 from speciate.workspace import tombstones
@@ -33,8 +33,20 @@ _USE_CASE_OF_NAME = "SELECT count(*) FROM use_cases WHERE name = ?"
 
 class ModelVersion(NamedTuple):
     card: Card
-    path: Path
-    """The folder with the files."""
+    place: Path | None
+    """The folder with the files; None where others serve it."""
+
+    @property
+    def path(self) -> Path:
+        """The folder with the files. Raises INVALID where others serve it."""
+        if self.place is None:
+            where = self.card.endpoint.host if self.card.endpoint else "others"
+            raise SpeciateError(
+                Code.INVALID,
+                f"{self.ref!r} is served by {where}: there are no weights of it here, which this needs.",
+                "evaluate_models takes it, and define_use_case as incumbent; here, name a model that was trained.",
+            )
+        return self.place
 
     @property
     def ref(self) -> str:
@@ -42,7 +54,7 @@ class ModelVersion(NamedTuple):
 
 
 def resolve(database: Database, folders: Folders, ref: ModelRef | str) -> ModelVersion:
-    """The version that `name`, `name@v3`, `USECASE@production` or `pkg:NAME` means now.
+    """The version that `name`, `name@v3`, `USECASE@production`, `pkg:NAME` or `api:PROVIDER/MODEL` means now.
 
     Raises NOT_FOUND with near names, MISSING_EXTRA for a package that is not installed, INVALID for sources that
     cannot be resolved without a network.
@@ -50,6 +62,8 @@ def resolve(database: Database, folders: Folders, ref: ModelRef | str) -> ModelV
     ref = model_ref(ref) if isinstance(ref, str) else ref
     if ref.source == "pkg":
         return ModelVersion(packaged.card(ref.name), packaged.locate(ref.name))
+    if ref.source == "api":
+        return ModelVersion(providers.card(ref.name), None)
     if ref.source:
         raise SpeciateError(
             Code.INVALID,
@@ -62,7 +76,7 @@ def resolve(database: Database, folders: Folders, ref: ModelRef | str) -> ModelV
     if row is None:
         raise _no_version(database, ref)
     card = Card.model_validate_json(row[0])
-    return ModelVersion(card, version_folder(folders, card.name, card.version))
+    return ModelVersion(card, None if card.endpoint else version_folder(folders, card.name, card.version))
 
 
 def versions(database: Database, name: str) -> list[Card]:
@@ -84,12 +98,15 @@ def check_free(database: Database, name: str) -> None:
         )
 
 
-def register(tx: Transaction, folders: Folders, card: Card, staged: Path) -> Card:
-    """Make `staged` (sealed, in the run folder) the next version of `card.name`. The same bytes are one version."""
+def register(tx: Transaction, folders: Folders, card: Card, staged: Path | None) -> Card:
+    """Make `staged` (sealed, in the run folder) the next version of `card.name`. The same bytes are one version.
+
+    `staged` None: others serve it, and its folder holds the card alone.
+    """
     if known := tx.execute(_SAME, [card.name, card.id]):
         return Card.model_validate_json(known[0][0])
     version: int = max(tx.execute(_NEXT, [card.name])[0][0], tombstones.last(tx, "model", card.name) + 1)
-    while _taken(staged, version_folder(folders, card.name, version)):
+    while _taken(card, staged, version_folder(folders, card.name, version)):
         version += 1
     card = card.model_copy(update={"version": version, "created": tx.now})
     _publish(staged, version_folder(folders, card.name, version), card)
@@ -102,19 +119,21 @@ def version_folder(folders: Folders, name: str, version: int) -> Path:
     return folders.models / name / f"v{version}"
 
 
-def _taken(staged: Path, target: Path) -> bool:
+def _taken(card: Card, staged: Path | None, target: Path) -> bool:
     """Whether another model lies there, of which the catalog lost the row. Our own leftovers do not count."""
     manifest = target / sealed.MANIFEST
-    return manifest.is_file() and manifest.read_bytes() != (staged / sealed.MANIFEST).read_bytes()
+    if manifest.is_file():
+        return staged is None or manifest.read_bytes() != (staged / sealed.MANIFEST).read_bytes()
+    return (target / sealed.CARD).is_file() and card.id not in (target / sealed.CARD).read_text()
 
 
-def _publish(staged: Path, target: Path, card: Card) -> None:
+def _publish(staged: Path | None, target: Path, card: Card) -> None:
     """Put the files in place in one step. What a registration that was not committed left behind is replaced."""
     temporary = target.with_name(f".{target.name}.{os.getpid()}")
     for leftover in (temporary, target):
         shutil.rmtree(leftover, ignore_errors=True)
     temporary.mkdir(parents=True)
-    for path in sorted(staged.iterdir()):
+    for path in sorted(staged.iterdir()) if staged else ():
         os.link(path, temporary / path.name)
     (temporary / sealed.CARD).write_text(json.dumps(card.model_dump(), indent=1))
     temporary.rename(target)

@@ -15,7 +15,7 @@ from speciate.vocabulary import METRICS, TASKS
 from speciate.workspace.database import Transaction
 from speciate.workspace.workspace import Workspace
 
-_ELSEWHERE = (COLUMN, CONSTANT, "api:")
+_ELSEWHERE = (COLUMN, CONSTANT)
 """Incumbents that are no models of ours."""
 
 
