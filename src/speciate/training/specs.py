@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, field_validat
 
 from speciate.datasets.versions import Manifest
 from speciate.tasks.contract import Terms
+from speciate.training.network.schedule import Schedule
 
 MOST_SEED = 2**32 - 1
 """As scikit-learn takes them."""
@@ -63,6 +64,9 @@ class FullParameters(Parameters):
     )
     weight_decay: float = Field(0.01, ge=0, le=1, description="Pull to zero of weights; not of norms and biases.")
     warmup: float = Field(0.1, ge=0, le=1, description="Share of the steps in which the learning rate rises.")
+    schedule: Schedule = Field(
+        "cosine", description="The learning rate after that: it falls to nothing, or stays as it is (constant)."
+    )
     clip: float = Field(1.0, gt=0, description="Longest gradient, as L2 norm of all of it.")
     precision: AskedPrecision = Field(
         "auto", description="In which it learns; auto: bfloat16 where a few steps show that to be faster here, as good."

@@ -265,3 +265,6 @@ def test_the_learning_rate_rises_then_falls(steps: int, warmup: float) -> None:
     assert all(0 < each <= 1 for each in factors)
     assert factors[: top + 1] == sorted(factors[: top + 1])
     assert factors[top:] == sorted(factors[top:], reverse=True)
+    stays = [factor(step, steps, warmup, "constant") for step in range(steps)]
+    assert stays[: top + 1] == factors[: top + 1]
+    assert set(stays[top:]) == {1.0}

@@ -171,7 +171,8 @@ class Training:
             torch._foreach_mul_(gradients, share)
         norm = torch.nn.utils.get_total_norm(gradients)
         length = norm.item()
-        rate = self.parameters.learning_rate * factor(self.step, self.total, self.parameters.warmup)
+        given = self.parameters
+        rate = given.learning_rate * factor(self.step, self.total, given.warmup, given.schedule)
         if not (math.isfinite(loss) and math.isfinite(length)):
             what = "the loss" if not math.isfinite(loss) else "the gradient"
             raise Diverged(self.step + 1, rate, f"{what} is no finite number")

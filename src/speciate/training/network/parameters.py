@@ -6,6 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from speciate.training.network.schedule import Schedule
+
 Precision = Literal["float32", "bfloat16"]
 
 
@@ -22,6 +24,7 @@ class Parameters(BaseModel):
     learning_rate: float = Field(1e-3, gt=0, le=10, description="Its highest value, after the warm-up.")
     weight_decay: float = Field(0.01, ge=0, le=1, description="Pull to zero of weights; not of norms and biases.")
     warmup: float = Field(0.1, ge=0, le=1, description="Share of the steps in which the learning rate rises.")
+    schedule: Schedule = Field("cosine", description="The learning rate after that: falls to nothing, or stays.")
     clip: float = Field(1.0, gt=0, description="Longest gradient, as L2 norm of all of it.")
     precision: Precision = Field("float32", description="Of matrix products while it learns; weights are float32.")
     patience: int | None = Field(
