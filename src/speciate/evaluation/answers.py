@@ -37,12 +37,15 @@ Tell = Callable[[int], None]
 """Told how many of a model's answers are there."""
 
 
-def answer_all(run: Run, identity: str, examples: Sequence[Example], ask: Ask, tell: Tell) -> list[Answer]:
-    """One answer per example. `identity`: of everything that decides what the model answers.
+def answer_all(
+    run: Run, identity: str, examples: Sequence[Example], ask: Ask, tell: Tell, repeat: int = 0
+) -> list[Answer]:
+    """One answer per example. `identity`: of everything that decides what the model answers; `repeat`: of one that may
+    answer otherwise each time, which time it is.
 
     Raises Stopped between chunks where the run was asked to stop.
     """
-    asked = [Key(key) for key in keys(examples)]
+    asked = [Key(key, repeat) for key in keys(examples)]
     fingerprint = recorded.digest(f"{identity} {_COMPUTES}")
     known = {key: kept for key, kept in recorded.read(run.folders, fingerprint, asked).items() if not kept.passing}
     missing = {key: example for key, example in zip(asked, examples, strict=True) if key not in known}

@@ -25,16 +25,16 @@ _WARM_UP, _TIMINGS, _SECONDS, _BATCH = 3, 120, 10.0, 64
 
 
 def measure(
-    ask: Ask, examples: Sequence[Example], usd_per_core_hour: float, *, latency: bool, seed: int = 0
+    ask: Ask, examples: Sequence[Example], usd_per_core_hour: float | None, *, latency: bool, seed: int = 0
 ) -> Cost:
     """Costs of a loaded model, on examples drawn from those that it answers without an error.
 
-    At most 120 timings or 10 seconds; 72 are the fewest that bound a p95 from above.
+    `usd_per_core_hour` None: it runs in another process, whose processor time is not known. At most 120 timings or 10 seconds; 72 are the fewest that bound a p95 from above.
     """
     drawn = [examples[i] for i in np.random.default_rng(seed).permutation(len(examples))[: max(_TIMINGS, _BATCH)]]
     for example in drawn[:_WARM_UP]:
         ask([example])
-    usd = _usd_per_1k(ask, drawn[:_BATCH], usd_per_core_hour)
+    usd = None if usd_per_core_hour is None else _usd_per_1k(ask, drawn[:_BATCH], usd_per_core_hour)
     if not latency:
         return Cost(usd, device=device())
     times = _latencies(ask, drawn[:_TIMINGS])
