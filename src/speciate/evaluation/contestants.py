@@ -3,7 +3,6 @@ in a file, answers stored in a column, and the constant answer."""
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Literal
 
@@ -11,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from speciate.datasets.versions import Manifest
 from speciate.errors import Code, SpeciateError, unknown
+from speciate.evaluation.predictors.code_service import named
 from speciate.evaluation.prices import usd_for, usd_per_core_hour
 from speciate.evaluation.seen import learned_from
 from speciate.models.card import Card
@@ -106,7 +106,7 @@ def find(workspace: Workspace, ref: str, columns: tuple[str, ...]) -> Contestant
 
 def _served(card: Card, endpoint: Endpoint) -> Contestant:
     """What others serve: nobody here knows what it has learned from. One that writes text is asked any task."""
-    task = TASKS.get(card.task)
+    task = TASKS.get(card.task or "")
     return Contestant(
         name=card.ref,
         source="endpoint",
@@ -166,11 +166,11 @@ def _code(ref: str) -> Contestant:
         raise SpeciateError(
             Code.NOT_FOUND, f"{path.name} cannot be read: {error.strerror}.", "Call again with another file."
         ) from error
-    said = hashlib.sha256(content + function.encode()).hexdigest()
+    identity = named(content, function)
     return Contestant(
-        name=f"{CODE}{path.name}:{function}@{said[:8]}",
+        name=f"{CODE}{path.name}:{function}@{identity.removeprefix('code-')[:8]}",
         source="code",
-        identity=f"code-{said}",
+        identity=identity,
         path=str(path),
         function=function,
         bytes=len(content),

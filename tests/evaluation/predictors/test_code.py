@@ -60,5 +60,5 @@ def test_a_function_that_gives_no_answers_is_all_errors(
 
 def test_a_file_that_is_not_there_or_names_no_function_is_refused(flowers: Workspace, tmp_path: Path) -> None:
     for ref in (f"code:{tmp_path}/none.py:rule", "code:rule.py"):
-        with pytest.raises(SpeciateError, match="cannot be read|names no function"):
+        with pytest.raises(SpeciateError, match=r"cannot be read|names no function"):
             world.evaluate_models(flowers, models=[ref, "points"])
