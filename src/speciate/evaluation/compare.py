@@ -54,6 +54,8 @@ class Entry(NamedTuple):
     cost: Cost
     seen: int | None = 0
     """Examples that were in its training data; None where nobody knows those any more."""
+    nearly_seen: int = 0
+    """Further examples that have a near-duplicate there."""
     certain: bool = False
     """Gives no probabilities: its answers count as certain where a metric needs them."""
     served: tuple[str, ...] = ()
@@ -176,6 +178,7 @@ def _row(entry: Entry, main: Metric, scored: dict[str, Scored], clusters: Codes,
         n=values[main.name].n,
         errors=entry.errors,
         seen=entry.seen,
+        nearly_seen=entry.nearly_seen,
         coverage=round(1 - entry.errors / asked, 6) if n else 0.0,
         usd_per_1k=number(cost.usd_per_1k) if cost.usd_per_1k is not None else None,
         p50_ms=number(cost.p50_ms) if cost.p50_ms is not None else None,

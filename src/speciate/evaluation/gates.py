@@ -241,9 +241,11 @@ def _unseen(gate: Gate, evidence: Evidence) -> _Judged:
     row = evidence.candidate
     if row.seen is None:
         return _Judged("inconclusive", "the data that it learned from are not here: whether it saw these is unknown")
-    if row.seen == 0:
-        return _Judged("pass", "none of these examples was in its training data")
-    return _Judged("fail", f"{row.seen} of these examples were in its training data: it knows their answers")
+    if row.seen:
+        return _Judged("fail", f"{row.seen} of these examples were in its training data: it knows their answers")
+    if row.nearly_seen:
+        return _Judged("fail", f"{row.nearly_seen} of these examples have a near-duplicate in its training data")
+    return _Judged("pass", "none of these examples was in its training data")
 
 
 def _no_slice_worse(gate: Gate, evidence: Evidence) -> _Judged:

@@ -11,7 +11,7 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -25,7 +25,7 @@ from speciate.evaluation.contestants import Contestant
 from speciate.evaluation.metrics import alone, judged
 from speciate.evaluation.predictors.contract import Asked, Sheet
 from speciate.evaluation.predictors.table import hand_in
-from speciate.evaluation.seen import seen
+from speciate.evaluation.seen import nearly_seen, seen
 from speciate.evaluation.statistics import Codes
 from speciate.evaluation.task import EvaluationTask
 from speciate.jobs.run import Run
@@ -37,6 +37,7 @@ from speciate.vocabulary import Metric, find_metric
 
 EXAMPLES, PREDICTIONS, SCORES = "examples.parquet", "predictions.parquet", "scores.parquet"
 _PREVIEW = 300
+_LEARNED = ("train", "validation")
 
 
 def run(run: Run) -> dict[str, Any]:
@@ -113,15 +114,22 @@ def _shown(
     return [seen[example.id] for example in examples]
 
 
-def _seen(run: Run, task: EvaluationTask, contestant: Contestant, examples: Sequence[Example]) -> int | None:
-    """How many of the examples the model was fitted or chosen on; None where its data are not known any more."""
+class _Seen(NamedTuple):
+    """How many of the examples a model was fitted or chosen on; None where its data are not known any more."""
+
+    exactly: int | None
+    nearly: int = 0
+
+
+def _seen(run: Run, task: EvaluationTask, contestant: Contestant, examples: Sequence[Example]) -> _Seen:
     if contestant.learned_from is None:
-        return None
-    ids = {example.id for example in examples}
-    return len(seen(run.folders, task.dataset, ids, contestant.learned_from, ("train", "validation")))
+        return _Seen(None)
+    asked = (run.folders, task.dataset, {example.id for example in examples}, contestant.learned_from, _LEARNED)
+    exactly = seen(*asked)
+    return _Seen(len(exactly), len(nearly_seen(*asked) - exactly))
 
 
-def _entry(task: EvaluationTask, sheet: Sheet, truth: Sequence[Any], seen: int | None) -> Entry:
+def _entry(task: EvaluationTask, sheet: Sheet, truth: Sequence[Any], known: _Seen) -> Entry:
     every = [answer for answers in sheet.repeats for answer in answers]
     labels = _labels(task, every)
     marked = tuple(
@@ -137,7 +145,7 @@ def _entry(task: EvaluationTask, sheet: Sheet, truth: Sequence[Any], seen: int |
     )
     errors = sum(answer.output is None for answer in every)
     certain = all(answer.probabilities is None for answer in every)
-    return Entry(sheet.contestant, marked, errors, sheet.cost, seen, certain, sheet.served)
+    return Entry(sheet.contestant, marked, errors, sheet.cost, known.exactly, known.nearly, certain, sheet.served)
 
 
 def _labels(task: EvaluationTask, answers: Sequence[Answer]) -> list[str]:
@@ -228,6 +236,8 @@ def _notes(
         name = entry.contestant.name
         if entry.seen:
             notes.append(f"{name} has seen {entry.seen} of {len(examples)} examples in training, so it looks too good.")
+        if entry.nearly_seen:
+            notes.append(f"{name} has seen near-duplicates of {entry.nearly_seen} of {len(examples)} examples.")
         if entry.errors:
             asked = f"{len(examples)} examples" + (
                 f", {len(entry.repeats)} times each" if len(entry.repeats) > 1 else ""

@@ -12,10 +12,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from speciate.datasets import scan
+from speciate.datasets.columns import SKETCH
 from speciate.datasets.identity import known_rows
+from speciate.datasets.similarity import near
 from speciate.datasets.versions import Manifest
 from speciate.datasets.versions import resolve as resolve_dataset
 from speciate.errors import Code, SpeciateError
+from speciate.modalities import find
 from speciate.models.card import Card
 from speciate.models.registry import resolve
 from speciate.refs import dataset_ref, model_ref
@@ -55,3 +58,24 @@ def seen(
         theirs = scan.read(folders, version, splits=splits, usable=True)
         known = pc.or_(known, known_rows(mine, manifest, theirs, version))
     return set(mine.filter(known)["id"].to_pylist())
+
+
+def nearly_seen(
+    folders: Folders, manifest: Manifest, ids: Collection[str], learned: Sequence[Manifest], splits: Collection[str]
+) -> set[str]:
+    """Those that have a near-duplicate there, by the sketches of their modality; identical ones among them."""
+    sketching = find(manifest.modality).sketching
+    mine = scan.read(folders, manifest, ids=ids, usable=True)
+    if sketching is None or SKETCH not in mine.column_names:
+        return set()
+    found = set[str]()
+    names = mine["id"].to_pylist()
+    for version in learned:
+        theirs = scan.read(folders, version, splits=splits, usable=True)
+        if version.modality != manifest.modality or SKETCH not in theirs.column_names:
+            continue
+        both = pa.chunked_array([*mine[SKETCH].chunks, *theirs[SKETCH].chunks], mine[SKETCH].type)
+        pairs = near.pairs(both, sketching)
+        across = pairs[(pairs[:, 0] < len(names)) & (pairs[:, 1] >= len(names))]
+        found |= {names[place] for place in across[:, 0].tolist()}
+    return found
