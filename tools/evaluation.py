@@ -223,6 +223,6 @@ def describe_evaluation(
         app.workspace, app.pool, evaluation, baseline=baseline, slice_by=slice_by, errors=errors, show=show
     )  # fmt: skip
     file = str(write_page(app.workspace, app.pool, evaluation, baseline)) if page else None
-    pictures = [draw(found.report)] if picture else []
+    pictures = [draw(found.report, found.baseline, found.candidate)] if picture else []
     pictures += [found.sheet] if found.sheet else []
     return EvaluationView.of(evaluation, found, file), *(Picture(data) for data in pictures)

@@ -42,3 +42,20 @@ def test_an_evaluation_without_them_is_left_as_it_was(tmp_path: Path) -> None:
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     assert not forget_examples(tmp_path, {"elsewhere"}, ["rare"])
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_pages_that_showed_them_are_deleted_and_others_stay(tmp_path: Path) -> None:
+    folder = tmp_path / "evaluations" / "evaluation-1"
+    pages = {
+        name: tmp_path / "exports" / "evaluations" / name / "page.html" for name in ("evaluation-1", "evaluation-2")
+    }
+    folder.mkdir(parents=True)
+    _write(folder)
+    for page in pages.values():
+        page.parent.mkdir(parents=True)
+        page.write_text("<p>about jane</p>")
+    assert not forget_examples(folder, {"elsewhere"}, [])
+    assert pages["evaluation-1"].exists()
+    assert forget_examples(folder, {"a"}, ["rare"])
+    assert not pages["evaluation-1"].exists()
+    assert pages["evaluation-2"].exists()

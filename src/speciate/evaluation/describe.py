@@ -66,7 +66,7 @@ def describe(
         if "confusion" in show
         else None
     )
-    calibration = found.ask("calibration:calibrated", models=found.pair) if "calibration" in show else None
+    calibration = found.ask("reliability:calibrated", models=found.pair) if "calibration" in show else None
     return Described(
         report,
         against,

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from speciate.evaluation import recorded
 from speciate.evaluation.evaluate import FILES
+from speciate.evaluation.pages.files import delete_pages
 from speciate.workspace.workspace import Folders
 
 PURGED = "[purged]"
@@ -21,8 +22,12 @@ def forget_examples(folder: Path, ids: Collection[str], labels: Sequence[str]) -
     """Rewrite the tables of `folder` without these examples; whether it had any. Doing it again changes nothing.
 
     `labels`: those that no other example has; where a model answers one elsewhere, the answer stays and its name goes.
+    Pages of the evaluation, which showed its examples, are deleted.
     """
-    return _without([path for name in FILES if (path := folder / name).exists()], "example", ids, labels)
+    paths = [path for name in FILES if (path := folder / name).exists()]
+    if any(pc.any(_gone(pq.read_table(path, columns=["example"])["example"], ids)).as_py() for path in paths):
+        delete_pages(Folders(folder.parent.parent), folder.name)  # first: what is killed here comes by again
+    return _without(paths, "example", ids, labels)
 
 
 def forget_answers(folders: Folders, ids: Collection[str], labels: Sequence[str]) -> bool:
@@ -34,12 +39,16 @@ def _without(paths: Sequence[Path], column: str, ids: Collection[str], labels: S
     found = False
     for path in paths:
         table = pq.read_table(path)
-        gone = pc.is_in(table[column], value_set=pa.array(sorted(ids), pa.string()))
+        gone = _gone(table[column], ids)
         if pc.any(gone).as_py():
             found = True
             kept = _unnamed(table.filter(pc.invert(gone)), labels)
             _replace(path, kept.replace_schema_metadata(table.schema.metadata))
     return found
+
+
+def _gone(column: pa.ChunkedArray, ids: Collection[str]) -> pa.ChunkedArray:
+    return pc.is_in(column, value_set=pa.array(sorted(ids), pa.string()))
 
 
 def _unnamed(table: pa.Table, labels: Sequence[str]) -> pa.Table:

@@ -49,7 +49,7 @@ from speciate.server import wire
 from speciate.server.arguments import Schema, input_schema, output_schema, parse
 from speciate.server.completions import MOST, complete
 from speciate.server.render import compact, document, render, render_error
-from speciate.server.surface import IN_PROCESS, App, Caller, Declaration, Progress, ResourceDeclaration
+from speciate.server.surface import IN_PROCESS, JSON, App, Caller, Declaration, Progress, ResourceDeclaration
 from speciate.server.tasks import JobTasks, Tasks
 from speciate.server.updates import Updates
 from speciate.workspace.workspace import Workspace
@@ -236,8 +236,8 @@ class Server:
             declaration.uri,
             name=declaration.name,
             description=declaration.description,
-            mime_type="application/json",
-        )(_reader(self._app, declaration.function))
+            mime_type=declaration.mime,
+        )(_reader(self._app, declaration))
 
     async def _complete(
         self,
@@ -252,12 +252,14 @@ class Server:
         return Completion(values=values[:MOST], has_more=len(values) > MOST)
 
 
-def _reader(app: App, function: Callable[..., Any]) -> Callable[..., str]:
-    """A resource's function as the library wants it: the URI's variables in, JSON text out."""
+def _reader(app: App, declaration: ResourceDeclaration) -> Callable[..., str]:
+    """A resource's function as the library wants it: the URI's variables in, text out."""
+    function = declaration.function
 
     def read(**variables: Any) -> str:
         try:
-            return compact(document(function(app, **variables)))
+            found = function(app, **variables)
+            return compact(document(found)) if declaration.mime == JSON else str(found)
         except SpeciateError as error:
             kind = mcp_errors.ResourceNotFoundError if error.code is Code.NOT_FOUND else mcp_errors.ResourceError
             raise kind(str(error)) from error

@@ -183,24 +183,30 @@ def _without_picture(annotation: Any) -> Any:
     return get_args(annotation)[0] if get_origin(annotation) is tuple else annotation
 
 
+JSON = "application/json"
+
+
 @dataclass(frozen=True, kw_only=True)
 class ResourceDeclaration:
     name: str
     uri: str
     description: str
     function: Callable[..., Any]
+    mime: str
 
 
-def resource(uri: str) -> Callable[[Function], Function]:
+def resource(uri: str, mime: str = JSON) -> Callable[[Function], Function]:
     """Declare a resource: `uri` is a template whose variables are the parameters after the App.
 
-    The function returns a Result, shown as JSON. Hangs the declaration on the function as `__resource__`.
+    The function returns a Result, shown as JSON, or text of another `mime`. Hangs the declaration on the function as
+    `__resource__`.
     """
 
     def declare(function: Function) -> Function:
         function.__resource__ = ResourceDeclaration(  # type: ignore[attr-defined]  # functions take attributes
-            name=function.__name__, uri=uri, description=inspect.cleandoc(function.__doc__ or ""), function=function
-        )
+            name=function.__name__, uri=uri, description=inspect.cleandoc(function.__doc__ or ""), function=function,
+            mime=mime,
+        )  # fmt: skip
         return function
 
     return declare

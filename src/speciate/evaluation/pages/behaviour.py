@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,12 +12,16 @@ from speciate.evaluation.pages.contents import Contents, called
 from speciate.evaluation.pages.drawings import Curve, Scale, axis, bar, reliability
 from speciate.evaluation.pages.markup import Child, Column, Markup, element, paragraph, section, table
 from speciate.evaluation.pages.numbers import chance, count, share, show, signed, span
+from speciate.evaluation.stored import has_labels
 
 _TALLY = {
     BOTH: "both right", ONLY_CANDIDATE: "only the candidate right", ONLY_BASELINE: "only the baseline right",
     NEITHER: "both wrong", "candidate_nearer": "the candidate nearer to the truth",
     "baseline_nearer": "the baseline nearer to the truth", "alike": "alike",
 }  # fmt: skip
+
+_LONGEST_HEADING = 12
+_SURE = "In brackets: how sure a model says it is."
 
 # Slices
 
@@ -77,22 +82,20 @@ def confusion(contents: Contents) -> Markup | None:
         parts += [
             element("h3", element("span", role, class_=role), f": {called(found['model'])}"),
             paragraph(f"{found['wrong']:,} of {found['answers']:,} answers are wrong."),
-            _matrix(found),
+            element("div", _matrix(found), _pairs(found) if found["pairs"] else None, class_="charts"),
         ]
-        if found["pairs"]:
-            parts.append(_pairs(found))
     return section("Confusion", *parts, name="confusion")
 
 
 def _matrix(found: Mapping[str, Any]) -> Markup:
     """Truths down, answers across; each cell shaded by its share of its truth."""
     labels, counts = found["labels"], found["counts"]
-    head = element(
-        "tr", element("th", "Truth \\ answer", scope="col"), *(element("th", name, scope="col") for name in labels)
-    )
+    head, numbered = element("tr", element("th", "Truth \\ answer", scope="col"), *_headings(labels)), _is_wide(labels)
     body = [
         element(
-            "tr", element("th", name, scope="row"), *(_count(counts[i], j, right=i == j) for j in range(len(labels)))
+            "tr",
+            element("th", element("div", f"{i + 1}. {name}" if numbered else name, class_="words"), scope="row"),
+            *(_count(counts[i], j, right=i == j) for j, _ in enumerate(labels)),
         )
         for i, name in enumerate(labels)
         if sum(counts[i])
@@ -105,10 +108,25 @@ def _matrix(found: Mapping[str, Any]) -> Markup:
     return element("div", whole, class_="wide", role="region", tabindex="0", aria_label=caption)
 
 
+def _is_wide(labels: Sequence[str]) -> bool:
+    return any(len(name) > _LONGEST_HEADING for name in labels)
+
+
+def _headings(labels: Sequence[str]) -> list[Markup]:
+    """The labels, or their numbers where they would make the table too wide to be seen at once."""
+    if not _is_wide(labels):
+        return [element("th", name, scope="col") for name in labels]
+    return [
+        element("th", element("span", name, class_="unseen"), element("span", place, aria_hidden="true"), scope="col")
+        for place, name in enumerate(labels, 1)
+    ]
+
+
 def _count(row: Sequence[int], place: int, *, right: bool) -> Markup:
     part = row[place] / sum(row)
     colour = "--candidate" if right else "--bad"
-    shade = f"background: color-mix(in srgb, var({colour}) {65 * part:.0f}%, transparent)" if row[place] else None
+    depth = 60 * (part if right else math.sqrt(part))  # mistakes are seldom, and what a reader looks for
+    shade = f"background: color-mix(in srgb, var({colour}) {depth:.0f}%, transparent)" if row[place] else None
     return element("td", f"{row[place]:,}" if row[place] else "·", style=shade, class_="right" if right else None)
 
 
@@ -160,12 +178,10 @@ def mistakes(contents: Contents) -> Markup:
     if not worst["examples"]:
         return section(title, paragraph(f"No answer of {called(contents.candidate)} is wrong."), name=name)
     told = f"{worst['wrong']:,} answers of {called(contents.candidate)} are not exactly right"
-    shown = (
-        f". Here are the {len(worst['examples'])} worst, errors first"
-        if worst["wrong"] > len(worst["examples"])
-        else ""
-    )
-    return section(title, paragraph(f"{told}{shown}."), _cards(contents, worst["examples"], _answered), name=name)
+    shown = len(worst["examples"])
+    told += f". Here are the {shown} worst, errors first." if worst["wrong"] > shown else "."
+    sure = f" {_SURE}" if has_labels(contents.report.metric) else None
+    return section(title, paragraph(told, sure), _cards(contents, worst["examples"], _answered), name=name)
 
 
 def disagreements(contents: Contents) -> Markup | None:
@@ -208,7 +224,7 @@ def _medium(contents: Contents, example: Mapping[str, Any]) -> Markup | None:
 
 
 def _answered(contents: Contents, example: Mapping[str, Any]) -> list[Markup]:
-    sure = f" ({share(example['confidence'])} sure)" if example.get("confidence") is not None else ""
+    sure = f" ({share(example['confidence'])})" if example.get("confidence") is not None else ""
     told = f"{_cell(example['output'])}{sure}" if "output" in example else f"error: {example.get('error')}"
     return [_fact("Truth", _cell(example["truth"])), _fact("Answer", told), _fact("Id", example["id"])]
 
@@ -230,7 +246,7 @@ def _each(contents: Contents, example: Mapping[str, Any]) -> list[Markup]:
 
 def _sure(example: Mapping[str, Any], who: str) -> str:
     confidence = example.get(f"{who}_confidence")
-    return _cell(example[who]) + (f" ({share(confidence)} sure)" if confidence is not None else "")
+    return _cell(example[who]) + (f" ({share(confidence)})" if confidence is not None else "")
 
 
 def _fact(name: str, what: str, kind: str | None = None) -> Markup:

@@ -15,7 +15,7 @@ from speciate.jobs.pool import Pool
 from speciate.usecases import COLUMN, CONSTANT, UseCase
 from speciate.workspace.workspace import Workspace
 
-_PAIRS, _LABELS, _EXAMPLES, _EACH_WAY = 15, 20, 24, 12
+_PAIRS, _LABELS, _EXAMPLES, _EACH_WAY = 10, 20, 24, 12
 _FEWEST_FOR_CONTESTED = 3
 
 
@@ -81,7 +81,7 @@ def gather(workspace: Workspace, pool: Pool, evaluation: str, baseline: str | No
         break_even(report, found.baseline, found.candidate),
         found.ask("slices:by_columns", but=_answers(report)),
         found.ask("confusion:confused", models=models, pairs=_PAIRS, labels=_LABELS)["models"],
-        found.ask("calibration:calibrated", models=models)["models"],
+        found.ask("reliability:calibrated", models=models)["models"],
         worst,
         differ,
         contested,

@@ -102,7 +102,7 @@ def _compared(caption: str, found: Sequence[Comparison], contents: Contents, *, 
     columns = [
         Column("Model" if by_model else "Metric"), Column("Difference", True), Column("95 % interval", True), *drawn,
         Column("p", True), *([Column("p, Holm", True)] if by_model else []), Column("Smallest detectable", True),
-        Column("Wins", True), Column("Ties", True), Column("Losses", True), Column("Method"),
+        Column("Wins, ties, losses", True), Column("Method"),
     ]  # fmt: skip
     rows: list[list[Child]] = []
     for one in found:
@@ -112,11 +112,15 @@ def _compared(caption: str, found: Sequence[Comparison], contents: Contents, *, 
             [
                 named(contents, one.candidate) if by_model else one.metric, signed(one.delta), span(one.interval),
                 *picture, chance(one.p_value), *([chance(one.p_holm)] if by_model else []),
-                show(one.minimum_detectable_effect), count(one.wins), count(one.ties), count(one.losses),
+                show(one.minimum_detectable_effect), _tally(one),
                 one.method.replace("_", " "),
             ]
         )  # fmt: skip
     return table(caption, columns, rows, [contents.role(one.candidate) for one in found] if by_model else ())
+
+
+def _tally(one: Comparison) -> str:
+    return NONE if one.wins is None else f"{count(one.wins)}, {count(one.ties)}, {count(one.losses)}"
 
 
 def _metrics(contents: Contents) -> Markup | None:
@@ -152,12 +156,12 @@ def _chart(contents: Contents, costs: Sequence[tuple[Row, float | None]], across
 
 def _dominated(contents: Contents) -> Markup:
     rows: list[list[Child]] = [
-        [named(contents, model), ", ".join(f"{contents.place(other)}. {called(other)}" for other in others)]
+        [named(contents, model), ", ".join(str(contents.place(other)) for other in others)]
         for model, others in contents.pareto.dominated.items()
     ]
     if not rows:
         return paragraph("No model is dominated.")
-    return table("Dominated models", [Column("Model"), Column("By")], rows)
+    return table("Dominated models, and the places of those that dominate them", [Column("Model"), Column("By")], rows)
 
 
 def _costs(contents: Contents) -> Markup:

@@ -32,7 +32,7 @@ svg { display: block; max-width: 100%; height: auto; } td svg, th svg { max-widt
 .grid { stroke: var(--line); } .zero { stroke: var(--soft); stroke-dasharray: 3 3; }
 .tick, .name { font: 12px system-ui, sans-serif; fill: var(--soft); } .name { fill: var(--ink); }
 .whisker { stroke-width: 3; stroke: currentColor; } .thin { stroke-width: 1.5; }
-.dot { fill: currentColor; } .curve { fill: none; stroke: currentColor; stroke-width: 2; }
+.dot { fill: currentColor; } .curve { fill: none; stroke: currentColor; opacity: .45; }
 .candidate { color: var(--candidate); } .baseline { color: var(--baseline); } .other { color: var(--other); }
 .dominated.dot { fill: var(--paper); stroke: currentColor; stroke-width: 2; }
 tr.candidate > th, tr.baseline > th { font-weight: 700; }
@@ -43,19 +43,20 @@ tr.candidate > td, tr.baseline > td, tr.other > td, tr.other > th { color: var(-
 .promote, .pass { color: var(--good); } .hold, .fail { color: var(--bad); } .inconclusive { color: var(--doubt); }
 .pass, .fail, td.inconclusive { font-weight: 600; }
 .charts { display: flex; flex-wrap: wrap; gap: 1rem 2rem; align-items: flex-start; }
-figure { margin: 0; max-width: 100%; } figcaption { color: var(--soft); font-size: .85rem; max-width: 22rem; }
+.charts > .wide { min-width: 0; max-width: 100%; } figure { margin: 0; max-width: 100%; }
+figcaption { color: var(--soft); font-size: .85rem; max-width: 22rem; }
 .matrix td { text-align: center; font-variant-numeric: tabular-nums; min-width: 2.6rem; color: var(--ink); }
 .matrix .right { outline: 1px solid var(--soft); outline-offset: -2px; }
 .matrix thead th { max-width: 9rem; overflow-wrap: anywhere; color: var(--ink); text-align: center; }
 .matrix thead th:first-child { text-align: left; }
-.examples { display: grid; grid-template-columns: repeat(auto-fill, minmax(11.5rem, 1fr)); gap: .75rem; padding: 0;
+.examples { display: grid; grid-template-columns: repeat(auto-fill, minmax(11.75rem, 1fr)); gap: .75rem; padding: 0;
   list-style: none; max-width: none; }
 .texts { grid-template-columns: repeat(auto-fill, minmax(min(100%, 22rem), 1fr)); }
 .examples > li { border: 1px solid var(--line); border-radius: .4rem; padding: .6rem; break-inside: avoid;
   background: var(--tint); font-size: .9rem; }
 .examples img { display: block; max-width: 100%; margin: 0 0 .4rem; background: #fff; image-rendering: pixelated; }
 .examples dl { grid-template-columns: 1fr; gap: .15rem; margin: 0; }
-.examples dl div { display: flex; gap: .4rem; flex-wrap: wrap; } .examples dt { min-width: 4.2rem; }
+.examples dl div { display: flex; gap: .4rem; flex-wrap: wrap; } .examples dt { min-width: 4rem; }
 blockquote { margin: 0 0 .4rem; padding-left: .5rem; border-left: 3px solid var(--line); white-space: pre-wrap; }
 code, pre { font: .85rem/1.45 ui-monospace, monospace; }
 pre { background: var(--tint); padding: .75rem; overflow-x: auto; white-space: pre-wrap; }

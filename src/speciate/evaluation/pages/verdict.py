@@ -22,6 +22,7 @@ def asked(contents: Contents) -> Markup:
     report, use_case = contents.report, contents.use_case
     metric = find_metric(report.metric)
     target = use_case.objective.target if use_case else None
+    pair = contents.candidate != contents.baseline
     groups = "" if report.clusters == report.n else f" in {report.clusters:,} independent groups"
     return section(
         "What was asked",
@@ -34,7 +35,7 @@ def asked(contents: Contents) -> Markup:
                 ("Target", f"{show(target)} or {_beyond(metric.better)}" if target is not None else None),
                 ("Limits", _limits(use_case) if use_case else None),
                 ("Candidate", element("span", called(contents.candidate), class_="candidate")),
-                ("Baseline", element("span", called(contents.baseline), class_="baseline")),
+                ("Baseline", element("span", called(contents.baseline), class_="baseline") if pair else None),
                 ("Made", time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(contents.created))),
             ]
         ),
