@@ -6,6 +6,7 @@ A metric is a *mean* where each example has a score of its own (then differences
 
 from __future__ import annotations
 
+import re
 from typing import Literal, NamedTuple
 
 from speciate.errors import unknown
@@ -176,8 +177,20 @@ def find_task(name: str) -> Task:
     return TASKS[name]
 
 
+MADE: dict[str, tuple[float | None, float | None, str]] = {
+    "judge_": (0, 1, "what another model thinks of the answer: 0 the worst grade, 1 the best"),
+    "preferred_over_": (0, 1, "how often another model prefers the answer to the baseline's, which has 0.5 by itself"),
+}
+"""Metrics that an evaluation brings along, by the beginning of their names: bounds, and what they are. They are of
+whatever family; their names end with a digest of all that decides what they say."""
+_MADE = re.compile(rf"({'|'.join(MADE)})[^\s]+@[0-9a-f]{{8}}")
+
+
 def find_metric(name: str) -> Metric:
     """The metric of this name, or NOT_FOUND with near names."""
+    if made := _MADE.fullmatch(name):
+        low, high, what = MADE[made[1]]
+        return Metric(name, (), "higher", "mean", low, high, what)
     if name not in METRICS:
         raise unknown("metric", name, METRICS, "Call list_options(kind='metric').")
     return METRICS[name]

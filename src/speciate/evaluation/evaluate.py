@@ -47,6 +47,7 @@ _ALWAYS: dict[Family, tuple[str, ...]] = {
     "transcription": ("wer", "cer"),
     "retrieval": ("recall_at_1",),
     "forecasting": ("mase", "forecast_mae"),
+    "generation": ("exact_match",),
 }
 _START_SECONDS, _SECONDS_PER_ANSWER, _LATENCY_SECONDS = 3.0, 0.002, 3.0
 FILES = ("examples.parquet", "predictions.parquet", "scores.parquet")

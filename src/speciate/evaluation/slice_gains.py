@@ -78,7 +78,10 @@ def _differences(
 
 def _only(answers: Answers, places: Codes) -> Answers:
     table = None if answers.probabilities is None else answers.probabilities[places]
-    return answers._replace(truth=answers.truth[places], given=answers.given[places], probabilities=table)
+    marks = {name: scores[places] for name, scores in answers.marks.items()}
+    return answers._replace(
+        truth=answers.truth[places], given=answers.given[places], probabilities=table, marks=marks
+    )  # fmt: skip
 
 
 def _pooled(values: Sequence[str], clusters: Codes) -> list[str]:

@@ -52,7 +52,7 @@ _CORPORA: dict[str, Callable[[Answers, Codes], Callable[[Floats], Floats]]] = {
 
 def contributions(metric: Metric, answers: Answers) -> Floats:
     """Scores (n,) whose mean is the metric, NaN where it does not count the example. Only for shape `mean`."""
-    return _MEANS[metric.name](answers)
+    return answers.marks[metric.name] if metric.name in answers.marks else _MEANS[metric.name](answers)
 
 
 def averaged(metric: Metric, repeats: Sequence[Answers]) -> Floats:
@@ -71,7 +71,7 @@ def corpus_mean(metric: Metric, repeats: Sequence[Answers], clusters: Codes) -> 
 
 def alone(metric: Metric, answers: Answers) -> Floats:
     """(n,): what the metric is of each example by itself; NaN where it is nothing then."""
-    if metric.name in _MEANS:
+    if metric.shape == "mean":
         return contributions(metric, answers)
     if metric.name in _CORPORA:
         if answers.probabilities is not None:  # one example is no ranking

@@ -6,7 +6,7 @@ Shapes: n examples, K labels, C clusters, B resamples.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,7 +25,7 @@ class Answers(NamedTuple):
 
     `truth` and `given` are codes into `labels` (one label), numbers (one number; an error is NaN), or else whatever the
     task's truths and outputs are (an error is None). `probabilities` is (n, K); rows of models without probabilities
-    are one-hot.
+    are one-hot. `marks` holds the scores (n,) of metrics that the evaluation brings along, by name.
     """
 
     truth: NDArray[Any]
@@ -33,6 +33,7 @@ class Answers(NamedTuple):
     labels: tuple[str, ...] = ()
     positive: int | None = None
     probabilities: Floats | None = None
+    marks: Mapping[str, Floats] = {}
 
     @property
     def table(self) -> Floats:
