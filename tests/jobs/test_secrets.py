@@ -115,3 +115,15 @@ def test_a_key_is_hidden_also_as_json_writes_it() -> None:
     redacted = Redaction(['a"b', "longer-a", "longer"])
     assert redacted('a"b a\\"b longer-a longer') == "[key] [key] [key] [key]"
     assert not Redaction([])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="zygotes need Linux")
+def test_whichever_worker_is_first_has_the_key_when_a_zygote_dies_over_its_fork(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    struck = tmp_path / "struck"
+    monkeypatch.setenv("SPECIATE_FAULT", f"zygote_forked:kill:{struck}")
+    job = ended(engine, preload="classical")
+    assert struck.exists()
+    assert (job.state, job.attempt) == (State.SUCCEEDED, 1), job.error
+    assert (job.result or {})["length"] == len(KEY)
