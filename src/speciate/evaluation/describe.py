@@ -113,8 +113,8 @@ def _without_metrics(row: Row) -> Row:
 
 
 def _short(example: dict[str, Any]) -> str:
-    truth, answer = (_number(example[key]) if key in example else "no answer" for key in ("truth", "output"))
-    return f"{truth}, not {answer}"
+    truth = _number(example["truth"])
+    return f"{truth}, not {_number(example['output'])}" if "output" in example else f"{truth}, no answer"
 
 
 def _number(cell: str | float) -> str:
