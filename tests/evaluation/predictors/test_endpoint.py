@@ -8,7 +8,7 @@ import pytest
 
 from speciate.errors import SpeciateError
 from speciate.evaluation import recorded, report
-from speciate.models.card import Card
+from speciate.models import served as serving
 from speciate.workspace.workspace import Workspace
 from tests.evaluation import world
 from tests.evaluation.predictors.answering import Answering, answering
@@ -23,12 +23,8 @@ def served(flowers: Workspace) -> Iterator[Answering]:
 
 def register(workspace: Workspace, name: str, server: Answering, **endpoint: Any) -> None:
     where = server.endpoint(**{"usd_per_1m_input": 1.0, "usd_per_1m_output": 2.0} | endpoint)
-    card = Card(
-        name=name, version=1, id=where.identity, task="text-generation", modality="text", method="endpoint",
-        endpoint=where,
-    )  # fmt: skip
-    cells = [name, 1, card.id, card.model_dump_json(), None, 0.0]
-    workspace.database.transact(lambda tx: tx.execute("INSERT INTO model_versions VALUES (?, ?, ?, ?, ?, ?)", cells))
+    card = serving.prepare(workspace, name, where, task=None, license=None)
+    workspace.database.transact(lambda tx: serving.register(tx, workspace, card))
 
 
 def test_a_public_model_is_compared_with_ones_own(flowers: Workspace, served: Answering) -> None:
@@ -120,3 +116,32 @@ def test_what_was_paid_is_known_by_job_and_host(flowers: Workspace, served: Answ
     jobs = {path.name.split(".")[0] for path in flowers.folders.predictions.glob("*/*.parquet")}
     paid = [each for job in jobs if (each := recorded.paid(flowers.folders, job))]
     assert paid == [{f"127.0.0.1:{served.server_port}": pytest.approx(200 * 102e-6)}]
+
+
+def test_a_public_model_that_is_better_is_not_replaced(flowers: Workspace, served: Answering) -> None:
+    world.make_dataset(flowers, "few", splits={"train": 6, "validation": 4, "test": 2})
+    weak = world.train_model(flowers, "weak", dataset="few", hyperparameters={"candidates": ["neighbours"]})
+    world.define(flowers, incumbent="oracle", objective={"metric": "accuracy"})
+    result = world.evaluate_models(flowers, models=[weak], use_case="flowering", latency=False)
+    compared = result["report"]["comparisons"][0]
+    assert compared["interval"][1] < 0
+    assert result["decision"]["verdict"] == "hold"
+
+
+def test_a_public_model_is_replaced_by_one_that_is_as_good_and_cheaper(flowers: Workspace, served: Answering) -> None:
+    world.define(
+        flowers, incumbent="oracle", objective={"metric": "accuracy"}, gates=[{"rule": "not_worse", "value": 0.1}]
+    )
+    result = world.evaluate_models(flowers, models=["points"], use_case="flowering", latency=False)
+    assert result["decision"]["verdict"] == "promote"
+    found = report.find(flowers.database, result["evaluation"])
+    assert found.break_even is not None
+    assert found.break_even.baseline == "oracle@v1"
+
+
+def test_nobody_knows_what_a_public_model_has_seen_so_it_is_never_surely_better(
+    flowers: Workspace, served: Answering
+) -> None:
+    result = world.evaluate_models(flowers, models=["oracle"], use_case="flowering", latency=False)
+    assert result["decision"]["verdict"] == "inconclusive"
+    assert any("whether it saw these is unknown" in reason for reason in result["decision"]["reasons"])
