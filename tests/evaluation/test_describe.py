@@ -124,7 +124,7 @@ def test_captions_number_the_examples_and_say_what_was_taken_for_what() -> None:
     told = describe.captions(
         [{"id": "a", "truth": "3.14159", "output": 2.5}, {"id": "b", "truth": "cat", "error": "no"}]
     )
-    assert told == {"a": "1. 3.142, not 2.5", "b": "2. cat, no answer"}
+    assert told == {"a": "1: 3.142, not 2.5", "b": "2: cat, no answer"}
 
 
 def test_a_page_shows_the_pictures_themselves(app: App) -> None:

@@ -86,8 +86,8 @@ def describe(
 
 
 def captions(examples: Sequence[dict[str, Any]]) -> dict[str, str]:
-    """`3. cat, not dog` by id: its place in the list, the truth, and what was answered."""
-    return {one["id"]: f"{place}. {_short(one)}" for place, one in enumerate(examples, 1)}
+    """`3: cat, not dog` by id: its place in the list, the truth, and what was answered."""
+    return {one["id"]: f"{place}: {_short(one)}" for place, one in enumerate(examples, 1)}
 
 
 def against_baseline(report: Report, baseline: str) -> tuple[Comparison, ...]:

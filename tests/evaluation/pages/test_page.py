@@ -199,3 +199,15 @@ def test_what_a_caged_process_calls_a_picture_must_be_one(world: tuple[Workspace
         name="d", version=1, id="d", modality="image", parts=(), columns={}, splits={}, labels={}, rows=0
     )
     assert inspection.pictures(["a", "b"]) == {"b": PIXEL}
+
+
+def test_columns_about_endpoints_appear_where_a_model_has_something_to_say_in_them(
+    world: tuple[Workspace, Pool],
+) -> None:
+    found = gather(*world, "evaluation-one")
+    (mine,) = found.report.leaderboard
+    plain = Page(page(found)).table("Latency, size and control")
+    asked = mine.model_copy(update={"ttft_ms": 120.0, "repeats": 3, "nearly_seen": 2})
+    public = Page(page(found._replace(report=found.report.model_copy(update={"leaderboard": (asked,)}))))
+    assert public.table("Latency, size and control").heads == plain.heads + 2
+    assert "0, 2 nearly" in public.text

@@ -165,21 +165,39 @@ def _dominated(contents: Contents) -> Markup:
 
 
 def _costs(contents: Contents) -> Markup:
-    """What else decides on a model."""
+    """What else decides on a model. What no model has is no column."""
+    rows = contents.report.leaderboard
     columns = [
-        Column("Model"), Column("p50 ms", True), Column("p95 ms, 95 % interval", True), Column("Parameters", True),
-        Column("Memory MB", True), Column("Licence"), Column("Weights owned"), Column("Offline"), Column("Pinned"),
+        Column("Model"), Column("p50 ms", True), Column("p95 ms, 95 % interval", True),
+        *([Column("First token, ms", True)] if _stream(rows) else []),
+        Column("Parameters", True), Column("Memory MB", True), Column("Licence"), Column("Weights owned"),
+        Column("Offline"), Column("Pinned"), *([Column("Answers each", True)] if _repeat(rows) else []),
         Column("Seen in training", True),
     ]  # fmt: skip
     cells: list[list[Child]] = [
         [
-            named(contents, row.model), show(row.p50_ms), span(row.p95_interval), count(row.parameters),
-            show(row.memory_mb), row.control.license or "unknown", _yes(row.control.weights_owned),
-            _yes(row.control.offline), _yes(row.control.pinned), "unknown" if row.seen is None else f"{row.seen:,}",
+            named(contents, row.model), show(row.p50_ms), span(row.p95_interval),
+            *([show(row.ttft_ms)] if _stream(rows) else []),
+            count(row.parameters), show(row.memory_mb), row.control.license or "unknown",
+            _yes(row.control.weights_owned), _yes(row.control.offline), _yes(row.control.pinned),
+            *([count(row.repeats)] if _repeat(rows) else []), _seen(row),
         ]
-        for row in contents.report.leaderboard
+        for row in rows
     ]  # fmt: skip
     return table("Latency, size and control", columns, cells)
+
+
+def _stream(rows: Sequence[Row]) -> bool:
+    return any(row.ttft_ms is not None for row in rows)
+
+
+def _repeat(rows: Sequence[Row]) -> bool:
+    return any(row.repeats > 1 for row in rows)
+
+
+def _seen(row: Row) -> str:
+    near = f", {row.nearly_seen:,} nearly" if row.nearly_seen else ""
+    return "unknown" if row.seen is None else f"{row.seen:,}{near}"
 
 
 def _yes(there: bool) -> str:

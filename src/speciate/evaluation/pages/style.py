@@ -49,7 +49,7 @@ figcaption { color: var(--soft); font-size: .85rem; max-width: 22rem; }
 .matrix .right { outline: 1px solid var(--soft); outline-offset: -2px; }
 .matrix thead th { max-width: 9rem; overflow-wrap: anywhere; color: var(--ink); text-align: center; }
 .matrix thead th:first-child { text-align: left; }
-.examples { display: grid; grid-template-columns: repeat(auto-fill, minmax(11.75rem, 1fr)); gap: .75rem; padding: 0;
+.examples { display: grid; grid-template-columns: repeat(auto-fill, minmax(10.5rem, 1fr)); gap: .75rem; padding: 0;
   list-style: none; max-width: none; }
 .texts { grid-template-columns: repeat(auto-fill, minmax(min(100%, 22rem), 1fr)); }
 .examples > li { border: 1px solid var(--line); border-radius: .4rem; padding: .6rem; break-inside: avoid;
@@ -69,7 +69,7 @@ pre { background: var(--tint); padding: .75rem; overflow-x: auto; white-space: p
   @page { size: A4 landscape; margin: 12mm; }
   body { padding: 0; max-width: none; font-size: 10pt; } nav { display: none; }
   table { font-size: 7.5pt; } th, td { padding: 2pt 4pt; } .wide { overflow: visible; }
-  .wide, tr, figure { break-inside: avoid; } h2, h3, caption { break-after: avoid; }
+  .wide, tr, figure { break-inside: avoid; } h2, h3, caption, section > p { break-after: avoid; }
   * { print-color-adjust: exact; }
 }
 """

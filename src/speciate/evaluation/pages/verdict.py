@@ -96,9 +96,10 @@ def _others(decisions: tuple[Decision, ...], chosen: Decision) -> Markup | None:
 
 
 def describe_gate(gate: Gate) -> str:
-    """`better accuracy`, `at_most p95_latency_ms 50`."""
+    """`better accuracy`, `at_most p95_latency_ms 50`, `no_slice_worse by site`."""
     value = "" if gate.value is None else show(gate.value)
-    return " ".join(part for part in (gate.rule, gate.metric or "", value) if part)
+    column = f"by {gate.column}" if gate.column else ""
+    return " ".join(part for part in (gate.rule, gate.metric or "", value, column) if part)
 
 
 def _named(name: str | None, version: int | None) -> str | None:
