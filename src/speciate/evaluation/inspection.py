@@ -6,6 +6,7 @@ The daemon's side: rows are read and media decoded by service processes.
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,6 +22,7 @@ _AS_TEXT = ("text", "tabular", "protein")
 _MOST_ON_A_SHEET = 30
 _PNG = b"\x89PNG\r\n\x1a\n"
 _CREATED = "SELECT created FROM evaluations WHERE id = ?"
+_SPEC = "SELECT spec FROM jobs WHERE id = (SELECT job FROM evaluations WHERE id = ?)"
 
 
 class Inspection:
@@ -46,6 +48,13 @@ class Inspection:
     def created(self) -> float:
         row = self._workspace.database.read_one(_CREATED, [self.evaluation])
         return float(row[0]) if row else 0.0
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """What the job was asked; empty where the job is not known any more."""
+        row = self._workspace.database.read_one(_SPEC, [self.evaluation])
+        found: dict[str, Any] = json.loads(row[0]) if row else {}
+        return found
 
     def ask(self, service: str, **more: Any) -> dict[str, Any]:
         """What a service of this package, "module:function", finds in the stored rows."""

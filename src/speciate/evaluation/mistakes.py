@@ -34,9 +34,10 @@ def worst(payload: dict[str, Any]) -> dict[str, Any]:
 
 def badness(answer: Answer, example: Example, metric: Metric) -> float:
     """0 for a right answer; an error is worst of all."""
-    if answer["error"] is not None:
+    is_number = "regression" in metric.families
+    if answer["error"] is not None or (is_number and answer["number"] is None):
         return math.inf
-    if "regression" in metric.families:
+    if is_number:
         return abs(float(example["truth"]) - float(answer["number"]))
     if not has_labels(metric.name) and (score := answer.get("score")) is not None:
         best = metric.high if metric.better == "higher" else metric.low

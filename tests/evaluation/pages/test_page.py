@@ -10,8 +10,9 @@ import pytest
 
 from speciate.datasets.versions import Manifest
 from speciate.evaluation.inspection import Inspection
-from speciate.evaluation.pages.contents import Contents, gather
+from speciate.evaluation.pages.contents import Contents, asked_with, gather
 from speciate.evaluation.pages.files import write_page
+from speciate.evaluation.pages.method import again
 from speciate.evaluation.pages.page import page
 from speciate.evaluation.report import Report
 from speciate.jobs.pool import Pool
@@ -211,3 +212,19 @@ def test_columns_about_endpoints_appear_where_a_model_has_something_to_say_in_th
     public = Page(page(found._replace(report=found.report.model_copy(update={"leaderboard": (asked,)}))))
     assert public.table("Latency, size and control").heads == plain.heads + 2
     assert "0, 2 nearly" in public.text
+
+
+@pytest.mark.parametrize(
+    ("spec", "more"),
+    [
+        ({"models": ["a"], "latency": True, "seed": 3, "pick": "gates", "repeats": 1}, {}),
+        ({"models": ["a"], "latency": False, "repeats": 3}, {"latency": False, "repeats": 3}),
+    ],
+)  # fmt: skip
+def test_it_says_how_to_ask_again_with_what_was_not_left_as_it_is(
+    world: tuple[Workspace, Pool], spec: dict[str, Any], more: dict[str, Any]
+) -> None:
+    found = gather(*world, "evaluation-many")
+    arguments = again(found._replace(options=asked_with(spec)))
+    assert arguments.pop("models") == [MODELS[0], *MODELS[1:5], *MODELS[6:-1], MODELS[5], MODELS[-1]]
+    assert arguments == {"dataset": "gone@v1:test", "metrics": ["accuracy"]} | more

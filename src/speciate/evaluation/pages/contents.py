@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from pydantic_core import to_jsonable_python
+
 from speciate import usecases
 from speciate.errors import SpeciateError
 from speciate.evaluation.describe import against_baseline
+from speciate.evaluation.evaluate import EvaluateSpec
 from speciate.evaluation.inspection import Inspection
 from speciate.evaluation.pareto import Pareto, pareto
 from speciate.evaluation.report import BreakEven, Comparison, Report, Row, break_even
@@ -17,6 +20,8 @@ from speciate.workspace.workspace import Workspace
 
 _PAIRS, _LABELS, _EXAMPLES, _EACH_WAY = 10, 20, 24, 12
 _FEWEST_FOR_CONTESTED = 3
+_TOLD = ("models", "dataset", "suite", "use_case", "metrics", "candidate", "pick", "baseline", "seed")
+"""What the report says itself, or no caller of the tool chooses."""
 
 
 class Contents(NamedTuple):
@@ -39,6 +44,8 @@ class Contents(NamedTuple):
     contested: Sequence[Mapping[str, Any]]
     pictures: Mapping[str, bytes]
     """PNGs by example; empty where examples are told by their text."""
+    options: Mapping[str, Any]
+    """What else the evaluation was asked with, beside models, data and metrics."""
 
     def role(self, model: str) -> str:
         """`candidate`, `baseline` or `other`: also the class by which the page colours it."""
@@ -86,6 +93,7 @@ def gather(workspace: Workspace, pool: Pool, evaluation: str, baseline: str | No
         differ,
         contested,
         found.pictures([one["id"] for one in shown]) if found.has_pictures else {},
+        asked_with(found.spec),
     )
 
 
@@ -97,6 +105,15 @@ def called(model: str) -> str:
 def _answers(report: Report) -> list[str]:
     """Columns that hold a contestant's answers: slices by what a model says mislead."""
     return [row.model.removeprefix(COLUMN) for row in report.leaderboard if row.model.startswith(COLUMN)]
+
+
+def asked_with(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Those that are not as they are by default."""
+    fields = {name: field for name, field in EvaluateSpec.model_fields.items() if not field.is_required()}
+    defaults = {
+        name: to_jsonable_python(field.get_default(call_default_factory=True)) for name, field in fields.items()
+    }
+    return {name: value for name, value in spec.items() if name not in _TOLD and value != defaults.get(name)}
 
 
 def _use_case(workspace: Workspace, report: Report) -> UseCase | None:

@@ -49,7 +49,7 @@ def repeat(contents: Contents) -> Markup:
     read = {"evaluation": contents.evaluation, "baseline": contents.baseline, "page": True}
     return section(
         "How to repeat it",
-        paragraph("With the same versions of data and models the answers are the same; costs and latencies vary."),
+        paragraph("Models of your own answer the same again; costs and latencies vary, and what others serve."),
         element("pre", f"speciate call evaluate_models --args '{_json(again(contents))}'"),
         paragraph("This page:"),
         element("pre", f"speciate call describe_evaluation --args '{_json(read)}'"),
@@ -66,7 +66,7 @@ def again(contents: Contents) -> dict[str, object]:
     arguments: dict[str, object] = {"models": [*first, *middle, *ends], "dataset": report.dataset}
     if report.use_case:
         arguments["use_case"] = report.use_case
-    return arguments | {"metrics": list(contents.main.metrics)}
+    return arguments | {"metrics": list(contents.main.metrics)} | dict(contents.options)
 
 
 def signature(metric: Metric) -> str:
