@@ -99,7 +99,7 @@ def test_numbers_are_compared_by_their_errors(workspace: Workspace) -> None:
     assert set(found.row("adder").metrics) == {"mae", "rmse", "r2"}
     compared = found.compare("constant:", "adder@v1", "rmse")
     assert compared is not None
-    assert compared.method == "bootstrap_bca"
+    assert compared.method == "jackknife_t"
 
 
 def test_examples_without_a_truth_are_counted_in_one_note(workspace: Workspace) -> None:

@@ -367,8 +367,8 @@ def bootstrap_difference(
     A t interval with the standard error of the jackknife over clusters, or of the bootstrap where that is larger: of a
     metric that jumps (a quantile, a threshold) the jackknife's means little (Efron 1979). BCa, which is better for one
     model's value, erred 15 % of times on differences in F1 at 30 clusters, and the percentile interval 10 %, where this
-    errs 5.5 %. Two shares (between 0 and 1) whose difference no resample changes get the doubt of as many examples without any
-    discordant pair: few examples do not prove two models equal.
+    errs 5 %. Two shares (between 0 and 1) whose difference no resample changes get the doubt of as many examples
+    without any discordant pair: few examples do not prove two models equal.
     """
     difference = candidate.minus(baseline)
     delta, clusters, degrees = difference.value, difference.clusters, difference.degrees
