@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import io
+import json
 import random
 from collections.abc import Iterator
 from pathlib import Path
 
+import anyio
 import pytest
+from mcp import Client
+from mcp_types import TextResourceContents
 from PIL import Image
 from speciate.tools.evaluation import describe_evaluation
 
@@ -16,6 +20,7 @@ from speciate.evaluation import describe
 from speciate.evaluation.report import Value
 from speciate.jobs.engine import Engine
 from speciate.jobs.pool import Pool
+from speciate.server.mcp_app import Server
 from speciate.server.render import compact, document
 from speciate.server.surface import App
 from speciate.workspace.workspace import Workspace
@@ -143,3 +148,19 @@ def test_texts_and_tables_are_told_by_their_words(app: App, flowers: Workspace) 
     assert view.untrusted is not None
     assert (view.untrusted.worst_examples or ())[0]["preview"].startswith("x: ")
     assert Path(view.page or "").read_text().count("<blockquote>") >= 24
+
+
+def test_a_client_reads_the_page_as_html_and_the_report_as_json(app: App) -> None:
+    async def read(address: str) -> TextResourceContents:
+        with anyio.fail_after(60):
+            async with Client(Server(app).mcp) as client:
+                found = (await client.read_resource(f"speciate://evaluations/{address}")).contents[0]
+        assert isinstance(found, TextResourceContents)
+        return found
+
+    page = anyio.run(read, "evaluation-twenty/page")
+    assert page.mime_type == "text/html"
+    assert page.text.startswith("<!DOCTYPE html>")
+    told = anyio.run(read, "evaluation-twenty")
+    assert told.mime_type == "application/json"
+    assert json.loads(told.text)["metric"] == "accuracy"
