@@ -103,7 +103,7 @@ def misbehaving() -> Iterator[Misbehaving]:
     app = Misbehaving()
     listener = socket.create_server(("127.0.0.1", 0))
     app.port = listener.getsockname()[1]
-    config = uvicorn.Config(app, log_level="critical", lifespan="off", timeout_graceful_shutdown=0)  # type: ignore[arg-type]
+    config = uvicorn.Config(app, log_level="critical", lifespan="off", timeout_graceful_shutdown=0)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()

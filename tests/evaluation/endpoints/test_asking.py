@@ -18,11 +18,12 @@ from tests.evaluation.endpoints.misbehaving import MODEL, Misbehaving
 
 QUICK = Limits(
     bounds=Bounds(start=4, most=32, hold_s=0.02),
-    timeouts=Timeouts(connect=2, first_byte=0.4, whole=5),
+    timeouts=Timeouts(connect=10, first_byte=10, whole=20),
     attempts=3,
     backoff_s=0.01,
     hopeless=5,
 )
+IMPATIENT = QUICK._replace(timeouts=Timeouts(first_byte=0.8))
 PRICES = {"usd_per_1m_input": 100.0, "usd_per_1m_output": 1000.0}
 """A call of the stub takes 10 tokens and gives 2: $0.003."""
 KEY = "sk-planted-0123456789"
@@ -74,7 +75,7 @@ def test_without_a_price_the_cost_is_unknown_and_not_zero(stub: Misbehaving) -> 
 
 @pytest.mark.parametrize("fault", ["429", "500", "503", "503-later", "cut", "torn", "failing", "malformed", "silent"])
 def test_what_may_pass_is_tried_again(stub: Misbehaving, fault: str) -> None:
-    asked, replies = ask(stub, [f"{fault} yes", "yes"])
+    asked, replies = ask(stub, [f"{fault} yes", "yes"], limits=IMPATIENT if fault == "silent" else QUICK)
     assert (replies[0].text, replies[0].attempts) == ("yes", 2)
     assert asked.retries == 1
     assert asked.rate_limits == (fault in ("429", "503-later"))
@@ -82,7 +83,7 @@ def test_what_may_pass_is_tried_again(stub: Misbehaving, fault: str) -> None:
 
 @pytest.mark.parametrize("fault", ["500", "cut", "torn", "malformed", "silent"])
 def test_what_does_not_pass_is_an_error_to_be_tried_another_time(stub: Misbehaving, fault: str) -> None:
-    asked, replies = ask(stub, [fault, "yes"])
+    asked, replies = ask(stub, [fault, "yes"], limits=IMPATIENT if fault == "silent" else QUICK)
     assert (replies[0].text, replies[0].retryable, replies[0].attempts) == (None, True, 3)
     assert replies[0].error
     assert (asked.answered, asked.failed) == (1, 1)
@@ -220,7 +221,7 @@ def test_a_stop_ends_it_soon_and_loses_no_answer_that_came(stub: Misbehaving) ->
 
 
 def test_calls_in_flight_may_end_after_a_stop_but_none_begins(stub: Misbehaving) -> None:
-    stub.answer_s = 0.2
+    stub.answer_s = 0.1
     asked, replies = ask(stub, ["yes"] * 50, stopping=lambda: bool(stub.bodies))
     assert set(replies) == {0, 1, 2, 3}
     assert (asked.answered, asked.calls, asked.unanswered) == (4, 4, 46)

@@ -61,7 +61,8 @@ def test_braces_in_data_are_never_interpreted(text: str) -> None:
 
 def test_a_template_may_name_the_input_columns() -> None:
     told = of(Prompt(template="Aged {age}, from {site of study}: {note}"), columns=("age", "site of study", "note"))
-    sent = request(told, example("", **{"age": 61, "site of study": None, "note": "one\ntwo"}))
+    cells: dict[str, Any] = {"age": 61, "site of study": None, "note": "one\ntwo"}
+    sent = request(told, example("", **cells))
     assert last(sent) == "Aged 61, from (missing): <example>\none\ntwo\n</example>"
 
 

@@ -47,7 +47,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     words = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     words.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     words.decoder = decoders.ByteLevel()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, eos_token="<end>", pad_token="<end>")
+    tokenizer: Any = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+        tokenizer_object=words, eos_token="<end>", pad_token="<end>"
+    )
     tokenizer.chat_template = TEMPLATE
     tokenizer.save_pretrained(folder)
     config = LlamaConfig(
@@ -115,7 +117,8 @@ class Spoiling:
             self.spoilt[how] += 1
         if how in ("429", "500"):
             await send({"type": "http.response.start", "status": int(how), "headers": [(b"retry-after", b"0.1")]})
-            return await send({"type": "http.response.body", "body": b"{}"})
+            await send({"type": "http.response.body", "body": b"{}"})
+            return
         async with (
             httpx2.AsyncClient(trust_env=False, timeout=60) as client,
             client.stream(
@@ -129,15 +132,15 @@ class Spoiling:
             async for chunk in told.aiter_raw():
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
                 if how == "torn":
-                    return None
-        return await send({"type": "http.response.body", "body": b""})
+                    return
+        await send({"type": "http.response.body", "body": b""})
 
 
 @contextmanager
 def spoiled(target: str) -> Iterator[tuple[Spoiling, str]]:
     proxy = Spoiling(target)
     listener = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(proxy, log_level="critical", lifespan="off", timeout_graceful_shutdown=0)  # type: ignore[arg-type]
+    config = uvicorn.Config(proxy, log_level="critical", lifespan="off", timeout_graceful_shutdown=0)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()

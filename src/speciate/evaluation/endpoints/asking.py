@@ -419,10 +419,11 @@ def _fatal(endpoint: Endpoint, reply: Reply) -> SpeciateError:
     status = reply.status or 0
     if status in (401, 403):
         named = f"the key {endpoint.secret!r}" if endpoint.secret else "being asked without a key"
+        store = f"speciate secret set {endpoint.secret or 'NAME'} --host {endpoint.host}"
         return SpeciateError(
             Code.REFUSED,
             f"{where} refuses {named} (HTTP {status}).",
-            f"A person stores a valid one with `speciate secret set {endpoint.secret or 'NAME'}`; then call again.",
+            f"A person stores a valid one: `{store}`. Then call again: recorded answers are kept and not asked again.",
         )
     if status == 404:
         return SpeciateError(

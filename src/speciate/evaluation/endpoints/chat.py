@@ -336,7 +336,7 @@ def _kind(status: int, code: Any, retry_after: bool) -> Kind:
         return "transient"
     if status == 403:
         return "forbidden"
-    if status in (401, 402, 404) or status < 400:
+    if status in (401, 402, 404) or 300 <= status < 400:
         return "fatal"
     return "refused"
 
@@ -405,6 +405,6 @@ def _checked(key: str | None) -> str | None:
         raise SpeciateError(
             Code.INVALID,
             "The stored key holds characters that no key has (blanks, line ends or letters beyond ASCII).",
-            "Store it again: a person runs `speciate secret set NAME`.",
+            "A person stores it again with `speciate secret set NAME --host HOST`.",
         )
     return key or None

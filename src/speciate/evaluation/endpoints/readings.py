@@ -32,6 +32,11 @@ def read(asked: Form, text: str) -> Prediction:
     return _prediction(asked, said)
 
 
+def value_in(text: str, key: str) -> Any:
+    """What stands under `key` of the JSON object that `text` is. Raises Unreadable where there is no such thing."""
+    return _value(_THOUGHT.sub("", text).strip(), key)
+
+
 def _prediction(asked: Form, value: Any) -> Prediction:
     match KEYS[asked.family]:
         case "label":
