@@ -9,7 +9,7 @@ import pytest
 
 from speciate.datasets import consent
 from speciate.errors import Code, SpeciateError
-from speciate.production import audit, consents
+from speciate.production import audit, consents, deletion
 from speciate.workspace.backup import back_up, save_catalog
 from speciate.workspace.migrations import migrate
 from speciate.workspace.rebuild import rebuild_catalog
@@ -100,9 +100,13 @@ def test_what_was_never_allowed_cannot_be_taken_back(workspace: Workspace) -> No
 
 
 def test_a_deleted_datasets_name_is_allowed_nothing(workspace: Workspace) -> None:
+    second = _MANIFEST.replace('"version": 1', '"version": 2')
+    workspace.database.transact(lambda tx: tx.execute(_DATASET.replace("'lesions', 1", "'lesions', 2"), [second]))
     allow(workspace)
-    workspace.database.transact(lambda tx: consents.end_all(tx, "lesions", "ada"))
-    assert consent.listed(workspace.database) == []
+    for number, left in ((1, 1), (2, 0)):
+        doomed = {"noun": "dataset", "name": "lesions", "versions": [number]}
+        workspace.database.transact(lambda tx, doomed=doomed: deletion.apply_approved(tx, doomed, "ada"))
+        assert len(consent.listed(workspace.database)) == left
     assert audit.verify(workspace.database) == (2, audit.verify(workspace.database).head, ())
 
 
