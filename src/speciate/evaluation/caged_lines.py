@@ -1,0 +1,62 @@
+"""One of our modules in a cage of its own that reads nothing of the workspace, asked line by line: JSON in, JSON out.
+
+For others' code, of which each question may be the last: a service pool (jobs/pool.py) shares its processes between
+askers and lets them read sealed data, answers among them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import shutil
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+from speciate.sandbox import Cage, CagePolicy, Limits, python, start
+
+_LONGEST_LINE = 1 << 20
+_LIMITS = Limits(memory_mb=2048, file_mb=64)
+
+
+class CagedLines:
+    """A live process. After `ask` raised TimeoutError or EOFError it is of no more use. Call `end` in the end."""
+
+    def __init__(self, module: str, folder: Path, policy: CagePolicy) -> None:
+        """`folder`: where its scratch folder is made."""
+        self._scratch = folder / f"cage-{uuid.uuid4().hex}"
+        self._scratch.mkdir(parents=True)
+        try:
+            self._caged = start(python(module), Cage((), self._scratch, _LIMITS), policy)
+        except BaseException:
+            shutil.rmtree(self._scratch, ignore_errors=True)
+            raise
+        self._ready = select.poll()
+        self._ready.register(self._caged.stdout, select.POLLIN)
+
+    def ask(self, question: Any, seconds: float) -> Any:
+        deadline = time.monotonic() + seconds
+        rest = memoryview(json.dumps(question).encode() + b"\n")
+        try:
+            while rest:
+                rest = rest[self._caged.stdin.write(rest) :]
+        except BrokenPipeError:
+            raise EOFError from None
+        answer = b""
+        while not answer.endswith(b"\n"):
+            if not self._ready.poll(max(0.0, deadline - time.monotonic()) * 1000):
+                raise TimeoutError
+            part = os.read(self._caged.stdout.fileno(), 1 << 16)
+            answer += part
+            if not part or len(answer) > _LONGEST_LINE:
+                raise EOFError
+        try:
+            return json.loads(answer)
+        except ValueError:
+            raise EOFError from None
+
+    def end(self) -> None:
+        self._caged.kill()
+        shutil.rmtree(self._scratch, ignore_errors=True)

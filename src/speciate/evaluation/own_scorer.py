@@ -1,0 +1,188 @@
+"""A user's own scorer: one function in one file, of one example and the answer to it.
+
+    BETTER = "higher"  # or "lower"; "higher" where it is left out
+
+    def score(example: dict, prediction: dict) -> float | dict[str, float]
+
+It runs in a cage: it sees what it is given and the installed packages, no other file, no network. What it returns is
+the metric's value of that example, whose mean is the metric; of a dict, each entry is a metric. Its file is only
+parsed here, never run.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, get_args
+
+from speciate.errors import Code, SpeciateError, unknown
+from speciate.evaluation.caged_lines import CagedLines
+from speciate.sandbox import CagePolicy
+
+SECONDS = 20.0
+"""For one example; what takes longer is killed."""
+_START_SECONDS = 60.0
+_MOST_ENDS = 10
+"""So many processes may be lost to examples; then the rest is not tried."""
+_CAGE = "speciate.evaluation.own_scorer_cage"
+_SHOWN = 300
+
+Better = Literal["higher", "lower"]
+Failure = Literal["raised", "not_a_number", "nan", "too_slow", "ended", "given_up"]
+
+
+class ScorerError(NamedTuple):
+    """Why there is no score of an example. `detail` may quote what the code or the data say: foreign text."""
+
+    failure: Failure
+    detail: str
+
+
+Scores = dict[str, float]
+Scored = Scores | ScorerError
+
+
+class OwnScorer(NamedTuple):
+    file: Path
+    function: str
+    sha256: str
+    better: Better
+
+    @property
+    def signature(self) -> str:
+        """`own:NAME@abc12345`: the metric's name. Another file is another metric."""
+        return f"own:{self.function}@{self.sha256[:8]}"
+
+
+def describe(file: Path, function: str) -> OwnScorer:
+    """What the file says of itself. NOT_FOUND for the file or the function, INVALID where it cannot be one."""
+    content = _read(file)
+    try:
+        body = ast.parse(content).body
+    except (SyntaxError, ValueError) as error:
+        raise SpeciateError(
+            Code.INVALID, f"{file.name} is no Python: {error}.", "Mend the file, then call again."
+        ) from error
+    functions = [each.name for each in body if isinstance(each, ast.FunctionDef)]
+    if function not in functions:
+        raise unknown("function", function, functions, f"Name one of {file.name}: 'path/to/{file.name}:FUNCTION'.")
+    return OwnScorer(file, function, hashlib.sha256(content).hexdigest(), _better(body, file.name))
+
+
+def score_all(
+    run_folder: Path,
+    file: Path,
+    function: str,
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    sha256: str | None = None,
+    policy: CagePolicy = "required",
+    seconds: float = SECONDS,
+) -> list[Scored]:
+    """The scores of each row `{"example": {...}, "prediction": {...}}`, both of them JSON.
+
+    A dict has the function's own name where it returned one number. `sha256`: of the bytes that were agreed on;
+    CONFLICT where the file has others by now. Raises INVALID where the file cannot be loaded, UNAVAILABLE where this
+    kernel has no cage.
+    """
+    content = _read(file)
+    if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
+        raise SpeciateError(
+            Code.CONFLICT,
+            f"{file.name} has changed since the evaluation was asked for.",
+            "Call evaluate_models again: it is another metric now.",
+        )
+    loading = {"source": content.decode("utf-8"), "function": function, "name": file.name}
+
+    def load() -> CagedLines:
+        lines = CagedLines(_CAGE, run_folder, policy)
+        try:
+            told = lines.ask(loading, _START_SECONDS)
+        except (TimeoutError, EOFError) as error:
+            lines.end()
+            raise _unloadable(file.name, "its process took too long or was ended") from error
+        if told.get("error"):
+            lines.end()
+            raise _unloadable(file.name, str(told["error"])[:_SHOWN])
+        return lines
+
+    return list(_answers(load, function, rows, seconds))
+
+
+def _answers(
+    load: Callable[[], CagedLines], function: str, rows: Sequence[Mapping[str, Any]], seconds: float
+) -> Iterator[Scored]:
+    ends, lines = 0, None
+    try:
+        for row in rows:
+            if ends >= _MOST_ENDS:
+                yield ScorerError("given_up", f"{ends} examples before it took too long or ended their process")
+                continue
+            lines = lines or load()
+            try:
+                yield checked(lines.ask({"row": row}, seconds), function)
+            except (TimeoutError, EOFError) as error:
+                lines.end()
+                ends, lines = ends + 1, None
+                slow = isinstance(error, TimeoutError)
+                yield ScorerError("too_slow", f"more than {seconds:g} s") if slow else _ENDED
+    finally:
+        if lines is not None:
+            lines.end()
+
+
+_ENDED = ScorerError("ended", "its process ended: too much memory, or it left by itself")
+
+
+def checked(answer: Any, function: str) -> Scored:
+    """What a scorer said, which may be anything, as scores. `function`: the name of a bare number."""
+    if isinstance(answer, dict) and "error" in answer:
+        return ScorerError("raised", str(answer["error"])[:_SHOWN])
+    said = answer.get("score") if isinstance(answer, dict) else None
+    named = said if isinstance(said, dict) else {function: said}
+    scores: Scores = {}
+    for name, value in named.items():
+        if not isinstance(value, int | float):
+            return ScorerError("not_a_number", f"{name!s:.60}: {value!r:.60}")
+        if not math.isfinite(value):
+            return ScorerError("nan", f"{name!s:.60} is {value}")
+        scores[str(name)[:64]] = float(value)
+    return scores or ScorerError("not_a_number", "an empty dict")
+
+
+def failures(scored: Sequence[Scored]) -> dict[str, int]:
+    """How many examples have no score, by the reason."""
+    found = [each.failure for each in scored if isinstance(each, ScorerError)]
+    return {failure: found.count(failure) for failure in get_args(Failure) if failure in found}
+
+
+def _read(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise SpeciateError(
+            Code.NOT_FOUND,
+            f"{file} cannot be read: {error.strerror}.",
+            "Name a file that is there: scorer='path/to/file.py:FUNCTION'.",
+        ) from error
+
+
+def _better(body: Sequence[ast.stmt], name: str) -> Better:
+    for statement in body:
+        if isinstance(statement, ast.Assign) and [ast.unparse(each) for each in statement.targets] == ["BETTER"]:
+            said = statement.value.value if isinstance(statement.value, ast.Constant) else None
+            if said not in get_args(Better):
+                raise SpeciateError(
+                    Code.INVALID,
+                    f"BETTER of {name} is {ast.unparse(statement.value)[:40]}; it is 'higher' or 'lower', written out.",
+                    "Mend the file, then call again.",
+                )
+            return "higher" if said == "higher" else "lower"
+    return "higher"
+
+
+def _unloadable(name: str, why: str) -> SpeciateError:
+    return SpeciateError(Code.INVALID, f"The scorer {name} cannot be loaded: {why}.", "Mend the file, then call again.")

@@ -1,0 +1,86 @@
+"""Scorers beyond the table of metrics, by what a caller writes as `scorer`.
+
+| `path/to/file.py:FUNCTION` | a user's own, caged |
+| `package:NAME` | of an installed package (entry point group `speciate.scorers`), trusted as it was installed |
+| `code_passes` | runs the program that was answered against the example's column `tests`, caged |
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from speciate.errors import Code, SpeciateError, unknown
+from speciate.evaluation import code_scorer, own_scorer
+from speciate.evaluation.own_scorer import Better, Scored, checked
+from speciate.sandbox import CagePolicy
+
+GROUP = "speciate.scorers"
+"""Entry point group of third parties: name = "module:function", a function as in `own_scorer`."""
+_PACKAGE = "package:"
+_HOW = "Name 'path/to/file.py:FUNCTION', 'package:NAME' or 'code_passes'."
+
+
+class Scorer(NamedTuple):
+    """`signature` is the metric's name; `score_all(run_folder, rows)` as in `own_scorer`."""
+
+    signature: str
+    better: Better
+    score_all: Callable[[Path, Sequence[Mapping[str, Any]]], list[Scored]]
+
+
+def find(ref: str, policy: CagePolicy = "required") -> Scorer:
+    """NOT_FOUND or INVALID where it cannot be used. Runs no file; loads a package's module."""
+    if ref == code_scorer.NAME:
+        return Scorer(ref, "higher", partial(code_scorer.score_all, policy=policy))
+    if ref.startswith(_PACKAGE):
+        return _installed(ref.removeprefix(_PACKAGE))
+    path, _, function = ref.rpartition(":")
+    if not path or not function.isidentifier():
+        raise SpeciateError(Code.INVALID, f"{ref!r} is no scorer.", _HOW)
+    own = own_scorer.describe(Path(path), function)
+    score_all = partial(_score_own, own, policy)
+    return Scorer(own.signature, own.better, score_all)
+
+
+def _score_own(
+    own: own_scorer.OwnScorer, policy: CagePolicy, run_folder: Path, rows: Sequence[Mapping[str, Any]]
+) -> list[Scored]:
+    return own_scorer.score_all(run_folder, own.file, own.function, rows, sha256=own.sha256, policy=policy)
+
+
+def _installed(name: str) -> Scorer:
+    known = _points()
+    if name not in known:
+        raise unknown("scorer", name, known, _HOW)
+    point = known[name]
+    function = point.load()
+    better: Better = "lower" if _direction(function) == "lower" else "higher"
+    version = point.dist.version if point.dist else "0"
+    return Scorer(f"{_PACKAGE}{name}@{version}", better, partial(_score_installed, function, name))
+
+
+def _direction(function: Callable[..., Any]) -> Any:
+    return getattr(importlib.import_module(function.__module__), "BETTER", "higher")
+
+
+def _score_installed(
+    function: Callable[..., Any], name: str, run_folder: Path, rows: Sequence[Mapping[str, Any]]
+) -> list[Scored]:
+    return [checked(_told(function, row), name) for row in rows]
+
+
+def _told(function: Callable[..., Any], row: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        return {"score": function(row["example"], row["prediction"])}
+    except Exception as error:  # noqa: BLE001 - others' code may fail in any way; it is counted
+        return {"error": f"{type(error).__name__}: {error}"}
+
+
+@cache
+def _points() -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=GROUP)}
