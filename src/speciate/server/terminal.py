@@ -57,7 +57,8 @@ def allow(arguments: argparse.Namespace) -> int:
     asked = control(arguments, "consent", start=True, dataset=arguments.dataset, host=arguments.host)
     _say(f"{asked['rows']} examples of {asked['dataset']} ({asked['modality']}), and all later versions of it,")
     _say(f"may then be sent to {asked['host']}, for up to {arguments.usd:g} USD in all,")
-    _say(f"for {arguments.days:g} days." if arguments.days is not None else "until it is taken back (speciate disallow).")
+    days = arguments.days
+    _say("until it is taken back (speciate disallow)." if days is None else f"for {days:g} days.")
     if asked["before"]:
         _say(f"Now: {_consent(asked['before'])}")
     if not _yes("Allow exactly this?"):
