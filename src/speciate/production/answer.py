@@ -20,6 +20,7 @@ from speciate.modalities import find
 from speciate.modalities.contract import DecodeError
 from speciate.tasks import predictor
 from speciate.tasks.contract import Prediction, Predictor
+from speciate.tasks.embeddings import Embeddings
 
 _MODELS = 4
 """Models that one process keeps loaded."""
@@ -41,6 +42,14 @@ def answer(payload: dict[str, Any]) -> dict[str, Any]:
         else:
             predictions.append({"id": item["id"], "output": None, "confidence": None, **_said(found)})
     return {"predictions": predictions}
+
+
+def load(payload: dict[str, Any]) -> dict[str, Any]:
+    """`{model}` -> `{}`: what the first answer would have to wait for."""
+    representation = getattr(_loaded(payload["model"]), "representation", None)
+    if isinstance(representation, Embeddings):
+        representation.encode([])  # base models are loaded when they are first needed
+    return {}
 
 
 def _answers(model: Predictor, examples: Sequence[Example]) -> list[Prediction | SpeciateError]:

@@ -19,12 +19,14 @@ from speciate.errors import Code, SpeciateError
 from speciate.jobs.pool import Pool
 from speciate.models import registry
 from speciate.models.card import Card
-from speciate.production import caller_file
+from speciate.production import caller_file, loading
 from speciate.refs import ModelRef, model_ref
 from speciate.workspace.database import Transaction
 from speciate.workspace.workspace import Workspace
 
 ANSWER = "speciate.production.answer:answer"
+_PATIENCE_SECONDS = 24.0
+"""For a model that is being loaded. No call takes more than 45 s, and the answer itself may take 20."""
 MOST_BYTES = 64 * 1024 * 1024
 """Of all inputs of one call together; more is a job's work."""
 _LONGEST_ERROR = 300
@@ -97,8 +99,10 @@ def predict(
     """
     ref = model_ref(model)
     version = registry.resolve(workspace.database, workspace.folders, model)
+    payload = _payload(version.card, version.path, inputs, place)
     started = time.perf_counter()
-    reply = pool.ask(ANSWER, _payload(version.card, version.path, inputs, place))
+    loading.of(pool).wait(version, _PATIENCE_SECONDS)
+    reply = pool.ask(ANSWER, payload)
     latency_ms = 1000 * (time.perf_counter() - started)
     predictions = _shortened([Predicted(**item) for item in reply["predictions"]])
     name = version.ref

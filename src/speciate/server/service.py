@@ -33,6 +33,7 @@ from speciate.jobs.engine import Engine
 from speciate.jobs.folder import write_whole
 from speciate.jobs.pool import Pool
 from speciate.jobs.processes import identity
+from speciate.production.loading import keep_loaded
 from speciate.server import control, mcp_app
 from speciate.server.protocol import CONTROL, DRAINING, HELLO_BYTES, HTTP, MCP, encode, refusal
 from speciate.server.surface import Caller
@@ -61,6 +62,7 @@ def serve(root: Path, lock: Lock, ready: Callable[[], None], fixtures: Sequence[
         service = Service(workspace, engine, pool, lock, fixtures)  # its fixtures may bring kinds of jobs
         engine.start()
         backups.start()
+        keep_loaded(workspace, pool)
         anyio.run(service.run, ready)
     finally:
         engine.stop()

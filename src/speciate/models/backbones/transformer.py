@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from speciate.errors import Code, SpeciateError
 from speciate.models.backbones.fresh import seeded
+from speciate.models.backbones.lean import without_what_is_not_needed
 
 if TYPE_CHECKING:
     import torch
@@ -39,10 +40,9 @@ def published(folder: Path) -> torch.nn.Module:
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # the library has no types here
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # what matters of its warnings is raised below
     import torch
-    from transformers import AutoModel
 
     try:
-        whole, report = AutoModel.from_pretrained(
+        whole, report = _library().AutoModel.from_pretrained(
             folder, config=config, local_files_only=True, use_safetensors=True, trust_remote_code=False,
             dtype=torch.float32, output_loading_info=True, **_without_pooler(config),
         )  # fmt: skip
@@ -58,8 +58,6 @@ def published(folder: Path) -> torch.nn.Module:
 
 def published_config(folder: Path) -> Any:
     """Raises NOT_FOUND or INVALID."""
-    from transformers import AutoConfig
-
     if not (folder / "config.json").is_file():
         raise SpeciateError(
             Code.NOT_FOUND,
@@ -67,7 +65,7 @@ def published_config(folder: Path) -> Any:
             "Give the path of a folder with config.json and model.safetensors.",
         )
     try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        config = _library().AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:
         raise unreadable(folder, f"{type(error).__name__}: {error}") from error
     return _stateless(config)
@@ -79,9 +77,7 @@ def empty(config: Any) -> torch.nn.Module:
 
 
 def config_of(settings: Mapping[str, Any]) -> Any:
-    from transformers import AutoConfig
-
-    return _stateless(AutoConfig.for_model(**settings))
+    return _stateless(_library().AutoConfig.for_model(**settings))
 
 
 def settings_of(config: Any) -> dict[str, Any]:
@@ -97,6 +93,13 @@ def unreadable(folder: Path, why: str) -> SpeciateError:
     )
 
 
+def _library() -> Any:
+    without_what_is_not_needed()
+    import transformers
+
+    return transformers
+
+
 def _stateless(config: Any) -> Any:
     """Decoders keep nothing for a next token: there is none."""
     config.use_cache = False
@@ -104,9 +107,7 @@ def _stateless(config: Any) -> Any:
 
 
 def _make(config: Any) -> torch.nn.Module:
-    from transformers import AutoModel
-
-    whole = AutoModel.from_config(config, **_without_pooler(config))  # type: ignore[no-untyped-call]  # as above
+    whole = _library().AutoModel.from_config(config, **_without_pooler(config))
     module: torch.nn.Module = _encoder(whole, config)
     return module
 
@@ -117,8 +118,6 @@ def _encoder(module: Any, config: Any) -> Any:
 
 def _without_pooler(config: Any) -> dict[str, Any]:
     """Where a class can do without its pooling layer it does: its weights are often missing and never used here."""
-    from transformers import MODEL_MAPPING
-
-    made: Any = MODEL_MAPPING[type(config)]
+    made: Any = _library().MODEL_MAPPING[type(config)]
     first = made[0] if isinstance(made, tuple) else made
     return {"add_pooling_layer": False} if "add_pooling_layer" in inspect.signature(first).parameters else {}

@@ -1,0 +1,146 @@
+"""Models in production are loaded before they are asked; nobody begins again beside a loading that is on its way."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from speciate.errors import Code, SpeciateError
+from speciate.jobs.pool import Pool
+from speciate.models import registry
+from speciate.models.registry import ModelVersion
+from speciate.production import aliases, loading
+from speciate.production.answer import load
+from speciate.sandbox import python
+from speciate.workspace.workspace import Workspace
+from tests.training.world import define, make_dataset, model_path, thirds, train_now
+
+
+class SlowPool(Pool):
+    """Notes what is asked, and answers when it is told to."""
+
+    def __init__(self, failure: SpeciateError | None = None) -> None:
+        self.asked: list[tuple[str, Any]] = []
+        self.done, self.heard = threading.Event(), threading.Event()
+        self.failure = failure
+
+    def ask(
+        self, service: str, payload: dict[str, Any], timeout: float = 20.0, *, readable: frozenset[Path] = frozenset()
+    ) -> dict[str, Any]:
+        self.asked.append((service, payload["model"]))
+        self.heard.set()
+        assert self.done.wait(30)
+        if self.failure:
+            raise self.failure
+        return {}
+
+
+@pytest.fixture
+def words(workspace: Workspace) -> ModelVersion:
+    define(workspace, "taste", "text-classification")
+    labels = ["good" if i % 4 < 2 else "bad" for i in range(60)]
+    texts = [f"a {label} film {i}" for i, label in enumerate(labels)]
+    make_dataset(workspace, "films", "text", {"text": texts}, labels=labels, splits=thirds(60), inputs=["text"])
+    few = {"candidates": ["logistic"]}
+    train_now(workspace, name="words", dataset="films", method="classical", hyperparameters=few)
+    return registry.resolve(workspace.database, workspace.folders, "words")
+
+
+def _promote(workspace: Workspace, model: str) -> None:
+    workspace.database.transact(
+        lambda tx: aliases.move(
+            tx, use_case="taste", model=model, expected=None, action="promote", actor="ada", evidence={}
+        )
+    )
+
+
+def test_who_asks_while_a_model_is_loaded_waits_for_that(words: ModelVersion) -> None:
+    pool = SlowPool()
+    first = loading.of(pool).begin(words)
+    with pytest.raises(SpeciateError, match="words@v1 is still being loaded") as error:
+        loading.of(pool).wait(words, 0.01)
+    assert error.value.code is Code.UNAVAILABLE
+    pool.done.set()
+    loading.of(pool).wait(words, 30)
+    first.join(30)
+    loading.of(pool).wait(words, 30)
+    assert pool.asked == [(loading.LOAD, str(words.path))]
+
+
+def test_what_could_not_be_loaded_is_said_and_tried_again(words: ModelVersion) -> None:
+    pool = SlowPool(SpeciateError(Code.REFUSED, "Other weights are installed.", "Install the old ones."))
+    pool.done.set()
+    for _ in range(2):
+        with pytest.raises(SpeciateError, match="Other weights"):
+            loading.of(pool).wait(words, 30)
+    assert len(pool.asked) == 2
+
+
+def test_where_nothing_serves_nothing_is_loaded_until_something_does(workspace: Workspace, words: ModelVersion) -> None:
+    pool = SlowPool()
+    loading.keep_loaded(workspace, pool)
+    assert pool.asked == []
+    assert threading.active_count() == len([each for each in threading.enumerate() if "load" not in each.name])
+    _promote(workspace, words.ref)
+    assert pool.heard.wait(30)
+    assert pool.asked == [(loading.LOAD, str(words.path))]
+    pool.done.set()
+
+
+def test_what_serves_is_loaded_when_the_daemon_starts(workspace: Workspace, words: ModelVersion) -> None:
+    _promote(workspace, words.ref)
+    pool = SlowPool()
+    loading.keep_loaded(workspace, pool)
+    assert pool.heard.wait(30)
+    assert pool.asked == [(loading.LOAD, str(words.path))]
+    pool.done.set()
+
+
+_FIRST_ANSWER = """
+import json, sys
+from speciate.jobs.pool_process import answer
+asked, item = json.loads(sys.argv[1]), {"id": "0", "text": "a fine film"}
+loaded = answer(json.dumps({"service": "speciate.production.answer:load", "payload": asked}))
+modules = set(sys.modules)
+payload = asked | {"modality": "text", "inputs": ["text"], "items": [item]}
+given = answer(json.dumps({"service": "speciate.production.answer:answer", "payload": payload}))
+print(json.dumps({
+    "loaded": loaded, "answer": given, "networks": "transformers.modeling_utils" in modules,
+    "later": sorted(name for name in set(sys.modules) - modules if name.partition(".")[0] in ("torch", "transformers")),
+    "needless": sorted({"torchvision", "scipy"} & {name.partition(".")[0] for name in sys.modules}),
+}))
+"""
+
+
+@pytest.mark.slow
+def test_a_text_model_is_loaded_whole_and_without_what_it_does_not_need(workspace: Workspace) -> None:
+    """In a process of its own, as it serves: an encoder's libraries are there before the first answer, torchvision and
+    scipy (of transformers' image processors and losses) never."""
+    pytest.importorskip("torch")
+    labels = ["good" if i % 4 < 2 else "bad" for i in range(24)]
+    texts = [f"a {label} film {i}" for i, label in enumerate(labels)]
+    make_dataset(workspace, "films", "text", {"text": texts}, labels=labels, splits=thirds(24), inputs=["text"])
+    short = {"epochs": 1, "learning_rate": [1e-3]}
+    how = {"method": "full", "base_model": "new:bert", "hyperparameters": short}
+    train_now(workspace, "job-a", name="net", dataset="films", **how)
+    train_now(workspace, "job-b", name="probed", dataset="films", method="probe", base_model="net@v1")
+    for model in ("net", "probed"):
+        asked = json.dumps({"model": str(model_path(workspace, model))})
+        command = [*python("speciate")[:2], "-c", _FIRST_ANSWER, asked]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
+        said = json.loads(done.stdout.splitlines()[-1])
+        assert said["loaded"] == {"answer": {}}
+        assert said["answer"]["answer"]["predictions"][0]["output"] in ("good", "bad")
+        assert said["networks"]
+        assert (said["later"], said["needless"]) == ([], [])
+
+
+def test_loading_a_model_that_is_not_there_says_so(tmp_path: Path) -> None:
+    with pytest.raises(SpeciateError) as error:
+        load({"model": str(tmp_path / "nowhere")})
+    assert error.value.code is Code.NOT_FOUND
