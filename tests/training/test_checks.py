@@ -26,6 +26,7 @@ def manifest(**more: Any) -> Manifest:
 NUMBERS = {"numeric": True, "labels": {}}
 UNFIT: list[tuple[str, dict[str, Any], str | None, Terms, str]] = [
     ("text-classification", {"labels": {"a": 10}}, "label", Terms(), "at least two"),
+    ("text-classification", NUMBERS, "label", Terms(), "needs classes"),
     ("text-classification", {"splits": {"train": 3}, "labels": {"a": 2, "b": 1}}, "label", Terms(), "of each label"),
     ("text-ordinal-classification", NUMBERS, "label", Terms(), "no ranks"),
     ("text-ordinal-classification", {"labels": {"a": 10}}, "label", Terms(), "at least two"),
@@ -54,6 +55,14 @@ def test_what_does_not_fit_is_refused(
     with pytest.raises(SpeciateError, match=said) as refusal:
         check(manifest(**changes), target, find_task(task), terms)
     assert refusal.value.code is Code.INVALID
+
+
+@pytest.mark.parametrize(("meant", "named"), [(None, "broken"), ("brken", "broken"), ("fin", "fine")])
+def test_the_label_that_is_not_normal_is_guessed_in_the_next_call(meant: str | None, named: str) -> None:
+    found = manifest(labels={"fine": 350, "broken": 50})
+    with pytest.raises(SpeciateError) as refusal:
+        check(found, "label", find_task("anomaly-detection"), Terms(positive_label=meant))
+    assert f"{{'positive_label': '{named}'}}" in refusal.value.recovery
 
 
 FIT: list[tuple[str, dict[str, Any], str | None, Terms]] = [

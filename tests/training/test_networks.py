@@ -130,7 +130,8 @@ def test_what_takes_a_trained_network_is_planned_and_measured(workspace: Workspa
         ({"base_model": "new:vit"}, "reads image"),
         ({"base_model": "new:nothing"}, "no architecture"),
         ({"method": "probe", "base_model": "new:tab-resnet"}, "fresh weights"),
-        ({"hyperparameters": {"learning_rte": 1}}, "learning_rte"),
+        ({"hyperparameters": {"learning_rte": 1}}, "no hyperparameter 'learning_rte'; did you mean 'learning_rate'"),
+        ({"method": "classical", "base_model": None, "hyperparameters": {"epochs": 1}}, "'lora' and 'full' have it"),
         ({"task": "object-detection"}, "about image"),
         ({"continue_from": "net@v1"}, "model 'net'"),
     ],
@@ -142,6 +143,15 @@ def test_what_cannot_be_trained_is_refused_at_the_call(workspace: Workspace, wro
         train.plan(TrainSpec.model_validate(spec), workspace)
     assert error.value.code in (Code.INVALID, Code.NOT_FOUND)
     assert error.value.recovery
+
+
+def test_a_refusal_names_the_way_that_is_nearest_and_it_can_be_gone(workspace: Workspace) -> None:
+    flowers(workspace)
+    spec = TrainSpec(name="net", dataset="flowers", method="full", base_model="new:vit")
+    with pytest.raises(SpeciateError) as error:
+        train.plan(spec, workspace)
+    assert error.value.recovery == "Call again with method='full' and base_model='new:tab-resnet'."
+    train.plan(spec.model_copy(update={"base_model": "new:tab-resnet"}), workspace)
 
 
 def test_a_training_needs_its_name_data_and_method(workspace: Workspace) -> None:

@@ -268,8 +268,9 @@ def test_a_dataset_without_test_split_is_refused(workspace: Workspace) -> None:
         splits=["train", "train"],
         inputs=["text"],
     )
-    with pytest.raises(SpeciateError, match="no split 'test'"):
+    with pytest.raises(SpeciateError, match="no split 'test'") as error:
         specialize.plan(SPEC, workspace)
+    assert "curate_dataset(dataset='reviews@v1', steps=[{'op': 'split'}])" in error.value.recovery
 
 
 def test_a_core_suite_stands_in_for_the_test_split(workspace: Workspace) -> None:

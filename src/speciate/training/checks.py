@@ -5,6 +5,7 @@ What only the cells tell (tags that are not as many as words) is refused by the 
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Callable
 
@@ -40,10 +41,17 @@ def check(manifest: Manifest, target: str | None, task: Task, terms: Terms) -> N
 
 
 def _one_label(manifest: Manifest, task: Task, terms: Terms) -> None:
+    if manifest.numeric:
+        raise SpeciateError(
+            Code.INVALID,
+            f"The labels of {manifest.ref} are numbers of any size, and {task.name} needs classes.",
+            f"Call again with task='{task.name.removesuffix('-classification')}-regression'; or make a column of "
+            f"classes, curate_dataset(dataset={manifest.ref!r}, steps=[{{'op': 'derive', ...}}]), to be the target.",
+        )
     if len(manifest.labels) < 2:
         raise SpeciateError(
             Code.INVALID,
-            f"{manifest.ref} has {len(manifest.labels)} label value(s) ({', '.join(manifest.labels) or 'numbers'}); "
+            f"{manifest.ref} has {len(manifest.labels)} label value(s) ({', '.join(manifest.labels) or 'none'}); "
             "a classifier needs at least two.",
             f"Call describe_dataset(dataset={manifest.ref!r}); create_dataset takes another label column.",
         )
@@ -74,7 +82,8 @@ def _ranks(manifest: Manifest, task: Task, terms: Terms) -> None:
         raise SpeciateError(
             Code.INVALID,
             f"{manifest.ref} has labels that the order lacks, such as {missing[0]!r}: {' < '.join(terms.order)}.",
-            f"Call again with hyperparameters={{'order': [...]}} of {', '.join(sorted(manifest.labels)[:20])}.",
+            f"Call train_model with hyperparameters={{'order': [...]}}, or specialize with order=[...], of "
+            f"{', '.join(sorted(manifest.labels)[:20])}.",
         )
 
 
@@ -131,7 +140,8 @@ def _normal(manifest: Manifest, task: Task, terms: Terms) -> None:
             Code.INVALID,
             f"{manifest.ref} has the labels {', '.join(list(manifest.labels)[:5])}, and none is "
             f"{terms.positive_label!r}: which one is not normal is not known.",
-            "Call again with hyperparameters={'positive_label': 'LABEL'}, or a use case with positive_label.",
+            f"Call train_model with hyperparameters={{'positive_label': {_rarest(manifest, terms)!r}}}, or any "
+            "call with a use case that says positive_label.",
         )
 
 
@@ -153,6 +163,12 @@ def _unfit(manifest: Manifest, why: str, task: Task) -> SpeciateError:
         f"{why} {task.name} ({task.what}).",
         f"Name another column with target, or use another task: describe_dataset(dataset={manifest.ref!r}) shows both.",
     )
+
+
+def _rarest(manifest: Manifest, terms: Terms) -> str:
+    """The label that was meant, it seems: the nearest, else the one with the fewest examples."""
+    near = difflib.get_close_matches(terms.positive_label or "", manifest.labels, 1)
+    return near[0] if near else min(manifest.labels, key=lambda label: manifest.labels[label])
 
 
 def _is_number(text: str) -> bool:

@@ -138,8 +138,17 @@ def _cannot(
     return SpeciateError(
         Code.INVALID,
         f"{_spoken(option)} cannot be trained on {modality} for {family}{why}; what can: {ways}.",
-        "Call plan_training for what suits a dataset.",
+        _instead(option, can),
     )
+
+
+def _instead(option: Option, can: list[Option]) -> str:
+    """The way that is nearest to what was asked: the same method, else the cheapest."""
+    way = next((way for way in can if way.method == option.method), can[0] if can else None)
+    if way is None:
+        return "Call list_options(kind='method') for what can be trained on which modality."
+    base = f" and base_model={way.base_model!r}" if way.base_model else " and no base_model"
+    return f"Call again with method={way.method!r}{base}."
 
 
 def _described(modality: str) -> bool:

@@ -103,7 +103,8 @@ def plan(spec: SpecializeSpec, workspace: Workspace) -> Plan:
         raise SpeciateError(
             Code.INVALID,
             f"{manifest.ref} has no split 'test'; it has {manifest.splits}. Without one there is nothing to judge by.",
-            "Create the dataset again without a split column: it gets a leak-free train/validation/test split.",
+            f"Call curate_dataset(dataset={manifest.ref!r}, steps=[{{'op': 'split'}}]): it gets a leak-free one of "
+            "train, validation and test.",
         )
     find_incumbent(workspace, use_case, tuple(suite.columns))
     family = find_task(use_case.task).family

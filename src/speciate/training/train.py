@@ -6,7 +6,6 @@ method does is in its recipe (`classical.py`, `probe.py`); `fitting.py` is the w
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -254,7 +253,8 @@ def _check_splits(manifest: Manifest, dataset: str) -> None:
         raise SpeciateError(
             Code.INVALID,
             f"{dataset} has no split 'train'; it has {manifest.splits}.",
-            "Create the dataset again without a split column: it gets a leak-free train/validation/test split.",
+            f"Call curate_dataset(dataset={dataset!r}, steps=[{{'op': 'split'}}]): it gets a leak-free one of "
+            "train, validation and test.",
         )
 
 
@@ -294,11 +294,15 @@ def _parameters(spec: TrainSpec) -> Parameters:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
-        known = json.dumps({name: field.description for name, field in form.model_fields.items()})
+        said = f"hyperparameters.{place} is {first['input']!r}: {first['msg']}."
+        if place not in form.model_fields and first["type"] == "extra_forbidden":
+            others = [method for method, other in PARAMETERS.items() if place in other.model_fields]
+            where = f"; {' and '.join(map(repr, others))} have it" if others else ""
+            said = f"{spec.method!r} has no hyperparameter {place!r}{where}; {closest(place, form.model_fields)}"
         raise SpeciateError(
             Code.INVALID,
-            f"hyperparameters.{place} is {first['input']!r}: {first['msg']}.",
-            f"Hyperparameters of {spec.method!r}: {known}",
+            said,
+            f"Call again without it or with another; list_options(kind='method', name={spec.method!r}) explains each.",
         ) from error
 
 
