@@ -37,6 +37,10 @@ PASSES = 150  # 6,000 steps, as in the authors' notebook
 SHORTER = 75  # for the GRU, whose steps cost five times as much
 
 
+class Refused(Exception):
+    """A tool refused, or a job ended otherwise than well; in the server's own words."""
+
+
 class Row(NamedTuple):
     model: str
     paper: int
@@ -69,15 +73,6 @@ ROWS = (
 )
 
 
-class Measured(NamedTuple):
-    seed: int
-    value: float
-    low: float
-    high: float
-    seconds: float
-    cpu_seconds: float
-
-
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     arguments.add_argument("--seeds", type=int, default=3)
@@ -91,9 +86,17 @@ def main() -> None:
             subprocess.run([SPECIATE, "init", "--workspace", str(workspace)], check=True, stdout=subprocess.DEVNULL)
         try:
             anyio.run(reproduce, workspace, rows, given.seeds)
+        except* Refused as refusals:  # inside the client's task groups, so in groups
+            sys.exit(" ".join(str(one) for one in _each(refusals)))
         finally:
             stop = [SPECIATE, "stop", "--workspace", str(workspace)]
             subprocess.run(stop, check=False, stdout=subprocess.DEVNULL)
+
+
+def _each(group: BaseExceptionGroup[Refused]) -> list[Refused]:
+    return [
+        one for item in group.exceptions for one in (_each(item) if isinstance(item, BaseExceptionGroup) else [item])
+    ]
 
 
 async def reproduce(workspace: Path, rows: list[Row], seeds: int) -> None:
@@ -147,18 +150,14 @@ def table(rows: list[Row], standings: dict[str, Any], costs: dict[str, Any]) -> 
         "|---|---|---|---|---|",
     ]  # fmt: skip
     for row in rows:
-        found = [
-            Measured(
-                seed, standings[ref]["value"], *standings[ref]["interval"], costs[ref]["seconds"],
-                costs[ref]["cpu_seconds"],
-            )
-            for seed in range(len(costs)) if (ref := row.ref(seed)) in costs
-        ]  # fmt: skip
-        each = ", ".join(f"{100 * one.value:.1f} ({100 * one.low:.1f} to {100 * one.high:.1f})" for one in found)
-        values = [100 * one.value for one in found]
+        refs = [ref for ref in costs if ref.startswith(f"{row.name}-")]
+        values = [100 * standings[ref]["value"] for ref in refs]
+        bounds = [[100 * bound for bound in standings[ref]["interval"]] for ref in refs]
+        each = ", ".join(
+            f"{value:.1f} ({low:.1f} to {high:.1f})" for value, (low, high) in zip(values, bounds, strict=True)
+        )
         spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
-        seconds = statistics.median(one.seconds for one in found)
-        cpu = statistics.median(one.cpu_seconds for one in found)
+        seconds, cpu = (statistics.median(costs[ref][key] for ref in refs) for key in ("seconds", "cpu_seconds"))
         mean = f"{statistics.mean(values):.1f}{spread}"
         lines.append(f"| {row.model} | {row.paper} | {each} | {mean} | {seconds:.0f} ({cpu:.0f}) |")
     return "\n".join(lines)
@@ -173,7 +172,7 @@ async def job(client: Client, tool: str, **arguments: Any) -> dict[str, Any]:
     while view["state"] not in ENDED:
         view = await call(client, "wait_for_job", job=started["job"], timeout_seconds=45)
     if view["state"] != "succeeded":
-        sys.exit(f"{tool} is {view['state']}: {json.dumps(view.get('error') or view.get('reason'))}")
+        raise Refused(f"{tool} is {view['state']}: {json.dumps(view.get('error') or view.get('reason'))}")
     result: dict[str, Any] = view["result"]
     print(f"{tool} {arguments.get('name', '')}: {view.get('run_seconds', 0):.0f} s", file=sys.stderr)
     return result
@@ -182,7 +181,7 @@ async def job(client: Client, tool: str, **arguments: Any) -> dict[str, Any]:
 async def call(client: Client, tool: str, **arguments: Any) -> dict[str, Any]:
     answer = await client.call_tool(tool, arguments)
     if answer.is_error:
-        sys.exit(f"{tool}: " + " ".join(getattr(part, "text", "") for part in answer.content))
+        raise Refused(f"{tool}: " + " ".join(getattr(part, "text", "") for part in answer.content))
     return answer.structured_content or {}
 
 
