@@ -9,9 +9,10 @@ from pydantic import Field
 from speciate.evaluation.contestants import CODE
 from speciate.evaluation.describe import Described, Part, describe
 from speciate.evaluation.endpoints.prompts import Prompt
+from speciate.evaluation.judges.spec import Judging
 from speciate.evaluation.leaderboard import draw
 from speciate.evaluation.pages.files import write_page
-from speciate.evaluation.report import BreakEven, Comparison, Decision, Row
+from speciate.evaluation.report import BreakEven, Comparison, Decision, Row, Verdicts
 from speciate.server.roots import check_readable
 from speciate.server.surface import (
     App,
@@ -89,6 +90,7 @@ class EvaluationView(Result):
     disagreements: dict[str, int] | None = Field(None, description="How many examples either model is better on.")
     break_even: BreakEven | None = None
     decision: Decision | None = None
+    judge: Verdicts | None = None
     notes: tuple[str, ...]
     wrong: int | None = Field(None, description="Examples that the candidate got wrong.")
     page: str | None = None
@@ -119,6 +121,7 @@ class EvaluationView(Result):
             disagreements=differ["tally"] if differ else None,
             break_even=found.break_even,
             decision=report.decision,
+            judge=report.judge,
             notes=report.notes,
             wrong=worst["wrong"] if worst else None,
             page=page,
@@ -173,6 +176,7 @@ def evaluate_models(
     use_case: str | None = None,
     metrics: list[str] | None = None,
     scorer: Annotated[str | None, Field(description="Your own: 'FILE.py:FUNCTION' or 'package:NAME'.")] = None,
+    judge: Annotated[Judging | None, Field(description="A model that judges answers, as a metric.")] = None,
     prompt: Annotated[Prompt | None, Field(description="How public models are asked.")] = None,
     repeats: Annotated[int, Field(ge=1, le=20, description="Of models that may answer otherwise each time.")] = 1,
     latency: bool = True,
@@ -191,6 +195,7 @@ def evaluate_models(
         "use_case": use_case,
         "metrics": metrics or [],
         "scorer": _placed(app, f"{CODE}{scorer}").removeprefix(CODE) if scorer else None,
+        "judge": judge.model_dump(mode="json") if judge else None,
         "prompt": (prompt or Prompt()).model_dump(mode="json"),
         "repeats": repeats,
         "latency": latency,

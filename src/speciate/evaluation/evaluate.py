@@ -15,6 +15,8 @@ from speciate.errors import Code, SpeciateError, closest, unknown
 from speciate.evaluation import decisions, outlay, recorded
 from speciate.evaluation.contestants import CANDIDATES, Contestant, find, find_incumbent
 from speciate.evaluation.endpoints.prompts import Prompt
+from speciate.evaluation.judges import resolve as judges
+from speciate.evaluation.judges.spec import Judging
 from speciate.evaluation.prices import usd_per_core_hour
 from speciate.evaluation.report import Report, Suite, number
 from speciate.ids import id_from_key
@@ -73,6 +75,7 @@ class EvaluateSpec(BaseModel):
     """None: the use case's incumbent, else the first of `models`."""
     metrics: tuple[str, ...] = ()
     prompt: Prompt = Prompt()
+    judge: Judging | None = None
     repeats: int = Field(1, ge=1, le=20)
     budget_usd: float | None = Field(None, gt=0)
     latency: bool = True
@@ -105,7 +108,12 @@ def plan(spec: EvaluateSpec, workspace: Workspace) -> Plan:
     positive = terms.positive_label
     _check_positive(manifest, use_case)
     _check_slices(manifest, use_case)
-    metrics = _metrics(spec, use_case, task, positive)
+    judge = (
+        judges.resolve(workspace, spec.judge, manifest, task.family, list(everyone.values()), baseline)
+        if spec.judge
+        else None
+    )
+    metrics = _metrics(spec, use_case, task, positive, [judge.metric] if judge else [])
     examples, role = manifest.splits[ref.split or ""], _role(spec, use_case)
     asking = outlay.Asking(
         manifest,
@@ -116,7 +124,8 @@ def plan(spec: EvaluateSpec, workspace: Workspace) -> Plan:
         spec.repeats,
         _timed(spec, use_case),
     )
-    outside = outlay.check(workspace, asking, list(everyone.values()), spec.budget_usd)
+    verdicts = judges.outlay_of(judge, asking, len(everyone)) if judge else None
+    outside = outlay.check(workspace, asking, list(everyone.values()), spec.budget_usd, verdicts)
     payload = {
         "dataset": manifest.model_dump(mode="json"),
         "split": ref.split,
@@ -136,6 +145,7 @@ def plan(spec: EvaluateSpec, workspace: Workspace) -> Plan:
         "latency": spec.latency,
         "seed": spec.seed,
         "prompt": spec.prompt.model_dump(mode="json"),
+        "judge": judge.model_dump(mode="json") if judge else None,
         "repeats": spec.repeats,
         "budget_usd": spec.budget_usd,
         "usd_per_core_hour": usd_per_core_hour(workspace.settings),
@@ -373,19 +383,25 @@ def _check_slices(manifest: Manifest, use_case: UseCase | None) -> None:
             )
 
 
-def _metrics(spec: EvaluateSpec, use_case: UseCase | None, task: Task, positive: str | None) -> list[Metric]:
-    """The main metric first: the use case's, else the first that was asked for, else the task's default."""
+def _metrics(
+    spec: EvaluateSpec, use_case: UseCase | None, task: Task, positive: str | None, brought: list[str]
+) -> list[Metric]:
+    """The main metric first: the use case's, else the first that was asked for, else what the evaluation brings along,
+    else the task's default.
+    """
     every = use_case.in_force if use_case else ()
     gates = [gate.metric for gate in every if gate.metric and gate.rule != "at_most"]
     main = [use_case.objective.metric] if use_case else []
     extra = list(spec.metrics) or list(_ALWAYS[task.family])
-    names = dict.fromkeys([*main, *gates, *([] if main or spec.metrics else [task.default_metric]), *extra])
+    usual = [] if main or spec.metrics else [*brought, task.default_metric]
+    names = dict.fromkeys([*main, *gates, *usual, *extra, *brought])
     fitting = metrics_of(task.family, positive)
     metrics = [find_metric(name) for name in names]
     for metric in metrics:
-        if metric.name not in fitting:
+        if metric.name not in (*fitting, *brought):
             fits = task.family in metric.families
-            why = "needs a use case with positive_label" if fits else f"is for {' and '.join(metric.families)}"
+            families = " and ".join(metric.families) or "the evaluation that brings it along"
+            why = "needs a use case with positive_label" if fits else f"is for {families}"
             raise SpeciateError(
                 Code.INVALID,
                 f"The metric {metric.name!r} {why}; this evaluation is of {task.name!r}.",

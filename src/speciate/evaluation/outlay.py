@@ -23,6 +23,7 @@ TIMED, TIMED_FOR_A_LIMIT = 24, 72
 WARM_UP = 2
 _ANSWER_TOKENS = {"labels": 8, "json_schema": 20, "free": 200}
 """About what an answer takes, for estimates."""
+_FREE = ("generation", "transcription")
 _MEDIUM_TOKENS = {"image": 1000}
 _SOUND_TOKENS_PER_SECOND = 12.0
 
@@ -48,14 +49,34 @@ class Asking(NamedTuple):
     timed: int
 
 
-def check(workspace: Workspace, asking: Asking, contestants: Sequence[Contestant], budget_usd: float | None) -> Outlay:
+class Verdicts(NamedTuple):
+    """What a judge will be asked at most: `calls`, each with so many `characters` and `answers` beside the example."""
+
+    endpoint: Endpoint
+    calls: int
+    characters: int
+    answer_tokens: int
+    answers: int
+
+
+def check(
+    workspace: Workspace,
+    asking: Asking,
+    contestants: Sequence[Contestant],
+    budget_usd: float | None,
+    verdicts: Verdicts | None = None,
+) -> Outlay:
     """Raises SpeciateError where a key or a consent is missing, a prompt does not fit, or costs cannot be counted."""
-    endpoints = of(contestants)
-    if not endpoints:
+    answering = of(contestants)
+    if answering:
+        _check_prompt(asking)
+    costs = [(endpoint, *_cost(workspace, asking, endpoint)) for endpoint in answering]
+    if verdicts is not None:
+        costs.append((verdicts.endpoint, *_cost_of_verdicts(workspace, asking, verdicts)))
+    if not costs:
         return Outlay((), 0.0, {}, {})
-    _check_prompt(asking)
     allowances, shown = dict[str, float](), []
-    for endpoint in endpoints:
+    for endpoint, calls, usd in costs:
         if endpoint.secret is not None:
             secrets.get(endpoint.secret, endpoint.host)  # refused here, before there is a job
         if not endpoint.is_local:
@@ -68,7 +89,6 @@ def check(workspace: Workspace, asking: Asking, contestants: Sequence[Contestant
                 "Call register_model with its usd_per_1m_input and usd_per_1m_output, or install the published prices: "
                 "pip install 'speciate[endpoints]'.",
             )
-        calls, usd = _cost(workspace, asking, endpoint)
         shown.append(
             {
                 "model": endpoint.model,
@@ -78,9 +98,9 @@ def check(workspace: Workspace, asking: Asking, contestants: Sequence[Contestant
                 "price": price.source if price else "unknown",
             }
         )
-    known = [each["usd"] for each in shown]
-    named = {Named(endpoint.secret, endpoint.host) for endpoint in endpoints if endpoint.secret is not None}
-    usd = None if None in known else sum(known)
+    known = [usd for _, _, usd in costs if usd is not None]
+    named = {Named(endpoint.secret, endpoint.host) for endpoint, _, _ in costs if endpoint.secret is not None}
+    usd = sum(known) if len(known) == len(costs) else None
     over = {"budget_usd": budget_usd, "enough": usd <= budget_usd} if usd is not None and budget_usd else {}
     return Outlay(tuple(sorted(named)), usd, allowances, {"endpoints": shown, **over})
 
@@ -108,14 +128,27 @@ def _check_prompt(asking: Asking) -> None:
 def _cost(workspace: Workspace, asking: Asking, endpoint: Endpoint) -> tuple[int, float | None]:
     """Calls, and about what they cost as if none were recorded."""
     calls = asking.examples * asking.repeats + asking.timed
-    length = mean_length(workspace.folders, asking.manifest)
+    each = _characters(workspace, asking.manifest)
+    words = 600 + len(asking.prompt.template or "") + sum(map(len, asking.labels)) * (1 + asking.prompt.few_shot)
+    output = asking.prompt.output or ("free" if asking.family in _FREE else "labels")
+    answer = min(asking.prompt.max_tokens, _ANSWER_TOKENS[output])
+    per_call = estimate(price_of(endpoint), round(words + each * (1 + asking.prompt.few_shot)), answer)
+    return calls, None if per_call is None else calls * per_call
+
+
+def _cost_of_verdicts(workspace: Workspace, asking: Asking, verdicts: Verdicts) -> tuple[int, float | None]:
+    """Texts to judge are taken to be as long as answers of the family usually are, and the reference, too."""
+    text = CHARACTERS_PER_TOKEN * (_ANSWER_TOKENS["free"] if asking.family in _FREE else _ANSWER_TOKENS["labels"])
+    characters = 1200 + verdicts.characters + _characters(workspace, asking.manifest) + text * (1 + verdicts.answers)
+    per_call = estimate(price_of(verdicts.endpoint), round(characters), verdicts.answer_tokens)
+    return verdicts.calls, None if per_call is None else verdicts.calls * per_call
+
+
+def _characters(workspace: Workspace, manifest: Manifest) -> float:
+    """About how many an example is worth."""
+    length = mean_length(workspace.folders, manifest)
     media = {
         "image": _MEDIUM_TOKENS["image"] * CHARACTERS_PER_TOKEN,
         "audio": _SOUND_TOKENS_PER_SECOND * length * CHARACTERS_PER_TOKEN,
     }
-    each = media.get(asking.manifest.modality, max(length, 20.0 * len(asking.manifest.inputs)))
-    words = 600 + len(asking.prompt.template or "") + sum(map(len, asking.labels)) * (1 + asking.prompt.few_shot)
-    output = asking.prompt.output or ("free" if asking.family in ("generation", "transcription") else "labels")
-    answer = min(asking.prompt.max_tokens, _ANSWER_TOKENS[output])
-    per_call = estimate(price_of(endpoint), round(words + each * (1 + asking.prompt.few_shot)), answer)
-    return calls, None if per_call is None else calls * per_call
+    return media.get(manifest.modality, max(length, 20.0 * len(manifest.inputs)))

@@ -150,6 +150,35 @@ class Decision(_Frozen):
     """Earlier evaluations of the use case on the same suite, which no interval accounts for."""
 
 
+class Agreement(_Frozen):
+    """A judge's verdicts beside people's on the same answers. `kappa` is Cohen's; None where nothing tells it."""
+
+    model: str
+    column: str
+    n: int
+    unreadable: int = Field(0, description="Cells that hold no such verdict.")
+    weights: Literal["none", "quadratic"]
+    kappa: float | None = None
+    interval: Interval | None = None
+    same: float | None = Field(None, description="Share of equal verdicts.")
+
+
+class Verdicts(_Frozen):
+    """What a judge was asked and how it did. `turned`: share of pairs whose verdict changed with the order."""
+
+    judge: str
+    metric: str
+    mode: Literal["graded", "pairwise"]
+    scale: str | None = None
+    questions: int
+    answers: int
+    without: int = Field(0, description="Answers on which it gave no verdict.")
+    usd: float | None = Field(None, description="What its verdicts cost when they were given; null: unknown.")
+    turned: float | None = None
+    for_first: float | None = Field(None, description="Of the turned pairs, the share for what stood first.")
+    agreement: tuple[Agreement, ...] = ()
+
+
 class BreakEven(_Frozen):
     """After how many examples a candidate's training has paid for itself against the baseline's dearer answers."""
 
@@ -176,6 +205,7 @@ class Report(_Frozen):
     decision: Decision | None = None
     decisions: tuple[Decision, ...] = Field((), description="On every model, the candidate's among them.")
     no_decision: str | None = Field(None, description="Why there is none.")
+    judge: Verdicts | None = None
     notes: tuple[str, ...] = ()
 
     def row(self, model: str) -> Row:

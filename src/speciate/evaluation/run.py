@@ -22,6 +22,8 @@ from speciate.errors import Code, SpeciateError, closest
 from speciate.evaluation.answers import Answer
 from speciate.evaluation.compare import Entry, Question, averaged, build
 from speciate.evaluation.contestants import Contestant
+from speciate.evaluation.judges.judge import Case, mark
+from speciate.evaluation.marks import Marks, marked
 from speciate.evaluation.metrics import alone, judged
 from speciate.evaluation.predictors.contract import Asked, Sheet
 from speciate.evaluation.predictors.table import hand_in
@@ -61,7 +63,12 @@ def run(run: Run) -> dict[str, Any]:
     known = [_seen(run, task, contestant, examples) for contestant in task.contestants]
     entries = [_entry(task, sheet, truths, count) for sheet, count in zip(sheets, known, strict=True)]
     notes = _notes(task, len(present) - len(examples), examples, taught, entries, sheets)
+    brought = _brought(run, task, examples, truths, sheets)
+    for marks in brought:
+        entries = [marked(entry, marks) for entry in entries]
+        notes += marks.notes
     report = build(_question(task), entries, _clusters(examples), notes, _slices(task, examples, truths))
+    report = report.model_copy(update={"judge": next((each.verdicts for each in brought if each.verdicts), None)})
     _write(run.outputs, task, examples, truths, sheets, entries)
     return {"report": report.model_dump(mode="json")}
 
@@ -88,6 +95,19 @@ def _sheets(
 
         sheets.append(hand_in(Asked(run, task, contestant, shown, labels, learned, taught, tell)))
     return sheets
+
+
+def _brought(
+    run: Run, task: EvaluationTask, examples: Sequence[Example], truths: Sequence[Any], sheets: Sequence[Sheet]
+) -> list[Marks]:
+    """Scores of the metrics that this evaluation brings along, now that all answers are there."""
+    if task.judge is None:
+        return []
+
+    def tell(count: int) -> None:
+        run.progress(count, None, "verdicts", task.judge.name if task.judge else "")
+
+    return [mark(Case(run, task, task.judge, examples, truths, sheets, _clusters(examples), tell))]
 
 
 def _possible(task: EvaluationTask, learned: Sequence[Any]) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict
 from speciate.datasets.versions import Manifest
 from speciate.evaluation.contestants import Contestant
 from speciate.evaluation.endpoints.prompts import Prompt
+from speciate.evaluation.judges.spec import Judge
 from speciate.evaluation.report import Suite
 from speciate.tasks.contract import Terms
 from speciate.usecases import UseCase
@@ -38,6 +39,7 @@ class EvaluationTask(BaseModel):
     seed: int = 0
     prompt: Prompt = Prompt()
     """How models that take prompts are asked."""
+    judge: Judge | None = None
     repeats: int = 1
     """How often those that may answer differently each time are asked."""
     budget_usd: float | None = None

@@ -1,4 +1,5 @@
-"""A chat endpoint on loopback that reads the points `x: ...`, `y: ...` in what it is asked, and knows the answer."""
+"""A chat endpoint on loopback that answers by a function of what it is asked: at first, one that reads the points
+`x: ...`, `y: ...` in it and knows their label."""
 
 from __future__ import annotations
 
@@ -15,6 +16,11 @@ from speciate.models.endpoints import Endpoint
 _CELL = re.compile(r"^([xy]): (\S+)$", re.MULTILINE)
 
 
+def label(text: str) -> str:
+    cells = dict(_CELL.findall(text))
+    return "yes" if float(cells["x"]) + float(cells["y"]) > 0 else "no"
+
+
 class Answering(ThreadingHTTPServer):
     daemon_threads = True
 
@@ -23,6 +29,8 @@ class Answering(ThreadingHTTPServer):
         self.asked: list[str] = []
         """The last message of each call."""
         self.model = "oracle-1"
+        self.answer: Callable[[str], str] = label
+        """What is said to the last message."""
         self.before: Callable[[int], None] = lambda number: None
         """Called with the number of each call, before it is answered; may raise."""
         self.lock = threading.Lock()
@@ -49,11 +57,10 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.asked.append(text)
             number = len(self.server.asked)
         self.server.before(number)
-        cells = dict(_CELL.findall(text))
-        label = "yes" if float(cells["x"]) + float(cells["y"]) > 0 else "no"
+        message = {"role": "assistant", "content": self.server.answer(text)}
         said = {
             "model": self.server.model,
-            "choices": [{"index": 0, "message": {"role": "assistant", "content": label}, "finish_reason": "stop"}],
+            "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
             "usage": {"prompt_tokens": 100, "completion_tokens": 1},
         }
         data = json.dumps(said).encode()
