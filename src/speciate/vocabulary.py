@@ -53,6 +53,8 @@ class Metric(NamedTuple):
     positive: bool = False
     probabilities: bool = False
     """Needs the model's probabilities; an answer without them counts as certain."""
+    library: str | None = None
+    """Computes it, and comes with an extra."""
 
     @property
     def sign(self) -> int:
@@ -86,6 +88,8 @@ _OTHERS = (
     Task("image-text-to-text", ("image", "multimodal"), "generation", "exact_match", "a text in answer to a picture"),
     Task("anomaly-detection", MODALITIES, "anomaly", "auroc", "whether an example is unlike the normal ones"),
 )
+RECALL_AT_PRECISIONS = (90, 95, 99)
+"""In percent: a metric `recall_at_precision_90` and so on for each."""
 _ONE_LABEL: tuple[Family, ...] = ("classification", "ordinal", "anomaly")
 
 
@@ -130,6 +134,31 @@ METRICS: dict[str, Metric] = {
             "log_loss", _ONE_LABEL, "lower", "mean", 0, None,
             "mean of -log of the probability given to the truth, in nats", probabilities=True,
         ),
+        *(
+            Metric(
+                f"recall_at_precision_{percent}", _ONE_LABEL, "higher", "corpus", 0, 1,
+                f"share of positives found at the best threshold whose alarms are true {percent} times in a hundred",
+                positive=True, probabilities=True,
+            )
+            for percent in RECALL_AT_PRECISIONS
+        ),
+        Metric(
+            "brier", _ONE_LABEL, "lower", "mean", 0, 1,
+            "half the squared distance between the probabilities and the truth", probabilities=True,
+        ),
+        Metric(
+            "ece", _ONE_LABEL, "lower", "corpus", 0, 1,
+            "expected calibration error of the label that is given: 15 bins of equally many examples",
+            probabilities=True,
+        ),
+        Metric(
+            "top_5_accuracy", ("classification", "ordinal"), "higher", "mean", 0, 1,
+            "share whose truth is among the five most probable labels", probabilities=True,
+        ),
+        Metric(
+            "cohen_kappa", _ONE_LABEL, "higher", "corpus", -1, 1,
+            "Cohen's kappa: agreement beyond that of chance; 0 is chance",
+        ),
         Metric("rank_error", ("ordinal",), "lower", "mean", 0, None, "mean number of ranks between answer and truth"),
         Metric(
             "quadratic_kappa", ("ordinal",), "higher", "corpus", -1, 1,
@@ -140,31 +169,89 @@ METRICS: dict[str, Metric] = {
             "rmse", ("regression",), "lower", "corpus", 0, None, "root of the mean squared error, in the label's unit"
         ),
         Metric("r2", ("regression",), "higher", "corpus", None, 1, "share of the variance that is explained"),
+        Metric("pearson", ("regression",), "higher", "corpus", -1, 1, "linear correlation of answers and truths"),
+        Metric("spearman", ("regression",), "higher", "corpus", -1, 1, "correlation of their ranks"),
+        Metric(
+            "mape", ("regression",), "lower", "mean", 0, None,
+            "mean absolute error as a share of the truth; a truth of 0 is not counted",
+        ),
+        Metric("median_ae", ("regression",), "lower", "corpus", 0, None, "median absolute error, in the label's unit"),
         Metric("subset_accuracy", ("multi-label",), "higher", "mean", 0, 1, "share with exactly the right labels"),
         Metric("f1_micro", ("multi-label",), "higher", "corpus", 0, 1, "F1 over all pairs of example and label"),
+        Metric("f1_macro_labels", ("multi-label",), "higher", "corpus", 0, 1, "mean of the labels' F1"),
+        Metric("hamming_loss", ("multi-label",), "lower", "mean", 0, 1, "share of wrong pairs of example and label"),
         Metric("token_accuracy", ("tokens",), "higher", "corpus", 0, 1, "share of right tags"),
         Metric("f1_spans", ("tokens",), "higher", "corpus", 0, 1, "F1 of spans with their tag, whole spans only"),
         Metric(
             "map_50", ("detection",), "higher", "corpus", 0, 1,
             "mean over the labels of average precision, a box being found at an overlap (IoU) of 0.5",
         ),
+        Metric(
+            "map", ("detection",), "higher", "corpus", 0, 1,
+            "the same, its mean over overlaps of 0.5, 0.55 and so on to 0.95, as COCO has it",
+        ),
         Metric("dice", ("segmentation",), "higher", "mean", 0, 1, "2 |A and B| / (|A| + |B|), mean over labels"),
         Metric("mean_iou", ("segmentation",), "higher", "mean", 0, 1, "|A and B| / |A or B|, mean over labels"),
-        Metric("wer", ("transcription",), "lower", "corpus", 0, None, "word errors per word of the truth"),
-        Metric("cer", ("transcription",), "lower", "corpus", 0, None, "character errors per character of the truth"),
+        Metric("pixel_accuracy", ("segmentation",), "higher", "mean", 0, 1, "share of right pixels, background too"),
+        Metric(
+            "hausdorff_95", ("segmentation",), "lower", "mean", 0, None,
+            "the larger way from either border to the other, of 95 % of its pixels, in pixels; mean over labels",
+        ),
+        Metric(
+            "wer", ("transcription",), "lower", "corpus", 0, None, "word errors per word of the truth", library="jiwer"
+        ),
+        Metric(
+            "cer", ("transcription",), "lower", "corpus", 0, None, "character errors per character of the truth",
+            library="jiwer",
+        ),
         Metric(
             "recall_at_1", ("retrieval",), "higher", "mean", 0, 1,
             "share whose nearest other example has the same label; no other has it: not counted",
+        ),
+        Metric(
+            "recall_at_5", ("retrieval",), "higher", "mean", 0, 1,
+            "share with one of the same label among the five nearest others; no other has it: not counted",
+        ),
+        Metric(
+            "ndcg_at_10", ("retrieval",), "higher", "mean", 0, 1,
+            "normalised discounted cumulative gain of the ten nearest others; no other has the label: not counted",
+        ),
+        Metric(
+            "map_at_10", ("retrieval",), "higher", "mean", 0, 1,
+            "average precision of the ten nearest others; no other has the label: not counted",
         ),
         Metric("forecast_mae", ("forecasting",), "lower", "mean", 0, None, "mean absolute error of the steps to come"),
         Metric(
             "mase", ("forecasting",), "lower", "mean", 0, None,
             "absolute error over that of repeating the last step within the series (Hyndman & Koehler 2006)",
         ),
+        Metric(
+            "forecast_rmse", ("forecasting",), "lower", "corpus", 0, None,
+            "root of the mean squared error of the steps to come",
+        ),
+        Metric(
+            "smape", ("forecasting",), "lower", "mean", 0, 2,
+            "absolute error over the mean size of answer and truth (Makridakis et al. 2020), as a share",
+        ),
         Metric("exact_match", ("generation",), "higher", "mean", 0, 1, "share with exactly the text, blanks aside"),
         Metric(
             "numeric_match", ("generation",), "higher", "mean", 0, 1,
             "share whose last number is the truth's last number; a truth without one is not counted",
+        ),
+        Metric(
+            "bleu", ("generation",), "higher", "corpus", 0, 1,
+            "BLEU over the corpus as a share: sacrebleu, nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp",
+            library="sacrebleu",
+        ),
+        Metric(
+            "chrf", ("generation",), "higher", "corpus", 0, 1,
+            "chrF2 over the corpus as a share: sacrebleu, nrefs:1|case:mixed|eff:yes|nc:6|nw:0|space:no",
+            library="sacrebleu",
+        ),
+        Metric(
+            "rouge_l", ("generation",), "higher", "mean", 0, 1,
+            "F1 of the longest common subsequence of words, as rouge-score has it: no stemming, Latin letters only",
+            library="rouge_score",
         ),
     )
 }  # fmt: skip
@@ -180,17 +267,22 @@ def find_task(name: str) -> Task:
 MADE: dict[str, tuple[float | None, float | None, str]] = {
     "judge_": (0, 1, "what another model thinks of the answer: 0 the worst grade, 1 the best"),
     "preferred_over_": (0, 1, "how often another model prefers the answer to the baseline's, which has 0.5 by itself"),
+    "own:": (None, None, "what a function of your own says of the answer"),
+    "package:": (None, None, "what a function of an installed package says of the answer"),
+    "code_passes": (0, 1, "share of programs that pass the tests of their example"),
 }
 """Metrics that an evaluation brings along, by the beginning of their names: bounds, and what they are. They are of
-whatever family; their names end with a digest of all that decides what they say."""
-_MADE = re.compile(rf"({'|'.join(MADE)})[^\s]+@[0-9a-f]{{8}}")
+whatever family; their names hold a digest or a version of what decides what they say."""
+LOWER = ":lower"
+"""Ends the names of those of them that are better the lower they are."""
+_MADE = re.compile(r"(code_passes)|(judge_|preferred_over_|own:|package:)[^\s@]+@\S+")
 
 
 def find_metric(name: str) -> Metric:
     """The metric of this name, or NOT_FOUND with near names."""
     if made := _MADE.fullmatch(name):
-        low, high, what = MADE[made[1]]
-        return Metric(name, (), "higher", "mean", low, high, what)
+        low, high, what = MADE[made[1] or made[2]]
+        return Metric(name, (), "lower" if name.endswith(LOWER) else "higher", "mean", low, high, what)
     if name not in METRICS:
         raise unknown("metric", name, METRICS, "Call list_options(kind='metric').")
     return METRICS[name]

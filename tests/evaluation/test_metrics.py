@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
 from sklearn import metrics as oracle
 
 from speciate.evaluation.metrics import Answers, contributions, corpus, label_answers, number_answers
-from speciate.vocabulary import find_metric, metrics_of
+from speciate.vocabulary import METRICS, find_metric, metrics_of
 
 RANDOM = np.random.default_rng(11)
 LABELS = ("a", "b", "c")
@@ -50,9 +54,55 @@ def test_every_metric_of_labels_is_scikit_learns() -> None:
         "auroc": oracle.roc_auc_score(TRUTH == "b", CHANCES[:, 1]),
         "auprc": oracle.average_precision_score(TRUTH == "b", CHANCES[:, 1]),
         "log_loss": oracle.log_loss(TRUTH, CHANCES, labels=LABELS),
-    }
+        "brier": oracle.brier_score_loss(TRUTH, CHANCES, labels=LABELS, scale_by_half=True),
+        "cohen_kappa": oracle.cohen_kappa_score(TRUTH, GIVEN),
+        "ece": calibration_error(CHANCES.max(1).round(12), GIVEN == TRUTH),
+        "top_5_accuracy": 1.0,  # of three labels
+    } | {f"recall_at_precision_{percent}": best_recall(percent / 100) for percent in (90, 95, 99)}
     assert set(expected) == set(metrics_of("classification", "b"))
-    assert {name: value(name, answers("b")) for name in expected} == pytest.approx(expected)
+    assert {name: value(name, answers("b")) for name in expected} == pytest.approx(expected, rel=1e-9)
+
+
+def best_recall(least: float) -> float:
+    precision, recall, _ = oracle.precision_recall_curve(TRUTH == "b", CHANCES[:, 1])
+    return float(recall[precision >= least].max())
+
+
+def calibration_error(sure: np.ndarray, right: np.ndarray) -> float:
+    """Written out: each example in the bin of the quantiles that it lies between."""
+    edges = [-1.0, *np.quantile(sure, [k / 15 for k in range(1, 15)]), 2.0]
+    gaps = [
+        abs(right[inside].mean() - sure[inside].mean()) * inside.mean()
+        for low, high in itertools.pairwise(edges)
+        if (inside := (sure >= low) & (sure < high)).any()
+    ]
+    return float(sum(gaps))
+
+
+def test_calibration_is_that_of_probabilities_which_come_true() -> None:
+    chances = RANDOM.uniform(0.5, 1, 20_000)
+    truth = np.where(RANDOM.random(20_000) < chances, "a", "b")
+    honest = [{"a": each, "b": 1 - each} for each in chances]
+    boastful = [{"a": (1 + each) / 2, "b": (1 - each) / 2} for each in chances]
+    made = [label_answers(list(truth), ["a"] * 20_000, each, ("a", "b")) for each in (honest, boastful)]
+    assert value("ece", made[0]) < 0.015
+    assert value("ece", made[1]) == pytest.approx(0.125, abs=0.01)
+
+
+def test_the_five_most_probable_labels_are_scikit_learns() -> None:
+    labels = [f"l{i}" for i in range(9)]
+    chances, truth = RANDOM.dirichlet(np.ones(9), 60), RANDOM.integers(0, 9, 60)
+    rows = [dict(zip(labels, row, strict=True)) for row in chances]
+    made = label_answers([labels[i] for i in truth], [labels[i] for i in chances.argmax(1)], rows, labels)
+    assert value("top_5_accuracy", made) == oracle.top_k_accuracy_score(truth, chances, k=5, labels=range(9))
+
+
+def test_labels_that_are_equally_probable_share_the_places_that_are_left_and_a_certain_answer_has_one() -> None:
+    labels = [f"l{i}" for i in range(10)]
+    equal = label_answers(labels, ["l0"] * 10, [dict.fromkeys(labels, 0.1)] * 10, labels)
+    assert value("top_5_accuracy", equal) == 0.5
+    certain = label_answers(labels, ["l0"] * 10, [None] * 10, labels)
+    assert value("top_5_accuracy", certain) == 0.1
 
 
 def test_metrics_of_ranks_average_the_labels_where_none_is_positive() -> None:
@@ -64,18 +114,66 @@ def test_metrics_of_ranks_average_the_labels_where_none_is_positive() -> None:
 
 def test_every_metric_of_numbers_is_scikit_learns() -> None:
     truth = RANDOM.normal(1000, 3, N)
-    given = truth + RANDOM.normal(0.5, 1, N)
+    said = truth + RANDOM.normal(0.5, 1, N)
     expected = {
-        "mae": oracle.mean_absolute_error(truth, given),
-        "rmse": oracle.root_mean_squared_error(truth, given),
-        "r2": oracle.r2_score(truth, given),
+        "mae": oracle.mean_absolute_error(truth, said),
+        "rmse": oracle.root_mean_squared_error(truth, said),
+        "r2": oracle.r2_score(truth, said),
+        "mape": oracle.mean_absolute_percentage_error(truth, said),
+        "median_ae": oracle.median_absolute_error(truth, said),
+        "pearson": stats.pearsonr(truth, said).statistic,
+        "spearman": stats.spearmanr(truth, said).statistic,
     }
-    numbers = number_answers(list(truth), list(given))
+    numbers = number_answers(list(truth), list(said))
     assert set(expected) == set(metrics_of("regression"))
-    assert {name: value(name, numbers) for name in expected} == pytest.approx(expected)
+    assert {name: value(name, numbers) for name in expected} == pytest.approx(expected, rel=1e-9)
 
 
-@pytest.mark.parametrize("name", ["balanced_accuracy", "f1", "auroc", "auprc", "mcc"])
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=3, max_size=30))
+def test_correlations_and_the_median_with_equal_numbers_are_scipys(pairs: list[tuple[int, int]]) -> None:
+    truth, said = (np.array(column, float) for column in zip(*pairs, strict=True))
+    made = number_answers(list(truth), list(said))
+    assert value("median_ae", made) == pytest.approx(oracle.median_absolute_error(truth, said))
+    for name, score in (("pearson", stats.pearsonr), ("spearman", stats.spearmanr)):
+        if np.ptp(truth) and np.ptp(said):
+            assert value(name, made) == pytest.approx(score(truth, said).statistic, abs=1e-9)
+        else:
+            assert np.isnan(value(name, made)) == (np.ptp(truth) == 0)
+            assert np.ptp(truth) == 0 or value(name, made) == 0
+
+
+@pytest.mark.parametrize("name", ["rmse", "r2", "pearson", "spearman", "median_ae"])
+def test_weights_of_clusters_mean_repeated_numbers(name: str) -> None:
+    truth = RANDOM.normal(size=60).round(1)
+    said = truth + RANDOM.normal(size=60).round(1)
+    clusters = np.arange(60) // 4
+    weights = RANDOM.integers(0, 3, 15).astype(float)
+    twice = np.repeat(np.arange(60), weights[clusters].astype(int))
+    weighted = corpus(find_metric(name), number_answers(list(truth), list(said)), clusters)(weights[None, :])[0]
+    assert weighted == pytest.approx(value(name, number_answers(list(truth[twice]), list(said[twice]))), rel=1e-9)
+
+
+def test_a_truth_of_zero_has_no_relative_error() -> None:
+    got = contributions(find_metric("mape"), number_answers([0.0, 2.0], [1.0, 1.0]))
+    assert math.isnan(got[0])
+    assert got[1] == 0.5
+
+
+@pytest.mark.parametrize("name", [name for name in METRICS if METRICS[name].positive or METRICS[name].probabilities])
+def test_all_errors_are_the_worst_value_or_none(name: str) -> None:
+    """Every model can fail on everything; then there is a value, and it is bad."""
+    lost = label_answers(list(TRUTH), [None] * N, [None] * N, LABELS, "b")
+    metric = find_metric(name)
+    worst = metric.low if metric.sign > 0 else metric.high
+    if name == "auprc":  # every positive comes last, after all the others
+        worst = float((TRUTH == "b").mean())
+    assert value(name, lost) == pytest.approx(worst) if worst is not None else value(name, lost) > 30
+
+
+@pytest.mark.parametrize(
+    "name", ["balanced_accuracy", "f1", "auroc", "auprc", "mcc", "cohen_kappa", "recall_at_precision_90"]
+)
 def test_weights_of_clusters_mean_repeated_examples(name: str) -> None:
     """A cluster that is drawn twice counts as if its examples were there twice."""
     clusters = np.arange(N) // 4
@@ -93,7 +191,7 @@ def test_an_error_is_never_better_than_an_answer(name: str) -> None:
     if "regression" in metric.families:
         truth = list(RANDOM.normal(size=40))
         good = number_answers(truth, truth)
-        bad = number_answers(truth, [None, *truth[1:]])
+        bad = number_answers(truth, [*[None] * 21, *truth[21:]])  # more than half: a median sees no fewer
     else:
         truth = list(TRUTH)
         certain = [{label: 1.0} for label in truth]

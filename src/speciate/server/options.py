@@ -19,6 +19,7 @@ from speciate.datasets.exports import FORMATS
 from speciate.datasets.operations.steps import needs
 from speciate.datasets.similarity import extractors
 from speciate.errors import unknown
+from speciate.evaluation import libraries
 from speciate.training.options import options as ways_to_train
 from speciate.training.specs import PARAMETERS
 from speciate.vocabulary import METRICS, TASKS, Metric, Task, find_task
@@ -66,7 +67,7 @@ def _tasks(task: Task | None) -> list[Option]:
 
 def _metrics(task: Task | None) -> list[Option]:
     return [
-        Option(metric.name, _spoken(metric), {}, ())
+        Option(metric.name, _spoken(metric), {}, (libraries.INSTALL,) if libraries.lacking(metric) else ())
         for metric in METRICS.values()
         if task is None or task.family in metric.families
     ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import math
 from typing import Any
 
@@ -12,9 +14,9 @@ from hypothesis import strategies as st
 
 from speciate.evaluation.metrics import corpus
 from speciate.evaluation.metrics.answers import Answers, object_answers
-from speciate.vocabulary import find_metric
+from speciate.vocabulary import Metric, find_metric
 
-MAP_50 = find_metric("map_50")
+MAP_50, MAP = find_metric("map_50"), find_metric("map")
 sides = st.integers(1, 6)
 corners = st.integers(0, 6)
 boxes = st.tuples(corners, corners, sides, sides).map(list)
@@ -62,9 +64,9 @@ def marked(pictures: list[tuple[Any, Any]]) -> Answers:
                           [found for _, found in pictures])  # fmt: skip
 
 
-def value(answers: Answers) -> float:
+def value(answers: Answers, metric: Metric = MAP_50) -> float:
     count = len(answers.truth)
-    return float(corpus(MAP_50, answers, np.arange(count))(np.ones((1, count)))[0])
+    return float(corpus(metric, answers, np.arange(count))(np.ones((1, count)))[0])
 
 
 @settings(deadline=None)
@@ -108,3 +110,72 @@ def test_an_error_is_never_better_than_an_answer(lost: Any) -> None:
 def test_answers_may_be_stored_as_coco_writes_them() -> None:
     cat = {"label": "cat", "box": [0, 0, 4, 4]}
     assert value(marked([([cat], [{"category": "cat", "bbox": [0, 0, 4, 4]}])])) == 1
+
+
+def cocos(pictures: list[tuple[Any, Any]]) -> tuple[float, float]:
+    """What pycocotools says of the same: mean over overlaps, and at 0.5."""
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    code = {"cat": 1, "dog": 2}
+    truth = [
+        {"id": 100 * i + k + 1, "image_id": i, "category_id": code[each["label"]], "bbox": each["box"],
+         "area": each["box"][2] * each["box"][3], "iscrowd": int(each.get("crowd", False))}
+        for i, (objects, _) in enumerate(pictures) for k, each in enumerate(objects)
+    ]  # fmt: skip
+    found = [
+        {"image_id": i, "category_id": code[each["label"]], "bbox": each["box"], "score": each["score"]}
+        for i, (_, boxes) in enumerate(pictures) for each in boxes
+    ]  # fmt: skip
+    with contextlib.redirect_stdout(io.StringIO()):
+        dataset = COCO()
+        dataset.dataset = {
+            "images": [{"id": i} for i in range(len(pictures))], "annotations": truth,
+            "categories": [{"id": number, "name": name} for name, number in code.items()],
+        }  # fmt: skip
+        dataset.createIndex()
+        judged = COCOeval(dataset, dataset.loadRes(found), "bbox")
+        judged.evaluate()
+        judged.accumulate()
+        judged.summarize()
+    return float(judged.stats[0]), float(judged.stats[1])
+
+
+def scene(random: np.random.Generator, pictures: int) -> list[tuple[Any, Any]]:
+    """Boxes as detectors give them: near the true ones, some missed, some made up, some of a crowd."""
+    made = []
+    for _ in range(pictures):
+        objects = [
+            {"label": str(random.choice(["cat", "dog"])), "box": (random.random(4) * 40 + 5).tolist()}
+            | ({"crowd": True} if random.random() < 0.1 else {})
+            for _ in range(random.integers(0, 7))
+        ]
+        seen = [each for each in objects if random.random() < 0.8]
+        boxes = [
+            {"label": each["label"], "box": (np.array(each["box"]) + random.normal(0, 2, 4)).tolist(),
+             "score": float(random.random())}
+            for each in seen
+        ]  # fmt: skip
+        boxes += [
+            {"label": str(random.choice(["cat", "dog"])), "box": (random.random(4) * 40 + 5).tolist(),
+             "score": float(random.random() / 2)}
+            for _ in range(random.integers(0, 4))
+        ]  # fmt: skip
+        made.append((objects, boxes))
+    return made
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_both_are_pycocotools(seed: int) -> None:
+    pytest.importorskip("pycocotools")
+    pictures = scene(np.random.default_rng(seed), 25)
+    assert [value(marked(pictures), metric) for metric in (MAP, MAP_50)] == pytest.approx(cocos(pictures), rel=1e-9)
+
+
+def test_weighted_pictures_are_pycocotools_of_copies() -> None:
+    pytest.importorskip("pycocotools")
+    pictures, weights = scene(np.random.default_rng(9), 8), np.array([0, 2, 1, 3, 0, 1, 1, 2])
+    copies = [pictures[i] for i in np.repeat(np.arange(8), weights)]
+    got = corpus(MAP, marked(pictures), np.arange(8))(weights[None, :].astype(float))[0]
+    assert got == pytest.approx(value(marked(copies), MAP), rel=1e-6)
+    assert value(marked(copies), MAP) == pytest.approx(cocos(copies)[0], rel=1e-9)

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.metrics import root_mean_squared_error
 
-from speciate.evaluation.metrics import contributions
+from speciate.evaluation.metrics import contributions, corpus
 from speciate.evaluation.metrics.answers import object_answers
 from speciate.vocabulary import find_metric
 
@@ -50,3 +51,19 @@ def test_an_error_lies_at_the_far_end_of_what_is_true(lost: Any) -> None:
 def test_one_channel_may_be_stored_as_a_plain_list() -> None:
     assert value("forecast_mae", [{"steps": [[1.0, 2.0]], "naive": [1.0]}], [[1.0, 3.0]]) == [0.5]
     assert np.isfinite(value("mase", [{"steps": [[1.0, 2.0]], "naive": [1.0]}], [[1.0, 3.0]])).all()
+
+
+@given(st.lists(st.tuples(steps, steps), min_size=1, max_size=4))
+def test_the_root_of_the_mean_square_is_scikit_learns_over_all_steps(pairs: list[tuple[Any, Any]]) -> None:
+    truths, given_ = [{"steps": truth, "naive": [1.0, 1.0]} for truth, _ in pairs], [answer for _, answer in pairs]
+    n = len(pairs)
+    got = corpus(find_metric("forecast_rmse"), object_answers(truths, given_), np.arange(n))(np.ones((1, n)))[0]
+    wanted = root_mean_squared_error(*(np.array([pair[side] for pair in pairs]).ravel() for side in (0, 1)))
+    assert got == pytest.approx(wanted)
+
+
+def test_symmetric_errors_are_shares_of_the_mean_size() -> None:
+    truth = {"steps": [[1.0, 0.0, -2.0]], "naive": [1.0]}
+    assert value("smape", [truth], [[[3.0, 0.0, 2.0]]]) == [pytest.approx((2 * 2 / 4 + 0 + 2 * 4 / 4) / 3)]
+    assert value("smape", [truth], [None]) == [2.0]
+    assert value("smape", [truth], [truth["steps"]]) == [0.0]

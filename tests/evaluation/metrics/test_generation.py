@@ -6,10 +6,10 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from speciate.evaluation.metrics import contributions, judged
+from speciate.evaluation.metrics import contributions, corpus, judged
 from speciate.evaluation.metrics.generation import last_number
 from speciate.vocabulary import find_metric
 
@@ -45,3 +45,68 @@ def test_numbers_match_in_other_notations_and_a_truth_without_one_is_not_counted
     got = scores("numeric_match", ["#### 1200", "5", "5", "5", "yes"], ["so 1,200.0", "6", "none", None, "5"])
     assert got.tolist()[:4] == [1, 0, 0, 0]
     assert math.isnan(got[4])
+
+
+WORDS = st.lists(st.sampled_from(["the", "cat", "sat", "on", "a", "mat,", "Mat.", "été", "3.5", "猫"]), max_size=12)
+PAIRS = st.lists(st.tuples(WORDS.filter(bool).map(" ".join), WORDS.map(" ".join)), min_size=1, max_size=8)
+
+
+def whole(name: str, truth: list[str], said: list[str | None]) -> float:
+    made = judged("generation", truth, said, [None] * len(truth), ())
+    return float(corpus(find_metric(name), made, np.arange(len(truth)))(np.ones((1, len(truth))))[0])
+
+
+@settings(deadline=None)
+@given(PAIRS)
+def test_bleu_and_chrf_are_sacrebleus_over_the_corpus(pairs: list[tuple[str, str]]) -> None:
+    sacrebleu = pytest.importorskip("sacrebleu")
+    truth, said = [a for a, _ in pairs], [b for _, b in pairs]
+    for name, score in (("bleu", sacrebleu.corpus_bleu), ("chrf", sacrebleu.corpus_chrf)):
+        assert whole(name, truth, list(said)) == pytest.approx(score(said, [truth]).score / 100, rel=1e-9, abs=1e-12)
+
+
+def test_bleu_of_real_sentences_is_sacrebleus() -> None:
+    sacrebleu = pytest.importorskip("sacrebleu")
+    truth = ["The quick brown fox jumps over the lazy dog.", "It was not the first time that this had happened."]
+    said = ["A quick brown fox jumped over the lazy dog.", "This was not the first time it happened."]
+    expected = sacrebleu.corpus_bleu(said, [truth]).score / 100
+    assert 0.2 < expected < 0.8
+    assert whole("bleu", truth, list(said)) == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("name", ["bleu", "chrf"])
+def test_the_signature_is_the_one_that_sacrebleu_gives(name: str) -> None:
+    metrics = pytest.importorskip("sacrebleu.metrics")
+    made = {"bleu": metrics.BLEU, "chrf": metrics.CHRF}[name]()
+    made.corpus_score(["a"], [["a"]])
+    signature = str(made.get_signature()).rpartition("|version")[0]
+    assert signature in find_metric(name).what
+
+
+@pytest.mark.parametrize("name", ["bleu", "chrf"])
+def test_weights_of_clusters_mean_repeated_texts(name: str) -> None:
+    pytest.importorskip("sacrebleu")
+    truth = ["the cat sat on the mat today", "a dog ran far away from here", "one two three four five", "x y z u v w"]
+    said: list[str | None] = ["the cat sat on a mat today", "a dog ran away from here", "one two four three five", None]
+    made = judged("generation", truth, said, [None] * 4, ())
+    got = corpus(find_metric(name), made, np.array([0, 0, 1, 2]))(np.array([[2.0, 0.0, 1.0]]))[0]
+    places = [0, 0, 1, 1, 3]
+    assert got == pytest.approx(whole(name, [truth[i] for i in places], [said[i] for i in places]), rel=1e-9)
+
+
+@settings(deadline=None)
+@given(PAIRS)
+def test_rouge_is_rouge_scores(pairs: list[tuple[str, str]]) -> None:
+    scorer = pytest.importorskip("rouge_score.rouge_scorer").RougeScorer(["rougeL"])
+    truth, said = [a for a, _ in pairs], [b for _, b in pairs]
+    assert scores("rouge_l", truth, list(said)).tolist() == [
+        scorer.score(true, given)["rougeL"].fmeasure for true, given in pairs
+    ]
+
+
+@pytest.mark.parametrize("name", ["exact_match", "numeric_match", "bleu", "chrf", "rouge_l"])
+def test_all_errors_are_zero(name: str) -> None:
+    truth, nothing = ["so 4 and 5", "then 6"], [None, None]
+    metric = find_metric(name)
+    got = whole(name, truth, nothing) if metric.shape == "corpus" else scores(name, truth, nothing).mean()
+    assert got == 0

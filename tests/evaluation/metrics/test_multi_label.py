@@ -65,3 +65,34 @@ def test_an_error_is_worse_than_any_answer_that_is_partly_right(truth: list[str]
     for said in (truth, truth[:1], []):
         assert f1(wrong) <= f1(answers([truth, *others], [said, *others]))
     assert f1(wrong) < f1(answers([truth, *others], [truth, *others]))
+
+
+def macro(made: Answers) -> float:
+    n = len(made.truth)
+    return float(corpus(find_metric("f1_macro_labels"), made, np.arange(n))(np.ones((1, n)))[0])
+
+
+@settings(deadline=None)
+@given(st.data())
+def test_label_by_label_they_are_scikit_learns(data: st.DataObject) -> None:
+    truth = data.draw(SETS)
+    said = data.draw(st.lists(st.sets(st.sampled_from(LABELS)).map(sorted), min_size=len(truth), max_size=len(truth)))
+    made = answers(truth, list(said))
+    wrong = contributions(find_metric("hamming_loss"), made)
+    assert wrong.mean() == pytest.approx(oracle.hamming_loss(table(truth), table(said)))
+    shown = (table(truth) | table(said)).any(0)
+    if not shown.any():
+        assert np.isnan(macro(made))
+        return
+    each = [oracle.f1_score(table(truth)[:, k], table(said)[:, k]) for k in np.flatnonzero(shown)]
+    assert macro(made) == pytest.approx(np.mean(each))
+
+
+def test_an_error_is_wrong_about_every_label() -> None:
+    right: list[list[str] | None] = [["a"], ["b", "c"], []]
+    truth = [["a"], ["b", "c"], []]
+    for place in range(3):
+        lost = [None if i == place else each for i, each in enumerate(right)]
+        made = answers(truth, lost)
+        assert contributions(find_metric("hamming_loss"), made)[place] == 1
+        assert macro(made) < macro(answers(truth, right)) == 1

@@ -10,10 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from scipy.spatial.distance import cdist, directed_hausdorff
 from sklearn import metrics as oracle
 
 from speciate.evaluation.metrics import contributions
 from speciate.evaluation.metrics.answers import object_answers
+from speciate.evaluation.metrics.segmentation import border, gaps
 from speciate.tasks.masks import to_runs
 from speciate.vocabulary import find_metric
 
@@ -57,3 +59,44 @@ def test_an_error_is_worth_nothing(lost: Any) -> None:
     assert value("dice", told(nothing), told(nothing)) == 1
     assert value("dice", told(nothing), lost) == 0
     assert value("dice", told(nothing + 1), lost) == 0
+
+
+masks = arrays.arrays(bool, (7, 9), elements=st.booleans()).filter(lambda mask: bool(mask.any()))
+
+
+@settings(deadline=None)
+@given(masks, masks)
+def test_distances_of_borders_are_scipys(one: npt.NDArray[np.bool_], other: npt.NDArray[np.bool_]) -> None:
+    """The whole distance is `directed_hausdorff`; the 95 % that count, all pairs written out."""
+    edges = [np.argwhere(border(mask)) for mask in (one, other)]
+    assert gaps(border(one), border(other)).max() == pytest.approx(directed_hausdorff(*edges)[0])
+    pairs = cdist(*edges)
+    wanted = max(np.percentile(pairs.min(axis), 95) for axis in (0, 1))
+    told_of = [told(mask.astype(np.uint8), ("cat",)) for mask in (one, other)]
+    assert value("hausdorff_95", *told_of) == pytest.approx(wanted, rel=1e-9)
+
+
+def test_a_border_is_what_touches_the_outside() -> None:
+    mask = np.zeros((6, 6), bool)
+    mask[1:5, 1:5] = True
+    inside = np.zeros((6, 6), bool)
+    inside[2:4, 2:4] = True
+    assert (border(mask) == (mask & ~inside)).all()
+    assert border(np.ones((3, 3), bool)).sum() == 8
+
+
+def test_a_label_that_only_one_shows_is_a_diagonal_away_and_so_is_an_error() -> None:
+    truth, nothing = np.zeros((3, 4), np.uint8), told(np.zeros((3, 4), np.uint8))
+    truth[1, 1] = 1
+    assert value("hausdorff_95", told(truth), nothing) == 5
+    assert value("hausdorff_95", told(truth), None) == 5
+    assert value("hausdorff_95", nothing, None) == 5
+    assert value("hausdorff_95", nothing, nothing) == 0
+
+
+@settings(deadline=None)
+@given(maps, maps)
+def test_right_pixels_are_scikit_learns_accuracy(truth: npt.NDArray[np.uint8], answer: npt.NDArray[np.uint8]) -> None:
+    wanted = oracle.accuracy_score(truth.ravel(), answer.ravel())
+    assert value("pixel_accuracy", told(truth), told(answer)) == pytest.approx(wanted)
+    assert value("pixel_accuracy", told(truth), None) == 0

@@ -36,8 +36,8 @@ __all__ = [
     "number_answers",
 ]  # fmt: skip
 
-_FILES = (generation, labels, multi_label, numbers, ordered, retrieval, tokens, transcripts)
-_OF_MEANS = (*_FILES, forecasting, segmentation)
+_FILES = (forecasting, generation, labels, multi_label, numbers, ordered, retrieval, tokens, transcripts)
+_OF_MEANS = (*_FILES, segmentation)
 _MEANS: dict[str, Callable[[Answers], Floats]] = {
     name: score for file in _OF_MEANS for name, score in file.MEANS.items()
 }
@@ -45,7 +45,7 @@ _STATISTICS: dict[str, Callable[[Answers], Statistic]] = {
     name: statistic for file in _FILES for name, statistic in file.STATISTICS.items()
 }
 _CORPORA: dict[str, Callable[[Answers, Codes], Callable[[Floats], Floats]]] = {
-    name: made for file in (detection, ranks) for name, made in file.CORPORA.items()
+    name: made for file in (detection, numbers, ranks) for name, made in file.CORPORA.items()
 }
 """Those that are no function of sums."""
 
@@ -60,7 +60,8 @@ def averaged(metric: Metric, repeats: Sequence[Answers]) -> Floats:
     scores = np.stack([contributions(metric, answers) for answers in repeats])
     counted = ~np.isnan(scores)
     total = np.where(counted, scores, 0.0).sum(0)
-    return np.divide(total, counted.sum(0), out=np.full(scores.shape[1], np.nan), where=counted.any(0))
+    means: Floats = np.divide(total, counted.sum(0), out=np.full(scores.shape[1], np.nan), where=counted.any(0))
+    return means
 
 
 def corpus_mean(metric: Metric, repeats: Sequence[Answers], clusters: Codes) -> Callable[[Floats], Floats]:
@@ -73,6 +74,8 @@ def alone(metric: Metric, answers: Answers) -> Floats:
     """(n,): what the metric is of each example by itself; NaN where it is nothing then."""
     if metric.shape == "mean":
         return contributions(metric, answers)
+    if metric.name in numbers.ALONE:
+        return numbers.ALONE[metric.name](answers)
     if metric.name in _CORPORA:
         if answers.probabilities is not None:  # one example is no ranking
             return np.full(len(answers.truth), np.nan)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from speciate.evaluation.metrics.answers import Answers
+from speciate.evaluation.metrics.answers import Answers, Statistic
 from speciate.evaluation.statistics import Floats
 
 
@@ -21,6 +21,25 @@ def _mase(answers: Answers) -> Floats:
     return np.array(
         [_scaled(miss, np.array(truth["naive"])) for miss, truth in zip(_misses(answers), answers.truth, strict=True)]
     )
+
+
+def _rmse(answers: Answers) -> Statistic:
+    parts = np.array([(np.square(miss).sum(), miss.size) for miss in _misses(answers)])
+    return Statistic(parts, lambda sums: np.sqrt(sums[:, 0] / sums[:, 1]))
+
+
+def _smape(answers: Answers) -> Floats:
+    """Makridakis et al. (2020), as a share: 0 where both are 0, 2 without an answer."""
+    pairs = zip(answers.truth, answers.given, strict=True)
+    return np.array([_symmetric(np.array(truth["steps"], float), given) for truth, given in pairs])
+
+
+def _symmetric(truth: Floats, answer: Any) -> float:
+    steps = _steps(answer, truth)
+    if steps is None:
+        return 2.0
+    size = np.abs(truth) + np.abs(steps)
+    return float(np.divide(2 * np.abs(truth - steps), size, out=np.zeros_like(size), where=size > 0).mean())
 
 
 def _scaled(miss: Floats, naive: Floats) -> float:
@@ -50,4 +69,5 @@ def _steps(answer: Any, truth: Floats) -> Floats | None:
     return steps if steps.shape == truth.shape and np.isfinite(steps).all() else None
 
 
-MEANS: dict[str, Callable[[Answers], Floats]] = {"forecast_mae": _mae, "mase": _mase}
+MEANS: dict[str, Callable[[Answers], Floats]] = {"forecast_mae": _mae, "mase": _mase, "smape": _smape}
+STATISTICS: dict[str, Callable[[Answers], Statistic]] = {"forecast_rmse": _rmse}

@@ -12,9 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from speciate.evaluation.libraries import missing
 from speciate.evaluation.metrics.answers import Answers, Statistic
 from speciate.evaluation.statistics import Floats
 
+_BETA = 2
+"""How much more recall counts than precision in chrF."""
 _NUMBER = re.compile(r"(?:(?<![\w.)])[-+])?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?(?:[eE][-+]?\d+)?", re.ASCII)
 """A sign after a word or a number is a dash: `10-20` ends in 20. Commas divide thousands."""
 _CLOSE = 1e-6
@@ -44,9 +47,74 @@ def last_number(text: Any) -> float | None:
     return float(found[-1].replace(",", "")) if found else None
 
 
+def _bleu(answers: Answers) -> Statistic:
+    """Papineni et al. (2002) over the corpus with sacrebleu's counts and defaults (Post 2018), as a share."""
+    try:
+        from sacrebleu.metrics.bleu import BLEU
+    except ImportError as error:
+        raise missing("sacrebleu") from error
+
+    scorer = BLEU(effective_order=True)  # which changes the scores of sentences alone; their counts are taken
+    found = [scorer.sentence_score(said, [true]) for true, said in _texts(answers)]
+    parts = np.array([[one.sys_len, one.ref_len, *one.counts, *one.totals] for one in found], float)
+    return Statistic(parts, _bleu_of_sums)
+
+
+def _bleu_of_sums(sums: Floats) -> Floats:
+    """Exponential smoothing (mteval-v13a): the k-th order without a match counts as 1 / 2^k matches."""
+    said, true, hits, totals = sums[:, 0], sums[:, 1], sums[:, 2:6], sums[:, 6:10]
+    none = hits == 0
+    smoothed = np.where(none, 0.5 ** np.cumsum(none & (totals > 0), axis=1), hits)
+    brevity = np.exp(np.minimum(0.0, 1 - true / said))
+    means = np.exp(np.log(smoothed / totals).mean(1))
+    return np.where((hits > 0).any(1) & (totals > 0).all(1), brevity * means, 0.0)
+
+
+def _chrf(answers: Answers) -> Statistic:
+    """Popovic (2015) over the corpus with sacrebleu's counts and defaults, as a share."""
+    try:
+        from sacrebleu.metrics.chrf import CHRF
+    except ImportError as error:
+        raise missing("sacrebleu") from error
+
+    pairs = _texts(answers)
+    # sacrebleu makes its own resamples of these; it has no public name for them
+    counts = CHRF()._extract_corpus_statistics([said for _, said in pairs], [[true for true, _ in pairs]])
+    return Statistic(np.array(counts, float), _chrf_of_sums)
+
+
+def _chrf_of_sums(sums: Floats) -> Floats:
+    """Orders that truth or answer are too short for do not count."""
+    said, true, hits = (sums[:, place::3] for place in range(3))
+    counted = (said > 0) & (true > 0)
+    precision, recall = (
+        np.divide(hits, part, out=np.zeros_like(hits), where=counted).sum(1) / np.maximum(counted.sum(1), 1)
+        for part in (said, true)
+    )
+    total = _BETA**2 * precision + recall
+    scores: Floats = np.divide((1 + _BETA**2) * precision * recall, total, out=np.zeros_like(total), where=total > 0)
+    return scores
+
+
+def _rouge_l(answers: Answers) -> Floats:
+    try:
+        from rouge_score.rouge_scorer import RougeScorer
+    except ImportError as error:
+        raise missing("rouge_score") from error
+
+    scorer = RougeScorer(["rougeL"])
+    return np.array([scorer.score(true, said)["rougeL"].fmeasure for true, said in _texts(answers)], float)
+
+
+def _texts(answers: Answers) -> list[tuple[str, str]]:
+    return [(plain(true), plain(said)) for true, said in zip(answers.truth, answers.given, strict=True)]
+
+
 def plain(text: Any) -> str:
     return " ".join(str("" if text is None else text).split())
 
 
-MEANS: dict[str, Callable[[Answers], Floats]] = {"exact_match": _exact_match, "numeric_match": _numeric_match}
-STATISTICS: dict[str, Callable[[Answers], Statistic]] = {}
+MEANS: dict[str, Callable[[Answers], Floats]] = {
+    "exact_match": _exact_match, "numeric_match": _numeric_match, "rouge_l": _rouge_l,
+}  # fmt: skip
+STATISTICS: dict[str, Callable[[Answers], Statistic]] = {"bleu": _bleu, "chrf": _chrf}

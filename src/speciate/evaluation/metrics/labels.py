@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from speciate.evaluation.metrics.answers import ERROR, Answers, Statistic
 from speciate.evaluation.statistics import Floats
 
+_BINS = 15
 _SMALLEST = float(np.finfo(np.float64).eps)  # as scikit-learn clips probabilities in log_loss
 
 
@@ -37,6 +38,39 @@ def _log_loss(answers: Answers) -> Floats:
     share = np.divide(chance, total, out=np.zeros_like(chance), where=total > 0)
     losses: Floats = -np.log(np.clip(share, _SMALLEST, 1.0))
     return losses
+
+
+def _brier(answers: Answers) -> Floats:
+    """Brier (1950), halved, so that it lies between 0 and 1 whatever the number of labels. 1 for an error."""
+    table = answers.table
+    total = table.sum(1, keepdims=True)
+    shares = np.divide(table, total, out=np.zeros_like(table), where=total > 0)
+    shares[np.arange(len(table)), answers.truth.astype(np.int64)] -= 1
+    return np.where(total[:, 0] > 0, np.square(shares).sum(1) / 2, 1.0)
+
+
+def _top_5_accuracy(answers: Answers) -> Floats:
+    """Of labels that are equally probable as many count as there are places left; none without a probability."""
+    table = answers.table
+    true = table[np.arange(len(table)), answers.truth.astype(np.int64)][:, None]
+    before, equal = (table > true).sum(1), (table == true).sum(1)
+    return np.where(true[:, 0] > 0, np.clip((5 - before) / equal, 0.0, 1.0), 0.0)
+
+
+def _ece(answers: Answers) -> Statistic:
+    """Expected calibration error (Guo et al. 2017) with as many examples in each bin (Nixon et al. 2019).
+
+    The bins are those of all examples, also where they are drawn anew; equal confidences share one. An error is wrong
+    and certain.
+    """
+    table = answers.table
+    total = table.sum(1)
+    sure = np.divide(table.max(1), total, out=np.ones_like(total), where=total > 0).round(12)  # equals stay equal
+    right = (answers.truth == answers.given).astype(float)
+    edges = np.quantile(sure, np.arange(1, _BINS) / _BINS)
+    bins = np.eye(_BINS)[np.searchsorted(edges, sure, side="right")]
+    parts = np.hstack([np.ones((len(sure), 1)), bins * (right - sure)[:, None]])
+    return Statistic(parts, lambda sums: np.abs(sums[:, 1:]).sum(1) / sums[:, 0])
 
 
 def _counts(answers: Answers) -> Floats:
@@ -80,6 +114,17 @@ def _mcc(answers: Answers) -> Statistic:
     return Statistic(_counts(answers), combine)
 
 
+def _cohen_kappa(answers: Answers) -> Statistic:
+    """Cohen (1960). Undefined where truth and answers are all of one label: scikit-learn's definition."""
+
+    def combine(sums: Floats) -> Floats:
+        n, (hit, given, true) = sums[:, 0], _thirds(sums[:, 1:])
+        chance = (given * true).sum(1) / n**2
+        return np.where(chance < 1, (hit.sum(1) / n - chance) / (1 - chance), math.nan)
+
+    return Statistic(np.hstack([np.ones((len(answers.truth), 1)), _counts(answers)]), combine)
+
+
 def _precision(answers: Answers) -> Statistic:
     """0 where there was no alarm."""
 
@@ -109,8 +154,10 @@ def _mean_where(values: Floats, counted: NDArray[np.bool_]) -> Floats:
 
 
 MEANS: dict[str, Callable[[Answers], Floats]] = {
-    "accuracy": _accuracy, "recall": _recall, "specificity": _specificity, "log_loss": _log_loss,
+    "accuracy": _accuracy, "recall": _recall, "specificity": _specificity, "log_loss": _log_loss, "brier": _brier,
+    "top_5_accuracy": _top_5_accuracy,
 }  # fmt: skip
 STATISTICS: dict[str, Callable[[Answers], Statistic]] = {
     "balanced_accuracy": _balanced_accuracy, "f1_macro": _f1_macro, "mcc": _mcc, "precision": _precision, "f1": _f1,
+    "cohen_kappa": _cohen_kappa, "ece": _ece,
 }  # fmt: skip

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from speciate.evaluation.metrics.answers import ERROR, Answers
 from speciate.evaluation.statistics import Codes, Floats
+from speciate.vocabulary import RECALL_AT_PRECISIONS
 
 
 def _ranked(
@@ -66,6 +67,18 @@ def _auprc(hits: Floats, alarms: Floats) -> Floats:
     return average
 
 
+def _recall_at(precision: float, hits: Floats, alarms: Floats) -> Floats:
+    """The best recall of thresholds whose precision is at least this; 0 where there is none."""
+    reached = hits >= precision * (hits + alarms) - 1e-9
+    best: Floats = np.where(reached, hits / hits[:, -1:], 0.0).max(1)
+    return best
+
+
 CORPORA: dict[str, Callable[[Answers, Codes], Callable[[Floats], Floats]]] = {
-    "auroc": partial(_ranked, _auroc), "auprc": partial(_ranked, _auprc),
-}  # fmt: skip
+    "auroc": partial(_ranked, _auroc),
+    "auprc": partial(_ranked, _auprc),
+    **{
+        f"recall_at_precision_{percent}": partial(_ranked, partial(_recall_at, percent / 100))
+        for percent in RECALL_AT_PRECISIONS
+    },
+}

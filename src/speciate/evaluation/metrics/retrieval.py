@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from speciate.evaluation.statistics import Floats
 _CHUNK = 512
 _EQUAL = 1e-9
 """Cosines that differ by less are ties."""
+_DIGITS = 9
 
 
 def _recall_at_1(answers: Answers) -> Floats:
@@ -39,6 +41,47 @@ def _recall_at_1(answers: Answers) -> Floats:
     return found
 
 
+def _of_nearest(k: int, measure: Callable[[NDArray[np.bool_], Floats], Floats], answers: Answers) -> Floats:
+    """(n,), of which of the k nearest others belong, nearest first, and how many belong in all. Among those that are
+    equally near an order by chance, the same each time. Without a vector: 0. Nothing else belongs: not counted.
+    """
+    _, codes = np.unique(answers.truth.astype(str), return_inverse=True)
+    units, there = _units(answers)
+    n, belonging = len(codes), (np.bincount(codes)[codes] - 1).astype(float)
+    chance = np.random.default_rng(0).permutation(n)
+    found = np.zeros(n)
+    for start in range(0, n, _CHUNK):
+        rows = np.arange(start, min(start + _CHUNK, n))
+        near = np.round(units[rows] @ units.T, _DIGITS)
+        near[:, ~there] = -math.inf
+        near[np.arange(len(rows)), rows] = -math.inf
+        order = np.lexsort((np.broadcast_to(chance, near.shape), -near), axis=1)[:, :k]
+        seen = np.isfinite(np.take_along_axis(near, order, 1))
+        hits = (codes[order] == codes[rows, None]) & seen
+        with np.errstate(invalid="ignore", divide="ignore"):
+            found[rows] = measure(hits, belonging[rows])
+    return np.where(belonging > 0, np.where(there, found, 0.0), math.nan)
+
+
+def _any(hits: NDArray[np.bool_], belonging: Floats) -> Floats:
+    return hits.any(1).astype(float)
+
+
+def _gain(hits: NDArray[np.bool_], belonging: Floats) -> Floats:
+    """Normalised discounted cumulative gain (Jarvelin & Kekalainen 2002)."""
+    weights = 1 / np.log2(np.arange(2, hits.shape[1] + 2))
+    best = np.concatenate([[0.0], np.cumsum(weights)])[np.minimum(belonging, hits.shape[1]).astype(int)]
+    gains: Floats = hits @ weights / best
+    return gains
+
+
+def _precision(hits: NDArray[np.bool_], belonging: Floats) -> Floats:
+    """Average precision over the places that could be hits."""
+    precision = np.cumsum(hits, 1) / np.arange(1, hits.shape[1] + 1)
+    averages: Floats = (precision * hits).sum(1) / np.minimum(belonging, hits.shape[1])
+    return averages
+
+
 def _units(answers: Answers) -> tuple[Floats, NDArray[np.bool_]]:
     """(n, D) of unit length, zeros where there is none; and (n,) where there is one."""
     lengths = [0 if given is None else len(given) for given in answers.given]
@@ -51,5 +94,10 @@ def _units(answers: Answers) -> tuple[Floats, NDArray[np.bool_]]:
     return np.divide(units, norms, out=np.zeros_like(units), where=norms > 0), there
 
 
-MEANS: dict[str, Callable[[Answers], Floats]] = {"recall_at_1": _recall_at_1}
+MEANS: dict[str, Callable[[Answers], Floats]] = {
+    "recall_at_1": _recall_at_1,
+    "recall_at_5": partial(_of_nearest, 5, _any),
+    "ndcg_at_10": partial(_of_nearest, 10, _gain),
+    "map_at_10": partial(_of_nearest, 10, _precision),
+}
 STATISTICS: dict[str, Callable[[Answers], Statistic]] = {}

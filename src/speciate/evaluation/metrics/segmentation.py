@@ -2,34 +2,50 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from speciate.evaluation.metrics.answers import Answers
-from speciate.evaluation.statistics import Floats
+from speciate.evaluation.statistics import Codes, Floats
 from speciate.tasks.masks import from_runs, resized
 
-
-def _of_images(measure: Callable[[Floats, Floats], Floats], answers: Answers) -> Floats:
-    return np.array(
-        [_of_image(measure, truth, given) for truth, given in zip(answers.truth, answers.given, strict=True)]
-    )
+Mask = NDArray[np.bool_]
 
 
-def _of_image(measure: Callable[[Floats, Floats], Floats], truth: dict[str, Any], given: Any) -> float:
-    """Mean over the labels that truth or answer show, background aside; 1 where neither shows any."""
+class _Maps(NamedTuple):
+    """(h, w) codes of `labels` labels from 1, 0 for background. `said` None: no answer, or none of this kind."""
+
+    true: Codes
+    said: Codes | None
+    labels: int
+
+
+def _of_images(measure: Callable[[_Maps], float], answers: Answers) -> Floats:
+    return np.array([measure(_maps(*pair)) for pair in zip(answers.truth, answers.given, strict=True)])
+
+
+def _maps(truth: dict[str, Any], given: Any) -> _Maps:
     labels: dict[str, int] = {label: place for place, label in enumerate(truth["labels"], 1)}
+    true = from_runs(truth["rle"], truth["size"]).astype(np.int64)
     try:
         codes = np.array([0, *(labels.setdefault(label, len(labels) + 1) for label in given["labels"])])
         said = codes[resized(from_runs(given["rle"], given["size"]), truth["size"])]
-    except (TypeError, KeyError, ValueError, IndexError):  # no answer, or none of this kind
+    except (TypeError, KeyError, ValueError, IndexError):
+        said = None
+    return _Maps(true, said, len(labels))
+
+
+def _overlap(measure: Callable[[Floats, Floats], Floats], maps: _Maps) -> float:
+    """Mean over the labels that truth or answer show, background aside; 1 where neither shows any."""
+    if maps.said is None:
         return 0.0
-    true = from_runs(truth["rle"], truth["size"]).astype(np.int64)
-    count = len(labels) + 1
-    table = np.bincount(true.ravel() * count + said.ravel(), minlength=count * count).reshape(count, count)
+    count = maps.labels + 1
+    table = np.bincount(maps.true.ravel() * count + maps.said.ravel(), minlength=count * count).reshape(count, count)
     both, sums = np.diag(table)[1:].astype(float), (table.sum(0) + table.sum(1))[1:].astype(float)
     shown = sums > 0
     return float(measure(both[shown], sums[shown]).mean()) if shown.any() else 1.0
@@ -43,7 +59,47 @@ def _iou(both: Floats, sums: Floats) -> Floats:
     return both / (sums - both)
 
 
+def _pixel_accuracy(maps: _Maps) -> float:
+    return 0.0 if maps.said is None else float((maps.true == maps.said).mean())
+
+
+def _hausdorff_95(maps: _Maps) -> float:
+    """Mean over the labels that truth or answer show. The image's diagonal for a label that only one of them shows,
+    and where there is no answer; 0 where neither shows any."""
+    farthest = math.hypot(*maps.true.shape)
+    if maps.said is None:
+        return farthest
+    each = [_distance(maps.true == label, maps.said == label, farthest) for label in range(1, maps.labels + 1)]
+    shown = [distance for distance in each if distance is not None]
+    return float(np.mean(shown)) if shown else 0.0
+
+
+def _distance(true: Mask, said: Mask, farthest: float) -> float | None:
+    if not true.any() or not said.any():
+        return farthest if true.any() or said.any() else None
+    edges = border(true), border(said)
+    return max(float(np.percentile(gaps(*pair), 95)) for pair in (edges, edges[::-1]))
+
+
+def border(mask: Mask) -> Mask:
+    """The pixels of a mask with a side to what is not it; beyond the image is not it."""
+    from scipy.ndimage import binary_erosion
+
+    edge: Mask = mask & ~binary_erosion(mask)
+    return edge
+
+
+def gaps(one: Mask, other: Mask) -> Floats:
+    """From each pixel of one to the nearest of the other, in pixels."""
+    from scipy.ndimage import distance_transform_edt
+
+    distances: Floats = distance_transform_edt(~other)[one]
+    return distances
+
+
 MEANS: dict[str, Callable[[Answers], Floats]] = {
-    "dice": partial(_of_images, _dice),
-    "mean_iou": partial(_of_images, _iou),
+    "dice": partial(_of_images, partial(_overlap, _dice)),
+    "mean_iou": partial(_of_images, partial(_overlap, _iou)),
+    "pixel_accuracy": partial(_of_images, _pixel_accuracy),
+    "hausdorff_95": partial(_of_images, _hausdorff_95),
 }
