@@ -12,13 +12,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from speciate.datasets import consent
 from speciate.datasets.versions import Manifest, resolve
 from speciate.errors import Code, SpeciateError, closest, unknown
-from speciate.evaluation import decisions, outlay, recorded
+from speciate.evaluation import decisions, outlay, recorded, scorers
 from speciate.evaluation.contestants import CANDIDATES, Contestant, find, find_incumbent
 from speciate.evaluation.endpoints.prompts import Prompt
 from speciate.evaluation.judges import resolve as judges
 from speciate.evaluation.judges.spec import Judging
 from speciate.evaluation.prices import usd_per_core_hour
 from speciate.evaluation.report import Report, Suite, number
+from speciate.evaluation.task import Scoring
 from speciate.ids import id_from_key
 from speciate.jobs.folder import RunFolder
 from speciate.jobs.job import Job, Limits, Resources
@@ -75,6 +76,8 @@ class EvaluateSpec(BaseModel):
     """None: the use case's incumbent, else the first of `models`."""
     metrics: tuple[str, ...] = ()
     prompt: Prompt = Prompt()
+    scorer: str | None = None
+    """`path/to/file.py:FUNCTION`, `package:NAME` or `code_passes`: its scores are metrics, too."""
     judge: Judging | None = None
     repeats: int = Field(1, ge=1, le=20)
     budget_usd: float | None = Field(None, gt=0)
@@ -113,7 +116,8 @@ def plan(spec: EvaluateSpec, workspace: Workspace) -> Plan:
         if spec.judge
         else None
     )
-    metrics = _metrics(spec, use_case, task, positive, [judge.metric] if judge else [])
+    scored = Scoring(ref=spec.scorer, metric=scorers.find(spec.scorer).metric()) if spec.scorer else None
+    metrics = _metrics(spec, use_case, task, positive, [each.metric for each in (scored, judge) if each])
     examples, role = manifest.splits[ref.split or ""], _role(spec, use_case)
     asking = outlay.Asking(
         manifest,
@@ -145,6 +149,7 @@ def plan(spec: EvaluateSpec, workspace: Workspace) -> Plan:
         "latency": spec.latency,
         "seed": spec.seed,
         "prompt": spec.prompt.model_dump(mode="json"),
+        "scoring": scored.model_dump(mode="json") if scored else None,
         "judge": judge.model_dump(mode="json") if judge else None,
         "repeats": spec.repeats,
         "budget_usd": spec.budget_usd,

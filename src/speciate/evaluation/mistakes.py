@@ -40,8 +40,9 @@ def badness(answer: Answer, example: Example, metric: Metric) -> float:
     if is_number:
         return abs(float(example["truth"]) - float(answer["number"]))
     if not has_labels(metric.name) and (score := answer.get("score")) is not None:
-        best = metric.high if metric.better == "higher" else metric.low
-        return abs(float(score) - (best or 0.0))
+        best = metric.high if metric.better == "higher" else metric.low or 0.0
+        if best is not None:
+            return abs(float(score) - best)
     return 0.0 if answer["output"] == example["truth"] else 1.0 + (answer["confidence"] or 0.0)
 
 

@@ -19,12 +19,13 @@ import pyarrow.parquet as pq
 
 from speciate.datasets.loading.loader import Example, load_examples
 from speciate.errors import Code, SpeciateError, closest
+from speciate.evaluation import scoring
 from speciate.evaluation.answers import Answer
-from speciate.evaluation.compare import Entry, Question, averaged, build
+from speciate.evaluation.compare import Entry, Question, build
 from speciate.evaluation.contestants import Contestant
 from speciate.evaluation.judges.judge import Case, mark
 from speciate.evaluation.marks import Marks, marked
-from speciate.evaluation.metrics import alone, judged
+from speciate.evaluation.metrics import alone, averaged, judged
 from speciate.evaluation.predictors.contract import Asked, Sheet
 from speciate.evaluation.predictors.table import hand_in
 from speciate.evaluation.seen import nearly_seen, seen
@@ -64,6 +65,8 @@ def run(run: Run) -> dict[str, Any]:
     entries = [_entry(task, sheet, truths, count) for sheet, count in zip(sheets, known, strict=True)]
     notes = _notes(task, len(present) - len(examples), examples, taught, entries, sheets)
     brought = _brought(run, task, examples, truths, sheets)
+    if task.scoring is not None:
+        task = task.model_copy(update={"metrics": scoring.expanded(task.metrics, task.scoring, brought)})
     for marks in brought:
         entries = [marked(entry, marks) for entry in entries]
         notes += marks.notes
@@ -101,13 +104,14 @@ def _brought(
     run: Run, task: EvaluationTask, examples: Sequence[Example], truths: Sequence[Any], sheets: Sequence[Sheet]
 ) -> list[Marks]:
     """Scores of the metrics that this evaluation brings along, now that all answers are there."""
-    if task.judge is None:
-        return []
 
     def tell(count: int) -> None:
-        run.progress(count, None, "verdicts", task.judge.name if task.judge else "")
+        run.progress(count, None, "scores")
 
-    return [mark(Case(run, task, task.judge, examples, truths, sheets, _clusters(examples), tell))]
+    brought = scoring.mark(run, task.scoring, examples, truths, sheets, tell) if task.scoring else []
+    if task.judge is not None:
+        brought.append(mark(Case(run, task, task.judge, examples, truths, sheets, _clusters(examples), tell)))
+    return brought
 
 
 def _possible(task: EvaluationTask, learned: Sequence[Any]) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from speciate.errors import Code, SpeciateError, unknown
 from speciate.evaluation import code_scorer, own_scorer
 from speciate.evaluation.own_scorer import Better, Scored, checked
 from speciate.sandbox import CagePolicy
+from speciate.vocabulary import LOWER
 
 GROUP = "speciate.scorers"
 """Entry point group of third parties: name = "module:function", a function as in `own_scorer`."""
@@ -31,6 +32,12 @@ class Scorer(NamedTuple):
     signature: str
     better: Better
     score_all: Callable[[Path, Sequence[Mapping[str, Any]]], list[Scored]]
+
+    def metric(self, entry: str | None = None) -> str:
+        """What the scores are called; `entry`: the name that the function gives them, where it is not its own."""
+        own = self.signature.partition("@")[0].rpartition(":")[2]
+        more = "" if entry in (None, own) else f"/{''.join(c if c.isalnum() else '_' for c in str(entry))}"
+        return self.signature + more + (LOWER if self.better == "lower" else "")
 
 
 def find(ref: str, policy: CagePolicy = "required") -> Scorer:

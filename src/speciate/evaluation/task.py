@@ -14,6 +14,14 @@ from speciate.usecases import UseCase
 from speciate.vocabulary import Family, find_task
 
 
+class Scoring(BaseModel):
+    """A function of the caller's own. `metric`: what its scores are called, where it names none itself."""
+
+    model_config = ConfigDict(frozen=True)
+    ref: str
+    metric: str
+
+
 class EvaluationTask(BaseModel):
     """`metrics` starts with the main one."""
 
@@ -40,6 +48,7 @@ class EvaluationTask(BaseModel):
     prompt: Prompt = Prompt()
     """How models that take prompts are asked."""
     judge: Judge | None = None
+    scoring: Scoring | None = None
     repeats: int = 1
     """How often those that may answer differently each time are asked."""
     budget_usd: float | None = None
