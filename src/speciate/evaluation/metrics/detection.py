@@ -25,6 +25,16 @@ _EQUAL = 1e-10  # as pycocotools starts from min(overlap, 1 - 1e-10)
 _RECALLS = np.linspace(0, 1, 101)
 
 
+class _Meeting(NamedTuple):
+    """The boxes of one label in one picture, surest first, beside its objects, of which those of crowds come last."""
+
+    scores: list[float]  # (D,)
+    overlaps: Floats  # (D, objects)
+    real: int
+    """Objects that are no crowd."""
+    cluster: int
+
+
 class _Ranked(NamedTuple):
     """The boxes of one label over all pictures, surest first: what each is, and the cluster that it lies in."""
 
@@ -37,7 +47,8 @@ def _mean_average_precision(overlaps: Sequence[float], answers: Answers, cluster
     """Mean over the labels that a resample's truths have; NaN where they have none."""
     labels = sorted({each["label"] for truth in answers.truth for each in truth["objects"] if not each.get("crowd")})
     given = [_readable(answer) for answer in answers.given]
-    ranked = [_rank(answers.truth, given, label, clusters, least) for label in labels for least in overlaps]
+    met, count = [_meetings(answers.truth, given, label, clusters) for label in labels], int(clusters.max()) + 1
+    ranked = [_rank(meetings, count, least) for meetings in met for least in overlaps]
 
     def value(weights: Floats) -> Floats:
         if not ranked:
@@ -66,46 +77,51 @@ def _readable(answer: Any) -> list[dict[str, Any]] | None:
         return None
 
 
-def _rank(
-    truths: NDArray[Any], given: Sequence[list[dict[str, Any]] | None], label: str, clusters: Codes, least: float
-) -> _Ranked:
-    hits, scores, places = [], [], []
-    true = np.zeros(int(clusters.max()) + 1)
+def _meetings(
+    truths: NDArray[Any], given: Sequence[list[dict[str, Any]] | None], label: str, clusters: Codes
+) -> list[_Meeting]:
+    """Pictures that neither show nor are said to show the label count for nothing."""
+    met = []
     for truth, answer, cluster in zip(truths, given, clusters, strict=True):
         objects = [each for each in truth["objects"] if each["label"] == label]
+        objects.sort(key=lambda each: bool(each.get("crowd")))
         real = sum(not each.get("crowd") for each in objects)
-        true[cluster] += real
         if answer is None:  # finds nothing, and where there is nothing is the surest of false alarms
-            found = [] if real else [(math.inf, False)]
-        else:
-            found = _matched(objects, [each for each in answer if each["label"] == label], least)
-        for score, hit in found:
+            met.append(_Meeting([] if real else [math.inf], np.zeros((0 if real else 1, 0)), real, cluster))
+            continue
+        boxes = sorted((each for each in answer if each["label"] == label), key=lambda box: -box["score"])[:_MOST]
+        if objects or boxes:
+            met.append(_Meeting([box["score"] for box in boxes], _overlaps(boxes, objects, real), real, cluster))
+    return met
+
+
+def _rank(meetings: Sequence[_Meeting], clusters: int, least: float) -> _Ranked:
+    hits, scores, places = [], [], []
+    true = np.zeros(clusters)
+    for met in meetings:
+        true[met.cluster] += met.real
+        for score, hit in _matched(met, least):
             scores.append(score)
             hits.append(hit)
-            places.append(cluster)
+            places.append(met.cluster)
     order = np.argsort(-np.array(scores), kind="stable")
     return _Ranked(np.array(hits, bool)[order], np.array(places, np.int64)[order], true)
 
 
-def _matched(
-    objects: Sequence[Mapping[str, Any]], boxes: Sequence[Mapping[str, Any]], least: float
-) -> list[tuple[float, bool]]:
+def _matched(met: _Meeting, least: float) -> list[tuple[float, bool]]:
     """Score and whether it is a hit, of each box that counts: the surest first takes the free object that it overlaps
     most. What lies in a crowd counts neither way.
     """
-    boxes = sorted(boxes, key=lambda box: -box["score"])[:_MOST]
-    objects = sorted(objects, key=lambda each: bool(each.get("crowd")))
-    real = sum(not each.get("crowd") for each in objects)
-    overlaps = _overlaps(boxes, objects, real)
+    real = met.real
     free = np.ones(real, bool)
     found = []
-    for box, row in zip(boxes, overlaps, strict=True):
+    for score, row in zip(met.scores, met.overlaps, strict=True):
         chances = np.where(free, row[:real], -1.0)
         if real and chances.max() >= least - _EQUAL:
             free[int(real - 1 - np.argmax(chances[::-1]))] = False  # of equals the last, as in pycocotools
-            found.append((box["score"], True))
+            found.append((score, True))
         elif not (row[real:] >= least - _EQUAL).any():
-            found.append((box["score"], False))
+            found.append((score, False))
     return found
 
 
