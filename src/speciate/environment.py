@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from speciate.errors import Code, SpeciateError
@@ -91,6 +92,11 @@ def clean_environment() -> dict[str, str]:
 def go_online() -> None:
     """For the one kind of run that fetches from a hub, before it imports the hub's library."""
     os.environ.pop("HF_HUB_OFFLINE", None)
+
+
+def show_gpus(numbers: Sequence[int]) -> None:
+    """For a run, before its libraries look for GPUs: they find these alone, counted from 0."""
+    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, numbers))
 
 
 def keeps_test_hooks() -> str | None:

@@ -6,9 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from speciate.jobs.kinds import Plan
 from speciate.jobs.run import Run
 from speciate.training import fitting, train
 from speciate.training.network import durable, halving
+from speciate.training.specs import TrainSpec
+from speciate.workspace.workspace import Workspace
 
 
 def run(run: Run) -> dict[str, Any]:
@@ -18,4 +21,11 @@ def run(run: Run) -> dict[str, Any]:
     return fitting.run(run)
 
 
+def _two(spec: TrainSpec, workspace: Workspace) -> Plan:
+    plan = train.plan(spec, workspace)
+    return plan.model_copy(update={"payload": {**plan.payload, "processes": 2}})
+
+
 KIND = replace(train.KIND, name="train-saving-each-step", run=f"{Path(__file__).resolve()}:run")
+BY_TWO = replace(KIND, name="train-by-two", plan=_two)
+"""And that two processes train together."""

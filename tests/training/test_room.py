@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import multiprocessing
 import os
 import sys
 from pathlib import Path
@@ -7,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from speciate.errors import Code, SpeciateError
+from speciate.jobs.kinds import Plan
+from speciate.settings import Capacity
 from speciate.training import train
-from speciate.training.network import memory
-from speciate.training.specs import Room, TrainSpec
+from speciate.training.network import gpus, memory
+from speciate.training.specs import Method, Room, TrainSpec
 from speciate.training.weighing import _apart
 from speciate.workspace.workspace import Workspace
 from tests.data import peptide_fasta, review_rows, run_job
@@ -81,6 +84,40 @@ def test_resources_are_kept_free_and_threads_follow(workspace: Workspace, peptid
     plan = train.plan(spec, workspace)
     assert (plan.resources.cpu, plan.resources.memory_mb) == (1, 700)
     assert (plan.payload["threads"], plan.payload["memory_mb"]) == (1, 700)
+
+
+def test_gpus_are_kept_free_and_each_has_a_process(workspace: Workspace, peptides: str) -> None:
+    def planned(method: Method = "full", **room: int) -> Plan:
+        return train.plan(
+            TrainSpec(name="m", dataset=peptides, method=method, resources=Room(cpu=1, **room)), workspace
+        )
+
+    assert (planned().resources.gpu, planned().payload["device"]) == (0, "cpu")
+    workspace.settings = workspace.settings.model_copy(update={"capacity": Capacity(gpu=4)})
+    one, two, none = planned(), planned(gpu=2), planned(gpu=0)
+    assert [each.resources.gpu for each in (one, two, none)] == [1, 2, 0]
+    assert [each.payload["processes"] for each in (one, two, none)] == [1, 2, 1]
+    assert [each.payload["device"] for each in (one, two, none)] == ["cuda", "cuda", "cpu"]
+    assert (two.resources.cpu, two.resources.memory_mb) == (2, 2 * one.resources.memory_mb)
+    assert planned("classical").resources.gpu == 0
+    with pytest.raises(SpeciateError, match="'classical' computes on processors alone") as refused:
+        planned("classical", gpu=1)
+    assert refused.value.code is Code.INVALID
+
+
+def test_runs_get_gpus_that_no_other_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    first, second = multiprocessing.get_context("fork").Pipe()
+    if (other := os.fork()) == 0:
+        second.send(gpus.take(tmp_path, 2))
+        second.recv()
+        os._exit(0)
+    assert first.recv() == [0, 1]
+    assert gpus.take(tmp_path, 2) == [2, 3]
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "2,3"
+    first.send("end")
+    os.waitpid(other, 0)
+    assert gpus.take(tmp_path, 1) == [0]
 
 
 def test_an_estimate_is_measured_and_then_known(workspace: Workspace) -> None:

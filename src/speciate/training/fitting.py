@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from speciate.datasets.loading.loader import load_examples
@@ -14,10 +16,12 @@ from speciate.models.card import Card
 from speciate.training import classical, full, lora, probe, provenance
 from speciate.training.costs import Tally
 from speciate.training.estimate import asked_by
-from speciate.training.held_out import unseen
+from speciate.training.held_out import Remaining, unseen
+from speciate.training.network import choosing, gpus
 from speciate.training.network.memory import resident_mb
+from speciate.training.network.team import Follower, Team, gathered
 from speciate.training.selection import Chosen
-from speciate.training.specs import Payload, Repeated
+from speciate.training.specs import FullParameters, Payload, Repeated
 from speciate.training.study import Study
 
 RECIPES: dict[str, Callable[[Study, Any], Chosen]] = {
@@ -26,6 +30,8 @@ RECIPES: dict[str, Callable[[Study, Any], Chosen]] = {
     "lora": lora.fit,
     "full": full.fit,
 }
+METHODS: dict[str, Callable[[Any], choosing.Method]] = {"lora": lora.method, "full": full.method}
+"""Of those that train networks."""
 
 _NO_RECIPE = {"manifest", "dearer", "repeats", "base_folder", "base_learned_from"}
 """Of a payload: what follows from the rest, wherever it is resolved again."""
@@ -35,24 +41,44 @@ def run(run: Run) -> dict[str, Any]:
     """Writes `outputs/model/`; returns card and report. Raises SpeciateError for data that cannot be learned."""
     payload, tally = Payload.model_validate(run.payload), Tally(run)
     try:
-        return _run(run, payload, tally)
+        if payload.device == "cuda":
+            gpus.take(run.folders.cache / gpus.FOLDER, payload.processes)
+        with gathered(run, payload.processes, payload.device, payload.threads, partial(_follow, run, payload)) as team:
+            return _run(run, payload, tally, team)
     except BaseException:
         tally.keep()  # stopped, or out of memory: another attempt goes on
         raise
 
 
-def _run(run: Run, payload: Payload, tally: Tally) -> dict[str, Any]:
+def _follow(run: Run, payload: Payload, team: Follower) -> None:
+    """In each other process of the team."""
+    study, parameters = Study(run, payload, _read(run, payload).examples, Tally(), team), payload.parameters
+    assert isinstance(parameters, FullParameters), "others learn in one process"
+    with _bounded(payload):
+        choosing.follow(study, parameters, METHODS[payload.spec.method or ""](parameters), team)
+
+
+def _read(run: Run, payload: Payload) -> Remaining:
+    return unseen(run.folders, payload, load_examples(run.folders, payload.manifest, ("train", "validation")))
+
+
+@contextlib.contextmanager
+def _bounded(payload: Payload) -> Iterator[None]:
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # has no types
 
-    run.progress(0, None, "", "reading examples")
-    with tally.stage("preparing"):
-        everything = load_examples(run.folders, payload.manifest, ("train", "validation"))
-        remaining = unseen(run.folders, payload, everything)
-    tally.loaded_mb = resident_mb()
-    study = Study(run, payload, remaining.examples, tally)
-    study.notes += remaining.notes(payload)
     with threadpool_limits(limits=payload.threads), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of solvers that stop early: what counts is measured on held-out examples
+        yield
+
+
+def _run(run: Run, payload: Payload, tally: Tally, team: Team) -> dict[str, Any]:
+    run.progress(0, None, "", "reading examples")
+    with tally.stage("preparing"):
+        remaining = _read(run, payload)
+    tally.loaded_mb = resident_mb()
+    study = Study(run, payload, remaining.examples, tally, team)
+    study.notes += remaining.notes(payload)
+    with _bounded(payload):
         chosen = RECIPES[payload.spec.method or ""](study, payload.parameters)
     identity = chosen.predictor.save(run.outputs / "model")
     seconds = tally.spent.seconds
@@ -133,5 +159,6 @@ def _cost(payload: Payload, study: Study, chosen: Chosen) -> dict[str, Any]:
         "parameters": chosen.predictor.parameters,
         "threads": payload.threads,
         "device": payload.device,
+        "processes": payload.processes,
         **study.tally.report(),
     }

@@ -102,6 +102,9 @@ class Room(_Frozen):
 
     cpu: float | None = Field(None, gt=0, le=1024, description="Cores, and so many threads.")
     memory_mb: int | None = Field(None, gt=0)
+    gpu: int | None = Field(
+        None, ge=0, le=64, description="GPUs that learn together, for lora and full; default: one where there is any."
+    )
 
 
 class TrainSpec(_Frozen):
@@ -173,6 +176,9 @@ class Payload(_Frozen):
     dearer: tuple[Option, ...] = ()
     """What could be tried after this one, cheapest first."""
     threads: int
+    """Of each process."""
+    processes: int = Field(1, ge=1)
+    """That train a network together, each on a device of its own."""
     device: Literal["cpu", "cuda"] = "cpu"
     memory_mb: int | None = None
     """At most; None: what the machine has."""

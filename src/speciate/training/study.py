@@ -18,6 +18,7 @@ from speciate.tasks.contract import Posed, Readout, Representation
 from speciate.tasks.table import PER_UNIT, READOUTS
 from speciate.tasks.truth import WITHOUT_TARGET, lessons, questions, settled
 from speciate.training.costs import Tally
+from speciate.training.network.team import ALONE, Team
 from speciate.training.specs import Payload
 from speciate.vocabulary import find_task
 from speciate.workspace.workspace import Folders
@@ -34,16 +35,18 @@ class Part(NamedTuple):
 
 
 class Study:
-    """What there is to learn and to be judged by, the readout of the task, and the run's budget.
+    """What there is to learn and to be judged by, the readout of the task, the run's budget, and who trains with it.
 
     An example of `train` is a lesson, one of `validation` a question: what of it a model may see.
     """
 
-    def __init__(self, run: Run, payload: Payload, examples: Sequence[Example], tally: Tally | None = None) -> None:
+    def __init__(
+        self, run: Run, payload: Payload, examples: Sequence[Example], tally: Tally | None = None, team: Team = ALONE
+    ) -> None:
         learned = [example for example in examples if example.split == "train"]
         terms = settled(payload.terms, payload.task, learned)
         self.payload, self.run = payload.model_copy(update={"terms": terms}), run
-        self.tally = tally or Tally(run)
+        self.tally, self.team = tally or Tally(run), team
         self.notes: list[str] = []
         self.found: dict[str, Any] = {}
         """What the report says of hyperparameters that were left to the training."""

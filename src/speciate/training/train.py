@@ -82,7 +82,7 @@ def plan(spec: TrainSpec, workspace: Workspace) -> Plan:
         _check_base(base, manifest)
     threads, parameters = _threads(workspace, spec.resources.cpu), _parameters(spec)
     terms = _terms(parameters, use_case, task)
-    gpus = 1 if method in _ON_GPU and workspace.settings.capacity.gpu else 0
+    gpus = _gpus(spec, workspace)
     check_labels(manifest, target, task, terms)
     can = options(manifest.modality, task.family)
     payload = Payload(
@@ -100,6 +100,7 @@ def plan(spec: TrainSpec, workspace: Workspace) -> Plan:
         repeats=repeated,
         dearer=tuple(can[can.index(option) + 1 :]) if option in can else (),
         threads=threads,
+        processes=max(1, gpus),
         device="cuda" if gpus else "cpu",
         memory_mb=spec.resources.memory_mb or workspace.settings.capacity.memory_mb or None,
         length=mean_length(workspace.folders, manifest),
@@ -109,7 +110,9 @@ def plan(spec: TrainSpec, workspace: Workspace) -> Plan:
     return Plan(
         payload=payload.model_dump(mode="json"),
         resources=Resources(
-            cpu=spec.resources.cpu or float(threads), memory_mb=spec.resources.memory_mb or room, gpu=gpus
+            cpu=(spec.resources.cpu or float(threads)) * payload.processes,
+            memory_mb=spec.resources.memory_mb or room * payload.processes,
+            gpu=gpus,
         ),
         seconds=cost.seconds if cost else None,
         usd=cost.usd if cost else None,
@@ -304,6 +307,18 @@ def _parameters(spec: TrainSpec) -> Parameters:
             said,
             f"Call again without it or with another; list_options(kind='method', name={spec.method!r}) explains each.",
         ) from error
+
+
+def _gpus(spec: TrainSpec, workspace: Workspace) -> int:
+    if spec.method not in _ON_GPU:
+        if spec.resources.gpu:
+            raise SpeciateError(
+                Code.INVALID,
+                f"resources.gpu is {spec.resources.gpu}, and {spec.method!r} computes on processors alone.",
+                f"Leave it out, or choose a method that trains a network: {' or '.join(map(repr, _ON_GPU))}.",
+            )
+        return 0
+    return min(1, workspace.settings.capacity.gpu) if spec.resources.gpu is None else spec.resources.gpu
 
 
 def _threads(workspace: Workspace, wanted: float | None) -> int:

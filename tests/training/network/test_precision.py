@@ -16,6 +16,7 @@ from speciate.training.network import precision, room, trial
 from speciate.training.network.divergence import Diverged
 from speciate.training.network.parameters import Parameters, Precision
 from speciate.training.network.precision import Settled
+from speciate.training.network.team import ALONE, Alone
 from speciate.training.network.trial import Compared, Pace, Tallied
 from speciate.training.specs import AskedPrecision
 from speciate.workspace.workspace import Workspace
@@ -80,10 +81,28 @@ def test_what_fails_in_it_learns_in_float32(monkeypatch: pytest.MonkeyPatch, err
     monkeypatch.setattr(precision, "native", lambda device: True)
 
     class Failing:
+        team = ALONE
+
         def compare(self) -> Compared:
             raise error
 
     assert settle("auto", 1e9, Failing()) == Settled("float32", "bfloat16 failed")
+
+
+def test_a_team_that_waits_in_a_step_is_not_left_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "native", lambda device: True)
+
+    class Waited(Alone):
+        size = 2
+
+    class Failing:
+        team = Waited()
+
+        def compare(self) -> Compared:
+            raise RuntimeError("not implemented for 'BFloat16'")
+
+    with pytest.raises(RuntimeError, match="BFloat16"):
+        settle("auto", 1e9, Failing())
 
 
 def test_the_same_steps_are_taken_in_both() -> None:

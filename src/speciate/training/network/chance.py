@@ -54,6 +54,11 @@ class Chance:
             _restore(self._outside, self._device)
             _set_strictness(self._strict)
 
+    def begin(self, seed: int) -> None:
+        """Draw anew from here on."""
+        with self:
+            _seed(seed)
+
     @property
     def state(self) -> State:
         return _capture(self._device) if self._depth else self._own

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from speciate.datasets.loading.loader import Example
 from speciate.errors import Code, SpeciateError
@@ -26,6 +26,7 @@ from speciate.training.network import durable, halving, precision, room, trial
 from speciate.training.network.items import Prepared
 from speciate.training.network.loop import Evaluation, Held, Scores, Training
 from speciate.training.network.parameters import Parameters, Precision
+from speciate.training.network.team import Follower
 from speciate.training.selection import Chosen, Tried, measure
 from speciate.training.specs import FullParameters
 from speciate.training.study import Study
@@ -65,6 +66,11 @@ def choose(study: Study, parameters: FullParameters, method: Method) -> Chosen:
     return _choice(study, parameters, method).go()
 
 
+def follow(study: Study, parameters: FullParameters, method: Method, team: Follower) -> NoReturn:
+    """Build the trainings of the team's leader, and take their steps with it, until it is gone."""
+    team.go(_choice(study, parameters, method).build)
+
+
 def weigh(study: Study, parameters: FullParameters, method: Method, steps: int) -> Weighed:
     """By so many real steps."""
     return _choice(study, parameters, method).weigh(steps)
@@ -95,14 +101,14 @@ class _Choice:
         self._precision: Precision = "float32" if parameters.precision == "auto" else parameters.precision
         """Until it is settled."""
         self._base_model, self._rates = base_model, rates
+        self._divisions: Divisions = list(study.divisions(parameters.folds))
         self._metric = find_metric(study.payload.objective.metric)
 
     def go(self) -> Chosen:
-        divisions = list(self._study.divisions(self._parameters.folds))
-        self._study.tally.planned_steps = self._ahead(divisions).steps
-        self._passed = self._searched(divisions).steps
-        found, first = self._search(divisions)
-        parts = [first, *self._folds(divisions[1:], self._rates[found.candidate])]
+        self._study.tally.planned_steps = self._ahead().steps
+        self._passed = self._searched().steps
+        found, first = self._search()
+        parts = [first, *self._folds(self._rates[found.candidate])]
         held = [example for part in parts for example in part.held]
         scores = as_scores([score for part in parts for score in part.scores])
         readout = self._study.readout.calibrated(scores, self._study.targets(held))
@@ -118,39 +124,38 @@ class _Choice:
 
     def weigh(self, steps: int) -> Weighed:
         """What each part costs, and how much there is of it; nothing is kept."""
-        divisions = list(self._study.divisions(self._parameters.folds))
-        training, judge, build = self._trial(*divisions[0])
+        training, judge, build = self._trial(0)
         memory, _ = trial.need(training)
         pace = trial.pace(training, judge, build, steps)
         before = now()
         durable.place(self._study.run, "trial").checkpoints.save(training.state(), {})
-        pace, ahead = pace._replace(save=now().minus(before)), self._ahead(divisions)
+        pace, ahead = pace._replace(save=now().minus(before)), self._ahead()
         asked, device = self._parameters.precision, self._study.payload.device
         settled = precision.settle(asked, training, device, pace, pace.of(ahead).seconds)
         return Weighed(ahead, pace.faster(settled.gain), memory, training.micro_batch)
 
-    def _ahead(self, divisions: Divisions) -> trial.Work:
-        return self._work(divisions, len(self._rates), self._parameters.epochs)
+    def _ahead(self) -> trial.Work:
+        return self._work(len(self._rates), self._parameters.epochs)
 
-    def _least(self, divisions: Divisions) -> trial.Work:
-        return self._work(divisions, 1, 1)
+    def _least(self) -> trial.Work:
+        return self._work(1, 1)
 
-    def _searched(self, divisions: Divisions) -> trial.Work:
-        learn, held = divisions[0]
+    def _searched(self) -> trial.Work:
+        learn, held = self._divisions[0]
         counts = [(len(learn), len(held))]
         return trial.work(len(self._rates), self._parameters.epochs, self._parameters.batch_size, counts, None)
 
-    def _work(self, divisions: Divisions, candidates: int, epochs: int) -> trial.Work:
-        counts = [(len(learn), len(held)) for learn, held in divisions]
+    def _work(self, candidates: int, epochs: int) -> trial.Work:
+        counts = [(len(learn), len(held)) for learn, held in self._divisions]
         whole = None if self._study.validation else len(self._study.train)
         return trial.work(candidates, epochs, self._parameters.batch_size, counts, whole)
 
-    def _search(self, divisions: Divisions) -> tuple[halving.Found, _Trained]:
-        study, (learn, held) = self._study, divisions[0]
-        training, judge, build = self._trial(learn, held)
+    def _search(self) -> tuple[halving.Found, _Trained]:
+        study, held = self._study, self._divisions[0][1]
+        training, judge, build = self._trial(0)
         settled = precision.known(study.run)
         if settled is None:  # else what went on before has fitted
-            work, asked = (self._ahead(divisions), self._least(divisions)), self._parameters.precision
+            work, asked = (self._ahead(), self._least()), self._parameters.precision
             settled = room.check(study, asked, training, judge, build, *work)
             study.tally.steps = 0  # those were no part of it
         del training
@@ -158,7 +163,7 @@ class _Choice:
         found = halving.search(
             study.run,
             len(self._rates),
-            lambda candidate: self._training(learn, self._rates[candidate], self._parameters.epochs),
+            lambda candidate: self._training(0, self._rates[candidate], self._parameters.epochs),
             judge,
             over_budget=lambda: study.over_budget,
             enough=partial(self._enough, held),
@@ -172,27 +177,27 @@ class _Choice:
         self._precision = settled.used
         self._study.settle("precision", settled.used, settled._asdict())
 
-    def _folds(self, divisions: Divisions, rate: float) -> Iterator[_Trained]:
-        for place, (learn, held) in enumerate(divisions, 1):
-            if self._has_time(f"fold {place + 1} of {len(divisions) + 1}"):
-                yield self._fold(place, learn, held, rate)
+    def _folds(self, rate: float) -> Iterator[_Trained]:
+        for place in range(1, len(self._divisions)):
+            if self._has_time(f"fold {place + 1} of {len(self._divisions)}"):
+                yield self._fold(place, rate)
 
     def _has_time(self, what: str) -> bool:
         if self._study.over_budget:
             self._study.notes.append(f"The budget ended before {what}.")
         return not self._study.over_budget
 
-    def _fold(self, place: int, learn: Sequence[Example], held: Sequence[Example], rate: float) -> _Trained:
-        study, judge = self._study, self._trial(learn, held)[1]
-        training = self._training(learn, rate, self._parameters.epochs)
+    def _fold(self, place: int, rate: float) -> _Trained:
+        study, judge = self._study, self._trial(place)[1]
+        training = self._training(place, rate, self._parameters.epochs)
         durable.train(
             study.run, training, judge, where=durable.place(study.run, f"fold-{place + 1}"),
             over_budget=lambda: study.over_budget, report=self._reporter(training, f"fold {place + 1}"),
         )  # fmt: skip
-        return self._judged(training, judge, held)
+        return self._judged(training, judge, self._divisions[place][1])
 
     def _whole(self, rate: float, epochs: int) -> Training:
-        training = self._training(self._study.train, rate, epochs)
+        training = self._training(None, rate, epochs)
         where, report = durable.place(self._study.run, "whole"), self._reporter(training, "all examples")
         durable.train(
             self._study.run, training, where=where, over_budget=lambda: self._study.over_budget, report=report
@@ -207,15 +212,17 @@ class _Choice:
             before + step, study.tally.planned_steps, "steps", f"{part}: {message}"
         )
 
-    def _training(self, learn: Sequence[Example], rate: float, epochs: int) -> trial.Tallied:
-        """Anew; the same each time."""
+    def _training(self, division: int | None, rate: float, epochs: int) -> trial.Tallied:
+        """Anew; the same each time. Of a division's one side; None: of all that there is to learn from."""
         with self._study.tally.stage("preparing"):
-            return self._build(learn, rate, epochs)
+            return self.build(division, rate, epochs, self._precision)
 
-    def _build(self, learn: Sequence[Example], rate: float, epochs: int) -> trial.Tallied:
+    def build(self, division: int | None, rate: float, epochs: int, precision: Precision) -> trial.Tallied:
         import torch
 
         study, given = self._study, self._parameters
+        recipe = {"division": division, "rate": rate, "epochs": epochs, "precision": precision}
+        learn = study.train if division is None else self._divisions[division][0]
         seed = study.payload.spec.seed
         media = [example.media for example in learn]
         folder = study.payload.base_folder
@@ -229,7 +236,7 @@ class _Choice:
         if folder:
             warm_start(head, study.readout, Path(folder))
         wanted = given.model_dump(include=set(Parameters.model_fields)) | {
-            "learning_rate": rate, "epochs": epochs, "precision": self._precision
+            "learning_rate": rate, "epochs": epochs, "precision": precision
         }  # fmt: skip
         return trial.Tallied(
             study.tally,
@@ -241,7 +248,8 @@ class _Choice:
             Parameters.model_validate(wanted),
             seed,
             memory_retries=study.run.memory_retries,
-            device=study.payload.device,
+            device=study.team.device or study.payload.device,
+            team=study.team.of(recipe),
         )
 
     def _options(self, readout: Readout) -> dict[str, Any]:
@@ -254,13 +262,13 @@ class _Choice:
         prepare = partial(backbone.prepare, per_unit=self._study.readout.family in PER_UNIT)
         return Prepared([example.media for example in examples], prepare, backbone.length)
 
-    def _trial(self, learn: Sequence[Example], held: Sequence[Example]) -> tuple[trial.Tallied, Held, Spent]:
+    def _trial(self, division: int) -> tuple[trial.Tallied, Held, Spent]:
         """A training to try out, what judges it and those like it, and what building both cost.
 
-        Held-out examples are prepared as the training's backbone does it, which is fitted on `learn` alone.
+        Held-out examples are prepared as the training's backbone does it, which is fitted on what it learns alone.
         """
-        before = now()
-        training = self._training(learn, self._rates[0], self._parameters.epochs)
+        before, held = now(), self._divisions[division][1]
+        training = self._training(division, self._rates[0], self._parameters.epochs)
         with self._study.tally.stage("preparing"):
             items = self._items(training.backbone, held)
         judge = Held(items, self._study.targets(held), partial(self._value, held), self._metric.sign)

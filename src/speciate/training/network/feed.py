@@ -40,6 +40,8 @@ def batches(lengths: npt.NDArray[np.int64], size: int, seed: int, epoch: int) ->
 
 def parts(batch: Places, most: int) -> list[Places]:
     """The batch in as few pieces of equal size, give or take one, as have at most `most` examples each."""
+    if not len(batch):
+        return []
     return np.array_split(batch, step_count(len(batch), most))
 
 

@@ -24,6 +24,7 @@ from speciate.training.network.divergence import Diverged, Watch
 from speciate.training.network.items import Items
 from speciate.training.network.parameters import Parameters, Precision
 from speciate.training.network.schedule import factor
+from speciate.training.network.team import ALONE, Team, Told, chance_of, own_share, places_per_process, receive
 
 if TYPE_CHECKING:
     import torch
@@ -101,17 +102,21 @@ class Training:
         *,
         memory_retries: int = 0,
         device: str = "cpu",
+        team: Team = ALONE,
     ) -> None:
         import torch
 
         self.backbone, self.head, self.readout, self.parameters = backbone, head, readout, parameters
         self._items, self._targets, self._seed = items, targets, seed
-        self._device = torch.device(device)
+        self._device, self.team = torch.device(device), team
+        self._moved = True
+        """Its state is not that of its last step: others of the team have another one."""
         self._module = torch.nn.ModuleDict({"backbone": backbone.module, "head": head}).to(self._device)
         self._trained = {name: each for name, each in self._module.named_parameters() if each.requires_grad}
         self._optimizer = optimizer.adamw(self._module, parameters.learning_rate, parameters.weight_decay)
         self.micro_batch = feed.halved(
-            min(parameters.micro_batch or parameters.batch_size, parameters.batch_size), memory_retries
+            min(parameters.micro_batch or parameters.batch_size, places_per_process(team, parameters.batch_size)),
+            memory_retries,
         )
         self.precision: Precision = parameters.precision
         """A trial may try the other one."""
@@ -136,6 +141,12 @@ class Training:
         size = self.parameters.batch_size
         if not self.whole_batch or self.micro_batch >= size:
             return
+        if self.team.size > 1:
+            raise SpeciateError(
+                Code.INVALID,
+                f"{self.team.size} processes would divide batches of {size}, but {self.whole_batch}.",
+                "Call train_model again with resources={'gpu': 1}.",
+            )
         if ran_out:
             raise undivided(self)
         raise SpeciateError(
@@ -154,18 +165,22 @@ class Training:
         """One step of the optimizer. Many of them belong into one `with training.chance`."""
         import torch
 
+        self.team.begin(self)
+        self._moved = False
         places = self._batch()
         self._module.train()
         self._optimizer.zero_grad(set_to_none=True)
-        parts, loss, counted = feed.parts(places, self.micro_batch), 0.0, 0
+        parts, loss, counted = feed.parts(own_share(self.team, places), self.micro_batch), 0.0, 0
+        divided = len(parts) > 1 or self.team.size > 1
         for part in parts:
             own, count = self._loss(self._items, self._targets, part)
-            if len(parts) > 1:
+            if divided:
                 own = own * (max(count, 1) / len(places))
             own.backward()  # type: ignore[no-untyped-call]  # torch has no types for it
             loss, counted = loss + own.item(), counted + count
+        loss, counted = self.team.add(list(self._trained.values()), loss, counted)
         gradients = [each.grad for each in self._trained.values() if each.grad is not None]
-        if len(parts) > 1 and counted != len(places):
+        if divided and counted != len(places):
             share = len(places) / max(counted, 1)
             loss *= share
             torch._foreach_mul_(gradients, share)
@@ -219,8 +234,30 @@ class Training:
 
     def adopt_best(self) -> None:
         """Put the best weights in place. Without an evaluation the last ones are the best."""
+        self._moved = True
         if self.best is not None:
             _copy(self.best.weights, self._weights())
+
+    def told(self, whole: bool) -> Told:
+        told = Told(self.step, self.precision)
+        if not (whole or self._moved):
+            return told
+        optimized = sorted(name for name, each in self._trained.items() if each in self._optimizer.state)
+        return told._replace(optimized=optimized, identity=self._identity())
+
+    def shared(self, optimized: Sequence[str]) -> list[torch.Tensor]:
+        optimizer.keep_moments(self._optimizer, self._trained, optimized)
+        moments = optimizer.moments(self._optimizer, self._trained)
+        return [*self._weights().values(), *moments.values()]
+
+    def follow(self, told: Told) -> None:
+        """Take the step that the leader of the team takes."""
+        if told.optimized is not None:
+            receive(self, told, self._identity())
+        self.step, self.precision = told.step, told.precision
+        with self.chance:
+            self.chance.begin(chance_of(self._seed, self.team.rank, self.step))
+            self.advance()
 
     def state(self) -> State:
         """To be saved or restored before the next step: it shares memory with the training."""
@@ -253,7 +290,7 @@ class Training:
                     f"The checkpoint is of another training: {what} was {facts.get(what)!r} and is {own!r}.",
                     "Call train_model again to begin anew.",
                 )
-        here = self._weights()
+        here, self._moved = self._weights(), True
         match(tensors, ("weights", "optimizer", "best"), "groups")
         match(tensors["weights"], here, "weights")
         match(tensors["best"], here if facts["best"] else (), "best weights")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -42,6 +42,21 @@ def moments(optimizer: torch.optim.Optimizer, named: Mapping[str, torch.Tensor])
 
 def moment_names(parameters: list[str]) -> set[str]:
     return {f"{name}.{slot}" for name in parameters for slot in _SLOTS}
+
+
+def keep_moments(
+    optimizer: torch.optim.Optimizer, named: Mapping[str, torch.Tensor], parameters: Collection[str]
+) -> None:
+    """Have those of `parameters` and no others; new ones are zero."""
+    import torch
+
+    for name, parameter in named.items():
+        if name not in parameters:
+            optimizer.state.pop(parameter, None)
+        elif parameter not in optimizer.state:
+            step = torch.zeros((), dtype=torch.float32, device=parameter.device)
+            own = {slot: step if slot == "step" else torch.zeros_like(parameter) for slot in _SLOTS}
+            optimizer.state[parameter] = own
 
 
 def set_moments(

@@ -52,7 +52,9 @@ def settle(asked: AskedPrecision, training: trial.Tallied, device: str, pace: tr
         return Settled("float32", "too little lies ahead to try bfloat16")
     try:
         return decide(training.compare())
-    except (RuntimeError, Diverged):  # an operation that it lacks, want of memory, a loss that is no number
+    except (RuntimeError, Diverged) as error:  # an operation that it lacks, want of memory, a loss that is no number
+        if not isinstance(error, Diverged) and training.team.size > 1:
+            raise  # the others still wait in that step
         return Settled("float32", "bfloat16 failed")
 
 

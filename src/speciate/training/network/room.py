@@ -51,7 +51,7 @@ def check(
 
 def _check_memory(study: Study, memory: trial.Need, training: trial.Tallied) -> None:
     micro_batch = training.micro_batch
-    room = min(room_mb(), study.payload.memory_mb or math.inf)
+    room = min(room_mb(), study.payload.memory_mb or math.inf) / study.team.size
     if (needed := memory.at(micro_batch)) <= room:
         return
     smaller = memory.fitting(room, micro_batch)
