@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,9 +13,12 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn import metrics as oracle
 
+from speciate.errors import Code, SpeciateError
+from speciate.evaluation import libraries, metrics
 from speciate.evaluation.metrics import Answers, contributions, corpus, label_answers, number_answers
 from speciate.vocabulary import METRICS, find_metric, metrics_of
 
+PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
 RANDOM = np.random.default_rng(11)
 LABELS = ("a", "b", "c")
 N = 200
@@ -216,3 +222,37 @@ def test_a_label_that_a_resample_does_not_hold_leaves_it_undefined() -> None:
     drawn = corpus(find_metric("auroc"), got, np.arange(2))(np.array([[2.0, 0.0], [1.0, 1.0]]))
     assert math.isnan(drawn[0])
     assert drawn[1] == 1
+
+
+def rows() -> dict[str, list[str]]:
+    """The cells of the page's table by the metric's name."""
+    lines = [line for line in PAGE.read_text().splitlines() if line.startswith("| `")]
+    cells = [[cell.replace("\\|", "|").strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
+    return {name.strip("`"): rest for name, *rest in cells}
+
+
+def test_the_page_has_a_row_for_every_metric_that_says_what_the_table_of_metrics_says() -> None:
+    shown = rows()
+    assert list(shown) == list(METRICS)
+    for name, metric in METRICS.items():
+        families, what, span, needs, shape, held_to = shown[name]
+        ends = ("any" if end is None else f"{end:g}" for end in (metric.low, metric.high))
+        assert (families, what, shape) == (", ".join(metric.families), metric.what, metric.shape)
+        assert span == f"{metric.better}, {' to '.join(ends)}"
+        assert ("positive label" in needs, "probabilities" in needs) == (metric.positive, metric.probabilities)
+        assert held_to
+
+
+def test_every_metric_is_computed_and_every_one_that_is_computed_is_known() -> None:
+    tables = metrics._MEANS.keys() | metrics._STATISTICS.keys() | metrics._CORPORA.keys()
+    assert tables == set(METRICS)
+    assert {name for name in METRICS if METRICS[name].shape == "mean"} == set(metrics._MEANS)
+
+
+def test_a_metric_whose_library_is_absent_is_named_and_no_other_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "sacrebleu" else object())
+    assert [name for name in METRICS if libraries.lacking(METRICS[name])] == ["bleu", "chrf"]
+    libraries.check([METRICS["accuracy"], METRICS["rouge_l"]])
+    with pytest.raises(SpeciateError, match="sacrebleu is not installed") as refusal:
+        libraries.check([METRICS["accuracy"], METRICS["bleu"]])
+    assert refusal.value.code is Code.MISSING_EXTRA

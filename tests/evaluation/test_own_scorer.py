@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
@@ -69,6 +70,13 @@ def test_each_example_is_scored_by_the_function(tmp_path: Path) -> None:
     """
     assert scored(tmp_path, text, ["abc", "x"]) == [{"right": 1.0, "length": 3.0}, {"score": 0.25}]
     assert not any((tmp_path / "run").iterdir())
+
+
+@caged
+def test_the_example_of_the_docs_runs(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text()
+    (text,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert scored(tmp_path, text, ["abcd", "x"]) == [{"score": 1.0}, {"score": 0.0}]
 
 
 @caged
