@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from speciate.environment import clean_environment, go_online
+from speciate.environment import clean_environment, cores, go_online
 from speciate.sandbox import Cage, start
 
 TOLD = {
@@ -36,6 +36,14 @@ def test_a_caged_process_is_told_the_same(tmp_path: Path) -> None:
         assert json.loads(caged.stdout.read()).items() >= TOLD.items()
     finally:
         caged.kill()
+
+
+def test_processors_that_come_later_change_no_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container's share may grow while the daemon lives; its engine has measured once."""
+    there = cores()
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(there + 5)), raising=False)
+    monkeypatch.setattr("os.cpu_count", lambda: there + 5)
+    assert cores() == there
 
 
 def test_the_hub_is_reached_by_what_asks_for_it_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 from speciate.errors import Code, SpeciateError
@@ -58,8 +59,13 @@ def socket_path(workspace: Path) -> Path:
     return path
 
 
+@cache
 def cores() -> int:
-    """Processors that this process may use: fewer than the machine has where its affinity or a container says so."""
+    """Processors that this process may use: fewer than the machine has where its affinity or a container says so.
+
+    As it was when it was first asked: were more given to a daemon later, its plans would ask for more than its engine
+    has measured, and be refused for good.
+    """
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
