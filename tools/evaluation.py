@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from speciate.evaluation.contestants import CODE
+from speciate.evaluation.contestants import CODE, ENSEMBLE, INSPECT
 from speciate.evaluation.describe import Described, Part, describe
 from speciate.evaluation.endpoints.prompts import Prompt
 from speciate.evaluation.judges.spec import Judging
@@ -167,15 +167,15 @@ def evaluate_models(
         Field(
             min_length=1,
             max_length=20,
-            description="Refs, 'api:PROVIDER/MODEL', 'column:NAME', 'constant:', 'ensemble:A+B' or 'code:FILE.py:FUNCTION'; "
-            "the last is the candidate.",
+            description="Refs, 'api:PROVIDER/MODEL', 'column:NAME', 'constant:', 'ensemble:A+B', "
+            "'code:FILE.py:FUNCTION' or 'inspect:LOG.eval'; the last is the candidate.",
         ),
     ],
     dataset: Annotated[str | None, Field(description="Its test split unless another is named.")] = None,
     suite: Annotated[Literal["core", "heldout", "regression"] | None, Field(description="Of the use case.")] = None,
     use_case: str | None = None,
     metrics: list[str] | None = None,
-    scorer: Annotated[str | None, Field(description="Your own: 'FILE.py:FUNCTION', 'package:NAME' or 'code_passes'.")] = None,
+    scorer: Annotated[str | None, Field(description="'FILE.py:FUNCTION', 'package:NAME' or 'code_passes'.")] = None,
     judge: Annotated[Judging | None, Field(description="A model that judges answers, as a metric.")] = None,
     prompt: Annotated[Prompt | None, Field(description="How public models are asked.")] = None,
     repeats: Annotated[int, Field(ge=1, le=20, description="Of models that may answer otherwise each time.")] = 1,
@@ -195,7 +195,7 @@ def evaluate_models(
         "use_case": use_case,
         "metrics": metrics or [],
         "scorer": _placed(app, f"{CODE}{scorer}").removeprefix(CODE) if scorer else None,
-        "judge": judge.model_dump(mode="json") if judge else None,
+        "judge": _judge(app, judge) if judge else None,
         "prompt": (prompt or Prompt()).model_dump(mode="json"),
         "repeats": repeats,
         "latency": latency,
@@ -204,8 +204,17 @@ def evaluate_models(
     return start_job(app, "evaluate", spec, idempotency_key=idempotency_key, dry_run=dry_run)
 
 
+def _judge(app: App, judge: Judging) -> dict[str, Any]:
+    human = {_placed(app, model): column for model, column in judge.human.items()}
+    return judge.model_dump(mode="json") | {"model": _placed(app, judge.model), "human": human}
+
+
 def _placed(app: App, ref: str) -> str:
     """A ref with the absolute path of the file that it names, if it names one that the caller may have read."""
+    if ref.startswith(ENSEMBLE):
+        return ENSEMBLE + "+".join(_placed(app, member) for member in ref.removeprefix(ENSEMBLE).split("+"))
+    if ref.startswith(INSPECT):
+        return f"{INSPECT}{check_readable(app, ref.removeprefix(INSPECT))}"
     file, colon, function = ref.removeprefix(CODE).rpartition(":")
     if not ref.startswith(CODE) or not file.endswith(".py"):
         return ref

@@ -205,7 +205,7 @@ def _control(contestant: Contestant) -> Control:
             license=contestant.license,
         )
     local = contestant.endpoint is not None and contestant.endpoint.is_local
-    mine = contestant.source not in ("column", "endpoint")
+    mine = contestant.source not in ("column", "endpoint", "inspect")
     return Control(weights_owned=mine, offline=mine or local, pinned=mine, license=contestant.license)
 
 

@@ -1,5 +1,5 @@
 """Who takes part in an evaluation: models that are registered or that others serve, several of them as one, a function
-in a file, answers stored in a column, and the constant answer."""
+in a file, answers stored in a column or in a log of inspect-ai, and the constant answer."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from speciate.datasets.versions import Manifest
 from speciate.errors import Code, SpeciateError, unknown
+from speciate.evaluation.predictors import inspect_log_service
 from speciate.evaluation.predictors.code_service import named
 from speciate.evaluation.prices import usd_for, usd_per_core_hour
 from speciate.evaluation.seen import learned_from
@@ -21,7 +22,7 @@ from speciate.usecases import COLUMN, CONSTANT, UseCase, incumbent_of
 from speciate.vocabulary import TASKS
 from speciate.workspace.workspace import Workspace
 
-ENSEMBLE, CODE = "ensemble:", "code:"
+ENSEMBLE, CODE, INSPECT = "ensemble:", "code:", "inspect:"
 CANDIDATES = ("model", "endpoint")
 """Sources that a use case could be served by: only on them a verdict is given."""
 
@@ -31,11 +32,11 @@ class Contestant(BaseModel):
 
     model_config = ConfigDict(frozen=True)
     name: str
-    source: Literal["model", "endpoint", "ensemble", "code", "column", "constant"]
+    source: Literal["model", "endpoint", "ensemble", "code", "inspect", "column", "constant"]
     identity: str
     """Content hash of a model version; what recorded answers are known by."""
     path: str | None = None
-    """Of a model's folder, or of the file with the code."""
+    """Of a model's folder, or of the file with the code or the log."""
     function: str | None = None
     """Of the code."""
     endpoint: Endpoint | None = None
@@ -59,7 +60,8 @@ class Contestant(BaseModel):
 
 
 def find(workspace: Workspace, ref: str, columns: tuple[str, ...]) -> Contestant:
-    """The contestant of a model ref, `column:NAME`, `constant:`, `ensemble:A+B` or `code:FILE.py:FUNCTION`.
+    """The contestant of a model ref, `column:NAME`, `constant:`, `ensemble:A+B`, `code:FILE.py:FUNCTION` or
+    `inspect:FILE.eval`.
 
     Raises NOT_FOUND with near names.
     """
@@ -74,6 +76,8 @@ def find(workspace: Workspace, ref: str, columns: tuple[str, ...]) -> Contestant
         return _ensemble([find(workspace, member, columns) for member in ref.removeprefix(ENSEMBLE).split("+")], ref)
     if ref.startswith(CODE):
         return _code(ref)
+    if ref.startswith(INSPECT):
+        return _log(ref)
     version = resolve(workspace.database, workspace.folders, ref)
     card = version.card
     if card.endpoint is not None:
@@ -174,6 +178,24 @@ def _code(ref: str) -> Contestant:
         path=str(path),
         function=function,
         bytes=len(content),
+    )
+
+
+def _log(ref: str) -> Contestant:
+    """The answers that a log of inspect-ai holds now; who gave them is read when it is."""
+    path = Path(ref.removeprefix(INSPECT))
+    try:
+        identity = inspect_log_service.named(path)
+    except OSError as error:
+        raise SpeciateError(
+            Code.NOT_FOUND, f"{path.name} cannot be read: {error.strerror}.", "Call again with 'inspect:FILE.eval'."
+        ) from error
+    return Contestant(
+        name=f"{INSPECT}{path.name}@{identity.removeprefix('inspect-')[:8]}",
+        source="inspect",
+        identity=identity,
+        path=str(path),
+        learned_from=None,
     )
 
 

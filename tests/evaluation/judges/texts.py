@@ -20,26 +20,26 @@ COUNT = 40
 _FENCED = re.compile(r"<([a-zA-Z-]+) ([0-9a-f]{8})>\n(.*?)\n</\1 \2>", re.DOTALL)
 
 
-def make_dataset(workspace: Workspace, **columns: list[str | None]) -> Manifest:
+def make_dataset(workspace: Workspace, count: int = COUNT, **columns: list[str | None]) -> Manifest:
     """`good` is right but for every fourth answer, `bad` in every fourth alone; `grade` is what people give `good`."""
     given: dict[str, list[Any]] = {
-        "good": [str(2 * i) if i % 4 else "I do not know" for i in range(COUNT)],
-        "bad": ["I do not know" if i % 4 else str(2 * i) for i in range(COUNT)],
-        "grade": [("5" if i % 4 else "1") if i % 10 else "2" for i in range(COUNT)],
+        "good": [str(2 * i) if i % 4 else "I do not know" for i in range(count)],
+        "bad": ["I do not know" if i % 4 else str(2 * i) for i in range(count)],
+        "grade": [("5" if i % 4 else "1") if i % 10 else "2" for i in range(count)],
         **columns,
     }
     table = pa.table(
         {
-            "id": [f"sum-{i:03d}" for i in range(COUNT)],
-            "split": ["test"] * COUNT,
-            "label": [str(2 * i) for i in range(COUNT)],
-            "group_key": [f"g{i // 2}" for i in range(COUNT)],
-            "quality": ["ok"] * COUNT,
-            "reason": pa.array([None] * COUNT, pa.string()),
-            "source": pa.array([None] * COUNT, pa.string()),
-            "_content": [f"content {i}" for i in range(COUNT)],
-            "_fingerprint": [f"print {i}" for i in range(COUNT)],
-            "question": [f"What is {i} + {i}?" for i in range(COUNT)],
+            "id": [f"sum-{i:03d}" for i in range(count)],
+            "split": ["test"] * count,
+            "label": [str(2 * i) for i in range(count)],
+            "group_key": [f"g{i // 2}" for i in range(count)],
+            "quality": ["ok"] * count,
+            "reason": pa.array([None] * count, pa.string()),
+            "source": pa.array([None] * count, pa.string()),
+            "_content": [f"content {i}" for i in range(count)],
+            "_fingerprint": [f"print {i}" for i in range(count)],
+            "question": [f"What is {i} + {i}?" for i in range(count)],
             **{name: pa.array(cells, pa.string()) for name, cells in given.items()},
         }
     )
@@ -47,9 +47,9 @@ def make_dataset(workspace: Workspace, **columns: list[str | None]) -> Manifest:
     pq.write_table(table, file)
     manifest = Manifest(
         name="sums", version=0, id=id_from_key("dataset", "sums"), modality="text",
-        parts=(versions.Part(file=str(file.relative_to(workspace.folders.root)), rows=COUNT),),
+        parts=(versions.Part(file=str(file.relative_to(workspace.folders.root)), rows=count),),
         columns=dict.fromkeys(("question", *given), "VARCHAR"), inputs=("question",), label="answer",
-        numeric=False, splits={"test": COUNT}, labels={}, rows=COUNT,
+        numeric=False, splits={"test": count}, labels={}, rows=count,
     )  # fmt: skip
     lanes = np.zeros(1024, np.uint16)
     return workspace.database.transact(

@@ -40,7 +40,7 @@ def hand_in(asked: Asked) -> Sheet:
     times = [[Key(name, repeat) for name in names] for repeat in range(task.repeats)]
     wanted = {key: example for time_ in times for key, example in zip(time_, examples, strict=True)}
     known = talk.answers(wanted, lambda key: prompts.request(form, wanted[key]), asked.tell)
-    cost = Cost(_usd_per_1k([known[key] for key in wanted]))
+    cost = Cost(usd_per_1k([known[key] for key in wanted]))
     if task.latency:
         cost = _timed(talk, form, asked, endpoint)._replace(usd_per_1k=cost.usd_per_1k)
     repeats = tuple([_answer(form, known[key]) for key in time_] for time_ in times)
@@ -86,7 +86,7 @@ def _answer(form: Form, kept: Kept) -> Answer:
         return Answer(None, error=str(error)[:300])
 
 
-def _usd_per_1k(answers: Sequence[Kept]) -> float | None:
+def usd_per_1k(answers: Sequence[Kept]) -> float | None:
     """As paid when they were given; None where one's price is not known."""
     paid = [kept.usd for kept in answers if kept.error is None or kept.usd is not None]
     known = [usd for usd in paid if usd is not None]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from speciate.evaluation.predictors import code, constant, endpoint, ensemble, stored, trained
+from speciate.evaluation.predictors import code, constant, endpoint, ensemble, inspect_log, stored, trained
 from speciate.evaluation.predictors.contract import Asked, Sheet
 
 _BY_SOURCE = {
     "model": trained.hand_in,
     "endpoint": endpoint.hand_in,
     "code": code.hand_in,
+    "inspect": inspect_log.hand_in,
     "column": stored.hand_in,
     "constant": constant.hand_in,
 }
