@@ -32,7 +32,7 @@ PUBLISHED = {
     "learning_rate": [0.01], "batch_size": 100, "weight_decay": 0.0, "warmup": 0.0, "schedule": "constant",
     "clip": 1000.0, "precision": "float32",
 }  # fmt: skip
-"""Of the authors' `train.py`: Adam at 0.01, batches of 100, nothing else."""
+"""Of the authors' `train.py`: Adam at 0.01, batches of 100, nothing else; a clip so wide stands for none."""
 PASSES = 150  # 6,000 steps, as in the authors' notebook
 SHORTER = 75  # for the GRU, whose steps cost five times as much
 

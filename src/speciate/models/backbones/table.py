@@ -64,6 +64,7 @@ ARCHITECTURES = {
         "time-series", "a transformer over patches of each channel",
         "Nie et al. 2023", "speciate.models.backbones.series:build", 3e-3,
     ),
+    # The rates of these three are those that were published with them; no others were tried.
     "new:mlp": Architecture(
         "time-series", "two hidden layers over all steps of series that line up",
         "Greydanus & Kobak 2024", "speciate.models.backbones.fixed_length:build", 1e-2,
