@@ -16,7 +16,7 @@ from speciate.jobs.run import Run, Stopped
 from speciate.models import registry
 from speciate.tasks import predictor
 from speciate.training import fitting, selection, train
-from speciate.training.specs import TrainSpec
+from speciate.training.specs import Room, TrainSpec
 from speciate.workspace.workspace import Workspace
 from tests.training.world import define, make_dataset, model_path, png, run_folder, thirds, train_now
 
@@ -427,3 +427,23 @@ def test_candidates_that_do_not_do_the_task_are_named_with_those_that_do(workspa
     _texts(workspace)
     with pytest.raises(SpeciateError, match="None of the candidates ridge does this task; what does: neighbours"):
         train_now(workspace, name="m", dataset="reviews", method="classical", hyperparameters={"candidates": ["ridge"]})
+
+
+def test_a_sum_of_money_is_a_budget_of_this_machines_time(workspace: Workspace) -> None:
+    _texts(workspace)
+    spec = {"name": "taste", "dataset": "reviews", "method": "classical"}
+
+    def minutes(**budget: float) -> float | None:
+        payload = train.plan(TrainSpec(**spec, resources=Room(cpu=2), **budget), workspace).payload
+        return payload["spec"]["budget_minutes"]  # type: ignore[no-any-return]  # JSON
+
+    assert minutes() is None
+    assert minutes(budget_usd=0.05) == pytest.approx(30)  # two cores at 0.05 an hour
+    assert minutes(budget_usd=0.05, budget_minutes=10) == 10
+
+
+def test_what_a_training_cost_is_on_its_card_and_in_its_report(workspace: Workspace) -> None:
+    _texts(workspace)
+    made = train_now(workspace, name="taste", dataset="reviews", method="classical")
+    card = registry.resolve(workspace.database, workspace.folders, made["model"]).card
+    assert 0 < card.usd == made["report"]["usd"]

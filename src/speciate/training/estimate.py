@@ -15,7 +15,6 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from speciate.datasets.versions import Manifest
-from speciate.evaluation.prices import usd_for
 from speciate.training.network import trial
 from speciate.training.specs import FullParameters, Parameters, Payload
 from speciate.vocabulary import Family, find_task
@@ -46,10 +45,6 @@ class Estimate(NamedTuple):
     p95_latency_ms: float | None
     known_from: tuple[str, ...]
     """The jobs that it comes from."""
-
-    @property
-    def usd(self) -> float:
-        return usd_for(self.cpu_seconds)
 
 
 class Asked(NamedTuple):

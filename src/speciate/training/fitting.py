@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 from speciate.datasets.loading.loader import load_examples
+from speciate.evaluation.prices import usd_for
 from speciate.jobs.run import Run
 from speciate.models.card import Card
 from speciate.training import classical, full, lora, probe, provenance
@@ -33,7 +34,7 @@ RECIPES: dict[str, Callable[[Study, Any], Chosen]] = {
 METHODS: dict[str, Callable[[Any], choosing.Method]] = {"lora": lora.method, "full": full.method}
 """Of those that train networks."""
 
-_NO_RECIPE = {"manifest", "dearer", "repeats", "base_folder", "base_learned_from"}
+_NO_RECIPE = {"manifest", "dearer", "repeats", "base_folder", "base_learned_from", "usd_per_core_hour"}
 """Of a payload: what follows from the rest, wherever it is resolved again."""
 
 
@@ -83,8 +84,9 @@ def _run(run: Run, payload: Payload, tally: Tally, team: Team) -> dict[str, Any]
     identity = chosen.predictor.save(run.outputs / "model")
     seconds = tally.spent.seconds
     size = sum(entry.stat().st_size for entry in os.scandir(run.outputs / "model"))
-    card = _card(study.payload, chosen, identity, seconds, size)
-    report = _report(payload, study, chosen, seconds) | {"left_out": remaining.left_out}
+    usd = payload.processes * usd_for(tally.spent.cpu, payload.usd_per_core_hour)
+    card = _card(study.payload, chosen, identity, seconds, size).model_copy(update={"usd": usd})
+    report = _report(payload, study, chosen, seconds) | {"left_out": remaining.left_out, "usd": usd}
     if payload.repeats is not None:
         report["repetition"] = _repetition(payload.repeats, card)
     return {"card": card.model_dump(mode="json"), "report": report}

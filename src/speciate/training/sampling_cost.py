@@ -87,7 +87,7 @@ class _Measurement:
             "seconds": round(spent.seconds, 3),
             "cpu_seconds": round(spent.cpu, 3),
             "peak_memory_mb": math.ceil(cost.peak_mb + self._unread_mb),
-            "usd": usd_for(spent.cpu),
+            "usd": usd_for(spent.cpu, self._payload.usd_per_core_hour),
             "p95_latency_ms": round(self._latency(), 3),
         }
 

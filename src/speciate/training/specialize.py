@@ -58,6 +58,8 @@ class SpecializeSpec(BaseModel):
     use_case: str
     dataset: str
     budget_minutes: float = Field(gt=0)
+    budget_usd: float | None = Field(None, gt=0)
+    """Of answers of models that others serve, such as the incumbent's: a hard stop of each evaluation."""
     base_models: tuple[str, ...] = ()
     """Empty: whatever is installed and suits the modality."""
     methods: tuple[Method, ...] = ()
@@ -373,6 +375,7 @@ def _evaluation(spec: SpecializeSpec, children: Sequence[Child]) -> NextStep:
                 "use_case": spec.use_case,
                 "pick": "gates",
                 "seed": spec.seed,
+                "budget_usd": spec.budget_usd,
             },
         )
     ]
@@ -389,6 +392,7 @@ def _further(spec: SpecializeSpec, evaluated: Mapping[str, Any], suite: str) -> 
             "use_case": spec.use_case,
             "latency": False,
             "seed": spec.seed,
+            "budget_usd": spec.budget_usd,
         },
     )
 
@@ -419,7 +423,7 @@ def _result(
         "decision": decision,
         "evaluation": evaluated["evaluation"],
         "candidates": [_shown(candidate, rows.get(candidate.model)) for candidate in candidates(children)],
-        "spent": {"seconds": round(sum(child.run_seconds for child in children), 3), "usd": 0.0},
+        "spent": {"seconds": round(sum(child.run_seconds for child in children), 3), "usd": _usd(children)},
         "promotion": _promotion_state(promote, decision),
         "report": evaluated["report"],
         "failed": [_why(child) for child in children if child.result is None],
@@ -438,8 +442,15 @@ def _shown(candidate: Candidate, row: Mapping[str, Any] | None) -> dict[str, Any
         "interval": row["interval"] if row else validation["interval"],
         "measured_on": "test" if row else validation["how"],
         "seconds": candidate.report["seconds"],
-        "usd": 0.0,
+        "usd": candidate.report.get("usd", 0.0),
     }
+
+
+def _usd(children: Sequence[Child]) -> float:
+    """Of this machine's time in trainings, and what answers of others cost; what a failed child cost is not known."""
+    trained = sum(candidate.report.get("usd", 0.0) for candidate in candidates(children))
+    asked = [usd for child in children if child.result for usd in child.result.get("spent_usd", {}).values()]
+    return round(trained + sum(asked), 6)
 
 
 def _no_decision(evaluated: Mapping[str, Any]) -> dict[str, Any]:

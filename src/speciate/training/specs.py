@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, field_validator, model_validator
 
 from speciate.datasets.versions import Manifest
+from speciate.evaluation.prices import USD_PER_CORE_HOUR
 from speciate.tasks.contract import Terms
 from speciate.training.network.schedule import Schedule
 
@@ -121,6 +122,8 @@ class TrainSpec(_Frozen):
     hyperparameters: dict[str, Any] = Field(default_factory=dict)
     seed: int = Field(0, ge=0, le=MOST_SEED)
     budget_minutes: float | None = Field(None, gt=0)
+    budget_usd: float | None = Field(None, gt=0)
+    """Of this machine's time."""
     like: str | None = None
     """A model version whose recipe is repeated, but for what is named beside."""
     continue_from: str | None = None
@@ -182,6 +185,8 @@ class Payload(_Frozen):
     device: Literal["cpu", "cuda"] = "cpu"
     memory_mb: int | None = None
     """At most; None: what the machine has."""
+    usd_per_core_hour: float = USD_PER_CORE_HOUR
+    """What this machine's time costs."""
     length: float = 1.0
     """Of a mean example, as `lengths` in estimate.py has it: compared between datasets only."""
 

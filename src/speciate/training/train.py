@@ -18,6 +18,7 @@ from speciate.datasets.lengths import mean_length
 from speciate.datasets.versions import Manifest
 from speciate.environment import cores
 from speciate.errors import Code, SpeciateError, closest
+from speciate.evaluation.prices import usd_for, usd_per_core_hour
 from speciate.ids import check_name
 from speciate.jobs.folder import RunFolder
 from speciate.jobs.job import Job, Limits, Resources
@@ -82,7 +83,8 @@ def plan(spec: TrainSpec, workspace: Workspace) -> Plan:
         _check_base(base, manifest)
     threads, parameters = _threads(workspace, spec.resources.cpu), _parameters(spec)
     terms = _terms(parameters, use_case, task)
-    gpus = _gpus(spec, workspace)
+    gpus, price = _gpus(spec, workspace), usd_per_core_hour(workspace.settings)
+    spec = _within(spec, threads * max(1, gpus), price)
     check_labels(manifest, target, task, terms)
     can = options(manifest.modality, task.family)
     payload = Payload(
@@ -103,6 +105,7 @@ def plan(spec: TrainSpec, workspace: Workspace) -> Plan:
         processes=max(1, gpus),
         device="cuda" if gpus else "cpu",
         memory_mb=spec.resources.memory_mb or workspace.settings.capacity.memory_mb or None,
+        usd_per_core_hour=price,
         length=mean_length(workspace.folders, manifest),
     )
     cost = estimate(known(database), asked_by(payload))
@@ -115,7 +118,7 @@ def plan(spec: TrainSpec, workspace: Workspace) -> Plan:
             gpu=gpus,
         ),
         seconds=cost.seconds if cost else None,
-        usd=cost.usd if cost else None,
+        usd=usd_for(cost.cpu_seconds, price) if cost else None,
         peak_memory_mb=math.ceil(cost.peak_memory_mb) if cost else None,
         p95_latency_ms=cost.p95_latency_ms if cost else None,
         known_from=cost.known_from if cost else (),
@@ -307,6 +310,14 @@ def _parameters(spec: TrainSpec) -> Parameters:
             said,
             f"Call again without it or with another; list_options(kind='method', name={spec.method!r}) explains each.",
         ) from error
+
+
+def _within(spec: TrainSpec, cores: int, price: float) -> TrainSpec:
+    """What may be spent, as time: all cores that it computes on are paid for as long as it runs."""
+    if spec.budget_usd is None or not price:
+        return spec
+    minutes = 60 * spec.budget_usd / (cores * price)
+    return spec.model_copy(update={"budget_minutes": min(minutes, spec.budget_minutes or minutes)})
 
 
 def _gpus(spec: TrainSpec, workspace: Workspace) -> int:
