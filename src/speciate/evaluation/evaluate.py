@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from speciate.datasets import consent
 from speciate.datasets.versions import Manifest, resolve
 from speciate.errors import Code, SpeciateError, closest, unknown
-from speciate.evaluation import decisions, outlay, recorded, scorers
+from speciate.evaluation import decisions, libraries, outlay, recorded, scorers
 from speciate.evaluation.contestants import CANDIDATES, Contestant, find, find_incumbent
 from speciate.evaluation.endpoints.prompts import Prompt
 from speciate.evaluation.judges import resolve as judges
@@ -50,7 +50,7 @@ _ALWAYS: dict[Family, tuple[str, ...]] = {
     "transcription": ("wer", "cer"),
     "retrieval": ("recall_at_1",),
     "forecasting": ("mase", "forecast_mae"),
-    "generation": ("exact_match",),
+    "generation": ("exact_match", "chrf"),
 }
 _START_SECONDS, _SECONDS_PER_ANSWER, _LATENCY_SECONDS = 3.0, 0.002, 3.0
 FILES = ("examples.parquet", "predictions.parquet", "scores.parquet")
@@ -397,7 +397,7 @@ def _metrics(
     every = use_case.in_force if use_case else ()
     gates = [gate.metric for gate in every if gate.metric and gate.rule != "at_most"]
     main = [use_case.objective.metric] if use_case else []
-    extra = list(spec.metrics) or list(_ALWAYS[task.family])
+    extra = list(spec.metrics) or [name for name in _ALWAYS[task.family] if not libraries.lacking(find_metric(name))]
     usual = [] if main or spec.metrics else [*brought, task.default_metric]
     names = dict.fromkeys([*main, *gates, *usual, *extra, *brought])
     fitting = metrics_of(task.family, positive)
@@ -412,6 +412,7 @@ def _metrics(
                 f"The metric {metric.name!r} {why}; this evaluation is of {task.name!r}.",
                 f"Call again with metrics among: {', '.join(fitting)}.",
             )
+    libraries.check(metrics)
     return metrics
 
 
