@@ -59,6 +59,11 @@ def _promote(workspace: Workspace, model: str) -> None:
     )
 
 
+def _register(workspace: Workspace, like: ModelVersion, **changes: str) -> None:
+    card = like.card.model_copy(update={"version": 0, **changes})
+    workspace.database.transact(lambda tx: registry.register(tx, workspace.folders, card, like.path))
+
+
 def _let_end(pool: SlowPool) -> None:
     pool.done.set()
     for thread in threading.enumerate():
@@ -106,16 +111,14 @@ def test_of_what_is_trained_the_networks_of_use_cases_are_loaded(workspace: Work
         ("tried", {"base_model": "pkg:minilm"}), ("counted", {"use_case": "taste"}),
         ("encoder", {"base_model": "pkg:minilm", "use_case": "taste"}),
     ):  # fmt: skip
-        card = words.card.model_copy(update={"name": name, "version": 0, **more})
-        workspace.database.transact(lambda tx, card=card: registry.register(tx, workspace.folders, card, words.path))
+        _register(workspace, words, name=name, **more)
     _let_end(pool)
     assert [Path(model).parent.name for _, model in pool.asked] == ["encoder"]
 
 
 def test_models_are_loaded_one_after_the_other(workspace: Workspace, words: ModelVersion) -> None:
     pool = SlowPool()
-    card = words.card.model_copy(update={"name": "second", "version": 0})
-    workspace.database.transact(lambda tx: registry.register(tx, workspace.folders, card, words.path))
+    _register(workspace, words, name="second")
     second = registry.resolve(workspace.database, workspace.folders, "second")
     loads = [loading.of(pool).begin(version) for version in (words, second)]
     assert pool.heard.wait(30)
