@@ -449,8 +449,8 @@ def _shown(candidate: Candidate, row: Mapping[str, Any] | None) -> dict[str, Any
 def _usd(children: Sequence[Child]) -> float:
     """Of this machine's time in trainings, and what answers of others cost; what a failed child cost is not known."""
     trained = sum(candidate.report.get("usd", 0.0) for candidate in candidates(children))
-    asked = [usd for child in children if child.result for usd in child.result.get("spent_usd", {}).values()]
-    return round(trained + sum(asked), 6)
+    asked = sum(usd for child in children if child.result for usd in child.result.get("spent_usd", {}).values())
+    return round(float(trained + asked), 6)
 
 
 def _no_decision(evaluated: Mapping[str, Any]) -> dict[str, Any]:
