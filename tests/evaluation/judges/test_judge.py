@@ -11,6 +11,7 @@ from sklearn.metrics import cohen_kappa_score
 
 from speciate.errors import SpeciateError
 from speciate.evaluation import recorded, report
+from speciate.evaluation.evaluate import EvaluateSpec, plan
 from speciate.evaluation.report import Report
 from speciate.settings import Settings
 from speciate.workspace.workspace import Workspace
@@ -162,6 +163,17 @@ def test_a_budget_counts_answers_and_verdicts_together(sums: Workspace, judge: A
     assert len(judge.asked) == 80
     jobs = {path.name.split(".")[0] for path in sums.folders.predictions.glob("*/*.parquet")}
     assert sum(sum(recorded.paid(sums.folders, job).values()) for job in jobs) == pytest.approx(80 * 102e-6)
+
+
+def test_a_dry_run_tells_what_a_judge_will_be_asked_at_most(sums: Workspace, judge: Answering) -> None:
+    judging = {"model": "arbiter", "mode": "pairwise", "max_tokens": 50}
+    spec = {"dataset": "sums", "use_case": "summing", "models": ["column:good"], "judge": judging}
+    planned = plan(EvaluateSpec.model_validate(spec), sums)
+    (shown,) = planned.resolved["endpoints"]
+    assert (shown["model"], shown["calls"]) == ("arbiter-large", 2 * texts.COUNT)
+    assert planned.usd == pytest.approx(shown["usd"])
+    assert 80 * 50 * 2e-6 < shown["usd"] < 80 * (1500 * 1e-6 + 50 * 2e-6)
+    assert judge.asked == []
 
 
 def test_examples_go_to_a_judge_only_where_a_person_allowed_its_host(sums: Workspace, judge: Answering) -> None:

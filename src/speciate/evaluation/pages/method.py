@@ -66,7 +66,8 @@ def again(contents: Contents) -> dict[str, object]:
     arguments: dict[str, object] = {"models": [*first, *middle, *ends], "dataset": report.dataset}
     if report.use_case:
         arguments["use_case"] = report.use_case
-    return arguments | {"metrics": list(contents.main.metrics)} | dict(contents.options)
+    metrics = [name for name in contents.main.metrics if find_metric(name).families]
+    return arguments | {"metrics": metrics} | dict(contents.options)  # which bring the others along
 
 
 def signature(metric: Metric) -> str:
