@@ -323,7 +323,7 @@ def test_without_a_validation_split_a_kill_in_any_part_ends_in_the_same_model(wo
         world.wait_for(job, _after(found), chance)
     killed = world.ended(job)
     assert killed.shrinks == 0
-    assert _steps(killed) <= _steps(whole) + 2
+    assert _steps(killed) <= _steps(whole) + 10  # it repeats the last step of each part, and not the search
     assert world.card(killed).id == world.card(whole).id
 
 
