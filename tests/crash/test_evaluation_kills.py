@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import json
 import random
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +16,12 @@ import pytest
 from speciate.evaluation import recorded, report
 from speciate.evaluation.endpoints.concurrency import Bounds
 from speciate.jobs.engine import Engine
+from speciate.jobs.job import ENDED
+from speciate.jobs.processes import signal_group
 from speciate.models import served as serving
 from speciate.models.endpoints import Endpoint
 from speciate.settings import Settings
 from speciate.workspace.workspace import Workspace
-from tests.crash.test_ingest_kills import kill_run
 from tests.evaluation.endpoints.real_server import model, served, spoiled  # noqa: F401 - fixtures
 from tests.training.world import define, make_dataset
 
@@ -34,6 +37,19 @@ def register(workspace: Workspace, name: str, base: str, at: Path) -> str:
     endpoint = Endpoint(base_url=f"{base}/v1", model=str(at), usd_per_1m_input=1.0, usd_per_1m_output=2.0)
     card = serving.prepare(workspace, name, endpoint, task=None, license=None)
     return workspace.database.transact(lambda tx: serving.register(tx, workspace, card)).ref
+
+
+def kill_run(workspace: Workspace, engine: Engine, job: str, at: int) -> bool:
+    """Kill the supervisor and the worker, a fork of a zygote, once so many answers are there; False where it ends."""
+    while (now := engine.get(job)).state not in ENDED:
+        progress = engine.folder(now).progress()
+        if progress is not None and progress.done >= at:
+            run = workspace.folders.runs / now.run_id
+            whom = [path.read_text() for name in ("supervisor", "worker") if (path := run / name).exists()]
+            if [signal_group(who, signal.SIGKILL) for who in whom] == [True, True]:
+                return True
+        time.sleep(0.01)
+    return False
 
 
 def evaluated(workspace: Workspace, engine: Engine, name: str, kills: int = 0) -> tuple[dict[str, Any], int]:

@@ -87,7 +87,7 @@ def test_any_model_can_be_the_baseline_of_a_description(flowers: Workspace) -> N
     assert set(turned) == {"column:rules", "constant:"}
     assert all(c.delta is not None and c.delta < 0 for c in turned.values())
     assert all(c.p_holm is not None and c.p_value is not None and c.p_holm >= c.p_value for c in turned.values())
-    assert draw(found).startswith(b"\x89PNG")
+    assert draw(found, "points@v1", "constant:").startswith(b"\x89PNG")
 
 
 def test_numbers_are_compared_by_their_errors(workspace: Workspace) -> None:
