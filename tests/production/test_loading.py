@@ -64,13 +64,6 @@ def _register(workspace: Workspace, like: ModelVersion, **changes: str) -> None:
     workspace.database.transact(lambda tx: registry.register(tx, workspace.folders, card, like.path))
 
 
-def _let_end(pool: SlowPool) -> None:
-    pool.done.set()
-    for thread in threading.enumerate():
-        if thread.name.startswith("load"):
-            thread.join(30)
-
-
 def test_who_asks_while_a_model_is_loaded_waits_for_that(words: ModelVersion) -> None:
     pool = SlowPool()
     first = loading.of(pool).begin(words)
@@ -106,13 +99,13 @@ def test_where_nothing_serves_nothing_is_loaded_until_something_does(workspace: 
 def test_of_what_is_trained_the_networks_of_use_cases_are_loaded(workspace: Workspace, words: ModelVersion) -> None:
     """Not what is trained to be looked at, nor what needs no more than a second."""
     pool = SlowPool()
-    loading.keep_loaded(workspace, pool)
     for name, more in (
         ("tried", {"base_model": "pkg:minilm"}), ("counted", {"use_case": "taste"}),
         ("encoder", {"base_model": "pkg:minilm", "use_case": "taste"}),
     ):  # fmt: skip
         _register(workspace, words, name=name, **more)
-    _let_end(pool)
+    pool.done.set()
+    loading.load_ahead(workspace, pool, (), ["tried@v1", "counted@v1", "encoder@v1"])
     assert [Path(model).parent.name for _, model in pool.asked] == ["encoder"]
 
 
@@ -123,9 +116,18 @@ def test_models_are_loaded_one_after_the_other(workspace: Workspace, words: Mode
     loads = [loading.of(pool).begin(version) for version in (words, second)]
     assert pool.heard.wait(30)
     assert len(pool.asked) == 1
-    _let_end(pool)
-    assert not any(each.is_alive() for each in loads)
+    pool.done.set()
+    for one in loads:
+        one.join(30)
     assert sorted(Path(model).parent.name for _, model in pool.asked) == ["second", "words"]
+
+
+def test_what_is_made_while_the_daemon_lives_is_heard_of(workspace: Workspace, words: ModelVersion) -> None:
+    pool = SlowPool()
+    pool.done.set()
+    loading.keep_loaded(workspace, pool)
+    _register(workspace, words, name="encoder", base_model="pkg:minilm", use_case="taste")
+    assert pool.heard.wait(30)
 
 
 def test_what_serves_is_loaded_when_the_daemon_starts(workspace: Workspace, words: ModelVersion) -> None:

@@ -105,10 +105,11 @@ def keep_loaded(workspace: Workspace, pool: Pool) -> None:
 
 
 def _ahead(*given: Any) -> None:
-    threading.Thread(target=_load, args=given, name="load ahead", daemon=True).start()
+    threading.Thread(target=load_ahead, args=given, name="load ahead", daemon=True).start()
 
 
-def _load(workspace: Workspace, pool: Pool, serving: Sequence[str], made: Sequence[str]) -> None:
+def load_ahead(workspace: Workspace, pool: Pool, serving: Sequence[str], made: Sequence[str]) -> None:
+    """The models that serve; of those that were made, the ones with a base model that are meant for a use case."""
     for model in (*serving, *made):
         try:
             version = registry.resolve(workspace.database, workspace.folders, model)
