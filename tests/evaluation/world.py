@@ -34,6 +34,7 @@ def make_dataset(
     splits: dict[str, int] | None = None,
     numeric: bool = False,
     wrong: float = 0.3,
+    inputs: tuple[str, ...] = ("x", "y"),
 ) -> Manifest:
     """Two noisy clouds of points; `rules` holds what the system in use says, `wrong` so often."""
     sizes = splits or SIZES
@@ -64,7 +65,7 @@ def make_dataset(
     manifest = Manifest(
         name=name, version=0, id=id_from_key("dataset", name), modality="tabular",
         parts=(versions.Part(file=str(file.relative_to(workspace.folders.root)), rows=n),),
-        columns={"x": "DOUBLE", "y": "DOUBLE", "site": "VARCHAR", "rules": "VARCHAR"}, inputs=("x", "y"), label="kind",
+        columns={"x": "DOUBLE", "y": "DOUBLE", "site": "VARCHAR", "rules": "VARCHAR"}, inputs=inputs, label="kind",
         numeric=numeric, splits=sizes,
         labels={} if numeric else {label: kinds.count(label) for label in ("no", "yes")},
         rows=n,

@@ -130,6 +130,13 @@ def _ensemble(members: list[Contestant], ref: str) -> Contestant:
             f"{ref!r} is no ensemble: write two or more models, as in 'ensemble:reviews@v1+reviews@v2'.",
             "Call again with such a name, or with the models by themselves.",
         )
+    shown = {member.inputs for member in members if member.inputs}
+    if len(shown) > 1:
+        raise SpeciateError(
+            Code.INVALID,
+            f"The members of {ref!r} read different columns: {'; '.join(', '.join(each) for each in sorted(shown))}.",
+            "Name models that were trained on the same columns.",
+        )
     learned = [member.learned_from for member in members]
     known = [manifest for manifests in learned if manifests is not None for manifest in manifests]
     first = members[0]
@@ -142,6 +149,7 @@ def _ensemble(members: list[Contestant], ref: str) -> Contestant:
         modality=next((member.modality for member in members if member.modality), None),
         learned_from=None if None in learned else tuple({manifest.ref: manifest for manifest in known}.values()),
         terms=next((member.terms for member in members if member.terms), None),
+        inputs=next(iter(shown), ()),
         target=first.target,
         parameters=_sum([member.parameters for member in members]),
         bytes=_sum([member.bytes for member in members]),
