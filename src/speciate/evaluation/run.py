@@ -263,9 +263,10 @@ def _notes(
         if entry.nearly_seen:
             notes.append(f"{name} has seen near-duplicates of {entry.nearly_seen} of {len(examples)} examples.")
         if entry.errors:
-            asked = f"{len(examples)} examples" + (
-                f", {len(entry.repeats)} times each" if len(entry.repeats) > 1 else ""
-            )
+            times = len(entry.repeats)
+            asked = f"{len(examples)} examples"
+            if times > 1:
+                asked = f"{times * len(examples)} answers to {asked}"
             notes.append(f"{name} failed on {entry.errors} of {asked}; each counts as its worst answer.")
     return notes + [note for sheet in sheets for note in sheet.notes]
 

@@ -48,6 +48,14 @@ def test_what_it_fails_on_is_counted_one_by_one(flowers: Workspace, file: Path) 
     assert 20 < row["errors"] < 100
 
 
+def test_of_repeated_answers_those_that_failed_are_told_of_all_that_were_given(flowers: Workspace, file: Path) -> None:
+    """Errors are counted by answer; a share of the examples would be twice too large."""
+    result = world.evaluate_models(flowers, models=[f"code:{file}:picky", "points"], repeats=2, latency=False)
+    (row,) = [row for row in result["report"]["leaderboard"] if row["model"].startswith("code:")]
+    (note,) = [note for note in result["report"]["notes"] if "failed on" in note]
+    assert f"failed on {row['errors']} of 400 answers to 200 examples" in note
+
+
 @pytest.mark.parametrize(("function", "errors"), [("reaching", 200), ("absent", 200), ("short", 0)])
 def test_a_function_that_gives_no_answers_is_all_errors(
     flowers: Workspace, file: Path, function: str, errors: int
