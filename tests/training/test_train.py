@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from speciate.datasets.loading.loader import load_examples
 from speciate.datasets.versions import Manifest
+from speciate.environment import cores
 from speciate.errors import Code, SpeciateError
 from speciate.jobs.run import Run, Stopped
 from speciate.models import registry
@@ -279,8 +280,11 @@ def test_a_dataset_without_training_split_is_refused(workspace: Workspace) -> No
 
 def test_a_process_that_may_use_one_core_plans_for_one(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     _texts(workspace)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3})
-    assert train.plan(_spec(), workspace).resources.cpu == 1
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "sched_getaffinity", lambda pid: {3})
+        cores.cache_clear()  # what was asked first holds for a process's life
+        assert train.plan(_spec(), workspace).resources.cpu == 1
+    cores.cache_clear()
 
 
 def test_a_model_without_a_validation_value_can_be_read(workspace: Workspace) -> None:
