@@ -52,12 +52,22 @@ def test_an_answer_counts_before_an_error_that_may_pass_and_the_first_one_stays(
     assert recorded.read(folders, "f", [ONE])[ONE].output == "yes"
 
 
-def test_a_torn_line_is_no_answer_and_spoils_none_after_it(folders: Folders) -> None:
+def test_what_a_run_asks_of_the_same_model_later_leaves_what_it_asked_before(folders: Folders) -> None:
+    for key in (ONE, TWO):
+        with Journal(folders, "f", "job-1.1", durable=True) as journal:
+            journal.begin(key)
+            journal.keep([(key, Kept("yes", usd=0.25, host="h"))])
+    assert set(recorded.read(folders, "f", [ONE, TWO])) == {ONE, TWO}
+    assert recorded.paid(folders, "job-1") == {"h": 0.5}
+    assert recorded.lost(folders, "f") == 0
+
+
+def test_a_torn_line_is_no_answer(folders: Folders) -> None:
     with Journal(folders, "f", "job-1.1") as journal:
         journal.keep([(ONE, Kept("yes"))])
         path = next((folders.predictions / "f").glob("*.jsonl"))
         whole = path.read_bytes()
-    (folders.predictions / "f" / "job-1.1.parquet").unlink()
+    path.with_suffix(".parquet").unlink()
     path.write_bytes(whole + whole[: len(whole) // 2])
     assert set(recorded.read(folders, "f", [ONE, TWO])) == {ONE}
     with Journal(folders, "f", "job-1.1") as journal:  # the same attempt cannot come again, but nothing relies on it
@@ -69,7 +79,7 @@ def test_calls_under_way_at_a_kill_are_counted(folders: Folders) -> None:
     subprocess.run([sys.executable, "-c", _KILLED, str(folders.root)], check=False)
     assert recorded.lost(folders, "f") == 1
     assert recorded.paid(folders, "job-1") == {"h": 0.25}
-    recorded.seal(folders.predictions / "f" / "job-1.1.jsonl")
+    recorded.seal(next((folders.predictions / "f").glob("*.jsonl")))
     assert recorded.lost(folders, "f") == 1
     assert recorded.paid(folders, "job-1") == {"h": 0.25}
     assert recorded.paid(folders, "job-10") == {}

@@ -1,6 +1,6 @@
 """Answers that were ever given, so that none is asked for twice: rows by who answered, what was asked, and the repeat.
 
-`predictions/FINGERPRINT/` holds one file per run that asked. While it asks that is a journal of JSON lines, each on
+`predictions/FINGERPRINT/` holds a file for each time that a run asked. Meanwhile that is a journal of JSON lines, each on
 disk before the next question is put where answers cost money; at the end it is sealed as Parquet. Whoever comes later
 reads both, so a killed run loses only what was under way. Two runs that ask the same at once both keep their answer:
 the first one counts. An answer with an error that may pass by itself does not count as given.
@@ -9,6 +9,7 @@ the first one counts. An answer with an error that may pass by itself does not c
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 from collections.abc import Collection, Iterator, Sequence
@@ -75,7 +76,7 @@ class Journal:
 
     def __init__(self, folders: Folders, fingerprint: str, owner: str, *, durable: bool = False) -> None:
         self._folder = folders.predictions / fingerprint
-        self._path = self._folder / f"{owner}.jsonl"
+        self._path = _unused(self._folder, owner)
         self._durable = durable
         self._file: IO[str] | None = None
 
@@ -105,10 +106,7 @@ class Journal:
     def _line(self, said: dict[str, Any]) -> None:
         if self._file is None:
             self._folder.mkdir(parents=True, exist_ok=True)
-            whole = _ends_whole(self._path)
-            self._file = self._path.open("a", encoding="utf-8")
-            if not whole:  # a kill tore the last line; what follows must not become part of it
-                self._file.write("\n")
+            self._file = self._path.open("x", encoding="utf-8")
         self._file.write(json.dumps(said) + "\n")
         if _BEGUN in said:
             self._file.flush()
@@ -207,13 +205,10 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
             yield said
 
 
-def _ends_whole(path: Path) -> bool:
-    try:
-        with path.open("rb") as file:
-            file.seek(-1, os.SEEK_END)
-            return file.read(1) == b"\n"
-    except OSError:  # not there, or empty
-        return True
+def _unused(folder: Path, owner: str) -> Path:
+    """Where the owner's next journal goes: a run may ask the same model several times, and each is sealed by itself."""
+    names = (folder / f"{owner}.{time}.jsonl" for time in itertools.count())
+    return next(path for path in names if not path.exists() and not path.with_suffix(".parquet").exists())
 
 
 def _write(table: pa.Table, path: Path) -> None:
