@@ -39,6 +39,9 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:  # who reads has seen enough
+        sys.stdout = None  # lest the interpreter flushes into the closed pipe
+        return 0
 
 
 def _parser() -> argparse.ArgumentParser:

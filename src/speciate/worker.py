@@ -101,6 +101,7 @@ def main(path: str) -> int:
         sys.stdout, sys.stderr = (cast(TextIO, RedactedStream(each, redaction)) for each in (sys.stdout, sys.stderr))
     signal.signal(signal.SIGTERM, _stop)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
+    logging.getLogger("httpx2").setLevel(logging.WARNING)  # a line for each of a thousand calls hides all others
     fault("worker_before_run")
     try:
         outcome = perform(folder, keys)

@@ -17,7 +17,7 @@ from typing import Any
 
 from speciate.sandbox import Cage, CagePolicy, Limits, python, start
 
-_LONGEST_LINE = 1 << 20
+_LONGEST_LINE = 16 << 20
 _LIMITS = Limits(memory_mb=2048, file_mb=64)
 
 
@@ -54,7 +54,7 @@ class CagedLines:
                 raise EOFError
         try:
             return json.loads(answer)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise EOFError from None
 
     def end(self) -> None:

@@ -163,9 +163,7 @@ def plan(spec: EvaluateSpec, workspace: Workspace) -> Plan:
         resources=Resources(cpu=1, memory_mb=_memory_mb(examples, len(everyone), len(manifest.labels))),
         seconds=_seconds(examples, len(everyone), spec.latency),
         use_case=spec.use_case,
-        preload="torch"
-        if any(one.base_model for each in everyone.values() for one in (each, *each.members))
-        else "classical",
+        preload=_preload(everyone.values()),
         resolved={
             "dataset": str(ref),
             "examples": examples,

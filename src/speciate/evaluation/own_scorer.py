@@ -14,6 +14,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import math
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
@@ -147,6 +148,8 @@ def checked(answer: Any, function: str) -> Scored:
     for name, value in named.items():
         if not isinstance(value, int | float):
             return ScorerError("not_a_number", f"{name!s:.60}: {value!r:.60}")
+        if isinstance(value, int) and abs(value) > sys.float_info.max:
+            return ScorerError("not_a_number", f"{name!s:.60} has {len(str(value)[:400])} digits or more")
         if not math.isfinite(value):
             return ScorerError("nan", f"{name!s:.60} is {value}")
         scores[str(name)[:64]] = float(value)

@@ -1,6 +1,6 @@
 """Answers that were ever given, so that none is asked for twice: rows by who answered, what was asked, and the repeat.
 
-`predictions/FINGERPRINT/` holds a file for each time that a run asked. Meanwhile that is a journal of JSON lines, each on
+`predictions/FINGERPRINT/` holds a file for each time a run asked. Meanwhile that is a journal of JSON lines, each on
 disk before the next question is put where answers cost money; at the end it is sealed as Parquet. Whoever comes later
 reads both, so a killed run loses only what was under way. Two runs that ask the same at once both keep their answer:
 the first one counts. An answer with an error that may pass by itself does not count as given.
@@ -8,6 +8,7 @@ the first one counts. An answer with an error that may pass by itself does not c
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import json
@@ -46,6 +47,8 @@ class Kept(NamedTuple):
     input_tokens: int | None = None
     output_tokens: int | None = None
     usd: float | None = None
+    usd_at_most: float | None = None
+    """With the worst case of what did not say what it cost: what caps are held against."""
     latency_s: float | None = None
     ttft_s: float | None = None
     attempts: int = 1
@@ -59,13 +62,15 @@ _SCHEMA = pa.schema(
     [
         ("key", pa.string()), ("content", pa.string()), ("repeat", pa.int64()), ("output", pa.string()),
         ("confidence", pa.float64()), ("probabilities", pa.string()), ("error", pa.string()), ("passing", pa.bool_()),
-        ("input_tokens", pa.int64()), ("output_tokens", pa.int64()), ("usd", pa.float64()), ("latency_s", pa.float64()),
+        ("input_tokens", pa.int64()), ("output_tokens", pa.int64()), ("usd", pa.float64()),
+        ("usd_at_most", pa.float64()), ("latency_s", pa.float64()),
         ("ttft_s", pa.float64()), ("attempts", pa.int64()), ("served_model", pa.string()), ("host", pa.string()),
         ("created", pa.float64()),
     ]
 )  # fmt: skip
 _JSON = ("output", "probabilities")
 _BEGUN = "begun"
+_UNHEARD = "unheard"
 
 
 class Journal:
@@ -80,9 +85,9 @@ class Journal:
         self._durable = durable
         self._file: IO[str] | None = None
 
-    def begin(self, key: Key) -> None:
-        """Say that it is asked now: a kill before the answer is then no secret."""
-        self._line({_BEGUN: list(key)})
+    def begin(self, key: Key, host: str | None = None, usd_at_most: float = 0.0) -> None:
+        """Say that it is asked now: a kill before the answer is then no secret, and may have cost so much."""
+        self._line({_BEGUN: list(key), "host": host, "usd_at_most": usd_at_most})
 
     def keep(self, answers: Sequence[tuple[Key, Kept]]) -> None:
         for key, kept in answers:
@@ -123,34 +128,25 @@ def read(folders: Folders, fingerprint: str, keys: Collection[Key]) -> dict[Key,
 
 def lost(folders: Folders, fingerprint: str) -> int:
     """How many questions were put of which nobody heard the answer: those under way when a run was killed."""
-    count = 0
-    for path in (folders.predictions / fingerprint).glob("*.jsonl"):
-        begun, answered = 0, 0
-        for line in _lines(path):
-            begun, answered = begun + (_BEGUN in line), answered + ("key" in line)
-        count += max(0, begun - answered)
-    for path in (folders.predictions / fingerprint).glob("*.parquet"):
-        count += int((pq.read_schema(path).metadata or {}).get(b"lost", b"0"))
-    return count
+    return sum(len(_unheard(path)) for path in _files(folders.predictions / fingerprint, "*"))
 
 
 def paid(folders: Folders, job: str) -> dict[str, float]:
-    """USD by host that a job's runs paid until now, whatever became of them."""
+    """USD by host that a job's runs paid until now at most, whatever became of them."""
     total: dict[str, float] = {}
-    for path in folders.predictions.glob(f"*/{job}.*"):
-        rows = _lines(path) if path.suffix == ".jsonl" else _costs(path)
-        for row in rows:
-            if row.get("host") and row.get("usd"):
-                total[row["host"]] = total.get(row["host"], 0.0) + row["usd"]
+    for folder in folders.predictions.glob("*"):
+        for path in _files(folder, f"{job}.*"):
+            for row in [*_costs(path), *_unheard(path)]:
+                usd = row.get("usd") if row.get("usd_at_most") is None else row["usd_at_most"]
+                if row.get("host") and usd:
+                    total[row["host"]] = total.get(row["host"], 0.0) + usd
     return total
 
 
 def seal(path: Path) -> None:
     """A journal as Parquet, in its place. Harmless to repeat."""
-    lines = list(_lines(path))
-    rows = [_row(line) for line in lines if "key" in line]
-    begun = sum(_BEGUN in line for line in lines)
-    facts = {"lost": str(max(0, begun - len(rows)) if begun else 0)}
+    rows = [_row(line) for line in _lines(path) if "key" in line]
+    facts = {_UNHEARD: json.dumps(_unheard(path))}
     _write(pa.Table.from_pylist(rows, _SCHEMA).replace_schema_metadata(facts), path.with_suffix(".parquet"))
     path.unlink(missing_ok=True)
 
@@ -164,19 +160,55 @@ def sealed(folders: Folders) -> list[Path]:
 
 def _everything(folder: Path, asked: Collection[str]) -> Iterator[tuple[Key, Kept]]:
     """Oldest file first, so that an answer that was once reported stays the one that is."""
-    paths = [path for path in folder.glob("*") if path.suffix in (".parquet", ".jsonl")]
-    for path in sorted(paths, key=lambda path: (path.stat().st_mtime, path.name)):
-        if path.suffix == ".jsonl":
-            rows = [_row(line) for line in _lines(path) if line.get("key") in asked]
-        else:
-            table = pq.read_table(path)
+    for path in _files(folder, "*"):
+        rows = [_row(line) for line in _lines(path) if line.get("key") in asked]
+        if sealed := _sealed(path):
+            table = pq.read_table(sealed)
             rows = table.filter(pc.is_in(table["key"], value_set=pa.array(sorted(asked), pa.string()))).to_pylist()
         for row in rows:
             yield Key(row.pop("key"), row.pop("repeat")), _kept(row)
 
 
+def _files(folder: Path, pattern: str) -> list[Path]:
+    """Each file of answers once, oldest first: one that is just being sealed lies there twice for a moment."""
+    found: dict[str, tuple[float, Path]] = {}
+    for path in folder.glob(pattern):
+        if path.suffix not in (".parquet", ".jsonl") or path.name.startswith("."):
+            continue
+        with contextlib.suppress(
+            FileNotFoundError
+        ):  # sealed meanwhile: its other name is listed, or found when it is read
+            written = path.stat().st_mtime
+            if path.stem not in found or path.suffix == ".parquet":
+                found[path.stem] = written, path
+    return [path for _, path in sorted(found.values())]
+
+
+def _sealed(path: Path) -> Path | None:
+    """Where the rows of a file lie as Parquet, if they do by now."""
+    parquet = path.with_suffix(".parquet")
+    return parquet if parquet.exists() else None
+
+
 def _costs(path: Path) -> list[dict[str, Any]]:
-    return list(pq.read_table(path, columns=["host", "usd"]).to_pylist()) if path.suffix == ".parquet" else []
+    if sealed := _sealed(path):
+        return list(pq.read_table(sealed, columns=["host", "usd", "usd_at_most"]).to_pylist())
+    return [line for line in _lines(path) if "key" in line]
+
+
+def _unheard(path: Path) -> list[dict[str, Any]]:
+    """Questions that were put and whose answer nobody heard: `host` and `usd_at_most` of each."""
+    if sealed := _sealed(path):
+        said = (pq.read_schema(sealed).metadata or {}).get(_UNHEARD.encode(), b"[]")
+        unheard: list[dict[str, Any]] = json.loads(said)
+        return unheard
+    begun: dict[tuple[str, int], dict[str, Any]] = {}
+    for line in _lines(path):
+        if _BEGUN in line:
+            begun[tuple(line[_BEGUN])] = {"host": line.get("host"), "usd_at_most": line.get("usd_at_most")}
+        elif "key" in line:
+            begun.pop((line["key"], line.get("repeat", 0)), None)
+    return list(begun.values())
 
 
 def _row(line: dict[str, Any]) -> dict[str, Any]:
@@ -186,7 +218,7 @@ def _row(line: dict[str, Any]) -> dict[str, Any]:
 
 
 def _kept(row: dict[str, Any]) -> Kept:
-    cells = {name: row[name] for name in Kept._fields}
+    cells: dict[str, Any] = {name: row.get(name) for name in Kept._fields}
     return Kept(**cells | {name: None if row[name] is None else json.loads(row[name]) for name in _JSON})
 
 

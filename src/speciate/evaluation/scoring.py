@@ -84,10 +84,9 @@ def _notes(scoring: Scoring, every: Sequence[Scored]) -> list[str]:
 
 def _nothing(scoring: Scoring, every: Sequence[Scored]) -> SpeciateError:
     why = ", ".join(f"{count} {failure.replace('_', ' ')}" for failure, count in failures(every).items())
-    first = next((each.detail for each in every if not isinstance(each, dict)), "")
     return SpeciateError(
         Code.INVALID,
-        f"{scoring.metric} gave no score of any of {len(every)} answers ({why}); of the first: {first[:200]!r}.",
+        f"{scoring.metric} gave no score of any of {len(every)} answers: {why}.",
         "Mend the function, then call evaluate_models again: recorded answers are not asked for again.",
     )
 

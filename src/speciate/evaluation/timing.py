@@ -29,7 +29,8 @@ def measure(
 ) -> Cost:
     """Costs of a loaded model, on examples drawn from those that it answers without an error.
 
-    `usd_per_core_hour` None: it runs in another process, whose processor time is not known. At most 120 timings or 10 seconds; 72 are the fewest that bound a p95 from above.
+    `usd_per_core_hour` None: it runs in another process, whose processor time is not known. At most 120 timings or 10
+    seconds; 72 are the fewest that bound a p95 from above.
     """
     drawn = [examples[i] for i in np.random.default_rng(seed).permutation(len(examples))[: max(_TIMINGS, _BATCH)]]
     for example in drawn[:_WARM_UP]:

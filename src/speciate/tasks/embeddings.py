@@ -77,4 +77,3 @@ class Embeddings:
                 "Install the version of the weights that it was trained on, or call train_model again.",
             )
         return cls(settings["base_model"], encoder, folders)
-

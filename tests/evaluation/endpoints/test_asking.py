@@ -135,11 +135,17 @@ def test_one_forbidden_prompt_among_good_ones_is_only_its_own_error(stub: Misbeh
     assert (asked.answered, replies[1].error) == (2, "HTTP 403")
 
 
-def test_an_endpoint_that_answers_nobody_is_left_alone(stub: Misbehaving) -> None:
+def test_an_endpoint_that_was_never_heard_is_left_alone_soon(stub: Misbehaving) -> None:
+    with pytest.raises(SpeciateError, match=r"gave no answer to 12 requests in a row"):
+        ask(stub, ["500"] * 1000)
+    assert len(stub.bodies) < 12 + QUICK.bounds.most
+
+
+def test_an_endpoint_that_answers_nobody_any_more_is_left_alone(stub: Misbehaving) -> None:
     with pytest.raises(
         SpeciateError, match=r"gave no answer to 5 requests in a row; to the last: HTTP 500\."
     ) as caught:
-        ask(stub, ["500"] * 1000)
+        ask(stub, ["yes"] + ["500"] * 1000, limits=QUICK._replace(bounds=Bounds(start=1, most=1)))
     assert caught.value.code == Code.UNAVAILABLE
     assert len(stub.bodies) < 50
 
@@ -231,7 +237,8 @@ def test_each_reply_is_recorded_before_the_next_call_begins(stub: Misbehaving) -
     order: list[str] = []
     ask_all(
         stub.endpoint(), requests(["yes"] * 5), key=None, limits=QUICK._replace(bounds=Bounds(start=1, most=1)),
-        begin=lambda place: order.append(f"begin {place}"), record=lambda place, reply: order.append(f"record {place}"),
+        begin=lambda place, worst: order.append(f"begin {place}"),
+        record=lambda place, reply: order.append(f"record {place}"),
     )  # fmt: skip
     assert order == [f"{what} {place}" for place in range(5) for what in ("begin", "record")]
 

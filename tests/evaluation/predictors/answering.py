@@ -23,12 +23,14 @@ def label(text: str) -> str:
 
 class Answering(ThreadingHTTPServer):
     daemon_threads = True
+    request_queue_size = 128
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.asked: list[str] = []
         """The last message of each call."""
         self.model = "oracle-1"
+        self.tells_usage = True
         self.answer: Callable[[str], str] = label
         """What is said to the last message."""
         self.before: Callable[[int], None] = lambda number: None
@@ -61,8 +63,9 @@ class _Handler(BaseHTTPRequestHandler):
         said = {
             "model": self.server.model,
             "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
-            "usage": {"prompt_tokens": 100, "completion_tokens": 1},
         }
+        if self.server.tells_usage:
+            said["usage"] = {"prompt_tokens": 100, "completion_tokens": 1}
         data = json.dumps(said).encode()
         self.send_response(200)
         self.send_header("content-type", "application/json")

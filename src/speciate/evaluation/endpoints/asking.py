@@ -48,6 +48,8 @@ class Limits(NamedTuple):
     longest_backoff_s: float = 30.0
     patience_s: float = 600.0
     """When nothing was answered for so long and a rate limit still stands, the asking ends."""
+    unheard: int = 12
+    """As many faults before there is any answer end the asking."""
     hopeless: int = 20
     """As many requests in a row without an answer end the asking."""
 
@@ -92,7 +94,7 @@ def ask_all(
     *,
     key: str | None,
     record: Callable[[int, Reply], None],
-    begin: Callable[[int], None] = lambda place: None,
+    begin: Callable[[int, float], None] = lambda place, worst: None,
     stopping: Callable[[], bool] = lambda: False,
     budget: Budget = _NO_CAP,
     limits: Limits = _USUAL,
@@ -101,7 +103,8 @@ def ask_all(
 ) -> Asked:
     """Ask them all, and `record(place, reply)` each reply as soon as it is there, one at a time, in this thread.
 
-    `begin(place)` is called before a request is first sent: what was begun and never recorded was lost to a kill.
+    `begin(place, worst)` is called before a request is first sent, with what an attempt costs at most: what was begun
+    and never recorded was lost to a kill.
     `requests[place]` is looked at when its turn comes, so a sequence may make its requests then. Ends within a second
     once `stopping()`: what is unanswered then is not recorded. An exception of `record` ends it, and is raised.
 
@@ -188,7 +191,9 @@ class _Work:
         self.attempts = 0
         self.faults = 0
         self.usd: float | None = None
-        """Of all its attempts."""
+        """Of all its attempts, as far as it is known."""
+        self.doubtful = 0.0
+        """What the others may have cost."""
         self.dialect: Dialect | None = None
         """Its own, while it finds out what the endpoint knows."""
         self.used = Dialect()
@@ -200,7 +205,7 @@ class _Asking:
         self,
         endpoint: Endpoint,
         requests: Sequence[Request],
-        begin: Callable[[int], None],
+        begin: Callable[[int, float], None],
         record: Callable[[int, Reply], None],
         stopping: Callable[[], bool],
         purse: _Purse,
@@ -219,7 +224,7 @@ class _Asking:
         self._flying: dict[int, _Work] = {}
         self._landed: deque[tuple[_Work, Outcome]] = deque()
         self._dialect, self._is_understood = Dialect(), False
-        self._in_a_row = 0
+        self._in_a_row = self._faults = 0
         self._answered_at = self._clock.monotonic()
         self._answered = self._failed = self._calls = self._retries = self._rate_limits = 0
         self._served: Counter[str] = Counter()
@@ -286,7 +291,7 @@ class _Asking:
                 work = _Work(self._next, request, self._purse.worst(request))
                 if not self._purse.reserve(work.worst):
                     break
-                self._begin(self._next)
+                self._begin(self._next, work.worst)
                 self._next += 1
             else:
                 return self._idle()
@@ -337,7 +342,9 @@ class _Asking:
         while self._landed:
             work, outcome = self._landed.popleft()
             del self._flying[work.place]
+            doubtful = self._purse.doubtful
             usd = self._purse.settle(work.worst, outcome)
+            work.doubtful += self._purse.doubtful - doubtful
             if usd is not None:
                 work.usd = (work.usd or 0.0) + usd
             self._hear(work, outcome, in_flight, self._clock.monotonic())
@@ -362,6 +369,9 @@ class _Asking:
             case "transient":
                 self._pace = concurrency.failed(self._pace, bounds, now=now)
                 work.faults += 1
+                self._faults += 1
+                if not self._answered and self._faults >= self._limits.unheard:
+                    self.end = self.end or _hopeless(self._endpoint, self._faults, outcome.reply)
                 if work.faults >= self._limits.attempts:
                     self._keep(work, outcome.reply)
                 else:
@@ -384,7 +394,8 @@ class _Asking:
         return self._dialect if work.used != self._dialect else None
 
     def _keep(self, work: _Work, reply: Reply) -> None:
-        reply = reply._replace(attempts=work.attempts, usd=work.usd)
+        at_most = (work.usd or 0.0) + work.doubtful if self._purse.has_price else None
+        reply = reply._replace(attempts=work.attempts, usd=work.usd, usd_at_most=at_most)
         self._record(work.place, reply)
         if reply.error is None:
             self._answered += 1

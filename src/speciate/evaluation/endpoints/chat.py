@@ -81,6 +81,8 @@ class Reply(NamedTuple):
     finish_reason: str | None
     created: float
     """Seconds since the epoch."""
+    usd_at_most: float | None = None
+    """With the worst case of attempts that may have cost something without saying how much; None without a price."""
 
 
 class Outcome(NamedTuple):

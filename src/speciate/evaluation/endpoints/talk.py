@@ -58,8 +58,8 @@ class Talk:
 
             told = ask_all(
                 self._endpoint, _Requests(request, missing), key=self._key(), record=record,
-                begin=lambda place: journal.begin(missing[place]), stopping=lambda: run.stopping,
-                budget=self._budget(), limits=limits, seed=self._task.seed,
+                begin=lambda place, worst: journal.begin(missing[place], self._endpoint.host, worst),
+                stopping=lambda: run.stopping, budget=self._budget(), limits=limits, seed=self._task.seed,
             )  # fmt: skip
         if told.unanswered:
             raise Stopped
@@ -123,6 +123,7 @@ def _kept(reply: Reply) -> Kept:
         input_tokens=reply.input_tokens,
         output_tokens=reply.output_tokens,
         usd=reply.usd,
+        usd_at_most=reply.usd_at_most,
         latency_s=reply.latency_s,
         ttft_s=reply.ttft_s,
         attempts=reply.attempts,

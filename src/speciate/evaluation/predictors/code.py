@@ -1,5 +1,4 @@
-"""A function in somebody's file, asked in a cage: it reads its file and the workspace's sealed data, has no network and
-writes nothing that stays.
+"""A function in somebody's file, asked in a cage that reads nothing of the workspace and has no network.
 
     def predict(inputs: list) -> list
 
@@ -10,30 +9,30 @@ whatever the task's truths are; or a dict with `output` and, where it knows them
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from speciate.datasets.loading.loader import Example
-from speciate.errors import SpeciateError
-from speciate.evaluation.answers import answer_all
-from speciate.evaluation.predictors.code_service import packed
+from speciate.errors import Code, SpeciateError
+from speciate.evaluation.answers import Ask, answer_all
+from speciate.evaluation.caged_lines import CagedLines
+from speciate.evaluation.predictors.code_service import named, packed
 from speciate.evaluation.predictors.contract import Asked, Sheet
 from speciate.evaluation.timing import measure
-from speciate.jobs.pool import Pool
 from speciate.settings import load
 from speciate.tasks.contract import Prediction
 
-_SERVICE = "speciate.evaluation.predictors.code_service:answer"
-_SECONDS = 120.0
-"""For a chunk of examples; what takes longer is killed, and its examples are asked one by one."""
+_MODULE = "speciate.evaluation.predictors.code_service"
+_SECONDS = 60.0
+"""For loading the file, and for a chunk of examples, which are then asked for one by one."""
+_MOST_ENDS = 10
+"""Processes that took too long or died; after so many nothing more is asked."""
 
 
 def hand_in(asked: Asked) -> Sheet:
     task, contestant = asked.task, asked.contestant
-    with contextlib.closing(Pool(asked.run.folders, load(asked.run.folders.root), size=1)) as pool:
-        ask = _asker(pool, asked)
+    with _caged(asked) as ask:
         times = [
             answer_all(asked.run, contestant.identity, asked.examples, ask, asked.tell, repeat)
             for repeat in range(task.repeats)
@@ -44,16 +43,57 @@ def hand_in(asked: Asked) -> Sheet:
         return Sheet(contestant, tuple(times), measure(ask, answered, None, latency=True, seed=task.seed))
 
 
-def _asker(pool: Pool, asked: Asked) -> Callable[[Sequence[Example]], list[Prediction]]:
-    file, function = Path(asked.contestant.path or ""), asked.contestant.function
-    code = {"file": str(file), "function": function, "identity": asked.contestant.identity}
-    ask = partial(pool.ask, _SERVICE, timeout=_SECONDS, readable=frozenset({file}))
+@contextlib.contextmanager
+def _caged(asked: Asked) -> Iterator[Ask]:
+    """The function, in a process that lives as long as it behaves."""
+    source, policy = _source(asked), load(asked.run.folders.root).cage
+    process: CagedLines | None = None
+    ends = 0
+
+    def told(question: dict[str, Any]) -> Any:
+        nonlocal process, ends
+        if ends >= _MOST_ENDS:
+            raise RuntimeError(f"its process took too long or ended {ends} times: it is not asked any more")
+        try:
+            if process is None:
+                process = CagedLines(_MODULE, asked.run.folder.path, policy)
+                _checked(process.ask(source, _SECONDS))
+            return _checked(process.ask(question, _SECONDS))
+        except (TimeoutError, EOFError) as error:
+            ends += 1
+            if process is not None:
+                process.end()
+            process = None
+            raise RuntimeError("its process took too long or ended") from error
 
     def answers(examples: Sequence[Example]) -> list[Prediction]:
-        payload: dict[str, Any] = code | {"inputs": [packed(example.media) for example in examples]}
-        try:
-            return [Prediction(*each) for each in ask(payload=payload)["answers"]]
-        except SpeciateError as error:
-            raise RuntimeError(error.message) from error
+        said = told({"inputs": [packed(example.media) for example in examples]})
+        if not isinstance(said, list) or len(said) != len(examples):
+            raise RuntimeError("it gave no list of as many answers as there are inputs")
+        return [Prediction(*each) for each in said]
 
-    return answers
+    try:
+        yield answers
+    finally:
+        if process is not None:
+            process.end()
+
+
+def _source(asked: Asked) -> dict[str, str]:
+    """What the file holds, if that is what the evaluation was asked for with."""
+    file, function = Path(asked.contestant.path or ""), asked.contestant.function or ""
+    content = file.read_bytes()
+    if named(content, function) != asked.contestant.identity:
+        raise SpeciateError(
+            Code.CONFLICT,
+            f"{file.name} has changed since the evaluation was asked for.",
+            "Call evaluate_models again: it is another contestant now.",
+        )
+    return {"source": content.decode(), "function": function, "name": file.name}
+
+
+def _checked(told: Any) -> Any:
+    """The answer of a process that may say anything. Raises RuntimeError with the function's own error."""
+    if not isinstance(told, dict) or "error" in told:
+        raise RuntimeError(str(told.get("error") if isinstance(told, dict) else told)[:300])
+    return told.get("answers")

@@ -1,43 +1,24 @@
-"""The caged half of `code.py`: loads the file, if it still holds the bytes that were named, and calls its function."""
+"""The caged half of `code.py`: one JSON line with the file's text, then one for each chunk of inputs.
+
+    {"source", "function", "name"}  ->  {} or {"error"}
+    {"inputs": [...]}               ->  {"answers": [[output, confidence, probabilities], ...]} or {"error"}
+
+What the code prints goes to stderr: the pipe carries answers only.
+"""
 
 from __future__ import annotations
 
 import base64
-import functools
 import hashlib
+import json
+import os
+import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from speciate.errors import Code, SpeciateError
-
 _ARRAY = "__array__"
-
-
-def answer(payload: dict[str, Any]) -> dict[str, Any]:
-    """`{file, function, identity, inputs}` -> `{answers: [[output, confidence, probabilities], ...]}`."""
-    function = _loaded(payload["file"], payload["function"], payload["identity"])
-    inputs = [unpacked(each) for each in payload["inputs"]]
-    given = function(inputs)
-    if not isinstance(given, Sequence | np.ndarray) or len(given) != len(inputs):
-        many = len(given) if isinstance(given, Sequence | np.ndarray) else type(given).__name__
-        raise SpeciateError(Code.INVALID, f"{payload['function']} returned {many} for {len(inputs)} inputs.")
-    return {"answers": [_plain(each) for each in given]}
-
-
-@functools.lru_cache(maxsize=1)
-def _loaded(file: str, function: str, identity: str) -> Callable[[list[Any]], Any]:
-    content = Path(file).read_bytes()
-    if named(content, function) != identity:
-        raise SpeciateError(Code.CONFLICT, f"{Path(file).name} has changed since the evaluation was asked for.")
-    space: dict[str, Any] = {"__name__": "speciate_own_code", "__file__": file}
-    exec(compile(content, file, "exec"), space)
-    found = space.get(function)
-    if not callable(found):
-        raise SpeciateError(Code.NOT_FOUND, f"{Path(file).name} defines no function {function!r}.")
-    return found  # type: ignore[no-any-return]  # called with what it is documented to take
 
 
 def named(content: bytes, function: str) -> str:
@@ -60,6 +41,25 @@ def unpacked(value: Any) -> Any:
     return np.frombuffer(base64.b64decode(data), np.dtype(dtype)).reshape(shape)
 
 
+def load(question: dict[str, Any]) -> Callable[[list[Any]], Any]:
+    """The function that the text defines."""
+    space: dict[str, Any] = {"__name__": "speciate_own_code", "__file__": question["name"]}
+    exec(compile(question["source"], question["name"], "exec"), space)
+    found = space.get(question["function"])
+    if not callable(found):
+        raise TypeError(f"{question['name']} defines no function {question['function']}")
+    return found  # type: ignore[no-any-return]  # called with what it is documented to take
+
+
+def answers(function: Callable[[list[Any]], Any], packed_inputs: Sequence[Any]) -> list[list[Any]]:
+    inputs = [unpacked(each) for each in packed_inputs]
+    given = function(inputs)
+    if not isinstance(given, Sequence | np.ndarray) or isinstance(given, str) or len(given) != len(inputs):
+        many = len(given) if isinstance(given, Sequence | np.ndarray) else type(given).__name__
+        raise ValueError(f"it returned {many} for {len(inputs)} inputs; it takes a list and returns one as long")
+    return [_plain(each) for each in given]
+
+
 def _plain(given: Any) -> list[Any]:
     """Output, confidence and probabilities, as JSON."""
     said = given if isinstance(given, dict) and "output" in given else {"output": given}
@@ -72,3 +72,26 @@ def _json(value: Any) -> Any:
     if isinstance(value, dict):
         return {str(name): _json(each) for name, each in value.items()}
     return [_json(each) for each in value] if isinstance(value, list | tuple) else value
+
+
+def main() -> None:
+    pipe = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    function: Callable[[list[Any]], Any] | None = None
+    for line in sys.stdin.buffer:
+        question = json.loads(line)
+        try:
+            if "source" in question:
+                function, told = load(question), dict[str, Any]()
+            else:
+                assert function is not None, "the text comes first"
+                told = {"answers": answers(function, question["inputs"])}
+            said = json.dumps(told)
+        except Exception as error:  # noqa: BLE001 - others' code may fail in any way; it goes back as data
+            said = json.dumps({"error": f"{type(error).__name__}: {error}"[:1000]})
+        pipe.write(said.encode() + b"\n")
+        pipe.flush()
+
+
+if __name__ == "__main__":
+    main()
