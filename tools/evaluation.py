@@ -64,6 +64,7 @@ class Calibrated(Result):
 
 class Foreign(Result):
     worst_examples: tuple[dict[str, Any], ...] | None = None
+    failures: tuple[dict[str, Any], ...] | None = None
     candidate_better: tuple[dict[str, Any], ...] | None = None
     baseline_better: tuple[dict[str, Any], ...] | None = None
 
@@ -127,6 +128,7 @@ class EvaluationView(Result):
             page=page,
             untrusted=Foreign(
                 worst_examples=tuple(worst["examples"]) if worst else None,
+                failures=tuple(worst["failures"]) if worst and worst["failures"] else None,
                 candidate_better=tuple(differ["candidate_better"]) if differ else None,
                 baseline_better=tuple(differ["baseline_better"]) if differ else None,
             )

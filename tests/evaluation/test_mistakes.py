@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from speciate.evaluation.mistakes import worst
+from speciate.evaluation.mistakes import failures, worst
 from speciate.workspace.workspace import Workspace
 from tests.evaluation import handmade
 from tests.evaluation.handmade import answer, report, row
@@ -60,3 +60,12 @@ def test_of_repeated_answers_the_worst_counts_and_an_example_is_shown_once(tmp_p
     found = worst(stored(tmp_path, {"a": "yes"}, said, "accuracy"))
     assert found["wrong"] == 1
     assert [one["output"] for one in found["examples"]] == ["no"]
+
+
+def test_why_models_failed_is_told_of_each() -> None:
+    told = (("b", "cut"), ("b", None), ("a", "no label"), ("a", "cut"), ("a", "cut"))
+    given: list[Any] = [{"model": model, "error": error} for model, error in told]
+    assert failures(given) == [
+        {"model": "a", "errors": 3, "commonest": "cut"},
+        {"model": "b", "errors": 1, "commonest": "cut"},
+    ]

@@ -6,6 +6,7 @@ What it returns is foreign text (labels, previews, messages of models): the call
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,7 +15,8 @@ from speciate.vocabulary import Metric, find_metric
 
 
 def worst(payload: dict[str, Any]) -> dict[str, Any]:
-    """`{folder, candidate, count, metric, inputs}` -> `{examples: [...], wrong}`: errors first, then the surest wrong.
+    """`{folder, candidate, count, metric, inputs}` -> `{examples, wrong, failures}`: errors first, then the surest wrong;
+    `failures`: of each model that gave errors how many, and the commonest.
 
     For numbers: the largest absolute errors. For answers with more in them than a label or a number: those of which the
     metric is worst by itself. Of repeated answers the worst counts.
@@ -29,7 +31,20 @@ def worst(payload: dict[str, Any]) -> dict[str, Any]:
     return {
         "examples": [shown(answer, examples[answer["example"]]) for _, answer in wrong[: payload["count"]]],
         "wrong": len(wrong),
+        "failures": failures(read_answers(payload)),
     }
+
+
+def failures(answers: Sequence[Answer]) -> list[dict[str, Any]]:
+    """Of each model that failed on some example."""
+    found: dict[str, Counter[str]] = {}
+    for answer in answers:
+        if answer["error"] is not None:
+            found.setdefault(answer["model"], Counter())[answer["error"]] += 1
+    return [
+        {"model": model, "errors": errors.total(), "commonest": errors.most_common(1)[0][0]}
+        for model, errors in sorted(found.items())
+    ]
 
 
 def badness(answer: Answer, example: Example, metric: Metric) -> float:

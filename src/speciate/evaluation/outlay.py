@@ -100,7 +100,7 @@ def check(
         )
     known = [usd for _, _, usd in costs if usd is not None]
     named = {Named(endpoint.secret, endpoint.host) for endpoint, _, _ in costs if endpoint.secret is not None}
-    usd = sum(known) if len(known) == len(costs) else None
+    usd = round(sum(known), 6) if len(known) == len(costs) else None
     over = {"budget_usd": budget_usd, "enough": usd <= budget_usd} if usd is not None and budget_usd else {}
     return Outlay(tuple(sorted(named)), usd, allowances, {"endpoints": shown, **over})
 
@@ -117,7 +117,7 @@ def _check_prompt(asking: Asking) -> None:
         raise SpeciateError(
             Code.INVALID,
             f"few_shot is {asking.prompt.few_shot}, but {asking.manifest.ref} has {training} training examples.",
-            f"Call again with few_shot={training} or less.",
+            f"Call again with few_shot={training} or less." if training else "Call again without few_shot.",
         )
     prompts.form(
         asking.prompt.model_copy(update={"few_shot": 0}), asking.family, asking.manifest.modality,
@@ -133,7 +133,7 @@ def _cost(workspace: Workspace, asking: Asking, endpoint: Endpoint) -> tuple[int
     output = asking.prompt.output or ("free" if asking.family in _FREE else "labels")
     answer = min(asking.prompt.max_tokens, _ANSWER_TOKENS[output])
     per_call = estimate(price_of(endpoint), round(words + each * (1 + asking.prompt.few_shot)), answer)
-    return calls, None if per_call is None else calls * per_call
+    return calls, None if per_call is None else round(calls * per_call, 6)
 
 
 def _cost_of_verdicts(workspace: Workspace, asking: Asking, verdicts: Verdicts) -> tuple[int, float | None]:
@@ -141,7 +141,7 @@ def _cost_of_verdicts(workspace: Workspace, asking: Asking, verdicts: Verdicts) 
     text = CHARACTERS_PER_TOKEN * (_ANSWER_TOKENS["free"] if asking.family in _FREE else _ANSWER_TOKENS["labels"])
     characters = 1200 + verdicts.characters + _characters(workspace, asking.manifest) + text * (1 + verdicts.answers)
     per_call = estimate(price_of(verdicts.endpoint), round(characters), verdicts.answer_tokens)
-    return verdicts.calls, None if per_call is None else verdicts.calls * per_call
+    return verdicts.calls, None if per_call is None else round(verdicts.calls * per_call, 6)
 
 
 def _characters(workspace: Workspace, manifest: Manifest) -> float:

@@ -267,7 +267,10 @@ def _notes(
             asked = f"{len(examples)} examples"
             if times > 1:
                 asked = f"{times * len(examples)} answers to {asked}"
-            notes.append(f"{name} failed on {entry.errors} of {asked}; each counts as its worst answer.")
+            notes.append(
+                f"{name} failed on {entry.errors} of {asked}; each counts as its worst answer. "
+                "describe_evaluation(errors=5) tells why."
+            )
     return notes + [note for sheet in sheets for note in sheet.notes]
 
 
