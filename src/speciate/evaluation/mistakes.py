@@ -15,7 +15,8 @@ from speciate.vocabulary import Metric, find_metric
 
 
 def worst(payload: dict[str, Any]) -> dict[str, Any]:
-    """`{folder, candidate, count, metric, inputs}` -> `{examples, wrong, failures}`: errors first, then the surest wrong;
+    """`{folder, candidate, count, metric, inputs}` -> `{examples, wrong, failures}`: errors first, then the surest wrong.
+
     `failures`: of each model that gave errors how many, and the commonest.
 
     For numbers: the largest absolute errors. For answers with more in them than a label or a number: those of which the
