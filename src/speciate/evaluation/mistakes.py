@@ -15,7 +15,7 @@ from speciate.vocabulary import Metric, find_metric
 
 
 def worst(payload: dict[str, Any]) -> dict[str, Any]:
-    """`{folder, candidate, count, metric, inputs}` -> `{examples, wrong, failures}`: errors first, then the surest.
+    """`{folder, candidate, count, metric, inputs}` -> `{examples, wrong, failures}`: errors first, then sure mistakes.
 
     `failures`: of each model that gave errors how many, and the commonest.
 
