@@ -15,7 +15,7 @@ from speciate.evaluation.describe import against_baseline
 from speciate.evaluation.evaluate import EvaluateSpec, plan
 from speciate.evaluation.leaderboard import draw
 from speciate.evaluation.memory import measure_memory
-from speciate.evaluation.predictors.stored import from_column
+from speciate.evaluation.predictors.column import from_column
 from speciate.evaluation.task import EvaluationTask
 from speciate.jobs.run import Run, Stopped
 from speciate.production import approvals, promote

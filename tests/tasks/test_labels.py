@@ -8,7 +8,7 @@ import pytest
 
 from speciate.datasets.loading.loader import Example
 from speciate.datasets.roles import label_column
-from speciate.evaluation.predictors.stored import from_column
+from speciate.evaluation.predictors.column import from_column
 from speciate.tasks.labels import as_label
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from speciate.evaluation.predictors import code, constant, endpoint, ensemble, inspect_log, stored, trained
+from speciate.evaluation.predictors import code, column, constant, endpoint, ensemble, inspect_log, trained
 from speciate.evaluation.predictors.contract import Asked, Sheet
 
 _BY_SOURCE = {
@@ -10,7 +10,7 @@ _BY_SOURCE = {
     "endpoint": endpoint.hand_in,
     "code": code.hand_in,
     "inspect": inspect_log.hand_in,
-    "column": stored.hand_in,
+    "column": column.hand_in,
     "constant": constant.hand_in,
 }
 
