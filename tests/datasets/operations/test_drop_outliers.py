@@ -55,6 +55,7 @@ def test_a_point_is_not_its_own_neighbour() -> None:
     assert distances(np.array([[0.0], [1.0], [3.0]], np.float32), 1).tolist() == [1.0, 1.0, 2.0]
 
 
+@example([0.0, 3.0, 1.1125369292536007e-308])
 @given(st.lists(st.floats(0, 1e6), min_size=1, max_size=30))
 def test_scores_are_finite_and_equal_ones_are_no_outliers(numbers: list[float]) -> None:
     assert np.isfinite(modified_z(np.array(numbers))).all()

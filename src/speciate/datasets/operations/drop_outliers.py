@@ -21,6 +21,8 @@ from speciate.datasets.operations.foresight import unchanged
 from speciate.datasets.operations.masks import SPLITS, Splits, keep, usable, within
 
 _CUT = 3.5
+_NOTHING = 1e-12
+"""A median deviation that is so small beside the mean one is none: rounding, or a number that cannot be divided by."""
 _LEAST = 10
 _SHOWN = 10
 
@@ -68,7 +70,7 @@ def modified_z(scores: Scores) -> Scores:
     """Iglewicz and Hoaglin's, with their stand-in where the median absolute deviation is 0; 0 where all are equal."""
     apart = scores - np.median(scores)
     median, mean = float(np.median(np.abs(apart))), float(np.abs(apart).mean())
-    if median > 0:
+    if median > _NOTHING * mean:
         return 0.6745 * apart / median
     return apart / (1.2533 * mean) if mean > 0 else np.zeros_like(apart)
 
