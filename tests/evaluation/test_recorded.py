@@ -17,7 +17,7 @@ import os, signal, sys
 from pathlib import Path
 from speciate.evaluation.recorded import Journal, Kept, Key
 from speciate.workspace.workspace import Folders
-journal = Journal(Folders(Path(sys.argv[1])), "f", "job-1.1", durable=True)
+journal = Journal(Folders(Path(sys.argv[1])), "f", "job-1.1")
 for key in (Key("a:1"), Key("b:1")):
     journal.begin(key)
 journal.keep([(Key("a:1"), Kept("yes", usd=0.25, host="h"))])
@@ -34,7 +34,7 @@ def folders(tmp_path: Path) -> Folders:
 
 def test_what_was_kept_is_found_before_and_after_it_is_sealed(folders: Folders) -> None:
     kept = Kept({"label": "é"}, 0.5, {"x": 0.5}, usd=0.1, host="h", created=3.0)
-    with Journal(folders, "f", "job-1.1", durable=True) as journal:
+    with Journal(folders, "f", "job-1.1") as journal:
         journal.keep([(ONE, kept)])
         assert recorded.read(folders, "f", [ONE, TWO]) == {ONE: kept}
     assert recorded.read(folders, "f", [ONE, TWO]) == {ONE: kept}
@@ -54,7 +54,7 @@ def test_an_answer_counts_before_an_error_that_may_pass_and_the_first_one_stays(
 
 def test_what_a_run_asks_of_the_same_model_later_leaves_what_it_asked_before(folders: Folders) -> None:
     for key in (ONE, TWO):
-        with Journal(folders, "f", "job-1.1", durable=True) as journal:
+        with Journal(folders, "f", "job-1.1") as journal:
             journal.begin(key)
             journal.keep([(key, Kept("yes", usd=0.25, host="h"))])
     assert set(recorded.read(folders, "f", [ONE, TWO])) == {ONE, TWO}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
@@ -43,7 +42,7 @@ def _without(paths: Sequence[Path], column: str, ids: Collection[str], labels: S
         if pc.any(gone).as_py():
             found = True
             kept = _unnamed(table.filter(pc.invert(gone)), labels)
-            _replace(path, kept.replace_schema_metadata(table.schema.metadata))
+            recorded.write_table(kept.replace_schema_metadata(table.schema.metadata), path)
     return found
 
 
@@ -59,12 +58,3 @@ def _unnamed(table: pa.Table, labels: Sequence[str]) -> pa.Table:
                 column = pc.replace_substring(column, pattern=label, replacement=PURGED)
             table = table.set_column(place, field, column)
     return table
-
-
-def _replace(path: Path, table: pa.Table) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
-        pq.write_table(table, file)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)

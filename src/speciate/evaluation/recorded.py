@@ -74,15 +74,11 @@ _UNHEARD = "unheard"
 
 
 class Journal:
-    """What one run asks of one model, and what it is told. A context: leaving it seals the file, whatever happened.
+    """What one run asks of one model, and what it is told. A context: leaving it seals the file, whatever happened."""
 
-    `durable`: every answer is on disk before `keep` returns; else after at most a chunk of them.
-    """
-
-    def __init__(self, folders: Folders, fingerprint: str, owner: str, *, durable: bool = False) -> None:
+    def __init__(self, folders: Folders, fingerprint: str, owner: str) -> None:
         self._folder = folders.predictions / fingerprint
         self._path = _unused(self._folder, owner)
-        self._durable = durable
         self._file: IO[str] | None = None
 
     def begin(self, key: Key, host: str | None = None, usd_at_most: float = 0.0) -> None:
@@ -90,12 +86,12 @@ class Journal:
         self._line({_BEGUN: list(key), "host": host, "usd_at_most": usd_at_most})
 
     def keep(self, answers: Sequence[tuple[Key, Kept]]) -> None:
+        """They are on disk when it returns."""
         for key, kept in answers:
             self._line({"key": key.asked, "repeat": key.repeat, **kept._asdict()})
         if self._file is not None:
             self._file.flush()
-            if self._durable or answers:
-                os.fsync(self._file.fileno())
+            os.fsync(self._file.fileno())
 
     def __enter__(self) -> Self:
         return self
@@ -147,7 +143,7 @@ def seal(path: Path) -> None:
     """A journal as Parquet, in its place. Harmless to repeat."""
     rows = [_row(line) for line in _lines(path) if "key" in line]
     facts = {_UNHEARD: json.dumps(_unheard(path))}
-    _write(pa.Table.from_pylist(rows, _SCHEMA).replace_schema_metadata(facts), path.with_suffix(".parquet"))
+    write_table(pa.Table.from_pylist(rows, _SCHEMA).replace_schema_metadata(facts), path.with_suffix(".parquet"))
     path.unlink(missing_ok=True)
 
 
@@ -243,7 +239,8 @@ def _unused(folder: Path, owner: str) -> Path:
     return next(path for path in names if not path.exists() and not path.with_suffix(".parquet").exists())
 
 
-def _write(table: pa.Table, path: Path) -> None:
+def write_table(table: pa.Table, path: Path) -> None:
+    """All of it or what was there before, whenever the machine stops."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with temporary.open("wb") as file:
         pq.write_table(table, file)

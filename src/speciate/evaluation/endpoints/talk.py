@@ -46,7 +46,7 @@ class Talk:
         tell(done)
         if not missing:
             return known
-        with Journal(run.folders, self._fingerprint, run.folder.path.name, durable=True) as journal:
+        with Journal(run.folders, self._fingerprint, run.folder.path.name) as journal:
 
             def record(place: int, reply: Reply) -> None:
                 nonlocal done
