@@ -92,10 +92,16 @@ def _nothing(scoring: Scoring, every: Sequence[Scored]) -> SpeciateError:
 
 
 def _example(example: Example, truth: Any) -> dict[str, Any]:
-    own = {} if isinstance(example.media, np.ndarray) else {"input": example.media}
+    own = {"input": example.media} if _is_plain(example.media) else {}
     said = {**example.columns, **own, "id": example.id, "truth": truth}
     plain: dict[str, Any] = json.loads(json.dumps(said, default=str))
     return plain
+
+
+def _is_plain(media: Any) -> bool:
+    """Whether it is JSON; pictures, sounds and the like are not handed over."""
+    parts = media.values() if isinstance(media, dict) else [media]
+    return not any(isinstance(part, np.ndarray | dict) for part in parts)
 
 
 def _prediction(answer: Answer) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """What examples look like, each in a picture of its own or all on one numbered sheet. Runs in a service process.
 
-Media are foreign bytes: they are decoded here, in the cage, and leave it as PNGs of at most 160 pixels a side.
+Media are foreign bytes: they are decoded here, in the cage, and leave it as small PNGs.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ def numbered(payload: dict[str, Any]) -> dict[str, Any]:
     captions = dict(zip(payload["ids"], payload["captions"], strict=True))
     ordered = sorted(examples, key=lambda example: payload["ids"].index(example.id))
     drawn = [_drawn(manifest, example) for example in ordered]
-    return {"png": _encoded(sheet(drawn, [captions[example.id] for example in ordered]))}
+    side = find(manifest.modality).thumbnail_side
+    return {"png": _encoded(sheet(drawn, [captions[example.id] for example in ordered], side))}
 
 
 def _loaded(payload: dict[str, Any]) -> tuple[Manifest, list[Example]]:

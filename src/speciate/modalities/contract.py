@@ -15,7 +15,8 @@ import numpy.typing as npt
 Quality = Literal["partial", "refused", "error"]
 
 THUMBNAIL = 160
-"""Longest side of a thumbnail in pixels."""
+"""Longest side of a thumbnail in pixels, unless its modality needs more to be recognised."""
+LARGEST_THUMBNAIL = 320
 
 
 class DecodeError(Exception):
@@ -53,6 +54,7 @@ Vector = npt.NDArray[np.float32]
 Pixels = npt.NDArray[np.uint8]
 Sketches = npt.NDArray[np.uint8]
 Media = TypeVar("Media")
+"""An array of uint8, int32 or float32, a JSON value, or a dict of such: what can leave a cage (loading/crossing.py)."""
 
 
 class Sketching(Protocol):
@@ -87,6 +89,12 @@ class Modality(Protocol[Media]):
     """The kind of code that `sketch` makes; None where no short code tells near-duplicates."""
     window_unit: Literal["seconds", "steps"] | None = None
     """What `window` counts in; None where a medium has no such axis, and `window` is not called."""
+    mark_units: tuple[str, ...] = ()
+    """What else windows may be counted in: units whose beginnings `marks` tells in `window_unit`, such as frames."""
+    default_group: str | None = None
+    """The field of `inspect` that groups examples where the caller names no group, such as the patient."""
+    thumbnail_side: int = THUMBNAIL
+    """Longest side of what `thumbnail` draws, at most LARGEST_THUMBNAIL."""
 
     def sniff(self, head: bytes, name: str) -> bool:
         """Whether the first 4 KiB (and the file's name) look like one medium of this modality."""
@@ -124,7 +132,7 @@ class Modality(Protocol[Media]):
         ...
 
     def thumbnail(self, media: Media) -> Pixels:
-        """(H, W, 3), the longest side at most THUMBNAIL pixels."""
+        """(H, W, 3), the longest side at most `thumbnail_side` pixels."""
         ...
 
     def sketch(self, media: Media) -> bytes | None:
@@ -143,3 +151,11 @@ class Modality(Protocol[Media]):
         """From `start` up to `stop` in `window_unit`, 0 <= start < stop; less where the medium ends before."""
         assert self.window_unit is None, f"{self.name} names an axis, but cuts no windows from it."
         return media
+
+    def decode_window(self, data: bytes, start: float, stop: float) -> Media:
+        """The window of a file. Another way than this is for formats of which a part can be read without the rest."""
+        return self.window(self.decode(data), start, stop)
+
+    def marks(self, data: bytes, unit: str) -> list[float]:
+        """Where the units of `mark_units` begin, in `window_unit`, ascending, and where the last one ends. Caged."""
+        raise AssertionError(f"{self.name} names {unit}, but does not tell where they begin.")

@@ -1,4 +1,5 @@
-"""Reads the bytes of a source's files as they are, without looking into them."""
+"""Reads the bytes of a source's files as they are, without looking into them; several as one bundle where an example
+has several."""
 
 from __future__ import annotations
 
@@ -7,12 +8,15 @@ import io
 import os
 import stat
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from speciate.datasets.sources.listing import SourceFile
+from speciate.modalities.bundles import bundle
+
 LONGEST_FILE = 512 * 1024 * 1024
-"""Bytes of one media file; more is refused unread."""
+"""Bytes of one example; more is refused unread."""
 GONE = "The file was gone when it was to be read."
 
 
@@ -33,7 +37,31 @@ class Raw(NamedTuple):
     reason: str | None = None
 
 
-def facts_of(path: Path) -> Facts:
+def facts_of(file: SourceFile) -> Facts:
+    """Of several files: the sum of their sizes and the latest change."""
+    return _together([_facts(path) for _, path in file.parts]) if file.parts else _facts(file.path)
+
+
+def read_raw(file: SourceFile, below: Collection[str]) -> Raw:
+    """`below`: resolved folders or files. Whatever a path has come to lead to meanwhile, nothing outside is read."""
+    if not file.parts:
+        return _read(file.path, below)
+    members: dict[str, bytes] = {}
+    facts: list[Facts] = []
+    for name, path in file.parts:
+        raw = _read(path, below)
+        facts.append(raw.facts)
+        if raw.data is None:
+            return raw._replace(facts=facts_of(file), reason=f"{raw.reason} It is {name!r} of {len(file.parts)} files.")
+        members[name] = raw.data
+        if (size := sum(each.size for each in facts)) > LONGEST_FILE:
+            reason = f"Its files have {size:,} bytes and more together, more than {LONGEST_FILE:,}."
+            return Raw(facts_of(file), None, None, "refused", reason)
+    data = bundle(members)
+    return Raw(_together(facts), data, hashlib.sha256(data).hexdigest())
+
+
+def _facts(path: Path) -> Facts:
     try:
         found = os.stat(path)
     except OSError:
@@ -41,8 +69,11 @@ def facts_of(path: Path) -> Facts:
     return Facts(found.st_size, found.st_mtime_ns)
 
 
-def read_raw(path: Path, below: Collection[str]) -> Raw:
-    """`below`: resolved folders or files. Whatever the path has come to lead to meanwhile, nothing outside is read."""
+def _together(facts: Sequence[Facts]) -> Facts:
+    return Facts(sum(each.size for each in facts), max(each.mtime_ns for each in facts))
+
+
+def _read(path: Path, below: Collection[str]) -> Raw:
     facts = Facts(-1, -1)
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)

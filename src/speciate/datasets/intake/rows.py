@@ -50,6 +50,7 @@ from speciate.datasets.split import FRACTIONS, KEEP_FIRST, split
 from speciate.datasets.splitting import audit, empty_splits, members_of
 from speciate.errors import Code, SpeciateError
 from speciate.ids import id_from_key
+from speciate.modalities import find
 
 _log = logging.getLogger(__name__)
 
@@ -122,7 +123,8 @@ def draft(survey: Survey, wishes: Wishes, judge: JudgeRows) -> Draft:
     wishes = wishes._replace(label=wishes.label or implied)
     judged = _Judged(items["quality"], items["reason"])
     labels, numeric, infinite = _labels(survey, wishes)
-    group = groups(wishes.group_by, table, items["source"].to_pylist()) if wishes.group_by else None
+    group_by = wishes.group_by or _default_group(survey)
+    group = groups(group_by, table, items["source"].to_pylist()) if group_by else None
     if survey.media:
         roles = Roles(survey.modality, ())
         verdicts = items.append_column("key", items["content"])
@@ -159,6 +161,12 @@ def draft(survey: Survey, wishes: Wishes, judge: JudgeRows) -> Draft:
     if left_out := [clean(name) for name in left_out if name not in (wishes.label, wishes.group_by)]:
         warnings += (DATES.format(names=", ".join(map(repr, left_out[:_DATES_SHOWN]))),)
     return drafted._replace(implied=implied is not None, warnings=warnings)
+
+
+def _default_group(survey: Survey) -> str | None:
+    """The column that groups media where nobody names another: rows of one patient stay together."""
+    field = find(survey.modality).default_group if survey.media else None
+    return field if field in survey.table.column_names else None
 
 
 def _warnings_of_groups(table: pa.Table, group_by: str | None, columns: Sequence[str]) -> tuple[str, ...]:

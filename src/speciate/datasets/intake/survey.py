@@ -78,7 +78,7 @@ class Desk(NamedTuple):
 
 def survey_media(found: Listing, desk: Desk, known: Stored) -> Survey:
     """Every file is one item. NOT_FOUND where most of them vanished meanwhile."""
-    run, facts = desk.run, {file.name: facts_of(file.path) for file in found.files}
+    run, facts = desk.run, {file.name: facts_of(file) for file in found.files}
     parts = adopted((run.folder, *run.resume_from), run.folders, found.modality, facts)
     there = {name for part in parts for name in part.table[f"{PREFIX}source"].to_pylist()}
     left = [file for file in found.files if file.name not in there]
@@ -236,7 +236,7 @@ def _grouped(items: Iterable[T], weigh: Callable[[T], tuple[int, int]], most: tu
 
 def _judged_chunk(desk: Desk, modality: str, files: Sequence[SourceFile], roots: Sequence[str]) -> list[Item]:
     """Files read here and judged in a caged process, which gets their bytes in one file."""
-    raws = [read_raw(file.path, roots) for file in files]
+    raws = [read_raw(file, roots) for file in files]
     lengths = [len(raw.data or b"") for raw in raws]
     spans = [(end - length, length) for end, length in zip(accumulate(lengths), lengths, strict=True)]
     wanted = [span for span, raw in zip(spans, raws, strict=True) if raw.data is not None]

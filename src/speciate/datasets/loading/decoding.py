@@ -8,8 +8,6 @@ read, not mapped: a process that was taken over could cut a mapped one short and
 from __future__ import annotations
 
 import itertools
-import json
-import math
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,11 +17,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from speciate.datasets.loading import crossing
 from speciate.environment import cores
 from speciate.errors import Code, SpeciateError
 from speciate.jobs.pool import Pool
 from speciate.modalities import find
-from speciate.modalities.contract import DecodeError
+from speciate.modalities.contract import DecodeError, Modality
 from speciate.settings import load
 from speciate.workspace.packs import PackReader
 from speciate.workspace.workspace import Folders
@@ -34,10 +33,7 @@ _CHUNK_BYTES = 16 * 1024 * 1024
 """How much a chunk shall decode to, judged by the chunks before it."""
 _PART_BYTES = 64 * 1024 * 1024
 """One part ends after so many decoded bytes; the rest of its chunk is asked for again."""
-_ALIGNED = 64
-"""Bytes: every medium begins at a multiple of it, so that its values can be used where they lie."""
 _SECONDS = 120.0
-_TYPES = ("uint8", "float32")
 
 Size = tuple[int, int]
 """Height and width in pixels."""
@@ -169,7 +165,12 @@ def decode_here(packs: Sequence[Path], modality: str, items: Iterable[Item]) -> 
     kind = find(modality)
     with PackReader(packs) as reader:
         for item in items:
-            yield cut(modality, kind.decode(reader.get(item.content)), item.start, item.stop)
+            yield decode_item(kind, reader.get(item.content), item.start, item.stop)
+
+
+def decode_item(kind: Modality[Any], data: bytes, start: float | None, stop: float | None) -> Any:
+    """The window of a file; the whole where it has no bounds."""
+    return kind.decode(data) if start is None or stop is None else kind.decode_window(data, start, stop)
 
 
 def cut(modality: str, media: Any, start: float | None, stop: float | None) -> Any:
@@ -180,36 +181,43 @@ def cut(modality: str, media: Any, start: float | None, stop: float | None) -> A
 def decode_part(payload: dict[str, Any]) -> dict[str, Any]:
     """The service: {packs, modality, size, items: [[content, start, stop]]} -> {file, items, failure}.
 
-    The answer's items are [dtype, shape] or [null, [bytes]], one for each of the first of the items asked for: it ends
-    early where it grows long, and before one that does not decode.
+    The answer's items are descriptions (crossing.py), one for each of the first of the items asked for: it ends early
+    where it grows long, and before one that does not decode.
     """
     path = Path.cwd() / "decoded"
-    made: list[tuple[str | None, list[int]]] = []
+    made: list[crossing.Description] = []
     failure = None
-    reader, decode = kept_reader(tuple(payload["packs"])), find(payload["modality"]).decode
-    whole, whose = None, None
+    reader, kind = kept_reader(tuple(payload["packs"])), find(payload["modality"])
+    media_of = _Kept(kind)
     with path.open("wb") as file:
         for content, start, stop in payload["items"]:
             try:
-                if content != whose:
-                    whole, whose = decode(reader.get(content)), content
-                media = cut(payload["modality"], whole, start, stop)
+                media = media_of(reader, content, start, stop)
             except (DecodeError, SpeciateError) as error:
                 failure = error.message if isinstance(error, SpeciateError) else str(error)
                 break
             if payload["size"]:
                 media = _resized(media, payload["size"])
-            file.seek(-file.tell() % _ALIGNED, 1)
-            if isinstance(media, np.ndarray):
-                made.append((str(media.dtype), list(media.shape)))
-                file.write(np.ascontiguousarray(media).data)
-            else:
-                text = json.dumps(media).encode()
-                made.append((None, [len(text)]))
-                file.write(text)
+            made.append(crossing.write(media, file))
             if file.tell() > _PART_BYTES:
                 break
     return {"file": path.name, "items": made, "failure": failure}
+
+
+class _Kept:
+    """Windows of one medium follow each other, so the whole is kept from one to the next, unless parts of files of
+    this modality can be read without the rest."""
+
+    def __init__(self, kind: Modality[Any]) -> None:
+        self._kind, self._whole, self._whose = kind, None, ""
+        self._in_parts = type(kind).decode_window is not Modality.decode_window
+
+    def __call__(self, reader: PackReader, content: str, start: float | None, stop: float | None) -> Any:
+        if self._in_parts:
+            return decode_item(self._kind, reader.get(content), start, stop)
+        if content != self._whose:
+            self._whole, self._whose = self._kind.decode(reader.get(content)), content
+        return cut(self._kind.name, self._whole, start, stop)
 
 
 @lru_cache(maxsize=1)
@@ -226,28 +234,18 @@ def _resized(picture: Any, size: Size) -> Any:
 
 
 def _read(path: Path, answer: dict[str, Any]) -> Decoded:
-    """What `decode_part` wrote, checked: it comes from a process that met foreign bytes.
-
-    The arrays share one buffer: who keeps one of them for long should copy it.
-    """
+    """What `decode_part` wrote, checked: it comes from a process that met foreign bytes."""
     data = np.empty(path.stat().st_size, np.uint8)
     with path.open("rb", buffering=0) as file:
         if file.readinto(data.data) != len(data):
             raise nonsense()
-    media: list[Any] = []
-    offset = 0
-    for dtype, shape in answer["items"]:
-        if dtype not in (*_TYPES, None) or not all(isinstance(side, int) and side >= 0 for side in shape):
-            raise nonsense()
-        offset += -offset % _ALIGNED
-        size = math.prod(shape) * (np.dtype(dtype).itemsize if dtype else 1)
-        if offset + size > len(data):
-            raise nonsense()
-        piece = data[offset : offset + size]
-        media.append(piece.view(dtype).reshape(shape) if dtype else json.loads(piece.tobytes()))
-        offset += size
+    reader = crossing.Reader(data)
+    try:
+        media = [reader.read(description) for description in answer["items"]]
+    except (TypeError, ValueError) as error:
+        raise nonsense() from error
     failure = answer["failure"]
-    return Decoded(media, offset, None if failure is None else str(failure))
+    return Decoded(media, reader.offset, None if failure is None else str(failure))
 
 
 def undecodable(example: str, why: str) -> SpeciateError:

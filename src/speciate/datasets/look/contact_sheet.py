@@ -17,7 +17,9 @@ from speciate.modalities import find
 from speciate.modalities.contract import THUMBNAIL, Pixels
 from speciate.workspace.workspace import Folders
 
-_CAPTION, _GAP, _MOST_COLUMNS = 14, 6, 6
+_CAPTION, _GAP = 14, 6
+_WIDEST = 1002
+"""Pixels of a sheet."""
 
 
 def draw_thumbnails(payload: dict[str, Any]) -> dict[str, Any]:
@@ -25,25 +27,26 @@ def draw_thumbnails(payload: dict[str, Any]) -> dict[str, Any]:
     manifest = Manifest.model_validate(payload["manifest"])
     loaded = load_examples(Folders(Path(payload["root"])), manifest, ids=payload["ids"], caged=True)
     examples = sorted(loaded, key=lambda example: payload["ids"].index(example.id))
-    draw = find(manifest.modality).thumbnail
-    png = sheet([draw(example.media) for example in examples], [str(example.label or "") for example in examples])
+    kind = find(manifest.modality)
+    captions = [str(example.label or "") for example in examples]
+    png = sheet([kind.thumbnail(example.media) for example in examples], captions, kind.thumbnail_side)
     return {"png": base64.b64encode(png).decode()}
 
 
-def sheet(pictures: Sequence[Pixels], captions: Sequence[str]) -> bytes:
-    """PNG of a grid of pictures (H, W, 3), each at most THUMBNAIL pixels a side, with a caption below."""
+def sheet(pictures: Sequence[Pixels], captions: Sequence[str], side: int = THUMBNAIL) -> bytes:
+    """PNG of a grid of pictures (H, W, 3), each at most `side` pixels a side, with a caption below."""
     from PIL import Image, ImageDraw
 
-    columns = min(_MOST_COLUMNS, math.ceil(math.sqrt(len(pictures) * 1.5)))
+    width, height = side + _GAP, side + _GAP + _CAPTION
+    columns = min(_WIDEST // width, math.ceil(math.sqrt(len(pictures) * 1.5)))
     rows = math.ceil(len(pictures) / columns)
-    width, height = THUMBNAIL + _GAP, THUMBNAIL + _GAP + _CAPTION
     canvas = Image.new("RGB", (columns * width + _GAP, rows * height + _GAP), "#d0d0d0")
     draw = ImageDraw.Draw(canvas)
     for place, (picture, caption) in enumerate(zip(pictures, captions, strict=True)):
         x, y = place % columns * width + _GAP, place // columns * height + _GAP
         canvas.paste(Image.fromarray(np.ascontiguousarray(picture)), (x, y))
         shown = "".join(c for c in caption if c.isprintable())[:26]
-        draw.text((x + 2, y + THUMBNAIL), shown.encode("latin-1", "replace").decode("latin-1"), fill="black")
+        draw.text((x + 2, y + side), shown.encode("latin-1", "replace").decode("latin-1"), fill="black")
     buffer = io.BytesIO()
     canvas.save(buffer, "PNG", optimize=True)
     return buffer.getvalue()

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from speciate.datasets.inputs import input_values
-from speciate.datasets.loading.decoding import cut, kept_reader, nonsense, undecodable
+from speciate.datasets.loading.decoding import cut, decode_item, kept_reader, nonsense, undecodable
 from speciate.datasets.loading.loader import items, packs
 from speciate.datasets.versions import Manifest
 from speciate.environment import cores
@@ -66,8 +66,11 @@ def describe_part(payload: dict[str, Any]) -> dict[str, Any]:
     vectors, failure = [], None
     for place, (content, start, stop) in enumerate(payload["items"]):
         try:
-            media = kind.admit(values[place]) if reader is None else kind.decode(reader.get(content))
-            vectors.append(kind.features(cut(kind.name, media, start, stop)))
+            if reader is None:
+                media = cut(kind.name, kind.admit(values[place]), start, stop)
+            else:
+                media = decode_item(kind, reader.get(content), start, stop)
+            vectors.append(kind.features(media))
         except (DecodeError, SpeciateError) as error:
             failure = error.message if isinstance(error, SpeciateError) else str(error)
             break

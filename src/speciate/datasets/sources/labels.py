@@ -102,7 +102,12 @@ def _rows(keys: Sequence[Any]) -> dict[str, int]:
 def _places(rows: dict[str, int], files: Sequence[SourceFile], labels: Path) -> list[int | None]:
     """The row of each file: what names its whole path first, then what names it without folders, then the stem."""
     found: dict[str, str] = {}
-    for spell in (lambda file: _whole(file, labels), lambda file: [file.path.name], lambda file: [file.path.stem]):
+    for spell in (
+        lambda file: _whole(file, labels),
+        lambda file: file.also,
+        lambda file: [file.path.name],
+        lambda file: [file.path.stem],
+    ):
         left = rows.keys() - set(found.values())
         now = {file.name: key for file in files if file.name not in found for key in spell(file) if key in left}
         key, count = next(iter(Counter(now.values()).most_common(1)), ("", 0))

@@ -47,6 +47,11 @@ class SourceFile(NamedTuple):
     """From a folder train/, test/ ... or a file name such as X_TRAIN.ts, where the source has several of them."""
     folder: str | None
     """The first folder below the source and its split: the class where label is `folder`."""
+    parts: tuple[tuple[str, Path], ...] = ()
+    """Where several files are one example: the name and the path of each, as they stand in its bundle
+    (modalities/bundles.py). `path` is then the first of them, or the folder that they share."""
+    also: tuple[str, ...] = ()
+    """What else a table of labels may call it, such as the identifier of a series."""
 
 
 class Listing(NamedTuple):
@@ -190,7 +195,7 @@ def _with_split(file: SourceFile, shared: int, layout: Layout) -> SourceFile:
         folders = folders[1:]
     elif layout == "table":
         split = split_of_file(name[: len(name) - len(table_suffix(name))])
-    return SourceFile(file.path, file.name, split, folders[0] if folders else None)
+    return file._replace(split=split, folder=folders[0] if folders else None)
 
 
 def _first_folder(name: str, shared: int) -> str | None:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from speciate.datasets.sources import exported, hub, packaged_data, shards
 from speciate.datasets.sources.archives import archive_suffix
+from speciate.datasets.sources.gathering import gathered, recognised
 from speciate.datasets.sources.labels import LabelsFile, beside
 from speciate.datasets.sources.listing import (
     LaidOut,
@@ -24,6 +25,7 @@ from speciate.datasets.sources.listing import (
     name_below,
     named_files,
     normal_split,
+    with_splits,
 )
 from speciate.datasets.sources.readers.choice import Reader, parse_reader, table_suffix
 from speciate.datasets.sources.sidecars import with_sidecars
@@ -80,6 +82,8 @@ def prepare(
     )
     if found.layout == "table":
         found = with_media_of_tables(found, desk)
+    if found.layout == "media":
+        found = gathered(found, desk)
     return _with_splits_of_labels(_with_labels(found, tables, labels, desk))
 
 
@@ -88,6 +92,9 @@ def _laid_out(
 ) -> LaidOut:
     """Of an export it is known what its files are."""
     if export is None:
+        whole = recognised(files) if reader == Reader() and modality == "auto" else None
+        if whole is not None:
+            return LaidOut(Listing(source, "media", whole, with_splits(files, "media"), frozenset((source,))), [])
         return lay_out(source, files, modality, reader)
     marker, tables = export.marker, list[SourceFile]()
     if marker.files and reader == Reader():

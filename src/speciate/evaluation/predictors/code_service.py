@@ -28,6 +28,8 @@ def named(content: bytes, function: str) -> str:
 
 def packed(medium: Any) -> Any:
     """A medium as JSON."""
+    if isinstance(medium, dict):
+        return {name: packed(part) for name, part in medium.items()}
     if not isinstance(medium, np.ndarray):
         return medium
     data = base64.b64encode(np.ascontiguousarray(medium).tobytes()).decode()
@@ -35,7 +37,9 @@ def packed(medium: Any) -> Any:
 
 
 def unpacked(value: Any) -> Any:
-    if not (isinstance(value, dict) and value.keys() == {_ARRAY}):
+    if isinstance(value, dict) and value.keys() != {_ARRAY}:
+        return {name: unpacked(part) for name, part in value.items()}
+    if not isinstance(value, dict):
         return value
     dtype, shape, data = value[_ARRAY]
     return np.frombuffer(base64.b64decode(data), np.dtype(dtype)).reshape(shape)

@@ -1,0 +1,52 @@
+"""Several files as the bytes of one: what an example is that does not fit into a single file.
+
+A series of slices, a mesh with its materials, a scan with its report. So everything that holds for the bytes of an
+example holds for all of its files together: they are named by one digest, stored, forgotten and exported as one.
+
+It is a ZIP without compression, in an order and with a date that depend on nothing but the members, so that the same
+members give the same bytes; and any tool can open it.
+"""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Mapping
+
+from speciate.modalities.contract import DecodeError
+
+HEAD = b"PK\x03\x04"
+_DATE = (1980, 1, 1, 0, 0, 0)  # the earliest that the format knows
+MOST_MEMBERS = 20_000
+_BROKEN = (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, ValueError, OSError)
+
+
+def bundle(members: Mapping[str, bytes]) -> bytes:
+    """The bytes of a bundle; members in the order of their names."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        for name in sorted(members):
+            archive.writestr(zipfile.ZipInfo(name, _DATE), members[name])
+    return buffer.getvalue()
+
+
+def is_bundle(data: bytes) -> bool:
+    """Whether bytes, or the first of them, are those of a bundle."""
+    return data.startswith(HEAD)
+
+
+def members_of(data: bytes) -> dict[str, bytes]:
+    """Name -> bytes, in the order of the names. DecodeError where it is none, is damaged, or is compressed: what we
+    made is not, and what is not needs no budget beyond its own length."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            found = archive.infolist()
+            if len(found) > MOST_MEMBERS:
+                raise DecodeError("refused", f"{len(found):,} files in one example, more than {MOST_MEMBERS:,}.")
+            if any(info.compress_type != zipfile.ZIP_STORED for info in found):
+                raise DecodeError("refused", "A ZIP with compressed members is no bundle; unpack it.")
+            if sum(info.file_size for info in found) > len(data):
+                raise DecodeError("error", "Its members overlap.")
+            return {info.filename: archive.read(info) for info in sorted(found, key=lambda info: info.filename)}
+    except _BROKEN as error:
+        raise DecodeError("error", f"A damaged bundle: {str(error)[:200]}") from error
