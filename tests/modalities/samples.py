@@ -14,6 +14,8 @@ import soundfile
 from PIL import Image
 from sklearn.datasets import load_digits, load_sample_image
 
+from tests.modalities import episode_samples, mixed_samples
+
 
 class Sample(NamedTuple):
     modality: str
@@ -153,3 +155,10 @@ BOMBS: dict[str, bytes] = {
     "point-cloud": cloud(box=True).replace(b"vertex 400", b"vertex 2000000000"),
 }
 """Modality -> a file beyond its budget."""
+
+SAMPLES += [Sample("episode", name, data) for name, data in episode_samples.FILES.items()]
+BOMBS["episode"] = episode_samples.bomb()
+
+_FIRST = {sample.modality: sample.data for sample in reversed(SAMPLES)}
+SAMPLES += [Sample("multimodal", name, data) for name, data in mixed_samples.rows(_FIRST).items()]
+BOMBS["multimodal"] = mixed_samples.bomb(BOMBS["image"])

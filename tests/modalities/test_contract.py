@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from speciate.datasets.similarity import near
 from speciate.datasets.sources.readers.rows import REASON
 from speciate.datasets.sources.readers.ts import read_ts
 from speciate.errors import SpeciateError
 from speciate.modalities import find, table
-from speciate.modalities.contract import THUMBNAIL, DecodeError, Judgement
+from speciate.modalities.contract import LARGEST_THUMBNAIL, DecodeError, Judgement, Sketching, SketchingByPart
 from tests.modalities.samples import BOMBS, SAMPLES, Sample
 
 EACH = pytest.mark.parametrize("sample", SAMPLES, ids=lambda sample: sample.label)
@@ -64,10 +65,14 @@ def usable(name: str, media: Any) -> None:
     assert picture.dtype == np.uint8
     assert picture.ndim == 3
     assert picture.shape[2] == 3
-    assert max(picture.shape[:2]) <= THUMBNAIL
+    assert max(picture.shape[:2]) <= modality.thumbnail_side <= LARGEST_THUMBNAIL
     assert modality.fingerprint(media) == modality.fingerprint(media)
     sketch = modality.sketch(media)
-    assert sketch is None or (modality.sketching is not None and len(sketch) == modality.sketching.width)
+    if isinstance(modality.sketching, SketchingByPart):
+        assert sketch is not None
+        assert modality.sketching.is_sound(sketch)
+    else:
+        assert sketch is None or (modality.sketching is not None and len(sketch) == modality.sketching.width)
 
 
 def width(name: str) -> int:
@@ -229,8 +234,10 @@ def test_the_same_medium_is_its_own_near_duplicate(name: str) -> None:
     assert (sketch is None) == (modality.sketching is None)
     if sketch is not None and modality.sketching is not None:
         row = np.frombuffer(sketch, np.uint8)[np.newaxis]
-        assert modality.sketching.keys(row).dtype == np.uint64
-        assert modality.sketching.near(row, row).tolist() == [True]
+        if isinstance(modality.sketching, Sketching):
+            assert modality.sketching.keys(row).dtype == np.uint64
+            assert modality.sketching.near(row, row).tolist() == [True]
+        assert near.pairs([sketch, None, sketch], modality.sketching).tolist() == [[0, 2]]
 
 
 @pytest.mark.parametrize("line", ["1,2,3:slow", "1,2,3,4:4,5,6:slow", "1,2,3:4,5,6,7", "1,2:4,5:slow"])

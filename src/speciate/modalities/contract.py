@@ -7,7 +7,8 @@ process. Every modality passes tests/modalities/.
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple, Protocol, TypeVar
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -57,6 +58,7 @@ Media = TypeVar("Media")
 """An array of uint8, int32 or float32, a JSON value, or a dict of such: what can leave a cage (loading/crossing.py)."""
 
 
+@runtime_checkable
 class Sketching(Protocol):
     """How short codes of fixed length tell near-duplicates; modalities/sketches.py has two kinds."""
 
@@ -75,6 +77,25 @@ class Sketching(Protocol):
         ...
 
 
+@runtime_checkable
+class SketchingByPart(Protocol):
+    """How examples of several parts are near one another: in any of their parts (modalities/part_sketches.py)."""
+
+    def columns(self, sketches: Sequence[bytes | None], part: str | None = None) -> dict[str, SketchColumn]:
+        """Sketches of examples -> for each part, or the one that is named, its own sketches in their order."""
+        ...
+
+    def is_sound(self, sketch: bytes) -> bool:
+        """Whether it can be taken apart."""
+        ...
+
+
+class SketchColumn(NamedTuple):
+    sketches: list[bytes | None]
+    """None where the part is missing, or has too little in it to be told from others."""
+    sketching: Sketching
+
+
 class Modality(Protocol[Media]):
     """A modality is a subclass, so that it has what it leaves out: no sketch, no axis to cut windows from."""
 
@@ -85,7 +106,7 @@ class Modality(Protocol[Media]):
     """How a classical learner counts what `describe` returns: words, characters; None where it is a vector."""
     ngrams: tuple[int, int] = (1, 1)
     """Shortest and longest run that is counted."""
-    sketching: Sketching | None = None
+    sketching: Sketching | SketchingByPart | None = None
     """The kind of code that `sketch` makes; None where no short code tells near-duplicates."""
     window_unit: Literal["seconds", "steps"] | None = None
     """What `window` counts in; None where a medium has no such axis, and `window` is not called."""

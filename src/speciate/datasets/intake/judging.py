@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from speciate.datasets.columns import QUALITIES
 from speciate.errors import Code, SpeciateError
 from speciate.modalities import find
-from speciate.modalities.contract import DecodeError, Modality
+from speciate.modalities.contract import DecodeError, Modality, SketchingByPart
 
 LONGEST_REASON = 1000
 RECOVERY = "Call control_job(action='retry')."
@@ -43,10 +43,9 @@ def judge_files(payload: dict[str, Any]) -> dict[str, Any]:
 
 def checked(answer: Any, modality: str, count: int) -> list[Verdict]:
     """The verdicts of an answer, which comes from a process that met foreign bytes. REFUSED where it is no answer."""
-    sketching = find(modality).sketching
     try:
         verdicts = [Verdict(*row) for row in answer["verdicts"]]
-        if len(verdicts) == count and all(_is_sound(each, sketching.width if sketching else 0) for each in verdicts):
+        if len(verdicts) == count and all(_is_sound(each, find(modality)) for each in verdicts):
             return verdicts
     except (TypeError, KeyError, ValueError, AttributeError):
         pass
@@ -71,11 +70,18 @@ def _header(modality: Modality[Any], data: bytes) -> dict[str, Any]:
         return {}
 
 
-def _is_sound(verdict: Verdict, width: int) -> bool:
+def _is_sound(verdict: Verdict, modality: Modality[Any]) -> bool:
     return (
         verdict.quality in QUALITIES
         and isinstance(verdict.reason, str | None)
         and (verdict.fingerprint is None or len(bytes.fromhex(verdict.fingerprint)) == 32)
-        and (verdict.sketch is None or len(bytes.fromhex(verdict.sketch)) == width)
+        and (verdict.sketch is None or _is_sketch(bytes.fromhex(verdict.sketch), modality))
         and all(isinstance(value, str | int | float | None) for value in verdict.fields.values())
     )
+
+
+def _is_sketch(sketch: bytes, modality: Modality[Any]) -> bool:
+    sketching = modality.sketching
+    if isinstance(sketching, SketchingByPart):
+        return sketching.is_sound(sketch)
+    return sketching is not None and len(sketch) == sketching.width

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from speciate.modalities.contract import Sketches, Sketching
+from speciate.modalities.contract import Sketches, Sketching, SketchingByPart
 from speciate.modalities.hashing import mix
 
 _COMPARISONS = 20_000_000
@@ -29,14 +29,23 @@ Places = npt.NDArray[np.int64]
 
 
 def pairs(
-    sketches: pa.ChunkedArray | Sequence[bytes | None], sketching: Sketching, threshold: float | None = None
+    sketches: pa.ChunkedArray | Sequence[bytes | None],
+    sketching: Sketching | SketchingByPart,
+    threshold: float | None = None,
+    part: str | None = None,
 ) -> Places:
-    """(M, 2) places of near-duplicates, the smaller first, in ascending order; a null is near nothing.
+    """(M, 2) places of near-duplicates, the smaller first, in ascending order; a null is near nothing. `part`: of
+    examples of several parts the one that is looked at, instead of all.
 
     Complete as far as `sketching.keys` is, where the same key is shared by at most 32 different sketches, or by at most
     20,000,000 / (sketches x keys) of them if that is more. From 2,000,000 pairs on further ones are left out where
     others join the same clusters.
     """
+    if isinstance(sketching, SketchingByPart):
+        whole = sketches.to_pylist() if isinstance(sketches, pa.ChunkedArray) else sketches
+        columns = sketching.columns(whole, part).values()
+        each = [pairs(column.sketches, column.sketching, threshold) for column in columns]
+        return np.unique(np.concatenate([np.zeros((0, 2), np.int64), *each]), axis=0)
     places, codes = _matrix(sketches, sketching.width)
     firsts, inverse = _distinct(codes)
     same = np.stack([places[firsts[inverse]], places], axis=1)
