@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from speciate.tasks.masks import from_runs, region, resized, to_runs
+from speciate.modalities.label_maps import resized
+from speciate.tasks.masks import region
 
 points = st.lists(st.tuples(st.floats(-4, 14), st.floats(-4, 14)), min_size=3, max_size=8)
 
@@ -61,12 +62,6 @@ def test_run_lengths_are_read_plain_and_compressed(mask: npt.NDArray[np.bool_]) 
     counts, size = run_lengths(mask), list(mask.shape)
     for form in (counts, compressed(counts)):
         assert (region({"size": size, "counts": form}, mask.shape, mask.shape) == mask).all()
-
-
-@settings(deadline=None)
-@given(arrays.arrays(np.uint8, arrays.array_shapes(min_dims=2, max_dims=2, max_side=20), elements=st.integers(0, 3)))
-def test_runs_of_labels_come_back(labels: npt.NDArray[np.uint8]) -> None:
-    assert (from_runs(to_runs(labels), labels.shape) == labels).all()
 
 
 def test_a_polygon_is_drawn_at_another_size() -> None:

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from speciate.modalities.label_maps import from_runs
 from speciate.tasks.contract import Terms
-from speciate.tasks.masks import from_runs
 from speciate.tasks.predictor import constant
 from speciate.tasks.segmentation import Segmentation, stretched
 from tests.tasks.learning import example, pictures, train, value

@@ -64,7 +64,7 @@ class Planes:
 
     def near(self, a: Sketches, b: Sketches, threshold: float | None = None) -> npt.NDArray[np.bool_]:
         pairs = zip(_planes_of(a).swapaxes(0, 1), _planes_of(b).swapaxes(0, 1), strict=True)
-        return np.logical_and.reduce([_near(one, other, threshold) for one, other in pairs])
+        return np.asarray(np.stack([_near(one, other, threshold) for one, other in pairs]).all(axis=0))
 
 
 PLANES = Planes()
@@ -171,16 +171,6 @@ def resampled(voxels: Voxels, shape: Shape) -> Voxels:
     return found
 
 
-def resampled_labels(labels: npt.NDArray[np.uint8], shape: Shape) -> npt.NDArray[np.uint8]:
-    """The same of labels: each voxel as the one that its centre lies in."""
-    places = [
-        np.minimum(((np.arange(new) + 0.5) * old / new).astype(np.int64), old - 1)
-        for new, old in zip(shape, labels.shape, strict=True)
-    ]
-    found: npt.NDArray[np.uint8] = labels[np.ix_(*places)]
-    return found
-
-
 def shown_range(media: Volume) -> tuple[float, float]:
     """Which values are black and white: its window's bounds, or else percentiles."""
     match media.get("window"):
@@ -275,7 +265,7 @@ def _sampled(voxels: Voxels) -> npt.NDArray[np.float64]:
 def _edges_and_spots(fine: Voxels, coarse: Voxels) -> npt.NDArray[np.float64]:
     """(7,): how steep a cube is (three quantiles and the most), and what of it is too small for the coarser one: the
     darkest and the brightest spot, and how much there is of it."""
-    steep = np.sqrt(sum(np.square(slope, dtype=np.float64) for slope in np.gradient(fine)))
+    steep = np.sqrt(np.square(np.asarray(np.gradient(fine), np.float64)).sum(axis=0))
     spots = fine - resampled(coarse.astype(np.float32), fine.shape)
     steepest = np.quantile(steep, (0.5, 0.9, 0.99, 1.0))
     return np.concatenate([steepest, [spots.min(), spots.max(), spots.std(dtype=np.float64)]])
@@ -285,10 +275,10 @@ def _weights(new: int, old: int) -> npt.NDArray[np.float32]:
     """(new, old): what of each old place is in each new one; every row sums to 1."""
     if new >= old:
         centres = np.clip((np.arange(new) + 0.5) * old / new - 0.5, 0, old - 1)
-        return np.clip(1 - np.abs(centres[:, None] - np.arange(old)), 0, None).astype(np.float32)
+        return np.asarray(np.clip(1 - np.abs(centres[:, None] - np.arange(old)), 0, None), np.float32)
     edges, cells = np.arange(new + 1) * old / new, np.arange(old)
     covered = np.minimum(edges[1:, None], cells + 1) - np.maximum(edges[:-1, None], cells)
-    return (np.clip(covered, 0, None) * new / old).astype(np.float32)
+    return np.asarray(np.clip(covered, 0, None) * new / old, np.float32)
 
 
 def _planes_of(sketches: Sketches) -> npt.NDArray[np.uint8]:
@@ -299,7 +289,7 @@ def _planes_of(sketches: Sketches) -> npt.NDArray[np.uint8]:
 def _near(a: Sketches, b: Sketches, threshold: float | None) -> npt.NDArray[np.bool_]:
     """(M,) for one plane: two blank ones are alike, a blank one and another are not."""
     seen, other = a.any(axis=1), b.any(axis=1)
-    near: npt.NDArray[np.bool_] = ~seen & ~other
+    near = np.asarray(~(seen | other))
     both = np.flatnonzero(seen & other)
     near[both] = PICTURES.near(a[both], b[both], threshold)
     return near

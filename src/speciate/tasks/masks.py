@@ -1,4 +1,4 @@
-"""Regions of pictures: COCO's outlines and run lengths as arrays, and maps of labels as runs.
+"""Regions of pictures: COCO's outlines and run lengths as arrays.
 
 A pixel belongs to an outline where its centre lies inside.
 """
@@ -6,14 +6,14 @@ A pixel belongs to an outline where its centre lies inside.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from speciate.modalities.label_maps import resized
+
 Mask = npt.NDArray[np.bool_]  # (h, w)
-Labels = npt.NDArray[np.uint8]  # (h, w) places of labels; 0 is background
 Size = tuple[int, int]  # height, width
 
 _MOST_PIXELS = 50_000_000
@@ -38,34 +38,6 @@ def region(outline: Any, picture: Size, size: Size) -> Mask:
     for ring in outline:
         mask |= _filled(_points(ring) * (size[1] / picture[1], size[0] / picture[0]), size)
     return mask
-
-
-def resized(pixels: npt.NDArray[Any], size: Size) -> npt.NDArray[Any]:
-    """(H, W) -> `size`, each pixel as the one that its centre lies in."""
-    rows, columns = (
-        np.minimum(((np.arange(new) + 0.5) * old / new).astype(np.int64), old - 1)
-        for new, old in zip(size, pixels.shape, strict=True)
-    )
-    found: npt.NDArray[Any] = pixels[rows[:, None], columns[None, :]]
-    return found
-
-
-def to_runs(labels: Labels) -> list[int]:
-    """Row by row: a label's place, how many pixels have it, the next label's place, ..."""
-    flat = labels.ravel()
-    starts = np.flatnonzero(np.diff(flat.astype(np.int64), prepend=-1))
-    lengths = np.diff(starts, append=len(flat))
-    runs: list[int] = np.stack([flat[starts].astype(np.int64), lengths], 1).ravel().tolist()
-    return runs
-
-
-def from_runs(runs: Sequence[int], size: Sequence[int]) -> Labels:
-    """What `to_runs` made runs of. ValueError: they do not fill the size."""
-    pairs = np.array(runs, np.int64).reshape(-1, 2)
-    height, width = map(int, size)
-    if height * width > _MOST_PIXELS or (pairs[:, 1] < 0).any() or pairs[:, 1].sum() != height * width:
-        raise ValueError(f"the runs do not fill {height} x {width} pixels")
-    return np.repeat(pairs[:, 0].astype(np.uint8), pairs[:, 1]).reshape(height, width)
 
 
 def _points(ring: Any) -> npt.NDArray[np.float64]:

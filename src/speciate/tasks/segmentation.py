@@ -16,9 +16,10 @@ from pydantic import BaseModel, ConfigDict
 
 from speciate.datasets.loading.loader import Example
 from speciate.errors import Code, SpeciateError
+from speciate.modalities.label_maps import Labels, from_runs, resized, to_runs
 from speciate.tasks.contract import AsksWhatItTeaches, Posed, Prediction, Terms
 from speciate.tasks.grids import as_maps
-from speciate.tasks.masks import Labels, Size, from_runs, region, resized, to_runs
+from speciate.tasks.masks import Size, region
 
 if TYPE_CHECKING:
     import torch
