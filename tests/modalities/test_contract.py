@@ -217,7 +217,7 @@ def test_a_cell_that_holds_no_medium_is_refused(name: str, value: Any) -> None:
 def test_windows_put_together_are_the_whole(name: str) -> None:
     modality = find(name)
     media = modality.decode(first(name).data)
-    if modality.window_unit is None:
+    if modality.window_unit is None or isinstance(media, dict):  # of several arrays: tests of their own
         return
     length = media.shape[-1] / (16_000 if modality.window_unit == "seconds" else 1)
     cuts = [0.0, length / 4, length / 2, 2 * length]

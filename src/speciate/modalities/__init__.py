@@ -17,6 +17,7 @@ MODALITIES = {
     "protein": "speciate.modalities.protein:PROTEIN",
     "tabular": "speciate.modalities.tabular:TABULAR",
     "time-series": "speciate.modalities.time_series:TIME_SERIES",
+    "episode": "speciate.modalities.episode:EPISODE",
     "multimodal": "speciate.modalities.multimodal:MULTIMODAL",
 }
 GROUP = "speciate.modalities"
