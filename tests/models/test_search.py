@@ -1,0 +1,149 @@
+"""Which of the world's models fit, against what the packages publish themselves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from speciate.errors import SpeciateError
+from speciate.models import index, known
+from speciate.models.index import Told
+from speciate.models.search import AtLeast, Index, Query
+from speciate.models.sources.contract import Entry, Figure
+from speciate.workspace.workspace import Workspace
+
+TODAY = "2026-11-25"
+ABOVE_80 = AtLeast(benchmark="imagenet 1k", metric="acc@1", above=80)
+SHIPPED = Index(index.read())
+
+
+def entry(ref: str, **said: Any) -> Entry:
+    return Entry(ref=ref, what=said.pop("what", ref), access=said.pop("access", "weights"), **said)
+
+
+def table(*entries: Entry, source: str = "some") -> pa.Table:
+    return index.merged([Told(source, f"{source} 1.0", TODAY, entries)])
+
+
+def refs(found: Any) -> list[str]:
+    return [hit.row["ref"] for hit in found.hits]
+
+
+def test_published_figures_and_sizes_select_what_torchvision_itself_says() -> None:
+    pytest.importorskip("torchvision")
+    from torchvision.models import get_model_weights, list_models
+
+    right = {
+        f"torchvision:{name}.{weights.name}"
+        for name in list_models()
+        for weights in get_model_weights(name)
+        if weights.meta["num_params"] < 30e6 and weights.meta["_metrics"].get("ImageNet-1K", {}).get("acc@1", 0) > 80
+    }
+    asked = Query(task="image-classification", max_parameters=30_000_000, published=(ABOVE_80,))
+    found = SHIPPED.search(asked, limit=50, today=TODAY)
+    assert set(refs(found)) == right
+    assert found.total == len(right) > 5
+    assert refs(found)[0] == max(found.hits, key=lambda hit: hit.score_parts["published"]).row["ref"]
+
+
+def test_a_licence_that_nobody_states_fails_and_is_counted_as_unknown() -> None:
+    asked = Query(
+        task="image-classification", max_parameters=30_000_000, published=(ABOVE_80,), licenses=("Apache-2.0", "MIT")
+    )
+    found = SHIPPED.search(asked, today=TODAY)
+    assert found.total == 0
+    removed = found.dropped_by["licenses"]
+    assert removed.alone == SHIPPED.search(asked.model_copy(update={"licenses": ()}), today=TODAY).total
+    assert removed.unknown > 1_000
+
+
+def test_thousands_of_open_and_served_models_are_known_with_who_told_it() -> None:
+    rows = index.read().to_pylist()
+    served = [row for row in rows if row["access"] == "api"]
+    assert len(rows) - len(served) > 3_500
+    assert len(served) > 2_300
+    assert all(set(dict(row["origins"])) >= {"ref", "access"} for row in rows)
+    assert all(
+        name in dict(row["origins"]) for row in rows for name in ("parameters", "license") if row[name] is not None
+    )
+
+
+def test_what_one_source_does_not_know_another_tells_and_the_first_word_stands() -> None:
+    first = Told("a", "a 1", TODAY, [entry("timm:x", hub="o/x", parameters=7, tasks=("image-classification",))])
+    second = Told(
+        "b", "b 2", TODAY, [entry("hf:o/x", hub="o/x", parameters=9, license="MIT", tasks=("feature-extraction",))]
+    )
+    (row,) = index.merged([first, second]).to_pylist()
+    assert (row["ref"], row["parameters"], row["license"]) == ("timm:x", 7, "MIT")
+    assert row["tasks"] == ["image-classification", "feature-extraction"]
+    assert dict(row["origins"])["license"] == f"b 2, {TODAY}"
+    assert row["sources"] == ["a", "b"]
+
+
+def test_words_come_before_dates_and_every_part_is_shown() -> None:
+    found = Index(
+        table(
+            entry("hf:o/old", what="defects of turbine blades", released="2019-01-01"),
+            entry("hf:o/new", what="songs of birds", released="2026-11-24"),
+        )
+    ).search(Query(text="turbine blades"), today=TODAY)
+    assert refs(found) == ["hf:o/old", "hf:o/new"]
+    assert found.hits[0].score_parts["words"] == 1.0
+    assert found.hits[1].score_parts == {"words": 0.0, "recency": pytest.approx(1, abs=0.01)}
+
+
+def test_figures_of_another_benchmark_do_not_count() -> None:
+    figure = Figure(benchmark="ImageNet-V2", metric="acc@1", value=99)
+    found = Index(table(entry("hf:o/a", published=(figure,)))).search(Query(published=(ABOVE_80,)), today=TODAY)
+    assert found.total == 0
+    assert found.dropped_by["published imagenet 1k acc@1"].unknown == 1
+
+
+SOME = st.tuples(st.none() | st.integers(1, 5), st.none() | st.sampled_from(["MIT", "GPL-3.0-only"]))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(SOME, min_size=1, max_size=8), st.none() | st.integers(1, 5), st.booleans())
+def test_what_is_dropped_adds_up(there: list[tuple[int | None, str | None]], most: int | None, mit: bool) -> None:
+    found_in = Index(
+        table(*(entry(f"hf:o/{i}", parameters=size, license=name) for i, (size, name) in enumerate(there)))
+    )
+    query = Query(max_parameters=most, licenses=("MIT",) if mit else ())
+    found = found_in.search(query, today=TODAY)
+    small = [most is None or (size is not None and size <= most) for size, _ in there]
+    free = [not mit or name == "MIT" for _, name in there]
+    assert found.total == sum(a and b for a, b in zip(small, free, strict=True))
+    for name, dropped in found.dropped_by.items():
+        without = query.model_copy(update={name: None if name == "max_parameters" else ()})
+        assert dropped.alone == found_in.search(without, today=TODAY).total - found.total
+
+
+def test_pages_together_are_the_whole() -> None:
+    asked = Query(task="image-classification", sources=("torchvision",))
+    whole = refs(SHIPPED.search(asked, limit=1_000, today=TODAY))
+    pages = [refs(SHIPPED.search(asked, limit=7, offset=start, today=TODAY)) for start in range(0, len(whole), 7)]
+    assert [ref for page in pages for ref in page] == whole
+    assert len(set(whole)) == len(whole)
+
+
+def test_models_of_the_workspace_are_found_beside_the_worlds(workspace: Workspace) -> None:
+    found = known.search(workspace, known.completed(Query(installed=True), None), sort="relevance", limit=20, offset=0)
+    assert all(known.access(hit.row).available for hit in found.hits)
+    assert found.dropped_by["installed"].alone > 5_000
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        ({"task": "image-classificaton"}, "did you mean"),
+        ({"licenses": ("no such licence!",)}, "no licence"),
+        ({"sources": ("tim",)}, "did you mean 'timm'"),
+    ],
+)
+def test_a_wrong_name_is_an_error_that_names_the_nearest(said: dict[str, Any], why: str) -> None:
+    with pytest.raises(SpeciateError, match=why):
+        known.completed(Query(**said), None)
