@@ -14,7 +14,7 @@ import soundfile
 from PIL import Image
 from sklearn.datasets import load_digits, load_sample_image
 
-from tests.modalities import episode_samples, mixed_samples
+from tests.modalities import dicom_samples, episode_samples, mixed_samples
 
 
 class Sample(NamedTuple):
@@ -155,6 +155,9 @@ BOMBS: dict[str, bytes] = {
     "point-cloud": cloud(box=True).replace(b"vertex 400", b"vertex 2000000000"),
 }
 """Modality -> a file beyond its budget."""
+
+SAMPLES += [Sample("dicom", name, data) for name, data in dicom_samples.FILES.items()]
+BOMBS["dicom"] = dicom_samples.bomb()
 
 SAMPLES += [Sample("episode", name, data) for name, data in episode_samples.FILES.items()]
 BOMBS["episode"] = episode_samples.bomb()

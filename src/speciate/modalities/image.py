@@ -47,7 +47,8 @@ class Image(Modality[Pixels]):
 
     def sniff(self, head: bytes, name: str) -> bool:
         webp = head[:4] == b"RIFF" and head[8:12] == b"WEBP"  # RIFF alone may be sound or video
-        return webp or head.startswith(_MAGIC) or name.lower().endswith(self.suffixes)
+        dicom = head[128:132] == b"DICM"  # some of them begin as a TIFF does
+        return (webp or head.startswith(_MAGIC) or name.lower().endswith(self.suffixes)) and not dicom
 
     def inspect(self, data: bytes) -> Header:
         with _opened(data) as image:
