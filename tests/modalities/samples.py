@@ -14,7 +14,7 @@ import soundfile
 from PIL import Image
 from sklearn.datasets import load_digits, load_sample_image
 
-from tests.modalities import dicom_samples, episode_samples, mixed_samples
+from tests.modalities import dicom_samples, episode_samples, mixed_samples, video_samples
 
 
 class Sample(NamedTuple):
@@ -142,6 +142,7 @@ SAMPLES = [
     Sample("audio", "chirp.opus", sound("OGG", subtype="OPUS")),
     Sample("audio", "float.wav", sound("WAV", subtype="FLOAT")),
     Sample("audio", "stereo.mp3", sound("MP3", np.stack([chirp(), chirp()], axis=1), samplerate=44_100)),
+    *(Sample("video", name, data) for name, data in video_samples.VIDEOS.items()),
     Sample("point-cloud", "ball.ply", cloud(box=False)),
 ]
 
@@ -152,6 +153,7 @@ BOMBS: dict[str, bytes] = {
     "tabular": b'{"a": "' + b"A" * 1024 * 1024 + b'"}',
     "image": flat_png(20_000),
     "audio": _endless_flac(),
+    "video": video_samples.ENDLESS,
     "point-cloud": cloud(box=True).replace(b"vertex 400", b"vertex 2000000000"),
 }
 """Modality -> a file beyond its budget."""

@@ -127,14 +127,14 @@ def test_the_header_declares_a_size(sample: Sample) -> None:
 
 @EACH
 def test_a_judgement_says_what_the_medium_says(sample: Sample) -> None:
-    """But for a JPEG's fingerprint, which is of its file, and small differences of its scaled decode."""
+    """But for fingerprints of what is encoded (a video's, a JPEG's), and small differences of a JPEG's scaled decode."""
     modality = find(sample.modality)
     judged, media = modality.judge(sample.data), modality.decode(sample.data)
     assert judged.header == modality.inspect(sample.data)
     assert judged.measures == pytest.approx(modality.measure(media), abs=0.02)
-    if judged.header.fields.get("format") not in ("JPEG", "MPO"):
-        assert judged.fingerprint == modality.fingerprint(media)
-        assert judged.sketch == modality.sketch(media)
+    scaled = judged.header.fields.get("format") in ("JPEG", "MPO")
+    assert scaled or sample.modality == "video" or judged.fingerprint == modality.fingerprint(media)
+    assert scaled or judged.sketch == modality.sketch(media)
 
 
 @EACH

@@ -14,6 +14,7 @@ MODALITIES = {
     "text": "speciate.modalities.text:TEXT",
     "image": "speciate.modalities.image:IMAGE",
     "audio": "speciate.modalities.audio:AUDIO",
+    "video": "speciate.modalities.video:VIDEO",
     "dicom": "speciate.modalities.dicom:DICOM",
     "protein": "speciate.modalities.protein:PROTEIN",
     "tabular": "speciate.modalities.tabular:TABULAR",
