@@ -14,7 +14,7 @@ import soundfile
 from PIL import Image
 from sklearn.datasets import load_digits, load_sample_image
 
-from tests.modalities import dicom_samples, episode_samples, mixed_samples, video_samples
+from tests.modalities import dicom_samples, episode_samples, mixed_samples, nifti_samples, video_samples
 
 
 class Sample(NamedTuple):
@@ -163,6 +163,9 @@ BOMBS["dicom"] = dicom_samples.bomb()
 
 SAMPLES += [Sample("episode", name, data) for name, data in episode_samples.FILES.items()]
 BOMBS["episode"] = episode_samples.bomb()
+
+SAMPLES += [Sample("nifti", name, data) for name, data in nifti_samples.files().items()]
+BOMBS["nifti"] = nifti_samples.bomb()
 
 _FIRST = {sample.modality: sample.data for sample in reversed(SAMPLES)}
 SAMPLES += [Sample("multimodal", name, data) for name, data in mixed_samples.rows(_FIRST).items()]

@@ -100,7 +100,7 @@ def test_a_real_file_decodes_and_is_usable(sample: Sample) -> None:
 def test_its_own_files_are_recognised_and_nobody_elses(sample: Sample) -> None:
     seen_by = {name for name in table() if find(name).sniff(sample.data[:4096], sample.file)}
     assert seen_by == {sample.modality}
-    assert Path(sample.file).suffix in (*find(sample.modality).suffixes, ".jpg")
+    assert sample.file.endswith((*find(sample.modality).suffixes, ".jpg"))
 
 
 @EACH

@@ -19,6 +19,7 @@ MODALITIES = {
     "protein": "speciate.modalities.protein:PROTEIN",
     "tabular": "speciate.modalities.tabular:TABULAR",
     "time-series": "speciate.modalities.time_series:TIME_SERIES",
+    "nifti": "speciate.modalities.nifti:NIFTI",
     "episode": "speciate.modalities.episode:EPISODE",
     "multimodal": "speciate.modalities.multimodal:MULTIMODAL",
 }

@@ -19,7 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from speciate.modalities.contract import LARGEST_THUMBNAIL, DecodeError, Modality, Pixels, Sketches, Vector
-from speciate.modalities.sketches import GRID, PICTURES
+from speciate.modalities.hashing import mix
+from speciate.modalities.sketches import GRID, PICTURES, Pictures
 
 Voxels = npt.NDArray[np.float32]  # (D, H, W)
 Shape = tuple[int, int, int]
@@ -47,27 +48,35 @@ class Volume(TypedDict):
     """[centre, width] of the values that are to be seen (DICOM's VOI window), in the unit of the voxels."""
 
 
+class _Plane(Pictures):
+    tolerance = 0.4
+    """Twice that of pictures: a copy with other slices cuts its planes elsewhere, and all three must agree."""
+
+
 class Planes:
-    """A picture's sketch of each of three planes through the middle: near where all three of them are.
+    """A picture's sketch of each of three slabs through the middle: near where all three of them are.
 
     Small pictures of one plane are much alike across patients, so one alone would take too many for copies. A volume of
     one slice has its picture as the first plane, and streaks for the others.
+
+    Measured on 60 ellipsoids with a spot in noise, 28 x 36 x 32 voxels: of each, three copies resampled to as little as
+    two thirds along each axis differ nowhere by more than 0.35; no two of different ones by less than 0.67 everywhere.
     """
 
     width = 3 * PICTURES.width
 
     def keys(self, sketches: Sketches) -> npt.NDArray[np.uint64]:
-        """(N, B): of the first plane, or of the next one where that is blank."""
+        """(N, B): those of each plane, under the plane's own number."""
         planes = _planes_of(sketches)
-        first = planes.any(axis=2).argmax(axis=1)
-        return PICTURES.keys(np.ascontiguousarray(planes[np.arange(len(planes)), first]))
+        keys = [PLANE.keys(np.ascontiguousarray(planes[:, axis])) for axis in range(3)]
+        return np.concatenate([mix(each + np.uint64(axis)) for axis, each in enumerate(keys)], axis=1)
 
     def near(self, a: Sketches, b: Sketches, threshold: float | None = None) -> npt.NDArray[np.bool_]:
         pairs = zip(_planes_of(a).swapaxes(0, 1), _planes_of(b).swapaxes(0, 1), strict=True)
         return np.asarray(np.stack([_near(one, other, threshold) for one, other in pairs]).all(axis=0))
 
 
-PLANES = Planes()
+PLANE, PLANES = _Plane(), Planes()
 
 
 class OfVolumes(Modality[Volume]):
@@ -145,7 +154,7 @@ class OfVolumes(Modality[Volume]):
         low, high = shown_range(media | {"window": []})  # another window is no other volume
         codes = []
         for axis in range(3):
-            slab = np.asarray(_middle(voxels, axis).mean(axis=axis, dtype=np.float32))
+            slab = _middle(voxels, axis)
             codes.append(PICTURES.sketch(_gray(resampled(slab[np.newaxis], (1, GRID, GRID))[0], low, high)))
         if not any(codes):
             return None
@@ -249,11 +258,13 @@ def _gray(plane: npt.NDArray[Any], low: float, high: float) -> Pixels:
 
 
 def _middle(voxels: Voxels, axis: int) -> Voxels:
-    """The middle eighth of the slices across an axis: a copy with other slices has nearly the same mean."""
+    """The mean of the middle eighth across an axis, parts of slices too: hardly another where slices lie elsewhere."""
     length = voxels.shape[axis]
-    thick = max(1, round(length / 8))
-    start = (length - thick) // 2
-    return voxels[(slice(None),) * axis + (slice(start, start + thick),)]
+    start, stop = length * 7 / 16, length * 9 / 16
+    cells = np.arange(math.floor(start), math.ceil(stop))
+    shares = np.minimum(cells + 1, stop) - np.maximum(cells, start)
+    slices = voxels[(slice(None),) * axis + (slice(cells[0], cells[-1] + 1),)]
+    return np.asarray(np.tensordot(shares / shares.sum(), slices, ([0], [axis])), np.float32)
 
 
 def _sampled(voxels: Voxels) -> npt.NDArray[np.float64]:
@@ -291,5 +302,5 @@ def _near(a: Sketches, b: Sketches, threshold: float | None) -> npt.NDArray[np.b
     seen, other = a.any(axis=1), b.any(axis=1)
     near = np.asarray(~(seen | other))
     both = np.flatnonzero(seen & other)
-    near[both] = PICTURES.near(a[both], b[both], threshold)
+    near[both] = PLANE.near(a[both], b[both], threshold)
     return near
