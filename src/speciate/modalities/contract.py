@@ -54,6 +54,7 @@ class Judgement(NamedTuple):
 Vector = npt.NDArray[np.float32]
 Pixels = npt.NDArray[np.uint8]
 Sketches = npt.NDArray[np.uint8]
+Places = npt.NDArray[np.int64]
 Media = TypeVar("Media")
 """An array of uint8, int32 or float32, a JSON value, or a dict of such: what can leave a cage (loading/crossing.py)."""
 
@@ -93,7 +94,16 @@ class SketchingByPart(Protocol):
 class SketchColumn(NamedTuple):
     sketches: list[bytes | None]
     """None where the part is missing, or has too little in it to be told from others."""
-    sketching: Sketching
+    sketching: Sketching | Kinship
+
+
+@runtime_checkable
+class Kinship(Protocol):
+    """How codes of any length tell near-duplicates, where no few bytes do: all are seen at once (homology.py)."""
+
+    def pairs(self, codes: Sequence[bytes], threshold: float | None = None) -> Places:
+        """(M, 2) places of near-duplicates among different codes, the smaller first; `threshold` as above."""
+        ...
 
 
 class Modality(Protocol[Media]):
@@ -106,8 +116,8 @@ class Modality(Protocol[Media]):
     """How a classical learner counts what `describe` returns: words, characters; None where it is a vector."""
     ngrams: tuple[int, int] = (1, 1)
     """Shortest and longest run that is counted."""
-    sketching: Sketching | SketchingByPart | None = None
-    """The kind of code that `sketch` makes; None where no short code tells near-duplicates."""
+    sketching: Sketching | SketchingByPart | Kinship | None = None
+    """The kind of code that `sketch` makes; None where no code tells near-duplicates."""
     window_unit: Literal["seconds", "steps"] | None = None
     """What `window` counts in; None where a medium has no such axis, and `window` is not called."""
     mark_units: tuple[str, ...] = ()
@@ -157,7 +167,8 @@ class Modality(Protocol[Media]):
         ...
 
     def sketch(self, media: Media) -> bytes | None:
-        """`sketching.width` bytes; None where the medium has too little in it to be told from others."""
+        """`sketching.width` bytes, of a Kinship any number; None where the medium has too little in it to be told from
+        others."""
         return None
 
     def judge(self, data: bytes) -> Judgement:

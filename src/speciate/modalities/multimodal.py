@@ -28,6 +28,7 @@ from speciate.modalities.contract import (
     DecodeError,
     Header,
     Judgement,
+    Kinship,
     Modality,
     Pixels,
     Quality,
@@ -79,9 +80,9 @@ def named(shown: str) -> list[PartName]:
     return [found for word in words if (found := part_name(word if "." in word else f"{word}.{word}"))]
 
 
-def _codes(modality: str) -> Sketching | None:
+def _codes(modality: str) -> Sketching | Kinship | None:
     kind = find(modality).sketching if modality in table() else None
-    return kind if isinstance(kind, Sketching) else None
+    return kind if isinstance(kind, Sketching | Kinship) else None
 
 
 class Multimodal(Modality[Parts]):

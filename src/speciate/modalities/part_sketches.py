@@ -15,9 +15,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from speciate.modalities.contract import SketchColumn, Sketches, Sketching
+from speciate.modalities.contract import Kinship, SketchColumn, Sketches, Sketching
 
-KindOf = Callable[[str], Sketching | None]
+KindOf = Callable[[str], Sketching | Kinship | None]
 _DIGEST = 16
 _NO_MEDIUM = ("tabular",)
 """Modalities of which equal media are no copies: rows of two short columns are often the same."""
@@ -57,7 +57,7 @@ def packed(parts: dict[str, PartSketch]) -> bytes:
     for name in sorted(parts):
         label, code = name.encode(), parts[name].code
         found += len(label).to_bytes(2, "little") + label + parts[name].digest
-        found += (0 if code is None else len(code) + 1).to_bytes(2, "little") + (code or b"")
+        found += (0 if code is None else len(code) + 1).to_bytes(4, "little") + (code or b"")
     return bytes(found)
 
 
@@ -76,7 +76,7 @@ def unpacked(sketch: bytes) -> dict[str, PartSketch]:
     while at < len(sketch):
         name = take(int.from_bytes(take(2), "little")).decode()
         own = take(_DIGEST)
-        length = int.from_bytes(take(2), "little")
+        length = int.from_bytes(take(4), "little")
         parts[name] = PartSketch(own, take(length - 1) if length else None)
     return parts
 
@@ -116,10 +116,10 @@ class PartSketches:
 
     def _fits(self, modality: str, code: bytes | None) -> bool:
         kind = self._kind_of(modality)
-        return code is None or (kind is not None and len(code) == kind.width)
+        return code is None or isinstance(kind, Kinship) or (kind is not None and len(code) == kind.width)
 
 
-def _code(part: PartSketch | None, kind: Sketching | None) -> bytes | None:
+def _code(part: PartSketch | None, kind: Sketching | Kinship | None) -> bytes | None:
     if part is None:
         return None
     return part.digest if kind is None else part.code

@@ -7,6 +7,7 @@ from typing import Any
 from speciate.modalities.contract import DecodeError, Header, Modality, Pixels, Vector
 from speciate.modalities.drawing import text_card
 from speciate.modalities.hashing import hashed
+from speciate.modalities.homology import HOMOLOGY
 
 ALPHABET = frozenset("ACDEFGHIKLMNPQRSTVWYBXZJUO")
 """IUPAC: the twenty, B X Z J for ambiguous, U selenocysteine, O pyrrolysine."""
@@ -18,6 +19,7 @@ class Protein(Modality[str]):
     suffixes = (".fasta", ".fa", ".faa")
     analyzer = "char"
     ngrams = (1, 3)
+    sketching = HOMOLOGY
 
     def sniff(self, head: bytes, name: str) -> bool:
         lines = head.split(b"\n")
@@ -67,6 +69,10 @@ class Protein(Modality[str]):
 
     def thumbnail(self, media: str) -> Pixels:
         return text_card(media)
+
+    def sketch(self, media: str) -> bytes | None:
+        """The sequence itself: who is akin is told by aligning."""
+        return media.encode()
 
 
 def is_sequence(text: str) -> bool:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from speciate.datasets.columns import QUALITIES
 from speciate.errors import Code, SpeciateError
 from speciate.modalities import find
-from speciate.modalities.contract import DecodeError, Modality, SketchingByPart
+from speciate.modalities.contract import DecodeError, Kinship, Modality, SketchingByPart
 
 LONGEST_REASON = 1000
 RECOVERY = "Call control_job(action='retry')."
@@ -84,4 +84,6 @@ def _is_sketch(sketch: bytes, modality: Modality[Any]) -> bool:
     sketching = modality.sketching
     if isinstance(sketching, SketchingByPart):
         return sketching.is_sound(sketch)
+    if isinstance(sketching, Kinship):
+        return True  # bytes of any length; what they mean is the kinship's own affair
     return sketching is not None and len(sketch) == sketching.width

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from speciate.modalities.contract import Sketches, Sketching, SketchingByPart
+from speciate.modalities.contract import Kinship, Sketches, Sketching, SketchingByPart
 from speciate.modalities.hashing import mix
 
 _COMPARISONS = 20_000_000
@@ -30,7 +30,7 @@ Places = npt.NDArray[np.int64]
 
 def pairs(
     sketches: pa.ChunkedArray | Sequence[bytes | None],
-    sketching: Sketching | SketchingByPart,
+    sketching: Sketching | SketchingByPart | Kinship,
     threshold: float | None = None,
     part: str | None = None,
 ) -> Places:
@@ -39,8 +39,10 @@ def pairs(
 
     Complete as far as `sketching.keys` is, where the same key is shared by at most 32 different sketches, or by at most
     20,000,000 / (sketches x keys) of them if that is more. From 2,000,000 pairs on further ones are left out where
-    others join the same clusters.
+    others join the same clusters. What a Kinship finds it says itself.
     """
+    if isinstance(sketching, Kinship):
+        return _akin(_array(sketches), sketching, threshold)
     if isinstance(sketching, SketchingByPart):
         whole = sketches.to_pylist() if isinstance(sketches, pa.ChunkedArray) else sketches
         columns = sketching.columns(whole, part).values()
@@ -70,6 +72,22 @@ def clusters(count: int, pairs: Places) -> Places:
         apart = a != b
         a, b = a[apart], b[apart]
     return np.unique(parent, return_inverse=True)[1].astype(np.int64)
+
+
+def _akin(codes: pa.Array, kinship: Kinship, threshold: float | None) -> Places:
+    """As `pairs`. Equal codes are handed over once, in an order that no other order of the input changes."""
+    encoded = codes.dictionary_encode()
+    places = np.flatnonzero(np.asarray(codes.is_valid()))
+    kinds = np.asarray(encoded.indices.drop_null(), np.int64)
+    _, first = np.unique(kinds, return_index=True)
+    firsts = places[first]  # of each kind
+    repeated = places != firsts[kinds]
+    same = np.stack([firsts[kinds], places], axis=1)[repeated]
+    values = encoded.dictionary.to_pylist()
+    order = np.array(sorted(range(len(values)), key=values.__getitem__), np.int64)
+    found = firsts[order][kinship.pairs([values[kind] for kind in order.tolist()], threshold)]
+    together = np.sort(np.concatenate([same, found]), axis=1)
+    return together[np.lexsort((together[:, 1], together[:, 0]))]
 
 
 def _near_pairs(codes: Sketches, sketching: Sketching, threshold: float | None) -> Places:
@@ -159,12 +177,16 @@ def _unique(pairs: Places, count: int) -> Places:
 
 def _matrix(sketches: pa.ChunkedArray | Sequence[bytes | None], width: int) -> tuple[Places, Sketches]:
     """(N,) places of what is not null, and (N, width) what lies there."""
-    array = sketches.combine_chunks() if isinstance(sketches, pa.ChunkedArray) else pa.array(sketches, pa.binary())
+    array = _array(sketches)
     places = np.flatnonzero(np.asarray(array.is_valid()))
     fixed = array.drop_null().cast(pa.binary(width))
     start = fixed.offset * width
     data = np.frombuffer(fixed.buffers()[1] or b"", np.uint8)[start : start + len(fixed) * width]
     return places, data.reshape(-1, width)
+
+
+def _array(sketches: pa.ChunkedArray | Sequence[bytes | None]) -> pa.Array:
+    return sketches.combine_chunks() if isinstance(sketches, pa.ChunkedArray) else pa.array(sketches, pa.binary())
 
 
 def _distinct(codes: Sketches) -> tuple[Places, Places]:

@@ -1,0 +1,242 @@
+"""Which sequences of residues are akin: those that align over most of the shorter one, with enough equal residues.
+
+Akin are two sequences whose best local alignment (Smith & Waterman 1981; BLOSUM62, a gap costs 11 and 1) is as long as
+80 % of the shorter one and has equal residues in 30 % of its columns, which is where tests of what is learned from
+proteins are drawn (TAPE, Rao et al. 2019; DeepLoc, Almagro Armenteros et al. 2017). The shorter an alignment, the more
+of it is equal by chance: below about a hundred columns the share that tells kin from chance is higher, 32 % of 80
+columns and 72 % of 20, the curve of Rost (1999), and so it is asked for here.
+
+Aligning all with all is quadratic, so only pairs that share seeds are aligned, as in MMseqs2 (Steinegger & Söding
+2017): five residues in an alphabet of thirteen kinds (that of Linclust, 2018), in four spaced patterns (Ma et al.
+2002), several of them on nearly the same diagonal, so rare together that chance seldom brings them there. Whether two
+sequences are akin depends on them alone. `evals/bench/structures.py` measures what the seeds miss, and the time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import chain, pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from speciate.errors import Code, SpeciateError
+
+SEPARATOR = b"/"
+"""Between the chains of one code: two codes are akin where any chain of one is akin to any of the other."""
+IDENTITY, COVERAGE = 0.3, 0.8
+_OPEN, _EXTEND = 11, 1
+_KINDS = ("LM", "IV", "C", "A", "G", "ST", "P", "FY", "W", "EQBZ", "DN", "KR", "H")
+_FREQUENCIES = (0.121, 0.128, 0.014, 0.083, 0.071, 0.119, 0.047, 0.068, 0.011, 0.107, 0.095, 0.114, 0.023)
+"""Of those kinds in known proteins (Swiss-Prot): the less frequent a seed is, the more it says."""
+_PATTERNS = ((0, 1, 3, 5, 6), (0, 1, 2, 5, 6), (0, 1, 2, 4, 6), (0, 3, 4, 5, 6))
+_SPAN = 7
+_DRIFT = 8
+"""Seeds are on nearly the same diagonal with so many insertions or deletions between them, or fewer."""
+_LEAST = 45
+"""Natural logarithm of how rare the seeds of a pair must be together."""
+_HITS = 2_000_000
+"""Pairs of seeds that are looked at together: some 200 MB."""
+_MOST_HITS = 1_000_000_000
+"""Beyond it a seed is compared only with the next ones that are equal to it, in the order of the sequences."""
+_LEAST_REACH = 32
+_MANY = 1_000_000
+"""After so many alignments only pairs that join what was not joined yet are aligned."""
+_DIAGONAL_BITS, _WEIGHT_BITS, _LONGEST = 18, 6, 1 << 17
+_RARE_LETTERS = bytes.maketrans(b"JUO", b"LCK")
+"""What BLOSUM62 does not know, as what is nearest to it."""
+
+Places = npt.NDArray[np.int64]
+
+
+class Homology:
+    """Kinship of sequences, chains of one code divided by SEPARATOR."""
+
+    def pairs(self, codes: Sequence[bytes], threshold: float | None = None) -> Places:
+        """(M, 2) places of codes that are akin, the smaller first, ascending; of different codes.
+
+        `threshold`: share of equal residues, IDENTITY where None; less than that finds hardly more, for those that
+        share so little share few seeds. MISSING_EXTRA where parasail is not installed.
+        """
+        chains = [code.split(SEPARATOR) for code in codes]
+        distinct = sorted(set(chain.from_iterable(chains)))
+        number = {sequence: place for place, sequence in enumerate(distinct)}
+        found = _akin(distinct, IDENTITY if threshold is None else threshold)
+        owners: list[list[int]] = [[] for _ in distinct]
+        for place, own in enumerate(chains):
+            for sequence in set(own):
+                owners[number[sequence]].append(place)
+        linked = {(own[0], other) for own in owners for other in own[1:]}
+        for a, b in found.tolist():
+            linked |= {(min(i, j), max(i, j)) for i in owners[a] for j in owners[b] if i != j}
+        return np.array(sorted(linked), np.int64).reshape(-1, 2)
+
+
+def least_identity(columns: int) -> float:
+    """Which share of equal residues tells kin from chance in an alignment of so many columns (Rost 1999, n = 0)."""
+    columns = min(max(columns, 11), 450)
+    return min(1.0, 4.8 * columns ** (-0.32 * (1 + float(np.exp(-columns / 1000)))))
+
+
+def _akin(sequences: Sequence[bytes], threshold: float) -> Places:
+    """(M, 2) among different sequences in ascending order."""
+    aligner = _Aligner(sequences, threshold)
+    found, aligned, parent = [np.zeros((0, 2), np.int64)], 0, np.arange(len(sequences))
+    for candidates in _candidates(sequences):
+        pairs = candidates
+        if aligned > _MANY:
+            parent = _joined(parent, np.concatenate(found))
+            found = [np.concatenate(found)]
+            pairs = pairs[parent[pairs[:, 0]] != parent[pairs[:, 1]]]
+        aligned += len(pairs)
+        found.append(pairs[[aligner.akin(a, b) for a, b in pairs.tolist()]] if len(pairs) else pairs)
+    return np.concatenate(found)
+
+
+class _Aligner:
+    def __init__(self, sequences: Sequence[bytes], threshold: float) -> None:
+        try:
+            import parasail
+        except ImportError as error:
+            raise SpeciateError(
+                Code.MISSING_EXTRA,
+                "Which sequences are akin is found out with parasail, which is not installed.",
+                "Run: pip install 'speciate[bio]'",
+            ) from error
+        self._library: Any = parasail
+        self._sequences = [sequence.translate(_RARE_LETTERS).decode("ascii") for sequence in sequences]
+        self._threshold = threshold
+        self._query, self._profile = -1, None
+
+    def akin(self, a: int, b: int) -> bool:
+        """Fastest where pairs of the same `a` follow each other."""
+        library, first, second = self._library, self._sequences[a], self._sequences[b]
+        if a != self._query:
+            self._query, self._profile = a, library.profile_create_stats_sat(first, library.blosum62)
+        found = library.sw_stats_striped_profile_sat(self._profile, second, _OPEN, _EXTEND)
+        if found.saturated:
+            found = library.sw_stats_striped_32(first, second, _OPEN, _EXTEND, library.blosum62)
+        columns: int = found.length
+        if not columns or columns < COVERAGE * min(len(first), len(second)):
+            return False
+        return bool(found.matches >= max(self._threshold, least_identity(columns)) * columns)
+
+
+class _Seeds(NamedTuple):
+    """Of one pattern, in the order of where they stand."""
+
+    places: Places
+    """Of their first residue among all residues."""
+    codes: npt.NDArray[np.int64]
+
+
+class _Crowds(NamedTuple):
+    """The seeds of one pattern, equal ones together."""
+
+    places: Places
+    weights: npt.NDArray[np.int64]
+    """How rare each is."""
+    rank: Places
+    """Where each of the seeds, in the order of `begin`, stands here."""
+    after: Places
+    """How many equal ones follow each, as far as they are compared."""
+    begin: Places
+    """Places, ascending: of which each rank is."""
+
+
+def _candidates(sequences: Sequence[bytes]) -> Iterator[Places]:
+    """(M, 2) pairs that share enough seeds, by their first ones."""
+    lengths = np.array([len(sequence) for sequence in sequences], np.int64)
+    if not len(lengths) or int(lengths.max()) < _SPAN:
+        return
+    starts = np.concatenate([[0], np.cumsum(lengths + 1)])
+    owner = np.repeat(np.arange(len(sequences)), lengths + 1)
+    kinds = _kinds(b"\n".join(sequences) + b"\n")
+    crowds = [_crowds(kinds, pattern) for pattern in _PATTERNS]
+    for first, last in _blocks(crowds, starts):
+        yield _sharing(crowds, starts, owner, first, last)
+
+
+def _kinds(text: bytes) -> npt.NDArray[np.int64]:
+    table = np.full(256, -1, np.int64)
+    for number, letters in enumerate(_KINDS):
+        table[list(letters.encode())] = number
+    return table[np.frombuffer(text, np.uint8)]
+
+
+def _crowds(kinds: npt.NDArray[np.int64], pattern: tuple[int, ...]) -> _Crowds:
+    count = len(kinds) - _SPAN + 1
+    windows = np.stack([kinds[place : place + count] for place in range(_SPAN)])
+    begin = np.flatnonzero((windows >= 0).all(axis=0))
+    letters = windows[list(pattern)][:, begin]
+    codes = np.zeros(len(begin), np.int64)
+    for row in letters:
+        codes = codes * len(_KINDS) + row
+    rarity = (-np.log(_FREQUENCIES)[letters].sum(axis=0)).round().astype(np.int64)
+    order = np.argsort(codes, kind="stable")
+    ordered = codes[order]
+    rank = np.empty(len(order), np.int64)
+    rank[order] = np.arange(len(order))
+    after = np.searchsorted(ordered, ordered, side="right") - np.arange(len(order)) - 1
+    reach = max(_LEAST_REACH, _MOST_HITS // max(len(order), 1))
+    return _Crowds(begin[order], rarity[order], rank, np.minimum(after, reach), begin)
+
+
+def _blocks(crowds: Sequence[_Crowds], starts: Places) -> Iterator[tuple[int, int]]:
+    """Sequences from the first up to the last, so many that their seeds have about _HITS equals."""
+    hits = np.zeros(len(starts) - 1, np.int64)
+    for each in crowds:
+        owner = np.searchsorted(starts, each.places, side="right") - 1
+        np.add.at(hits, owner, each.after)
+    block = np.cumsum(hits) // _HITS
+    edges = [0, *(np.flatnonzero(np.diff(block)) + 1).tolist(), len(hits)]
+    yield from pairwise(edges)
+
+
+def _sharing(crowds: Sequence[_Crowds], starts: Places, owner: Places, first: int, last: int) -> Places:
+    """Pairs whose smaller one lies from `first` up to `last`.
+
+    A pair of equal seeds is one number, by whose, on which diagonal and how rare they are, so that sorting puts those
+    that count together next to each other.
+    """
+    count = len(starts) - 1
+    keys = []
+    for each in crowds:
+        low, high = np.searchsorted(each.begin, (starts[first], starts[last]))
+        rank = each.rank[low:high]
+        times = each.after[rank]
+        ahead = np.arange(int(times.sum())) - np.repeat(np.cumsum(times) - times, times)
+        other = np.repeat(rank, times) + 1 + ahead
+        here, there = np.repeat(each.begin[low:high], times), each.places[other]
+        mine, theirs = owner[here], owner[there]
+        apart = mine != theirs
+        here, there, mine, theirs = here[apart], there[apart], mine[apart], theirs[apart]
+        diagonal = (here - starts[mine]) - (there - starts[theirs]) + _LONGEST
+        pair = (mine - first) * count + theirs
+        keys.append((((pair << _DIAGONAL_BITS) | diagonal) << _WEIGHT_BITS) | each.weights[other[apart]])
+    ordered = np.sort(np.concatenate(keys))
+    if not len(ordered):
+        return np.zeros((0, 2), np.int64)
+    line = ordered >> _WEIGHT_BITS
+    runs = np.flatnonzero(np.append(True, np.diff(line) > _DRIFT))
+    rarity = np.add.reduceat(ordered & ((1 << _WEIGHT_BITS) - 1), runs)
+    pair = np.unique(line[runs[rarity >= _LEAST]] >> _DIAGONAL_BITS)
+    return np.stack([first + pair // count, pair % count], axis=1)
+
+
+def _joined(parent: Places, pairs: Places) -> Places:
+    """(N,) the same number for all that pairs join."""
+    parent = parent.copy()
+    a, b = parent[pairs[:, 0]], parent[pairs[:, 1]]
+    while len(a):
+        np.minimum.at(parent, np.maximum(a, b), np.minimum(a, b))
+        while not np.array_equal(grand := parent[parent], parent):
+            parent = grand
+        a, b = parent[a], parent[b]
+        apart = a != b
+        a, b = a[apart], b[apart]
+    return parent
+
+
+HOMOLOGY = Homology()
