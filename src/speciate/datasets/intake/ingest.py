@@ -163,6 +163,7 @@ def _in_its_roles(spec: IngestSpec, found: Version, workspace: Workspace) -> Ing
         "group_by": operation.get("group_by"),
         "reader": spec.reader or operation.get("reader"),
         "seed": operation.get("seed", 0),
+        "inputs": tuple(operation.get("inputs", ())) if manifest.modality == "multimodal" else (),
     }
     return spec.model_copy(update=roles)
 
@@ -231,7 +232,11 @@ def _read(spec: IngestSpec, run: Run, stored: Manifest | None, parent: Parent | 
         assert spec.source is not None
         labels = LabelsFile(spec.labels.path, spec.labels.key) if spec.labels else None
         preparing = unpacking.Desk(pool, run.payload["cage"], run.folders, work)
-        found = prepare(spec.source, preparing, modality=spec.modality, reader=spec.reader, labels=labels)
+        never = [name for name in (spec.label, spec.group_by, spec.labels and spec.labels.column) if name]
+        found = prepare(
+            spec.source, preparing, modality=spec.modality, reader=spec.reader, labels=labels,
+            inputs=spec.inputs, never=never,
+        )  # fmt: skip
         found = found._replace(readable=found.readable | {work})
         survey, renamed = _surveyed(found, run, pool, stored, spec.label)
         survey = with_set_aside(survey, found.set_aside, found.source.name)

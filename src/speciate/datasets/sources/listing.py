@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -177,7 +177,7 @@ def named_files(files: Iterable[tuple[Path, str]]) -> list[SourceFile]:
 def with_splits(files: list[SourceFile], layout: Layout) -> list[SourceFile]:
     """What the names mean. They mean splits only where two different ones occur: `blood_test.csv` alone is about
     blood, not for testing; and folders that all files share mean nothing while there are others below them."""
-    shared = _shared_folders(files)
+    shared = shared_folders(files)
     found = [_with_split(file, shared, layout) for file in files]
     if len({file.split for file in found} - {None}) != 1:
         return found
@@ -203,7 +203,7 @@ def _first_folder(name: str, shared: int) -> str | None:
     return parts[0] if len(parts) > 1 else None
 
 
-def _shared_folders(files: list[SourceFile]) -> int:
+def shared_folders(files: Sequence[SourceFile]) -> int:
     """How many leading folders all files share and have others below, none of them named as a split."""
     parts = [file.name.split("/") for file in files]
     first, last = min(parts, default=[]), max(parts, default=[])
@@ -231,6 +231,8 @@ def _layout(files: list[SourceFile], modality: str, reader: Reader) -> tuple[Lay
         return "table", modality
     names = [file.path.name for file in files]
     tables = sum(bool(table_suffix(name)) for name in names)
+    if modality == "multimodal":  # tables among its files are labels, parts, or say which files belong together
+        return "media", modality
     if modality == "time-series" and tables:
         return ("media" if _are_recordings(files) else "table"), modality
     if modality != "auto":
@@ -258,7 +260,7 @@ def _are_recordings(files: list[SourceFile]) -> bool:
 
 def _voted(files: list[SourceFile]) -> str:
     """The modality that most of the first files look like."""
-    votes = Counter(name for file in files[:_VOTERS] if (name := _sniff(file.path)))
+    votes = Counter(name for file in files[:_VOTERS] if (name := modality_of_file(file.path)))
     if votes:
         return votes.most_common(1)[0][0]
     suffixes = Counter(file.path.suffix.lower() for file in files)
@@ -270,7 +272,8 @@ def _voted(files: list[SourceFile]) -> str:
     )
 
 
-def _sniff(path: Path) -> str | None:
+def modality_of_file(path: Path) -> str | None:
+    """What its first bytes and its name look like; None where no modality takes it for its own."""
     head = _head(path)
     known = ("image", *(name for name in table() if name != "image"))
     return next((name for name in known if find(name).sniff(head, path.name)), None)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from speciate.datasets.sources import exported, hub, packaged_data, shards
 from speciate.datasets.sources.archives import archive_suffix
-from speciate.datasets.sources.gathering import gathered, recognised
+from speciate.datasets.sources.gathering import gathered, mixed, recognised
 from speciate.datasets.sources.labels import LabelsFile, beside
 from speciate.datasets.sources.listing import (
     LaidOut,
@@ -34,6 +34,7 @@ from speciate.datasets.sources.unpacked_media import with_media_of_tables
 from speciate.datasets.sources.unpacking import Desk, unpack_into
 from speciate.datasets.sources.walk import SetAside, walk
 from speciate.errors import Code, SpeciateError
+from speciate.modalities.multimodal import MULTIMODAL
 
 _ARCHIVE = "speciate.datasets.sources.archives:unpack"
 
@@ -58,8 +59,11 @@ def prepare(
     modality: str = "auto",
     reader: str | None = None,
     labels: LabelsFile | None = None,
+    inputs: Sequence[str] = (),
+    never: Sequence[str] = (),
 ) -> Listing:
     """Everything at a path, of `hf:org/name` or of `pkg:NAME`, ready to be read, and what is set aside with a reason.
+    Of mixed rows `inputs` are the parts that are wanted, and `never` the columns that are none.
 
     Raises INVALID, NOT_FOUND, REFUSED, MISSING_EXTRA or UNAVAILABLE where nothing can be read at all.
     """
@@ -82,7 +86,9 @@ def prepare(
     )
     if found.layout == "table":
         found = with_media_of_tables(found, desk)
-    if found.layout == "media":
+    if found.modality == MULTIMODAL.name:
+        found, tables = mixed.gather(found, tables, desk, inputs, never)
+    elif found.layout == "media":
         found = gathered(found, desk)
     return _with_splits_of_labels(_with_labels(found, tables, labels, desk))
 
