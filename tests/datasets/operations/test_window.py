@@ -13,13 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from speciate.datasets.loading.loader import load_examples
-from speciate.datasets.operations.window import Window, starts
+from speciate.datasets.operations.window import Window, at_marks, starts
 from speciate.datasets.versions import Manifest, resolve
 from speciate.errors import SpeciateError
 from speciate.workspace.workspace import Workspace
 from tests import data
 from tests.datasets.operations.world import curate, read
 from tests.modalities.samples import chirp, sound
+from tests.modalities.video_samples import encode, panned
 
 
 @given(st.integers(1, 60), st.integers(1, 20), st.integers(1, 25))
@@ -34,6 +35,16 @@ def test_windows_are_whole_and_no_further_one_would_fit(length: int, window: int
 def test_fractions_of_seconds_lose_no_window_to_rounding() -> None:
     assert len(starts(0.3, 0.1, 0.1)) == 3
     assert len(starts(1.0, 0.5, 0.1)) == 6
+
+
+@given(st.integers(1, 60), st.integers(1, 20), st.integers(1, 25))
+def test_windows_of_units_begin_and_end_where_units_do(units: int, window: int, stride: int) -> None:
+    marks = np.arange(units + 1) ** 1.5  # of different lengths
+    found = at_marks(marks, window, stride)
+    places = starts(units, window, stride)
+    ends = [min(place + window, units) for place in map(int, places)]
+    assert found.bounds == [(marks[int(place)], marks[end]) for place, end in zip(places, ends, strict=True)]
+    assert found.rest == (ends[-1] < units)
 
 
 def test_series_in_cells_are_cut_there(workspace: Workspace) -> None:
@@ -119,6 +130,49 @@ def test_windows_of_windows_are_the_windows_that_they_are(workspace: Workspace, 
     }  # fmt: skip
 
 
+def videos(folder: Path) -> Path:
+    """Of 20 frames with a keyframe every eight: at a constant rate, and at one that varies; and one of three frames."""
+    folder.mkdir()
+    (folder / "even.mp4").write_bytes(encode(panned(20), gop=8))
+    times = np.cumsum(np.random.default_rng(0).uniform(0.02, 0.2, 20)).round(3)
+    (folder / "uneven.mkv").write_bytes(encode(panned(20, photo="china.jpg"), "matroska", gop=8, times=times))
+    (folder / "short.mp4").write_bytes(encode(panned(3)[::-1]))
+    return folder
+
+
+def test_videos_are_cut_at_frames_and_keyframes_wherever_these_are(workspace: Workspace, tmp_path: Path) -> None:
+    data.ingest(workspace, "set", source=videos(tmp_path / "set"))
+    made = curate(workspace, "set@v1", {"op": "window", "frames": 6})
+    assert made.steps[0]["audit"] == {
+        "examples": 3, "windows": 7, "shorter_than_a_window": 1, "with_a_rest_left_out": 2,
+    }  # fmt: skip
+    counts = Counter(len(example.media["frames"]) for example in load_examples(workspace.folders, made.manifest))
+    assert counts == {6: 6, 3: 1}
+    keyed = curate(workspace, "set@v1", {"op": "window", "keyframes": 1})
+    bounds = {source: sorted((row["_start"], row["_stop"]) for row in keyed.rows.to_pylist() if row["source"] == source)
+              for source in ("even.mp4", "uneven.mkv")}  # fmt: skip
+    assert bounds["even.mp4"] == [(0, 0.32), (0.32, 0.64), (0.64, 0.8)]
+    assert len({round(stop - start, 3) for start, stop in bounds["uneven.mkv"]}) == 3
+    lengths = {row["id"]: row["seconds"] for row in keyed.rows.to_pylist()}
+    for example in load_examples(workspace.folders, keyed.manifest):
+        assert np.ptp(example.media["times"]) < lengths[example.id]
+        assert len(example.media["times"]) in (8, 4, 3)
+
+
+def test_frames_of_windows_of_videos_are_counted_within_them(workspace: Workspace, tmp_path: Path) -> None:
+    data.ingest(workspace, "set", source=videos(tmp_path / "set"))
+    made = curate(workspace, "set", {"op": "window", "seconds": 0.4}, {"op": "window", "frames": 4, "stride": 3})
+    found = sorted((row["_start"], row["_stop"]) for row in made.rows.to_pylist() if row["source"] == "even.mp4")
+    assert [bounds for bounds in found if bounds[0] < 0.4] == [(0, 0.16), (0.12, 0.28), (0.24, 0.4)]
+    assert {len(example.media["times"]) for example in load_examples(workspace.folders, made.manifest)} >= {4}
+
+
+def test_only_files_have_frames(workspace: Workspace) -> None:
+    data.ingest(workspace, "set", rows=long_series(), label="kind")
+    with pytest.raises(SpeciateError, match="time-series are cut in steps"):
+        curate(workspace, "set", {"op": "window", "frames": 4})
+
+
 def long_series(count: int = 4, steps: int = 60) -> tuple[dict[str, Any], ...]:
     return tuple(
         {"signal": [float((i + 1) * 100 + t) for t in range(steps)], "kind": "ab"[i % 2]} for i in range(count)
@@ -183,8 +237,8 @@ def test_more_windows_than_memory_holds_are_refused_before_one_is_cut(workspace:
     ("step", "said"),
     [
         ({"steps": 5}, "text has no axis"),
-        ({}, "one of seconds and steps"),
-        ({"steps": 5, "seconds": 1}, "one of seconds and steps"),
+        ({}, "one of seconds, steps, frames, keyframes"),
+        ({"steps": 5, "seconds": 1}, "one of seconds, steps, frames, keyframes"),
         ({"steps": 5, "stride": 2.5}, "whole number"),
         ({"steps": 0}, "greater than or equal to 1"),
     ],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,9 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from speciate.datasets import scan
-from speciate.datasets.columns import HIDDEN
+from speciate.datasets.columns import CONTENT, HIDDEN
 from speciate.datasets.loading import loader
 from speciate.datasets.loading.decoding import decode_media
+from speciate.datasets.loading.marks import Marks, marks
 from speciate.datasets.similarity import similar
 from speciate.datasets.similarity.extractors import DESCRIPTOR
 from speciate.datasets.splitting import near_pairs
@@ -86,6 +87,17 @@ class Context:
         else:
             media = decode_media(folders, loader.packs(folders, manifest), manifest.modality, loader.items(rows))
         return loader.examples(rows, media, loader.user_columns(rows))
+
+    def marks(self, rows: pa.Table, unit: str) -> Iterator[Marks]:
+        """Where units such as frames begin in the file of each row, in order (loading/marks.py)."""
+        contents = rows[CONTENT].to_pylist()
+        once = list(dict.fromkeys(contents))  # windows share a file
+        found: dict[str, Marks] = {}
+        read = marks(self._pool, loader.packs(self._run.folders, self.manifest), self.manifest.modality, once, unit)
+        for done, (content, each) in enumerate(zip(once, read, strict=True)):
+            found[content] = each
+            self.progress(done + 1, len(once), "files", unit)
+        return (found[content] for content in contents)
 
     def predictor(self, model: str) -> Any:
         """The model behind a resolved ref, with `predict(examples)` (tasks.contract.Predictor)."""

@@ -1,4 +1,4 @@
-"""Cut each usable example into windows of equal length, each an example of its own.
+"""Cut each usable example into windows, each an example of its own: of equal length, or of so many units as frames are.
 
 All windows are whole: what is left behind the last one is dropped and counted, and a medium shorter than a window stays
 as it is; where all are shorter, the step is refused. Windows inherit label and split, say in columns for people where
@@ -8,13 +8,13 @@ among them becomes the group.
 
 Series in cells are cut there: content, fingerprint, sketch and quality are those of the window. Files stay whole: their
 windows share the content, which names the file, and differ in where they begin and end; the fingerprint is made from
-the file's and those bounds, and there is no sketch, for which the file would have to be decoded.
+the file's and those bounds, and there is no sketch, for which the file would have to be decoded. Where units begin is
+read from each file in the cage, as seconds: so they may be of any length, as frames at a variable rate are.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,15 +36,16 @@ from speciate.datasets.columns import (
 )
 from speciate.datasets.identity import sha256
 from speciate.datasets.intake.judging_rows import judged
+from speciate.datasets.loading.marks import Marks
 from speciate.datasets.operations.context import Context
 from speciate.datasets.operations.contract import Operation, Others, Outcome, Parameters, refusal
 from speciate.datasets.operations.masks import usable
-from speciate.datasets.split import components
-from speciate.datasets.splitting import members_of
+from speciate.datasets.together import belonging
 from speciate.datasets.versions import Manifest
 from speciate.ids import id_from_key
 from speciate.modalities import find
 
+_UNITS = ("seconds", "steps", "frames", "keyframes")
 _MOST_WINDOWS = 1_000_000
 _ENDLESS = 1e15
 """More windows than are ever cut; a stride of nearly nothing would be infinitely many."""
@@ -60,25 +61,31 @@ _VERDICTS = {
 
 
 class WindowParameters(Parameters):
-    seconds: float | None = Field(None, gt=0, description="Length of a window of sound.")
+    seconds: float | None = Field(None, gt=0, description="Length of a window of sound or video.")
     steps: int | None = Field(None, ge=1, description="Length of a window of a series.")
+    frames: int | None = Field(None, ge=1, description="Frames of a video in a window.")
+    keyframes: int | None = Field(None, ge=1, description="A window reaches from a keyframe to the Nth after it.")
     stride: float | None = Field(None, gt=0, description="From one beginning to the next; default: the length.")
 
     @model_validator(mode="after")
     def _one_length(self) -> WindowParameters:
-        if (self.seconds is None) == (self.steps is None):
-            raise ValueError("a window has a length: give one of seconds and steps")
-        if self.steps is not None and self.stride is not None and self.stride != int(self.stride):
-            raise ValueError("stride counts steps, so it is a whole number")
+        if len([name for name in _UNITS if getattr(self, name) is not None]) != 1:
+            raise ValueError(f"a window has a length: give one of {', '.join(_UNITS)}")
+        if self.seconds is None and self.stride is not None and self.stride != int(self.stride):
+            raise ValueError(f"stride counts {self.unit}, so it is a whole number")
         return self
 
     @property
     def unit(self) -> str:
-        return "steps" if self.seconds is None else "seconds"
+        return next(name for name in _UNITS if getattr(self, name) is not None)
 
     @property
     def length(self) -> float:
-        return float(self.seconds or self.steps or 0)
+        return float(getattr(self, self.unit))
+
+    @property
+    def step(self) -> float:
+        return self.stride or self.length
 
 
 class Window(NamedTuple):
@@ -92,12 +99,27 @@ class Window(NamedTuple):
         return f"[{self.start!r}:{self.stop!r}]"
 
 
+class Cutting(NamedTuple):
+    """How an example is cut."""
+
+    bounds: list[tuple[float, float]]
+    """In the unit of its modality, from the example's own beginning."""
+    length: float
+    """Of the example, in what the windows are counted in."""
+    rest: bool
+    """Whether something is left behind the last window."""
+
+
 def foresee(parameters: WindowParameters, manifest: Manifest, others: Others) -> Manifest:
-    unit = find(manifest.modality).window_unit
+    kind = find(manifest.modality)
+    unit = kind.window_unit
     if unit is None:
         raise refusal(f"{manifest.modality} has no axis to cut windows from.", "Leave the step out.")
-    if unit != parameters.unit:
-        raise refusal(f"Windows of {manifest.modality} are cut in {unit}.", f"Call again with {unit}.")
+    counted = (unit, *kind.mark_units)
+    if parameters.unit not in counted:
+        raise refusal(f"Windows of {manifest.modality} are cut in {' or '.join(counted)}.", f"Call again with {unit}.")
+    if parameters.unit in kind.mark_units and manifest.inputs:
+        raise refusal(f"Only files are cut in {parameters.unit}.", f"Call again with {unit}.")
     if not manifest.inputs and unit not in manifest.columns:
         raise refusal(
             f"{manifest.ref} has no column {unit!r}, which tells how long each file is.",
@@ -106,43 +128,68 @@ def foresee(parameters: WindowParameters, manifest: Manifest, others: Others) ->
     taken = next((name for name in (WINDOW_START, WINDOW_STOP) if name in (*manifest.inputs, manifest.label)), None)
     if taken is not None:
         raise refusal(f"The column {taken!r} plays a role here and cannot be replaced.", "Leave the step out.")
-    kind = "BIGINT" if unit == "steps" else "DOUBLE"
-    columns = {**manifest.columns, WINDOW_START: kind, WINDOW_STOP: kind}
+    kind_of_bounds = "BIGINT" if unit == "steps" else "DOUBLE"
+    columns = {**manifest.columns, WINDOW_START: kind_of_bounds, WINDOW_STOP: kind_of_bounds}
     return manifest.model_copy(update={"rows": manifest.rows + _MOST_WINDOWS, "columns": columns})  # at most so many
 
 
 def apply(rows: pa.Table, parameters: WindowParameters, context: Context) -> Outcome:
     manifest, ok = context.manifest, usable(rows)
     whole, beside = rows.filter(pa.array(ok)), rows.filter(pa.array(~ok))
-    whole = with_column(whole, "group_key", pa.array(_groups(whole, manifest.modality), pa.string()))
-    lengths = _lengths(whole, manifest, parameters.unit)
-    if lengths and max(lengths) < parameters.length:
+    whole = with_column(whole, "group_key", belonging(whole, manifest.modality, whole["id"].to_pylist()))
+    cuttings = _cut(whole, parameters, context)
+    longest = max((cutting.length for cutting in cuttings), default=parameters.length)
+    if longest < parameters.length:
         raise refusal(
             f"No example is as long as a window of {parameters.length:g} {parameters.unit}: the longest has "
-            f"{max(lengths):g}.",
+            f"{longest:g}.",
             f"Call again with fewer {parameters.unit}.",
         )
-    stride = parameters.stride or parameters.length
-    total = sum(count(length, parameters.length, stride) for length in lengths)
-    _check_count(total, parameters.length, whole, manifest)
-    windows = [
-        Window(place, start, min(start + parameters.length, length))
-        for place, length in enumerate(lengths)
-        for start in starts(length, parameters.length, stride)
-    ]
+    windows = [Window(place, *bounds) for place, cutting in enumerate(cuttings) for bounds in cutting.bounds]
     cut = _cut_cells(whole, windows, manifest) if manifest.inputs else _cut_files(whole, windows)
-    if parameters.unit in manifest.columns and parameters.unit not in manifest.inputs:
-        spans = pa.array([window.stop - window.start for window in windows])
-        cut = with_column(cut, parameters.unit, spans.cast(whole[parameters.unit].type, safe=False))
+    unit = find(manifest.modality).window_unit
+    if unit in manifest.columns and unit not in manifest.inputs:
+        spans = pa.array([window.stop - window.start for window in windows], pa.float64())
+        cut = with_column(cut, unit, spans.cast(whole[unit].type, safe=False))
     cut = _marked(cut, whole, windows, manifest)
-    last = {window.place: window.stop for window in windows}
     audit = {
         "examples": whole.num_rows,
         "windows": len(windows),
-        "shorter_than_a_window": sum(length < parameters.length for length in lengths),
-        "with_a_rest_left_out": sum(length - last[place] > 1e-6 for place, length in enumerate(lengths)),
+        "shorter_than_a_window": sum(cutting.length < parameters.length for cutting in cuttings),
+        "with_a_rest_left_out": sum(cutting.rest for cutting in cuttings),
     }
     return Outcome(pa.concat_tables([cut, beside], promote_options="permissive").sort_by("id"), audit)
+
+
+def _cut(rows: pa.Table, parameters: WindowParameters, context: Context) -> list[Cutting]:
+    """Each example. INVALID where there would be too many windows, before they are made."""
+    manifest, length, stride = context.manifest, parameters.length, parameters.step
+    unit = str(find(manifest.modality).window_unit)
+    if parameters.unit == unit:
+        lengths = _lengths(rows, manifest, unit)
+        _check_count(sum(count(each, length, stride) for each in lengths), length, rows, manifest)
+        return [of_length(each, length, stride) for each in lengths]
+    found, total = list[Cutting](), 0
+    for marks in _own_marks(rows, context.marks(rows, parameters.unit)):
+        cutting = at_marks(marks, int(length), int(stride))
+        total += len(cutting.bounds)
+        _check_count(total, 1, rows, manifest)
+        found.append(cutting)
+    return found
+
+
+def of_length(whole: float, window: float, stride: float) -> Cutting:
+    """Of a medium that is `whole` long."""
+    bounds = [(start, min(start + window, whole)) for start in starts(whole, window, stride)]
+    return Cutting(bounds, whole, whole - bounds[-1][1] > 1e-6)
+
+
+def at_marks(marks: Marks, window: int, stride: int) -> Cutting:
+    """Windows of so many units that begin where `marks` (M + 1,) says: at each `stride`th of them."""
+    units = len(marks) - 1
+    first = range(0, units - window + 1, stride) if units >= window else range(1)
+    bounds = [(float(marks[at]), float(marks[min(at + window, units)])) for at in first]
+    return Cutting(bounds, float(units), first[-1] + window < units)
 
 
 def starts(length: float, window: float, stride: float) -> list[float]:
@@ -170,20 +217,14 @@ def _check_count(windows: int, length: float, rows: pa.Table, manifest: Manifest
         )
 
 
-def _groups(rows: pa.Table, modality: str) -> list[str]:
-    component = components(members_of(rows, modality)).tolist()
-    ids, groups = rows["id"].to_pylist(), rows["group_key"].to_pylist()
-    named: dict[int, list[str]] = defaultdict(list)
-    for code, group in zip(component, groups, strict=True):
-        if group is not None:
-            named[code].append(group)
-    smallest: dict[int, str] = {}
-    for code, name in zip(component, ids, strict=True):
-        smallest[code] = min(smallest.get(code, name), name)
-    return [
-        group if group is not None else min(named[code], default=smallest[code])
-        for code, group in zip(component, groups, strict=True)
-    ]
+def _own_marks(rows: pa.Table, marks: Iterator[Marks]) -> Iterator[Marks]:
+    """Those within each example, which may be a window of its file, from its own beginning."""
+    cells = rows[STOP].to_pylist() if STOP in rows.column_names else [None] * rows.num_rows
+    for start, stop, found in zip(_begins(rows, START), cells, marks, strict=True):
+        end = found[-1] if stop is None else min(stop, found[-1])
+        inside = found[:-1][(found[:-1] >= start) & (found[:-1] < end)]
+        begun = inside if len(inside) else np.array([start])  # between two of them: one unit, which began before
+        yield np.append(begun, max(end, np.nextafter(begun[-1], np.inf))) - start
 
 
 def _lengths(rows: pa.Table, manifest: Manifest, unit: str) -> list[float]:
@@ -263,7 +304,7 @@ def _slice(cell: Sequence[Any], window: Window) -> Sequence[Any]:
 
 WINDOW = Operation(
     name="window",
-    what="cut sounds or series into windows, each an example of its own",
+    what="cut sounds, videos or series into windows, each an example of its own",
     parameters=WindowParameters,
     foresee=foresee,
     apply=apply,
