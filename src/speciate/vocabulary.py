@@ -7,6 +7,8 @@ A metric is a *mean* where each example has a score of its own (then differences
 from __future__ import annotations
 
 import re
+from functools import cache
+from importlib.metadata import entry_points
 from typing import Literal, NamedTuple
 
 from speciate.errors import unknown
@@ -22,6 +24,8 @@ MODALITIES = (
     "text", "tabular", "image", "audio", "time-series", "video", "mesh", "point-cloud", "dicom", "nifti", "protein",
     "molecule", "episode", "multimodal",
 )  # fmt: skip
+MODALITY_GROUP = "speciate.modalities"
+"""Entry point group in which packages of third parties bring modalities: name = "module:object"."""
 _PREFIXES = (
     "text", "tabular", "image", "audio", "time-series", "video", "mesh", "point-cloud", "volume", "protein",
     "multimodal",
@@ -37,7 +41,7 @@ class Task(NamedTuple):
     what: str
 
     def suits(self, modality: str) -> bool:
-        return modality in self.modalities
+        return modality in self.modalities or (self.modalities == MODALITIES and modality in third_parties())
 
 
 class Metric(NamedTuple):
@@ -259,9 +263,26 @@ METRICS: dict[str, Metric] = {
 
 def find_task(name: str) -> Task:
     """The task of this name, or NOT_FOUND with near names."""
-    if name not in TASKS:
+    if (task := task_named(name)) is None:
         raise unknown("task", name, TASKS, "Call list_options(kind='task').")
-    return TASKS[name]
+    return task
+
+
+def task_named(name: str) -> Task | None:
+    """One of TASKS, or of a third party's modality, which has those of every prefix; None where there is none."""
+    if name in TASKS:
+        return TASKS[name]
+    for suffix, family, metric, what in _PER_PREFIX:
+        prefix = name.removesuffix(f"-{suffix}")
+        if prefix != name and prefix in third_parties():
+            return Task(name, (prefix,), family, metric, what)
+    return None
+
+
+@cache
+def third_parties() -> frozenset[str]:
+    """The modalities that installed packages bring. Looked for once per process."""
+    return frozenset(point.name for point in entry_points(group=MODALITY_GROUP))
 
 
 MADE: dict[str, tuple[float | None, float | None, str]] = {

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from speciate import modalities, sandbox
+from speciate import modalities, sandbox, vocabulary
 from speciate.jobs import pool
 
 PLUGIN = Path(__file__).parent / "plugin"
@@ -30,7 +30,9 @@ def installed() -> Iterator[None]:
         )  # fmt: skip
         patch.syspath_prepend(PLUGIN)
         modalities._third_parties.cache_clear()
+        vocabulary.third_parties.cache_clear()
         yield
     modalities._third_parties.cache_clear()
-    modalities._loaded.pop("point-cloud", None)
-    sys.modules.pop("speciate_points", None)
+    vocabulary.third_parties.cache_clear()
+    modalities._loaded.pop("outline", None)
+    sys.modules.pop("speciate_outlines", None)

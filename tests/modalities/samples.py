@@ -14,7 +14,7 @@ import soundfile
 from PIL import Image
 from sklearn.datasets import load_digits, load_sample_image
 
-from tests.modalities import dicom_samples, episode_samples, mixed_samples, nifti_samples, video_samples
+from tests.modalities import dicom_samples, episode_samples, mesh_samples, mixed_samples, nifti_samples, video_samples
 
 
 class Sample(NamedTuple):
@@ -70,13 +70,12 @@ def sound(format: str, samples: npt.NDArray[np.float32 | np.int16] | None = None
     return buffer.getvalue()
 
 
-def cloud(box: bool, seed: int = 0, points: int = 400) -> bytes:
-    """Points on a box or a ball, as ASCII PLY."""
-    found = np.random.default_rng(seed).normal(size=(points, 3))
-    found /= np.abs(found).max(axis=1, keepdims=True) if box else np.linalg.norm(found, axis=1, keepdims=True)
-    header = f"ply\nformat ascii 1.0\nelement vertex {points}\n"
-    header += "".join(f"property float {axis}\n" for axis in "xyz") + "end_header\n"
-    return header.encode() + b"".join(b"%.5f %.5f %.5f\n" % tuple(point) for point in found)
+def outline(corners: int, seed: int = 0) -> bytes:
+    """A polygon with so many corners, a little off a circle, as well-known text."""
+    turn = np.arange(corners) * 2 * np.pi / corners
+    away = 1 + np.random.default_rng(seed).normal(0, 0.02, corners) + 0.4 * (np.arange(corners) % 2)
+    ring = [f"{r * np.cos(t):.4f} {r * np.sin(t):.4f}" for r, t in zip(away, turn, strict=True)]
+    return f"POLYGON (({', '.join([*ring, ring[0]])}))\n".encode()
 
 
 def flat_png(side: int) -> bytes:
@@ -143,7 +142,7 @@ SAMPLES = [
     Sample("audio", "float.wav", sound("WAV", subtype="FLOAT")),
     Sample("audio", "stereo.mp3", sound("MP3", np.stack([chirp(), chirp()], axis=1), samplerate=44_100)),
     *(Sample("video", name, data) for name, data in video_samples.VIDEOS.items()),
-    Sample("point-cloud", "ball.ply", cloud(box=False)),
+    Sample("outline", "star.wkt", outline(24), declares=False),  # the line end behind it means nothing
 ]
 
 BOMBS: dict[str, bytes] = {
@@ -154,7 +153,7 @@ BOMBS: dict[str, bytes] = {
     "image": flat_png(20_000),
     "audio": _endless_flac(),
     "video": video_samples.ENDLESS,
-    "point-cloud": cloud(box=True).replace(b"vertex 400", b"vertex 2000000000"),
+    "outline": b"POLYGON ((" + b"0 1, " * 100_001 + b"0 1))",
 }
 """Modality -> a file beyond its budget."""
 
@@ -166,6 +165,13 @@ BOMBS["episode"] = episode_samples.bomb()
 
 SAMPLES += [Sample("nifti", name, data) for name, data in nifti_samples.files().items()]
 BOMBS["nifti"] = nifti_samples.bomb()
+
+SAMPLES += [Sample("mesh", name, data, declares) for name, (data, declares) in mesh_samples.MESHES.items()]
+SAMPLES += [Sample("mesh", name, data) for name, data in mesh_samples.BUNDLES.items()]
+BOMBS["mesh"] = mesh_samples.endless("mesh")
+
+SAMPLES += [Sample("point-cloud", name, data, declares) for name, (data, declares) in mesh_samples.CLOUDS.items()]
+BOMBS["point-cloud"] = mesh_samples.endless("ascii")
 
 _FIRST = {sample.modality: sample.data for sample in reversed(SAMPLES)}
 SAMPLES += [Sample("multimodal", name, data) for name, data in mixed_samples.rows(_FIRST).items()]

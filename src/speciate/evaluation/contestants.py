@@ -19,7 +19,7 @@ from speciate.models.endpoints import Endpoint
 from speciate.models.registry import resolve
 from speciate.tasks.contract import Terms
 from speciate.usecases import COLUMN, CONSTANT, UseCase, incumbent_of
-from speciate.vocabulary import TASKS
+from speciate.vocabulary import task_named
 from speciate.workspace.workspace import Workspace
 
 ENSEMBLE, CODE, INSPECT = "ensemble:", "code:", "inspect:"
@@ -82,7 +82,7 @@ def find(workspace: Workspace, ref: str, columns: tuple[str, ...]) -> Contestant
     card = version.card
     if card.endpoint is not None:
         return _served(card, card.endpoint)
-    if card.task not in TASKS:
+    if task_named(card.task or "") is None:
         raise SpeciateError(
             Code.INVALID,
             f"{ref!r} is made for {card.task!r}: it gives no answers that could be compared.",
@@ -110,7 +110,7 @@ def find(workspace: Workspace, ref: str, columns: tuple[str, ...]) -> Contestant
 
 def _served(card: Card, endpoint: Endpoint) -> Contestant:
     """What others serve: nobody here knows what it has learned from. One that writes text is asked any task."""
-    task = TASKS.get(card.task or "")
+    task = task_named(card.task or "")
     return Contestant(
         name=card.ref,
         source="endpoint",

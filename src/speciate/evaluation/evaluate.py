@@ -30,7 +30,7 @@ from speciate.tasks.contract import Terms
 from speciate.tasks.ordinal import check_order, ranked
 from speciate.tasks.truth import is_label, usual_target
 from speciate.usecases import Suites, UseCase, get
-from speciate.vocabulary import TASKS, Family, Metric, Task, find_metric, find_task, metrics_of
+from speciate.vocabulary import Family, Metric, Task, find_metric, find_task, metrics_of, task_named
 from speciate.workspace.database import Database, Transaction
 from speciate.workspace.workspace import Folders, Workspace
 
@@ -331,7 +331,7 @@ def _task(manifest: Manifest, use_case: UseCase | None, contestants: list[Contes
             return find_task(contestant.task)
     family = "regression" if manifest.numeric else "classification"
     name = f"{manifest.modality}-{family}"
-    return find_task(name if name in TASKS else f"tabular-{family}")
+    return find_task(name if task_named(name) else f"tabular-{family}")
 
 
 def _check_fits(task: Task, contestants: list[Contestant]) -> None:

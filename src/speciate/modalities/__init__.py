@@ -9,6 +9,7 @@ from typing import Any
 
 from speciate.errors import unknown
 from speciate.modalities.contract import Modality
+from speciate.vocabulary import MODALITY_GROUP
 
 MODALITIES = {
     "text": "speciate.modalities.text:TEXT",
@@ -19,13 +20,12 @@ MODALITIES = {
     "protein": "speciate.modalities.protein:PROTEIN",
     "tabular": "speciate.modalities.tabular:TABULAR",
     "time-series": "speciate.modalities.time_series:TIME_SERIES",
+    "mesh": "speciate.modalities.mesh:MESH",
+    "point-cloud": "speciate.modalities.point_cloud:POINT_CLOUD",
     "nifti": "speciate.modalities.nifti:NIFTI",
     "episode": "speciate.modalities.episode:EPISODE",
     "multimodal": "speciate.modalities.multimodal:MULTIMODAL",
 }
-GROUP = "speciate.modalities"
-"""Entry point group of third parties: name = "module:object"."""
-
 _loaded: dict[str, Modality[Any]] = {}
 
 
@@ -48,4 +48,4 @@ def table() -> dict[str, str]:
 @cache
 def _third_parties() -> dict[str, str]:
     """Looked for once per process: it means reading the metadata of everything that is installed."""
-    return {point.name: point.value for point in entry_points(group=GROUP)}
+    return {point.name: point.value for point in entry_points(group=MODALITY_GROUP)}
