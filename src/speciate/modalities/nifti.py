@@ -28,7 +28,6 @@ from speciate.modalities.volumes import MOST_VOXELS, OfVolumes, Volume
 if TYPE_CHECKING:
     from nibabel.nifti1 import Nifti1Header
 
-SUFFIXES = (".nii", ".nii.gz")
 _GZIP = b"\x1f\x8b"
 _FIRST = 348, 540
 """Bytes of the headers of NIfTI-1 and NIfTI-2."""
@@ -43,12 +42,12 @@ _TOLERANCE = 1e-3
 
 class Nifti(OfVolumes):
     name = "nifti"
-    suffixes = SUFFIXES
+    suffixes = (".nii", ".nii.gz", ".hdr")
 
     def sniff(self, head: bytes, name: str) -> bool:
         if head.startswith(_GZIP):
             head = _begun(head, _FIRST[1])
-        return _version(head) is not None or name.lower().endswith(self.suffixes)
+        return _version(head) is not None or name.lower().endswith((".nii", ".nii.gz"))
 
     def inspect(self, data: bytes) -> Header:
         return _opened(data).header()

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import pyarrow as pa
+
 from speciate.datasets.sources import exported, hub, packaged_data, shards
 from speciate.datasets.sources.archives import archive_suffix
 from speciate.datasets.sources.gathering import gathered, mixed, recognised
@@ -90,7 +92,7 @@ def prepare(
         found, tables = mixed.gather(found, tables, desk, inputs, never)
     elif found.layout == "media":
         found = gathered(found, desk)
-    return _with_splits_of_labels(_with_labels(found, tables, labels, desk))
+    return _with_splits_of_labels(_with_gathered(_with_labels(found, tables, labels, desk), found.labels))
 
 
 def _laid_out(
@@ -191,6 +193,17 @@ def _with_labels(found: Listing, tables: Sequence[SourceFile], labels: LabelsFil
     rows = beside(table, labels.key, found.files, labels.path)
     aside = [SetAside(file.name, "A table beside media; `labels` names another.") for file in tables]
     return found._replace(labels=rows.table, notes=(*found.notes, *rows.notes), set_aside=[*found.set_aside, *aside])
+
+
+def _with_gathered(found: Listing, gathered: pa.Table | None) -> Listing:
+    """With the columns that a gatherer read beside the media, such as masks, where the labels have none of the name."""
+    if gathered is None or found.labels is None:
+        return found
+    labels = found.labels
+    for name in gathered.column_names:
+        if name not in labels.column_names:
+            labels = labels.append_column(name, gathered[name])
+    return found._replace(labels=labels)
 
 
 def _with_splits_of_labels(found: Listing) -> Listing:

@@ -14,7 +14,9 @@ from collections.abc import Callable, Sequence
 from speciate.datasets.sources.listing import Listing, SourceFile
 from speciate.datasets.sources.unpacking import Desk
 
-GATHERERS: dict[str, str] = {}
+GATHERERS: dict[str, str] = {
+    "nifti": "speciate.datasets.sources.gathering.nifti_pairs:gather",
+}
 """Modality -> "module:function"."""
 
 RECOGNISED: dict[str, Callable[[Sequence[SourceFile]], bool]] = {}
