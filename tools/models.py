@@ -12,9 +12,23 @@ from speciate.models import known, served
 from speciate.models.endpoints import Endpoint
 from speciate.models.search import AtLeast, Found, Hit, Query, Sort
 from speciate.models.sources.contract import Figure
-from speciate.server.surface import App, IdempotencyKey, NextAction, Result, once, tool
+from speciate.server.roots import check_readable
+from speciate.server.surface import (
+    App,
+    DryRun,
+    DryRunFlag,
+    Estimate,
+    IdempotencyKey,
+    JobStarted,
+    NextAction,
+    Result,
+    once,
+    start_job,
+    tool,
+)
 from speciate.workspace.database import Transaction
 
+_PATH = "path:"
 _SHOWN_FIGURES = 4
 
 
@@ -157,20 +171,35 @@ class ModelRegistered(Result):
     next_actions: tuple[NextAction, ...] = ()
 
 
-@tool(idempotent=True)
+@tool(idempotent=True, open_world=True)
 def register_model(
     app: App,
     name: Annotated[str, Field(description="The model gets the next version of this name.")],
-    endpoint: Endpoint,
-    task: Annotated[str | None, Field(description="Default: any that words can answer.")] = None,
-    license: Annotated[str | None, Field(max_length=64, description="SPDX id.")] = None,  # noqa: A002 - as cards call it
+    source: Annotated[str | None, Field(description="hf:org/name[@REVISION], timm:NAME or path:/dir.")] = None,
+    endpoint: Endpoint | None = None,
+    task: Annotated[str | None, Field(description="Default: what its card says; of an endpoint, any.")] = None,
+    license: Annotated[str | None, Field(max_length=64, description="SPDX id; default: its card's.")] = None,  # noqa: A002
     idempotency_key: IdempotencyKey = None,
-) -> ModelRegistered:
-    """Name a model that an OpenAI-compatible endpoint serves, for evaluate_models and as a use case's incumbent.
+    dry_run: DryRunFlag = False,
+) -> ModelRegistered | JobStarted | DryRun:
+    """Make a published model a version here: fetch its weights (a job), or name where others serve it.
 
-    Known providers need no registration: api:openai/MODEL. To train one instead, call specialize.
+    Weights are taken as safetensors only, and no code of a model is run. Known providers need no registration:
+    api:openai/MODEL. To train one instead, call specialize.
     """
+    if (source is None) == (endpoint is None):
+        raise SpeciateError(
+            Code.INVALID,
+            f"register_model takes one of source and endpoint; got {'neither' if source is None else 'both'}.",
+            "Call again with one of them.",
+        )
+    if endpoint is None:
+        spec = {"name": name, "source": _readable(app, source or ""), "task": task, "license": license}
+        spec = {key: value for key, value in spec.items() if value is not None}
+        return start_job(app, "fetch", spec, idempotency_key=idempotency_key, dry_run=dry_run)
     card = served.prepare(app.workspace, name, endpoint, task=task, license=license)
+    if dry_run:
+        return DryRun(valid=True, estimate=Estimate(), resolved={"host": endpoint.host})
 
     def step(tx: Transaction) -> ModelRegistered:
         model = served.register(tx, app.workspace, card).ref
@@ -179,3 +208,8 @@ def register_model(
 
     arguments = {"name": name, "endpoint": endpoint.model_dump(), "task": task, "license": license}
     return once(app, "register_model", arguments, idempotency_key, step, answer=ModelRegistered)
+
+
+def _readable(app: App, source: str) -> str:
+    """A folder of the caller's with its whole path, if it lies below the roots."""
+    return _PATH + str(check_readable(app, source.removeprefix(_PATH))) if source.startswith(_PATH) else source

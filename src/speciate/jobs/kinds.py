@@ -28,6 +28,7 @@ KINDS = {
     "curate": "speciate.datasets.curate:KIND",
     "embed": "speciate.datasets.similarity.embed:KIND",
     "export": "speciate.datasets.exports.export:KIND",
+    "fetch": "speciate.models.fetching:KIND",
     "train": "speciate.training.train:KIND",
     "measure": "speciate.training.measuring:KIND",
     "evaluate": "speciate.evaluation.evaluate:KIND",

@@ -91,7 +91,7 @@ def access(row: Mapping[str, Any], keys: Collection[str] | None = None) -> Acces
         return _served(rest, _keys() if keys is None else keys)
     if row["format"] == "pickle":
         return Access(False, ("Its weights are published as a pickle only, which is never loaded.",))
-    needs = ["Its weights are not on this machine: download the repository and name the folder as path:/DIR."]
+    needs = [f"register_model(name=..., source={str(row['ref'])!r}) fetches its weights."]
     if source == "timm" and importlib.util.find_spec("timm") is None:
         needs.append("Run: pip install 'speciate[vision]'")
     return Access(False, tuple(needs))

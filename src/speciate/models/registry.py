@@ -65,10 +65,13 @@ def resolve(database: Database, folders: Folders, ref: ModelRef | str) -> ModelV
     if ref.source == "api":
         return ModelVersion(providers.card(ref.name), None)
     if ref.source:
+        fetch = f"register_model(name=..., source='{ref}') fetches it; then use that name"
         raise SpeciateError(
             Code.INVALID,
-            f"'{ref}' cannot be used here: models from {ref.source!r} are not available yet.",
-            "Use a registered model, or one of: " + ", ".join(f"pkg:{name}" for name in packaged.PACKAGED) + ".",
+            f"'{ref}' cannot be used here: its weights are not in this workspace.",
+            f"{fetch if ref.source in ('hf', 'timm', 'path') else 'Use a registered model'}, or one of: "
+            + ", ".join(f"pkg:{name}" for name in packaged.PACKAGED)
+            + ".",
         )
     if ref.alias:
         return resolve(database, folders, _behind_alias(database, ref))

@@ -184,6 +184,8 @@ def _network(config: dict[str, Any]) -> Any:
 
 
 def _from_folder(base_model: str, media: Sequence[Any], folder: Path) -> ImageBackbone:
+    if (name := timm_name(folder)) is not None:
+        return _timm_backbone(base_model, name, media, 0, str(folder / "model.safetensors"))
     module: Any = transformer.published(folder)
     config = {name: each for name, each in transformer.settings_of(module.config).items() if name not in _LABELS}
     return ImageBackbone(base_model, config, _published(folder, media, config.get("image_size")), module, "published")
@@ -217,7 +219,24 @@ def _from_timm(base_model: str, media: Sequence[Any], seed: int) -> ImageBackbon
     timm, name = _timm(), base_model.removeprefix("timm:")
     if not timm.is_model(name):
         raise unknown("timm model", name, timm.list_models(), "Call again with a name that timm lists.")
-    file = _cached(timm.get_pretrained_cfg(name, allow_unregistered=True))
+    return _timm_backbone(
+        base_model, name, media, seed, _cached(timm.get_pretrained_cfg(name, allow_unregistered=True))
+    )
+
+
+def timm_name(folder: Path) -> str | None:
+    """The network in a folder as timm publishes it; None where it is no such folder."""
+    try:
+        said = json.loads((folder / "config.json").read_text())
+        name = f"{said['architecture']}.{tag}" if (tag := said["pretrained_cfg"].get("tag")) else said["architecture"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return str(name) if "model_type" not in said else None
+
+
+def _timm_backbone(base_model: str, name: str, media: Sequence[Any], seed: int, file: str | None) -> ImageBackbone:
+    """`file`: published weights; None: fresh ones."""
+    timm = _timm()
     with seeded(seed):
         if file is None:
             module = timm.create_model(name, pretrained=False, num_classes=0)

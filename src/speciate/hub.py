@@ -1,0 +1,210 @@
+"""The Hugging Face hub, or a server that speaks its API: what a repository holds at one commit, and its files.
+
+Through the hub's own library, in worker processes that may use the network. Nothing that is fetched is opened here but
+to compare it with the hash that the server told. What was begun goes on where it ended.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from speciate.environment import go_online, hub_endpoint
+from speciate.errors import Code, SpeciateError
+
+Kind = Literal["model", "dataset"]
+COMMIT = re.compile(r"[0-9a-f]{40}")
+_REPOSITORY = re.compile(r"[\w.\-]+/[\w.\-]+")
+_SPARE = 1 << 30  # bytes of the disk that stay free
+_SECONDS = 30.0
+_BLOCK = 1 << 20
+
+
+class Listed(NamedTuple):
+    """A file of a repository as the server lists it. Its name is foreign text."""
+
+    name: str
+    size: int
+    sha256: str | None
+    """Of large files."""
+    blob: str | None
+    """Of small files: the sha1 that git gives their content."""
+
+
+class Revision(NamedTuple):
+    kind: Kind
+    repository: str
+    commit: str
+    files: tuple[Listed, ...]
+    details: dict[str, Any]
+    """What else is told of it: `card`, `gated`, `downloads`, `tags` ..., as JSON."""
+
+
+def is_repository(name: str) -> bool:
+    """Whether it is `org/name` and leads nowhere else."""
+    return bool(_REPOSITORY.fullmatch(name)) and not any(part.strip(".") == "" for part in name.split("/"))
+
+
+def revision(kind: Kind, repository: str, wanted: str | None, token: str | None = None) -> Revision:
+    """What a repository holds at a branch, tag or commit; None: its main branch.
+
+    NOT_FOUND for a repository or revision that is not shown, REFUSED for one that needs an account, UNAVAILABLE without
+    a connection, MISSING_EXTRA without the library.
+    """
+    api = _api(kind, repository, token)
+    try:
+        info = api.repo_info(repository, repo_type=kind, revision=wanted, files_metadata=True, timeout=_SECONDS)
+        commit = str(info.sha)
+        if not COMMIT.fullmatch(commit):
+            raise ValueError("the answer names no commit")
+        files = tuple(_listed(sibling) for sibling in info.siblings or [])
+    except Exception as error:  # of the library, its HTTP client or the disk: each has classes of its own
+        raise _clear(error, kind, repository) from error
+    return Revision(kind, repository, commit, tuple(sorted(files)), _details(info))
+
+
+def download(
+    found: Revision,
+    names: Sequence[str],
+    folder: Path,
+    token: str | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> None:
+    """These files of a repository, below `folder`. Those that are there whole are not fetched again.
+
+    `progress(done, total)` in bytes, before each file; it may raise to stop. REFUSED where the disk has no room or a
+    file is not what the server listed, else as `revision`.
+    """
+    api = _api(found.kind, found.repository, token)
+    wanted = [file for file in found.files if file.name in set(names)]
+    total = sum(file.size for file in wanted)
+    folder.mkdir(parents=True, exist_ok=True)
+    _check_room(found, total - sum(_there(folder / file.name) for file in wanted), folder)
+    done = 0
+    for file in wanted:
+        progress(done, total)
+        target = folder / file.name
+        if not _is_whole(target, file):
+            target.unlink(missing_ok=True)
+            try:
+                api.hf_hub_download(
+                    found.repository, file.name, repo_type=found.kind, revision=found.commit, local_dir=folder,
+                )  # fmt: skip
+            except Exception as error:  # as above
+                raise _clear(error, found.kind, found.repository) from error
+            if not _is_whole(target, file):
+                target.unlink(missing_ok=True)
+                raise SpeciateError(
+                    Code.REFUSED,
+                    f"{file.name!r} of {found.repository!r} is not what {hub_endpoint()} listed: another size or hash.",
+                    "Call again; where it happens again, the server or something on the way is not to be trusted.",
+                )
+        done += file.size
+    progress(total, total)
+
+
+def _is_whole(path: Path, file: Listed) -> bool:
+    """Whether it has the size and the hash that were listed; a name of a link is none."""
+    if path.is_symlink() or not path.is_file() or path.stat().st_size != file.size:
+        return False
+    if file.sha256 is not None:
+        with path.open("rb") as opened:
+            return hashlib.file_digest(opened, "sha256").hexdigest() == file.sha256
+    if file.blob is None:
+        return True
+    digest = hashlib.sha1(b"blob %d\0" % file.size, usedforsecurity=False)
+    for block in _blocks(path):
+        digest.update(block)
+    return digest.hexdigest() == file.blob
+
+
+def _blocks(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as opened:
+        while block := opened.read(_BLOCK):
+            yield block
+
+
+def _there(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
+
+
+def _check_room(found: Revision, size: int, folder: Path) -> None:
+    if size > shutil.disk_usage(folder).free - _SPARE:
+        raise SpeciateError(
+            Code.REFUSED,
+            f"'hf:{found.repository}' has {size:,} bytes to fetch, for which the disk has no room.",
+            "Name a part of it, or free some space.",
+        )
+
+
+def _api(kind: Kind, repository: str, token: str | None) -> Any:
+    if not is_repository(repository):
+        raise SpeciateError(Code.INVALID, f"{repository!r} names no {kind} of a hub.", "Write hf:org/name.")
+    go_online()
+    try:
+        import huggingface_hub
+        from huggingface_hub.utils.tqdm import disable_progress_bars
+    except ImportError:
+        raise SpeciateError(
+            Code.MISSING_EXTRA,
+            f"Fetching 'hf:{repository}' needs the package 'huggingface_hub'.",
+            "Run: pip install 'speciate[hub]'",
+        ) from None
+    disable_progress_bars()
+    return huggingface_hub.HfApi(endpoint=hub_endpoint(), token=token or False)
+
+
+def _listed(sibling: Any) -> Listed:
+    large = sibling.lfs or {}
+    sha256 = large.get("sha256") if isinstance(large, dict) else None
+    return Listed(str(sibling.rfilename), int(sibling.size or 0), sha256, None if sha256 else sibling.blob_id)
+
+
+def _details(info: Any) -> dict[str, Any]:
+    card = getattr(info, "card_data", None)
+    return {
+        "card": card.to_dict() if card is not None else {},
+        "gated": getattr(info, "gated", None),
+        "downloads": getattr(info, "downloads", None),
+        "likes": getattr(info, "likes", None),
+        "tags": list(getattr(info, "tags", None) or ()),
+        "task": getattr(info, "pipeline_tag", None),
+        "library": getattr(info, "library_name", None),
+    }
+
+
+def _clear(error: Exception, kind: Kind, repository: str) -> SpeciateError:
+    from huggingface_hub import errors
+
+    if isinstance(error, SpeciateError):
+        return error
+    source = f"'hf:{repository}'"
+    said = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+    if isinstance(error, errors.GatedRepoError):
+        return SpeciateError(
+            Code.REFUSED,
+            f"{source} is shown only to accounts that accepted its terms.",
+            "A person accepts them on its page, then runs: speciate secret set huggingface; or downloads it, and you "
+            "name the folder.",
+        )
+    if isinstance(error, errors.RevisionNotFoundError):
+        return SpeciateError(
+            Code.NOT_FOUND,
+            f"What was asked of {source} names no revision, branch or tag that is there.",
+            "Call without @revision.",
+        )
+    if isinstance(error, errors.RepositoryNotFoundError | errors.EntryNotFoundError | errors.HFValidationError):
+        return SpeciateError(
+            Code.NOT_FOUND,
+            f"{hub_endpoint()} shows no {kind} {source} to the public.",
+            "Check the name, or download it yourself and name the folder.",
+        )
+    return SpeciateError(
+        Code.UNAVAILABLE,
+        f"{source} could not be fetched from {hub_endpoint()}: {said}.",
+        "Check the connection, then call again: what was fetched is kept.",
+    )

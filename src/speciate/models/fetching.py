@@ -1,0 +1,240 @@
+"""The job kind `fetch`: a model that others published becomes a version of the registry.
+
+From the hub at one commit, or from a folder. Only what may be loaded is taken (trust.py); files are fetched into the
+cache, where the next attempt finds them, and sealed as one version, which says where it comes from.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict
+
+from speciate import hub, secrets
+from speciate.environment import hub_endpoint
+from speciate.errors import Code, SpeciateError
+from speciate.ids import check_name
+from speciate.jobs.folder import RunFolder
+from speciate.jobs.job import Job
+from speciate.jobs.kinds import Kind, Plan
+from speciate.jobs.run import Run, Stopped, Transient
+from speciate.models import licenses, registry, sealed, trust, weights
+from speciate.models.backbones.table import modality_of
+from speciate.models.card import Card
+from speciate.refs import ModelRef, model_ref
+from speciate.secrets import Named
+from speciate.vocabulary import TASKS, find_task
+from speciate.workspace.database import Transaction
+from speciate.workspace.workspace import Folders, Workspace
+
+PUBLISHED = "published"
+"""The method of a card: how others made it, we do not know."""
+_KEY = "huggingface"
+_STAGED = "model"
+_SHOWN = 20
+T = TypeVar("T")
+
+
+class FetchSpec(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    name: str
+    """Of the model that gets its next version."""
+    source: str
+    """`hf:org/name`, `hf:org/name@REVISION`, `timm:NAME`, or `path:/dir`."""
+    task: str | None = None
+    license: str | None = None
+
+
+class Source(BaseModel):
+    """Where a version comes from, as its card keeps it."""
+
+    model_config = ConfigDict(frozen=True)
+    source: str
+    repository: str | None = None
+    revision: str | None = None
+    """The commit."""
+    set_aside: dict[str, str] = {}
+    """Files that were not taken, with the reason."""
+
+
+# In the daemon
+
+
+def plan(spec: FetchSpec, workspace: Workspace) -> Plan:
+    check_name("model", spec.name)
+    registry.check_free(workspace.database, spec.name)
+    if spec.task is not None:
+        find_task(spec.task)
+    if spec.license is not None:
+        licenses.wanted([spec.license])
+    ref = model_ref(spec.source)
+    resolved = {"model": spec.name, "source": spec.source}
+    if ref.source == "path":
+        folder = Path(ref.name)
+        if not folder.is_dir():
+            raise SpeciateError(Code.NOT_FOUND, f"There is no folder {ref.name!r}.", "Name an existing model folder.")
+        trust.choose(path.name for path in folder.iterdir())
+        return Plan(payload={"spec": spec.model_dump()}, resolved=resolved, bytes=_size(folder))
+    repository, _ = _repository(ref)
+    host = urlsplit(hub_endpoint()).netloc.lower()
+    keys = (Named(_KEY, host),) if _has_key(host) else ()
+    return Plan(
+        payload={"spec": spec.model_dump(), "host": host if keys else None},
+        resolved=resolved | {"repository": repository, "server": hub_endpoint()},
+        secrets=keys,
+    )
+
+
+def _repository(ref: ModelRef) -> tuple[str, str | None]:
+    """(org/name, revision) of a ref. INVALID for what is on no hub."""
+    name, _, revision = ref.name.partition("@")
+    if ref.source == "timm":
+        name = f"timm/{name}"
+    if ref.source not in ("hf", "timm") or not hub.is_repository(name):
+        raise SpeciateError(
+            Code.INVALID,
+            f"'{ref}' cannot be fetched.",
+            "Call register_model with source='hf:org/name', 'timm:NAME' or 'path:/dir'; search_models finds some.",
+        )
+    return name, revision or None
+
+
+def _has_key(host: str) -> bool:
+    try:
+        return bool(secrets.get(_KEY, host))
+    except SpeciateError:
+        return False
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
+
+
+# In the worker
+
+
+def run(run: Run) -> dict[str, Any]:
+    spec = FetchSpec.model_validate(run.payload["spec"])
+    ref = model_ref(spec.source)
+    staged = run.folder.outputs / _STAGED
+    shutil.rmtree(staged, ignore_errors=True)
+    staged.mkdir(parents=True)
+    if ref.source == "path":
+        folder = Path(ref.name)
+        chosen = trust.choose(path.name for path in folder.iterdir())
+        where, details = Source(source=spec.source, set_aside=chosen.set_aside), {}
+        trust.check(folder)
+        _take(folder, chosen.files, staged, copy=True)
+    else:
+        found = _found(run, ref)
+        chosen = trust.choose(file.name for file in found.files)
+        folder = run.folders.cache / "published" / found.repository.replace("/", "--") / found.commit
+        _download(run, found, chosen.files, folder)
+        trust.check(folder)
+        _take(folder, chosen.files, staged, copy=False)
+        details = found.details
+        where = Source(
+            source=f"hf:{found.repository}", repository=found.repository, revision=found.commit,
+            set_aside=chosen.set_aside,
+        )  # fmt: skip
+    trust.check(staged)
+    card = _card(spec, where, staged, details)
+    card = card.model_copy(update={"id": sealed.seal(staged), "job": run.job})
+    return {"card": card.model_dump()}
+
+
+def _found(run: Run, ref: ModelRef) -> hub.Revision:
+    repository, wanted = _repository(ref)
+    return _patiently(lambda: hub.revision("model", repository, wanted, _token(run)))
+
+
+def _download(run: Run, found: hub.Revision, names: Iterable[str], folder: Path) -> None:
+    def progress(done: int, total: int) -> None:
+        if run.stopping:
+            raise Stopped
+        run.progress(done, total, "bytes", f"fetching {found.repository}")
+
+    _patiently(lambda: hub.download(found, list(names), folder, _token(run), progress))
+
+
+def _patiently(ask: Callable[[], T]) -> T:
+    """What may pass by itself is tried again by the engine, later and later."""
+    try:
+        return ask()
+    except SpeciateError as error:
+        if error.code is Code.UNAVAILABLE:
+            raise Transient(f"{error.message} {error.recovery}") from error
+        raise
+
+
+def _token(run: Run) -> str | None:
+    return run.secret(_KEY) if run.payload.get("host") else None
+
+
+def _take(folder: Path, names: Iterable[str], target: Path, *, copy: bool) -> None:
+    """`copy`: files that somebody else may yet change; those of our cache are linked."""
+    for name in names:
+        if copy:
+            shutil.copyfile(folder / name, target / name, follow_symlinks=False)
+        else:
+            os.link(folder / name, target / name)
+
+
+def _card(spec: FetchSpec, where: Source, staged: Path, details: dict[str, Any]) -> Card:
+    said = details.get("card") or {}
+    told = str(said.get("license") or "") or next(
+        (tag.removeprefix("license:") for tag in details.get("tags", ()) if tag.startswith("license:")), ""
+    )
+    task = spec.task or (details.get("task") if details.get("task") in TASKS else None)
+    return Card(
+        name=spec.name,
+        task=task,
+        modality=modality_of(spec.name, staged),
+        method=PUBLISHED,
+        parameters=sum(weights.count(file) for file in weights.files(staged)),
+        bytes=_size(staged),
+        license=licenses.spdx(spec.license or told),
+        recipe=where.model_dump(exclude_none=True),
+        base_model=_base(said.get("base_model")),
+    )
+
+
+def _base(said: Any) -> str | None:
+    """What a card names as the model that it was made from."""
+    name = said[0] if isinstance(said, list) and said else said
+    return f"hf:{name}" if isinstance(name, str) and hub.is_repository(name) else None
+
+
+# In the daemon again
+
+
+class Fetched(NamedTuple):
+    card: Card
+    folder: Path
+    workspace: Path
+
+
+def collect(folder: RunFolder) -> Fetched:
+    card, staged = Card.model_validate((folder.result() or {})["card"]), folder.outputs / _STAGED
+    if sealed.check(staged) != card.id:
+        raise SpeciateError(Code.REFUSED, f"{staged} is not what the run sealed.", "Call control_job(action='retry').")
+    return Fetched(card, staged, Path(folder.spec()["workspace"]))
+
+
+def commit(tx: Transaction, job: Job, fetched: Fetched) -> dict[str, Any]:
+    card = registry.register(tx, Folders(fetched.workspace), fetched.card, fetched.folder)
+    aside = Source.model_validate(card.recipe).set_aside
+    report = {
+        "license": card.license, "parameters": card.parameters, "bytes": card.bytes, "modality": card.modality,
+        "revision": card.recipe.get("revision"), "set_aside": len(aside),
+        "untrusted": {"set_aside": dict(list(aside.items())[:_SHOWN])},
+    }  # fmt: skip
+    return {"model": card.ref, "report": report}
+
+
+KIND = Kind(name="fetch", spec=FetchSpec, plan=plan, run="speciate.models.fetching:run", collect=collect, commit=commit)

@@ -1,0 +1,182 @@
+"""What of a published model may be loaded: weights as safetensors, settings as JSON, vocabularies as text. All else may
+run code, so it is left where it is; and settings that ask for code, or point to files elsewhere, refuse the whole.
+
+Nothing here needs a library of models, and nothing is executed or unpickled.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import stat
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from speciate.errors import Code, SpeciateError
+
+_ALLOWED = re.compile(
+    r"(?i)([\w.\-]+\.(safetensors|json|txt|md|tiktoken)|(spiece|tokenizer|sentencepiece(\.bpe)?)\.model)"
+)
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".npy", ".npz", ".h5", ".msgpack", ".ot")
+_CODE = (".py", ".pyc", ".so", ".sh", ".ipynb", ".dll", ".exe")
+MOST_FILES, LONGEST_TEXT = 2_000, 64 << 20
+_LONGEST_HEADER = 100_000_000  # bytes; what safetensors itself reads at most
+_DEEPEST = 64
+_BYTES = {
+    "BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "I16": 16, "U16": 16, "F16": 16, "BF16": 16,
+    "I32": 32, "U32": 32, "F32": 32, "I64": 64, "U64": 64, "F64": 64, "C64": 64, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6,
+}  # fmt: skip
+"""Bits of one number of each of the format's types."""
+_CODE_KEYS = ("auto_map", "custom_pipelines")
+_POINTERS = (
+    "base_model_name_or_path", "backbone", "backbone_checkpoint", "tokenizer_file", "vocab_file", "merges_file",
+    "pretrained_model_name_or_path", "adapter_path", "weights", "checkpoint",
+)  # fmt: skip
+"""Entries of settings that name something to be loaded."""
+
+
+class Chosen(NamedTuple):
+    files: tuple[str, ...]
+    set_aside: dict[str, str]
+    """Name -> why it is not taken."""
+
+
+def choose(names: Iterable[str]) -> Chosen:
+    """Which files of a published model are taken, by their names alone. REFUSED where no weights are among them."""
+    names = sorted(names)
+    aside = {name: why for name in names if (why := _why_not(name)) is not None}
+    taken = tuple(name for name in names if name not in aside)
+    if len(names) > MOST_FILES:
+        raise _refused(f"It has {len(names):,} files, more than {MOST_FILES:,}.")
+    if not any(name.endswith(".safetensors") for name in taken):
+        pickles = [name for name in names if name.lower().endswith(_PICKLES)]
+        said = (
+            f"its weights are pickles ({', '.join(map(repr, pickles[:3]))}), which can run code" if pickles else "none"
+        )
+        raise _refused(f"It has no weights as safetensors: {said}.")
+    return Chosen(taken, aside)
+
+
+def check(folder: Path) -> None:
+    """REFUSED where the files of a model folder, which `choose` would take, are not safe to load or not whole.
+
+    Links, whatever they lead to, code that settings ask for, settings that point elsewhere, safetensors whose header
+    does not fit the file.
+    """
+    for path in sorted(folder.iterdir()):
+        kind = path.lstat().st_mode
+        if stat.S_ISLNK(kind):
+            raise _refused(f"{path.name!r} is a link, to {os.readlink(path)[:100]!r}.")
+        if stat.S_ISREG(kind) and _why_not(path.name) is None:
+            _check_file(path)
+        elif not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
+            raise _refused(f"{path.name!r} is neither a file nor a folder.")
+
+
+def _why_not(name: str) -> str | None:
+    lower = name.lower()
+    if "/" in name or "\\" in name or name in (".", "..") or "\0" in name:
+        return "It lies in a folder; only files at the top are taken."
+    if lower.endswith(_PICKLES):
+        return "A pickle, or another format that can run code or is not read."
+    if lower.endswith(_CODE):
+        return "Code is never run."
+    return None if _ALLOWED.fullmatch(name) else "No file that loading reads."
+
+
+def _check_file(path: Path) -> None:
+    size = path.stat().st_size
+    if path.suffix.lower() == ".safetensors":
+        _check_weights(path, size)
+        return
+    if size > LONGEST_TEXT:
+        raise _refused(f"{path.name!r} has {size:,} bytes, more than {LONGEST_TEXT:,}.")
+    if path.suffix.lower() == ".json":
+        _check_settings(path)
+
+
+def _check_settings(path: Path) -> None:
+    try:
+        said = json.loads(path.read_bytes())
+        _check_depth(said, 0)
+    except (ValueError, RecursionError) as error:
+        raise _refused(f"{path.name!r} is no JSON that can be read: {str(error)[:100]}.") from error
+    if path.name.endswith(".index.json"):
+        _check_index(path, said)
+    if not path.name.startswith("tokenizer.") and isinstance(said, dict):
+        _check_entries(path, said)
+
+
+def _check_depth(value: Any, depth: int) -> None:
+    if depth > _DEEPEST:
+        raise ValueError("nested too deep")
+    for part in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        _check_depth(part, depth + 1)
+
+
+def _check_entries(path: Path, said: Mapping[str, Any]) -> None:
+    for name, value in said.items():
+        if name in _CODE_KEYS and value:
+            raise _refused(f"{path.name!r} asks for code of its own ({name}).")
+        if name in _POINTERS and isinstance(value, str) and _leads_away(value):
+            raise _refused(f"{path.name!r} points to {value[:100]!r} ({name}).")
+        if isinstance(value, dict):
+            _check_entries(path, value)
+
+
+def _leads_away(value: str) -> bool:
+    return value.startswith(("/", "~", "\\")) or ".." in value.split("/") or "://" in value or value[1:2] == ":"
+
+
+def _check_index(path: Path, said: Any) -> None:
+    """That every shard lies beside the index, and is there."""
+    shards = said.get("weight_map") if isinstance(said, dict) else None
+    if not isinstance(shards, dict):
+        raise _refused(f"{path.name!r} names no shards.")
+    for shard in {str(name) for name in shards.values()}:
+        if _why_not(shard) is not None or not shard.endswith(".safetensors"):
+            raise _refused(f"{path.name!r} names {shard[:100]!r} as a shard.")
+        if not (path.parent / shard).is_file():
+            raise _refused(f"{path.name!r} names the shard {shard!r}, which is not there.")
+
+
+def _check_weights(path: Path, size: int) -> None:
+    """The format's own rules: https://github.com/huggingface/safetensors#format."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if size < 8 or length > min(size - 8, _LONGEST_HEADER):
+            raise _refused(f"{path.name!r} is no safetensors file: its header would have {length:,} bytes of {size:,}.")
+        header = file.read(length)
+    try:
+        entries = {name: each for name, each in json.loads(header).items() if name != "__metadata__"}
+        spans = sorted(_span(each) for each in entries.values())
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
+        raise _refused(f"{path.name!r} is no safetensors file: {str(error)[:100]}.") from error
+    end = 0
+    for start, stop in spans:
+        if start != end or stop < start:
+            raise _refused(f"{path.name!r} has weights that overlap or leave a gap at byte {end:,}.")
+        end = stop
+    if end != size - 8 - length:
+        raise _refused(
+            f"{path.name!r} is cut or padded: its weights have {end:,} bytes, the file {size - 8 - length:,}."
+        )
+
+
+def _span(entry: Mapping[str, Any]) -> tuple[int, int]:
+    start, stop = entry["data_offsets"]
+    shape = [int(side) for side in entry["shape"]]
+    if any(side < 0 for side in shape) or 8 * (stop - start) != math.prod(shape) * _BYTES[entry["dtype"]]:
+        raise ValueError("a shape does not fit its bytes")
+    return int(start), int(stop)
+
+
+def _refused(why: str) -> SpeciateError:
+    return SpeciateError(
+        Code.REFUSED,
+        f"The model is not safe to load. {why}",
+        "Use another one, or have its maker publish it as safetensors, without code of its own.",
+    )
