@@ -85,7 +85,12 @@ def of_series(files: Sequence[bytes]) -> bytes:
     """Instances as the bytes of one example."""
     if len(files) == 1:
         return files[0]
-    return bundle({f"{number:05}.dcm": data for number, data in enumerate(files, 1)})
+    return bundle({member_name(number): data for number, data in enumerate(files, 1)})
+
+
+def member_name(number: int) -> str:
+    """Of the instance of this place in a series, from 1 on."""
+    return f"{number:05}.dcm"
 
 
 def patient_of(dataset: Dataset) -> str:

@@ -33,7 +33,7 @@ _LONGEST_TEXT = 64
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
 _LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
 _GRAY, _INVERTED, _PALETTE = "MONOCHROME2", "MONOCHROME1", "PALETTE COLOR"
-_NO_PICTURES = {
+NO_PICTURES = {
     "SR": "a report", "KO": "a selection of objects", "PR": "how others are to be shown", "RTSTRUCT": "outlines",
     "RTPLAN": "a plan of radiation", "RTDOSE": "a grid of doses", "RTRECORD": "a record of radiation",
     "SEG": "a segmentation", "REG": "a registration", "ECG": "a waveform", "HD": "a waveform", "EPS": "a waveform",
@@ -93,8 +93,8 @@ def instance(data: bytes, name: str = "") -> Instance:
 def refuse_without_pixels(dataset: Dataset, has_pixels: bool) -> None:
     """DecodeError where a file is no picture: by its kind, or because its pixels are missing."""
     kind = text(dataset, "Modality")
-    if kind in _NO_PICTURES:
-        raise DecodeError("error", f"A DICOM file that is no picture: {_NO_PICTURES[kind]} ({kind}).")
+    if kind in NO_PICTURES:
+        raise DecodeError("error", f"A DICOM file that is no picture: {NO_PICTURES[kind]} ({kind}).")
     if "Rows" not in dataset or "Columns" not in dataset:
         raise DecodeError("error", f"A DICOM file without a picture ({kind or 'of no modality'}).")
     if not has_pixels:

@@ -55,7 +55,7 @@ def beside(table: pa.Table, key: str, files: Sequence[SourceFile], labels: Path)
     table, reasons = _without_bad_rows(table)
     rows = _rows(table[key].to_pylist())
     places = _places(rows, files, labels)
-    if unused := len(rows) - sum(place is not None for place in places):
+    if unused := len(rows) - len(set(places) - {None}):
         reasons["a row names a file that is not there"] += unused
     notes = tuple(
         f"{labels.name!r}: {reason.rstrip('.')}" + (f", {count:,} times." if count > 1 else ".")
@@ -100,7 +100,8 @@ def _rows(keys: Sequence[Any]) -> dict[str, int]:
 
 
 def _places(rows: dict[str, int], files: Sequence[SourceFile], labels: Path) -> list[int | None]:
-    """The row of each file: what names its whole path first, then what names it without folders, then the stem."""
+    """The row of each file: what names its whole path first, then what names it without folders, then the stem; and
+    for files that no row names, the row of what they are part of, which may be about several."""
     found: dict[str, str] = {}
     for spell in (
         lambda file: _whole(file, labels),
@@ -114,6 +115,9 @@ def _places(rows: dict[str, int], files: Sequence[SourceFile], labels: Path) -> 
         if count > 1:
             raise _ambiguous(f"The key {clean(key)!r} of the labels file names {count} files")
         found |= now
+    for file in files:
+        if file.name not in found and (key := next((key for key in file.within if key in rows), None)) is not None:
+            found[file.name] = key
     return [rows[found[file.name]] if file.name in found else None for file in files]
 
 

@@ -52,6 +52,8 @@ class SourceFile(NamedTuple):
     (modalities/bundles.py). `path` is then the first of them, or the folder that they share."""
     also: tuple[str, ...] = ()
     """What else a table of labels may call it, such as the identifier of a series."""
+    within: tuple[str, ...] = ()
+    """What a table of labels may call it together with others, the finest first: its study, its patient."""
 
 
 class Listing(NamedTuple):

@@ -15,6 +15,7 @@ from speciate.datasets.sources.listing import Listing, SourceFile
 from speciate.datasets.sources.unpacking import Desk
 
 GATHERERS: dict[str, str] = {
+    "dicom": "speciate.datasets.sources.gathering.dicom_series:gather",
     "nifti": "speciate.datasets.sources.gathering.nifti_pairs:gather",
 }
 """Modality -> "module:function"."""

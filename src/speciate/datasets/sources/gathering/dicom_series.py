@@ -1,0 +1,192 @@
+"""A folder of DICOM files as hospitals send it, as series: whatever the files are called and wherever they lie.
+
+Headers are read in caged processes, several at a time and without pixels; what follows from them is pure
+(dicom_tree.py). A file that is no picture is set aside with the reason; one that is broken stays in its series, which
+so becomes partial by its name.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields
+from typing import Any, NamedTuple
+
+from speciate.datasets.sources.gathering.dicom_tree import Example, Header, Known, examples, without_copies
+from speciate.datasets.sources.listing import Listing, SourceFile, with_splits
+from speciate.datasets.sources.unpacking import Desk
+from speciate.datasets.sources.walk import SetAside
+from speciate.errors import SpeciateError
+from speciate.modalities.dicom import member_name
+from speciate.modalities.dicom_instances import NO_PICTURES
+
+_HEADERS = "speciate.datasets.sources.gathering.dicom_headers:read_headers"
+_DIGESTS = "speciate.datasets.sources.gathering.dicom_headers:digests"
+_CHUNK = 256
+"""Files per question to a process."""
+_SECONDS = 300.0
+_FIELDS = tuple(field.name for field in fields(Header))
+
+
+class _Sorted(NamedTuple):
+    known: list[Known]
+    whole: list[SourceFile]
+    """Bundles, which are examples already."""
+    aside: list[SetAside]
+
+
+def gather(found: Listing, desk: Desk) -> Listing:
+    """The listing with an entry for each volume or picture. One that holds none is left as it is: each of its files
+    then says what is wrong with it."""
+    known, whole, aside = _sorted(found, desk)
+    known, twice = without_copies(_with_digests(known, found, desk))
+    aside += [SetAside(each.file.name, f"A copy of {each.of.name!r}.") for each in twice]
+    made, without = _pictures(examples(known))
+    aside += without
+    if not made and not whole:
+        return found
+    files = [*whole, *_source_files(found, made)]
+    return found._replace(
+        files=with_splits(sorted(files, key=lambda file: file.name), "media"),
+        set_aside=[*found.set_aside, *sorted(aside)],
+        notes=(*found.notes, *_notes(made)),
+    )
+
+
+def _sorted(found: Listing, desk: Desk) -> _Sorted:
+    sorted_ = _Sorted([], [], [])
+    for file, answer in zip(found.files, _asked(_HEADERS, "headers", found.files, found, desk), strict=True):
+        if isinstance(answer, str):
+            sorted_.aside.append(SetAside(file.name, answer))
+        elif answer["kind"] == "bundle":
+            sorted_.whole.append(file)
+        elif answer["kind"] == "none":
+            sorted_.aside.append(SetAside(file.name, str(answer["reason"])))
+        else:
+            header = Header(**{name: _hashable(answer[name]) for name in _FIELDS})
+            if header.modality in NO_PICTURES:
+                reason = f"A DICOM file that is no picture: {NO_PICTURES[header.modality]} ({header.modality})."
+                sorted_.aside.append(SetAside(file.name, reason))
+            else:
+                sorted_.known.append(Known(file, header))
+    return sorted_
+
+
+def _with_digests(known: Sequence[Known], found: Listing, desk: Desk) -> list[Known]:
+    """The bytes are compared only of files that say they are the same instance."""
+    times = Counter(each.header.instance for each in known)
+    same = [each for each in known if times[each.header.instance] > 1 and each.header.instance]
+    answers = _asked(_DIGESTS, "digests", [each.file for each in same], found, desk)
+    digests = {each.file.name: str(answer) for each, answer in zip(same, answers, strict=True)}
+    return [each._replace(digest=digests.get(each.file.name, "")) for each in known]
+
+
+def _asked(service: str, key: str, files: Sequence[SourceFile], found: Listing, desk: Desk) -> list[Any]:
+    """An answer for each file, in order; a sentence where its process failed."""
+    chunks = [files[start : start + _CHUNK] for start in range(0, len(files), _CHUNK)]
+
+    def ask(chunk: Sequence[SourceFile]) -> list[Any]:
+        payload = {"paths": [str(file.path) for file in chunk]}
+        try:
+            answers = desk.pool.ask(service, payload, _SECONDS, readable=found.readable)[key]
+            if isinstance(answers, list) and len(answers) == len(chunk):
+                return answers
+            reason = "The process that reads headers gave an answer that is none."
+        except SpeciateError as error:
+            reason = f"The reader of headers failed on this file: {error.message}"
+        if len(chunk) > 1:  # one of them is at fault
+            return [answer for file in chunk for answer in ask([file])]
+        return [reason]
+
+    with ThreadPoolExecutor(max(1, desk.pool.size), thread_name_prefix="headers") as threads:
+        return [answer for answers in threads.map(ask, chunks) for answer in answers]
+
+
+def _pictures(found: Sequence[Example]) -> tuple[list[Example], list[SetAside]]:
+    """Examples in which something is a picture; the files of the others."""
+    made = [each for each in found if any(known.header.kind == "image" for known in each.files)]
+    aside = [
+        SetAside(known.file.name, f"A DICOM file without a picture ({known.header.modality or 'of no modality'}).")
+        for each in found
+        if all(known.header.kind != "image" for known in each.files)
+        for known in each.files
+    ]
+    return made, aside
+
+
+def _source_files(found: Listing, made: Sequence[Example]) -> list[SourceFile]:
+    """Names are the folder that the files share and the identifier of their series."""
+    shared = {id(each): _folder([known.file.name for known in each.files]) for each in made}
+    per_series = Counter(_key(each) for each in made)
+    per_folder = Counter(shared[id(each)] for each in made)
+    ambiguous = _ambiguous(made)
+    taken: set[str] = set()
+    files: list[SourceFile] = []
+    for each in made:
+        first, header = each.files[0].file, each.files[0].header
+        within = _within(header, ambiguous)
+        alone = header.series and per_series[_key(each)] == 1
+        also = (header.series,) if alone else ()
+        within = within if alone or not header.series else (header.series, *within)
+        if len(each.files) == 1:
+            files.append(first._replace(also=(*also, header.instance), within=within))
+            taken.add(first.name)
+            continue
+        folder = shared[id(each)]
+        leaf = header.series + (f" ({each.what.replace('/', ' ')})" if each.what else "")
+        name = _free("/".join(filter(None, (folder, leaf))), taken)
+        path = found.source / folder if per_folder[folder] == 1 and (found.source / folder).is_dir() else first.path
+        parts = tuple((member_name(number), known.file.path) for number, known in enumerate(each.files, 1))
+        files.append(SourceFile(path, name, None, None, parts, also, within))
+    return files
+
+
+def _within(header: Header, ambiguous: frozenset[tuple[str, str]]) -> tuple[str, ...]:
+    """By what labels may name all of its study or patient: the finest first."""
+    coarse = (("study", header.study), ("accession", header.accession), ("patient_id", header.patient_id),
+              ("patient", header.patient))  # fmt: skip
+    return tuple(dict.fromkeys(value for kind, value in coarse if value and (kind, value) not in ambiguous))
+
+
+def _ambiguous(made: Sequence[Example]) -> frozenset[tuple[str, str]]:
+    """Accession numbers of several studies, and ids of several patients (of two hospitals): they name nothing."""
+    of: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for each in made:
+        header = each.files[0].header
+        of["accession", header.accession].add(header.study)
+        of["patient_id", header.patient_id].add(header.patient)
+    return frozenset(key for key, values in of.items() if len(values) > 1)
+
+
+def _key(each: Example) -> tuple[str, str, str]:
+    header = each.files[0].header
+    return header.patient, header.study, header.series
+
+
+def _folder(names: Sequence[str]) -> str:
+    """The folder that all share; empty where it is the source."""
+    return os.path.commonpath([os.path.dirname(name) for name in names])
+
+
+def _free(name: str, taken: set[str]) -> str:
+    number, free = 1, name
+    while free in taken:
+        number += 1
+        free = f"{name} {number}"
+    taken.add(free)
+    return free
+
+
+def _hashable(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _notes(made: Sequence[Example]) -> tuple[str, ...]:
+    files = sum(len(each.files) for each in made)
+    patients = len({each.files[0].header.patient for each in made})
+    notes = [f"{files:,} DICOM files are {len(made):,} examples of {patients:,} patients."]
+    if apart := sum(bool(each.what) and not each.what.startswith("instance") for each in made):
+        notes.append(f"{apart:,} of them are parts of a series that are volumes of their own, such as localizers.")
+    return tuple(notes)
