@@ -430,9 +430,12 @@ def _scene(data: bytes, kind: str, files: Mapping[str, bytes]) -> trimesh.Scene:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # remarks on odd files
             return trimesh.load_scene(
-                io.BytesIO(data), file_type=kind, resolver=_Files(files), process=False, maintain_order=True,
+                io.BytesIO(data),
+                file_type=kind,
+                resolver=_Files(files),
+                process=False,
                 skip_materials=kind == "obj" and not files,
-            )  # fmt: skip
+            )
     except IndexError as error:
         raise DecodeError("partial", f"It points at what is not there: {error}.") from error
     except Exception as error:
@@ -440,13 +443,15 @@ def _scene(data: bytes, kind: str, files: Mapping[str, bytes]) -> trimesh.Scene:
 
 
 class _Files(dict[str, bytes]):
-    """The files beside a mesh, by whatever way its own lines write their names."""
+    """The files beside a mesh, by whatever way its own lines write their names: from another folder, in other letters,
+    behind options."""
 
     def __missing__(self, name: str) -> bytes:
-        plain = _plain(str(name))
-        if plain not in self:
-            raise FileNotFoundError(plain)
-        return self[plain]
+        written = str(name).replace("\\", "/").casefold()
+        for other in self:
+            if _plain(written) == other.casefold() or written.endswith(f" {other.casefold()}"):
+                return self[other]
+        raise FileNotFoundError(name)
 
     def get(self, name: str, default: Any = None) -> Any:
         return self[name]

@@ -1,0 +1,90 @@
+"""Meshes as they lie in folders: an .obj with the .mtl that it names and the textures that those name, a .gltf with its
+buffers and images, are one example each. What no mesh names is none, and set aside.
+
+The names are read in a caged process, and only files of the listing are ever taken.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Sequence
+
+from speciate.datasets.sources.listing import Listing, SourceFile
+from speciate.datasets.sources.unpacking import Desk
+from speciate.datasets.sources.walk import SetAside
+from speciate.modalities.image import IMAGE
+
+_NAMES = "speciate.datasets.sources.gathering.mesh_names:named"
+_MAIN = (".obj", ".gltf")
+_MATERIALS, _BUFFERS = ".mtl", ".bin"
+_SECONDS = 300.0
+_AT_ONCE = 500
+
+
+def is_meshes(files: Sequence[SourceFile]) -> bool:
+    """Whether there is nothing but meshes and what belongs to them, and more than the meshes alone."""
+    names = [file.name.lower() for file in files]
+    beside = (_MATERIALS, _BUFFERS)
+    return (
+        any(name.endswith(_MAIN) for name in names)
+        and any(name.endswith(beside) for name in names)
+        and all(name.endswith((*_MAIN, *beside, *IMAGE.suffixes)) for name in names)
+    )
+
+
+def gather(found: Listing, desk: Desk) -> Listing:
+    """The listing with one entry for each mesh."""
+    main = [file for file in found.files if file.name.lower().endswith(_MAIN)]
+    beside = {file.name: file for file in found.files if _is_beside(file)}
+    if not beside:
+        return found
+    named = _named(main, beside, found, desk)
+    kept = [
+        _with_parts(file, [beside[name] for name in named.get(file.name, ())])
+        for file in found.files
+        if file.name not in beside
+    ]
+    used = {name for names in named.values() for name in names}
+    aside = [SetAside(name, "No mesh names it.") for name in beside if name not in used]
+    return found._replace(files=kept, set_aside=[*found.set_aside, *aside])
+
+
+def _is_beside(file: SourceFile) -> bool:
+    return file.name.lower().endswith((_MATERIALS, _BUFFERS, *IMAGE.suffixes))
+
+
+def _named(
+    main: Sequence[SourceFile], beside: dict[str, SourceFile], found: Listing, desk: Desk
+) -> dict[str, list[str]]:
+    """Name of a mesh -> the names of the files that belong to it."""
+    folded = {name.casefold(): name for name in beside}  # a name that was written on a system that folds case
+    wanted: dict[str, list[str]] = {}
+    asked = [*main, *(file for file in beside.values() if file.name.lower().endswith(_MATERIALS))]
+    for start in range(0, len(asked), _AT_ONCE):
+        chunk = asked[start : start + _AT_ONCE]
+        answer = desk.pool.ask(_NAMES, {"paths": [str(file.path) for file in chunk]}, _SECONDS, readable=found.readable)
+        for file, names in zip(chunk, answer["names"], strict=True):
+            there = [_beside(file.name, str(name)) for name in names]
+            wanted[file.name] = [name for each in there if (name := folded.get(each.casefold())) is not None]
+    return {file.name: _reached(wanted, file.name) for file in main}
+
+
+def _beside(file: str, name: str) -> str:
+    """What `name` means within `file`, below the source; what leads out of the source is no file of a listing."""
+    return posixpath.normpath(posixpath.join(posixpath.dirname(file), name.replace("\\", "/")))
+
+
+def _reached(wanted: dict[str, list[str]], name: str) -> list[str]:
+    """What a mesh names, and what its materials name, in order."""
+    direct = wanted.get(name, [])
+    return list(dict.fromkeys([*direct, *(texture for each in direct for texture in wanted.get(each, []))]))
+
+
+def _with_parts(file: SourceFile, others: Sequence[SourceFile]) -> SourceFile:
+    """Named from the folder that they share, so that the same mesh elsewhere has the same bytes."""
+    if not others:
+        return file
+    shared = posixpath.commonpath([posixpath.dirname(each.name) or "." for each in (file, *others)])
+    base = "" if shared == "." else shared
+    parts = [(posixpath.relpath(each.name, base or "."), each.path) for each in (file, *others)]
+    return file._replace(parts=tuple(parts))
