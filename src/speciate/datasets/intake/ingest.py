@@ -20,12 +20,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from speciate.datasets import succession
 from speciate.datasets.columns import rename
 from speciate.datasets.intake.additions import Extended, Parent, extend, splits_of
+from speciate.datasets.intake.excerpts import cut, kept_together
 from speciate.datasets.intake.inline_rows import kept_rows
 from speciate.datasets.intake.lineage import ancestors
 from speciate.datasets.intake.parts import Stored, with_any
 from speciate.datasets.intake.row_survey import RowDesk, judge_table
 from speciate.datasets.intake.rows import Draft, Wishes, draft, finish, quality_report
 from speciate.datasets.intake.survey import Desk, Survey, survey_media, survey_rows, survey_tables, with_set_aside
+from speciate.datasets.loading.marks import Marks, marks
 from speciate.datasets.lthash import unpacked
 from speciate.datasets.registration import collect, commit, made
 from speciate.datasets.roles import SHORTENED, Roles, is_shortened
@@ -247,9 +249,10 @@ def _read(spec: IngestSpec, run: Run, stored: Manifest | None, parent: Parent | 
             update={"label": renamed.get(label or "", label), "group_by": renamed.get(group_by or "", group_by)}
         )
         drafted = _drafted(spec, survey, parent, run, pool, work, found.readable)
-        if found.marker is not None and found.marker.windows and survey.media:
+        if survey.media and (found.about is not None or (found.marker is not None and found.marker.windows)):
+            kept = kept_together(drafted.table, drafted.modality)
             unit = find(drafted.modality).window_unit
-            drafted = drafted._replace(table=exported.with_windows(drafted.table, unit))
+            drafted = drafted._replace(table=exported.with_windows(kept, unit))
         aside = {item.name: item.reason for item in found.set_aside[:_SHOWN]}
         untrusted = {"notes": list(found.notes), "set_aside": aside} if found.notes or aside else {}
         return _Read(drafted, survey, renamed, found.revision, len(found.set_aside), untrusted, told)
@@ -282,10 +285,17 @@ def _surveyed(
     desk = Desk(run, pool, run.folder.path / "work", progress)
     if found.layout == "table":
         return survey_tables(found, desk, label), {}
-    known = Stored([run.folders.root / pack for pack in stored.packs] if stored else [])
-    survey = survey_media(found, desk, known)
+    before = [run.folders.root / pack for pack in stored.packs] if stored else []
+    survey = survey_media(found, desk, Stored(before))
     if found.labels is None:
         return survey, {}
+    if found.about is not None:
+        packs = [*before, *survey.packs]
+
+        def ask(contents: Sequence[str], unit: str) -> dict[str, Marks]:
+            return dict(zip(contents, marks(pool, packs, survey.modality, contents, unit), strict=True))
+
+        return cut(survey, found.labels, found.about, ask)
     joined = join(survey.table, found.labels)
     return Survey(survey.modality, True, joined.table, survey.items, survey.packs), joined.renamed
 

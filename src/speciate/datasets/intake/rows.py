@@ -342,7 +342,11 @@ def _first(splits: Collection[str | None]) -> str:
 
 def _ids(table: pa.Table, taken: Collection[str]) -> pa.Array:
     """From the content, so that the same example has the same id in every version; copies are numbered."""
-    keys = pc.coalesce(table[CONTENT], pc.binary_join_element_wise("source", table["source"], ":")).combine_chunks()
+    bounds = [pc.coalesce(table[name].cast(pa.string()), "") for name in (START, STOP)]
+    contents = pc.if_else(
+        pc.is_valid(table[START]), pc.binary_join_element_wise(table[CONTENT], *bounds, ":"), table[CONTENT]
+    )
+    keys = pc.coalesce(contents, pc.binary_join_element_wise("source", table["source"], ":")).combine_chunks()
     codes = np.asarray(keys.dictionary_encode().indices)
     names = keys.to_pylist()
     ids = example_ids([f"{name}:1" for name in names])

@@ -68,6 +68,8 @@ class Listing(NamedTuple):
     reader: Reader = Reader()
     labels: pa.Table | None = None
     """Media: columns that were found beside them, a row per file in the order of `files`, null where none names it."""
+    about: tuple[int, ...] | None = None
+    """Which of `files` each row of `labels` is about, where several may be about parts of one."""
     set_aside: list[SetAside] = []  # noqa: RUF012 - never changed
     """What lies there and is not read, each with the reason."""
     revision: str | None = None

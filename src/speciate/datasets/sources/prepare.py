@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from speciate.datasets.sources import exported, hub, packaged_data, shards
 from speciate.datasets.sources.archives import archive_suffix
+from speciate.datasets.sources.excerpts import are_excerpts, excerpts
 from speciate.datasets.sources.gathering import gathered, mixed, recognised
 from speciate.datasets.sources.labels import LabelsFile, beside
 from speciate.datasets.sources.listing import (
@@ -190,9 +191,13 @@ def _with_labels(found: Listing, tables: Sequence[SourceFile], labels: LabelsFil
             "Call again with labels.path of one.",
         )
     table = ask_table(desk.pool, labels.path, text=[labels.key])
-    rows = beside(table, labels.key, found.files, labels.path)
     aside = [SetAside(file.name, "A table beside media; `labels` names another.") for file in tables]
-    return found._replace(labels=rows.table, notes=(*found.notes, *rows.notes), set_aside=[*found.set_aside, *aside])
+    found = found._replace(set_aside=[*found.set_aside, *aside])
+    if are_excerpts(table, found.modality):
+        parts = excerpts(table, labels.key, found.files, labels.path)
+        return found._replace(labels=parts.table, about=parts.about, notes=(*found.notes, *parts.notes))
+    rows = beside(table, labels.key, found.files, labels.path)
+    return found._replace(labels=rows.table, notes=(*found.notes, *rows.notes))
 
 
 def _with_gathered(found: Listing, gathered: pa.Table | None) -> Listing:
@@ -208,7 +213,7 @@ def _with_gathered(found: Listing, gathered: pa.Table | None) -> Listing:
 
 def _with_splits_of_labels(found: Listing) -> Listing:
     """A column `split` of the labels is the split."""
-    if found.labels is None or "split" not in found.labels.column_names:
+    if found.labels is None or found.about is not None or "split" not in found.labels.column_names:
         return found
     brought = found.labels["split"].to_pylist()
     files = [
