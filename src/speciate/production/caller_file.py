@@ -1,7 +1,8 @@
-"""Reads a file that a caller named, after its path was resolved and checked against the roots.
+"""Reads a file that a caller named, after its path was resolved and checked against the roots; or a folder whose files
+are one example together, such as a series of slices or a mesh with its materials, as their bundle.
 
 Between the check and the reading somebody may swap a link or a pipe in. So no link is followed any more, in any folder
-on the way, and only a regular file is read: nothing that could block or has no end.
+on the way, and only regular files are read: nothing that could block or has no end.
 """
 
 from __future__ import annotations
@@ -11,29 +12,60 @@ import stat
 from pathlib import Path
 
 from speciate.errors import Code, SpeciateError
+from speciate.modalities.bundles import MOST_MEMBERS, bundle
 
 _STEP = os.O_DIRECTORY | os.O_NOFOLLOW | getattr(os, "O_PATH", os.O_RDONLY)
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK  # opening a pipe would wait for its writer
 
 
 def read(path: Path, most: int) -> bytes:
-    """The bytes of the file at an absolute path without links, one more than `most` at most.
+    """The bytes of the file at an absolute path without links, or the bundle of those in the folder; more than `most`
+    where they are too many, and then not all of them.
 
-    Raises INVALID where it is no regular file, or cannot be opened without following a link.
+    Raises INVALID where it is neither, or cannot be opened without following a link.
     """
     try:
         descriptor = _open(path)
     except (OSError, ValueError) as error:
         raise _unusable(path, type(error).__name__) from error
     try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        kind = os.fstat(descriptor).st_mode
+        if stat.S_ISDIR(kind):
+            return _bundle(path, descriptor, most)
+        if not stat.S_ISREG(kind):
             raise _unusable(path, "it is no regular file")
-        with open(descriptor, "rb", closefd=False) as file:
-            return file.read(most + 1)
+        return _bytes(descriptor, most)
     except OSError as error:
         raise _unusable(path, type(error).__name__) from error
     finally:
         os.close(descriptor)
+
+
+def _bundle(path: Path, folder: int, most: int) -> bytes:
+    """Hidden files are passed over, as in every source."""
+    names = sorted(name for name in os.listdir(folder) if not name.startswith("."))
+    if not names or len(names) > MOST_MEMBERS:
+        raise _unusable(path, f"a folder of one example has 1 to {MOST_MEMBERS:,} files, and this one {len(names):,}")
+    members: dict[str, bytes] = {}
+    for name in names:
+        if not name.isprintable():  # nor half a character, which stands for bytes that are no UTF-8
+            raise _unusable(path, f"{name!a} is no name for a file of an example")
+        descriptor = os.open(name, _FILE, dir_fd=folder)
+        try:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise _unusable(path, f"{name!r} in it is no regular file; a folder of one example has no others")
+            members[name] = _bytes(descriptor, most)
+        finally:
+            os.close(descriptor)
+        most -= len(members[name])
+        if most < 0:
+            break
+    return bundle(members)
+
+
+def _bytes(descriptor: int, most: int) -> bytes:
+    with open(descriptor, "rb", closefd=False) as file:
+        return file.read(most + 1)
 
 
 def _open(path: Path) -> int:

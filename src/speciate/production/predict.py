@@ -45,7 +45,7 @@ class Input(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     text: str | None = None
     row: dict[str, Any] | None = Field(None, description="Column -> value.")
-    path: str | None = None
+    path: str | None = Field(None, description="A file; or a folder whose files are one example, such as a series.")
     data: str | None = Field(None, description="Base64; with mime.")
     mime: str | None = None
     id: str | None = Field(None, max_length=64)
