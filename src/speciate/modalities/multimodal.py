@@ -189,11 +189,11 @@ class Multimodal(Modality[Parts]):
         return {str(part): None if file is None else read(part, file) for part, file in parts}
 
     def marks(self, data: bytes, unit: str) -> list[float]:
-        """Of the one part that has an axis; none where it is missing."""
+        """Of the one part that has an axis."""
         parts = dict(_parts_of(data))
         cut = _axis([part for part, file in parts.items() if file is not None])
         if cut is None or unit not in _kind(cut).mark_units:
-            return []
+            return [0.0, 0.0]  # one unit that is nothing: the row stays as it is
         return _tried(cut, partial(_kind(cut).marks, unit=unit), parts[cut])
 
 

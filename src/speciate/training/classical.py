@@ -14,11 +14,13 @@ import numpy as np
 import numpy.typing as npt
 
 from speciate.errors import Code, SpeciateError
+from speciate.modalities.multimodal import PartName
 from speciate.models.estimators import Estimator
 from speciate.models.kernel import from_svm
 from speciate.models.linear import Linear
 from speciate.models.neighbours import remember
 from speciate.models.trees import from_boosting
+from speciate.tasks import parts
 from speciate.tasks.columns import Columns
 from speciate.tasks.contract import Readout
 from speciate.tasks.description import countings
@@ -47,15 +49,23 @@ _ONE_UNIT = ("image",)
 
 
 def fit(study: Study, parameters: ClassicalParameters) -> Chosen:
-    return choose(study, ways(study, parameters.candidates), parameters.folds)
+    return choose(study, ways(study, parameters.candidates, parameters.parts), parameters.folds)
 
 
-def ways(study: Study, wanted: Sequence[str]) -> list[Way]:
-    """From cheap to dear. `wanted` empty: every learner."""
+def ways(study: Study, wanted: Sequence[str], of_parts: Sequence[str] = ()) -> list[Way]:
+    """From cheap to dear. `wanted` empty: every learner. `of_parts`: of mixed rows, those that may be seen."""
     if study.readout.family == "forecasting":
         return foretelling.ways(study, wanted)
     manifest = study.payload.manifest
     modality, readout = manifest.modality, study.readout
+    if modality == "multimodal" and readout.family != "retrieval":
+        return _of_parts(study, wanted, of_parts)
+    if of_parts:
+        raise SpeciateError(
+            Code.INVALID,
+            f"hyperparameters.parts names {of_parts[0]!r}, and {modality} for {readout.family} has no parts to choose.",
+            "Call train_model again without parts.",
+        )
     counted = countings(modality)
     on_steps = _ON_STEPS.get(readout.family, ()) if modality == "time-series" else ()
     learners = _chosen([*_learners(readout, sparse=bool(counted)), *on_steps], wanted)
@@ -81,6 +91,39 @@ def ways(study: Study, wanted: Sequence[str]) -> list[Way]:
         Way("steps", Steps.fit, tuple(learner for learner in learners if learner in on_steps)),
     )
     return [way for way in both if way.learners]
+
+
+def _of_parts(study: Study, wanted: Sequence[str], named: Sequence[str]) -> list[Way]:
+    """Each part alone first, then all side by side: so it is to be seen what each is worth, and among equals fewer
+    parts win. Texts are taken both ways: whole words for lines through them, and dense for learners of interactions."""
+    found: list[Way] = []
+    for chosen in parts.each(_asked(study, named)):
+        label = " + ".join(part.own for part in chosen) if len(chosen) > 1 else f"{chosen[0].own} alone"
+        counted = [part for part in chosen if parts.is_counted(part)]
+        forms = [False] if len(counted) == len(chosen) else [True, False] if counted else [True]
+        for dense in forms:
+            represent = partial(parts.Parts.fit, parts=[str(part) for part in chosen], dense=dense, one_unit=_ONE_UNIT)
+            learners = _learners(study.readout, sparse=not dense)
+            suited = tuple(learner for learner in learners if not wanted or learner.name in wanted)
+            name = f"{label}, counted" if len(forms) > 1 and not dense else label
+            found += [Way(name, represent, suited)] if suited else []
+    if not found:
+        _chosen([*_learners(study.readout, sparse=False), *_learners(study.readout, sparse=True)], wanted)
+    return found
+
+
+def _asked(study: Study, named: Sequence[str]) -> list[PartName]:
+    """The parts that a training may see: those that the caller names, or all of them."""
+    there = parts.names_of(study.train)
+    own = {part.own: part for part in there}
+    for name in named:
+        if name not in own:
+            raise SpeciateError(
+                Code.INVALID,
+                f"hyperparameters.parts names {name!r}; the training examples have {', '.join(own)}.",
+                "Call train_model again with some of those, or without parts.",
+            )
+    return [part for part in there if not named or part.own in named]
 
 
 def _learners(readout: Readout, *, sparse: bool) -> Sequence[Learner]:

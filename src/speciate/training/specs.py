@@ -41,6 +41,7 @@ class ClassicalParameters(Parameters):
     candidates: tuple[Learners, ...] = Field(
         (), description="Learners to try; none: all that fit the task and the size of the data."
     )
+    parts: tuple[str, ...] = Field((), description="Mixed rows: the parts that a model may see; none: all.")
 
 
 class ProbeParameters(Parameters):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,12 +17,14 @@ from speciate.datasets.columns import CONTENT, HIDDEN
 from speciate.datasets.loading import loader
 from speciate.datasets.loading.decoding import decode_media
 from speciate.datasets.loading.marks import Marks, marks
+from speciate.datasets.loading.rewriting import Rewriting, rewritten
 from speciate.datasets.similarity import similar
 from speciate.datasets.similarity.extractors import DESCRIPTOR
 from speciate.datasets.splitting import near_pairs
 from speciate.datasets.versions import Manifest
 from speciate.jobs.pool import Pool
 from speciate.jobs.run import Run, Stopped
+from speciate.modalities.multimodal import PartName
 
 _SELECT = "speciate.datasets.look.sql_cage:select"
 _LOAD = ("speciate.tasks.predictor", "load")
@@ -62,13 +64,14 @@ class Context:
         finally:
             file.unlink()
 
-    def vectors(self, rows: pa.Table, extractor: str | None) -> Vectors:
-        """(N, D) of rows whose media are whole. `extractor` None: the modality's own descriptor."""
+    def vectors(self, rows: pa.Table, extractor: str | None, part: PartName | None = None) -> Vectors:
+        """(N, D) of rows whose media are whole, or of a part that they all have. `extractor` None: the modality's own
+        descriptor."""
 
         def progress(done: int, total: int) -> None:
             self.progress(done, total, "vectors", extractor or DESCRIPTOR)
 
-        return similar.vectors(self._run.folders, self.manifest, rows, extractor, progress)
+        return similar.vectors(self._run.folders, self.manifest, rows, extractor, progress, part)
 
     def near_pairs(self, rows: pa.Table) -> npt.NDArray[np.int64]:
         """(M, 2) places of near-duplicates; none where the modality has no sketches."""
@@ -98,6 +101,21 @@ class Context:
             found[content] = each
             self.progress(done + 1, len(once), "files", unit)
         return (found[content] for content in contents)
+
+    @property
+    def root(self) -> Path:
+        """The workspace's, which a manifest's paths are relative to."""
+        return self._run.folders.root
+
+    def rewritten(self, service: str, payload: Mapping[str, Any], contents: Sequence[str]) -> Rewriting:
+        """Media of the version rewritten into a new pack by a service in caged processes (loading/rewriting.py)."""
+        folders = self._run.folders
+        packs = loader.packs(folders, self.manifest)
+
+        def progress(done: int, total: int) -> None:
+            self.progress(done, total, "files", "rewriting")
+
+        return rewritten(self._pool, packs, folders.packs, service, payload, contents, progress)
 
     def predictor(self, model: str) -> Any:
         """The model behind a resolved ref, with `predict(examples)` (tasks.contract.Predictor)."""

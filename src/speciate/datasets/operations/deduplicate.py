@@ -23,10 +23,13 @@ from speciate.datasets.operations.alikeness import COSINE, PATTERN, comparable, 
 from speciate.datasets.operations.context import Context
 from speciate.datasets.operations.contract import Operation, Others, Outcome, Parameters, refusal
 from speciate.datasets.operations.masks import keep, usable
+from speciate.datasets.row_parts import check_named, digests, find_part, having, parts_of
 from speciate.datasets.similarity import near
 from speciate.datasets.split import KEEP_FIRST
 from speciate.datasets.versions import Manifest
 from speciate.modalities import find
+from speciate.modalities.contract import SketchingByPart
+from speciate.modalities.multimodal import PartName
 
 _SHOWN, _CLUSTERS_SHOWN = 10, 5
 
@@ -42,6 +45,7 @@ class DeduplicateParameters(Parameters):
         description=f"Least similarity; perceptual: the sketch's own, embedding: {COSINE}, of pixels {PATTERN}.",
     )
     extractor: str | None = Field(None, description="For embedding; list_options(kind='extractor').")
+    part: str | None = Field(None, description="Mixed rows: alike in this part; none: in all. Without it a row stays.")
 
     @model_validator(mode="after")
     def _fits(self) -> DeduplicateParameters:
@@ -53,6 +57,7 @@ class DeduplicateParameters(Parameters):
 
 
 def foresee(parameters: DeduplicateParameters, manifest: Manifest, others: Others) -> Manifest:
+    check_named(parameters.part, manifest.modality)
     if parameters.by == "perceptual" and find(manifest.modality).sketching is None:
         raise refusal(
             f"There are no sketches that tell near-duplicates of {manifest.modality}.",
@@ -62,28 +67,61 @@ def foresee(parameters: DeduplicateParameters, manifest: Manifest, others: Other
 
 
 def apply(rows: pa.Table, parameters: DeduplicateParameters, context: Context) -> Outcome:
-    places = np.flatnonzero(usable(rows))
+    part = None if parameters.part is None else find_part(rows.filter(pa.array(usable(rows))), parameters.part)
+    places = np.flatnonzero(usable(rows) if part is None else usable(rows) & having(rows, part))
     chosen = rows.take(pa.array(places))
-    leader = _leaders(chosen, parameters, context)
+    leader = _leaders(chosen, parameters, context, part)
     kept = np.ones(rows.num_rows, bool)
     kept[places[leader != np.arange(len(leader))]] = False
     return Outcome(keep(rows, kept), _audit(chosen, leader))
 
 
-def _leaders(rows: pa.Table, parameters: DeduplicateParameters, context: Context) -> leaders.Places:
+def _leaders(
+    rows: pa.Table, parameters: DeduplicateParameters, context: Context, part: PartName | None
+) -> leaders.Places:
     order = _preferred(rows)
     if parameters.by == "embedding":
-        modality, extractor = context.manifest.modality, parameters.extractor
-        units = comparable(context.vectors(rows, extractor), modality, extractor)
+        modality, extractor = part.modality if part else context.manifest.modality, parameters.extractor
+        units = comparable(context.vectors(rows, extractor, part), modality, extractor)
         return leaders.by_cosine(order, units, parameters.threshold or least(modality, extractor))
+    if parameters.by == "content" and part is not None:
+        cells = pa.chunked_array([pa.array(digests(rows, part), pa.binary())]).combine_chunks()
+        return leaders.by_pairs(order, _kinds(cells.dictionary_encode()), np.zeros((0, 2), np.int64))
     if parameters.by == "content":
         return leaders.by_pairs(order, _kinds(_contents(rows).dictionary_encode()), np.zeros((0, 2), np.int64))
     sketching = find(context.manifest.modality).sketching
     if sketching is None or SKETCH not in rows.column_names:
         raise refusal("The rows have no sketches.", "Call create_dataset again on the source, then repeat the call.")
-    sketches = rows[SKETCH].combine_chunks().dictionary_encode()
+    column: Any = rows[SKETCH].combine_chunks()
+    if isinstance(sketching, SketchingByPart):
+        if part is None:
+            return leaders.by_pairs(order, _alike(rows, sketching, parameters.threshold), np.zeros((0, 2), np.int64))
+        of_part = sketching.columns(column.to_pylist(), part.own).get(str(part))
+        if of_part is None:
+            raise refusal(f"The part {part.own!r} has no sketches.", "Call again with by='content' or by='embedding'.")
+        column, sketching = pa.array(of_part.sketches, pa.binary()), of_part.sketching
+    sketches = column.dictionary_encode()
     pairs = near.pairs(sketches.dictionary.to_pylist(), sketching, parameters.threshold)
     return leaders.by_pairs(order, _kinds(sketches), pairs)
+
+
+def _alike(rows: pa.Table, sketching: SketchingByPart, threshold: float | None) -> leaders.Places:
+    """(N,) the same number for mixed rows that have the same parts and are near in each of them."""
+    each = [_alike_in(rows, sketching, part, threshold) for part in parts_of(rows)]
+    kinds = np.unique(np.stack(each, axis=1), axis=0, return_inverse=True)[1]
+    return kinds.reshape(-1).astype(np.int64)
+
+
+def _alike_in(rows: pa.Table, sketching: SketchingByPart, part: PartName, threshold: float | None) -> leaders.Places:
+    """(N,) the same number for rows that are near in this part, or equal in it where it has too little to be told from
+    others; -1 where it is missing, and a number of its own where it was cut."""
+    own = digests(rows, part)
+    near_ones = near.clusters(len(own), near.pairs(rows[SKETCH], sketching, threshold, part.own))
+    first: dict[bytes, int] = {}
+    there = having(rows, part)
+    found = [int(code) if digest is None else first.setdefault(digest, int(code))
+             for code, digest in zip(near_ones, own, strict=True)]  # fmt: skip
+    return np.where(there, np.array(found, np.int64), -1)
 
 
 def _preferred(rows: pa.Table) -> list[int]:

@@ -16,9 +16,10 @@ import pyarrow as pa
 from pydantic import Field, model_validator
 
 from speciate.datasets.operations.context import Context, Vectors
-from speciate.datasets.operations.contract import Operation, Outcome, Parameters, refusal
-from speciate.datasets.operations.foresight import unchanged
+from speciate.datasets.operations.contract import Operation, Others, Outcome, Parameters, refusal
 from speciate.datasets.operations.masks import SPLITS, Splits, keep, usable, within
+from speciate.datasets.row_parts import check_named, find_part, having
+from speciate.datasets.versions import Manifest
 
 _CUT = 3.5
 _NOTHING = 1e-12
@@ -34,6 +35,7 @@ class OutlierParameters(Parameters):
     share: float | None = Field(None, gt=0, lt=1, description="Instead of cut: the farthest share of the rows.")
     neighbours: int = Field(10, ge=1, le=1000)
     extractor: str | None = Field(None, description="Default: the modality's own features.")
+    part: str | None = Field(None, description="Mixed rows: the part that is looked at; rows without it stay.")
     splits: Splits = SPLITS
 
     @model_validator(mode="after")
@@ -43,15 +45,21 @@ class OutlierParameters(Parameters):
         return self
 
 
+def foresee(parameters: OutlierParameters, manifest: Manifest, others: Others) -> Manifest:
+    check_named(parameters.part, manifest.modality)
+    return manifest
+
+
 def apply(rows: pa.Table, parameters: OutlierParameters, context: Context) -> Outcome:
-    places = np.flatnonzero(usable(rows))
+    part = None if parameters.part is None else find_part(rows.filter(pa.array(usable(rows))), parameters.part)
+    places = np.flatnonzero(usable(rows) if part is None else usable(rows) & having(rows, part))
     if len(places) < _LEAST:
         raise refusal(
             f"{len(places)} usable examples are too few to tell what is unusual; {_LEAST} are needed.",
             "Leave the step out.",
         )
     chosen = rows.take(pa.array(places))
-    scores = distances(context.vectors(chosen, parameters.extractor), min(parameters.neighbours, len(places) - 1))
+    scores = distances(context.vectors(chosen, parameters.extractor, part), min(parameters.neighbours, len(places) - 1))
     far = _far(scores, within(chosen, parameters.splits), parameters)
     kept = np.ones(rows.num_rows, bool)
     kept[places[far]] = False
@@ -101,7 +109,7 @@ DROP_OUTLIERS = Operation(
     name="drop_outliers",
     what="drop examples that are far from all others",
     parameters=OutlierParameters,
-    foresee=unchanged,
+    foresee=foresee,
     apply=apply,
     refers={"extractor": "extractor"},
     needs=("sklearn",),

@@ -10,6 +10,9 @@ Series in cells are cut there: content, fingerprint, sketch and quality are thos
 windows share the content, which names the file, and differ in where they begin and end; the fingerprint is made from
 the file's and those bounds, and there is no sketch, for which the file would have to be decoded. Where units begin is
 read from each file in the cage, as seconds: so they may be of any length, as frames at a variable rate are.
+
+Of mixed rows the one part is cut that has an axis; the others stay whole in each window, with their sketches, and a row
+that lacks the part stays as it is.
 """
 
 from __future__ import annotations
@@ -40,10 +43,14 @@ from speciate.datasets.loading.marks import Marks
 from speciate.datasets.operations.context import Context
 from speciate.datasets.operations.contract import Operation, Others, Outcome, Parameters, refusal
 from speciate.datasets.operations.masks import usable
+from speciate.datasets.row_parts import check_named, parts_of
 from speciate.datasets.together import belonging
 from speciate.datasets.versions import Manifest
 from speciate.ids import id_from_key
 from speciate.modalities import find
+from speciate.modalities.contract import Modality
+from speciate.modalities.multimodal import MULTIMODAL, PartName
+from speciate.modalities.part_sketches import without
 
 _UNITS = ("seconds", "steps", "frames", "keyframes")
 _MOST_WINDOWS = 1_000_000
@@ -66,6 +73,7 @@ class WindowParameters(Parameters):
     frames: int | None = Field(None, ge=1, description="Frames of a video in a window.")
     keyframes: int | None = Field(None, ge=1, description="A window reaches from a keyframe to the Nth after it.")
     stride: float | None = Field(None, gt=0, description="From one beginning to the next; default: the length.")
+    part: str | None = Field(None, description="Mixed rows: the part that is cut; the others stay whole.")
 
     @model_validator(mode="after")
     def _one_length(self) -> WindowParameters:
@@ -86,6 +94,17 @@ class WindowParameters(Parameters):
     @property
     def step(self) -> float:
         return self.stride or self.length
+
+
+class Axis(NamedTuple):
+    """What windows are cut along."""
+
+    kind: Modality[Any]
+    unit: str
+    column: str
+    """Tells how long each medium is."""
+    part: PartName | None = None
+    """Of mixed rows."""
 
 
 class Window(NamedTuple):
@@ -111,7 +130,10 @@ class Cutting(NamedTuple):
 
 
 def foresee(parameters: WindowParameters, manifest: Manifest, others: Others) -> Manifest:
+    check_named(parameters.part, manifest.modality)
     kind = find(manifest.modality)
+    if kind is MULTIMODAL:
+        return _foreseen(manifest, "seconds")  # which part has an axis only the rows can tell
     unit = kind.window_unit
     if unit is None:
         raise refusal(f"{manifest.modality} has no axis to cut windows from.", "Leave the step out.")
@@ -125,6 +147,10 @@ def foresee(parameters: WindowParameters, manifest: Manifest, others: Others) ->
             f"{manifest.ref} has no column {unit!r}, which tells how long each file is.",
             "Call create_dataset again on the source.",
         )
+    return _foreseen(manifest, unit)
+
+
+def _foreseen(manifest: Manifest, unit: str) -> Manifest:
     taken = next((name for name in (WINDOW_START, WINDOW_STOP) if name in (*manifest.inputs, manifest.label)), None)
     if taken is not None:
         raise refusal(f"The column {taken!r} plays a role here and cannot be replaced.", "Leave the step out.")
@@ -136,8 +162,9 @@ def foresee(parameters: WindowParameters, manifest: Manifest, others: Others) ->
 def apply(rows: pa.Table, parameters: WindowParameters, context: Context) -> Outcome:
     manifest, ok = context.manifest, usable(rows)
     whole, beside = rows.filter(pa.array(ok)), rows.filter(pa.array(~ok))
+    axis = _axis(whole, parameters, manifest)
     whole = with_column(whole, "group_key", belonging(whole, manifest.modality, whole["id"].to_pylist()))
-    cuttings = _cut(whole, parameters, context)
+    cuttings = _cut(whole, parameters, axis, context)
     longest = max((cutting.length for cutting in cuttings), default=parameters.length)
     if longest < parameters.length:
         raise refusal(
@@ -146,11 +173,11 @@ def apply(rows: pa.Table, parameters: WindowParameters, context: Context) -> Out
             f"Call again with fewer {parameters.unit}.",
         )
     windows = [Window(place, *bounds) for place, cutting in enumerate(cuttings) for bounds in cutting.bounds]
-    cut = _cut_cells(whole, windows, manifest) if manifest.inputs else _cut_files(whole, windows)
-    unit = find(manifest.modality).window_unit
-    if unit in manifest.columns and unit not in manifest.inputs:
+    cut = _cut_cells(whole, windows, manifest) if manifest.inputs else _cut_files(whole, windows, axis)
+    if axis.column in manifest.columns and axis.column not in manifest.inputs:
         spans = pa.array([window.stop - window.start for window in windows], pa.float64())
-        cut = with_column(cut, unit, spans.cast(whole[unit].type, safe=False))
+        spans = pc.if_else(pc.is_valid(cut[axis.column]), spans, None)
+        cut = with_column(cut, axis.column, spans.cast(whole[axis.column].type, safe=False))
     cut = _marked(cut, whole, windows, manifest)
     audit = {
         "examples": whole.num_rows,
@@ -161,12 +188,33 @@ def apply(rows: pa.Table, parameters: WindowParameters, context: Context) -> Out
     return Outcome(pa.concat_tables([cut, beside], promote_options="permissive").sort_by("id"), audit)
 
 
-def _cut(rows: pa.Table, parameters: WindowParameters, context: Context) -> list[Cutting]:
+def _axis(rows: pa.Table, parameters: WindowParameters, manifest: Manifest) -> Axis:
+    """INVALID where the part that is named has none, or another one has one, too: which was cut would be forgotten."""
+    kind = find(manifest.modality)
+    if kind is not MULTIMODAL:
+        return Axis(kind, str(kind.window_unit), str(kind.window_unit))
+    having = [part for part in parts_of(rows) if find(part.modality).window_unit is not None]
+    names = ", ".join(repr(part.own) for part in having)
+    if len(having) != 1 or parameters.part not in (None, having[0].own):
+        raise refusal(
+            f"Windows are cut from the one part of mixed rows that has an axis; here that is {names or 'none'}.",
+            "Call create_dataset again with inputs of which one has an axis." if len(having) > 1 else
+            f"Call again with part={having[0].own!r}." if having else "Leave the step out.",
+        )  # fmt: skip
+    part, kind = having[0], find(having[0].modality)
+    if parameters.unit not in (kind.window_unit, *kind.mark_units):
+        raise refusal(
+            f"Windows of {part.own!r} are cut in {' or '.join([str(kind.window_unit), *kind.mark_units])}.",
+            f"Call again with {kind.window_unit}.",
+        )
+    return Axis(kind, str(kind.window_unit), f"{part.own}_{kind.window_unit}", part)
+
+
+def _cut(rows: pa.Table, parameters: WindowParameters, axis: Axis, context: Context) -> list[Cutting]:
     """Each example. INVALID where there would be too many windows, before they are made."""
     manifest, length, stride = context.manifest, parameters.length, parameters.step
-    unit = str(find(manifest.modality).window_unit)
-    if parameters.unit == unit:
-        lengths = _lengths(rows, manifest, unit)
+    if parameters.unit == axis.unit:
+        lengths = _lengths(rows, manifest, axis.column)
         _check_count(sum(count(each, length, stride) for each in lengths), length, rows, manifest)
         return [of_length(each, length, stride) for each in lengths]
     found, total = list[Cutting](), 0
@@ -227,10 +275,10 @@ def _own_marks(rows: pa.Table, marks: Iterator[Marks]) -> Iterator[Marks]:
         yield np.append(begun, max(end, np.nextafter(begun[-1], np.inf))) - start
 
 
-def _lengths(rows: pa.Table, manifest: Manifest, unit: str) -> list[float]:
+def _lengths(rows: pa.Table, manifest: Manifest, column: str) -> list[float]:
     if manifest.inputs:
         return [float(len(cell[0]) if _nested(cell) else len(cell)) for cell in rows[manifest.inputs[0]].to_pylist()]
-    whole = np.asarray(rows[unit].cast(pa.float64()).fill_null(0.0))
+    whole = np.asarray(rows[column].cast(pa.float64()).fill_null(0.0))
     if START in rows.column_names:  # windows of windows
         start, stop = (np.asarray(rows[name].cast(pa.float64())) for name in (START, STOP))
         whole = np.where(np.isnan(stop), whole, stop - start)
@@ -248,7 +296,7 @@ def _cut_cells(rows: pa.Table, windows: Sequence[Window], manifest: Manifest) ->
     return cut
 
 
-def _cut_files(rows: pa.Table, windows: Sequence[Window]) -> pa.Table:
+def _cut_files(rows: pa.Table, windows: Sequence[Window], axis: Axis) -> pa.Table:
     before = _begins(rows, START)
     prints = rows[FINGERPRINT].to_pylist()
     cut = _taken(rows, windows)
@@ -257,7 +305,10 @@ def _cut_files(rows: pa.Table, windows: Sequence[Window]) -> pa.Table:
     cut = with_column(cut, START, pa.array(begin, pa.float64()))
     cut = with_column(cut, STOP, pa.array(end, pa.float64()))
     cut = with_column(cut, FINGERPRINT, pa.array([sha256(f"{prints[w.place]}{w}") for w in windows], pa.string()))
-    return with_column(cut, SKETCH, pa.nulls(len(windows), pa.binary()))
+    if axis.part is None:
+        return with_column(cut, SKETCH, pa.nulls(len(windows), pa.binary()))
+    whole = [without(sketch, str(axis.part)) for sketch in cut[SKETCH].to_pylist()]
+    return with_column(cut, SKETCH, pa.array(whole, pa.binary()))
 
 
 def _begins(rows: pa.Table, column: str) -> list[float]:

@@ -21,6 +21,7 @@ from speciate.errors import Code, SpeciateError
 from speciate.jobs.pool import Pool
 from speciate.modalities import find
 from speciate.modalities.contract import DecodeError
+from speciate.modalities.multimodal import PartName
 from speciate.models.encoders import Vectors
 from speciate.settings import load
 from speciate.workspace.workspace import Folders
@@ -31,8 +32,8 @@ _AHEAD = 2  # chunks per process
 _SECONDS = 120.0
 
 
-def describe(folders: Folders, manifest: Manifest, rows: pa.Table) -> Iterator[Vectors]:
-    """(B, D) at a time, in the order of the rows, by as many processes as there are cores.
+def describe(folders: Folders, manifest: Manifest, rows: pa.Table, part: PartName | None = None) -> Iterator[Vectors]:
+    """(B, D) at a time, in the order of the rows, by as many processes as there are cores. `part`: of mixed rows.
 
     INVALID, naming the example, where one cannot be decoded.
     """
@@ -45,23 +46,23 @@ def describe(folders: Folders, manifest: Manifest, rows: pa.Table) -> Iterator[V
     flights: deque[Future[Vectors]] = deque()
     try:
         for chunk in itertools.islice(chunks, workers * _AHEAD):
-            flights.append(threads.submit(_ask, pool, folders, manifest, chunk))
+            flights.append(threads.submit(_ask, pool, folders, manifest, chunk, part))
         while flights:
             yield flights.popleft().result()
             for chunk in itertools.islice(chunks, 1):
-                flights.append(threads.submit(_ask, pool, folders, manifest, chunk))
+                flights.append(threads.submit(_ask, pool, folders, manifest, chunk, part))
     finally:
         threads.shutdown(wait=False, cancel_futures=True)
         pool.close()
 
 
 def describe_part(payload: dict[str, Any]) -> dict[str, Any]:
-    """The service: {modality, packs, values, items: [[content, start, stop]]} -> {file, width, failure}.
+    """The service: {modality, part, packs, values, items: [[content, start, stop]]} -> {file, width, failure}.
 
     `values`: what the input columns hold, null where the media are files. The file has a row of float32 numbers for
     each of the first of the items; it ends before one that cannot be decoded.
     """
-    kind, values = find(payload["modality"]), payload["values"]
+    kind, values, part = find(payload["modality"]), payload["values"], payload["part"]
     reader = None if values is not None else kept_reader(tuple(payload["packs"]))
     vectors, failure = [], None
     for place, (content, start, stop) in enumerate(payload["items"]):
@@ -70,7 +71,7 @@ def describe_part(payload: dict[str, Any]) -> dict[str, Any]:
                 media = cut(kind.name, kind.admit(values[place]), start, stop)
             else:
                 media = decode_item(kind, reader.get(content), start, stop)
-            vectors.append(kind.features(media))
+            vectors.append(kind.features(media) if part is None else _of_part(media, part))
         except (DecodeError, SpeciateError) as error:
             failure = error.message if isinstance(error, SpeciateError) else str(error)
             break
@@ -79,10 +80,17 @@ def describe_part(payload: dict[str, Any]) -> dict[str, Any]:
     return {"file": path.name, "width": len(vectors[0]) if vectors else 0, "failure": failure}
 
 
-def _ask(pool: Pool, folders: Folders, manifest: Manifest, rows: pa.Table) -> Vectors:
+def _of_part(media: dict[str, Any], part: str) -> Any:
+    if media.get(part) is None:
+        raise DecodeError("error", f"It has no part {part!r}.")
+    return find(part.rpartition(".")[2]).features(media[part])
+
+
+def _ask(pool: Pool, folders: Folders, manifest: Manifest, rows: pa.Table, part: PartName | None) -> Vectors:
     wanted = items(rows)
     payload = {
         "modality": manifest.modality,
+        "part": None if part is None else str(part),
         "packs": [str(pack) for pack in packs(folders, manifest)],
         "values": input_values(manifest.modality, manifest.inputs, rows) if manifest.inputs else None,
         "items": [(item.content, item.start, item.stop) for item in wanted],

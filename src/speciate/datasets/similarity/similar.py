@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,7 @@ from speciate.datasets.similarity.extractors import load as load_extractor
 from speciate.datasets.versions import Manifest
 from speciate.environment import cores
 from speciate.errors import Code, SpeciateError
+from speciate.modalities.multimodal import PartName
 from speciate.models.encoders import Vectors
 from speciate.workspace.workspace import Folders
 
@@ -49,15 +50,18 @@ def vectors(
     rows: pa.Table,
     extractor: str | None = None,
     progress: Callable[[int, int], None] = _silent,
+    part: PartName | None = None,
 ) -> Vectors:
     """(N, D) float32 of usable rows, in their order: what is cached, the rest computed now and cached.
 
-    `extractor` None: the modality's descriptor. `progress(done, total)` counts what is computed and may raise to stop.
+    `part`: of mixed rows that all have it, as if it were the whole. `extractor` None: the modality's descriptor.
+    `progress(done, total)` counts what is computed and may raise to stop.
     Raises NOT_FOUND, INVALID or MISSING_EXTRA for the extractor, INVALID where a medium no longer decodes.
     """
-    chosen = load_extractor(extractor or DESCRIPTOR, manifest.modality, folders, cores())
-    fill(folders, manifest, rows, chosen, progress)
-    cached = features.read(folders, chosen.id, keys(rows))
+    modality = part.modality if part else manifest.modality
+    chosen = load_extractor(extractor or DESCRIPTOR, modality, folders, cores())
+    fill(folders, manifest, rows, chosen, progress, part)
+    cached = features.read(folders, chosen.id, keys(rows, part))
     if not cached.known.all():
         raise SpeciateError(
             Code.UNAVAILABLE,
@@ -73,9 +77,10 @@ def fill(
     rows: pa.Table,
     extractor: Extractor,
     progress: Callable[[int, int], None] = _silent,
+    part: PartName | None = None,
 ) -> Filled:
     """Compute and cache the vectors that usable rows lack. What was computed is kept, whatever ends it."""
-    names = keys(rows)
+    names = keys(rows, part)
     lacking = missing(folders, extractor, names)
     rest, names = rows.take(pa.array(lacking)), names.take(pa.array(lacking))
     waiting: list[Vectors] = []
@@ -90,9 +95,9 @@ def fill(
         written, since = done, time.monotonic()
 
     try:
-        for part in _computed(folders, manifest, rest, extractor):
-            waiting.append(part)
-            done += len(part)
+        for computed in _computed(folders, manifest, rest, extractor, part):
+            waiting.append(computed)
+            done += len(computed)
             if done - written >= _PART_ROWS or time.monotonic() - since >= _PART_SECONDS:
                 keep()
             progress(done, rest.num_rows)
@@ -108,9 +113,10 @@ def missing(folders: Folders, extractor: Extractor, names: pa.Array) -> npt.NDAr
     return lacking[np.sort(np.unique(codes, return_index=True)[1])].astype(np.int64)
 
 
-def keys(rows: pa.Table) -> pa.Array:
-    """(N,) under what the vectors are cached: the content, and which window of it the example is."""
+def keys(rows: pa.Table, part: PartName | None = None) -> pa.Array:
+    """(N,) under what the vectors are cached: the content, which part and which window of it the example is."""
     content = rows[CONTENT].combine_chunks()
+    content = content if part is None else pc.binary_join_element_wise(content, str(part), "#")
     if START not in rows.column_names or rows[START].null_count == rows.num_rows:
         return content
     bounds = [rows[name].combine_chunks().cast(pa.string()) for name in (START, STOP)]
@@ -118,12 +124,15 @@ def keys(rows: pa.Table) -> pa.Array:
     return pc.coalesce(windows, content)
 
 
-def _computed(folders: Folders, manifest: Manifest, rows: pa.Table, extractor: Extractor) -> Iterator[Vectors]:
+def _computed(
+    folders: Folders, manifest: Manifest, rows: pa.Table, extractor: Extractor, part: PartName | None
+) -> Iterator[Vectors]:
     """(B, D) at a time, in the order of the rows."""
     if extractor.caged:
-        yield from describe(folders, manifest, rows)
+        yield from describe(folders, manifest, rows, part)
         return
-    for media in _media(folders, manifest, rows):
+    for whole in _media(folders, manifest, rows):
+        media = whole if part is None else [media[str(part)] for media in whole]
         batches = list(extractor.embed(media))
         order = np.concatenate([places for places, _ in batches])
         found = np.empty((len(media), batches[0][1].shape[1]), np.float32)
@@ -131,7 +140,7 @@ def _computed(folders: Folders, manifest: Manifest, rows: pa.Table, extractor: E
         yield found
 
 
-def _media(folders: Folders, manifest: Manifest, rows: pa.Table) -> Iterator[list[object]]:
+def _media(folders: Folders, manifest: Manifest, rows: pa.Table) -> Iterator[list[Any]]:
     if manifest.inputs:
         for start in range(0, rows.num_rows, _BATCH):
             yield admitted(manifest, rows.slice(start, _BATCH))
