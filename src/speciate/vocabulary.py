@@ -16,7 +16,8 @@ from speciate.errors import unknown
 Family = Literal[
     "classification", "ordinal", "anomaly",  # one label
     "regression",  # one number
-    "multi-label", "tokens", "detection", "segmentation", "transcription", "retrieval", "forecasting",  # more than that
+    "multi-label", "tokens", "detection", "segmentation", "transcription", "retrieval", "forecasting",
+    "control",  # more than that
     "generation",  # a text
 ]  # fmt: skip
 
@@ -59,6 +60,8 @@ class Metric(NamedTuple):
     """Needs the model's probabilities; an answer without them counts as certain."""
     library: str | None = None
     """Computes it, and comes with an extra."""
+    chosen_by: str | None = None
+    """What a training chooses by in its place, where more than answers is needed: a model must act."""
 
     @property
     def sign(self) -> int:
@@ -85,9 +88,11 @@ _OTHERS = (
     Task("token-classification", ("text", "protein"), "tokens", "token_accuracy", "a tag per word or residue"),
     Task("object-detection", ("image",), "detection", "map_50", "boxes with labels"),
     Task("image-segmentation", ("image",), "segmentation", "dice", "a label per pixel"),
+    Task("volume-segmentation", _VOLUMES, "segmentation", "dice", "a label per voxel"),
     Task("automatic-speech-recognition", ("audio",), "transcription", "wer", "the text that is spoken"),
     Task("feature-extraction", MODALITIES, "retrieval", "recall_at_1", "a vector; what belongs together lies near"),
     Task("time-series-forecasting", ("time-series",), "forecasting", "mase", "the next steps of a series"),
+    Task("behaviour-cloning", ("episode",), "control", "action_mae", "the action at each step, from what is seen then"),
     Task("text-generation", ("text",), "generation", "exact_match", "a text in answer to a text"),
     Task("image-text-to-text", ("image", "multimodal"), "generation", "exact_match", "a text in answer to a picture"),
     Task("anomaly-detection", MODALITIES, "anomaly", "auroc", "whether an example is unlike the normal ones"),
@@ -199,7 +204,8 @@ METRICS: dict[str, Metric] = {
         Metric("pixel_accuracy", ("segmentation",), "higher", "mean", 0, 1, "share of right pixels, background too"),
         Metric(
             "hausdorff_95", ("segmentation",), "lower", "mean", 0, None,
-            "the larger way from either border to the other, of 95 % of its pixels, in pixels; mean over labels",
+            "the larger way from either border to the other, of 95 % of its pixels, in pixels, or in millimetres of "
+            "volumes; mean over labels",
         ),
         Metric(
             "wer", ("transcription",), "lower", "corpus", 0, None, "word errors per word of the truth", library="jiwer"
@@ -236,6 +242,17 @@ METRICS: dict[str, Metric] = {
         Metric(
             "smape", ("forecasting",), "lower", "mean", 0, 2,
             "absolute error over the mean size of answer and truth (Makridakis et al. 2020), as a share",
+        ),
+        Metric(
+            "action_mae", ("control",), "lower", "mean", 0, None,
+            "mean absolute error of the actions of an episode, in their own unit",
+        ),
+        Metric("action_mse", ("control",), "lower", "mean", 0, None, "mean squared error of the actions of an episode"),
+        Metric(
+            "success_rate", ("control",), "higher", "mean", 0, 1,
+            "share of episodes that end in success when the model acts, from the seed in the column `seed` of the "
+            "environment in the column `environment`; others are not counted",
+            chosen_by="action_mae",
         ),
         Metric("exact_match", ("generation",), "higher", "mean", 0, 1, "share with exactly the text, blanks aside"),
         Metric(

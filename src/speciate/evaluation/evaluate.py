@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -27,8 +27,9 @@ from speciate.jobs.kinds import Kind, Plan
 from speciate.refs import DatasetRef, dataset_ref
 from speciate.tasks.anomaly import ANOMALY
 from speciate.tasks.contract import Terms
+from speciate.tasks.control import ENVIRONMENT, METRIC, SEED
 from speciate.tasks.ordinal import check_order, ranked
-from speciate.tasks.truth import is_label, usual_target
+from speciate.tasks.truth import TRUE_BY_THEMSELVES, is_label, usual_target
 from speciate.usecases import Suites, UseCase, get
 from speciate.vocabulary import Family, Metric, Task, find_metric, find_task, metrics_of, task_named
 from speciate.workspace.database import Database, Transaction
@@ -50,6 +51,7 @@ _ALWAYS: dict[Family, tuple[str, ...]] = {
     "transcription": ("wer", "cer"),
     "retrieval": ("recall_at_1",),
     "forecasting": ("mase", "forecast_mae"),
+    "control": ("action_mae", "action_mse"),
     "generation": ("exact_match", "chrf"),
 }
 _START_SECONDS, _SECONDS_PER_ANSWER, _LATENCY_SECONDS = 3.0, 0.002, 3.0
@@ -118,6 +120,7 @@ def plan(spec: EvaluateSpec, workspace: Workspace) -> Plan:
     )
     scored = Scoring(ref=spec.scorer, metric=scorers.find(spec.scorer).metric()) if spec.scorer else None
     metrics = _metrics(spec, use_case, task, positive, [each.metric for each in (scored, judge) if each])
+    _check_environments(manifest, metrics)
     examples, role = manifest.splits[ref.split or ""], _role(spec, use_case)
     asking = outlay.Asking(
         manifest,
@@ -310,7 +313,7 @@ def _target(manifest: Manifest, use_case: UseCase | None, task: Task, contestant
 
 def _check_target(manifest: Manifest, target: str | None, task: Task) -> None:
     """The truth must be there: as the dataset's label, or in a column."""
-    if task.family == "forecasting":
+    if task.family in TRUE_BY_THEMSELVES:
         return
     if is_label(manifest, target) and manifest.label is None:
         raise SpeciateError(
@@ -372,6 +375,20 @@ def _check_positive(manifest: Manifest, use_case: UseCase | None) -> None:
             f"positive_label {positive!r} does not occur in {manifest.ref}; {closest(positive, manifest.labels)}",
             "Call define_use_case again with the label as it is written in the dataset.",
         )
+
+
+def _check_environments(manifest: Manifest, metrics: Sequence[Metric]) -> None:
+    """A model acts from where an episode began."""
+    if not any(metric.name == METRIC for metric in metrics):
+        return
+    for column in (ENVIRONMENT, SEED):
+        if column not in manifest.columns:
+            raise SpeciateError(
+                Code.INVALID,
+                f"{METRIC} lets models act from where each episode began, and {manifest.ref} has no column "
+                f"{column!r} that says where that is.",
+                "Call create_dataset with labels of such columns, `environment` and `seed`; or measure action_mae.",
+            )
 
 
 def _check_slices(manifest: Manifest, use_case: UseCase | None) -> None:

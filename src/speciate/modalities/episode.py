@@ -88,7 +88,7 @@ class Episodes(Modality[Episode]):
         }  # fmt: skip
         if meta.session is not None:
             fields["session"] = meta.session
-        brought = {name: value for name, value in meta.columns.items() if name not in fields and value == value}
+        brought = {name: value for name, value in meta.columns.items() if name not in fields}
         return Header(max(1, 4 * meta.steps * values), _short(fields | brought))
 
     def decode(self, data: bytes) -> Episode:
@@ -165,7 +165,7 @@ class Episodes(Modality[Episode]):
 
     def thumbnail(self, media: Episode) -> Pixels:
         """Frames of the cameras over time, and below them state and action."""
-        plots = [(name, media[name]) for name in ("state", "action") if media[name].size]  # type: ignore[literal-required]  # of the two
+        plots = [(name, media[name]) for name in ("state", "action") if media[name].size]
         words = f"{len(media['times']):,} steps, {media['about']['fps']:.3g} a second. {media['about']['task']}"
         return filmstrip([(name, list(camera["frames"])) for name, camera in media["cameras"].items()], plots, words)
 
@@ -252,7 +252,7 @@ def _gray(frame: Pixels) -> Vector:
     from PIL import Image
 
     small = Image.fromarray(frame).convert("L").resize((_LOOK, _LOOK), Image.Resampling.BOX)
-    return (np.asarray(small, np.float32) / 255).ravel()
+    return np.asarray(small, np.float32).ravel() / np.float32(255)
 
 
 def _matrix(value: Any, what: str) -> Vector:

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from speciate.modalities import footage
 from speciate.modalities.bundles import bundle, members_of
 from speciate.modalities.contract import DecodeError, Pixels, Vector
 
@@ -88,7 +89,7 @@ class EpisodeFiles(NamedTuple):
 
 def write(files: EpisodeFiles) -> bytes:
     """The bundle. What it declares may be more than there is: whoever reads it then says so."""
-    columns = {TIMESTAMP: np.asarray(files.times, np.float64)}
+    columns: dict[str, npt.NDArray[Any]] = {TIMESTAMP: np.asarray(files.times, np.float64)}
     for prefix, names, values in ((STATE, files.meta.state, files.state), (ACTION, files.meta.action, files.action)):
         columns |= {prefix + name: values[:, place] for place, name in enumerate(names)}
     columns |= {CAMERA + name: np.asarray(times, np.float64) for name, times in files.video_times.items()}
@@ -122,8 +123,6 @@ def check_size(steps: int, values: int, cameras: int) -> None:
 
 def read(data: bytes) -> Recording:
     """An episode from its bundle; DecodeError where what it declares and what there is differ."""
-    from speciate.modalities import footage
-
     members = members_of(data)
     meta = read_meta(members)
     if meta.faults:
@@ -158,8 +157,6 @@ class _Video(NamedTuple):
 
     def frames(self, wanted: Times, whole: bool, stride: int) -> tuple[Pixels, npt.NDArray[np.bool_]]:
         """A frame belongs to a step when it lies within a quarter of a step of its time: half would be ambiguous."""
-        from speciate.modalities import footage
-
         shown = footage.frames_at(self.data, self.name, wanted, 0.25 / self.fps, whole=whole, stride=stride)
         return shown.frames, shown.found
 
@@ -198,7 +195,7 @@ def _numbers(table: pa.Table, names: list[str], what: str) -> Times:
 def check_finite(values: npt.NDArray[Any], what: str) -> None:
     """(T, K); DecodeError with the first step that holds no number."""
     with np.errstate(over="ignore"):
-        bad = ~np.isfinite(values.astype(np.float32)).all(axis=1)
-    if bad.any():
-        count, first = int(bad.sum()), int(bad.argmax())
-        raise DecodeError("error", f"The {what} is no number in {count:,} of {len(bad):,} steps, first in {first}.")
+        bad = np.flatnonzero(~np.isfinite(values.astype(np.float32)).all(axis=1))
+    if len(bad):
+        detail = f"in {len(bad):,} of {len(values):,} steps, first in {int(bad[0])}."
+        raise DecodeError("error", f"The {what} is no number {detail}")

@@ -53,7 +53,7 @@ def opened(data: bytes, name: str) -> Iterator[av.container.InputContainer]:
     except ImportError as error:
         raise DecodeError("error", "Cameras need PyAV. Run: pip install 'speciate[video]'") from error
     try:
-        container = av.open(io.BytesIO(data))
+        container = av.open(io.BytesIO(data), "r")
     except Exception as error:
         raise DecodeError("error", f"The video of {name!r} cannot be opened: {str(error)[:100]}") from error
     with container:
@@ -104,7 +104,7 @@ def frames_at(data: bytes, name: str, wanted: Times, tolerance: float, *, whole:
             if frame.is_corrupt:
                 raise DecodeError("partial", f"The video of {name!r} is damaged: frame {decoded} does not decode.")
             decoded += 1
-            time = float((frame.pts or 0) * stream.time_base) - begin
+            time = float((frame.pts or 0) * (stream.time_base or 0)) - begin
             while place < len(wanted) and wanted[place] < time - tolerance:
                 place += 1  # it has no frame
             if place < len(wanted) and abs(wanted[place] - time) <= tolerance:

@@ -19,7 +19,7 @@ from speciate.models.linear import Linear
 from speciate.models.neighbours import Neighbours
 from speciate.models.novelty import Distance, Gaussian
 from speciate.models.trees import Trees
-from speciate.models.units import PerUnit
+from speciate.models.units import NeighboursPerUnit, PerUnit, TreesPerUnit
 
 
 class Estimator(Protocol):
@@ -40,7 +40,8 @@ class Estimator(Protocol):
 
 FORMS: dict[str, Any] = {
     "linear": Linear, "kernel": Kernel, "trees": Trees, "neighbours": Neighbours, "identity": Identity,
-    "per unit": PerUnit, "distance": Distance, "gaussian": Gaussian,
+    "per unit": PerUnit, "neighbours per unit": NeighboursPerUnit, "trees per unit": TreesPerUnit,
+    "distance": Distance, "gaussian": Gaussian,
 }  # fmt: skip
 
 

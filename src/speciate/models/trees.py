@@ -6,6 +6,7 @@ tree has levels, whatever the number of trees.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -71,4 +72,22 @@ def from_boosting(model: Any) -> Trees:
             parts["output"].append(np.array([output], dtype=np.int32))
             offset += len(nodes)
     parts["baseline"].append(np.ravel(model._baseline_prediction).astype(np.float64))
+    return Trees(**{name: np.concatenate(arrays) for name, arrays in parts.items()})
+
+
+def side_by_side(trees: Sequence[Trees]) -> Trees:
+    """Those of one output each as one of many: (N, K)."""
+    parts: dict[str, list[npt.NDArray[Any]]] = {name: [] for name in Trees._fields}
+    offset = 0
+    for output, each in enumerate(trees):
+        inner = each.feature >= 0
+        moved = {
+            "left": np.where(inner, each.left + offset, 0),
+            "right": np.where(inner, each.right + offset, 0),
+            "roots": (each.roots + offset).astype(np.int32),
+            "output": np.full_like(each.output, output),
+        }
+        for name, array in (each._asdict() | moved).items():
+            parts[name].append(array)
+        offset += len(each.feature)
     return Trees(**{name: np.concatenate(arrays) for name, arrays in parts.items()})

@@ -26,6 +26,7 @@ from speciate.tasks.features import Features
 from speciate.tasks.lags import Lags
 from speciate.tasks.network import MANIFEST
 from speciate.tasks.parts import Parts
+from speciate.tasks.step_states import StepStates
 from speciate.tasks.steps import Steps
 from speciate.tasks.table import READOUTS, AnyReadout
 from speciate.tasks.unit_features import UnitFeatures
@@ -38,7 +39,7 @@ __all__ = ["Prediction", "Predictor", "TrainedPredictor", "constant", "load"]
 _ARRAYS, _ESTIMATOR = "representation.safetensors", "estimator.safetensors"
 _REBUILD: dict[str, Any] = {
     "documents": Documents, "vectors": Vectors, "columns": Columns, "features": Features, "unit features": UnitFeatures,
-    "lags": Lags, "steps": Steps,
+    "lags": Lags, "steps": Steps, "step states": StepStates,
     "parts": Parts,
 }  # fmt: skip
 

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from speciate.tasks.anomaly import Anomaly
 from speciate.tasks.classification import Classification
+from speciate.tasks.control import Control
 from speciate.tasks.detection import Detection
 from speciate.tasks.forecasting import Forecasting
 from speciate.tasks.generation import Generation
@@ -32,6 +33,7 @@ READOUTS: dict[Family, Any] = {
     "segmentation": Segmentation,
     "transcription": Transcription,
     "forecasting": Forecasting,
+    "control": Control,
     "generation": Generation,
 }
 PER_UNIT: tuple[Family, ...] = ("tokens",)
@@ -47,7 +49,8 @@ AnyReadout = Annotated[
     | Detection
     | Segmentation
     | Transcription
-    | Forecasting,
+    | Forecasting
+    | Control,
     Field(discriminator="family"),
 ]
 """As it is stored with a model: those that are trained."""

@@ -16,12 +16,14 @@ from speciate.vocabulary import Family, find_task
 
 _OF_CLASSES: tuple[Family, ...] = ("classification", "ordinal", "regression", "retrieval", "anomaly")
 """Families whose truths are labels or numbers as a dataset keeps them."""
-WITHOUT_TARGET = ("forecasting", "anomaly")
+WITHOUT_TARGET = ("forecasting", "anomaly", "control")
 """Families whose examples teach without a label."""
+TRUE_BY_THEMSELVES: tuple[Family, ...] = ("forecasting", "control")
+"""Families whose truths are in the media."""
 
 
-_NAMED: dict[Family, str] = {"detection": "objects", "segmentation": "objects"}
-"""Columns as the COCO reader names them."""
+_NAMED: dict[Family, tuple[str, ...]] = {"detection": ("objects",), "segmentation": ("objects", "mask")}
+"""Columns as the COCO reader and the gatherers of volumes name them."""
 
 
 def is_label(manifest: Manifest, target: str | None) -> bool:
@@ -32,10 +34,10 @@ def is_label(manifest: Manifest, target: str | None) -> bool:
 def usual_target(manifest: Manifest, task: str) -> str | None:
     """The column that truths come from where nobody names one; None: the dataset's label, or the examples teach."""
     family = find_task(task).family
-    if family == "forecasting":
+    if family in TRUE_BY_THEMSELVES:
         return None
-    named = _NAMED.get(family)
-    return named if named in manifest.columns else manifest.label
+    named = next((name for name in _NAMED.get(family, ()) if name in manifest.columns), None)
+    return named or manifest.label
 
 
 def settled(terms: Terms, task: str, learned: Sequence[Example]) -> Terms:

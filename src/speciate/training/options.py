@@ -25,6 +25,7 @@ _BY_FAMILY: dict[Family, tuple[Method, ...]] = {
     "retrieval": _ALL,
     "tokens": ("classical", "lora", "full"),
     "forecasting": ("classical", "full"),
+    "control": ("classical", "full"),
     "anomaly": ("classical", "probe"),
     "detection": ("lora", "full"),
     "segmentation": ("lora", "full"),

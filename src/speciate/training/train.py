@@ -45,7 +45,7 @@ from speciate.training.specs import (
     TrainSpec,
 )
 from speciate.usecases import COLUMN, UseCase
-from speciate.vocabulary import TASKS, Task, find_task
+from speciate.vocabulary import TASKS, Task, find_metric, find_task
 from speciate.workspace.database import Transaction
 from speciate.workspace.workspace import Folders, Workspace
 
@@ -283,6 +283,8 @@ def _objective(use_case: UseCase | None, task: Task, terms: Terms) -> Objective:
     if use_case is None:
         return Objective(metric=task.default_metric, positive_label=positive)
     wanted = use_case.objective
+    if (other := find_metric(wanted.metric).chosen_by) is not None:
+        return Objective(metric=other, positive_label=positive)
     return Objective(metric=wanted.metric, target=wanted.target, positive_label=positive)
 
 

@@ -101,8 +101,8 @@ def _laid_out(
 ) -> LaidOut:
     """Of an export it is known what its files are."""
     if export is None:
-        whole = recognised(files) if reader == Reader() and modality == "auto" else None
-        if whole is not None:
+        whole = recognised(files) if reader == Reader() else None
+        if whole is not None and modality in ("auto", whole):
             return LaidOut(Listing(source, "media", whole, with_splits(files, "media"), frozenset((source,))), [])
         return lay_out(source, files, modality, reader)
     marker, tables = export.marker, list[SourceFile]()

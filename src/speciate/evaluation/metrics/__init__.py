@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from speciate.evaluation.metrics import (
+    control,
     detection,
     forecasting,
     generation,
@@ -36,7 +37,7 @@ __all__ = [
     "number_answers",
 ]  # fmt: skip
 
-_FILES = (forecasting, generation, labels, multi_label, numbers, ordered, retrieval, tokens, transcripts)
+_FILES = (control, forecasting, generation, labels, multi_label, numbers, ordered, retrieval, tokens, transcripts)
 _OF_MEANS = (*_FILES, segmentation)
 _MEANS: dict[str, Callable[[Answers], Floats]] = {
     name: score for file in _OF_MEANS for name, score in file.MEANS.items()

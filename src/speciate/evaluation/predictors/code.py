@@ -15,6 +15,7 @@ from typing import Any
 
 from speciate.datasets.loading.loader import Example
 from speciate.errors import Code, SpeciateError
+from speciate.evaluation import rollouts
 from speciate.evaluation.answers import Ask, answer_all
 from speciate.evaluation.caged_lines import CagedLines
 from speciate.evaluation.predictors.code_service import named, packed
@@ -32,9 +33,11 @@ _MOST_ENDS = 10
 
 def hand_in(asked: Asked) -> Sheet:
     task, contestant = asked.task, asked.contestant
+    identity = rollouts.identified(contestant.identity, task.metrics)
     with _caged(asked) as ask:
+        acts = rollouts.acting(ask, asked.examples, task.metrics, asked.run.folders.root, asked.run.folder.path)
         times = [
-            answer_all(asked.run, contestant.identity, asked.examples, ask, asked.tell, repeat)
+            answer_all(asked.run, identity, asked.examples, acts, asked.tell, repeat)
             for repeat in range(task.repeats)
         ]
         answered = [example for example, answer in zip(asked.examples, times[0], strict=True) if answer.error is None]

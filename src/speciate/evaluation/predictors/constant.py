@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from speciate.evaluation import rollouts
 from speciate.evaluation.answers import Answer
 from speciate.evaluation.compare import Cost
 from speciate.evaluation.predictors.contract import Asked, Sheet
@@ -11,5 +12,7 @@ from speciate.tasks.predictor import constant
 def hand_in(asked: Asked) -> Sheet:
     task = asked.task
     predictor = constant(task.task, asked.learned, task.terms._replace(modality=task.dataset.modality))
-    answers = [Answer(*prediction) for prediction in predictor.predict(asked.examples)]
+    run = asked.run
+    ask = rollouts.acting(predictor.predict, asked.examples, task.metrics, run.folders.root, run.folder.path)
+    answers = [Answer(*prediction) for prediction in ask(asked.examples)]
     return Sheet(asked.contestant, (answers,), Cost(0.0))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from speciate.evaluation import rollouts
 from speciate.evaluation.answers import answer_all
 from speciate.evaluation.memory import measure_memory
 from speciate.evaluation.predictors.contract import Asked, Sheet
@@ -17,7 +18,9 @@ def hand_in(asked: Asked) -> Sheet:
     task, contestant, path = asked.task, asked.contestant, Path(asked.contestant.path or "")
     predictor = load(path)
     ask = load(path, asked.run.folders).predict  # with cached features: the answers are the same, only sooner
-    answers = answer_all(asked.run, contestant.identity, asked.examples, ask, asked.tell)
+    ask = rollouts.acting(ask, asked.examples, task.metrics, asked.run.folders.root, asked.run.folder.path)
+    identity = rollouts.identified(contestant.identity, task.metrics)
+    answers = answer_all(asked.run, identity, asked.examples, ask, asked.tell)
     answered = [example for example, answer in zip(asked.examples, answers, strict=True) if answer.error is None]
     if not answered:
         return Sheet(contestant, (answers,))

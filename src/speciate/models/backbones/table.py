@@ -77,6 +77,14 @@ ARCHITECTURES = {
         "time-series", "a gated recurrent network, read in both directions, over series that line up",
         "Greydanus & Kobak 2024", "speciate.models.backbones.fixed_length:build", 1e-2,
     ),
+    "new:bc-mlp": Architecture(
+        "episode", "a perceptron over what is measured at a step",
+        "Mandlekar et al. 2021", "speciate.models.backbones.episode:build",
+    ),
+    "new:bc-cnn": Architecture(
+        "episode", "convolutions over what the cameras see at a step, beside what is measured",
+        "Mandlekar et al. 2021", "speciate.models.backbones.episode:build",
+    ),
     "new:tab-resnet": Architecture(
         "tabular", "a residual network over scaled numbers and embedded categories",
         "Gorishniy et al. 2021", "speciate.models.backbones.columns:build",
@@ -90,6 +98,7 @@ FILES = {
     "audio": "speciate.models.backbones.audio",
     "time-series": "speciate.models.backbones.series",
     "tabular": "speciate.models.backbones.columns",
+    "episode": "speciate.models.backbones.episode",
 }
 """Modality -> the module that reads it: its `build` also reads transformers folders, its `rebuild` what was saved, but
 for networks whose settings name their `architecture`: those come back as they were built."""

@@ -11,18 +11,19 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Sequence
 
-from speciate.datasets.sources.gathering import meshes
+from speciate.datasets.sources.gathering import lerobot, meshes
 from speciate.datasets.sources.listing import Listing, SourceFile
 from speciate.datasets.sources.unpacking import Desk
 
 GATHERERS: dict[str, str] = {
     "dicom": "speciate.datasets.sources.gathering.dicom_series:gather",
+    "episode": "speciate.datasets.sources.gathering.lerobot:gather",
     "mesh": "speciate.datasets.sources.gathering.meshes:gather",
     "nifti": "speciate.datasets.sources.gathering.nifti_pairs:gather",
 }
 """Modality -> "module:function"."""
 
-RECOGNISED: dict[str, Callable[[Sequence[SourceFile]], bool]] = {"mesh": meshes.is_meshes}
+RECOGNISED: dict[str, Callable[[Sequence[SourceFile]], bool]] = {"episode": lerobot.is_lerobot, "mesh": meshes.is_meshes}
 """Modality -> whether files, by their names alone, are laid out as only sources of that modality are."""
 
 

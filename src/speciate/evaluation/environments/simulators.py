@@ -1,0 +1,109 @@
+"""Several episodes of one environment side by side: ours here, others' in a cage that reads nothing of the workspace
+(simulators_service.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from speciate.errors import Code, SpeciateError
+from speciate.evaluation import environments
+from speciate.evaluation.caged_lines import CagedLines
+from speciate.evaluation.environments import Environment
+from speciate.modalities.contract import Pixels, Vector
+from speciate.sandbox import CagePolicy
+
+_SERVICE = "speciate.evaluation.environments.simulators_service"
+_START_SECONDS, _STEP_SECONDS = 120.0, 60.0
+
+
+class Step(NamedTuple):
+    seen: Vector  # (S,)
+    frame: Pixels | None
+    reward: float
+    ended: bool
+    success: bool
+
+
+class Simulators(Protocol):
+    def begin(self, seeds: Sequence[int]) -> list[Step]:
+        """All episodes at their first step."""
+        ...
+
+    def step(self, actions: Sequence[Vector | None]) -> list[Step | None]:
+        """One step of each; None: it has ended."""
+        ...
+
+
+@contextmanager
+def opened(name: str, folder: Path, policy: CagePolicy, *, look: bool) -> Iterator[Simulators]:
+    """Of an environment that `environments.check` passed. `look`: whether there are pictures, of ours alone. `folder`:
+    where a cage may make its scratch folder. INVALID where it does not work, UNAVAILABLE where this kernel has no cage.
+    """
+    if environments.is_ours(name):
+        yield _Here(name, look)
+        return
+    lines = CagedLines(_SERVICE, folder, policy)
+    try:
+        yield _Caged(name, lines)
+    finally:
+        lines.end()
+
+
+class _Here:
+    def __init__(self, name: str, look: bool) -> None:
+        self._name, self._look = name, look
+        self._made: list[Environment] = []
+
+    def begin(self, seeds: Sequence[int]) -> list[Step]:
+        self._made = [environments.make(self._name) for _ in seeds]
+        first = [made.reset(seed=seed)[0] for made, seed in zip(self._made, seeds, strict=True)]
+        return [Step(seen, self._frame(made), 0.0, False, False) for made, seen in zip(self._made, first, strict=True)]
+
+    def step(self, actions: Sequence[Vector | None]) -> list[Step | None]:
+        pairs = zip(self._made, actions, strict=True)
+        return [None if action is None else self._one(made, action) for made, action in pairs]
+
+    def _one(self, made: Environment, action: Vector) -> Step:
+        seen, reward, ended, cut, info = made.step(action)
+        return Step(seen, self._frame(made), reward, ended or cut, bool(info.get("is_success")))
+
+    def _frame(self, made: Environment) -> Pixels | None:
+        return made.render() if self._look else None
+
+
+class _Caged:
+    def __init__(self, name: str, lines: CagedLines) -> None:
+        self._name, self._lines = name, lines
+
+    def begin(self, seeds: Sequence[int]) -> list[Step]:
+        made = self._name.removeprefix(environments.GYMNASIUM)
+        told = self._ask({"make": made, "seeds": list(seeds)}, _START_SECONDS)
+        return [Step(np.array(seen, np.float32), None, 0.0, False, False) for seen in told["seen"]]
+
+    def step(self, actions: Sequence[Vector | None]) -> list[Step | None]:
+        asked = [None if action is None else np.asarray(action, float).tolist() for action in actions]
+        told = self._ask({"actions": asked}, _STEP_SECONDS)
+        rows = zip(*(told[name] for name in ("seen", "rewards", "ended", "success")), strict=True)
+        return [
+            None if seen is None else Step(np.array(seen, np.float32), None, float(reward), bool(ended), bool(success))
+            for seen, reward, ended, success in rows
+        ]
+
+    def _ask(self, question: dict[str, Any], seconds: float) -> dict[str, Any]:
+        try:
+            told: Any = self._lines.ask(question, seconds)
+        except (TimeoutError, EOFError):
+            told = {"error": "its process took too long or ended"}
+        if not isinstance(told, dict) or "error" in told:
+            why = told.get("error") if isinstance(told, dict) else "it gave no answer"
+            raise SpeciateError(
+                Code.INVALID,
+                f"The environment {self._name[:80]!r} does not work: {why}",
+                "Mend the column `environment`, or install what the environment needs.",
+            )
+        return told
