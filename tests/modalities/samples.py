@@ -140,6 +140,7 @@ SAMPLES = [
     *(Sample("audio", f"chirp.{format_.lower()}", sound(format_)) for format_ in ("WAV", "FLAC", "OGG", "MP3")),
     Sample("audio", "chirp.opus", sound("OGG", subtype="OPUS")),
     Sample("audio", "float.wav", sound("WAV", subtype="FLOAT")),
+    Sample("audio", "chirp.m4a", video_samples.sound_file(chirp())),
     Sample("audio", "stereo.mp3", sound("MP3", np.stack([chirp(), chirp()], axis=1), samplerate=44_100)),
     *(Sample("video", name, data) for name, data in video_samples.VIDEOS.items()),
     Sample("outline", "star.wkt", outline(24), declares=False),  # the line end behind it means nothing

@@ -1,4 +1,5 @@
-"""Sound from WAV, FLAC, OGG and MP3 files, decoded to float32 (T,): one channel, 16 kHz, full scale is 1.
+"""Sound from WAV, FLAC, OGG and MP3 files, and from tracks of M4A, MP4, MOV, Matroska, WebM and AVI (sound_tracks.py),
+decoded to float32 (T,): one channel, 16 kHz, full scale is 1.
 
 Channels are averaged. The header must declare no more than two hours. A recording in which nothing is to be heard
 decodes, but is no example.
@@ -20,6 +21,10 @@ from speciate.modalities.contract import DecodeError, Header, Modality, Pixels, 
 from speciate.modalities.drawing import spectrogram
 from speciate.modalities.mel import BANDS, SAMPLE_RATE, log_mel
 from speciate.modalities.recordings import incomplete
+from speciate.modalities.sound_tracks import Track, is_container
+from speciate.modalities.sound_tracks import opened as track_of
+from speciate.modalities.sound_tracks import read as read_track
+from speciate.modalities.video_containers import SOUND
 
 if TYPE_CHECKING:
     import soundfile
@@ -39,28 +44,34 @@ _SEGMENTS, _GROUPS = 8, 16
 
 class Audio(Modality[Vector]):
     name = "audio"
-    suffixes = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3")
+    suffixes = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".m4a")
+    borrows = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi")
     window_unit = "seconds"
 
     def sniff(self, head: bytes, name: str) -> bool:
         wave = head[:4] in (b"RIFF", b"RIFX", b"RF64") and head[8:12] == b"WAVE"
         mpeg = len(head) > 1 and head[0] == 0xFF and head[1] & 0xE6 == 0xE2
-        return wave or mpeg or head.startswith(_MAGIC) or name.lower().endswith(self.suffixes)
+        track = head[4:8] == b"ftyp" and head[8:12] in SOUND
+        return wave or mpeg or track or head.startswith(_MAGIC) or name.lower().endswith(self.suffixes)
 
     def inspect(self, data: bytes) -> Header:
+        if is_container(data):
+            with track_of(data) as track:
+                return _header_of_track(track)
         with _opened(data) as file:
             return _header(file)
 
     def decode(self, data: bytes) -> Vector:
-        if missing := incomplete(data):
-            raise DecodeError("partial", missing)
-        with _opened(data) as file:
-            seconds = file.frames / file.samplerate
-            if seconds > LONGEST:
-                raise DecodeError("refused", f"{seconds:,.0f} seconds, more than {LONGEST:,}.")
-            if file.channels > _MOST_CHANNELS:
-                raise DecodeError("refused", f"{file.channels} channels, more than {_MOST_CHANNELS}.")
-            sound = _read(file)
+        if is_container(data):
+            with track_of(data) as track:
+                _check_budget(track.seconds, track.channels)
+                sound = read_track(track, SAMPLE_RATE)
+        else:
+            if missing := incomplete(data):
+                raise DecodeError("partial", missing)
+            with _opened(data) as file:
+                _check_budget(file.frames / file.samplerate, file.channels)
+                sound = _read(file)
         if not len(sound):
             raise DecodeError("error", "The recording has no samples.")
         peak = float(np.abs(sound).max())
@@ -132,6 +143,23 @@ def _opened(data: bytes) -> Iterator[soundfile.SoundFile]:
         except soundfile.LibsndfileError as error:
             cut = any(word in str(error) for word in ("lost sync", "psf_fseek"))  # a FLAC file that ends early
             raise DecodeError("partial" if cut else "error", f"{error}") from error
+
+
+def _check_budget(seconds: float, channels: int) -> None:
+    if seconds > LONGEST:
+        raise DecodeError("refused", f"{seconds:,.0f} seconds, more than {LONGEST:,}.")
+    if channels > _MOST_CHANNELS:
+        raise DecodeError("refused", f"{channels} channels, more than {_MOST_CHANNELS}.")
+
+
+def _header_of_track(track: Track) -> Header:
+    fields: dict[str, str | int | float] = {
+        "sample_rate": track.sample_rate,
+        "channels": track.channels,
+        "seconds": round(track.seconds, 3),
+        "format": track.format,
+    }
+    return Header(max(4 * math.ceil(track.seconds * SAMPLE_RATE), 4), fields)
 
 
 def _header(file: soundfile.SoundFile) -> Header:

@@ -112,6 +112,8 @@ class Modality(Protocol[Media]):
     name: str
     suffixes: tuple[str, ...]
     """Of files that hold one example each, lower case, with the dot."""
+    borrows: tuple[str, ...] = ()
+    """Those of other modalities' files that it reads, too, where it is named: the sound of a video."""
     analyzer: Literal["word", "char"] | None = None
     """How a classical learner counts what `describe` returns: words, characters; None where it is a vector."""
     ngrams: tuple[int, int] = (1, 1)

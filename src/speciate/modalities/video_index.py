@@ -233,7 +233,8 @@ def _pictures(container: InputContainer) -> VideoStream:
             if stream.codec_context is None:
                 raise DecodeError("error", "Its codec is not known here.")
             return stream
-    raise DecodeError("error", "It has no pictures, only sound." if container.streams.audio else "It has no pictures.")
+    heard = ", only sound: modality='audio' reads it" if container.streams.audio else ""
+    raise DecodeError("error", f"It has no pictures{heard}.")
 
 
 def _check_budget(container: InputContainer, stream: VideoStream) -> None:

@@ -22,8 +22,9 @@ _SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,15}$")
 _MAGIC = (
     (b"\x89PNG", ".png"), (b"\xff\xd8\xff", ".jpg"), (b"GIF8", ".gif"), (b"BM", ".bmp"), (b"II*\0", ".tif"),
     (b"MM\0*", ".tif"), (b"fLaC", ".flac"), (b"OggS", ".ogg"), (b"ID3", ".mp3"), (b"\xff\xfb", ".mp3"),
+    (b"\x1a\x45\xdf\xa3", ".mkv"),
 )  # fmt: skip
-_RIFF = {b"WEBP": ".webp", b"WAVE": ".wav"}
+_RIFF = {b"WEBP": ".webp", b"WAVE": ".wav", b"AVI ": ".avi"}
 
 
 def safe_name(text: str) -> str:
@@ -59,6 +60,8 @@ def magic_suffix(head: bytes) -> str:
     """What the first 16 bytes say of the format; empty where they say nothing."""
     if head[:4] == b"RIFF":
         return _RIFF.get(head[8:12], "")
+    if head[4:8] == b"ftyp":
+        return ".m4a" if head[8:12] == b"M4A " else ".mp4"
     return next((suffix for magic, suffix in _MAGIC if head.startswith(magic)), "")
 
 

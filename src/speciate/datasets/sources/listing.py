@@ -240,7 +240,8 @@ def _layout(files: list[SourceFile], modality: str, reader: Reader) -> tuple[Lay
     if modality == "time-series" and tables:
         return ("media" if _are_recordings(files) else "table"), modality
     if modality != "auto":
-        own = sum(name.lower().endswith(find(modality).suffixes) for name in names if not table_suffix(name))
+        suffixes = (*find(modality).suffixes, *find(modality).borrows)
+        own = sum(name.lower().endswith(suffixes) for name in names if not table_suffix(name))
         return (
             "media" if own and (own >= tables or modality not in IN_TABLES) else "table" if tables else "media"
         ), modality
