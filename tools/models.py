@@ -12,6 +12,7 @@ from speciate.models import known, served
 from speciate.models.endpoints import Endpoint
 from speciate.models.search import AtLeast, Found, Hit, Query, Sort
 from speciate.models.sources.contract import Figure
+from speciate.production.dossier import dossier
 from speciate.server.roots import check_readable
 from speciate.server.surface import (
     App,
@@ -29,7 +30,7 @@ from speciate.server.surface import (
 from speciate.workspace.database import Transaction
 
 _PATH = "path:"
-_SHOWN_FIGURES = 4
+_SHOWN_FIGURES, _SHOWN_VERSIONS = 4, 20
 
 
 class Price(Result):
@@ -162,6 +163,79 @@ def _offset(cursor: str | None) -> int:
     if not cursor.isdecimal():
         raise SpeciateError(Code.INVALID, f"{cursor!r} is no cursor of this call.", "Call again without cursor.")
     return int(cursor)
+
+
+class VersionLine(Result):
+    version: int
+    method: str
+    job: str | None = None
+    dataset: str | None = None
+    base_model: str | None = None
+    seconds: float | None = None
+    usd: float | None = None
+
+
+class Evaluated(Result):
+    evaluation: str
+    dataset: str
+    metric: str
+    value: float | None = None
+    interval: tuple[float, float] | None = None
+    n: int
+
+
+class TrustView(Result):
+    id: str = Field(description="sha256 of the list of its files' hashes.")
+    intact: bool | None = Field(None, description="Whether its files are what was sealed; checked just now.")
+    problem: str | None = None
+    source: str
+    revision: str | None = None
+    set_aside: int = Field(description="Files of the publisher that were not taken.")
+    license: str | None = None
+
+
+class Cards(Result):
+    readme: str | None = Field(None, description="Its publisher's own.")
+
+
+class ModelDescription(Result):
+    model: str
+    task: str | None = None
+    modality: str | None = None
+    parameters: int | None = None
+    versions: tuple[VersionLine, ...]
+    aliases: dict[str, str] = Field(description="USE_CASE@ALIAS -> version.")
+    lineage: tuple[str, ...] = Field(description="What it was made from: models, then datasets, nearest first.")
+    evaluations: tuple[Evaluated, ...]
+    trust: TrustView
+    available: bool
+    needs: tuple[str, ...] = ()
+    card: str = Field(description="Written from what is known here, Markdown.")
+    untrusted: Cards
+
+
+@tool(read_only=True)
+def describe_model(
+    app: App, model: Annotated[str, Field(description="name, name@v3, USE_CASE@production or pkg:NAME.")]
+) -> ModelDescription:
+    """A model of this workspace: versions, lineage, evaluations, licence, and whether its files are intact.
+
+    To find models of the world, call search_models.
+    """
+    found = dossier(app.workspace, model)
+    card = found.shown
+    return ModelDescription(
+        model=card.ref, task=card.task, modality=card.modality, parameters=card.parameters,
+        versions=tuple(
+            VersionLine(version=each.version, method=each.method, job=each.job, dataset=each.dataset,
+                        base_model=each.base_model, seconds=each.seconds, usd=each.usd)
+            for each in found.versions[-_SHOWN_VERSIONS:]
+        ),
+        aliases=found.aliases, lineage=found.lineage,
+        evaluations=tuple(Evaluated(**each._asdict()) for each in found.evaluations),
+        trust=TrustView(**found.trust._asdict()), available=found.access.available, needs=found.access.needs,
+        card=found.card, untrusted=Cards(readme=found.readme),
+    )  # fmt: skip
 
 
 class ModelRegistered(Result):
