@@ -15,7 +15,7 @@ import hashlib
 import math
 import re
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
@@ -116,12 +116,8 @@ class Multimodal(Modality[Parts]):
         parts = {name: part_name(name) for name in value}
         if unknown := [name for name, part in parts.items() if part is None]:
             raise DecodeError("error", f"{unknown[0][:64]!r} names no part; a part is called NAME.MODALITY.")
-        found = {
-            name: None if value[name] is None else _tried(part, _kind(part).admit, value[name])
-            for name, part in parts.items()
-            if part is not None
-        }
-        return _some(dict(sorted(found.items())))
+        found = {name: _of_cell(part, value[name]) for name, part in sorted(parts.items()) if part is not None}
+        return _some(found)
 
     def judge(self, data: bytes) -> Judgement:
         parts = _admitted(data)
@@ -203,6 +199,31 @@ MULTIMODAL = Multimodal()
 def present(media: Mapping[str, Any]) -> list[tuple[PartName, Any]]:
     """The parts that are there, by name."""
     return [(PartName(*name.rsplit(".", 1)), media[name]) for name in sorted(media) if media[name] is not None]
+
+
+def named_as(parts: Sequence[str], data: bytes) -> bytes:
+    """A bundle of files by their own names as one of these parts (NAME.MODALITY): each is the part that it is called
+    as, else the one whose modality it looks like. What is a bundle of parts stays; DecodeError where a file is none."""
+    members = members_of(data)
+    if any(part_name(name.partition("/")[0]) or name.startswith(f"{MISSING}/") for name in members):
+        return data
+    known = [part for name in parts if (part := part_name(name))]
+    found: dict[str, bytes] = {}
+    for name, file in members.items():
+        alike = [part for part in known if part.own == name.partition(".")[0]]
+        alike = alike or [part for part in known if _kind(part).sniff(file[:4096], name)]
+        if len(alike) != 1:
+            names = ", ".join(part.own for part in known)
+            raise DecodeError("error", f"It is not clear which part {name[:80]!r} is; the model reads {names}.")
+        found[str(alike[0])] = file
+    return bundle(found)
+
+
+def _of_cell(part: PartName, cell: Any) -> Any:
+    """Bytes are those of a file, whatever the modality."""
+    if cell is None:
+        return None
+    return _tried(part, _kind(part).decode if isinstance(cell, bytes) else _kind(part).admit, cell)
 
 
 def _kind(part: PartName) -> Modality[Any]:

@@ -31,6 +31,8 @@ class Card(BaseModel):
     """The exact version that it was trained on."""
     use_case: str | None = None
     inputs: tuple[str, ...] = ()
+    parts: tuple[str, ...] = ()
+    """Of mixed rows: NAME.MODALITY of each part that it reads."""
     labels: tuple[str, ...] = ()
     parameters: int | None = None
     """Numbers that were learned, those of a frozen base model included."""

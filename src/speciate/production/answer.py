@@ -17,7 +17,9 @@ from speciate.datasets.inputs import input_values
 from speciate.datasets.loading.loader import Example
 from speciate.errors import Code, SpeciateError
 from speciate.modalities import find
+from speciate.modalities.bundles import is_bundle
 from speciate.modalities.contract import DecodeError
+from speciate.modalities.multimodal import named_as
 from speciate.tasks import predictor
 from speciate.tasks.contract import Prediction, Predictor
 from speciate.tasks.embeddings import Embeddings
@@ -29,7 +31,7 @@ _MODELS = 4
 def answer(payload: dict[str, Any]) -> dict[str, Any]:
     """`{model, modality, inputs, items}` -> `{predictions: [...]}`: fields of `Predicted`, in the items' order."""
     model = _loaded(payload["model"])
-    decoded = [_decode(item, payload["modality"], payload["inputs"]) for item in payload["items"]]
+    decoded = [_decode(item, payload["modality"], payload["inputs"], payload["parts"]) for item in payload["items"]]
     usable = [example for example in decoded if isinstance(example, Example)]
     answers = iter(_answers(model, usable))
     predictions: list[dict[str, Any]] = []
@@ -69,9 +71,9 @@ def _loaded(path: str) -> Predictor:
     return predictor.load(Path(path))
 
 
-def _decode(item: dict[str, Any], modality: str, inputs: Sequence[str]) -> Example | Exception:
+def _decode(item: dict[str, Any], modality: str, inputs: Sequence[str], parts: Sequence[str]) -> Example | Exception:
     try:
-        media = _medium(item, modality, inputs)
+        media = _medium(item, modality, inputs, parts)
     except (DecodeError, SpeciateError, ValueError, TypeError) as error:
         return error
     return Example(item["id"], media, None, item["id"], "", item.get("row") or {})
@@ -84,12 +86,16 @@ def _said(error: Exception) -> dict[str, str]:
     return {"error": "This input cannot be used; untrusted.error_text says why.", "error_text": str(error)}
 
 
-def _medium(item: dict[str, Any], modality: str, inputs: Sequence[str]) -> Any:
+def _medium(item: dict[str, Any], modality: str, inputs: Sequence[str], parts: Sequence[str]) -> Any:
     kind = find(modality)
     if "error" in item:
         raise SpeciateError(Code.INVALID, item["error"])
+    if "parts" in item:
+        cells = item["parts"].items()
+        return kind.admit({name: cell["value"] if "value" in cell else _bytes(cell["data"]) for name, cell in cells})
     if "data" in item:
         data = _bytes(item["data"])
+        data = named_as(parts, data) if parts and is_bundle(data) else data
         kind.inspect(data)  # refuses what declares more than the budget
         return kind.decode(data)
     if "text" in item:

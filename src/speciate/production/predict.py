@@ -20,6 +20,7 @@ from speciate.jobs.pool import Pool
 from speciate.models import registry
 from speciate.models.card import Card
 from speciate.production import caller_file, loading
+from speciate.production.mixed_inputs import parts_of_row
 from speciate.refs import ModelRef, model_ref
 from speciate.workspace.database import Transaction
 from speciate.workspace.workspace import Workspace
@@ -44,7 +45,7 @@ class Input(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     text: str | None = None
-    row: dict[str, Any] | None = Field(None, description="Column -> value.")
+    row: dict[str, Any] | None = Field(None, description="Column -> value; of mixed rows part -> text or path.")
     path: str | None = Field(None, description="A file; or a folder whose files are one example, such as a series.")
     data: str | None = Field(None, description="Base64; with mime.")
     mime: str | None = None
@@ -151,11 +152,36 @@ def _payload(card: Card, path: Path, inputs: Sequence[Input], place: Callable[[s
             item["data"] = given.data
         elif given.text is not None:
             item["text"] = given.text
+        elif card.parts and given.row is not None:
+            read = _Reading(place, room)
+            try:
+                item["parts"] = parts_of_row(given.row, card.parts, read)
+            except SpeciateError as error:
+                item["error"] = str(error)
+            room = read.room
         else:
             item["row"] = given.row
         _check_room(room)
         items.append(item)
-    return {"model": str(path), "modality": card.modality, "inputs": list(card.inputs), "items": items}
+    return {
+        "model": str(path),
+        "modality": card.modality,
+        "inputs": list(card.inputs),
+        "parts": list(card.parts),
+        "items": items,
+    }
+
+
+class _Reading:
+    """Files of one row, with the bytes that are left for them."""
+
+    def __init__(self, place: Callable[[str], Path], room: int) -> None:
+        self._place, self.room = place, room
+
+    def __call__(self, path: str) -> bytes:
+        data = caller_file.read(self._place(path), max(self.room, 0))
+        self.room -= len(data)
+        return data
 
 
 def _read(path: str, place: Callable[[str], Path], most: int) -> bytes | SpeciateError:

@@ -104,6 +104,7 @@ def _card(payload: Payload, chosen: Chosen, identity: str, seconds: float, size:
         dataset=payload.dataset,
         use_case=spec.use_case,
         inputs=payload.manifest.inputs,
+        parts=tuple(getattr(getattr(chosen.predictor, "representation", None), "names", ())),
         labels=chosen.predictor.labels,
         parameters=chosen.predictor.parameters,
         bytes=size,
