@@ -135,7 +135,7 @@ def shuffled(made: Sequence[FileDataset], seed: int = 0) -> bytes:
 def enhanced(voxels: npt.NDArray[np.int16] | None = None, gap: float = 3.0) -> FileDataset:
     """One instance of many frames, each with a place of its own; stored from the head to the feet."""
     voxels = phantom() if voxels is None else voxels
-    made = dataset((voxels[::-1].astype(np.int32) + 1024).astype(np.uint16), EnhancedCTImageStorage)
+    made = dataset((voxels[::-1].astype(np.int32) + 1024).clip(0).astype(np.uint16), EnhancedCTImageStorage)
     shared, measures, turned, values = Dataset(), Dataset(), Dataset(), Dataset()
     measures.PixelSpacing, measures.SliceThickness = [0.7, 0.8], gap
     turned.ImageOrientationPatient = list(AXIAL)

@@ -11,6 +11,7 @@ Frames of a film have no place in the patient: they follow each other as they ar
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -19,7 +20,7 @@ import numpy as np
 from speciate.modalities.bundles import HEAD, bundle, is_bundle, members_of
 from speciate.modalities.contract import DecodeError, Header, Judgement
 from speciate.modalities.dicom_elements import looks_like_dicom
-from speciate.modalities.dicom_geometry import Slice, Stack, stacked, to_patient
+from speciate.modalities.dicom_geometry import Slice, Stack, laid, stacked
 from speciate.modalities.dicom_instances import (
     MOST_FRAMES,
     Instance,
@@ -27,6 +28,7 @@ from speciate.modalities.dicom_instances import (
     header,
     instance,
     number_of,
+    pixel_digest,
     pixel_spacing,
     positive,
     shown_window,
@@ -64,7 +66,7 @@ class Dicom(OfVolumes):
 
     def inspect(self, data: bytes) -> Header:
         members = _members(data)
-        return _header([header(each, name) for name, each in members.items()])
+        return _header([header(io.BytesIO(each), name) for name, each in members.items()])
 
     def decode(self, data: bytes) -> Volume:
         return _volume(_instances(data))
@@ -91,6 +93,14 @@ def of_series(files: Sequence[bytes]) -> bytes:
 def member_name(number: int) -> str:
     """Of the instance of this place in a series, from 1 on."""
     return f"{number:05}.dcm"
+
+
+def stack_of(placed: Sequence[Slice], instances: int) -> Stack:
+    """Of slices in the patient; frames of one instance that have no place there follow each other as stored."""
+    if instances == 1 and all(each.position is None for each in placed):
+        rows, columns = placed[0].spacing or (1.0, 1.0)
+        return Stack(list(range(len(placed))), (placed[0].thickness or 1.0, rows, columns), None)
+    return stacked(placed)
 
 
 def patient_of(dataset: Dataset) -> str:
@@ -143,8 +153,8 @@ def _volume(found: Sequence[Instance]) -> Volume:
     _check_budget(found)
     if len(found) > 1 and (many := [each.name for each in found if each.frames > 1]):
         raise DecodeError("error", f"Several instances, of which {many[0]} has frames of its own, are no one volume.")
-    placed = [each for one in found for each in slices(one)]
-    stack = _stack(placed, found)
+    placed = [each for one in found for each in slices(one.dataset, one.name, pixel_digest(one))]
+    stack = stack_of(placed, len(found))
     rows, columns = placed[0].size
     voxels = np.empty((len(placed), rows, columns), np.float32)
     place_of = {place: i for i, place in enumerate(stack.order)}
@@ -153,24 +163,13 @@ def _volume(found: Sequence[Instance]) -> Volume:
         for frame in frames(one):
             voxels[place_of[number]] = frame
             number += 1
-    spacing = np.array(stack.spacing, np.float32)
-    if stack.directions is not None:
-        order, turned = to_patient(stack.directions)
-        voxels, spacing = voxels.transpose(order), spacing[list(order)]
-        voxels = np.ascontiguousarray(voxels[tuple(slice(None, None, -1 if turn else 1) for turn in turned)])
-    volume: Volume = {"voxels": voxels, "spacing": spacing}
+    axes = laid(stack)
+    volume: Volume = {"voxels": axes.array(voxels), "spacing": np.array(axes.spacing(stack.spacing), np.float32)}
     middle = stack.order[len(stack.order) // 2]
     one, frame_number = (found[0], middle) if len(found) == 1 else (found[middle], 0)
     if (window := shown_window(one.dataset, frame_number)) is not None:
         volume["window"] = window
     return volume
-
-
-def _stack(placed: Sequence[Slice], found: Sequence[Instance]) -> Stack:
-    if len(found) == 1 and all(each.position is None for each in placed):  # a film, or a detector's frames
-        rows, columns = placed[0].spacing or (1.0, 1.0)
-        return Stack(list(range(len(placed))), (placed[0].thickness or 1.0, rows, columns), None)
-    return stacked(placed)
 
 
 def _check_budget(found: Sequence[Instance]) -> None:

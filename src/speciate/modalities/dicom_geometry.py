@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise, permutations
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -102,11 +102,28 @@ def orientations(found: Sequence[Sequence[float] | None]) -> list[int]:
     return places
 
 
-def to_patient(directions: Floats) -> tuple[tuple[int, ...], tuple[bool, ...]]:
-    """Which axis comes first, second and third so that they lie nearest to head, back and left; and which to turn."""
-    likeness = directions[:, ::-1]  # of the axes with z, y and x of the patient
+class Laid(NamedTuple):
+    """How a stack's axes become those of a volume (volumes.py): nearest to head, back and left."""
+
+    order: tuple[int, ...]
+    turned: tuple[bool, ...]
+
+    def array(self, stacked: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """(slices, rows, columns) -> the volume."""
+        found = stacked.transpose(self.order)
+        return np.ascontiguousarray(found[tuple(slice(None, None, -1 if turn else 1) for turn in self.turned)])
+
+    def spacing(self, stacked: Sequence[float]) -> tuple[float, ...]:
+        return tuple(stacked[axis] for axis in self.order)
+
+
+def laid(stack: Stack) -> Laid:
+    """A single slice, and what has no place in the patient, stays as it is."""
+    if stack.directions is None:
+        return Laid((0, 1, 2), (False, False, False))
+    likeness = stack.directions[:, ::-1]  # of the axes with z, y and x of the patient
     order = max(permutations(range(3)), key=lambda each: sum(abs(likeness[axis, i]) for i, axis in enumerate(each)))
-    return order, tuple(bool(likeness[axis, i] < 0) for i, axis in enumerate(order))
+    return Laid(order, tuple(bool(likeness[axis, i] < 0) for i, axis in enumerate(order)))
 
 
 def _same(one: Sequence[float] | None, other: Sequence[float] | None) -> bool:

@@ -13,7 +13,7 @@ import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +30,7 @@ Frame = npt.NDArray[np.float32]  # (H, W)
 MOST_SIDE = 65_535
 MOST_FRAMES = 32_767
 _LONGEST_TEXT = 64
+_HEAD = 4096
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
 _LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
 _GRAY, _INVERTED, _PALETTE = "MONOCHROME2", "MONOCHROME1", "PALETTE COLOR"
@@ -61,14 +62,16 @@ class Instance(NamedTuple):
         return int(self.dataset.get("SamplesPerPixel") or 1)
 
 
-def header(data: bytes, name: str = "") -> Dataset:
+def header(file: BinaryIO, name: str = "") -> Dataset:
     """What stands before the pixels."""
     import pydicom
 
-    if not looks_like_dicom(data[:4096]):
-        raise DecodeError("error", f"{name or 'It is'} no DICOM file." if data else "The file is empty.")
-    with _quiet(name):
-        return pydicom.dcmread(io.BytesIO(data), force=True, stop_before_pixels=True)
+    head = file.read(_HEAD)
+    if not looks_like_dicom(head):
+        raise DecodeError("error", f"{name or 'It is'} no DICOM file." if head else "The file is empty.")
+    file.seek(0)
+    with quiet(name):
+        return pydicom.dcmread(file, force=True, stop_before_pixels=True)
 
 
 def instance(data: bytes, name: str = "") -> Instance:
@@ -79,7 +82,7 @@ def instance(data: bytes, name: str = "") -> Instance:
         file = walked(data)
     except DecodeError as error:
         raise DecodeError(error.quality, f"{_known(data, name)}{error}") from error
-    with _quiet(name):
+    with quiet(name):
         dataset = pydicom.dcmread(io.BytesIO(data), force=True)
         refuse_without_pixels(dataset, file.has_pixels)
         found = Instance(named(dataset, name), dataset, file)
@@ -112,24 +115,23 @@ def pixel_digest(found: Instance) -> str:
     return hashlib.sha256(found.file.pixels).hexdigest()
 
 
-def slices(found: Instance) -> list[Slice]:
-    """Each frame with its place."""
-    dataset, digest = found.dataset, pixel_digest(found) if found.frames == 1 else ""
+def slices(dataset: Dataset, name: str, digest: str = "") -> list[Slice]:
+    """Each frame with its place. `digest`: of the pixels of an instance with one frame."""
+    count = int(dataset.get("NumberOfFrames") or 1)
     made = []
-    for frame in range(found.frames):
-        name = found.name if found.frames == 1 else f"frame {frame + 1}"
-        placed = _functional(dataset, frame, "PlanePositionSequence") or dataset
-        turned = _functional(dataset, frame, "PlaneOrientationSequence") or dataset
-        sized = _functional(dataset, frame, "PixelMeasuresSequence") or dataset
+    for frame in range(count):
+        placed = functional(dataset, frame, "PlanePositionSequence") or dataset
+        turned = functional(dataset, frame, "PlaneOrientationSequence") or dataset
+        sized = functional(dataset, frame, "PixelMeasuresSequence") or dataset
         made.append(
             Slice(
-                name,
-                found.size,
+                name if count == 1 else f"frame {frame + 1}",
+                (int(dataset.Rows), int(dataset.Columns)),
                 numbers(placed, "ImagePositionPatient", 3),
                 numbers(turned, "ImageOrientationPatient", 6),
                 pixel_spacing(sized),
                 positive(sized, "SpacingBetweenSlices") or positive(sized, "SliceThickness"),
-                digest or str(frame),
+                digest if count == 1 else str(frame),
             )
         )
     return made
@@ -141,7 +143,7 @@ def frames(found: Instance) -> Iterator[Frame]:
     from pydicom.pixels import iter_pixels
 
     dataset, count = found.dataset, 0
-    with _quiet(found.name):
+    with quiet(found.name):
         for raw in iter_pixels(dataset):
             if count == found.frames or raw.shape[:2] != found.size:
                 raise DecodeError("partial", "The pixels are others than the header declares.")
@@ -156,8 +158,8 @@ def frames(found: Instance) -> Iterator[Frame]:
 
 def shown_window(dataset: Dataset, frame: int = 0) -> list[float] | None:
     """[centre, width] that the header asks to be seen first, on the scale of `frames`."""
-    of = _functional(dataset, frame, "FrameVOILUTSequence") or dataset
-    centre, width = _first(of, "WindowCenter"), _first(of, "WindowWidth")
+    of = functional(dataset, frame, "FrameVOILUTSequence") or dataset
+    centre, width = number_of(of, "WindowCenter"), number_of(of, "WindowWidth")
     if centre is None or width is None or width <= 0:
         return None
     if dataset.get("PhotometricInterpretation") == _INVERTED:
@@ -210,7 +212,8 @@ def pixel_spacing(dataset: Dataset) -> tuple[float, float] | None:
 
 
 @contextmanager
-def _quiet(name: str) -> Iterator[None]:
+def quiet(name: str) -> Iterator[None]:
+    """Whatever a library raises becomes a DecodeError; what it warns of is not said."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # remarks on odd headers
         try:
@@ -233,7 +236,7 @@ def _known(data: bytes, name: str) -> str:
     if not name:
         return ""
     try:
-        known = named(header(data), name)
+        known = named(header(io.BytesIO(data)), name)
     except DecodeError:
         known = name
     return f"{name}: " if known == name else f"{name} ({known}): "
@@ -267,7 +270,7 @@ def _on_scale(stored: npt.NDArray[Any], dataset: Dataset, frame: int) -> Frame:
 
 
 def _rescale(dataset: Dataset, frame: int) -> tuple[float, float]:
-    of = _functional(dataset, frame, "PixelValueTransformationSequence") or dataset
+    of = functional(dataset, frame, "PixelValueTransformationSequence") or dataset
     slope, intercept = number_of(of, "RescaleSlope"), number_of(of, "RescaleIntercept")
     return (slope if slope else 1.0), (intercept or 0.0)
 
@@ -282,7 +285,7 @@ def _ends(dataset: Dataset, frame: int) -> tuple[float, float]:
     return low * slope + intercept, (low + 2**bits - 1) * slope + intercept
 
 
-def _functional(dataset: Dataset, frame: int, keyword: str) -> Dataset | None:
+def functional(dataset: Dataset, frame: int, keyword: str) -> Dataset | None:
     """What an enhanced instance says of a frame, or of all frames."""
     for groups, place in (("PerFrameFunctionalGroupsSequence", frame), ("SharedFunctionalGroupsSequence", 0)):
         found: Sequence[Any] = dataset.get(groups) or ()
@@ -290,10 +293,6 @@ def _functional(dataset: Dataset, frame: int, keyword: str) -> Dataset | None:
             first: Dataset = inner[0]
             return first
     return None
-
-
-def _first(dataset: Dataset, keyword: str) -> float | None:
-    return number_of(dataset, keyword)
 
 
 def _is_many(value: Any) -> bool:

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from speciate.modalities.label_maps import resized
+from speciate.modalities.outlines import Mask, filled
 
-Mask = npt.NDArray[np.bool_]  # (h, w)
 Size = tuple[int, int]  # height, width
 
 _MOST_PIXELS = 50_000_000
@@ -36,7 +36,7 @@ def region(outline: Any, picture: Size, size: Size) -> Mask:
         raise ValueError(f"{outline!r:.60} is neither polygons nor run lengths")
     mask = np.zeros(size, bool)
     for ring in outline:
-        mask |= _filled(_points(ring) * (size[1] / picture[1], size[0] / picture[0]), size)
+        mask |= filled(_points(ring) * (size[1] / picture[1], size[0] / picture[0]), size)
     return mask
 
 
@@ -48,19 +48,6 @@ def _points(ring: Any) -> npt.NDArray[np.float64]:
     if len(points) < 3 or not np.isfinite(points).all():
         raise ValueError(f"the polygon {ring!r:.60} has no three points")
     return points
-
-
-def _filled(points: npt.NDArray[np.float64], size: Size) -> Mask:
-    """The even-odd rule, a row at a time: an edge that crosses a row turns inside out all that is right of it."""
-    (x, y), (to_x, to_y) = points.T, np.roll(points, -1, 0).T
-    middles = np.arange(size[0]) + 0.5
-    rows, edges = np.nonzero((y <= middles[:, None]) != (to_y <= middles[:, None]))
-    along = (middles[rows] - y[edges]) / (to_y[edges] - y[edges])
-    crossing = x[edges] + along * (to_x[edges] - x[edges])
-    turns = np.zeros((size[0], size[1] + 1), np.int64)
-    np.add.at(turns, (rows, np.clip(np.ceil(crossing - 0.5), 0, size[1]).astype(np.int64)), 1)
-    inside: Mask = np.cumsum(turns, 1)[:, :-1] % 2 == 1
-    return inside
 
 
 def _from_runs(outline: dict[str, Any]) -> Mask:
