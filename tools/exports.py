@@ -16,9 +16,10 @@ def export_dataset(
     dataset: Annotated[str, Field(description="`name`, `name@v3` or `name@v3:test`.")],
     format: Annotated[str, Field(description="list_options(kind='format')")],  # noqa: A002 - the tool's argument
     path: Annotated[str, Field(description="New folder.")],
+    identified: Annotated[bool, Field(description="DICOM files leave with the names of people in them.")] = False,
     idempotency_key: IdempotencyKey = None,
     dry_run: DryRunFlag = False,
 ) -> JobStarted | DryRun:
     """Write a dataset's usable rows, their media and a card to a new folder; starts a job. Never overwrites."""
-    spec = {"dataset": dataset, "format": format, "path": str(check_writable(app, path))}
+    spec = {"dataset": dataset, "format": format, "path": str(check_writable(app, path)), "identified": identified}
     return start_job(app, "export", spec, idempotency_key=idempotency_key, dry_run=dry_run)

@@ -23,7 +23,7 @@ PIXELS = np.arange(64, dtype=np.uint16).reshape(8, 8) * 521
 _FIRST = datetime.date(1920, 1, 1)
 # Not in the table, so their items are walked: at depths one, two and three.
 _WAYS = (), (0x00081115,), (0x00081115, 0x0008114A), (0x00081115, 0x0008114A, 0x00081199)
-_PLANTED_LATER = (0x00100020, 0x0020000D, 0x00101000, 0x300E0008)
+_PLANTED_LATER = (0x00100020, 0x00100021, 0x0020000D, 0x00101000, 0x300E0008)
 
 
 class Planted(NamedTuple):
@@ -61,6 +61,8 @@ def file(patient: str = "ZQPATIENT1", *, implicit: bool = False, seed: int = 0) 
     dataset.add_new(0x0020000D, "UI", "1.2.3.4.555001")
     planted = [each for each in planted if each.way or each.tag not in _PLANTED_LATER]
     planted += [Planted((), 0x00100020, "LO", patient), Planted((), 0x0020000D, "UI", "1.2.3.4.555001")]
+    dataset.add_new(0x00100021, "LO", "ZQISSUER")
+    planted.append(Planted((), 0x00100021, "LO", "ZQISSUER"))
     elsewhere += _plant_drawings(dataset, numbers)
     _describe_pixels(dataset)
     meta = FileMetaDataset()

@@ -61,7 +61,7 @@ def test_nothing_planted_survives_but_what_an_option_keeps(profile: str, implici
     file = planted.file(implicit=implicit)
     made = deidentify(file.data, parse_profile(profile), KEY)
     after = read(made.data)
-    days = KEY.days("ZQPATIENT1")
+    days = KEY.days("ZQPATIENT1 (ZQISSUER)")
     kept, moved = set[bytes](), set[bytes]()
     for each in file.planted:
         said, there = does(each, profile), planted.found(after, each)

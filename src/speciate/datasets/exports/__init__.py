@@ -20,6 +20,8 @@ FORMATS = {
     "coco": "speciate.datasets.exports.coco:COCO",
     "webdataset": "speciate.datasets.exports.shards:SHARDS",
     "fasta": "speciate.datasets.exports.fasta:FASTA",
+    "lerobot": "speciate.datasets.exports.lerobot:LEROBOT",
+    "dicom": "speciate.datasets.exports.dicom:DICOM",
 }
 
 

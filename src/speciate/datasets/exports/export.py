@@ -28,6 +28,7 @@ from speciate.datasets.columns import WINDOW_START, WINDOW_STOP
 from speciate.datasets.exports.card import Exported, card, lineage
 from speciate.datasets.exports.cells import CsvFile
 from speciate.datasets.exports.contract import Format, Tell, Written
+from speciate.datasets.exports.identities import check_rows, check_version
 from speciate.datasets.exports.shipment import Shipment, has_files, ship
 from speciate.datasets.sources.exported import MARKER, Marker
 from speciate.datasets.versions import Manifest, Version
@@ -56,6 +57,8 @@ class ExportSpec(BaseModel):
     format: str
     path: Path
     """Absolute; nothing is there yet."""
+    identified: bool = False
+    """Whether files may leave that name people."""
 
 
 def plan(spec: ExportSpec, workspace: Workspace) -> Plan:
@@ -64,6 +67,7 @@ def plan(spec: ExportSpec, workspace: Workspace) -> Plan:
     chain = lineage(workspace.database, spec.dataset)
     manifest = chain[0].manifest
     exports.fitting(spec.format, manifest)
+    check_version(manifest, spec.identified)
     _check_free(spec.path)
     size = sum((workspace.folders.root / name).stat().st_size for name in _sealed(manifest))
     payload = {
@@ -71,6 +75,7 @@ def plan(spec: ExportSpec, workspace: Workspace) -> Plan:
         "split": ref.split,
         "format": spec.format,
         "path": str(spec.path),
+        "identified": spec.identified,
     }
     resolved = {"dataset": manifest.ref, "split": ref.split, "format": spec.format, "path": str(spec.path)}
     return Plan(payload=payload, resources=Resources(cpu=1, memory_mb=1024), bytes=size, resolved=resolved)
@@ -87,9 +92,10 @@ def run(run: Run) -> dict[str, Any]:
     chosen = exports.fitting(run.payload["format"], manifest)
     rows = scan.read(run.folders, manifest, splits=None if split is None else [split])
     usable = pc.equal(rows["quality"], "ok")
+    check_rows(rows.filter(usable), manifest, run.payload.get("identified", False))
     packs = PackReader(run.folders.root / pack for pack in manifest.packs) if has_files(manifest) else None
     try:
-        shipment = ship(manifest, _some(rows.filter(usable), manifest, split), packs)
+        shipment = ship(manifest, _some(rows.filter(usable), manifest, split), packs)._replace(folders=run.folders)
         _require_space(path, shipment)
         with _hidden_beside(path) as folder:
             written = chosen.write(shipment, folder, _telling(run, shipment))

@@ -1,5 +1,7 @@
 """Tar shards as `webdataset` streams them: per example KEY.jpg or KEY.txt, KEY.cls and KEY.json under one key.
 
+Mixed rows have a member for each part: KEY.scan.png, KEY.report.txt.
+
 `.cls` is the number of the class, which its decoder expects; classes.txt names the classes, a line each from 0 on.
 The key is the example's id.
 """
@@ -15,9 +17,11 @@ from typing import NamedTuple
 from speciate.datasets.exports.cells import as_json
 from speciate.datasets.exports.contract import Tell, Written
 from speciate.datasets.exports.names import split_suffix
+from speciate.datasets.exports.part_files import as_single_files, files_of
 from speciate.datasets.exports.rows import TEXT
 from speciate.datasets.exports.shipment import Piece, Shipment, class_names
 from speciate.datasets.versions import Manifest
+from speciate.modalities.multimodal import MULTIMODAL
 
 _SHARD_BYTES = 256 * 1024 * 1024
 _ROWS = 256
@@ -57,8 +61,11 @@ def _examples(shipment: Shipment, piece: Piece, classes: list[str], tell: Tell) 
         for row, cells in enumerate(batch.to_pylist()):
             place = piece.start + start + row
             key = shipment.ids[place]
-            members = []
-            if shipment.media is not None:
+            members = list[_Member]()
+            if shipment.media is not None and shipment.manifest.modality == MULTIMODAL.name:
+                files = as_single_files(files_of(shipment.media.read(place)))
+                members += [_Member(f"{key}.{name}", file) for name, file in files.items()]
+            elif shipment.media is not None:
                 suffix = split_suffix(shipment.media.names[place])[1].lower() or ".bin"
                 suffix = ".medium.json" if suffix == ".json" else suffix  # the columns are KEY.json
                 members.append(_Member(key + suffix, shipment.media.read(place)))

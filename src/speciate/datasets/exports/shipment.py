@@ -19,6 +19,7 @@ from speciate.datasets.roles import label_column
 from speciate.datasets.versions import Manifest
 from speciate.modalities import find
 from speciate.workspace.packs import PackReader
+from speciate.workspace.workspace import Folders
 
 _ORDER = {"train": 0, "validation": 1, "test": 2}
 _NO_SPLIT = "examples"
@@ -70,6 +71,8 @@ class Shipment(NamedTuple):
     media: Media | None
     windows: bool
     """Whether some rows are windows of their medium."""
+    folders: Folders | None = None
+    """Of the workspace, for formats that have media looked into in a caged process."""
 
     def pieces(self) -> Iterator[Piece]:
         """Split by split, those of no split last."""

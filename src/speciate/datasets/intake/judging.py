@@ -37,7 +37,7 @@ def judge_files(payload: dict[str, Any]) -> dict[str, Any]:
     with open(payload["file"], "rb", buffering=0) as file:
         verdicts = []
         for offset, length in payload["spans"]:
-            verdicts.append(_judge(modality, os.pread(file.fileno(), length, offset)))
+            verdicts.append(judge_bytes(modality, os.pread(file.fileno(), length, offset)))
     return {"verdicts": verdicts}
 
 
@@ -52,7 +52,8 @@ def checked(answer: Any, modality: str, count: int) -> list[Verdict]:
     raise SpeciateError(Code.REFUSED, "A decoder's process gave an answer that is none.", RECOVERY)
 
 
-def _judge(modality: Modality[Any], data: bytes) -> Verdict:
+def judge_bytes(modality: Modality[Any], data: bytes) -> Verdict:
+    """What is found out about one file, in a caged process."""
     try:
         found = modality.judge(data)
     except DecodeError as error:

@@ -21,6 +21,7 @@ OPERATIONS = {
     "derive": "speciate.datasets.operations.derive:DERIVE",
     "merge": "speciate.datasets.operations.merge:MERGE",
     "window": "speciate.datasets.operations.window:WINDOW",
+    "deidentify": "speciate.datasets.operations.deidentify:DEIDENTIFY",
 }
 GROUP = "speciate.operations"
 """Entry point group of third parties: name = "module:object"."""

@@ -28,7 +28,8 @@ from speciate.modalities.deidentification.profile import (
     is_safe_private,
     listed,
 )
-from speciate.modalities.deidentification.pseudonyms import Pseudonyms, shifted
+from speciate.modalities.deidentification.pseudonyms import Pseudonyms, is_registered, shifted
+from speciate.modalities.dicom import patient_of
 
 _MAGIC = b"DICM"
 _DEEPEST = 64
@@ -36,6 +37,8 @@ _DEEPEST = 64
 _PATIENT_ID, _PATIENT_NAME, _AGE = 0x00100020, 0x00100010, 0x00101010
 _PEOPLE = (_PATIENT_ID, 0x00101000, 0x00101040, 0x00102154, 0x00080050, 0x00120040)
 """Numbers and addresses of people beside their names: what is looked for in the texts that are kept."""
+_OWN_UIDS = (0x00080018, 0x0020000D, 0x0020000E, 0x00200052)
+_UID = re.compile(r"\d+(\.\d+){6,}")
 _FREE_TEXTS = ("LO", "SH", "ST", "LT", "UT", "UC")
 _SHORTEST = 4
 """Characters of a name that is looked for: shorter ones are in every text."""
@@ -72,7 +75,8 @@ class Deidentified(NamedTuple):
     data: bytes
     changes: Changes
     people: tuple[str, ...]
-    """Names and numbers of people that were taken out; they stay in the process that asked, and in no report."""
+    """Names and numbers of people and the file's own UIDs, as far as they were taken out: for whoever must find them
+    elsewhere, too. They stand in no report."""
     warnings: tuple[str, ...]
     """What a person must look at: sentences that quote nothing of the file."""
 
@@ -93,6 +97,8 @@ def _deidentify(data: bytes, profile: Profile, pseudonyms: Pseudonyms) -> Deiden
     dataset = _read(data)
     scrubber = _Scrubber(dataset, profile, pseudonyms)
     scrubber.scrub(dataset)
+    if scrubber.patient and not _text_of(dataset, _PATIENT_ID):
+        dataset.add_new(_PATIENT_ID, "LO", pseudonyms.name(scrubber.patient))
     _declare(dataset, profile)
     dataset.file_meta = _file_meta(dataset, scrubber)
     dataset.preamble = b"\0" * 128
@@ -104,7 +110,8 @@ def _deidentify(data: bytes, profile: Profile, pseudonyms: Pseudonyms) -> Deiden
     changes: Changes = {}
     for (tag, done), count in sorted(scrubber.changes.items()):
         changes.setdefault(tag, {})[done] = count
-    return Deidentified(written, changes, tuple(sorted(scrubber.people)), tuple(_to_look_at(dataset, scrubber)))
+    people = tuple(sorted(scrubber.people | scrubber.uids))
+    return Deidentified(written, changes, people, tuple(_to_look_at(dataset, scrubber)))
 
 
 def _read(data: bytes) -> Any:
@@ -133,10 +140,11 @@ class _Scrubber:
 
     def __init__(self, dataset: Any, profile: Profile, pseudonyms: Pseudonyms) -> None:
         self._profile, self.pseudonyms = profile, pseudonyms
-        self.patient = _patient(dataset)
+        self.patient = patient_of(dataset)
         self._days = pseudonyms.days(self.patient)
         self.people = set(_people(dataset))
         self._needles = tuple(sorted({_folded(person) for person in self.people if len(person) >= _SHORTEST}))
+        self.uids: set[str] = set()
         self.changes: Counter[tuple[str, str]] = Counter()
 
     def scrub(self, dataset: Any, depth: int = 0) -> None:
@@ -171,6 +179,8 @@ class _Scrubber:
             self._put(dataset, tag, vr, None, "emptied")
         elif do == "U" or (do == "D" and vr == "UI"):
             uids = [self.pseudonyms.uid(uid) for uid in _text(raw).split("\\")]
+            if tag in _OWN_UIDS and not depth:
+                self.uids.add(_text(raw).strip())
             self._put(dataset, tag, vr, uids, "remapped")
         elif do == "C":
             self._clean(dataset, tag, vr, raw)
@@ -248,9 +258,10 @@ class _Scrubber:
             self._note(tag, "kept")
 
     def _names_somebody(self, value: bytes) -> bool:
-        if not self._needles:
-            return False
+        """Or something: a UID that is not the standard's."""
         text = _folded(value.decode("latin-1"))
+        if any(not is_registered(uid[0]) for uid in _UID.finditer(text)) and "retain_uids" not in self._profile.options:
+            return True
         return any(re.search(rf"(?<![^\W_]){re.escape(needle)}(?![^\W_])", text) for needle in self._needles)
 
     def _kept_private(self, dataset: Any) -> set[int]:
@@ -335,14 +346,6 @@ def _text(raw: Any) -> str:
         return "\\".join(str(part) for part in value)
     except TypeError:
         return str(value)
-
-
-def _patient(dataset: Any) -> str:
-    """What stands for the patient: the number, else the name, else the study."""
-    for tag in (_PATIENT_ID, _PATIENT_NAME, 0x0020000D, 0x00080018):
-        if tag in dataset and (found := _text(dataset.get_item(tag)).strip()):
-            return found
-    return ""
 
 
 def _people(dataset: Any, depth: int = 0) -> Iterator[str]:

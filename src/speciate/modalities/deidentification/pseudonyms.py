@@ -31,7 +31,7 @@ class Pseudonyms(NamedTuple):
 
     def uid(self, uid: str) -> str:
         """Another UID in the place of one, of at most 44 characters; one of the standard's own stays."""
-        if not uid or uid.startswith(_REGISTERED):
+        if not uid or is_registered(uid):
             return uid
         return _UID_ROOT + str(int.from_bytes(self._digest("uid", uid)[:16], "big"))
 
@@ -41,6 +41,10 @@ class Pseudonyms(NamedTuple):
 
     def _digest(self, use: str, value: str) -> bytes:
         return hmac.digest(self.key, f"{use}\0{value}".encode("utf-8", "surrogatepass"), hashlib.sha256)
+
+
+def is_registered(uid: str) -> bool:
+    return uid.startswith(_REGISTERED)
 
 
 def shifted(value: str, days: int) -> str | None:

@@ -1,0 +1,305 @@
+"""Rewrite the DICOM files of a version without identities, after PS3.15 Annex E (modalities/deidentification/).
+
+The next version holds none of the old bytes: its manifest names one new pack, and every column that a file fills is
+filled anew from the rewritten file. Groups become the pseudonyms that the files carry as patients, so that splits stay
+as they are; ids, keys and names of files are new. Of the old row it keeps, hidden and in no export, the key, so that
+whoever forgets a file forgets what was made of it. The versions before hold what they held.
+
+Columns that the caller brought are theirs: those that are named are dropped or get pseudonyms, and so does one in whose
+cells somebody stands who was taken out of a file. All others stay, and the audit names them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import re
+import secrets
+import stat
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+from pydantic import Field
+
+from speciate.datasets.columns import (
+    CONTENT,
+    FINGERPRINT,
+    KEY,
+    ORIGIN,
+    SKETCH,
+    START,
+    STOP,
+    array,
+    with_column,
+)
+from speciate.datasets.identity import sha256
+from speciate.datasets.intake.judging import Verdict, checked
+from speciate.datasets.intake.rows import MISSING
+from speciate.datasets.loading.rewriting import Rewritten
+from speciate.datasets.operations.context import Context
+from speciate.datasets.operations.contract import Operation, Others, Outcome, Parameters, refusal
+from speciate.datasets.versions import Manifest
+from speciate.errors import Code, SpeciateError
+from speciate.ids import id_from_key
+from speciate.modalities.deidentification.profile import parse_profile
+from speciate.modalities.deidentification.pseudonyms import Pseudonyms
+
+COLUMN = "deidentified"
+"""By which profile; null where a row was not rewritten. An export of files looks for it."""
+TEXT_COLUMN = "text_suspected"
+_SERVICE = "speciate.datasets.operations.deidentified_files:rewrite"
+_KEY_FILE = "deidentification.key"
+_KEY_BYTES = 32
+_MODALITY = "dicom"
+_SHORTEST = 4
+_ASIDE = "Set aside before it was de-identified."
+
+
+class DeidentifyParameters(Parameters):
+    profile: str | list[str] = Field(
+        "basic",
+        description="'basic', and after it options joined by '+': modified_dates or retain_full_dates, retain_device, "
+        "retain_institution, retain_patient_characteristics, retain_uids, retain_safe_private, clean_descriptors, "
+        "clean_structured_content.",
+    )
+    drop_columns: list[str] = Field([], description="Columns of yours that the next version has not.")
+    pseudonym_columns: list[str] = Field([], description="Columns of yours whose values become pseudonyms.")
+
+
+def foresee(parameters: DeidentifyParameters, manifest: Manifest, others: Others) -> Manifest:
+    parse_profile(parameters.profile)
+    if manifest.modality != _MODALITY or manifest.inputs:
+        raise refusal(
+            f"deidentify rewrites DICOM files, and {manifest.ref} holds {manifest.modality}.",
+            "Leave the step out; columns with identities go by curate_dataset with derive, or by new inputs.",
+        )
+    for name in (*parameters.drop_columns, *parameters.pseudonym_columns):
+        if name not in manifest.columns:
+            raise refusal(
+                f"{manifest.ref} has no column {name!r}.", f"Call describe_dataset(dataset={manifest.ref!r})."
+            )
+        if name == manifest.label:
+            raise refusal(f"The column {name!r} is the label.", "Call again without it.")
+    columns = {name: kind for name, kind in manifest.columns.items() if name not in parameters.drop_columns}
+    columns |= dict.fromkeys(parameters.pseudonym_columns, "VARCHAR")
+    return manifest.model_copy(update={"columns": {**columns, COLUMN: "VARCHAR", TEXT_COLUMN: "VARCHAR"}})
+
+
+def apply(rows: pa.Table, parameters: DeidentifyParameters, context: Context) -> Outcome:
+    profile = parse_profile(parameters.profile)
+    pseudonyms = Pseudonyms(key_of(context.root, context.manifest.name))
+    payload = {"modality": _MODALITY, "profile": str(profile), "key": pseudonyms.key.hex()}
+    contents = list(dict.fromkeys(content for content in rows[CONTENT].to_pylist() if content))
+    done = context.rewritten(_SERVICE, payload, contents)
+    files = {content: _File.of(each) for content, each in done.media.items()}
+    own = _columns_of_files(files) & {*context.manifest.columns}
+    theirs = [name for name in context.manifest.columns if name not in {*own, "bytes", COLUMN, TEXT_COLUMN}]
+    named = _naming(rows, theirs, files) - {context.manifest.label}
+    dropped = set(parameters.drop_columns)
+    replaced = (named | set(parameters.pseudonym_columns)) - dropped
+    rows = rows.drop_columns(sorted(dropped))
+    for name in sorted(replaced & set(theirs)):
+        cells = [None if cell is None else pseudonyms.name(str(cell)) for cell in rows[name].to_pylist()]
+        rows = with_column(rows, name, pa.array(cells, pa.string()))
+    rows = _rewritten(rows, files, own, pseudonyms, str(profile))
+    manifest = context.manifest.model_copy(update={"packs": (done.pack.relative_to(context.root).as_posix(),)})
+    kept = [name for name in theirs if name not in dropped | replaced]
+    columns = {"from_the_files": sorted(own), "pseudonyms": sorted(replaced), "dropped": sorted(dropped), "kept": kept}
+    return Outcome(rows, _audit(str(profile), files, columns), manifest=manifest)
+
+
+def key_of(root: Path, dataset: str) -> bytes:
+    """The secret of a dataset's pseudonyms, from that of the workspace, which is made when it is first needed. It lies
+    in a file of its own, for its owner's eyes alone, and in no export and no backup."""
+    path = root / _KEY_FILE
+    if not path.exists():
+        fresh = path.with_name(f".{_KEY_FILE}.{secrets.token_hex(6)}")
+        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(secrets.token_bytes(_KEY_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(fresh, path)  # another run may have been first, and its key is the one
+        except FileExistsError:
+            pass
+        finally:
+            fresh.unlink()
+    found = path.read_bytes()
+    if len(found) != _KEY_BYTES or stat.S_IMODE(path.stat().st_mode) & 0o077:
+        raise SpeciateError(
+            Code.REFUSED,
+            f"{str(path)!r} is no key, or others may read it.",
+            "Restore it (chmod 600), or delete it: then pseudonyms are others from now on.",
+        )
+    return hmac.digest(found, dataset.encode(), hashlib.sha256)
+
+
+class _File(NamedTuple):
+    """What became of one medium."""
+
+    content: str | None
+    size: int
+    verdict: Verdict
+    told: dict[str, Any]
+
+    @classmethod
+    def of(cls, each: Rewritten) -> _File:
+        if each.content is None:
+            why = str(each.told.get("reason") or "its process failed.")
+            return cls(None, 0, Verdict("refused", f"It could not be de-identified: {why}", {}, None, None), each.told)
+        (verdict,) = checked({"verdicts": [each.told["verdict"]]}, _MODALITY, 1)
+        return cls(each.content, each.size, verdict, each.told)
+
+
+def _columns_of_files(files: dict[str, _File]) -> set[str]:
+    return {str(name) for each in files.values() for name in each.told.get("names", ())}
+
+
+def _naming(rows: pa.Table, columns: Sequence[str], files: dict[str, _File]) -> set[str]:
+    """Columns with a cell that says who was taken out of the file of its row, or what the file was called."""
+    people = {
+        content: {person.casefold() for person in each.told.get("people", ()) if len(person) >= _SHORTEST}
+        for content, each in files.items()
+    }
+    found = set[str]()
+    contents, sources = rows[CONTENT].to_pylist(), [_names_of(source) for source in rows["source"].to_pylist()]
+    for name in columns:
+        for content, source, cell in zip(contents, sources, rows[name].to_pylist(), strict=True):
+            words = _words(cell)
+            if words and not words.isdisjoint(people.get(content or "", set()) | source):
+                found.add(name)
+                break
+    return found
+
+
+def _words(cell: Any) -> set[str]:
+    """A cell as a whole and its words."""
+    if cell is None or isinstance(cell, bool | list | dict | bytes):
+        return set()
+    text = str(cell).casefold().strip()
+    return {text, *re.split(r"[\W_]+", text), *re.split(r"[^\d.]+", text)}
+
+
+def _names_of(source: str) -> set[str]:
+    """How a file may be called: its path, its name, its name without a suffix."""
+    path = source.casefold()
+    name = path.rpartition("/")[2]
+    return {path, name, name.rpartition(".")[0] or name}
+
+
+def _rewritten(
+    rows: pa.Table, files: dict[str, _File], own: set[str], pseudonyms: Pseudonyms, profile: str
+) -> pa.Table:
+    before = rows[CONTENT].to_pylist()
+    made = [files.get(content) if content else None for content in before]
+    starts, stops = (rows[name].to_pylist() for name in (START, STOP))
+    windows = [
+        "" if start is None or stop is None else f"[{start!r}:{stop!r}]"
+        for start, stop in zip(starts, stops, strict=True)
+    ]
+    contents = [each.content if each else None for each in made]
+    groups = [None if group is None else pseudonyms.name(group) for group in rows["group_key"].to_pylist()]
+    rows = _judged(rows, made)
+    ids = _ids(contents, windows, rows)
+    origins = rows[ORIGIN].to_pylist() if ORIGIN in rows.column_names else [None] * rows.num_rows
+    origins = [origin or key for origin, key in zip(origins, rows[KEY].to_pylist(), strict=True)]
+    prints = [
+        sha256(f"{each.verdict.fingerprint}{window}") if each and window else each.verdict.fingerprint if each else None
+        for each, window in zip(made, windows, strict=True)
+    ]
+    sketches = [
+        bytes.fromhex(each.verdict.sketch) if each and each.verdict.sketch and not window else None
+        for each, window in zip(made, windows, strict=True)
+    ]
+    keys = [
+        sha256(f"{content}{window}") if content and window else content
+        for content, window in zip(contents, windows, strict=True)
+    ]
+    sources = [f"{group or 'ungrouped'}/{id}.dcm" for group, id in zip(groups, ids, strict=True)]  # noqa: A001
+    replaced = {
+        "id": ids, "group_key": groups, "source": sources, CONTENT: contents, FINGERPRINT: prints, KEY: keys,
+        ORIGIN: origins, COLUMN: [profile if content else None for content in contents],
+        TEXT_COLUMN: [each.told.get("suspected") if each else None for each in made],
+    }  # fmt: skip
+    for name, values in replaced.items():
+        rows = with_column(rows, name, pa.array(values, pa.string()))
+    rows = with_column(rows, SKETCH, pa.array(sketches, pa.binary()))
+    return _with_fields(rows, made, windows, own)
+
+
+def _judged(rows: pa.Table, made: Sequence[_File | None]) -> pa.Table:
+    """Quality and reason: of what was set aside before, the reason may quote the file, so it is told anew."""
+    qualities, reasons = rows["quality"].to_pylist(), rows["reason"].to_pylist()
+    for place, each in enumerate(made):
+        if each is not None and each.verdict.quality != "ok":
+            qualities[place] = each.verdict.quality if qualities[place] == "ok" else qualities[place]
+            reasons[place] = each.verdict.reason
+        elif reasons[place] is not None and reasons[place] != MISSING:
+            reasons[place] = _ASIDE
+    rows = with_column(rows, "quality", pa.array(qualities, pa.string()))
+    return with_column(rows, "reason", pa.array(reasons, pa.string()))
+
+
+def _ids(contents: Sequence[str | None], windows: Sequence[str], rows: pa.Table) -> list[str]:
+    """From what the rows hold now; of several that hold the same, and of those that hold nothing, by their place."""
+    times: Counter[str] = Counter()
+    found = []
+    for content, window in zip(contents, windows, strict=True):
+        what = f"{content or 'nothing'}{window}"
+        times[what] += 1
+        found.append(id_from_key("ex", f"deidentified:{what}:{times[what]}"))
+    return found
+
+
+def _with_fields(rows: pa.Table, made: Sequence[_File | None], windows: Sequence[str], own: set[str]) -> pa.Table:
+    """The columns that files fill. Of a window, numbers are those of the window and stay."""
+    for name in sorted({*own, "bytes"} & {*rows.column_names}):
+        kind, old = rows.schema.field(name).type, rows[name].to_pylist()
+        stays = pa.types.is_integer(kind) or pa.types.is_floating(kind)
+        values = [
+            None if each is None or each.content is None
+            else was if window and stays
+            else each.size if name == "bytes"
+            else each.verdict.fields.get(name)
+            for each, window, was in zip(made, windows, old, strict=True)
+        ]  # fmt: skip
+        filled = array(values)
+        rows = with_column(rows, name, filled.cast(kind) if filled.null_count == len(filled) else filled)
+    return rows
+
+
+def _audit(profile: str, files: dict[str, _File], columns: dict[str, list[str]]) -> dict[str, Any]:
+    tags: dict[str, Counter[str]] = {}
+    warnings: Counter[str] = Counter()
+    for each in files.values():
+        for name, done in each.told.get("changes", {}).items():
+            tags.setdefault(str(name), Counter()).update({str(what): int(count) for what, count in done.items()})
+        warnings.update(str(warning) for warning in each.told.get("warnings", ()))
+    failed = sum(each.content is None for each in files.values())
+    actions = sum(tags.values(), Counter[str]())
+    return {
+        "profile": profile,
+        "files": len(files) - failed,
+        "not_possible": failed,
+        "actions": dict(sorted(actions.items())),
+        "tags": {name: dict(sorted(done.items())) for name, done in sorted(tags.items())},
+        "columns": columns,
+        "text_suspected": sum(bool(each.told.get("suspected")) for each in files.values()),
+        "to_look_at": dict(sorted(warnings.items())),
+        "not_done": "Pixels are as they were; nobody can be sure from this alone that a person cannot be recognised.",
+    }
+
+
+DEIDENTIFY = Operation(
+    name="deidentify",
+    what="rewrite DICOM files without identities, after PS3.15 Annex E",
+    parameters=DeidentifyParameters,
+    foresee=foresee,
+    apply=apply,
+    needs=("pydicom",),
+)
