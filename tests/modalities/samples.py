@@ -14,7 +14,15 @@ import soundfile
 from PIL import Image
 from sklearn.datasets import load_digits, load_sample_image
 
-from tests.modalities import dicom_samples, episode_samples, mesh_samples, mixed_samples, nifti_samples, video_samples
+from tests.modalities import (
+    dicom_samples,
+    episode_samples,
+    mesh_samples,
+    mixed_samples,
+    nifti_samples,
+    protein_samples,
+    video_samples,
+)
 
 
 class Sample(NamedTuple):
@@ -173,6 +181,8 @@ BOMBS["mesh"] = mesh_samples.endless("mesh")
 
 SAMPLES += [Sample("point-cloud", name, data, declares) for name, (data, declares) in mesh_samples.CLOUDS.items()]
 BOMBS["point-cloud"] = mesh_samples.endless("ascii")
+
+SAMPLES += [Sample("protein", name, data) for name, data in protein_samples.files().items()]
 
 _FIRST = {sample.modality: sample.data for sample in reversed(SAMPLES)}
 SAMPLES += [Sample("multimodal", name, data) for name, data in mixed_samples.rows(_FIRST).items()]

@@ -8,7 +8,7 @@ from speciate.datasets import scan
 from speciate.datasets.versions import Manifest
 from speciate.workspace.workspace import Folders
 
-_MEASURED = ("seconds", "steps")
+_MEASURED = ("seconds", "steps", "residues")
 """Columns of media of their own length. An image is brought to one size."""
 _WRITTEN = ("text", "protein")
 

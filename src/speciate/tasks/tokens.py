@@ -12,6 +12,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
 from speciate.datasets.loading.loader import Example
+from speciate.modalities.protein import sequence_of
 from speciate.tasks.contract import AsksWhatItTeaches, Posed, Prediction, Terms
 from speciate.tasks.probabilities import softmax, temperature
 
@@ -118,9 +119,9 @@ def _wanted(states: States, targets: Any) -> torch.Tensor:
     return wanted.to(states.mask.device).masked_fill(~states.mask, -1)
 
 
-def units(medium: str, modality: str | None) -> list[str]:
-    """What is tagged: a protein's residues, else words."""
-    return list(medium) if modality == "protein" else medium.split()
+def units(medium: Any, modality: str | None) -> list[str]:
+    """What is tagged: a protein's residues, those of a structure chain after chain; else words."""
+    return list(sequence_of(medium)) if modality == "protein" else medium.split()
 
 
 def tags_of(cell: Any, tagged: Sequence[str]) -> list[str]:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from speciate.datasets.loading.loader import Example
+from speciate.modalities.protein import sequence_of
 from speciate.models.units import UnitRows
 from speciate.tasks.contract import Arrays
 
@@ -30,7 +31,7 @@ class UnitFeatures:
     def encode(self, examples: Sequence[Example]) -> Any:
         """UnitRows, its matrix sparse."""
         if self._modality == "protein":
-            return _residues([example.media for example in examples])
+            return _residues([sequence_of(example.media) for example in examples])
         return _words([example.media.split() for example in examples])
 
     def settings(self) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from speciate.modalities.mel import SAMPLE_RATE
+from speciate.modalities.protein import sequence_of
 
 Part = dict[str, Any]
 LONGEST_SIDE = 1024
@@ -25,6 +26,8 @@ def as_text(modality: str, media: Any) -> str | None:
     """The medium in words; None where it has a part of its own."""
     if modality == "tabular":
         return "\n".join(f"{column}: {cell_text(cell)}" for column, cell in media.items())
+    if modality == "protein":
+        return sequence_of(media)
     return None if modality in ("image", "audio") else str(media)
 
 

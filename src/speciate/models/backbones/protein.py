@@ -1,7 +1,7 @@
 """Networks that read proteins: `new:esm`, fresh and small, and transformers' ESM models in a folder.
 
-A token per residue, so units are residues. What a vocabulary lacks (of new ones: all but the twenty) is read as X.
-A sequence is cut after `max_tokens`.
+A token per residue, so units are residues; of a structure those of its chains, one after another, without their
+places. What a vocabulary lacks (of new ones: all but the twenty) is read as X. A sequence is cut after `max_tokens`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from speciate.modalities.protein import sequence_of
 from speciate.models.backbones import sequences, transformer
 from speciate.models.backbones.contract import Backbone, Item, States, refuse_medium
 
@@ -47,9 +48,9 @@ class ProteinBackbone:
         items = []
         known, unknown = self._vocabulary.residues, self._vocabulary.residues["X"]
         for medium in media:
-            if not isinstance(medium, str):
+            if not isinstance(medium, str | dict):
                 refuse_medium(self, medium)
-            residues = [known.get(letter, unknown) for letter in medium[: self.max_tokens - 2]]
+            residues = [known.get(letter, unknown) for letter in sequence_of(medium)[: self.max_tokens - 2]]
             ids = [self._vocabulary.first, *residues, self._vocabulary.last]
             special = [1, *(0 for _ in residues), 1]
             units = range(1, len(residues) + 1) if per_unit else None
