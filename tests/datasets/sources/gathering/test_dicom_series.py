@@ -20,10 +20,12 @@ from speciate.datasets.sources.listing import Listing
 from speciate.datasets.sources.prepare import prepare
 from speciate.datasets.sources.unpacking import Desk
 from speciate.datasets.versions import resolve, version
+from speciate.modalities.label_maps import mask_of
 from speciate.workspace.workspace import Workspace
 from tests import data
 from tests.datasets.desk import desk
 from tests.modalities import dicom_samples as samples
+from tests.modalities.test_dicom_regions import outlines, segmentation, square
 
 CORONAL = [1, 0, 0, 0, 0, -1]
 
@@ -187,6 +189,29 @@ def test_an_id_of_two_hospitals_names_nobody(tmp_path: Path, place: Desk) -> Non
     files = gathered(tmp_path / "sent", place).files
     named = pa.table({"patient": ["P1", "P1 (South)"], "found": ["no", "yes"]})
     assert beside(named, "patient", files, tmp_path / "labels.csv").table["found"].to_pylist() == [None, "yes"]
+
+
+def test_outlines_and_segmentations_become_a_column_of_their_scan(tmp_path: Path, place: Desk) -> None:
+    one, two = samples.series(number=1), samples.series(samples.phantom(seed=3), number=2)
+    labels = np.zeros((6, 32, 32), np.uint8)
+    labels[2:4, 5:9, 5:9] = 1
+    later = outlines(one, {"liver": [(1, square(4, 6, 10, 12))]})
+    earlier = outlines(one, {"old": [(1, square(0, 0, 2, 2))]})
+    later.StructureSetDate, earlier.StructureSetDate = "20260102", "20260101"
+    lost = outlines(samples.series(number=3), {"lost": [(1, square(4, 6, 10, 12))]})
+    put(tmp_path / "sent", [*one, *two, later, earlier, lost, segmentation(two, labels, ["tumour"])])
+    found = gathered(tmp_path / "sent", place)
+    assert [file.name for file in found.files] == [samples.uid(8, 1), samples.uid(8, 2)]
+    assert found.labels is not None
+    liver, tumour = (mask_of(cell) for cell in found.labels["mask"].to_pylist())
+    assert (liver.labels, int(liver.pixels.sum())) == (["liver"], 36)
+    assert tumour.labels == ["tumour"]
+    assert (tumour.pixels == labels).all()
+    assert sorted(reason for _, reason in found.set_aside) == [
+        "Outlines of which there is a later state.",
+        "Regions that are not used: their scan is not here.",
+    ]
+    assert found.notes[-1] == "2 examples have regions in the column 'mask'."
 
 
 def test_a_directory_of_real_files_is_read(workspace: Workspace, tmp_path: Path) -> None:

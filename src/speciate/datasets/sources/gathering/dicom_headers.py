@@ -18,7 +18,8 @@ _HEAD = 4096
 _TAGS = [
     "AccessionNumber", "AcquisitionNumber", "AcquisitionTime", "Columns", "DiffusionBValue", "EchoNumbers",
     "FrameOfReferenceUID", "ImageOrientationPatient", "ImagePositionPatient", "ImageType", "InstanceNumber",
-    "IssuerOfPatientID", "Modality", "NumberOfFrames", "PatientID",
+    "IssuerOfPatientID", "Modality", "NumberOfFrames", "PatientID", "ReferencedFrameOfReferenceSequence",
+    "ReferencedSeriesSequence", "ContentDate", "ContentTime", "StructureSetDate", "StructureSetTime",
     "Rows", "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "TemporalPositionIdentifier",
     "TriggerTime",
 ]  # fmt: skip
@@ -85,7 +86,19 @@ def _header(path: str) -> dict[str, Any]:
         "position": numbers(found, "ImagePositionPatient", 3),
         "orientation": numbers(found, "ImageOrientationPatient", 6),
         "stacks": [text(found, keyword) for keyword in STACKS],
+        "of_series": _referenced(found),
+        "when": text(found, "StructureSetDate") + text(found, "StructureSetTime")
+        or text(found, "ContentDate") + text(found, "ContentTime"),
     }
+
+
+def _referenced(found: Any) -> list[str]:
+    """The series that outlines or a segmentation are of."""
+    uids = [text(each, "SeriesInstanceUID") for each in found.get("ReferencedSeriesSequence") or ()]
+    for frame in found.get("ReferencedFrameOfReferenceSequence") or ():
+        for study in frame.get("RTReferencedStudySequence") or ():
+            uids += [text(each, "SeriesInstanceUID") for each in study.get("RTReferencedSeriesSequence") or ()]
+    return sorted({uid for uid in uids if uid})
 
 
 def _digest(path: str) -> str:

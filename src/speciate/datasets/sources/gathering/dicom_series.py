@@ -14,7 +14,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
 from typing import Any, NamedTuple
 
-from speciate.datasets.sources.gathering.dicom_tree import Example, Header, Known, examples, without_copies
+from speciate.datasets.sources.gathering.dicom_masks import Scanned, with_masks
+from speciate.datasets.sources.gathering.dicom_tree import (
+    Annotation,
+    Example,
+    Header,
+    Known,
+    examples,
+    without_copies,
+)
 from speciate.datasets.sources.listing import Listing, SourceFile, with_splits
 from speciate.datasets.sources.unpacking import Desk
 from speciate.datasets.sources.walk import SetAside
@@ -30,8 +38,12 @@ _SECONDS = 300.0
 _FIELDS = tuple(field.name for field in fields(Header))
 
 
+_REGIONS = ("RTSTRUCT", "SEG")
+
+
 class _Sorted(NamedTuple):
     known: list[Known]
+    annotations: list[Annotation]
     whole: list[SourceFile]
     """Bundles, which are examples already."""
     aside: list[SetAside]
@@ -40,23 +52,26 @@ class _Sorted(NamedTuple):
 def gather(found: Listing, desk: Desk) -> Listing:
     """The listing with an entry for each volume or picture. One that holds none is left as it is: each of its files
     then says what is wrong with it."""
-    known, whole, aside = _sorted(found, desk)
+    known, annotations, whole, aside = _sorted(found, desk)
     known, twice = without_copies(_with_digests(known, found, desk))
     aside += [SetAside(each.file.name, f"A copy of {each.of.name!r}.") for each in twice]
     made, without = _pictures(examples(known))
     aside += without
     if not made and not whole:
         return found
-    files = [*whole, *_source_files(found, made)]
-    return found._replace(
-        files=with_splits(sorted(files, key=lambda file: file.name), "media"),
+    files = _source_files(found, made)
+    headers = [each.files[0].header for each in made]
+    scans = [Scanned(file, of.series, of.frame_of_reference) for file, of in zip(files, headers, strict=True)]
+    listing = found._replace(
+        files=with_splits(sorted([*whole, *files], key=lambda file: file.name), "media"),
         set_aside=[*found.set_aside, *sorted(aside)],
         notes=(*found.notes, *_notes(made)),
     )
+    return with_masks(listing, scans, annotations, desk)
 
 
 def _sorted(found: Listing, desk: Desk) -> _Sorted:
-    sorted_ = _Sorted([], [], [])
+    sorted_ = _Sorted([], [], [], [])
     for file, answer in zip(found.files, _asked(_HEADERS, "headers", found.files, found, desk), strict=True):
         if isinstance(answer, str):
             sorted_.aside.append(SetAside(file.name, answer))
@@ -66,7 +81,11 @@ def _sorted(found: Listing, desk: Desk) -> _Sorted:
             sorted_.aside.append(SetAside(file.name, str(answer["reason"])))
         else:
             header = Header(**{name: _hashable(answer[name]) for name in _FIELDS})
-            if header.modality in NO_PICTURES:
+            if header.modality in _REGIONS:
+                of_series = tuple(map(str, answer["of_series"]))
+                regions = Annotation(file, header.modality, of_series, header.frame_of_reference, str(answer["when"]))
+                sorted_.annotations.append(regions)
+            elif header.modality in NO_PICTURES:
                 reason = f"A DICOM file that is no picture: {NO_PICTURES[header.modality]} ({header.modality})."
                 sorted_.aside.append(SetAside(file.name, reason))
             else:

@@ -44,6 +44,18 @@ class Header:
     stacks: Sequence[str]
 
 
+class Annotation(NamedTuple):
+    """A file of outlines or of a segmentation."""
+
+    file: SourceFile
+    modality: str
+    of_series: tuple[str, ...]
+    """UIDs of the series that it names."""
+    frame_of_reference: str
+    when: str
+    """Date and time, as text that sorts."""
+
+
 class Known(NamedTuple):
     file: SourceFile
     header: Header
