@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from speciate.datasets import scan
 from speciate.datasets.columns import CONTENT, KEY, ORIGIN
@@ -16,6 +17,8 @@ from speciate.datasets.versions import Manifest, resolve
 from speciate.workspace.workspace import Workspace
 from tests import data
 from tests.datasets.exports.worlds import seal
+from tests.modalities.mesh_samples import ball, cloud_ply
+from tests.modalities.samples import encode
 
 Source = Callable[[Workspace, Path], Manifest]
 
@@ -80,6 +83,21 @@ def sounds(workspace: Workspace, folder: Path) -> Manifest:
     return data.ingest(workspace, "sounds", source=folder / "sounds", label="folder", group_by=r"(bird\d+)")
 
 
+def mixed_rows(workspace: Workspace, folder: Path) -> Manifest:
+    """Some lack their text, and one part says in its name what it is."""
+    chance = np.random.default_rng(0)
+    for i in range(24):
+        below = folder / "mixed" / "ab"[i % 2] / f"case {i:02}"
+        below.mkdir(parents=True)
+        pixels = chance.integers(0, 255, (16, 16, 3), dtype=np.uint8)
+        (below / "scan.png").write_bytes(encode(Image.fromarray(pixels)))
+        (below / "cloud.point-cloud.ply").write_bytes(cloud_ply(ball(i)))
+        (below / "pulse.csv").write_text("x\n" + "".join(f"{value:.3f}\n" for value in chance.normal(size=30)))
+        if i % 5:
+            (below / "report.txt").write_text(f"what was seen in case {i}")
+    return data.ingest(workspace, "mixed", source=folder / "mixed", modality="multimodal", label="folder")
+
+
 CASES = [
     *((pictures, name) for name in ("folder", "parquet", "hf", "webdataset")),
     (texts_in_files, "folder"),
@@ -88,12 +106,14 @@ CASES = [
     *((fractions, name) for name in ("csv", "jsonl", "hf", "webdataset")),
     *((series, name) for name in ("parquet", "jsonl", "webdataset")),
     *((awkward, name) for name in ("csv", "jsonl")),
+    *((mixed_rows, name) for name in ("folder", "webdataset", "parquet")),
     (sounds, "folder"),
     (peptides, "csv"),
 ]
 ALWAYS = {
     (pictures, "webdataset"), (texts_of_a_table, "parquet"), (measurements, "csv"), (fractions, "jsonl"),
-    (series, "parquet"), (awkward, "csv"), (sounds, "folder"), (texts_in_files, "folder"), (texts_of_a_table, "hf"),
+    (series, "parquet"), (awkward, "csv"), (mixed_rows, "folder"),
+    (sounds, "folder"), (texts_in_files, "folder"), (texts_of_a_table, "hf"),
 }  # fmt: skip
 """Each source and each format at least once; the others are slow together."""
 

@@ -279,9 +279,13 @@ def _voted(files: list[SourceFile]) -> str:
 
 def modality_of_file(path: Path) -> str | None:
     """What its first bytes and its name look like; None where no modality takes it for its own."""
-    head = _head(path)
-    known = ("image", *(name for name in table() if name != "image"))
-    return next((name for name in known if find(name).sniff(head, path.name)), None)
+    return modality_of(_head(path), path.name)
+
+
+def modality_of(head: bytes, name: str) -> str | None:
+    """The same of the first 4 KiB of a file."""
+    known = ("image", *(modality for modality in table() if modality != "image"))
+    return next((modality for modality in known if find(modality).sniff(head, name)), None)
 
 
 def _head(path: Path) -> bytes:

@@ -89,6 +89,9 @@ def prepare(
     )
     if found.layout == "table":
         found = with_media_of_tables(found, desk)
+    if found.modality == MULTIMODAL.name and not found.files:  # tables alone may hold bundles in their cells
+        of_tables = with_media_of_tables(found._replace(layout="table", files=list(tables)), desk)
+        found, tables = (of_tables, []) if of_tables.layout == "media" else (found, tables)
     if found.modality == MULTIMODAL.name:
         found, tables = mixed.gather(found, tables, desk, inputs, never)
     elif found.layout == "media":

@@ -63,11 +63,19 @@ def read(payload: dict[str, Any]) -> dict[str, Any]:
         {**row, KEY: name}
         for members in examples.values()
         for row in [_row(folder, members)]
-        for name in ([name for kind, name in members.items() if kind not in _ABOUT] if media else [""])
+        for name in (_media(members, ours=payload["ours"]) if media else [""])
     ]
     rows = _without_repeats(rows, ours=payload["ours"])
     pq.write_table(from_rows(rows if media else [_without(row, KEY) for row in rows]), "table.parquet")
     return {"file": "table.parquet"}
+
+
+def _media(members: dict[str, str], *, ours: bool) -> list[str]:
+    """Names of the members of a key that rows are about. Of our mixed rows, whose parts are `KEY.scan.png` and so on,
+    one stands for all."""
+    found = {kind: name for kind, name in members.items() if kind not in _ABOUT}
+    mixed = ours and len(found) > 1 and all("." in kind for kind in found)
+    return list(found.values())[: 1 if mixed else None]
 
 
 def _parts(name: str) -> tuple[str, str]:

@@ -14,7 +14,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 from speciate.datasets.sources.exported import SIDECARS
-from speciate.datasets.sources.gathering.mixed_layouts import Grouped, Named, Row, by_folders, grouped, stem, suffix
+from speciate.datasets.sources.gathering.mixed_layouts import (
+    Grouped,
+    Named,
+    Row,
+    by_folders,
+    by_keys,
+    grouped,
+    stem,
+    suffix,
+)
 from speciate.datasets.sources.gathering.mixed_manifests import Manifested, manifested
 from speciate.datasets.sources.listing import Listing, SourceFile, modality_of_file, shared_folders
 from speciate.datasets.sources.unpacking import Desk
@@ -22,6 +31,8 @@ from speciate.datasets.sources.walk import SetAside
 from speciate.errors import Code, SpeciateError, closest
 from speciate.modalities.multimodal import MISSING, MULTIMODAL, PartName
 
+_SHARDS = "webdataset"
+"""The format of exports whose parts share a key instead of a folder."""
 _VOTERS = 25
 """Files of a suffix that are looked at to tell its modality."""
 
@@ -46,7 +57,10 @@ def gather(
             return Gathered(_by_manifest(found, table, manifest, desk), [each for each in tables if each != table])
     files, tables = _with_parts_among(found, tables)
     named = _named(files)
-    rows = by_folders(named) if found.marker is not None else grouped(named)
+    if found.marker is None:
+        rows = grouped(named)
+    else:
+        rows = by_folders(named) if found.marker.format != _SHARDS else by_keys(named)
     if rows is None or not rows.rows:
         raise SpeciateError(
             Code.INVALID,

@@ -94,9 +94,22 @@ def by_folders(files: Sequence[Named]) -> Grouped:
         if folders and part_name(folders[-1]):
             folders, part, inside = folders[:-1], folders[-1], True
         members.append(_Member(folders, part, file, inside))
-    rows = _gathered(_Layout("a folder for each example", members, is_folder=True, by_modality=False), {})
+    return _known(files, _Layout("a folder for each example", members, is_folder=True, by_modality=False))
+
+
+def by_keys(files: Sequence[Named]) -> Grouped:
+    """Where it is known that names up to the first dot are the example's and the rest is the part's: shards of ours."""
+    members = []
+    for file in files:
+        key, _, rest = file.name.partition(".")
+        members.append(_Member((*file.folders, key), stem(rest), file))
+    return _known(files, _Layout("keys", members, is_folder=False, by_modality=False))
+
+
+def _known(files: Sequence[Named], layout: _Layout) -> Grouped:
+    rows = _gathered(layout, {})
     taken = {place for row in rows for places in row.parts.values() for place in places}
-    return Grouped(rows, [file.place for file in files if file.place not in taken], "a folder for each example")
+    return Grouped(rows, [file.place for file in files if file.place not in taken], layout.how)
 
 
 def stem(name: str) -> str:
