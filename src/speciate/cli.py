@@ -17,6 +17,7 @@ _COMMANDS = {
     "stop": "speciate.server.online:stop",
     "doctor": "speciate.server.doctor:doctor",
     "backup": "speciate.server.online:backup",
+    "refresh": "speciate.server.online:refresh",
     "rebuild": "speciate.server.offline:rebuild",
     "approve": "speciate.server.terminal:approve",
     "deny": "speciate.server.terminal:deny",
@@ -74,6 +75,8 @@ def _parser() -> argparse.ArgumentParser:
     command("doctor", "check this machine, the installation and the workspace's disk")
     backup = command("backup", "copy the workspace into a new folder, which is a workspace itself")
     backup.add_argument("target", metavar="DIR")
+    refresh = command("refresh", "ask for the world's models again: installed packages and the hub")
+    refresh.add_argument("sources", metavar="SOURCE", nargs="*", help="timm, mteb, prices, hub ...; default: all")
     command("rebuild", "make the catalog again, from the newest automatic backup and the run folders")
     approve = command("approve", "let a waiting action happen (asks on the terminal)")
     approve.add_argument("id", metavar="APPROVAL")

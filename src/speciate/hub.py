@@ -7,11 +7,13 @@ to compare it with the hash that the server told. What was begun goes on where i
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
+from urllib.parse import urlsplit
 
 from speciate.environment import go_online, hub_endpoint
 from speciate.errors import Code, SpeciateError
@@ -65,6 +67,25 @@ def revision(kind: Kind, repository: str, wanted: str | None, token: str | None 
     except Exception as error:  # of the library, its HTTP client or the disk: each has classes of its own
         raise _clear(error, kind, repository) from error
     return Revision(kind, repository, commit, tuple(sorted(files)), _details(info))
+
+
+def listed(most: int, expand: Sequence[str]) -> Iterator[Any]:
+    """The most downloaded models, as the library's ModelInfo with the fields that `expand` names; UNAVAILABLE where
+    the server stops answering."""
+    api = _api("model", "every/model", None)
+    try:
+        yield from api.list_models(sort="downloads", limit=most, expand=list(expand))
+    except Exception as error:  # as above
+        raise _clear(error, "model", "every/model") from error
+
+
+def installed() -> bool:
+    return importlib.util.find_spec("huggingface_hub") is not None
+
+
+def server() -> str:
+    """Which hub is asked."""
+    return urlsplit(hub_endpoint()).netloc
 
 
 def download(

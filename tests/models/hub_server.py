@@ -18,8 +18,8 @@ COMMIT = "c" * 40
 class Hub(ThreadingHTTPServer):
     """Serves `repositories`: name -> {file: bytes}; those in `gated` only with `token`. Notes what it is asked.
 
-    `busy`: how many requests are answered with 429 first, `broken`: with 500; `cut`: bytes after which the next body
-    ends, once. `lie`: what a body is in the place of what was listed.
+    `busy`: how many requests are answered with 429 first, `broken`: with 500; `shut`: all with 403. `cut`: bytes after
+    which the next body ends, once. `lie`: what a body is in the place of what was listed.
     """
 
     daemon_threads = True
@@ -28,15 +28,12 @@ class Hub(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.repositories, self.gated, self.token = repositories, set[str](), "hf_secret_of_tests"
         self.card: dict[str, Any] = {"license": "apache-2.0", "base_model": "org/parent"}
-        self.busy, self.broken, self.cut, self.lie = 0, 0, None, None  # type: ignore[assignment]
+        self.busy, self.broken, self.shut = 0, 0, False
+        self.cut: int | None = None
+        self.lie: bytes | None = None
         self.asked: list[str] = []
         self.sent: Counter[str] = Counter()
         self.endpoint = f"http://127.0.0.1:{self.server_address[1]}"
-
-    busy: int
-    broken: int
-    cut: int | None
-    lie: bytes | None
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -52,6 +49,8 @@ class Handler(BaseHTTPRequestHandler):
         if hub.broken > 0:
             hub.broken -= 1
             return self._send(500, b"oops", {})
+        if hub.shut:
+            return self._send(403, b"not for you", {})
         if path == "/api/models":
             return self._list()
         name = next((name for name in hub.repositories if f"/{name}" in path), None)

@@ -29,6 +29,7 @@ KINDS = {
     "embed": "speciate.datasets.similarity.embed:KIND",
     "export": "speciate.datasets.exports.export:KIND",
     "fetch": "speciate.models.fetching:KIND",
+    "refresh": "speciate.models.refresh:KIND",
     "train": "speciate.training.train:KIND",
     "measure": "speciate.training.measuring:KIND",
     "evaluate": "speciate.evaluation.evaluate:KIND",

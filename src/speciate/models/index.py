@@ -106,6 +106,14 @@ class _Row:
         return {**self.said, "sources": list(self._sources), "origins": sorted(self._origins.items())}
 
 
+def joined(first: pa.Table, second: pa.Table) -> pa.Table:
+    """Rows of both; where both know a model, that of the first stands."""
+    known = {hub or ref for ref, hub in zip(first["ref"].to_pylist(), first["hub"].to_pylist(), strict=True)}
+    keys = zip(second["ref"].to_pylist(), second["hub"].to_pylist(), strict=True)
+    rest = second.filter(pa.array([(hub or ref) not in known for ref, hub in keys], pa.bool_()))
+    return pa.concat_tables([first, rest]).sort_by("ref")
+
+
 def write(table: pa.Table, path: Path) -> None:
     pq.write_table(table, path, compression="zstd", compression_level=19)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import time
 from collections.abc import Collection, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -14,6 +13,7 @@ import pyarrow as pa
 from speciate import modalities, secrets
 from speciate.models import index, licenses, packaged, providers, registry, sources
 from speciate.models.card import Card
+from speciate.models.refresh import newest
 from speciate.models.search import Found, Index, Query, Sort
 from speciate.models.sources.contract import Entry
 from speciate.usecases import UseCase
@@ -32,7 +32,7 @@ class Access(NamedTuple):
 
 def models(workspace: Workspace) -> Index:
     """What can be searched now. The newest table of the world's models, and the newest version of each name here."""
-    path = newest(workspace)
+    path = newest(workspace.folders)
     own = [registry.versions(workspace.database, name)[-1] for name in registry.names(workspace.database)]
     state = (path, path.stat().st_mtime_ns, tuple(card.ref for card in own))
     known = _loaded.get(workspace)
@@ -41,12 +41,6 @@ def models(workspace: Workspace) -> Index:
         table = pa.concat_tables([index.merged([told]), index.read(path)])
         known = _loaded[workspace] = state, Index(table)
     return known[1]
-
-
-def newest(workspace: Workspace) -> Path:
-    """The table that a refresh made, else the one that came with the package."""
-    refreshed = workspace.folders.cache / "models" / index.SHIPPED.name
-    return refreshed if refreshed.is_file() else index.SHIPPED
 
 
 def completed(query: Query, use_case: UseCase | None) -> Query:

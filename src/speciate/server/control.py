@@ -107,6 +107,12 @@ def _disallow(service: Service, request: dict[str, Any]) -> dict[str, Any]:
     return consents.disallow(service.workspace, dataset, host, by)._asdict()
 
 
+def _refresh(service: Service, request: dict[str, Any]) -> dict[str, Any]:
+    """Ask the sources of models again."""
+    job = service.engine.submit("refresh", {"sources": request["sources"]})
+    return {"job": job.id}
+
+
 def _verify(service: Service, request: dict[str, Any]) -> dict[str, Any]:
     return audit.verify(service.workspace.database)._asdict()
 
@@ -117,6 +123,7 @@ _ACTIONS: dict[str, Callable[[Service, dict[str, Any]], dict[str, Any]]] = {
     "drain": _drain,
     "policy": _policy,
     "backup": _backup,
+    "refresh": _refresh,
     "approval": _approval,
     "approve": _decide(approve=True),
     "deny": _decide(approve=False),

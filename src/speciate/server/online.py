@@ -87,6 +87,12 @@ def backup(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def refresh(arguments: argparse.Namespace) -> int:
+    started = control(arguments, "refresh", start=True, sources=arguments.sources)
+    _say(f"{started['job']} asks them; until it has ended, search_models knows what it knew.")
+    return 0
+
+
 def audit(arguments: argparse.Namespace) -> int:
     verdict = control(arguments, "audit", start=True)
     _say("\n".join([f"{verdict['rows']} rows, head {verdict['head'][:16]}", *verdict["problems"]]))

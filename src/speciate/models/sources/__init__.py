@@ -18,6 +18,7 @@ SOURCES = {
     "segmentation_models": "speciate.models.sources.segmentation_models:SOURCE",
     "transformers": "speciate.models.sources.transformers:SOURCE",
     "prices": "speciate.models.sources.prices:SOURCE",
+    "hub": "speciate.models.sources.hub:SOURCE",
 }
 """Name -> "module:object". Where several tell the same of a model, the first stands."""
 GROUP = "speciate.sources"

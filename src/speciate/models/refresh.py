@@ -1,0 +1,111 @@
+"""The job kind `refresh`: asks the sources of models again, and makes the table that `search_models` looks in.
+
+A source that cannot be asked keeps what was known of it; the result says so.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import BaseModel, ConfigDict
+
+from speciate.errors import SpeciateError
+from speciate.jobs.folder import RunFolder
+from speciate.jobs.job import Job
+from speciate.jobs.kinds import Kind, Plan
+from speciate.jobs.run import Run, Stopped
+from speciate.models import index, sources
+from speciate.models.index import Told
+from speciate.models.sources import timm
+from speciate.workspace.blobs import write_durably
+from speciate.workspace.database import Transaction
+from speciate.workspace.workspace import Folders, Workspace
+
+
+class RefreshSpec(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    sources: tuple[str, ...] = ()
+    """Empty: all that are installed, and the hub."""
+
+
+def plan(spec: RefreshSpec, workspace: Workspace) -> Plan:
+    for name in spec.sources:
+        sources.find(name)
+    wanted = spec.sources or tuple(sources.table())
+    return Plan(payload={"sources": list(wanted)}, resolved={"sources": list(wanted)}, preload="torch")
+
+
+def run(run: Run) -> dict[str, Any]:
+    before = index.read(newest(run.folders))
+    sizes, date = index.known_sizes(before), time.strftime("%Y-%m-%d", time.gmtime())
+    told: list[Told] = []
+    missed: dict[str, str] = {}
+    for number, name in enumerate(run.payload["sources"]):
+        if run.stopping:
+            raise Stopped
+        run.progress(number, len(run.payload["sources"]), "sources", name)
+        source = sources.find(name)
+        if not source.installed():
+            missed[name] = f"The package {source.package!r} is not installed."
+            continue
+        try:
+            told.append(Told(name, source.origin(), date, list(source.entries())))
+        except SpeciateError as error:
+            missed[name] = error.message
+        if name == "timm":
+            sizes |= _sizes(run, sizes)
+    asked = {each.source for each in told}
+    made = index.joined(index.merged(told, sizes), _others(before, asked))
+    index.write(made, run.folder.outputs / index.SHIPPED.name)
+    return {"models": made.num_rows, "asked": sorted(asked), "missed": missed}
+
+
+def _sizes(run: Run, known: dict[str, int]) -> dict[str, int]:
+    """Of networks that are not counted yet."""
+    found = {}
+    for architecture, count in timm.parameters(known):
+        if run.stopping:
+            raise Stopped
+        found[architecture] = count
+    return found
+
+
+def _others(before: pa.Table, asked: set[str]) -> pa.Table:
+    """What none of the sources that were asked had told."""
+    names = before["sources"].to_pylist()
+    return before.filter(pa.array([not asked & set(each) for each in names], pa.bool_()))
+
+
+def newest(folders: Folders) -> Path:
+    """The table that a refresh made, else the one that came with the package."""
+    refreshed = folders.cache / "models" / index.SHIPPED.name
+    return refreshed if refreshed.is_file() else index.SHIPPED
+
+
+class Made(BaseModel):
+    table: Path
+    result: dict[str, Any]
+    root: Path
+
+
+def collect(folder: RunFolder) -> Made:
+    table = folder.outputs / index.SHIPPED.name
+    assert pc.count(index.read(table)["ref"]).as_py()
+    return Made(table=table, result=folder.result() or {}, root=Path(folder.spec()["workspace"]))
+
+
+def commit(tx: Transaction, job: Job, made: Made) -> dict[str, Any]:
+    target = Folders(made.root).cache / "models" / index.SHIPPED.name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_durably(target, made.table.read_bytes())
+    tx.event("models", "models.refreshed", {"models": made.result["models"], "job": job.id})
+    return made.result
+
+
+KIND = Kind(
+    name="refresh", spec=RefreshSpec, plan=plan, run="speciate.models.refresh:run", collect=collect, commit=commit
+)
