@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from speciate.datasets.sources.listing import Listing, SourceFile
+from speciate.datasets.sources.listing import Listing, SourceFile, normal_split
 from speciate.datasets.sources.unpacking import Desk, unpack_into
 from speciate.datasets.sources.walk import SetAside, walk
 from speciate.errors import Code, SpeciateError
@@ -55,10 +55,11 @@ def gather(found: Listing, desk: Desk) -> Listing:
             aside.append(SetAside(info.name, error.message))
             continue
         written = {path.name: path for path in walk(target, links=False).files}
-        for name, index in answer["episodes"]:
+        for name, index, split in answer["episodes"]:
             if name in written:
                 also = (str(index), f"episode_{index}", f"episode_{index:06}")
-                files.append(SourceFile(written[name], f"{root}{name}", info.split, None, also=also))
+                where = info.split if split is None else normal_split(split)
+                files.append(SourceFile(written[name], f"{root}{name}", where, None, also=also))
         aside += [SetAside(f"{root}{name}", str(reason)) for name, reason in answer["set_aside"]]
         notes += [str(note) for note in answer["notes"]]
         readable.add(target)

@@ -66,6 +66,14 @@ class Info(BaseModel):
     def old(self) -> bool:
         return self.codebase_version.startswith("v2.")
 
+    def split_of(self, number: int) -> str | None:
+        """`splits` are ranges of episodes; one alone, which is what LeRobot writes while it records, says nothing."""
+        for name, said in self.splits.items() if len(self.splits) > 1 else ():
+            first, colon, last = said.partition(":")
+            if colon and first.isdigit() and last.isdigit() and int(first) <= number < int(last):
+                return name
+        return None
+
     def cameras(self) -> list[str]:
         return [key for key, feature in self.features.items() if feature.dtype == "video"]
 
@@ -102,7 +110,7 @@ class Row(NamedTuple):
 
 
 def cut(payload: dict[str, Any]) -> dict[str, Any]:
-    """The service: {root, budget} -> {episodes: [[file name, index]], set_aside: [[name, reason]], notes}.
+    """The service: {root, budget} -> {episodes: [[file name, index, split]], set_aside: [[name, reason]], notes}.
 
     INVALID where `meta/` is damaged or of another version: nothing can be cut then.
     """
@@ -110,7 +118,7 @@ def cut(payload: dict[str, Any]) -> dict[str, Any]:
     info = _info(root)
     tasks = _tasks(root, info)
     rows = list(_rows(root, info))
-    seen, episodes, aside, notes = set[int](), list[tuple[str, int]](), list[tuple[str, str]](), list[str]()
+    seen, episodes, aside, notes = set[int](), list[tuple[str, int, str | None]](), list[tuple[str, str]](), list[str]()
     encoded_again = 0
     for row in rows:
         name = f"episode-{row.number:06}.episode"
@@ -124,7 +132,7 @@ def cut(payload: dict[str, Any]) -> dict[str, Any]:
         if budget < 0:
             raise SpeciateError(Code.UNAVAILABLE, "The disk is full.", "Free some space and call again.")
         Path(name).write_bytes(made)
-        episodes.append((name, row.number))
+        episodes.append((name, row.number, info.split_of(row.number)))
     if info.total_episodes > len(episodes):
         missing = info.total_episodes - len(episodes)
         aside.append(("meta/episodes", f"{missing} of {info.total_episodes} declared episodes are not described."))
