@@ -115,3 +115,29 @@ VIDEOS = {
 }
 ENDLESS = encode(panned(2), times=[0, 20 * 3600])
 """Claims to last twenty hours."""
+
+
+DIRECTIONS = {"right": (1, 0), "left": (-1, 0), "down": (0, 1), "up": (0, -1)}
+
+
+def moving(seed: int, *ways: tuple[float, float], count: int = 16, side: int = 48) -> list[Pixels]:
+    """Discs of different gray that move over noise, each by so many pixels to the right and down from frame to frame.
+    They begin anywhere and come in again at the other side, so that no single frame tells whither they move."""
+    generator = np.random.default_rng(seed)
+    ground = generator.integers(60, 110, (side, side, 1)).repeat(3, axis=2)
+    discs = [(generator.uniform(0, side, 2), generator.uniform(5, 8), generator.integers(150, 255, 3)) for _ in ways]
+    y, x = np.indices((side, side))
+    frames = []
+    for step in range(count):
+        frame = ground.copy()
+        for (start, radius, colour), way in zip(discs, ways, strict=True):
+            across, down = (np.abs((axis - place - speed * step + side / 2) % side - side / 2)
+                            for axis, place, speed in zip((x, y), start, way, strict=True))  # fmt: skip
+            frame[across**2 + down**2 < radius**2] = colour
+        frames.append(frame.astype(np.uint8))
+    return frames
+
+
+def clip(seed: int, *ways: tuple[float, float], **more: Any) -> bytes:
+    """The same as a video of 0.64 seconds."""
+    return encode(moving(seed, *ways), gop=16, crf="20", **more)

@@ -71,6 +71,23 @@ def test_a_folder_of_text_is_an_encoder(folder: Path) -> None:
     check_vectors(encoder, TEXTS)
 
 
+def test_a_model_of_pictures_embeds_videos_frame_by_frame(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    pictures = [generator.integers(0, 256, (16, 16, 3), np.uint8) for _ in range(4)]
+    saved.save(table.build("new:vit", pictures, 0), tmp_path)
+    sealed.seal(tmp_path)
+    encoder, still = load_encoder(f"path:{tmp_path}", media="video"), load_encoder(f"path:{tmp_path}", media="image")
+    assert encoder.id == f"{still.id}-of-frames"
+    assert encoder.width == 3 * still.width
+    clips = [{"frames": np.stack(pictures)}, {"frames": np.stack(pictures[::-1])}, {"frames": np.stack(pictures[:1])}]
+    forth, back, one = np.split(vectors(encoder, clips), 3, axis=1)
+    np.testing.assert_allclose(forth[0], vectors(still, pictures).mean(axis=0), atol=1e-5)
+    np.testing.assert_allclose(forth[0], forth[1], atol=1e-5)
+    np.testing.assert_allclose(back[0], -back[1], atol=1e-5)  # whither it goes
+    assert not back[2].any()
+    assert not one[2].any()
+
+
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_folder_of_proteins_is_an_encoder(precision: Precision, tmp_path: Path) -> None:
     ref = f"path:{protein_folder(tmp_path / 'esm')}"

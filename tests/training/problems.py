@@ -21,6 +21,7 @@ from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, loa
 
 from speciate.workspace.workspace import Workspace
 from tests.data import ingest
+from tests.modalities.video_samples import DIRECTIONS, clip, encode
 from tests.tasks.learning import pictures, waves
 
 Rows = list[dict[str, Any]]
@@ -366,6 +367,61 @@ def _sounds() -> list[tuple[bytes, dict[str, Any]]]:
     return made
 
 
+def _directions(count: int = 240) -> list[tuple[bytes, dict[str, Any]]]:
+    """Whither a disc moves, which no single frame tells."""
+    names = [*DIRECTIONS]
+    speeds = _generator().uniform(1.5, 3, count)
+    return [
+        (clip(place, (speed * DIRECTIONS[name][0], speed * DIRECTIONS[name][1])), {"label": name})
+        for place, speed in enumerate(speeds.tolist())
+        for name in (names[(place * 5 + place // 8) % 4],)
+    ]
+
+
+def _moving_digits() -> list[tuple[bytes, dict[str, Any]]]:
+    """Digits that tremble: in each frame elsewhere."""
+    made, generator = [], _generator()
+    digits = load_digits()
+    for place in np.flatnonzero(np.isin(digits.target, range(5, 10)))[:300].tolist():
+        pixels = np.kron(digits.images[place] * 15, np.ones((4, 4))).astype(np.uint8)[..., np.newaxis].repeat(3, axis=2)
+        frames = [np.roll(pixels, generator.integers(-3, 4, 2), axis=(0, 1)) for _ in range(8)]
+        made.append((encode(frames, crf="20"), {"label": f"digit {digits.target[place]}"}))
+    return made
+
+
+def _pairs_of_directions(count: int = 240) -> list[tuple[bytes, dict[str, Any]]]:
+    """Whither two discs move: one to a side, one up or down, or only one of them."""
+    generator, found = _generator(), list[tuple[bytes, dict[str, Any]]]()
+    for place in range(count):
+        aside, upright = generator.choice(["right", "left"]), generator.choice(["up", "down"])
+        names = [[aside], [upright], [aside, upright]][int(generator.integers(3))]
+        ways = [(2 * DIRECTIONS[name][0], 2 * DIRECTIONS[name][1]) for name in names]
+        found.append((clip(place, *ways), {"label": "|".join(names)}))
+    return found
+
+
+def _speeds(count: int = 200) -> list[tuple[bytes, dict[str, Any]]]:
+    """How fast a disc moves to the right, in pixels a frame."""
+    speeds = _generator().uniform(0.5, 3, count).round(3).tolist()
+    return [(clip(place, (speed, 0)), {"label": speed}) for place, speed in enumerate(speeds)]
+
+
+def _paces() -> list[tuple[bytes, dict[str, Any]]]:
+    def word(speed: float) -> str:
+        return "slow" if speed < 1.2 else "steady" if speed < 2.1 else "fast"
+
+    return [(data, {"label": word(row["label"])}) for data, row in _speeds()]
+
+
+def _halted() -> list[tuple[bytes, dict[str, Any]]]:
+    """Discs that move to the right, and a few that jump back and forth."""
+    speeds = _generator().uniform(1.5, 3, 200).tolist()
+    return [
+        (clip(place, (24.0 if place % 5 == 4 else speed, 0)), {"label": "jumps" if place % 5 == 4 else "moves"})
+        for place, speed in enumerate(speeds)
+    ]
+
+
 def _pitched() -> list[tuple[bytes, dict[str, Any]]]:
     """Steady tones; their pitch in octaves above 200 Hz."""
     generator, made = _generator(), []
@@ -504,6 +560,12 @@ PROBLEMS: dict[str, Problem] = {
     "sounds": _files(_sounds, "wav")._replace(by_base={"new:wav2vec2": {"epochs": 5}}),
     "pitches": _files(_pitched, "wav"),
     "words in tones": _files(_spoken, "wav")._replace(learning={"batch_size": 8, "epochs": 15}),
+    "directions": _files(_directions, "mp4"),
+    "digits that tremble": _files(_moving_digits, "mp4"),
+    "directions of two": _files(_pairs_of_directions, "mp4"),
+    "speeds": _files(_speeds, "mp4"),
+    "paces": _files(_paces, "mp4", order=["slow", "steady", "fast"]),
+    "jumps": _files(_halted, "mp4", positive_label="jumps"),
     "forms of waves": _rows(_forms, "label", "values"),
     "periods": _rows(_periods, "period", "values"),
     "signals": _rows(_signals, "label", "values"),

@@ -38,6 +38,10 @@ _COUNTING = (
     "vocab.txt", "vocab.json", "merges.txt", "1_Pooling/config.json",
 )  # fmt: skip
 """Files of a transformers folder that, beside the weights, decide what is computed."""
+VIDEO, OF_FRAMES = "video", "-of-frames"
+"""The modality that models of pictures can embed, too; and how the ids of encoders end that do."""
+_CLIPS, _FRAMES = 16, 8
+"""Clips that are embedded at once, and frames of each."""
 _COMPUTES = 1
 """Raised when our own code comes to compute other vectors from the same files."""
 
@@ -110,6 +114,44 @@ class FrozenEncoder:
         return self._loaded
 
 
+class FramesEncoder:
+    """A frozen model of pictures, frame by frame.
+
+    A clip's vector (3 W,) is the mean of its frames' vectors, by how much that of its later half differs from that of
+    its earlier half, and by how much each number changes from frame to frame.
+    """
+
+    def __init__(self, pictures: Encoder) -> None:
+        self._pictures = pictures
+        self.id, self.parameters, self.precision = pictures.id + OF_FRAMES, pictures.parameters, pictures.precision
+
+    @property
+    def width(self) -> int:
+        return 3 * self._pictures.width
+
+    def embed(self, media: Sequence[Any]) -> Iterator[tuple[list[int], Vectors]]:
+        """`media`: clips of modalities/video.py."""
+        for start in range(0, len(media), _CLIPS):
+            clips = [_few(clip["frames"]) for clip in media[start : start + _CLIPS]]
+            frames = [frame for clip in clips for frame in clip]
+            vectors = np.zeros((len(frames), self._pictures.width), np.float32)
+            for places, batch in self._pictures.embed(frames):
+                vectors[places] = batch
+            ends = np.cumsum([len(clip) for clip in clips])
+            yield (
+                list(range(start, start + len(clips))),
+                np.stack([_of_clip(each) for each in np.split(vectors, ends[:-1])]),
+            )
+
+    def keep(self, folder: Path) -> None:
+        self._pictures.keep(folder)
+
+
+def by_frames(read: str | None, modality: str) -> bool:
+    """Whether a frozen model that reads `read` can embed media of `modality` frame by frame."""
+    return (read, modality) == ("image", VIDEO)
+
+
 def base_models(modality: str) -> list[str]:
     """Refs of the packaged encoders for a modality, whether installed or not."""
     return [
@@ -120,12 +162,17 @@ def base_models(modality: str) -> list[str]:
 
 
 def load_encoder(
-    base_model: str, threads: int = 1, precision: Precision | None = None, folder: Path | None = None
+    base_model: str,
+    threads: int = 1,
+    precision: Precision | None = None,
+    folder: Path | None = None,
+    media: str | None = None,
 ) -> Encoder:
     """The encoder behind a ref; hashes its weights. Raises INVALID, NOT_FOUND, REFUSED or MISSING_EXTRA.
 
     `precision` None: what this machine computes fastest. A trained model keeps the one that it was trained with.
-    `folder`: where a registered version lies, whoever resolved it; `pkg:` and `path:` are found without.
+    `folder`: where a registered version lies, whoever resolved it; `pkg:` and `path:` are found without. `media`: the
+    modality of what will be embedded, where it may be another than the model's.
     """
     ref = model_ref(base_model)
     folder = _frozen_folder(ref, folder)
@@ -144,13 +191,29 @@ def load_encoder(
         parameters = packaged.find(ref.name).parameters
     else:
         identity, parameters = _identity(ref, folder, precision), sum(map(weights.count, weights.files(folder)))
-    return FrozenEncoder(base_model, folder, modality, identity, parameters, precision, threads=threads)
+    found = FrozenEncoder(base_model, folder, modality, identity, parameters, precision, threads=threads)
+    return FramesEncoder(found) if media is not None and by_frames(modality, media) else found
 
 
 def kept_encoder(base_model: str, identity: str, precision: Precision, folder: Path, threads: int = 1) -> Encoder:
     """The encoder that a model folder keeps, whose hashes the caller has checked."""
     modality, parameters = str(saved.read(folder)["modality"]), weights.count(folder / saved.WEIGHTS)
-    return FrozenEncoder(base_model, folder, modality, identity, parameters, precision, threads=threads)
+    own = identity.removesuffix(OF_FRAMES)
+    found = FrozenEncoder(base_model, folder, modality, own, parameters, precision, threads=threads)
+    return found if own == identity else FramesEncoder(found)
+
+
+def _few(frames: Any) -> Any:
+    """(T, H, W, 3): at most 8 of them, evenly spaced."""
+    return frames[np.unique(np.linspace(0, len(frames) - 1, min(_FRAMES, len(frames))).round().astype(int))]
+
+
+def _of_clip(vectors: Vectors) -> Vectors:
+    """(T, W) -> (3 W,)"""
+    half = len(vectors) // 2
+    turn = vectors[-half:].mean(axis=0) - vectors[:half].mean(axis=0) if half else np.zeros_like(vectors[0])
+    change = np.abs(np.diff(vectors, axis=0)).mean(axis=0) if half else np.zeros_like(vectors[0])
+    return np.concatenate([vectors.mean(axis=0), turn, change])
 
 
 def _frozen_folder(ref: ModelRef, folder: Path | None) -> Path:

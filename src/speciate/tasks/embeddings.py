@@ -17,7 +17,7 @@ from speciate.datasets.loading.keys import keys
 from speciate.datasets.loading.loader import Example
 from speciate.errors import Code, SpeciateError
 from speciate.models.backbones import saved
-from speciate.models.encoders import Encoder, kept_encoder, load_encoder
+from speciate.models.encoders import OF_FRAMES, VIDEO, Encoder, kept_encoder, load_encoder
 from speciate.tasks.contract import Arrays
 from speciate.workspace.workspace import Folders
 
@@ -68,7 +68,8 @@ class Embeddings:
         if saved.holds(folder):
             kept = kept_encoder(settings["base_model"], settings["encoder"], settings["precision"], folder, threads)
             return cls(settings["base_model"], kept, folders)
-        encoder = load_encoder(settings["base_model"], threads, settings["precision"])
+        media = VIDEO if settings["encoder"].endswith(OF_FRAMES) else None
+        encoder = load_encoder(settings["base_model"], threads, settings["precision"], media=media)
         if encoder.id != settings["encoder"]:
             raise SpeciateError(
                 Code.REFUSED,

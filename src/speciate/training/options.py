@@ -8,7 +8,7 @@ from speciate.errors import Code, SpeciateError
 from speciate.modalities import find, table
 from speciate.models import packaged, weights
 from speciate.models.backbones.table import ARCHITECTURES, names
-from speciate.models.encoders import base_models
+from speciate.models.encoders import base_models, by_frames
 from speciate.refs import model_ref
 from speciate.training import bases
 from speciate.training.bases import Base, without_linear
@@ -98,6 +98,8 @@ def check(option: Option, modality: str, family: Family, workspace: Workspace) -
         option = fitting[0]
     assert option.base_model is not None
     base = bases.find(workspace, option.base_model)
+    if option.method == "probe" and by_frames(base.modality, modality) and not base.fresh:
+        return option.model_copy(update={"base_model": base.ref}), base
     if base.modality != modality or (base.fresh and option.method in ("probe", "lora")):
         raise _cannot(option, modality, family, can, base)
     if option.method == "lora" and base.folder and not weights.has_matrix(base.folder):

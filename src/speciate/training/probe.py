@@ -24,7 +24,12 @@ def fit(study: Study, parameters: ProbeParameters) -> Chosen:
     base_model = study.payload.spec.base_model
     assert base_model is not None, "the plan fills in the base model"
     folder = study.payload.base_folder
-    encoder = load_encoder(base_model, study.payload.threads, folder=Path(folder) if folder else None)
+    encoder = load_encoder(
+        base_model,
+        study.payload.threads,
+        folder=Path(folder) if folder else None,
+        media=study.payload.manifest.modality,
+    )
 
     def progress(done: int, total: int) -> None:
         study.checkpoint()

@@ -124,8 +124,9 @@ class _Measurement:
         base_model = self._payload.spec.base_model or ""
         folders = self._run.folders
         before = now()
-        folder = self._payload.base_folder
-        encoder = load_encoder(base_model, self._payload.threads, folder=Path(folder) if folder else None)
+        folder = Path(self._payload.base_folder) if self._payload.base_folder else None
+        modality = self._payload.manifest.modality
+        encoder = load_encoder(base_model, self._payload.threads, folder=folder, media=modality)
         there = features.known(folders, encoder.id, keys(self._examples)).tolist()
         lacking = [example for example, known in zip(self._examples, there, strict=True) if not known]
         embeddings = Embeddings(base_model, encoder, folders)

@@ -17,6 +17,7 @@ from transformers import (
     HubertConfig,
     PreTrainedConfig,
     SwinConfig,
+    VideoMAEConfig,
     ViTConfig,
     Wav2Vec2Config,
 )
@@ -34,10 +35,12 @@ FOLDERS: dict[str, Callable[[], PreTrainedConfig]] = {
     "swin": lambda: SwinConfig(
         image_size=32, patch_size=2, embed_dim=16, depths=[1, 1], num_heads=[2, 2], window_size=4
     ),
+    "videomae": lambda: VideoMAEConfig(image_size=32, patch_size=16, num_frames=4, **SMALL),
     "wav2vec2": lambda: Wav2Vec2Config(feat_extract_norm="layer", do_stable_layer_norm=True, **WAVES),
 }
 SERIES = ("new:patchtst", "new:inceptiontime", "new:mlp", "new:cnn", "new:gru")
-NEW = ("new:vit", "new:ast", "new:conformer", "new:wav2vec2", *SERIES, "new:tab-resnet")
+NEW = ("new:vit", "new:ast", "new:conformer", "new:wav2vec2", "new:videomae",
+    *SERIES, "new:tab-resnet")
 MEDIA: dict[str, Sequence[Any]] = {
     "image": [np.random.default_rng(at).integers(0, 256, (12 + at, 20, 3), np.uint8) for at in range(5)],
     "audio": [
@@ -45,6 +48,9 @@ MEDIA: dict[str, Sequence[Any]] = {
     ],
     "time-series": [
         np.random.default_rng(at).normal(at, 1 + at, (2, 20 + 9 * at)).astype(np.float32) for at in range(5)
+    ],
+    "video": [
+        {"frames": np.random.default_rng(at).integers(0, 256, (3 + 6 * at, 30, 40, 3), np.uint8)} for at in range(5)
     ],
     "tabular": [
         {"size": 1.5 * at, "made": None if at == 2 else at, "kind": "ab"[at % 2], "new": at > 1} for at in range(5)
@@ -182,6 +188,7 @@ ODD: dict[str, Sequence[Any]] = {
         np.zeros((2, 1), np.float32), np.full((2, 30), 1e30, np.float32),
         np.arange(4000, dtype=np.float32).reshape(2, -1),
     ],
+    "video": [{"frames": np.zeros((1, 1, 1, 3), np.uint8)}, {"frames": np.full((40, 300, 2, 3), 255, np.uint8)}],
     "tabular": [{}, {"size": None, "kind": 7, "other": 1}, {"size": float("nan")}, {"size": 1e300, "kind": "c"}],
 }  # fmt: skip
 

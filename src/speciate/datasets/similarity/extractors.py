@@ -20,7 +20,7 @@ from speciate import modalities
 from speciate.errors import Code, SpeciateError, unknown
 from speciate.models import packaged, registry
 from speciate.models.backbones.table import modality_of
-from speciate.models.encoders import Vectors, base_models, load_encoder
+from speciate.models.encoders import Vectors, base_models, by_frames, load_encoder
 from speciate.refs import model_ref
 from speciate.workspace.workspace import Folders, Workspace
 
@@ -64,7 +64,7 @@ class Model:
     caged = False
 
     def __init__(self, ref: str, modality: str, threads: int, folder: Path | None) -> None:
-        self._encoder = load_encoder(ref, threads, folder=folder)
+        self._encoder = load_encoder(ref, threads, folder=folder, media=modality)
         self.name, self.id, self.modality = ref, self._encoder.id, modality
         self.takes_text = _is_text(modality)
 
@@ -143,6 +143,8 @@ def _trained(name: str, modality: str, workspace: Workspace, recovery: str) -> s
         raise unknown("extractor", name, [*(choice.name for choice in choices(modality)), *known], recovery)
     version = registry.resolve(workspace.database, workspace.folders, name)
     reads = modality_of(version.ref, version.path)
+    if by_frames(reads, modality):
+        return version.ref
     if reads != modality:
         what = f"it embeds {reads}, and this is {modality}" if reads else "it has no network"
         raise SpeciateError(Code.INVALID, f"{version.ref!r} is no extractor here: {what}.", recovery)

@@ -56,6 +56,10 @@ ARCHITECTURES = {
         "audio", "a small transformer over convolutions of the waveform",
         "Baevski et al. 2020", "speciate.models.backbones.audio:build",
     ),
+    "new:videomae": Architecture(
+        "video", "a small vision transformer over tubes of patches, 16 frames at once",
+        "Tong et al. 2022", "speciate.models.backbones.video:build",
+    ),
     "new:inceptiontime": Architecture(
         "time-series", "convolutions of three lengths at once, strong on short series",
         "Ismail Fawaz et al. 2020", "speciate.models.backbones.series:build", 2e-3,
@@ -96,6 +100,7 @@ FILES = {
     "protein": "speciate.models.backbones.protein",
     "image": "speciate.models.backbones.image",
     "audio": "speciate.models.backbones.audio",
+    "video": "speciate.models.backbones.video",
     "time-series": "speciate.models.backbones.series",
     "tabular": "speciate.models.backbones.columns",
     "episode": "speciate.models.backbones.episode",
@@ -111,6 +116,7 @@ FOLDERS = {
         "resnet", "regnet", "efficientnet", "mobilenet_v2", "mobilevit", "segformer", "yolos", "timm_wrapper",
     ),
     "audio": ("wav2vec2", "wav2vec2-conformer", "hubert", "wavlm", "unispeech", "unispeech-sat", "sew"),
+    "video": ("videomae",),
 }  # fmt: skip
 """Modality -> the `model_type`s of config.json that its `build` reads. Of others, those that _reads_text."""
 
