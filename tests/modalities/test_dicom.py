@@ -225,6 +225,14 @@ def test_a_tilted_gantry_is_no_fault() -> None:
     for place, each in enumerate(made):
         each.ImagePositionPatient = [0, 0.6 * place, 2.5 * place]
     assert decoded(made)["voxels"].shape == (6, 32, 32)
+    assert DICOM.inspect(samples.shuffled(made)).fields["tilt_degrees"] == pytest.approx(13.5, abs=0.01)
+
+
+def test_lengths_are_columns_in_millimetres() -> None:
+    fields = DICOM.inspect(samples.shuffled(samples.series())).fields
+    assert [fields[name] for name in ("slice_spacing", "row_spacing", "column_spacing")] == [2.5, 0.7, 0.8]
+    assert "slice_spacing" not in DICOM.inspect(samples.encoded(samples.film())).fields
+    assert "tilt_degrees" not in fields
 
 
 def test_files_without_a_preamble_are_known_by_their_first_element() -> None:

@@ -29,8 +29,8 @@ from speciate.modalities.dicom_instances import (
     instance,
     number_of,
     pixel_digest,
-    pixel_spacing,
     positive,
+    quiet,
     shown_window,
     slices,
     text,
@@ -197,12 +197,27 @@ def _header(found: Sequence[Dataset]) -> Header:
         "rows": declared.rows,
         "columns": declared.columns,
     }
-    if (apart := pixel_spacing(first)) is not None:
-        fields["row_spacing"], fields["column_spacing"] = apart
+    if (stack := _stack_of_headers(found, declared)) is not None:
+        fields["slice_spacing"], fields["row_spacing"], fields["column_spacing"] = stack.spacing
+        if stack.tilt_degrees:
+            fields["tilt_degrees"] = round(stack.tilt_degrees, 2)
     if (thickness := positive(first, "SliceThickness")) is not None:
         fields["slice_thickness"] = thickness
     kept = {name: value for name, value in fields.items() if value != ""}
     return Header(4 * declared.rows * declared.columns * declared.slices, kept)
+
+
+def _stack_of_headers(found: Sequence[Dataset], declared: _Declared) -> Stack | None:
+    """None where they do not make one: decoding says why. Lengths that nothing says are left out."""
+    if declared.slices > MOST_FRAMES:
+        return None
+    try:
+        with quiet(""):
+            placed = [each for one in found for each in slices(one, "")]
+            stack = stack_of(placed, len(found))
+    except DecodeError:
+        return None
+    return stack if placed[0].spacing is not None else None
 
 
 def _declared(found: Sequence[Dataset]) -> _Declared:

@@ -59,8 +59,7 @@ def stacked(slices: Sequence[Slice]) -> Stack:
     _refuse_mixed(slices, "size", [f"{rows} x {columns}" for rows, columns in (each.size for each in slices)])
     first = slices[0]
     if len(slices) == 1:
-        rows, columns = first.spacing or (1.0, 1.0)
-        return Stack([0], (first.thickness or 1.0, rows, columns), None)
+        return Stack([0], (first.thickness or 1.0, *(first.spacing or (1.0, 1.0))), None)
     if lost := [each.name for each in slices if each.position is None or each.orientation is None]:
         raise _partial(f"{len(lost)} of {len(slices)} slices have no position: {_listed(lost)}")
     turned = orientations([each.orientation for each in slices])
@@ -69,15 +68,17 @@ def stacked(slices: Sequence[Slice]) -> Stack:
     columns, rows, normal = axes(first.orientation or ())
     places = np.array([each.position for each in slices], np.float64)
     along = places @ normal
-    order = np.lexsort(([each.name for each in slices], along)).tolist()
+    order = sorted(range(len(slices)), key=lambda place: (along[place], slices[place].name))
     _refuse_twice(slices, along, order)
     gap = _gap(slices, along, order)
-    rows_apart, columns_apart = first.spacing or (1.0, 1.0)
     way = places[order[-1]] - places[order[0]]
     cosine = abs(way @ normal) / max(float(np.linalg.norm(way)), 1e-9)
     tilt = float(np.degrees(np.arccos(min(cosine, 1.0))))
     return Stack(
-        order, (gap, rows_apart, columns_apart), np.stack([normal, rows, columns]), tilt if tilt > _TILTED else 0.0
+        order,
+        (gap, *(first.spacing or (1.0, 1.0))),
+        np.stack([normal, rows, columns]),
+        tilt if tilt > _TILTED else 0.0,
     )
 
 

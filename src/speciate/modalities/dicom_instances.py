@@ -140,7 +140,7 @@ def slices(dataset: Dataset, name: str, digest: str = "") -> list[Slice]:
 def frames(found: Instance) -> Iterator[Frame]:
     """(H, W) each, one after another, on the declared scale: rescaled, colours as luminance, MONOCHROME1 turned so that
     more is brighter. DecodeError(partial) where there are fewer than declared."""
-    from pydicom.pixels import iter_pixels
+    from pydicom.pixels.utils import iter_pixels
 
     dataset, count = found.dataset, 0
     with quiet(found.name):
@@ -245,7 +245,7 @@ def _known(data: bytes, name: str) -> str:
 def _gray(raw: npt.NDArray[Any], dataset: Dataset) -> npt.NDArray[Any]:
     """(H, W) or (H, W, 3) -> (H, W)."""
     if dataset.get("PhotometricInterpretation") == _PALETTE:
-        from pydicom.pixels import apply_color_lut
+        from pydicom.pixels.processing import apply_color_lut
 
         raw = apply_color_lut(raw, dataset)[..., :3]
     return raw if raw.ndim == 2 else raw.astype(np.float32) @ _LUMINANCE
@@ -255,7 +255,7 @@ def _on_scale(stored: npt.NDArray[Any], dataset: Dataset, frame: int) -> Frame:
     """Stored values -> the unit that they stand for (PS3.3, C.11.1): Hounsfield units of a CT."""
     slope, intercept = _rescale(dataset, frame)
     if dataset.get("ModalityLUTSequence"):
-        from pydicom.pixels import apply_modality_lut
+        from pydicom.pixels.processing import apply_modality_lut
 
         values = np.asarray(apply_modality_lut(stored, dataset)).astype(np.float32)
     else:

@@ -209,7 +209,7 @@ def _of_label(dataset: Dataset, places: Sequence[int], number: int) -> Iterator[
 
 
 def _frames(dataset: Dataset) -> Iterator[npt.NDArray[Any]]:
-    from pydicom.pixels import iter_pixels
+    from pydicom.pixels.utils import iter_pixels
 
     with quiet(""):
         yield from iter_pixels(dataset)
