@@ -6,17 +6,21 @@ import datetime
 import io
 import itertools
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import pydicom
 import pytest
 from pydicom.dataset import Dataset
 
+import speciate
 from speciate.modalities.deidentification.engine import deidentify
 from speciate.modalities.deidentification.profile import OPTIONS, action, listed, parse_profile, rows
 from speciate.modalities.deidentification.pseudonyms import Pseudonyms, shifted
-from tests.security import planted
+from speciate.server.client import ToolError
+from tests.security import planted, scans
+from tests.server.processes import Daemons
 
 KEY = Pseudonyms(b"0123456789abcdef0123456789abcdef")
 EVERYTHING = "+".join(("basic", *(option for option in OPTIONS if option != "retain_full_dates")))
@@ -192,3 +196,55 @@ def _bytes(dataset: Dataset) -> bytes:
 
 def _days(one: str, other: str) -> int:
     return (datetime.date.fromisoformat(other) - datetime.date.fromisoformat(one)).days
+
+
+@pytest.fixture
+def daemons(tmp_path: Path) -> Iterator[Daemons]:
+    daemons = Daemons(tmp_path / "workspace")
+    daemons.workspace.mkdir()
+    (daemons.workspace / "settings.toml").write_text(f'roots = ["{tmp_path}"]\n')
+    yield daemons
+    daemons.close()
+
+
+@pytest.mark.slow
+def test_from_a_folder_to_an_export_nobody_is_named(daemons: Daemons, tmp_path: Path) -> None:
+    client, source = speciate.connect(daemons.workspace), scans.folder(tmp_path / "source")
+
+    def do(tool: str, **arguments: object) -> dict[str, object]:
+        job = client.call(tool, **arguments)["job"]
+        for _ in range(20):
+            seen = client.call("wait_for_job", job=job, timeout_seconds=20)
+            if seen["state"] in ("succeeded", "failed", "cancelled", "dead"):
+                break
+        assert seen["state"] == "succeeded", seen
+        return dict(seen["result"])
+
+    labels = {"path": str(source / "labels.csv"), "key": "file", "column": "finding"}
+    do("create_dataset", name="scans", source=str(source), modality="dicom", labels=labels)
+    for format_ in ("dicom", "folder"):
+        with pytest.raises(ToolError, match=r"(?s)may name people.*steps=\[\{'op': 'deidentify'\}\]"):
+            client.call("export_dataset", dataset="scans", format=format_, path=str(tmp_path / "never"))
+    named = do("export_dataset", dataset="scans", format="dicom", path=str(tmp_path / "named"), identified=True)
+    assert scans.TRACES[0] in _everything(tmp_path / "named")
+    assert named["report"]["examples"] == 4  # type: ignore[index]
+    step = {"op": "deidentify", "profile": "basic+modified_dates"}
+    curated = do("curate_dataset", dataset="scans", steps=[step])
+    assert curated["dataset"] == "scans@v2"
+    do("export_dataset", dataset="scans", format="dicom", path=str(tmp_path / "out"))
+    left = _everything(tmp_path / "out")
+    assert [trace for trace in scans.TRACES if trace in left] == []
+    assert (daemons.workspace / "deidentification.key").read_bytes() not in left
+    files = sorted(tmp_path.glob("out/*/*/*/*.dcm"))
+    assert [path.name for path in files] == ["00001.dcm", "00002.dcm", "00003.dcm"] * 4
+    assert {read(path.read_bytes()).PatientID for path in files} == {path.parts[-4] for path in files}
+    do("create_dataset", name="again", source=str(tmp_path / "out"))
+    sql = "SELECT label, group_key, split, deidentified, slices FROM examples ORDER BY ALL"
+    rows = [client.call("query_dataset", dataset=name, sql=sql)["untrusted"]["rows"] for name in ("scans", "again")]
+    assert rows[0] == rows[1]
+    assert len(rows[0]) == 4
+
+
+def _everything(folder: Path) -> bytes:
+    """Names and bytes of all files."""
+    return b"\n".join(str(path).encode() + path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file())

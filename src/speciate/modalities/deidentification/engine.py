@@ -30,8 +30,8 @@ from speciate.modalities.deidentification.profile import (
 )
 from speciate.modalities.deidentification.pseudonyms import Pseudonyms, is_registered, shifted
 from speciate.modalities.dicom import patient_of
+from speciate.modalities.dicom_elements import walked
 
-_MAGIC = b"DICM"
 _DEEPEST = 64
 """Sequences within sequences; no object of the standard comes near."""
 _PATIENT_ID, _PATIENT_NAME, _AGE = 0x00100020, 0x00100010, 0x00101010
@@ -102,8 +102,9 @@ def _deidentify(data: bytes, profile: Profile, pseudonyms: Pseudonyms) -> Deiden
     _declare(dataset, profile)
     dataset.file_meta = _file_meta(dataset, scrubber)
     dataset.preamble = b"\0" * 128
-    if dataset.original_encoding[0] and not dataset.file_meta.TransferSyntaxUID.is_implicit_VR:
-        for _ in dataset.iterall():  # written otherwise than its header says: now that each has a type it can be mended
+    untyped = any(_is_untyped(dataset, tag) for tag in list(dataset.keys()))
+    if untyped and not dataset.file_meta.TransferSyntaxUID.is_implicit_VR:
+        for _ in dataset.iterall():  # written otherwise than its header says: once each has a type it can be mended
             pass
     written = _written(dataset)
     _check(dataset, written)
@@ -115,24 +116,18 @@ def _deidentify(data: bytes, profile: Profile, pseudonyms: Pseudonyms) -> Deiden
 
 
 def _read(data: bytes) -> Any:
-    """A pydicom Dataset. Warnings of the library say what it passed over in silence otherwise."""
+    """A pydicom Dataset of a file that is whole, which the library does not check."""
     import pydicom
-    from pydicom.errors import InvalidDicomError
 
-    has_head = data[128:132] == _MAGIC
-    if not has_head and data[:2] not in (b"\x08\x00", b"\x02\x00"):
-        raise DecodeError("error", "Not a DICOM file: neither its mark nor a first element of group 8.")
-    with warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter("always")
-        try:
-            dataset = pydicom.dcmread(io.BytesIO(data), force=not has_head)
-        except InvalidDicomError as error:
-            raise DecodeError("error", "Not a DICOM file.") from error
-    if any("end of file" in str(warning.message).lower() for warning in said):
-        raise DecodeError("partial", "The file ends within an element.")
+    walked(data)
+    dataset = pydicom.dcmread(io.BytesIO(data), force=True)
     if not len(dataset):
         raise DecodeError("error", "A DICOM file without any element.")
     return dataset
+
+
+def _is_untyped(dataset: Any, tag: Any) -> bool:
+    return dataset.get_item(tag).VR is None
 
 
 class _Scrubber:
@@ -311,7 +306,8 @@ def _type_of(tag: int, raw: Any) -> tuple[str, str, bool]:
         known, keyword = dictionary_VR(tag), dictionary_keyword(tag)
     except KeyError:
         return str(raw.VR or "UN"), "", False
-    written = str(raw.VR) if raw.VR and str(raw.VR) != "UN" else known.split(" or ")[0]
+    told = str(raw.VR or "UN")
+    written = known.split(" or ")[0] if told == "UN" or " or " in told else told
     if written == "OB" and "OW" in known:
         return written, keyword, True
     return written, keyword, written in known.split(" or ")
