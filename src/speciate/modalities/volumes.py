@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import math
 from itertools import pairwise
-from typing import Any, NamedTuple, NotRequired, TypedDict
+from typing import Any, NamedTuple, NotRequired, TypedDict, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -166,6 +166,10 @@ class OfVolumes(Modality[Volume]):
         return cut
 
 
+def is_volume(medium: object) -> TypeGuard[Volume]:
+    return isinstance(medium, dict) and isinstance(medium.get("voxels"), np.ndarray)
+
+
 def extents(media: Volume) -> npt.NDArray[np.float64]:
     """(3,): millimetres from edge to edge, along the axes of the voxels."""
     found: npt.NDArray[np.float64] = np.asarray(media["spacing"], np.float64) * media["voxels"].shape
@@ -204,6 +208,15 @@ def drawn(media: Volume, side: int = LARGEST_THUMBNAIL) -> Pixels:
         picture = Image.fromarray(_gray(plane, low, high)).resize(box.size, Image.Resampling.BILINEAR)
         canvas.paste(picture, (box.left, box.top))
     return np.repeat(np.asarray(canvas)[..., np.newaxis], 3, axis=2)
+
+
+def as_pictures(media: Volume, count: int) -> list[Pixels]:
+    """(H, W, 3) each: at most `count` slices of the first axis, evenly apart, in gray, all of one range of values."""
+    low, high = shown_range(media)
+    voxels = media["voxels"]
+    shown = min(count, len(voxels))
+    places = ((np.arange(shown) + 0.5) * len(voxels) / shown).astype(np.int64)
+    return [np.repeat(_gray(voxels[place], low, high)[..., np.newaxis], 3, axis=2) for place in places]
 
 
 class Box(NamedTuple):

@@ -12,17 +12,21 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from speciate.errors import Code, SpeciateError
+from speciate.modalities.volumes import as_pictures, is_volume
 from speciate.models import packaged, sealed, weights
 from speciate.models.backbones import saved, table
 from speciate.models.backbones.contract import Backbone
 from speciate.models.sealed import file_hash
 from speciate.refs import ModelRef, model_ref
+
+if TYPE_CHECKING:
+    import torch
 
 Vectors = npt.NDArray[np.float32]
 Precision = Literal["float32", "bfloat16"]
@@ -32,6 +36,7 @@ those of float32 is above 0.9999 (MiniLM, 640 sentences)."""
 _OF_TOKENS = ("text", "protein")
 """What the network gets are numbers of tokens; other modalities' own numbers would lose digits in bfloat16."""
 _MAX_TOKENS = 256
+_SLICES = 16  # of a volume, evenly apart, that a network of pictures sees
 _BATCH = 32
 _COUNTING = (
     "config.json", "preprocessor_config.json", "processor_config.json", "tokenizer.json", "tokenizer_config.json",
@@ -88,9 +93,10 @@ class FrozenEncoder:
         order = sorted(range(len(media)), key=lambda place: -len(media[place]))
         for start in range(0, len(order), self._batch):
             places = order[start : start + self._batch]
-            batch = backbone.collate(backbone.prepare([media[place] for place in places]))
+            wanted = [media[place] for place in places]
+            whole = _pooled_slices if self._modality == "image" and is_volume(wanted[0]) else _pooled
             with torch.inference_mode():
-                unit = torch.nn.functional.normalize(backbone.states(batch).pooled.float(), dim=1)
+                unit = torch.nn.functional.normalize(whole(backbone, wanted), dim=1)
             yield places, unit.numpy().astype(np.float32, copy=False)
 
     def keep(self, folder: Path) -> None:
@@ -112,6 +118,19 @@ class FrozenEncoder:
                 weights.data = weights.data.to(getattr(torch, self.precision))
             self._loaded = backbone
         return self._loaded
+
+
+def _pooled(backbone: Backbone, media: Sequence[Any]) -> torch.Tensor:
+    """(N, width)"""
+    return backbone.states(backbone.collate(backbone.prepare(media))).pooled.float()
+
+
+def _pooled_slices(backbone: Backbone, media: Sequence[Any]) -> torch.Tensor:
+    """(N, width): of volumes, by a network of pictures: the mean over slices, each brought to unit length."""
+    import torch
+
+    found = [_pooled(backbone, as_pictures(medium, _SLICES)) for medium in media]
+    return torch.stack([torch.nn.functional.normalize(each, dim=1).mean(0) for each in found])
 
 
 class FramesEncoder:
@@ -157,7 +176,7 @@ def base_models(modality: str) -> list[str]:
     return [
         f"pkg:{name}"
         for name, entry in packaged.PACKAGED.items()
-        if entry.modality == modality and entry.task == "feature-extraction"
+        if table.suits(entry.modality, modality) and entry.task == "feature-extraction"
     ]
 
 

@@ -31,6 +31,7 @@ from speciate.tasks.steps import Steps
 from speciate.tasks.table import READOUTS, AnyReadout
 from speciate.tasks.unit_features import UnitFeatures
 from speciate.tasks.vectors import Vectors
+from speciate.tasks.voxel_features import VoxelFeatures
 from speciate.vocabulary import find_task
 from speciate.workspace.workspace import Folders
 
@@ -40,6 +41,7 @@ _ARRAYS, _ESTIMATOR = "representation.safetensors", "estimator.safetensors"
 _REBUILD: dict[str, Any] = {
     "documents": Documents, "vectors": Vectors, "columns": Columns, "features": Features, "unit features": UnitFeatures,
     "lags": Lags, "steps": Steps, "step states": StepStates,
+    "voxel features": VoxelFeatures,
     "parts": Parts,
 }  # fmt: skip
 

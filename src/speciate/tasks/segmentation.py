@@ -1,8 +1,10 @@
-"""A label for each pixel: a linear layer on each patch, stretched over the picture (Segmenter's linear decoder, Strudel
-et al. 2021). Inside, every picture is a square of the same number of pixels.
+"""A label for each pixel or voxel: a linear layer on each state, stretched over the picture (Segmenter's linear
+decoder, Strudel et al. 2021) or volume. Inside, every picture is a square of the same number of pixels, every volume a
+cube.
 
 A map of labels is `{labels, size: [height, width], rle}`: of `rle` each pair says a place in `labels`, from 1 on (0 is
-background), and how many pixels have it, row by row.
+background), and how many pixels have it, row by row. Of a volume the size is [slices, rows, columns], and a truth has
+`spacing`: how many millimetres its voxels are apart along each.
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ from pydantic import BaseModel, ConfigDict
 
 from speciate.datasets.loading.loader import Example
 from speciate.errors import Code, SpeciateError
-from speciate.modalities.label_maps import Labels, from_runs, resized, to_runs
+from speciate.modalities.label_maps import MOST_LABELS, Labels, from_runs, mask_of, resized, to_runs
+from speciate.modalities.volumes import is_volume
 from speciate.tasks.contract import AsksWhatItTeaches, Posed, Prediction, Terms
 from speciate.tasks.grids import as_maps
 from speciate.tasks.masks import Size, region
@@ -26,10 +29,10 @@ if TYPE_CHECKING:
 
     from speciate.models.backbones.contract import States
 
-_MOST_OF_TRUTH, _MOST, _LEAST = 256, 128, 32
-"""Pixels of the longer side of a truth, and of the square that is learned, at most and at least."""
+_MOST_OF_TRUTH, _MOST, _LEAST = {2: 256, 3: 128}, {2: 128, 3: 64}, {2: 32, 3: 16}
+"""By the number of axes: pixels of the longest side of a truth, and of the square that is learned, at most and at
+least."""
 _UNKNOWN = 255  # label that training has not seen: does not count
-_MOST_LABELS = 254
 _MASK = "1"  # what is not background, where a cell names no labels
 
 
@@ -40,24 +43,29 @@ class Segmentation(AsksWhatItTeaches, BaseModel):
     labels: tuple[str, ...]
     """Without background."""
     side: int
-    """In pixels, of the squares that are learned and answered."""
+    """In pixels, of the squares or cubes that are learned and answered."""
+    axes: Literal[2, 3] = 2
+    """3 of volumes."""
 
     @classmethod
     def pose(cls, example: Example, cell: Any, terms: Terms) -> Posed | None:
-        """Cell: `[{category, segmentation}]` as the COCO reader makes it, or one mask as COCO's run lengths in JSON.
+        """Cell: `[{category, segmentation}]` as the COCO reader makes it, or one mask as COCO's run lengths in JSON; of
+        a volume, a mask as label_maps.py has it.
 
         Truth: a map of labels in the picture's own size, made smaller where that is large. Larger regions lie below
         smaller ones.
         """
         if cell is None or cell == "":
             return None
+        if is_volume(example.media):
+            return Posed(example, _of_volume(example.media["voxels"].shape, example.media["spacing"], cell))
         picture: Size = example.media.shape[:2]
-        shrunk = min(1.0, _MOST_OF_TRUTH / max(picture))
+        shrunk = min(1.0, _MOST_OF_TRUTH[2] / max(picture))
         size = max(1, round(picture[0] * shrunk)), max(1, round(picture[1] * shrunk))
         regions = [(label, region(outline, picture, size)) for label, outline in _outlines(cell)]
         names = sorted({label for label, mask in regions if mask.any()})
-        if len(names) > _MOST_LABELS:
-            raise ValueError(f"{len(names)} labels in one picture are more than {_MOST_LABELS}")
+        if len(names) > MOST_LABELS:
+            raise ValueError(f"{len(names)} labels in one picture are more than {MOST_LABELS}")
         pixels = np.zeros(size, np.uint8)
         for label, mask in sorted(regions, key=lambda each: -int(each[1].sum())):
             if mask.any():
@@ -67,40 +75,53 @@ class Segmentation(AsksWhatItTeaches, BaseModel):
     @classmethod
     def of(cls, truths: Sequence[Any], settings: Mapping[str, Any]) -> Self:
         labels = sorted({label for truth in truths for label in truth["labels"]})
-        if not 0 < len(labels) <= _MOST_LABELS:
+        if not 0 < len(labels) <= MOST_LABELS:
             raise SpeciateError(
                 Code.INVALID,
-                f"The training pictures show {len(labels)} labels; from 1 to {_MOST_LABELS} can be learned.",
-                "Name the column that has the outlines with target, such as target='objects'.",
+                f"The training examples show {len(labels)} labels; from 1 to {MOST_LABELS} can be learned.",
+                "Name the column that has the outlines or masks with target, such as target='objects'.",
             )
+        axes: Literal[2, 3] = 3 if len(truths[0]["size"]) == 3 else 2
         longest = max(max(truth["size"]) for truth in truths)
-        return cls(labels=tuple(labels), side=int(np.clip(longest, _LEAST, _MOST)))
+        return cls(labels=tuple(labels), side=int(np.clip(longest, _LEAST[axes], _MOST[axes])), axes=axes)
 
     @classmethod
     def baseline(cls, truths: Sequence[Any], terms: Terms) -> Callable[[Example], Prediction]:
         """At each place the label that is commonest there."""
         readout = cls.of(truths, {})
-        counts = np.zeros((len(readout.labels) + 1, readout.side, readout.side), np.int64)
-        for pixels in readout.targets(truths):
-            counts += np.arange(len(counts))[:, None, None] == pixels
+        counts = np.zeros((len(readout.labels) + 1, *readout.shape), np.int64)
+        for truth in truths:
+            (pixels,) = readout.targets([truth])
+            counts += np.stack([pixels == code for code in range(len(counts))])
         prediction = readout._prediction(counts.argmax(0).astype(np.uint8))
         return lambda example: prediction
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of what is learned and answered."""
+        return (self.side,) * self.axes
+
     def targets(self, truths: Sequence[Any]) -> npt.NDArray[np.uint8]:
-        """(N, side, side): 0 for background, k for the k-th label."""
+        """(N, side, side) or (N, side, side, side): 0 for background, k for the k-th label."""
         place = {label: i for i, label in enumerate(self.labels, 1)}
-        made = np.zeros((len(truths), self.side, self.side), np.uint8)
+        made = np.zeros((len(truths), *self.shape), np.uint8)
         for pixels, truth in zip(made, truths, strict=True):
             codes = np.array([0, *(place.get(label, _UNKNOWN) for label in truth["labels"])], np.uint8)
-            pixels[:] = codes[resized(from_runs(truth["rle"], truth["size"]), (self.side, self.side))]
+            pixels[:] = codes[resized(from_runs(truth["rle"], truth["size"]), self.shape)]
         return made
 
     def calibrated(self, scores: Any, targets: Any) -> Self:
         return self
 
     def predictions(self, scores: Sequence[npt.NDArray[Any]]) -> list[Prediction]:
-        """`scores`: (K + 1, h, w) each. Output: a map of labels, `side` pixels square, stretched over the picture."""
-        return [self._prediction(stretched(maps, self.side).argmax(0).astype(np.uint8)) for maps in scores]
+        """`scores`: (K + 1, h, w) or (K + 1, d, h, w) each, or (places, K + 1) of a square or cube. Output: a map of
+        labels with `side` pixels along each axis, stretched over the picture."""
+        maps = (self._as_maps(each) if each.ndim == 2 else each for each in scores)
+        return [self._prediction(stretched(each, self.side).argmax(0).astype(np.uint8)) for each in maps]
+
+    def _as_maps(self, rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        side = round(len(rows) ** (1 / self.axes))
+        return rows.T.reshape(-1, *(side,) * self.axes)
 
     def _prediction(self, pixels: Labels) -> Prediction:
         shown = [code for code in np.unique(pixels).tolist() if code]
@@ -111,33 +132,37 @@ class Segmentation(AsksWhatItTeaches, BaseModel):
     def head(self, width: int) -> torch.nn.Module:
         from torch import nn
 
-        return nn.Conv2d(width, len(self.labels) + 1, 1)
+        return (nn.Conv3d if self.axes == 3 else nn.Conv2d)(width, len(self.labels) + 1, 1)
 
     def loss(self, head: torch.nn.Module, states: States, targets: Any) -> torch.Tensor:
         """Cross-entropy, and soft Dice of the labels that the batch shows (Milletari et al. 2016)."""
         import torch
         from torch.nn.functional import cross_entropy, interpolate, one_hot
 
-        logits = interpolate(head(as_maps(states)), size=(self.side, self.side), mode="bilinear")
+        maps = head(as_maps(states, self.axes))
+        logits = interpolate(maps, size=self.shape, mode="bilinear" if self.axes == 2 else "trilinear")
         wanted = torch.as_tensor(np.asarray(targets), dtype=torch.long, device=logits.device)
         known = wanted != _UNKNOWN
         if not known.any():
             return logits.sum() * 0.0
         chances = torch.softmax(logits, 1) * known[:, None]
         true = one_hot(torch.where(known, wanted, 0), logits.shape[1]).movedim(-1, 1) * known[:, None]
-        both, sums = (chances * true).sum((0, 2, 3)), (chances + true).sum((0, 2, 3))
-        shown = true.sum((0, 2, 3)) > 0
+        others = (0, *range(2, logits.ndim))
+        both, sums = (chances * true).sum(others), (chances + true).sum(others)
+        shown = true.sum(others) > 0
         dice = (2 * both[shown] / sums[shown]).mean()
         return cross_entropy(logits, wanted, ignore_index=_UNKNOWN) + 1 - dice
 
     def scores(self, head: torch.nn.Module, states: States) -> Sequence[npt.NDArray[Any]]:
-        return list(head(as_maps(states)).float().cpu().numpy())
+        return list(head(as_maps(states, self.axes)).float().cpu().numpy())
 
 
 def stretched(maps: npt.NDArray[Any], side: int) -> npt.NDArray[np.float64]:
-    """(K, h, w) -> (K, side, side), bilinearly, as torch does it with pixels for areas."""
-    down, across = (_weights(side, length) for length in maps.shape[1:])
-    large: npt.NDArray[np.float64] = down @ maps.astype(np.float64) @ across.T
+    """(K, h, w) -> (K, side, side), or with three axes, linearly along each, as torch does it with pixels for areas."""
+    large = maps.astype(np.float64)
+    for axis in range(1, maps.ndim):
+        if (length := maps.shape[axis]) != side:
+            large = np.moveaxis(np.tensordot(_weights(side, length), large, ([1], [axis])), 0, axis)
     return large
 
 
@@ -161,6 +186,17 @@ def _outlines(cell: Any) -> list[tuple[str, Any]]:
             raise ValueError(f"an object of {each['category']!r:.40} has no segmentation")
         found.append((str(each["category"]), each["segmentation"]))
     return found
+
+
+def _of_volume(size: Sequence[int], spacing: npt.NDArray[Any], cell: Any) -> dict[str, Any]:
+    """ValueError where the mask is of another size."""
+    pixels, labels = mask_of(cell)
+    if pixels.shape != tuple(size):
+        raise ValueError(f"a mask of {pixels.shape} voxels is none of a volume of {tuple(size)}")
+    shrunk = min(1.0, _MOST_OF_TRUTH[3] / max(size))
+    small = resized(pixels, [max(1, round(side * shrunk)) for side in size])
+    apart = np.asarray(spacing, np.float64) * size / small.shape
+    return _told(small, labels) | {"spacing": [round(float(side), 6) for side in apart]}
 
 
 def _told(pixels: Labels, labels: Sequence[str]) -> dict[str, Any]:

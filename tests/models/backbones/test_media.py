@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from transformers import (
 )
 
 from speciate.errors import Code, SpeciateError
+from speciate.modalities.volumes import Volume, as_pictures
 from speciate.models.backbones import saved, table
 from speciate.models.backbones.contract import Backbone, Item, States
 
@@ -39,8 +41,20 @@ FOLDERS: dict[str, Callable[[], PreTrainedConfig]] = {
     "wav2vec2": lambda: Wav2Vec2Config(feat_extract_norm="layer", do_stable_layer_norm=True, **WAVES),
 }
 SERIES = ("new:patchtst", "new:inceptiontime", "new:mlp", "new:cnn", "new:gru")
-NEW = ("new:vit", "new:ast", "new:conformer", "new:wav2vec2", "new:videomae",
-    *SERIES, "new:tab-resnet")
+NEW = (
+    "new:vit", "new:ast", "new:conformer", "new:wav2vec2", "new:videomae",
+    *SERIES, "new:tab-resnet", "new:cnn3d", "new:unet3d",
+)  # fmt: skip
+
+
+def volume(seed: int, slices: int = 12) -> Volume:
+    """A ball in noise; the taller, the brighter."""
+    shape = slices, 16 + seed, 18
+    centre = np.indices(shape) - np.reshape(shape, (3, 1, 1, 1)) / 2
+    voxels = np.random.default_rng(seed).normal(100 * seed, 5, shape) + 50 * (np.square(centre).sum(0) < 20)
+    return {"voxels": voxels.astype(np.float32), "spacing": np.array([2.5, 1, 1], np.float32)}
+
+
 MEDIA: dict[str, Sequence[Any]] = {
     "image": [np.random.default_rng(at).integers(0, 256, (12 + at, 20, 3), np.uint8) for at in range(5)],
     "audio": [
@@ -55,6 +69,7 @@ MEDIA: dict[str, Sequence[Any]] = {
     "tabular": [
         {"size": 1.5 * at, "made": None if at == 2 else at, "kind": "ab"[at % 2], "new": at > 1} for at in range(5)
     ],
+    "volume": [volume(at) for at in range(5)],
 }  # fmt: skip
 
 
@@ -105,9 +120,10 @@ def test_states_have_the_promised_shapes(backbone: Backbone) -> None:
     assert found.mask.dtype == torch.bool
     assert found.mask[:, 0].all()
     assert torch.isfinite(found.sequence).all()
-    if backbone.modality == "image":
+    if backbone.modality in ("image", "volume"):
         assert found.grid is not None
-        assert found.grid[0] * found.grid[1] == found.sequence.shape[1]
+        assert len(found.grid) == (2 if backbone.modality == "image" else 3)
+        assert math.prod(found.grid) == found.sequence.shape[1]
 
 
 def test_frames_are_as_many_as_the_length_says(backbone: Backbone) -> None:
@@ -190,6 +206,10 @@ ODD: dict[str, Sequence[Any]] = {
     ],
     "video": [{"frames": np.zeros((1, 1, 1, 3), np.uint8)}, {"frames": np.full((40, 300, 2, 3), 255, np.uint8)}],
     "tabular": [{}, {"size": None, "kind": 7, "other": 1}, {"size": float("nan")}, {"size": 1e300, "kind": "c"}],
+    "volume": [
+        {"voxels": np.zeros((1, 1, 1), np.float32), "spacing": np.ones(3, np.float32)},
+        {"voxels": np.full((3, 90, 2), 3e38, np.float32), "spacing": np.ones(3, np.float32)},
+    ],
 }  # fmt: skip
 
 
@@ -310,3 +330,41 @@ def test_padding_does_not_count_to_the_norms_of_a_training() -> None:
     torch.testing.assert_close(padded, pooled, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(kept, statistics, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(others, gradients, atol=1e-2, rtol=1e-2)
+
+
+# Volumes
+
+
+def test_a_u_net_has_a_state_for_each_voxel_of_the_cube() -> None:
+    made = built("new:unet3d")
+    assert states(made, made.prepare(MEDIA["volume"])).grid == (24, 24, 24)
+
+
+def test_a_volumes_own_scale_and_the_training_volumes_are_both_seen() -> None:
+    """As they come from the scanner, two of them differ; each beside its own values, they hardly do."""
+    made = built("new:cnn3d")
+    bright = {**MEDIA["volume"][1], "voxels": MEDIA["volume"][1]["voxels"] * 4 + 1000}
+    first, second = (item["voxels"] for item in made.prepare([MEDIA["volume"][1], bright]))
+    assert np.abs(first[0] - second[0]).min() > 1
+    assert np.allclose(first[1], second[1], atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["new:vit", "timm:resnet10t"])
+def test_a_volume_of_one_slice_is_a_gray_picture(name: str) -> None:
+    slices = [volume(seed, slices=1) for seed in range(4)]
+    made = built(name, slices)
+    pictures = [as_pictures(each, 1)[0] for each in slices]
+    equal(states(made, made.prepare(slices)), states(made, made.prepare(pictures)))
+    with pytest.raises(SpeciateError, match="a volume of 12 slices"):
+        made.prepare(MEDIA["volume"])
+
+
+def test_slices_of_a_volume_share_one_range_of_values() -> None:
+    ramp: Volume = {
+        "voxels": np.repeat(np.arange(10, dtype=np.float32), 16).reshape(10, 4, 4), "spacing": np.ones(3, np.float32)
+    }  # fmt: skip
+    pictures = as_pictures(ramp, 5)
+    assert [picture.shape for picture in pictures] == [(4, 4, 3)] * 5
+    levels = [int(picture[0, 0, 0]) for picture in pictures]
+    assert levels == sorted(set(levels))
+    assert len(as_pictures(ramp, 99)) == 10

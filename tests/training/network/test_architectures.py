@@ -34,6 +34,12 @@ def media(modality: str) -> Sequence[Any]:
             return [chance.normal(at, 1 + at, (2, 20 + 3 * at)).astype(np.float32) for at in range(COUNT)]
         case "tabular":
             return [{"size": 1.5 * at, "made": None if at == 2 else at, "kind": "ab"[at % 2]} for at in range(COUNT)]
+        case "volume":
+            sizes = ((6 + at, 10, 12) for at in range(COUNT))
+            return [
+                {"voxels": chance.normal(at, 2, size).astype(np.float32), "spacing": np.ones(3, np.float32)}
+                for at, size in enumerate(sizes)
+            ]
     texts = {"text": TEXTS, "protein": PROTEINS}[modality]
     return [texts[at % len(texts)] * (1 + at % 2) for at in range(COUNT)]
 

@@ -19,7 +19,7 @@ import numpy as np
 from speciate import modalities
 from speciate.errors import Code, SpeciateError, unknown
 from speciate.models import packaged, registry
-from speciate.models.backbones.table import modality_of
+from speciate.models.backbones.table import modality_of, suits
 from speciate.models.encoders import Vectors, base_models, by_frames, load_encoder
 from speciate.refs import model_ref
 from speciate.workspace.workspace import Folders, Workspace
@@ -145,7 +145,7 @@ def _trained(name: str, modality: str, workspace: Workspace, recovery: str) -> s
     reads = modality_of(version.ref, version.path)
     if by_frames(reads, modality):
         return version.ref
-    if reads != modality:
+    if not suits(reads, modality):
         what = f"it embeds {reads}, and this is {modality}" if reads else "it has no network"
         raise SpeciateError(Code.INVALID, f"{version.ref!r} is no extractor here: {what}.", recovery)
     return version.ref

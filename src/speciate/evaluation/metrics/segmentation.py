@@ -1,9 +1,9 @@
-"""Metrics of a label for each pixel, an image at a time. Compared at the size of the truth."""
+"""Metrics of a label for each pixel or voxel, an image or volume at a time. Compared at the size of the truth."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -18,11 +18,13 @@ Mask = NDArray[np.bool_]
 
 
 class _Maps(NamedTuple):
-    """(h, w) codes of `labels` labels from 1, 0 for background. `said` None: no answer, or none of this kind."""
+    """(h, w) or (d, h, w) codes of `labels` labels from 1, 0 for background. `said` None: no answer, or none of this
+    kind. `spacing`: from one place to the next along each axis, in pixels, or in millimetres of a volume."""
 
     true: Codes
     said: Codes | None
     labels: int
+    spacing: tuple[float, ...]
 
 
 def _of_images(measure: Callable[[_Maps], float], answers: Answers) -> Floats:
@@ -37,7 +39,7 @@ def _maps(truth: dict[str, Any], given: Any) -> _Maps:
         said = codes[resized(from_runs(given["rle"], given["size"]), truth["size"])]
     except (TypeError, KeyError, ValueError, IndexError):
         said = None
-    return _Maps(true, said, len(labels))
+    return _Maps(true, said, len(labels), tuple(truth.get("spacing", (1.0,) * true.ndim)))
 
 
 def _overlap(measure: Callable[[Floats, Floats], Floats], maps: _Maps) -> float:
@@ -66,19 +68,19 @@ def _pixel_accuracy(maps: _Maps) -> float:
 def _hausdorff_95(maps: _Maps) -> float:
     """Mean over the labels that truth or answer show. The image's diagonal for a label that only one of them shows,
     and where there is no answer; 0 where neither shows any."""
-    farthest = math.hypot(*maps.true.shape)
+    farthest = math.hypot(*(length * apart for length, apart in zip(maps.true.shape, maps.spacing, strict=True)))
     if maps.said is None:
         return farthest
-    each = [_distance(maps.true == label, maps.said == label, farthest) for label in range(1, maps.labels + 1)]
+    each = [_distance(maps.true == k, maps.said == k, farthest, maps.spacing) for k in range(1, maps.labels + 1)]
     shown = [distance for distance in each if distance is not None]
     return float(np.mean(shown)) if shown else 0.0
 
 
-def _distance(true: Mask, said: Mask, farthest: float) -> float | None:
+def _distance(true: Mask, said: Mask, farthest: float, spacing: Sequence[float]) -> float | None:
     if not true.any() or not said.any():
         return farthest if true.any() or said.any() else None
     edges = border(true), border(said)
-    return max(float(np.percentile(gaps(*pair), 95)) for pair in (edges, edges[::-1]))
+    return max(float(np.percentile(gaps(*pair, spacing), 95)) for pair in (edges, edges[::-1]))
 
 
 def border(mask: Mask) -> Mask:
@@ -89,11 +91,11 @@ def border(mask: Mask) -> Mask:
     return edge
 
 
-def gaps(one: Mask, other: Mask) -> Floats:
-    """From each pixel of one to the nearest of the other, in pixels."""
+def gaps(one: Mask, other: Mask, spacing: Sequence[float] | None = None) -> Floats:
+    """From each pixel of one to the nearest of the other, in pixels or in what `spacing` counts in."""
     from scipy.ndimage import distance_transform_edt
 
-    distances: Floats = distance_transform_edt(~other)[one]
+    distances: Floats = distance_transform_edt(~other, sampling=spacing)[one]
     return distances
 
 

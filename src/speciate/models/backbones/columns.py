@@ -70,7 +70,7 @@ class ColumnsBackbone:
         if per_unit:
             refuse_units(self)
         for medium in media:
-            if not isinstance(medium, Mapping):
+            if not isinstance(medium, Mapping) or any(isinstance(cell, np.ndarray) for cell in medium.values()):
                 refuse_medium(self, medium)
         numbers, categories = self._encoding
         columns = [each for number in numbers for each in _seen(number, media)]

@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from speciate.errors import Code, SpeciateError
+from speciate.modalities.volumes import is_volume
 
 if TYPE_CHECKING:
     import torch
@@ -38,8 +39,8 @@ class States(NamedTuple):
     padding and for special tokens."""
     pooled: torch.Tensor
     """(B, W) float32"""
-    grid: tuple[int, int] | None = None
-    """Images: T == height * width, row by row; no special tokens in `sequence` then."""
+    grid: tuple[int, ...] | None = None
+    """Images: T == height * width, row by row; no special tokens in `sequence` then. Volumes: the depth before."""
 
 
 class Backbone(Protocol):
@@ -88,6 +89,8 @@ class Backbone(Protocol):
 def refuse_medium(backbone: Backbone, medium: object) -> NoReturn:
     """For `prepare`, of a medium that is not of the backbone's modality."""
     kind = f"an array of shape {medium.shape}" if isinstance(medium, np.ndarray) else f"a {type(medium).__name__}"
+    if is_volume(medium):
+        kind = f"a volume of {len(medium['voxels'])} slices"
     raise SpeciateError(
         Code.INVALID,
         f"{backbone.base_model!r} reads {backbone.modality}; this example is {kind}.",

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from speciate.errors import Code, SpeciateError, unknown
+from speciate.modalities.volumes import as_pictures, is_volume
 from speciate.models.backbones import transformer
 from speciate.models.backbones.contract import Item, States, refuse_medium, refuse_units
 from speciate.models.backbones.fresh import seeded
@@ -60,10 +61,12 @@ class ImageBackbone:
         """`media`: uint8 (H, W, 3) each -> `pixels`: uint8 (3, side, side)."""
         if per_unit:
             refuse_units(self)
-        for medium in media:
-            if not (isinstance(medium, np.ndarray) and medium.dtype == np.uint8 and medium.shape[2:] == (3,)):
+        pictures = [_picture(medium) for medium in media]
+        for medium, picture in zip(media, pictures, strict=True):
+            if picture is None:
                 refuse_medium(self, medium)
-        return [{"pixels": _square(medium, self._shown.side, self._shown.resample)} for medium in media]
+        shown = (picture for picture in pictures if picture is not None)
+        return [{"pixels": _square(picture, self._shown.side, self._shown.resample)} for picture in shown]
 
     def length(self, item: Item) -> int:
         return int(item["pixels"].shape[1])  # all alike
@@ -114,6 +117,7 @@ class ImageBackbone:
 
 def build(base_model: str, media: Sequence[Any], seed: int, folder: Path | None) -> ImageBackbone:
     """`new:vit`, `timm:NAME`, or a transformers folder. Raises INVALID, NOT_FOUND or MISSING_EXTRA."""
+    media = [picture for medium in media if (picture := _picture(medium)) is not None]
     if folder is not None:
         return _from_folder(base_model, media, folder)
     if base_model.startswith("timm:"):
@@ -135,6 +139,15 @@ def rebuild(settings: Mapping[str, Any], folder: Path) -> ImageBackbone:
     shown = Preprocessing(**settings["preprocessing"])
     config = settings["config"]
     return ImageBackbone(settings["base_model"], config, shown, _network(config), settings["weights"])
+
+
+def _picture(medium: Any) -> Pixels | None:
+    """The medium itself, or the gray picture that a volume of one slice is; None of all else."""
+    if is_volume(medium):
+        return as_pictures(medium, 1)[0] if len(medium["voxels"]) == 1 else None
+    if isinstance(medium, np.ndarray) and medium.dtype == np.uint8 and medium.shape[2:] == (3,):
+        return medium
+    return None
 
 
 class _Seen(NamedTuple):

@@ -89,6 +89,14 @@ ARCHITECTURES = {
         "episode", "convolutions over what the cameras see at a step, beside what is measured",
         "Mandlekar et al. 2021", "speciate.models.backbones.episode:build",
     ),
+    "new:cnn3d": Architecture(
+        "volume", "a small residual network of convolutions along three axes",
+        "Hara et al. 2018", "speciate.models.backbones.volume:build",
+    ),
+    "new:unet3d": Architecture(
+        "volume", "a small U-Net of three axes, with a state for each voxel",
+        "Çiçek et al. 2016", "speciate.models.backbones.volume:build", 2e-3,
+    ),
     "new:tab-resnet": Architecture(
         "tabular", "a residual network over scaled numbers and embedded categories",
         "Gorishniy et al. 2021", "speciate.models.backbones.columns:build",
@@ -103,6 +111,7 @@ FILES = {
     "video": "speciate.models.backbones.video",
     "time-series": "speciate.models.backbones.series",
     "tabular": "speciate.models.backbones.columns",
+    "volume": "speciate.models.backbones.volume",
     "episode": "speciate.models.backbones.episode",
 }
 """Modality -> the module that reads it: its `build` also reads transformers folders, its `rebuild` what was saved, but
@@ -119,6 +128,9 @@ FOLDERS = {
     "video": ("videomae",),
 }  # fmt: skip
 """Modality -> the `model_type`s of config.json that its `build` reads. Of others, those that _reads_text."""
+
+_TAKEN_FOR = {"dicom": ("volume", "image"), "nifti": ("volume", "image")}
+"""Modality -> what its media are taken for by networks that do not read it by its name, what suits them best first."""
 
 _OTHER_SENSES = (
     "vision_config", "audio_config", "encoder_config", "image_size", "num_mel_bins", "input_feat_per_channel",
@@ -152,7 +164,12 @@ def modality_of(base_model: str, folder: Path | None = None) -> str | None:
 
 
 def reads(base_model: str, modality: str, folder: Path | None = None) -> bool:
-    return modality_of(base_model, folder) == modality
+    return suits(modality_of(base_model, folder), modality)
+
+
+def suits(read: str | None, modality: str) -> bool:
+    """Whether what reads `read` can be given media of `modality`: those of volumes are read slice by slice, too."""
+    return read == modality or read in _TAKEN_FOR.get(modality, ())
 
 
 def names(modality: str) -> list[str]:
@@ -164,7 +181,8 @@ def names(modality: str) -> list[str]:
         for name, entry in packaged.PACKAGED.items()
         if entry.modality == modality and packaged.installed(name)
     ]
-    return published + [name for name, entry in ARCHITECTURES.items() if entry.modality == modality]
+    own = (modality, *_TAKEN_FOR.get(modality, ())[:1])
+    return published + [name for name, entry in ARCHITECTURES.items() if entry.modality in own]
 
 
 def usual_rate(base_model: str) -> float:
