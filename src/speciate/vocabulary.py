@@ -29,7 +29,7 @@ MODALITY_GROUP = "speciate.modalities"
 """Entry point group in which packages of third parties bring modalities: name = "module:object"."""
 _PREFIXES = (
     "text", "tabular", "image", "audio", "time-series", "video", "mesh", "point-cloud", "volume", "protein",
-    "multimodal",
+    "molecule", "multimodal",
 )  # fmt: skip
 _VOLUMES = ("dicom", "nifti")
 

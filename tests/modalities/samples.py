@@ -19,6 +19,7 @@ from tests.modalities import (
     episode_samples,
     mesh_samples,
     mixed_samples,
+    molecule_samples,
     nifti_samples,
     protein_samples,
     video_samples,
@@ -183,6 +184,10 @@ SAMPLES += [Sample("point-cloud", name, data, declares) for name, (data, declare
 BOMBS["point-cloud"] = mesh_samples.endless("ascii")
 
 SAMPLES += [Sample("protein", name, data) for name, data in protein_samples.files().items()]
+
+SAMPLES += [Sample("molecule", name, data) for name, data in molecule_samples.FILES.items()]
+SAMPLES += [Sample("molecule", name, data, declares=False) for name, data in molecule_samples.ENDLESS.items()]
+BOMBS["molecule"] = molecule_samples.bomb()
 
 _FIRST = {sample.modality: sample.data for sample in reversed(SAMPLES)}
 SAMPLES += [Sample("multimodal", name, data) for name, data in mixed_samples.rows(_FIRST).items()]

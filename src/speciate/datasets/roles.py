@@ -1,7 +1,8 @@
 """Which column plays which role: label, group, inputs, and the modality that follows from the inputs. Pure.
 
-What the caller says stands. Otherwise: a list column is a series, the one column of long text is text, capitals of
-amino acids are a protein, and everything that is no label, group, split or key of its own is an input of a table row.
+What the caller says stands. Otherwise: a list column is a series, a column called SMILES molecules, capitals of amino
+acids are a protein, the one column of long text is text, and everything that is no label, group, split or key of its
+own is an input of a table row.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import pyarrow.compute as pc
 
 from speciate.datasets.columns import clean
 from speciate.errors import Code, SpeciateError, closest
+from speciate.modalities.molecule import is_smiles
 from speciate.modalities.protein import is_sequence
 from speciate.modalities.tabular import plain
 
@@ -27,6 +29,7 @@ _MOST_CLASSES = 50
 _LONGEST_CLASS, _BEGINNING = 64, 55  # characters
 _SHORTENED = re.compile(r".{55}~[0-9a-f]{8}")
 SHORTENED = "{count} classes have names of more than 64 characters: stored are the first 55 and a hash."
+_SMILES = re.compile(r"(?i)((canonical|isomeric)[ _]?)?smiles")
 _KEYS = re.compile(r"(?i)(id|index|unnamed.*|.*_id|name|key|path|file|filename|description)?")
 
 
@@ -175,6 +178,8 @@ def _inputs_of(table: pa.Table, modality: str, free: list[str]) -> list[str]:
     ]
     if modality in ("auto", "time-series") and series:
         return series[:1]
+    if modality in ("auto", "molecule") and (molecules := [name for name in texts if _molecules(name, table[name])]):
+        return molecules[:1]
     if modality in ("auto", "protein") and (sequences := [name for name in texts if _sequences(table[name])]):
         return sequences[:1]
     if modality in ("auto", "text"):
@@ -201,6 +206,8 @@ def _modality_of(table: pa.Table, inputs: list[str]) -> str:
     if _is_list(first.type):
         return "time-series"
     if len(inputs) == 1 and (pa.types.is_string(first.type) or pa.types.is_large_string(first.type)):
+        if _molecules(inputs[0], first):
+            return "molecule"
         if _sequences(first):
             return "protein"
         return "text" if _mean_length(first) >= _LONG_TEXT or not _few_values(first) else "tabular"
@@ -225,6 +232,12 @@ def _sample(column: pa.ChunkedArray) -> list[str]:
 def _sequences(column: pa.ChunkedArray) -> bool:
     sample = _sample(column)
     return bool(sample) and sum(map(is_sequence, sample)) >= 0.95 * len(sample)
+
+
+def _molecules(name: str, column: pa.ChunkedArray) -> bool:
+    """By the column's name, too: many a word could be SMILES."""
+    sample = _sample(column)
+    return _SMILES.fullmatch(name) is not None and bool(sample) and sum(map(is_smiles, sample)) >= 0.9 * len(sample)
 
 
 def _mean_length(column: pa.ChunkedArray) -> float:

@@ -18,6 +18,7 @@ MODALITIES = {
     "video": "speciate.modalities.video:VIDEO",
     "dicom": "speciate.modalities.dicom:DICOM",
     "protein": "speciate.modalities.protein:PROTEIN",
+    "molecule": "speciate.modalities.molecule:MOLECULE",
     "tabular": "speciate.modalities.tabular:TABULAR",
     "time-series": "speciate.modalities.time_series:TIME_SERIES",
     "mesh": "speciate.modalities.mesh:MESH",

@@ -125,7 +125,8 @@ class Modality(Protocol[Media]):
     mark_units: tuple[str, ...] = ()
     """What else windows may be counted in: units whose beginnings `marks` tells in `window_unit`, such as frames."""
     default_group: str | None = None
-    """The field of `inspect` that groups examples where the caller names no group, such as the patient."""
+    """The field of `inspect` or `row_fields` that groups examples where the caller names no group, such as the
+    patient."""
     thumbnail_side: int = THUMBNAIL
     """Longest side of what `thumbnail` draws, at most LARGEST_THUMBNAIL."""
 
@@ -172,6 +173,10 @@ class Modality(Protocol[Media]):
         """`sketching.width` bytes, of a Kinship any number; None where the medium has too little in it to be told from
         others."""
         return None
+
+    def row_fields(self, media: Media) -> dict[str, str | int | float]:
+        """Columns that a row of a table gets beside its own, where its medium lies in a cell: most get none."""
+        return {}
 
     def judge(self, data: bytes) -> Judgement:
         """All that ingest wants to know of a file; DecodeError exactly where `decode` raises it.

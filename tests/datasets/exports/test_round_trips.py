@@ -17,6 +17,7 @@ from speciate.datasets.versions import Manifest, resolve
 from speciate.workspace.workspace import Workspace
 from tests import data
 from tests.datasets.exports.worlds import seal
+from tests.modalities import protein_samples
 from tests.modalities.mesh_samples import ball, cloud_ply
 from tests.modalities.samples import encode
 
@@ -155,6 +156,37 @@ def test_peptides_come_back_from_fasta_with_label_and_split_in_the_header(worksp
     wanted = ["sequence", "label", "split"]
     old, new = (scan.read(workspace.folders, each, wanted).to_pylist() for each in (made, again))
     assert sorted(map(str, new)) == sorted(map(str, old))
+
+
+def test_columns_and_what_they_hold_come_back_from_fasta(workspace: Workspace, tmp_path: Path) -> None:
+    notes = ["from a frog", 'said "so"', "plain", None, "=1", '"']
+    rows = tuple(
+        {"sequence": "MKLVAGHE" + "ACDEFGHIKL"[i] * 4, "name": f"pep {i}", "note": notes[i % 6], "tm": 40 + i / 4,
+         "code": f"{i:03}", "description": f"number {i}"}
+        for i in range(10)
+    )  # fmt: skip
+    made = data.ingest(workspace, "noted", rows=rows, label="tm", inputs=("sequence",))
+    report = export(workspace, made.name, "fasta", tmp_path / "out")["report"]
+    again = data.ingest(workspace, "again", **report["create_again"])
+    wanted = ["sequence", "note", "tm", "code", "description", "split"]
+    old, new = (scan.read(workspace.folders, each, wanted).to_pylist() for each in (made, again))
+    assert sorted(map(str, new)) == sorted(map(str, old))
+
+
+def test_structures_leave_as_the_sequences_of_their_chains(workspace: Workspace, tmp_path: Path) -> None:
+    for name, chains in (("one", "A"), ("two", "BM")):
+        (tmp_path / "in").mkdir(exist_ok=True)
+        (tmp_path / "in" / f"{name}.pdb").write_bytes(protein_samples.pdb(protein_samples.small(chains)))
+    made = data.ingest(workspace, "globins", source=tmp_path / "in")
+    assert (made.modality, made.inputs) == ("protein", ())
+    report = export(workspace, made.name, "fasta", tmp_path / "out")["report"]
+    assert any("format folder" in note for note in report["notes"])
+    again = data.ingest(workspace, "again", source=tmp_path / "out" / "data")
+    rows = scan.read(workspace.folders, again, ["name", "structure", "residues", "sequence"]).to_pylist()
+    assert sorted((row["name"], row["structure"], row["residues"]) for row in rows) == [
+        ("one", None, 40), ("two.1", "two", 80), ("two.2", "two", 80),
+    ]  # fmt: skip
+    assert {len(row["sequence"]) for row in rows} == {40}
 
 
 @pytest.mark.parametrize("format_", ["csv", "hf"])

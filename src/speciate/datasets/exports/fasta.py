@@ -1,20 +1,31 @@
-"""One FASTA file per split: a header of name and KEY=VALUE pairs, then the sequence in lines of 60."""
+"""One FASTA file per split: a header of name and KEY=VALUE pairs, then the sequence in lines of 60.
+
+Of structures each chain is a record, whose `structure` names what it belongs to: places of atoms are not in FASTA.
+"""
 
 from __future__ import annotations
 
+import json
 import re
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from speciate.datasets.exports.contract import Tell, Written
-from speciate.datasets.exports.rows import plain_rows
-from speciate.datasets.exports.shipment import Shipment, has_files
+from speciate.datasets.exports.shipment import Piece, Shipment, has_files
+from speciate.datasets.loading.decoding import Item, decode_media
 from speciate.datasets.versions import Manifest
+from speciate.modalities.structures import chains
 
-_NAME, _DESCRIPTION = "name", "description"
+_NAME = "name"
 _LINE = 60
+_ROWS = 1024
 _NO_KEY = re.compile(r"[^\w.\-]")
+_PLAIN = re.compile(r'[^\s"]\S*')
+_OF_STRUCTURES = (
+    "Structures leave as the sequences of their chains, a record each: export the format folder for their files."
+)
 
 
 class Fasta:
@@ -24,36 +35,57 @@ class Fasta:
     once = False
 
     def misfit(self, manifest: Manifest) -> str | None:
-        if manifest.modality != "protein" or has_files(manifest) or len(manifest.inputs) != 1:
-            return "FASTA holds one sequence of residues per example, which lies in one column."
+        if manifest.modality != "protein" or not (has_files(manifest) or len(manifest.inputs) == 1):
+            return "FASTA holds one sequence of residues per example, which lies in one column or in a file."
         return None
 
     def write(self, shipment: Shipment, folder: Path, tell: Tell) -> Written:
         (folder / "data").mkdir()
+        several = False
         for piece in shipment.pieces():
             with (folder / "data" / f"{piece.name}.fasta").open("w", encoding="utf-8", newline="\n") as file:
-                place = piece.start
-                for rows in plain_rows(shipment, piece):
-                    for row in rows:
-                        cells = dict(zip(shipment.rows.column_names, row, strict=True))
-                        file.write("\n".join(_record(shipment, place, cells)) + "\n")
-                        place += 1
+                for start in range(0, piece.rows.num_rows, _ROWS):
+                    rows = piece.rows.slice(start, _ROWS).to_pylist()
+                    for place, (row, own) in enumerate(
+                        zip(rows, _sequences(shipment, piece, start, rows), strict=True), piece.start + start
+                    ):
+                        several |= shipment.media is not None
+                        file.writelines(f"{line}\n" for line in _records(shipment, place, row, own))
                     tell(len(rows))
-        return Written(notes=("Cells with spaces, and descriptions, are not in FASTA headers.",))
+        return Written(notes=(_OF_STRUCTURES,) if several else ())
 
 
-def _record(shipment: Shipment, place: int, cells: dict[str, object]) -> Iterator[str]:
-    sequence = shipment.manifest.inputs[0]
-    name = re.sub(r"\s+", "_", str(cells.get(_NAME) or shipment.ids[place])).lstrip(">")
+def _sequences(shipment: Shipment, piece: Piece, start: int, rows: list[dict[str, Any]]) -> list[list[str]]:
+    """Of each row the sequences: one, or those of a structure's chains."""
+    if shipment.media is None:
+        return [[re.sub(r"\s+", "", str(row[shipment.manifest.inputs[0]]))] for row in rows]
+    assert shipment.folders is not None
+    first = piece.start + start
+    items = [Item(shipment.ids[place], shipment.media.contents[place]) for place in range(first, first + len(rows))]
+    packs = [shipment.folders.root / pack for pack in shipment.manifest.packs]
+    media = decode_media(shipment.folders, packs, shipment.manifest.modality, items)
+    return [[each] if isinstance(each, str) else chains(each) for each in media]
+
+
+def _records(shipment: Shipment, place: int, row: dict[str, Any], sequences: list[str]) -> Iterator[str]:
+    medium = () if shipment.media is not None else shipment.manifest.inputs
+    said = row.get(_NAME) if shipment.media is None else shipment.media.names[place].partition(".")[0]
+    name = re.sub(r"\s+", "_", str(said or shipment.ids[place])).lstrip(">") or shipment.ids[place]
     pairs = [
-        f"{_NO_KEY.sub('_', key)}={value}"
-        for key, value in cells.items()
-        if key not in (_NAME, _DESCRIPTION, sequence)
-        and isinstance(value, str | int | float)
-        and re.fullmatch(r"\S+", str(value))
+        f"{_NO_KEY.sub('_', key)}={_value(cell)}"
+        for key, cell in row.items()
+        if key != _NAME and key not in medium and isinstance(cell, str | int | float) and cell != ""
     ]
-    yield " ".join([f">{name or shipment.ids[place]}", *pairs])
-    yield from textwrap.wrap(re.sub(r"\s+", "", str(cells[sequence])), _LINE)
+    for number, sequence in enumerate(sequences, 1):
+        of = [f"structure={_value(name)}"] if len(sequences) > 1 else []
+        yield " ".join([f">{name}.{number}" if of else f">{name}", *of, *pairs])
+        yield from textwrap.wrap(sequence, _LINE)
+
+
+def _value(cell: str | int | float) -> str:
+    """As it is, or quoted as JSON where it has blanks or could be taken for quoted."""
+    text = str(cell)
+    return text if _PLAIN.fullmatch(text) else json.dumps(text, ensure_ascii=False)
 
 
 FASTA = Fasta()

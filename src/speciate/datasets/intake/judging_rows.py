@@ -23,9 +23,11 @@ VERDICTS = pa.schema(
         ("sketch", pa.binary()),
         ("quality", pa.string()),
         ("reason", pa.string()),
+        ("fields", pa.string()),
     ]
 )
-"""sha256 of what a model sees of a row, of its fingerprint and of all its cells; the rest as for files."""
+"""sha256 of what a model sees of a row, of its fingerprint and of all its cells; as JSON the further columns that its
+modality makes, null where none; the rest as for files."""
 
 
 def judge_rows(payload: dict[str, Any]) -> dict[str, Any]:
@@ -40,15 +42,16 @@ def judged(table: pa.Table, name: str, inputs: list[str]) -> pa.Table:
     modality = find(name)
     rows = []
     for value in input_values(name, inputs, table):
-        fingerprint, sketch, quality, reason = None, None, "ok", None
+        fingerprint, sketch, quality, reason, fields = None, None, "ok", None, None
         try:
             media = modality.admit(value)
             fingerprint, sketch = sha256(modality.fingerprint(media)), modality.sketch(media)
+            fields = modality.row_fields(media)
         except DecodeError as error:
             quality, reason = error.quality, error.detail[:LONGEST_REASON]
         content = sha256(_encode(_plain(value)))
-        rows.append((content, fingerprint, sketch, quality, reason))
-    names = ("content", "fingerprint", "sketch", "quality", "reason")
+        rows.append((content, fingerprint, sketch, quality, reason, json.dumps(fields) if fields else None))
+    names = ("content", "fingerprint", "sketch", "quality", "reason", "fields")
     columns = dict(zip(names, zip(*rows, strict=True), strict=True)) if rows else dict.fromkeys(names, ())
     return pa.table({**columns, "key": row_keys(table)}).select(VERDICTS.names).cast(VERDICTS)
 

@@ -6,6 +6,7 @@ out between them: `draft` says what each item is, `finish` gives it its id and i
 
 from __future__ import annotations
 
+import json
 import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -26,6 +27,7 @@ from speciate.datasets.columns import (
     SKETCH,
     START,
     STOP,
+    array,
     clean,
     rename,
     with_column,
@@ -123,8 +125,6 @@ def draft(survey: Survey, wishes: Wishes, judge: JudgeRows) -> Draft:
     wishes = wishes._replace(label=wishes.label or implied)
     judged = _Judged(items["quality"], items["reason"])
     labels, numeric, infinite = _labels(survey, wishes)
-    group_by = wishes.group_by or _default_group(survey)
-    group = groups(group_by, table, items["source"].to_pylist()) if group_by else None
     if survey.media:
         roles = Roles(survey.modality, ())
         verdicts = items.append_column("key", items["content"])
@@ -133,6 +133,9 @@ def draft(survey: Survey, wishes: Wishes, judge: JudgeRows) -> Draft:
         roles = choose(table, survey.modality, wishes.inputs, [str(name) for name in never])
         verdicts = judge(table, roles)
         judged.mark(np.asarray(pc.not_equal(verdicts["quality"], "ok")), verdicts["quality"], verdicts["reason"])
+        table = _with_fields(table, verdicts["fields"])
+    group_by = wishes.group_by or _default_group(roles.modality, table)
+    group = groups(group_by, table, items["source"].to_pylist()) if group_by else None
     if wishes.label is not None:
         judged.mark(infinite, "partial", INFINITE)
         judged.mark(np.asarray(labels.is_null()), "partial", MISSING)
@@ -163,10 +166,21 @@ def draft(survey: Survey, wishes: Wishes, judge: JudgeRows) -> Draft:
     return drafted._replace(implied=implied is not None, warnings=warnings)
 
 
-def _default_group(survey: Survey) -> str | None:
-    """The column that groups media where nobody names another: rows of one patient stay together."""
-    field = find(survey.modality).default_group if survey.media else None
-    return field if field in survey.table.column_names else None
+def _with_fields(table: pa.Table, fields: pa.ChunkedArray) -> pa.Table:
+    """The columns that a modality makes of the media in cells, beside those that are there, which stay as they are."""
+    if fields.null_count == len(fields):
+        return table
+    told = [json.loads(text or "{}") for text in fields.to_pylist()]
+    for name in dict.fromkeys(name for each in told for name in each):
+        if name not in table.column_names:
+            table = table.append_column(name, array([each.get(name) for each in told]))
+    return table
+
+
+def _default_group(modality: str, table: pa.Table) -> str | None:
+    """The column that groups examples where nobody names another: those of one patient, or scaffold, stay together."""
+    field = find(modality).default_group
+    return field if field in table.column_names else None
 
 
 def _warnings_of_groups(table: pa.Table, group_by: str | None, columns: Sequence[str]) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from speciate.datasets.sources.readers.choice import LEAST_STEPS, Reader, format
 from speciate.datasets.sources.walk import SetAside, Walked, walk
 from speciate.errors import Code, SpeciateError
 from speciate.modalities import find, table
+from speciate.modalities.dicom_elements import looks_like_dicom
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -33,7 +34,7 @@ _SHARD = re.compile(r"-\d{5}-of-\d{5}(-[0-9a-f]+)?$")
 _CARDS = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")
 _HEAD = 4096
 _VOTERS = 200
-IN_TABLES = ("text", "tabular", "protein", "time-series")
+IN_TABLES = ("text", "tabular", "protein", "molecule", "time-series")
 """Modalities whose examples come in tables as often as in files of their own."""
 
 Layout = Literal["table", "media"]
@@ -144,7 +145,7 @@ def lay_out(source: Path, files: list[SourceFile], modality: str, reader: Reader
         chosen = set(kept)
         rest, tables = [file for file in files if file not in chosen], []
     else:
-        own = find(found).suffixes
+        own = () if found == "time-series" and _are_waveforms(files) else find(found).suffixes
         tables = [
             file for file, is_table in zip(files, of_tables, strict=True)
             if is_table and reader.layout != "files" and not file.path.name.lower().endswith(own)
@@ -238,7 +239,7 @@ def _layout(files: list[SourceFile], modality: str, reader: Reader) -> tuple[Lay
     if modality == "multimodal":  # tables among its files are labels, parts, or say which files belong together
         return "media", modality
     if modality == "time-series" and tables:
-        return ("media" if _are_recordings(files) else "table"), modality
+        return ("media" if _are_recordings(files) or _are_waveforms(files) else "table"), modality
     if modality != "auto":
         suffixes = (*find(modality).suffixes, *find(modality).borrows)
         own = sum(name.lower().endswith(suffixes) for name in names if not table_suffix(name))
@@ -250,6 +251,12 @@ def _layout(files: list[SourceFile], modality: str, reader: Reader) -> tuple[Lay
     if tables * 2 >= len(files) and tables > heavy:
         return "table", "auto"
     return "media", _voted(files)
+
+
+def _are_waveforms(files: list[SourceFile]) -> bool:
+    """Whether the files that are no tables, which then label them, are DICOM."""
+    found = [file for file in files if not table_suffix(file.path.name)][:_VOTERS]
+    return 2 * sum(looks_like_dicom(_head(file.path)) for file in found) > len(found)
 
 
 def _are_recordings(files: list[SourceFile]) -> bool:

@@ -105,6 +105,19 @@ def _peptides(folder: Path) -> None:
                    folder / "peptides.parquet")  # fmt: skip
 
 
+def _sodium_channel(folder: Path) -> None:
+    """A series of inhibitors of the sodium channel Nav1.7, which RDKit's examples hold, with what was measured."""
+    import rdkit
+
+    source = Path(rdkit.__file__).parent / "Contrib" / "FreeWilson" / "data"
+    lines = (source / "CHEMBL2321810_act.csv").read_text().split()[1:]
+    measured = {name: float(value) for name, _, value in (line.partition(",") for line in lines)}
+    smiles = [line.split() for line in (source / "CHEMBL2321810.smi").read_text().splitlines() if line.strip()]
+    pairs = [(text, name) for text, name in smiles if name in measured]
+    columns = {"smiles": [text for text, _ in pairs], "name": [name for _, name in pairs]}
+    pq.write_table(pa.table({**columns, "label": [measured[name] for _, name in pairs]}), folder / "molecules.parquet")
+
+
 def _signals(folder: Path) -> None:
     """The digits of MNIST as signals of 40 steps (Greydanus & Kobak 2024), made as published: seed, size and split."""
     with _generators_kept():
@@ -148,6 +161,10 @@ PACKAGED = {
     "peptides": Packaged(
         "modlamp", "pip install --no-deps modlamp", "BSD-3-Clause", "5,200 peptides, antimicrobial or not",
         _peptides,
+    ),
+    "sodium-channel": Packaged(
+        "rdkit", "pip install 'speciate[chem]'", "CC-BY-SA-3.0",
+        "1,017 molecules and how strongly each inhibits Nav1.7 (ChEMBL document 2321810), a number", _sodium_channel,
     ),
     "mnist1d": Packaged(
         "mnist1d", "pip install mnist1d", "Apache-2.0", "5,000 signals of 40 steps that stand for digits, with splits",

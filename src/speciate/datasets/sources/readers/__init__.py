@@ -28,6 +28,8 @@ READERS = {
     "ts": "speciate.datasets.sources.readers.ts:read_ts",
     "arff": "speciate.datasets.sources.readers.arff:read_arff",
     "fasta": "speciate.datasets.sources.readers.fasta:read_fasta",
+    "sdf": "speciate.datasets.sources.readers.molecules:read_sdf",
+    "smi": "speciate.datasets.sources.readers.molecules:read_smiles",
 }
 """Format -> "module:function", a function of a path and of the columns whose cells stay as they are written."""
 _MOST_COLUMNS = 20_000

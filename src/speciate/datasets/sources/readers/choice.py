@@ -1,6 +1,7 @@
 """How a file is read as a table: the formats that there are, by suffix, and what a caller may force.
 
-    csv tsv json jsonl parquet arrow ts arff fasta      the format of every file
+    csv tsv json jsonl parquet arrow ts arff            the format of every file
+    fasta sdf smi
     files                                               every file is one example, whatever its suffix
     wide                                                a series a row: its numeric columns are the steps
     long   long:ID,TIME   long:ID,TIME,LABEL            a step a row: a column names the series, one the time
@@ -21,7 +22,7 @@ from speciate.errors import Code, SpeciateError
 TABLES = {
     ".csv": "csv", ".tsv": "tsv", ".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet",
     ".arrow": "arrow", ".feather": "arrow", ".ts": "ts", ".arff": "arff", ".fasta": "fasta", ".fa": "fasta",
-    ".faa": "fasta",
+    ".faa": "fasta", ".sdf": "sdf", ".smi": "smi", ".smiles": "smi",
 }  # fmt: skip
 """Suffix -> format of files that hold many examples. All but Parquet and Arrow may end in `.gz`, too."""
 FORMATS = tuple(dict.fromkeys(TABLES.values()))

@@ -1,8 +1,17 @@
-"""FASTA: columns `name`, `description`, `sequence`, and one for every key=value of the header lines."""
+"""FASTA: columns `name`, `description`, `sequence`, and one for every key of the header lines.
+
+    >pep7 kind=cationic tm=61.5 note="from frog skin"        key=value, a value with blanks as JSON has it
+    >NP_1.1 [gene=ins] [organism=Homo sapiens]               as the NCBI writes it
+    >sp|P01308|INS_HUMAN Insulin OS=Homo sapiens GN=INS      as UniProt does; `accession` and `entry` of its names
+
+Keys in which every value is a number are columns of numbers. `description` is the header line after the name, unless it
+has a key of that name.
+"""
 
 from __future__ import annotations
 
 import io
+import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +20,13 @@ from typing import Any
 import pyarrow as pa
 
 from speciate.datasets.sources.readers.encodings import content, decoded
-from speciate.datasets.sources.readers.rows import from_rows, with_bad_rows
+from speciate.datasets.sources.readers.rows import from_rows, with_bad_rows, with_numbers
+
+_NAME, _DESCRIPTION, _SEQUENCE = "name", "description", "sequence"
+_UNIPROT_NAME = re.compile(r"(?:sp|tr)\|(?P<accession>\w+(?:-\d+)?)\|(?P<entry>\w+)")
+_UNIPROT = re.compile(r"(?<!\S)(OS|OX|GN|PE|SV)=(.+?)(?=\s+(?:OS|OX|GN|PE|SV)=|$)")
+_BRACKETS = re.compile(r"\[([\w.\-]+)=([^\]]*)\]")
+_PAIR = re.compile(r'(?<!\S)([\w.\-]+)=("(?:[^"\\]|\\.)*"(?!\S)|\S+)')
 
 
 def read_fasta(path: Path, text: Sequence[str]) -> pa.Table:
@@ -36,15 +51,32 @@ def read_fasta(path: Path, text: Sequence[str]) -> pa.Table:
             bad.append(f"Line {number} has residues before the first header line.")
     _drop_last(rows, parts, broken)
     for row, sequence in zip(rows, parts, strict=True):
-        row["sequence"] = "".join(sequence)
-    return with_bad_rows(from_rows(rows), bad)
+        row[_SEQUENCE] = "".join(sequence)
+    return with_bad_rows(with_numbers(from_rows(rows), (_NAME, _DESCRIPTION, _SEQUENCE, *text)), bad)
 
 
 def _header(line: str) -> dict[str, Any]:
-    name, _, description = line.partition(" ")
-    return {
-        **dict(re.findall(r"([\w.\-]+)=(\S+)", description)), "name": name, "description": description.strip() or None,
-    }  # fmt: skip
+    name, _, rest = line.partition(" ")
+    rest = rest.strip()
+    found: dict[str, Any] = {}
+    if (uniprot := _UNIPROT_NAME.fullmatch(name)) is not None:
+        found |= uniprot.groupdict()
+    left = rest
+    for pattern in (_BRACKETS, *([_UNIPROT] if uniprot else [])):
+        found |= {key: value.strip() or None for key, value in pattern.findall(left)}
+        left = pattern.sub("", left)
+    found |= {key: _plain(value) for key, value in _PAIR.findall(left)}
+    return {**found, _NAME: name, _DESCRIPTION: found.get(_DESCRIPTION, rest or None)}
+
+
+def _plain(value: str) -> str:
+    """Quoted values as JSON reads them; what only looks quoted stays as it is."""
+    if not value.startswith('"'):
+        return value
+    try:
+        return str(json.loads(value))
+    except ValueError:
+        return value
 
 
 def _drop_last(rows: list[dict[str, Any]], parts: list[list[str]], broken: bool) -> None:

@@ -19,6 +19,8 @@ LONGEST_TEXT = 1 << 30
 """Bytes of one table of text, after decompression."""
 LONGEST_BINARY = 2 << 30
 BAD_ROWS_KEPT = 10_000
+_NUMBER = re.compile(r"[-+]?(0|[1-9]\d*)?(?<=\d)(\.\d*)?([eE][-+]?\d{1,3})?|[-+]?\.\d+([eE][-+]?\d{1,3})?")
+_WHOLE = re.compile(r"[-+]?\d{1,15}")
 _LONE_SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
@@ -65,6 +67,21 @@ def with_unique_names(table: pa.Table) -> pa.Table:
         taken.add(chosen)
         unique.append(chosen)
     return table.rename_columns(unique)
+
+
+def with_numbers(table: pa.Table, but: Sequence[str] = ()) -> pa.Table:
+    """Columns of text in which every cell is a number become numbers, of formats that have no types; none of `but`, nor
+    those in which a number has a leading zero."""
+    for place, name in enumerate(table.column_names):
+        cells = [cell for cell in table[name].to_pylist() if cell is not None]
+        texts = all(isinstance(cell, str) for cell in cells)
+        if name in but or not cells or not texts or not all(_NUMBER.fullmatch(cell) for cell in cells):
+            continue
+        numbers = [None if cell is None else float(cell) for cell in table[name].to_pylist()]
+        whole = all(_WHOLE.fullmatch(cell) for cell in cells)
+        column = pa.array(numbers, pa.float64())
+        table = table.set_column(place, name, column.cast(pa.int64()) if whole else column)
+    return table
 
 
 def together(tables: Sequence[pa.Table]) -> pa.Table:
