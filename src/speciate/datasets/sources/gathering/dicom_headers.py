@@ -15,7 +15,7 @@ from speciate.modalities.dicom_elements import looks_like_dicom
 from speciate.modalities.dicom_instances import number_of, numbers, text
 
 _HEAD = 4096
-_TAGS = [
+TAGS = [
     "AccessionNumber", "AcquisitionNumber", "AcquisitionTime", "Columns", "DiffusionBValue", "EchoNumbers",
     "FrameOfReferenceUID", "ImageOrientationPatient", "ImagePositionPatient", "ImageType", "InstanceNumber",
     "IssuerOfPatientID", "Modality", "NumberOfFrames", "PatientID", "ReferencedFrameOfReferenceSequence",
@@ -63,7 +63,7 @@ def _header(path: str) -> dict[str, Any]:
             called = path.lower().endswith((".dcm", ".dicom"))
             return {"kind": "none", "reason": f"No DICOM file{', though it is called one' if called else ''}."}
         file.seek(0)
-        found = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=_TAGS, force=True)
+        found = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=TAGS, force=True)
         deflated = found.file_meta.get("TransferSyntaxUID") == "1.2.840.10008.1.2.1.99"
         ends = not deflated and file.tell() >= os.fstat(file.fileno()).st_size
     if found.file_meta.get("MediaStorageSOPClassUID") == _DIRECTORY:
