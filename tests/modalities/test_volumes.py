@@ -7,7 +7,7 @@ import pytest
 from scipy import ndimage
 
 from speciate.modalities.nifti import NIFTI
-from speciate.modalities.volumes import PLANE, PLANES, Volume, layout_of, resampled, shown_range
+from speciate.modalities.volumes import PLANE, PLANES, Volume, drawn, layout_of, resampled, shown_range
 from tests.modalities.nifti_samples import organ
 
 
@@ -90,6 +90,18 @@ def test_the_head_is_up_and_the_right_is_on_the_left() -> None:
     rows, columns = np.nonzero(drawn > 128)
     assert rows.max() < coronal.height * 0.3
     assert columns.max() < coronal.width * 0.3
+
+
+def test_a_mask_is_drawn_in_colour_where_most_of_it_is() -> None:
+    volume = scan(0)
+    labels = np.zeros(volume["voxels"].shape, np.uint8)
+    labels[3:6, 20:30, 4:9] = 1
+    picture = drawn(volume, labels)
+    coloured = np.ptp(picture.astype(int), axis=2) > 20
+    for box in layout_of(volume, 320).boxes:
+        assert coloured[box.top : box.top + box.height, box.left : box.left + box.width].any()
+    assert not (np.ptp(drawn(volume).astype(int), axis=2) > 0).any()
+    assert (drawn(volume, np.zeros_like(labels)) == drawn(volume)).all()
 
 
 def test_its_own_window_shows_a_volume_before_percentiles_do() -> None:

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from speciate.modalities.label_maps import from_runs
+from speciate.errors import SpeciateError
+from speciate.modalities.label_maps import from_runs, mask_cell
+from speciate.models.backbones.contract import States
 from speciate.tasks.contract import Terms
 from speciate.tasks.predictor import constant
 from speciate.tasks.segmentation import Segmentation, stretched
@@ -106,3 +108,75 @@ def test_a_cell_that_is_no_regions_says_so(cell: Any, said: str) -> None:
 def test_it_is_the_same_after_json() -> None:
     readout = Segmentation(labels=("cat", "dog"), side=64)
     assert Segmentation.model_validate_json(readout.model_dump_json()) == readout
+
+
+# Volumes
+
+SCAN = example("v", {"voxels": np.zeros((8, 40, 20), np.float32), "spacing": np.array([5, 1, 1.5], np.float32)})
+
+
+def labels() -> np.typing.NDArray[np.uint8]:
+    found = np.zeros((8, 40, 20), np.uint8)
+    found[2:6, 10:30, 5:15] = 1
+    found[3:5, 18:22, 8:12] = 2
+    return found
+
+
+def test_the_truth_of_a_volume_is_its_mask_with_millimetres() -> None:
+    made = Segmentation.pose(SCAN, mask_cell(labels(), ["organ", "lesion"]), Terms())
+    assert made is not None
+    assert (made.truth["labels"], made.truth["size"]) == (["organ", "lesion"], [8, 40, 20])
+    assert made.truth["spacing"] == [5, 1, 1.5]
+    assert (from_runs(made.truth["rle"], made.truth["size"]) == labels()).all()
+    assert json.loads(json.dumps(made.truth)) == made.truth
+
+
+def test_a_large_volume_has_a_small_truth_of_the_same_extent() -> None:
+    large = example(
+        "v", {"voxels": np.zeros((16, 512, 256), np.float32), "spacing": np.array([5, 0.5, 0.5], np.float32)}
+    )
+    made = Segmentation.pose(large, mask_cell(np.ones((16, 512, 256), np.uint8), ["organ"]), Terms())
+    assert made is not None
+    assert made.truth["size"] == [4, 128, 64]
+    assert made.truth["spacing"] == [20, 2, 2]
+
+
+def test_what_is_answered_of_a_volume_is_what_was_learned() -> None:
+    made = Segmentation.pose(SCAN, mask_cell(labels(), ["organ", "lesion"]), Terms())
+    assert made is not None
+    readout = Segmentation.of([made.truth], {})
+    assert (readout.axes, readout.side, readout.labels) == (3, 40, ("lesion", "organ"))
+    (target,) = readout.targets([made.truth])
+    assert target.shape == (40, 40, 40)
+    scores = (np.arange(3)[:, None, None, None] == target) * 5.0
+    for given in readout.predictions([scores, scores.reshape(3, -1).T]):  # a network's, a classical learner's
+        assert (from_runs(given.output["rle"], given.output["size"]) == target).all()
+        assert given.output["labels"] == ["lesion", "organ"]
+    answer = constant("volume-segmentation", [made.truth], Terms()).predict([SCAN])[0].output
+    assert answer["size"] == [40, 40, 40]
+    assert Segmentation.model_validate_json(readout.model_dump_json()) == readout
+
+
+def test_a_mask_of_another_size_is_none_of_a_volume() -> None:
+    with pytest.raises(ValueError, match="none of a volume"):
+        Segmentation.pose(SCAN, mask_cell(labels()[:4], ["organ", "lesion"]), Terms())
+    with pytest.raises(ValueError, match="no mask"):
+        Segmentation.pose(SCAN, [SQUARE], Terms())
+
+
+def test_the_loss_of_volumes_falls_where_the_answer_is_right() -> None:
+    made = Segmentation.pose(SCAN, mask_cell(labels(), ["organ", "lesion"]), Terms())
+    assert made is not None
+    readout = Segmentation.of([made.truth], {})
+    targets = readout.targets([made.truth])
+    right = torch.from_numpy((np.arange(3) == targets.reshape(1, -1, 1)).astype(np.float32) * 9)
+    grid = (readout.side,) * 3
+    mask = torch.ones(right.shape[:2], dtype=torch.bool)
+    keep = torch.nn.Identity()
+    losses = [
+        readout.loss(keep, States(each, mask, each.mean(1), grid), targets).item() for each in (right, right.flip(2))
+    ]
+    assert losses[0] < 0.02 < 2 < losses[1]
+    flat = States(right, mask, right.mean(1), (readout.side, readout.side**2))
+    with pytest.raises(SpeciateError, match="3 axes"):
+        readout.loss(keep, flat, targets)

@@ -21,6 +21,8 @@ import numpy.typing as npt
 Labels = npt.NDArray[np.uint8]
 """Places of labels; 0 is background."""
 
+MASK = "mask"
+"""The column that gatherers of volumes write such cells into."""
 MOST_PLACES = 160_000_000
 MOST_LABELS = 254
 _MOST_RUNS = 20_000_000

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple, NotRequired, TypedDict, TypeGuard
 
@@ -20,6 +21,7 @@ import numpy.typing as npt
 
 from speciate.modalities.contract import LARGEST_THUMBNAIL, DecodeError, Modality, Pixels, Sketches, Vector
 from speciate.modalities.hashing import mix
+from speciate.modalities.label_maps import Labels
 from speciate.modalities.sketches import GRID, PICTURES, Pictures
 
 Voxels = npt.NDArray[np.float32]  # (D, H, W)
@@ -38,6 +40,11 @@ _SIDES = (32, 16, 8)
 _CUBE = 6
 _BINS = 16
 _GAP = 2  # pixels between two planes
+_COLOURS = (
+    (46, 134, 222), (238, 82, 83), (29, 209, 161), (255, 159, 67), (155, 89, 182), (241, 196, 15), (72, 219, 251),
+    (255, 107, 188),
+)  # fmt: skip
+"""Of labels, in their order; from the ninth on, they come again."""
 
 
 class Volume(TypedDict):
@@ -193,21 +200,26 @@ def shown_range(media: Volume) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def drawn(media: Volume, side: int = LARGEST_THUMBNAIL) -> Pixels:
-    """(h, w, 3), at most `side` pixels: the three planes through the middle in their true proportions.
+def drawn(media: Volume, labels: Labels | None = None, side: int = LARGEST_THUMBNAIL) -> Pixels:
+    """(h, w, 3), at most `side` pixels: the three planes in their true proportions, with `labels` (D, H, W) in colour.
 
-    The axial one is above, the coronal one below it under the same columns, the sagittal one right of that; head up,
-    the patient's right on the left. One slice is drawn alone.
+    They go through the middle, or where labels are shown through the slices that have most of the last of them. The
+    axial one is above, the coronal one below it under the same columns, the sagittal one right of that; head up, the
+    patient's right on the left. One slice is drawn alone.
     """
     from PIL import Image
 
     low, high = shown_range(media)
-    layout = layout_of(media, side)
-    canvas = Image.new("L", layout.size)
-    for box, plane in zip(layout.boxes, planes(media["voxels"]), strict=False):
-        picture = Image.fromarray(_gray(plane, low, high)).resize(box.size, Image.Resampling.BILINEAR)
+    layout, places = layout_of(media, side), _places(media["voxels"].shape, labels)
+    canvas = Image.new("RGB", layout.size)
+    marks = planes(labels, places) if labels is not None else (None,) * 3
+    for box, plane, mark in zip(layout.boxes, planes(media["voxels"], places), marks, strict=False):
+        picture = Image.fromarray(_gray(plane, low, high)).resize(box.size, Image.Resampling.BILINEAR).convert("RGB")
+        if mark is not None:
+            shown = np.asarray(Image.fromarray(mark).resize(box.size, Image.Resampling.NEAREST))
+            picture = Image.fromarray(_coloured(np.asarray(picture), shown))
         canvas.paste(picture, (box.left, box.top))
-    return np.repeat(np.asarray(canvas)[..., np.newaxis], 3, axis=2)
+    return np.asarray(canvas)
 
 
 def as_pictures(media: Volume, count: int) -> list[Pixels]:
@@ -252,10 +264,23 @@ def layout_of(media: Volume, side: int) -> Layout:
     return Layout((min(w + _GAP + h, side), min(h + _GAP + d, side)), boxes)
 
 
-def planes(voxels: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], ...]:
-    """Through the middle, head up: axial (H, W), coronal (D, W), sagittal (D, H)."""
-    depth, height, width = voxels.shape
-    return voxels[depth // 2], voxels[::-1, height // 2], voxels[::-1, :, width // 2]
+def planes(voxels: npt.NDArray[Any], places: Sequence[int]) -> tuple[npt.NDArray[Any], ...]:
+    """Through a place along each axis, head up: axial (H, W), coronal (D, W), sagittal (D, H)."""
+    z, y, x = places
+    return voxels[z], voxels[::-1, y], voxels[::-1, :, x]
+
+
+def _places(shape: Sequence[int], labels: Labels | None) -> list[int]:
+    if labels is None or not labels.any():
+        return [length // 2 for length in shape]
+    last = labels == labels.max()
+    return [int(last.sum(tuple(other for other in range(3) if other != axis)).argmax()) for axis in range(3)]
+
+
+def _coloured(picture: Pixels, mark: Labels) -> Pixels:
+    """(h, w, 3), (h, w): half of it the colour of its label, where it has one."""
+    colours = np.array(_COLOURS, np.uint8)[(mark.astype(np.int64) - 1) % len(_COLOURS)]
+    return np.where(mark[..., np.newaxis] > 0, picture // 2 + colours // 2, picture).astype(np.uint8)
 
 
 def _pixels(millimetres: float, scale: float) -> int:

@@ -100,3 +100,43 @@ def test_right_pixels_are_scikit_learns_accuracy(truth: npt.NDArray[np.uint8], a
     wanted = oracle.accuracy_score(truth.ravel(), answer.ravel())
     assert value("pixel_accuracy", told(truth), told(answer)) == pytest.approx(wanted)
     assert value("pixel_accuracy", told(truth), None) == 0
+
+
+# Volumes
+
+volumes = arrays.arrays(bool, (4, 5, 6), elements=st.booleans()).filter(lambda mask: bool(mask.any()))
+spacings = st.tuples(*[st.sampled_from([0.5, 1.0, 1.7, 3.0])] * 3)
+
+
+@settings(deadline=None, max_examples=50)
+@given(volumes, volumes, spacings)
+def test_distances_in_volumes_are_millimetres(
+    one: npt.NDArray[np.bool_], other: npt.NDArray[np.bool_], spacing: tuple[float, ...]
+) -> None:
+    """All pairs of voxels on the borders, written out."""
+    places = [np.argwhere(border(mask)) * spacing for mask in (one, other)]
+    pairs = cdist(*places)
+    wanted = max(np.percentile(pairs.min(axis), 95) for axis in (0, 1))
+    truth, given_ = (told(mask.astype(np.uint8), ("cat",)) for mask in (one, other))
+    assert value("hausdorff_95", truth | {"spacing": list(spacing)}, given_) == pytest.approx(wanted, rel=1e-9)
+
+
+def test_a_label_that_only_one_volume_shows_is_its_diagonal_away_in_millimetres() -> None:
+    truth = np.zeros((3, 4, 1), np.uint8)
+    truth[1, 1] = 1
+    assert value("hausdorff_95", told(truth) | {"spacing": [2.0, 2.0, 0.1]}, None) == pytest.approx(10, abs=0.001)
+
+
+@settings(deadline=None, max_examples=50)
+@given(*[arrays.arrays(np.uint8, (3, 4, 5), elements=st.integers(0, 2))] * 2)
+def test_overlaps_of_volumes_are_scikit_learns(truth: npt.NDArray[np.uint8], answer: npt.NDArray[np.uint8]) -> None:
+    shown = sorted(({*truth.ravel().tolist()} | {*answer.ravel().tolist()}) - {0})
+    for metric, score in (("dice", oracle.f1_score), ("mean_iou", oracle.jaccard_score)):
+        wanted = score(truth.ravel(), answer.ravel(), labels=shown, average="macro") if shown else 1.0
+        assert value(metric, told(truth), told(answer)) == pytest.approx(wanted)
+    assert value("pixel_accuracy", told(truth), told(answer)) == pytest.approx((truth == answer).mean())
+
+
+def test_a_picture_is_no_answer_to_a_volume() -> None:
+    truth = np.ones((2, 2, 2), np.uint8)
+    assert value("dice", told(truth), told(truth[0])) == 0

@@ -11,10 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from speciate.datasets.loading.loader import load_examples
+from speciate.datasets.loading.loader import Example, load_examples
 from speciate.datasets.versions import Manifest
 from speciate.modalities import find
-from speciate.modalities.contract import THUMBNAIL, Pixels
+from speciate.modalities.contract import THUMBNAIL, Modality, Pixels
+from speciate.modalities.label_maps import MASK, mask_of
+from speciate.modalities.volumes import drawn, is_volume
 from speciate.workspace.workspace import Folders
 
 _CAPTION, _GAP = 14, 6
@@ -29,8 +31,20 @@ def draw_thumbnails(payload: dict[str, Any]) -> dict[str, Any]:
     examples = sorted(loaded, key=lambda example: payload["ids"].index(example.id))
     kind = find(manifest.modality)
     captions = [str(example.label or "") for example in examples]
-    png = sheet([kind.thumbnail(example.media) for example in examples], captions, kind.thumbnail_side)
+    png = sheet([_picture(kind, example) for example in examples], captions, kind.thumbnail_side)
     return {"png": base64.b64encode(png).decode()}
+
+
+def _picture(kind: Modality[Any], example: Example) -> Pixels:
+    """Volumes with their mask, where they have one that fits."""
+    if is_volume(example.media) and (cell := example.columns.get(MASK)):
+        try:
+            labels = mask_of(cell).pixels
+        except ValueError:
+            labels = None
+        if labels is not None and labels.shape == example.media["voxels"].shape:
+            return drawn(example.media, labels)
+    return kind.thumbnail(example.media)
 
 
 def sheet(pictures: Sequence[Pixels], captions: Sequence[str], side: int = THUMBNAIL) -> bytes:

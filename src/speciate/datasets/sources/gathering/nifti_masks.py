@@ -21,12 +21,10 @@ from speciate.datasets.sources.walk import SetAside
 from speciate.errors import SpeciateError
 from speciate.modalities.bundles import bundle
 from speciate.modalities.contract import DecodeError
-from speciate.modalities.label_maps import MOST_LABELS, Labels, mask_cell
+from speciate.modalities.label_maps import MASK, MOST_LABELS, Labels, mask_cell
 from speciate.modalities.nifti import NIFTI
 from speciate.modalities.volumes import Volume
 
-MASK = "mask"
-"""The column."""
 _CARD = "dataset.json"
 _SERVICE = "speciate.datasets.sources.gathering.nifti_masks:read_mask"
 _SECONDS = 120.0
