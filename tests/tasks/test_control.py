@@ -58,10 +58,10 @@ def test_only_the_beginning_of_an_episode_is_where_a_seed_puts_a_model() -> None
 
 
 def test_lessons_are_pieces_that_together_are_the_episode() -> None:
-    lessons = Control.lessons(example(20), None, TERMS)
-    assert [len(lesson.truth["actions"]) for lesson in lessons] == [8, 8, 4]
-    assert len({lesson.example.id for lesson in lessons}) == 3
-    whole = posed(example(20)).truth["actions"]
+    lessons = Control.lessons(example(7), None, TERMS)
+    assert [len(lesson.truth["actions"]) for lesson in lessons] == [2, 2, 2, 1]
+    assert len({lesson.example.id for lesson in lessons}) == 4
+    whole = posed(example(7)).truth["actions"]
     assert [action for lesson in lessons for action in lesson.truth["actions"]] == whole
 
 

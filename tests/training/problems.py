@@ -21,6 +21,7 @@ from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, loa
 
 from speciate.workspace.workspace import Workspace
 from tests.data import ingest
+from tests.domains import lerobot_set
 from tests.modalities.video_samples import DIRECTIONS, clip, encode
 from tests.tasks.learning import pictures, waves
 
@@ -537,6 +538,16 @@ def _progression() -> Rows:
     return _table(loaded, lambda target: ranks[int(np.digitize(target, bounds))], "label")
 
 
+def _acted(*, sight: bool) -> Problem:
+    """Demonstrations of a scripted expert, whose hand trembles; `sight`: the camera alone knows where to go."""
+
+    def register(workspace: Workspace, folder: Path, name: str) -> Any:
+        source = lerobot_set.write(folder, lerobot_set.demonstrations(range(48), sight=sight, noise=0.3))
+        return ingest(workspace, name, source=str(source))
+
+    return Problem(register, learning={"epochs": 25, "batch_size": 16})
+
+
 PROBLEMS: dict[str, Problem] = {
     "topics": _rows(_topics, "label", "text"),
     "topics in unseen words": _rows(_few_topics, "label", "text"),
@@ -571,6 +582,8 @@ PROBLEMS: dict[str, Problem] = {
     "signals": _rows(_signals, "label", "values"),
     "waves": _rows(_waves, None, "left", "right"),
     "trend and season": _rows(_rising, None, "values", horizon=6)._replace(learning={"epochs": 6}),
+    "ways to a mark": _acted(sight=False),
+    "ways to a mark by sight": _acted(sight=True),
     "bursts": _rows(_bursts, "label", "values", positive_label="burst"),
     "breast cancer": _rows(_tumours, "label"),
     "malignant among benign": _rows(_tumours, "label", positive_label="malignant"),

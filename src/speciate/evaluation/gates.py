@@ -195,6 +195,8 @@ def _undecided(doubt: str, metric: Metric, n: int, needed: int | None, evidence:
         return _Judged("inconclusive", f"{doubt}; about {needed:,} further test examples would", needed)
     rows, label = in_rows(needed, n / evidence.examples), f"labelled {evidence.positive_label!r}"
     kind = f"not {label}" if metric.name == "specificity" else label
+    if evidence.positive_label is None:
+        kind = "of the kind that it counts"
     more = f"{needed:,} further test examples {kind} (about {rows:,} further test rows at the present share)"
     return _Judged("inconclusive", f"{doubt}; {more} would", rows)
 

@@ -28,7 +28,7 @@ ACTIONS, ENVIRONMENT, SEED = "actions", "environment", "seed"
 START = "window_start"
 METRIC, ROLLOUT, SUCCESS = "success_rate", "rollout", "success"
 """The metric that lets models act, and what of an answer tells how that ended (evaluation/rollouts.py)."""
-_LESSON = 8
+_LESSON = 2
 """Steps: those that follow each other are alike, and a network's batch shall have many places in it."""
 
 
@@ -53,7 +53,7 @@ class Control(BaseModel):
 
     @classmethod
     def lessons(cls, example: Example, cell: Any, terms: Terms) -> list[Posed]:
-        """The episode in pieces of at most eight steps."""
+        """The episode in pieces of two steps."""
         steps = len(example.media["times"])
         starts = range(0, steps, _LESSON)
         pieces = (

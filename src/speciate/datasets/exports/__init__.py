@@ -21,7 +21,6 @@ FORMATS = {
     "webdataset": "speciate.datasets.exports.shards:SHARDS",
     "fasta": "speciate.datasets.exports.fasta:FASTA",
     "lerobot": "speciate.datasets.exports.lerobot:LEROBOT",
-    "lerobot": "speciate.datasets.exports.lerobot:LEROBOT",
     "dicom": "speciate.datasets.exports.dicom:DICOM",
 }
 
