@@ -1,7 +1,8 @@
 """Series of one or more channels, decoded to float32 (C, T): all channels of an example share their length.
 
-A file holds one series as a CSV of numbers: a row per time step, a column per channel. Files of many series (.ts) are
-read as tables. Missing values ('?', NaN) are filled by linear interpolation; a channel without any value is refused.
+A file holds one series as a CSV of numbers, a row per time step, a column per channel; or as a waveform in DICOM
+(waveforms.py), which is taken for a series only where the caller says so. Files of many series (.ts) are read as
+tables. Missing values ('?', NaN) are filled by linear interpolation; a channel without any value is refused.
 
 There is no sketch: made small, all series of a class look alike, and a plot has too little ink to be told from others.
 """
@@ -14,11 +15,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from speciate.modalities import waveforms
 from speciate.modalities.contract import DecodeError, Header, Modality, Pixels, Vector
+from speciate.modalities.dicom_elements import looks_like_dicom
 from speciate.modalities.drawing import line_plot
 
 Series = npt.NDArray[np.float32]  # (C, T)
 _MOST_VALUES = 50_000_000
+_HEAD = 4096
 _SHAPE = 32  # points that stand for the shape of a channel
 _BANDS = 6
 _SLOTS = 8
@@ -28,6 +32,7 @@ class TimeSeries(Modality[Series]):
     name = "time-series"
     suffixes = (".csv", ".tsv")
     window_unit = "steps"
+    default_group = "patient"
 
     def sniff(self, head: bytes, name: str) -> bool:
         if not name.lower().endswith(self.suffixes):
@@ -43,11 +48,15 @@ class TimeSeries(Modality[Series]):
             return False
 
     def inspect(self, data: bytes) -> Header:
+        if looks_like_dicom(data[:_HEAD]):
+            return waveforms.inspect(data)
         first = data.split(b"\n", 1)[0]
         steps, channels = data.count(b"\n") + 1, (first.count(b";") or first.count(b",") + first.count(b"\t")) + 1
         return Header(4 * steps * channels, {"steps": steps, "channels": channels})
 
     def decode(self, data: bytes) -> Series:
+        if looks_like_dicom(data[:_HEAD]):
+            return self.admit(waveforms.decode(data))
         header = self.inspect(data)
         if header.decoded_bytes > 4 * _MOST_VALUES:
             raise DecodeError("refused", f"More than {_MOST_VALUES:,} values.")

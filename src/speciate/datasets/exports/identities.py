@@ -5,23 +5,20 @@ from __future__ import annotations
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from speciate.datasets.operations.deidentify import COLUMN
+from speciate.datasets.operations.deidentify import COLUMN, holds_dicom
 from speciate.datasets.versions import Manifest
 from speciate.errors import Code, SpeciateError
-
-_NAMING = ("dicom",)
-"""Modalities whose files carry the names of people as a rule."""
 
 
 def check_version(manifest: Manifest, identified: bool) -> None:
     """REFUSED where nothing of it was de-identified and the caller does not say that names may leave."""
-    if not identified and manifest.modality in _NAMING and COLUMN not in manifest.columns:
+    if not identified and holds_dicom(manifest) and COLUMN not in manifest.columns:
         raise _refused(manifest, "files of")
 
 
 def check_rows(rows: pa.Table, manifest: Manifest, identified: bool) -> None:
     """The same for single rows, as some may have come later. `rows`: those that leave."""
-    if identified or manifest.modality not in _NAMING:
+    if identified or not holds_dicom(manifest):
         return
     check_version(manifest, identified)
     lacking = pc.sum(pc.is_null(rows[COLUMN])).as_py() or 0

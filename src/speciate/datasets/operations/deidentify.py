@@ -54,7 +54,6 @@ TEXT_COLUMN = "text_suspected"
 _SERVICE = "speciate.datasets.operations.deidentified_files:rewrite"
 _KEY_FILE = "deidentification.key"
 _KEY_BYTES = 32
-_MODALITY = "dicom"
 _SHORTEST = 4
 _ASIDE = "Set aside before it was de-identified."
 
@@ -72,7 +71,7 @@ class DeidentifyParameters(Parameters):
 
 def foresee(parameters: DeidentifyParameters, manifest: Manifest, others: Others) -> Manifest:
     parse_profile(parameters.profile)
-    if manifest.modality != _MODALITY or manifest.inputs:
+    if not holds_dicom(manifest):
         raise refusal(
             f"deidentify rewrites DICOM files, and {manifest.ref} holds {manifest.modality}.",
             "Leave the step out; columns with identities go by curate_dataset with derive, or by new inputs.",
@@ -89,13 +88,20 @@ def foresee(parameters: DeidentifyParameters, manifest: Manifest, others: Others
     return manifest.model_copy(update={"columns": {**columns, COLUMN: "VARCHAR", TEXT_COLUMN: "VARCHAR"}})
 
 
+def holds_dicom(manifest: Manifest) -> bool:
+    """Whether its media are DICOM files: pictures, or waveforms, which say of what kind they are."""
+    waveforms = manifest.modality == "time-series" and "modality_code" in manifest.columns
+    return (manifest.modality == "dicom" or waveforms) and not manifest.inputs
+
+
 def apply(rows: pa.Table, parameters: DeidentifyParameters, context: Context) -> Outcome:
     profile = parse_profile(parameters.profile)
     pseudonyms = Pseudonyms(key_of(context.root, context.manifest.name))
-    payload = {"modality": _MODALITY, "profile": str(profile), "key": pseudonyms.key.hex()}
+    modality = context.manifest.modality
+    payload = {"modality": modality, "profile": str(profile), "key": pseudonyms.key.hex()}
     contents = list(dict.fromkeys(content for content in rows[CONTENT].to_pylist() if content))
     done = context.rewritten(_SERVICE, payload, contents)
-    files = {content: _File.of(each) for content, each in done.media.items()}
+    files = {content: _File.of(each, modality) for content, each in done.media.items()}
     own = _columns_of_files(files) & {*context.manifest.columns}
     theirs = [name for name in context.manifest.columns if name not in {*own, "bytes", COLUMN, TEXT_COLUMN}]
     named = _naming(rows, theirs, files) - {context.manifest.label}
@@ -148,11 +154,11 @@ class _File(NamedTuple):
     told: dict[str, Any]
 
     @classmethod
-    def of(cls, each: Rewritten) -> _File:
+    def of(cls, each: Rewritten, modality: str) -> _File:
         if each.content is None:
             why = str(each.told.get("reason") or "its process failed.")
             return cls(None, 0, Verdict("refused", f"It could not be de-identified: {why}", {}, None, None), each.told)
-        (verdict,) = checked({"verdicts": [each.told["verdict"]]}, _MODALITY, 1)
+        (verdict,) = checked({"verdicts": [each.told["verdict"]]}, modality, 1)
         return cls(each.content, each.size, verdict, each.told)
 
 
