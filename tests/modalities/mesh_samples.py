@@ -150,12 +150,7 @@ def endless_las(*, packed: bool = False) -> bytes:
 
 
 def zip_bomb() -> bytes:
-    """An NPZ of some kilobytes that unpacks to more than half a gigabyte."""
-    import zipfile
-
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("points.npy", "w") as file:
-        np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": (50_000_000, 3)})
-        for _ in range(600):
-            file.write(bytes(1_000_000))
-    return buffer.getvalue()
+    """An NPZ whose directory says that it unpacks to two gigabytes."""
+    data = bytearray(npz(ball()))
+    struct.pack_into("<I", data, data.index(b"PK\x01\x02") + 24, 2**31)
+    return bytes(data)

@@ -152,8 +152,8 @@ def _measures(media: MeshMedia, corners: triangles.Doubles) -> dict[str, int | f
         "vertices": len(np.unique(welded)), "faces": len(corners), "components": found.components,
         "watertight": int(found.watertight), "area": _short(triangles.areas(corners).sum()),
     }  # fmt: skip
-    if found.watertight:
-        measures["volume"] = _short(abs(triangles.volume(corners)))
+    if found.oriented:
+        measures["volume"] = _short(abs(triangles.volume(corners, corners[0, 0])))
     for axis, place in zip("xyz", range(3), strict=True):
         measures |= {f"low_{axis}": _short(low[place]), f"extent_{axis}": _short(extent[place])}
     return measures

@@ -2,7 +2,7 @@
 
 trimesh reads OBJ, STL, OFF and glTF, but takes a file that ends early, or is empty, for a smaller mesh. So what each
 format tells of its size is read first, refused beyond the budget, and must be found again in what was decoded. An OBJ
-tells nothing: it seems cut where it ends within a line, or where many vertices belong to no face.
+tells nothing: it seems cut where its last line has no end, or where many vertices belong to no face.
 """
 
 from __future__ import annotations
@@ -256,6 +256,8 @@ class _Obj(_Kind):
 
 
 def _obj(data: bytes, said: Declared, others: Mapping[str, bytes]) -> Loaded:
+    if not data.endswith((b"\n", b"\r")) and data.rsplit(b"\n", 1)[-1].lstrip()[:1] in (b"f", b"v"):
+        raise DecodeError("partial", "It ends within a line, so that nothing tells whether it is whole.")
     lines = data.replace(b"\\\n", b" ").replace(b"\\\r\n", b" ")
     faces = _OBJ_FACE.findall(lines)
     if any(len(face.split()) < 3 for face in faces):
@@ -265,8 +267,7 @@ def _obj(data: bytes, said: Declared, others: Mapping[str, bytes]) -> Loaded:
     if len(loaded.faces) != said.faces:
         raise DecodeError("partial", f"{len(loaded.faces):,} triangles where its lines give {said.faces:,}.")
     unused = said.vertices - _used(faces, said.vertices)
-    within = not data.endswith((b"\n", b"\r")) and unused > 0
-    if within or unused > _UNUSED * said.vertices:
+    if unused > _UNUSED * said.vertices:
         raise DecodeError("partial", f"{unused:,} of {said.vertices:,} vertices belong to no face: it seems cut.")
     return loaded
 
@@ -277,6 +278,8 @@ def _used(faces: list[bytes], vertices: int) -> int:
         named = np.array(re.sub(rb"/\S*", b"", b" ".join(faces)).split()).astype(np.int64)
     except ValueError as error:
         raise DecodeError("error", f"A face names no number: {str(error)[:100]}.") from error
+    if (named == 0).any():
+        raise DecodeError("partial", "A face names vertex 0, and an OBJ counts from 1.")
     return len(np.unique(named)) if named.min(initial=1) > 0 else vertices
 
 

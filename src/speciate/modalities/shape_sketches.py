@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from speciate.modalities.contract import Sketches
 from speciate.modalities.hashing import mix
-from speciate.modalities.shapes import INVARIANTS
+from speciate.modalities.shapes import AREA, INVARIANTS, PLANES
 from speciate.modalities.triangles import Doubles
 
 _STEP = 1 / 4096
@@ -20,8 +20,9 @@ class Shapes:
     the most telling of them; near are those whose invariants all differ by little."""
 
     width = 2 * INVARIANTS
-    threshold = 0.985
-    """Similarity: 1 less the largest difference, in root mean square distances from the middle."""
+    threshold = 0.98
+    """Similarity: 1 less the largest difference, in root mean square distances from the middle; of area and planes,
+    which any roughness changes, 0.4 of it."""
     cell = 0.06
     """Side of a grid's cells."""
     telling = (0, 1, 2, 3, 4, 7, 8, 12, 15)
@@ -43,7 +44,7 @@ class Shapes:
 
     def near(self, a: Sketches, b: Sketches, threshold: float | None = None) -> npt.NDArray[np.bool_]:
         least = self.threshold if threshold is None else threshold
-        return np.asarray(1 - np.abs(_values(a) - _values(b)).max(axis=1) >= least)
+        return np.asarray(1 - (np.abs(_values(a) - _values(b)) * _WEIGHTS).max(axis=1) >= least)
 
 
 def _values(sketches: Sketches) -> Doubles:
@@ -51,6 +52,7 @@ def _values(sketches: Sketches) -> Doubles:
     return np.ascontiguousarray(sketches).view("<u2").astype(np.float64) * _STEP
 
 
+_WEIGHTS = np.where(np.isin(np.arange(INVARIANTS), [AREA, *PLANES]), 0.4, 1.0)
 _SHIFTS = np.modf(np.outer(np.arange(1, _GRIDS + 1), np.sqrt([2, 3, 5, 7, 11, 13, 17, 19, 23])))[0]
 
 SHAPES = Shapes()

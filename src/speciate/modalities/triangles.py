@@ -18,6 +18,8 @@ Doubles = npt.NDArray[np.float64]
 class Topology(NamedTuple):
     watertight: bool
     """Every edge lies between exactly two faces."""
+    oriented: bool
+    """And these go along it in opposite directions, so that it is known what is inside."""
     components: int
     """Parts that share no corner."""
 
@@ -40,10 +42,42 @@ def areas(corners: Doubles) -> Doubles:
     return np.asarray(np.linalg.norm(cross_products(corners), axis=1) / 2)
 
 
-def volume(corners: Doubles) -> float:
-    """Enclosed, by the divergence theorem; negative where the faces look inwards."""
-    centred = corners - corners.reshape(-1, 3).mean(axis=0)
-    return float(np.einsum("ij,ij->", centred[:, 0], np.cross(centred[:, 1], centred[:, 2])) / 6)
+class Parts(NamedTuple):
+    corners: Doubles
+    """(P, 3, 3)"""
+    face: Places
+    """(P,) of which triangle each is a part."""
+    shares: Doubles
+    """(P,) of that triangle's area."""
+
+
+def halved(corners: Doubles, longest: float) -> Parts:
+    """Triangles (F, 3, 3) cut through the middle of their longest side (Rivara 1984) until none is longer than
+    `longest`, at most sixteen times."""
+    face, shares = np.arange(len(corners)), np.ones(len(corners))
+    done: list[Parts] = []
+    for _ in range(16):
+        sides = np.linalg.norm(np.roll(corners, -1, axis=1) - corners, axis=2)
+        whole = sides.max(axis=1) <= longest
+        done.append(Parts(corners[whole], face[whole], shares[whole]))
+        if whole.all():
+            break
+        first = sides[~whole].argmax(axis=1)
+        turned = np.take_along_axis(corners[~whole], ((first[:, None] + np.arange(3)) % 3)[:, :, None], axis=1)
+        middle = turned[:, :2].mean(axis=1)
+        a, b, c = turned.transpose(1, 0, 2)
+        corners = np.concatenate([np.stack([a, middle, c], axis=1), np.stack([middle, b, c], axis=1)])
+        face, shares = np.tile(face[~whole], 2), np.tile(shares[~whole] / 2, 2)
+    else:
+        done.append(Parts(corners, face, shares))
+    return Parts(*(np.concatenate(each) for each in zip(*done, strict=True)))
+
+
+def volume(corners: Doubles, middle: Doubles) -> float:
+    """Enclosed, by the divergence theorem; negative where the faces look inwards. Where a surface is not closed this is
+    the volume between it and `middle` (3,)."""
+    a, b, c = (corners - middle).transpose(1, 0, 2)
+    return float(np.einsum("ij,ij->", a, np.cross(b, c)) / 6)
 
 
 def welded(vertices: npt.NDArray[np.float32], faces: npt.NDArray[np.int32]) -> Places:
@@ -61,11 +95,14 @@ def topology(faces: Places) -> Topology:
     """Of welded faces. Faces with two corners at one place have no area and are passed over."""
     real = faces[(faces[:, 0] != faces[:, 1]) & (faces[:, 1] != faces[:, 2]) & (faces[:, 2] != faces[:, 0])]
     if not len(real):
-        return Topology(False, 0)
-    ends = np.sort(np.concatenate([real[:, [0, 1]], real[:, [1, 2]], real[:, [2, 0]]]), axis=1)
+        return Topology(watertight=False, oriented=False, components=0)
     most = int(faces.max()) + 1
-    edges, times = np.unique(ends[:, 0] * most + ends[:, 1], return_counts=True)
-    return Topology(bool((times == 2).all()), _components(most, np.divmod(edges, most), real))
+    ends = np.concatenate([real[:, [0, 1]], real[:, [1, 2]], real[:, [2, 0]]])
+    low, high = ends.min(axis=1), ends.max(axis=1)
+    edges, number, times = np.unique(low * most + high, return_inverse=True, return_counts=True)
+    along = np.bincount(number, np.where(ends[:, 0] == low, 1, -1), len(edges))
+    watertight = bool((times == 2).all())
+    return Topology(watertight, watertight and not along.any(), _components(most, np.divmod(edges, most), real))
 
 
 def _components(count: int, edges: tuple[Places, Places], faces: Places) -> int:
