@@ -272,7 +272,7 @@ def test_sequences_of_an_unknown_length_are_walked_to_their_end() -> None:
     made["PerFrameFunctionalGroupsSequence"].is_undefined_length = True
     assert isinstance(made.PerFrameFunctionalGroupsSequence, Sequence)
     data = samples.encoded(made)
-    assert walked(data).has_pixels
+    assert walked(data).pixels
     for share in (0.3, 0.5, 0.7):
         with pytest.raises(DecodeError):
             walked(data[: int(len(data) * share)])

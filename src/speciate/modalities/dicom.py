@@ -28,7 +28,6 @@ from speciate.modalities.dicom_instances import (
     header,
     instance,
     number_of,
-    pixel_digest,
     positive,
     quiet,
     shown_window,
@@ -153,7 +152,7 @@ def _volume(found: Sequence[Instance]) -> Volume:
     _check_budget(found)
     if len(found) > 1 and (many := [each.name for each in found if each.frames > 1]):
         raise DecodeError("error", f"Several instances, of which {many[0]} has frames of its own, are no one volume.")
-    placed = [each for one in found for each in slices(one.dataset, one.name, pixel_digest(one))]
+    placed = [each for one in found for each in slices(one.dataset, one.name, one.file.pixels or "")]
     stack = stack_of(placed, len(found))
     rows, columns = placed[0].size
     voxels = np.empty((len(placed), rows, columns), np.float32)

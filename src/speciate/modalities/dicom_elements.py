@@ -6,6 +6,7 @@ against what is there, and no value is looked into. Source: DICOM PS3.5, section
 
 from __future__ import annotations
 
+import hashlib
 import struct
 import zlib
 from typing import NamedTuple
@@ -36,9 +37,9 @@ _FIRST = ((0x0008, 0x0000), (0x0008, 0x0001), (0x0008, 0x0005), (0x0008, 0x0008)
 class Walked(NamedTuple):
     syntax: str | None
     """The transfer syntax that the file names."""
-    pixels: bytes
-    """The elements that hold pixels, as they are encoded: two files with the same ones show the same."""
-    has_pixels: bool
+    pixels: str | None
+    """sha256 of the elements that hold pixels, as they are encoded: two files with the same show the same. None where
+    there are none."""
 
 
 def looks_like_dicom(head: bytes) -> bool:
@@ -71,13 +72,14 @@ def walked(data: bytes) -> Walked:
         if tag == _SYNTAX:
             syntax = value.rstrip(b"\0 ").decode("ascii", "replace")
     body = _body(data, meta.at, syntax)
-    pixels = []
+    digest, there = hashlib.sha256(), False
     while not body.ended:
         at = body.at
         tag, _ = body.element()
         if tag in PIXELS:
-            pixels.append(body.data[at : body.at])
-    return Walked(syntax, b"".join(pixels), bool(pixels))
+            digest.update(memoryview(body.data)[at : body.at])
+            there = True
+    return Walked(syntax, digest.hexdigest() if there else None)
 
 
 def inflated(data: bytes) -> bytes:

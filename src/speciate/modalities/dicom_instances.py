@@ -6,7 +6,6 @@ before a pixel is decoded. Everything that a library raises becomes a DecodeErro
 
 from __future__ import annotations
 
-import hashlib
 import io
 import math
 import re
@@ -84,7 +83,7 @@ def instance(data: bytes, name: str = "") -> Instance:
         raise DecodeError(error.quality, f"{_known(data, name)}{error}") from error
     with quiet(name):
         dataset = pydicom.dcmread(io.BytesIO(data), force=True)
-        refuse_without_pixels(dataset, file.has_pixels)
+        refuse_without_pixels(dataset, file.pixels is not None)
         found = Instance(named(dataset, name), dataset, file)
         rows, columns = found.size
         if not (0 < rows <= MOST_SIDE and 0 < columns <= MOST_SIDE and found.frames > 0 and found.colours in (1, 3)):
@@ -109,10 +108,6 @@ def named(dataset: Dataset, name: str = "") -> str:
     if number is not None:
         return f"instance {number:g}"
     return name or f"instance {text(dataset, 'SOPInstanceUID') or 'without a number'}"
-
-
-def pixel_digest(found: Instance) -> str:
-    return hashlib.sha256(found.file.pixels).hexdigest()
 
 
 def slices(dataset: Dataset, name: str, digest: str = "") -> list[Slice]:

@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from speciate.datasets.sources.gathering.dicom_tree import Annotation
-from speciate.datasets.sources.gathering.nifti_masks import MASK
 from speciate.datasets.sources.listing import Listing, SourceFile
 from speciate.datasets.sources.unpacking import Desk
 from speciate.datasets.sources.walk import SetAside
@@ -27,7 +26,7 @@ from speciate.modalities.dicom import stack_of
 from speciate.modalities.dicom_elements import walked
 from speciate.modalities.dicom_instances import header, named, quiet, slices
 from speciate.modalities.dicom_regions import Scan, drawn, regions
-from speciate.modalities.label_maps import mask_cell
+from speciate.modalities.label_maps import MASK, mask_cell
 
 _SERVICE = "speciate.datasets.sources.gathering.dicom_masks:read_regions"
 _SECONDS = 300.0
