@@ -18,7 +18,7 @@ _CAPTURES = "1.2.840.10008.5.1.4.1.1.7"
 """Secondary Capture, and the multi-frame kinds of it below."""
 _WORDY = ("US", "IVUS", "OT", "XC", "ES", "SC", "DOC")
 """Modalities whose machines print into the picture as a rule."""
-_LEVELS = (0.45, 0.6, 0.8)
+_LEVELS = (0.3, 0.45, 0.6, 0.8)
 """Of the range of a picture: above it, or in the negative above it, lie strokes."""
 _LOWEST, _TALLEST = 5, 64
 """Heights of a letter in pixels."""
