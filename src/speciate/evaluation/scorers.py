@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, entry_points, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +22,12 @@ from speciate.vocabulary import LOWER
 
 GROUP = "speciate.scorers"
 """Entry point group of third parties: name = "module:function", a function as in `own_scorer`."""
+OWN: dict[str, tuple[str, Better]] = {
+    "rmsd": ("speciate.evaluation.metrics.structures:rmsd", "lower"),
+    "tm_score": ("speciate.evaluation.metrics.structures:tm_score", "higher"),
+    "lddt": ("speciate.evaluation.metrics.structures:lddt", "higher"),
+}
+"""Those that come with this package: name -> "module:function", and what is better."""
 _PACKAGE = "package:"
 _HOW = "Name 'path/to/file.py:FUNCTION', 'package:NAME' or 'code_passes'."
 
@@ -61,14 +67,19 @@ def _score_own(
 
 
 def _installed(name: str) -> Scorer:
+    if name in OWN:
+        place, own_better = OWN[name]
+        module, _, attribute = place.partition(":")
+        function = getattr(importlib.import_module(module), attribute)
+        return Scorer(f"{_PACKAGE}{name}@{version('speciate')}", own_better, partial(_score_installed, function, name))
     known = _points()
     if name not in known:
-        raise unknown("scorer", name, known, _HOW)
+        raise unknown("scorer", name, [*OWN, *known], _HOW)
     point = known[name]
     function = point.load()
     better: Better = "lower" if _direction(function) == "lower" else "higher"
-    version = point.dist.version if point.dist else "0"
-    return Scorer(f"{_PACKAGE}{name}@{version}", better, partial(_score_installed, function, name))
+    release = point.dist.version if point.dist else "0"
+    return Scorer(f"{_PACKAGE}{name}@{release}", better, partial(_score_installed, function, name))
 
 
 def _direction(function: Callable[..., Any]) -> Any:

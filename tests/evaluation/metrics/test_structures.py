@@ -1,0 +1,106 @@
+"""Scores of predicted structures, held to Biopython, tmtools and biotite on an entry of the archive."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import biotite.structure as biotite
+import numpy as np
+import numpy.typing as npt
+import pytest
+from Bio.SVDSuperimposer import SVDSuperimposer
+from scipy.spatial.transform import Rotation
+from tmtools import tm_align
+
+from speciate.errors import SpeciateError
+from speciate.evaluation import scorers
+from speciate.evaluation.metrics.structures import lddt, rmsd, tm_score
+from speciate.modalities import structures
+from tests.modalities.protein_samples import deposited
+
+Places = npt.NDArray[np.float64]
+
+
+@pytest.fixture(scope="module")
+def chain() -> Places:
+    """The alpha carbons of 147 residues."""
+    media = structures.read(deposited("2gtl.pdb")).structure
+    places, residues = structures.alpha_carbons(media)
+    return places[media["chain"][residues] == 0]
+
+
+def moved(places: Places, seed: int, noise: float, hinge: float = 0.0) -> Places:
+    """Turned as a whole, its second half by `hinge` radians more, each atom shaken."""
+    chance = np.random.default_rng(seed)
+    bent = places.copy()
+    half = len(places) // 2
+    bent[half:] = Rotation.from_rotvec([0, 0, hinge]).apply(bent[half:] - bent[half]) + bent[half]
+    turned = Rotation.random(random_state=seed).apply(bent)
+    return np.asarray(turned + chance.normal(0, noise, places.shape) + chance.uniform(-50, 50, 3))
+
+
+def asked(truth: Places, answer: Places) -> tuple[dict[str, Any], dict[str, Any]]:
+    return {"truth": json.dumps(truth.tolist())}, {"output": answer.tolist()}
+
+
+CASES = [(0.0, 0.0), (0.3, 0.0), (1.0, 0.4), (2.0, 0.0), (0.5, 1.2), (3.0, 2.0), (8.0, 1.0), (25.0, 0.0)]
+
+
+@pytest.mark.parametrize(("noise", "hinge"), CASES)
+def test_scores_are_those_of_the_libraries(chain: Places, noise: float, hinge: float) -> None:
+    answer = moved(chain, 1, noise, hinge)
+    given = asked(chain, answer)
+    superimposer = SVDSuperimposer()
+    superimposer.set(chain, answer)
+    superimposer.run()
+    assert rmsd(*given) == pytest.approx(superimposer.get_rms(), abs=1e-9)
+    fitted, _ = biotite.superimpose(chain, answer)
+    assert rmsd(*given) == pytest.approx(biotite.rmsd(chain, fitted), abs=1e-4)
+    letters = "A" * len(chain)
+    theirs = tm_align(answer, chain, letters, letters, [letters, letters]).tm_norm_chain2
+    assert tm_score(*given) >= theirs - 0.005
+    assert tm_score(*given) <= theirs + 0.02  # TM-align stops its own search early, too
+    atoms = [biotite.AtomArray(len(chain)) for _ in range(2)]
+    for array, places in zip(atoms, (chain, answer), strict=True):
+        array.coord = places.astype(np.float32)
+        array.res_id = np.arange(1, len(chain) + 1)
+        array.chain_id[:] = "A"
+    assert lddt(*given) == pytest.approx(biotite.lddt(*atoms), abs=1e-3)
+
+
+def test_the_same_structure_is_perfect_and_its_mirror_image_is_not(chain: Places) -> None:
+    given = asked(chain, moved(chain, 2, 0.0))
+    assert rmsd(*given) == pytest.approx(0, abs=1e-4)
+    assert tm_score(*given) == pytest.approx(1)
+    assert lddt(*given) == 1
+    mirrored = asked(chain, chain * (1, 1, -1))
+    assert rmsd(*mirrored) > 5
+    assert tm_score(*mirrored) < 0.5
+
+
+def test_residues_that_the_truth_does_not_know_do_not_count(chain: Places) -> None:
+    answer = moved(chain, 3, 0.5)
+    rows: list[Any] = chain.tolist()
+    wrong = answer.copy()
+    wrong[5], rows[5] = (900, 0, 0), None
+    kept = np.delete(np.arange(len(chain)), 5)
+    for score in (rmsd, tm_score, lddt):
+        wanted = score(*asked(chain[kept], answer[kept]))
+        assert score({"truth": rows}, {"output": wrong.tolist()}) == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize("output", [[[0, 0, 0]], "[]", "[[1, 2]]", [None] * 147, "no JSON", 7, None])
+def test_an_answer_that_is_no_structure_of_this_protein_has_no_score(chain: Places, output: Any) -> None:
+    found = scorers.find("package:lddt")
+    (said,) = found.score_all(None, [{"example": {"truth": chain.tolist()}, "prediction": {"output": output}}])  # type: ignore[arg-type]  # writes nothing
+    assert not isinstance(said, dict)
+    assert said.failure == "raised"
+
+
+def test_they_are_found_by_name_and_say_what_is_better() -> None:
+    found = {name: scorers.find(f"package:{name}") for name in ("rmsd", "tm_score", "lddt")}
+    assert [scorer.better for scorer in found.values()] == ["lower", "higher", "higher"]
+    assert found["tm_score"].signature.startswith("package:tm_score@")
+    with pytest.raises(SpeciateError, match="tm_score"):
+        scorers.find("package:tm_scor")
