@@ -22,6 +22,7 @@ def posed(count: int, seed: int) -> list[Any]:
     return [Detection.pose(example(f"{place}", pixels), objects, Terms()) for place, (pixels, objects) in made]
 
 
+@pytest.mark.slow
 def test_a_network_finds_squares_and_discs_and_the_median_box_does_not() -> None:
     learned, asked = posed(160, 1), posed(40, 2)
     predictor = train("object-detection", Detection, "image", learned, 120)

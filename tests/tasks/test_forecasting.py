@@ -31,6 +31,7 @@ class Last:
         return answers(self._readout, np.zeros((len(examples), 8)), examples)
 
 
+@pytest.mark.slow
 def test_a_network_foretells_sines_better_than_the_last_step() -> None:
     learned = [one for i, s in enumerate(waves(30, 1)) for one in Forecasting.lessons(example(f"{i}", s), None, TERMS)]
     asked = [Forecasting.pose(example(f"{i}", series), None, TERMS) for i, series in enumerate(waves(20, 2))]

@@ -59,6 +59,7 @@ def test_a_warm_start_is_not_judged_by_what_its_parent_has_learned(workspace: Wo
     assert any("60 validation examples that net@v1 has learned from" in note for note in report["notes"])
 
 
+@pytest.mark.slow
 def test_what_the_grandparent_learned_is_remembered_too(workspace: Workspace) -> None:
     _parent(workspace)
     between = _noise(workspace, ["test"] * 120 + ["train"] * 60 + ["validation"] * 60, "between")
@@ -70,6 +71,7 @@ def test_what_the_grandparent_learned_is_remembered_too(workspace: Workspace) ->
     assert report["left_out"] == 90
 
 
+@pytest.mark.slow
 def test_where_all_validation_examples_were_learned_it_is_refused(workspace: Workspace) -> None:
     _parent(workspace)
     swapped = _noise(workspace, ["validation"] * 120 + ["train"] * 60 + ["test"] * 60, "swapped")
@@ -88,6 +90,7 @@ def test_folds_of_what_was_learned_are_refused_before_there_is_a_job(workspace: 
         train.plan(TrainSpec(name="next", dataset="coins", continue_from="net@v1"), workspace)
 
 
+@pytest.mark.slow
 def test_the_data_of_a_parent_that_are_gone_are_told(workspace: Workspace) -> None:
     _parent(workspace)
     _noise(workspace, ["train"] * 120 + ["validation"] * 60 + ["test"] * 60, "again")

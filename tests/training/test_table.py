@@ -27,7 +27,6 @@ NONE = "—"
 QUICK = {
     "text-classification text classical",
     "tabular-classification tabular classical",
-    "tabular-regression tabular full new:tab-resnet",
     "feature-extraction text classical",
     "time-series-forecasting time-series classical",
     "anomaly-detection tabular classical",

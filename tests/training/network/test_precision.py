@@ -142,6 +142,7 @@ def test_later_attempts_have_what_the_first_settled(tmp_path: Path) -> None:
     assert precision.known(first) == precision.known(second) == settled
 
 
+@pytest.mark.slow
 def test_what_was_found_out_is_told_recorded_and_repeated(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
