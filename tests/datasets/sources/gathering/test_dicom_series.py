@@ -136,6 +136,17 @@ def test_echoes_in_the_same_positions_are_volumes_of_their_own(tmp_path: Path, p
     assert [file.name for file in gathered(tmp_path / "sent", place).files] == [f"{uid} (echo 1)", f"{uid} (echo 2)"]
 
 
+def test_a_file_that_ends_within_its_header_stays_with_its_series_where_that_can_be_read(
+    tmp_path: Path, place: Desk
+) -> None:
+    made = [samples.encoded(each) for each in samples.series()]
+    at = made[2].index(b"\x28\x00\x10\x00US")  # Rows
+    put(tmp_path / "sent", [*made[:2], made[2][:at], *made[3:], made[0][:300]])
+    found = gathered(tmp_path / "sent", place)
+    assert [len(file.parts) for file in found.files] == [6]
+    assert [reason for _, reason in found.set_aside] == ["A DICOM file without a picture (of no modality)."]
+
+
 def test_pictures_that_are_no_slices_stay_single(tmp_path: Path, place: Desk) -> None:
     pixels = samples.phantom()[0].clip(0).astype(np.uint16)
     views = [

@@ -8,6 +8,7 @@ so becomes partial by its name.
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,7 +27,7 @@ from speciate.datasets.sources.gathering.dicom_tree import (
 from speciate.datasets.sources.listing import Listing, SourceFile, with_splits
 from speciate.datasets.sources.unpacking import Desk
 from speciate.datasets.sources.walk import SetAside
-from speciate.errors import SpeciateError
+from speciate.errors import Code, SpeciateError
 from speciate.modalities.dicom import member_name
 from speciate.modalities.dicom_instances import NO_PICTURES
 
@@ -39,6 +40,7 @@ _FIELDS = tuple(field.name for field in fields(Header))
 
 
 _REGIONS = ("RTSTRUCT", "SEG")
+_NO_NAME = re.compile(r"[^0-9A-Za-z.]")
 
 
 class _Sorted(NamedTuple):
@@ -80,7 +82,7 @@ def _sorted(found: Listing, desk: Desk) -> _Sorted:
         elif answer["kind"] == "none":
             sorted_.aside.append(SetAside(file.name, str(answer["reason"])))
         else:
-            header = Header(**{name: _hashable(answer[name]) for name in _FIELDS})
+            header = _header(answer)
             if header.modality in _REGIONS:
                 of_series = tuple(map(str, answer["of_series"]))
                 regions = Annotation(file, header.modality, of_series, header.frame_of_reference, str(answer["when"]))
@@ -154,7 +156,7 @@ def _source_files(found: Listing, made: Sequence[Example]) -> list[SourceFile]:
             taken.add(first.name)
             continue
         folder = shared[id(each)]
-        leaf = header.series + (f" ({each.what.replace('/', ' ')})" if each.what else "")
+        leaf = _NO_NAME.sub("_", header.series) + (f" ({each.what.replace('/', ' ')})" if each.what else "")
         name = _free("/".join(filter(None, (folder, leaf))), taken)
         path = found.source / folder if per_folder[folder] == 1 and (found.source / folder).is_dir() else first.path
         parts = tuple((member_name(number), known.file.path) for number, known in enumerate(each.files, 1))
@@ -198,8 +200,15 @@ def _free(name: str, taken: set[str]) -> str:
     return free
 
 
-def _hashable(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
+def _header(answer: Any) -> Header:
+    """REFUSED where it is none: it comes from a process that met foreign bytes."""
+    try:
+        found = {name: answer[name] for name in _FIELDS}
+        return Header(**{name: tuple(value) if isinstance(value, list) else value for name, value in found.items()})
+    except (KeyError, TypeError) as error:
+        raise SpeciateError(
+            Code.REFUSED, "A process that reads headers gave an answer that is none.", "Call create_dataset again."
+        ) from error
 
 
 def _notes(made: Sequence[Example]) -> tuple[str, ...]:
