@@ -23,7 +23,8 @@ _LEVELS = (0.3, 0.45, 0.6, 0.8)
 _LOWEST, _TALLEST = 5, 64
 """Heights of a letter in pixels."""
 _MOST_PIECES = 20_000
-"""Of a mask with more pieces than that, which is noise, no letters are looked for."""
+_PIXELS_PER_PIECE = 60
+"""In a mask with more pieces than that, or more for its size, which is noise, no letters are looked for."""
 _ROW, _ROW_OF_A_CAPTURE = 5, 3
 """Letters in a row that are text; fewer are enough where files of this kind carry text as a rule."""
 
@@ -113,7 +114,7 @@ def _letters(gray: Gray, level: float) -> Boxes:
     from scipy import ndimage
 
     pieces, count = ndimage.label(gray > level, np.ones((3, 3), int))
-    if not 0 < count <= _MOST_PIECES:
+    if not 0 < count <= min(_MOST_PIECES, gray.size // _PIXELS_PER_PIECE):
         return np.empty((0, 4), np.int64)
     found = ndimage.find_objects(pieces)
     boxes = np.array([(y.start, y.stop, x.start, x.stop) for y, x in found], np.int64)
@@ -137,7 +138,7 @@ def _stands_out(gray: Gray, pieces: npt.NDArray[np.int32], number: int, box: npt
         return False
     ink, paper = gray[window][mine], gray[window][around]
     step = float(np.median(ink) - np.median(paper))
-    return step > 0.3 and float(np.std(ink)) < 0.35 * step and float(np.std(paper)) < 0.5 * step
+    return step > 0.3 and float(np.std(ink)) < 0.35 * step and float(np.std(paper)) < 0.45 * step
 
 
 def _chains(boxes: Boxes, least: int) -> Iterator[Row]:
