@@ -1,9 +1,9 @@
 """Scores of predicted structures of proteins beside true ones: `package:rmsd`, `package:tm_score`, `package:lddt`.
 
 Scorers (evaluation/scorers.py) of an example's `truth` and an answer's `output`: the places of the alpha carbons,
-residue by residue, as JSON [[x, y, z], ...] in Ångström, or as such lists; null where the truth does not know a residue, which
-then counts nowhere. An answer must have a place for every residue that is known: what lacks one raises ValueError and
-has no score.
+residue by residue, as JSON [[x, y, z], ...] in Ångström, or as such lists; null where the truth does not know a residue,
+which then counts nowhere. An answer must have a place for every residue that is known: what lacks one raises ValueError
+and has no score.
 
 RMSD is after superposition by Biopython. The TM-score is that of Zhang & Skolnick (2004), found by their search over
 fragments, coarser: it is written out here because the libraries that have it are under the GPL; it is at most 0.005
