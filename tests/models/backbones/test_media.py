@@ -43,7 +43,7 @@ FOLDERS: dict[str, Callable[[], PreTrainedConfig]] = {
 SERIES = ("new:patchtst", "new:inceptiontime", "new:mlp", "new:cnn", "new:gru")
 NEW = (
     "new:vit", "new:ast", "new:conformer", "new:wav2vec2", "new:videomae",
-    *SERIES, "new:tab-resnet", "new:cnn3d", "new:unet3d",
+    *SERIES, "new:tab-resnet", "new:cnn3d", "new:unet3d", "new:pointnet",
 )  # fmt: skip
 
 
@@ -56,6 +56,10 @@ def volume(seed: int, slices: int = 12) -> Volume:
 
 
 MEDIA: dict[str, Sequence[Any]] = {
+    "point-cloud": [
+        {"points": np.random.default_rng(at).normal(0, (1, 2, 3 + at), (200 + 200 * at, 3)).astype(np.float32)}
+        for at in range(5)
+    ],
     "image": [np.random.default_rng(at).integers(0, 256, (12 + at, 20, 3), np.uint8) for at in range(5)],
     "audio": [
         np.random.default_rng(at).normal(0, 0.1, 2000 + 1700 * at).astype(np.float32) for at in range(5)
@@ -198,6 +202,10 @@ def test_media_of_another_modality_are_refused(backbone: Backbone) -> None:
 
 
 ODD: dict[str, Sequence[Any]] = {
+    "point-cloud": [
+        {"points": np.zeros((1, 3), np.float32)}, {"points": np.full((40, 3), 1e6, np.float32)},
+        {"points": np.linspace(-1, 1, 90, dtype=np.float32).reshape(30, 3) * 1e-9},
+    ],
     "image": [np.zeros((1, 1, 3), np.uint8), np.full((400, 3, 3), 255, np.uint8)],
     "audio": [np.zeros(1, np.float32), np.zeros(9000, np.float32), np.ones(40_000, np.float32)],
     "time-series": [

@@ -97,6 +97,10 @@ ARCHITECTURES = {
         "volume", "a small U-Net of three axes, with a state for each voxel",
         "Çiçek et al. 2016", "speciate.models.backbones.volume:build", 2e-3,
     ),
+    "new:pointnet": Architecture(
+        "point-cloud", "the same layers for every point of a cloud or of a surface, and the largest of each channel",
+        "Qi et al. 2017", "speciate.models.backbones.points:build", 2e-3,
+    ),
     "new:tab-resnet": Architecture(
         "tabular", "a residual network over scaled numbers and embedded categories",
         "Gorishniy et al. 2021", "speciate.models.backbones.columns:build",
@@ -112,6 +116,7 @@ FILES = {
     "time-series": "speciate.models.backbones.series",
     "tabular": "speciate.models.backbones.columns",
     "volume": "speciate.models.backbones.volume",
+    "point-cloud": "speciate.models.backbones.points",
     "episode": "speciate.models.backbones.episode",
 }
 """Modality -> the module that reads it: its `build` also reads transformers folders, its `rebuild` what was saved, but
@@ -129,7 +134,7 @@ FOLDERS = {
 }  # fmt: skip
 """Modality -> the `model_type`s of config.json that its `build` reads. Of others, those that _reads_text."""
 
-_TAKEN_FOR = {"dicom": ("volume", "image"), "nifti": ("volume", "image")}
+_TAKEN_FOR = {"dicom": ("volume", "image"), "nifti": ("volume", "image"), "mesh": ("point-cloud",)}
 """Modality -> what its media are taken for by networks that do not read it by its name, what suits them best first."""
 
 _OTHER_SENSES = (
