@@ -28,7 +28,7 @@ from speciate.datasets.columns import WINDOW_START, WINDOW_STOP
 from speciate.datasets.exports.card import Exported, card, lineage
 from speciate.datasets.exports.cells import CsvFile
 from speciate.datasets.exports.contract import Format, Tell, Written
-from speciate.datasets.exports.identities import check_rows, check_version
+from speciate.datasets.exports.identities import check_rows, check_version, told
 from speciate.datasets.exports.shipment import Shipment, has_files, ship
 from speciate.datasets.sources.exported import MARKER, Marker
 from speciate.datasets.versions import Manifest, Version
@@ -92,7 +92,8 @@ def run(run: Run) -> dict[str, Any]:
     chosen = exports.fitting(run.payload["format"], manifest)
     rows = scan.read(run.folders, manifest, splits=None if split is None else [split])
     usable = pc.equal(rows["quality"], "ok")
-    check_rows(rows.filter(usable), manifest, run.payload.get("identified", False))
+    identified = bool(run.payload.get("identified", False))
+    check_rows(rows.filter(usable), manifest, identified)
     packs = PackReader(run.folders.root / pack for pack in manifest.packs) if has_files(manifest) else None
     try:
         shipment = ship(manifest, _some(rows.filter(usable), manifest, split), packs)._replace(folders=run.folders)
@@ -102,7 +103,7 @@ def run(run: Run) -> dict[str, Any]:
             aside = rows.filter(pc.invert(usable))
             escaped = written.escaped + _set_aside(aside, folder)
             exported = _exported(shipment, chosen, written, aside, split)
-            (folder / "README.md").write_text(card(chain, exported), encoding="utf-8")
+            (folder / "README.md").write_text(card(told(chain, identified), exported), encoding="utf-8")
             marker = _marker(shipment, chosen, written.escaped)
             if marker is not None:
                 (folder / MARKER).write_text(marker.model_dump_json(indent=2) + "\n", encoding="utf-8")
