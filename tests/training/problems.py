@@ -22,6 +22,7 @@ from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, loa
 from speciate.workspace.workspace import Workspace
 from tests.data import ingest
 from tests.domains import lerobot_set
+from tests.modalities.nifti_samples import organ, packed, written
 from tests.modalities.video_samples import DIRECTIONS, clip, encode
 from tests.tasks.learning import pictures, waves
 
@@ -331,6 +332,38 @@ def _coco(count: int) -> Problem:
     return Problem(register)
 
 
+# Volumes
+
+
+def _bodies(count: int = 240) -> list[tuple[bytes, dict[str, Any]]]:
+    """A ball or a box of the same volume in noise, of many brightnesses, somewhere in 20 x 20 x 14 voxels."""
+    generator, made = _generator(), []
+    for place in range(count):
+        kind = ("ball", "box")[place % 2]
+        apart = np.abs(np.indices((20, 20, 14)) - generator.uniform((8, 8, 6), (12, 12, 8)).reshape(3, 1, 1, 1))
+        radius = generator.uniform(4, 5.5)
+        inside = np.square(apart).sum(0) < radius**2 if kind == "ball" else apart.max(0) < 0.806 * radius
+        voxels = generator.uniform(50, 90) * inside + generator.normal(0, 12, inside.shape)
+        made.append((packed(written(voxels.round().astype(np.int16))), {"label": kind}))
+    return made
+
+
+def _outlined(count: int) -> Problem:
+    """Organs with lesions and their masks, in the folders of the Medical Segmentation Decathlon."""
+
+    def register(workspace: Workspace, folder: Path, name: str) -> Any:
+        for place in range(count):
+            made = organ(place, side=20)
+            for kind, voxels in (("imagesTr", made.voxels), ("labelsTr", made.labels)):
+                (folder / kind).mkdir(parents=True, exist_ok=True)
+                (folder / kind / f"{place:03}.nii.gz").write_bytes(packed(written(voxels)))
+        labels = {"0": "background", "1": "organ", "2": "lesion"}
+        (folder / "dataset.json").write_text(json.dumps({"labels": labels}))
+        return ingest(workspace, name, source=folder)
+
+    return Problem(register)
+
+
 # Sounds
 
 
@@ -568,6 +601,8 @@ PROBLEMS: dict[str, Problem] = {
     "squares and discs": _coco(240)._replace(
         learning={"epochs": 6, "batch_size": 8}, by_base={"vit-of-boxes@v1": {"epochs": 3}}
     ),
+    "balls and boxes": _files(_bodies, "nii.gz")._replace(learning={"batch_size": 16}),
+    "outlines of organs": _outlined(72)._replace(learning={"batch_size": 6, "epochs": 10}),
     "sounds": _files(_sounds, "wav")._replace(by_base={"new:wav2vec2": {"epochs": 5}}),
     "pitches": _files(_pitched, "wav"),
     "words in tones": _files(_spoken, "wav")._replace(learning={"batch_size": 8, "epochs": 15}),

@@ -24,7 +24,7 @@ from speciate.sandbox import Cage, Caged, Limits, python, start
 from speciate.settings import Settings
 from speciate.workspace.workspace import Folders
 
-_LIMITS = Limits(memory_mb=4096, file_mb=256)
+_LIMITS = Limits(memory_mb=4096, file_mb=768)  # the largest volume and a part of 64 MB, decoded
 _QUESTIONS_PER_LIFE = 1000
 """After so many a process is replaced: libraries leak, and a captured process should not live for ever."""
 _LONGEST_ANSWER = 64 * 1024 * 1024  # bytes
