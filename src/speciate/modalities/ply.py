@@ -291,3 +291,32 @@ def colours(vertex: Columns) -> npt.NDArray[np.uint8] | None:
     values = np.stack([np.asarray(column, np.float64) for column in found], axis=1)
     fraction = np.asarray(found[0]).dtype.kind == "f" and len(values) and values.max() <= 1 and (values % 1).any()
     return np.asarray((values * (255 if fraction else 1)).clip(0, 255).round(), np.uint8)
+
+
+def encode(
+    points: npt.NDArray[np.float32],
+    faces: npt.NDArray[np.int32] | None = None,
+    colours: npt.NDArray[np.uint8] | None = None,
+    intensity: npt.NDArray[np.float32] | None = None,
+) -> bytes:
+    """A binary PLY, little-endian: vertices (V, 3) with what they have, and triangles (F, 3)."""
+    fields: list[tuple[str, str]] = [(axis, "<f4") for axis in "xyz"]
+    columns: list[Numbers] = list(points.T)
+    if colours is not None:
+        fields += [(name, "u1") for name in ("red", "green", "blue")]
+        columns += list(colours.T)
+    if intensity is not None:
+        fields.append(("intensity", "<f4"))
+        columns.append(intensity)
+    rows = np.empty(len(points), fields)
+    for (name, _), column in zip(fields, columns, strict=True):
+        rows[name] = column
+    lines = ["ply", "format binary_little_endian 1.0", f"element vertex {len(points)}"]
+    lines += [f"property {'uchar' if kind == 'u1' else 'float'} {name}" for name, kind in fields]
+    body = rows.tobytes()
+    if faces is not None:
+        lines += [f"element face {len(faces)}", "property list uchar int vertex_indices"]
+        triangles = np.empty(len(faces), [("count", "u1"), ("corners", "<i4", 3)])
+        triangles["count"], triangles["corners"] = 3, faces
+        body += triangles.tobytes()
+    return "\n".join([*lines, "end_header\n"]).encode() + body

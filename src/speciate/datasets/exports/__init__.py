@@ -20,6 +20,7 @@ FORMATS = {
     "coco": "speciate.datasets.exports.coco:COCO",
     "webdataset": "speciate.datasets.exports.shards:SHARDS",
     "fasta": "speciate.datasets.exports.fasta:FASTA",
+    "ply": "speciate.datasets.exports.ply:PLY",
     "lerobot": "speciate.datasets.exports.lerobot:LEROBOT",
     "dicom": "speciate.datasets.exports.dicom:DICOM",
 }
