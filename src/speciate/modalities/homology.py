@@ -76,7 +76,7 @@ class Homology:
 def least_identity(columns: int) -> float:
     """Which share of equal residues tells kin from chance in an alignment of so many columns (Rost 1999, n = 0)."""
     columns = min(max(columns, 11), 450)
-    return min(1.0, 4.8 * columns ** (-0.32 * (1 + float(np.exp(-columns / 1000)))))
+    return float(min(1.0, 4.8 * columns ** (-0.32 * (1 + np.exp(-columns / 1000)))))
 
 
 def _akin(sequences: Sequence[bytes], threshold: float) -> Places:

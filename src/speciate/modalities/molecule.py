@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import re
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -119,9 +119,9 @@ class Molecule(Modality[str]):
     def measure(self, media: str) -> dict[str, int | float]:
         from rdkit.Chem import Descriptors
 
-        molecule = _molecule(media)
+        molecule, told = _molecule(media), cast("Any", Descriptors)
         return {
-            "weight": round(float(Descriptors.MolWt(molecule)), 3),
+            "weight": round(float(told.MolWt(molecule)), 3),
             "heavy_atoms": molecule.GetNumHeavyAtoms(),
             "rings": molecule.GetRingInfo().NumRings(),
         }
@@ -147,7 +147,8 @@ class Molecule(Modality[str]):
         from rdkit.Chem.Draw import rdMolDraw2D
 
         canvas = rdMolDraw2D.MolDraw2DCairo(LARGEST_THUMBNAIL, LARGEST_THUMBNAIL)
-        canvas.drawOptions().fixedBondLength = 32.0
+        options: Any = canvas.drawOptions()
+        options.fixedBondLength = 32.0
         rdMolDraw2D.PrepareAndDrawMolecule(canvas, _molecule(media))
         canvas.FinishDrawing()
         return np.asarray(Image.open(io.BytesIO(canvas.GetDrawingText())).convert("RGB"))
@@ -189,7 +190,8 @@ def _chem() -> Any:
         from rdkit import Chem, RDLogger
     except ImportError as error:
         raise DecodeError("error", "Molecules need RDKit. Run: pip install 'speciate[chem]'") from error
-    RDLogger.DisableLog("rdApp.*")  # what is wrong with a molecule is said in its reason
+    log: Any = RDLogger
+    log.DisableLog("rdApp.*")  # what is wrong with a molecule is said in its reason
     return Chem
 
 
@@ -218,7 +220,8 @@ def _canonical(molecule: Mol) -> str:
 
 @lru_cache(maxsize=64)
 def _molecule(smiles: str) -> Mol:
-    return _chem().MolFromSmiles(smiles)
+    molecule: Mol = _chem().MolFromSmiles(smiles)
+    return molecule
 
 
 def _words(smiles: str) -> dict[str, str | int | float]:
@@ -227,10 +230,12 @@ def _words(smiles: str) -> dict[str, str | int | float]:
     from rdkit.Chem.Scaffolds import MurckoScaffold
 
     molecule = _molecule(smiles)
-    found = {
+    key_of: Any = inchi.MolToInchiKey
+    scaffold_of: Any = MurckoScaffold.MurckoScaffoldSmiles
+    found: dict[str, str] = {
         "formula": rdMolDescriptors.CalcMolFormula(molecule),
-        "inchi_key": inchi.MolToInchiKey(molecule),
-        "scaffold": MurckoScaffold.MurckoScaffoldSmiles(mol=molecule),
+        "inchi_key": key_of(molecule),
+        "scaffold": scaffold_of(mol=molecule),
     }
     return {name: word for name, word in found.items() if word}
 

@@ -150,7 +150,7 @@ def _is_pdb(text: bytes) -> bool:
 
 def _from_pdb(library: Any, text: bytes) -> gemmi.Structure:
     counts = _Counts(text)
-    structure = library.read_pdb_string(text)
+    structure: gemmi.Structure = library.read_pdb_string(text)
     read = sum(model.count_atom_sites() for model in structure)
     if read != counts.atoms:
         raise DecodeError("error", f"{read:,} atoms can be read of {counts.atoms:,}.")
@@ -262,7 +262,7 @@ def _from_mmcif(library: Any, text: bytes) -> gemmi.Structure:
     named = {row[0] for row in block.find("_struct_asym.", ["id"])}
     if lacking := sorted(named - {row[1] for row in atoms}):
         raise DecodeError("partial", f"{len(lacking)} of {len(named)} chains have no atoms, such as {lacking[0]!r}.")
-    structure = library.make_structure_from_block(block)
+    structure: gemmi.Structure = library.make_structure_from_block(block)
     read = sum(model.count_atom_sites() for model in structure)
     if read != len(atoms):
         raise DecodeError("error", f"{read:,} atoms can be read of {len(atoms):,}.")

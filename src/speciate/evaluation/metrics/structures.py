@@ -38,7 +38,8 @@ def rmsd(example: Mapping[str, Any], prediction: Mapping[str, Any]) -> float:
     from Bio.SVDSuperimposer import SVDSuperimposer
 
     pair = _pair(example, prediction)
-    superimposer = SVDSuperimposer()
+    kind: Any = SVDSuperimposer
+    superimposer = kind()
     superimposer.set(pair.truth, pair.answer)
     superimposer.run()
     return float(superimposer.get_rms())
