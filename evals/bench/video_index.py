@@ -2,9 +2,9 @@
 
 First short videos, made once: every packet read and counted (`inspect`), judged as ingest does (`judge`, three frames),
 read as models see them (`decode`, up to 32 frames), and all their frames decoded by bare PyAV, a round of each in an
-order that turns, in seconds of processor, as machines are shared. Then random clips of a second from a video of a minute, with a keyframe every two seconds and every
+order that turns. Then random clips of a second from a video of a minute, with a keyframe every two seconds and every
 ten: ours beside a hand-written seek with PyAV, OpenCV and decord, where those are installed. All open the file anew for
-each clip, decode with one thread, and give frames of the same size.
+each clip, decode with one thread, and give frames of the same size. All times are of the processor.
 
     pip install opencv-python-headless decord
     python evals/bench/video_index.py [--videos 1000] [--distinct 100] [--clips 40] [--rounds 5]

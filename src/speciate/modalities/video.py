@@ -147,7 +147,8 @@ class Video(Modality[Clip]):
         sheet = Image.new("RGB", (across * wide, down * high), "white")
         for place, frame in enumerate(chosen.tolist()):
             x, y = place % across * wide, place // across * high
-            sheet.paste(Image.fromarray(frames[frame]).resize((wide, high), Image.Resampling.BILINEAR), (x, y))
+            size = max(wide - 1, 1), max(high - 1, 1)  # a white line between
+            sheet.paste(Image.fromarray(frames[frame]).resize(size, Image.Resampling.BILINEAR), (x, y))
             draw, said = ImageDraw.Draw(sheet), f"{times[frame]:.2f} s"
             draw.rectangle((x, y + high - 12, x + draw.textlength(said) + 4, y + high), fill="black")
             draw.text((x + 2, y + high - 1), said, fill="white", anchor="ls")
