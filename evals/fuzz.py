@@ -4,7 +4,11 @@ Real files of every format are truncated, flipped, spliced and overwritten at ra
 over a real daemon, and counted: each must be an item of some quality. The daemon must be the
 same process at the end, and no job may take longer than its share.
 
-    python evals/fuzz.py [--files 10000] [--seed 0]
+    python evals/fuzz.py [--files 10000] [--seed 0] [--domains]
+
+`--domains`: of the formats of videos, volumes, shapes, molecules, episodes and mixed rows instead, those that
+tests/modalities/ has. Where an example is several files, one of them is damaged and the others are whole: a slice of a
+series, the materials of a mesh, a part of a mixed row.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ import io
 import json
 import os
 import random
+import sys
 import tarfile
 import tempfile
 import time
@@ -27,11 +32,14 @@ import numpy as np
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pydicom
 import soundfile
 from PIL import Image
 
 import speciate
 from speciate.errors import SpeciateError
+from speciate.modalities import MODALITIES
+from speciate.modalities.bundles import is_bundle, members_of
 
 ARCHIVES = 40
 """So many of each kind of archive: each is an ingest of its own."""
@@ -203,6 +211,66 @@ def sources(root: Path, files: int, chance: random.Random) -> Iterator[tuple[str
             yield f"packed{suffix.replace('.', '-')}-{i}", path, "auto"
 
 
+# Domains
+
+_OLD = ("text", "tabular", "time-series", "image")
+_GATHERED = ("dicom", "mesh")
+"""Modalities whose bundles come from folders: the others' are files of their own."""
+
+
+def of_domains(root: Path, files: int, chance: random.Random) -> Iterator[tuple[str, Path, str]]:
+    """As `sources`. A third of the examples are several files."""
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+    from tests.modalities.samples import SAMPLES
+
+    ours = [sample for sample in SAMPLES if sample.modality in MODALITIES]
+    found = [sample for sample in ours if sample.modality not in _OLD]
+    single = [sample for sample in found if not (sample.modality in _GATHERED and is_bundle(sample.data))]
+    several = [sample for sample in found if sample not in single]
+    each = -(-files * 2 // (3 * len(single)))
+    for modality in sorted({sample.modality for sample in single}):
+        folder = root / modality
+        folder.mkdir(parents=True)
+        for kind, sample in enumerate(sample for sample in single if sample.modality == modality):
+            suffix = "".join(Path(sample.file).suffixes)
+            for i in range(each + 1):
+                data = _own_series(sample.data, kind, i) if modality == "dicom" else sample.data
+                name = f"whole-{kind}" if i == each else f"{kind}-{i:05}"
+                (folder / f"{name}{suffix}").write_bytes(data if i == each else damaged(data, chance))
+        yield modality, folder, modality
+    rest = files - each * len(single)
+    for sample in several:
+        folder = root / f"folders-{sample.file.replace('.', '-')}"
+        for i in range(count := max(1, rest // (2 * len(several)))):
+            members = members_of(sample.data)
+            hurt = chance.choice(sorted(members)) if i + 1 < count else None
+            for name, data in members.items():
+                own = _own_series(data, 100, i) if sample.modality == "dicom" else data
+                path = folder / f"{i:05}" / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(damaged(own, chance) if name == hurt else own)
+        yield folder.name, folder, sample.modality
+    folder = root / "mixed"
+    for i in range(count := max(2, rest // 2)):
+        chosen = chance.sample([sample for sample in ours if sample.modality != "multimodal"], 3)
+        parts = {sample.modality: sample for sample in chosen}
+        hurt = chance.choice(sorted(parts)) if i + 1 < count else None
+        for modality, sample in parts.items():
+            path = folder / f"{i:05}" / f"{modality}.{modality}{''.join(Path(sample.file).suffixes)}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(damaged(sample.data, chance) if modality == hurt else sample.data)
+    yield "mixed", folder, "multimodal"
+
+
+def _own_series(data: bytes, kind: int, number: int) -> bytes:
+    """The same DICOM file in a series of its own: copies of one would be slices of one volume."""
+    made = pydicom.dcmread(io.BytesIO(data), force=True)
+    made.SeriesInstanceUID = f"1.2.826.0.1.3680043.8.498.{kind + 1}.{number + 1}"
+    buffer = io.BytesIO()
+    made.save_as(buffer)
+    return buffer.getvalue()
+
+
 def daemon_of(workspace: Path) -> int:
     """Its process id."""
     return next(
@@ -234,13 +302,13 @@ def ingest(client: Any, name: str, source: Path, modality: str) -> dict[str, Any
 
 
 def accounted(client: Any, name: str, source: Path) -> set[str]:
-    """Files of the folder that the dataset says nothing of."""
+    """Files and folders of the folder that the dataset says nothing of."""
     left = {path.name for path in source.iterdir()}
     cursor: str | None = None
     sql = "SELECT DISTINCT split_part(source, '#', 1) AS file FROM examples ORDER BY file"
     while True:
         page = client.call("query_dataset", dataset=name, sql=sql, limit=500, cursor=cursor)
-        left -= {row[0] for row in page["untrusted"]["rows"]}
+        left -= {row[0].partition("/")[0] for row in page["untrusted"]["rows"]}
         cursor = page.get("next_cursor")
         if cursor is None:
             break
@@ -251,6 +319,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--files", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--domains", action="store_true", help="of videos, volumes, shapes, molecules, mixed rows")
     arguments = parser.parse_args()
     began, lost, total = time.monotonic(), 0, Counter[str]()
     with tempfile.TemporaryDirectory() as root:
@@ -259,7 +328,8 @@ def main() -> None:
         client = speciate.connect(workspace)
         client.call("get_status")
         pid = daemon_of(workspace)
-        for name, source, modality in sources(Path(root) / "files", arguments.files, random.Random(arguments.seed)):
+        made = of_domains if arguments.domains else sources
+        for name, source, modality in made(Path(root) / "files", arguments.files, random.Random(arguments.seed)):
             view = ingest(client, name, source, modality)
             if view["state"] != "succeeded":
                 total[f"whole source {view['state']}"] += 1

@@ -131,6 +131,14 @@ def test_parts_are_chosen_by_name_and_strangers_are_set_aside(place: Desk, tmp_p
         mixed(place, source, inputs=["d"])
 
 
+def test_rows_may_have_few_parts_in_common(place: Desk, tmp_path: Path) -> None:
+    kinds = [("a.png", PNG), ("b.txt", TEXT), ("c.wav", WAV), ("d.time-series.csv", SERIES), ("e.png", PNG)]
+    files = {f"p{i}/{kinds[k % 5][0]}": kinds[k % 5][1] for i in range(5) for k in (i, i + 1)}
+    found = mixed(place, write(tmp_path / "rows", files))
+    assert [sum(not name.startswith("missing/") for name in members) for members in parts(found).values()] == [2] * 5
+    assert len(parts(found)["p0"]) == 5
+
+
 def test_a_labels_table_names_a_row_by_its_folder_or_its_files(place: Desk, tmp_path: Path) -> None:
     files = {f"rows/p{i}/{name}": data for i in range(3) for name, data in (("a.png", PNG), ("b.txt", TEXT))}
     write(tmp_path, files | {"labels.csv": b"who,finding\np0,x\np1/a.png,y\np2,z\n"})

@@ -155,7 +155,7 @@ def _in_folder(file: Named, depth: int) -> _Member:
 
 
 def _rows(layout: _Layout) -> Grouped | None:
-    """None where the names do not fit: as many parts as examples, or parts of several modalities."""
+    """None where the names do not fit: most parts occur in one example alone, or are of several modalities."""
     members = layout.members
     if not members:
         return None
@@ -170,9 +170,9 @@ def _rows(layout: _Layout) -> Grouped | None:
                 return None
             modalities[part] = modality
     rows = _gathered(layout, modalities)
-    most = max((len(row.parts) for row in rows), default=0)
-    names = {part for row in rows for part in row.parts}
-    if not rows or most > MOST_PARTS or len(names) > max(most, int(1.5 * most)):
+    counts = Counter(part for row in rows for part in row.parts)
+    once = sum(count == 1 for count in counts.values())
+    if not rows or len(counts) > MOST_PARTS or (len(rows) > 1 and 2 * once > len(counts)):
         return None
     return Grouped(rows, [], layout.how)
 
