@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import struct
 import zlib
+from collections.abc import Collection
 from typing import NamedTuple
 
 from speciate.modalities.contract import DecodeError
@@ -20,6 +21,10 @@ PIXELS = frozenset(((0x7FE0, 0x0010), (0x7FE0, 0x0008), (0x7FE0, 0x0009)))
 DEFLATED = "1.2.840.10008.1.2.1.99"
 _BIG_ENDIAN = "1.2.840.10008.1.2.2"
 _SYNTAX = (0x0002, 0x0010)
+_SYNTAX_TAG = 0x00020010
+_IMPLICIT = "1.2.840.10008.1.2"
+_OTHERWISE = (DEFLATED, _IMPLICIT, _BIG_ENDIAN)
+_SHORT_ELEMENT = struct.Struct("<HH2sH")
 _ITEM, _ITEM_END, _SEQUENCE_END = (0xFFFE, 0xE000), (0xFFFE, 0xE00D), (0xFFFE, 0xE0DD)
 _UNDEFINED = 0xFFFFFFFF
 _LONG = frozenset((b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"))
@@ -80,6 +85,46 @@ def walked(data: bytes) -> Walked:
             digest.update(memoryview(body.data)[at : body.at])
             there = True
     return Walked(syntax, digest.hexdigest() if there else None)
+
+
+def picked(head: bytes, wanted: Collection[int]) -> tuple[dict[int, bytes], bool] | None:
+    """Values of the `wanted` elements (group << 16 | element) before the pixels, from the first bytes of a file, and
+    whether pixels follow: a tenth of what it costs to parse the whole header.
+
+    None where that needs more than the explicit, little-endian elements that nearly all files have, or more bytes.
+    """
+    if head[PREAMBLE : PREAMBLE + 4] != MAGIC:
+        return None
+    found: dict[int, bytes] = {}
+    at, end = PREAMBLE + 4, len(head)
+    while at + 12 <= end:
+        group, element, kind, length = _SHORT_ELEMENT.unpack_from(head, at)
+        tag = group << 16 | element
+        if group == 0x7FE0:
+            return found, (group, element) in PIXELS
+        if kind in _LONG:
+            value = at + 12
+            length = int.from_bytes(head[at + 8 : value], "little")
+            if length == _UNDEFINED:
+                walk = _Walk(head, at, explicit=True, order="<")
+                try:
+                    walk.element()
+                except DecodeError:
+                    return None
+                at = walk.at
+                continue
+        elif kind in _SHORT:
+            value = at + 8
+        else:
+            return None
+        if tag == _SYNTAX_TAG and head[value : value + length].rstrip(b"\0 ").decode("ascii", "replace") in _OTHERWISE:
+            return None
+        at = value + length
+        if tag in wanted:
+            if at > end:
+                return None
+            found[tag] = head[value:at]
+    return None
 
 
 def inflated(data: bytes) -> bytes:

@@ -167,7 +167,11 @@ def text(dataset: Dataset, keyword: str) -> str:
     none."""
     try:
         value = dataset.get(keyword)
-        shown = "\\".join(map(str, value)) if _is_many(value) else str(value if value is not None else "")
+        shown = (
+            "\\".join(str(each).strip() for each in value)
+            if _is_many(value)
+            else str(value if value is not None else "")
+        )
     except Exception:  # noqa: BLE001 - what a header holds may be anything, and this must not lose the rest of it
         return ""
     return _CONTROL.sub("", shown).strip()[:_LONGEST_TEXT]

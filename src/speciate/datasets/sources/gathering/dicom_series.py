@@ -202,9 +202,12 @@ def _free(name: str, taken: set[str]) -> str:
 
 def _header(answer: Any) -> Header:
     """REFUSED where it is none: it comes from a process that met foreign bytes."""
+    found: dict[str, Any] = {}
     try:
-        found = {name: answer[name] for name in _FIELDS}
-        return Header(**{name: tuple(value) if isinstance(value, list) else value for name, value in found.items()})
+        for name in _FIELDS:
+            value = answer[name]
+            found[name] = tuple(value) if isinstance(value, list) else value
+        return Header(**found)
     except (KeyError, TypeError) as error:
         raise SpeciateError(
             Code.REFUSED, "A process that reads headers gave an answer that is none.", "Call create_dataset again."
