@@ -47,12 +47,13 @@ def demonstrations(seeds: Sequence[int], *, sight: bool = False, noise: float = 
     is what it meant to do, so that a pupil learns the way back."""
     made = []
     for seed in seeds:
-        world, chance = reach.Reach(), np.random.default_rng(10_000 + seed)
+        world = reach.ReachBySight() if sight else reach.Reach()
+        chance = np.random.default_rng(10_000 + seed)
         seen, _ = world.reset(seed=seed)
         states, actions, frames, ended, success = [], [], [], False, False
         while not ended:
-            action = reach.expert(seen)
-            states.append(seen[:4] if sight else seen)
+            action = reach.expert(world.whole())
+            states.append(seen)
             actions.append(action)
             frames.append(world.render())
             seen, _, over, cut, info = world.step(action + chance.normal(0, noise, 2) if noise else action)

@@ -24,6 +24,7 @@ from transformers import (
 )
 
 from speciate.errors import Code, SpeciateError
+from speciate.modalities.episode import EPISODE, Episode
 from speciate.modalities.volumes import Volume, as_pictures
 from speciate.models.backbones import saved, table
 from speciate.models.backbones.contract import Backbone, Item, States
@@ -43,7 +44,7 @@ FOLDERS: dict[str, Callable[[], PreTrainedConfig]] = {
 SERIES = ("new:patchtst", "new:inceptiontime", "new:mlp", "new:cnn", "new:gru")
 NEW = (
     "new:vit", "new:ast", "new:conformer", "new:wav2vec2", "new:videomae",
-    *SERIES, "new:tab-resnet", "new:cnn3d", "new:unet3d", "new:pointnet",
+    *SERIES, "new:tab-resnet", "new:cnn3d", "new:unet3d", "new:pointnet", "new:bc-mlp", "new:bc-cnn",
 )  # fmt: skip
 
 
@@ -53,6 +54,15 @@ def volume(seed: int, slices: int = 12) -> Volume:
     centre = np.indices(shape) - np.reshape(shape, (3, 1, 1, 1)) / 2
     voxels = np.random.default_rng(seed).normal(100 * seed, 5, shape) + 50 * (np.square(centre).sum(0) < 20)
     return {"voxels": voxels.astype(np.float32), "spacing": np.array([2.5, 1, 1], np.float32)}
+
+
+def episode(seed: int) -> Episode:
+    """From 2 to 14 steps, every second of which has a frame of its own."""
+    steps, chance = 2 + 3 * seed, np.random.default_rng(seed)
+    made = EPISODE.admit({"state": chance.normal(size=(steps, 3)).tolist()})
+    seen = np.arange(0, steps, 2, dtype=np.int32)
+    made["cameras"] = {"top": {"frames": chance.integers(0, 256, (len(seen), 30, 40, 3), np.uint8), "steps": seen}}
+    return made
 
 
 MEDIA: dict[str, Sequence[Any]] = {
@@ -74,6 +84,7 @@ MEDIA: dict[str, Sequence[Any]] = {
         {"size": 1.5 * at, "made": None if at == 2 else at, "kind": "ab"[at % 2], "new": at > 1} for at in range(5)
     ],
     "volume": [volume(at) for at in range(5)],
+    "episode": [episode(at) for at in range(5)],
 }  # fmt: skip
 
 
@@ -217,6 +228,10 @@ ODD: dict[str, Sequence[Any]] = {
     "volume": [
         {"voxels": np.zeros((1, 1, 1), np.float32), "spacing": np.ones(3, np.float32)},
         {"voxels": np.full((3, 90, 2), 3e38, np.float32), "spacing": np.ones(3, np.float32)},
+    ],
+    "episode": [
+        {**episode(0), "state": np.full((2, 3), 3e38, np.float32)},
+        {**EPISODE.window(episode(2), 1, 2), "state": np.zeros((1, 3), np.float32)},
     ],
 }  # fmt: skip
 

@@ -24,7 +24,10 @@ _SIDE, _HALF = 64, 1.25  # pixels; what they show, from the middle
 
 
 class Reach:
-    """Observation (8,): STATE, relative to nothing. Action (2,): the push, -1 to 1 each."""
+    """Observation (8,): STATE. Action (2,): the push, -1 to 1 each."""
+
+    _turn = 0.35
+    """Radians by which the mark lies at most beside the straight way through the middle."""
 
     def __init__(self) -> None:
         self._place = self._speed = self._mark = self._disc = np.zeros(2)
@@ -32,7 +35,7 @@ class Reach:
 
     def reset(self, *, seed: int) -> tuple[Vector, dict[str, Any]]:
         chance = np.random.default_rng(seed)
-        angle, turn = chance.uniform(0, 2 * np.pi), chance.uniform(-0.35, 0.35)
+        angle, turn = chance.uniform(0, 2 * np.pi), chance.uniform(-self._turn, self._turn)
         along = np.array([np.cos(angle), np.sin(angle)])
         self._place = along * chance.uniform(0.85, 1.05)
         self._mark = -np.array([np.cos(angle + turn), np.sin(angle + turn)]) * chance.uniform(0.8, 1.0)
@@ -65,6 +68,10 @@ class Reach:
         """Nothing is held."""
 
     def _seen(self) -> Vector:
+        return self.whole()
+
+    def whole(self) -> Vector:
+        """(8,) STATE, whatever a model is shown of it."""
         return np.concatenate([self._place, self._speed, self._mark, self._disc]).astype(np.float32)
 
 
@@ -88,8 +95,10 @@ def expert(seen: npt.ArrayLike) -> Vector:
 
 
 class ReachBySight(Reach):
-    """The same, but of what is measured only the point's own place and speed, (4,): where the mark and the disc are,
-    the camera alone sees."""
+    """The same, but only the point's own place and speed are measured, (4,): the camera alone sees where the mark is,
+    which may lie anywhere on the other side, and where the disc is."""
+
+    _turn = 1.5
 
     def _seen(self) -> Vector:
-        return super()._seen()[:4]
+        return self.whole()[:4]

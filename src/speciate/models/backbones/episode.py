@@ -1,8 +1,10 @@
 """Networks that read episodes, a state for each step: `new:bc-mlp` what is measured, `new:bc-cnn` that and the cameras.
 
 Behaviour cloning as it is mostly done (Mandlekar et al. 2021, "What Matters in Learning from Offline Human
-Demonstrations"): a perceptron on scaled measurements; in front of it, for cameras, the three convolutions of Mnih et
-al. 2015. No step sees another: a model that acts knows no more than this moment.
+Demonstrations"): a perceptron on scaled measurements, beside which the cameras say where things are: each of 32 maps of
+three convolutions becomes one place in the picture, the mean under its softmax (Levine et al. 2016, "End-to-End
+Training of Deep Visuomotor Policies"). From a picture the mean picture of the training is taken first. No step sees
+another: a model that acts knows no more than this moment.
 """
 
 from __future__ import annotations
@@ -25,7 +27,9 @@ if TYPE_CHECKING:
 _WIDTH = 256
 _SIDE = 64
 """Pixels of a side of what the convolutions see, of every camera."""
-_SEEN = 128
+_PLACES = 32
+_CONTRAST = 64.0
+"""By which a pixel's distance from the mean picture, 0 to 255, is divided."""
 _FARTHEST = 10.0
 
 
@@ -81,8 +85,7 @@ class EpisodeBackbone:
         layers: Any = self.module
         if self._cameras:
             frames = batch["frames"]
-            pictures = frames.flatten(0, 1).float() / 127.5 - 1
-            parts.append(layers["sight"](pictures).unflatten(0, frames.shape[:2]))
+            parts.append(layers["sight"](frames.flatten(0, 1)).unflatten(0, frames.shape[:2]))
         sequence = layers["thought"](torch.cat(parts, -1))
         weight = mask.unsqueeze(-1).float()
         pooled = (sequence * weight).sum(1) / weight.sum(1).clamp(min=1)
@@ -129,7 +132,10 @@ def build(base_model: str, media: Sequence[Any], seed: int, folder: Any) -> Epis
     chosen = cameras if base_model == "new:bc-cnn" else []
     with seeded(seed):
         module = _network(len(scale.mean), len(chosen))
-    return EpisodeBackbone(base_model, base_model, scale, chosen, module)
+    backbone = EpisodeBackbone(base_model, base_model, scale, chosen, module)
+    if chosen:
+        module["sight"].mean.copy_(_mean_picture(backbone, media))
+    return backbone
 
 
 def rebuild(settings: Mapping[str, Any], folder: Any) -> Backbone:
@@ -143,13 +149,48 @@ def _network(numbers: int, cameras: int) -> Any:
 
     parts: dict[str, nn.Module] = {}
     if cameras:
-        parts["sight"] = nn.Sequential(
-            nn.Conv2d(3 * cameras, 32, 8, 4), nn.ReLU(), nn.Conv2d(32, 64, 4, 2), nn.ReLU(), nn.Conv2d(64, 64, 3),
-            nn.ReLU(), nn.Flatten(), nn.Linear(64 * 4 * 4, _SEEN), nn.ReLU(),
-        )  # fmt: skip
-    width = numbers + (_SEEN if cameras else 0)
+        parts["sight"] = _sight(3 * cameras)
+    width = numbers + (2 * _PLACES if cameras else 0)
     parts["thought"] = nn.Sequential(nn.Linear(width, _WIDTH), nn.ReLU(), nn.Linear(_WIDTH, _WIDTH), nn.ReLU())
     return nn.ModuleDict(parts)
+
+
+def _sight(channels: int) -> torch.nn.Module:
+    import torch
+    from torch import nn
+
+    class Sight(nn.Module):
+        """uint8 (N, C, 64, 64) -> (N, 64): x and y of 32 places, -1 to 1."""
+
+        mean: torch.Tensor
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("mean", torch.zeros(channels, _SIDE, _SIDE))
+            self.maps = nn.Sequential(
+                nn.Conv2d(channels, _PLACES, 5, 2), nn.ReLU(), nn.Conv2d(_PLACES, _PLACES, 3), nn.ReLU(),
+                nn.Conv2d(_PLACES, _PLACES, 3),
+            )  # fmt: skip
+
+        def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+            maps = self.maps((pictures.float() - self.mean) / _CONTRAST)
+            share = maps.flatten(2).softmax(-1).unflatten(2, maps.shape[2:])
+            axis = torch.linspace(-1, 1, maps.shape[-1], device=maps.device)
+            return torch.cat([(share.sum(2) * axis).sum(-1), (share.sum(3) * axis).sum(-1)], 1)
+
+    return Sight()
+
+
+_MOST_AVERAGED = 1000
+
+
+def _mean_picture(backbone: EpisodeBackbone, media: Sequence[Episode]) -> torch.Tensor:
+    """(3 C, 64, 64), of some training episodes."""
+    import torch
+
+    some = media[:: max(1, len(media) // _MOST_AVERAGED)]
+    frames = np.concatenate([item["frames"] for item in backbone.prepare(some)])
+    return torch.from_numpy(frames.mean(axis=0, dtype=np.float64).astype(np.float32))
 
 
 def _fitted(media: Sequence[Episode]) -> Scale:

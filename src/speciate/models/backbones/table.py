@@ -86,8 +86,8 @@ ARCHITECTURES = {
         "Mandlekar et al. 2021", "speciate.models.backbones.episode:build",
     ),
     "new:bc-cnn": Architecture(
-        "episode", "convolutions over what the cameras see at a step, beside what is measured",
-        "Mandlekar et al. 2021", "speciate.models.backbones.episode:build",
+        "episode", "where the cameras see things at a step, by convolutions, beside what is measured",
+        "Levine et al. 2016", "speciate.models.backbones.episode:build", 3e-3,
     ),
     "new:cnn3d": Architecture(
         "volume", "a small residual network of convolutions along three axes",
