@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -135,6 +137,12 @@ def done(client: Client, tool: str, **arguments: Any) -> dict[str, Any]:
     return result
 
 
+def calls() -> list[dict[str, Any]]:
+    """The arguments of the calls in docs/video.md, in their order."""
+    page = (Path(__file__).parents[2] / "docs" / "video.md").read_text()
+    return [json.loads(block) for block in re.findall(r"```json\n(.*?)```", page, re.DOTALL)]
+
+
 def by_one_frame(examples: list[Example]) -> float:
     """The accuracy on the test split of a classical model that sees the middle frame alone."""
     seen = {split: [each for each in examples if each.split == split] for split in ("train", "test")}
@@ -151,22 +159,16 @@ def test_from_files_to_a_decision(client: Client, tmp_path: Path, monkeypatch: p
     monkeypatch.chdir(tmp_path)
     directions(tmp_path / "ways", 240)
     broken(tmp_path / "ways")
-    labels = {"path": str(tmp_path / "ways" / "labels.csv"), "key": "file", "column": "way"}
-    made = done(client, "create_dataset", name="ways", source=str(tmp_path / "ways"), labels=labels)
+    create, curated, define, specialize = calls()
+    made = done(client, "create_dataset", **create)
     assert {name: made["report"][name] for name in ("ok", "partial", "refused", "error")} == {
         "ok": 252, "partial": 2, "refused": 2, "error": 3,
     }  # fmt: skip
-    steps = [
-        {"op": "deduplicate", "by": "perceptual"},
-        {"op": "split", "fractions": {"train": 0.5, "validation": 0.1, "test": 0.4}},
-    ]
-    curated = done(client, "curate_dataset", dataset="ways", steps=steps)
-    assert curated["steps"][0]["after"] == 240 + len(BROKEN)
+    steps = done(client, "curate_dataset", **curated)["steps"]
+    assert steps[0]["after"] == 240 + len(BROKEN)
     client.call("preview_dataset", dataset="ways", count=4)
-    client.call(
-        "define_use_case", name="whither", task="video-classification", objective={"metric": "accuracy", "target": 0.85}
-    )
-    found = done(client, "specialize", use_case="whither", dataset="ways", budget_minutes=10, methods=["classical"])
+    client.call("define_use_case", **define)
+    found = done(client, "specialize", **specialize)
     best = max(each["value"] for each in found["candidates"])
     assert found["decision"]["verdict"] == "promote", found
     (tmp_path / "new.mp4").write_bytes(clip(5000, (0, -2)))
@@ -179,7 +181,7 @@ def test_from_files_to_a_decision(client: Client, tmp_path: Path, monkeypatch: p
         done(client, "export_dataset", dataset="ways", format=format_, path=out)
         back = done(client, "create_dataset", name=f"back-{format_}", source=out)
         described = client.call("describe_dataset", dataset=back["dataset"])
-        assert (described["modality"], described["examples"]["ok"]) == ("video", 240)
+        assert (described["modality"], described["quality"]["ok"]) == ("video", 240)
     with Workspace(tmp_path / "workspace", settings=Settings()) as workspace:
         examples = load_examples(workspace.folders, resolve(workspace.database, "ways"))
     still = by_one_frame(examples)
