@@ -8,6 +8,7 @@ import itertools
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pydicom
@@ -18,7 +19,7 @@ import speciate
 from speciate.modalities.deidentification.engine import deidentify
 from speciate.modalities.deidentification.profile import OPTIONS, action, listed, parse_profile, rows
 from speciate.modalities.deidentification.pseudonyms import Pseudonyms, shifted
-from speciate.server.client import ToolError
+from speciate.server.client import Client, ToolError
 from tests.security import planted, scans
 from tests.server.processes import Daemons
 
@@ -198,47 +199,41 @@ def _days(one: str, other: str) -> int:
     return (datetime.date.fromisoformat(other) - datetime.date.fromisoformat(one)).days
 
 
+DOCS = Path(__file__).parents[2] / "docs" / "deidentification.md"
+
+
 @pytest.fixture
-def daemons(tmp_path: Path) -> Iterator[Daemons]:
+def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
     daemons = Daemons(tmp_path / "workspace")
     daemons.workspace.mkdir()
     (daemons.workspace / "settings.toml").write_text(f'roots = ["{tmp_path}"]\n')
-    yield daemons
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SPECIATE_HOME", str(daemons.workspace))
+    yield speciate.connect(daemons.workspace)
     daemons.close()
 
 
 @pytest.mark.slow
-def test_from_a_folder_to_an_export_nobody_is_named(daemons: Daemons, tmp_path: Path) -> None:
-    client, source = speciate.connect(daemons.workspace), scans.folder(tmp_path / "source")
-
-    def do(tool: str, **arguments: object) -> dict[str, object]:
-        job = client.call(tool, **arguments)["job"]
-        for _ in range(20):
-            seen = client.call("wait_for_job", job=job, timeout_seconds=20)
-            if seen["state"] in ("succeeded", "failed", "cancelled", "dead"):
-                break
-        assert seen["state"] == "succeeded", seen
-        return dict(seen["result"])
-
-    labels = {"path": str(source / "labels.csv"), "key": "file", "column": "finding"}
-    do("create_dataset", name="scans", source=str(source), modality="dicom", labels=labels)
-    for format_ in ("dicom", "folder"):
-        with pytest.raises(ToolError, match=r"(?s)may name people.*steps=\[\{'op': 'deidentify'\}\]"):
-            client.call("export_dataset", dataset="scans", format=format_, path=str(tmp_path / "never"))
-    named = do("export_dataset", dataset="scans", format="dicom", path=str(tmp_path / "named"), identified=True)
-    assert scans.TRACES[0] in _everything(tmp_path / "named")
-    assert named["report"]["examples"] == 4  # type: ignore[index]
-    step = {"op": "deidentify", "profile": "basic+modified_dates"}
-    curated = do("curate_dataset", dataset="scans", steps=[step])
-    assert curated["dataset"] == "scans@v2"
-    do("export_dataset", dataset="scans", format="dicom", path=str(tmp_path / "out"))
-    left = _everything(tmp_path / "out")
+def test_from_a_folder_to_an_export_nobody_is_named(client: Client, tmp_path: Path) -> None:
+    scans.folder(tmp_path / "sent")
+    page: dict[str, Any] = {}
+    exec(DOCS.read_text().partition("```python\n")[2].partition("```")[0], page)  # as the guide has it
+    done, report = page["done"], page["report"]
+    assert (report["files"], report["not_possible"]) == (4, 0)
+    assert report["columns"]["dropped"] == ["comment"]
+    left = _everything(tmp_path / "shared")
     assert [trace for trace in scans.TRACES if trace in left] == []
-    assert (daemons.workspace / "deidentification.key").read_bytes() not in left
-    files = sorted(tmp_path.glob("out/*/*/*/*.dcm"))
+    assert (tmp_path / "workspace" / "deidentification.key").read_bytes() not in left
+    files = sorted(tmp_path.glob("shared/*/*/*/*.dcm"))
     assert [path.name for path in files] == ["00001.dcm", "00002.dcm", "00003.dcm"] * 4
     assert {read(path.read_bytes()).PatientID for path in files} == {path.parts[-4] for path in files}
-    do("create_dataset", name="again", source=str(tmp_path / "out"))
+    for format_ in ("dicom", "folder"):
+        with pytest.raises(ToolError, match=r"(?s)may name people.*steps=\[\{'op': 'deidentify'\}\]"):
+            client.call("export_dataset", dataset="scans@v1", format=format_, path="never")
+    named = done("export_dataset", dataset="scans@v1", format="dicom", path="named", identified=True)
+    assert named["report"]["examples"] == 4
+    assert scans.TRACES[0] in _everything(tmp_path / "named")
+    done("create_dataset", name="again", source="shared")
     sql = "SELECT label, group_key, split, deidentified, slices FROM examples ORDER BY ALL"
     rows = [client.call("query_dataset", dataset=name, sql=sql)["untrusted"]["rows"] for name in ("scans", "again")]
     assert rows[0] == rows[1]

@@ -307,5 +307,5 @@ DEIDENTIFY = Operation(
     parameters=DeidentifyParameters,
     foresee=foresee,
     apply=apply,
-    needs=("pydicom",),
+    needs=("pydicom", "scipy"),
 )

@@ -13,7 +13,7 @@ from speciate.datasets.operations.contract import Operation, Others, Reference
 from speciate.datasets.versions import Manifest
 from speciate.errors import Code, SpeciateError, unknown
 
-_EXTRAS = {"sklearn": "classical", "cleanlab": "curate", "pydicom": "medical"}
+_EXTRAS = {"sklearn": "classical", "cleanlab": "curate", "pydicom": "medical", "scipy": "medical"}
 
 Resolve = Callable[[Reference, str | None], str | None]
 """What a parameter names and how -> its full name; None for an extractor is the modality's own."""

@@ -436,4 +436,4 @@ def _to_look_at(dataset: Any, scrubber: _Scrubber) -> Iterator[str]:
     if any(name.startswith("00420011") for name, _ in scrubber.changes):
         yield "Its document (a PDF or the like) was replaced by a dummy: there is nothing to read in it any more."
     if any("could not be cleaned" in done for _, done in scrubber.changes):
-        yield "Some descriptions held no known word and were removed."
+        yield "Some values that an option would have cleaned could not be: they went as in the Basic Profile."
