@@ -153,6 +153,11 @@ def test_one_broken_instance_is_named_and_its_series_is_not_used() -> None:
     assert DICOM.inspect(of_series(files)).fields["instances"] == 6
 
 
+def test_files_of_several_series_are_no_volume() -> None:
+    with pytest.raises(DecodeError, match="Files of 2 series"):
+        decoded([*samples.series(number=1), *samples.series(number=2)])
+
+
 def test_a_file_without_pixels_says_what_it_is() -> None:
     for name, what in (("test-SR", "a report"), ("rtstruct", "outlines"), ("waveform_ecg", "a waveform")):
         with pytest.raises(DecodeError, match=f"no picture: {what}") as caught:
@@ -233,6 +238,7 @@ def test_lengths_are_columns_in_millimetres() -> None:
     assert [fields[name] for name in ("slice_spacing", "row_spacing", "column_spacing")] == [2.5, 0.7, 0.8]
     assert "slice_spacing" not in DICOM.inspect(samples.encoded(samples.film())).fields
     assert "tilt_degrees" not in fields
+    assert "slice_spacing" not in DICOM.inspect(samples.real("CT_small.dcm")).fields
 
 
 def test_files_without_a_preamble_are_known_by_their_first_element() -> None:

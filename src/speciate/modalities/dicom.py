@@ -150,6 +150,8 @@ def _instances(data: bytes) -> list[Instance]:
 def _volume(found: Sequence[Instance]) -> Volume:
     """Checked, then decoded."""
     _check_budget(found)
+    if len(series := {text(each.dataset, "SeriesInstanceUID") for each in found}) > 1:
+        raise DecodeError("error", f"Files of {len(series)} series are no one volume.")
     if len(found) > 1 and (many := [each.name for each in found if each.frames > 1]):
         raise DecodeError("error", f"Several instances, of which {many[0]} has frames of its own, are no one volume.")
     placed = [each for one in found for each in slices(one.dataset, one.name, one.file.pixels or "")]
@@ -197,7 +199,9 @@ def _header(found: Sequence[Dataset]) -> Header:
         "columns": declared.columns,
     }
     if (stack := _stack_of_headers(found, declared)) is not None:
-        fields["slice_spacing"], fields["row_spacing"], fields["column_spacing"] = stack.spacing
+        between, fields["row_spacing"], fields["column_spacing"] = stack.spacing
+        if declared.slices > 1:
+            fields["slice_spacing"] = between
         if stack.tilt_degrees:
             fields["tilt_degrees"] = round(stack.tilt_degrees, 2)
     if (thickness := positive(first, "SliceThickness")) is not None:
