@@ -1,5 +1,5 @@
 """Made-up families of proteins, of which some live in heat: their residues are charged more often (E, K) and less often
-amides, serine and threonine, by about as much as Cambillau & Claverie (2000) found of hyperthermophiles. Deterministic."""
+amides, serine and threonine, by about as much as Cambillau & Claverie (2000) found of hyperthermophiles."""
 
 from __future__ import annotations
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import random
+import re
 from collections.abc import Iterator
 from itertools import combinations
 from pathlib import Path
@@ -42,6 +44,18 @@ def ended(client: Client, tool: str, **arguments: Any) -> dict[str, Any]:
     assert view["state"] == "succeeded", json.dumps(view)
     result: dict[str, Any] = view["result"]
     return result
+
+
+def calls() -> list[dict[str, Any]]:
+    """The arguments of the calls in docs/proteins.md."""
+    page = (Path(__file__).parents[2] / "docs" / "proteins.md").read_text()
+    (block,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    found = [node for node in ast.walk(ast.parse(block)) if isinstance(node, ast.Call)]
+    found = sorted(found, key=lambda call: call.lineno)
+    made = [call for call in found if isinstance(call.func, ast.Attribute) and call.func.attr == "call"]
+    return [
+        {str(word.arg): ast.literal_eval(word.value) for word in call.keywords if word.arg != "job"} for call in made
+    ]
 
 
 def placed(workspace: Workspace, manifest: Manifest) -> dict[str, set[str]]:
@@ -131,7 +145,9 @@ def test_bad_files_are_named_counted_and_set_aside(workspace: Workspace, tmp_pat
 def test_a_property_of_families_is_learned_and_serves_sequences_and_structures(client: Client, tmp_path: Path) -> None:
     made = proteomes.families(150, 4, seed=1)
     proteomes.fasta(tmp_path / "heat.fasta", made)
-    result = ended(client, "create_dataset", name="heat", source="heat.fasta", label="heat")
+    create, _, look = calls()
+    result = ended(client, "create_dataset", **create)
+    assert len(client.call("query_dataset", **look)["untrusted"]["rows"]) == 20
     assert result["report"]["ok"] == 600
     curated = ended(
         client, "curate_dataset", dataset="heat", steps=[
@@ -155,7 +171,7 @@ def test_a_property_of_families_is_learned_and_serves_sequences_and_structures(c
     (tmp_path / "hot.pdb").write_bytes(proteomes.structure(made[0][0]))
     inputs = [{"text": made[0][0]}, {"path": "hot.pdb"}]
     both = client.call("predict", model=best["model"], inputs=inputs)["predictions"]
-    assert [each["error"] for each in both] == [None, None]
+    assert [each.get("error") for each in both] == [None, None]
     assert both[0]["untrusted"]["output"] == both[1]["untrusted"]["output"]
 
 
