@@ -45,7 +45,7 @@ def video(gop: int) -> bytes:
 
 
 def bare(data: bytes, start: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    with av.open(io.BytesIO(data)) as container:
+    with av.open(io.BytesIO(data), "r") as container:
         stream = container.streams.video[0]
         stream.codec_context.thread_count = 1
         assert stream.time_base is not None

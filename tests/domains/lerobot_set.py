@@ -117,7 +117,7 @@ def write(
 def video(frames: Sequence[npt.NDArray[np.uint8]], layout: Layout = USUAL) -> bytes:
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="mp4") as container:
-        stream = container.add_stream(layout.codec, rate=FPS, options=dict(layout.options))
+        stream: Any = container.add_stream(layout.codec, rate=FPS, options=dict(layout.options))
         stream.height, stream.width = frames[0].shape[:2]
         stream.pix_fmt = "yuv420p"
         for place, frame in enumerate(frames):

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import speciate
-from speciate.datasets.loading.loader import load_examples
+from speciate.datasets.loading.loader import Example, load_examples
 from speciate.datasets.versions import resolve
 from speciate.errors import SpeciateError
 from speciate.evaluation import rollouts
@@ -171,7 +171,7 @@ def test_the_export_is_what_lerobots_own_loaders_expect(workspace: Workspace, tm
     import json
 
     import datasets
-    import pandas as pd
+    import pandas as pd  # type: ignore[import-untyped]  # it ships none
 
     source = write(tmp_path / "set", demonstrations(range(4)))
     ingest(workspace, "reach", source=str(source))
@@ -225,9 +225,12 @@ def test_what_was_acted_once_is_not_acted_again(
     assert {row["model"]: row["n"] for row in first}.keys() == {"constant:", "policy@v1"}
     acted = list[int]()
     whole = rollouts.Acting._act
-    monkeypatch.setattr(
-        rollouts.Acting, "_act", lambda self, name, some: acted.append(len(some)) or whole(self, name, some)
-    )
+
+    def noted(self: rollouts.Acting, name: str, some: list[Example]) -> list[dict[str, Any]]:
+        acted.append(len(some))
+        return whole(self, name, some)
+
+    monkeypatch.setattr(rollouts.Acting, "_act", noted)
     again = run_job(workspace, "evaluate", **asked)["report"]["leaderboard"]
     assert [(row["model"], row["value"]) for row in again] == [(row["model"], row["value"]) for row in first]
     tested = resolve(workspace.database, "reach").splits["test"]

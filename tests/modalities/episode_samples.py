@@ -64,7 +64,7 @@ def mcap_json(steps: int = 24, seed: int = 0) -> bytes:
     import base64
 
     buffer = io.BytesIO()
-    writer = Writer(buffer, chunk_size=4096, enable_data_crcs=True)
+    writer: Any = Writer(buffer, chunk_size=4096, enable_data_crcs=True)
     writer.start("", "test")
     schemas = {name: writer.register_schema(name, "jsonschema", b"{}") for name in ("Joints", "Log")}
     schemas["foxglove.CompressedImage"] = writer.register_schema("foxglove.CompressedImage", "jsonschema", b"{}")
@@ -95,7 +95,7 @@ def mcap_json(steps: int = 24, seed: int = 0) -> bytes:
 
 def mcap_ros2(steps: int = 12) -> bytes:
     buffer = io.BytesIO()
-    writer = RosWriter(buffer, enable_crcs=True)
+    writer: Any = RosWriter(buffer, enable_crcs=True)
     schema = writer.register_msgdef("geometry_msgs/msg/Point", "float64 x\nfloat64 y\nfloat64 z")
     for place, (x, y) in enumerate(path(steps).tolist()):
         for topic, sign in (("/pose", 1.0), ("/cmd", -1.0)):
@@ -107,7 +107,7 @@ def mcap_ros2(steps: int = 12) -> bytes:
 
 
 def mcap_protobuf(steps: int = 12) -> bytes:
-    from google.protobuf.wrappers_pb2 import DoubleValue
+    from google.protobuf.wrappers_pb2 import DoubleValue  # type: ignore[import-untyped]  # it ships none
     from mcap_protobuf.writer import Writer as ProtobufWriter
 
     buffer = io.BytesIO()

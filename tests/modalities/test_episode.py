@@ -36,7 +36,7 @@ def test_a_window_reads_the_same_steps_as_the_whole(name: str) -> None:
     for start, stop in ((0, 5), (3, 9), (7, 400)):
         part, cut = EPISODE.decode_window(FILES[name], start, stop), EPISODE.window(whole, start, stop)
         for key in ("state", "action"):
-            assert (part[key] == cut[key]).all()  # type: ignore[literal-required]
+            assert (part[key] == cut[key]).all()
         for camera in whole["cameras"]:
             assert (seen(part, camera) == seen(cut, camera)).all()
             steps = slice(start, start + len(part["times"]))

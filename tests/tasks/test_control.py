@@ -94,7 +94,7 @@ def test_a_learner_answers_for_each_step_and_survives_being_saved(
     assert [each.shape for each in scores] == [(40, 2), (40, 2), (60, 2)]
     error = np.abs(np.concatenate(list(scores)) - np.concatenate(list(targets))).mean()
     assert error < 0.4
-    made = readout.predictions(scores)
+    made = readout.predictions(list(scores))
     assert np.shape(made[2].output["actions"]) == (60, 2)
     alone = again.scores(represent.encode(examples[:1]))
     assert alone[0] == pytest.approx(scores[0])

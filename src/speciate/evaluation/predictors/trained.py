@@ -17,8 +17,8 @@ _MEMORY_EXAMPLES = 16
 def hand_in(asked: Asked) -> Sheet:
     task, contestant, path = asked.task, asked.contestant, Path(asked.contestant.path or "")
     predictor = load(path)
-    ask = load(path, asked.run.folders).predict  # with cached features: the answers are the same, only sooner
-    ask = rollouts.acting(ask, asked.examples, task.metrics, asked.run.folders.root, asked.run.folder.path)
+    cached = load(path, asked.run.folders).predict  # features are: the answers are the same, only sooner
+    ask = rollouts.acting(cached, asked.examples, task.metrics, asked.run.folders.root, asked.run.folder.path)
     identity = rollouts.identified(contestant.identity, task.metrics)
     answers = answer_all(asked.run, identity, asked.examples, ask, asked.tell)
     answered = [example for example, answer in zip(asked.examples, answers, strict=True) if answer.error is None]

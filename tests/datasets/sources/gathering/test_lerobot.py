@@ -93,8 +93,8 @@ def test_each_episode_gets_its_own_steps_and_its_own_seconds_of_the_video(
                   if len(each.frames) >= len(frames)]  # fmt: skip
         own = np.abs(frames.astype(int) - np.stack(demo.frames)).mean()
         assert own == min(errors) < 4
-    assert media["about"]["state"][:2] == ["x", "y"]
-    assert media["about"]["task"] == "reach the mark"
+        assert media["about"]["state"][:2] == ["x", "y"]
+        assert media["about"]["task"] == "reach the mark"
 
 
 def test_what_is_copied_is_not_encoded_again(demos: list[Demonstration], cutting: Any, tmp_path: Path) -> None:
