@@ -41,7 +41,7 @@ _HITS = 2_000_000
 _MOST_HITS = 1_000_000_000
 """Beyond it a seed is compared only with the next ones that are equal to it, in the order of the sequences."""
 _LEAST_REACH = 32
-_MANY = 1_000_000
+_MANY = 3_000_000
 """After so many alignments only pairs that join what was not joined yet are aligned."""
 _DIAGONAL_BITS, _WEIGHT_BITS, _LONGEST = 18, 6, 1 << 17
 _RARE_LETTERS = bytes.maketrans(b"JUO", b"LCK")
