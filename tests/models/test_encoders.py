@@ -11,8 +11,10 @@ import pytest
 from transformers import BertConfig
 
 from speciate.errors import Code, SpeciateError
+from speciate.modalities.volumes import Volume, as_pictures
 from speciate.models import packaged, sealed
 from speciate.models.backbones import saved, table
+from speciate.models.backbones.table import suits
 from speciate.models.backbones.text import learn_tokenizer
 from speciate.models.encoders import Encoder, Precision, load_encoder
 from tests.models.backbones.folders import PROTEINS, SMALL, TEXTS, protein_folder, text_folder
@@ -86,6 +88,23 @@ def test_a_model_of_pictures_embeds_videos_frame_by_frame(tmp_path: Path) -> Non
     np.testing.assert_allclose(back[0], -back[1], atol=1e-5)  # whither it goes
     assert not back[2].any()
     assert not one[2].any()
+
+
+def test_a_model_of_pictures_embeds_volumes_slice_by_slice(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    scans: list[Volume] = [
+        {"voxels": generator.normal(0, 1, (depth, 16, 16)).astype(np.float32), "spacing": np.ones(3, np.float32)}
+        for depth in (1, 5, 40)
+    ]
+    saved.save(table.build("new:vit", as_pictures(scans[2], 40), 0), tmp_path)
+    sealed.seal(tmp_path)
+    encoder = load_encoder(f"path:{tmp_path}")
+    found = vectors(encoder, scans)
+    for vector, each in zip(found, scans, strict=True):
+        slices = vectors(encoder, as_pictures(each, 16)).mean(axis=0)
+        np.testing.assert_allclose(vector, slices / np.linalg.norm(slices), atol=1e-5)
+    assert suits("image", "nifti")
+    assert not suits("text", "nifti")
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
