@@ -119,10 +119,10 @@ def test_copies_in_another_codec_never_cross_a_split_nor_do_windows_of_one_video
 
 
 @pytest.fixture
-def client(tmp_path: Path) -> Iterator[Client]:
+def daemons(tmp_path: Path) -> Iterator[Daemons]:
     daemons = Daemons(tmp_path / "workspace")
     daemons.workspace.mkdir()
-    yield speciate.connect(daemons.workspace)
+    yield daemons
     daemons.close()
 
 
@@ -155,8 +155,9 @@ def by_one_frame(examples: list[Example]) -> float:
 
 
 @pytest.mark.slow
-def test_from_files_to_a_decision(client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_from_files_to_a_decision(daemons: Daemons, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    client = speciate.connect(daemons.workspace)
     directions(tmp_path / "ways", 240)
     broken(tmp_path / "ways")
     create, curated, define, specialize = calls()
@@ -182,8 +183,10 @@ def test_from_files_to_a_decision(client: Client, tmp_path: Path, monkeypatch: p
         back = done(client, "create_dataset", name=f"back-{format_}", source=out)
         described = client.call("describe_dataset", dataset=back["dataset"])
         assert (described["modality"], described["quality"]["ok"]) == ("video", 240)
-    with Workspace(tmp_path / "workspace", settings=Settings()) as workspace:
-        examples = load_examples(workspace.folders, resolve(workspace.database, "ways"))
+    daemons.close()
+    workspace = Workspace(daemons.workspace, settings=Settings())
+    examples = load_examples(workspace.folders, resolve(workspace.database, "ways"))
+    workspace.close()
     still = by_one_frame(examples)
     print(f"classical, of the clip: {best:.3f}; of one frame: {still:.3f}")
     assert still < 0.5 < best
