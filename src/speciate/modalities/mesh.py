@@ -25,7 +25,7 @@ from speciate.modalities.contract import (
     Pixels,
     Vector,
 )
-from speciate.modalities.mesh_files import Loaded
+from speciate.modalities.mesh_scenes import Loaded
 from speciate.modalities.shape_sketches import SHAPES
 from speciate.modalities.views import surface_views
 

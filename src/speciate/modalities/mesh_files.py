@@ -7,62 +7,31 @@ tells nothing: it seems cut where its last line has no end, or where many vertic
 
 from __future__ import annotations
 
-import io
-import json
 import posixpath
 import re
 import struct
-import warnings
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.parse import unquote
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from speciate.modalities import ply
 from speciate.modalities.bundles import is_bundle, members_of
 from speciate.modalities.contract import DecodeError
+from speciate.modalities.gltf import glb_json, gltf_declared, gltf_json, load_gltf
 from speciate.modalities.image import IMAGE
+from speciate.modalities.mesh_scenes import MOST, MOST_TEXELS, Declared, Loaded, arrays, joined, plain, scene_of
 from speciate.modalities.triangles import fans
 
 if TYPE_CHECKING:
-    import trimesh
+    pass
 
-MOST = 4_000_000
-"""Vertices, and faces."""
-_MOST_NODES = 20_000
-_MOST_TEXELS = 32_000_000
 _MAIN = (".obj", ".gltf")
 _UNUSED = 0.1
 """An OBJ of which more vertices than this share belong to no face seems cut."""
 _OFF = re.compile(rb"\s*(?:ST)?(C?)N?4?n?OFF\b")
 _OBJ_VERTEX = re.compile(rb"(?m)^[ \t]*v[ \t]+\S")
 _OBJ_FACE = re.compile(rb"(?m)^[ \t]*f[ \t]+([^\r\n#]*)")
-_GLTF_READ = ("KHR_materials_", "KHR_texture_transform", "KHR_lights_punctual", "KHR_mesh_quantization")
-"""Beginnings of the extensions without which a mesh's form can be read."""
-
-Vertices = npt.NDArray[np.float32]
-Faces = npt.NDArray[np.int32]
-Colours = npt.NDArray[np.uint8]
-
-
-class Declared(NamedTuple):
-    """What a file says of itself; of an OBJ, what is counted in its lines."""
-
-    format: str
-    vertices: int
-    faces: int
-    units: str = "unknown"
-
-
-class Loaded(NamedTuple):
-    vertices: npt.NDArray[np.float64]
-    """(V, 3)"""
-    faces: npt.NDArray[np.int64]
-    """(F, 3)"""
-    colours: Colours | None = None
-    """(V, 3)"""
 
 
 def declared(data: bytes) -> Declared:
@@ -137,10 +106,6 @@ def sniff(head: bytes, name: str) -> bool:
     return known or name.lower().endswith((".obj", ".stl", ".off", ".glb", ".gltf"))
 
 
-def _arrays(vertices: Any, faces: Any) -> Loaded:
-    return Loaded(np.asarray(vertices, np.float64).reshape(-1, 3), np.asarray(faces, np.int64).reshape(-1, 3))
-
-
 class _Ply(_Kind):
     def declared(self, data: bytes) -> Declared:
         head = ply.header(data)
@@ -186,7 +151,7 @@ class _Stl(_Kind):
         if len(data) < 84 + 50 * said.faces:
             raise DecodeError("partial", f"{(len(data) - 84) // 50:,} triangles where {said.faces:,} are declared.")
         corners = np.frombuffer(data, _STL_TRIANGLE, said.faces, 84)["corners"]
-        return _arrays(corners, np.arange(3 * said.faces))
+        return arrays(corners, np.arange(3 * said.faces))
 
 
 class _AsciiStl(_Kind):
@@ -202,7 +167,7 @@ class _AsciiStl(_Kind):
             corners = np.array([words[place + 1 : place + 4] for place in places]).astype(np.float64)
         except ValueError as error:
             raise DecodeError("error", f"A corner is no three numbers: {str(error)[:100]}.") from error
-        return _arrays(corners, np.arange(len(places)))
+        return arrays(corners, np.arange(len(places)))
 
 
 class _Off(_Kind):
@@ -232,7 +197,7 @@ class _Off(_Kind):
                 raise DecodeError("partial", "A face has fewer corners than it says.")
             corners = [cell for p, n in zip(polygons, lengths, strict=True) for cell in p[1 : n + 1]]
             faces = fans(lengths, np.array(corners).astype(np.int64) if corners else np.zeros(0, np.int64))
-            return _arrays(vertices, faces)
+            return arrays(vertices, faces)
         except (ValueError, IndexError) as error:
             raise DecodeError("partial", f"A row is cut, or is no numbers: {str(error)[:100]}.") from error
 
@@ -262,8 +227,8 @@ def _obj(data: bytes, said: Declared, others: Mapping[str, bytes]) -> Loaded:
     faces = _OBJ_FACE.findall(lines)
     if any(len(face.split()) < 3 for face in faces):
         raise DecodeError("partial", "A face has fewer than three corners.")
-    scene = _scene(lines, "obj", {_plain(name): member for name, member in others.items()})
-    loaded = _joined(scene)
+    scene = scene_of(lines, "obj", {plain(name): member for name, member in others.items()})
+    loaded = joined(scene)
     if len(loaded.faces) != said.faces:
         raise DecodeError("partial", f"{len(loaded.faces):,} triangles where its lines give {said.faces:,}.")
     unused = said.vertices - _used(faces, said.vertices)
@@ -285,21 +250,21 @@ def _used(faces: list[bytes], vertices: int) -> int:
 
 class _Glb(_Kind):
     def declared(self, data: bytes) -> Declared:
-        return _gltf_declared(_glb_json(data), "GLB")
+        return gltf_declared(glb_json(data), "GLB")
 
     def load(self, data: bytes, said: Declared) -> Loaded:
         length = int(struct.unpack_from("<I", data, 8)[0])
         if len(data) < length:
             raise DecodeError("partial", f"{len(data):,} bytes where the header declares {length:,}.")
-        return _gltf(data, _glb_json(data), "glb", {})
+        return load_gltf(data, glb_json(data), "glb", {})
 
 
 class _Gltf(_Kind):
     def declared(self, data: bytes) -> Declared:
-        return _gltf_declared(_json(data), "glTF")
+        return gltf_declared(gltf_json(data), "glTF")
 
     def load(self, data: bytes, said: Declared) -> Loaded:
-        return _gltf(data, _json(data), "gltf", {})
+        return load_gltf(data, gltf_json(data), "gltf", {})
 
 
 class _Bundle(_Kind):
@@ -318,7 +283,7 @@ class _Bundle(_Kind):
             _check_texture(member)
         if name.lower().endswith(".obj"):
             return _obj(main, said, others)
-        return _gltf(main, _json(main), "gltf", others)
+        return load_gltf(main, gltf_json(main), "gltf", others)
 
 
 def _of_obj(members: Mapping[str, bytes]) -> bool:
@@ -329,184 +294,11 @@ def _below(base: str, name: str) -> str:
     return posixpath.relpath(name, base or ".")
 
 
-def _plain(name: str) -> str:
-    return posixpath.normpath(unquote(name).replace("\\", "/"))
-
-
 def _check_texture(data: bytes) -> None:
     if IMAGE.sniff(data[:4096], ""):
         fields = IMAGE.inspect(data).fields
-        if int(fields["width"]) * int(fields["height"]) > _MOST_TEXELS:
+        if int(fields["width"]) * int(fields["height"]) > MOST_TEXELS:
             raise DecodeError("refused", f"A texture of {fields['width']} x {fields['height']} pixels.")
-
-
-def _json(data: bytes) -> dict[str, Any]:
-    try:
-        tree = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise DecodeError("partial", f"The JSON of the glTF is cut or damaged: {str(error)[:100]}.") from error
-    if not isinstance(tree, dict) or "asset" not in tree:
-        raise DecodeError("error", "Not a glTF: it names no asset.")
-    return tree
-
-
-def _glb_json(data: bytes) -> dict[str, Any]:
-    if len(data) < 20:
-        raise DecodeError("partial", "The GLB ends within its header.")
-    length = int(struct.unpack_from("<I", data, 12)[0])
-    if 20 + length > len(data):
-        raise DecodeError("partial", "The GLB ends within its JSON.")
-    return _json(data[20 : 20 + length])
-
-
-def _gltf_declared(tree: dict[str, Any], name: str) -> Declared:
-    """As many as all nodes show, each mesh as often as a node names it. glTF counts in metres."""
-    try:
-        accessors, meshes, nodes = (tree.get(key) or [] for key in ("accessors", "meshes", "nodes"))
-        if len(nodes) > _MOST_NODES:
-            raise DecodeError("refused", f"{len(nodes):,} nodes, more than {_MOST_NODES:,}.")
-        vertices = faces = 0
-        for node in nodes:
-            if "mesh" not in node:
-                continue
-            for primitive in meshes[node["mesh"]]["primitives"]:
-                corners = accessors[primitive["attributes"]["POSITION"]]["count"]
-                vertices += corners
-                listed = accessors[primitive["indices"]]["count"] if "indices" in primitive else corners
-                mode = primitive.get("mode", 4)
-                faces += listed // 3 if mode == 4 else max(listed - 2, 0) if mode in (5, 6) else 0
-        return Declared(name, int(vertices), int(faces), "metre")
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
-        raise DecodeError("error", f"The glTF contradicts itself: {type(error).__name__} {error}.") from error
-
-
-def _gltf(data: bytes, tree: dict[str, Any], kind: str, others: Mapping[str, bytes]) -> Loaded:
-    """A buffer is a file beside it, data in its address, or what follows in the GLB; each as long as it says."""
-    needed = [name for name in tree.get("extensionsRequired") or [] if not str(name).startswith(_GLTF_READ)]
-    if needed:
-        raise DecodeError("error", f"It needs the glTF extension {needed[0]}, which is not read.")
-    files = {_plain(name): member for name, member in others.items()}
-    for buffer in tree.get("buffers") or []:
-        address = buffer.get("uri") if isinstance(buffer, dict) else None
-        if not isinstance(address, str) or address.startswith("data:"):
-            continue
-        if _plain(address) not in files:
-            raise DecodeError("error", f"It names the file {address[:200]!r}, which is not beside it.")
-        if len(files[_plain(address)]) < int(buffer.get("byteLength", 0)):
-            raise DecodeError("partial", f"{address[:200]!r} is shorter than the glTF declares.")
-    _check_views(tree)
-    said = _gltf_declared(tree, kind)
-    loaded = _joined(_scene(data, kind, {**files, **{name: files[_plain(name)] for name in _addresses(tree) if _plain(name) in files}}))  # fmt: skip  # noqa: E501
-    if len(loaded.faces) < said.faces:
-        raise DecodeError("partial", f"{len(loaded.faces):,} triangles where {said.faces:,} are declared.")
-    return loaded
-
-
-def _addresses(tree: dict[str, Any]) -> list[str]:
-    entries = [*(tree.get("buffers") or []), *(tree.get("images") or [])]
-    return [entry["uri"] for entry in entries if isinstance(entry, dict) and isinstance(entry.get("uri"), str)]
-
-
-def _check_views(tree: dict[str, Any]) -> None:
-    """Every view lies in its buffer, and every accessor that a mesh uses has a view."""
-    try:
-        buffers, views = tree.get("buffers") or [], tree.get("bufferViews") or []
-        for view in views:
-            end = int(view.get("byteOffset", 0)) + int(view["byteLength"])
-            if end > int(buffers[view["buffer"]]["byteLength"]) or min(end, int(view["byteLength"])) < 0:
-                raise DecodeError("partial", "A view of the glTF ends behind its buffer.")
-        for accessor in tree.get("accessors") or []:
-            if "bufferView" in accessor and not 0 <= int(accessor["bufferView"]) < len(views):
-                raise DecodeError("error", "An accessor of the glTF names no view.")
-            if int(accessor["count"]) > 3 * MOST:
-                raise DecodeError("refused", f"An accessor of {accessor['count']:,} values.")
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
-        raise DecodeError("error", f"The glTF contradicts itself: {type(error).__name__} {error}.") from error
-
-
-def _scene(data: bytes, kind: str, files: Mapping[str, bytes]) -> trimesh.Scene:
-    try:
-        import trimesh
-    except ImportError as error:
-        raise DecodeError("error", "OBJ and glTF need trimesh. Run: pip install 'speciate[mesh]'") from error
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # remarks on odd files
-            return trimesh.load_scene(
-                io.BytesIO(data),
-                file_type=kind,
-                resolver=_Files(files),
-                process=False,
-                skip_materials=kind == "obj" and not files,
-            )
-    except IndexError as error:
-        raise DecodeError("partial", f"It points at what is not there: {error}.") from error
-    except Exception as error:
-        raise DecodeError("error", f"It cannot be read: {type(error).__name__} {str(error)[:200]}.") from error
-
-
-class _Files(dict[str, bytes]):
-    """The files beside a mesh, by whatever way its own lines write their names: from another folder, in other letters,
-    behind options."""
-
-    def __missing__(self, name: str) -> bytes:
-        written = str(name).replace("\\", "/").casefold()
-        for other in self:
-            if _plain(written) == other.casefold() or written.endswith(f" {other.casefold()}"):
-                return self[other]
-        raise FileNotFoundError(name)
-
-    def get(self, name: str, default: Any = None) -> Any:
-        return self[name]
-
-
-def _joined(scene: trimesh.Scene) -> Loaded:
-    """All meshes where the nodes of the scene put them; other geometry has no faces and is left out."""
-    vertices, faces, colours, count, triangles = [], [], [], 0, 0
-    try:
-        for node in scene.graph.nodes_geometry:
-            transform, name = scene.graph[node]
-            mesh: Any = scene.geometry[name]
-            if not hasattr(mesh, "faces") or not len(mesh.faces):
-                continue
-            count, triangles = count + len(mesh.vertices), triangles + len(mesh.faces)
-            if max(count, triangles) > MOST:
-                raise DecodeError("refused", f"Together its nodes show more than {MOST:,} vertices or faces.")
-            placed = np.asarray(mesh.vertices, np.float64) @ transform[:3, :3].T + transform[:3, 3]
-            turned = np.linalg.det(transform[:3, :3]) < 0
-            corners = np.asarray(mesh.faces, np.int64)
-            faces.append((corners[:, ::-1] if turned else corners) + count - len(mesh.vertices))
-            vertices.append(placed)
-            colours.append(_colours(mesh))
-    except DecodeError:
-        raise
-    except Exception as error:
-        raise DecodeError(
-            "error", f"Its parts do not fit together: {type(error).__name__} {str(error)[:200]}."
-        ) from error
-    if not vertices:
-        return _arrays(np.zeros((0, 3)), np.zeros((0, 3)))
-    if all(each is None for each in colours):
-        return Loaded(np.concatenate(vertices), np.concatenate(faces))
-    painted = [
-        np.full((len(part), 3), 128, np.uint8) if each is None else each
-        for part, each in zip(vertices, colours, strict=True)
-    ]
-    return Loaded(np.concatenate(vertices), np.concatenate(faces), np.concatenate(painted))
-
-
-def _colours(mesh: Any) -> Colours | None:
-    """(V, 3) of its vertices, or of its texture where they lie in it; None where it has none."""
-    visual = mesh.visual
-    if visual.kind == "texture":
-        image = getattr(visual.material, "image", None) or getattr(visual.material, "baseColorTexture", None)
-        if image is not None and image.size[0] * image.size[1] > _MOST_TEXELS:
-            raise DecodeError("refused", f"A texture of {image.size[0]} x {image.size[1]} pixels.")
-        visual = visual.to_color()
-    if visual.kind is None:
-        return None
-    found = np.asarray(visual.vertex_colors)
-    return found[:, :3].astype(np.uint8) if found.shape == (len(mesh.vertices), 4) else None
 
 
 _PLY, _STL, _ASCII_STL, _OFF_KIND, _OBJ = _Ply(), _Stl(), _AsciiStl(), _Off(), _Obj()

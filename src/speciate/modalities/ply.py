@@ -38,7 +38,7 @@ class Property(NamedTuple):
 
 class Element(NamedTuple):
     name: str
-    count: int
+    rows: int
     properties: tuple[Property, ...]
 
 
@@ -50,7 +50,7 @@ class PlyHeader(NamedTuple):
     """Where the data begin."""
 
     def count(self, name: str) -> int:
-        return sum(element.count for element in self.elements if element.name == name)
+        return sum(element.rows for element in self.elements if element.name == name)
 
     @property
     def format(self) -> str:
@@ -92,7 +92,7 @@ def header(data: bytes) -> PlyHeader:
                     raise DecodeError("error", f"A line of the PLY header means nothing: {line[:80]!r}.")
     except (KeyError, ValueError, IndexError) as error:
         raise DecodeError("error", f"The PLY header is damaged: {error}.") from error
-    if order is None or any(element.count < 0 for element in elements):
+    if order is None or any(element.rows < 0 for element in elements):
         raise DecodeError("error", "The PLY header names no format, or fewer than no rows.")
     return PlyHeader(order, tuple(elements), found.end())
 
@@ -101,8 +101,8 @@ def read(data: bytes, head: PlyHeader, most: int) -> dict[str, Columns]:
     """Every element with its columns, by name. Refused beyond `most` rows of one, before any is read; partial where the
     file holds fewer than it declares."""
     for element in head.elements:
-        if element.count > most:
-            raise DecodeError("refused", f"{element.count:,} of {element.name!r}, more than {most:,}.")
+        if element.rows > most:
+            raise DecodeError("refused", f"{element.rows:,} of {element.name!r}, more than {most:,}.")
     return _read_text(data, head) if not head.order else _read_binary(data, head)
 
 
@@ -111,7 +111,7 @@ def _with(element: Element, more: Property) -> Element:
 
 
 def _short(element: Element, there: int) -> DecodeError:
-    return DecodeError("partial", f"{there:,} of {element.name!r} where the header declares {element.count:,}.")
+    return DecodeError("partial", f"{there:,} of {element.name!r} where the header declares {element.rows:,}.")
 
 
 def _read_text(data: bytes, head: PlyHeader) -> dict[str, Columns]:
@@ -120,10 +120,10 @@ def _read_text(data: bytes, head: PlyHeader) -> dict[str, Columns]:
     found: dict[str, Columns] = {}
     start = 0
     for element in head.elements:
-        rows = lines[start : start + element.count]
-        if len(rows) < element.count:
+        rows = lines[start : start + element.rows]
+        if len(rows) < element.rows:
             raise _short(element, len(rows))
-        start += element.count
+        start += element.rows
         try:
             found[element.name] = _parsed(element, rows)
         except (ValueError, IndexError) as error:
@@ -199,7 +199,7 @@ def _read_binary(data: bytes, head: PlyHeader) -> dict[str, Columns]:
     place = head.end
     for element in head.elements:
         least = sum(np.dtype(each.length or each.type).itemsize for each in element.properties)
-        if place + least * element.count > len(data):
+        if place + least * element.rows > len(data):
             raise _short(element, (len(data) - place) // max(least, 1))
         columns, place = _unpacked(data, place, element, head.order)
         found[element.name] = columns
@@ -208,11 +208,11 @@ def _read_binary(data: bytes, head: PlyHeader) -> dict[str, Columns]:
 
 def _unpacked(data: bytes, place: int, element: Element, order: str) -> tuple[Columns, int]:
     """The columns of an element, and where it ends. Lists that are all of one length are taken at once."""
-    if not element.count or not element.properties:
+    if not element.rows or not element.properties:
         return {each.name: _empty(each) for each in element.properties}, place
     row = _row_type(data, place, element, order)
-    if row is not None and place + row.itemsize * element.count <= len(data):
-        table = np.frombuffer(data, row, element.count, place)
+    if row is not None and place + row.itemsize * element.rows <= len(data):
+        table = np.frombuffer(data, row, element.rows, place)
         if all((table[_length(each)] == table[_length(each)][0]).all() for each in element.properties if each.length):
             return {each.name: _column(table, each) for each in element.properties}, place + table.nbytes
     return _walked(data, place, element, order)
@@ -253,7 +253,7 @@ def _column(table: Numbers, each: Property) -> Numbers | Lists:
 def _walked(data: bytes, place: int, element: Element, order: str) -> tuple[Columns, int]:
     """Row by row: lists of several lengths."""
     gathered: dict[str, list[Numbers]] = {each.name: [] for each in element.properties}
-    for row in range(element.count):
+    for row in range(element.rows):
         for each in element.properties:
             length = 1
             if each.length is not None:

@@ -208,7 +208,7 @@ def _las_declared(data: bytes) -> Declared:
     low = tuple(struct.unpack_from("<d", data, place)[0] for place in (187, 203, 219))
     if not all(math.isfinite(value) for value in low):
         raise DecodeError("error", "The LAS header names no finite bounds.")
-    return Declared("LAZ" if form & 0x80 else "LAS", int(points), low)  # type: ignore[arg-type]  # three of them
+    return Declared("LAZ" if form & 0x80 else "LAS", int(points), low)
 
 
 def _las(data: bytes, said: Declared) -> Loaded:

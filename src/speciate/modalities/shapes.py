@@ -130,7 +130,7 @@ def _drawn(chance: np.random.Generator, weights: Doubles, count: int) -> npt.NDA
     sums = np.cumsum(weights)
     if not sums[-1] > 0:
         return chance.integers(0, len(weights), count)
-    return np.searchsorted(sums, chance.random(count) * sums[-1], side="right").clip(0, len(weights) - 1)
+    return np.asarray(np.searchsorted(sums, chance.random(count) * sums[-1], side="right").clip(0, len(weights) - 1))
 
 
 def _length(vectors: Doubles) -> Doubles:

@@ -7,12 +7,15 @@ Drawn twice as large and made small, with light from the upper left, in four vie
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from speciate.modalities.contract import LARGEST_THUMBNAIL, Pixels
 from speciate.modalities.triangles import Doubles, areas, cross_products
+
+Floats = npt.NDArray[np.floating[Any]]
 
 _VIEW = LARGEST_THUMBNAIL // 2
 _SUPER = 2
@@ -94,7 +97,7 @@ def _grid(length: int, height: int) -> Doubles:
     return np.concatenate(rows)
 
 
-def _turned(vectors: Doubles, around: float, up: float) -> Doubles:
+def _turned(vectors: Floats, around: float, up: float) -> Floats:
     """(N, 3): to the right, up, and towards the eye."""
     a, b = math.radians(around), math.radians(up)
     right = np.array([-math.sin(a), math.cos(a), 0.0])
@@ -103,10 +106,10 @@ def _turned(vectors: Doubles, around: float, up: float) -> Doubles:
     return np.asarray(np.einsum("nd,kd->nk", vectors, axes))  # a product of matrices this thin only starts threads
 
 
-def _surface_view(points: Doubles, normals: Doubles, paint: Doubles, around: float, up: float) -> Doubles:
+def _surface_view(points: Floats, normals: Floats, paint: Floats, around: float, up: float) -> Doubles:
     """(side, side, 3)"""
     seen = _turned(points, around, up)
-    nearest, depth = _nearest(seen, 0)
+    nearest, depth = _closed(*_nearest(seen, 0))
     picture = np.full((*nearest.shape, 3), 255.0)
     there = nearest >= 0
     facing = _turned(normals[nearest[there]], around, up)
@@ -117,7 +120,7 @@ def _surface_view(points: Doubles, normals: Doubles, paint: Doubles, around: flo
     return picture
 
 
-def _cloud_view(points: Doubles, paint: Doubles, around: float, up: float) -> Doubles:
+def _cloud_view(points: Floats, paint: Floats, around: float, up: float) -> Doubles:
     """Few points are drawn large; what is farther away is paler."""
     seen = _turned(points, around, up)
     nearest, depth = _nearest(seen, 2 if len(points) < 20_000 else 1 if len(points) < 200_000 else 0)
@@ -128,7 +131,7 @@ def _cloud_view(points: Doubles, paint: Doubles, around: float, up: float) -> Do
     return picture
 
 
-def _nearest(seen: Doubles, reach: int) -> tuple[npt.NDArray[np.int64], Doubles]:
+def _nearest(seen: Floats, reach: int) -> tuple[npt.NDArray[np.int64], Floats]:
     """(side, side) the number of the point that is seen, -1 where none is, and how near it is.
 
     `reach`: by how many pixels a point is larger to each side.
@@ -148,7 +151,17 @@ def _nearest(seen: Doubles, reach: int) -> tuple[npt.NDArray[np.int64], Doubles]
     return found, depth
 
 
-def _edges(depth: Doubles) -> npt.NDArray[np.bool_]:
+def _closed(nearest: npt.NDArray[np.int64], depth: Floats) -> tuple[npt.NDArray[np.int64], Floats]:
+    """Without gaps of a single pixel, which a grid of points leaves where it is turned against the pixels."""
+    for axis in (0, 1):
+        before, after = np.roll(depth, 1, axis), np.roll(depth, -1, axis)
+        gap = np.minimum(before, after) > np.where(np.isfinite(depth), depth, -2) + 0.01
+        nearest = np.where(gap, np.roll(nearest, 1, axis), nearest)
+        depth = np.where(gap, before, depth)
+    return nearest, depth
+
+
+def _edges(depth: Floats) -> npt.NDArray[np.bool_]:
     """Where what lies behind begins: drawn darker."""
     step = 0.03
     found = np.zeros(depth.shape, bool)
@@ -162,9 +175,8 @@ def _edges(depth: Doubles) -> npt.NDArray[np.bool_]:
 def _by_height(height: Doubles) -> Doubles:
     """(N,) 0 to 1 -> (N, 3): blue, green, yellow."""
     low, high = (2 * height).clip(0, 1)[:, None], (2 * height - 1).clip(0, 1)[:, None]
-    return (_LOW + (_MIDDLE - _LOW) * low) * (height[:, None] < 0.5) + (_MIDDLE + (_HIGH - _MIDDLE) * high) * (
-        height[:, None] >= 0.5
-    )
+    below = (height < 0.5)[:, None]
+    return np.asarray(np.where(below, _LOW + (_MIDDLE - _LOW) * low, _MIDDLE + (_HIGH - _MIDDLE) * high))
 
 
 def _sheet(views: list[Doubles]) -> Pixels:

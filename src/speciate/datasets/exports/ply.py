@@ -77,7 +77,7 @@ def _stays(shipment: Shipment, data: bytes) -> bool:
 
 
 def _encoded(medium: dict[str, Any]) -> bytes:
-    points = medium.get("vertices", medium.get("points"))
+    points = medium["vertices"] if "vertices" in medium else medium["points"]
     return ply.encode(points, medium.get("faces"), medium.get("colors"), medium.get("intensity"))
 
 

@@ -122,11 +122,11 @@ def _drawn(medium: Mapping[str, Any]) -> Points:
     """(512, 3); of fewer points some come several times."""
     if "faces" in medium:
         return mesh.sampled(mesh.MeshMedia(vertices=medium["vertices"], faces=medium["faces"]), _POINTS).points
-    points: Points = medium["points"]
+    points = medium["points"]
     chance = np.random.default_rng(0)
     whole, more = divmod(_POINTS, len(points)) if len(points) < _POINTS else (0, _POINTS)
     chosen = np.concatenate([np.tile(np.arange(len(points)), whole), chance.permutation(len(points))[:more]])
-    return points[chosen]
+    return np.asarray(points[chosen], np.float32)
 
 
 def _posed(points: Points) -> tuple[Points, float]:
