@@ -8,11 +8,13 @@ letters; a file where it finds nothing is not shown to be free of text.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+
+from speciate.modalities.dicom_instances import text
 
 _CAPTURES = "1.2.840.10008.5.1.4.1.1.7"
 """Secondary Capture, and the multi-frame kinds of it below."""
@@ -73,22 +75,17 @@ def lettering(pixels: npt.NDArray[Any], least: int = _ROW) -> Row | None:
 
 
 def _said(dataset: Any, keyword: str) -> str:
-    return str(dataset.get(keyword, "") or "").strip().upper()
+    return text(dataset, keyword).upper()
 
 
 def _is_wordy(dataset: Any) -> bool:
-    kinds = [str(kind).upper() for kind in _several(dataset.get("ImageType"))]
+    kind = _said(dataset, "ImageType")
     return (
         _said(dataset, "SOPClassUID").startswith(_CAPTURES)
         or _said(dataset, "Modality") in _WORDY
-        or any("SCREEN" in kind or "CAPTURE" in kind for kind in kinds)
+        or "SCREEN" in kind
+        or "CAPTURE" in kind
     )
-
-
-def _several(value: Any) -> Sequence[Any]:
-    if value is None:
-        return ()
-    return (value,) if isinstance(value, str) else tuple(value)
 
 
 def _frames(pixels: npt.NDArray[Any]) -> Iterator[Gray]:

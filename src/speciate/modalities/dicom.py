@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from speciate.modalities.bundles import HEAD, bundle, is_bundle, members_of
+from speciate.modalities.burned_in import suspected
 from speciate.modalities.contract import DecodeError, Header, Judgement
 from speciate.modalities.dicom_elements import looks_like_dicom
 from speciate.modalities.dicom_geometry import Slice, Stack, laid, stacked
@@ -71,11 +72,14 @@ class Dicom(OfVolumes):
         return _volume(_instances(data))
 
     def judge(self, data: bytes) -> Judgement:
-        """Parses every header once."""
+        """Parses every header once. Says beside what the header does why text is suspected in the pixels."""
         found = _instances(data)
         media = _volume(found)
+        declared = _header([each.dataset for each in found])
+        if (why := suspected(found[0].dataset, media["voxels"])) is not None:
+            declared = declared._replace(fields=declared.fields | {"text_suspected": why})
         return Judgement(
-            _header([each.dataset for each in found]),
+            declared,
             self.fingerprint(media),
             self.measure(media),
             self.sketch(media),

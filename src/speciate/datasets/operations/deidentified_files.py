@@ -10,23 +10,19 @@ from speciate.datasets.intake.judging import judge_bytes
 from speciate.datasets.loading.decoding import kept_reader
 from speciate.modalities import find
 from speciate.modalities.bundles import is_bundle, members_of
-from speciate.modalities.burned_in import suspected
 from speciate.modalities.contract import DecodeError
 from speciate.modalities.deidentification.engine import Deidentified, deidentify
 from speciate.modalities.deidentification.profile import parse_profile
 from speciate.modalities.deidentification.pseudonyms import Pseudonyms
 from speciate.modalities.dicom import of_series
 
-_LOOKED_AT = 3
-"""Instances of a series in whose pixels text is looked for: the first, the middle and the last."""
-
 
 def rewrite(payload: dict[str, Any]) -> dict[str, Any]:
     """The service (loading/rewriting.py): {packs, contents, modality, profile, key} -> {file, items}.
 
     An item has `length`, `reason` where nothing could be written, the `verdict` on what was written, `names` of all
-    columns that the file fills before or after, `changes`, `people` that were taken out, `warnings`, and why text is
-    suspected in its pixels. `key`: in hexadecimal; it is in no answer.
+    columns that the file fills before or after, `changes`, `people` that were taken out, and `warnings`. `key`: in
+    hexadecimal; it is in no answer.
     """
     profile, pseudonyms = parse_profile(payload["profile"]), Pseudonyms(bytes.fromhex(payload["key"]))
     reader, path, items = kept_reader(tuple(payload["packs"])), Path.cwd() / "deidentified", list[dict[str, Any]]()
@@ -62,27 +58,9 @@ def _told(modality: str, data: bytes, written: bytes, made: list[Deidentified]) 
         "changes": changes,
         "people": sorted({person for each in made for person in each.people}),
         "warnings": sorted({warning for each in made for warning in each.warnings}),
-        "suspected": _suspected([each.data for each in made]),
     }
 
 
 def _names(modality: str, data: bytes) -> list[str]:
     """Of the columns that the file as it was filled."""
     return sorted(judge_bytes(find(modality), data).fields)
-
-
-def _suspected(files: list[bytes]) -> str | None:
-    """Why text is suspected in the pixels of an example."""
-    import io
-
-    import pydicom
-
-    for place in sorted({0, len(files) // 2, len(files) - 1})[:_LOOKED_AT]:
-        dataset = pydicom.dcmread(io.BytesIO(files[place]))
-        try:
-            pixels = dataset.pixel_array
-        except Exception:  # noqa: BLE001 - the verdict says what is wrong with it
-            pixels = None
-        if (why := suspected(dataset, pixels)) is not None:
-            return why
-    return None

@@ -230,7 +230,7 @@ def _rewritten(
     replaced = {
         "id": ids, "group_key": groups, "source": sources, CONTENT: contents, FINGERPRINT: prints, KEY: keys,
         ORIGIN: origins, COLUMN: [profile if content else None for content in contents],
-        TEXT_COLUMN: [each.told.get("suspected") if each else None for each in made],
+        TEXT_COLUMN: [each.verdict.fields.get(TEXT_COLUMN) if each else None for each in made],
     }  # fmt: skip
     for name, values in replaced.items():
         rows = with_column(rows, name, pa.array(values, pa.string()))
@@ -295,7 +295,7 @@ def _audit(profile: str, files: dict[str, _File], columns: dict[str, list[str]])
         "actions": dict(sorted(actions.items())),
         "tags": {name: dict(sorted(done.items())) for name, done in sorted(tags.items())},
         "columns": columns,
-        "text_suspected": sum(bool(each.told.get("suspected")) for each in files.values()),
+        "text_suspected": sum(TEXT_COLUMN in each.verdict.fields for each in files.values()),
         "to_look_at": dict(sorted(warnings.items())),
         "not_done": "Pixels are as they were; nobody can be sure from this alone that a person cannot be recognised.",
     }
