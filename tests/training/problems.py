@@ -606,7 +606,7 @@ PROBLEMS: dict[str, Problem] = {
     "sounds": _files(_sounds, "wav")._replace(by_base={"new:wav2vec2": {"epochs": 5}}),
     "pitches": _files(_pitched, "wav"),
     "words in tones": _files(_spoken, "wav")._replace(learning={"batch_size": 8, "epochs": 15}),
-    "directions": _files(_directions, "mp4"),
+    "directions": _files(_directions, "mp4")._replace(by_base={"new:videomae": {"epochs": 40, "patience": 40}}),
     "digits that tremble": _files(_moving_digits, "mp4"),
     "directions of two": _files(_pairs_of_directions, "mp4"),
     "speeds": _files(_speeds, "mp4"),
