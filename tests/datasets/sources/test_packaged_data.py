@@ -22,7 +22,7 @@ from tests.datasets.desk import desk as make_desk
 SIZES = {
     "digits": ("media", 1797), "iris": ("table", 150), "wine": ("table", 178), "breast-cancer": ("table", 569),
     "diabetes": ("table", 442), "sample-photos": ("media", 2), "mnist": ("media", 5000), "peptides": ("table", 5200),
-    "mnist1d": ("table", 5000),
+    "mnist1d": ("table", 5000), "sodium-channel": ("table", 1017),
 }  # fmt: skip
 
 

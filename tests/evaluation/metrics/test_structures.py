@@ -14,12 +14,16 @@ from scipy.spatial.transform import Rotation
 from tmtools import tm_align
 
 from speciate.errors import SpeciateError
-from speciate.evaluation import scorers
+from speciate.evaluation import report, scorers
 from speciate.evaluation.metrics.structures import lddt, rmsd, tm_score
 from speciate.modalities import structures
+from speciate.workspace.workspace import Workspace
+from tests import data
 from tests.modalities.protein_samples import deposited
+from tests.training.world import define
 
 Places = npt.NDArray[np.float64]
+_COLUMNS = ("column:near", "column:far")
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +100,27 @@ def test_an_answer_that_is_no_structure_of_this_protein_has_no_score(chain: Plac
     (said,) = found.score_all(None, [{"example": {"truth": chain.tolist()}, "prediction": {"output": output}}])  # type: ignore[arg-type]  # writes nothing
     assert not isinstance(said, dict)
     assert said.failure == "raised"
+
+
+def test_models_that_predict_places_are_compared_by_them(workspace: Workspace, chain: Places) -> None:
+    rows = tuple(
+        {"text": f"the fold of protein {number}", "truth": json.dumps(part.tolist()),
+         "near": json.dumps(moved(part, number, 0.3).tolist()), "far": json.dumps(moved(part, number, 6.0).tolist()),
+         "split": "test"}
+        for number, part in enumerate(chain[start : start + 60] for start in range(0, 80, 4))
+    )  # fmt: skip
+    data.ingest(workspace, "folds", rows=rows, inputs=("text",))
+    define(workspace, "folding", "text-generation", metric="exact_match", target_column="truth")
+    result = data.run_job(
+        workspace, "evaluate", models=list(_COLUMNS), dataset="folds", use_case="folding",
+        scorer="package:tm_score", latency=False,
+    )  # fmt: skip
+    rows_of = {name: report.find(workspace.database, result["evaluation"]).row(name) for name in _COLUMNS}
+    (metric,) = [name for name in rows_of["column:near"].metrics if name.startswith("package:tm_score@")]
+    near, far = (rows_of[name].metrics[metric].value for name in _COLUMNS)
+    assert near is not None
+    assert far is not None
+    assert near > 0.8 > 0.4 > far
 
 
 def test_they_are_found_by_name_and_say_what_is_better() -> None:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from speciate.modalities.protein import sequence_of
+from speciate.modalities.protein import Media, sequence_of
 from speciate.models.backbones import sequences, transformer
 from speciate.models.backbones.contract import Backbone, Item, States, refuse_medium
 
@@ -50,7 +50,8 @@ class ProteinBackbone:
         for medium in media:
             if not isinstance(medium, str | dict):
                 refuse_medium(self, medium)
-            residues = [known.get(letter, unknown) for letter in sequence_of(medium)[: self.max_tokens - 2]]
+            sequence = sequence_of(cast("Media", medium))
+            residues = [known.get(letter, unknown) for letter in sequence[: self.max_tokens - 2]]
             ids = [self._vocabulary.first, *residues, self._vocabulary.last]
             special = [1, *(0 for _ in residues), 1]
             units = range(1, len(residues) + 1) if per_unit else None
