@@ -49,6 +49,9 @@ class Judgement(NamedTuple):
     fingerprint: str
     measures: dict[str, int | float]
     sketch: bytes | None
+    caution: str | None = None
+    """Why a person should look before it is used, although it decodes: it is set aside as partial, unless the caller
+    wants such files as they are."""
 
 
 Vector = npt.NDArray[np.float32]

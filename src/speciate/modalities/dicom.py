@@ -72,7 +72,8 @@ class Dicom(OfVolumes):
         return _volume(_instances(data))
 
     def judge(self, data: bytes) -> Judgement:
-        """Parses every header once. Says beside what the header does why text is suspected in the pixels."""
+        """Parses every header once. Where text is suspected in the pixels it says so, in a column and as a caution: a
+        name may be written there."""
         found = _instances(data)
         media = _volume(found)
         declared = _header([each.dataset for each in found])
@@ -83,6 +84,7 @@ class Dicom(OfVolumes):
             self.fingerprint(media),
             self.measure(media),
             self.sketch(media),
+            why,
         )
 
 

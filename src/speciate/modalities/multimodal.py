@@ -127,7 +127,8 @@ class Multimodal(Modality[Parts]):
         }
         sketch = {str(part): PartSketch(digest(each.fingerprint), each.sketch) for part, each in judged.items()}
         fingerprint = _together({str(part): each.fingerprint for part, each in judged.items()})
-        return Judgement(_header(parts), fingerprint, measures, packed(sketch))
+        cautions = [f"{part}: {each.caution}" for part, each in judged.items() if each.caution is not None]
+        return Judgement(_header(parts), fingerprint, measures, packed(sketch), cautions[0] if cautions else None)
 
     def fingerprint(self, media: Parts) -> str:
         return _together({str(part): _kind(part).fingerprint(medium) for part, medium in present(media)})

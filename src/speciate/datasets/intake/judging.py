@@ -32,12 +32,13 @@ class Verdict(NamedTuple):
 
 
 def judge_files(payload: dict[str, Any]) -> dict[str, Any]:
-    """{modality, file, spans: [[offset, length]]} -> {verdicts}, one for each span of the file, in order."""
+    """{modality, file, spans: [[offset, length]], as_is} -> {verdicts}, one for each span of the file, in order."""
     modality = find(payload["modality"])
     with open(payload["file"], "rb", buffering=0) as file:
         verdicts = []
         for offset, length in payload["spans"]:
-            verdicts.append(judge_bytes(modality, os.pread(file.fileno(), length, offset)))
+            data = os.pread(file.fileno(), length, offset)
+            verdicts.append(judge_bytes(modality, data, as_is=payload["as_is"]))
     return {"verdicts": verdicts}
 
 
@@ -52,15 +53,18 @@ def checked(answer: Any, modality: str, count: int) -> list[Verdict]:
     raise SpeciateError(Code.REFUSED, "A decoder's process gave an answer that is none.", RECOVERY)
 
 
-def judge_bytes(modality: Modality[Any], data: bytes) -> Verdict:
-    """What is found out about one file, in a caged process."""
+def judge_bytes(modality: Modality[Any], data: bytes, *, as_is: bool = False) -> Verdict:
+    """What is found out about one file, in a caged process. `as_is`: also used where a person should look first."""
     try:
         found = modality.judge(data)
     except DecodeError as error:
         return Verdict(error.quality, error.detail[:LONGEST_REASON], _header(modality, data), None, None)
     fingerprint = hashlib.sha256(found.fingerprint.encode("utf-8", "surrogatepass")).hexdigest()
     fields = {**found.header.fields, **found.measures}
-    return Verdict("ok", None, fields, fingerprint, None if found.sketch is None else found.sketch.hex())
+    sketch = None if found.sketch is None else found.sketch.hex()
+    if found.caution is not None and not as_is:
+        return Verdict("partial", found.caution[:LONGEST_REASON], fields, fingerprint, sketch)
+    return Verdict("ok", None, fields, fingerprint, sketch)
 
 
 def _header(modality: Modality[Any], data: bytes) -> dict[str, Any]:

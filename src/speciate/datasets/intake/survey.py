@@ -197,7 +197,10 @@ class _Ahead:
         facts: dict[str, Facts],
     ) -> None:  # fmt: skip
         roots = [str(path.resolve()) for path in found.readable]
-        self._threads, self._judge = threads, partial(_judged_chunk, desk, found.modality, roots=roots)
+        self._threads, self._judge = (
+            threads,
+            partial(_judged_chunk, desk, found.modality, roots=roots, as_is=found.reader.as_is),
+        )
         self._chunks = deque((chunk, sum(facts[file.name].size for file in chunk)) for chunk in chunks)
         self._asked: deque[tuple[Future[list[Item]], int]] = deque()
 
@@ -234,7 +237,9 @@ def _grouped(items: Iterable[T], weigh: Callable[[T], tuple[int, int]], most: tu
     return groups
 
 
-def _judged_chunk(desk: Desk, modality: str, files: Sequence[SourceFile], roots: Sequence[str]) -> list[Item]:
+def _judged_chunk(
+    desk: Desk, modality: str, files: Sequence[SourceFile], roots: Sequence[str], *, as_is: bool
+) -> list[Item]:
     """Files read here and judged in a caged process, which gets their bytes in one file."""
     raws = [read_raw(file, roots) for file in files]
     lengths = [len(raw.data or b"") for raw in raws]
@@ -243,7 +248,7 @@ def _judged_chunk(desk: Desk, modality: str, files: Sequence[SourceFile], roots:
     target = desk.work / f"chunk-{uuid.uuid4().hex}"
     try:
         target.write_bytes(b"".join(raw.data or b"" for raw in raws))
-        verdicts = iter(_ask(desk, modality, target, wanted))
+        verdicts = iter(_ask(desk, modality, target, wanted, as_is=as_is))
     finally:
         target.unlink(missing_ok=True)
     return [
@@ -252,16 +257,16 @@ def _judged_chunk(desk: Desk, modality: str, files: Sequence[SourceFile], roots:
     ]
 
 
-def _ask(desk: Desk, modality: str, file: Path, spans: Sequence[tuple[int, int]]) -> list[Verdict]:
+def _ask(desk: Desk, modality: str, file: Path, spans: Sequence[tuple[int, int]], *, as_is: bool) -> list[Verdict]:
     """Whatever goes wrong with several files is the fault of one of them: then each is asked about alone."""
-    payload = {"modality": modality, "file": str(file), "spans": spans}
+    payload = {"modality": modality, "file": str(file), "spans": spans, "as_is": as_is}
     readable = frozenset((desk.work,))
     try:
         answer = insist(lambda: desk.pool.ask(_JUDGE, payload, _SECONDS, readable=readable), desk.run)
         return checked(answer, modality, len(spans))
     except SpeciateError as error:
         if len(spans) > 1:
-            return [verdict for span in spans for verdict in _ask(desk, modality, file, [span])]
+            return [verdict for span in spans for verdict in _ask(desk, modality, file, [span], as_is=as_is)]
         return [Verdict("error", f"The decoder failed on this file: {error.message}", {}, None, None) for _ in spans]
 
 

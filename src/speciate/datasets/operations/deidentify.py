@@ -246,7 +246,7 @@ def _judged(rows: pa.Table, made: Sequence[_File | None]) -> pa.Table:
             qualities[place] = each.verdict.quality if qualities[place] == "ok" else qualities[place]
             reasons[place] = each.verdict.reason
         elif reasons[place] is not None and reasons[place] != MISSING:
-            reasons[place] = _ASIDE
+            reasons[place] = each.verdict.fields.get(TEXT_COLUMN, _ASIDE) if each is not None else _ASIDE
     rows = with_column(rows, "quality", pa.array(qualities, pa.string()))
     return with_column(rows, "reason", pa.array(reasons, pa.string()))
 

@@ -104,15 +104,15 @@ def _laid_out(
 ) -> LaidOut:
     """Of an export it is known what its files are."""
     if export is None:
-        whole = recognised(files) if reader == Reader() else None
+        whole = recognised(files) if reader._replace(as_is=False) == Reader() else None
         if whole is not None and modality in ("auto", whole):
             return LaidOut(Listing(source, "media", whole, with_splits(files, "media"), frozenset((source,))), [])
         return lay_out(source, files, modality, reader)
     marker, tables = export.marker, list[SourceFile]()
-    if marker.files and reader == Reader():
+    if marker.files and reader._replace(as_is=False) == Reader():
         tables = [file for file in files if file.path.name in exported.SIDECARS]
         beside = set(tables)
-        files, reader = [file for file in files if file not in beside], Reader(layout="files")
+        files, reader = [file for file in files if file not in beside], reader._replace(layout="files")
     found = lay_out(source, files, modality, reader)
     return LaidOut(found.listing._replace(marker=marker), [*tables, *found.tables])
 

@@ -6,6 +6,7 @@
     wide                                                a series a row: its numeric columns are the steps
     long   long:ID,TIME   long:ID,TIME,LABEL            a step a row: a column names the series, one the time
     csv+long                                            a format and a layout
+    as-is                                               files are used also where a person should look at them first
 
 Standard library only: the daemon checks what a caller asked for.
 """
@@ -28,6 +29,7 @@ TABLES = {
 FORMATS = tuple(dict.fromkeys(TABLES.values()))
 _COLUMNAR = ("parquet", "arrow")
 LEAST_STEPS = 8
+AS_IS = "as-is"
 
 Shape = Literal["wide", "long", "files"]
 
@@ -39,16 +41,20 @@ class Reader(NamedTuple):
     layout: Shape | None = None
     columns: tuple[str, ...] = ()
     """Of `long`: id and time."""
+    as_is: bool = False
+    """Whether media are used that a person should look at first, such as scans in which text is suspected."""
 
     def __str__(self) -> str:
         layout = self.layout and self.layout + (":" + ",".join(self.columns) if self.columns else "")
-        return "+".join(part for part in (self.format, layout) if part) or "auto"
+        return "+".join(part for part in (self.format, layout, AS_IS * self.as_is) if part) or "auto"
 
 
 def parse_reader(text: str | None) -> Reader:
     """`auto` or None, a format, a layout, or `FORMAT+LAYOUT`. INVALID for anything else."""
     if text is None or text == "auto":
         return Reader()
+    if text == AS_IS:
+        return Reader(as_is=True)
     format_, _, layout = text.rpartition("+")
     if not format_ and layout in FORMATS:
         return Reader(layout)
@@ -60,7 +66,7 @@ def parse_reader(text: str | None) -> Reader:
     raise SpeciateError(
         Code.INVALID,
         f"There is no reader {text!r}. A reader is a format ({', '.join(FORMATS)}), a layout (files, wide, long, "
-        "long:ID,TIME), or both, such as 'csv+long'.",
+        "long:ID,TIME), or both, such as 'csv+long'; or as-is.",
         "Call create_dataset again with one of those, or without reader.",
     )
 
