@@ -342,8 +342,8 @@ def test_what_only_the_content_tells_is_one_clear_error(workspace: Workspace, tm
     assert refusal(workspace, source=tmp_path / "bytes.csv").code is Code.INVALID
     (tmp_path / "broken.parquet").write_bytes(b"PAR1 no parquet PAR1")
     assert "broken.parquet" in refusal(workspace, source=tmp_path / "broken.parquet").message
-    (tmp_path / "odd.xyz").write_bytes(b"\x01\x02")
-    assert "No modality fits" in refusal(workspace, source=tmp_path / "odd.xyz").message
+    (tmp_path / "odd.qqq").write_bytes(b"\x01\x02")
+    assert "No modality fits" in refusal(workspace, source=tmp_path / "odd.qqq").message
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "a.png").write_bytes(b"words")
     assert "None of the 1 items can be used; the job's log" in refusal(workspace, source=tmp_path / "bad").message
