@@ -37,9 +37,14 @@ def _strip(a: npt.NDArray[np.int64], b: npt.NDArray[np.int64]) -> npt.NDArray[np
 
 def bolt(chance: Chance) -> trimesh.Trimesh:
     """A head with six sides on a long shaft."""
-    radius, length, head = chance.uniform(0.25, 0.5), chance.uniform(2.0, 5.0), chance.uniform(0.8, 1.1)
+    return bolt_of(
+        chance.uniform(0.25, 0.5), chance.uniform(2.0, 5.0), chance.uniform(0.8, 1.1), chance.uniform(0.4, 0.8)
+    )
+
+
+def bolt_of(radius: float, length: float, head: float, height: float) -> trimesh.Trimesh:
     shaft = trimesh.creation.cylinder(radius, length, sections=32)
-    top = trimesh.creation.cylinder(head, chance.uniform(0.4, 0.8), sections=6)
+    top = trimesh.creation.cylinder(head, height, sections=6)
     top.apply_translation([0, 0, length / 2])
     return trimesh.util.concatenate([shaft, top])
 

@@ -127,7 +127,7 @@ def test_the_header_declares_a_size(sample: Sample) -> None:
 
 @EACH
 def test_a_judgement_says_what_the_medium_says(sample: Sample) -> None:
-    """But for fingerprints of what is encoded (a video's, a JPEG's), and small differences of a JPEG's scaled decode."""
+    """But for fingerprints of what is encoded (a video's, a JPEG's), and small differences of a JPEG in small."""
     modality = find(sample.modality)
     judged, media = modality.judge(sample.data), modality.decode(sample.data)
     assert judged.header == modality.inspect(sample.data)

@@ -15,13 +15,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import trimesh
 from mnist1d.data import get_dataset_args, make_dataset
 from PIL import Image
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, load_wine
 
+from speciate.modalities import ply, shapes
 from speciate.workspace.workspace import Workspace
 from tests.data import ingest
-from tests.domains import lerobot_set
+from tests.domains import lerobot_set, parts
+from tests.modalities import mesh_samples
 from tests.modalities.nifti_samples import organ, packed, written
 from tests.modalities.video_samples import DIRECTIONS, clip, encode
 from tests.tasks.learning import pictures, waves
@@ -581,6 +584,60 @@ def _acted(*, sight: bool) -> Problem:
     return Problem(register, learning={"epochs": 25, "batch_size": 16})
 
 
+# Forms
+
+
+def _scanned(part: trimesh.Trimesh, chance: np.random.Generator) -> trimesh.Trimesh:
+    """Rough, turned and moved anyhow, of any size."""
+    return parts.turned(parts.rough(part, chance, 0.002), chance, chance.uniform(0.5, 2))
+
+
+def _families(*, as_clouds: bool = False) -> list[tuple[bytes, dict[str, Any]]]:
+    chance, names, made = _generator(), list(parts.FAMILIES), []
+    for place in range(240):
+        found = _scanned(parts.FAMILIES[names[place % 6]](chance), chance)
+        if as_clouds:
+            points = shapes.sampled(np.asarray(found.triangles), 800, place).points
+            data = ply.encode(points + chance.normal(0, 0.01 * found.scale, points.shape).astype(np.float32))
+        else:
+            data = mesh_samples.exported(found, "stl")
+        made.append((data, {"label": names[place % 6]}))
+    return made
+
+
+def _bolts(label: Callable[[float], Any]) -> list[tuple[bytes, dict[str, Any]]]:
+    """By how slender the shaft is: its length over its radius."""
+    chance, made = _generator(), []
+    for _ in range(240):
+        radius, length = chance.uniform(0.25, 0.5), chance.uniform(2.0, 5.0)
+        found = _scanned(parts.bolt_of(radius, length, chance.uniform(0.8, 1.1), 0.6), chance)
+        made.append((mesh_samples.exported(found, "stl"), {"label": label(length / radius)}))
+    return made
+
+
+def _together() -> list[tuple[bytes, dict[str, Any]]]:
+    """One to three kinds of parts in one mesh, beside one another."""
+    chance, made = _generator(), []
+    for _ in range(240):
+        names = sorted(chance.choice(["bolt", "gear", "spring"], chance.integers(1, 4), replace=False).tolist())
+        there = [parts.FAMILIES[name](chance).apply_translation([4 * at, 0, 0]) for at, name in enumerate(names)]
+        found = _scanned(trimesh.util.concatenate(there), chance)
+        made.append((mesh_samples.exported(found, "stl"), {"label": json.dumps(names)}))
+    return made
+
+
+def _bent() -> list[tuple[bytes, dict[str, Any]]]:
+    """Bolts; every fourth is bent."""
+    chance, made = _generator(), []
+    for place in range(240):
+        found = parts.bolt(chance).subdivide().subdivide()
+        if place % 4 == 0:
+            found.vertices[:, 0] += 0.12 * found.vertices[:, 2] ** 2
+        data = mesh_samples.exported(_scanned(found, chance), "stl")
+        made.append((data, {"label": "bent" if place % 4 == 0 else "straight"}))
+    return made
+
+
 PROBLEMS: dict[str, Problem] = {
     "topics": _rows(_topics, "label", "text"),
     "topics in unseen words": _rows(_few_topics, "label", "text"),
@@ -620,6 +677,15 @@ PROBLEMS: dict[str, Problem] = {
     "ways to a mark": _acted(sight=False),
     "ways to a mark by sight": _acted(sight=True),
     "bursts": _rows(_bursts, "label", "values", positive_label="burst"),
+    "families of parts": _files(_families, "stl"),
+    "families of clouds": _files(lambda: _families(as_clouds=True), "ply"),
+    "slender bolts": _files(lambda: _bolts(lambda slender: round(slender, 3)), "stl"),
+    "ranks of bolts": _files(
+        lambda: _bolts(lambda slender: "short" if slender < 7 else "medium" if slender < 11 else "long"), "stl",
+        order=["short", "medium", "long"],
+    ),
+    "what lies together": _files(_together, "stl"),
+    "bent bolts": _files(_bent, "stl", positive_label="bent"),
     "breast cancer": _rows(_tumours, "label"),
     "malignant among benign": _rows(_tumours, "label", positive_label="malignant"),
     "wine": _rows(lambda: _table(load_wine(), lambda t: f"cultivar {t}", "label"), "label"),

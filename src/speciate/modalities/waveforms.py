@@ -172,7 +172,7 @@ def _missing(group: _Group) -> npt.NDArray[np.bool_]:
     raw = _samples(group)
     if not isinstance(padding, bytes) or len(padding) < group.type.itemsize:
         return np.zeros(raw.shape, bool)
-    return np.equal(raw, np.frombuffer(padding, group.type, 1)[0])
+    return np.asarray(raw == np.frombuffer(padding, group.type, 1)[0], bool)
 
 
 def _name(channel: Dataset, number: int) -> str:

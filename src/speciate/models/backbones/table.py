@@ -127,7 +127,7 @@ FOLDERS = {
     "image": (
         "vit", "deit", "beit", "dinov2", "dinov2_with_registers", "dinov3_vit", "ijepa", "vit_msn",
         "clip_vision_model", "siglip_vision_model", "swin", "swinv2", "convnext", "convnextv2",
-        "resnet", "regnet", "efficientnet", "mobilenet_v2", "mobilevit", "segformer", "yolos", "timm_wrapper",
+        "resnet", "regnet", "efficientnet", "mobilenet_v2", "mobilevit", "segformer", "yolos", "timm_wrapper", "timm",
     ),
     "audio": ("wav2vec2", "wav2vec2-conformer", "hubert", "wavlm", "unispeech", "unispeech-sat", "sew"),
     "video": ("videomae",),
@@ -252,8 +252,8 @@ def _folder_modality(folder: Path) -> str | None:
         return found
     try:
         config = json.loads((folder / "config.json").read_text())
-        kind = str(config["model_type"])
-    except (OSError, ValueError, KeyError, TypeError):
+        kind = str(config.get("model_type") or "timm" * ("architecture" in config and "pretrained_cfg" in config))
+    except (OSError, ValueError, TypeError, AttributeError):
         return None
     for modality, kinds in FOLDERS.items():
         if kind in kinds:

@@ -23,7 +23,10 @@ GATHERERS: dict[str, str] = {
 }
 """Modality -> "module:function"."""
 
-RECOGNISED: dict[str, Callable[[Sequence[SourceFile]], bool]] = {"episode": lerobot.is_lerobot, "mesh": meshes.is_meshes}
+RECOGNISED: dict[str, Callable[[Sequence[SourceFile]], bool]] = {
+    "episode": lerobot.is_lerobot,
+    "mesh": meshes.is_meshes,
+}
 """Modality -> whether files, by their names alone, are laid out as only sources of that modality are."""
 
 
