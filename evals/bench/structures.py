@@ -24,8 +24,8 @@ import numpy.typing as npt
 import tmtools
 
 from speciate.datasets.similarity import near
-from speciate.modalities import homology, structures
-from speciate.modalities.homology import HOMOLOGY
+from speciate.modalities.biology import homology, structures
+from speciate.modalities.biology.homology import HOMOLOGY
 
 LETTERS = np.array(list("ARNDCQEGHILKMFPSTWYV"))
 SHARES = np.array([8.3, 5.5, 4.1, 5.5, 1.4, 3.9, 6.7, 7.1, 2.3, 5.9, 9.7, 5.8, 2.4, 3.9, 4.7, 6.6, 5.4, 1.1, 2.9, 6.9])

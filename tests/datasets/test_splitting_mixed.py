@@ -10,7 +10,7 @@ from sklearn.datasets import load_sample_image
 
 from speciate.datasets.columns import CONTENT, FINGERPRINT, KEY, SKETCH
 from speciate.datasets.splitting import audit, members_of, split_rows
-from speciate.modalities.multimodal import MULTIMODAL
+from speciate.modalities.mixed.multimodal import MULTIMODAL
 from tests.modalities.samples import encode
 
 COUNT = 60

@@ -17,7 +17,7 @@ import speciate
 from speciate.datasets import scan
 from speciate.datasets.splitting import audit, members_of
 from speciate.datasets.versions import Manifest
-from speciate.modalities.homology import HOMOLOGY
+from speciate.modalities.biology.homology import HOMOLOGY
 from speciate.server.client import Client
 from speciate.workspace.workspace import Workspace
 from tests import data

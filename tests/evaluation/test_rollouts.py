@@ -15,7 +15,7 @@ from speciate.evaluation import environments
 from speciate.evaluation.environments.reach import Reach, ReachBySight, expert
 from speciate.evaluation.environments.simulators import opened
 from speciate.evaluation.rollouts import Acting, acting, identified
-from speciate.modalities.episode import EPISODE
+from speciate.modalities.robots.episode import EPISODE
 from speciate.tasks.contract import Prediction
 
 PENDULUM = "gymnasium:Pendulum-v1"

@@ -12,9 +12,9 @@ from mcap.writer import Writer
 from mcap_ros2.writer import Writer as RosWriter
 from PIL import Image
 
-from speciate.modalities import footage
 from speciate.modalities.bundles import bundle
-from speciate.modalities.episode_files import EpisodeFiles, Meta, write
+from speciate.modalities.robots.episode_files import EpisodeFiles, Meta, write
+from speciate.modalities.videos import footage
 
 FPS = 10.0
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from speciate.modalities.biology.protein import PROTEIN, is_sequence
 from speciate.modalities.contract import DecodeError, Vector
-from speciate.modalities.protein import PROTEIN, is_sequence
 from speciate.modalities.tabular import TABULAR
 from speciate.modalities.text import TEXT
 from speciate.modalities.time_series import TIME_SERIES

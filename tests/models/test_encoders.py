@@ -11,7 +11,7 @@ import pytest
 from transformers import BertConfig
 
 from speciate.errors import Code, SpeciateError
-from speciate.modalities.volumes import Volume, as_pictures
+from speciate.modalities.scans.volumes import Volume, as_pictures
 from speciate.models import packaged, sealed
 from speciate.models.backbones import saved, table
 from speciate.models.backbones.table import suits

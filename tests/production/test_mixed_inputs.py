@@ -9,7 +9,7 @@ import pytest
 from speciate.errors import SpeciateError
 from speciate.modalities.bundles import bundle, members_of
 from speciate.modalities.contract import DecodeError
-from speciate.modalities.multimodal import named_as
+from speciate.modalities.mixed.multimodal import named_as
 from speciate.production.mixed_inputs import parts_of_row
 from tests.modalities.samples import photo
 

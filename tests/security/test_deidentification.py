@@ -16,9 +16,9 @@ import pytest
 from pydicom.dataset import Dataset
 
 import speciate
-from speciate.modalities.deidentification.engine import deidentify
-from speciate.modalities.deidentification.profile import OPTIONS, action, listed, parse_profile, rows
-from speciate.modalities.deidentification.pseudonyms import Pseudonyms, shifted
+from speciate.modalities.scans.deidentification.engine import deidentify
+from speciate.modalities.scans.deidentification.profile import OPTIONS, action, listed, parse_profile, rows
+from speciate.modalities.scans.deidentification.pseudonyms import Pseudonyms, shifted
 from speciate.server.client import Client, ToolError
 from tests.security import planted, scans
 from tests.server.processes import Daemons

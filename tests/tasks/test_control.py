@@ -12,7 +12,7 @@ import pytest
 from speciate.datasets.loading.loader import Example
 from speciate.errors import SpeciateError
 from speciate.evaluation.metrics import contributions, judged
-from speciate.modalities.episode import EPISODE
+from speciate.modalities.robots.episode import EPISODE
 from speciate.models import estimators
 from speciate.models.trees import side_by_side
 from speciate.models.units import UnitRows

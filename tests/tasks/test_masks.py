@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from speciate.modalities.label_maps import resized
+from speciate.modalities.scans.label_maps import resized
 from speciate.tasks.masks import region
 
 points = st.lists(st.tuples(st.floats(-4, 14), st.floats(-4, 14)), min_size=3, max_size=8)

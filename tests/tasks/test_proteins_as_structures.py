@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from speciate.datasets.loading.loader import Example
-from speciate.modalities.protein import PROTEIN, sequence_of
+from speciate.modalities.biology.protein import PROTEIN, sequence_of
 from speciate.models.backbones import table
 from speciate.tasks.contract import Terms
 from speciate.tasks.description import countings

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from speciate.errors import SpeciateError
-from speciate.modalities.label_maps import from_runs, mask_cell
+from speciate.modalities.scans.label_maps import from_runs, mask_cell
 from speciate.models.backbones.contract import States
 from speciate.tasks.contract import Terms
 from speciate.tasks.predictor import constant

@@ -20,7 +20,7 @@ from mnist1d.data import get_dataset_args, make_dataset
 from PIL import Image
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, load_wine
 
-from speciate.modalities import ply, shapes
+from speciate.modalities.forms import ply, shapes
 from speciate.workspace.workspace import Workspace
 from tests.data import ingest
 from tests.domains import lerobot_set, parts

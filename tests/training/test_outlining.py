@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from speciate.modalities.label_maps import mask_cell
-from speciate.modalities.volumes import Volume
+from speciate.modalities.scans.label_maps import mask_cell
+from speciate.modalities.scans.volumes import Volume
 from speciate.tasks.contract import Posed, Terms
 from speciate.tasks.predictor import TrainedPredictor, constant, load
 from speciate.tasks.segmentation import Segmentation

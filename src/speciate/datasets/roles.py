@@ -19,8 +19,8 @@ import pyarrow.compute as pc
 
 from speciate.datasets.columns import clean
 from speciate.errors import Code, SpeciateError, closest
-from speciate.modalities.molecule import is_smiles
-from speciate.modalities.protein import is_sequence
+from speciate.modalities.biology.molecule import is_smiles
+from speciate.modalities.biology.protein import is_sequence
 from speciate.modalities.tabular import plain
 
 _SAMPLE = 200

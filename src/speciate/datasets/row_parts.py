@@ -11,8 +11,8 @@ import pyarrow.compute as pc
 
 from speciate.datasets.columns import SKETCH
 from speciate.errors import Code, SpeciateError, closest
-from speciate.modalities.multimodal import MULTIMODAL, PartName, named
-from speciate.modalities.part_sketches import unpacked
+from speciate.modalities.mixed.multimodal import MULTIMODAL, PartName, named
+from speciate.modalities.mixed.part_sketches import unpacked
 
 PARTS = "parts"
 

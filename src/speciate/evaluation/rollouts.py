@@ -19,7 +19,7 @@ from speciate.datasets.loading.loader import Example
 from speciate.evaluation import environments
 from speciate.evaluation.answers import Ask
 from speciate.evaluation.environments.simulators import Step, opened
-from speciate.modalities.episode import Camera, Episode
+from speciate.modalities.robots.episode import Camera, Episode
 from speciate.sandbox import CagePolicy
 from speciate.settings import load
 from speciate.tasks.contract import Prediction

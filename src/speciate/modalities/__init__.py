@@ -14,18 +14,18 @@ from speciate.vocabulary import MODALITY_GROUP
 MODALITIES = {
     "text": "speciate.modalities.text:TEXT",
     "image": "speciate.modalities.image:IMAGE",
-    "audio": "speciate.modalities.audio:AUDIO",
-    "video": "speciate.modalities.video:VIDEO",
-    "dicom": "speciate.modalities.dicom:DICOM",
-    "protein": "speciate.modalities.protein:PROTEIN",
-    "molecule": "speciate.modalities.molecule:MOLECULE",
+    "audio": "speciate.modalities.sound.audio:AUDIO",
+    "video": "speciate.modalities.videos.video:VIDEO",
+    "dicom": "speciate.modalities.scans.dicom:DICOM",
+    "protein": "speciate.modalities.biology.protein:PROTEIN",
+    "molecule": "speciate.modalities.biology.molecule:MOLECULE",
     "tabular": "speciate.modalities.tabular:TABULAR",
     "time-series": "speciate.modalities.time_series:TIME_SERIES",
-    "mesh": "speciate.modalities.mesh:MESH",
-    "point-cloud": "speciate.modalities.point_cloud:POINT_CLOUD",
-    "nifti": "speciate.modalities.nifti:NIFTI",
-    "episode": "speciate.modalities.episode:EPISODE",
-    "multimodal": "speciate.modalities.multimodal:MULTIMODAL",
+    "mesh": "speciate.modalities.forms.mesh:MESH",
+    "point-cloud": "speciate.modalities.forms.point_cloud:POINT_CLOUD",
+    "nifti": "speciate.modalities.scans.nifti:NIFTI",
+    "episode": "speciate.modalities.robots.episode:EPISODE",
+    "multimodal": "speciate.modalities.mixed.multimodal:MULTIMODAL",
 }
 _loaded: dict[str, Modality[Any]] = {}
 

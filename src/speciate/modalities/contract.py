@@ -83,7 +83,7 @@ class Sketching(Protocol):
 
 @runtime_checkable
 class SketchingByPart(Protocol):
-    """How examples of several parts are near one another: in any of their parts (modalities/part_sketches.py)."""
+    """How examples of several parts are near one another: in any of their parts (modalities/mixed/part_sketches.py)."""
 
     def columns(self, sketches: Sequence[bytes | None], part: str | None = None) -> dict[str, SketchColumn]:
         """Sketches of examples -> for each part, or the one that is named, its own sketches in their order."""

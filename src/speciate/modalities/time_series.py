@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from speciate.modalities import waveforms
 from speciate.modalities.contract import DecodeError, Header, Modality, Pixels, Vector
-from speciate.modalities.dicom_elements import looks_like_dicom
 from speciate.modalities.drawing import line_plot
+from speciate.modalities.scans import waveforms
+from speciate.modalities.scans.dicom_elements import looks_like_dicom
 
 Series = npt.NDArray[np.float32]  # (C, T)
 _MOST_VALUES = 50_000_000

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from speciate.errors import Code, SpeciateError
-from speciate.modalities.volumes import as_pictures, is_volume
+from speciate.modalities.scans.volumes import as_pictures, is_volume
 from speciate.models import packaged, sealed, weights
 from speciate.models.backbones import saved, table
 from speciate.models.backbones.contract import Backbone
@@ -149,7 +149,7 @@ class FramesEncoder:
         return 3 * self._pictures.width
 
     def embed(self, media: Sequence[Any]) -> Iterator[tuple[list[int], Vectors]]:
-        """`media`: clips of modalities/video.py."""
+        """`media`: clips of modalities/videos/video.py."""
         for start in range(0, len(media), _CLIPS):
             clips = [_few(clip["frames"]) for clip in media[start : start + _CLIPS]]
             frames = [frame for clip in clips for frame in clip]

@@ -19,7 +19,7 @@ from speciate.errors import Code, SpeciateError
 from speciate.modalities import find
 from speciate.modalities.bundles import is_bundle
 from speciate.modalities.contract import DecodeError
-from speciate.modalities.multimodal import named_as
+from speciate.modalities.mixed.multimodal import named_as
 from speciate.tasks import predictor
 from speciate.tasks.contract import Prediction, Predictor
 from speciate.tasks.embeddings import Embeddings

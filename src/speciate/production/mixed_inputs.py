@@ -12,7 +12,7 @@ from typing import Any
 
 from speciate.errors import Code, SpeciateError, closest
 from speciate.modalities import find
-from speciate.modalities.multimodal import PartName, part_name
+from speciate.modalities.mixed.multimodal import PartName, part_name
 
 Read = Callable[[str], bytes]
 _FILE = "path"

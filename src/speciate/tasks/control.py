@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict
 
 from speciate.datasets.loading.loader import Example
 from speciate.errors import Code, SpeciateError
-from speciate.modalities.episode import EPISODE, Episode
+from speciate.modalities.robots.episode import EPISODE, Episode
 from speciate.tasks.contract import Posed, Prediction, Terms
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from speciate.modalities.label_maps import resized
-from speciate.modalities.outlines import Mask, filled
+from speciate.modalities.scans.label_maps import resized
+from speciate.modalities.scans.outlines import Mask, filled
 
 Size = tuple[int, int]  # height, width
 

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from speciate.datasets.loading.loader import Example
 from speciate.modalities import find
-from speciate.modalities.multimodal import PartName, present
+from speciate.modalities.mixed.multimodal import PartName, present
 from speciate.tasks.columns import Columns
 from speciate.tasks.contract import Arrays, Representation, Unsuited
 from speciate.tasks.description import countings

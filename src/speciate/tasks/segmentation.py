@@ -18,8 +18,8 @@ from pydantic import BaseModel, ConfigDict
 
 from speciate.datasets.loading.loader import Example
 from speciate.errors import Code, SpeciateError
-from speciate.modalities.label_maps import MOST_LABELS, Labels, from_runs, mask_of, resized, to_runs
-from speciate.modalities.volumes import is_volume
+from speciate.modalities.scans.label_maps import MOST_LABELS, Labels, from_runs, mask_of, resized, to_runs
+from speciate.modalities.scans.volumes import is_volume
 from speciate.tasks.contract import AsksWhatItTeaches, Posed, Prediction, Terms
 from speciate.tasks.grids import as_maps
 from speciate.tasks.masks import Size, region

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from speciate.datasets.loading.loader import Example
-from speciate.modalities.protein import sequence_of
+from speciate.modalities.biology.protein import sequence_of
 from speciate.models.units import UnitRows
 from speciate.tasks.contract import Arrays
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from speciate.datasets.loading.loader import Example
-from speciate.modalities.volumes import Volume, resampled
+from speciate.modalities.scans.volumes import Volume, resampled
 from speciate.models.units import UnitRows
 from speciate.tasks.contract import Arrays
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from speciate.errors import Code, SpeciateError
-from speciate.modalities.multimodal import PartName
+from speciate.modalities.mixed.multimodal import PartName
 from speciate.models.estimators import Estimator
 from speciate.models.kernel import from_svm
 from speciate.models.linear import Linear

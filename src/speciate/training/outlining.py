@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from speciate.modalities.label_maps import resized
+from speciate.modalities.scans.label_maps import resized
 from speciate.models.units import PerUnit, UnitRows
 from speciate.tasks.segmentation import Segmentation
 from speciate.tasks.voxel_features import VoxelFeatures

@@ -17,7 +17,7 @@ from speciate.datasets.purge import Target, marks, sealed_files
 from speciate.datasets.versions import Manifest
 from speciate.errors import SpeciateError
 from speciate.modalities.bundles import members_of
-from speciate.modalities.deidentification.pseudonyms import Pseudonyms
+from speciate.modalities.scans.deidentification.pseudonyms import Pseudonyms
 from speciate.workspace.packs import PackReader
 from speciate.workspace.workspace import Workspace
 from tests import data

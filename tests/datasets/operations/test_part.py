@@ -11,7 +11,7 @@ from PIL import Image
 from speciate.datasets.loading.loader import load_examples
 from speciate.datasets.similarity import near
 from speciate.errors import SpeciateError
-from speciate.modalities.multimodal import MULTIMODAL
+from speciate.modalities.mixed.multimodal import MULTIMODAL
 from speciate.workspace.workspace import Workspace
 from tests import data
 from tests.datasets.operations.world import curate

@@ -7,8 +7,8 @@ import pytest
 
 from speciate.datasets.loading.loader import Example
 from speciate.evaluation.endpoints.prompts import Prompt, form, request
-from speciate.modalities.audio import AUDIO
 from speciate.modalities.image import IMAGE
+from speciate.modalities.sound.audio import AUDIO
 
 RANDOM = np.random.default_rng(3)
 

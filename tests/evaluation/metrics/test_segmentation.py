@@ -16,7 +16,7 @@ from sklearn import metrics as oracle
 from speciate.evaluation.metrics import contributions
 from speciate.evaluation.metrics.answers import object_answers
 from speciate.evaluation.metrics.segmentation import border, gaps
-from speciate.modalities.label_maps import to_runs
+from speciate.modalities.scans.label_maps import to_runs
 from speciate.vocabulary import find_metric
 
 NAMES = ("cat", "dog")

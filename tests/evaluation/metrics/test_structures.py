@@ -16,7 +16,7 @@ from tmtools import tm_align
 from speciate.errors import SpeciateError
 from speciate.evaluation import report, scorers
 from speciate.evaluation.metrics.structures import lddt, rmsd, tm_score
-from speciate.modalities import structures
+from speciate.modalities.biology import structures
 from speciate.workspace.workspace import Workspace
 from tests import data
 from tests.modalities.protein_samples import deposited

@@ -24,8 +24,8 @@ from transformers import (
 )
 
 from speciate.errors import Code, SpeciateError
-from speciate.modalities.episode import EPISODE, Episode
-from speciate.modalities.volumes import Volume, as_pictures
+from speciate.modalities.robots.episode import EPISODE, Episode
+from speciate.modalities.scans.volumes import Volume, as_pictures
 from speciate.models.backbones import saved, table
 from speciate.models.backbones.contract import Backbone, Item, States
 

@@ -7,7 +7,7 @@ import pytest
 import trimesh
 
 from speciate.errors import SpeciateError
-from speciate.modalities.mesh import MeshMedia
+from speciate.modalities.forms.mesh import MeshMedia
 from speciate.models.backbones import table
 from tests.domains.parts import bolt
 

@@ -14,7 +14,7 @@ from speciate.datasets.exports.names import Names, safe_name
 from speciate.datasets.exports.shipment import Shipment, has_files
 from speciate.datasets.versions import Manifest
 from speciate.modalities.bundles import is_bundle, members_of
-from speciate.modalities.dicom import member_name
+from speciate.modalities.scans.dicom import member_name
 
 _FOLDERS = ("patient", "study", "series")
 _ROWS = 256

@@ -16,7 +16,7 @@ from speciate.datasets.exports.contract import Tell, Written
 from speciate.datasets.exports.shipment import Piece, Shipment, has_files
 from speciate.datasets.loading.decoding import Item, decode_media
 from speciate.datasets.versions import Manifest
-from speciate.modalities.structures import chains
+from speciate.modalities.biology.structures import chains
 
 _NAME = "name"
 _LINE = 60

@@ -10,7 +10,7 @@ from speciate.datasets.exports.contract import Tell, Written
 from speciate.datasets.exports.part_files import SUFFIX, files_of
 from speciate.datasets.exports.shipment import Media, Piece, Shipment, has_files
 from speciate.datasets.versions import Manifest
-from speciate.modalities.multimodal import MULTIMODAL
+from speciate.modalities.mixed.multimodal import MULTIMODAL
 
 _READ_BY_THE_HUB = ("image", "audio")
 _ROWS = 256

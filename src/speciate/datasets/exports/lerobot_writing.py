@@ -19,10 +19,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from speciate.errors import Code, SpeciateError
-from speciate.modalities import episode_files, footage, mcap_recordings
 from speciate.modalities.bundles import members_of
 from speciate.modalities.contract import DecodeError
-from speciate.modalities.episode_files import Recording
+from speciate.modalities.robots import episode_files, mcap_recordings
+from speciate.modalities.robots.episode_files import Recording
+from speciate.modalities.videos import footage
 from speciate.workspace.packs import PackReader
 
 _CHUNK = 1000

@@ -6,7 +6,7 @@ from speciate.datasets.exports.names import magic_suffix, safe_name
 from speciate.datasets.sources.listing import modality_of
 from speciate.modalities import find
 from speciate.modalities.bundles import bundle, members_of
-from speciate.modalities.multimodal import MISSING, MULTIMODAL, PartName, part_name
+from speciate.modalities.mixed.multimodal import MISSING, MULTIMODAL, PartName, part_name
 
 _MAGIC = ((b"\x1f\x8b", ".nii.gz"), (b"ply", ".ply"), (b"glTF", ".glb"), (b"solid", ".stl"))
 SUFFIX = MULTIMODAL.suffixes[0]

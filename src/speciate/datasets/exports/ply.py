@@ -15,9 +15,9 @@ from speciate.datasets.exports.names import Names, safe_name
 from speciate.datasets.exports.shipment import Media, Piece, Shipment, has_files
 from speciate.datasets.loading.decoding import Item, decode_media
 from speciate.datasets.versions import Manifest
-from speciate.modalities import ply
 from speciate.modalities.bundles import is_bundle, members_of
-from speciate.modalities.mesh_files import main_member
+from speciate.modalities.forms import ply
+from speciate.modalities.forms.mesh_files import main_member
 
 _MODALITIES = ("mesh", "point-cloud")
 _ROWS = 64

@@ -21,7 +21,7 @@ from speciate.datasets.exports.part_files import as_single_files, files_of
 from speciate.datasets.exports.rows import TEXT
 from speciate.datasets.exports.shipment import Piece, Shipment, class_names
 from speciate.datasets.versions import Manifest
-from speciate.modalities.multimodal import MULTIMODAL
+from speciate.modalities.mixed.multimodal import MULTIMODAL
 
 _SHARD_BYTES = 256 * 1024 * 1024
 _ROWS = 256

@@ -15,8 +15,8 @@ from speciate.datasets.loading.loader import Example, load_examples
 from speciate.datasets.versions import Manifest
 from speciate.modalities import find
 from speciate.modalities.contract import THUMBNAIL, Modality, Pixels
-from speciate.modalities.label_maps import MASK, mask_of
-from speciate.modalities.volumes import drawn, is_volume
+from speciate.modalities.scans.label_maps import MASK, mask_of
+from speciate.modalities.scans.volumes import drawn, is_volume
 from speciate.workspace.workspace import Folders
 
 _CAPTION, _GAP = 14, 6

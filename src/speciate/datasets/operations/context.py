@@ -24,7 +24,7 @@ from speciate.datasets.splitting import near_pairs
 from speciate.datasets.versions import Manifest
 from speciate.jobs.pool import Pool
 from speciate.jobs.run import Run, Stopped
-from speciate.modalities.multimodal import PartName
+from speciate.modalities.mixed.multimodal import PartName
 
 _SELECT = "speciate.datasets.look.sql_cage:select"
 _LOAD = ("speciate.tasks.predictor", "load")

@@ -29,7 +29,7 @@ from speciate.datasets.split import KEEP_FIRST
 from speciate.datasets.versions import Manifest
 from speciate.modalities import find
 from speciate.modalities.contract import SketchingByPart
-from speciate.modalities.multimodal import PartName
+from speciate.modalities.mixed.multimodal import PartName
 
 _SHOWN, _CLUSTERS_SHOWN = 10, 5
 

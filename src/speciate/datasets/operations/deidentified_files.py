@@ -11,10 +11,10 @@ from speciate.datasets.loading.decoding import kept_reader
 from speciate.modalities import find
 from speciate.modalities.bundles import is_bundle, members_of
 from speciate.modalities.contract import DecodeError
-from speciate.modalities.deidentification.engine import Deidentified, deidentify
-from speciate.modalities.deidentification.profile import parse_profile
-from speciate.modalities.deidentification.pseudonyms import Pseudonyms
-from speciate.modalities.dicom import of_series
+from speciate.modalities.scans.deidentification.engine import Deidentified, deidentify
+from speciate.modalities.scans.deidentification.profile import parse_profile
+from speciate.modalities.scans.deidentification.pseudonyms import Pseudonyms
+from speciate.modalities.scans.dicom import of_series
 
 
 def rewrite(payload: dict[str, Any]) -> dict[str, Any]:

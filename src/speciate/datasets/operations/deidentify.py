@@ -1,4 +1,4 @@
-"""Rewrite the DICOM files of a version without identities, after PS3.15 Annex E (modalities/deidentification/).
+"""Rewrite the DICOM files of a version without identities, after PS3.15 Annex E (modalities/scans/deidentification/).
 
 The next version holds none of the old bytes: its manifest names one new pack, and every column that a file fills is
 filled anew from the rewritten file. Groups become the pseudonyms that the files carry as patients, so that splits stay
@@ -45,8 +45,8 @@ from speciate.datasets.operations.contract import Operation, Others, Outcome, Pa
 from speciate.datasets.versions import Manifest
 from speciate.errors import Code, SpeciateError
 from speciate.ids import id_from_key
-from speciate.modalities.deidentification.profile import parse_profile
-from speciate.modalities.deidentification.pseudonyms import Pseudonyms
+from speciate.modalities.scans.deidentification.profile import parse_profile
+from speciate.modalities.scans.deidentification.pseudonyms import Pseudonyms
 
 COLUMN = "deidentified"
 """By which profile; null where a row was not rewritten. An export of files looks for it."""

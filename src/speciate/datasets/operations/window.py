@@ -49,8 +49,8 @@ from speciate.datasets.versions import Manifest
 from speciate.ids import id_from_key
 from speciate.modalities import find
 from speciate.modalities.contract import Modality
-from speciate.modalities.multimodal import MULTIMODAL, PartName
-from speciate.modalities.part_sketches import without
+from speciate.modalities.mixed.multimodal import MULTIMODAL, PartName
+from speciate.modalities.mixed.part_sketches import without
 
 _UNITS = ("seconds", "steps", "frames", "keyframes")
 _MOST_WINDOWS = 1_000_000

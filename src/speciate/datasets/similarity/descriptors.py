@@ -21,7 +21,7 @@ from speciate.errors import Code, SpeciateError
 from speciate.jobs.pool import Pool
 from speciate.modalities import find
 from speciate.modalities.contract import DecodeError
-from speciate.modalities.multimodal import PartName
+from speciate.modalities.mixed.multimodal import PartName
 from speciate.models.encoders import Vectors
 from speciate.settings import load
 from speciate.workspace.workspace import Folders

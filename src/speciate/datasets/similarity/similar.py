@@ -25,7 +25,7 @@ from speciate.datasets.similarity.extractors import load as load_extractor
 from speciate.datasets.versions import Manifest
 from speciate.environment import cores
 from speciate.errors import Code, SpeciateError
-from speciate.modalities.multimodal import PartName
+from speciate.modalities.mixed.multimodal import PartName
 from speciate.models.encoders import Vectors
 from speciate.workspace.workspace import Folders
 

@@ -16,7 +16,7 @@ from speciate.datasets.sources.readers.choice import LEAST_STEPS, Reader, format
 from speciate.datasets.sources.walk import SetAside, Walked, walk
 from speciate.errors import Code, SpeciateError
 from speciate.modalities import find, table
-from speciate.modalities.dicom_elements import looks_like_dicom
+from speciate.modalities.scans.dicom_elements import looks_like_dicom
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -37,7 +37,7 @@ from speciate.datasets.sources.unpacked_media import with_media_of_tables
 from speciate.datasets.sources.unpacking import Desk, unpack_into
 from speciate.datasets.sources.walk import SetAside, walk
 from speciate.errors import Code, SpeciateError
-from speciate.modalities.multimodal import MULTIMODAL
+from speciate.modalities.mixed.multimodal import MULTIMODAL
 
 _ARCHIVE = "speciate.datasets.sources.archives:unpack"
 

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from speciate.modalities.mel import SAMPLE_RATE
-from speciate.modalities.protein import sequence_of
+from speciate.modalities.biology.protein import sequence_of
+from speciate.modalities.sound.mel import SAMPLE_RATE
 
 Part = dict[str, Any]
 LONGEST_SIDE = 1024

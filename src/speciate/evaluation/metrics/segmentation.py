@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from speciate.evaluation.metrics.answers import Answers
 from speciate.evaluation.statistics import Codes, Floats
-from speciate.modalities.label_maps import from_runs, resized
+from speciate.modalities.scans.label_maps import from_runs, resized
 
 Mask = NDArray[np.bool_]
 

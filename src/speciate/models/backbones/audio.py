@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from speciate.errors import Code, SpeciateError
-from speciate.modalities.mel import BANDS, SAMPLE_RATE, log_mel
+from speciate.modalities.sound.mel import BANDS, SAMPLE_RATE, log_mel
 from speciate.models.backbones import transformer
 from speciate.models.backbones.contract import Item, States, refuse_medium, refuse_units
 

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from speciate.errors import Code, SpeciateError
-from speciate.modalities.volumes import is_volume
+from speciate.modalities.scans.volumes import is_volume
 
 if TYPE_CHECKING:
     import torch

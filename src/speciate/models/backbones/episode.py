@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from speciate.errors import Code, SpeciateError
 from speciate.modalities.contract import Pixels
-from speciate.modalities.episode import Episode, frames_of_steps
+from speciate.modalities.robots.episode import Episode, frames_of_steps
 from speciate.models.backbones.contract import Backbone, Item, States, refuse_medium, refuse_units
 from speciate.models.backbones.fresh import seeded
 

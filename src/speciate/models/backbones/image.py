@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from speciate.errors import Code, SpeciateError, unknown
-from speciate.modalities.volumes import as_pictures, is_volume
+from speciate.modalities.scans.volumes import as_pictures, is_volume
 from speciate.models.backbones import transformer
 from speciate.models.backbones.contract import Item, States, refuse_medium, refuse_units
 from speciate.models.backbones.fresh import seeded

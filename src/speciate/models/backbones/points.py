@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from speciate.errors import Code, SpeciateError
-from speciate.modalities import mesh
+from speciate.modalities.forms import mesh
 from speciate.models.backbones.contract import Item, States, refuse_medium, refuse_units
 from speciate.models.backbones.fresh import seeded
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from speciate.modalities.protein import Media, sequence_of
+from speciate.modalities.biology.protein import Media, sequence_of
 from speciate.models.backbones import sequences, transformer
 from speciate.models.backbones.contract import Backbone, Item, States, refuse_medium
 

@@ -53,7 +53,7 @@ class VideoBackbone:
         self.width = int(config["hidden_size"])
 
     def prepare(self, media: Sequence[Any], *, per_unit: bool = False) -> list[Item]:
-        """`media`: clips of modalities/video.py -> `pixels`: uint8 (F, 3, side, side)."""
+        """`media`: clips of modalities/videos/video.py -> `pixels`: uint8 (F, 3, side, side)."""
         if per_unit:
             refuse_units(self)
         for medium in media:

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from speciate.errors import Code, SpeciateError
-from speciate.modalities.volumes import Volume, is_volume, resampled
+from speciate.modalities.scans.volumes import Volume, is_volume, resampled
 from speciate.models.backbones.contract import Item, States, refuse_medium, refuse_units
 from speciate.models.backbones.fresh import seeded
 

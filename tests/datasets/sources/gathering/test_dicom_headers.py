@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from speciate.datasets.sources.gathering.dicom_headers import quickly, read_headers, thoroughly
-from speciate.modalities.dicom_elements import looks_like_dicom
+from speciate.modalities.scans.dicom_elements import looks_like_dicom
 from tests.modalities import dicom_samples as samples
 
 REAL = sorted(path for path in (Path(pydicom.data.__file__).parent / "test_files").rglob("*") if path.is_file())

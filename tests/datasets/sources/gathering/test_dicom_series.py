@@ -20,7 +20,7 @@ from speciate.datasets.sources.listing import Listing
 from speciate.datasets.sources.prepare import prepare
 from speciate.datasets.sources.unpacking import Desk
 from speciate.datasets.versions import resolve, version
-from speciate.modalities.label_maps import mask_of
+from speciate.modalities.scans.label_maps import mask_of
 from speciate.workspace.workspace import Workspace
 from tests import data
 from tests.datasets.desk import desk

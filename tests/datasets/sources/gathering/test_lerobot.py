@@ -21,7 +21,7 @@ from speciate.datasets.sources.unpacking import Desk
 from speciate.errors import SpeciateError
 from speciate.jobs.pool import Pool
 from speciate.modalities.contract import DecodeError
-from speciate.modalities.episode import EPISODE, Episode
+from speciate.modalities.robots.episode import EPISODE, Episode
 from speciate.workspace.workspace import Workspace
 from tests.domains.lerobot_set import CAMERA, USUAL, Demonstration, Layout, demonstrations, edit_rows, video, write
 

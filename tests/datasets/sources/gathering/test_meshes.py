@@ -11,7 +11,7 @@ from speciate.datasets.sources.gathering.meshes import is_meshes
 from speciate.datasets.sources.listing import SourceFile
 from speciate.datasets.sources.prepare import prepare
 from speciate.modalities.bundles import bundle, members_of
-from speciate.modalities.mesh import MESH
+from speciate.modalities.forms.mesh import MESH
 from tests.datasets.desk import desk
 from tests.modalities.mesh_samples import BUNDLES, MESHES
 

@@ -14,7 +14,7 @@ from speciate.datasets.sources.labels import LabelsFile
 from speciate.datasets.sources.listing import Listing
 from speciate.datasets.sources.prepare import prepare
 from speciate.datasets.sources.unpacking import Desk
-from speciate.modalities.label_maps import LabelMap, mask_of
+from speciate.modalities.scans.label_maps import LabelMap, mask_of
 from tests.datasets.desk import desk
 from tests.modalities.nifti_samples import organ, packed, pair, written
 

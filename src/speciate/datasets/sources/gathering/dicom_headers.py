@@ -16,9 +16,9 @@ from typing import Any, BinaryIO
 
 from speciate.modalities import find
 from speciate.modalities.bundles import is_bundle
-from speciate.modalities.dicom import patient_of
-from speciate.modalities.dicom_elements import DEFLATED, looks_like_dicom, picked
-from speciate.modalities.dicom_instances import NO_PICTURES, number_of, numbers, text
+from speciate.modalities.scans.dicom import patient_of
+from speciate.modalities.scans.dicom_elements import DEFLATED, looks_like_dicom, picked
+from speciate.modalities.scans.dicom_instances import NO_PICTURES, number_of, numbers, text
 
 _HEAD = 1 << 16  # bytes in which most headers end
 TAGS = [

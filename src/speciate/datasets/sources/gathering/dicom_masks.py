@@ -1,4 +1,4 @@
-"""Outlines and segmentations that lie beside DICOM series, as cells of a column `mask` (modalities/label_maps.py), read
+"""Outlines and segmentations that lie beside DICOM series, as cells of a column `mask` (see `label_maps`), read
 in caged processes.
 
 An RTSTRUCT or SEG file belongs to the series that it names or, where it names none, to the only one in its frame of
@@ -22,11 +22,11 @@ from speciate.datasets.sources.unpacking import Desk
 from speciate.datasets.sources.walk import SetAside
 from speciate.errors import SpeciateError
 from speciate.modalities.contract import DecodeError
-from speciate.modalities.dicom import stack_of
-from speciate.modalities.dicom_elements import walked
-from speciate.modalities.dicom_instances import header, named, quiet, slices
-from speciate.modalities.dicom_regions import Scan, drawn, regions
-from speciate.modalities.label_maps import MASK, mask_cell
+from speciate.modalities.scans.dicom import stack_of
+from speciate.modalities.scans.dicom_elements import walked
+from speciate.modalities.scans.dicom_instances import header, named, quiet, slices
+from speciate.modalities.scans.dicom_regions import Scan, drawn, regions
+from speciate.modalities.scans.label_maps import MASK, mask_cell
 
 _SERVICE = "speciate.datasets.sources.gathering.dicom_masks:read_regions"
 _SECONDS = 300.0

@@ -28,8 +28,8 @@ from speciate.datasets.sources.listing import Listing, SourceFile, with_splits
 from speciate.datasets.sources.unpacking import Desk
 from speciate.datasets.sources.walk import SetAside
 from speciate.errors import Code, SpeciateError
-from speciate.modalities.dicom import member_name
-from speciate.modalities.dicom_instances import NO_PICTURES
+from speciate.modalities.scans.dicom import member_name
+from speciate.modalities.scans.dicom_instances import NO_PICTURES
 
 _HEADERS = "speciate.datasets.sources.gathering.dicom_headers:read_headers"
 _DIGESTS = "speciate.datasets.sources.gathering.dicom_headers:digests"

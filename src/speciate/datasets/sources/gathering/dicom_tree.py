@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from speciate.datasets.sources.gathering.dicom_headers import STACKS
 from speciate.datasets.sources.listing import SourceFile
-from speciate.modalities.dicom_geometry import orientations
+from speciate.modalities.scans.dicom_geometry import orientations
 
 _SLICED = ("CT", "MR", "PT", "NM")
 """Modalities whose single frames are slices, so that one without a position is a mistake."""

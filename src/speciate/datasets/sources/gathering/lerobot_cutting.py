@@ -28,9 +28,9 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from speciate.errors import Code, SpeciateError
-from speciate.modalities import footage
 from speciate.modalities.contract import DecodeError, Pixels
-from speciate.modalities.episode_files import OTHERS, EpisodeFiles, Meta, Times, write
+from speciate.modalities.robots.episode_files import OTHERS, EpisodeFiles, Meta, Times, write
+from speciate.modalities.videos import footage
 
 _MOST_EPISODES = 1_000_000
 _MOST_COLUMNS = 32

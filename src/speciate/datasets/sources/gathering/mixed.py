@@ -29,7 +29,7 @@ from speciate.datasets.sources.listing import Listing, SourceFile, modality_of_f
 from speciate.datasets.sources.unpacking import Desk
 from speciate.datasets.sources.walk import SetAside
 from speciate.errors import Code, SpeciateError, closest
-from speciate.modalities.multimodal import MISSING, MULTIMODAL, PartName
+from speciate.modalities.mixed.multimodal import MISSING, MULTIMODAL, PartName
 
 _SHARDS = "webdataset"
 """The format of exports whose parts share a key instead of a folder."""

@@ -18,7 +18,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from speciate.modalities.multimodal import MOST_PARTS, PartName, part_name
+from speciate.modalities.mixed.multimodal import MOST_PARTS, PartName, part_name
 
 _SAME_MODALITY = 0.95
 """So many files of a part must be of one modality: a few may be damaged or misnamed."""

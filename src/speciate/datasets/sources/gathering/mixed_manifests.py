@@ -24,7 +24,7 @@ from speciate.datasets.sources.tables import ask_table
 from speciate.datasets.sources.unpacking import Desk
 from speciate.datasets.sources.walk import SetAside
 from speciate.errors import Code, SpeciateError, closest
-from speciate.modalities.multimodal import PartName
+from speciate.modalities.mixed.multimodal import PartName
 from speciate.settings import config_folder
 
 _SAMPLE = 200

@@ -1,4 +1,4 @@
-"""Masks of scans, NIfTI themselves, as cells of a column `mask` (modalities/label_maps.py), read in caged processes.
+"""Masks of scans, NIfTI themselves, as cells of a column `mask` (see `label_maps`), read in caged processes.
 
 A mask is used where it has the size and the spacing of its scan and holds whole numbers. What they stand for is said by
 `dataset.json` beside the folders (Medical Segmentation Decathlon, nnU-Net); where nothing says it, they are the names.
@@ -21,9 +21,9 @@ from speciate.datasets.sources.walk import SetAside
 from speciate.errors import SpeciateError
 from speciate.modalities.bundles import bundle
 from speciate.modalities.contract import DecodeError
-from speciate.modalities.label_maps import MASK, MOST_LABELS, Labels, mask_cell
-from speciate.modalities.nifti import NIFTI
-from speciate.modalities.volumes import Volume
+from speciate.modalities.scans.label_maps import MASK, MOST_LABELS, Labels, mask_cell
+from speciate.modalities.scans.nifti import NIFTI
+from speciate.modalities.scans.volumes import Volume
 
 _CARD = "dataset.json"
 _SERVICE = "speciate.datasets.sources.gathering.nifti_masks:read_mask"

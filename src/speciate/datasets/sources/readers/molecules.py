@@ -13,8 +13,8 @@ import pyarrow as pa
 from speciate.datasets.sources.readers.encodings import content
 from speciate.datasets.sources.readers.rows import REASON, from_rows, with_numbers
 from speciate.errors import Code, SpeciateError
+from speciate.modalities.biology.molecule import END, from_block
 from speciate.modalities.contract import DecodeError
-from speciate.modalities.molecule import END, from_block
 
 _ITEM = re.compile(r">.*?<([^>\n]+)>")
 _HEADER = re.compile(r"(?i)(canonical_?|isomeric_?)?smiles")

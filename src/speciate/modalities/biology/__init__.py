@@ -1,0 +1,1 @@
+"""Molecules of life: sequences, structures and small compounds."""

@@ -1,0 +1,178 @@
+"""Proteins: sequences of one-letter codes, from FASTA or a column of a table; and structures, from PDB and mmCIF files.
+
+A sequence is a text, a structure a dict with its sequence in it (structures.py): whoever learns from sequences asks
+`sequence_of` and takes both.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from speciate.modalities.biology import structures
+from speciate.modalities.biology.backbone_picture import backbone
+from speciate.modalities.biology.homology import HOMOLOGY, SEPARATOR
+from speciate.modalities.biology.structures import Structure
+from speciate.modalities.contract import (
+    LARGEST_THUMBNAIL,
+    DecodeError,
+    Header,
+    Judgement,
+    Modality,
+    Pixels,
+    Vector,
+)
+from speciate.modalities.drawing import text_card
+from speciate.modalities.hashing import hashed
+
+ALPHABET = frozenset("ACDEFGHIKLMNPQRSTVWYBXZJUO")
+"""IUPAC: the twenty, B X Z J for ambiguous, U selenocysteine, O pyrrolysine."""
+_LONGEST = structures.MOST_RESIDUES  # residues; titin has 35,000
+_RESIDUE_BYTES = 4 * 3 * 4 + 4 + 4 + 1
+_DISTANCES = np.array([*range(4, 32, 2), *range(32, 64, 4), *range(64, 129, 16)], np.float64)
+"""Ångström: the edges of the bins in which alpha carbons are apart."""
+_SHAPE = len(_DISTANCES) - 1 + 3
+_SAMPLED = 1500  # alpha carbons of which all distances are taken
+
+Media = str | Structure
+
+
+class Protein(Modality[Media]):
+    name = "protein"
+    suffixes = (".fasta", ".fa", ".faa", ".pdb", ".ent", ".cif", ".mmcif", ".pdb.gz", ".ent.gz", ".cif.gz")
+    analyzer = "char"
+    ngrams = (1, 3)
+    sketching = HOMOLOGY
+    thumbnail_side = LARGEST_THUMBNAIL
+
+    def sniff(self, head: bytes, name: str) -> bool:
+        lines = head.split(b"\n")
+        fasta = lines[0].startswith(b">") and len(lines) > 1 and is_sequence(lines[1].decode("latin-1"))
+        return fasta or structures.looks_like(head)
+
+    def inspect(self, data: bytes) -> Header:
+        if not _is_structure(data):
+            return Header(len(data), {"bytes": len(data)})
+        return _header(structures.read(data))
+
+    def decode(self, data: bytes) -> Media:
+        """One record of FASTA, a bare sequence, or a structure. Files of many records are read as tables."""
+        if _is_structure(data):
+            return structures.read(data).structure
+        try:
+            text = data.decode("ascii")
+        except UnicodeDecodeError as error:
+            raise DecodeError("error", f"Not a sequence: byte {data[error.start]} at {error.start}.") from error
+        lines = text.splitlines()
+        records = sum(line.startswith(">") for line in lines)
+        if records > 1:
+            raise DecodeError("error", f"{records} records in one example.")
+        if records and not lines[0].startswith(">"):
+            raise DecodeError("error", "Residues before the header line.")
+        return self.admit("".join(line.strip() for line in lines[records:]))
+
+    def judge(self, data: bytes) -> Judgement:
+        """Structures are read once for both."""
+        if not _is_structure(data):
+            return super().judge(data)
+        read = structures.read(data)
+        media = read.structure
+        return Judgement(_header(read), self.fingerprint(media), self.measure(media), self.sketch(media))
+
+    def admit(self, value: Any) -> str:
+        """Upper case, without spaces and the terminal stop sign `*`."""
+        if not isinstance(value, str) or not value.strip():
+            raise DecodeError("error", "The sequence is empty.")
+        sequence = "".join(value.split()).upper().removesuffix("*")
+        if len(sequence) > _LONGEST:
+            raise DecodeError("refused", f"{len(sequence):,} residues, more than {_LONGEST:,}.")
+        if strange := sorted(set(sequence) - ALPHABET):
+            raise DecodeError("error", f"Not amino acids: {''.join(strange)[:20]!r}.")
+        if not sequence:
+            raise DecodeError("error", "The sequence is empty.")
+        return sequence
+
+    def fingerprint(self, media: Media) -> str:
+        """Of a structure the chains and where their atoms are, to a hundredth of an Ångström: PDB or mmCIF."""
+        if isinstance(media, str):
+            return media
+        places = hashlib.sha256((media["coordinates"] * 100).round().astype("<i4").tobytes())
+        return f"{'/'.join(structures.chains(media))} {places.hexdigest()}"
+
+    def measure(self, media: Media) -> dict[str, int | float]:
+        """Of a structure also how many residues and atoms of the backbone its model lacks, and how wide it is."""
+        if isinstance(media, str):
+            return {"residues": len(media)}
+        seen = media["seen"]
+        there = seen.any(axis=1)
+        return {
+            "residues": len(media["sequence"]),
+            "chains": int(media["chain"][-1]) + 1,
+            "missing_residues": int((~there).sum()),
+            "missing_backbone_atoms": int((seen[there] == 0).sum()),
+            "gyration_radius": round(_gyration(structures.alpha_carbons(media)[0]), 2),
+        }
+
+    def describe(self, media: Media) -> str:
+        return media if isinstance(media, str) else "/".join(structures.chains(media))
+
+    def features(self, media: Media) -> Vector:
+        """(D,): runs of one to three residues; then, zeros for a sequence, how far alpha carbons are apart as shares,
+        by how much the radius of gyration exceeds that of a compact chain so long, relative contact order (Plaxco et
+        al. 1998), and the share of residues that are not seen."""
+        runs = hashed(sequence_of(media), 1, 3)
+        shape = np.zeros(_SHAPE, np.float32) if isinstance(media, str) else _shape(media)
+        return np.concatenate([runs, shape])
+
+    def thumbnail(self, media: Media) -> Pixels:
+        return text_card(media) if isinstance(media, str) else backbone(media)
+
+    def sketch(self, media: Media) -> bytes | None:
+        """The sequences of the chains: who is akin is told by aligning."""
+        if isinstance(media, str):
+            return media.encode()
+        return SEPARATOR.join(chain.encode() for chain in sorted(set(structures.chains(media))))
+
+
+def sequence_of(media: Media) -> str:
+    """A letter for each residue: of a structure its chains one after another."""
+    return media if isinstance(media, str) else media["sequence"]
+
+
+def is_sequence(text: str) -> bool:
+    """Whether a cell can only be a sequence: five residues or more, all capitals, no spaces."""
+    text = text.strip()
+    return len(text) >= 5 and set(text.removesuffix("*")) <= ALPHABET
+
+
+def _is_structure(data: bytes) -> bool:
+    return structures.looks_like(data[:4096])
+
+
+def _header(read: structures.Read) -> Header:
+    return Header(_RESIDUE_BYTES * len(read.structure["sequence"]), read.fields)
+
+
+def _shape(media: Structure) -> Vector:
+    """(_SHAPE,)"""
+    places, residues = structures.alpha_carbons(media)
+    step = -(-len(places) // _SAMPLED)
+    sampled, number = places[::step], residues[::step]
+    first, second = np.triu_indices(len(sampled), 1)
+    apart = np.linalg.norm(sampled[first] - sampled[second], axis=1)
+    counts = np.histogram(apart, _DISTANCES)[0] / max(len(apart), 1)
+    close = (apart < 8) & (media["chain"][number[first]] == media["chain"][number[second]])
+    order = float((number[second] - number[first])[close].mean()) / len(media["sequence"]) if close.any() else 0.0
+    compact = 2.2 * len(places) ** 0.38  # Ångström; Skolnick & Kolinski's fit to globular proteins
+    told = [_gyration(places) / compact - 1, order, 1 - len(places) / len(media["sequence"])]
+    return np.array([*counts, *told], np.float64).astype(np.float32)
+
+
+def _gyration(places: npt.NDArray[np.float64]) -> float:
+    return float(np.sqrt(((places - places.mean(axis=0)) ** 2).sum(axis=1).mean()))
+
+
+PROTEIN = Protein()

@@ -1,0 +1,1 @@
+"""Forms in space: surfaces and clouds of points."""

@@ -1,0 +1,1 @@
+"""What a robot saw and did, step by step."""

@@ -1,0 +1,1 @@
+"""Scans of bodies: DICOM, NIfTI, and what is drawn upon them."""

@@ -1,0 +1,144 @@
+"""Which sequences are akin: families in which residues changed, came and went, and strangers."""
+
+from __future__ import annotations
+
+import random
+from itertools import combinations
+from typing import cast
+
+import numpy as np
+import parasail
+import pytest
+
+from speciate.datasets.similarity import near
+from speciate.modalities.biology import homology
+from speciate.modalities.biology.homology import HOMOLOGY, least_identity
+
+LETTERS = "ARNDCQEGHILKMFPSTWYV"
+SHARES = [8.3, 5.5, 4.1, 5.5, 1.4, 3.9, 6.7, 7.1, 2.3, 5.9, 9.7, 5.8, 2.4, 3.9, 4.7, 6.6, 5.4, 1.1, 2.9, 6.9]
+"""Percent of each residue in known proteins."""
+
+
+def protein(chance: random.Random, length: int) -> str:
+    return "".join(chance.choices(LETTERS, SHARES, k=length))
+
+
+def relative(sequence: str, identity: float, chance: random.Random) -> str:
+    """A homologue: so many residues stay, a gap for every forty that do not."""
+    changed = [letter if chance.random() < identity else chance.choices(LETTERS, SHARES)[0] for letter in sequence]
+    for _ in range(round((1 - identity) * len(sequence) / 40)):
+        at, length = chance.randrange(len(changed)), chance.randint(1, 5)
+        changed[at : at + length] = protein(chance, length) if chance.random() < 0.5 else ""
+    return "".join(changed)
+
+
+def families(count: int, size: int, identity: float, seed: int = 0) -> list[list[str]]:
+    chance = random.Random(seed)
+    roots = [protein(chance, chance.randint(90, 260)) for _ in range(count)]
+    return [[root, *(relative(root, identity, chance) for _ in range(size - 1))] for root in roots]
+
+
+def by_definition(a: str, b: str) -> bool:
+    """What the module's first lines say, by another of parasail's algorithms, from the alignment written out."""
+    found = parasail.sw_trace_scan_32(a, b, 11, 1, parasail.blosum62)
+    first, second = found.traceback.query, found.traceback.ref
+    same = sum(x == y for x, y in zip(first, second, strict=True))
+    needed = max(homology.IDENTITY, least_identity(len(first)))
+    return len(first) >= homology.COVERAGE * min(len(a), len(b)) and same >= needed * len(first)
+
+
+def akin(sequences: list[str], threshold: float | None = None) -> set[tuple[int, int]]:
+    found = HOMOLOGY.pairs([sequence.encode() for sequence in sequences], threshold)
+    return {cast("tuple[int, int]", tuple(pair)) for pair in found.tolist()}
+
+
+def test_what_is_found_is_what_aligning_all_with_all_finds() -> None:
+    sequences = [each for family in families(12, 5, 0.7) for each in family]
+    truth = {
+        pair for pair in combinations(range(len(sequences)), 2) if by_definition(*(sequences[place] for place in pair))
+    }
+    found = akin(sequences)
+    assert found <= truth
+    assert len(found) >= 0.98 * len(truth) > 100
+    clusters = near.clusters(len(sequences), np.array(sorted(truth)))
+    assert near.clusters(len(sequences), np.array(sorted(found))).tolist() == clusters.tolist()
+
+
+def test_strangers_are_not_akin() -> None:
+    chance = random.Random(1)
+    assert not akin([protein(chance, chance.randint(15, 300)) for _ in range(400)])
+
+
+def test_a_peptide_needs_more_equal_residues_than_a_long_chain() -> None:
+    assert least_identity(20) == pytest.approx(0.72, abs=0.01)
+    assert least_identity(80) == pytest.approx(0.32, abs=0.01)
+    assert least_identity(5) == 1
+    assert least_identity(10_000) == least_identity(450) < 0.2
+    peptide = "KWKLFKKIEKVGQNIRDGII"
+    assert akin([peptide, "KWKLFKKIEKVGQNVRDGII"]) == {(0, 1)}
+    assert not akin([peptide, "KWALFAKIEAVGANIADGAI"])
+
+
+def test_a_domain_within_a_longer_chain_is_akin_to_it_and_a_scrap_of_it_is_not() -> None:
+    chance = random.Random(2)
+    domain, tail = protein(chance, 120), protein(chance, 200)
+    other = domain[:40] + protein(chance, 160)
+    assert akin([domain, tail + domain]) == {(0, 1)}
+    assert not akin([domain, other])
+
+
+def test_a_higher_threshold_keeps_near_copies_alone() -> None:
+    chance = random.Random(3)
+    root = protein(chance, 200)
+    sequences = [root, relative(root, 0.97, chance), relative(root, 0.6, chance)]
+    assert akin(sequences) == {(0, 1), (0, 2), (1, 2)}
+    assert akin(sequences, 0.9) == {(0, 1)}
+
+
+def test_complexes_are_akin_by_any_of_their_chains() -> None:
+    chance = random.Random(4)
+    shared, mine, yours = (protein(chance, 100) for _ in range(3))
+    assert akin([f"{mine}/{shared}", f"{shared}/{yours}", yours[::-1]]) == {(0, 1)}
+    assert akin([f"{mine}/{shared}", f"{yours}/{relative(shared, 0.8, chance)}"]) == {(0, 1)}
+
+
+def test_order_and_company_change_nothing() -> None:
+    sequences = [each for family in families(8, 3, 0.5, seed=5) for each in family]
+    found = {frozenset(sequences[place] for place in pair) for pair in akin(sequences)}
+    again = [*sorted(sequences, key=lambda sequence: sequence[::-1]), protein(random.Random(6), 80)]
+    assert {frozenset(again[place] for place in pair) for pair in akin(again)} == found
+    first = sequences[:12]
+    assert {pair for pair in found if pair <= set(first)} == {
+        frozenset(first[place] for place in pair) for pair in akin(first)
+    }
+
+
+def test_letters_beyond_the_twenty_align() -> None:
+    chance = random.Random(7)
+    root = protein(chance, 100)
+    assert akin([root, root.replace("C", "U").replace("K", "O").replace("L", "J")]) == {(0, 1)}
+    assert akin([root, root[:50] + "XXXXX" + root[55:]]) == {(0, 1)}
+
+
+def test_nothing_and_what_is_too_short_to_share_seeds_have_no_kin() -> None:
+    assert not akin([])
+    assert not akin(["ACDEF", "ACDEG"])
+    assert near.pairs([b"ACDEF", None, b"ACDEF"], HOMOLOGY).tolist() == [[0, 2]]
+
+
+def test_equal_sequences_are_near_and_lead_to_their_kin() -> None:
+    chance = random.Random(8)
+    root = protein(chance, 90)
+    other = relative(root, 0.7, chance)
+    codes = [protein(chance, 90).encode(), other.encode(), root.encode(), None, other.encode()]
+    assert near.clusters(5, near.pairs(codes, HOMOLOGY)).tolist() == [0, 1, 1, 2, 1]
+
+
+def test_what_would_only_join_what_is_joined_is_not_aligned_in_large_sets(monkeypatch: pytest.MonkeyPatch) -> None:
+    sequences = sorted(each for family in families(6, 8, 0.7, seed=9) for each in family)
+    everything = near.clusters(len(sequences), HOMOLOGY.pairs([each.encode() for each in sequences]))
+    monkeypatch.setattr(homology, "_MANY", 10)
+    monkeypatch.setattr(homology, "_HITS", 500)
+    found = HOMOLOGY.pairs([each.encode() for each in sequences])
+    assert near.clusters(len(sequences), found).tolist() == everything.tolist()
+    assert len(found) < 6 * 28
