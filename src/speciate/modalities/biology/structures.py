@@ -50,7 +50,7 @@ _FIRST_RECORDS = tuple(
         "MODEL", "ATOM", "HETATM", "DBREF", "HELIX", "USER", "NUMMDL", "PARENT",
     )
 )  # fmt: skip
-_BLOCK = re.compile(rb"(?:\s*#[^\n]*\n|\s+)*data_", re.IGNORECASE)
+_BLOCK = re.compile(rb"(?:\s++|#[^\n]*+\n)*+data_", re.IGNORECASE)  # never looks twice at the same blank
 _MACROMOLECULE = re.compile(rb"(?m)^_(?:entry|atom_site|audit_conform|audit_author|struct|cell|software)\.")
 
 
