@@ -1,18 +1,23 @@
 """The Hugging Face hub, or a server that speaks its API: what a repository holds at one commit, and its files.
 
 Through the hub's own library, in worker processes that may use the network. Nothing that is fetched is opened here but
-to compare it with the hash that the server told. What was begun goes on where it ended.
+to compare it with the hash that the server told. What was begun goes on where it ended, also where a kill ended it: the
+library alone begins a file anew in every process.
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import importlib.util
+import os
 import re
 import shutil
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import IO, Any, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 from speciate.environment import go_online, hub_endpoint
@@ -24,6 +29,9 @@ _REPOSITORY = re.compile(r"[\w.\-]+/[\w.\-]+")
 _SPARE = 1 << 30  # bytes of the disk that stay free
 _SECONDS = 30.0
 _BLOCK = 1 << 20
+_LARGEST = 50 * 10**9  # bytes of a file that the hub gives over plain HTTP
+_PARTIAL = ".cache/partial"
+_LOOK_S = 0.2
 
 
 class Listed(NamedTuple):
@@ -97,35 +105,123 @@ def download(
 ) -> None:
     """These files of a repository, below `folder`. Those that are there whole are not fetched again.
 
-    `progress(done, total)` in bytes, before each file; it may raise to stop. REFUSED where the disk has no room or a
-    file is not what the server listed, else as `revision`.
+    `progress(done, total)` in bytes, before each file and each ten million bytes; it may raise to stop. REFUSED where
+    the disk has no room or a file is not what the server listed, else as `revision`.
     """
     api = _api(found.kind, found.repository, token)
     wanted = [file for file in found.files if file.name in set(names)]
     total = sum(file.size for file in wanted)
-    folder.mkdir(parents=True, exist_ok=True)
-    _check_room(found, total - sum(_there(folder / file.name) for file in wanted), folder)
-    done = 0
-    for file in wanted:
-        progress(done, total)
-        target = folder / file.name
-        if not _is_whole(target, file):
-            target.unlink(missing_ok=True)
-            try:
-                api.hf_hub_download(
-                    found.repository, file.name, repo_type=found.kind, revision=found.commit, local_dir=folder,
-                )  # fmt: skip
-            except Exception as error:  # as above
-                raise _clear(error, found.kind, found.repository) from error
-            if not _is_whole(target, file):
-                target.unlink(missing_ok=True)
-                raise SpeciateError(
-                    Code.REFUSED,
-                    f"{file.name!r} of {found.repository!r} is not what {hub_endpoint()} listed: another size or hash.",
-                    "Call again; where it happens again, the server or something on the way is not to be trusted.",
-                )
-        done += file.size
+    (folder / _PARTIAL).mkdir(parents=True, exist_ok=True)
+    with _alone(folder / _PARTIAL, lambda: progress(0, total)):
+        _check_room(found, total - sum(_there(_begun(folder, file)) for file in wanted), folder)
+        done = 0
+        for file in wanted:
+            progress(done, total)
+            if not _is_whole(folder / file.name, file):
+                _obtain(api, found, file, folder, _beyond(done, total, progress))
+            done += file.size
     progress(total, total)
+
+
+def _beyond(done: int, total: int, progress: Callable[[int, int], None]) -> Callable[[int], None]:
+    return lambda there: progress(done + there, total)
+
+
+@contextlib.contextmanager
+def _alone(folder: Path, wait: Callable[[], None]) -> Iterator[None]:
+    """No other process fetches into it meanwhile; `wait` is called while one does, and may raise."""
+    lock = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                wait()
+                time.sleep(_LOOK_S)
+        yield
+    finally:
+        os.close(lock)
+
+
+def _obtain(api: Any, found: Revision, file: Listed, folder: Path, tell: Callable[[int], None]) -> None:
+    """A file, whole and compared. What an earlier process had of it is kept; where that spoils it, it begins anew."""
+    target, partial = folder / file.name, folder / _PARTIAL / _key(file)
+    target.unlink(missing_ok=True)
+    while True:
+        begun = _there(partial)
+        if begun > file.size:
+            partial.unlink()
+            continue
+        with partial.open("r+b" if begun else "wb") as opened:
+            opened.seek(begun)
+            growing = _Growing(opened, tell)
+            try:
+                _transfer(api, found, file, growing, begun)
+            except Exception as error:  # as above
+                raise growing.stopped or _clear(error, found.kind, found.repository) from error
+        if _is_whole(partial, file):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            partial.replace(target)
+            return
+        partial.unlink()
+        if not begun:
+            raise SpeciateError(
+                Code.REFUSED,
+                f"{file.name!r} of {found.repository!r} is not what {hub_endpoint()} listed: another size or hash.",
+                "Call again; where it happens again, the server or something on the way is not to be trusted.",
+            )
+
+
+class _Growing:
+    """A file that is written piece by piece; `tell` hears how long it is before each, and may raise to stop."""
+
+    def __init__(self, file: IO[bytes], tell: Callable[[int], None]) -> None:
+        self._file, self._tell = file, tell
+        self.stopped: Exception | None = None
+        self.seek, self.tell, self.truncate = file.seek, file.tell, file.truncate
+
+    def write(self, piece: bytes) -> int:
+        try:
+            self._tell(self._file.tell())
+        except Exception as error:
+            self.stopped = error
+            raise
+        written = self._file.write(piece)
+        self._file.flush()  # a kill leaves what has come
+        return written
+
+
+def _transfer(api: Any, found: Revision, file: Listed, into: _Growing, begun: int) -> None:
+    from huggingface_hub import hf_hub_url
+    from huggingface_hub.file_download import http_get
+    from huggingface_hub.utils import build_hf_headers
+
+    where = {"repo_type": found.kind, "revision": found.commit}
+    if file.size > _LARGEST:
+        raise SpeciateError(
+            Code.INVALID,
+            f"{file.name!r} of 'hf:{found.repository}' has {file.size:,} bytes; up to {_LARGEST:,} are fetched here.",
+            f"Download it yourself (hf download {found.repository}) and name the folder: source='path:/dir'.",
+        )
+    http_get(
+        hf_hub_url(found.repository, file.name, endpoint=api.endpoint, **where),
+        into,  # type: ignore[arg-type]  # of a file, it uses no more than this
+        resume_size=begun,
+        headers=build_hf_headers(token=api.token) | {"Accept-Encoding": "identity"},
+        expected_size=file.size,
+        displayed_filename="file",
+    )
+
+
+def _key(file: Listed) -> str:
+    """Another content is another file."""
+    return hashlib.sha256(repr(tuple(file)).encode()).hexdigest()
+
+
+def _begun(folder: Path, file: Listed) -> Path:
+    whole = folder / file.name
+    return whole if whole.is_file() else folder / _PARTIAL / _key(file)
 
 
 def _is_whole(path: Path, file: Listed) -> bool:

@@ -19,7 +19,8 @@ class Hub(ThreadingHTTPServer):
     """Serves `repositories`: name -> {file: bytes}; those in `gated` only with `token`. Notes what it is asked.
 
     `busy`: how many requests are answered with 429 first, `broken`: with 500; `shut`: all with 403. `cut`: bytes after
-    which the next body ends, once. `lie`: what a body is in the place of what was listed.
+    which the next body ends, once; with `shut_after` the server is shut from then on. `held`: bytes after which the
+    next body waits for `released`, once. `lie`: what a body is in the place of what was listed.
     """
 
     daemon_threads = True
@@ -30,6 +31,9 @@ class Hub(ThreadingHTTPServer):
         self.card: dict[str, Any] = {"license": "apache-2.0", "base_model": "org/parent"}
         self.busy, self.broken, self.shut = 0, 0, False
         self.cut: int | None = None
+        self.shut_after = False
+        self.held: int | None = None
+        self.released = threading.Event()
         self.lie: bytes | None = None
         self.asked: list[str] = []
         self.sent: Counter[str] = Counter()
@@ -112,10 +116,22 @@ class Handler(BaseHTTPRequestHandler):
             return
         hub = self.server
         if name and hub.cut is not None and len(body) > hub.cut:
-            body, hub.cut = body[: hub.cut], None
+            body, hub.cut, hub.shut = body[: hub.cut], None, hub.shut_after
             self.close_connection = True
-        self.wfile.write(body)
-        hub.sent[name] += len(body)
+        if name and hub.held is not None and len(body) > hub.held:
+            body, rest, hub.held = body[: hub.held], body[hub.held :], None
+            self._write(name, body)
+            hub.released.wait(60)
+            body = rest
+        self._write(name, body)
+
+    def _write(self, name: str, body: bytes) -> None:
+        try:
+            self.wfile.write(body)
+        except OSError:  # who asked is dead
+            self.close_connection = True
+        else:
+            self.server.sent[name] += len(body)
 
     def log_message(self, *_: Any) -> None:
         """Nothing: the test's output is the test's."""

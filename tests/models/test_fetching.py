@@ -121,6 +121,25 @@ def test_a_stopped_fetch_keeps_the_files_that_it_has(hub: Hub, workspace: Worksp
     assert hub.sent["README.md"] == before["README.md"]
 
 
+def test_a_beginning_that_spoils_the_file_is_thrown_away_and_all_is_asked_anew(
+    hub: Hub, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 100_000)
+    hub.cut, hub.shut_after = 1_000_000, True
+    with pytest.raises((SpeciateError, Transient)):
+        fetched(workspace, "hf:org/good")
+    hub.shut = hub.shut_after = False
+    (partial,) = [
+        path
+        for path in workspace.folders.cache.glob("published/*/*/.cache/partial/*")
+        if 0 < path.stat().st_size < len(WEIGHTS)
+    ]
+    partial.write_bytes(b"x" * partial.stat().st_size)
+    fetched(workspace, "hf:org/good", attempt=2)
+    version = registry.resolve(workspace.database, workspace.folders, "theirs@v1")
+    assert (version.path / "model.safetensors").read_bytes() == WEIGHTS
+
+
 @pytest.mark.parametrize(
     ("source", "code", "why"),
     [
