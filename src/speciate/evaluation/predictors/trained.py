@@ -9,13 +9,15 @@ from speciate.evaluation.answers import answer_all
 from speciate.evaluation.memory import measure_memory
 from speciate.evaluation.predictors.contract import Asked, Sheet
 from speciate.evaluation.timing import measure
+from speciate.language.bases import ready
 from speciate.tasks.predictor import load
 
 _MEMORY_EXAMPLES = 16
 
 
 def hand_in(asked: Asked) -> Sheet:
-    task, contestant, path = asked.task, asked.contestant, Path(asked.contestant.path or "")
+    task, contestant = asked.task, asked.contestant
+    path = ready(Path(contestant.path or ""), asked.run.folders.cache)
     predictor = load(path)
     cached = load(path, asked.run.folders).predict  # features are: the answers are the same, only sooner
     ask = rollouts.acting(cached, asked.examples, task.metrics, asked.run.folders.root, asked.run.folder.path)
