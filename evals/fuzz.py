@@ -18,6 +18,7 @@ import io
 import json
 import os
 import random
+import shutil
 import sys
 import tarfile
 import tempfile
@@ -315,12 +316,31 @@ def accounted(client: Any, name: str, source: Path) -> set[str]:
     return left
 
 
+def broke(client: Any, name: str) -> list[list[str]]:
+    """[source, reason] of examples on which a caged process crashed, ran out of memory or took too long."""
+    sql = "SELECT source, reason FROM examples WHERE reason LIKE 'The decoder failed on this file%' ORDER BY source"
+    found: list[list[str]] = client.call("query_dataset", dataset=name, sql=sql, limit=500)["untrusted"]["rows"]
+    return found
+
+
+def kept(source: Path, example: str, folder: Path) -> None:
+    """Copies what an example was made from, for a test of its own."""
+    path, target = source / example, folder / f"{source.name}-{example.replace('/', '-')}"
+    folder.mkdir(parents=True, exist_ok=True)
+    if path.is_dir():
+        shutil.copytree(path, target, dirs_exist_ok=True)
+    elif path.is_file():
+        shutil.copy(path, target)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--files", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--domains", action="store_true", help="of videos, volumes, shapes, molecules, mixed rows")
+    parser.add_argument("--keep", type=Path, help="a folder for the files on which a decoder's process broke")
     arguments = parser.parse_args()
+    keep: Path | None = arguments.keep and arguments.keep.absolute()
     began, lost, total = time.monotonic(), 0, Counter[str]()
     with tempfile.TemporaryDirectory() as root:
         workspace = Path(root) / "workspace"
@@ -346,9 +366,14 @@ def main() -> None:
                 missing = accounted(client, name, source)
                 lost += len(missing)
                 print(f"{name:22}{counts}" + (f"  LOST {sorted(missing)[:3]}" if missing else ""))
+                for example, reason in broke(client, name):
+                    total["decoder broke"] += 1
+                    print(f"    {example}: {reason}")
+                    if keep:
+                        kept(source, example, keep)
         assert daemon_of(workspace) == pid, "the daemon died"
     print(f"{dict(total)}, {lost} files lost, {time.monotonic() - began:.0f} s, load {os.getloadavg()[0]:.1f}")
-    raise SystemExit(1 if lost else 0)
+    raise SystemExit(1 if lost or total["decoder broke"] else 0)
 
 
 if __name__ == "__main__":
