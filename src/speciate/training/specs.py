@@ -4,31 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, field_validator, model_validator
+from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
 from speciate.datasets.versions import Manifest
 from speciate.evaluation.prices import USD_PER_CORE_HOUR
 from speciate.tasks.contract import Terms
+from speciate.training.hyperparameters import Frozen, Parameters
+from speciate.training.language.specs import LANGUAGE_PARAMETERS, LanguageParameters
 from speciate.training.network.schedule import Schedule
 
 MOST_SEED = 2**32 - 1
 """As scikit-learn takes them."""
-Method = Literal["classical", "probe", "lora", "full"]
+Method = Literal["classical", "probe", "lora", "full", "sft"]
 AskedPrecision = Literal["auto", "float32", "bfloat16"]
-
-
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Parameters(_Frozen):
-    """What every method takes."""
-
-    folds: int = Field(5, ge=2, le=20, description="Grouped folds where there is no validation split.")
-    horizon: int | None = Field(None, ge=1, description="Forecasting: steps to foretell.")
-    order: tuple[str, ...] = Field((), description="Ordinal labels from low to high; none: by the numbers in front.")
-    positive_label: str | None = Field(None, description="Anomaly detection: the label that is not normal.")
-    normal_share: float = Field(0.95, gt=0, lt=1, description="Anomaly detection: of normal ones, those called so.")
 
 
 Learners = Literal[
@@ -90,16 +78,17 @@ class LoraParameters(FullParameters):
     dropout: float = Field(0.0, ge=0, lt=1)
 
 
-AnyParameters = ClassicalParameters | ProbeParameters | LoraParameters | FullParameters
-PARAMETERS: dict[str, type[ClassicalParameters | ProbeParameters | LoraParameters | FullParameters]] = {
+AnyParameters = ClassicalParameters | ProbeParameters | LoraParameters | FullParameters | LanguageParameters
+PARAMETERS: dict[str, type[AnyParameters]] = {
     "classical": ClassicalParameters,
     "probe": ProbeParameters,
     "lora": LoraParameters,
     "full": FullParameters,
+    **LANGUAGE_PARAMETERS,
 }
 
 
-class Room(_Frozen):
+class Room(Frozen):
     """What a training may use of the machine; what is left open is decided for it."""
 
     cpu: float | None = Field(None, gt=0, le=1024, description="Cores, and so many threads.")
@@ -109,7 +98,7 @@ class Room(_Frozen):
     )
 
 
-class TrainSpec(_Frozen):
+class TrainSpec(Frozen):
     """What `like` does not say must be there: `repetition.filled` sees to it."""
 
     name: str = ""
@@ -132,7 +121,7 @@ class TrainSpec(_Frozen):
     resources: Room = Room()
 
 
-class Objective(_Frozen):
+class Objective(Frozen):
     """What the training is chosen by, and whether that is enough for the use case."""
 
     metric: str
@@ -140,7 +129,7 @@ class Objective(_Frozen):
     positive_label: str | None = None
 
 
-class Repeated(_Frozen):
+class Repeated(Frozen):
     """The version whose recipe is repeated, and what is compared with it."""
 
     model: str
@@ -150,14 +139,14 @@ class Repeated(_Frozen):
     dataset: str | None
 
 
-class Option(_Frozen):
+class Option(Frozen):
     """A way to train: a method, and the base model that it needs."""
 
     method: Method
     base_model: str | None = None
 
 
-class Payload(_Frozen):
+class Payload(Frozen):
     """Everything resolved: the run needs nothing of the catalog."""
 
     spec: TrainSpec
