@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +44,10 @@ class Metrics:
         """Steps that no line tells of."""
         return self._steps > 0
 
-    def write(self, step: Step, epoch: float, evaluation: Evaluation | None = None) -> dict[str, Any]:
-        """The line that was written. `step`: the newest."""
+    def write(
+        self, step: Step, epoch: float, evaluation: Evaluation | None = None, more: Mapping[str, float] | None = None
+    ) -> dict[str, Any]:
+        """The line that was written. `step`: the newest; `more`: what a method has beside these."""
         line = {
             "step": step.number,
             "epoch": round(epoch, 4),
@@ -54,6 +57,7 @@ class Metrics:
             "examples_per_second": round(self._examples / self._seconds, 1) if self._steps else None,
             "rss_mb": round(resident_mb(), 1),
         }
+        line |= {name: _finite(value) for name, value in (more or {}).items() if name not in line}
         if evaluation:
             line |= {"held_loss": _finite(evaluation.loss), "held_value": _finite(evaluation.value)}
         with self.path.open("a") as file:
