@@ -20,8 +20,8 @@ from speciate.server.surface import (
 )
 from speciate.training import plan as planning
 from speciate.training.plan import Candidate, Refused
-from speciate.training.specialize import ways
-from speciate.training.specs import MOST_SEED, Method, Room
+from speciate.training.specialize import has_many, ways
+from speciate.training.specs import MOST_SEED, Further, Method, Room
 
 DatasetName = Annotated[str, Field(description="name or name@v3.")]
 BaseModel = Annotated[
@@ -94,7 +94,7 @@ def train_model(
     app: App,
     name: Annotated[str | None, Field(description="The model gets the next version of this name.")] = None,
     dataset: Annotated[str | None, Field(description="name or name@v3.")] = None,
-    method: Method | None = None,
+    method: Method | Further | None = None,
     base_model: BaseModel = None,
     use_case: str | None = None,
     task: str | None = None,
@@ -105,6 +105,7 @@ def train_model(
     budget_usd: Annotated[float | None, Field(gt=0, description="Of this machine's time.")] = None,
     resources: Annotated[Room | None, Field(description="What it may use.")] = None,
     continue_from: Annotated[str | None, Field(description="A model version whose network is trained on.")] = None,
+    teacher: Annotated[str | list[str] | None, Field(description="For distill: one model, or several.")] = None,
     like: Annotated[
         str | None,
         Field(description="A model version whose recipe is repeated, but for what is named here; alone: reproduced."),
@@ -127,6 +128,7 @@ def train_model(
         "budget_usd": budget_usd,
         "resources": resources.model_dump() if resources else None,
         "continue_from": continue_from,
+        "teacher": teacher,
         "like": like,
     }
     spec = {key: value for key, value in given.items() if value is not None}
@@ -152,6 +154,7 @@ def specialize(
     For one training alone, call train_model.
     """
     bases = [_below_a_root(app, base) or base for base in base_models or ()]
+    found = ways(app.workspace, use_case, dataset, bases, methods or ())
     spec = {
         "use_case": use_case,
         "dataset": dataset,
@@ -160,9 +163,8 @@ def specialize(
         "base_models": bases,
         "methods": methods or [],
         "order": order or [],
-        "ways": [
-            way.model_dump(exclude_none=True) for way in ways(app.workspace, use_case, dataset, bases, methods or ())
-        ],
+        "ways": [way.model_dump(exclude_none=True) for way in found],
+        "shortlist": has_many(app.workspace, use_case, found),
         **({"like": like} if like else {}),
     }
     return start_job(app, "specialize", spec, idempotency_key=idempotency_key, dry_run=dry_run)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from speciate.datasets.lthash import Lanes, packed, unpacked
@@ -54,6 +54,11 @@ def collect(folder: RunFolder) -> Made:
     found = folder.result()
     if found is None:
         raise SpeciateError(Code.INTERNAL, f"{folder.run_id} left no result.", "Call control_job(action='retry').")
+    return read(found)
+
+
+def read(found: Mapping[str, Any]) -> Made:
+    """What `made` gave, from JSON."""
     return Made(
         Manifest.model_validate(found["manifest"]),
         unpacked(bytes.fromhex(found["lanes"])),

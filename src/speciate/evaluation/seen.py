@@ -1,7 +1,7 @@
 """Which examples a model has seen: in its own training, or in that of a version that it began with.
 
 A network that was trained on, or the frozen one under a probe, remembers what it learned before: data versions of the
-whole line count.
+whole line count, of a merge those of all its parents, and what was replayed or what a teacher had learned.
 """
 
 from __future__ import annotations
@@ -29,18 +29,26 @@ from speciate.workspace.workspace import Folders
 def learned_from(database: Database, folders: Folders, card: Card) -> tuple[Manifest, ...] | None:
     """The dataset versions of its training and of those before it, the latest first; None where that is not known.
 
-    Published weights end the line: what their makers showed them is not known here of any of them.
+    A merge learned what its parents learned. Published weights end the line: what their makers showed them is not known
+    here of any of them.
     """
-    if card.dataset is None:
+    if card.dataset is None and not card.parents:
         return None
     found: dict[str, Manifest] = {}
+    left, done = [card], set[str]()
     try:
-        while card.dataset is not None:
-            manifest = resolve_dataset(database, dataset_ref(card.dataset)._replace(split=None))
-            found[manifest.ref] = manifest
-            if card.base_model is None or model_ref(card.base_model).source:
-                break
-            card = resolve(database, folders, card.base_model).card
+        while left:
+            card = left.pop(0)
+            if card.dataset is not None:
+                for version in (card.dataset, *card.beside):
+                    manifest = resolve_dataset(database, dataset_ref(version)._replace(split=None))
+                    found[manifest.ref] = manifest
+            elif not card.parents:
+                continue  # published weights that were fetched
+            for ref in (*card.parents, *card.teachers, card.base_model):
+                if ref is not None and ref not in done and not model_ref(ref).source:
+                    done.add(ref)
+                    left.append(resolve(database, folders, ref).card)
     except SpeciateError as error:
         if error.code is not Code.NOT_FOUND:
             raise

@@ -27,8 +27,14 @@ class Card(BaseModel):
     method: str
     """How it was made: a training method, 'packaged', or 'served' by others."""
     base_model: str | None = None
+    parents: tuple[str, ...] = ()
+    """The versions that it was merged from, with what each of them began at `base_model`."""
     dataset: str | None = None
-    """The exact version that it was trained on."""
+    """The exact version that it was trained on; of a merge, that it was chosen on or measured by."""
+    beside: tuple[str, ...] = ()
+    """Further versions that it learned from: what was replayed."""
+    teachers: tuple[str, ...] = ()
+    """Models whose answers it learned from."""
     use_case: str | None = None
     inputs: tuple[str, ...] = ()
     parts: tuple[str, ...] = ()

@@ -20,6 +20,7 @@ from speciate.datasets.operations.steps import needs
 from speciate.datasets.similarity import extractors
 from speciate.errors import unknown
 from speciate.evaluation import libraries
+from speciate.training.language.specs import LANGUAGE_PARAMETERS
 from speciate.training.options import options as ways_to_train
 from speciate.training.specs import PARAMETERS
 from speciate.vocabulary import METRICS, TASKS, Metric, Task, find_task
@@ -32,6 +33,13 @@ _LIBRARIES = {
     "probe": ("torch", "train"),
     "lora": ("peft", "train"),
     "full": ("torch", "train"),
+    **dict.fromkeys(LANGUAGE_PARAMETERS, ("trl", "language")),
+    "replay": ("torch", "train"),
+    "der": ("torch", "train"),
+    "lwf": ("torch", "train"),
+    "ewc": ("torch", "train"),
+    "slda": ("torch", "train"),
+    "distill": ("torch", "train"),
 }
 
 
@@ -85,9 +93,14 @@ def _methods(task: Task | None) -> list[Option]:
     for name, parameters in PARAMETERS.items():
         bases = dict.fromkeys(way.base_model for way in can or () if way.method == name and way.base_model)
         if can is None or any(way.method == name for way in can):
-            what = first_line(f"speciate.training.{name}") + (f" Base models: {', '.join(bases)}." if bases else "")
+            what = first_line(_module(name)) + (f" Base models: {', '.join(bases)}." if bases else "")
             found.append(Option(name, what, parameters.model_json_schema(), _needs(name)))
     return found
+
+
+def _module(method: str) -> str:
+    room = "speciate.training.language" if method in LANGUAGE_PARAMETERS else "speciate.training"
+    return f"{room}.{method}"
 
 
 def _needs(method: str) -> tuple[str, ...]:

@@ -14,10 +14,11 @@ from speciate.datasets.loading.loader import load_examples
 from speciate.evaluation.prices import usd_for
 from speciate.jobs.run import Run
 from speciate.models.card import Card
-from speciate.training import classical, full, lora, probe, provenance
+from speciate.training import classical, der, ewc, full, lora, lwf, probe, provenance, replay
 from speciate.training.costs import Tally
 from speciate.training.estimate import asked_by
 from speciate.training.held_out import Remaining, unseen
+from speciate.training.language.recipes import LANGUAGE_RECIPES
 from speciate.training.network import choosing, gpus
 from speciate.training.network.memory import resident_mb
 from speciate.training.network.team import Follower, Team, gathered
@@ -30,11 +31,19 @@ RECIPES: dict[str, Callable[[Study, Any], Chosen]] = {
     "probe": probe.fit,
     "lora": lora.fit,
     "full": full.fit,
+    **LANGUAGE_RECIPES,
+    "replay": replay.fit,
+    "der": der.fit,
+    "lwf": lwf.fit,
+    "ewc": ewc.fit,
 }
-METHODS: dict[str, Callable[[Any], choosing.Method]] = {"lora": lora.method, "full": full.method}
+METHODS: dict[str, Callable[[Any], choosing.Method]] = {
+    "lora": lora.method, "full": full.method, "replay": replay.method, "der": der.method, "lwf": lwf.method,
+    "ewc": ewc.method,
+}  # fmt: skip
 """Of those that train networks."""
 
-_NO_RECIPE = {"manifest", "dearer", "repeats", "base_folder", "base_learned_from", "usd_per_core_hour"}
+_NO_RECIPE = {"manifest", "dearer", "repeats", "base_folder", "base_learned_from", "teachers", "usd_per_core_hour"}
 """Of a payload: what follows from the rest, wherever it is resolved again."""
 
 
@@ -89,7 +98,7 @@ def _run(run: Run, payload: Payload, tally: Tally, team: Team) -> dict[str, Any]
     report = _report(payload, study, chosen, seconds) | {"left_out": remaining.left_out, "usd": usd}
     if payload.repeats is not None:
         report["repetition"] = _repetition(payload.repeats, card)
-    return {"card": card.model_dump(mode="json"), "report": report}
+    return {"card": card.model_dump(mode="json"), "report": report, "beside": study.beside}
 
 
 def _card(payload: Payload, chosen: Chosen, identity: str, seconds: float, size: int) -> Card:
@@ -102,6 +111,7 @@ def _card(payload: Payload, chosen: Chosen, identity: str, seconds: float, size:
         method=spec.method or "",
         base_model=spec.base_model,
         dataset=payload.dataset,
+        teachers=tuple(teacher.model for teacher in payload.teachers),
         use_case=spec.use_case,
         inputs=payload.manifest.inputs,
         parts=tuple(getattr(getattr(chosen.predictor, "representation", None), "names", ())),
@@ -143,7 +153,7 @@ def _report(payload: Payload, study: Study, chosen: Chosen, seconds: float) -> d
         "target": payload.objective.target,
         "validation": chosen.validation(),
         "candidates": [candidate.shown() for candidate in chosen.tried],
-        "examples": len(study.train) + len(study.validation),
+        "examples": len({example.id for example in study.train}) + len(study.validation),
         "labels": list(chosen.predictor.labels),
         "seconds": round(seconds, 3),
         "cost": _cost(payload, study, chosen),

@@ -19,7 +19,7 @@ from speciate.errors import Code, SpeciateError
 from speciate.evaluation.metrics import contributions, corpus, judged
 from speciate.evaluation.statistics import Estimate, bootstrap, mean, resample
 from speciate.models.estimators import Estimator
-from speciate.tasks.contract import Readout, Representation, Trained, Unsuited, answers
+from speciate.tasks.contract import Prediction, Readout, Representation, Trained, Unsuited, answers
 from speciate.tasks.predictor import TrainedPredictor
 from speciate.training.study import Part, Study
 from speciate.training.tightness import HOW as TIGHTEST
@@ -189,9 +189,13 @@ def _confirmed(study: Study, best: _Contender, ways: Sequence[Way], folds: int, 
 
 def measure(study: Study, readout: Readout, held: Sequence[Example], scores: Any) -> Estimate:
     """The objective's metric with its interval, clustered by group. `scores`: as the readout takes them."""
+    return measure_answers(study, readout, held, answers(readout, scores, held))
+
+
+def measure_answers(study: Study, readout: Readout, held: Sequence[Example], given: Sequence[Prediction]) -> Estimate:
+    """The same of answers, whoever gave them."""
     objective = study.payload.objective
     metric = find_metric(objective.metric)
-    given = answers(readout, scores, held)
     groups = [example.group or example.id for example in held]
     marked = judged(
         readout.family,

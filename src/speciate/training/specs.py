@@ -16,6 +16,10 @@ from speciate.training.network.schedule import Schedule
 MOST_SEED = 2**32 - 1
 """As scikit-learn takes them."""
 Method = Literal["classical", "probe", "lora", "full", "sft"]
+"""What a plan tries by itself."""
+Further = Literal["replay", "der", "lwf", "ewc", "slda", "distill"]
+"""Methods that need another model: they go on from one, or one teaches."""
+CONTINUAL = ("replay", "der", "lwf", "ewc", "slda")
 AskedPrecision = Literal["auto", "float32", "bfloat16"]
 
 
@@ -78,13 +82,74 @@ class LoraParameters(FullParameters):
     dropout: float = Field(0.0, ge=0, lt=1)
 
 
-AnyParameters = ClassicalParameters | ProbeParameters | LoraParameters | FullParameters | LanguageParameters
+class GoingOnParameters(FullParameters):
+    """Of a network that goes on learning from a new version."""
+
+    keep: Literal["best", "last"] = Field(
+        "best", description="Weights that are kept: the best on held-out examples of all versions, or the last."
+    )
+
+
+class LwfParameters(GoingOnParameters):
+    alpha: float = Field(1.0, ge=0, le=1000, description="Weight of the old model's answers to the new examples.")
+    temperature: float = Field(2.0, gt=0, le=100, description="Softens those answers.")
+
+
+class EwcParameters(GoingOnParameters):
+    strength: float = Field(500.0, ge=0, description="Pull of each weight to its old value, times what it mattered.")
+    sampled: int = Field(200, ge=1, le=100_000, description="Earlier examples that say what mattered.")
+
+
+class ReplayParameters(GoingOnParameters):
+    buffer_size: int = Field(200, ge=0, le=1_000_000, description="Earlier training examples that are learned again.")
+    policy: Literal["balanced", "reservoir"] = Field(
+        "balanced", description="As many of each old label, or each earlier example with the same chance."
+    )
+    share: float = Field(
+        0.5, ge=0, lt=1, description="Of each epoch that is replayed, by repeating the buffer; 0: each once."
+    )
+
+
+class DerParameters(ReplayParameters):
+    alpha: float = Field(0.5, ge=0, le=1000, description="Weight of the old model's logits on replayed examples.")
+    beta: float = Field(1.0, ge=0, le=1000, description="Weight of their labels: 0 is DER, more is DER++.")
+
+
+class SldaParameters(Parameters):
+    shrinkage: float = Field(
+        1e-2, gt=0, le=1, description="Share of the mean variance in the covariance that is inverted."
+    )
+
+
+class DistillParameters(FullParameters):
+    """Of a network that learns from another model's answers."""
+
+    alpha: float = Field(0.7, ge=0, le=1, description="Weight of the teacher's answers; the rest is the labels'.")
+    temperature: float = Field(2.0, gt=0, le=100, description="Softens what teacher and student say.")
+    features: float = Field(
+        0.0,
+        ge=0,
+        le=1000,
+        description="Weight of matching the teacher's pooled states, through a line that is dropped.",
+    )
+    unlabelled: bool = Field(True, description="Learn from training rows without a label, too.")
+
+
+AnyParameters = (
+    ClassicalParameters | ProbeParameters | LoraParameters | FullParameters | SldaParameters | LanguageParameters
+)
 PARAMETERS: dict[str, type[AnyParameters]] = {
     "classical": ClassicalParameters,
     "probe": ProbeParameters,
     "lora": LoraParameters,
     "full": FullParameters,
     **LANGUAGE_PARAMETERS,
+    "replay": ReplayParameters,
+    "der": DerParameters,
+    "lwf": LwfParameters,
+    "ewc": EwcParameters,
+    "slda": SldaParameters,
+    "distill": DistillParameters,
 }
 
 
@@ -103,7 +168,7 @@ class TrainSpec(Frozen):
 
     name: str = ""
     dataset: str = ""
-    method: Method | None = None
+    method: Method | Further | None = None
     base_model: str | None = None
     task: str | None = None
     use_case: str | None = None
@@ -118,7 +183,14 @@ class TrainSpec(Frozen):
     """A model version whose recipe is repeated, but for what is named beside."""
     continue_from: str | None = None
     """A model version whose network is trained on."""
+    teacher: tuple[str, ...] = ()
+    """Models that teach; together where there are several."""
     resources: Room = Room()
+
+    @field_validator("teacher", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
 
 
 class Objective(Frozen):
@@ -146,6 +218,19 @@ class Option(Frozen):
     base_model: str | None = None
 
 
+class Teacher(Frozen):
+    """A model that teaches, resolved."""
+
+    model: str
+    id: str
+    folder: str
+    method: str
+    parameters: int | None
+    bytes: int | None
+    learned_from: tuple[Manifest, ...] | None = ()
+    """As `base_learned_from`."""
+
+
 class Payload(Frozen):
     """Everything resolved: the run needs nothing of the catalog."""
 
@@ -165,6 +250,7 @@ class Payload(Frozen):
     """Where a base model with weights lies."""
     base_learned_from: tuple[Manifest, ...] | None = ()
     """Data of this workspace that its weights learned from; None where they are not known any more."""
+    teachers: tuple[Teacher, ...] = ()
     repeats: Repeated | None = None
     dearer: tuple[Option, ...] = ()
     """What could be tried after this one, cheapest first."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from itertools import count
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +16,7 @@ from speciate.errors import Code, SpeciateError
 from speciate.jobs.run import Run, Stopped
 from speciate.tasks.anomaly import ANOMALY
 from speciate.tasks.contract import Posed, Readout, Representation
+from speciate.tasks.growth import joined
 from speciate.tasks.table import PER_UNIT, READOUTS
 from speciate.tasks.truth import WITHOUT_TARGET, lessons, questions, settled
 from speciate.training.costs import Tally
@@ -34,6 +36,15 @@ class Part(NamedTuple):
     held: list[Example]
 
 
+class Slice(NamedTuple):
+    """Held-out examples of an earlier version."""
+
+    dataset: str
+    split: str
+    examples: list[Example]
+    """Questions."""
+
+
 class Study:
     """What there is to learn and to be judged by, the readout of the task, the run's budget, and who trains with it.
 
@@ -48,8 +59,12 @@ class Study:
         self.payload, self.run = payload.model_copy(update={"terms": terms}), run
         self.tally, self.team = tally or Tally(run), team
         self.notes: list[str] = []
+        self.beside: dict[str, Any] | None = None
+        """A dataset version that was made for this training, as registration.made gives it."""
+        self.slices: list[Slice] = []
+        """What earlier versions were judged by, oldest first, where a model goes on from them."""
         self.found: dict[str, Any] = {}
-        """What the report says of hyperparameters that were left to the training."""
+        """What the report says of hyperparameters that were left to the training, and what a method adds to it."""
         self._truths: dict[str, Any] = {}
         held = [example for example in examples if example.split == "validation"]
         self.train = self._noted(lessons, learned)
@@ -74,6 +89,25 @@ class Study:
 
     def targets(self, examples: Sequence[Example]) -> Any:
         return self.readout.targets(self.truths(examples))
+
+    def learn_too(self, examples: Sequence[Example]) -> list[Example]:
+        """What these teach, noted: of another version, where an id may be another example's."""
+        return self._noted(lessons, self._apart(examples))
+
+    def ask_too(self, examples: Sequence[Example]) -> list[Example]:
+        """What these ask, noted."""
+        return self._noted(questions, self._apart(examples))
+
+    def go_on_from(self, old: Readout) -> None:
+        """Say what the old readout says, and what all that is learned now says."""
+        self.readout = joined(old, self._make_readout())
+
+    def _apart(self, examples: Sequence[Example]) -> list[Example]:
+        return [each._replace(id=self._free(each.id)) for each in examples]
+
+    def _free(self, name: str) -> str:
+        names = (name if number == 1 else f"{name}#{number}" for number in count(1))
+        return next(each for each in names if each not in self._truths)
 
     @property
     def folders(self) -> Folders:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from speciate import usecases
-from speciate.datasets import versions
+from speciate.datasets import registration, versions
 from speciate.datasets.lengths import mean_length
 from speciate.datasets.versions import Manifest
 from speciate.environment import cores
@@ -29,10 +29,12 @@ from speciate.refs import dataset_ref
 from speciate.tasks.anomaly import ANOMALY
 from speciate.tasks.contract import Terms
 from speciate.tasks.truth import WITHOUT_TARGET, is_label, usual_target
+from speciate.training import further
 from speciate.training.bases import Base
 from speciate.training.checks import check as check_labels
 from speciate.training.estimate import asked_by, estimate, known
 from speciate.training.held_out import nothing_to_judge_by
+from speciate.training.language.specs import LANGUAGE_PARAMETERS
 from speciate.training.options import check as check_option
 from speciate.training.options import options
 from speciate.training.repetition import filled
@@ -51,9 +53,9 @@ from speciate.workspace.workspace import Folders, Workspace
 
 _MORE = 1.2
 """Times the memory that like runs needed is kept free for one."""
-_MEMORY_MB = {"classical": 1000, "probe": 1500, "lora": 3000, "full": 3000}
-_PRELOAD = {"classical": "classical", "probe": "torch", "lora": "torch", "full": "torch"}
-_ON_GPU = ("lora", "full")
+_MEMORY_MB, _OF_A_NETWORK_MB = {"classical": 1000, "probe": 1500, "slda": 1500}, 3000
+_PRELOAD = {"classical": "classical"}
+_ON_GPU = (*LANGUAGE_PARAMETERS, "lora", "full", "replay", "der", "lwf", "ewc", "distill")
 """Where settings.toml says `capacity.gpu`."""
 _VOLUMES = ("dicom", "nifti")
 _WHOLE = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT")
@@ -77,10 +79,11 @@ def plan(spec: TrainSpec, workspace: Workspace) -> Plan:
     target = _target(spec, use_case, manifest, task)
     _check_splits(manifest, dataset)
     manifest = manifest.model_copy(update={"inputs": _inputs(manifest, target, use_case)})
-    wanted = Option(method=method, base_model=spec.base_model)
+    wanted = Option(method=further.as_known(method), base_model=spec.base_model)
     option, base = check_option(wanted, manifest.modality, task.family, workspace)
     if base:
         _check_base(base, manifest)
+    spec, teachers = further.check(spec, manifest, task, base, workspace)
     threads, parameters = _threads(workspace, spec.resources.cpu), _parameters(spec)
     terms = _terms(parameters, use_case, task)
     gpus, price = _gpus(spec, workspace), usd_per_core_hour(workspace.settings)
@@ -99,6 +102,7 @@ def plan(spec: TrainSpec, workspace: Workspace) -> Plan:
         license=base.license if base else None,
         base_folder=str(base.folder) if base and base.folder else None,
         base_learned_from=base.learned_from if base else (),
+        teachers=teachers,
         repeats=repeated,
         dearer=tuple(can[can.index(option) + 1 :]) if option in can else (),
         threads=threads,
@@ -109,7 +113,7 @@ def plan(spec: TrainSpec, workspace: Workspace) -> Plan:
         length=mean_length(workspace.folders, manifest),
     )
     cost = estimate(known(database), asked_by(payload))
-    room = math.ceil(_MORE * cost.peak_memory_mb) if cost else _MEMORY_MB[method]
+    room = math.ceil(_MORE * cost.peak_memory_mb) if cost else _MEMORY_MB.get(method, _OF_A_NETWORK_MB)
     return Plan(
         payload=payload.model_dump(mode="json"),
         resources=Resources(
@@ -130,7 +134,7 @@ def plan(spec: TrainSpec, workspace: Workspace) -> Plan:
             "base_model": option.base_model,
             "metric": payload.objective.metric,
         },
-        preload=_PRELOAD[method],
+        preload=_PRELOAD.get(method, "torch"),
     )
 
 
@@ -141,6 +145,8 @@ class Trained(NamedTuple):
     report: dict[str, Any]
     folder: Path
     workspace: Path
+    beside: registration.Made | None = None
+    """A dataset version that was made for it."""
 
 
 def collect(folder: RunFolder) -> Trained:
@@ -151,11 +157,15 @@ def collect(folder: RunFolder) -> Trained:
         raise SpeciateError(
             Code.INTERNAL, f"{staged} is not the model that the run reported.", "Call control_job with action='retry'."
         )
-    return Trained(card, result["report"], staged, Path(folder.spec()["workspace"]))
+    beside = registration.read(result["beside"]) if result.get("beside") else None
+    return Trained(card, result["report"], staged, Path(folder.spec()["workspace"]), beside)
 
 
 def commit(tx: Transaction, job: Job, trained: Trained) -> dict[str, Any]:
     card = trained.card.model_copy(update={"job": job.id})
+    if trained.beside is not None:
+        made = registration.commit(tx, job, trained.beside)["dataset"]
+        card, trained.report["replay"]["dataset"] = card.model_copy(update={"beside": (made,)}), made
     card = registry.register(tx, Folders(trained.workspace), card, trained.folder)
     return {"model": card.ref, "report": trained.report}
 
@@ -167,7 +177,8 @@ def _task(spec: TrainSpec, use_case: UseCase | None, manifest: Manifest) -> Task
             f"task is {spec.task!r}, but the use case {use_case.name!r} is {use_case.task!r}.",
             "Leave task out.",
         )
-    name = use_case.task if use_case else spec.task or _usual_task(spec, manifest)
+    writes = "text-generation" if spec.method in LANGUAGE_PARAMETERS else None
+    name = use_case.task if use_case else spec.task or writes or _usual_task(spec, manifest)
     task = find_task(name)
     if not task.suits(manifest.modality):
         raise SpeciateError(
@@ -224,8 +235,8 @@ def _prefix(modality: str) -> str:
 
 def _target(spec: TrainSpec, use_case: UseCase | None, manifest: Manifest, task: Task) -> str | None:
     target = spec.target or (use_case.target_column if use_case else None) or usual_target(manifest, task.name)
-    if target is None and task.family in WITHOUT_TARGET:
-        return None
+    if target is None and task.family in (*WITHOUT_TARGET, "generation"):
+        return None  # of texts, conversations that end in the answer
     if target is None:
         raise SpeciateError(
             Code.INVALID,
@@ -331,6 +342,12 @@ def _gpus(spec: TrainSpec, workspace: Workspace) -> int:
                 f"Leave it out, or choose a method that trains a network: {' or '.join(map(repr, _ON_GPU))}.",
             )
         return 0
+    if spec.method in LANGUAGE_PARAMETERS and (spec.resources.gpu or 0) > 1:
+        raise SpeciateError(
+            Code.INVALID,
+            f"resources.gpu is {spec.resources.gpu}, and {spec.method!r} trains on one.",
+            "Leave it out, or set it to 1.",
+        )
     return min(1, workspace.settings.capacity.gpu) if spec.resources.gpu is None else spec.resources.gpu
 
 

@@ -24,7 +24,8 @@ from speciate.tasks.table import PER_UNIT
 from speciate.training.costs import Spent, now
 from speciate.training.network import durable, halving, precision, room, trial
 from speciate.training.network.items import Prepared
-from speciate.training.network.loop import Evaluation, Held, Scores, Training
+from speciate.training.network.lessons import Taught, held_targets
+from speciate.training.network.loop import Evaluation, Held, Learns, Scores, Training
 from speciate.training.network.parameters import Parameters, Precision
 from speciate.training.network.team import Follower
 from speciate.training.selection import Chosen, Tried, measure
@@ -38,6 +39,26 @@ _AROUND = (1.0, 3.0, 1 / 3)
 """Times the usual learning rate. The likeliest first: of equal ones it stays."""
 
 
+class Lessons(NamedTuple):
+    """What the loop is given to learn: a head with its loss, and the targets of examples."""
+
+    head: Any
+    readout: Learns
+    targets: Callable[[Sequence[Example]], Any]
+
+
+def plain(study: Study, backbone: Backbone) -> Lessons:
+    """The task's own, from the base model's head where that has the same outputs."""
+    head, folder = study.readout.head(backbone.width), study.payload.base_folder
+    if folder:
+        warm_start(head, study.readout, Path(folder))
+    return Lessons(head, study.readout, study.targets)
+
+
+def nothing_to_prepare(study: Study) -> None:
+    pass
+
+
 class Method(NamedTuple):
     """What a recipe does to a backbone before it is trained, and after."""
 
@@ -45,6 +66,10 @@ class Method(NamedTuple):
     finish: Callable[[Backbone], None]
     usual_rate: Callable[[str], float]
     """By base model."""
+    prepare: Callable[[Study], None] = nothing_to_prepare
+    """Before anything is built, in each process: what else there is to learn and to be judged by."""
+    teach: Callable[[Study, Backbone], Lessons] = plain
+    """Right after the backbone was made and adapted; the same each time."""
 
 
 class Weighed(NamedTuple):
@@ -86,6 +111,7 @@ def _choice(study: Study, parameters: FullParameters, method: Method) -> _Choice
             "settings.toml says that there is a GPU (capacity.gpu), but torch finds none.",
             "Install a torch that knows it, or set capacity.gpu to 0.",
         )
+    method.prepare(study)
     base_model = study.payload.spec.base_model
     assert base_model is not None, "the plan fills in the base model"
     usual = method.usual_rate(base_model)
@@ -119,7 +145,8 @@ class _Choice:
         self._method.finish(whole.backbone)
         for module in (whole.backbone.module, whole.head):
             module.cpu().eval()
-        predictor = NetworkPredictor(self._study.payload.task, readout, whole.backbone, whole.head)
+        head = whole.readout.served(whole.head) if isinstance(whole.readout, Taught) else whole.head
+        predictor = NetworkPredictor(self._study.payload.task, readout, whole.backbone, head)
         return Chosen(predictor, best, self._study.how, tuple(self._tried(found)))
 
     def weigh(self, steps: int) -> Weighed:
@@ -232,19 +259,17 @@ class _Choice:
         )
         self._method.adapt(backbone)
         torch.manual_seed(seed)  # the head's weights do not depend on what the backbone drew
-        head = study.readout.head(backbone.width)
-        if folder:
-            warm_start(head, study.readout, Path(folder))
+        lessons = self._method.teach(study, backbone)
         wanted = given.model_dump(include=set(Parameters.model_fields)) | {
             "learning_rate": rate, "epochs": epochs, "precision": precision
         }  # fmt: skip
         return trial.Tallied(
             study.tally,
             backbone,
-            head,
-            study.readout,
+            lessons.head,
+            lessons.readout,
             self._items(backbone, learn),
-            study.targets(learn),
+            lessons.targets(learn),
             Parameters.model_validate(wanted),
             seed,
             memory_retries=study.run.memory_retries,
@@ -271,7 +296,8 @@ class _Choice:
         training = self._training(division, self._rates[0], self._parameters.epochs)
         with self._study.tally.stage("preparing"):
             items = self._items(training.backbone, held)
-        judge = Held(items, self._study.targets(held), partial(self._value, held), self._metric.sign)
+        targets = held_targets(training.readout, self._study.targets(held))
+        judge = Held(items, targets, partial(self._value, held), self._metric.sign)
         return training, judge, now().minus(before)
 
     def _value(self, held: Sequence[Example], scores: Scores) -> float:

@@ -73,7 +73,7 @@ class Evaluation(NamedTuple):
     """The metric, or the loss."""
     scores: Scores
     better: bool
-    """Than every one before."""
+    """Than every one before; always where the last weights are to be kept."""
 
 
 class Best(NamedTuple):
@@ -207,7 +207,9 @@ class Training:
         loss, scores = self.judge(held.items, held.targets, between)
         value = held.measure(scores) if held.measure else loss
         sign = held.sign if held.measure else -1
-        better = math.isfinite(value) and (self.best is None or sign * value > sign * self.best.value)
+        better = math.isfinite(value) and (
+            self.parameters.keep == "last" or self.best is None or sign * value > sign * self.best.value
+        )
         if better:
             weights = {name: tensor.detach().clone() for name, tensor in self._weights().items()}
             self.best = Best(self.step, value, weights)
@@ -347,7 +349,7 @@ class Training:
             frozen = ((name, each) for name, each in self._module.named_parameters() if not each.requires_grad)
             self._known_identity = {
                 "format": _FORMAT,
-                "parameters": self.parameters.model_dump(exclude={"micro_batch"}),
+                "parameters": self.parameters.model_dump(exclude={"micro_batch", "keep"}),
                 "seed": self._seed,
                 "lengths": hashlib.sha256(self._items.lengths.tobytes()).hexdigest(),
                 "frozen weights": _digest(frozen),

@@ -27,6 +27,7 @@ class Parameters(BaseModel):
     schedule: Schedule = Field("cosine", description="The learning rate after that: falls to nothing, or stays.")
     clip: float = Field(1.0, gt=0, description="Longest gradient, as L2 norm of all of it.")
     precision: Precision = Field("float32", description="Of matrix products while it learns; weights are float32.")
+    keep: Literal["best", "last"] = Field("best", description="Weights: the best on held-out examples, or the last.")
     patience: int | None = Field(
         None, ge=1, description="Stop after so many epochs without a better value on held-out examples."
     )

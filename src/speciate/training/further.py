@@ -1,0 +1,110 @@
+"""What is checked of methods that need another model, before there is a job: that there is one, and what it has learned.
+
+What such a method trains is trained as another one does it, so what suits that suits it.
+"""
+
+from __future__ import annotations
+
+from speciate.datasets import versions
+from speciate.datasets.versions import Manifest
+from speciate.errors import Code, SpeciateError
+from speciate.evaluation.seen import learned_from
+from speciate.models import registry
+from speciate.tasks import soft
+from speciate.training.bases import Base
+from speciate.training.continual import buffer
+from speciate.training.specs import CONTINUAL, Further, Method, Teacher, TrainSpec
+from speciate.vocabulary import Task
+from speciate.workspace.workspace import Workspace
+
+_TRAINS_AS: dict[str, Method] = {
+    "replay": "full", "der": "full", "lwf": "full", "ewc": "full", "distill": "full", "slda": "probe",
+}  # fmt: skip
+
+
+def as_known(method: Method | Further) -> Method:
+    """The method whose base models it takes."""
+    return _TRAINS_AS.get(method) or method  # type: ignore[return-value]  # what is left is one of those
+
+
+def check(
+    spec: TrainSpec, manifest: Manifest, task: Task, base: Base | None, workspace: Workspace
+) -> tuple[TrainSpec, tuple[Teacher, ...]]:
+    """The spec with its teachers as canonical refs, and those. Raises INVALID, NOT_FOUND or CONFLICT."""
+    if spec.method not in _TRAINS_AS:
+        if spec.teacher:
+            raise SpeciateError(
+                Code.INVALID,
+                f"teacher is {', '.join(spec.teacher)!r}, and {spec.method!r} learns from the labels alone.",
+                "Call train_model again with method='distill', or without teacher.",
+            )
+        return spec, ()
+    if task.family not in soft.FAMILIES:
+        raise SpeciateError(
+            Code.INVALID,
+            f"{spec.method!r} does {', '.join(soft.FAMILIES)}, and no {task.family} yet.",
+            "Call train_model with method='full'" + ("." if spec.teacher else " and continue_from."),
+        )
+    if spec.method in CONTINUAL:
+        _check_line(spec, manifest, base, workspace)
+        return spec, ()
+    teachers = tuple(_teacher(workspace, name, manifest, task) for name in spec.teacher)
+    if not teachers:
+        raise SpeciateError(
+            Code.INVALID,
+            "'distill' needs a model that teaches, and teacher names none.",
+            "Call train_model again with teacher='NAME@v1': search_models(query='', installed=true) lists models.",
+        )
+    return spec.model_copy(update={"teacher": tuple(each.model for each in teachers)}), teachers
+
+
+def _check_line(spec: TrainSpec, manifest: Manifest, base: Base | None, workspace: Workspace) -> None:
+    """That there is a line of data to be kept in mind, and something to judge by that none of it holds."""
+    if base is None or not base.learned_from:
+        gone = base is not None and base.learned_from is None
+        why = "the data that it learned from are not here any more" if gone else "it has learned nothing here yet"
+        raise SpeciateError(
+            Code.INVALID,
+            f"{spec.method!r} goes on from a model that was trained here; of {base.ref if base else spec.base_model!r} "
+            f"{why}.",
+            "Call train_model again with continue_from='NAME@v1', a model that 'full' or 'lora' made.",
+        )
+    if not manifest.splits.get("validation"):
+        raise SpeciateError(
+            Code.INVALID,
+            f"{manifest.ref} has no validation split, and folds would judge by examples that {base.ref} may know.",
+            f"Call curate_dataset(dataset={manifest.ref!r}, steps=[{{'op': 'split'}}]), then again.",
+        )
+    name = buffer.name_of(spec.name)
+    if name in versions.names(workspace.database):
+        found = versions.version(workspace.database, name)
+        if not buffer.is_ours(found.operation):
+            raise SpeciateError(
+                Code.CONFLICT,
+                f"What is replayed is kept as the dataset {name!r}, and there is another one of that name.",
+                "Call train_model again with another name for the model.",
+            )
+
+
+def _teacher(workspace: Workspace, name: str, manifest: Manifest, task: Task) -> Teacher:
+    version = registry.resolve(workspace.database, workspace.folders, name)
+    card = version.card
+    if card.task != task.name:
+        raise SpeciateError(
+            Code.INVALID,
+            f"{version.ref} does {card.task or 'no task by itself'}, and the student is to do {task.name}.",
+            "Name a teacher of the same task.",
+        )
+    lacking = [each for each in card.inputs if each not in manifest.inputs]
+    if lacking and manifest.modality == "tabular":
+        raise SpeciateError(
+            Code.INVALID,
+            f"{version.ref} reads the columns {', '.join(card.inputs)}; of these {manifest.ref} has no input "
+            f"{', '.join(lacking)}.",
+            "Name another teacher, or a dataset with these columns.",
+        )
+    learned = learned_from(workspace.database, workspace.folders, card) if card.dataset is not None else ()
+    return Teacher(
+        model=version.ref, id=card.id, folder=str(version.path), method=card.method, parameters=card.parameters,
+        bytes=card.bytes, learned_from=learned,
+    )  # fmt: skip
