@@ -10,7 +10,8 @@ from speciate import usecases
 from speciate.errors import Code, SpeciateError
 from speciate.models import known, served
 from speciate.models.endpoints import Endpoint
-from speciate.models.search import AtLeast, Found, Hit, Query, Sort
+from speciate.models.query import AtLeast, Query
+from speciate.models.search import Found, Hit, Sort
 from speciate.models.sources.contract import Figure
 from speciate.production.dossier import dossier
 from speciate.server.roots import check_readable
@@ -49,6 +50,7 @@ class FoundModel(Result):
     available: bool = Field(description="Whether it can be used with nothing fetched or allowed first.")
     needs: tuple[str, ...] = ()
     score_parts: dict[str, float]
+    children: int = Field(0, description="Near-identical ones behind this row, which fit, too: see children_of.")
     why: str
     origins: dict[str, str] = Field(description="Who told each of these fields, and when.")
 
@@ -61,7 +63,8 @@ class Dropped(Result):
 
 class FoundModels(Result):
     models: tuple[FoundModel, ...]
-    total: int
+    total: int = Field(description="Models that fit.")
+    rows: int = Field(description="What they make with each family as one row.")
     dropped_by: dict[str, Dropped] = Field(description="By the argument that removed them.")
     next_cursor: str | None = None
     next_actions: tuple[NextAction, ...] = ()
@@ -81,6 +84,7 @@ def search_models(
     installed: Annotated[bool, Field(description="Only those that can be used here and now.")] = False,
     released_after: Annotated[str | None, Field(pattern=r"^\d{4}(-\d{2}(-\d{2})?)?$")] = None,
     use_case: Annotated[str | None, Field(description="Fills task and limits.")] = None,
+    children_of: Annotated[str | None, Field(description="A row's ref: it and its near-identical children.")] = None,
     sort: Sort = "relevance",
     limit: Annotated[int, Field(ge=1, le=50)] = 20,
     cursor: str | None = None,
@@ -92,19 +96,29 @@ def search_models(
     asked = Query(
         text=query, task=task, modality=modality, sources=tuple(sources or ()), licenses=tuple(licenses or ()),
         max_parameters=max_parameters, max_usd_per_1m_tokens=max_usd_per_1m_tokens, published=tuple(published or ()),
-        released_after=released_after, installed=installed,
+        released_after=released_after, installed=installed, children_of=children_of,
     )  # fmt: skip
     database = app.workspace.database
     asked = known.completed(asked, usecases.get(database, use_case) if use_case else None)
-    offset = _offset(cursor)
+    offset, here = _offset(cursor), known.Here.now()
     found = known.search(app.workspace, asked, sort=sort, limit=limit, offset=offset)
     return FoundModels(
-        models=tuple(_shown(hit, asked) for hit in found.hits),
+        models=tuple(_shown(hit, asked, here) for hit in found.hits),
         total=found.total,
+        rows=found.shown,
         dropped_by={name: Dropped(**each._asdict()) for name, each in found.dropped_by.items()},
-        next_cursor=str(offset + limit) if offset + limit < found.total else None,
-        next_actions=() if found.total else _relaxed(asked, found),
+        next_cursor=str(offset + limit) if offset + limit < found.shown else None,
+        next_actions=_unfolded(asked, found, use_case) if found.total else _relaxed(asked, found),
     )
+
+
+def _unfolded(asked: Query, found: Found, use_case: str | None) -> tuple[NextAction, ...]:
+    """The first row that stands for others, with them."""
+    first = next((hit for hit in found.hits if hit.children), None)
+    if first is None:
+        return ()
+    beside = {} if use_case is None else {"use_case": use_case}
+    return (_again(asked.model_copy(update={"children_of": first.row["ref"]}), beside),)
 
 
 def _relaxed(asked: Query, found: Found) -> tuple[NextAction, ...]:
@@ -114,14 +128,18 @@ def _relaxed(asked: Query, found: Found) -> tuple[NextAction, ...]:
         return ()
     name = max(alone, key=lambda each: alone[each])
     lifted = "published" if name.startswith("published ") else name
-    said = asked.model_dump(mode="json", exclude_defaults=True, exclude={lifted})
-    return (
-        NextAction(tool="search_models", arguments={"query" if key == "text" else key: v for key, v in said.items()}),
-    )
+    return (_again(asked.model_copy(update={lifted: Query.model_fields[lifted].default}), {}),)
 
 
-def _shown(hit: Hit, asked: Query) -> FoundModel:
-    row, access = hit.row, known.access(hit.row)
+def _again(asked: Query, beside: dict[str, Any]) -> NextAction:
+    """The same call with what a use case had filled in, as far as there are arguments for it."""
+    said = asked.model_dump(mode="json", exclude_defaults=True, exclude={"weights"})
+    arguments = {"query" if key == "text" else key: value for key, value in said.items()}
+    return NextAction(tool="search_models", arguments=arguments | beside)
+
+
+def _shown(hit: Hit, asked: Query, here: known.Here) -> FoundModel:
+    row, access = hit.row, known.access(hit.row, here)
     price = Price(usd_per_1m_input=row["usd_per_1m_input"], usd_per_1m_output=row["usd_per_1m_output"])
     tasks = row["tasks"] or ()
     return FoundModel(
@@ -135,6 +153,7 @@ def _shown(hit: Hit, asked: Query) -> FoundModel:
         available=access.available,
         needs=access.needs,
         score_parts=hit.score_parts,
+        children=hit.children,
         why=_why(row, hit),
         origins=_origins(row),
     )  # fmt: skip

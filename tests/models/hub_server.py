@@ -29,6 +29,7 @@ class Hub(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.repositories, self.gated, self.token = repositories, set[str](), "hf_secret_of_tests"
         self.card: dict[str, Any] = {"license": "apache-2.0", "base_model": "org/parent"}
+        self.more: dict[str, dict[str, Any]] = {}
         self.busy, self.broken, self.shut = 0, 0, False
         self.cut: int | None = None
         self.shut_after = False
@@ -93,6 +94,7 @@ class Handler(BaseHTTPRequestHandler):
             "createdAt": "2026-01-01T00:00:00.000Z", "library_name": "transformers",
             "safetensors": {"parameters": {"F32": 12}, "total": 12},
             "siblings": [_sibling(file, data) for file, data in files.items()],
+            **self.server.more.get(name, {}),
         }  # fmt: skip
 
     def _file(self, name: str, file: str) -> None:

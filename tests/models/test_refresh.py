@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from speciate.models import index, known, refresh
-from speciate.models.search import Query
+from speciate.models.packaged import PACKAGED
+from speciate.models.query import Query
 from speciate.workspace.workspace import Workspace
 from tests.evaluation.world import perform
 from tests.models.hub_server import serving
@@ -26,7 +27,8 @@ def found(workspace: Workspace, **said: Any) -> dict[str, dict[str, Any]]:
 def test_a_refresh_adds_what_the_hub_lists_and_keeps_the_rest(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = index.read().num_rows
+    shipped = set(index.read()["ref"].to_pylist())
+    before = len(shipped | {f"pkg:{name}" for name in PACKAGED})
     assert not found(workspace, sources=("hub",))
     with serving({"org/one": {}, "org/two": {}}) as hub:
         monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)

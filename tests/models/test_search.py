@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from speciate.errors import SpeciateError
 from speciate.models import index, known
 from speciate.models.index import Told
-from speciate.models.search import AtLeast, Index, Query
+from speciate.models.query import AtLeast, Query
+from speciate.models.search import Index
 from speciate.models.sources.contract import Entry, Figure
 from speciate.workspace.workspace import Workspace
 

@@ -36,6 +36,7 @@ SCHEMA = pa.schema(
         ("context_tokens", pa.int64()),
         ("released", pa.string()),
         ("base_model", pa.string()),
+        ("relation", pa.string()),
         ("hub", pa.string()),
         ("revision", pa.string()),
         ("format", pa.string()),
@@ -95,6 +96,8 @@ class _Row:
 
     def hear(self, said: Mapping[str, Any], source: str, origin: str) -> None:
         """What is known already stands; of what a model does and reads, each source may know a part."""
+        if said.get("base_model") != self.said.get("base_model", said.get("base_model")):
+            said = {name: value for name, value in said.items() if name != "relation"}  # to another base
         for name, value in said.items():
             if name in _UNITED and name in self.said:
                 self.said[name] = tuple(dict.fromkeys((*self.said[name], *value)))
@@ -119,7 +122,12 @@ def write(table: pa.Table, path: Path) -> None:
 
 
 def read(path: Path = SHIPPED) -> pa.Table:
-    return pq.read_table(path).cast(SCHEMA)
+    """A table that an earlier version wrote lacks columns: what they say is unknown then."""
+    found = pq.read_table(path)
+    for field in SCHEMA:
+        if field.name not in found.column_names:
+            found = found.append_column(field, pa.nulls(found.num_rows, field.type))
+    return found.select(SCHEMA.names).cast(SCHEMA)
 
 
 def known_sizes(table: pa.Table) -> dict[str, int]:

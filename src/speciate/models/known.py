@@ -13,15 +13,16 @@ import pyarrow as pa
 from speciate import modalities, secrets
 from speciate.models import index, licenses, packaged, providers, registry, sources
 from speciate.models.card import Card
+from speciate.models.query import Query
 from speciate.models.refresh import newest
-from speciate.models.search import Found, Index, Query, Sort
+from speciate.models.search import Found, Index, Sort
 from speciate.models.sources.contract import Entry
 from speciate.usecases import UseCase
 from speciate.vocabulary import find_task
 from speciate.workspace.workspace import Workspace
 
 REGISTERED = "registered"
-_loaded: WeakKeyDictionary[Workspace, tuple[tuple[Any, ...], Index]] = WeakKeyDictionary()
+_loaded: WeakKeyDictionary[Workspace, _Loaded] = WeakKeyDictionary()
 
 
 class Access(NamedTuple):
@@ -30,17 +31,40 @@ class Access(NamedTuple):
     """What is lacking, each as a sentence that says what to do."""
 
 
+class Here(NamedTuple):
+    """What access to models rests on, looked up once for many of them."""
+
+    keys: frozenset[str]
+    """Names of the secrets that there are."""
+    timm: bool
+    """Whether timm is installed."""
+
+    @classmethod
+    def now(cls) -> Here:
+        return cls(frozenset(each.name for each in secrets.stored()), importlib.util.find_spec("timm") is not None)
+
+
+class _Loaded(NamedTuple):
+    seq: int
+    """The newest event when it was seen to be true still: without another one nothing was registered since."""
+    state: tuple[Any, ...]
+    models: Index
+
+
 def models(workspace: Workspace) -> Index:
     """What can be searched now. The newest table of the world's models, and the newest version of each name here."""
-    path = newest(workspace.folders)
-    own = [registry.versions(workspace.database, name)[-1] for name in registry.names(workspace.database)]
-    state = (path, path.stat().st_mtime_ns, tuple(card.ref for card in own))
+    path, seq = newest(workspace.folders), workspace.database.last_seq
+    world = (path, path.stat().st_mtime_ns)
     known = _loaded.get(workspace)
-    if known is None or known[0] != state:
-        told = index.Told(REGISTERED, "this workspace", "now", [_entry(card) for card in own])
-        table = pa.concat_tables([index.merged([told]), index.read(path)])
-        known = _loaded[workspace] = state, Index(table)
-    return known[1]
+    if known is None or known.seq != seq or known.state[:2] != world:
+        state = (*world, registry.last_of_each(workspace.database))
+        if known is None or known.state != state:
+            own = [_entry(card) for card in registry.newest_of_each(workspace.database)]
+            told = index.Told(REGISTERED, "this workspace", "now", own)
+            table = pa.concat_tables([index.merged([told]), index.read(path)])
+            known = _Loaded(seq, state, Index(table, workspace.folders.cache / "models"))
+        _loaded[workspace] = known = known._replace(seq=seq)
+    return known.models
 
 
 def completed(query: Query, use_case: UseCase | None) -> Query:
@@ -72,35 +96,32 @@ def search(workspace: Workspace, query: Query, *, sort: Sort, limit: int, offset
     return models(workspace).search(query, sort=sort, limit=limit, offset=offset, today=today, usable=_usable)
 
 
-def access(row: Mapping[str, Any], keys: Collection[str] | None = None) -> Access:
-    """Whether a model can be used without anything else being fetched, installed or typed. `keys`: names of the secrets
-    that there are, where they were read already."""
+def access(row: Mapping[str, Any], here: Here | None = None) -> Access:
+    """Whether a model can be used without anything else being fetched, installed or typed. `here`: what was looked up
+    for others already."""
     source, colon, rest = str(row["ref"]).partition(":")
     if not colon:
         return Access(True, ())
     if source == "pkg":
         there = packaged.installed(rest)
         return Access(there, () if there else (f"Run: {packaged.find(rest).install}",))
+    here = here or Here.now()
     if source == "api":
-        return _served(rest, _keys() if keys is None else keys)
+        return _served(rest, here.keys)
     if row["format"] == "pickle":
         return Access(False, ("Its weights are published as a pickle only, which is never loaded.",))
     needs = [f"register_model(name=..., source={str(row['ref'])!r}) fetches its weights."]
-    if source == "timm" and importlib.util.find_spec("timm") is None:
+    if source == "timm" and not here.timm:
         needs.append("Run: pip install 'speciate[vision]'")
     return Access(False, tuple(needs))
 
 
 def _usable(table: pa.Table) -> list[bool]:
-    keys = _keys()
+    here = Here.now()
     refs, formats = table["ref"].to_pylist(), table["format"].to_pylist()
     return [
-        access({"ref": ref, "format": known}, keys).available for ref, known in zip(refs, formats, strict=True)
+        access({"ref": ref, "format": known}, here).available for ref, known in zip(refs, formats, strict=True)
     ]  # fmt: skip
-
-
-def _keys() -> set[str]:
-    return {each.name for each in secrets.stored()}
 
 
 def _served(rest: str, keys: Collection[str]) -> Access:

@@ -23,6 +23,8 @@ from speciate.workspace.workspace import Folders
 _NEWEST = "SELECT card FROM model_versions WHERE name = ? ORDER BY version DESC LIMIT 1"
 _VERSION = "SELECT card FROM model_versions WHERE name = ? AND version = ?"
 _VERSIONS = "SELECT card FROM model_versions WHERE name = ? ORDER BY version"
+_NEWEST_OF_EACH = "SELECT arg_max(card, version) FROM model_versions GROUP BY name ORDER BY name"
+_LAST_OF_EACH = "SELECT name, max(version) FROM model_versions GROUP BY name ORDER BY name"
 _NAMES = "SELECT DISTINCT name FROM model_versions ORDER BY name"
 _ALIAS = "SELECT model FROM aliases WHERE use_case = ? AND alias = ?"
 _SAME = "SELECT card FROM model_versions WHERE name = ? AND id = ?"
@@ -85,6 +87,16 @@ def resolve(database: Database, folders: Folders, ref: ModelRef | str) -> ModelV
 def versions(database: Database, name: str) -> list[Card]:
     """All versions of a name, oldest first; empty where there is none."""
     return [Card.model_validate_json(card) for (card,) in database.read(_VERSIONS, [name])]
+
+
+def newest_of_each(database: Database) -> list[Card]:
+    """The newest version of each name, by name."""
+    return [Card.model_validate_json(card) for (card,) in database.read(_NEWEST_OF_EACH)]
+
+
+def last_of_each(database: Database) -> list[tuple[str, int]]:
+    """Each name with the number of its newest version: whether there is another one since is cheaply seen."""
+    return [(name, version) for name, version in database.read(_LAST_OF_EACH)]
 
 
 def names(database: Database) -> list[str]:

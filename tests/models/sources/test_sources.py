@@ -64,6 +64,23 @@ def test_the_hub_is_listed_page_by_page_with_what_each_card_says(monkeypatch: py
         assert sources.find("hub").origin() == hub.endpoint.removeprefix("http://")
 
 
+def test_how_a_model_was_made_from_another_comes_from_the_field_the_tags_or_the_card(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pytest.importorskip("huggingface_hub")
+    with serving({f"org/m{i}": {} for i in range(4)}) as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
+        hub.card = {}
+        hub.more = {
+            "org/m0": {"baseModels": {"relation": "quantized", "models": [{"_id": "1", "id": "org/base"}]}},
+            "org/m1": {"tags": ["base_model:org/base", "base_model:merge:org/base"]},
+            "org/m2": {"cardData": {"base_model": ["org/base"], "base_model_relation": "adapter"}},
+            "org/m3": {"cardData": {"base_model": "org/base"}, "tags": ["base_model:sideways:org/base"]},
+        }
+        found = [(entry.base_model, entry.relation) for entry in sources.find("hub").entries()]
+    assert found == [("hf:org/base", relation) for relation in ("quantized", "merge", "adapter", None)]
+
+
 @pytest.mark.parametrize("how", ["shut", pytest.param("broken", marks=pytest.mark.slow)])  # the client waits long
 def test_a_hub_that_does_not_answer_is_one_clear_error(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("huggingface_hub")

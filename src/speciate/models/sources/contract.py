@@ -8,9 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from importlib import metadata
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
+
+Relation = Literal["quantized", "adapter", "merge", "finetune"]
+"""How a model was made from another, in the hub's words."""
+RELATIONS: tuple[Relation, ...] = get_args(Relation)
 
 
 class Figure(BaseModel):
@@ -44,6 +48,8 @@ class Entry(BaseModel):
     released: str | None = Field(None, pattern=r"\d{4}(-\d{2}(-\d{2})?)?")
     base_model: str | None = None
     """The ref of what it was made from."""
+    relation: Relation | None = None
+    """How it was made from `base_model`, where the source says so."""
     hub: str | None = None
     """The repository with its weights, `org/name`."""
     revision: str | None = None

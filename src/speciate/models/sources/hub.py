@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from speciate import hub
 from speciate.models.licenses import spdx
-from speciate.models.sources.contract import Entry, Figure
+from speciate.models.sources.contract import RELATIONS, Entry, Figure, Relation
 from speciate.vocabulary import TASKS
 
 MOST = 5_000
@@ -53,7 +53,7 @@ def _entry(told: Any) -> Entry:
     tags = [str(tag) for tag in told.tags or ()]
     license_ = next((tag.removeprefix("license:") for tag in tags if tag.startswith("license:")), None)
     reads = _MODALITY.get((told.pipeline_tag or "").partition("-")[0])
-    bases = told.base_models or ()
+    base, relation = _base(told.base_models, card, tags)
     return Entry(
         ref=f"hf:{told.id}",
         what=" ".join([told.id, told.pipeline_tag or "", told.library_name or "", *tags[:20]])[:1_000],
@@ -64,7 +64,8 @@ def _entry(told: Any) -> Entry:
         license=spdx(license_),
         published=tuple(_figures(card)),
         released=told.created_at.date().isoformat() if told.created_at else None,
-        base_model=_base(bases, card),
+        base_model=base,
+        relation=relation,
         hub=told.id,
         revision=told.sha,
         format="safetensors" if sizes is not None or "safetensors" in tags else None,
@@ -85,13 +86,26 @@ def _figures(card: dict[str, Any]) -> Iterator[Figure]:
             continue
 
 
-def _base(bases: Any, card: dict[str, Any]) -> str | None:
-    named = [getattr(each, "id", each) for each in _listed(bases)] + list(_listed(card.get("base_model")))
-    return next((f"hf:{name}" for name in named if isinstance(name, str) and hub.is_repository(name)), None)
+def _base(told: Any, card: dict[str, Any], tags: list[str]) -> tuple[str | None, Relation | None]:
+    """What it was made from and how. The hub says both in a field of its own, and again in tags such as
+    `base_model:quantized:org/name`; a card may name the base alone. Of several, as of a merge, the first stands."""
+    said = told if isinstance(told, dict) else {"models": told}
+    relation = said.get("relation")
+    models = _listed(said.get("models"))
+    named = [each.get("id") if isinstance(each, dict) else getattr(each, "id", each) for each in models]
+    for tag in tags:
+        _, kind, name = (*tag.split(":", 2), "", "")[:3]
+        if tag.startswith("base_model:") and kind in RELATIONS:
+            named.append(name)
+            relation = relation or kind
+    named += _listed(card.get("base_model"))
+    relation = relation or card.get("base_model_relation")
+    base = next((f"hf:{name}" for name in named if isinstance(name, str) and hub.is_repository(name)), None)
+    return base, relation if base is not None and relation in RELATIONS else None
 
 
-def _listed(value: Any) -> Any:
-    return value if isinstance(value, list | tuple) else [value] if value else ()
+def _listed(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list | tuple) else [value] if value else []
 
 
 SOURCE = Hub()
