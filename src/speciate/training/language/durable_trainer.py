@@ -1,0 +1,395 @@
+"""A trainer of trl or transformers as part of a run: it resumes from its last checkpoint, saves itself, stops on request.
+
+`durable(SFTTrainer)` is that class with its ways to save and load replaced: what is kept goes through
+network/checkpoint.py (safetensors and JSON), and what is restored is matched name by name. The order of examples is a
+function of seed and epoch, chance one of seed, step and micro-batch, so that neither is a state to keep; a run that was
+killed ends in the same bits as one that was left alone. A subclass with more state of its own gives it by
+`more_state`, takes it back by `restore_more`, and says by `may_save` when it has none to lose.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+
+from speciate.errors import Code, SpeciateError
+from speciate.jobs.run import OutOfMemory, Stopped
+from speciate.training.costs import now
+from speciate.training.language.told import Told
+from speciate.training.network import optimizer
+from speciate.training.network.chance import Chance
+from speciate.training.network.checkpoint import Saved, State, Tensors, match
+from speciate.training.network.divergence import Diverged, Watch
+from speciate.training.network.durable import Place, place
+from speciate.training.network.memory import retried_smaller
+from speciate.training.network.stopping import StopRequest
+from speciate.training.network.team import chance_of
+from speciate.training.study import Study
+
+if TYPE_CHECKING:
+    import torch
+
+_FORMAT = 1
+_TRAINER_STATE = "trainer_state.json"
+_SAVE_SECONDS, _SAVE_SHARE = 60.0, 20
+"""A checkpoint each minute, or after twenty times what the last one took where that is longer."""
+_WORTH_SECONDS = 5.0
+"""A training that ends so long after its last checkpoint gets one more."""
+
+
+class Session(NamedTuple):
+    """What a durable trainer needs beside what its class takes."""
+
+    study: Study
+    identity: Mapping[str, Any]
+    """What must be the same for a checkpoint to fit, as JSON: hyperparameters, seed, base model, data."""
+    patience: int | None = None
+    """Evaluations without a lower loss on held-out examples before it ends."""
+    keep_best: bool = True
+    name: str = ""
+    """Of one training of several in this run."""
+    save_seconds: float = _SAVE_SECONDS
+    watch_loss: bool = True
+    """Whether a loss that rises for good means that the training has diverged; that of policies may not."""
+
+
+class Ending(NamedTuple):
+    """`why`: finished, patience or budget. `held_loss`: the best one, of `step`; None without held-out examples."""
+
+    why: str
+    held_loss: float | None
+    step: int
+    steps: int
+
+
+class Best(NamedTuple):
+    step: int
+    loss: float
+    weights: dict[str, torch.Tensor]
+
+
+def durable(trainer: type[Any]) -> type[Any]:
+    """The class with a method `go`; `begin(session)` comes first."""
+    return type(f"Durable{trainer.__name__}", (_Durable, trainer), {})
+
+
+def micro_batch(batch_size: int, asked: int | None, retries: int) -> int:
+    """Examples in memory at once: what was asked, halved as often as memory ran out, as far as it divides a batch.
+
+    >>> micro_batch(16, None, 0), micro_batch(16, None, 2), micro_batch(12, 5, 0), micro_batch(16, None, 9)
+    (16, 4, 4, 1)
+    """
+    most = max(1, min(asked or batch_size, batch_size) >> retries)
+    return next(size for size in range(most, 0, -1) if batch_size % size == 0)
+
+
+class _Durable:
+    """Before the trainer in the order of resolution: what is not here is the trainer's own."""
+
+    # The trainer's
+    args: Any
+    model: Any
+    state: Any
+    control: Any
+    optimizer: Any
+    lr_scheduler: Any
+    train: Callable[..., Any]
+    callback_handler: Any
+
+    # To be overridden
+
+    def may_save(self) -> bool:
+        """Whether the state between these two steps is all in what is kept."""
+        return True
+
+    def more_state(self) -> tuple[dict[str, Any], dict[str, Tensors]]:
+        """JSON, and groups of tensors whose names are not `weights`, `optimizer` or `best`."""
+        return {}, {}
+
+    def restore_more(self, facts: dict[str, Any], tensors: Mapping[str, Tensors]) -> None: ...
+
+    # A run
+
+    def begin(self, session: Session) -> None:
+        self._session, run = session, session.study.run
+        self._place: Place = place(run, session.name)
+        self._stop, self._watch = StopRequest(run), Watch()
+        self._best: Best | None = None
+        self._without_gain = 0
+        self._why = "finished"
+        self._seen_step = -1
+        self._loss, self._micro, self._micro_step = 0.0, 0, -1
+        self._saved = self._place.checkpoints.newest()
+        before = self._saved.files.get("metrics.jsonl", b"") if self._saved else b""
+        self._told = Told(self._place.metrics, self._place.curves, before)
+        self._told.listen(self)
+
+    def go(self) -> Ending:
+        """Train to the end, or from the last checkpoint on; the weights that are kept are in place then.
+
+        Raises Stopped after a checkpoint, OutOfMemory (the engine tries again with half the micro-batch), INVALID where
+        that cannot help, where the training diverges, or where a checkpoint is another training's.
+        """
+        self._chance = Chance(self.args.seed, self.args.device)
+        self._saved_at, self._pause = time.monotonic(), self._session.save_seconds
+        with self._stop, _memory(self.args.per_device_train_batch_size), self._chance:
+            ended = self._saved.state.facts["ended"] if self._saved else None
+            if self._saved is not None and ended:
+                self._check_identity(self._saved.state)
+                self._restore_weights(self._saved.state)
+                self._restore_facts(self._saved.state.facts, self._saved.state.tensors)
+                self._why, steps = ended, int(self._saved.state.facts["step"])
+            else:
+                self._began = now()
+                self.train(resume_from_checkpoint=self._resumed())
+                self._told.flush(self.state)
+                steps = int(self.state.global_step)
+                if time.monotonic() - self._saved_at >= _WORTH_SECONDS:
+                    self._save(ended=self._why)  # what comes after it may be stopped
+        if self._best is not None and self._session.keep_best:
+            _copy(self._best.weights, self._weights())
+        self._told.draw()
+        best = self._best
+        return Ending(self._why, best.loss if best else None, best.step if best else steps, steps)
+
+    def _resumed(self) -> str | None:
+        """A folder with the one file of which the trainer reads itself how far it was."""
+        if self._saved is None:
+            return None
+        self._check_identity(self._saved.state)
+        folder = self._session.study.run.checkpoints / f"resumed{self._session.name}"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        (folder / _TRAINER_STATE).write_bytes(self._saved.files[_TRAINER_STATE])
+        return str(folder)
+
+    # What the trainer calls
+
+    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
+        if self._micro_step != self.state.global_step:
+            self._micro_step, self._micro, self._loss = self.state.global_step, 0, 0.0
+        self._chance.begin(chance_of(self.args.seed, self._micro_step, self._micro))
+        loss: torch.Tensor = super().training_step(model, inputs, num_items_in_batch)  # type: ignore[misc]
+        self._micro += 1
+        self._loss += float(loss)
+        return loss
+
+    def evaluate(self, *given: Any, **named: Any) -> dict[str, float]:
+        self._chance.begin(chance_of(self.args.seed, self.state.global_step, -1 % 2**32))
+        with self._session.study.tally.stage("judging"):
+            metrics: dict[str, float] = super().evaluate(*given, **named)  # type: ignore[misc]
+        self._judged(metrics)
+        return metrics
+
+    def _maybe_log_save_evaluate(self, tr_loss: Any, grad_norm: Any, *given: Any, **named: Any) -> None:
+        """After each step, and once more after an epoch, when there is nothing left to do."""
+        if self._seen_step == self.state.global_step:
+            return
+        self._seen_step = self.state.global_step
+        self._spent()
+        self._check_loss()
+        self.control.should_log, self.control.should_save = True, False
+        self.control.should_evaluate = self._epoch_ended and self._has_held
+        super()._maybe_log_save_evaluate(tr_loss, grad_norm, *given, **named)  # type: ignore[misc]
+        self.state.log_history.clear()  # each line is in metrics.jsonl
+        self._told.step(self.state, self._session.study)
+        self._after_step()
+        self._began = now()
+
+    def _save_checkpoint(self, *given: Any, **named: Any) -> None:
+        """Never as the trainer would."""
+
+    def _load_from_checkpoint(self, *given: Any, **named: Any) -> None:
+        assert self._saved is not None
+        self._restore_weights(self._saved.state)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is None or self._saved is None:
+            return
+        facts, tensors = self._saved.state
+        match(tensors["optimizer"], optimizer.moment_names(facts["optimized"]), "moments")
+        optimizer.set_moments(_inner(self.optimizer), self._trained(), tensors["optimizer"])
+        self.lr_scheduler.load_state_dict(facts["scheduler"])
+        for group, rate in zip(_inner(self.optimizer).param_groups, facts["rates"], strict=True):
+            group["lr"] = rate
+        self._restore_facts(facts, tensors)
+        self._saved = None  # it holds much memory
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        """Chance is a function of the step."""
+
+    # Between two steps
+
+    @property
+    def _has_held(self) -> bool:
+        return getattr(self, "eval_dataset", None) is not None
+
+    @property
+    def _epoch_ended(self) -> bool:
+        return bool(self.state.global_step % self._epoch_steps == 0 or self.state.global_step >= self.state.max_steps)
+
+    @property
+    def _epoch_steps(self) -> int:
+        if not hasattr(self, "_known_epoch_steps"):
+            batches = len(self.callback_handler.train_dataloader)
+            self._known_epoch_steps = max(1, math.ceil(batches / self.args.gradient_accumulation_steps))
+        return self._known_epoch_steps
+
+    def _spent(self) -> None:
+        tally = self._session.study.tally
+        tally.stages["training"] = tally.stages["training"].plus(now().minus(self._began))
+        tally.steps += 1
+        tally.planned_steps = self.state.max_steps
+
+    def _check_loss(self) -> None:
+        rate = float(_inner(self.optimizer).param_groups[0]["lr"])
+        what = "the loss is no number" if not math.isfinite(self._loss) else None
+        if what is None and self._session.watch_loss:
+            what = self._watch.see(self._loss)
+        if what:
+            raise Diverged(self.state.global_step, self.args.learning_rate or rate, what)
+
+    def _judged(self, metrics: Mapping[str, float]) -> None:
+        loss = metrics.get("eval_loss", math.nan)
+        self._told.judged(loss)
+        if not math.isfinite(loss):
+            return
+        if self._best is None or loss < self._best.loss:
+            weights = {name: each.detach().clone() for name, each in self._weights().items()}
+            self._best, self._without_gain = Best(self.state.global_step, loss, weights), 0
+        else:
+            self._without_gain += 1
+
+    def _after_step(self) -> None:
+        patience, study = self._session.patience, self._session.study
+        if patience and self._without_gain >= patience:
+            self._why, self.control.should_training_stop = "patience", True
+        elif self.state.global_step < self.state.max_steps and study.over_budget:
+            self._why, self.control.should_training_stop = "budget", True
+        elif self._stop.made:
+            self._leave()
+        elif time.monotonic() - self._saved_at >= self._pause and self._sound:
+            self._save()
+        study.tally.keep_if_due()
+
+    @property
+    def _sound(self) -> bool:
+        return self.may_save() and not self._watch.suspicious
+
+    def _leave(self) -> NoReturn:
+        if self._sound:
+            self._save()
+        raise Stopped
+
+    # State
+
+    def _save(self, ended: str | None = None) -> None:
+        started, more, groups = time.monotonic(), *self.more_state()
+        trained, inner = self._trained(), _inner(self.optimizer)
+        facts = {
+            **self._identity(),
+            "step": self.state.global_step,
+            "ended": ended,
+            "best": [self._best.step, self._best.loss] if self._best else None,
+            "without_gain": self._without_gain,
+            "watch": self._watch.state(),
+            "optimized": sorted(name for name, each in trained.items() if each in inner.state),
+            "scheduler": _plain(self.lr_scheduler.state_dict()),
+            "rates": [float(group["lr"]) for group in inner.param_groups],
+            "more": more,
+        }
+        tensors: dict[str, Tensors] = {
+            **groups,
+            "weights": self._weights(),
+            "optimizer": optimizer.moments(inner, trained),
+            "best": self._best.weights if self._best else {},
+        }
+        self._told.flush(self.state)
+        files = {_TRAINER_STATE: _state_json(self.state), "metrics.jsonl": self._place.metrics.read_bytes()}
+        self._session.study.tally.keep()
+        self._place.checkpoints.save(State(facts, tensors), files)
+        self._saved_at = time.monotonic()
+        self._pause = max(self._session.save_seconds, _SAVE_SHARE * (self._saved_at - started))
+
+    def _identity(self) -> dict[str, Any]:
+        return {"format": _FORMAT, "trainer": type(self).__name__, "identity": _plain(dict(self._session.identity))}
+
+    def _check_identity(self, state: State) -> None:
+        for what, own in self._identity().items():
+            if state.facts.get(what) != own:
+                raise SpeciateError(
+                    Code.INVALID,
+                    f"The checkpoint is of another training: {what} was {state.facts.get(what)!r} and is {own!r}.",
+                    "Call train_model again to begin anew.",
+                )
+
+    def _restore_weights(self, state: State) -> None:
+        here = self._weights()
+        match(state.tensors["weights"], here, "weights")
+        _copy(state.tensors["weights"], here)
+
+    def _restore_facts(self, facts: dict[str, Any], tensors: Mapping[str, Tensors]) -> None:
+        match(tensors["best"], self._weights() if facts["best"] else (), "best weights")
+        if facts["best"]:
+            best = {name: each.to(self.args.device).clone() for name, each in tensors["best"].items()}
+            self._best = Best(facts["best"][0], facts["best"][1], best)
+        self._without_gain = facts["without_gain"]
+        self._watch.restore(facts["watch"])
+        self.restore_more(facts["more"], tensors)
+
+    def _trained(self) -> dict[str, torch.Tensor]:
+        """Parameters that learn, each once where several names share it."""
+        return {name: each for name, each in self.model.named_parameters() if each.requires_grad}
+
+    def _weights(self) -> dict[str, torch.Tensor]:
+        """What training changes: parameters that learn, and buffers that are saved with them."""
+        kept = self.model.state_dict().keys()
+        return self._trained() | {name: each for name, each in self.model.named_buffers() if name in kept}
+
+
+def _inner(wrapped: Any) -> Any:
+    """accelerate's wrapper aside."""
+    return getattr(wrapped, "optimizer", wrapped)
+
+
+def _plain(said: Any) -> Any:
+    """What JSON makes of it."""
+    return json.loads(json.dumps(said, default=str))
+
+
+_RESUMED = ("global_step", "epoch", "num_input_tokens_seen", "logging_steps", "eval_steps", "save_steps")
+
+
+def _state_json(state: Any) -> bytes:
+    """As much as the trainer goes on from: the rest of its state is made anew, or is ours."""
+    return json.dumps({name: getattr(state, name) for name in _RESUMED}).encode()
+
+
+def _copy(source: Tensors, target: Mapping[str, torch.Tensor]) -> None:
+    import torch
+
+    with torch.no_grad():
+        for name, tensor in target.items():
+            tensor.copy_(source[name])
+
+
+@contextlib.contextmanager
+def _memory(micro: int) -> Iterator[None]:
+    """Where one example at a time is too much, trying again does not help."""
+    try:
+        with retried_smaller():
+            yield
+    except OutOfMemory as error:
+        if micro > 1:
+            raise
+        raise SpeciateError(
+            Code.INVALID,
+            "The training ran out of memory with one example at a time.",
+            "Call train_model again with a smaller hyperparameters={'max_length': ...}, with {'recompute': true}, or "
+            "with a smaller base model.",
+        ) from error

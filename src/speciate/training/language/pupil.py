@@ -1,0 +1,130 @@
+"""The model that learns: the base model's weights with the changes that a training makes, and what all trainers are told.
+
+A recipe takes `pupil(study, parameters)`, makes its trainer with `settings(...)` and `changes(...)`, trains it durably,
+and hands back `finished(...)`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from speciate.language import bases
+from speciate.language.forms import Form
+from speciate.language.generation import Sampling
+from speciate.models import sealed
+from speciate.tasks.writing import WritingPredictor
+from speciate.training.language.durable_trainer import Session, micro_batch
+from speciate.training.language.specs import LanguageParameters
+from speciate.training.study import Study
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_LORA_TIMES = 10.0
+"""The usual learning rate of low-rank changes, of that of all weights (Schulman et al. 2025, "LoRA Without Regret")."""
+_TAKEN_AS = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
+
+
+class Pupil(NamedTuple):
+    model: Any
+    tokenizer: PreTrainedTokenizerBase
+    folder: Path
+    """Where the weights lie that it begins with."""
+    longest: int
+    """Tokens that it can see."""
+
+
+def pupil(study: Study, parameters: LanguageParameters) -> Pupil:
+    """The base model, loaded in float32. INVALID where it is none."""
+    assert study.payload.base_folder is not None, "the plan refuses fresh weights"
+    folder = bases.ready(Path(study.payload.base_folder), study.folders.cache)
+    tokenizer = bases.load_tokenizer(folder, parameters.chat_template)
+    model: Any = bases.load_model(folder)
+    model.config.use_cache = False
+    return Pupil(model, tokenizer, folder, bases.longest(model))
+
+
+def changes(parameters: LanguageParameters, task: str = "CAUSAL_LM", **more: Any) -> Any:
+    """The configuration of peft, as trl's trainers take it; None where every weight learns."""
+    if parameters.changes == "full":
+        return None
+    from peft import LoraConfig
+
+    return LoraConfig(
+        r=parameters.rank, lora_alpha=parameters.alpha, lora_dropout=parameters.dropout,  # type: ignore[arg-type]  # a float does
+        target_modules="all-linear", task_type=task, **more,
+    )  # fmt: skip
+
+
+def settings(study: Study, parameters: LanguageParameters, usual_rate: float) -> dict[str, Any]:
+    """What every configuration of trl is given. `usual_rate`: of the method, where every weight learns.
+
+    trl's own defaults recompute activations and compute in bfloat16 whatever the device.
+    """
+    on_cpu = study.payload.device == "cpu"
+    micro = micro_batch(parameters.batch_size, parameters.micro_batch, study.run.memory_retries)
+    rate = parameters.learning_rate or usual_rate * (_LORA_TIMES if parameters.changes == "lora" else 1)
+    scratch = study.run.checkpoints / "trainer"
+    return {
+        "output_dir": str(scratch),
+        "per_device_train_batch_size": micro,
+        "per_device_eval_batch_size": micro,
+        "gradient_accumulation_steps": parameters.batch_size // micro,
+        "num_train_epochs": parameters.epochs,
+        "max_steps": parameters.steps or -1,
+        "learning_rate": rate,
+        "lr_scheduler_type": _TAKEN_AS[parameters.schedule],
+        "warmup_steps": min(parameters.warmup, 0.999),  # below 1 it is a share
+        "weight_decay": parameters.weight_decay,
+        "max_grad_norm": parameters.clip,
+        "seed": study.payload.spec.seed,
+        "data_seed": study.payload.spec.seed,
+        "use_cpu": on_cpu,
+        "bf16": not on_cpu,
+        "gradient_checkpointing": parameters.recompute,
+        "dataloader_pin_memory": not on_cpu,
+        "logging_nan_inf_filter": False,
+        "logging_strategy": "steps",
+        "logging_steps": 1,
+        "eval_strategy": "no",  # durable_trainer.py says when
+        "save_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+    }
+
+
+def session(study: Study, parameters: LanguageParameters, learner: Pupil, data: str, **more: Any) -> Session:
+    """`data`: what `digest` says of the examples as they are learned."""
+    known = parameters.model_dump(mode="json", exclude={"micro_batch", "judged", "max_new_tokens"})
+    identity: Mapping[str, Any] = {
+        "method": study.payload.spec.method,
+        "parameters": known,
+        "seed": study.payload.spec.seed,
+        "base": sealed.check(learner.folder) if (learner.folder / sealed.MANIFEST).is_file() else str(learner.folder),
+        "data": data,
+    }
+    return Session(study, identity, parameters.patience, parameters.keep == "best", **more)
+
+
+def digest(*parts: Any) -> str:
+    """sha256 of what repr says of it."""
+    found = hashlib.sha256()
+    for part in parts:
+        found.update(repr(part).encode())
+    return found.hexdigest()
+
+
+def finished(
+    study: Study, trainer: Any, learner: Pupil, asked: Form, parameters: LanguageParameters
+) -> WritingPredictor:
+    """The model as it is served: changes merged, on the processor."""
+    model = trainer.model
+    if hasattr(model, "merge_and_unload"):
+        model = model.merge_and_unload()
+    model = model.cpu().eval()
+    model.config.use_cache = True
+    sampling = Sampling(max_new_tokens=parameters.max_new_tokens)
+    return WritingPredictor(model, learner.tokenizer, asked, sampling, study.payload.task)
