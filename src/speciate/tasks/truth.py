@@ -22,8 +22,12 @@ TRUE_BY_THEMSELVES: tuple[Family, ...] = ("forecasting", "control")
 """Families whose truths are in the media."""
 
 
-_NAMED: dict[Family, tuple[str, ...]] = {"detection": ("objects",), "segmentation": ("objects", "mask")}
-"""Columns as the COCO reader and the gatherers of volumes name them."""
+_NAMED: dict[Family, tuple[str, ...]] = {
+    "detection": ("objects",),
+    "segmentation": ("objects", "mask"),
+    "generation": ("completion", "answer", "response", "output", "chosen"),
+}
+"""Columns as the COCO reader, the gatherers of volumes and data for language models name them."""
 
 
 def is_label(manifest: Manifest, target: str | None) -> bool:
@@ -36,7 +40,8 @@ def usual_target(manifest: Manifest, task: str) -> str | None:
     family = find_task(task).family
     if family in TRUE_BY_THEMSELVES:
         return None
-    named = next((name for name in _NAMED.get(family, ()) if name in manifest.columns), None)
+    given = [name for name in _NAMED.get(family, ()) if name in manifest.columns and name not in manifest.inputs]
+    named = next(iter(given), None)
     return named or manifest.label
 
 

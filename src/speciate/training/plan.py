@@ -20,6 +20,7 @@ _WHY = {
     "probe": "Frozen vectors of a base model, computed once and cached, with a linear head.",
     "lora": "Small changes to a base model's weights: what the frozen vectors lack, for a share of the memory.",
     "full": "Every weight of a network learns: dearest, and best where there are many examples.",
+    "sft": "A language model learns the answers word by word: small changes to its weights unless asked otherwise.",
 }
 
 

@@ -184,7 +184,7 @@ def names(modality: str) -> list[str]:
     published = [
         f"pkg:{name}"
         for name, entry in packaged.PACKAGED.items()
-        if entry.modality == modality and packaged.installed(name)
+        if entry.modality == modality and not entry.weights and packaged.installed(name)
     ]
     own = (modality, *_TAKEN_FOR.get(modality, ())[:1])
     return published + [name for name, entry in ARCHITECTURES.items() if entry.modality in own]
@@ -243,6 +243,12 @@ def rebuild(settings: dict[str, Any], folder: Path) -> Backbone:
 def _locate(base_model: str, folder: Path | None) -> Path | None:
     ref = model_ref(base_model)
     if ref.source == "pkg":
+        if packaged.find(ref.name).weights:
+            raise SpeciateError(
+                Code.INVALID,
+                f"{base_model!r} is a language model in GGUF: it writes text, and no head can be put on it.",
+                f"Train it with train_model(method='sft', base_model={base_model!r}, ...).",
+            )
         return packaged.locate(ref.name)
     return Path(ref.name) if ref.source == "path" else folder
 
