@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-_NOT_ASKED = ("actor", "ways")
+_NOT_ASKED = ("actor", "ways", "shortlist")
 """Who asks; and what could be tried when it was asked: the answer to a repeated call may have changed that."""
 
 

@@ -32,6 +32,7 @@ KINDS = {
     "refresh": "speciate.models.refresh:KIND",
     "train": "speciate.training.train:KIND",
     "measure": "speciate.training.measuring:KIND",
+    "shortlist": "speciate.training.shortlist:KIND",
     "evaluate": "speciate.evaluation.evaluate:KIND",
     "specialize": "speciate.training.specialize:KIND",
     "promote": "speciate.production.promote:KIND",

@@ -1,10 +1,11 @@
 """Kind `specialize`: the cascade from the cheapest method up, one evaluation, and the promotion if it is earned.
 
-    train/classical -> train/probe-... -> train/continue-... -> train/full-... -> evaluate -> promote
+    train/classical -> shortlist -> train/probe-... -> train/continue-... -> train/full-... -> evaluate -> promote
 
 `next` is pure: what it needs to know about data and metric comes with its children's results. A dearer method is tried
 only while the objective is not surely met and budget is left. Where a network serves, what it learned is gone on with
-before another one is begun: a warm start, from the newest data. Which models are worth evaluating is decided on
+before another one is begun: a warm start, from the newest data. Where there are more than three base models, those
+that promise little are left out before any of them is trained. Which models are worth evaluating is decided on
 validation examples; the test split is used once, for all of them. Losers stay registered.
 """
 
@@ -13,7 +14,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -27,10 +28,13 @@ from speciate.jobs.kinds import Child, ChildRequest, Finished, Kind, NextStep, P
 from speciate.models import registry
 from speciate.models.backbones import saved
 from speciate.refs import dataset_ref
-from speciate.training import train
+from speciate.training import shortlist, train
+from speciate.training.narrowing import SHORTLIST, compared, comparison, narrowed, shortlisted
 from speciate.training.options import check as check_option
 from speciate.training.options import methods_for, options
+from speciate.training.present import present
 from speciate.training.specs import Method, Option, TrainSpec
+from speciate.training.way import Way
 from speciate.vocabulary import Family, find_metric, find_task
 from speciate.workspace.workspace import Workspace
 
@@ -41,16 +45,6 @@ _LEAST_SECONDS = 1.0
 """With less budget left no further method is started."""
 _GRACE_SECONDS = 30.0
 """A training ends by itself after the candidate at hand; one that does not is stopped so long after its budget."""
-
-
-class Way(BaseModel):
-    """A training to try, in TrainSpec's words. `like` needs nothing beside it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    method: Method | None = None
-    base_model: str | None = None
-    continue_from: str | None = None
-    like: str | None = None
 
 
 class SpecializeSpec(BaseModel):
@@ -68,6 +62,8 @@ class SpecializeSpec(BaseModel):
     """A model version whose recipe is tried first."""
     ways: tuple[Way, ...] = ()
     """What may be tried, as `ways` found it; empty: what was named, else from `classical` on."""
+    shortlist: bool = False
+    """Whether base models are compared before any of them is trained, as `has_many` found it."""
     order: tuple[str, ...] = ()
     """Of ordinal labels, from low to high."""
     seed: int = 0
@@ -149,7 +145,8 @@ def ways(
     spec = SpecializeSpec(
         use_case=use_case, dataset=dataset, budget_minutes=1, base_models=tuple(base_models), methods=tuple(methods)
     )
-    found = _asked(spec) or _suiting(versions.resolve(workspace.database, dataset).modality, family, base_models)
+    modality = versions.resolve(workspace.database, dataset).modality
+    found = _asked(spec) or _suiting(workspace, modality, family, base_models)
     warm = None if base_models else _warm_start(workspace, spec)
     if warm is None or (methods and warm.method not in methods):
         return tuple(found)
@@ -157,10 +154,17 @@ def ways(
     return (*found[:place], warm, *found[place:])
 
 
-def _suiting(modality: str, family: Family, base_models: Sequence[str]) -> list[Way]:
+def has_many(workspace: Workspace, use_case: str, ways: Sequence[Way]) -> bool:
+    """Whether so many base models are among the ways that some are left out, and the task lets them be compared."""
+    family = find_task(usecases.get(workspace.database, use_case).task).family
+    return shortlist.pays(family, compared(ways))
+
+
+def _suiting(workspace: Workspace, modality: str, family: Family, base_models: Sequence[str]) -> list[Way]:
     found = [Way(**option.model_dump()) for option in options(modality, family)]
     if not base_models:
-        return found
+        found += [Way(**option.model_dump()) for option in present(workspace, modality, family)]
+        return sorted(found, key=lambda way: get_args(Method).index(way.method))
     learned: tuple[Method, ...] = ("probe", *_NETWORKS)
     named = [
         Way(method=method, base_model=base)
@@ -232,13 +236,23 @@ def _next_training(spec: SpecializeSpec, children: Sequence[Child]) -> list[Chil
     """The cheapest way that was not tried, unless what was found is enough or the budget is spent."""
     trained, tried = candidates(children), {child.step for child in children}
     left = 60 * spec.budget_minutes - sum(child.run_seconds for child in children)
-    if children and (left < _LEAST_SECONDS or any(surely_enough(candidate) for candidate in trained)):
+    begun = any(step.startswith(_TRAIN) for step in tried)
+    if begun and (left < _LEAST_SECONDS or any(surely_enough(candidate) for candidate in trained)):
         return []
+    left = max(left, _LEAST_SECONDS)
     recipe = [one.way.model_copy(update={"like": None}) for one in trained if one.way.like]  # it stands for its like
     there = spec.ways or _asked(spec) or _known_ways(children)
-    for way in _with_recipe(spec, _automatic(spec, there)):
+    dataset = trained[0].report["dataset"] if trained else spec.dataset
+    possible = narrowed(_automatic(spec, there), shortlisted(children))
+    for way in _with_recipe(spec, possible):
         if (step := step_name(way)) not in tried and way not in recipe:
-            dataset = trained[0].report["dataset"] if trained else spec.dataset
+            if spec.shortlist and SHORTLIST not in tried and compared([way]):
+                return [
+                    comparison(
+                        possible, use_case=spec.use_case, dataset=dataset, seed=spec.seed, seconds_left=left,
+                        grace=_GRACE_SECONDS,
+                    )
+                ]  # fmt: skip
             request = _train_spec(spec, way, dataset, left / 60)
             return [
                 ChildRequest(
@@ -363,7 +377,8 @@ def adequate(trained: Sequence[Candidate]) -> list[Candidate]:
 def _evaluation(spec: SpecializeSpec, children: Sequence[Child]) -> NextStep:
     trained = candidates(children)
     if not trained:
-        return _failed(children[0], "No model could be trained")
+        first = next((child for child in children if child.step.startswith(_TRAIN)), children[0])
+        return _failed(first, "No model could be trained")
     return [
         ChildRequest(
             step=_EVALUATE,
@@ -428,6 +443,8 @@ def _result(
         "report": evaluated["report"],
         "failed": [_why(child) for child in children if child.result is None],
     }
+    if (report := shortlisted(children)) is not None:
+        result["shortlist"] = report
     chosen = evaluated["report"]["candidate"]
     return result | ({"model": chosen} if chosen in {one.model for one in candidates(children)} else {})
 

@@ -6,8 +6,8 @@ how much of the vectors' variance, each direction counted alike, lies between th
 examples it says nothing unless the covariance is shrunk (Ibrahim et al. 2022), by Ledoit & Wolf 2004.
 
 Both take vectors (N, D) and columns (N, K): 0 and 1 for classes (`indicators`), numbers as they are. Both are finite
-whatever finite numbers come, constant vectors and single classes included. Neither is sure: what they rank first is often
-not the best after fine-tuning (Agostinelli et al. 2022).
+whatever finite numbers come, constant vectors and single classes included. Neither is sure: what they rank first is
+often not the best after fine-tuning (Agostinelli et al. 2022).
 
 Departures. The best precisions are sought until they stay, at most 100 times, not 11. Of fewer examples than directions
 the evidence counts only the directions that there are, as it must: the authors' second program counts the others in one
