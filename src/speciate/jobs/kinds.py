@@ -33,6 +33,7 @@ KINDS = {
     "train": "speciate.training.train:KIND",
     "measure": "speciate.training.measuring:KIND",
     "shortlist": "speciate.training.shortlist:KIND",
+    "merge": "speciate.training.merging.merge:KIND",
     "evaluate": "speciate.evaluation.evaluate:KIND",
     "specialize": "speciate.training.specialize:KIND",
     "promote": "speciate.production.promote:KIND",

@@ -100,14 +100,22 @@ def _judged(database: Database, ref: str) -> list[Judged]:
 
 
 def _lineage(database: Database, card: Card) -> list[str]:
+    """Models, nearest first: of a merge its parents, then what they began with. Then the data of all of them that are
+    no further away than a parent."""
     found: list[str] = []
-    base = card.base_model
-    while base is not None and len(found) < _DEEPEST:
-        found.append(base)
-        ref = model_ref(base)
+    left, data = [*card.parents, *([card.base_model] if card.base_model else [])], [card.dataset]
+    while left and len(found) < _DEEPEST:
+        name = left.pop(0)
+        if name in found:
+            continue
+        found.append(name)
+        ref = model_ref(name)
         before = [each for each in registry.versions(database, ref.name) if each.version == ref.version]
-        base = before[0].base_model if not ref.source and before else None
-    return [*found, *_datasets(database, card.dataset)]
+        if not ref.source and before:
+            left += [*before[0].parents, *([before[0].base_model] if before[0].base_model else [])]
+            data += [before[0].dataset] if name in card.parents else []
+    known = [each for dataset in data for each in _datasets(database, dataset)]
+    return [*found, *dict.fromkeys(known)]
 
 
 def _datasets(database: Database, dataset: str | None) -> list[str]:

@@ -53,7 +53,8 @@ def find(workspace: Workspace, base_model: str) -> Base:
 
 def _learned_from(workspace: Workspace, card: Card) -> tuple[Manifest, ...] | None:
     """Nothing of ours for published weights."""
-    return learned_from(workspace.database, workspace.folders, card) if card.dataset is not None else ()
+    ours = card.dataset is not None or bool(card.parents)
+    return learned_from(workspace.database, workspace.folders, card) if ours else ()
 
 
 def without_linear(base_model: str) -> SpeciateError:

@@ -1,0 +1,169 @@
+"""Whether models can be merged at all, as far as cards, settings and the headers of their weights tell.
+
+Nothing heavy is imported: the plan asks this before there is a job. What must agree: the task, the labels or units of
+the answers, the inputs, the network and its preprocessing to the last setting, and every tensor's name and shape. What
+may differ: the numbers, and how sure an answer counts (calibration).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from speciate.errors import Code, SpeciateError
+from speciate.models import sealed
+from speciate.models.card import Card
+from speciate.models.registry import ModelVersion
+from speciate.training.merging import streaming
+
+PREDICTOR = "predictor.json"
+CALIBRATION = frozenset({"temperature", "thresholds", "known"})
+_MAY_DIFFER: Mapping[str, frozenset[str]] = {
+    PREDICTOR: CALIBRATION,
+    "backbone.json": frozenset({"base_model"}),
+    "config.json": frozenset({"_name_or_path", "transformers_version"}),
+    "generation_config.json": frozenset({"transformers_version"}),
+}
+"""File -> keys, at any depth, that say nothing of what a network computes."""
+_SHOWN = 3
+_ON_CARDS = (
+    ("task", "made for different tasks"),
+    ("modality", "reading different modalities"),
+    ("labels", "answering with different labels"),
+    ("inputs", "reading different columns"),
+    ("parts", "reading different parts"),
+)
+
+
+def check(versions: Sequence[ModelVersion]) -> None:
+    """Raises INVALID with the reason, and what could be merged instead."""
+    for version in versions:
+        _check_network(version)
+    first = versions[0]
+    for other in versions[1:]:
+        _check_cards(first.card, other.card)
+        _check_files(first, other)
+        _check_tensors(first, other)
+
+
+def differences(first: Any, second: Any, ignored: Collection[str], path: str = "") -> list[str]:
+    """`a.b` of each value that differs between two JSON documents."""
+    if isinstance(first, dict) and isinstance(second, dict):
+        return [
+            found
+            for key in sorted(first.keys() | second.keys())
+            if key not in ignored
+            for found in differences(first.get(key), second.get(key), ignored, f"{path}.{key}" if path else key)
+        ]
+    return [] if first == second else [path]
+
+
+class Shape(NamedTuple):
+    """What plans ask of a folder's weights."""
+
+    counts_batches: bool
+    """Whether there is BatchNorm in it."""
+    largest: int
+    """Numbers in the largest tensor."""
+
+
+def shape(folder: Path) -> Shape:
+    kept = streaming.tensors(folder)
+    sizes = [_numbers(each.shape) for each in kept.values()]
+    return Shape(any(name.endswith(streaming.COUNTED) for name in kept), max(sizes, default=0))
+
+
+def has_head_of(base: Path, folder: Path) -> bool:
+    """Whether every tensor of the folder has a beginning in the base: then the head's changes can be told, too."""
+    theirs = streaming.tensors(base)
+    return all(name in theirs and theirs[name].shape == kept.shape for name, kept in streaming.tensors(folder).items())
+
+
+def _numbers(dimensions: Sequence[int]) -> int:
+    size = 1
+    for each in dimensions:
+        size *= each
+    return size
+
+
+def _check_network(version: ModelVersion) -> None:
+    """Fitted estimators have no weights that lie near each other, however alike their data were."""
+    folder = version.path
+    if (folder / "adapter_config.json").is_file():
+        raise SpeciateError(
+            Code.INVALID,
+            f"{version.ref} is an adapter: the mean of its two factors is not the mean of the changes that they make.",
+            "Merge it into its base's weights first; what 'lora' makes here is merged already.",
+        )
+    predictor = folder / PREDICTOR
+    whole = not predictor.is_file() or "backbone" in json.loads(predictor.read_text())
+    if not version.card.version or not whole or not streaming.weight_files(folder):
+        raise SpeciateError(
+            Code.INVALID,
+            f"{version.ref} was made by {version.card.method!r}: there is no network of ours in it whose weights could "
+            "be merged.",
+            "Name versions that 'full' or 'lora' made from one base model; models that are no networks can be asked "
+            "together: evaluate_models(models=['ensemble:A+B'], ...).",
+        )
+
+
+def _check_cards(first: Card, other: Card) -> None:
+    for name, what in _ON_CARDS:
+        one, two = getattr(first, name), getattr(other, name)
+        if one != two:
+            raise _apart(first.ref, other.ref, f"{what} ({_short(one)}; {_short(two)})")
+
+
+def _check_files(first: ModelVersion, other: ModelVersion) -> None:
+    ours, theirs = _others(first.path), _others(other.path)
+    if ours != theirs:
+        raise _apart(first.ref, other.ref, f"different networks: of their files, {_some(ours ^ theirs)} is in one only")
+    for name in sorted(ours):
+        one, two = (first.path / name).read_bytes(), (other.path / name).read_bytes()
+        if one == two:
+            continue
+        found = [f"the file {name}"]
+        if name.endswith(".json"):
+            found = differences(json.loads(one), json.loads(two), _MAY_DIFFER.get(name, frozenset()))
+        if found:
+            raise _apart(first.ref, other.ref, f"not built alike: {_some(found)} differs in {name}")
+
+
+def _check_tensors(first: ModelVersion, other: ModelVersion) -> None:
+    ours, theirs = streaming.tensors(first.path), streaming.tensors(other.path)
+    if ours.keys() != theirs.keys():
+        raise _apart(first.ref, other.ref, f"different networks: one lacks {_some(ours.keys() ^ theirs.keys())}")
+    for name, kept in ours.items():
+        if kept.shape != theirs[name].shape:
+            raise _apart(first.ref, other.ref, f"of different sizes: {name} is {kept.shape} and {theirs[name].shape}")
+
+
+def _others(folder: Path) -> set[str]:
+    """Names of its files that are no weights."""
+    return {
+        path.name
+        for path in folder.iterdir()
+        if path.suffix != streaming.WEIGHTS and path.name not in (sealed.MANIFEST, sealed.CARD)
+    }
+
+
+def _some(names: Collection[str]) -> str:
+    found = sorted(names)
+    more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+    return ", ".join(repr(each[:64]) for each in found[:_SHOWN]) + more
+
+
+def _short(value: Any) -> str:
+    text = ", ".join(value) if isinstance(value, tuple) else str(value)
+    return text if len(text) <= 80 else text[:79] + "…"
+
+
+def _apart(first: str, other: str, why: str) -> SpeciateError:
+    return SpeciateError(
+        Code.INVALID,
+        f"{first} and {other} cannot be merged: they are {why}.",
+        "Merge versions of one base model for one task and one set of labels; others can be asked together: "
+        f"evaluate_models(models=['ensemble:{first}+{other}'], ...).",
+    )

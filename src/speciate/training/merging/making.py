@@ -1,0 +1,289 @@
+"""The worker's side of a merge: merge the weights, count norms anew, calibrate and measure where there are examples.
+
+A greedy soup (Wortsman et al. 2022) takes the members from the best on validation examples down, and keeps one where
+the soup with it is no worse. Everything is deterministic: the same members and parameters give the same model id.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from speciate.datasets.loading.loader import load_examples
+from speciate.errors import Code, SpeciateError
+from speciate.evaluation.seen import seen
+from speciate.evaluation.statistics import Estimate
+from speciate.jobs.run import Run, Stopped
+from speciate.models import sealed
+from speciate.models.backbones import saved, table
+from speciate.models.card import Card
+from speciate.tasks import predictor as predictors
+from speciate.tasks.network import NetworkPredictor, as_scores, scores
+from speciate.tasks.table import PER_UNIT
+from speciate.training.merging import norms, streaming
+from speciate.training.merging.rules import Rule
+from speciate.training.merging.specs import Member, MergePayload
+from speciate.training.selection import measure
+from speciate.training.specs import Payload
+from speciate.training.study import Study
+from speciate.vocabulary import find_metric
+
+METHOD = "merge"
+"""As cards have it."""
+
+
+class _Judge(NamedTuple):
+    """Examples of the dataset that is measured on, and those of them that no member has learned from."""
+
+    study: Study
+    left_out: int
+
+    @property
+    def metric(self) -> str:
+        return self.study.payload.objective.metric
+
+    def scores(self, model: NetworkPredictor) -> Any:
+        media = [example.media for example in self.study.validation]
+        items = model.backbone.prepare(media, per_unit=model.readout.family in PER_UNIT)
+        return as_scores(scores(model.backbone, model.head, model.readout, items))
+
+    def value(self, model: NetworkPredictor) -> Estimate:
+        return measure(self.study, model.readout, self.study.validation, self.scores(model))
+
+    def standing(self, found: Estimate) -> float:
+        """Greater is better."""
+        return find_metric(self.metric).sign * found.value if math.isfinite(found.value) else -math.inf
+
+
+def run(run: Run) -> dict[str, Any]:
+    """Writes `outputs/model/`; returns card and report."""
+    import torch
+
+    payload, started = MergePayload.model_validate(run.payload), time.monotonic()
+    torch.set_num_threads(payload.threads)
+    for member in payload.members:
+        if sealed.check(Path(member.folder)) != member.id:
+            raise SpeciateError(
+                Code.REFUSED, f"{member.ref} is not the model that was registered.", "Train it again with train_model."
+            )
+    run.progress(0, None, "", "reading examples")
+    judge = _judge(run, payload)
+    values = [_value(run, judge, member) for member in payload.members] if judge else []
+    maker = _Maker(run, payload, judge)
+    chosen = maker.greedy(values) if payload.method == "greedy" else list(range(len(payload.members)))
+    folder, found = maker.make(chosen, run.outputs / "model")
+    report = _report(payload, judge, values, chosen, found) | {"notes": maker.notes}
+    card = _card(payload, chosen, folder, judge, found, time.monotonic() - started)
+    return {"card": card.model_dump(mode="json"), "report": report}
+
+
+class _Maker:
+    def __init__(self, run: Run, payload: MergePayload, judge: _Judge | None) -> None:
+        self._run, self._payload, self._judge = run, payload, judge
+        self._base = _base(run, payload)
+        self.notes = _notes(payload, judge)
+
+    def greedy(self, values: Sequence[Estimate | None]) -> list[int]:
+        """Places of the members that make the soup no worse, the best of them first."""
+        judge = self._judge
+        known = [(place, value) for place, value in enumerate(values) if value is not None]
+        if judge is None or len(known) < len(values):
+            raise SpeciateError(
+                Code.INVALID,
+                "A greedy soup chooses by validation examples, and these models have learned from all there are.",
+                "Call merge_models again with method='soup', or with a dataset that holds others.",
+            )
+        order = sorted(known, key=lambda pair: (-judge.standing(pair[1]), pair[0]))
+        chosen, best = [order[0][0]], judge.standing(order[0][1])
+        for place, _ in order[1:]:
+            folder, found = self.make([*chosen, place], self._run.folder.path / "trial")
+            shutil.rmtree(folder)
+            if found is not None and judge.standing(found) >= best:
+                chosen, best = [*chosen, place], judge.standing(found)
+        return chosen
+
+    def make(self, places: Sequence[int], out: Path) -> tuple[Path, Estimate | None]:
+        """The sealed merge of these members, and its value."""
+        payload, raw = self._payload, out.with_name(out.name + ".raw")
+        for leftover in (out, raw):
+            shutil.rmtree(leftover, ignore_errors=True)
+        members = [payload.members[place] for place in sorted(places)]
+        rule = Rule(
+            payload.method,
+            tuple(payload.weights[place] for place in sorted(places)),
+            tuple(member.id for member in members),
+            payload.parameters.density or 1.0,
+            payload.parameters.scale,
+            payload.parameters.seed,
+        )
+        streaming.merge([Path(member.folder) for member in members], self._base, rule, raw, told=self._told)
+        if self._judge is None:
+            raw.rename(out)
+            sealed.seal(out)
+            return out, None
+        sealed.seal(raw)
+        found = self._settled(raw, out)
+        shutil.rmtree(raw)
+        return out, found
+
+    def _settled(self, raw: Path, out: Path) -> Estimate | None:
+        """With norms counted anew and confidences that fit; saved at `out`."""
+        judge = self._judge
+        assert judge is not None, "whoever calls has examples"
+        model = _load(raw)
+        if self._payload.counts_batches:
+            media = [example.media for example in judge.study.train]
+            norms.recount(model.backbone, model.backbone.prepare(media, per_unit=model.readout.family in PER_UNIT))
+        if not judge.study.validation:
+            model.save(out)
+            return None
+        held = judge.study.validation
+        given = judge.scores(model)
+        targets = model.readout.targets(judge.study.truths(held))
+        model.readout = model.readout.calibrated(given, targets)
+        model.save(out)
+        return measure(judge.study, model.readout, held, given)
+
+    def _told(self, name: str) -> None:
+        if self._run.stopping:
+            raise Stopped
+
+
+def _load(folder: Path) -> NetworkPredictor:
+    model = predictors.load(folder)
+    assert isinstance(model, NetworkPredictor), "alike.py lets no other pass"
+    return model
+
+
+def _value(run: Run, judge: _Judge, member: Member) -> Estimate | None:
+    run.progress(0, None, "", f"measuring {member.ref}")
+    return judge.value(_load(Path(member.folder))) if judge.study.validation else None
+
+
+def _judge(run: Run, payload: MergePayload) -> _Judge | None:
+    """None where nothing is measured."""
+    if payload.manifest is None:
+        return None
+    examples = load_examples(run.folders, payload.manifest, ("train", "validation"))
+    known = set[str]()
+    if payload.learned_from:
+        held = [example.id for example in examples if example.split == "validation"]
+        known = seen(run.folders, payload.manifest, held, payload.learned_from, ("train",))
+    kept = [each for each in examples if each.split != "validation" or each.id not in known]
+    training = Payload.model_validate(
+        {
+            **{name: value for name, value in payload.recipe.items() if name in Payload.model_fields},
+            "spec": {**payload.recipe["spec"], "budget_minutes": None},
+            "manifest": payload.manifest,
+            "dataset": payload.manifest.ref,
+            "threads": payload.threads,
+        }
+    )
+    return _Judge(Study(run, training, kept), len(known))
+
+
+def _base(run: Run, payload: MergePayload) -> Path | None:
+    """The base's weights by the names that our network gives them."""
+    if payload.base_folder is None:
+        return None
+    folder = Path(payload.base_folder)
+    if saved.holds(folder):
+        return folder
+    assert payload.base is not None, "it has a folder"
+    made = run.folder.path / "base"
+    shutil.rmtree(made, ignore_errors=True)
+    made.mkdir()
+    saved.save(table.build(payload.base, [], 0, folder), made)
+    return made
+
+
+def _notes(payload: MergePayload, judge: _Judge | None) -> list[str]:
+    notes = []
+    if payload.base_folder is not None and not payload.base_has_head:
+        notes.append(f"{payload.base} has no head for these answers: the heads were averaged.")
+    if judge is None:
+        notes.append(
+            "The members have no dataset in common, so nothing was measured, and how sure an answer counts is as in "
+            f"{payload.members[0].ref}: name one with dataset."
+        )
+    elif judge.left_out:
+        notes.append(f"{judge.left_out} validation examples that a member has learned from were left out.")
+    if payload.counts_batches:
+        notes.append("The statistics of BatchNorm were counted anew on the training examples.")
+    if payload.learned_from is None:
+        notes.append("The data that a member learned from are not here any more: if it saw these, it looks too good.")
+    return notes
+
+
+def _report(
+    payload: MergePayload,
+    judge: _Judge | None,
+    values: Sequence[Estimate | None],
+    chosen: Sequence[int],
+    found: Estimate | None,
+) -> dict[str, Any]:
+    measured = values or [None] * len(payload.members)
+    return {
+        "method": payload.method,
+        "base_model": payload.base,
+        "dataset": payload.manifest.ref if payload.manifest else None,
+        "metric": judge.metric if judge else None,
+        "validation": _shown(found),
+        "members": [
+            {"model": member.ref, "weight": weight, "merged": place in chosen, "validation": _shown(value)}
+            for place, (member, weight, value) in enumerate(
+                zip(payload.members, payload.weights, measured, strict=True)
+            )
+        ],
+        "parameters": payload.parameters.model_dump(),
+    }
+
+
+def _shown(found: Estimate | None) -> dict[str, Any] | None:
+    if found is None:
+        return None
+    value, low, high = (each if math.isfinite(each) else None for each in (found.value, found.low, found.high))
+    interval = None if low is None or high is None else [low, high]
+    return {"value": value, "interval": interval, "n": found.n, "method": found.method}
+
+
+def _card(
+    payload: MergePayload,
+    chosen: Sequence[int],
+    folder: Path,
+    judge: _Judge | None,
+    found: Estimate | None,
+    seconds: float,
+) -> Card:
+    members = [payload.members[place] for place in sorted(chosen)]
+    measured = {f"validation {judge.metric}": found.value} if judge and found and math.isfinite(found.value) else {}
+    return Card(
+        **payload.card,
+        name=payload.name,
+        id=sealed.check(folder),
+        method=METHOD,
+        base_model=payload.base,
+        parents=tuple(member.ref for member in members),
+        dataset=payload.manifest.ref if payload.manifest else None,
+        bytes=sum(entry.stat().st_size for entry in os.scandir(folder)),
+        seconds=seconds,
+        metrics=measured,
+        recipe={name: payload.recipe[name] for name in ("terms", "target") if name in payload.recipe}
+        | {
+            "merge": {
+                "method": payload.method,
+                "models": [member.ref for member in payload.members],
+                "ids": [member.id for member in payload.members],
+                "merged": [member.ref for member in members],
+                "weights": list(payload.weights),
+                "base_model": payload.base,
+                **payload.parameters.model_dump(),
+                "trained": {name: value for name, value in payload.recipe.items() if name != "environment"},
+            }
+        },
+    )
