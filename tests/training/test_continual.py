@@ -16,18 +16,21 @@ LETTERS = "abcd"
 LEARN: dict[str, Any] = {"epochs": 30, "patience": 30, "learning_rate": [3e-3], "batch_size": 16}
 
 
-def clusters(workspace: Workspace, name: str, labels: str, seed: int = 0, count: int = 60) -> str:
-    """Points around a corner of a cube for each label; a third of each split."""
+def points(labels: str, count: int = 60, seed: int = 0) -> list[dict[str, Any]]:
+    """Around a corner of a cube for each label; half learns, a quarter validates, a quarter judges."""
     chance = np.random.default_rng([seed, *map(ord, labels)])
     names = [labels[i % len(labels)] for i in range(count)]
-    at = {letter: np.array([float(ord(letter) >> bit & 1) for bit in range(3)]) for letter in "abcdefgh"}
-    points = np.array([at[each] for each in names]) * 2 + chance.normal(0, 0.25, (count, 3))
-    rows = [
-        dict(zip("xyz", map(float, point), strict=True))
-        | {"label": each, "split": ("train", "train", "validation", "test")[i // len(labels) % 4]}
-        for i, (each, point) in enumerate(zip(names, points, strict=True))
+    corners = np.array([[ord(each) >> bit & 1 for bit in range(3)] for each in names])
+    drawn = 2 * corners + chance.normal(0, 0.25, (count, 3))
+    splits = ("train", "train", "validation", "test")
+    return [
+        dict(zip("xyz", map(float, point), strict=True)) | {"label": each, "split": splits[i // len(labels) % 4]}
+        for i, (each, point) in enumerate(zip(names, drawn, strict=True))
     ]
-    return str(ingest(workspace, name, rows=rows, label="label", inputs=list("xyz")).ref)
+
+
+def clusters(workspace: Workspace, name: str, labels: str, **more: Any) -> str:
+    return str(ingest(workspace, name, rows=points(labels, **more), label="label", inputs=list("xyz")).ref)
 
 
 def first(workspace: Workspace, labels: str = "ab") -> str:

@@ -29,10 +29,8 @@ _LEAST = 1e-6
 
 def logits(readout: Readout, head: Any, states: States) -> torch.Tensor:
     """(B, K): the scores, of which a gradient can be taken."""
-    if readout.family == "ordinal":
-        found: torch.Tensor = states.pooled @ head["weight"].T + head["bias"]
-        return found
-    found = head(states.pooled)
+    ordinal = readout.family == "ordinal"
+    found: torch.Tensor = states.pooled @ head["weight"].T + head["bias"] if ordinal else head(states.pooled)
     return found
 
 

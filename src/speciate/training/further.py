@@ -1,4 +1,4 @@
-"""What is checked of methods that need another model, before there is a job: that there is one, and what it has learned.
+"""What is checked of methods that need another model, before there is a job: that there is one, and its data.
 
 What such a method trains is trained as another one does it, so what suits that suits it.
 """

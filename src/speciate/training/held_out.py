@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from speciate.datasets.loading.loader import Example
+from speciate.datasets.versions import Manifest
 from speciate.errors import Code, SpeciateError
 from speciate.evaluation.seen import seen
 from speciate.training.specs import Payload
@@ -20,10 +21,10 @@ from speciate.workspace.workspace import Folders
 class Remaining(NamedTuple):
     examples: Sequence[Example]
     left_out: int | None = 0
-    """Validation examples that the base model learned from; None where its data are not known any more."""
+    """Validation examples that the base model or a teacher learned from; None where its data are not known any more."""
 
     def notes(self, payload: Payload) -> list[str]:
-        base = payload.spec.base_model
+        base = " and ".join(_models(payload))
         if self.left_out is None:
             return [f"The data that {base} learned from are not here any more: if it saw these, it looks too good."]
         if self.left_out:
@@ -37,7 +38,7 @@ def unseen(folders: Folders, payload: Payload, examples: Sequence[Example]) -> R
     Raises INVALID where nothing remains to judge by. Folds cannot judge either, if the base model learned from any of
     their examples: what is left of each would be another sample than what is learned.
     """
-    before, base = payload.base_learned_from, payload.spec.base_model
+    before, base = _before(payload), " and ".join(_models(payload))
     if before is None:
         return Remaining(examples, None)
     if not before:
@@ -46,8 +47,22 @@ def unseen(folders: Folders, payload: Payload, examples: Sequence[Example]) -> R
     ids = held or [example.id for example in examples]
     known = seen(folders, payload.manifest, ids, before, ("train",))
     if known and (not held or len(known) == len(held)):
-        raise nothing_to_judge_by(str(base), payload.dataset, bool(held))
+        raise nothing_to_judge_by(base, payload.dataset, bool(held))
     return Remaining([each for each in examples if each.split != "validation" or each.id not in known], len(known))
+
+
+def _before(payload: Payload) -> tuple[Manifest, ...] | None:
+    """What the weights and whoever teaches them have learned from: an answer of a teacher tells what it remembers."""
+    known = [payload.base_learned_from, *(teacher.learned_from for teacher in payload.teachers)]
+    if any(each is None for each in known):
+        return None
+    return tuple({version.ref: version for each in known for version in each or ()}.values())
+
+
+def _models(payload: Payload) -> list[str]:
+    """Of ours, that the training begins with or that teach."""
+    base = [payload.spec.base_model] if payload.base_learned_from != () and payload.spec.base_model else []
+    return [*base, *(teacher.model for teacher in payload.teachers)]
 
 
 def nothing_to_judge_by(base_model: str, dataset: str, validation: bool) -> SpeciateError:
@@ -55,6 +70,7 @@ def nothing_to_judge_by(base_model: str, dataset: str, validation: bool) -> Spec
     return SpeciateError(
         Code.INVALID,
         f"{base_model} has learned from {which} of {dataset}: they cannot tell how good what begins with it is.",
-        f"Call train_model with another base_model and without continue_from; or add_examples(dataset={dataset!r}) "
+        "Call train_model with another base_model or teacher, without continue_from; or "
+        f"add_examples(dataset={dataset!r}) "
         "with new ones whose split is 'validation'.",
     )

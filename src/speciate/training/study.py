@@ -61,6 +61,8 @@ class Study:
         self.notes: list[str] = []
         self.beside: dict[str, Any] | None = None
         """A dataset version that was made for this training, as registration.made gives it."""
+        self.untold: set[str] = set()
+        """Ids of training examples without a truth, where a teacher tells what to learn of them."""
         self.slices: list[Slice] = []
         """What earlier versions were judged by, oldest first, where a model goes on from them."""
         self.found: dict[str, Any] = {}
@@ -165,6 +167,8 @@ class Study:
     def _note_silent(self, learned: Sequence[Example], held: Sequence[Example]) -> None:
         """Why some examples teach and ask nothing. Anomalies have a label, and are not learned from all the same."""
         used = {example.id.partition("#")[0] for example in (*self.train, *self.validation)}
+        self.silent = [example for example in learned if example.id not in used]
+        """Training examples without a truth."""
         not_learned = sum(example.id not in used for example in learned)
         missing = sum(example.id not in used for example in held)
         if find_task(self.payload.task).family != "anomaly":

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from speciate.datasets import scan
 from speciate.datasets.columns import CONTENT, FIXED, HIDDEN, START, STOP
+from speciate.datasets.identity import known_rows
 from speciate.datasets.inputs import input_values
 from speciate.datasets.loading.decoding import Item, cut, decode_here, decode_media
 from speciate.datasets.versions import Manifest
@@ -43,6 +45,25 @@ def load_examples(
     """
     table = scan.read(folders, manifest, splits=splits, ids=ids, usable=True)
     return examples(table, _media(folders, manifest, table, caged=caged), user_columns(table))
+
+
+def load_unlabelled(folders: Folders, manifest: Manifest, reasons: Collection[str]) -> list[Example]:
+    """Rows that were set aside for one of these reasons, as examples of the training split; none of which a row that is
+    held out is the same, or in the same group."""
+    table = scan.read(folders, manifest)
+    set_aside = pc.and_(pc.equal(table["quality"], "partial"), pc.is_in(table["reason"], pa.array(sorted(reasons))))
+    inside = pc.or_(pc.is_null(table["split"]), pc.equal(table["split"], "train"))
+    rows = table.filter(pc.fill_null(pc.and_(set_aside, inside), False)).sort_by("id")
+    if not rows.num_rows:
+        return []
+    held = table.filter(
+        pc.and_(pc.equal(table["quality"], "ok"), pc.fill_null(pc.not_equal(table["split"], "train"), False))
+    )
+    apart = pc.invert(known_rows(rows, manifest, held, manifest))
+    together = pc.is_in(rows["group_key"], value_set=held["group_key"].drop_null().combine_chunks(), skip_nulls=True)
+    rows = rows.filter(pc.and_(apart, pc.invert(together)))
+    found = examples(rows, _media(folders, manifest, rows, caged=False), user_columns(rows))
+    return [each._replace(label=None, split="train") for each in found]
 
 
 def examples(table: pa.Table, media: Sequence[Any], columns: Sequence[str]) -> list[Example]:
