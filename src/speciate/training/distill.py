@@ -1,8 +1,9 @@
 """Recipe `distill`: a network learns what another model says of each example, beside the labels or without any.
 
-Knowledge distillation (Hinton et al. 2015): `alpha` times the divergence from the teacher at a temperature, and the rest
-for the labels. Rows without a label are taught by the teacher alone. Several teachers are one, by their mean chances.
-With `features`, the student's pooled states are brought near those of the first teacher, too (Romero et al. 2015).
+Knowledge distillation (Hinton et al. 2015): `alpha` times the divergence from the teacher at a temperature, and the
+rest for the labels. Rows without a label are taught by the teacher alone. Several teachers are one, by their mean
+chances. With `features`, the student's pooled states are brought near those of the first teacher, too (Romero et al.
+2015).
 """
 
 from __future__ import annotations
@@ -96,15 +97,8 @@ def _compared(study: Study, chosen: Chosen) -> dict[str, Any]:
         model = teaching.load(study, teacher, cached=False)
         readout: Any = getattr(model, "readout", study.readout)
         value = measure_answers(study, readout, held, model.predict(held)).value
-        rows.append(
-            {
-                "model": teacher.model,
-                "role": "teacher",
-                "value": value,
-                "parameters": teacher.parameters,
-                "p50_ms": _latency(model, held),
-            }  # fmt: skip
-        )
+        own = {"role": "teacher", "value": value, "parameters": teacher.parameters, "p50_ms": _latency(model, held)}
+        rows.append({"model": teacher.model} | own)
     metric = find_metric(study.payload.objective.metric)
     best = max((row for row in rows if row["role"] == "teacher"), key=lambda row: metric.sign * row["value"])
     for row in rows:

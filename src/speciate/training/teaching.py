@@ -1,7 +1,7 @@
 """What teachers say of examples, asked once: their answers are kept in the workspace's feature cache by the model's id.
 
-Whatever gives a chance to each label, or a number, can teach: networks, probes and classical learners alike. Answers are
-those that are served, so that confidences mean what they say (calibrated), whichever learner gives them.
+Whatever gives a chance to each label, or a number, can teach: networks, probes and classical learners alike. Answers
+are those that are served, so that confidences mean what they say (calibrated), whichever learner gives them.
 """
 
 from __future__ import annotations
