@@ -28,7 +28,7 @@ FLOORS = {
     "evaluation": 8,
     "training": 9,
     "production": 10,
-    "loop": 11,
+    "loop": 11, "serving": 11,
     "server": 12, "cli": 12, "demo": 12,
 }  # fmt: skip
 HEAVY = {

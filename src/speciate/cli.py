@@ -26,6 +26,7 @@ _COMMANDS = {
     "disallow": "speciate.server.terminal:disallow",
     "secret": "speciate.server.keys:secret",
     "audit": "speciate.server.online:audit",
+    "slot": "speciate.server.slot_commands:slot",
 }
 
 
@@ -102,7 +103,26 @@ def _parser() -> argparse.ArgumentParser:
     actions.add_parser("remove", help="forget a key").add_argument("name", metavar="NAME")
     audit = command("audit", "check the trail of alias moves, policy and consents")
     audit.add_argument("action", choices=("verify",))
+    _add_slot(commands, shared)
     return parser
+
+
+def _add_slot(commands: argparse._SubParsersAction[argparse.ArgumentParser], shared: argparse.ArgumentParser) -> None:
+    slot = commands.add_parser(
+        "slot", help="serving over HTTP: start, stop, list", description="A process that serves a use case over HTTP."
+    )
+    slots = slot.add_subparsers(dest="action", required=True, metavar="ACTION")
+    begin = slots.add_parser("start", help="serve what is in production for a use case", parents=[shared])
+    begin.add_argument("use_case", metavar="USE_CASE")
+    begin.add_argument("--port", type=_port, metavar="PORT", help="on 127.0.0.1; default: one that is free, kept")
+    begin.add_argument("--max-batch", type=int, metavar="N", help="inputs that are answered together at most")
+    begin.add_argument("--max-wait-ms", type=float, metavar="MS", help="how long an input waits for others")
+    begin.add_argument("--per-second", type=float, metavar="N", help="requests that are let through on average")
+    begin.add_argument("--no-wait", action="store_true", help="do not wait until it serves")
+    slots.add_parser("stop", help="end it, after the requests in flight", parents=[shared]).add_argument(
+        "use_case", metavar="USE_CASE"
+    )
+    slots.add_parser("list", help="what serves where, and what was not let serve", parents=[shared])
 
 
 def _port(text: str) -> int:

@@ -44,6 +44,34 @@ class Capacity(BaseModel):
     named: dict[str, int] = Field(default_factory=dict)
 
 
+class Serving(BaseModel):
+    """How a slot serves: limits of its HTTP interface, and how it gathers requests."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    start: Literal["asked", "after_promotion"] = "asked"
+    """When a use case gets a slot: when somebody asks for it, or with its first model in production, too."""
+    port: int = Field(0, ge=0, le=65535)
+    """On 127.0.0.1; 0: one that is free, and from then on always that one."""
+    max_batch: int = Field(32, ge=1, le=1024)
+    """Inputs that are answered together at most."""
+    max_wait_ms: float = Field(2.0, ge=0, le=1000)
+    """How long an input waits for others that could be answered with it."""
+    queue: int = Field(1024, ge=1)
+    """Inputs that may wait; more are turned away with status 429."""
+    per_second: float | None = Field(None, gt=0)
+    """Requests per second, on average; None: as many as come."""
+    body_mb: float = Field(64, gt=0, le=1024)
+    """The largest body of a request."""
+    timeout_seconds: float = Field(30, gt=0)
+    """For reading a request, and again for answering it."""
+    load_seconds: float = Field(300, gt=0)
+    """For loading and trying a version before it serves."""
+    drain_seconds: float = Field(60, gt=0)
+    """For the requests of a version that serves no more."""
+    memory_mb: int = Field(4096, ge=256)
+    """Of address space that a version's process may use, beside twice what its files take."""
+
+
 class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     policy: Literal["auto", "person"] = "person"
@@ -62,6 +90,21 @@ class Settings(BaseModel):
     """What this machine costs with all its cores; None: a usual price of rented ones."""
     cage: Literal["required", "where_possible"] = "required"
     """Whether foreign bytes may be decoded on a kernel that lacks the cage."""
+    serving: Serving = Field(default_factory=Serving)
+    private_hosts: tuple[str, ...] = ()
+    """Hosts that are this machine or lead to private addresses and may be asked all the same; without a port: at any."""
+
+    @field_validator("private_hosts")
+    @classmethod
+    def _are_hosts(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(_host(host) for host in hosts)
+
+
+def _host(host: str) -> str:
+    try:
+        return check_host(host)
+    except SpeciateError as error:
+        raise ValueError(str(error)) from error
 
 
 def load(workspace: Path) -> Settings:

@@ -14,6 +14,7 @@ from speciate import __version__
 from speciate.datasets import consent
 from speciate.errors import Code, SpeciateError, unknown
 from speciate.production import approvals, audit, consents, policy
+from speciate.serving import slots
 from speciate.workspace.backup import automatic_backups, back_up
 
 if TYPE_CHECKING:
@@ -113,6 +114,24 @@ def _refresh(service: Service, request: dict[str, Any]) -> dict[str, Any]:
     return {"job": job.id}
 
 
+def _start_slot(service: Service, request: dict[str, Any]) -> dict[str, Any]:
+    started = slots.start(service.workspace, str(request["use_case"]), **request["options"])
+    service.keeper.poke()
+    return _slot(started)
+
+
+def _stop_slot(service: Service, request: dict[str, Any]) -> dict[str, Any]:
+    return _slot(slots.stop(service.workspace, str(request["use_case"])))
+
+
+def _slots(service: Service, request: dict[str, Any]) -> dict[str, Any]:
+    return {"slots": [_slot(each) for each in slots.listed(service.workspace.folders)]}
+
+
+def _slot(view: slots.SlotView) -> dict[str, Any]:
+    return view._asdict() | {"token": str(view.token)}
+
+
 def _verify(service: Service, request: dict[str, Any]) -> dict[str, Any]:
     return audit.verify(service.workspace.database)._asdict()
 
@@ -132,4 +151,7 @@ _ACTIONS: dict[str, Callable[[Service, dict[str, Any]], dict[str, Any]]] = {
     "allow": _allow,
     "disallow": _disallow,
     "audit": _verify,
+    "slot start": _start_slot,
+    "slot stop": _stop_slot,
+    "slots": _slots,
 }

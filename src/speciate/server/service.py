@@ -1,6 +1,6 @@
 """What the daemon does while it lives: owns the open workspace, answers connections, and knows when to leave.
 
-It leaves when nobody needs it (no client, no unfinished job), when it is told to, when a newer client comes (runs go
+It leaves when nobody needs it (no client, no unfinished job, no slot), when it is told to, when a newer client comes (runs go
 on under their supervisors and are adopted by the next daemon), and at once when it may no longer be the owner.
 """
 
@@ -37,6 +37,7 @@ from speciate.production.loading import keep_loaded
 from speciate.server import control, mcp_app
 from speciate.server.protocol import CONTROL, DRAINING, HELLO_BYTES, HTTP, MCP, encode, refusal
 from speciate.server.surface import Caller
+from speciate.serving.keeper import Keeper
 from speciate.workspace.backup import AutomaticBackups
 from speciate.workspace.database import Event
 from speciate.workspace.filesystem import require_local
@@ -58,14 +59,17 @@ def serve(root: Path, lock: Lock, ready: Callable[[], None], fixtures: Sequence[
         _log.warning("the catalog's log was torn; the last commits may be lost; see %s", workspace.salvaged)
     backups = AutomaticBackups(workspace)
     engine, pool = Engine(workspace), Pool(workspace.folders, workspace.settings)
+    keeper = Keeper(workspace, pool)
     try:
-        service = Service(workspace, engine, pool, lock, fixtures)  # its fixtures may bring kinds of jobs
+        service = Service(workspace, engine, pool, keeper, lock, fixtures)  # its fixtures may bring kinds of jobs
         engine.start()
+        keeper.start()
         backups.start()
         keep_loaded(workspace, pool)
         anyio.run(service.run, ready)
     finally:
         engine.stop()
+        keeper.stop()
         pool.close()
         backups.stop()
         workspace.close()
@@ -95,8 +99,16 @@ class _HttpServer(uvicorn.Server):
 
 
 class Service:
-    def __init__(self, workspace: Workspace, engine: Engine, pool: Pool, lock: Lock, fixtures: Sequence[Path]) -> None:
-        self.workspace, self.engine, self.pool = workspace, engine, pool
+    def __init__(
+        self,
+        workspace: Workspace,
+        engine: Engine,
+        pool: Pool,
+        keeper: Keeper,
+        lock: Lock,
+        fixtures: Sequence[Path],
+    ) -> None:
+        self.workspace, self.engine, self.pool, self.keeper = workspace, engine, pool, keeper
         self.started = workspace.clock.now()
         self.draining = False
         self._lock = lock
@@ -251,7 +263,7 @@ class Service:
                 _log.info("leaving: something was forgotten, and only a catalog that nobody has open can be rewritten")
                 self.leave()
             now = self.workspace.clock.monotonic()
-            if self._clients or not await anyio.to_thread.run_sync(self.engine.idle):
+            if self._clients or not self.keeper.idle or not await anyio.to_thread.run_sync(self.engine.idle):
                 self._last_busy = now
             elif now - self._last_busy >= idle_seconds:
                 _log.info("leaving: idle")

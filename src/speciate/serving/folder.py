@@ -1,0 +1,269 @@
+"""The folder of one slot: how the daemon and the slot's process agree, whoever of them dies.
+
+    wanted.json    what the slot shall serve and how; written by the daemon, whole
+    warmup.json    inputs that a version is tried on before it gets traffic; written by the daemon, named in `wanted`
+    claim          locked (flock) while the slot's process lives
+    state.json     what it serves, loads, and would not serve; written by the slot, whole
+    good.json      the target that served last: what a slot that is started again begins with
+    journal.jsonl  what happened, appended by the slot; the daemon makes events of it
+    heard          how many bytes of the journal the daemon has made events of
+    token          the bearer token of this slot alone; for its owner only
+    stop           exists: end, after the requests in flight
+    log            stdout and stderr
+
+Nothing here is in the catalog: a slot serves on while no daemon lives, and the next daemon finds all of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import secrets
+import time
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from speciate.jobs.folder import write_whole
+from speciate.settings import Serving
+from speciate.workspace.workspace import Folders
+
+_CLAIM_SECONDS = 2.0
+"""Who looks whether a slot lives holds its claim for an instant; a slot that starts tries again for so long."""
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Target(_Frozen):
+    """A version that shall serve, with all that a process needs to serve it without the catalog."""
+
+    generation: int
+    """Of the alias: grows with each move, so the same version promoted again is another target."""
+    model: str
+    """`name@v3`"""
+    path: str
+    task: str
+    modality: str
+    inputs: tuple[str, ...] = ()
+    parts: tuple[str, ...] = ()
+    bytes: int = 0
+    warmup: str | None = None
+    """Name of a file of this folder; None where there are no examples to try it on."""
+    slowest_ms: float | None = None
+    """The use case's limit on the p95 latency of one answer."""
+
+    @property
+    def key(self) -> tuple[int, str]:
+        return self.generation, self.model
+
+
+class Wanted(_Frozen):
+    use_case: str
+    options: Serving
+    target: Target | None = None
+
+
+class Refused(_Frozen):
+    """A version that was loaded and got no traffic."""
+
+    generation: int
+    model: str
+    why: str
+    at: float
+
+    @property
+    def key(self) -> tuple[int, str]:
+        return self.generation, self.model
+
+
+class State(_Frozen):
+    pid: int = 0
+    port: int = 0
+    serving: str | None = None
+    since: float | None = None
+    loading: str | None = None
+    refused: Refused | None = None
+    """Only while it is what is wanted."""
+    problem: str | None = None
+    """Why the slot cannot serve at all, such as a port in use."""
+
+
+class Entry(NamedTuple):
+    """One line of the journal. `id` is never used twice."""
+
+    id: str
+    at: float
+    type: str
+    data: dict[str, Any]
+
+
+class Claimed(Exception):
+    """Another process is this slot."""
+
+
+class SlotFolder:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def use_case(self) -> str:
+        return self.path.name
+
+    # What the daemon writes
+
+    def create(self) -> None:
+        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def wanted(self) -> Wanted | None:
+        return _read(self.path / "wanted.json", Wanted)
+
+    def want(self, wanted: Wanted) -> None:
+        write_whole(self.path / "wanted.json", wanted.model_dump_json(indent=1), 0o600)
+
+    def wanted_stamp(self) -> tuple[int, int]:
+        """Differs after each `want`."""
+        try:
+            found = (self.path / "wanted.json").stat()
+        except FileNotFoundError:
+            return 0, 0
+        return found.st_ino, found.st_mtime_ns
+
+    @property
+    def stopped(self) -> bool:
+        return (self.path / "stop").exists()
+
+    def stop(self) -> None:
+        (self.path / "stop").touch()
+
+    def unstop(self) -> None:
+        (self.path / "stop").unlink(missing_ok=True)
+
+    # What the slot writes
+
+    def claim(self) -> int:
+        """Become this slot: a descriptor that holds the lock until this process ends. Raises Claimed."""
+        descriptor = os.open(self.path / "claim", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        end = time.monotonic() + _CLAIM_SECONDS
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() > end:
+                    os.close(descriptor)
+                    raise Claimed from None
+                time.sleep(0.05)
+            else:
+                self._mend()
+                return descriptor
+
+    def alive(self) -> bool:
+        """Whether a process is this slot. The kernel frees the lock at its death."""
+        try:
+            descriptor = os.open(self.path / "claim", os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(descriptor)
+        return False
+
+    def state(self) -> State:
+        return _read(self.path / "state.json", State) or State()
+
+    def tell(self, state: State) -> None:
+        write_whole(self.path / "state.json", state.model_dump_json(indent=1), 0o600)
+
+    def good(self) -> Target | None:
+        return _read(self.path / "good.json", Target)
+
+    def keep_good(self, target: Target) -> None:
+        write_whole(self.path / "good.json", target.model_dump_json(indent=1), 0o600)
+
+    def token(self) -> str:
+        """Made at first use; who has it may ask this slot, and nothing else of the workspace."""
+        path = self.path / "token"
+        with contextlib.suppress(FileNotFoundError):
+            if token := path.read_text().strip():
+                return token
+        write_whole(path, token := secrets.token_urlsafe(32), 0o600)
+        return token
+
+    # The journal
+
+    def note(self, type: str, at: float, **data: Any) -> None:  # noqa: A002 - the column of events
+        """Append one line, durably. From one process at a time: the one that holds the claim."""
+        line = json.dumps({"id": secrets.token_hex(8), "at": at, "type": type, "data": data}).encode() + b"\n"
+        descriptor = os.open(self.path / "journal.jsonl", os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(descriptor, line)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def _mend(self) -> None:
+        """End the last line, where a crash tore it."""
+        with (self.path / "journal.jsonl").open("a+b") as file:
+            if size := file.seek(0, os.SEEK_END):
+                file.seek(size - 1)
+                if file.read(1) != b"\n":
+                    file.write(b"\n")
+
+    def unheard(self) -> tuple[list[Entry], int]:
+        """Whole lines that follow what was heard, and where they end."""
+        start = self._heard()
+        try:
+            with (self.path / "journal.jsonl").open("rb") as file:
+                file.seek(start)
+                data = file.read()
+        except FileNotFoundError:
+            return [], start
+        lines = data.split(b"\n")[:-1]  # what follows the last newline was torn, or is being written
+        return [entry for line in lines if (entry := _entry(line))], start + sum(len(line) + 1 for line in lines)
+
+    def heard(self, end: int) -> None:
+        write_whole(self.path / "heard", str(end), 0o600)
+
+    def _heard(self) -> int:
+        try:
+            return int((self.path / "heard").read_text())
+        except (FileNotFoundError, ValueError):
+            return 0
+
+
+def slots_root(folders: Folders) -> Path:
+    return folders.root / "slots"
+
+
+def slot_folder(folders: Folders, use_case: str) -> SlotFolder:
+    return SlotFolder(slots_root(folders) / use_case)
+
+
+def all_slots(folders: Folders) -> list[SlotFolder]:
+    root = slots_root(folders)
+    return [SlotFolder(path) for path in sorted(root.iterdir()) if path.is_dir()] if root.is_dir() else []
+
+
+def _read(path: Path, model: type[Model]) -> Model | None:
+    """None where the file is not there, or is of another version of this package."""
+    try:
+        return model.model_validate_json(path.read_bytes())
+    except (FileNotFoundError, ValidationError):
+        return None
+
+
+def _entry(line: bytes) -> Entry | None:
+    """None for a line that was torn by a crash and then continued."""
+    try:
+        return Entry(**json.loads(line))
+    except (ValueError, TypeError):
+        return None

@@ -1,0 +1,194 @@
+"""Keeps the slots of a workspace, in the daemon: starts those that are wanted, adopts those that live, tells each what
+to serve, and makes events of what they say.
+
+Nothing is remembered that is not in the slots' folders or the catalog, so the next daemon goes on where one died.
+A slot is judged by its claim alone: held, it lives; free, it is started again, at once and then ever less often.
+"""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from speciate.environment import clean_environment
+from speciate.errors import SpeciateError
+from speciate.jobs.pool import Pool
+from speciate.production.aliases import Alias
+from speciate.serving import targets
+from speciate.serving.folder import Entry, SlotFolder, Wanted, all_slots, slot_folder
+from speciate.workspace.database import Event, Transaction
+from speciate.workspace.workspace import Workspace
+
+_LOOK_SECONDS = 0.5
+_FIRST_GAP, _LONGEST_GAP = 0.5, 30.0
+"""Seconds between two starts of a slot that does not stay alive."""
+_STEADY_SECONDS = 30.0
+"""After so long alive a slot's death is its first again."""
+_SERVING = "SELECT use_case, alias, model, generation, changed FROM aliases WHERE alias = 'production'"
+_HEARD = "SELECT 1 FROM events WHERE subject = ? AND data ->> 'entry' = ? LIMIT 1"
+_ANSWERED = """
+SELECT 1 FROM events WHERE subject = ? AND type = 'production.answered' AND data ->> 'model' = ? LIMIT 1
+"""
+_log = logging.getLogger(__name__)
+
+
+class _Start(NamedTuple):
+    process: subprocess.Popen[bytes]
+    at: float
+
+
+class _Watched:
+    """What the keeper knows of one slot in this daemon's life; all of it may be forgotten."""
+
+    def __init__(self) -> None:
+        self.start: _Start | None = None
+        self.gap = 0.0
+        self.alive = False
+        self.told: tuple[int, str] | None = None
+
+
+class Keeper:
+    """`start` it once; `look` is one pass, for tests."""
+
+    def __init__(self, workspace: Workspace, pool: Pool) -> None:
+        self._workspace, self._pool = workspace, pool
+        self._watched: dict[str, _Watched] = {}
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._stopping = False
+        self._thread: threading.Thread | None = None
+        workspace.database.listen(self._heard)
+
+    def start(self) -> None:
+        self._thread = threading.Thread(target=self._keep, name="slots", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the keeper; the slots serve on."""
+        self._stopping = True
+        self._wake.set()
+        if self._thread:
+            self._thread.join()
+        for watched in self._watched.values():
+            if watched.start:  # it outlives us on purpose; Popen would warn
+                watched.start.process.returncode = watched.start.process.poll() or 0
+
+    def poke(self) -> None:
+        """Look now."""
+        self._wake.set()
+
+    @property
+    def idle(self) -> bool:
+        """Whether no slot is wanted."""
+        return all(folder.stopped for folder in all_slots(self._workspace.folders))
+
+    def look(self) -> None:
+        """One pass over all slots."""
+        with self._lock:
+            if self._workspace.settings.serving.start == "after_promotion":
+                self._make_those_that_serve()
+            for folder in all_slots(self._workspace.folders):
+                try:
+                    self._tend(folder)
+                except (SpeciateError, OSError):
+                    _log.exception("the slot of %s could not be tended", folder.use_case)
+
+    def _keep(self) -> None:
+        while not self._stopping:
+            self._wake.clear()
+            try:
+                self.look()
+            except Exception:  # noqa: BLE001 - a full disk, say: the next pass may succeed
+                _log.exception("looking after the slots failed")
+            self._wake.wait(_LOOK_SECONDS)
+
+    def _heard(self, events: Sequence[Event]) -> None:
+        if any(event.type == "alias.moved" for event in events):
+            self._wake.set()
+
+    def _make_those_that_serve(self) -> None:
+        for row in self._workspace.database.read(_SERVING):
+            folder = slot_folder(self._workspace.folders, Alias(*row).use_case)
+            if not folder.path.exists():
+                folder.create()
+                folder.want(Wanted(use_case=folder.use_case, options=self._workspace.settings.serving))
+
+    # One slot
+
+    def _tend(self, folder: SlotFolder) -> None:
+        watched = self._watched.setdefault(folder.use_case, _Watched())
+        if not folder.stopped:
+            self._keep_alive(folder, watched)
+            self._want(folder, watched)
+        elif watched.start and watched.start.process.poll() is not None:
+            watched.start = None
+        self._listen(folder)
+
+    def _want(self, folder: SlotFolder, watched: _Watched) -> None:
+        """Tell it what the alias names now."""
+        alias = targets.production(self._workspace, folder.use_case)
+        if alias is None or watched.told == (key := (alias.generation, alias.model)):
+            return
+        wanted = folder.wanted()
+        if wanted is None:
+            return
+        watched.told = key  # also where that fails: it would fail again
+        if wanted.target is None or wanted.target.key != key:
+            target = targets.target_of(self._workspace, self._pool, folder, alias)
+            folder.want(wanted.model_copy(update={"target": target}))
+
+    def _keep_alive(self, folder: SlotFolder, watched: _Watched) -> None:
+        now = self._workspace.clock.monotonic()
+        if folder.alive():
+            watched.alive = True
+            if watched.start and now - watched.start.at > _STEADY_SECONDS:
+                watched.gap = 0.0
+            return
+        if watched.start and watched.start.process.poll() is None:
+            return  # it has not got as far as its claim, or is about to end
+        died, watched.alive = watched.alive or folder.state().pid != 0, False
+        if watched.start and now - watched.start.at < watched.gap:
+            return
+        if died and folder.wanted():
+            self._say(folder, "slot.died", pid=folder.state().pid, restart_after_seconds=watched.gap)
+            folder.tell(folder.state().model_copy(update={"pid": 0, "serving": None, "loading": None}))
+        watched.start = _Start(_spawn(folder.path, self._workspace.folders.root), now)
+        watched.gap = min(max(2 * watched.gap, _FIRST_GAP), _LONGEST_GAP)
+
+    def _say(self, folder: SlotFolder, type: str, **data: object) -> None:  # noqa: A002 - the column
+        self._workspace.database.transact(lambda tx: tx.event(f"use_case:{folder.use_case}", type, dict(data)))
+
+    def _listen(self, folder: SlotFolder) -> None:
+        """Make events of what the slot noted, each once, also where a daemon died in between."""
+        entries, end = folder.unheard()
+        if not entries:
+            return
+        subject = f"use_case:{folder.use_case}"
+
+        def record(tx: Transaction) -> None:
+            for entry in entries:
+                if not _known(tx, subject, entry):
+                    tx.event(subject, entry.type, {**entry.data, "at": entry.at, "entry": entry.id})
+
+        self._workspace.database.transact(record)
+        folder.heard(end)
+
+
+def _known(tx: Transaction, subject: str, entry: Entry) -> bool:
+    if entry.type == "production.answered" and tx.execute(_ANSWERED, [subject, entry.data["model"]]):
+        return True  # once for each version, whoever answered first
+    return bool(tx.execute(_HEARD, [subject, entry.id]))
+
+
+def _spawn(folder: Path, root: Path) -> subprocess.Popen[bytes]:
+    with (folder / "log").open("ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-P", "-m", "speciate.serving.process", str(folder)],
+            stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=clean_environment(), cwd=root,
+            start_new_session=True,
+        )  # fmt: skip

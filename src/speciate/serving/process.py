@@ -1,0 +1,138 @@
+"""The process of a slot: `python -m speciate.serving.process SLOT_DIR`, started by the daemon and outliving it.
+
+It takes the claim, listens, and follows what is wanted. Status 75: another process is this slot; 73: its port is in
+use, which its state says.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import uvicorn
+
+from speciate.clock import SystemClock
+from speciate.faults import fault
+from speciate.sandbox import CagePolicy
+from speciate.serving.api import Api
+from speciate.serving.deployment import Process
+from speciate.serving.folder import Claimed, SlotFolder, State, Target, Wanted
+from speciate.serving.metrics import Metrics
+from speciate.serving.runner import Runner
+from speciate.serving.slot import Slot
+from speciate.settings import load
+
+TAKEN, PORT_IN_USE = 75, 73
+_PORT_SECONDS = 3.0
+"""A port may be held a moment longer by who had it before."""
+_LOOK_SECONDS = 0.2
+_BACKLOG = 512
+_log = logging.getLogger(__name__)
+
+
+class PortInUse(Exception):
+    """Somebody else listens there."""
+
+
+class _Server(uvicorn.Server):
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave the signals to us."""
+        yield
+
+
+def main(path: str) -> int:
+    folder = SlotFolder(Path(path))
+    root = folder.path.parent.parent
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    try:
+        folder.claim()
+    except Claimed:
+        return TAKEN
+    wanted = folder.wanted()
+    if wanted is None or folder.stopped:
+        return 0
+    fault("slot_claimed")
+    try:
+        listener = _listen(wanted.options.port, folder.state().port)
+    except PortInUse as error:
+        _log.error("%s", error)
+        folder.tell(State(problem=str(error), refused=folder.state().refused))
+        return PORT_IN_USE
+    _serve(folder, root, wanted, listener)
+    return 0
+
+
+def _serve(folder: SlotFolder, root: Path, wanted: Wanted, listener: socket.socket) -> None:
+    policy: CagePolicy = load(root).cage
+
+    def launch(target: Target) -> Process:
+        return Runner(root, root / "cache" / "slots", target, wanted.options.memory_mb, policy)
+
+    clock, metrics = SystemClock(), Metrics(wanted.use_case)
+    slot = Slot(folder, wanted, launch, metrics, clock)
+    port = listener.getsockname()[1]
+    folder.note("slot.started", clock.now(), pid=os.getpid(), port=port)
+    slot.start(pid=os.getpid(), port=port, problem=None, serving=None, since=None, loading=None)
+    server = _Server(
+        uvicorn.Config(
+            Api(slot, metrics, folder.token()).app(), lifespan="off", log_level="warning", access_log=False,
+            timeout_keep_alive=75, timeout_graceful_shutdown=int(wanted.options.drain_seconds),
+        )
+    )  # fmt: skip
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: setattr(server, "should_exit", True))
+    threading.Thread(target=_leave_when_told, args=(folder, server), name="stop", daemon=True).start()
+    try:
+        server.run([listener])
+    finally:
+        slot.end(wanted.options.drain_seconds)
+        folder.note("slot.ended", clock.now(), pid=os.getpid())
+
+
+def _leave_when_told(folder: SlotFolder, server: uvicorn.Server) -> None:
+    while not folder.stopped:
+        time.sleep(_LOOK_SECONDS)
+    server.should_exit = True
+
+
+def _listen(port: int, before: int) -> socket.socket:
+    """A listening socket on loopback: at `port`; where that is 0 at the port it had before, or any."""
+    end = time.monotonic() + _PORT_SECONDS
+    while True:
+        try:
+            return _bound(port or before)
+        except OSError as error:
+            if error.errno not in {errno.EADDRINUSE, errno.EACCES}:
+                raise
+            if time.monotonic() < end and error.errno == errno.EADDRINUSE:
+                time.sleep(0.1)
+                continue
+            if port:
+                raise PortInUse(f"Port {port} cannot be used: {error.strerror}.") from None
+            return _bound(0)
+
+
+def _bound(port: int) -> socket.socket:
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(("127.0.0.1", port))
+        listener.listen(_BACKLOG)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

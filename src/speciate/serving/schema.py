@@ -1,0 +1,155 @@
+"""What a model can be asked, as data: which form an input has, and what is wrong with one that has another. Pure.
+
+Forms: `text`; `row` (column -> value); `data` (a file's bytes, in Base64 where the request is JSON); `parts` of mixed
+rows (part -> {value} or {data}). A path is no form: a client over HTTP must not name files of this machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from speciate.errors import closest
+from speciate.modalities import find
+from speciate.modalities.mixed.multimodal import part_name
+from speciate.serving.folder import Target
+
+MOST_INPUTS = 256
+_FORMS = ("text", "row", "data", "parts")
+_BESIDE = ("id", "mime")
+_LONGEST_ID = 64
+
+
+class Problem(NamedTuple):
+    where: str
+    what: str
+
+
+class Checked(NamedTuple):
+    items: list[dict[str, Any]]
+    """As `production.answer` takes them, each with its `id`."""
+    problems: list[Problem]
+
+
+def forms(target: Target) -> tuple[str, ...]:
+    """The forms that an input of this model may have."""
+    if target.parts:
+        return "parts", "data"
+    if target.modality == "tabular":
+        return ("row",)
+    written = find(target.modality).analyzer is not None
+    return (*(("text",) if written else ()), *(("row",) if target.inputs else ()), "data")
+
+
+def described(target: Target) -> dict[str, Any]:
+    """The schema of a request's body, as JSON Schema (2020-12)."""
+    item: dict[str, Any] = {"id": {"type": "string", "maxLength": _LONGEST_ID}}
+    allowed = forms(target)
+    if "text" in allowed:
+        item["text"] = {"type": "string"}
+    if "row" in allowed:
+        item["row"] = {"type": "object", "required": list(target.inputs)}
+    if "data" in allowed:
+        item |= {"data": {"type": "string", "contentEncoding": "base64"}, "mime": {"type": "string"}}
+    if "parts" in allowed:
+        part = {"type": "object", "minProperties": 1, "maxProperties": 1, "properties": {"value": {}, "data": {}}}
+        item["parts"] = {"type": "object", "properties": dict.fromkeys(target.parts, part)}
+    one = {
+        "type": "object", "properties": item, "additionalProperties": False,
+        "oneOf": [{"required": [form]} for form in allowed],
+    }  # fmt: skip
+    inputs = {"type": "array", "minItems": 1, "maxItems": MOST_INPUTS, "items": one}
+    return {
+        "type": "object", "required": ["inputs"], "additionalProperties": False,
+        "properties": {"inputs": inputs},
+    }  # fmt: skip
+
+
+def check(body: Any, target: Target) -> Checked:
+    """A request's body as items, or what is wrong with it."""
+    if not isinstance(body, dict) or not isinstance(inputs := body.get("inputs"), list):
+        return Checked([], [Problem("", 'The body must be an object like {"inputs": [...]}.')])
+    problems = [
+        Problem(name, f"There is no such field; {closest(name, ('inputs',))}")
+        for name in sorted(set(body) - {"inputs"})
+    ]
+    if not 1 <= len(inputs) <= MOST_INPUTS:
+        problems.append(Problem("inputs", f"1 to {MOST_INPUTS} inputs fit into a request, and this has {len(inputs)}."))
+    items: list[dict[str, Any]] = []
+    for place, given in enumerate(inputs[:MOST_INPUTS]):
+        where = f"inputs[{place}]"
+        found = _wrong_with(given, target, where)
+        problems += found
+        if not found:
+            items.append({"id": given.get("id", str(place)), **_item(given, target)})
+    return Checked(items, problems)
+
+
+def _wrong_with(given: Any, target: Target, where: str) -> list[Problem]:
+    if not isinstance(given, dict):
+        return [Problem(where, f"An input is an object such as {_example(target)}.")]
+    allowed = forms(target)
+    problems = [
+        Problem(f"{where}.{name}", f"There is no such field; {closest(name, (*allowed, *_BESIDE))}")
+        for name in map(str, given)
+        if name not in (*_FORMS, *_BESIDE)
+    ]
+    there = [form for form in _FORMS if form in given]
+    if len(there) != 1 or there[0] not in allowed:
+        named = " or ".join(allowed)
+        problems.append(Problem(where, f"Give exactly one of {named}: this model reads {target.modality}."))
+        return problems
+    if not isinstance(given.get("id", ""), str) or len(given.get("id", "")) > _LONGEST_ID:
+        problems.append(Problem(f"{where}.id", f"An id is a text of at most {_LONGEST_ID} characters."))
+    form, value = there[0], given[there[0]]
+    return problems + _CHECKS[form](value, target, f"{where}.{form}")
+
+
+def _wrong_text(value: Any, target: Target, where: str) -> list[Problem]:
+    return [] if isinstance(value, str) else [Problem(where, "This must be a text.")]
+
+
+def _wrong_row(value: Any, target: Target, where: str) -> list[Problem]:
+    if not isinstance(value, dict):
+        return [Problem(where, "A row is an object: column -> value.")]
+    return [Problem(f"{where}.{name}", "This column is missing.") for name in target.inputs if name not in value]
+
+
+def _wrong_parts(value: Any, target: Target, where: str) -> list[Problem]:
+    if not isinstance(value, dict) or not value:
+        return [Problem(where, f"Parts are an object with some of {', '.join(target.parts)}.")]
+    known, problems = _parts(target), []
+    for name, cell in value.items():
+        if name not in known:
+            problems.append(Problem(f"{where}.{name}", f"There is no such part; {closest(str(name), target.parts)}"))
+        elif not isinstance(cell, dict) or list(cell) not in (["value"], ["data"]):
+            problems.append(Problem(f"{where}.{name}", 'A part is {"value": ...} or {"data": BASE64}.'))
+    return problems
+
+
+_CHECKS = {"text": _wrong_text, "data": _wrong_text, "row": _wrong_row, "parts": _wrong_parts}
+
+
+def _item(given: Mapping[str, Any], target: Target) -> dict[str, Any]:
+    if "parts" in given:
+        known = _parts(target)
+        return {"parts": {known[name]: cell for name, cell in given["parts"].items()}}
+    return {form: given[form] for form in ("text", "row", "data") if form in given}
+
+
+def _parts(target: Target) -> dict[str, str]:
+    """What a part may be called -> NAME.MODALITY."""
+    own = {part.own: name for name in target.parts if (part := part_name(name))}
+    return own | {name: name for name in target.parts}
+
+
+def _example(target: Target) -> str:
+    shown = {"text": '"..."', "row": "{COLUMN: VALUE}", "data": "BASE64", "parts": "{PART: {...}}"}
+    form = forms(target)[0]
+    return f'{{"{form}": {shown[form]}}}'
+
+
+def named_parts(names: Sequence[str], target: Target) -> dict[str, str] | None:
+    """Field names of a form -> parts, where all of them are parts of this model."""
+    known = _parts(target)
+    return {name: known[name] for name in names} if target.parts and set(names) <= set(known) else None

@@ -1,0 +1,105 @@
+"""Slots as people ask for them: start, stop, list. The daemon's keeper does the rest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from pydantic import ValidationError
+
+from speciate import usecases
+from speciate.errors import Code, SpeciateError
+from speciate.serving.folder import SlotFolder, State, Wanted, all_slots, slot_folder
+from speciate.settings import Serving
+from speciate.workspace.workspace import Folders, Workspace
+
+
+class SlotView(NamedTuple):
+    use_case: str
+    state: str
+    """serving, loading, refused (what is in production was not let serve), failed, starting, or stopped."""
+    url: str | None
+    serving: str | None
+    wanted: str | None
+    loading: str | None
+    refused: str | None
+    """`name@v3`: why"""
+    problem: str | None
+    token: Path
+    """The file with its bearer token."""
+
+
+def start(workspace: Workspace, use_case: str, **options: object) -> SlotView:
+    """Want a slot for this use case; `options` of settings' `serving`, where given, instead of the settings'.
+
+    Idempotent; with other options the slot is told to begin again. INVALID for an option out of its bounds.
+    """
+    usecases.get(workspace.database, use_case)
+    folder = slot_folder(workspace.folders, use_case)
+    given = {name: value for name, value in options.items() if value is not None}
+    before = folder.wanted()
+    base = before.options if before else workspace.settings.serving
+    try:
+        chosen = Serving.model_validate(base.model_dump() | given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise SpeciateError(
+            Code.INVALID, f"{'.'.join(map(str, first['loc']))}: {first['msg']}.", "See `speciate slot start --help`."
+        ) from error
+    if before and before.options != chosen and folder.alive():
+        raise SpeciateError(
+            Code.CONFLICT,
+            f"The slot of {use_case!r} runs with other options.",
+            f"Stop it first: speciate slot stop {use_case}",
+        )
+    folder.create()
+    folder.token()
+    if before is None or before.options != chosen:
+        folder.want(Wanted(use_case=use_case, options=chosen, target=before.target if before else None))
+    folder.unstop()
+    return view(folder)
+
+
+def stop(workspace: Workspace, use_case: str) -> SlotView:
+    """Let the slot end, after the requests in flight. NOT_FOUND where there is none."""
+    folder = slot_folder(workspace.folders, use_case)
+    if folder.wanted() is None:
+        raise SpeciateError(
+            Code.NOT_FOUND, f"There is no slot of {use_case!r}.", f"speciate slot start {use_case} makes one."
+        )
+    folder.stop()
+    return view(folder)
+
+
+def listed(folders: Folders) -> list[SlotView]:
+    return [view(folder) for folder in all_slots(folders)]
+
+
+def of(folders: Folders, use_case: str) -> SlotView | None:
+    """None where the use case has no slot."""
+    folder = slot_folder(folders, use_case)
+    return view(folder) if folder.wanted() else None
+
+
+def view(folder: SlotFolder) -> SlotView:
+    state, wanted, alive = folder.state(), folder.wanted(), folder.alive()
+    refused = state.refused
+    return SlotView(
+        use_case=folder.use_case,
+        state=_word(state, alive=alive, stopped=folder.stopped),
+        url=f"http://127.0.0.1:{state.port}" if alive and state.port else None,
+        serving=state.serving if alive else None,
+        wanted=wanted.target.model if wanted and wanted.target else None,
+        loading=state.loading if alive else None,
+        refused=f"{refused.model}: {refused.why}" if refused else None,
+        problem=state.problem,
+        token=folder.path / "token",
+    )
+
+
+def _word(state: State, *, alive: bool, stopped: bool) -> str:
+    if not alive:
+        return "stopped" if stopped else "failed" if state.problem else "starting"
+    if state.refused:
+        return "refused"
+    return "serving" if state.serving else "loading" if state.loading else "starting"

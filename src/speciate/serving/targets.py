@@ -1,0 +1,63 @@
+"""What a use case's slot shall serve now: the version behind `production`, and examples to try it on.
+
+The examples come from the dataset that the version was trained on; a service process gathers them.
+"""
+
+from __future__ import annotations
+
+import json
+
+from speciate import usecases
+from speciate.datasets import versions
+from speciate.errors import SpeciateError
+from speciate.jobs.folder import write_whole
+from speciate.jobs.pool import Pool
+from speciate.models import registry
+from speciate.production import aliases
+from speciate.production.aliases import Alias
+from speciate.serving.folder import SlotFolder, Target
+from speciate.workspace.workspace import Workspace
+
+_GATHER = "speciate.serving.examples:gather"
+_SECONDS = 60.0
+
+
+def target_of(workspace: Workspace, pool: Pool, folder: SlotFolder, alias: Alias) -> Target:
+    """Raises NOT_FOUND where the version is gone, INVALID where others serve it."""
+    version = registry.resolve(workspace.database, workspace.folders, alias.model)
+    card, path = version.card, version.path
+    assert card.task, "only endpoints have none"
+    assert card.modality
+    return Target(
+        generation=alias.generation,
+        model=alias.model,
+        path=str(path),
+        task=card.task,
+        modality=card.modality,
+        inputs=card.inputs,
+        parts=card.parts,
+        bytes=card.bytes or 0,
+        warmup=_warmup(workspace, pool, folder, card.dataset),
+        slowest_ms=usecases.get(workspace.database, alias.use_case).limits.p95_latency_ms,
+    )
+
+
+def production(workspace: Workspace, use_case: str) -> Alias | None:
+    return aliases.read(workspace.database, use_case)
+
+
+def _warmup(workspace: Workspace, pool: Pool, folder: SlotFolder, dataset: str | None) -> str | None:
+    """The name of a file with examples; None where the dataset is gone, or none of it can be asked as it lies."""
+    if dataset is None:
+        return None
+    try:
+        manifest = versions.resolve(workspace.database, dataset)
+        payload = {"root": str(workspace.folders.root), "manifest": manifest.model_dump(mode="json")}
+        text = pool.ask_for_file(_GATHER, payload, lambda path, _: path.read_text(), _SECONDS)
+    except SpeciateError:
+        return None
+    if not json.loads(text):
+        return None
+    name = f"warmup-{manifest.name}-v{manifest.version}.json"
+    write_whole(folder.path / name, text, 0o600)
+    return name

@@ -1,0 +1,80 @@
+"""A version is tried before it gets traffic: loaded, then asked real examples, one at a time, as clients will ask.
+
+It is refused where it cannot be loaded, answers none of them, gives numbers that are none, or is slower than its use
+case allows. The old version may be under load beside it, so noise only adds to what is measured: of each example the
+quickest of its answers counts, and of these the median is held to the limit. Finer judgements are evaluation's.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+from speciate.errors import SpeciateError
+from speciate.serving.folder import Target
+from speciate.serving.runner import Died, Slow, finite
+
+_PASSES = 3
+_MOST_SHOWN = 300  # characters
+
+
+class Unfit(Exception):
+    """The version gets no traffic; the text says why."""
+
+
+class Tried(NamedTuple):
+    load_seconds: float
+    examples: int
+    median_ms: float | None
+    """None where there were no examples."""
+
+
+class Asked(Protocol):
+    """As Runner."""
+
+    target: Target
+
+    def load(self, seconds: float) -> None: ...
+
+    def answer(self, items: Sequence[dict[str, Any]], seconds: float) -> list[dict[str, Any]]: ...
+
+
+def attempt(runner: Asked, items: Sequence[dict[str, Any]], seconds: float) -> Tried:
+    """Load the version and try it on `items`, all within so many seconds. Raises Unfit."""
+    began = time.monotonic()
+    try:
+        runner.load(seconds)
+        loaded = time.monotonic() - began
+        quickest = [float("inf")] * len(items)
+        for _ in range(_PASSES):
+            for place, item in enumerate(items):
+                at = time.monotonic()
+                [answer] = runner.answer([item], max(0.0, began + seconds - at))
+                quickest[place] = min(quickest[place], 1000 * (time.monotonic() - at))
+                _check_answer(answer)
+    except SpeciateError as error:
+        raise Unfit(_clip(f"it could not be loaded: {error}")) from error
+    except Died:
+        raise Unfit("its process ended while it was loaded or tried: it crashed, or needed too much memory") from None
+    except Slow:
+        raise Unfit(f"it was not loaded and tried within {seconds:g} s") from None
+    median = statistics.median(quickest) if items else None
+    limit = runner.target.slowest_ms
+    if median is not None and limit is not None and median > limit:
+        raise Unfit(
+            f"it is too slow: half of its answers take more than {median:.3g} ms, and the limit is {limit:g} ms"
+        )
+    return Tried(loaded, len(items), median)
+
+
+def _check_answer(answer: dict[str, Any]) -> None:
+    if not (finite(answer.get("output")) and finite(answer.get("confidence"))):
+        raise Unfit("it answers with numbers that are none (NaN or infinite)")
+    if answer.get("error"):
+        raise Unfit(_clip(f"it cannot answer an example that it was trained on: {answer['error']}"))
+
+
+def _clip(text: str) -> str:
+    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}..."
