@@ -30,6 +30,9 @@ _LONGEST_CLASS, _BEGINNING = 64, 55  # characters
 _SHORTENED = re.compile(r".{55}~[0-9a-f]{8}")
 SHORTENED = "{count} classes have names of more than 64 characters: stored are the first 55 and a hash."
 _SMILES = re.compile(r"(?i)((canonical|isomeric)[ _]?)?smiles")
+_ASKED = ("messages", "conversations", "conversation", "prompt")
+_ANSWERED = ("completion", "chosen", "response")
+"""What data for language models call their questions and their answers; of others it stands for itself."""
 _KEYS = re.compile(r"(?i)(id|index|unnamed.*|.*_id|name|key|path|file|filename|description)?")
 
 
@@ -183,11 +186,19 @@ def _inputs_of(table: pa.Table, modality: str, free: list[str]) -> list[str]:
     if modality in ("auto", "protein") and (sequences := [name for name in texts if _sequences(table[name])]):
         return sequences[:1]
     if modality in ("auto", "text"):
+        if asked := _asked(texts):
+            return [asked]
         longest = max(texts, key=lambda name: _mean_length(table[name]), default=None)
         if longest is not None and (modality == "text" or _mean_length(table[longest]) >= _LONG_TEXT):
             return [longest]
     no_number = {*lists, *dates(table)}
     return [name for name in free if not (_KEYS.fullmatch(name) and _all_differ(table[name])) and name not in no_number]
+
+
+def _asked(texts: Sequence[str]) -> str | None:
+    """The column with the question, where the names of the columns say so."""
+    answered = any(name in texts for name in _ANSWERED)
+    return next((name for name in _ASKED if name in texts and (name != "prompt" or answered)), None)
 
 
 def dates(table: pa.Table) -> list[str]:
@@ -210,6 +221,8 @@ def _modality_of(table: pa.Table, inputs: list[str]) -> str:
             return "molecule"
         if _sequences(first):
             return "protein"
+        if inputs[0] == _asked(table.column_names):
+            return "text"
         return "text" if _mean_length(first) >= _LONG_TEXT or not _few_values(first) else "tabular"
     return "tabular"
 

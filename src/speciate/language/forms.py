@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field
 
 from speciate.errors import Code, SpeciateError
-from speciate.language.messages import ASSISTANT, Conversation, Message, with_system
+from speciate.modalities.messages import ASSISTANT, Conversation, Message, with_system
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -1,4 +1,4 @@
-"""Plain text: UTF-8 files of one text each, or a column of a table."""
+"""Plain text: UTF-8 files of one text each, or a column of a table. A text may be a conversation (messages.py)."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 from speciate.modalities.contract import DecodeError, Header, Modality, Pixels, Vector
 from speciate.modalities.drawing import text_card
 from speciate.modalities.hashing import hashed
+from speciate.modalities.messages import as_read, conversation
 from speciate.modalities.sketches import SHINGLES
 
 _LONGEST = 8 * 1024 * 1024  # bytes of one text
@@ -51,6 +52,10 @@ class Text(Modality[str]):
             raise DecodeError("refused", f"The text has {len(value):,} characters, more than {_LONGEST:,}.")
         if _CONTROL.search(value):
             raise DecodeError("error", "Control characters: this is not text.")
+        try:
+            conversation(value)
+        except ValueError as error:
+            raise DecodeError("error", f"Meant to be a conversation, and is none: {error}.") from error
         return value
 
     def fingerprint(self, media: str) -> str:
@@ -62,14 +67,14 @@ class Text(Modality[str]):
         return {"characters": len(media), "words": len(media.split())}
 
     def describe(self, media: str) -> str:
-        return media
+        return as_read(media)
 
     def features(self, media: str) -> Vector:
         """Runs of 3 to 5 characters, over the edges of words: they bear endings, compounds and misspellings."""
         return hashed(f" {self.fingerprint(media)} ", 3, 5)
 
     def thumbnail(self, media: str) -> Pixels:
-        return text_card(media)
+        return text_card(as_read(media))
 
     def sketch(self, media: str) -> bytes | None:
         return SHINGLES.sketch(self.fingerprint(media))

@@ -1,6 +1,6 @@
 """A text in answer to an example: the example is a question, or a conversation that the answer goes on.
 
-What is asked and what is answered are in language/messages.py: a conversation that ends in a turn of the assistant asks
+What is asked and what is answered are in modalities/messages.py: a conversation that ends in a turn of the assistant asks
 for that turn, where no column has the answer. A model for it is a language model (writing.py), with no head of ours.
 """
 
@@ -13,7 +13,7 @@ from typing import Any, Literal, NoReturn, Self
 from pydantic import BaseModel, ConfigDict
 
 from speciate.datasets.loading.loader import Example
-from speciate.language.messages import answered, conversation, written
+from speciate.modalities.messages import answered, conversation, written
 from speciate.tasks.contract import AsksWhatItTeaches, Posed, Prediction, Terms
 
 

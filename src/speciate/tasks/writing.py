@@ -19,7 +19,7 @@ from speciate.errors import Code, SpeciateError
 from speciate.language import bases, forms
 from speciate.language.forms import Form
 from speciate.language.generation import Sampling, write
-from speciate.language.messages import conversation
+from speciate.modalities.messages import conversation
 from speciate.models import sealed
 from speciate.tasks.contract import Prediction
 from speciate.tasks.network import MANIFEST

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 _FORMAT = 1
 _TRAINER_STATE = "trainer_state.json"
-_SAVE_SECONDS, _SAVE_SHARE = 60.0, 20
+SAVE_SECONDS, SAVE_SHARE = 60.0, 20
 """A checkpoint each minute, or after twenty times what the last one took where that is longer."""
 _WORTH_SECONDS = 5.0
 """A training that ends so long after its last checkpoint gets one more."""
@@ -53,7 +53,6 @@ class Session(NamedTuple):
     keep_best: bool = True
     name: str = ""
     """Of one training of several in this run."""
-    save_seconds: float = _SAVE_SECONDS
     watch_loss: bool = True
     """Whether a loss that rises for good means that the training has diverged; that of policies may not."""
 
@@ -136,7 +135,7 @@ class _Durable:
         that cannot help, where the training diverges, or where a checkpoint is another training's.
         """
         self._chance = Chance(self.args.seed, self.args.device)
-        self._saved_at, self._pause = time.monotonic(), self._session.save_seconds
+        self._saved_at, self._pause = time.monotonic(), SAVE_SECONDS
         with self._stop, _memory(self.args.per_device_train_batch_size), self._chance:
             ended = self._saved.state.facts["ended"] if self._saved else None
             if self._saved is not None and ended:
@@ -165,7 +164,9 @@ class _Durable:
         folder = self._session.study.run.checkpoints / f"resumed{self._session.name}"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        (folder / _TRAINER_STATE).write_bytes(self._saved.files[_TRAINER_STATE])
+        state = json.loads(self._saved.files[_TRAINER_STATE])
+        state["train_batch_size"] = self.args.per_device_train_batch_size
+        (folder / _TRAINER_STATE).write_text(json.dumps(state))
         return str(folder)
 
     # What the trainer calls
@@ -314,7 +315,7 @@ class _Durable:
         self._session.study.tally.keep()
         self._place.checkpoints.save(State(facts, tensors), files)
         self._saved_at = time.monotonic()
-        self._pause = max(self._session.save_seconds, _SAVE_SHARE * (self._saved_at - started))
+        self._pause = max(SAVE_SECONDS, SAVE_SHARE * (self._saved_at - started))
 
     def _identity(self) -> dict[str, Any]:
         return {"format": _FORMAT, "trainer": type(self).__name__, "identity": _plain(dict(self._session.identity))}

@@ -15,7 +15,7 @@ from speciate.errors import Code, SpeciateError
 from speciate.language import checks, forms
 from speciate.language.checks import Cut
 from speciate.language.forms import IGNORED, Form, Learn, Lesson
-from speciate.language.messages import Conversation, conversation, readable
+from speciate.modalities.messages import Conversation, conversation, readable
 from speciate.tasks.truth import questions
 from speciate.tasks.writing import form_of
 from speciate.training.language.specs import LanguageParameters

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from speciate.datasets.sources.readers.choice import Reader, format_of, parse_reader
+from speciate.datasets.sources.readers.conversations import told
 from speciate.datasets.sources.readers.delimited import columns_at_least
 from speciate.datasets.sources.readers.rows import refused, unreadable
 from speciate.datasets.sources.readers.series import shaped
@@ -91,4 +92,4 @@ def _read(path: Path, reader: Reader, text: list[str]) -> pa.Table:
         raise unreadable(path, "its name tells no format of tables; name one as reader")
     module, _, function = READERS[name].partition(":")
     table: pa.Table = getattr(importlib.import_module(module), function)(path, text)
-    return table
+    return told(table)

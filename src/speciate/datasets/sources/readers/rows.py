@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from speciate.datasets.columns import array
+from speciate.datasets.sources.readers.conversations import as_text
 from speciate.errors import Code, SpeciateError
 
 REASON = "_reason"
@@ -25,9 +26,9 @@ _LONE_SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
 def from_rows(rows: Sequence[dict[str, Any]]) -> pa.Table:
-    """Rows as a table: a column for every key, null where a row lacks it."""
+    """Rows as a table: a column for every key, null where a row lacks it. A conversation is a text."""
     names = dict.fromkeys(name for row in rows for name in row)
-    return pa.table({name: array([row.get(name) for row in rows]) for name in names})
+    return pa.table({name: array([as_text(row.get(name)) for row in rows]) for name in names})
 
 
 def is_broken(value: Any) -> bool:

@@ -69,6 +69,17 @@ def readable(said: Sequence[Message]) -> str:
     return "\n".join(f"{each.role}: {each.content}" for each in said)
 
 
+def as_read(text: str) -> str:
+    """A text as people read it: of a conversation a line for each message. What is none stays as it is."""
+    listed = _listed(text)
+    if listed is None:
+        return text
+    try:
+        return readable(messages(listed))
+    except ValueError:
+        return text
+
+
 def is_listed(value: Any) -> bool:
     """Whether parsed JSON is meant as messages: a list of objects with a role, or with `from` and `value`."""
     return (

@@ -1,0 +1,64 @@
+"""A training of a language model that is killed or paused, anywhere, ends in the same bits as one that is left alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from speciate.jobs.run import Stopped
+from speciate.training.network.metrics import read
+from speciate.workspace.workspace import Workspace
+from tests.training.language.world import (
+    Killed, attempt, base, broken_off, make_sums, model_id, payload, run, saving_each_step,
+)  # fmt: skip
+
+WAYS: dict[str, dict[str, Any]] = {
+    "lora": {"changes": "lora", "dropout": 0.2},
+    "full": {"changes": "full"},
+    "packed": {"changes": "full", "packing": True, "max_length": 96},
+    "in parts": {"changes": "lora", "micro_batch": 4},
+}
+"""8 steps an epoch, two epochs; with packing fewer."""
+
+
+def _asked(workspace: Workspace, folder: Path, way: str) -> dict[str, Any]:
+    make_sums(workspace)
+    given = {"epochs": 2, "batch_size": 10, "learning_rate": 3e-3, "max_new_tokens": 3, "judged": 4, **WAYS[way]}
+    return dict(
+        payload(
+            workspace, name="adder", dataset="sums", method="sft", hyperparameters=given,
+            base_model=base(folder / "base", dropout=0.1), resources={"cpu": 1},
+        )
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("way", "breaks"),
+    [
+        ("lora", [("kill", 3), ("pause", 8)]),
+        ("full", [("pause", 1), ("kill", 8), ("kill", 11)]),
+        ("packed", [("kill", 2)]),
+        ("in parts", [("kill", 5), ("pause", 15)]),
+    ],
+)
+def test_a_training_that_is_broken_off_ends_in_the_same_bits(
+    workspace: Workspace, tmp_path: Path, way: str, breaks: list[tuple[str, int]]
+) -> None:
+    asked = _asked(workspace, tmp_path, way)
+    whole = run(attempt(workspace, asked, "job-whole"))
+    last = None
+    with saving_each_step():
+        for how, at in breaks:
+            folder = attempt(workspace, asked, "job-broken", last)
+            with broken_off(at, how), pytest.raises(Killed if how == "kill" else Stopped):
+                run(folder)
+            last = folder
+        final = attempt(workspace, asked, "job-broken", last)
+        result = run(final)
+    assert model_id(result) == model_id(whole)
+    assert result["report"]["training"] == whole["report"]["training"]
+    steps = [line["step"] for line in read(final.path / "metrics.jsonl")]
+    assert steps == sorted(set(steps))
+    assert steps[-1] == result["report"]["training"]["steps"]

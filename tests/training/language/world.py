@@ -1,0 +1,82 @@
+"""Trainings of a tiny language model that are broken off at a step and gone on with, as kill -9 and pause do it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+from speciate.jobs.folder import RunFolder
+from speciate.jobs.run import Run
+from speciate.training import fitting, train
+from speciate.training.language import durable_trainer
+from speciate.training.specs import TrainSpec
+from speciate.workspace.workspace import Workspace
+from tests.language.world import sums
+from tests.training.world import make_dataset
+
+
+class Killed(BaseException):
+    """Nothing of the process is left after it but what lies on disk."""
+
+
+def make_sums(workspace: Workspace, name: str = "sums", count: int = 100) -> None:
+    pairs = sums(count)
+    splits = ["test" if at % 10 == 0 else "validation" if at % 10 == 5 else "train" for at in range(len(pairs))]
+    make_dataset(
+        workspace, name, "text", {"question": [q for q, _ in pairs], "answer": [a for _, a in pairs]},
+        labels=[a for _, a in pairs], splits=splits, inputs=["question"],
+    )  # fmt: skip
+
+
+@contextmanager
+def broken_off(at: int, how: str) -> Iterator[None]:
+    """After that step and a checkpoint `kill`: the process is gone. `pause`: it is asked to stop."""
+    after = durable_trainer._Durable._after_step
+
+    def step(trainer: Any) -> None:
+        if how == "pause" and trainer.state.global_step == at:
+            (trainer._session.study.run.folder.path / "cancel").touch()
+        after(trainer)
+        if how == "kill" and trainer.state.global_step == at:
+            raise Killed
+
+    with patch.object(durable_trainer._Durable, "_after_step", step):
+        yield
+
+
+@contextmanager
+def saving_each_step() -> Iterator[None]:
+    with patch.object(durable_trainer, "SAVE_SECONDS", 0.0), patch.object(durable_trainer, "SAVE_SHARE", 0.0):
+        yield
+
+
+def payload(workspace: Workspace, **spec: Any) -> Mapping[str, Any]:
+    return train.plan(TrainSpec(**spec), workspace).payload
+
+
+def attempt(workspace: Workspace, asked: Mapping[str, Any], job: str, earlier: RunFolder | None = None) -> RunFolder:
+    """The folder of the next attempt of this job, which is not run yet."""
+    number = 1 if earlier is None else int(earlier.path.name.rpartition(".")[2]) + 1
+    folder = RunFolder(workspace.folders.runs / f"{job}.{number}")
+    resumed = [] if earlier is None else [str(earlier.path), *earlier.spec()["resume_from"]]
+    folder.create(
+        {"payload": dict(asked), "job": job, "workspace": str(workspace.folders.root), "resume_from": resumed}
+    )
+    return folder
+
+
+def run(folder: RunFolder) -> dict[str, Any]:
+    return fitting.run(Run(folder))
+
+
+def model_id(result: Mapping[str, Any]) -> str:
+    return str(result["card"]["id"])
+
+
+def base(folder: Path, **options: Any) -> str:
+    from tests.language.world import tiny_model
+
+    return tiny_model(folder, **options)
