@@ -60,3 +60,15 @@ def test_each_method_goes_on_with_new_labels_beside_the_old(workspace: Workspace
     assert report["labels"] == ["a", "b", "c", "d"]
     (old,) = report["forgetting"]["slices"]
     assert old["dataset"] == "points-ab@v1"
+
+
+def test_streaming_goes_on_by_itself(workspace: Workspace) -> None:
+    first(workspace)
+    made = train_now(
+        workspace, "job-s", name="eyes", dataset="points-ab", method="slda", base_model="net@v1", hyperparameters={}
+    )
+    assert made["report"]["validation"]["value"] > 0.9
+    result = train_now(
+        workspace, "job-t", name="eyes", dataset=clusters(workspace, "points-cd", "cd"), continue_from="eyes@v1"
+    )
+    print(result["report"])

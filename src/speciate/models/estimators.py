@@ -18,6 +18,7 @@ from speciate.models.kernel import Kernel
 from speciate.models.linear import Linear
 from speciate.models.neighbours import Neighbours
 from speciate.models.novelty import Distance, Gaussian
+from speciate.models.streaming import Streaming
 from speciate.models.trees import Trees
 from speciate.models.units import NeighboursPerUnit, PerUnit, TreesPerUnit
 
@@ -41,7 +42,7 @@ class Estimator(Protocol):
 FORMS: dict[str, Any] = {
     "linear": Linear, "kernel": Kernel, "trees": Trees, "neighbours": Neighbours, "identity": Identity,
     "per unit": PerUnit, "neighbours per unit": NeighboursPerUnit, "trees per unit": TreesPerUnit,
-    "distance": Distance, "gaussian": Gaussian,
+    "distance": Distance, "gaussian": Gaussian, "streaming": Streaming,
 }  # fmt: skip
 
 

@@ -118,6 +118,11 @@ def load(folder: Path, threads: int = 1) -> NetworkPredictor:
     return NetworkPredictor(manifest.task, manifest.readout, backbone, head)
 
 
+def has_head(folder: Path) -> bool:
+    """Whether a model folder has a network with the head of its task."""
+    return (folder / HEAD).is_file()
+
+
 def warm_start(head: torch.nn.Module, readout: Readout, folder: Path) -> bool:
     """Give the head the weights of a trained model's, where that has the same task and outputs; whether it has."""
     from safetensors.torch import load_file

@@ -38,7 +38,7 @@ from speciate.workspace.workspace import Folders
 
 __all__ = ["Prediction", "Predictor", "TrainedPredictor", "constant", "load"]
 
-_ARRAYS, _ESTIMATOR = "representation.safetensors", "estimator.safetensors"
+_ARRAYS, ESTIMATOR = "representation.safetensors", "estimator.safetensors"
 _REBUILD: dict[str, Any] = {
     "documents": Documents, "vectors": Vectors, "columns": Columns, "features": Features, "unit features": UnitFeatures,
     "lags": Lags, "steps": Steps, "step states": StepStates,
@@ -80,7 +80,7 @@ class TrainedPredictor:
         manifest = {"task": self.task, "representation": self.representation.settings(), "readout": self.readout}
         (folder / MANIFEST).write_text(_Manifest.model_validate(manifest).model_dump_json(indent=1))
         estimators.save_arrays(self.representation.arrays(), folder / _ARRAYS, {})
-        estimators.save(self.estimator, folder / _ESTIMATOR)
+        estimators.save(self.estimator, folder / ESTIMATOR)
         if isinstance(self.representation, Embeddings):
             self.representation.keep(folder)
         return sealed.seal(folder)
@@ -129,4 +129,4 @@ def load(path: Path, cache: Folders | None = None, threads: int = 1) -> Predicto
     else:
         arrays, _ = estimators.load_arrays(path / _ARRAYS)
         representation = _REBUILD[settings["kind"]].rebuild(settings, arrays)
-    return TrainedPredictor(manifest.task, representation, estimators.load(path / _ESTIMATOR), manifest.readout)
+    return TrainedPredictor(manifest.task, representation, estimators.load(path / ESTIMATOR), manifest.readout)

@@ -14,7 +14,7 @@ from speciate.datasets.loading.loader import load_examples
 from speciate.evaluation.prices import usd_for
 from speciate.jobs.run import Run
 from speciate.models.card import Card
-from speciate.training import classical, der, distill, ewc, full, lora, lwf, probe, provenance, replay
+from speciate.training import classical, der, distill, ewc, full, lora, lwf, probe, provenance, replay, slda
 from speciate.training.costs import Tally
 from speciate.training.estimate import asked_by
 from speciate.training.held_out import Remaining, unseen
@@ -37,6 +37,7 @@ RECIPES: dict[str, Callable[[Study, Any], Chosen]] = {
     "lwf": lwf.fit,
     "ewc": ewc.fit,
     "distill": distill.fit,
+    "slda": slda.fit,
 }
 METHODS: dict[str, Callable[[Any], choosing.Method]] = {
     "lora": lora.method, "full": full.method, "replay": replay.method, "der": der.method, "lwf": lwf.method,

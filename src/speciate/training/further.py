@@ -10,10 +10,15 @@ from speciate.datasets.versions import Manifest
 from speciate.errors import Code, SpeciateError
 from speciate.evaluation.seen import learned_from
 from speciate.models import registry
+from speciate.models.card import Card
+from speciate.refs import model_ref
 from speciate.tasks import soft
+from speciate.tasks.network import has_head
+from speciate.training import bases
 from speciate.training.bases import Base
 from speciate.training.continual import buffer
-from speciate.training.specs import CONTINUAL, Further, Method, Teacher, TrainSpec
+from speciate.training.options import check as check_option
+from speciate.training.specs import CONTINUAL, STREAMING, Further, Method, Option, Teacher, TrainSpec
 from speciate.vocabulary import Task
 from speciate.workspace.workspace import Workspace
 
@@ -25,6 +30,30 @@ _TRAINS_AS: dict[str, Method] = {
 def as_known(method: Method | Further) -> Method:
     """The method whose base models it takes."""
     return _TRAINS_AS.get(method) or method  # type: ignore[return-value]  # what is left is one of those
+
+
+def option(spec: TrainSpec, manifest: Manifest, task: Task, workspace: Workspace) -> tuple[Option, Base | None]:
+    """As `options.check`. What streams goes on with its own eyes, whatever they are."""
+    if spec.method == STREAMING and spec.base_model and (card := _streaming(workspace, spec.base_model)):
+        if card.modality != manifest.modality:
+            raise SpeciateError(
+                Code.INVALID,
+                f"{card.ref} reads {card.modality}, and {manifest.ref} holds {manifest.modality}.",
+                "Name a dataset of the same modality, or leave continue_from out.",
+            )
+        base = bases.find(workspace, card.ref)
+        return Option(method="probe", base_model=base.ref), base
+    assert spec.method is not None, "filled() sees to it"
+    wanted = Option(method=as_known(spec.method), base_model=spec.base_model)
+    return check_option(wanted, manifest.modality, task.family, workspace)
+
+
+def _streaming(workspace: Workspace, model: str) -> Card | None:
+    """The card of a model that can go on by itself; None of others."""
+    if model_ref(model).source:
+        return None
+    card = registry.resolve(workspace.database, workspace.folders, model).card
+    return card if card.method == STREAMING else None
 
 
 def check(
@@ -45,8 +74,16 @@ def check(
             f"{spec.method!r} does {', '.join(soft.FAMILIES)}, and no {task.family} yet.",
             "Call train_model with method='full'" + ("." if spec.teacher else " and continue_from."),
         )
+    if spec.method == STREAMING and task.family != "classification":
+        raise SpeciateError(
+            Code.INVALID,
+            f"{spec.method!r} keeps a mean for each label, and {task.name} has none such.",
+            "Call train_model with method='replay' or 'der'.",
+        )
+    if spec.method == STREAMING and not (base and _streaming(workspace, base.ref)):
+        return spec, ()  # the first of its line
     if spec.method in CONTINUAL:
-        _check_line(spec, manifest, base, workspace)
+        _check_line(spec, manifest, task, base, workspace)
         return spec, ()
     teachers = tuple(_teacher(workspace, name, manifest, task) for name in spec.teacher)
     if not teachers:
@@ -58,7 +95,7 @@ def check(
     return spec.model_copy(update={"teacher": tuple(each.model for each in teachers)}), teachers
 
 
-def _check_line(spec: TrainSpec, manifest: Manifest, base: Base | None, workspace: Workspace) -> None:
+def _check_line(spec: TrainSpec, manifest: Manifest, task: Task, base: Base | None, workspace: Workspace) -> None:
     """That there is a line of data to be kept in mind, and something to judge by that none of it holds."""
     if base is None or not base.learned_from:
         gone = base is not None and base.learned_from is None
@@ -68,6 +105,15 @@ def _check_line(spec: TrainSpec, manifest: Manifest, base: Base | None, workspac
             f"{spec.method!r} goes on from a model that was trained here; of {base.ref if base else spec.base_model!r} "
             f"{why}.",
             "Call train_model again with continue_from='NAME@v1', a model that 'full' or 'lora' made.",
+        )
+    card = registry.resolve(workspace.database, workspace.folders, base.ref).card
+    network = base.folder is not None and has_head(base.folder)
+    if card.task != task.name or not (card.method == STREAMING if spec.method == STREAMING else network):
+        raise SpeciateError(
+            Code.INVALID,
+            f"{spec.method!r} goes on with head and all, and {base.ref} is a model for {card.task} that "
+            f"{card.method!r} made.",
+            f"Name a model for {task.name} that 'full', 'lora' or one of {', '.join(CONTINUAL[:4])} made.",
         )
     if not manifest.splits.get("validation"):
         raise SpeciateError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from speciate.errors import Code, SpeciateError
 from speciate.models import registry
 from speciate.models.backbones import saved
-from speciate.training.specs import Repeated, TrainSpec
+from speciate.training.specs import STREAMING, Repeated, TrainSpec
 from speciate.workspace.workspace import Workspace
 
 _NEEDED = ("name", "dataset", "method")
@@ -54,7 +54,8 @@ def _as_recorded(spec: TrainSpec, like: str, workspace: Workspace) -> tuple[Trai
 def _going_on(spec: TrainSpec, model: str, workspace: Workspace) -> TrainSpec:
     """With the network of that version to begin with; its head, too, where the labels are the same."""
     version = registry.resolve(workspace.database, workspace.folders, model)
-    if not saved.holds(version.path):
+    streams = version.card.method == STREAMING and spec.method in (None, STREAMING)
+    if not saved.holds(version.path) and not streams:
         raise SpeciateError(
             Code.INVALID,
             f"{version.ref} was made by {version.card.method!r}: there is no network to go on with.",
@@ -66,4 +67,6 @@ def _going_on(spec: TrainSpec, model: str, workspace: Workspace) -> TrainSpec:
             f"continue_from is {version.ref!r} and base_model {spec.base_model!r}: there can be only one beginning.",
             "Leave one of them out.",
         )
-    return spec.model_copy(update={"base_model": version.ref, "method": spec.method or "full"})
+    return spec.model_copy(
+        update={"base_model": version.ref, "method": spec.method or (STREAMING if streams else "full")}
+    )

@@ -19,6 +19,7 @@ Method = Literal["classical", "probe", "lora", "full", "sft"]
 """What a plan tries by itself."""
 Further = Literal["replay", "der", "lwf", "ewc", "slda", "distill"]
 """Methods that need another model: they go on from one, or one teaches."""
+STREAMING: Further = "slda"
 CONTINUAL = ("replay", "der", "lwf", "ewc", "slda")
 AskedPrecision = Literal["auto", "float32", "bfloat16"]
 

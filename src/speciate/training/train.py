@@ -35,13 +35,11 @@ from speciate.training.checks import check as check_labels
 from speciate.training.estimate import asked_by, estimate, known
 from speciate.training.held_out import nothing_to_judge_by
 from speciate.training.language.specs import LANGUAGE_PARAMETERS
-from speciate.training.options import check as check_option
 from speciate.training.options import options
 from speciate.training.repetition import filled
 from speciate.training.specs import (
     PARAMETERS,
     Objective,
-    Option,
     Parameters,
     Payload,
     TrainSpec,
@@ -79,8 +77,7 @@ def plan(spec: TrainSpec, workspace: Workspace) -> Plan:
     target = _target(spec, use_case, manifest, task)
     _check_splits(manifest, dataset)
     manifest = manifest.model_copy(update={"inputs": _inputs(manifest, target, use_case)})
-    wanted = Option(method=further.as_known(method), base_model=spec.base_model)
-    option, base = check_option(wanted, manifest.modality, task.family, workspace)
+    option, base = further.option(spec, manifest, task, workspace)
     if base:
         _check_base(base, manifest)
     spec, teachers = further.check(spec, manifest, task, base, workspace)

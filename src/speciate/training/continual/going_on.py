@@ -77,14 +77,9 @@ def taught(study: Study, head: Any, readout: Taught, lesson: Callable[[Example, 
 
 
 def _prepare(study: Study, learn_again: Callable[[Study], None]) -> None:
-    payload = study.payload
-    earlier = payload.base_learned_from or ()
     learn_again(study)
     study.go_on_from(kept_readout(base_folder(study)))
-    for slice_, judging in slices.read(study.folders, payload.manifest, earlier, payload.spec.seed):
-        asked = study.ask_too(slice_.examples)
-        study.slices.append(slice_._replace(examples=asked))
-        study.validation += [example for example in asked if example.id.partition("#")[0] in judging]
+    slices.add(study)
 
 
 def _teach(study: Study, backbone: Backbone, teach: Teach) -> Lessons:

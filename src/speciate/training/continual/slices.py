@@ -59,6 +59,16 @@ def read(folders: Folders, now: Manifest, earlier: Sequence[Manifest], seed: int
     return found
 
 
+def add(study: Study) -> list[Slice]:
+    """The slices, asked of this study: what may judge comes to its validation examples."""
+    payload = study.payload
+    for one, judging in read(study.folders, payload.manifest, payload.base_learned_from or (), payload.spec.seed):
+        asked = study.ask_too(one.examples)
+        study.slices.append(one._replace(examples=asked))
+        study.validation += [example for example in asked if example.id.partition("#")[0] in judging]
+    return study.slices
+
+
 def forgetting(study: Study, slices: Sequence[Slice], before: Predictor, after: Predictor) -> dict[str, Any]:
     """For the report. Backward transfer: how much better the new model is on the earlier versions' held-out examples
     than the one that it began with, in the mean over them (Lopez-Paz & Ranzato 2017); forgetting: how much worse, where
