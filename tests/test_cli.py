@@ -24,8 +24,8 @@ from speciate.workspace.workspace import Workspace
 from tests.server.processes import MODERN, Daemons, end
 
 COMMANDS = (
-    "init", "serve", "call", "status", "stop", "doctor", "backup", "rebuild", "approve", "deny", "policy", "allow",
-    "disallow", "secret", "audit",
+    "init", "serve", "call", "status", "stop", "doctor", "backup", "rebuild", "approve", "deny", "policy", "hosts",
+    "allow", "disallow", "secret", "audit",
 )  # fmt: skip
 _CLI = [sys.executable, "-m", "speciate.cli"]
 
@@ -211,6 +211,7 @@ def test_without_a_terminal_nobody_decides(daemons: Daemons) -> None:
     for command in (
         ("policy", "auto"), ("approve", "approval-x"), ("deny", "approval-x"),
         ("allow", "lesions", "--host", "api.openai.com", "--usd", "5"), ("disallow", "lesions", "--host", "a.example"),
+        ("hosts", "add", "127.0.0.1:8000"),
     ):  # fmt: skip
         done = run(daemons, *command)
         assert done.returncode == 1
@@ -230,6 +231,22 @@ def test_a_person_changes_the_policy_and_keeps_the_other_settings(daemons: Daemo
     assert tomllib.loads(settings.read_text()) == {"policy": "auto", "approval_hours": 5, "capacity": {"cpu": 1}}
     run(daemons, "call", "list_jobs")
     assert json.loads(run(daemons, "status").stdout)["policy"] == "auto"
+
+
+def test_a_person_lists_a_host_on_this_machine_and_takes_it_away(daemons: Daemons) -> None:
+    run(daemons, "init")
+    endpoint = {"base_url": "http://127.0.0.1:8000/v1", "model": "own"}
+    register = ("call", "register_model", "--args", json.dumps({"name": "own", "endpoint": endpoint}))
+    assert json.loads(run(daemons, *register).stdout)["needs"] == ["speciate hosts add 127.0.0.1:8000"]
+    shown, status = type_into(daemons, "hosts", "add", "127.0.0.1:8000", answer="no")
+    assert (status, "Nothing was changed" in shown) == (1, True)
+    _, status = type_into(daemons, "hosts", "add", "127.0.0.1:8000", answer="yes")
+    assert status == 0
+    assert run(daemons, "hosts", "list").stdout == "127.0.0.1:8000\n"
+    assert json.loads(run(daemons, *register).stdout)["needs"] == []
+    assert run(daemons, "audit", "verify").returncode == 0
+    _, status = type_into(daemons, "hosts", "remove", "127.0.0.1:8000", answer="")
+    assert (status, run(daemons, "hosts", "list").stdout) == (0, "")
 
 
 def test_a_person_sees_what_is_decided_and_denies_it(daemons: Daemons) -> None:

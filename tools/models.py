@@ -297,7 +297,8 @@ def register_model(
     def step(tx: Transaction) -> ModelRegistered:
         model = served.register(tx, app.workspace, card).ref
         then = NextAction(tool="evaluate_models", arguments={"models": [model]})
-        return ModelRegistered(model=model, host=endpoint.host, needs=served.needs(endpoint), next_actions=(then,))
+        needs = served.needs(endpoint, app.workspace.settings.private_hosts)
+        return ModelRegistered(model=model, host=endpoint.host, needs=needs, next_actions=(then,))
 
     arguments = {"name": name, "endpoint": endpoint.model_dump(), "task": task, "license": license}
     return once(app, "register_model", arguments, idempotency_key, step, answer=ModelRegistered)

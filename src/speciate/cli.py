@@ -22,6 +22,7 @@ _COMMANDS = {
     "approve": "speciate.server.terminal:approve",
     "deny": "speciate.server.terminal:deny",
     "policy": "speciate.server.terminal:policy",
+    "hosts": "speciate.server.terminal:hosts",
     "allow": "speciate.server.terminal:allow",
     "disallow": "speciate.server.terminal:disallow",
     "secret": "speciate.server.keys:secret",
@@ -85,6 +86,9 @@ def _parser() -> argparse.ArgumentParser:
     deny.add_argument("id", metavar="APPROVAL")
     policy = command("policy", "show or change who lets models into production (asks on the terminal)")
     policy.add_argument("policy", nargs="?", choices=("auto", "person"))
+    hosts = command("hosts", "show or change which hosts at private addresses may be asked (asks on the terminal)")
+    hosts.add_argument("action", choices=("list", "add", "remove"))
+    hosts.add_argument("host", metavar="HOST", nargs="?", help="as in 127.0.0.1:8000, or without a port for all")
     allow = command("allow", "let a dataset's examples be sent to a host, up to a sum (asks on the terminal)")
     allow.add_argument("dataset", metavar="DATASET", nargs="?")
     allow.add_argument("--list", action="store_true", help="show what is allowed and what was spent")

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO, Any, Literal, NamedTuple
 from urllib.parse import urlsplit
 
+from speciate import peers
 from speciate.environment import go_online, hub_endpoint
 from speciate.errors import Code, SpeciateError
 
@@ -195,7 +196,7 @@ class _Growing:
 def _transfer(api: Any, found: Revision, file: Listed, into: _Growing, begun: int) -> None:
     from huggingface_hub import hf_hub_url
     from huggingface_hub.file_download import http_get
-    from huggingface_hub.utils import build_hf_headers
+    from huggingface_hub.utils._headers import build_hf_headers
 
     where = {"repo_type": found.kind, "revision": found.commit}
     if file.size > _LARGEST:
@@ -272,7 +273,15 @@ def _api(kind: Kind, repository: str, token: str | None) -> Any:
             "Run: pip install 'speciate[hub]'",
         ) from None
     disable_progress_bars()
+    huggingface_hub.set_client_factory(_client)
     return huggingface_hub.HfApi(endpoint=hub_endpoint(), token=token or False)
+
+
+def _client() -> Any:
+    """As the library makes its own, but that it reaches private addresses only where HF_ENDPOINT names them."""
+    from huggingface_hub.utils._http import default_client_factory
+
+    return peers.guarded(default_client_factory(), {server().lower()})
 
 
 def _listed(sibling: Any) -> Listed:

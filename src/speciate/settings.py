@@ -9,7 +9,7 @@ import tomllib
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from speciate.environment import (
     clean_environment,
@@ -20,6 +20,7 @@ from speciate.environment import (
     workspace_path,
 )
 from speciate.errors import Code, SpeciateError
+from speciate.hosts import check_host
 
 __all__ = [
     "Capacity",
@@ -90,6 +91,13 @@ class Settings(BaseModel):
     """What this machine costs with all its cores; None: a usual price of rented ones."""
     cage: Literal["required", "where_possible"] = "required"
     """Whether foreign bytes may be decoded on a kernel that lacks the cage."""
+    private_hosts: tuple[str, ...] = ()
+    """Hosts that are this machine or lead to private addresses and may be asked all the same; without a port: at any."""
+
+    @field_validator("private_hosts")
+    @classmethod
+    def _are_hosts(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(_host(host) for host in hosts)
     serving: Serving = Field(default_factory=Serving)
     private_hosts: tuple[str, ...] = ()
     """Hosts that are this machine or lead to private addresses and may be asked all the same; without a port: at any."""
@@ -98,6 +106,13 @@ class Settings(BaseModel):
     @classmethod
     def _are_hosts(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(_host(host) for host in hosts)
+
+
+def _host(host: str) -> str:
+    try:
+        return check_host(host)
+    except SpeciateError as error:
+        raise ValueError(str(error)) from error
 
 
 def _host(host: str) -> str:

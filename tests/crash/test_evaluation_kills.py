@@ -77,7 +77,7 @@ def test_a_killed_evaluation_ends_as_one_that_was_not(
     model: Path,  # noqa: F811
     served: str,  # noqa: F811
 ) -> None:
-    workspace = Workspace(tmp_path / "workspace", settings=Settings(policy="auto"))
+    workspace = Workspace(tmp_path / "workspace", settings=Settings(policy="auto", private_hosts=("127.0.0.1",)))
     texts = [f"{random.Random(n).choice('abcdefgh') * (1 + n % 9)} {n}" for n in range(CALLS)]
     make_dataset(
         workspace, "words", "text", {"text": texts, "said": texts[::-1]}, labels=texts[::-1],

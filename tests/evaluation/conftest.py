@@ -26,6 +26,6 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def flowers(trained: Path, tmp_path: Path) -> Iterator[Workspace]:
     shutil.copytree(trained, tmp_path / "copy")
-    workspace = Workspace(tmp_path / "copy", settings=Settings(policy="auto"))
+    workspace = Workspace(tmp_path / "copy", settings=Settings(policy="auto", private_hosts=("127.0.0.1",)))
     yield workspace
     workspace.close()

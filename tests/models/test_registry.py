@@ -185,4 +185,6 @@ def test_what_a_person_must_type_first_is_told(
     assert served.needs(ENDPOINT) == ("speciate secret set llm --host llm.example", allow)
     secrets.put("llm", ["llm.example"], "sk-planted")
     assert served.needs(ENDPOINT) == (allow,)
-    assert served.needs(Endpoint(base_url="http://127.0.0.1:8000/v1", model="small")) == ()
+    own = Endpoint(base_url="http://127.0.0.1:8000/v1", model="small")
+    assert served.needs(own) == ("speciate hosts add 127.0.0.1:8000",)
+    assert served.needs(own, ("127.0.0.1:8000",)) == ()

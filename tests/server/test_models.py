@@ -30,14 +30,14 @@ def app(workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_model_that_others_serve_is_a_version_at_once(app: App) -> None:
-    made = register_model(app, "big", ENDPOINT, license="MIT", idempotency_key="once")
+    made = register_model(app, "big", endpoint=ENDPOINT, license="MIT", idempotency_key="once")
     assert (made.model, made.host) == ("big@v1", "llm.example")
     assert made.needs == (
         "speciate secret set llm --host llm.example", "speciate allow DATASET --host llm.example --usd CAP",
     )  # fmt: skip
-    assert register_model(app, "big", ENDPOINT, license="MIT", idempotency_key="once") == made
+    assert register_model(app, "big", endpoint=ENDPOINT, license="MIT", idempotency_key="once") == made
     with pytest.raises(SpeciateError) as caught:
-        register_model(app, "big", ENDPOINT, license="Apache-2.0", idempotency_key="once")
+        register_model(app, "big", endpoint=ENDPOINT, license="Apache-2.0", idempotency_key="once")
     assert caught.value.code is Code.CONFLICT
     assert len(registry.versions(app.workspace.database, "big")) == 1
 
@@ -50,7 +50,7 @@ def test_a_key_in_the_place_of_its_name_is_refused(secret: str) -> None:
 
 
 def test_where_weights_are_needed_it_says_what_takes_such_a_model(app: App) -> None:
-    register_model(app, "big", ENDPOINT)
+    register_model(app, "big", endpoint=ENDPOINT)
     objective = Objective(metric="accuracy", target=0.9)
     definition = Definition(name="triage", task="text-classification", objective=objective)
     app.workspace.database.transact(lambda tx: define(tx, definition))

@@ -158,6 +158,7 @@ def plan(spec: EvaluateSpec, workspace: Workspace) -> Plan:
         "budget_usd": spec.budget_usd,
         "usd_per_core_hour": usd_per_core_hour(workspace.settings),
         "allowances": outside.allowances,
+        "private_hosts": workspace.settings.private_hosts,
     }
     return Plan(
         payload=payload,

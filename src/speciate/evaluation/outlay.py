@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from speciate import secrets
+from speciate import peers, secrets
 from speciate.datasets import consent
 from speciate.datasets.lengths import mean_length
 from speciate.datasets.versions import Manifest
@@ -77,8 +77,9 @@ def check(
         return Outlay((), 0.0, {}, {})
     allowances, shown = dict[str, float](), []
     for endpoint, calls, usd in costs:
+        peers.check_url(endpoint.base_url, workspace.settings.private_hosts)  # refused here, before there is a job
         if endpoint.secret is not None:
-            secrets.get(endpoint.secret, endpoint.host)  # refused here, before there is a job
+            secrets.get(endpoint.secret, endpoint.host)
         if not endpoint.is_local:
             allowances[endpoint.host] = consent.check(workspace.database, asking.manifest.ref, endpoint.host).left_usd
         price = price_of(endpoint)

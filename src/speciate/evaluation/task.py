@@ -55,6 +55,8 @@ class EvaluationTask(BaseModel):
     """What may be spent on answers in all."""
     allowances: dict[str, float] = {}
     """By host, what a person allowed to be spent on this dataset and is left."""
+    private_hosts: tuple[str, ...] = ()
+    """Hosts at private addresses that a person listed."""
     usd_per_core_hour: float
     """What this machine's time costs."""
 

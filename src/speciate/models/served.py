@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Collection
 
-from speciate import secrets
+from speciate import peers, secrets
 from speciate.errors import SpeciateError
 from speciate.ids import check_name
 from speciate.models import registry
@@ -43,9 +44,13 @@ def register(tx: Transaction, workspace: Workspace, card: Card) -> Card:
     return registry.register(tx, workspace.folders, card, None)
 
 
-def needs(endpoint: Endpoint) -> tuple[str, ...]:
+def needs(endpoint: Endpoint, private_hosts: Collection[str] = ()) -> tuple[str, ...]:
     """What a person must yet type before it can be asked; DATASET is what will be sent there."""
     commands = []
+    try:
+        peers.check_url(endpoint.base_url, private_hosts)
+    except SpeciateError:
+        commands.append(f"speciate hosts add {endpoint.host}")
     if endpoint.secret is not None:
         try:
             secrets.get(endpoint.secret, endpoint.host)

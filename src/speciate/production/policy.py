@@ -1,20 +1,23 @@
-"""Who lets a model into production: a line of settings.toml, which is changed here with a row in the audit.
+"""What a person sets: who lets a model into production, and which hosts at private addresses may be asked. Lines of
+settings.toml, which are changed here with a row in the audit.
 
-Nothing in the surface of tools leads here: the command line calls it on a terminal. The running daemon keeps the policy
-that it began with, so it must end for the new one to hold.
+Nothing in the surface of tools leads here: the command line calls it on a terminal. The running daemon keeps what it
+began with, so it must end for the new settings to hold.
 """
 
 from __future__ import annotations
 
+import json
 import re
+import tomllib
 
+from speciate.errors import Code, SpeciateError, unknown
+from speciate.hosts import check_host
 from speciate.jobs.folder import write_whole
 from speciate.production import audit
 from speciate.settings import Settings
 from speciate.workspace.database import Transaction
 from speciate.workspace.workspace import Workspace
-
-_LINE = re.compile(r"^policy\s*=.*\n?", re.MULTILINE)
 
 
 def change(workspace: Workspace, policy: str, by: str) -> audit.Row:
@@ -23,16 +26,59 @@ def change(workspace: Workspace, policy: str, by: str) -> audit.Row:
     Raises ValidationError for a policy that there is not.
     """
     before, after = workspace.settings.policy, Settings.model_validate({"policy": policy}).policy
+    return _change(workspace, "policy", before, after, after, by)
+
+
+def add_host(workspace: Workspace, host: str, by: str) -> audit.Row:
+    """List a host that is this machine or leads to private addresses, so that endpoints there may be asked.
+
+    Raises INVALID for what is no host.
+    """
+    before = workspace.settings.private_hosts
+    return _change_hosts(workspace, (*dict.fromkeys((*before, check_host(host))),), by)
+
+
+def remove_host(workspace: Workspace, host: str, by: str) -> audit.Row:
+    """Raises NOT_FOUND with near names."""
+    before = workspace.settings.private_hosts
+    if host.lower() not in before:
+        raise unknown("listed host", host, before, "See: speciate hosts list")
+    return _change_hosts(workspace, tuple(each for each in before if each != host.lower()), by)
+
+
+def _change_hosts(workspace: Workspace, after: tuple[str, ...], by: str) -> audit.Row:
+    before = workspace.settings.private_hosts
+    return _change(workspace, "private_hosts", " ".join(before), " ".join(after), list(after), by)
+
+
+def _change(
+    workspace: Workspace, name: str, before: str, after: str, value: str | list[str], by: str
+) -> audit.Row:  # fmt: skip
+    """Write a setting, after the row that tells of it; other lines stay as they are."""
+    path = workspace.folders.root / "settings.toml"
+    text = path.read_text() if path.exists() else ""
+    changed = f"{name} = {json.dumps(value)}\n" + re.sub(rf"(?m)^{name}\s*=.*\n?", "", text)
+    _check(changed, tomllib.loads(text) | {name: value}, name)
 
     def record(tx: Transaction) -> audit.Row:
         row = audit.append(
-            tx, actor=by, action="policy", use_case=audit.WORKSPACE, before=before, after=after, evidence={}
+            tx, actor=by, action=name, use_case=audit.WORKSPACE, before=before, after=after, evidence={}
         )  # fmt: skip
         tx.event("workspace:policy", "policy.changed", {"before": before, "after": after, "by": by, "audit": row.hash})
         return row
 
     row = workspace.database.transact(record)
-    path = workspace.folders.root / "settings.toml"
-    text = path.read_text() if path.exists() else ""
-    write_whole(path, f'policy = "{after}"\n{_LINE.sub("", text)}')
+    write_whole(path, changed)
     return row
+
+
+def _check(changed: str, wanted: dict[str, object], name: str) -> None:
+    """That the text says this and nothing else: what a person wrote may take more than a line."""
+    try:
+        said = tomllib.loads(changed)
+    except tomllib.TOMLDecodeError:
+        said = {}
+    if said != wanted:
+        raise SpeciateError(
+            Code.INVALID, f"{name} in settings.toml takes more than a line.", "Write it in one line, then call again."
+        )

@@ -20,7 +20,7 @@ from speciate.workspace.backup import automatic_backups, back_up
 if TYPE_CHECKING:
     from speciate.server.service import Service
 
-ENDING = {"stop", "drain", "policy"}
+ENDING = {"stop", "drain", "policy", "host"}
 """Actions after whose answer the daemon leaves."""
 _JOBS = "SELECT state, count(*) FROM jobs GROUP BY state ORDER BY state"
 
@@ -62,6 +62,13 @@ def _drain(service: Service, request: dict[str, Any]) -> dict[str, Any]:
 def _policy(service: Service, request: dict[str, Any]) -> dict[str, Any]:
     """The next daemon reads the new settings; runs go on."""
     policy.change(service.workspace, request["policy"], str(request["by"]))
+    return _leave(service, request)
+
+
+def _host(service: Service, request: dict[str, Any]) -> dict[str, Any]:
+    """As for the policy, the next daemon reads it."""
+    change = policy.add_host if request["add"] else policy.remove_host
+    change(service.workspace, str(request["host"]), str(request["by"]))
     return _leave(service, request)
 
 
@@ -141,6 +148,7 @@ _ACTIONS: dict[str, Callable[[Service, dict[str, Any]], dict[str, Any]]] = {
     "stop": _leave,
     "drain": _drain,
     "policy": _policy,
+    "host": _host,
     "backup": _backup,
     "refresh": _refresh,
     "approval": _approval,

@@ -16,6 +16,7 @@ from typing import Any
 
 from speciate.environment import workspace_path
 from speciate.errors import Code, SpeciateError
+from speciate.hosts import check_host
 from speciate.server.online import control
 from speciate.settings import load
 
@@ -39,6 +40,24 @@ def policy(arguments: argparse.Namespace) -> int:
     if not _yes(f"Change the policy to {arguments.policy}?"):
         return 1
     control(arguments, "policy", start=True, policy=arguments.policy, by=_who())
+    return 0
+
+
+def hosts(arguments: argparse.Namespace) -> int:
+    """Those at private addresses that may be asked. Taking one away needs no typed yes."""
+    workspace = workspace_path(arguments.workspace)
+    if arguments.action == "list":
+        for host in load(workspace).private_hosts:
+            _say(host)
+        return 0
+    host = check_host(arguments.host or "")
+    _need_terminal()
+    if arguments.action == "add":
+        _say(f"Models at {host} may then be asked, also where that is this machine or leads into a private network.")
+        _say("What listens there may pass on what it is sent. What leaves this machine needs `speciate allow` besides.")
+        if not _yes(f"List {host}?"):
+            return 1
+    control(arguments, "host", start=True, add=arguments.action == "add", host=host, by=_who())
     return 0
 
 

@@ -26,6 +26,7 @@ QUICK = Limits(
 IMPATIENT = QUICK._replace(timeouts=Timeouts(first_byte=0.8))
 PRICES = {"usd_per_1m_input": 100.0, "usd_per_1m_output": 1000.0}
 """A call of the stub takes 10 tokens and gives 2: $0.003."""
+LOOPBACK = ("127.0.0.1",)
 KEY = "sk-planted-0123456789"
 
 
@@ -45,7 +46,7 @@ def ask(
         assert place not in replies, "recorded twice"
         replies[place] = reply
 
-    given = {"key": None, "record": record, "limits": QUICK} | arguments
+    given = {"key": None, "record": record, "limits": QUICK, "private_hosts": LOOPBACK} | arguments
     return ask_all(stub.endpoint(**(changes or {})), requests(scripts), **given), replies
 
 
@@ -183,7 +184,7 @@ def test_what_the_endpoint_does_not_know_is_left_out_for_the_whole_run(
     stub.refuses = {parameter: parameter if blamed else ""}
     replies: dict[int, Reply] = {}
     asked_for = requests(["yes"] * 40, answer_schema={"type": "object"})
-    ask_all(stub.endpoint(), asked_for, key=None, record=replies.__setitem__, limits=QUICK)
+    ask_all(stub.endpoint(), asked_for, key=None, record=replies.__setitem__, limits=QUICK, private_hosts=LOOPBACK)
     assert {reply.text for reply in replies.values()} == {"yes"}
     assert {reply.output_tokens for reply in replies.values()} == {2}
     assert len(stub.bodies) <= 40 + 4 * QUICK.bounds.start, "it was found out by the first ones"
@@ -220,7 +221,7 @@ def test_a_stop_ends_it_soon_and_loses_no_answer_that_came(stub: Misbehaving) ->
     began = time.monotonic()
     asked = ask_all(
         stub.endpoint(), requests(scripts), key=None, record=replies.__setitem__, limits=limits,
-        stopping=lambda: len(replies) == 8,
+        stopping=lambda: len(replies) == 8, private_hosts=LOOPBACK,
     )  # fmt: skip
     assert time.monotonic() - began < 5
     assert (asked.answered, asked.unanswered) == (8, 100)
@@ -238,7 +239,7 @@ def test_each_reply_is_recorded_before_the_next_call_begins(stub: Misbehaving) -
     ask_all(
         stub.endpoint(), requests(["yes"] * 5), key=None, limits=QUICK._replace(bounds=Bounds(start=1, most=1)),
         begin=lambda place, worst: order.append(f"begin {place}"),
-        record=lambda place, reply: order.append(f"record {place}"),
+        record=lambda place, reply: order.append(f"record {place}"), private_hosts=LOOPBACK,
     )  # fmt: skip
     assert order == [f"{what} {place}" for place in range(5) for what in ("begin", "record")]
 

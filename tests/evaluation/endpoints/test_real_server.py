@@ -19,6 +19,7 @@ from speciate.models.endpoints import Endpoint
 from tests.evaluation.endpoints.real_server import model, served, spoiled  # noqa: F401 - fixtures
 
 pytestmark = pytest.mark.slow
+LOOPBACK = ("127.0.0.1",)
 
 
 def test_answers_through_every_fault_are_those_without_any(served: str, model: Path) -> None:  # noqa: F811
@@ -29,7 +30,7 @@ def test_answers_through_every_fault_are_those_without_any(served: str, model: P
     def answers(base: str) -> dict[int, Reply]:
         replies: dict[int, Reply] = {}
         endpoint = Endpoint(base_url=f"{base}/v1", model=str(model), usd_per_1m_input=1, usd_per_1m_output=1)
-        told = ask_all(endpoint, requests, key=None, record=replies.__setitem__, limits=limits)
+        told = ask_all(endpoint, requests, key=None, record=replies.__setitem__, limits=limits, private_hosts=LOOPBACK)
         assert (told.answered, told.failed, told.unanswered) == (24, 0, 0)
         assert len(told.served_models) == 1
         return replies
@@ -56,7 +57,7 @@ def test_a_model_that_only_babbles_gives_no_label(served: str, model: Path) -> N
     ask_all(
         Endpoint(base_url=f"{served}/v1", model=str(model)),
         [request(asked, Example("e", "text", None, "", "test", {}))],
-        key=None, record=replies.__setitem__,
+        key=None, record=replies.__setitem__, private_hosts=LOOPBACK,
     )  # fmt: skip
     text = replies[0].text
     assert text is not None

@@ -23,7 +23,7 @@ from tests.evaluation.predictors.test_endpoint import register
 
 @pytest.fixture
 def sums(tmp_path: Path) -> Iterator[Workspace]:
-    workspace = Workspace(tmp_path / "workspace", settings=Settings(policy="auto"))
+    workspace = Workspace(tmp_path / "workspace", settings=Settings(policy="auto", private_hosts=("127.0.0.1",)))
     texts.make_dataset(workspace)
     texts.define(workspace)
     yield workspace

@@ -9,6 +9,7 @@ import pytest
 from speciate.errors import SpeciateError
 from speciate.evaluation import recorded, report
 from speciate.models import served as serving
+from speciate.settings import Settings
 from speciate.workspace.workspace import Workspace
 from tests.evaluation import world
 from tests.evaluation.predictors.answering import Answering, answering
@@ -43,6 +44,15 @@ def test_a_public_model_is_compared_with_ones_own(flowers: Workspace, served: An
     assert compared.minimum_detectable_effect is not None
     assert found.row("points").usd_per_1k is not None
     assert found.row("points").usd_per_1k < row.usd_per_1k  # type: ignore[operator]  # neither is None
+
+
+def test_an_endpoint_on_this_machine_that_no_person_listed_is_refused_before_there_is_a_job(
+    flowers: Workspace, served: Answering
+) -> None:
+    flowers.settings = Settings(policy="auto")
+    with pytest.raises(SpeciateError, match="no person listed that host"):
+        world.evaluate_models(flowers, models=["points", "oracle"])
+    assert served.asked == []
 
 
 def test_no_recorded_answer_is_asked_again(flowers: Workspace, served: Answering) -> None:

@@ -14,7 +14,7 @@ import heapq
 import math
 import random
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import anyio
@@ -100,6 +100,7 @@ def ask_all(
     limits: Limits = _USUAL,
     seed: int = 0,
     clock: Clock | None = None,
+    private_hosts: Collection[str] = (),
 ) -> Asked:
     """Ask them all, and `record(place, reply)` each reply as soon as it is there, one at a time, in this thread.
 
@@ -108,8 +109,9 @@ def ask_all(
     `requests[place]` is looked at when its turn comes, so a sequence may make its requests then. Ends within a second
     once `stopping()`: what is unanswered then is not recorded. An exception of `record` ends it, and is raised.
 
-    Raises SpeciateError where the key or the model is wrong, where the endpoint answers nobody, where the budget is
-    spent, or where there is one and the price is unknown. What was recorded until then stays.
+    Raises SpeciateError where the key or the model is wrong, where the endpoint answers nobody, where it is on this
+    machine or at a private address and not among `private_hosts`, where the budget is spent, or where there is one and
+    the price is unknown. What was recorded until then stays.
     """
     price = price_of(endpoint)
     if budget.usd is not None and price is None and not endpoint.is_local:
@@ -120,8 +122,9 @@ def ask_all(
             "pip install 'speciate[endpoints]'.",
         )
     asking = _Asking(
-        endpoint, requests, begin, record, stopping, _Purse(budget, price), limits, seed, clock or SystemClock()
-    )
+        endpoint, requests, begin, record, stopping, _Purse(budget, price), limits, seed, clock or SystemClock(),
+        private_hosts,
+    )  # fmt: skip
     try:
         anyio.run(asking.run, key)
     except BaseExceptionGroup as group:  # of `record` or `requests`, or a request to stop that came in between
@@ -212,10 +215,12 @@ class _Asking:
         limits: Limits,
         seed: int,
         clock: Clock,
+        private_hosts: Collection[str],
     ) -> None:
         self._endpoint, self._requests, self._stopping = endpoint, requests, stopping
         self._begin, self._record = begin, record
         self._purse, self._limits, self._clock = purse, limits, clock
+        self._private_hosts = private_hosts
         self._random = random.Random(seed)
         self._pace = concurrency.begin(limits.bounds)
         self._next = 0
@@ -248,7 +253,7 @@ class _Asking:
         self._woken = anyio.Event()
         limits = self._limits
         async with (
-            Chat(self._endpoint, key, limits.timeouts, limits.bounds.most, self._clock) as chat,
+            Chat(self._endpoint, key, limits.timeouts, limits.bounds.most, self._clock, self._private_hosts) as chat,
             anyio.create_task_group() as group,
         ):
             await self._drive(chat, group)

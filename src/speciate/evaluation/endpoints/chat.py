@@ -8,8 +8,9 @@ key is cut out of whatever the endpoint says. Redirects are not followed: a key 
 from __future__ import annotations
 
 import json
+import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
 from email.utils import parsedate_to_datetime
 from types import TracebackType
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
 import anyio
 
+from speciate import peers
 from speciate.clock import Clock
 from speciate.errors import Code, SpeciateError
 from speciate.models.endpoints import Endpoint
@@ -83,6 +85,10 @@ class Reply(NamedTuple):
     """Seconds since the epoch."""
     usd_at_most: float | None = None
     """With the worst case of attempts that may have cost something without saying how much; None without a price."""
+    system_fingerprint: str | None = None
+    """What the endpoint says of the machinery behind `served_model`."""
+    logprob: float | None = None
+    """Mean log-probability of the answer's tokens, where `sampling` asked for `logprobs` and the endpoint gives them."""
 
 
 class Outcome(NamedTuple):
@@ -122,9 +128,16 @@ class Chat:
     """An open line to an endpoint. Its key is in no repr, and in nothing that it returns or raises."""
 
     def __init__(
-        self, endpoint: Endpoint, key: str | None, timeouts: Timeouts, most_connections: int, clock: Clock
+        self,
+        endpoint: Endpoint,
+        key: str | None,
+        timeouts: Timeouts,
+        most_connections: int,
+        clock: Clock,
+        private_hosts: Collection[str] = (),
     ) -> None:
         self._endpoint, self._timeouts, self._clock = endpoint, timeouts, clock
+        self._private_hosts = private_hosts
         self._key = _checked(key)
         self._most = most_connections
         self._stack = AsyncExitStack()
@@ -138,7 +151,10 @@ class Chat:
         limits = httpx2.Limits(max_connections=self._most, max_keepalive_connections=self._most)
         self._client = await self._stack.enter_async_context(
             # What is sent to this machine is not sent through a proxy, whatever the environment names.
-            httpx2.AsyncClient(headers=headers, limits=limits, trust_env=not self._endpoint.is_local)
+            peers.guarded(
+                httpx2.AsyncClient(headers=headers, limits=limits, trust_env=not self._endpoint.is_local),
+                self._private_hosts,
+            )
         )
         return self
 
@@ -148,7 +164,8 @@ class Chat:
         await self._stack.aclose()
 
     async def ask(self, request: Request, dialect: Dialect) -> Outcome:
-        """Ask once. Never raises for what the endpoint or the network does."""
+        """Ask once. Never raises for what the endpoint or the network does, but REFUSED where the host leads to this
+        machine or a private address and is not among `private_hosts`."""
         import httpx2
 
         heard = _Heard(self._clock, self._key)
@@ -192,6 +209,8 @@ class _Heard:
         self._refusal = False
         self._usage: Mapping[str, Any] = {}
         self._model: str | None = None
+        self._system: str | None = None
+        self._logprobs: list[float] = []
         self.status: int | None = None
         self.finish: str | None = None
 
@@ -205,10 +224,13 @@ class _Heard:
             self._usage = message["usage"]
         if isinstance(message.get("model"), str):
             self._model = message["model"]
+        if isinstance(message.get("system_fingerprint"), str):
+            self._system = message["system_fingerprint"]
         choices = message.get("choices")
         choice = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
         if isinstance(choice.get("finish_reason"), str):
             self.finish = choice["finish_reason"]
+        self._logprobs += _logprobs(choice.get("logprobs"))
         said = choice.get(part)
         if not isinstance(said, dict):
             return
@@ -262,6 +284,8 @@ class _Heard:
             served_model=self._quoted(self._model, _NAME),
             finish_reason=self._quoted(self.finish, _NAME),
             created=self.now,
+            system_fingerprint=self._quoted(self._system, _NAME),
+            logprob=sum(self._logprobs) / len(self._logprobs) if self._logprobs else None,
         )
         return Outcome(kind, reply)
 
@@ -394,6 +418,13 @@ def _text(content: Any) -> str | None:
         texts = [part["text"] for part in content if isinstance(part, dict) and isinstance(part.get("text"), str)]
         return "".join(texts) if texts else None
     return content if isinstance(content, str) else None
+
+
+def _logprobs(value: Any) -> list[float]:
+    """Of a choice's tokens, as far as they are numbers."""
+    content = value.get("content") if isinstance(value, dict) else None
+    found = [token.get("logprob") for token in content if isinstance(token, dict)] if isinstance(content, list) else []
+    return [float(each) for each in found if isinstance(each, int | float) and math.isfinite(each)]
 
 
 def _count(value: Any) -> int | None:

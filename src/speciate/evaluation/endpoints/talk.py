@@ -60,6 +60,7 @@ class Talk:
                 self._endpoint, _Requests(request, missing), key=self._key(), record=record,
                 begin=lambda place, worst: journal.begin(missing[place], self._endpoint.host, worst),
                 stopping=lambda: run.stopping, budget=self._budget(), limits=limits, seed=self._task.seed,
+                private_hosts=self._task.private_hosts,
             )  # fmt: skip
         if told.unanswered:
             raise Stopped
