@@ -165,8 +165,9 @@ def _of_datasets(tx: Transaction, doomed: Doomed) -> list[Need]:
         for (tag,) in tx.execute(_TAGS, [doomed.name, number])
     ]
     for card in _cards(tx):
-        if (card.dataset or "").partition(":")[0] in doomed.refs:
-            found.append(Need(f"{card.ref} was trained on {card.dataset}", _call("delete", card.ref)))
+        for learned in (card.dataset, *card.beside):
+            if (learned or "").partition(":")[0] in doomed.refs:
+                found.append(Need(f"{card.ref} was trained on {learned}", _call("delete", card.ref)))
     for evaluation, dataset, candidate, use_case in tx.execute(_STANDING):
         if dataset.partition(":")[0] in doomed.refs:
             why = f"{evaluation} on it is why {candidate} serves {use_case}"

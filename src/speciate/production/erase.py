@@ -179,8 +179,9 @@ def models_that_saw(tx: Transaction, versions: Sequence[str]) -> list[dict[str, 
         serving.setdefault(model, []).append(alias)
     found: dict[str, Card] = {}
     for card in cards:  # oldest first: what a model is made from comes before it
-        dataset = (card.dataset or "").partition(":")[0]
-        if dataset in versions or any(text in found for text in (card.base_model, *mentions.strings(card.recipe))):
+        learned = {(ref or "").partition(":")[0] for ref in (card.dataset, *card.beside)}
+        made_from = (card.base_model, *mentions.strings(card.recipe))
+        if not learned.isdisjoint(versions) or any(text in found for text in made_from):
             found[card.ref] = card
     return [{"model": ref, "dataset": card.dataset, "serves": serving.get(ref, [])} for ref, card in found.items()]
 
