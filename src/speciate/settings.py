@@ -91,13 +91,6 @@ class Settings(BaseModel):
     """What this machine costs with all its cores; None: a usual price of rented ones."""
     cage: Literal["required", "where_possible"] = "required"
     """Whether foreign bytes may be decoded on a kernel that lacks the cage."""
-    private_hosts: tuple[str, ...] = ()
-    """Hosts that are this machine or lead to private addresses and may be asked all the same; without a port: at any."""
-
-    @field_validator("private_hosts")
-    @classmethod
-    def _are_hosts(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(_host(host) for host in hosts)
     serving: Serving = Field(default_factory=Serving)
     private_hosts: tuple[str, ...] = ()
     """Hosts that are this machine or lead to private addresses and may be asked all the same; without a port: at any."""
@@ -106,13 +99,6 @@ class Settings(BaseModel):
     @classmethod
     def _are_hosts(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(_host(host) for host in hosts)
-
-
-def _host(host: str) -> str:
-    try:
-        return check_host(host)
-    except SpeciateError as error:
-        raise ValueError(str(error)) from error
 
 
 def _host(host: str) -> str:
