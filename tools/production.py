@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
@@ -24,6 +25,7 @@ from speciate.server.surface import (
     start_job,
     tool,
 )  # fmt: skip
+from speciate.serving.asking import through
 from speciate.workspace.database import Transaction
 
 
@@ -139,7 +141,10 @@ def predict(
 ) -> Predictions:
     """Answers of a model, or of what serves a use case. To compare models, call evaluate_models."""
     asked = predicting.asked(model, use_case)
-    answer = predicting.predict(app.workspace, app.pool, asked, inputs, lambda path: check_readable(app, path))
+    answer = predicting.predict(
+        app.workspace, app.pool, asked, inputs, lambda path: check_readable(app, path),
+        partial(through, app.workspace.folders),
+    )  # fmt: skip
     return Predictions(
         predictions=tuple(
             Prediction(

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import Field
+
 from speciate.production.status import UseCaseStatus, status
 from speciate.server.surface import App, NextAction, Result, tool
+from speciate.serving import slots
 
 
 class Clock(Result):
@@ -15,12 +18,24 @@ class Clock(Result):
     model: str | None = None
 
 
+class SlotView(Result):
+    """The process that serves it over HTTP."""
+
+    state: Literal["serving", "loading", "refused", "failed", "starting", "stopped"]
+    serving: str | None = Field(None, description="What answers now; a refused version leaves the one before it.")
+    loading: str | None = None
+    refused: str | None = Field(None, description="What is in production and was not let serve, and why.")
+    problem: str | None = None
+    url: str | None = None
+
+
 class UseCaseView(Result):
     name: str
     version: int
     task: str
     production: str | None = None
     previous: str | None = None
+    slot: SlotView | None = None
     time_to_model: Clock
     running_jobs: tuple[str, ...]
     paused_jobs: tuple[str, ...] = ()
@@ -28,11 +43,12 @@ class UseCaseView(Result):
     next_actions: tuple[NextAction, ...]
 
     @classmethod
-    def of(cls, found: UseCaseStatus) -> UseCaseView:
+    def of(cls, found: UseCaseStatus, slot: slots.SlotView | None) -> UseCaseView:
         clock = found.time_to_model
+        shown = SlotView(**{name: getattr(slot, name) for name in SlotView.model_fields}) if slot else None
         return cls(
             name=found.name, version=found.version, task=found.task, production=found.production,
-            previous=found.previous, running_jobs=tuple(found.running_jobs),
+            slot=shown, previous=found.previous, running_jobs=tuple(found.running_jobs),
             paused_jobs=tuple(found.paused_jobs),
             waiting_for_person=tuple(found.waiting_for_person),
             time_to_model=Clock(**clock._asdict()),
@@ -59,7 +75,7 @@ def get_status(app: App, use_case: str | None = None) -> StatusView:
     """Use cases, their clocks, running jobs, and what waits for a person. For one job, call get_job."""
     found = status(app.workspace, use_case)
     return StatusView(
-        use_cases=tuple(UseCaseView.of(item) for item in found.use_cases),
+        use_cases=tuple(UseCaseView.of(item, slots.of(app.workspace.folders, item.name)) for item in found.use_cases),
         models_deployed_30d=found.deliveries.models_deployed_30d,
         change_failure_rate=found.deliveries.change_failure_rate,
         disk=DiskView(**found.disk._asdict()),

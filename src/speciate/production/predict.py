@@ -76,6 +76,23 @@ class Answer(NamedTuple):
     latency_ms: float
 
 
+class Said(NamedTuple):
+    """What a serving process answered."""
+
+    predictions: list[dict[str, Any]]
+    model: str
+    """The version that answered."""
+
+
+Serving = Callable[[str, list[dict[str, Any]]], Said | None]
+"""Asks the process that serves a use case; None where there is none, or it cannot answer now."""
+
+
+def nobody(use_case: str, items: list[dict[str, Any]]) -> Said | None:
+    """No use case has a serving process."""
+    return None
+
+
 def asked(model: str | None, use_case: str | None) -> str:
     """The model ref of a call that names either a model or a use case. Raises INVALID where it names both or none."""
     if (model is None) == (use_case is None):
@@ -88,11 +105,17 @@ def asked(model: str | None, use_case: str | None) -> str:
 
 
 def predict(
-    workspace: Workspace, pool: Pool, model: str, inputs: Sequence[Input], place: Callable[[str], Path] = Path
+    workspace: Workspace,
+    pool: Pool,
+    model: str,
+    inputs: Sequence[Input],
+    place: Callable[[str], Path] = Path,
+    serving: Serving = nobody,
 ) -> Answer:
     """One prediction per input, in order; an input that cannot be used has an error instead.
 
-    `place` makes a path of what an input says, or raises SpeciateError, which spoils only that input.
+    `place` makes a path of what an input says, or raises SpeciateError, which spoils only that input. `serving` is
+    asked first for a use case's production; it may serve another version than the alias names, and says which.
 
     `model` is any ref to a registered version; asked as `USECASE@production`, the first answer of each version stops
     the clock of time to model. Raises NOT_FOUND for the model, INVALID for inputs that are too large, UNAVAILABLE
@@ -102,11 +125,12 @@ def predict(
     version = registry.resolve(workspace.database, workspace.folders, model)
     payload = _payload(version.card, version.path, inputs, place)
     started = time.perf_counter()
-    loading.of(pool).wait(version, _PATIENCE_SECONDS)
-    reply = pool.ask(ANSWER, payload)
+    said = serving(ref.name, payload["items"]) if ref.alias == "production" else None
+    if said is None:
+        loading.of(pool).wait(version, _PATIENCE_SECONDS)
+        said = Said(pool.ask(ANSWER, payload)["predictions"], version.ref)
     latency_ms = 1000 * (time.perf_counter() - started)
-    predictions = _shortened([Predicted(**item) for item in reply["predictions"]])
-    name = version.ref
+    predictions, name = _shortened([Predicted(**item) for item in said.predictions]), said.model
     if any(item.error is None for item in predictions):
         _record_first(workspace, ref, name)
     return Answer(predictions, name, latency_ms)

@@ -4,7 +4,7 @@
     GET  /schema               what an input may look like (JSON Schema)
     GET  /healthz              200 while a version serves, else 503; needs no token
     GET  /metrics              Prometheus text
-    POST /v1/chat/completions  status 501: models that write texts are not trained here yet, so none can serve
+    POST /v1/chat/completions  OpenAI's, where what serves writes texts; GET /v1/models
 
 Every answer names its version in `x-model-version`. A request that cannot be answered says why in `error`, and with
 status 429 or 503 when to come again in `Retry-After`.
@@ -14,9 +14,11 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import json
 import time
+import uuid
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
@@ -24,7 +26,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from speciate.errors import SpeciateError
-from speciate.serving import bodies, schema
+from speciate.serving import bodies, chat, schema
 from speciate.serving.deployment import Full
 from speciate.serving.folder import Target
 from speciate.serving.metrics import CONTENT_TYPE, Metrics
@@ -34,6 +36,17 @@ from speciate.serving.slot import Empty, Slot
 VERSION = "x-model-version"
 _MB = 1024 * 1024
 _LOAD_AGAIN_SECONDS = 2
+_KEPT = "retry-after", "connection", VERSION
+
+
+class _Received(NamedTuple):
+    body: Any
+    target: Target
+
+
+class _Answered(NamedTuple):
+    predictions: list[dict[str, Any]]
+    model: str
 
 
 class Api:
@@ -47,6 +60,7 @@ class Api:
             Route("/schema", self._guarded(self._schema), methods=["GET"]),
             Route("/metrics", self._guarded(self._show_metrics), methods=["GET"]),
             Route("/v1/chat/completions", self._guarded(self._chat), methods=["POST"]),
+            Route("/v1/models", self._guarded(self._models), methods=["GET"]),
             Route("/healthz", self._health, methods=["GET"]),
         ]
         return Starlette(routes=routes)
@@ -71,6 +85,28 @@ class Api:
         return response
 
     async def _answered(self, request: Request, began: float) -> Response:
+        received = await self._received(request, began)
+        if isinstance(received, Response):
+            return received
+        checked = schema.check(received.body, received.target)
+        if checked.problems:
+            return _unfit(checked.problems, received.target)
+        asked = await self._asked(checked.items)
+        if isinstance(asked, Response):
+            return asked
+        content = {
+            "predictions": asked.predictions,
+            "model": asked.model,
+            "latency_ms": round(1000 * (time.monotonic() - began), 3),
+        }
+        named = {VERSION: asked.model}
+        if all(one["error"] for one in asked.predictions):
+            told = "No input could be used; each prediction says why."
+            return JSONResponse({"error": told, **content}, 422, headers=named)
+        return JSONResponse(content, headers=named)
+
+    async def _received(self, request: Request, began: float) -> _Received | Response:
+        """The body, and the version whose schema it is held to; or why there is none."""
         options = self._slot.wanted.options
         if wait := self._bucket.take(began):
             return _again(429, f"More than {options.per_second:g} requests per second.", wait)
@@ -89,36 +125,29 @@ class Api:
             return _problem(408, told, headers={"connection": "close"})
         except ClientDisconnect:
             return _problem(400, "The client went away.")
-        checked = schema.check(body, serving.target)
-        if checked.problems:
-            return _unfit(checked.problems, serving.target)
-        return await self._asked(checked.items, options.timeout_seconds, began)
+        return _Received(body, serving.target)
 
-    async def _asked(self, items: list[dict[str, Any]], seconds: float, began: float) -> Response:
+    async def _asked(self, items: list[dict[str, Any]]) -> _Answered | Response:
+        """Predictions of the version that serves at this moment, or why there are none."""
+        seconds = self._slot.wanted.options.timeout_seconds
         try:
             target, futures = self._slot.submit(items, seconds)
         except Full:
             return _again(429, "Too many inputs wait to be answered.", 1)
         except Empty as why:
             return _again(503, str(why), _LOAD_AGAIN_SECONDS)
-        named = {VERSION: target.model}
         try:
             async with asyncio.timeout(seconds):
                 answers = await asyncio.gather(*map(asyncio.wrap_future, futures), return_exceptions=True)
         except TimeoutError:
-            answers = [TimeoutError()] * len(items)
+            answers = [TimeoutError()]
         if any(isinstance(one, TimeoutError) for one in answers):
-            return _problem(504, f"The model did not answer within {seconds:g} s.", headers=named)
+            told = f"The model did not answer within {seconds:g} s."
+            return _problem(504, told, headers={VERSION: target.model})
         predictions = [_said(item["id"], answer) for item, answer in zip(items, answers, strict=True)]
-        content = {
-            "predictions": predictions, "model": target.model,
-            "latency_ms": round(1000 * (time.monotonic() - began), 3),
-        }  # fmt: skip
-        if all(one["error"] for one in predictions):
-            told = "No input could be used; each prediction says why."
-            return JSONResponse({"error": told, **content}, 422, headers=named)
-        self._slot.answered(target.model)
-        return JSONResponse(content, headers=named)
+        if not all(one["error"] for one in predictions):
+            self._slot.answered(target.model)
+        return _Answered(predictions, target.model)
 
     async def _schema(self, request: Request) -> Response:
         if (serving := self._slot.current) is None:
@@ -134,10 +163,36 @@ class Api:
         content = {"serving": serving.target.model if serving else None, "loading": state.loading}
         return JSONResponse(content, 200 if serving else 503)
 
+    async def _models(self, request: Request) -> Response:
+        return JSONResponse(chat.models(self._slot.wanted.use_case, self._slot.state.since))
+
     async def _chat(self, request: Request) -> Response:
-        serving = self._slot.current
-        told = f"{serving.target.model if serving else 'What serves here'} does not write texts: ask POST /predict."
-        return JSONResponse({"error": {"message": told, "type": "invalid_request_error", "code": "unsupported"}}, 501)
+        began = time.monotonic()
+        response = await self._chatted(request, began)
+        if response.status_code >= 400:
+            told = chat.problem(str(json.loads(bytes(response.body))["error"]))
+            kept = {name: value for name in _KEPT if (value := response.headers.get(name))}
+            response = JSONResponse(told, response.status_code, headers=kept)
+        self._metrics.request(response.headers.get(VERSION, ""), response.status_code, time.monotonic() - began)
+        return response
+
+    async def _chatted(self, request: Request, began: float) -> Response:
+        received = await self._received(request, began)
+        if isinstance(received, Response):
+            return received
+        try:
+            item = chat.item_of(received.body, received.target, self._slot.wanted.use_case)
+        except chat.Unsupported as error:
+            return _problem(400, str(error), headers={VERSION: received.target.model})
+        asked = await self._asked([item])
+        if isinstance(asked, Response):
+            return asked
+        [said] = asked.predictions
+        named = {VERSION: asked.model}
+        if said["error"]:
+            return _problem(422, said.get("error_text") or said["error"], headers=named)
+        made = chat.completion(uuid.uuid4().hex, str(said["output"]), asked.model, int(time.time()))
+        return JSONResponse(made, headers=named)
 
 
 def _said(identifier: str, answer: dict[str, Any] | BaseException) -> dict[str, Any]:

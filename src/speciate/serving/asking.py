@@ -1,0 +1,57 @@
+"""Asks a slot from the daemon, as any client over HTTP would: one way in, so that every answer is counted there."""
+
+from __future__ import annotations
+
+import http.client
+import json
+from typing import Any
+
+from speciate.production.predict import MOST_BYTES, Said
+from speciate.serving import slots
+from speciate.serving.folder import slot_folder
+from speciate.serving.schema import MOST_INPUTS
+from speciate.workspace.workspace import Folders
+
+_SECONDS = 20.0
+_ANSWERS = {200, 422}
+_ID = "id"
+
+
+def through(folders: Folders, use_case: str, items: list[dict[str, Any]]) -> Said | None:
+    """What the slot of a use case answers to these items of `production.answer`; None where it cannot now: there is
+    none, it is loading, or it refuses them as it would refuse a stranger's."""
+    view = slots.of(folders, use_case)
+    if view is None or view.serving is None or view.url is None:
+        return None
+    usable = [item for item in items if "error" not in item]
+    if not usable or len(usable) > MOST_INPUTS:
+        return None
+    wanted = slot_folder(folders, use_case).wanted()
+    room = wanted.options.body_mb * 1024 * 1024 if wanted else MOST_BYTES
+    body = json.dumps({"inputs": usable}).encode()
+    if len(body) > room:
+        return None
+    answer = _post(view.url.removeprefix("http://"), slot_folder(folders, use_case).token(), body)
+    if answer is None or "predictions" not in answer:
+        return None
+    found = iter(answer["predictions"])
+    return Said([_unusable(item) if "error" in item else next(found) for item in items], answer["model"])
+
+
+def _unusable(item: dict[str, Any]) -> dict[str, Any]:
+    return {_ID: item[_ID], "output": None, "confidence": None, "error": item["error"]}
+
+
+def _post(host: str, token: str, body: bytes) -> dict[str, Any] | None:
+    """None where the slot cannot be reached, or has no answer to give."""
+    connection = http.client.HTTPConnection(host, timeout=_SECONDS)
+    headers = {"authorization": f"Bearer {token}", "content-type": "application/json"}
+    try:
+        connection.request("POST", "/predict", body, headers)
+        response = connection.getresponse()
+        data = response.read()
+        return json.loads(data) if response.status in _ANSWERS else None
+    except (OSError, http.client.HTTPException, ValueError):
+        return None
+    finally:
+        connection.close()
