@@ -80,9 +80,9 @@ def pcd(points: Doubles, kind: str) -> bytes:
     return header.encode() + (rows.tobytes() if kind == "binary" else text)
 
 
-def las(points: Doubles, *, packed: bool = False) -> bytes:
+def las(points: Doubles, *, packed: bool = False, version: str = "1.2") -> bytes:
     """As of a map: coordinates of millions of metres, to the millimetre."""
-    header = laspy.LasHeader(point_format=3, version="1.2")
+    header = laspy.LasHeader(point_format=3, version=version)
     header.scales, header.offsets = np.full(3, 0.001), np.array([500_000.0, 5_400_000.0, 0.0])
     data = laspy.LasData(header)
     data.x, data.y, data.z = (points + header.offsets).T

@@ -22,6 +22,7 @@ from tests.modalities.mesh_samples import (
     endless,
     endless_las,
     exported,
+    las,
     part,
     pcd,
     rows,
@@ -179,3 +180,38 @@ def test_columns_of_a_text_are_what_their_names_or_their_number_say() -> None:
     assert media["colors"].tolist() == [[10, 20, 30], [40, 50, 60]]
     assert POINT_CLOUD.decode(b"2\n0 0 0 7 1 2 3\n1 1 1 8 4 5 6\n")["colors"].tolist() == [[1, 2, 3], [4, 5, 6]]
     assert "colors" not in POINT_CLOUD.decode(b"0 0 0 0.5 -1 0\n1 1 1 0.1 0 1\n")  # normals
+
+
+def test_a_laz_whose_table_has_more_chunks_than_bytes_is_told_before_the_unpacker_allocates_it() -> None:
+    data = bytearray(CLOUDS["ball.laz"][0])
+    table = struct.unpack_from("<q", data, struct.unpack_from("<I", data, 96)[0])[0]
+    struct.pack_into("<I", data, table + 4, 0x7FFFFFFF)  # 34 GB of table
+    assert "chunks" in str(refusal(POINT_CLOUD, bytes(data)))
+    struct.pack_into("<q", data, struct.unpack_from("<I", data, 96)[0], 1 << 40)
+    assert "beyond the end" in str(refusal(POINT_CLOUD, bytes(data)))
+
+
+def test_a_laz_that_was_written_as_a_stream_has_its_table_at_the_end() -> None:
+    data = bytearray(CLOUDS["ball.laz"][0])
+    offset = struct.unpack_from("<I", data, 96)[0]
+    streamed = bytes(data[:offset]) + struct.pack("<q", -1) + bytes(data[offset + 8 :]) + data[offset : offset + 8]
+    assert len(POINT_CLOUD.decode(streamed)["points"]) == 400
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_las_with_more_records_than_bytes_is_told_at_once(packed: bool) -> None:
+    data = bytearray(CLOUDS["ball.laz" if packed else "ball.las"][0])
+    struct.pack_into("<I", data, 100, 0x75000001)
+    assert "records do not fit" in str(refusal(POINT_CLOUD, bytes(data)))
+
+
+def test_extended_records_of_las_1_4_are_followed_to_their_end() -> None:
+    data = bytearray(las(ball(), version="1.4"))
+    assert len(POINT_CLOUD.decode(bytes(data))["points"]) == 400
+    struct.pack_into("<QI", data, 235, len(data), 0x75000001)
+    assert "extended records" in str(refusal(POINT_CLOUD, bytes(data)))
+
+
+def test_an_array_whose_header_is_half_a_python_expression_is_told() -> None:
+    whole = CLOUDS["ball.npy"][0]
+    assert refusal(POINT_CLOUD, whole.replace(b"(400, 3)", b"(400, 3(")).quality == "error"

@@ -9,8 +9,6 @@ from __future__ import annotations
 import io
 import math
 import re
-import struct
-import warnings
 import zipfile
 from typing import Any, NamedTuple
 
@@ -18,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from speciate.modalities.contract import DecodeError
-from speciate.modalities.forms import ply
+from speciate.modalities.forms import las, ply
 
 MOST = 5_000_000
 """Points."""
@@ -51,17 +49,18 @@ def sniff(head: bytes, name: str) -> bool:
     """A PLY is a cloud where its header ends and names no faces; a text only where its name says so."""
     if head.startswith(ply.MAGIC):
         return b"end_header" in head and not re.search(rb"element\s+face\s+0*[1-9]", head)
-    known = head.startswith((b"LASF", _NPY, b"# .PCD")) or (head.startswith(b"PK\x03\x04") and b".npy" in head[:128])
+    known = head.startswith((las.MAGIC, _NPY, b"# .PCD")) or (head.startswith(b"PK\x03\x04") and b".npy" in head[:128])
     return known or name.lower().endswith((".pcd", ".las", ".laz", ".xyz", ".pts"))
 
 
 def declared(data: bytes) -> Declared:
     """DecodeError where the bytes are no cloud."""
     if data.startswith(ply.MAGIC):
-        head = ply.header(data)
-        return Declared(head.format, head.count("vertex"))
-    if data.startswith(b"LASF"):
-        return _las_declared(data)
+        polygons = ply.header(data)
+        return Declared(polygons.format, polygons.count("vertex"))
+    if data.startswith(las.MAGIC):
+        scan = las.head(data)
+        return Declared("LAZ" if scan.packed else "LAS", scan.points, scan.low)
     if data.startswith(_NPY):
         return Declared("NPY", _npy_shape(io.BytesIO(data))[0])
     if data.startswith(b"PK\x03\x04"):
@@ -87,7 +86,7 @@ def _load(data: bytes, said: Declared) -> Loaded:
         case "PLY":
             return _ply(data)
         case "LAS" | "LAZ":
-            return _las(data, said)
+            return Loaded(*las.read(data))
         case "NPY":
             return _of_array(_array(io.BytesIO(data)))
         case "NPZ":
@@ -195,66 +194,13 @@ def _unpacked(packed: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     return np.stack([(bits >> shift) & 255 for shift in (16, 8, 0)], axis=1).astype(np.uint8)
 
 
-def _las_declared(data: bytes) -> Declared:
-    """The public header block of LAS 1.0 to 1.4 (ASPRS 2019), read as it stands."""
-    if len(data) < 227:
-        raise DecodeError("partial", "The LAS file ends within its header.")
-    minor, form = data[25], data[104]
-    points = struct.unpack_from("<I", data, 107)[0]
-    if minor >= 4:
-        if len(data) < 375:
-            raise DecodeError("partial", "The LAS file ends within its header.")
-        points = max(points, struct.unpack_from("<Q", data, 247)[0])
-    low = tuple(struct.unpack_from("<d", data, place)[0] for place in (187, 203, 219))
-    if not all(math.isfinite(value) for value in low):
-        raise DecodeError("error", "The LAS header names no finite bounds.")
-    return Declared("LAZ" if form & 0x80 else "LAS", int(points), low)
-
-
-def _las(data: bytes, said: Declared) -> Loaded:
-    """Coordinates from the lowest corner that the header names on: single precision would round those of a map."""
-    offset, length = struct.unpack_from("<I", data, 96)[0], struct.unpack_from("<H", data, 105)[0]
-    if length * said.points > _MOST_BYTES:
-        raise DecodeError("refused", f"{length * said.points:,} bytes of points, more than {_MOST_BYTES:,}.")
-    if said.format == "LAS" and offset + length * said.points > len(data):
-        there = max(len(data) - offset, 0) // max(length, 1)
-        raise DecodeError("partial", f"{there:,} points where the header declares {said.points:,}.")
-    try:
-        import laspy
-    except ImportError as error:
-        raise DecodeError("error", "LAS and LAZ need laspy and lazrs. Run: pip install 'speciate[mesh]'") from error
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            read = laspy.read(io.BytesIO(data))
-            points = np.stack([np.asarray(read.x), np.asarray(read.y), np.asarray(read.z)], axis=1)
-            names = set(read.point_format.dimension_names)
-            intensity = np.asarray(read.intensity, np.float32) if "intensity" in names else None
-            colours = None
-            if {"red", "green", "blue"} <= names:
-                deep = np.stack([np.asarray(read[name]) for name in ("red", "green", "blue")], axis=1)
-                colours = (deep >> 8 if deep.max(initial=0) > 255 else deep).astype(np.uint8)
-    except Exception as error:
-        cut = said.format == "LAZ"  # it is packed, so that only unpacking finds its end
-        raise DecodeError(
-            "partial" if cut else "error", f"It cannot be read: {type(error).__name__} {str(error)[:200]}."
-        ) from error
-    if len(points) != said.points:
-        raise DecodeError("partial", f"{len(points):,} points where the header declares {said.points:,}.")
-    if intensity is not None and not intensity.any():
-        intensity = None
-    if colours is not None and not colours.any():
-        colours = None
-    return Loaded(points - np.array(said.origin), colours, intensity)
-
-
 def _npy_shape(file: Any) -> tuple[int, ...]:
     """Of an array, from its header. Its values are not read, and no objects ever are."""
     try:
         version = np.lib.format.read_magic(file)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, _, kind = read(file)
-    except (ValueError, EOFError, SyntaxError, TypeError, AttributeError) as error:
+    except Exception as error:  # numpy parses it as Python, and raises whatever comes of that
         raise DecodeError("error", f"The header of the array is damaged: {str(error)[:200]}.") from error
     if kind.hasobject or kind.kind not in "fiu" or len(shape) != 2 or shape[1] < 3:
         raise DecodeError("error", f"An array of {kind} and shape {shape} is no cloud of (N, 3) numbers.")
@@ -266,7 +212,7 @@ def _npy_shape(file: Any) -> tuple[int, ...]:
 def _array(file: Any) -> npt.NDArray[Any]:
     try:
         found: npt.NDArray[Any] = np.load(file, allow_pickle=False)
-    except (ValueError, EOFError, OSError, SyntaxError) as error:
+    except Exception as error:
         raise DecodeError("partial", f"The array is cut or damaged: {str(error)[:200]}.") from error
     return found
 
