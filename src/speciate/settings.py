@@ -93,7 +93,7 @@ class Settings(BaseModel):
     """Whether foreign bytes may be decoded on a kernel that lacks the cage."""
     serving: Serving = Field(default_factory=Serving)
     private_hosts: tuple[str, ...] = ()
-    """Hosts that are this machine or lead to private addresses and may be asked all the same; without a port: at any."""
+    """Hosts that are this machine or lead to private addresses and may be asked all the same; without a port: any."""
 
     @field_validator("private_hosts")
     @classmethod

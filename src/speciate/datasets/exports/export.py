@@ -1,21 +1,12 @@
 """The job kind `export`: the usable rows of a version as files, for other tools and other people.
 
-Everything is written into a hidden folder beside the path and renamed at the end, so that whoever stops the run,
-nothing half done stands at the path; what a killed run left there is removed by the next export to the same path. Only
-sealed rows and packed bytes are read, nothing is decoded. An export can be made again at any time, so it is not synced
-file by file.
+Nothing half done stands at the path, whoever stops the run (jobs/new_folder.py). Only sealed rows and packed bytes are
+read, nothing is decoded. An export can be made again at any time, so it is not synced file by file.
 """
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import hashlib
-import json
-import os
-import shutil
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,21 +25,18 @@ from speciate.datasets.sources.exported import MARKER, Marker
 from speciate.datasets.versions import Manifest, Version
 from speciate.errors import Code, SpeciateError
 from speciate.faults import fault
-from speciate.jobs.folder import write_whole
 from speciate.jobs.job import Resources
 from speciate.jobs.kinds import Kind, Plan
+from speciate.jobs.new_folder import check_free, finished_before, hidden_beside, move
 from speciate.jobs.run import Run, Stopped
 from speciate.modalities import find
 from speciate.refs import dataset_ref
-from speciate.workspace.blobs import sync_folder
 from speciate.workspace.filesystem import require_space
 from speciate.workspace.packs import PackReader
 from speciate.workspace.workspace import Workspace
 
 SET_ASIDE = "set_aside.csv"
 _ASIDE_COLUMNS = ["id", "split", "label", "quality", "reason", "source"]
-_DONE = "finished.json"
-_UNSHIPPED = ".exporting"
 
 
 class ExportSpec(BaseModel):
@@ -68,7 +56,7 @@ def plan(spec: ExportSpec, workspace: Workspace) -> Plan:
     manifest = chain[0].manifest
     exports.fitting(spec.format, manifest)
     check_version(manifest, spec.identified)
-    _check_free(spec.path)
+    check_free(spec.path)
     size = sum((workspace.folders.root / name).stat().st_size for name in _sealed(manifest))
     payload = {
         "chain": [_as_json(each) for each in chain],
@@ -84,9 +72,9 @@ def plan(spec: ExportSpec, workspace: Workspace) -> Plan:
 def run(run: Run) -> dict[str, Any]:
     """Writes the export and says what is in it."""
     path = Path(run.payload["path"])
-    if (finished := _finished_before(run, path)) is not None:
+    if (finished := finished_before(run, path)) is not None:
         return finished
-    _check_free(path)
+    check_free(path)
     chain = [_from_json(each) for each in run.payload["chain"]]
     manifest, split = chain[0].manifest, run.payload["split"]
     chosen = exports.fitting(run.payload["format"], manifest)
@@ -98,7 +86,7 @@ def run(run: Run) -> dict[str, Any]:
     try:
         shipment = ship(manifest, _some(rows.filter(usable), manifest, split), packs)._replace(folders=run.folders)
         _require_space(path, shipment)
-        with _hidden_beside(path) as folder:
+        with hidden_beside(path) as folder:
             written = chosen.write(shipment, folder, _telling(run, shipment))
             aside = rows.filter(pc.invert(usable))
             escaped = written.escaped + _set_aside(aside, folder)
@@ -111,19 +99,12 @@ def run(run: Run) -> dict[str, Any]:
             again = {} if marker is None else {"create_again": {"source": str(path)}}
             result = {"path": str(path), "report": report | again}
             fault("export_before_rename")
-            _move(run, folder, path, result)
+            move(run, folder, path, result)
     finally:
         if packs is not None:
             packs.close()
     fault("export_after_rename")
     return result
-
-
-def _check_free(path: Path) -> None:
-    if os.path.lexists(path):
-        raise SpeciateError(
-            Code.CONFLICT, f"{str(path)!r} exists already, and exports never overwrite.", "Call again with a new path."
-        )
 
 
 def _sealed(manifest: Manifest) -> list[str]:
@@ -136,23 +117,6 @@ def _as_json(found: Version) -> dict[str, Any]:
 
 def _from_json(found: dict[str, Any]) -> Version:
     return Version(**{**found, "manifest": Manifest.model_validate(found["manifest"])})
-
-
-def _finished_before(run: Run, path: Path) -> dict[str, Any] | None:
-    """The result of an earlier attempt that was killed after its export stood at the path."""
-    for earlier in run.resume_from:
-        with contextlib.suppress(FileNotFoundError):
-            done = json.loads((earlier.checkpoints / _DONE).read_text())
-            if path.is_dir() and _identity(path) == done["identity"]:
-                result: dict[str, Any] = done["result"]
-                return result
-    return None
-
-
-def _identity(folder: Path) -> list[int]:
-    """Stays when a folder is renamed."""
-    found = folder.stat()
-    return [found.st_dev, found.st_ino]
 
 
 def _some(rows: pa.Table, manifest: Manifest, split: str | None) -> pa.Table:
@@ -172,41 +136,6 @@ def _require_space(path: Path, shipment: Shipment) -> None:
     if shipment.media is not None:
         size += sum(shipment.media.packs.length(content) for content in shipment.media.contents)
     require_space(next(folder for folder in path.parents if folder.exists()), size)
-
-
-@contextlib.contextmanager
-def _hidden_beside(path: Path) -> Iterator[Path]:
-    """An empty folder beside `path`, locked while we write, gone at the end unless it was renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    name = f".{hashlib.sha256(path.name.encode()).hexdigest()[:16]}"
-    for leftover in path.parent.glob(f"{name}.*{_UNSHIPPED}"):
-        with _locked(leftover) as ours:
-            if ours:
-                shutil.rmtree(leftover, ignore_errors=True)
-    folder = path.with_name(f"{name}.{os.urandom(4).hex()}{_UNSHIPPED}")
-    folder.mkdir()
-    with _locked(folder):
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[bool]:
-    """Whether we hold the folder's lock; the kernel frees that of whoever dies."""
-    try:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError:  # gone, or no folder
-        yield False
-        return
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield True
-    except BlockingIOError:
-        yield False
-    finally:
-        os.close(descriptor)
 
 
 def _telling(run: Run, shipment: Shipment) -> Tell:
@@ -290,18 +219,6 @@ def _marker(shipment: Shipment, chosen: Format, escaped: int) -> Marker | None:
 
 def _is_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
-
-
-def _move(run: Run, folder: Path, path: Path, result: dict[str, Any]) -> None:
-    """From here on the export is there, also for an attempt that comes after a kill."""
-    write_whole(run.checkpoints / _DONE, json.dumps({"identity": _identity(folder), "result": result}))
-    _check_free(path)
-    try:
-        folder.rename(path)
-    except OSError:
-        _check_free(path)  # somebody was faster
-        raise
-    sync_folder(path.parent)
 
 
 KIND = Kind(name="export", spec=ExportSpec, plan=plan, run="speciate.datasets.exports.export:run")
