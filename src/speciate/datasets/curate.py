@@ -7,26 +7,32 @@ table and seals the result. Between steps nothing is sealed, so a step that fail
 from __future__ import annotations
 
 import shutil
-from typing import Any
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, Field
 
-from speciate.datasets import scan, succession
+from speciate.datasets import consent, scan, succession
 from speciate.datasets.columns import QUALITIES, clean
 from speciate.datasets.intake.rows import quality_report, split_report
 from speciate.datasets.lthash import unpacked
 from speciate.datasets.operations.context import Context
-from speciate.datasets.operations.contract import Outcome, Reference
+from speciate.datasets.operations.contract import Others, Outcome, Outside, Reference
 from speciate.datasets.operations.masks import usable
 from speciate.datasets.operations.steps import Step, foresee, foreseen, parse, resolved
-from speciate.datasets.registration import collect, commit, made
+from speciate.datasets.registration import Made, made
+from speciate.datasets.registration import collect as collect_made
+from speciate.datasets.registration import commit as commit_made
 from speciate.datasets.similarity import extractors
 from speciate.datasets.splitting import empty_splits
 from speciate.datasets.versions import Manifest, packed_lanes, resolve, version
 from speciate.errors import Code, SpeciateError
-from speciate.jobs.job import Resources
+from speciate.jobs.folder import RunFolder
+from speciate.jobs.job import Job, Resources
 from speciate.jobs.kinds import Kind, Plan
 from speciate.jobs.pool import Pool
 from speciate.jobs.run import Run
@@ -34,8 +40,11 @@ from speciate.models import registry
 from speciate.refs import dataset_ref
 from speciate.sandbox import check
 from speciate.settings import Settings
-from speciate.workspace.workspace import Workspace
+from speciate.workspace.database import Transaction
+from speciate.workspace.workspace import Folders, Workspace
 
+_PAID = ("speciate.evaluation.recorded", "paid")
+"""Stands above this floor, so it is named by string."""
 _BYTES_PER_ROW = 1_500
 
 
@@ -61,6 +70,8 @@ class Payload(BaseModel):
     """Ref -> folder."""
     onto: int | None
     cage: str
+    outside: dict[str, dict[str, Any]] = {}
+    """By the number of a step that asks models: what was settled for it."""
 
 
 def plan(spec: CurateSpec, workspace: Workspace) -> Plan:
@@ -96,6 +107,8 @@ def plan(spec: CurateSpec, workspace: Workspace) -> Plan:
 
     steps = resolved(parse(spec.steps), full_name)
     checked = foresee(steps, manifest, others)
+    outside = _outside(steps, manifest, others, workspace)
+    steps = [_named(step, outside.get(step.number)) for step in steps]
     payload = Payload(
         manifest=manifest,
         lanes=packed_lanes(workspace.database, manifest).hex(),
@@ -106,16 +119,41 @@ def plan(spec: CurateSpec, workspace: Workspace) -> Plan:
         models=models,
         onto=manifest.version if ref.version is None and ref.tag is None else None,
         cage=workspace.settings.cage,
+        outside={str(number): dict(each.payload) for number, each in outside.items()},
     )
     rows = manifest.rows + sum(other.rows for other in others.values())
-    torch = bool(chosen - {extractors.DESCRIPTOR})
+    torch = bool(chosen - {extractors.DESCRIPTOR}) or bool(outside)
+    costs = [each.usd for each in outside.values()]
+    asked = {"asked": [dict(each.resolved) for each in outside.values()]} if outside else {}
     classical = any(step.operation.needs for step in steps)
     return Plan(
         payload=payload.model_dump(mode="json"),
         resources=Resources(cpu=1, memory_mb=(2048 if torch else 1024) + rows * _BYTES_PER_ROW // 2**20),
-        resolved={"dataset": manifest.ref, "rows": manifest.rows, "steps": list(payload.steps)},
+        resolved={"dataset": manifest.ref, "rows": manifest.rows, "steps": list(payload.steps), **asked},
+        secrets=tuple(sorted({key for each in outside.values() for key in each.secrets})),
+        usd=None if None in costs else sum(cost for cost in costs if cost is not None) if costs else None,
         preload="torch" if torch else "classical" if classical else "",
     )
+
+
+def _outside(steps: Sequence[Step], manifest: Manifest, others: Others, workspace: Workspace) -> dict[int, Outside]:
+    """By the number of each step that asks models. Raises what forbids it: no consent, no key, no price."""
+    found = dict[int, Outside]()
+    for step in steps:
+        if not step.operation.outside:
+            continue
+        module, _, function = step.operation.outside.partition(":")
+        try:
+            settled = getattr(import_module(module), function)(step.parameters, manifest, others, workspace)
+        except SpeciateError as error:
+            raise step.blamed(error) from error
+        if settled is not None:
+            found[step.number] = settled
+    return found
+
+
+def _named(step: Step, outside: Outside | None) -> Step:
+    return step._replace(parameters=step.parameters.model_copy(update=dict(outside.names))) if outside else step
 
 
 def run(run: Run) -> dict[str, Any]:
@@ -132,6 +170,7 @@ def run(run: Run) -> dict[str, Any]:
             context.progress(step.number - 1, len(steps), "steps", step.operation.name)
             if step.number > payload.checked:
                 foreseen(step, context.manifest, payload.others)
+            context.outside = payload.outside.get(str(step.number), {})
             outcome = _applied(step, rows, context)
             results.append(_result(step, rows, outcome))
             rows = outcome.rows.sort_by("id")
@@ -208,6 +247,36 @@ def _result(step: Step, before: pa.Table, outcome: Outcome) -> dict[str, Any]:
     return result
 
 
+class _Collected(NamedTuple):
+    """`paid`: USD by host, of all attempts until now; `version` None where this one did not end well."""
+
+    dataset: str
+    paid: Mapping[str, float]
+    version: Made | None
+
+
+def collect(folder: RunFolder) -> _Collected:
+    """Also of a run that failed: what it paid counts."""
+    spec = folder.spec()
+    payload = Payload.model_validate(spec["payload"])
+    paid: Mapping[str, float] = {}
+    if payload.outside:
+        module, function = _PAID
+        paid = getattr(import_module(module), function)(Folders(Path(spec["workspace"])), spec["job"])
+    ended = folder.result() is not None
+    return _Collected(payload.manifest.ref, paid, collect_made(folder) if ended else None)
+
+
+def commit(tx: Transaction, job: Job, collected: _Collected) -> dict[str, Any]:
+    for host, usd in collected.paid.items():
+        consent.spend(tx, collected.dataset, host, usd, job.id)
+    if collected.version is None:
+        return {}
+    result = commit_made(tx, job, collected.version)
+    spent = {host: round(usd, 6) for host, usd in sorted(collected.paid.items())}
+    return result | ({"spent_usd": spent} if spent else {})
+
+
 KIND = Kind(
     name="curate",
     spec=CurateSpec,
@@ -216,4 +285,5 @@ KIND = Kind(
     collect=collect,
     commit=commit,
     preload="classical",
+    partial=True,
 )

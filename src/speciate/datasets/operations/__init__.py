@@ -21,6 +21,8 @@ OPERATIONS = {
     "derive": "speciate.datasets.operations.derive:DERIVE",
     "merge": "speciate.datasets.operations.merge:MERGE",
     "window": "speciate.datasets.operations.window:WINDOW",
+    "answer": "speciate.datasets.operations.answer:ANSWER",
+    "preferences": "speciate.datasets.operations.preferences:PREFERENCES",
     "deidentify": "speciate.datasets.operations.deidentify:DEIDENTIFY",
 }
 GROUP = "speciate.operations"

@@ -29,9 +29,32 @@ from speciate.modalities.mixed.multimodal import PartName
 _SELECT = "speciate.datasets.look.sql_cage:select"
 _LOAD = ("speciate.tasks.predictor", "load")
 """Stands above this floor, so it is named by string."""
+_EVALUATED = ("speciate.evaluation.pairs", "read")
+_SCORES = ("speciate.evaluation.pairs", "scores")
+_ANSWERS = ("speciate.evaluation.teachers", "answers")
 _SECONDS = 600.0
 
 Vectors = npt.NDArray[np.float32]  # (N, D)
+
+
+class Answered(NamedTuple):
+    """What a teacher said."""
+
+    teacher: str
+    """Its ref, with its version."""
+    how: str
+    """In words: what it was asked to do, and by which words."""
+    answers: Sequence[tuple[Any, str | None]]
+    """For each row the answer, or None and why there is none."""
+    notes: Sequence[str] = ()
+
+
+class Evaluated(NamedTuple):
+    """Answers that an evaluation holds."""
+
+    metric: str
+    answers: Mapping[str, Sequence[tuple[str | None, float | None, str]]]
+    """By example: each answer, how good it was (more is better), and whose it is."""
 
 
 class Other(NamedTuple):
@@ -48,6 +71,8 @@ class Context:
         self.manifest = manifest
         self._run, self._pool, self._others, self._models = run, pool, others, models
         self._scratch = run.folder.path / "scratch"
+        self.outside: Mapping[str, Any] = {}
+        """What the plan settled for the step that runs, where it asks models."""
 
     def progress(self, done: float, total: float, unit: str, message: str = "") -> None:
         """Raises Stopped where the run was asked to stop."""
@@ -82,9 +107,9 @@ class Context:
         manifest = self._others[ref]
         return Other(manifest, scan.read(self._run.folders, manifest))
 
-    def examples(self, rows: pa.Table) -> list[loader.Example]:
-        """Decoded, of rows whose media are whole."""
-        folders, manifest = self._run.folders, self.manifest
+    def examples(self, rows: pa.Table, manifest: Manifest | None = None) -> list[loader.Example]:
+        """Decoded, of rows whose media are whole. `manifest`: with other inputs than the version's."""
+        folders, manifest = self._run.folders, manifest or self.manifest
         if manifest.inputs:
             media = loader.admitted(manifest, rows)
         else:
@@ -116,6 +141,32 @@ class Context:
             self.progress(done, total, "files", "rewriting")
 
         return rewritten(self._pool, packs, folders.packs, service, payload, contents, progress)
+
+    def answers(self, rows: pa.Table, template: str | None = None) -> Answered:
+        """What the teacher of this step says of these rows, whose media are whole. `template`: in the place of the
+        step's own. Raises Stopped, and what asking raises; what was answered until then is kept."""
+        module, function = _ANSWERS
+        ask = getattr(importlib.import_module(module), function)
+        wanted = tuple(self.outside["inputs"]) or self.manifest.inputs
+        shown = self.manifest.model_copy(update={"inputs": wanted})
+
+        def tell(done: int) -> None:
+            self.progress(done, rows.num_rows, "answers", self.outside["teacher"])
+
+        given: Answered = ask(self._run, self.outside, shown, self.examples(rows, shown), tell, template)
+        return given
+
+    def evaluated(self) -> Evaluated:
+        """What the evaluation that this step names holds."""
+        module, function = _EVALUATED
+        found: Evaluated = getattr(importlib.import_module(module), function)(self.outside)
+        return found
+
+    def scores(self, metric: str, truths: Sequence[str | None], given: Sequence[str | None]) -> list[float | None]:
+        """(N,) how good each answer is under a metric, more is better; None where that cannot be said."""
+        module, function = _SCORES
+        found: list[float | None] = getattr(importlib.import_module(module), function)(metric, truths, given)
+        return found
 
     def predictor(self, model: str) -> Any:
         """The model behind a resolved ref, with `predict(examples)` (tasks.contract.Predictor)."""

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict
 
 from speciate.datasets.versions import Manifest
 from speciate.errors import Code, SpeciateError
+from speciate.secrets import Named
 
 if TYPE_CHECKING:  # only workers have one
     from speciate.datasets.operations.context import Context
@@ -46,6 +47,20 @@ class Outcome(NamedTuple):
     """`fractions` and `seed` of that split, for rows that come later."""
 
 
+class Outside(NamedTuple):
+    """What a step that asks models needs, settled before there is a job: consent, keys, money."""
+
+    names: Mapping[str, Any]
+    """Parameters with full names in the place of what the caller wrote."""
+    payload: Mapping[str, Any]
+    """JSON for the run's part of it (`Context.answers`)."""
+    secrets: tuple[Named, ...] = ()
+    usd: float | None = 0.0
+    """About what it costs; None where that is not known."""
+    resolved: Mapping[str, Any] = MappingProxyType({})
+    """For `dry_run`."""
+
+
 def _nothing_foreseen(parameters: Any, manifest: Manifest, others: Others) -> None:
     return None
 
@@ -65,6 +80,9 @@ class Operation:
     """Which parameters name something of the workspace. They are resolved before the run: `more` becomes `more@v3`."""
     needs: tuple[str, ...] = ()
     """Libraries that it imports."""
+    outside: str = ""
+    """Of an operation that asks models: `module:function` of (parameters, manifest, others, workspace) -> Outside, or
+    None where this step asks none. It stands above this floor, so it is named by string."""
 
 
 def refusal(message: str, recovery: str = "Call curate_dataset again with another step.") -> SpeciateError:

@@ -1,0 +1,175 @@
+"""Models that answer examples for others to learn from: the part of curation's data makers that asks.
+
+A teacher is a contestant: a model of this workspace, several as one, or one that others serve. It is asked as an
+evaluation would ask it, and what it answers is kept in the same place, so that neither pays for what the other has
+paid. `plan` runs in the daemon and refuses what may not be asked; `answers` runs in the worker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from speciate.datasets import consent
+from speciate.datasets.loading.loader import Example
+from speciate.datasets.operations.context import Answered
+from speciate.datasets.operations.contract import Others, Outside
+from speciate.datasets.versions import Manifest
+from speciate.errors import Code, SpeciateError
+from speciate.evaluation import outlay
+from speciate.evaluation.answers import Answer, answer_all
+from speciate.evaluation.contestants import Contestant, find
+from speciate.evaluation.endpoints.prompts import Prompt
+from speciate.evaluation.predictors.contract import Asked
+from speciate.evaluation.predictors.table import hand_in
+from speciate.evaluation.prices import usd_per_core_hour
+from speciate.evaluation.task import EvaluationTask
+from speciate.jobs.run import Run
+from speciate.language.bases import ready
+from speciate.tasks.predictor import load
+from speciate.vocabulary import Family, Task, find_task
+from speciate.workspace.workspace import Workspace
+
+_TEACH = ("model", "endpoint", "ensemble")
+_FAMILIES: tuple[Family, ...] = (
+    "classification", "ordinal", "multi-label", "regression", "generation", "transcription",
+)  # fmt: skip
+"""Whose answers are one cell."""
+_LABELLED: tuple[Family, ...] = ("classification", "ordinal", "multi-label")
+_USUAL = "text-generation"
+_OF_PROMPT = ("template", "system", "temperature", "max_tokens", "seed")
+
+
+def plan(parameters: Any, manifest: Manifest, others: Others, workspace: Workspace) -> Outside | None:
+    """None where the step names no model.
+
+    Raises NOT_FOUND or INVALID for a model that cannot be asked this, REFUSED without consent, and what a key or a
+    price that is missing raises.
+    """
+    if parameters.model is None:
+        return None
+    contestant = find(workspace, parameters.model, tuple(manifest.columns))
+    task = _task(contestant, parameters, manifest)
+    _check_inputs(contestant, manifest)
+    labels = tuple(sorted(manifest.labels)) if task.family in _LABELLED and not manifest.numeric else ()
+    prompt = _prompt(parameters.model_dump())
+    examples = sum(manifest.splits.get(split, 0) for split in parameters.splits) or manifest.rows
+    calls = getattr(parameters, "count", 1)
+    asking = outlay.Asking(manifest, task.family, labels, prompt, examples, calls, 0)
+    outside = outlay.check(workspace, asking, [contestant], parameters.budget_usd)
+    for endpoint in outlay.of([contestant]):
+        if not endpoint.is_local:  # rows that earlier steps take in are sent, too
+            for other in others.values():
+                consent.check(workspace.database, other.ref, endpoint.host)
+    return Outside(
+        names={"model": contestant.name},
+        payload={
+            "teacher": contestant.name,
+            "contestant": contestant.model_dump(mode="json"),
+            "task": task.name,
+            "prompt": prompt.model_dump(mode="json"),
+            "inputs": list(contestant.inputs),
+            "labels": list(labels),
+            "budget_usd": parameters.budget_usd,
+            "allowances": outside.allowances,
+            "private_hosts": list(workspace.settings.private_hosts),
+            "usd_per_core_hour": usd_per_core_hour(workspace.settings),
+        },
+        secrets=outside.secrets,
+        usd=outside.usd,
+        resolved={"model": contestant.name, "task": task.name, **outside.resolved},
+    )
+
+
+def answers(
+    run: Run,
+    outside: Mapping[str, Any],
+    manifest: Manifest,
+    examples: list[Example],
+    tell: Callable[[int], None],
+    template: str | None = None,
+) -> Answered:
+    """Raises Stopped where the run was asked to stop, and SpeciateError where the teacher cannot be asked at all."""
+    contestant = Contestant.model_validate(outside["contestant"])
+    prompt = Prompt.model_validate(outside["prompt"])
+    if template is not None:
+        prompt = prompt.model_copy(update={"template": template})
+    task = EvaluationTask(
+        dataset=manifest,
+        split=None,
+        contestants=(contestant,),
+        task=outside["task"],
+        metrics=(),
+        baseline=contestant.name,
+        latency=False,
+        prompt=prompt,
+        budget_usd=outside["budget_usd"],
+        allowances=outside["allowances"],
+        private_hosts=tuple(outside["private_hosts"]),
+        usd_per_core_hour=outside["usd_per_core_hour"],
+    )
+    how = f"{task.task}" + (f": {' '.join(prompt.template.split())[:200]}" if prompt.template else "")
+    if not examples:
+        return Answered(contestant.name, how, [])
+    if contestant.source == "model":
+        given, notes = _own(run, contestant, examples, tell), ()
+    else:
+        sheet = hand_in(Asked(run, task, contestant, examples, tuple(outside["labels"]), (), (), tell))
+        given, notes = sheet.repeats[0], sheet.notes
+    return Answered(contestant.name, how, [(each.output, each.error) for each in given], notes)
+
+
+def _own(run: Run, contestant: Contestant, examples: list[Example], tell: Callable[[int], None]) -> list[Answer]:
+    """Nothing is measured here."""
+    folder = ready(Path(contestant.path or ""), run.folders.cache)
+    return answer_all(run, contestant.identity, examples, load(folder, run.folders).predict, tell)
+
+
+def _task(contestant: Contestant, parameters: Any, manifest: Manifest) -> Task:
+    if contestant.source not in _TEACH:
+        raise SpeciateError(
+            Code.INVALID,
+            f"{contestant.name!r} is no model that can be asked here.",
+            "Name a registered model, ensemble:A+B, or api:PROVIDER/MODEL.",
+        )
+    asked = getattr(parameters, "task", None)
+    if contestant.task and asked and asked != contestant.task:
+        raise SpeciateError(
+            Code.INVALID, f"{contestant.name} is made for {contestant.task!r}, not for {asked!r}.", "Leave task out."
+        )
+    task = find_task(contestant.task or asked or _USUAL)
+    if task.family not in _FAMILIES:
+        raise SpeciateError(
+            Code.INVALID,
+            f"{contestant.name} gives answers of the kind {task.name!r}, which do not stand in one cell.",
+            "Name a model whose answers are labels, numbers or texts.",
+        )
+    serves = contestant.source == "model"
+    if serves and not task.suits(manifest.modality):
+        raise SpeciateError(
+            Code.INVALID,
+            f"{contestant.name} is made for {task.name!r}, and {manifest.ref} holds {manifest.modality}.",
+            f"Name a model that reads {manifest.modality}.",
+        )
+    if task.family in _LABELLED and not serves and not manifest.labels:
+        raise SpeciateError(
+            Code.INVALID,
+            f"{task.name!r} needs labels to choose from, and {manifest.ref} has none.",
+            "Leave task out and ask with a template, or bring labels.",
+        )
+    return task
+
+
+def _check_inputs(contestant: Contestant, manifest: Manifest) -> None:
+    lacking = [name for name in contestant.inputs if name not in (*manifest.columns, *manifest.inputs)]
+    if lacking:
+        raise SpeciateError(
+            Code.INVALID,
+            f"{contestant.name} reads the column {lacking[0]!r}, which {manifest.ref} lacks.",
+            f"Name a model that reads {', '.join(manifest.inputs) or 'files'}.",
+        )
+
+
+def _prompt(parameters: Mapping[str, Any]) -> Prompt:
+    return Prompt.model_validate({name: parameters[name] for name in _OF_PROMPT if name in parameters})

@@ -1,0 +1,180 @@
+"""answer: teachers' answers in a column, none paid twice."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from speciate.datasets import consent
+from speciate.datasets.curate import run
+from speciate.errors import Code, SpeciateError
+from speciate.evaluation import recorded
+from speciate.jobs.folder import RunFolder
+from speciate.jobs.kinds import Kinds
+from speciate.jobs.run import Run, Stopped
+from speciate.models import served as serving
+from speciate.settings import Settings
+from speciate.workspace.workspace import Workspace
+from tests import data
+from tests.datasets.operations.world import curate
+from tests.evaluation.predictors.answering import Answering, answering
+from tests.training.world import train_now
+
+ROWS = [
+    {"text": f"What is {i} plus {i}?", "label": "sum", "split": "test" if i % 5 == 4 else "train"} for i in range(20)
+]
+
+
+@pytest.fixture
+def teacher(tmp_path: Any) -> Iterator[tuple[Workspace, Answering]]:
+    workspace = Workspace(tmp_path / "workspace", settings=Settings(policy="auto", private_hosts=("127.0.0.1",)))
+    data.ingest(workspace, "sums", rows=ROWS, label="label")
+    with answering() as server:
+        server.answer = lambda asked: f"It is {len(asked)}."
+        register(workspace, "oracle", server)
+        yield workspace, server
+    workspace.close()
+
+
+def register(workspace: Workspace, name: str, server: Answering, **endpoint: Any) -> None:
+    where = server.endpoint(**{"usd_per_1m_input": 1.0, "usd_per_1m_output": 2.0} | endpoint)
+    card = serving.prepare(workspace, name, where, task=None, license=None)
+    workspace.database.transact(lambda tx: serving.register(tx, workspace, card))
+
+
+STEP = {"op": "answer", "model": "oracle", "template": "{input}\nAnswer in one sentence."}
+
+
+def test_the_rows_that_are_learned_from_get_answers_and_say_whose(teacher: tuple[Workspace, Answering]) -> None:
+    workspace, server = teacher
+    made = curate(workspace, "sums", STEP)
+    answers, by = made.column("answer"), made.column("answer_made_by")
+    splits = made.column("split")
+    assert len(server.asked) == 16
+    for name, split in splits.items():
+        assert (answers[name] is not None) == (split == "train")
+        assert by[name] == ("oracle@v1" if split == "train" else None)
+    assert made.steps[0]["audit"] == {"asked": 16, "answered": 16, "set_aside": 0}
+    assert set(made.column("answer_how").values()) == {None, "text-generation: {input} Answer in one sentence."}
+    assert made.manifest.inputs == ("text",)  # no model is shown the answers
+    assert set(made.column("quality").values()) == {"ok"}
+
+
+def test_no_answer_is_paid_twice_and_another_version_asks_only_for_what_is_new(
+    teacher: tuple[Workspace, Answering],
+) -> None:
+    workspace, server = teacher
+    first = curate(workspace, "sums", STEP)
+    again = curate(workspace, "sums@v1", STEP)
+    assert len(server.asked) == 16
+    assert again.column("answer") == first.column("answer")
+    assert again.manifest.id == first.manifest.id
+    curate(workspace, "sums@v1", STEP | {"splits": ["train", "test"]})
+    assert len(server.asked) == 20
+
+
+def test_what_is_withheld_or_empty_is_set_aside_with_the_reason(teacher: tuple[Workspace, Answering]) -> None:
+    workspace, server = teacher
+    server.answer = lambda asked: "  " if "What is 3 " in asked else "yes"
+    made = curate(workspace, "sums", STEP)
+    (lacking,) = [name for name, text in made.column("text").items() if text.startswith("What is 3 ")]
+    assert made.column("answer")[lacking] is None
+    assert made.column("answer_made_by")[lacking] is None
+    assert made.column("answer_why_not")[lacking]
+    assert made.column("quality")[lacking] == "ok"  # the example is what it was
+    assert made.steps[0]["audit"]["set_aside"] == 1
+    assert len(made.steps[0]["audit"]["reasons"]) == 1
+
+
+def test_a_run_that_is_stopped_goes_on_where_it_was(teacher: tuple[Workspace, Answering]) -> None:
+    workspace, server = teacher
+    kind = Kinds()["curate"]
+    plan = kind.plan(kind.spec(dataset="sums", steps=[STEP]), workspace)
+
+    def attempt(number: int) -> RunFolder:
+        folder = RunFolder(workspace.folders.runs / f"job-x.{number}")
+        folder.create({"payload": plan.payload, "job": "job-x", "workspace": str(workspace.folders.root)})
+        return folder
+
+    first = attempt(1)
+
+    def stop(number: int) -> None:
+        time.sleep(0.1)
+        if number == 5:
+            (first.path / "cancel").touch()
+
+    server.before = stop
+    with pytest.raises(Stopped):
+        run(Run(first))
+    paid = kind.collect(first).paid
+    assert sum(paid.values()) > 0  # what a run that did not end has paid counts
+    asked = len(server.asked)
+    known = sum(pq.read_metadata(file).num_rows for file in recorded.sealed(workspace.folders))
+    assert 0 < known < 16
+    server.before = lambda number: None
+    run(Run(attempt(2)))
+    assert len(server.asked) - asked == 16 - known  # only calls that were under way were lost
+
+
+def test_nothing_leaves_the_machine_that_no_person_allowed(teacher: tuple[Workspace, Answering]) -> None:
+    workspace, server = teacher
+    register(workspace, "far", server, base_url="https://far.example/v1")
+    with pytest.raises(SpeciateError) as caught:
+        curate(workspace, "sums", STEP | {"model": "far"})
+    assert caught.value.code is Code.REFUSED
+    assert "speciate allow sums" in caught.value.recovery
+    assert server.asked == []
+
+
+def test_a_cap_is_kept_and_what_was_paid_is_counted(teacher: tuple[Workspace, Answering]) -> None:
+    workspace, server = teacher
+    with pytest.raises(SpeciateError, match="budget"):
+        curate(workspace, "sums", STEP | {"max_tokens": 8, "budget_usd": 0.001})
+    assert 0 < len(server.asked) < 16
+    assert consent.listed(workspace.database) == []
+
+
+def test_a_model_of_ours_answers_with_its_own_task(teacher: tuple[Workspace, Answering]) -> None:
+    workspace, server = teacher
+    data.ingest(workspace, "reviews", rows=tuple(data.review_rows(80)), label="label", group_by="film")
+    data.run_job(workspace, "curate", dataset="reviews", steps=[{"op": "split"}])
+    train_now(
+        workspace, name="critic", dataset="reviews", method="classical", hyperparameters={"candidates": ["logistic"]}
+    )
+    made = curate(
+        workspace, "reviews", {"op": "answer", "model": "critic", "column": "said", "splits": ["train", "test"]}
+    )
+    said, labels = made.column("said"), made.column("label")
+    answered = {name for name, text in said.items() if text is not None}
+    assert sum(said[name] == labels[name] for name in answered) / len(answered) > 0.9
+    assert set(made.column("said_made_by").values()) == {None, "critic@v1"}
+    assert server.asked == []
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"column": "text"}, "is an input"),
+        ({"column": "label"}, "cannot name a column"),
+        ({"model": "nobody"}, "nobody"),
+        ({"template": "{nothing}"}, "nothing"),
+        ({"template": "no example"}, "shows nothing of the example"),
+        ({"model": "constant:"}, "no model that can be asked"),
+        ({"task": "tabular-regresion"}, "tabular-regres"),
+        ({"budget": 1}, "budget_usd"),
+    ],
+)
+def test_what_cannot_be_asked_is_refused_before_there_is_a_job(
+    teacher: tuple[Workspace, Answering], change: dict[str, Any], said: str
+) -> None:
+    workspace, server = teacher
+    kind = Kinds()["curate"]
+    with pytest.raises(SpeciateError) as caught:
+        kind.plan(kind.spec(dataset="sums", steps=[STEP | change]), workspace)
+    assert said in caught.value.message
+    assert caught.value.recovery
+    assert server.asked == []
