@@ -213,6 +213,16 @@ class TrustView(Result):
     license: str | None = None
 
 
+class ProviderView(Result):
+    served: tuple[str, ...] = Field(description="What the provider says that it serves, as heard last.")
+    checked: float | None = Field(None, description="When it was last asked pinned questions; left out: never.")
+    self_disagreement: float | None = Field(None, description="Share of them that it answered in two ways at one time.")
+    changed: float | None = Field(None, description="When another model was last seen to answer.")
+    why: tuple[str, ...] = ()
+    may_not_hold: tuple[str, ...] = Field((), description="Evaluations from before the change.")
+    check: str = Field(description="What a person types to ask it again.")
+
+
 class Cards(Result):
     readme: str | None = Field(None, description="Its publisher's own.")
 
@@ -227,6 +237,7 @@ class ModelDescription(Result):
     lineage: tuple[str, ...] = Field(description="What it was made from: models, then datasets, nearest first.")
     evaluations: tuple[Evaluated, ...]
     trust: TrustView
+    provider: ProviderView | None = Field(None, description="Of an endpoint: whether it still serves what it served.")
     available: bool
     needs: tuple[str, ...] = ()
     card: str = Field(description="Written from what is known here, Markdown.")
@@ -252,6 +263,7 @@ def describe_model(
         ),
         aliases=found.aliases, lineage=found.lineage,
         evaluations=tuple(Evaluated(**each._asdict()) for each in found.evaluations),
+        provider=ProviderView(**found.provider._asdict()) if found.provider else None,
         trust=TrustView(**found.trust._asdict()), available=found.access.available, needs=found.access.needs,
         card=found.card, untrusted=Cards(readme=found.readme),
     )  # fmt: skip

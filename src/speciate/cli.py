@@ -18,6 +18,7 @@ _COMMANDS = {
     "doctor": "speciate.server.doctor:doctor",
     "backup": "speciate.server.online:backup",
     "refresh": "speciate.server.online:refresh",
+    "fingerprint": "speciate.server.online:fingerprint",
     "rebuild": "speciate.server.offline:rebuild",
     "approve": "speciate.server.terminal:approve",
     "deny": "speciate.server.terminal:deny",
@@ -79,6 +80,10 @@ def _parser() -> argparse.ArgumentParser:
     backup.add_argument("target", metavar="DIR")
     refresh = command("refresh", "ask for the world's models again: installed packages and the hub")
     refresh.add_argument("sources", metavar="SOURCE", nargs="*", help="timm, mteb, prices, hub ...; default: all")
+    pinned = command("fingerprint", "ask endpoints pinned questions: do they still serve what they served?")
+    pinned.add_argument("model", metavar="MODEL", nargs="?", help="default: every registered endpoint")
+    pinned.add_argument("--dataset", help="whose consent pays; default: the one with most left for the host")
+    pinned.add_argument("--usd", type=float, metavar="CAP", help="what it may cost at most, each (default: 0.25)")
     command("rebuild", "make the catalog again, from the newest automatic backup and the run folders")
     approve = command("approve", "let a waiting action happen (asks on the terminal)")
     approve.add_argument("id", metavar="APPROVAL")

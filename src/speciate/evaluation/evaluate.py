@@ -14,6 +14,7 @@ from speciate.datasets.versions import Manifest, resolve
 from speciate.errors import Code, SpeciateError, closest, unknown
 from speciate.evaluation import decisions, libraries, outlay, recorded, scorers
 from speciate.evaluation.contestants import CANDIDATES, Contestant, find, find_incumbent
+from speciate.evaluation.endpoints import history
 from speciate.evaluation.endpoints.prompts import Prompt
 from speciate.evaluation.judges import resolve as judges
 from speciate.evaluation.judges.spec import Judging
@@ -24,6 +25,7 @@ from speciate.ids import id_from_key
 from speciate.jobs.folder import RunFolder
 from speciate.jobs.job import Job, Limits, Resources
 from speciate.jobs.kinds import Kind, Plan
+from speciate.models.endpoints import Endpoint
 from speciate.refs import DatasetRef, dataset_ref
 from speciate.tasks.anomaly import ANOMALY
 from speciate.tasks.contract import Terms
@@ -454,6 +456,8 @@ class _Collected(NamedTuple):
     report: Report | None
     further: tuple[str, ...] = ()
     """Suites on which a candidate must also pass."""
+    heard: tuple[tuple[Endpoint, tuple[str, ...]], ...] = ()
+    """What each endpoint said that it serves."""
 
 
 def collect(folder: RunFolder) -> _Collected:
@@ -474,7 +478,18 @@ def collect(folder: RunFolder) -> _Collected:
     chosen = identified[report.decision.candidate] if report.decision else None
     further = Suites.model_validate(spec["payload"]["use_case"]["suites"]).further if report.use_case else ()
     return collected._replace(
-        further=further, report=report.model_copy(update={"decision": chosen, "decisions": tuple(identified.values())})
+        further=further,
+        heard=_heard(spec["payload"]["contestants"], report),
+        report=report.model_copy(update={"decision": chosen, "decisions": tuple(identified.values())}),
+    )
+
+
+def _heard(contestants: list[dict[str, Any]], report: Report) -> tuple[tuple[Endpoint, tuple[str, ...]], ...]:
+    served = {row.model: tuple(row.served_model.split(" and ")) for row in report.leaderboard}
+    return tuple(
+        (Endpoint.model_validate(each["endpoint"]), served[each["name"]])
+        for each in contestants
+        if each.get("endpoint") and served.get(each["name"], (each["name"],)) != (each["name"],)
     )
 
 
@@ -490,6 +505,8 @@ def commit(tx: Transaction, job: Job, collected: _Collected) -> dict[str, Any]:
         _INSERT,
         [evaluation, report.use_case, report.dataset, models, report.model_dump_json(), job.id, tx.now],
     )
+    for endpoint, served in collected.heard:
+        history.heard(tx, endpoint, served, just_now=False)
     subject = f"use_case:{report.use_case}" if report.use_case else f"evaluation:{evaluation}"
     tx.event(subject, "evaluation.created", {"evaluation": evaluation, "dataset": report.dataset, "job": job.id})
     for decision in report.decisions:

@@ -36,6 +36,7 @@ KINDS = {
     "merge": "speciate.training.merging.merge:KIND",
     "evaluate": "speciate.evaluation.evaluate:KIND",
     "specialize": "speciate.training.specialize:KIND",
+    "fingerprint": "speciate.evaluation.fingerprint:KIND",
     "promote": "speciate.production.promote:KIND",
     "label": "speciate.datasets.label:KIND",
     "tag": "speciate.datasets.tags:KIND",

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from speciate.errors import Code, SpeciateError, unknown
 from speciate.models import packaged, providers, sealed
 from speciate.models.card import Card
+from speciate.models.endpoints import Endpoint
 from speciate.refs import ModelRef, model_ref
 from speciate.workspace import tombstones
 from speciate.workspace.database import Database, Transaction
@@ -101,6 +102,15 @@ def last_of_each(database: Database) -> list[tuple[str, int]]:
 
 def names(database: Database) -> list[str]:
     return [name for (name,) in database.read(_NAMES)]
+
+
+def endpoint_of(database: Database, ref: str) -> Endpoint | None:
+    """Where the model of this exact ref is served; None for one that is not served, or is no version any more."""
+    if ref.startswith(providers.API):
+        return providers.endpoint(ref)
+    name, _, version = ref.partition("@v")
+    row = database.read_one(_VERSION, [name, int(version)]) if version.isdecimal() else None
+    return Card.model_validate_json(row[0]).endpoint if row else None
 
 
 def check_free(database: Database, name: str) -> None:

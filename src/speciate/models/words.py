@@ -11,10 +11,13 @@ import shutil
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from bm25s import BM25
+
+if TYPE_CHECKING:
+    from bm25s import BM25  # brings scipy, which only a search needs
 
 _FORM = 1
 """Raise it where `words` or the library's arrays change: what was kept before is then counted anew."""
@@ -46,6 +49,8 @@ def words(text: str) -> list[str]:
 
 
 def _counted(texts: Sequence[str], place: Path | None) -> BM25:
+    from bm25s import BM25
+
     bm25 = BM25()
     bm25.index([words(text) for text in texts], show_progress=False)
     if place is not None and texts:
@@ -70,6 +75,8 @@ def _keep(bm25: BM25, place: Path) -> None:
 def _read(place: Path | None) -> BM25 | None:
     if place is None or not place.is_dir():
         return None
+    from bm25s import BM25
+
     try:
         found = BM25.load(str(place))
     except (OSError, ValueError, KeyError):  # of a disk that was full, or another version of the library

@@ -13,6 +13,7 @@ from speciate.models.card import Card
 from speciate.models.fetching import PUBLISHED
 from speciate.models.registry import ModelVersion
 from speciate.production import model_card
+from speciate.production.provider import Provider, provider
 from speciate.refs import model_ref
 from speciate.workspace.database import Database
 from speciate.workspace.workspace import Workspace
@@ -58,6 +59,8 @@ class Dossier(NamedTuple):
     """From the version to what it was made from: models first, then its dataset and that one's parents."""
     evaluations: tuple[Judged, ...]
     trust: Trust
+    provider: Provider | None
+    """Where others serve it: whether that is still what it was."""
     access: known.Access
     card: str
     """Ours, in Markdown."""
@@ -81,6 +84,7 @@ def dossier(workspace: Workspace, model: str) -> Dossier:
         lineage=lineage,
         evaluations=evaluations,
         trust=trust,
+        provider=provider(database, card.endpoint, version.ref) if card.endpoint else None,
         access=known.access({"ref": version.ref, "format": None}),
         card=model_card.text(card, evaluations, lineage, trust.source),
         readme=_readme(version),

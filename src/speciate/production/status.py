@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from speciate import usecases
 from speciate.models import registry
-from speciate.production import aliases, approvals, ledger
+from speciate.production import aliases, approvals, ledger, provider
 from speciate.production.approvals import Approval
 from speciate.production.ledger import Deliveries, TimeToModel
 from speciate.workspace.database import Event
@@ -92,7 +92,7 @@ def status(workspace: Workspace, use_case: str | None = None) -> Status:
         [_of_use_case(workspace, name, events, jobs[name], pending, now) for name in names],
         ledger.deliveries(events, now),
         disk,
-        alerts(disk),
+        [*alerts(disk), *provider.alerts(database)],
     )
 
 

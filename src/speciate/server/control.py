@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from speciate import __version__
 from speciate.datasets import consent
 from speciate.errors import Code, SpeciateError, unknown
+from speciate.models import registry
 from speciate.production import approvals, audit, consents, policy
 from speciate.serving import slots
 from speciate.workspace.backup import automatic_backups, back_up
@@ -139,6 +140,24 @@ def _slot(view: slots.SlotView) -> dict[str, Any]:
     return view._asdict() | {"token": str(view.token)}
 
 
+def _fingerprint(service: Service, request: dict[str, Any]) -> dict[str, Any]:
+    """Ask one endpoint, or every one that is registered, the pinned questions."""
+    more = {"dataset": request["dataset"], "budget_usd": request["usd"]}
+    more = {name: value for name, value in more.items() if value is not None}
+    named = [request["model"]] if request["model"] else _endpoints(service)
+    asked, refused = [], []
+    for model in named:
+        try:
+            asked.append({"model": model, "job": service.engine.submit("fingerprint", {"model": model, **more}).id})
+        except SpeciateError as error:
+            refused.append({"model": model, "why": str(error)})
+    return {"asked": asked, "refused": refused}
+
+
+def _endpoints(service: Service) -> list[str]:
+    return [card.ref for card in registry.newest_of_each(service.workspace.database) if card.endpoint]
+
+
 def _verify(service: Service, request: dict[str, Any]) -> dict[str, Any]:
     return audit.verify(service.workspace.database)._asdict()
 
@@ -151,6 +170,7 @@ _ACTIONS: dict[str, Callable[[Service, dict[str, Any]], dict[str, Any]]] = {
     "host": _host,
     "backup": _backup,
     "refresh": _refresh,
+    "fingerprint": _fingerprint,
     "approval": _approval,
     "approve": _decide(approve=True),
     "deny": _decide(approve=False),

@@ -93,6 +93,18 @@ def refresh(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def fingerprint(arguments: argparse.Namespace) -> int:
+    asked = {"model": arguments.model, "dataset": arguments.dataset, "usd": arguments.usd}
+    started = control(arguments, "fingerprint", start=True, **asked)
+    for each in started["asked"]:
+        _say(f"{each['job']} asks {each['model']}; describe_model shows what came of it.")
+    for each in started["refused"]:
+        _say(f"{each['model']} is not asked. {each['why']}")
+    if not started["asked"] and not started["refused"]:
+        _say("No endpoint is registered: register_model(endpoint=...) does so.")
+    return 1 if started["refused"] else 0
+
+
 def audit(arguments: argparse.Namespace) -> int:
     verdict = control(arguments, "audit", start=True)
     _say("\n".join([f"{verdict['rows']} rows, head {verdict['head'][:16]}", *verdict["problems"]]))

@@ -88,7 +88,7 @@ class Reply(NamedTuple):
     system_fingerprint: str | None = None
     """What the endpoint says of the machinery behind `served_model`."""
     logprob: float | None = None
-    """Mean log-probability of the answer's tokens, where `sampling` asked for `logprobs` and the endpoint gives them."""
+    """Mean log-probability of the answer's tokens, where `sampling` asks for `logprobs` and the endpoint gives them."""
 
 
 class Outcome(NamedTuple):
