@@ -50,6 +50,7 @@ class _Watched:
         self.gap = 0.0
         self.alive = False
         self.told: tuple[int, str] | None = None
+        self.problem: str | None = None
 
 
 class Keeper:
@@ -122,12 +123,12 @@ class Keeper:
 
     def _tend(self, folder: SlotFolder) -> None:
         watched = self._watched.setdefault(folder.use_case, _Watched())
+        self._listen(folder)  # first: what it said before it died comes before its death
         if not folder.stopped:
             self._keep_alive(folder, watched)
             self._want(folder, watched)
         elif watched.start and watched.start.process.poll() is not None:
             watched.start = None
-        self._listen(folder)
 
     def _want(self, folder: SlotFolder, watched: _Watched) -> None:
         """Tell it what the alias names now."""
@@ -151,14 +152,21 @@ class Keeper:
             return
         if watched.start and watched.start.process.poll() is None:
             return  # it has not got as far as its claim, or is about to end
-        died, watched.alive = watched.alive or folder.state().pid != 0, False
+        self._tell_of_death(folder, watched)
         if watched.start and now - watched.start.at < watched.gap:
             return
-        if died and folder.wanted():
-            self._say(folder, "slot.died", pid=folder.state().pid, restart_after_seconds=watched.gap)
-            folder.tell(folder.state().model_copy(update={"pid": 0, "serving": None, "loading": None}))
         watched.start = _Start(_spawn(folder.path, self._workspace.folders.root), now)
         watched.gap = min(max(2 * watched.gap, _FIRST_GAP), _LONGEST_GAP)
+
+    def _tell_of_death(self, folder: SlotFolder, watched: _Watched) -> None:
+        """Once for each process that is gone without having said goodbye, and for each reason not to begin."""
+        state, lived, watched.alive = folder.state(), watched.alive, False
+        if state.problem and state.problem != watched.problem:
+            self._say(folder, "slot.failed", problem=state.problem)
+        elif lived or state.pid:
+            self._say(folder, "slot.died", pid=state.pid, serving=state.serving)
+            folder.tell(state.model_copy(update={"pid": 0, "serving": None, "since": None, "loading": None}))
+        watched.problem = state.problem
 
     def _say(self, folder: SlotFolder, type: str, **data: object) -> None:  # noqa: A002 - the column
         self._workspace.database.transact(lambda tx: tx.event(f"use_case:{folder.use_case}", type, dict(data)))

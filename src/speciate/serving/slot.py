@@ -17,7 +17,6 @@ from concurrent.futures import Future
 from typing import Any, NamedTuple
 
 from speciate.clock import Clock
-from speciate.errors import SpeciateError
 from speciate.serving.batching import Batching
 from speciate.serving.deployment import Deployment, Item, Process, Retired
 from speciate.serving.folder import Refused, SlotFolder, State, Target, Wanted
@@ -71,7 +70,7 @@ class Slot:
         """Note the first answer of each version: it stops the clock of time to model."""
         if model not in self._answered:
             self._answered.add(model)
-            self.folder.note("production.answered", self._clock.now(), model=model)
+            self._note("production.answered", model=model)
 
     @property
     def state(self) -> State:
@@ -202,13 +201,14 @@ class Slot:
             options.queue,
             lambda inputs, took: self._heard(target, inputs, took),
         )
-        self.folder.keep_good(target)
-        refused = self._state.refused if self._is_refused() else None
-        self._tell(serving=target.model, since=self._clock.now(), loading=None, refused=refused)
-        self.folder.note(
-            "slot.serving", self._clock.now(), model=target.model, before=old.target.model if old else None,
+        with contextlib.suppress(OSError):
+            self.folder.keep_good(target)
+        self._note(
+            "slot.serving", model=target.model, before=old.target.model if old else None,
             seconds=round(seconds, 3), examples=tried.examples, median_ms=tried.median_ms and round(tried.median_ms, 3),
         )  # fmt: skip
+        refused = self._state.refused if self._is_refused() else None
+        self._tell(serving=target.model, since=self._clock.now(), loading=None, refused=refused)
         self._metrics.serving(target.model, old.target.model if old else None, seconds)
         if old:
             retiring = threading.Thread(target=self._retire, args=(old, options.drain_seconds), name="retire")
@@ -217,7 +217,7 @@ class Slot:
 
     def _retire(self, old: Deployment, seconds: float) -> None:
         if not old.retire(seconds):
-            self.folder.note("slot.abandoned", self._clock.now(), model=old.target.model, seconds=seconds)
+            self._note("slot.abandoned", model=old.target.model, seconds=seconds)
 
     def _prepared(self, target: Target) -> tuple[Process, Tried]:
         """A process with the version loaded and tried."""
@@ -249,23 +249,30 @@ class Slot:
                 self._tell(loading=None)
                 return
         refused = Refused(generation=target.generation, model=target.model, why=why, at=self._clock.now())
-        again = self._state.refused
-        self._tell(loading=None, refused=refused if self._model_wanted() == target.model else again)
-        if again is None or (again.key, again.why) != (refused.key, refused.why):
+        before = self._state.refused
+        if before is None or (before.key, before.why) != (refused.key, refused.why):
             going_on = self.current.target.model if self.current else None
-            self.folder.note("slot.refused", self._clock.now(), model=target.model, why=why, serving=going_on)
+            self._note("slot.refused", model=target.model, why=why, serving=going_on)
         self._metrics.refused(target.model)
+        self._tell(loading=None, refused=refused if self._model_wanted() == target.model else before)
 
     def _heard(self, target: Target, inputs: int, seconds: float) -> None:
         if inputs:
             self._metrics.batch(target.model, inputs, seconds)
         else:
-            self.folder.note("slot.process_restarted", self._clock.now(), model=target.model, seconds=round(seconds, 3))
+            self._note("slot.process_restarted", model=target.model, seconds=round(seconds, 3))
             self._metrics.restarted(target.model)
 
-    def _tell(self, **changes: Any) -> None:
-        self._state = self._state.model_copy(update=changes)
+    def _note(self, kind: str, **data: Any) -> None:
         try:
-            self.folder.tell(self._state)
-        except (OSError, SpeciateError):
+            self.folder.note(kind, self._clock.now(), **data)
+        except OSError:
+            _log.exception("%s could not be noted", kind)
+
+    def _tell(self, **changes: Any) -> None:
+        state = self._state.model_copy(update=changes)
+        try:
+            self.folder.tell(state)
+        except OSError:
             _log.exception("the state could not be written")  # a full disk: requests are answered all the same
+        self._state = state

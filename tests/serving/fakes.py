@@ -1,0 +1,71 @@
+"""Processes of versions that answer at once, or misbehave as they are told: what slots do is tested without models."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from speciate.errors import Code, SpeciateError
+from speciate.serving.folder import Target
+from speciate.serving.runner import Died, Slow
+
+POISON, SLOW, NAN = "poison", "slow", "nan"
+
+
+def target(version: int, *, generation: int | None = None, **more: Any) -> Target:
+    fields: dict[str, Any] = {
+        "generation": generation or version, "model": f"words@v{version}", "path": f"/models/words/v{version}",
+        "task": "text-classification", "modality": "text", "inputs": ("text",),
+    }  # fmt: skip
+    return Target(**(fields | more))
+
+
+class FakeProcess:
+    """Answers each text with its version's name. `gate`: what an answer waits for."""
+
+    def __init__(
+        self,
+        target: Target,
+        *,
+        failure: str | None = None,
+        seconds: float = 0.0,
+        nan: bool = False,
+        gate: threading.Event | None = None,
+    ) -> None:
+        self.target, self._failure, self._seconds, self._nan, self._gate = target, failure, seconds, nan, gate
+        self.batches: list[int] = []
+        self.ended = self.interrupted = False
+        self.busy = threading.Event()
+
+    def load(self, seconds: float) -> None:
+        if self._failure:
+            raise SpeciateError(Code.REFUSED, self._failure)
+
+    def answer(self, items: Sequence[dict[str, Any]], seconds: float) -> list[dict[str, Any]]:
+        assert not self.ended, "asked after its end"
+        self.busy.set()
+        if self._gate:
+            assert self._gate.wait(30)
+        if self.interrupted:
+            raise Died
+        self.batches.append(len(items))
+        texts = [str(item["text"] if "text" in item else item["row"]["text"]) for item in items]
+        if POISON in texts:
+            raise Died
+        if SLOW in texts:
+            raise Slow
+        time.sleep(self._seconds)
+        return [
+            {"id": "0", "output": self.target.model, "confidence": float("nan") if self._nan else 0.9, "error": None}
+            for _ in texts
+        ]
+
+    def interrupt(self) -> None:
+        self.interrupted = True
+        if self._gate:
+            self._gate.set()
+
+    def end(self) -> None:
+        self.ended = True
