@@ -1,4 +1,4 @@
-"""A language model of about a hundred thousand weights with a tokenizer of its own, made in a second, and sums to learn.
+"""A language model of fifty thousand weights with a tokenizer of its own, made in a second, and sums to learn.
 
 It knows nothing; what it learns from a few hundred sums with one digit is real.
 """

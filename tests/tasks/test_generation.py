@@ -1,11 +1,11 @@
-"""Texts as answers: what is asked, what is answered without a model, and that nothing trains for it yet."""
+"""Texts as answers: what is asked, and what is answered without a model."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from speciate.errors import Code, SpeciateError
+from speciate.datasets.loading.loader import Example
 from speciate.tasks.contract import Terms
 from speciate.tasks.generation import Generation
 from speciate.tasks.predictor import constant
@@ -34,8 +34,16 @@ def test_the_baseline_is_the_commonest_text(task: str) -> None:
     assert made.output == "b"
 
 
-def test_nothing_learns_it_and_that_is_said() -> None:
-    with pytest.raises(SpeciateError, match="only evaluated for now") as refusal:
-        Generation.of(["a"], {})
-    assert refusal.value.code is Code.INVALID
-    assert "evaluate_models" in refusal.value.recovery
+def test_a_conversation_asks_for_its_last_turn_where_no_column_answers() -> None:
+    said = '[{"role": "user", "content": "why?"}, {"role": "assistant", "content": "so"}]'
+    asks = EXAMPLE._replace(media=said)
+    posed = Generation.pose(asks, None, Terms())
+    assert posed is not None
+    assert (posed.example.media, posed.truth) == ("why?", "so")
+    assert truth_of(asks, "because") == "because"
+    assert truth_of(EXAMPLE._replace(media="why?"), None) is None
+
+
+def truth_of(example: Example, cell: object) -> object:
+    posed = Generation.pose(example, cell, Terms())
+    return posed and posed.truth

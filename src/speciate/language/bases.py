@@ -62,7 +62,9 @@ def language_packages() -> list[str]:
 def packaged_weights(folder: Path) -> Path | None:
     """The GGUF file of a package's folder."""
     entries = (entry for entry in packaged.PACKAGED.values() if entry.weights)
-    return next((folder / entry.weights for entry in entries if entry.weights and (folder / entry.weights).is_file()), None)
+    return next(
+        (folder / entry.weights for entry in entries if entry.weights and (folder / entry.weights).is_file()), None
+    )
 
 
 def ready(folder: Path, cache: Path) -> Path:

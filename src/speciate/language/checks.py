@@ -1,4 +1,4 @@
-"""What is wrong with the examples of a training, before a step is made: cut answers, one answer for all, leaks. Pure."""
+"""What is wrong with examples, told before a step is made: cut answers, one answer for all, leaks. Pure."""
 
 from __future__ import annotations
 

@@ -31,7 +31,9 @@ def converted(file: Path, cache: Path, extra: dict[str, str] | None = None) -> P
     """
     if importlib.util.find_spec("gguf") is None:
         raise SpeciateError(
-            Code.MISSING_EXTRA, f"Reading {file.name} needs the library 'gguf'.", "Run: pip install 'speciate[language]'"
+            Code.MISSING_EXTRA,
+            f"Reading {file.name} needs the library 'gguf'.",
+            "Run: pip install 'speciate[language]'",
         )
     folder = cache / FOLDER
     folder.mkdir(parents=True, exist_ok=True)

@@ -66,7 +66,9 @@ def write(
     for start in range(0, len(order), size):
         places = order[start : start + size]
         room = min(sampling.max_new_tokens, longest - max(len(ids[place]) for place in places))
-        for place, one in zip(places, _batch(model, tokenizer, [ids[place] for place in places], sampling, room), strict=True):
+        for place, one in zip(
+            places, _batch(model, tokenizer, [ids[place] for place in places], sampling, room), strict=True
+        ):
             found[place] = one
         done += len(places)
         between(done)

@@ -1,4 +1,4 @@
-"""A training of a language model that is killed or paused, anywhere, ends in the same bits as one that is left alone."""
+"""A training of a language model that is killed or paused ends in the same bits as one that is left alone."""
 
 from __future__ import annotations
 
@@ -11,7 +11,15 @@ from speciate.jobs.run import Stopped
 from speciate.training.network.metrics import read
 from speciate.workspace.workspace import Workspace
 from tests.training.language.world import (
-    Killed, attempt, base, broken_off, make_sums, model_id, payload, run, saving_each_step,
+    Killed,
+    attempt,
+    base,
+    broken_off,
+    make_sums,
+    model_id,
+    payload,
+    run,
+    saving_each_step,
 )  # fmt: skip
 
 WAYS: dict[str, dict[str, Any]] = {

@@ -1,37 +1,138 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from speciate.datasets.loading.loader import load_examples
+from speciate.datasets.versions import Manifest
+from speciate.errors import SpeciateError
 from speciate.models import registry
 from speciate.tasks import predictor
+from speciate.training.network.metrics import read
 from speciate.workspace.workspace import Workspace
-from tests.language.world import sums, tiny_model
+from tests.language.world import messages, sums, tiny_model
+from tests.training.language.world import make_sums
 from tests.training.world import make_dataset, model_path, train_now
 
-QUICK: dict[str, Any] = {"epochs": 3, "batch_size": 16, "learning_rate": 5e-3, "max_new_tokens": 4}
+QUICK: dict[str, Any] = {"changes": "full", "epochs": 12, "batch_size": 16, "learning_rate": 5e-3, "max_new_tokens": 4}
 
 
-def make_sums(workspace: Workspace, name: str = "sums") -> None:
-    pairs = sums()
-    splits = ["test" if at % 10 == 0 else "validation" if at % 10 == 5 else "train" for at in range(len(pairs))]
-    make_dataset(
-        workspace, name, "text", {"question": [q for q, _ in pairs], "answer": [a for _, a in pairs]},
-        labels=[a for _, a in pairs], splits=splits, inputs=["question"],
-    )  # fmt: skip
+def _train(workspace: Workspace, folder: Path, dataset: str = "sums", **given: Any) -> dict[str, Any]:
+    base, job = given.pop("base_model", None) or tiny_model(folder / "base"), given.pop("job", "job-x")
+    asked = QUICK | given.pop("hyperparameters", {})
+    report: dict[str, Any] = train_now(
+        workspace, job, name="adder", dataset=dataset, method="sft", base_model=base, hyperparameters=asked, **given
+    )["report"]
+    return report
 
 
-def test_a_language_model_learns_answers_and_gives_them(workspace: Workspace, tmp_path: Path) -> None:
-    make_sums(workspace)
-    result = train_now(
-        workspace, name="adder", dataset="sums", method="sft", base_model=tiny_model(tmp_path / "base"),
-        hyperparameters=QUICK,
-    )  # fmt: skip
-    print(result)
+def _says(workspace: Workspace, manifest: Manifest, split: str = "train") -> list[str]:
+    examples = load_examples(workspace.folders, manifest, (split,))
+    return [one.output for one in predictor.load(model_path(workspace, "adder")).predict(examples)]
+
+
+def _yes(workspace: Workspace, columns: dict[str, list[Any]], inputs: list[str], **given: Any) -> Manifest:
+    count = len(next(iter(columns.values())))
+    splits = ["validation" if at % 5 == 4 else "train" for at in range(count)]
+    return make_dataset(workspace, "yes", "text", columns, labels=["x"] * count, splits=splits, inputs=inputs, **given)
+
+
+def test_what_a_model_learned_it_says_and_its_card_tells_how(workspace: Workspace, tmp_path: Path) -> None:
+    questions = [f"is {at} even?" for at in range(60)]
+    manifest = _yes(
+        workspace, {"prompt": questions, "completion": [("yes", "no")[at % 2] for at in range(60)]}, ["prompt"]
+    )
+    report = _train(workspace, tmp_path, "yes")
+    assert report["training"]["ended"] == "finished"
+    assert report["training"]["held_loss"] < 1.5  # nothing learned: ln(384), which is 5.95
+    assert report["validation"]["how"] == "validation"
+    said = _says(workspace, manifest)
+    assert set(said) <= {"yes", "no"}
     card = registry.resolve(workspace.database, workspace.folders, "adder").card
-    model = predictor.load(model_path(workspace, "adder"))
-    manifest = make_sums
-    print(card)
+    assert (card.task, card.method, card.modality) == ("text-generation", "sft", "text")
+    assert card.recipe["parameters"]["learn"] == "completion"
+    lines = read(workspace.folders.runs / "job-x.1" / "metrics.jsonl")
+    assert lines[-1]["loss"] < lines[0]["loss"] / 3
+    assert "mean_token_accuracy" in lines[-1]
+    assert (workspace.folders.runs / "job-x.1" / "outputs" / "curves.png").stat().st_size > 1000
+
+
+def test_conversations_teach_their_last_turn_without_a_column_for_it(workspace: Workspace, tmp_path: Path) -> None:
+    said = [messages(f"is {at} even?", ("yes", "no")[at % 2]) for at in range(40)]
+    manifest = _yes(workspace, {"messages": said}, ["messages"])
+    manifest = manifest.model_copy(update={"label": None})
+    workspace.database.transact(
+        lambda tx: tx.execute("UPDATE dataset_versions SET manifest = ?", [manifest.model_dump_json()])
+    )
+    report = _train(workspace, tmp_path, "yes", hyperparameters={"epochs": 6})
+    assert report["training"]["held_loss"] < 3
+
+
+def test_weights_that_are_merged_answer_as_the_adapted_ones_did(workspace: Workspace, tmp_path: Path) -> None:
+    make_sums(workspace)
+    report = _train(workspace, tmp_path, hyperparameters={"changes": "lora", "epochs": 1})
+    assert report["training"]["steps"] == 5
+    path = model_path(workspace, "adder")
+    assert not (path / "adapter_config.json").exists()
+    names = json.loads((path / "files.json").read_text())
+    assert {"predictor.json", "config.json", "model.safetensors", "tokenizer.json", "chat_template.jinja"} <= set(names)
+
+
+def test_packed_examples_are_learned_as_they_are_one_by_one(workspace: Workspace, tmp_path: Path) -> None:
+    """One epoch in one step: the same tokens, the same mean, the same update."""
+    make_sums(workspace)
+    one = {"epochs": 1, "batch_size": 80, "judged": 0, "max_length": 256, "learning_rate": 1e-3, "warmup": 0}
+    base = tiny_model(tmp_path / "base")
+    apart = _train(workspace, tmp_path, base_model=base, hyperparameters=one)
+    together = _train(workspace, tmp_path, base_model=base, job="job-y", hyperparameters=one | {"packing": True})
+    assert np.isclose(apart["training"]["held_loss"], together["training"]["held_loss"], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("columns", "given", "said"),
+    [
+        ({"prompt": ["a " * 300] * 4, "completion": ["yes", "no"] * 2}, {"max_length": 64}, "nothing is left to learn"),
+        ({"prompt": ["why?"] * 4, "completion": ["yes"] * 4}, {}, "nothing to learn"),
+        ({"prompt": [messages("a", "b", "c")] * 4, "completion": ["x", "y"] * 2}, {"template": None}, "no chat templ"),
+    ],
+)  # fmt: skip
+def test_examples_that_teach_nothing_are_refused_before_a_step(
+    workspace: Workspace, tmp_path: Path, columns: dict[str, list[Any]], given: dict[str, Any], said: str
+) -> None:
+    template = {"template": None} if given.pop("template", "") is None else {}
+    _yes(workspace, columns, ["prompt"])
+    with pytest.raises(SpeciateError, match=said):
+        _train(workspace, tmp_path, "yes", base_model=tiny_model(tmp_path / "base", **template), hyperparameters=given)
+
+
+def test_what_is_wrong_with_the_data_is_noted(workspace: Workspace, tmp_path: Path) -> None:
+    pairs = sums(60)
+    questions = [question for question, _ in pairs] + [pairs[0][0].upper(), pairs[1][0]]
+    answers = ["7"] * 40 + [answer for _, answer in pairs[40:]] + ["7", "7"]
+    splits = ["train"] * 60 + ["test", "train"]
+    make_dataset(
+        workspace, "flawed", "text", {"prompt": questions, "completion": answers}, labels=answers, splits=splits,
+        inputs=["prompt"],
+    )  # fmt: skip
+    report = _train(workspace, tmp_path, "flawed", hyperparameters={"steps": 1})
+    notes = " ".join(report["notes"])
+    assert "have the same answer, '7'" in notes
+    assert "1 training examples repeat" in notes
+    assert "1 of 1 test examples stand in the training split" in notes
+    assert "no validation split" in notes
+
+
+def test_a_base_model_without_a_template_learns_plain_text_or_one_that_is_given(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    make_sums(workspace)
+    base = tiny_model(tmp_path / "base", template=None)
+    plain = _train(workspace, tmp_path, base_model=base, hyperparameters={"steps": 1, "judged": 0})
+    assert any("no chat template" in note for note in plain["notes"])
+    given = {"steps": 1, "judged": 0, "chat_template": "chatml"}
+    _train(workspace, tmp_path, base_model=base, job="job-y", hyperparameters=given)
+    assert "im_start" in (model_path(workspace, "adder@v2") / "chat_template.jinja").read_text()

@@ -1,4 +1,4 @@
-"""A trainer of trl or transformers as part of a run: it resumes from its last checkpoint, saves itself, stops on request.
+"""A trainer of trl as part of a run: it resumes from its last checkpoint, saves itself, stops on request.
 
 `durable(SFTTrainer)` is that class with its ways to save and load replaced: what is kept goes through
 network/checkpoint.py (safetensors and JSON), and what is restored is matched name by name. The order of examples is a
@@ -23,7 +23,7 @@ from speciate.training.costs import now
 from speciate.training.language.told import Told
 from speciate.training.network import optimizer
 from speciate.training.network.chance import Chance
-from speciate.training.network.checkpoint import Saved, State, Tensors, match
+from speciate.training.network.checkpoint import State, Tensors, match
 from speciate.training.network.divergence import Diverged, Watch
 from speciate.training.network.durable import Place, place
 from speciate.training.network.memory import retried_smaller
@@ -99,12 +99,14 @@ class _Durable:
     lr_scheduler: Any
     train: Callable[..., Any]
     callback_handler: Any
+    _step: int
 
     # To be overridden
 
     def may_save(self) -> bool:
-        """Whether the state between these two steps is all in what is kept."""
-        return True
+        """Whether the state between these two steps is all in what is kept: trainers that learn several steps from one
+        generation keep that in memory meanwhile. Whoever asks to stop waits until it may."""
+        return self._generation_steps is None or self._step % self._generation_steps == 0
 
     def more_state(self) -> tuple[dict[str, Any], dict[str, Tensors]]:
         """JSON, and groups of tensors whose names are not `weights`, `optimizer` or `best`."""
@@ -171,6 +173,17 @@ class _Durable:
 
     # What the trainer calls
 
+    def _get_train_sampler(self, *given: Any, **named: Any) -> Any:
+        self._sampler = super()._get_train_sampler(*given, **named)  # type: ignore[misc]
+        return self._sampler
+
+    def _run_epoch(self, *given: Any, **named: Any) -> Any:
+        """A sampler with a generator of its own would go on where the last epoch left it."""
+        generator = getattr(self._sampler, "generator", None)
+        if generator is not None:
+            generator.manual_seed(chance_of(self.args.seed, named["epoch"]))
+        return super()._run_epoch(*given, **named)  # type: ignore[misc]
+
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
         if self._micro_step != self.state.global_step:
             self._micro_step, self._micro, self._loss = self.state.global_step, 0, 0.0
@@ -219,12 +232,20 @@ class _Durable:
         for group, rate in zip(_inner(self.optimizer).param_groups, facts["rates"], strict=True):
             group["lr"] = rate
         self._restore_facts(facts, tensors)
+        if self._generation_steps is not None:
+            self._step = facts["step"] * self.args.gradient_accumulation_steps
         self._saved = None  # it holds much memory
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         """Chance is a function of the step."""
 
     # Between two steps
+
+    @property
+    def _generation_steps(self) -> int | None:
+        """Micro-batches that are learned from one generation; None of trainers that generate nothing."""
+        each = getattr(self.args, "steps_per_generation", None)
+        return None if each is None or not hasattr(self, "_step") else int(each * getattr(self, "num_iterations", 1))
 
     @property
     def _has_held(self) -> bool:
@@ -272,7 +293,7 @@ class _Durable:
             self._why, self.control.should_training_stop = "patience", True
         elif self.state.global_step < self.state.max_steps and study.over_budget:
             self._why, self.control.should_training_stop = "budget", True
-        elif self._stop.made:
+        elif self._stop.made and (self.may_save() or self._watch.suspicious):
             self._leave()
         elif time.monotonic() - self._saved_at >= self._pause and self._sound:
             self._save()

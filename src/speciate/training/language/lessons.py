@@ -137,8 +137,8 @@ def _lesson(tokenizer: PreTrainedTokenizerBase, turn: Turn, asked: Form, learn: 
 def _too_long(found: Cut) -> SpeciateError:
     return SpeciateError(
         Code.INVALID,
-        f"Of {found.lost} of {found.examples} training examples nothing is left to learn: they are cut at {found.limit} "
-        "tokens, before the answer begins.",
+        f"Of {found.lost} of {found.examples} training examples nothing is left to learn: they are cut at "
+        f"{found.limit} tokens, before the answer begins.",
         f"Call train_model again with hyperparameters={{'max_length': {found.enough}}}, which holds 95 of 100; or "
         "shorten the questions with curate_dataset.",
     )
@@ -174,4 +174,3 @@ def _test(study: Study) -> list[Turn]:
 
 def _whole(turn: Turn) -> str:
     return f"{readable(turn.asked)}\n{turn.answer}"
-

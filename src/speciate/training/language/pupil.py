@@ -1,4 +1,4 @@
-"""The model that learns: the base model's weights with the changes that a training makes, and what all trainers are told.
+"""The model that learns: a base model with the changes that a training makes, and what all trainers are told.
 
 A recipe takes `pupil(study, parameters)`, makes its trainer with `settings(...)` and `changes(...)`, trains it durably,
 and hands back `finished(...)`.

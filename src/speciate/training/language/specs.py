@@ -23,7 +23,7 @@ class LanguageParameters(Parameters):
     alpha: float = Field(32.0, gt=0, description="Of lora: the change is scaled by alpha / rank.")
     dropout: float = Field(0.0, ge=0, lt=1, description="Of lora.")
     learning_rate: float | None = Field(
-        None, gt=0, le=10, description="Its highest value; none: what is usual for the method, ten times more with lora."
+        None, gt=0, le=10, description="Its highest value; none: usual for the method, ten times more with lora."
     )
     epochs: int = Field(3, ge=1, le=1000, description="Passes over the training examples, at most.")
     steps: int | None = Field(None, ge=1, description="Steps of the optimizer, in place of epochs.")
