@@ -5,9 +5,9 @@ from __future__ import annotations
 import importlib.util
 
 from speciate.errors import Code, SpeciateError
-from speciate.modalities import find, table
 from speciate.language.bases import check as check_writes
 from speciate.language.bases import language_packages
+from speciate.modalities import find, table
 from speciate.models import packaged, weights
 from speciate.models.backbones.table import ARCHITECTURES, names, suits
 from speciate.models.encoders import base_models, by_frames
