@@ -88,13 +88,11 @@ def answers(
     manifest: Manifest,
     examples: list[Example],
     tell: Callable[[int], None],
-    template: str | None = None,
+    repeats: int = 1,
 ) -> Answered:
     """Raises Stopped where the run was asked to stop, and SpeciateError where the teacher cannot be asked at all."""
     contestant = Contestant.model_validate(outside["contestant"])
     prompt = Prompt.model_validate(outside["prompt"])
-    if template is not None:
-        prompt = prompt.model_copy(update={"template": template})
     task = EvaluationTask(
         dataset=manifest,
         split=None,
@@ -104,6 +102,7 @@ def answers(
         baseline=contestant.name,
         latency=False,
         prompt=prompt,
+        repeats=repeats,
         budget_usd=outside["budget_usd"],
         allowances=outside["allowances"],
         private_hosts=tuple(outside["private_hosts"]),
@@ -111,19 +110,23 @@ def answers(
     )
     how = f"{task.task}" + (f": {' '.join(prompt.template.split())[:200]}" if prompt.template else "")
     if not examples:
-        return Answered(contestant.name, how, [])
+        return Answered(contestant.name, how, [[]] * repeats)
+    notes: tuple[str, ...] = ()
     if contestant.source == "model":
-        given, notes = _own(run, contestant, examples, tell), ()
+        given = [_own(run, contestant, examples, tell, repeat) for repeat in range(repeats)]
     else:
         sheet = hand_in(Asked(run, task, contestant, examples, tuple(outside["labels"]), (), (), tell))
-        given, notes = sheet.repeats[0], sheet.notes
-    return Answered(contestant.name, how, [(each.output, each.error) for each in given], notes)
+        given, notes = list(sheet.repeats), sheet.notes
+    said = [[(each.output, each.error) for each in time] for time in given]
+    return Answered(contestant.name, how, said, notes)
 
 
-def _own(run: Run, contestant: Contestant, examples: list[Example], tell: Callable[[int], None]) -> list[Answer]:
+def _own(
+    run: Run, contestant: Contestant, examples: list[Example], tell: Callable[[int], None], repeat: int
+) -> list[Answer]:
     """Nothing is measured here."""
     folder = ready(Path(contestant.path or ""), run.folders.cache)
-    return answer_all(run, contestant.identity, examples, load(folder, run.folders).predict, tell)
+    return answer_all(run, contestant.identity, examples, load(folder, run.folders).predict, tell, repeat)
 
 
 def _task(contestant: Contestant, parameters: Any, manifest: Manifest) -> Task:
@@ -139,6 +142,12 @@ def _task(contestant: Contestant, parameters: Any, manifest: Manifest) -> Task:
             Code.INVALID, f"{contestant.name} is made for {contestant.task!r}, not for {asked!r}.", "Leave task out."
         )
     task = find_task(contestant.task or asked or _USUAL)
+    if getattr(parameters, "rewrites", False) and task.family != "generation":
+        raise SpeciateError(
+            Code.INVALID,
+            f"{contestant.name} answers {task.name!r}: it does not write texts anew.",
+            "Name a model that writes, such as api:PROVIDER/MODEL.",
+        )
     if task.family not in _FAMILIES:
         raise SpeciateError(
             Code.INVALID,

@@ -23,6 +23,7 @@ OPERATIONS = {
     "window": "speciate.datasets.operations.window:WINDOW",
     "answer": "speciate.datasets.operations.answer:ANSWER",
     "preferences": "speciate.datasets.operations.preferences:PREFERENCES",
+    "variants": "speciate.datasets.operations.variants:VARIANTS",
     "deidentify": "speciate.datasets.operations.deidentify:DEIDENTIFY",
 }
 GROUP = "speciate.operations"

@@ -49,7 +49,7 @@ def apply(rows: pa.Table, parameters: AnswerParameters, context: Context) -> Out
     places = np.flatnonzero(within(rows, parameters.splits)).tolist()
     said = context.answers(rows.take(pa.array(places, pa.int64())))
     values, reasons = [], []
-    for output, error in said.answers:
+    for output, error in said.repeats[0]:
         text = _cell(output)
         reason = error if text is None else None if text.strip() else _EMPTY
         values.append(None if reason else output if isinstance(output, int | float) else text)

@@ -44,8 +44,8 @@ class Answered(NamedTuple):
     """Its ref, with its version."""
     how: str
     """In words: what it was asked to do, and by which words."""
-    answers: Sequence[tuple[Any, str | None]]
-    """For each row the answer, or None and why there is none."""
+    repeats: Sequence[Sequence[tuple[Any, str | None]]]
+    """For each time that all were asked and each row the answer, or None and why there is none."""
     notes: Sequence[str] = ()
 
 
@@ -142,18 +142,19 @@ class Context:
 
         return rewritten(self._pool, packs, folders.packs, service, payload, contents, progress)
 
-    def answers(self, rows: pa.Table, template: str | None = None) -> Answered:
-        """What the teacher of this step says of these rows, whose media are whole. `template`: in the place of the
-        step's own. Raises Stopped, and what asking raises; what was answered until then is kept."""
+    def answers(self, rows: pa.Table, repeats: int = 1) -> Answered:
+        """What the teacher of this step says of these rows, whose media are whole, each time that it is asked.
+
+        Raises Stopped, and what asking raises; what was answered until then is kept."""
         module, function = _ANSWERS
         ask = getattr(importlib.import_module(module), function)
         wanted = tuple(self.outside["inputs"]) or self.manifest.inputs
         shown = self.manifest.model_copy(update={"inputs": wanted})
 
         def tell(done: int) -> None:
-            self.progress(done, rows.num_rows, "answers", self.outside["teacher"])
+            self.progress(done, repeats * rows.num_rows, "answers", self.outside["teacher"])
 
-        given: Answered = ask(self._run, self.outside, shown, self.examples(rows, shown), tell, template)
+        given: Answered = ask(self._run, self.outside, shown, self.examples(rows, shown), tell, repeats)
         return given
 
     def evaluated(self) -> Evaluated:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from speciate.datasets.columns import rename, with_column
 from speciate.datasets.operations.contract import refusal
@@ -52,3 +53,14 @@ def filled(rows: pa.Table, name: str, places: Sequence[int], values: Sequence[ob
     if pa.types.is_string(kind):
         cells = [None if cell is None else str(cell) for cell in cells]
     return with_column(rows, name, pa.array(cells, kind))
+
+
+def without_judging(rows: pa.Table) -> tuple[pa.Table, int]:
+    """Without the rows that were made from another example and lie where models are judged; how many those were."""
+    if MADE_FROM not in rows.column_names or not pa.types.is_string(rows.schema.field(MADE_FROM).type):
+        return rows, 0
+    of_another = pc.and_(rows[MADE_FROM].is_valid(), pc.not_equal(rows[MADE_FROM], rows["id"]))
+    known = pc.is_in(rows[MADE_FROM], rows["id"].combine_chunks())
+    judged = pc.is_in(rows["split"], pa.array(["validation", "test"]))
+    left = pc.fill_null(pc.and_(pc.and_(of_another, known), judged), False)
+    return rows.filter(pc.invert(left)), int(pc.sum(left).as_py() or 0)

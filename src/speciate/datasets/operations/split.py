@@ -1,5 +1,7 @@
 """Deal all usable rows out to splits anew, without leaks: groups and near-duplicates stay together.
 
+Variants that `variants` made follow their originals; those of examples that are to be judged by are left out.
+
 What `group_by` names becomes the group of rows that have none, so that they count as one in evaluations, too.
 """
 
@@ -14,6 +16,7 @@ from speciate.datasets.joining import readmitted
 from speciate.datasets.operations.context import Context
 from speciate.datasets.operations.contract import Operation, Others, Outcome, Parameters, refusal
 from speciate.datasets.operations.foresight import check_column
+from speciate.datasets.operations.made import without_judging
 from speciate.datasets.roles import groups, ungrouped
 from speciate.datasets.split import FRACTIONS
 from speciate.datasets.splitting import split_rows
@@ -70,10 +73,14 @@ def apply(rows: pa.Table, parameters: SplitParameters, context: Context) -> Outc
         seed=parameters.seed,
         keep=False,
     )
+    rows = with_column(rows, "split", pa.array(dealt.splits, pa.string()))
+    rows, variants = without_judging(rows)
     shares = "/".join(f"{100 * share / sum(fractions.values()):g}" for share in fractions.values())
     return Outcome(
-        with_column(rows, "split", pa.array(dealt.splits, pa.string())),
-        dealt.audit | ({"warnings": list(warnings)} if warnings else {}),
+        rows,
+        dealt.audit
+        | ({"warnings": list(warnings)} if warnings else {})
+        | ({"variants_left_out": variants} if variants else {}),
         split_made_by=f"speciate: {shares} {'/'.join(fractions)}, groups and near-duplicates together, stratified",
         dealing={
             "fractions": {name: share / sum(fractions.values()) for name, share in fractions.items()},
