@@ -28,6 +28,7 @@ KINDS = {
     "curate": "speciate.datasets.curate:KIND",
     "embed": "speciate.datasets.similarity.embed:KIND",
     "export": "speciate.datasets.exports.export:KIND",
+    "export_model": "speciate.production.export_model:KIND",
     "fetch": "speciate.models.fetching:KIND",
     "refresh": "speciate.models.refresh:KIND",
     "train": "speciate.training.train:KIND",

@@ -127,9 +127,10 @@ def run(run: Run) -> dict[str, Any]:
     if ref.source == "path":
         folder = Path(ref.name)
         chosen = trust.choose(path.name for path in folder.iterdir())
-        where, details = Source(source=spec.source, set_aside=chosen.set_aside), {}
+        where = Source(source=spec.source, set_aside=chosen.set_aside)
         trust.check(folder)
         _take(folder, chosen.files, staged, copy=True)
+        details = _told_by_its_readme(staged / "README.md")
     else:
         found = _found(run, ref)
         chosen = trust.choose(file.name for file in found.files)
@@ -202,6 +203,19 @@ def _card(spec: FetchSpec, where: Source, staged: Path, details: dict[str, Any])
         recipe=where.model_dump(exclude_none=True),
         base_model=_base(said.get("base_model")),
     )
+
+
+def _told_by_its_readme(readme: Path) -> dict[str, Any]:
+    """What the hub would tell of it: the front matter of its README; nothing where there is none or no library to read
+    it."""
+    try:
+        from huggingface_hub import metadata_load
+
+        said = metadata_load(readme) or {}
+    except Exception:  # noqa: BLE001 - whatever is wrong with it: a README is no reason to refuse a model
+        return {}
+    task = said.get("pipeline_tag")
+    return {"card": said, "task": task if isinstance(task, str) else None}
 
 
 def _base(said: Any) -> str | None:
