@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -27,7 +27,8 @@ _PATIENCE_SECONDS = 300.0
 """Of a machine that is busy with other things; a cold start takes 5 to 20 s."""
 _MOST = 4
 """Models in production that are loaded ahead: as many as a process keeps."""
-_SERVING = "SELECT model FROM aliases WHERE alias = 'production' ORDER BY changed DESC LIMIT ?"
+_SERVING = "SELECT use_case, model FROM aliases WHERE alias = 'production' ORDER BY changed DESC LIMIT ?"
+_SUBJECT = "use_case:"
 _log = logging.getLogger(__name__)
 
 
@@ -89,18 +90,26 @@ def of(pool: Pool) -> Loading:
     return _of_pool.setdefault(pool, Loading(pool))
 
 
-def keep_loaded(workspace: Workspace, pool: Pool) -> None:
+def nowhere(use_case: str) -> bool:
+    """No use case is served by another process."""
+    return False
+
+
+def keep_loaded(workspace: Workspace, pool: Pool, elsewhere: Callable[[str], bool] = nowhere) -> None:
     """Load what serves now, and from here on each model that comes to serve, or is trained for a use case from a base
-    model: by the time that it is judged and promoted it can answer. Returns at once."""
+    model: by the time that it is judged and promoted it can answer. What serves a use case that another process serves
+    (`elsewhere`) is not loaded here, too. Returns at once."""
 
     def heard(events: Sequence[Event]) -> None:
-        serving = [str(event.data["after"]) for event in events if event.type == "alias.moved"]
+        moved = [event for event in events if event.type == "alias.moved"]
+        serving = [str(event.data["after"]) for event in moved if not elsewhere(event.subject.removeprefix(_SUBJECT))]
         made = [str(event.data["model"]) for event in events if event.type == "model.created"]
         if serving or made:
             _ahead(workspace, pool, serving, made)
 
     workspace.database.listen(heard)
-    if serving := [model for (model,) in workspace.database.read(_SERVING, [_MOST])]:
+    rows = workspace.database.read(_SERVING, [_MOST])
+    if serving := [model for use_case, model in rows if not elsewhere(use_case)]:
         _ahead(workspace, pool, serving, ())
 
 

@@ -1,7 +1,7 @@
 """What the daemon does while it lives: owns the open workspace, answers connections, and knows when to leave.
 
-It leaves when nobody needs it (no client, no unfinished job, no slot), when it is told to, when a newer client comes (runs go
-on under their supervisors and are adopted by the next daemon), and at once when it may no longer be the owner.
+It leaves when nobody needs it (no client, no unfinished job, no slot), when it is told to, when a newer client comes
+(runs and slots go on and are adopted by the next daemon), and at once when it may no longer be the owner.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def serve(root: Path, lock: Lock, ready: Callable[[], None], fixtures: Sequence[
         engine.start()
         keeper.start()
         backups.start()
-        keep_loaded(workspace, pool)
+        keep_loaded(workspace, pool, keeper.keeps)
         anyio.run(service.run, ready)
     finally:
         engine.stop()

@@ -1,7 +1,6 @@
 """The folder of one slot: how the daemon and the slot's process agree, whoever of them dies.
 
     wanted.json    what the slot shall serve and how; written by the daemon, whole
-    warmup.json    inputs that a version is tried on before it gets traffic; written by the daemon, named in `wanted`
     claim          locked (flock) while the slot's process lives
     state.json     what it serves, loads, and would not serve; written by the slot, whole
     good.json      the target that served last: what a slot that is started again begins with
@@ -55,7 +54,7 @@ class Target(_Frozen):
     parts: tuple[str, ...] = ()
     bytes: int = 0
     warmup: str | None = None
-    """Name of a file of this folder; None where there are no examples to try it on."""
+    """A file with examples to try it on; it may be gone. None where there are none."""
     slowest_ms: float | None = None
     """The use case's limit on the p95 latency of one answer."""
 
@@ -144,6 +143,11 @@ class SlotFolder:
 
     def unstop(self) -> None:
         (self.path / "stop").unlink(missing_ok=True)
+
+    def empty_log(self) -> None:
+        """What libraries said may quote what was to be forgotten. Who writes appends, so nothing is in the way."""
+        with contextlib.suppress(FileNotFoundError):
+            os.truncate(self.path / "log", 0)
 
     # What the slot writes
 

@@ -88,6 +88,11 @@ class Keeper:
         """Whether no slot is wanted."""
         return all(folder.stopped for folder in all_slots(self._workspace.folders))
 
+    def keeps(self, use_case: str) -> bool:
+        """Whether a slot of this use case is wanted."""
+        folder = slot_folder(self._workspace.folders, use_case)
+        return folder.path.exists() and not folder.stopped
+
     def look(self) -> None:
         """One pass over all slots."""
         with self._lock:
@@ -111,6 +116,9 @@ class Keeper:
     def _heard(self, events: Sequence[Event]) -> None:
         if any(event.type == "alias.moved" for event in events):
             self._wake.set()
+        if any(event.type == "data.forgotten" for event in events):
+            for folder in all_slots(self._workspace.folders):
+                folder.empty_log()
 
     def _make_those_that_serve(self) -> None:
         for row in self._workspace.database.read(_SERVING):

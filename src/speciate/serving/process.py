@@ -76,7 +76,7 @@ def _serve(folder: SlotFolder, root: Path, wanted: Wanted, listener: socket.sock
     policy: CagePolicy = load(root).cage
 
     def launch(target: Target) -> Process:
-        return Runner(root, root / "cache" / "slots", target, wanted.options.memory_mb, policy)
+        return Runner(root, root / "cache" / "pool", target, wanted.options.memory_mb, policy)
 
     clock, metrics = SystemClock(), Metrics(wanted.use_case)
     slot = Slot(folder, wanted, launch, metrics, clock)

@@ -24,6 +24,7 @@ from speciate.serving.folder import Target
 LOAD, ANSWER = "speciate.production.answer:load", "speciate.production.answer:answer"
 _LONGEST_ANSWER = 256 * 1024 * 1024  # bytes, of a whole batch
 _MB = 1024 * 1024
+NOT_FINITE = "The model's answer is not a finite number."
 
 Item = dict[str, Any]
 
@@ -135,7 +136,7 @@ class Runner:
 def _checked(prediction: Item) -> Item:
     if finite(prediction.get("output")) and finite(prediction.get("confidence")):
         return prediction
-    return {**prediction, "output": None, "confidence": None, "error": "The model's answer is not a finite number."}
+    return {**prediction, "output": None, "confidence": None, "error": NOT_FINITE}
 
 
 def finite(value: Any) -> bool:

@@ -47,7 +47,8 @@ def production(workspace: Workspace, use_case: str) -> Alias | None:
 
 
 def _warmup(workspace: Workspace, pool: Pool, folder: SlotFolder, dataset: str | None) -> str | None:
-    """The name of a file with examples; None where the dataset is gone, or none of it can be asked as it lies."""
+    """A file with examples, in the cache, so that it goes when something is forgotten. None where the dataset is gone,
+    or none of it can be asked as it lies."""
     if dataset is None:
         return None
     try:
@@ -58,6 +59,7 @@ def _warmup(workspace: Workspace, pool: Pool, folder: SlotFolder, dataset: str |
         return None
     if not json.loads(text):
         return None
-    name = f"warmup-{manifest.name}-v{manifest.version}.json"
-    write_whole(folder.path / name, text, 0o600)
-    return name
+    path = workspace.folders.cache / "warmup" / f"{folder.use_case}-{manifest.name}-v{manifest.version}.json"
+    path.parent.mkdir(mode=0o700, exist_ok=True)
+    write_whole(path, text, 0o600)
+    return str(path)

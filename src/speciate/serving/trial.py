@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Protocol
 
 from speciate.errors import SpeciateError
 from speciate.serving.folder import Target
-from speciate.serving.runner import Died, Slow, finite
+from speciate.serving.runner import NOT_FINITE, Died, Slow, finite
 
 _PASSES = 3
 _MOST_SHOWN = 300  # characters
@@ -70,7 +70,8 @@ def attempt(runner: Asked, items: Sequence[dict[str, Any]], seconds: float) -> T
 
 
 def _check_answer(answer: dict[str, Any]) -> None:
-    if not (finite(answer.get("output")) and finite(answer.get("confidence"))):
+    numbers = finite(answer.get("output")) and finite(answer.get("confidence"))
+    if answer.get("error") == NOT_FINITE or not numbers:
         raise Unfit("it answers with numbers that are none (NaN or infinite)")
     if answer.get("error"):
         raise Unfit(_clip(f"it cannot answer an example that it was trained on: {answer['error']}"))
