@@ -85,8 +85,9 @@ LIBRARIES = {
     "HF_HUB_OFFLINE": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
+    "TRL_EXPERIMENTAL_SILENCE": "1",
 }
-"""What must be in the environment before torch, transformers or huggingface_hub are imported."""
+"""What must be in the environment before torch, transformers, trl or huggingface_hub are imported."""
 
 
 def clean_environment() -> dict[str, str]:

@@ -201,6 +201,11 @@ def _asked(texts: Sequence[str]) -> str | None:
     return next((name for name in _ASKED if name in texts and (name != "prompt" or answered)), None)
 
 
+def says_answers(inputs: Sequence[str], columns: Sequence[str]) -> bool:
+    """Whether a dataset without a label has answers all the same, by the names of its columns."""
+    return len(inputs) == 1 and inputs[0] == _asked(columns)
+
+
 def dates(table: pa.Table) -> list[str]:
     """Columns of dates or times, which are neither numbers nor texts to a model: never inputs by themselves."""
     return [field.name for field in table.schema if pa.types.is_temporal(field.type)]

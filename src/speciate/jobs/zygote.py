@@ -32,6 +32,11 @@ PRELOADS = {
         "transformers.models.auto.modeling_auto", "transformers.models.auto.tokenization_auto",
         "transformers.models.bert.modeling_bert",  # transformers loads these late, each child would pay for it
     ),
+    "language": (
+        "numpy", "pyarrow.parquet", "torch", "safetensors.torch", "transformers.modeling_utils",
+        "transformers.models.auto.modeling_auto", "transformers.models.auto.tokenization_auto",
+        "transformers.models.llama.modeling_llama", "peft", "trl.trainer.sft_trainer",
+    ),
 }  # fmt: skip
 _IDLE_SECONDS = 300.0
 

@@ -99,14 +99,16 @@ def load_model(folder: Path, precision: Precision = "float32") -> torch.nn.Modul
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
-    logging.disable_progress_bar()
+    quiet: Any = logging.disable_progress_bar
+    quiet()
     try:
-        model, said = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder, dtype=getattr(torch, precision), local_files_only=True, trust_remote_code=False,
             use_safetensors=True, output_loading_info=True,
         )  # fmt: skip
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise unreadable(folder, f"{type(error).__name__}: {error}") from error
+    model, said = loaded
     lost = sorted(said["missing_keys"]) + [str(each) for each in said["mismatched_keys"]]
     if lost:
         raise unreadable(folder, f"its weights lack {', '.join(map(str, lost[:3]))}")

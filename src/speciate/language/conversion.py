@@ -68,7 +68,7 @@ def _read(file: Path) -> tuple[Any, Any]:
 
     try:
         given = {"gguf_file": file.name, "local_files_only": True, "trust_remote_code": False}
-        model = AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.float32, **given)
+        model: Any = AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.float32, **given)
         tokenizer = AutoTokenizer.from_pretrained(file.parent, **given)
     except (ValueError, KeyError, OSError, NotImplementedError) as error:
         raise SpeciateError(

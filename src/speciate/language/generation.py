@@ -103,10 +103,12 @@ def _config(model: Any, tokenizer: PreTrainedTokenizerBase, sampling: Sampling, 
     """Ours alone: what a model's own generation_config.json says of sampling does not count."""
     from transformers import GenerationConfig
 
+    make: Any = GenerationConfig
+
     drawn = {} if sampling.greedy else {
         "temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": sampling.top_k,
     }  # fmt: skip
-    return GenerationConfig(
+    return make(
         max_new_tokens=room, do_sample=not sampling.greedy, repetition_penalty=sampling.repetition_penalty,
         eos_token_id=sorted(_ends(model, tokenizer)), pad_token_id=tokenizer.pad_token_id,
         stop_strings=list(sampling.stop) or None, num_beams=1, **drawn,

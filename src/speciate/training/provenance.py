@@ -21,6 +21,7 @@ _LIBRARIES = (
     "transformers",
     "timm",
     "peft",
+    "trl",
     "tokenizers",
     "pillow",
     "pyarrow",

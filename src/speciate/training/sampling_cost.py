@@ -27,6 +27,8 @@ from speciate.tasks import predictor
 from speciate.tasks.embeddings import Embeddings
 from speciate.training import classical, full, lora, probe
 from speciate.training.costs import Spent, Tally, now
+from speciate.training.language.recipes import LANGUAGE_RECIPES
+from speciate.training.language.specs import LanguageParameters
 from speciate.training.network import choosing
 from speciate.training.network.memory import forget_peak, peak_mb, resident_mb
 from speciate.training.selection import Chosen
@@ -36,6 +38,8 @@ from speciate.training.study import Study
 _SAMPLE = 2000
 _EMBEDDED = 192
 _STEPS = 6
+_ANSWERED = 8
+"""Validation examples that a language model answers."""
 _FRACTIONS = (1 / 8, 1 / 4, 1 / 2)
 _FEWEST = 40
 _TIMINGS, _LATENCY_SECONDS = 60, 3.0
@@ -80,6 +84,8 @@ class _Measurement:
                 cost = self._fits(classical.fit, self._examples, len(self._ids))
             case "probe":
                 cost = self._probe()
+            case method if method in LANGUAGE_RECIPES:
+                cost = self._language(LANGUAGE_RECIPES[method])
             case _:
                 cost = self._network(share)
         spent = self._read.plus(cost.spent)
@@ -119,6 +125,21 @@ class _Measurement:
         )
         spent = pace._replace(build=pace.build.times(self._larger)).of(whole)
         return Cost(once.plus(spent), max(self._tally.see_peak(), weighed.memory.at(weighed.micro_batch)))
+
+    def _language(self, fit: Fit) -> Cost:
+        """All of it with few steps; then so many more steps, and held-out examples as often as they will be judged."""
+        given = self._payload.parameters
+        assert isinstance(given, LanguageParameters)
+        answered = min(given.judged, _ANSWERED)
+        before = now()
+        self._fit(fit, self._examples, given.model_copy(update={"steps": _STEPS, "judged": answered}))
+        once = now().minus(before)
+        step = self._tally.stages["training"].times(1 / max(1, self._tally.steps))
+        learned = self._payload.manifest.splits.get("train", 0)
+        steps = given.steps or given.epochs * math.ceil(learned / given.batch_size)
+        again = max(given.epochs, given.judged / max(1, answered)) - 1
+        more = step.times(max(0, steps - _STEPS)).plus(self._tally.stages["judging"].times(again))
+        return Cost(once.plus(more), self._tally.see_peak())
 
     def _probe(self) -> Cost:
         base_model = self._payload.spec.base_model or ""

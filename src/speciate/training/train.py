@@ -52,7 +52,7 @@ from speciate.workspace.workspace import Folders, Workspace
 _MORE = 1.2
 """Times the memory that like runs needed is kept free for one."""
 _MEMORY_MB, _OF_A_NETWORK_MB = {"classical": 1000, "probe": 1500, "slda": 1500}, 3000
-_PRELOAD = {"classical": "classical"}
+_PRELOAD = {"classical": "classical", **dict.fromkeys(LANGUAGE_PARAMETERS, "language")}
 _ON_GPU = (*LANGUAGE_PARAMETERS, "lora", "full", "replay", "der", "lwf", "ewc", "distill")
 """Where settings.toml says `capacity.gpu`."""
 _VOLUMES = ("dicom", "nifti")

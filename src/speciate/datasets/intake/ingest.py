@@ -30,7 +30,7 @@ from speciate.datasets.intake.survey import Desk, Survey, survey_media, survey_r
 from speciate.datasets.loading.marks import Marks, marks
 from speciate.datasets.lthash import unpacked
 from speciate.datasets.registration import collect, commit, made
-from speciate.datasets.roles import SHORTENED, Roles, is_shortened
+from speciate.datasets.roles import SHORTENED, Roles, is_shortened, says_answers
 from speciate.datasets.sources import exported, unpacking
 from speciate.datasets.sources.labels import LabelsFile, join
 from speciate.datasets.sources.listing import Listing, check_source
@@ -354,6 +354,8 @@ def _manifest(spec: IngestSpec, drafted: Draft, packs: Sequence[str]) -> Manifes
 
 def _warnings(read: _Read) -> list[str]:
     drafted = read.drafted
+    if drafted.label is None and says_answers(drafted.inputs, drafted.table.column_names):
+        return []
     if drafted.label is None:
         hint = " The folders look like classes: label='folder' takes them." if _like_classes(read.survey) else ""
         return [

@@ -259,7 +259,7 @@ class _Durable:
     def _epoch_steps(self) -> int:
         if not hasattr(self, "_known_epoch_steps"):
             batches = len(self.callback_handler.train_dataloader)
-            self._known_epoch_steps = max(1, math.ceil(batches / self.args.gradient_accumulation_steps))
+            self._known_epoch_steps: int = max(1, math.ceil(batches / self.args.gradient_accumulation_steps))
         return self._known_epoch_steps
 
     def _spent(self) -> None:

@@ -20,7 +20,8 @@ _USUAL_RATE = 5e-5
 
 
 def fit(study: Study, parameters: SftParameters) -> Chosen:
-    from trl import SFTConfig, SFTTrainer
+    from trl.trainer.sft_config import SFTConfig
+    from trl.trainer.sft_trainer import SFTTrainer
 
     began = time.monotonic()
     study.progress(0, None, "", "loading the base model")

@@ -40,7 +40,7 @@ class Told:
         trainer.remove_callback(PrinterCallback)
         told = self
 
-        class Listener(TrainerCallback):  # type: ignore[misc]  # transformers has no types for it
+        class Listener(TrainerCallback):
             def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **named: Any) -> None:
                 told.heard(logs or {})
 
