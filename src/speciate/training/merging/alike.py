@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from speciate.errors import Code, SpeciateError
+from speciate.language.bases import writes
 from speciate.models import sealed
 from speciate.models.card import Card
 from speciate.models.registry import ModelVersion
 from speciate.training.merging import streaming
 
 PREDICTOR = "predictor.json"
-CALIBRATION = frozenset({"temperature", "thresholds", "known"})
+CALIBRATION = frozenset({"temperature", "thresholds", "known", "sampling"})
 _MAY_DIFFER: Mapping[str, frozenset[str]] = {
     PREDICTOR: CALIBRATION,
     "backbone.json": frozenset({"base_model"}),
@@ -81,6 +82,24 @@ def has_head_of(base: Path, folder: Path) -> bool:
     return all(name in theirs and theirs[name].shape == kept.shape for name, kept in streaming.tensors(folder).items())
 
 
+def is_network(folder: Path) -> bool:
+    """A backbone with the head of a task."""
+    return "backbone" in _predictor(folder)
+
+
+def is_writer(folder: Path) -> bool:
+    """A language model, ours or as its publisher left it."""
+    return "language" in _predictor(folder) or (not (folder / PREDICTOR).is_file() and writes(folder))
+
+
+def _predictor(folder: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads((folder / PREDICTOR).read_text())
+    except (OSError, ValueError):
+        return {}
+    return found
+
+
 def _numbers(dimensions: Sequence[int]) -> int:
     size = 1
     for each in dimensions:
@@ -97,15 +116,13 @@ def _check_network(version: ModelVersion) -> None:
             f"{version.ref} is an adapter: the mean of its two factors is not the mean of the changes that they make.",
             "Merge it into its base's weights first; what 'lora' makes here is merged already.",
         )
-    predictor = folder / PREDICTOR
-    whole = not predictor.is_file() or "backbone" in json.loads(predictor.read_text())
-    if not version.card.version or not whole or not streaming.weight_files(folder):
+    if not version.card.version or not (is_network(folder) or is_writer(folder)) or not streaming.weight_files(folder):
         raise SpeciateError(
             Code.INVALID,
             f"{version.ref} was made by {version.card.method!r}: there is no network of ours in it whose weights could "
             "be merged.",
-            "Name versions that 'full' or 'lora' made from one base model; models that are no networks can be asked "
-            "together: evaluate_models(models=['ensemble:A+B'], ...).",
+            "Name versions that 'full', 'lora' or 'sft' made from one base model; others can be asked together: "
+            "evaluate_models(models=['ensemble:A+B'], ...).",
         )
 
 

@@ -14,18 +14,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from speciate.datasets.loading.loader import load_examples
+from speciate.datasets.loading.loader import Example, load_examples
 from speciate.errors import Code, SpeciateError
 from speciate.evaluation.seen import seen
 from speciate.evaluation.statistics import Estimate
 from speciate.jobs.run import Run, Stopped
+from speciate.language.bases import ready
 from speciate.models import sealed
 from speciate.models.backbones import saved, table
 from speciate.models.card import Card
 from speciate.tasks import predictor as predictors
 from speciate.tasks.network import NetworkPredictor, as_scores, scores
 from speciate.tasks.table import PER_UNIT
-from speciate.training.merging import norms, streaming
+from speciate.tasks.writing import WritingPredictor
+from speciate.training.language.judging import judged
+from speciate.training.merging import alike, norms, streaming
 from speciate.training.merging.rules import Rule
 from speciate.training.merging.specs import Member, MergePayload
 from speciate.training.selection import measure
@@ -33,6 +36,7 @@ from speciate.training.specs import Payload
 from speciate.training.study import Study
 from speciate.vocabulary import find_metric
 
+Model = NetworkPredictor | WritingPredictor
 METHOD = "merge"
 """As cards have it."""
 
@@ -47,13 +51,21 @@ class _Judge(NamedTuple):
     def metric(self) -> str:
         return self.study.payload.objective.metric
 
+    @property
+    def held(self) -> list[Example]:
+        """Of language models as many as their training judged by: each answer takes a while."""
+        most = getattr(self.study.payload.parameters, "judged", None)
+        return sorted(self.study.validation, key=lambda each: each.id)[:most]
+
     def scores(self, model: NetworkPredictor) -> Any:
-        media = [example.media for example in self.study.validation]
+        media = [example.media for example in self.held]
         items = model.backbone.prepare(media, per_unit=model.readout.family in PER_UNIT)
         return as_scores(scores(model.backbone, model.head, model.readout, items))
 
-    def value(self, model: NetworkPredictor) -> Estimate:
-        return measure(self.study, model.readout, self.study.validation, self.scores(model))
+    def value(self, model: Model) -> Estimate:
+        if isinstance(model, WritingPredictor):
+            return judged(self.study, model, self.held)
+        return measure(self.study, model.readout, self.held, self.scores(model))
 
     def standing(self, found: Estimate) -> float:
         """Greater is better."""
@@ -122,27 +134,26 @@ class _Maker:
             payload.parameters.seed,
         )
         streaming.merge([Path(member.folder) for member in members], self._base, rule, raw, told=self._told)
+        sealed.seal(raw)
         if self._judge is None:
             raw.rename(out)
-            sealed.seal(out)
             return out, None
-        sealed.seal(raw)
-        found = self._settled(raw, out)
-        shutil.rmtree(raw)
+        found = self._settled(raw, out, self._judge)
+        shutil.rmtree(raw, ignore_errors=True)
         return out, found
 
-    def _settled(self, raw: Path, out: Path) -> Estimate | None:
-        """With norms counted anew and confidences that fit; saved at `out`."""
-        judge = self._judge
-        assert judge is not None, "whoever calls has examples"
+    def _settled(self, raw: Path, out: Path, judge: _Judge) -> Estimate | None:
+        """With norms counted anew and confidences that fit; saved at `out`. What writes has neither, and is moved."""
         model = _load(raw)
+        if isinstance(model, WritingPredictor):
+            raw.rename(out)
+            return judge.value(model) if judge.held else None
         if self._payload.counts_batches:
             media = [example.media for example in judge.study.train]
             norms.recount(model.backbone, model.backbone.prepare(media, per_unit=model.readout.family in PER_UNIT))
-        if not judge.study.validation:
+        if not (held := judge.held):
             model.save(out)
             return None
-        held = judge.study.validation
         given = judge.scores(model)
         targets = model.readout.targets(judge.study.truths(held))
         model.readout = model.readout.calibrated(given, targets)
@@ -154,15 +165,15 @@ class _Maker:
             raise Stopped
 
 
-def _load(folder: Path) -> NetworkPredictor:
+def _load(folder: Path) -> Model:
     model = predictors.load(folder)
-    assert isinstance(model, NetworkPredictor), "alike.py lets no other pass"
+    assert isinstance(model, NetworkPredictor | WritingPredictor), "alike.py lets no other pass"
     return model
 
 
 def _value(run: Run, judge: _Judge, member: Member) -> Estimate | None:
     run.progress(0, None, "", f"measuring {member.ref}")
-    return judge.value(_load(Path(member.folder))) if judge.study.validation else None
+    return judge.value(_load(Path(member.folder))) if judge.held else None
 
 
 def _judge(run: Run, payload: MergePayload) -> _Judge | None:
@@ -192,6 +203,8 @@ def _base(run: Run, payload: MergePayload) -> Path | None:
     if payload.base_folder is None:
         return None
     folder = Path(payload.base_folder)
+    if alike.is_writer(folder):
+        return ready(folder, run.folders.cache)
     if saved.holds(folder):
         return folder
     assert payload.base is not None, "it has a folder"

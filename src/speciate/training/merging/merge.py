@@ -142,6 +142,8 @@ def _base(workspace: Workspace, base: str, first: ModelVersion, spec: MergeSpec)
     ref = model_ref(base)
     version = registry.resolve(workspace.database, workspace.folders, ref) if ref.source != "path" else None
     folder = version.path if version else Path(ref.name)
+    if alike.is_writer(first.path):  # no part of it came with the task
+        return str(folder), True
     head = saved.holds(folder) and _same_answers(folder, first.path) and alike.has_head_of(folder, first.path)
     if not head and spec.weights and min(spec.weights) <= 0:
         raise SpeciateError(
@@ -216,7 +218,7 @@ def _trained(version: ModelVersion) -> dict[str, Any] | None:
     """The recipe of a training by which examples are read and judged; a merge keeps that of its first member."""
     recipe = version.card.recipe
     found: dict[str, Any] = recipe if "spec" in recipe else recipe.get("merge", {}).get("trained", {})
-    return found if "spec" in found and saved.holds(version.path) else None
+    return found if "spec" in found else None
 
 
 def _learned(workspace: Workspace, versions: Sequence[ModelVersion]) -> tuple[Manifest, ...] | None:
