@@ -1,13 +1,16 @@
 """Recipe `der`: replay, and on what is replayed the old model's raw scores are matched, too.
 
-Dark experience replay (Buzzega et al. 2020): `beta=0` is DER, more is DER++. Left out: scores as they were while the
-old model learned; those of the model that is gone on from are taken, for all of the buffer, once.
+Dark experience replay (Buzzega et al. 2020): `beta=0` is DER, more is DER++. Departures: scores are those of the model
+that is gone on from, for all of the buffer, and not as they were while the examples were learned; and of a label that
+it did not know yet, it is taken to say as little of an old example as of the least likely one that it knew.
 """
 
 from __future__ import annotations
 
 from functools import partial
 from typing import Any
+
+import numpy as np
 
 from speciate.datasets.loading.loader import Example
 from speciate.models.backbones.contract import Backbone
@@ -30,7 +33,10 @@ def method(parameters: DerParameters) -> Method:
 
 def _teach(study: Study, backbone: Backbone, head: Any, parameters: DerParameters) -> Lessons:
     old = replayed(study.train)
-    said = dict(zip([each.id for each in old], going_on.old_scores(study, old), strict=True))
+    wanted = going_on.old_scores(study, old)
+    if old and study.readout.family == "classification":
+        wanted = np.where(np.isnan(wanted), np.nanmin(wanted, axis=1, keepdims=True), wanted)
+    said = dict(zip([each.id for each in old], wanted, strict=True))
 
     def lesson(example: Example, target: Any) -> Lesson:
         if not example.id.startswith(AGAIN):

