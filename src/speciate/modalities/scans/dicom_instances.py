@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from speciate.modalities.contract import DecodeError
+from speciate.modalities.scans.codestreams import size_of
 from speciate.modalities.scans.dicom_elements import Walked, looks_like_dicom, walked
 from speciate.modalities.scans.dicom_geometry import Slice
 
@@ -139,6 +140,7 @@ def frames(found: Instance) -> Iterator[Frame]:
 
     dataset, count = found.dataset, 0
     with quiet(found.name):
+        check_streams(dataset)
         for raw in iter_pixels(dataset):
             if count == found.frames or raw.shape[:2] != found.size:
                 raise DecodeError("partial", "The pixels are others than the header declares.")
@@ -149,6 +151,25 @@ def frames(found: Instance) -> Iterator[Frame]:
             count += 1
     if count != found.frames:
         raise DecodeError("partial", f"{found.name}: {count} frames where the header declares {found.frames}.")
+
+
+def check_streams(dataset: Dataset) -> None:
+    """That no compressed frame says of itself that it is larger or smaller than the header does: decoders allocate what
+    the frame says."""
+    from pydicom.encaps import generate_frames
+
+    syntax = dataset.file_meta.get("TransferSyntaxUID")
+    if syntax is None or not syntax.is_encapsulated:
+        return
+    rows, columns = int(dataset.Rows), int(dataset.Columns)
+    for stream in generate_frames(dataset.PixelData, number_of_frames=int(dataset.get("NumberOfFrames") or 1)):
+        size = size_of(stream)
+        if size is not None and size != (rows, columns):
+            raise DecodeError(
+                "partial",
+                f"A compressed frame has {size[0]:,} x {size[1]:,} pixels where the header declares "
+                f"{rows:,} x {columns:,}.",
+            )
 
 
 def shown_window(dataset: Dataset, frame: int = 0) -> list[float] | None:

@@ -16,7 +16,15 @@ import numpy.typing as npt
 
 from speciate.modalities.contract import DecodeError
 from speciate.modalities.scans.dicom_geometry import SAME_DIRECTION, Slice, Stack, axes, laid
-from speciate.modalities.scans.dicom_instances import functional, number_of, numbers, pixel_spacing, quiet, text
+from speciate.modalities.scans.dicom_instances import (
+    check_streams,
+    functional,
+    number_of,
+    numbers,
+    pixel_spacing,
+    quiet,
+    text,
+)
 from speciate.modalities.scans.label_maps import MOST_LABELS, Labels
 from speciate.modalities.scans.outlines import Mask, filled
 
@@ -212,4 +220,5 @@ def _frames(dataset: Dataset) -> Iterator[npt.NDArray[Any]]:
     from pydicom.pixels.utils import iter_pixels
 
     with quiet(""):
+        check_streams(dataset)
         yield from iter_pixels(dataset)
