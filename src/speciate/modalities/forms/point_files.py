@@ -21,6 +21,7 @@ from speciate.modalities.forms import las, ply
 MOST = 5_000_000
 """Points."""
 _MOST_BYTES = 512 << 20
+_LONGEST_COUNT = 18  # digits
 _PCD = re.compile(rb"(?m)^DATA[ \t]+(\w+)[ \t]*\r?\n")
 _PCD_TYPES = {"F": "f", "U": "u", "I": "i"}
 _WORDS = re.compile(rb"[\s,;]+")
@@ -292,7 +293,7 @@ def _text_rows(data: bytes) -> int:
     if b"\0" in data[:4096] or not data.strip():
         raise DecodeError("error", "Not a cloud in a known format." if data else "The file is empty.")
     first = _cells(_first_line(data))
-    if len(first) == 1 and first[0].isdigit():
+    if len(first) == 1 and first[0].isdigit() and len(first[0]) <= _LONGEST_COUNT:
         return int(first[0])
     if not _is_row(first) and not {"x", "y", "z"} <= {_name(cell) for cell in first}:
         raise DecodeError("error", "Not a cloud in a known format: its first line is no point.")

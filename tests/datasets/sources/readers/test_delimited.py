@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from speciate.datasets.sources.readers.delimited import read_csv, read_tsv
@@ -159,6 +159,7 @@ def test_many_columns(tmp_path: Path) -> None:
 CELL = st.text(st.characters(blacklist_categories=("Cs", "Cc")), max_size=20)
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(CELL, min_size=2, max_size=2), min_size=1, max_size=20), st.binary(max_size=30))
 def test_whatever_the_bytes_it_is_a_table_or_one_clear_error(
     tmp_path_factory: pytest.TempPathFactory, cells: list[list[str]], noise: bytes

@@ -18,7 +18,7 @@ from speciate.datasets.sources.readers.rows import from_rows, unreadable, with_b
 from speciate.datasets.sources.readers.series import LABEL, SERIES
 
 _NUMERIC = ("numeric", "real", "integer")
-_CELL = re.compile(r"""\s*(?:'((?:[^'\\]++|\\.)*+)'|"((?:[^"\\]++|\\.)*+)"|([^,'"]*?))\s*(?:,|$)""")
+_CELL = re.compile(r"""\s*+(?:'((?:[^'\\]++|\\.)*+)'|"((?:[^"\\]++|\\.)*+)"|([^,'"]*+))\s*+(?:,|$)""")
 _ATTRIBUTE = re.compile(r"""@attribute\s+(?:'((?:[^'\\]|\\.)*)'|"((?:[^"\\]|\\.)*)"|([^\s{]+))\s*(.*)""", re.IGNORECASE)
 _ESCAPE = re.compile(r"\\(.)")
 _ESCAPED = {"n": "\n", "t": "\t", "r": "\r"}
@@ -138,7 +138,11 @@ def _cells(line: str) -> list[str | None]:
         if found is None:
             raise ValueError("a quote is not closed")
         quoted = found[1] if found[1] is not None else found[2]
-        cells.append(_plain(quoted) if quoted is not None else None if found[3] == "?" else found[3])
+        if quoted is not None:
+            cells.append(_plain(quoted))
+        else:
+            bare = found[3].rstrip()
+            cells.append(None if bare == "?" else bare)
         if found.end() == place:
             break
         place = found.end()

@@ -24,7 +24,7 @@ from speciate.datasets.sources.readers.rows import from_rows, with_bad_rows, wit
 
 _NAME, _DESCRIPTION, _SEQUENCE = "name", "description", "sequence"
 _UNIPROT_NAME = re.compile(r"(?:sp|tr)\|(?P<accession>\w+(?:-\d+)?)\|(?P<entry>\w+)")
-_UNIPROT = re.compile(r"(?<!\S)(OS|OX|GN|PE|SV)=(.+?)(?=\s+(?:OS|OX|GN|PE|SV)=|$)")
+_UNIPROT = re.compile(r"(?<!\S)(OS|OX|GN|PE|SV)=(.+?)(?=\s(?:OS|OX|GN|PE|SV)=|$)")
 _BRACKETS = re.compile(r"\[([\w.\-]+)=([^\]]*)\]")
 _PAIR = re.compile(r'(?<!\S)([\w.\-]+)=("(?:[^"\\]|\\.)*"(?!\S)|\S+)')
 
@@ -61,10 +61,11 @@ def _header(line: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if (uniprot := _UNIPROT_NAME.fullmatch(name)) is not None:
         found |= uniprot.groupdict()
-    left = rest
+    closed = rest.rfind("]") + 1  # beyond it each bracket would be sought to the end of the line in vain
+    left = rest[:closed]
     for pattern in (_BRACKETS, *([_UNIPROT] if uniprot else [])):
         found |= {key: value.strip() or None for key, value in pattern.findall(left)}
-        left = pattern.sub("", left)
+        left = pattern.sub("", left) + (rest[closed:] if pattern is _BRACKETS else "")
     found |= {key: _plain(value) for key, value in _PAIR.findall(left)}
     return {**found, _NAME: name, _DESCRIPTION: found.get(_DESCRIPTION, rest or None)}
 

@@ -16,7 +16,7 @@ from speciate.errors import Code, SpeciateError
 from speciate.modalities.biology.molecule import END, from_block
 from speciate.modalities.contract import DecodeError
 
-_ITEM = re.compile(r">.*?<([^>\n]+)>")
+_ITEM = re.compile(r">.*?<([^<>\n]+)>")
 _HEADER = re.compile(r"(?i)(canonical_?|isomeric_?)?smiles")
 _LAST = "$$$$"
 

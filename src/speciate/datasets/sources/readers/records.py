@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|[nN]a[nN]")
+NUMBER = re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?|[nN]a[nN]")
 _FAR_ATTEMPTS = 10
 """So often a quote that is not closed may be looked for to the end of the file, or many of them would take hours."""
 _NEAR = 1000  # lines that are looked through after that
