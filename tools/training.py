@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from speciate.server.first_fetched import start_job
 from speciate.server.roots import check_readable
 from speciate.server.surface import (
     App,
@@ -15,7 +16,6 @@ from speciate.server.surface import (
     JobStarted,
     NextAction,
     Result,
-    start_job,
     tool,
 )
 from speciate.training import plan as planning
@@ -26,7 +26,7 @@ from speciate.training.specs import MOST_SEED, Further, Method, Room
 DatasetName = Annotated[str, Field(description="name or name@v3.")]
 BaseModel = Annotated[
     str | None,
-    Field(description="pkg:minilm, new:vit, timm:NAME, path:/dir or a trained model; default: what suits."),
+    Field(description="pkg:minilm, new:vit, timm:NAME, hf:org/name, path:/dir or a model of yours."),
 ]
 _PATH = "path:"
 Minutes = Annotated[float, Field(gt=0, le=100_000, description="Of run time, all jobs together.")]
@@ -64,7 +64,7 @@ def plan_training(
             "budget_minutes": budget_minutes,
         }
         spec = {key: value for key, value in asked.items() if value is not None}
-        started = start_job(app, "measure", spec, idempotency_key=idempotency_key)
+        started = start_job(app, "measure", spec, _named(base_model), idempotency_key=idempotency_key)
         assert isinstance(started, JobStarted), "nothing else comes without dry_run"
         return started
     plan = planning.plan_training(
@@ -132,7 +132,9 @@ def train_model(
         "like": like,
     }
     spec = {key: value for key, value in given.items() if value is not None}
-    return start_job(app, "train", spec, idempotency_key=idempotency_key, dry_run=dry_run)
+    return start_job(
+        app, "train", spec, _named(base_model), idempotency_key=idempotency_key, dry_run=dry_run
+    )  # fmt: skip
 
 
 @tool()
@@ -167,7 +169,11 @@ def specialize(
         "shortlist": has_many(app.workspace, use_case, found),
         **({"like": like} if like else {}),
     }
-    return start_job(app, "specialize", spec, idempotency_key=idempotency_key, dry_run=dry_run)
+    return start_job(app, "specialize", spec, bases, idempotency_key=idempotency_key, dry_run=dry_run)
+
+
+def _named(base_model: str | None) -> list[str]:
+    return [] if base_model is None else [base_model]
 
 
 def _below_a_root(app: App, base_model: str | None) -> str | None:

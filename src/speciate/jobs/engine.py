@@ -137,7 +137,8 @@ class Engine:
             id=JobId(id_from_key("job", key) if key is not None else new_id("job")),
             key=key, fingerprint=fingerprint(kind, spec), kind=kind, spec=dict(spec), state=State.QUEUED,
             priority=priority, resources=plan.resources, estimate=plan.seconds, limits=declared.limits,
-            use_case=plan.use_case, executor=declared.executor, created=now, changed=now,
+            use_case=plan.use_case or (spec.get("use_case") if after else None), executor=declared.executor,
+            created=now, changed=now,
         )  # fmt: skip
         kept = plan.model_dump_json() if declared.executor == "local" and not after else None
         fault("submit_before_commit")

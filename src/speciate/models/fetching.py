@@ -58,6 +58,8 @@ class Source(BaseModel):
     repository: str | None = None
     revision: str | None = None
     """The commit."""
+    wanted: str | None = None
+    """The branch, tag or commit that was asked for."""
     set_aside: dict[str, str] = {}
     """Files that were not taken, with the reason."""
 
@@ -141,7 +143,7 @@ def run(run: Run) -> dict[str, Any]:
         details = found.details
         where = Source(
             source=f"hf:{found.repository}", repository=found.repository, revision=found.commit,
-            set_aside=chosen.set_aside,
+            wanted=_repository(ref)[1], set_aside=chosen.set_aside,
         )  # fmt: skip
     trust.check(staged)
     card = _card(spec, where, staged, details)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import NamedTuple
@@ -31,6 +32,7 @@ _ALIAS = "SELECT model FROM aliases WHERE use_case = ? AND alias = ?"
 _SAME = "SELECT card FROM model_versions WHERE name = ? AND id = ?"
 _NEXT = "SELECT coalesce(max(version), 0) + 1 FROM model_versions WHERE name = ?"
 _INSERT = "INSERT INTO model_versions VALUES (?, ?, ?, ?, ?, ?)"
+_FETCHED = "SELECT card FROM model_versions WHERE card ->> '$.recipe.repository' = ? ORDER BY created DESC, version"
 _USE_CASE_OF_NAME = "SELECT count(*) FROM use_cases WHERE name = ?"
 
 
@@ -57,7 +59,8 @@ class ModelVersion(NamedTuple):
 
 
 def resolve(database: Database, folders: Folders, ref: ModelRef | str) -> ModelVersion:
-    """The version that `name`, `name@v3`, `USECASE@production`, `pkg:NAME` or `api:PROVIDER/MODEL` means now.
+    """The version that `name`, `name@v3`, `USECASE@production`, `pkg:NAME`, `api:PROVIDER/MODEL`, or `hf:org/name` of
+    one that was fetched, means now.
 
     Raises NOT_FOUND with near names, MISSING_EXTRA for a package that is not installed, INVALID for sources that
     cannot be resolved without a network.
@@ -67,8 +70,10 @@ def resolve(database: Database, folders: Folders, ref: ModelRef | str) -> ModelV
         return ModelVersion(packaged.card(ref.name), packaged.locate(ref.name))
     if ref.source == "api":
         return ModelVersion(providers.card(ref.name), None)
+    if (card := fetched(database, ref)) is not None:
+        return ModelVersion(card, version_folder(folders, card.name, card.version))
     if ref.source:
-        fetch = f"register_model(name=..., source='{ref}') fetches it; then use that name"
+        fetch = f"register_model(name={name_of(ref)!r}, source='{ref}') fetches it; then call again"
         raise SpeciateError(
             Code.INVALID,
             f"'{ref}' cannot be used here: its weights are not in this workspace.",
@@ -83,6 +88,24 @@ def resolve(database: Database, folders: Folders, ref: ModelRef | str) -> ModelV
         raise _no_version(database, ref)
     card = Card.model_validate_json(row[0])
     return ModelVersion(card, None if card.endpoint else version_folder(folders, card.name, card.version))
+
+
+def fetched(database: Database, ref: ModelRef) -> Card | None:
+    """The newest version that was fetched from where `hf:org/name[@REVISION]` leads; None where there is none."""
+    if ref.source != "hf":
+        return None
+    repository, _, revision = ref.name.partition("@")
+    for (text,) in database.read(_FETCHED, [repository]):
+        card = Card.model_validate_json(text)
+        if not revision or revision in (card.recipe.get("revision"), card.recipe.get("wanted")):
+            return card
+    return None
+
+
+def name_of(ref: ModelRef) -> str:
+    """A name for what is fetched from there: `org--name`."""
+    place = ref.name.partition("@")[0].replace("/", "--")
+    return re.sub(r"[^\w.\-]", "-", place, flags=re.ASCII).lstrip(".-")[:64]
 
 
 def versions(database: Database, name: str) -> list[Card]:

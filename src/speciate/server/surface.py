@@ -223,11 +223,13 @@ def start_job(
     idempotency_key: str | None = None,
     dry_run: bool = False,
     next_actions: Sequence[NextAction] = (),
+    after: Sequence[str] = (),
 ) -> JobStarted | DryRun:
-    """Submit a job, durable on return; with `dry_run` only check and estimate it.
+    """Submit a job, durable on return; with `dry_run` only check and estimate it. `after`: jobs that must succeed
+    first.
 
-    Raises SpeciateError for everything that the kind's plan can refuse, and CONFLICT where the key was used for
-    another call.
+    Raises SpeciateError for everything that the kind's plan can refuse, unless it waits for others, and CONFLICT where
+    the key was used for another call.
     """
     if dry_run:
         plan = app.engine.plan(kind, spec)
@@ -241,10 +243,10 @@ def start_job(
         )
         return DryRun(valid=True, estimate=estimate, resolved=plan.resolved)
     if idempotency_key is None:
-        return started(app.engine.submit(kind, spec), next_actions)
+        return started(app.engine.submit(kind, spec, after=after), next_actions)
     if app.workspace.database.read(_ANSWER, [idempotency_key]):
         raise key_conflict(kind, idempotency_key)
-    return started(app.engine.submit(kind, spec, key=_job_key(idempotency_key)), next_actions)
+    return started(app.engine.submit(kind, spec, key=_job_key(idempotency_key), after=after), next_actions)
 
 
 def _job_key(idempotency_key: str) -> str:

@@ -101,9 +101,10 @@ def _tokenizer(settings: Mapping[str, Any], folder: Path, target: Path) -> None:
 
     known = Tokenizer.from_file(str(folder / "tokenizer.json"))
     config = settings["config"]
-    special = {"pad_token": known.id_to_token(config.get("pad_token_id") or 0)}
-    for name in ("cls", "sep", "bos", "eos"):
-        if isinstance(number := config.get(f"{name}_token_id"), int) and (token := known.id_to_token(number)):
+    special = dict[str, str]()
+    for name in ("pad", "cls", "sep", "bos", "eos"):
+        number = config.get(f"{name}_token_id")
+        if (name == "pad" or number is not None) and (token := known.id_to_token(number or 0)) is not None:
             special[f"{name}_token"] = token
     _save_tokenizer(known, settings["max_tokens"], special, target)
 
@@ -128,7 +129,7 @@ def _residues(settings: Mapping[str, Any], folder: Path, target: Path) -> None:
 def _save_tokenizer(known: Any, most: int, special: Mapping[str, str], target: Path) -> None:
     from transformers import PreTrainedTokenizerFast
 
-    made = PreTrainedTokenizerFast(tokenizer_object=known, model_max_length=most, **special)
+    made: Any = PreTrainedTokenizerFast(tokenizer_object=known, model_max_length=most, **special)  # type: ignore[no-untyped-call]
     made.save_pretrained(target)
 
 
