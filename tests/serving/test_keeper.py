@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
+from speciate import settings
 from speciate.errors import Code, SpeciateError
 from speciate.jobs.pool import Pool
 from speciate.serving import slots
@@ -25,6 +26,7 @@ from speciate.serving.slots import SlotView
 from speciate.settings import Settings
 from speciate.workspace.workspace import Workspace
 from tests.serving.test_slot import until
+from tests.serving.world import move
 from tests.training.world import define
 
 USE_CASE = "reviews"
@@ -165,3 +167,30 @@ def test_what_cannot_be_a_slot_is_refused(workspace: Workspace) -> None:
     with pytest.raises(SpeciateError, match="no slot"):
         slots.stop(workspace, USE_CASE)
     assert slots.listed(workspace.folders) == []
+
+
+def test_where_settings_say_so_the_first_promotion_brings_a_slot(workspace: Workspace, keep: Keep) -> None:
+    promoted = settings.Settings.model_validate({"serving": {"start": "after_promotion", "max_batch": 4}})
+    workspace.settings = promoted
+    keeper = keep()
+    assert slots.listed(workspace.folders) == []
+    move(workspace, "films-model@v1")
+    until(lambda: slots.of(workspace.folders, USE_CASE))
+    folder = slot_folder(workspace.folders, USE_CASE)
+    wanted = folder.wanted()
+    assert wanted
+    assert wanted.options.max_batch == 4
+    slots.stop(workspace, USE_CASE)
+    move(workspace, "films-model@v2")
+    keeper.look()
+    assert folder.stopped, "a person stopped it"
+
+
+def test_what_libraries_said_goes_when_something_is_forgotten(workspace: Workspace, keep: Keep) -> None:
+    slots.start(workspace, USE_CASE)
+    slots.stop(workspace, USE_CASE)
+    log = slot_folder(workspace.folders, USE_CASE).path / "log"
+    log.write_text("cannot decode 'Jane Roe'")
+    keep()
+    workspace.database.transact(lambda tx: tx.event("job-x", "data.forgotten"))
+    until(lambda: log.read_text() == "")
