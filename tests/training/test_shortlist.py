@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from sklearn.datasets import load_digits
 from speciate.datasets import versions
 from speciate.datasets.loading.loader import load_examples
 from speciate.errors import SpeciateError
+from speciate.jobs.engine import Engine
 from speciate.jobs.kinds import Child, ChildRequest, Finished
 from speciate.jobs.run import Run, Stopped
 from speciate.models.encoders import load_encoder
@@ -127,42 +130,37 @@ def test_the_scores_are_those_of_the_training_examples_vectors(workspace: Worksp
         assert row["parameters"] == encoder.parameters
 
 
-def test_what_has_learned_from_these_examples_has_no_scores_and_stays(workspace: Workspace, world: Path) -> None:
-    quick = {"epochs": 1, "learning_rate": [1e-3]}
+def test_what_has_learned_from_these_examples_has_no_scores_unless_enough_others_remain(
+    workspace: Workspace, world: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     trained = train_now(
-        workspace, name="knows", dataset="digits", method="full", base_model=_bases(world)[0], hyperparameters=quick
-    )["model"]
-    row = _row(_compared(workspace, dataset="digits", base_models=[*_bases(world), trained]), trained)
+        workspace, name="knows", dataset="digits", method="full", base_model=_bases(world)[0],
+        hyperparameters={"epochs": 1, "learning_rate": [1e-3]},
+    )["model"]  # fmt: skip
+    bases = [_bases(world)[0], trained]
+    row = _row(_compared(workspace, dataset="digits", base_models=bases), trained)
     assert (row["kept"], row["place"]) == (True, None)
     assert row["why"] == "not measured: it has learned from these very examples"
     assert "logme" not in row
-
-
-def test_examples_that_one_of_them_has_learned_from_are_left_out_where_enough_others_remain(
-    workspace: Workspace, world: Path
-) -> None:
-    quick = {"epochs": 1, "learning_rate": [1e-3]}
-    trained = train_now(
-        workspace, name="knows", dataset="digits", method="full", base_model=_bases(world)[0], hyperparameters=quick
-    )["model"]
-    _digits(workspace, "more", range(600))  # of its 300 for training, 120 were learned from
-    report = _compared(workspace, dataset="more", base_models=[*_bases(world), trained])
-    assert report["examples"] == 180
+    _digits(workspace, "more", range(340))  # of its 170 for training, 120 were learned from
+    monkeypatch.setattr(promising, "_FEWEST", 50)
+    report = _compared(workspace, dataset="more", base_models=bases)
+    assert report["examples"] == 50
     assert _row(report, trained)["place"] is not None
 
 
 def test_what_does_not_suit_stays_with_the_reason_and_the_others_are_compared(
     workspace: Workspace, world: Path
 ) -> None:
-    report = _compared(workspace, dataset="digits", base_models=[*_bases(world)[:2], "path:/nowhere"])
+    report = _compared(workspace, dataset="digits", base_models=[_bases(world)[0], "path:/nowhere"])
     assert _row(report, "path:/nowhere") == {
         "base_model": "path:/nowhere", "kept": True, "why": "not measured: There is no folder '/nowhere'.",
     }  # fmt: skip
 
 
 def test_without_time_nothing_is_measured_and_everything_stays(workspace: Workspace, world: Path) -> None:
-    report = _compared(workspace, dataset="digits", base_models=_bases(world), budget_minutes=1e-9)
-    assert [row["kept"] for row in report["candidates"]] == [True] * 4
+    report = _compared(workspace, dataset="digits", base_models=_bases(world)[:2], budget_minutes=1e-9)
+    assert [row["kept"] for row in report["candidates"]] == [True] * 2
     assert all("longer than the time" in row["why"] for row in report["candidates"])
     assert report["examples"] == 0
 
@@ -175,15 +173,20 @@ def test_a_stop_is_heard(workspace: Workspace, world: Path) -> None:
         promising.run(run)
 
 
-def test_more_time_measures_on_more_examples_which_all_must_have(workspace: Workspace, world: Path) -> None:
-    _digits(workspace, "many", range(1200))
-    plan = shortlist.plan(ShortlistSpec(dataset="many", base_models=tuple(_bases(world)[:2])), workspace)
+def test_the_time_decides_how_many_examples_all_are_measured_on(
+    workspace: Workspace, world: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = shortlist.plan(ShortlistSpec(dataset="digits", base_models=tuple(_bases(world)[:2])), workspace)
     payloads = {name: Payload.model_validate(each) for name, each in plan.payload["candidates"].items()}
     run = Run(run_folder(workspace, "job-m", plan.payload))
-    assert promising.compare(run, payloads, None, 3, 0)["examples"] == 600
-    assert promising.compare(run, payloads, None, 3, 0, most=250)["examples"] == 250
-    slow = Run(run_folder(workspace, "job-n", plan.payload))
-    assert promising.compare(slow, payloads, 1e-2 + 60, 3, 0)["examples"] == 600
+    monkeypatch.setattr(promising, "_OF_LABEL", 5)
+    assert promising.compare(run, payloads, None, 3, 0, most=20)["examples"] == 50
+    monkeypatch.setattr(promising, "_CHUNK", 10)
+    ticks = itertools.count()
+    monkeypatch.setattr(promising, "time", SimpleNamespace(monotonic=lambda: float(next(ticks))))
+    report = promising.compare(run, payloads, 18.0, 3, 0, most=120)
+    assert 24 <= report["examples"] < 120
+    assert [row["place"] for row in report["candidates"]] == [1, 2]
 
 
 @pytest.mark.parametrize("spec", [{"dataset": "digits"}, {"dataset": "digits", "task": "image-anomaly-detection"}])
@@ -205,6 +208,22 @@ def test_published_models_of_the_registry_are_tried_by_themselves(workspace: Wor
     assert specialize.has_many(workspace, "sort", found)
     assert not specialize.has_many(workspace, "sort", found[:4])
     specialize.plan(SpecializeSpec(use_case="sort", dataset="digits", budget_minutes=1, ways=found), workspace)
+
+
+@pytest.mark.slow
+def test_measuring_a_plan_compares_the_base_models_that_are_there(workspace: Workspace, world: Path) -> None:
+    for name in ("narrow", "wide"):
+        run_job(workspace, "fetch", name=name, source=f"path:{world / name}")
+    engine = Engine(workspace)  # measuring forks, which only a process that has not computed yet survives
+    engine.start()
+    try:
+        job = engine.wait(engine.submit("measure", {"dataset": "digits", "method": "probe"}).id, timeout=500)
+    finally:
+        engine.stop()
+    report = (job.result or {})["report"]
+    assert [one["base_model"] for one in report["candidates"]] == ["narrow@v1", "wide@v1"]
+    assert report["shortlist"]["examples"] == 120
+    assert {row["place"] for row in report["shortlist"]["candidates"]} == {1, 2}
 
 
 # The cascade

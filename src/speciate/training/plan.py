@@ -10,7 +10,8 @@ from speciate.datasets.versions import Manifest
 from speciate.sample_size import counted_share, in_rows, to_show_target
 from speciate.tasks.truth import is_label
 from speciate.training import train
-from speciate.training.options import options, refused, taking
+from speciate.training.options import refused, taking
+from speciate.training.present import all_options
 from speciate.training.specs import Method, Option, Payload, TrainSpec
 from speciate.vocabulary import Family, find_task
 from speciate.workspace.workspace import Workspace
@@ -117,7 +118,7 @@ def candidates(
     else:
         wanted = [
             option
-            for option in options(manifest.modality, family)
+            for option in all_options(workspace, manifest.modality, family)
             if method in (None, option.method) and base_model in (None, option.base_model)
         ] or [Option(method=method or "classical", base_model=base_model)]
     return [

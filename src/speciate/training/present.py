@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 from speciate.errors import SpeciateError
 from speciate.models import registry
 from speciate.models.backbones.table import suits
 from speciate.models.encoders import by_frames
 from speciate.models.fetching import PUBLISHED
-from speciate.training.options import taking
-from speciate.training.specs import Option
+from speciate.training.options import options, taking
+from speciate.training.specs import Method, Option
 from speciate.vocabulary import Family
 from speciate.workspace.workspace import Workspace
+
+
+def all_options(workspace: Workspace, modality: str, family: Family) -> list[Option]:
+    """What can be trained with what is installed and with what was fetched, cheapest first."""
+    found = [*options(modality, family), *present(workspace, modality, family)]
+    return sorted(found, key=lambda option: get_args(Method).index(option.method))
 
 
 def present(workspace: Workspace, modality: str, family: Family) -> list[Option]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -32,7 +32,7 @@ from speciate.training import shortlist, train
 from speciate.training.narrowing import SHORTLIST, compared, comparison, narrowed, shortlisted
 from speciate.training.options import check as check_option
 from speciate.training.options import methods_for, options
-from speciate.training.present import present
+from speciate.training.present import all_options
 from speciate.training.specs import Method, Option, TrainSpec
 from speciate.training.way import Way
 from speciate.vocabulary import Family, find_metric, find_task
@@ -161,10 +161,9 @@ def has_many(workspace: Workspace, use_case: str, ways: Sequence[Way]) -> bool:
 
 
 def _suiting(workspace: Workspace, modality: str, family: Family, base_models: Sequence[str]) -> list[Way]:
-    found = [Way(**option.model_dump()) for option in options(modality, family)]
     if not base_models:
-        found += [Way(**option.model_dump()) for option in present(workspace, modality, family)]
-        return sorted(found, key=lambda way: get_args(Method).index(way.method))
+        return [Way(**option.model_dump()) for option in all_options(workspace, modality, family)]
+    found = [Way(**option.model_dump()) for option in options(modality, family)]
     learned: tuple[Method, ...] = ("probe", *_NETWORKS)
     named = [
         Way(method=method, base_model=base)

@@ -46,7 +46,7 @@ class Evidence(NamedTuple):
 
 def indicators(labels: npt.NDArray[np.integer]) -> Numbers:
     """(N,) codes -> (N, K), a column for each class that occurs."""
-    return (labels[:, None] == np.unique(labels)[None, :]).astype(np.float64)
+    return np.asarray(labels[:, None] == np.unique(labels)[None, :], np.float64)
 
 
 def scaled(numbers: npt.NDArray[np.floating]) -> Numbers:
@@ -107,7 +107,7 @@ def _whole(vectors: npt.NDArray[np.floating]) -> Numbers:
     if largest == 0:
         return numbers
     numbers = numbers / largest
-    return numbers / math.sqrt(np.mean(np.square(numbers)))
+    return np.asarray(numbers / math.sqrt(np.mean(np.square(numbers))), np.float64)
 
 
 def _directions(vectors: Numbers) -> _Directions:

@@ -1,7 +1,7 @@
 """The worker's side of `measure`: each candidate in a process of its own.
 
 It is forked before anything was computed, as a training's is: its memory is its own, and one that is killed for want of
-it says so.
+it says so. Where there are several base models, their frozen vectors are compared, too (promising.py).
 """
 
 from __future__ import annotations
@@ -19,8 +19,14 @@ from speciate.jobs.run import Run
 from speciate.jobs.zygote import PRELOADS
 from speciate.training.estimate import asked_by
 from speciate.training.network.room import DOES_NOT_FIT
+from speciate.training.promising import compare
+from speciate.training.pruning import FAMILIES, KEEP
 from speciate.training.sampling_cost import cost
 from speciate.training.specs import Payload
+from speciate.vocabulary import find_task
+
+_COMPARED = 200
+"""Examples, or 20 of each label."""
 
 
 def run(run: Run) -> dict[str, Any]:
@@ -34,7 +40,16 @@ def run(run: Run) -> dict[str, Any]:
         folder.create({"payload": {}, "job": run.job, "workspace": str(run.folders.root)})
         measured = _apart(partial(cost, Run(folder), payload, given["shares"][place]))
         found.append(_shown(payload, measured, given["budget_minutes"]))
-    return {"report": {"dataset": payload.dataset, "task": payload.task, "candidates": found}}
+    report = {"dataset": payload.dataset, "task": payload.task, "candidates": found}
+    return {"report": report | _compared(run, [Payload.model_validate(each) for each in given["candidates"]])}
+
+
+def _compared(run: Run, payloads: list[Payload]) -> dict[str, Any]:
+    probes = {each.spec.base_model or "": each for each in payloads if each.spec.method == "probe"}
+    if len(probes) < 2 or find_task(payloads[0].task).family not in FAMILIES:
+        return {}
+    run.progress(len(payloads), len(payloads), "candidates", "comparing base models")
+    return {"shortlist": _apart(partial(compare, run, probes, None, KEEP, payloads[0].spec.seed, most=_COMPARED))}
 
 
 def _shown(payload: Payload, measured: dict[str, Any], budget_minutes: float | None) -> dict[str, Any]:
