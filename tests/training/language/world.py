@@ -57,14 +57,15 @@ def payload(workspace: Workspace, **spec: Any) -> Mapping[str, Any]:
     return train.plan(TrainSpec(**spec), workspace).payload
 
 
-def attempt(workspace: Workspace, asked: Mapping[str, Any], job: str, earlier: RunFolder | None = None) -> RunFolder:
+def attempt(
+    workspace: Workspace, asked: Mapping[str, Any], job: str, earlier: RunFolder | None = None, retries: int = 0
+) -> RunFolder:
     """The folder of the next attempt of this job, which is not run yet."""
     number = 1 if earlier is None else int(earlier.path.name.rpartition(".")[2]) + 1
     folder = RunFolder(workspace.folders.runs / f"{job}.{number}")
     resumed = [] if earlier is None else [str(earlier.path), *earlier.spec()["resume_from"]]
-    folder.create(
-        {"payload": dict(asked), "job": job, "workspace": str(workspace.folders.root), "resume_from": resumed}
-    )
+    spec = {"payload": dict(asked), "job": job, "workspace": str(workspace.folders.root)}
+    folder.create(spec | {"resume_from": resumed, "memory_retries": retries})
     return folder
 
 

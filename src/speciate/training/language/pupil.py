@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 _LORA_TIMES = 10.0
 """The usual learning rate of low-rank changes, of that of all weights (Schulman et al. 2025, "LoRA Without Regret")."""
+_JUDGED_AT_ONCE = 8
+"""Held-out examples: whatever the micro-batch, as the mean loss depends on it. Without gradients they take less room
+than one example that is learned."""
 _TAKEN_AS = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
 
 
@@ -71,7 +74,7 @@ def settings(study: Study, parameters: LanguageParameters, usual_rate: float) ->
     return {
         "output_dir": str(scratch),
         "per_device_train_batch_size": micro,
-        "per_device_eval_batch_size": micro,
+        "per_device_eval_batch_size": min(_JUDGED_AT_ONCE, parameters.batch_size),
         "gradient_accumulation_steps": parameters.batch_size // micro,
         "num_train_epochs": parameters.epochs,
         "max_steps": parameters.steps or -1,
