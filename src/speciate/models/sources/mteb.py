@@ -50,7 +50,7 @@ def _entry(said: dict[str, Any]) -> Entry | None:
         access="api" if served else "weights",
         tasks=("feature-extraction",),
         modalities=tuple(str(each) for each in said.get("modalities", ("text",))),
-        parameters=said.get("n_parameters"),
+        parameters=said.get("n_parameters") or None,  # 0 is said of baselines that are no network
         license=spdx(said.get("license")),
         context_tokens=int(tokens) if tokens is not None and math.isfinite(tokens) else None,
         released=released if _DATE.fullmatch(released) else None,
