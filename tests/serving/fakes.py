@@ -38,6 +38,7 @@ class FakeProcess:
         self.batches: list[int] = []
         self.ended = self.interrupted = False
         self.busy = threading.Event()
+        self.cpu: float | None = None
 
     def load(self, seconds: float) -> None:
         if self._failure:
@@ -61,6 +62,9 @@ class FakeProcess:
             {"id": "0", "output": self.target.model, "confidence": float("nan") if self._nan else 0.9, "error": None}
             for _ in texts
         ]
+
+    def cpu_seconds(self) -> float | None:
+        return self.cpu
 
     def interrupt(self) -> None:
         self.interrupted = True

@@ -166,14 +166,14 @@ def test_what_cannot_be_a_slot_is_refused(workspace: Workspace) -> None:
         slots.start(workspace, USE_CASE, max_batch=0)
     with pytest.raises(SpeciateError, match="no slot"):
         slots.stop(workspace, USE_CASE)
-    assert slots.listed(workspace.folders) == []
+    assert slots.listed(workspace) == []
 
 
 def test_where_settings_say_so_the_first_promotion_brings_a_slot(workspace: Workspace, keep: Keep) -> None:
     promoted = settings.Settings.model_validate({"serving": {"start": "after_promotion", "max_batch": 4}})
     workspace.settings = promoted
     keeper = keep()
-    assert slots.listed(workspace.folders) == []
+    assert slots.listed(workspace) == []
     move(workspace, "films-model@v1")
     until(lambda: slots.of(workspace.folders, USE_CASE))
     folder = slot_folder(workspace.folders, USE_CASE)

@@ -51,6 +51,9 @@ def test_a_version_is_loaded_tried_and_asked_and_its_folder_is_gone_with_it(
     tried = attempt(runner, ITEMS, 120)
     assert tried.examples == 2
     assert tried.median_ms
+    used = runner.cpu_seconds()
+    runner.answer(ITEMS * 20, 60)
+    assert (runner.cpu_seconds() or 0) > (used or 0) > 0
     answers = runner.answer([*ITEMS, {"text": "  "}], 60)
     assert [one["output"] for one in answers] == ["good", "bad", None]
     with pytest.raises(Slow):

@@ -40,6 +40,13 @@ def test_half_of_the_answers_above_the_limit_are_too_slow(monkeypatch: pytest.Mo
     assert attempt(Timed([0.03], monkeypatch, None), ITEMS, 300).median_ms == pytest.approx(30.0)
 
 
+def test_a_busy_machine_does_not_count_against_a_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answers that waited for the processor most of the time."""
+    waiting = Timed([0.5], monkeypatch, 20.0)
+    monkeypatch.setattr(waiting, "cpu_seconds", lambda: 0.01 * waiting.now)
+    assert attempt(waiting, ITEMS, 300).median_ms == pytest.approx(5.0)
+
+
 def test_a_hopeless_version_is_not_asked_everything(monkeypatch: pytest.MonkeyPatch) -> None:
     hopeless = Timed([6.0], monkeypatch, 20.0)
     with pytest.raises(Unfit, match="too slow"):

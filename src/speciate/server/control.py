@@ -133,7 +133,7 @@ def _stop_slot(service: Service, request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _slots(service: Service, request: dict[str, Any]) -> dict[str, Any]:
-    return {"slots": [_slot(each) for each in slots.listed(service.workspace.folders)]}
+    return {"slots": [_slot(each) for each in slots.listed(service.workspace)]}
 
 
 def _slot(view: slots.SlotView) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from speciate import usecases
 from speciate.errors import Code, SpeciateError
+from speciate.production import aliases
 from speciate.serving.folder import SlotFolder, State, Wanted, all_slots, slot_folder
 from speciate.settings import Serving
 from speciate.workspace.workspace import Folders, Workspace
@@ -71,8 +72,11 @@ def stop(workspace: Workspace, use_case: str) -> SlotView:
     return view(folder)
 
 
-def listed(folders: Folders) -> list[SlotView]:
-    return [view(folder) for folder in all_slots(folders)]
+def listed(workspace: Workspace) -> list[SlotView]:
+    """Of all use cases; `wanted` is what the alias names, of which the slot may not have heard yet."""
+    found = [view(folder) for folder in all_slots(workspace.folders)]
+    moved = {each.use_case: aliases.read(workspace.database, each.use_case) for each in found}
+    return [each._replace(wanted=alias.model if (alias := moved[each.use_case]) else None) for each in found]
 
 
 def of(folders: Folders, use_case: str) -> SlotView | None:
