@@ -12,8 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from speciate.datasets import purge
 from speciate.datasets.loading.loader import load_examples
+from speciate.datasets.lthash import unpacked
 from speciate.datasets.operations.transforms import TRANSFORMS, USUAL, changed
+from speciate.datasets.versions import packed_lanes, resolve
 from speciate.errors import SpeciateError
 from speciate.jobs.kinds import Kinds
 from speciate.settings import Settings
@@ -89,6 +92,16 @@ def test_variants_have_no_variants_and_all_can_be_filtered_away(digits: Workspac
     assert second.rows.num_rows > first.rows.num_rows
     plain = curate(digits, "digits", {"op": "filter", "where": "made_by IS NULL"})
     assert plain.rows["id"].to_pylist() == read(digits, "digits@v1")["id"].to_pylist()
+
+
+def test_who_forgets_an_example_forgets_its_variants(digits: Workspace) -> None:
+    made = curate(digits, "digits", {"op": "variants"})
+    forgotten = next(row["made_from"] for row in made.rows.to_pylist() if row["made_from"])
+    manifests = [resolve(digits.database, ref) for ref in ("digits@v1", "digits@v2")]
+    held = [(each, unpacked(packed_lanes(digits.database, each))) for each in manifests]
+    target = purge.Target(dataset="digits", example=forgotten)
+    purged = purge.purge(digits.folders, held, target, lambda done, total, unit: None)
+    assert [each.rows for each in purged.versions] == [1, 2]
 
 
 def test_series_get_variants_in_their_cells(workspace: Workspace, tmp_path: Path) -> None:
