@@ -1,8 +1,7 @@
 """How a conversation becomes the text that a model reads: by its tokenizer's chat template, or plainly.
 
 What a model should learn of a text are spans of characters: the assistant's turns, found by rendering the conversation
-up to each of them. That works with every template that does not rewrite earlier turns, whether it marks them or not. A
-token counts to the span that it begins in.
+up to each of them. That works with every template that does not rewrite earlier turns, whether it marks them or not.
 """
 
 from __future__ import annotations
@@ -86,7 +85,7 @@ def lesson(tokenizer: PreTrainedTokenizerBase, said: Conversation, answer: str, 
     """The question with its answer as tokens. ValueError where the template rewrites earlier turns."""
     whole = (*with_system(said, form.system), Message(ASSISTANT, answer))
     text, spans = _spans(tokenizer, whole, form, learn)
-    ids, offsets = tokens(tokenizer, text)
+    ids, offsets = _divided(tokenizer, text, [start for start, _ in spans])
     labels = _labelled(ids, offsets, spans, ends_of(tokenizer))
     return Lesson(ids, labels)
 
@@ -101,6 +100,23 @@ def tokens(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[list[int], li
     """Ids, and where each token stands. A template writes special tokens itself, so none are added to what it wrote."""
     found = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     return list(found["input_ids"]), [tuple(pair) for pair in found["offset_mapping"]]
+
+
+def _divided(
+    tokenizer: PreTrainedTokenizerBase, text: str, starts: Sequence[int]
+) -> tuple[list[int], list[tuple[int, int]]]:
+    """The tokens of a text. Where one reaches over the beginning of an answer, what is before it is cut off first, as it
+    is when the model is asked."""
+    ids, offsets = tokens(tokenizer, text)
+    if not any(begin < start < end for start in starts for begin, end in offsets):
+        return ids, offsets
+    ids, offsets = [], []
+    edges = [0, *sorted(start for start in starts if 0 < start < len(text)), len(text)]
+    for begin, end in zip(edges, edges[1:], strict=False):
+        own, places = tokens(tokenizer, text[begin:end])
+        ids += own
+        offsets += [(first + begin, last + begin) for first, last in places]
+    return ids, offsets
 
 
 def ends_of(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:

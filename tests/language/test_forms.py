@@ -1,0 +1,83 @@
+"""Which tokens of a conversation are learned, and what a model is asked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from speciate.errors import SpeciateError
+from speciate.language import forms
+from speciate.language.forms import CHATML, IGNORED, Form, Learn
+from speciate.modalities.messages import conversation
+from tests.language.world import messages, tiny_tokenizer
+
+TOKENIZER = tiny_tokenizer()
+MARKED = CHATML.replace("{% generation %}", "").replace("{% endgeneration %}", "")
+"""The same text, without marks of what the assistant says."""
+REWRITES = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n"
+    "{{ m['content'] if loop.last or m['role'] == 'user' else m['content'][:1] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+"""Earlier turns are shortened, as templates do that take thoughts away."""
+
+
+def learned(
+    text: str, answer: str, learn: Learn = "completion", form: Form | None = None, tokenizer: Any = None
+) -> str:
+    found = forms.lesson(tokenizer or TOKENIZER, conversation(text), answer, form or Form(), learn)
+    assert len(found.ids) == len(found.labels)
+    assert all(label in (IGNORED, token) for token, label in zip(found.ids, found.labels, strict=True))
+    return str(TOKENIZER.decode([label for label in found.labels if label != IGNORED]))
+
+
+@pytest.mark.parametrize("template", [CHATML, MARKED])
+def test_the_answer_and_its_end_are_learned_whether_the_template_marks_it_or_not(template: str) -> None:
+    assert learned("what is 1 plus 1?", "2", tokenizer=tiny_tokenizer(template)) == "2<|im_end|>"
+
+
+def test_each_turn_of_the_assistant_is_learned_where_that_is_asked() -> None:
+    text = messages("what is 1 plus 1?", "2", "and 2 plus 2?")
+    assert learned(text, "4", "completion") == "4<|im_end|>"
+    assert learned(text, "4", "assistant") == "2<|im_end|>4<|im_end|>"
+    whole = learned(text, "4", "all")
+    assert whole.startswith("<|im_start|>user\nwhat is 1 plus 1?")
+
+
+def test_what_is_asked_is_the_beginning_of_what_was_learned() -> None:
+    said = conversation(messages("what is 1 plus 1?", "2", "and 2 plus 2?"))
+    form = Form(system="be short")
+    asked = forms.asked(TOKENIZER, said, form)
+    assert asked.startswith("<|im_start|>system\nbe short<|im_end|>")
+    ids, _ = forms.tokens(TOKENIZER, asked)
+    found = forms.lesson(TOKENIZER, said, "4", form, "completion")
+    assert found.ids[: len(ids)] == ids
+    assert set(found.labels[: len(ids)]) == {IGNORED}
+
+
+def test_a_conversation_keeps_its_own_instructions() -> None:
+    said = conversation('[{"role": "system", "content": "own"}, {"role": "user", "content": "x"}]')
+    asked = forms.asked(TOKENIZER, said, Form(system="other"))
+    assert "own" in asked
+    assert "other" not in asked
+
+
+def test_a_template_that_rewrites_earlier_turns_is_no_way_to_learn_them() -> None:
+    text, tokenizer = messages("first", "long answer", "second"), tiny_tokenizer(REWRITES)
+    with pytest.raises(ValueError, match="writes earlier turns otherwise"):
+        learned(text, "4", "assistant", tokenizer=tokenizer)
+    assert learned(text, "4", "completion", tokenizer=tokenizer) == "4<|im_end|>"
+
+
+def test_plain_text_is_question_and_answer_and_an_end() -> None:
+    plain = Form(template="plain")
+    assert learned("1 plus 1 = ", "2", form=plain) == "2<|im_end|>"
+    assert forms.asked(TOKENIZER, conversation("1 plus 1 = "), plain) == "1 plus 1 = "
+
+
+def test_a_template_that_is_lacking_is_said_with_the_way_out() -> None:
+    with pytest.raises(SpeciateError, match="no chat template") as refusal:
+        forms.check(tiny_tokenizer(None), Form(), "pkg:x")
+    assert "chatml" in refusal.value.recovery
+    forms.check(tiny_tokenizer(None), Form(template="plain"), "pkg:x")
