@@ -7,12 +7,15 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from speciate.datasets.operations.preferences import EQUAL, LACKING, TIED, Given, Pair, pair
 from speciate.errors import SpeciateError
+from speciate.evaluation import pairs
 from speciate.jobs.kinds import Kinds
 from speciate.settings import Settings
 from speciate.workspace.workspace import Workspace
@@ -134,3 +137,25 @@ def test_an_evaluation_says_which_model_answered_better(tmp_path: Path) -> None:
     assert made.steps[0]["audit"]["left_out"].keys() <= {EQUAL, TIED, LACKING}
     workspace.close()
     shutil.rmtree(tmp_path / "workspace")
+
+
+def test_other_scores_of_an_evaluation_count_a_judges_among_them(tmp_path: Path) -> None:
+    """Of an evaluation whose main metric is an error: less of it is better, more of what a judge says is."""
+    answers = [
+        {"model": model, "example": "ex-1", "output": text, "number": None, "confidence": None, "error": None,
+         "score": error, "repeat": 0, "probabilities": None}
+        for model, text, error in (("a@v1", "long", 3.0), ("b@v1", "short", 1.0))
+    ]  # fmt: skip
+    pq.write_table(pa.Table.from_pylist(answers), tmp_path / "predictions.parquet")
+    judged = [
+        {"model": model, "example": "ex-1", "metric": "helpful", "value": value}
+        for model, value in (("a@v1", 0.9), ("b@v1", 0.2))
+    ]
+    pq.write_table(pa.Table.from_pylist(judged), tmp_path / "scores.parquet")
+    payload: dict[str, Any] = {"folder": str(tmp_path), "models": ["a@v1", "b@v1"]}
+    by_error = pairs.read(payload | {"metric": "wer", "main": True, "sign": -1})
+    by_judge = pairs.read(payload | {"metric": "helpful", "main": False, "sign": 1})
+    chosen = [pair([Given(*each) for each in known.answers["ex-1"]]) for known in (by_error, by_judge)]
+    assert [each.chosen.text for each in chosen if isinstance(each, Pair)] == ["short", "long"]
+    with pytest.raises(SpeciateError, match="no score 'kind'"):
+        pairs.read(payload | {"metric": "kind", "main": False, "sign": 1})

@@ -27,6 +27,7 @@ from speciate.tasks import predictor as predictors
 from speciate.tasks.network import NetworkPredictor, as_scores, scores
 from speciate.tasks.table import PER_UNIT
 from speciate.tasks.writing import WritingPredictor
+from speciate.training import provenance
 from speciate.training.language.judging import judged
 from speciate.training.merging import alike, norms, streaming
 from speciate.training.merging.rules import Rule
@@ -288,6 +289,7 @@ def _card(
         metrics=measured,
         recipe={name: payload.recipe[name] for name in ("terms", "target") if name in payload.recipe}
         | {
+            "environment": provenance.record(payload.threads),
             "merge": {
                 "method": payload.method,
                 "models": [member.ref for member in payload.members],
@@ -297,6 +299,6 @@ def _card(
                 "base_model": payload.base,
                 **payload.parameters.model_dump(),
                 "trained": {name: value for name, value in payload.recipe.items() if name != "environment"},
-            }
+            },
         },
     )
