@@ -244,7 +244,7 @@ def _spec(**changes: Any) -> TrainSpec:
         ({"name": "taste"}, Code.CONFLICT, "taste"),
         ({"task": "image-classification"}, Code.INVALID, "text"),
         ({"task": "text-regression"}, Code.INVALID, "bad"),
-        ({"task": "text-generation"}, Code.INVALID, "only evaluated"),
+        ({"task": "text-generation"}, Code.INVALID, "cannot be trained on text for generation"),
         ({"target": "stars"}, Code.INVALID, "stars"),
         ({"use_case": "tast"}, Code.NOT_FOUND, "taste"),
         ({"base_model": "pkg:minilm"}, Code.INVALID, "classical"),

@@ -18,6 +18,7 @@ from speciate.models.card import Card
 from speciate.models.endpoints import Endpoint
 from speciate.models.registry import resolve
 from speciate.tasks.contract import Terms
+from speciate.tasks.writing import identity as answering
 from speciate.usecases import COLUMN, CONSTANT, UseCase, incumbent_of
 from speciate.vocabulary import task_named
 from speciate.workspace.workspace import Workspace
@@ -92,7 +93,7 @@ def find(workspace: Workspace, ref: str, columns: tuple[str, ...]) -> Contestant
     return Contestant(
         name=card.ref,
         source="model",
-        identity=card.id,
+        identity=answering(version.path, card.id),
         path=str(version.path),
         task=card.task,
         modality=card.modality,

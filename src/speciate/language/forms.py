@@ -6,6 +6,7 @@ up to each of them. That works with every template that does not rewrite earlier
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -105,14 +106,14 @@ def tokens(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[list[int], li
 def _divided(
     tokenizer: PreTrainedTokenizerBase, text: str, starts: Sequence[int]
 ) -> tuple[list[int], list[tuple[int, int]]]:
-    """The tokens of a text. Where one reaches over the beginning of an answer, what is before it is cut off first, as it
-    is when the model is asked."""
+    """The tokens of a text. Where one reaches over the beginning of an answer, what is before is cut off first, as
+    it is when the model is asked."""
     ids, offsets = tokens(tokenizer, text)
     if not any(begin < start < end for start in starts for begin, end in offsets):
         return ids, offsets
     ids, offsets = [], []
     edges = [0, *sorted(start for start in starts if 0 < start < len(text)), len(text)]
-    for begin, end in zip(edges, edges[1:], strict=False):
+    for begin, end in itertools.pairwise(edges):
         own, places = tokens(tokenizer, text[begin:end])
         ids += own
         offsets += [(first + begin, last + begin) for first, last in places]

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict
 
 from speciate.datasets.loading.loader import Example
 from speciate.errors import Code, SpeciateError
-from speciate.language.bases import writes
+from speciate.language.bases import packaged_weights, writes
 from speciate.models import estimators, sealed
 from speciate.models.estimators import Estimator
 from speciate.tasks import network, writing
@@ -108,6 +108,12 @@ def load(path: Path, cache: Folders | None = None, threads: int = 1) -> Predicto
     dataset, not where latency is measured. Raises NOT_FOUND or REFUSED for a folder that is not as it was sealed,
     MISSING_EXTRA where its base model is not installed.
     """
+    if packaged_weights(path) is not None:
+        raise SpeciateError(
+            Code.INVALID,
+            "The weights of this package are in GGUF, which is converted by a job before it can answer.",
+            "Call evaluate_models, or train_model(method='sft', ...) and ask the model that it makes.",
+        )
     sealed.check(path)
     if not (path / MANIFEST).is_file() and writes(path):
         return writing.load(path, threads)

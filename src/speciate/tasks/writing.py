@@ -7,6 +7,7 @@ own chat template, greedily.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -52,6 +53,16 @@ class WritingPredictor:
     def parameters(self) -> int:
         return sum(each.numel() for each in self.model.parameters())
 
+    @property
+    def how(self) -> str:
+        """How it answers, for the record: template, instructions and sampling."""
+        template = hashlib.sha256((self.tokenizer.chat_template or "").encode()).hexdigest()[:12]
+        spoken = f"by its chat template {template}" if self.form.template == "chat" else "with the plain text"
+        drawn = self.sampling
+        chance = "greedily" if drawn.greedy else f"at temperature {drawn.temperature:g}, seed {drawn.seed}"
+        system = ", with its own instructions" if self.form.system else ""
+        return f"asked {spoken}{system}; answers {chance}, at most {drawn.max_new_tokens} tokens"
+
     def predict(self, examples: Sequence[Example]) -> list[Prediction]:
         """INVALID for an example that is no text or leaves no room for an answer."""
         if not examples:
@@ -85,6 +96,12 @@ def load(folder: Path, threads: int = 1) -> WritingPredictor:
         return WritingPredictor(model, tokenizer, forms.usual_form(tokenizer), Sampling())
     said = _Manifest.model_validate(json.loads((folder / MANIFEST).read_text()))
     return WritingPredictor(model, tokenizer, said.form, said.sampling, said.task)
+
+
+def identity(folder: Path, known: str) -> str:
+    """What recorded answers of a model are known by: of one that others made, how it is asked is not in its files."""
+    own = (folder / MANIFEST).is_file() or not bases.writes(folder)
+    return known if own else f"{known} {Sampling().model_dump_json()}"
 
 
 def form_of(folder: Path) -> Form | None:
