@@ -17,12 +17,14 @@ from speciate.datasets import versions
 from speciate.datasets.loading.loader import load_examples
 from speciate.errors import SpeciateError
 from speciate.jobs.engine import Engine
+from speciate.jobs.job import State
 from speciate.jobs.kinds import Child, ChildRequest, Finished
 from speciate.jobs.run import Run, Stopped
 from speciate.models.encoders import load_encoder
 from speciate.settings import Settings
 from speciate.training import promising, shortlist, specialize
 from speciate.training.narrowing import narrowed
+from speciate.training.pruning import kept
 from speciate.training.shortlist import ShortlistSpec
 from speciate.training.specialize import SpecializeSpec, next_step
 from speciate.training.specs import Payload
@@ -224,6 +226,28 @@ def test_measuring_a_plan_compares_the_base_models_that_are_there(workspace: Wor
     assert [one["base_model"] for one in report["candidates"]] == ["narrow@v1", "wide@v1"]
     assert report["shortlist"]["examples"] == 120
     assert {row["place"] for row in report["shortlist"]["candidates"]} == {1, 2}
+
+
+@pytest.mark.slow
+def test_specialize_compares_four_base_models_and_trains_three(workspace: Workspace, world: Path) -> None:
+    engine = Engine(workspace)
+    engine.start()
+    found = specialize.ways(workspace, "sort", "digits", _bases(world), ["probe"])
+    spec = {
+        "use_case": "sort", "dataset": "digits", "budget_minutes": 10, "base_models": _bases(world),
+        "methods": ["probe"], "ways": [way.model_dump(exclude_none=True) for way in found],
+        "shortlist": specialize.has_many(workspace, "sort", found),
+    }  # fmt: skip
+    try:
+        job = engine.wait(engine.submit("specialize", spec).id, timeout=570)
+    finally:
+        engine.stop()
+    assert job.state is State.SUCCEEDED, job.error
+    result = job.result or {}
+    stay = kept(result["shortlist"])
+    assert len(stay) == 3
+    assert [one["base_model"] for one in result["candidates"]] == stay
+    assert {_bases(world)[0], _bases(world)[3]} <= set(stay)
 
 
 # The cascade

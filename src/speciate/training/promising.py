@@ -32,8 +32,8 @@ from speciate.training.transferability import h_score, indicators, logme
 from speciate.vocabulary import find_task
 
 MOST = 1000
-"""Examples, or 20 of each label; at least a fifth of that many, if the time allows no more."""
-_OF_LABEL = 20
+"""Examples, or 20 of each label, but four times as many at most; a fifth of that, if the time allows no more."""
+_OF_LABEL, _TIMES = 20, 4
 _CHUNK = 200
 _FEWEST = 100
 """Examples that no base model has learned from: with fewer the others are taken, too."""
@@ -126,7 +126,7 @@ def _unknown(run: Run, payload: Payload, payloads: dict[str, Payload]) -> tuple[
 
 
 def _drawn(ids: Sequence[str], payload: Payload, seed: int, most: int) -> list[str]:
-    count = max(most, _OF_LABEL * len(payload.manifest.labels))
+    count = min(max(most, _OF_LABEL * len(payload.manifest.labels)), _TIMES * most)
     return [ids[place] for place in np.random.default_rng(seed).permutation(len(ids))[:count].tolist()]
 
 
