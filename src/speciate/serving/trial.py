@@ -1,8 +1,8 @@
 """A version is tried before it gets traffic: loaded, then asked real examples, one at a time, as clients will ask.
 
 It is refused where it cannot be loaded, answers none of them, gives numbers that are none, or is slower than its use
-case allows. The old version may be under load beside it, and the machine busy with other things; noise only adds to what is
-measured. So an answer counts as its time by the clock or by the processor, whichever is less; of each example
+case allows. The old version may be under load beside it, and the machine busy with other things; noise only adds to
+what is measured. So an answer counts as its time by the clock or by the processor, whichever is less; of each example
 the quickest of its answers counts, and of these the median is held to the limit. Finer judgements are evaluation's.
 """
 
