@@ -21,11 +21,12 @@ import speciate
 from speciate.errors import Code, SpeciateError
 from speciate.production import approvals
 from speciate.workspace.workspace import Workspace
+from tests.models.test_signature import make_keys, register
 from tests.server.processes import MODERN, Daemons, end
 
 COMMANDS = (
     "init", "serve", "call", "status", "stop", "doctor", "backup", "rebuild", "approve", "deny", "policy", "hosts",
-    "allow", "disallow", "secret", "audit",
+    "sign", "verify", "allow", "disallow", "secret", "audit",
 )  # fmt: skip
 _CLI = [sys.executable, "-m", "speciate.cli"]
 
@@ -211,7 +212,7 @@ def test_without_a_terminal_nobody_decides(daemons: Daemons) -> None:
     for command in (
         ("policy", "auto"), ("approve", "approval-x"), ("deny", "approval-x"),
         ("allow", "lesions", "--host", "api.openai.com", "--usd", "5"), ("disallow", "lesions", "--host", "a.example"),
-        ("hosts", "add", "127.0.0.1:8000"),
+        ("hosts", "add", "127.0.0.1:8000"), ("sign", "own", "--key", "none.pem"),
     ):  # fmt: skip
         done = run(daemons, *command)
         assert done.returncode == 1
@@ -247,6 +248,25 @@ def test_a_person_lists_a_host_on_this_machine_and_takes_it_away(daemons: Daemon
     assert run(daemons, "audit", "verify").returncode == 0
     _, status = type_into(daemons, "hosts", "remove", "127.0.0.1:8000", answer="")
     assert (status, run(daemons, "hosts", "list").stdout) == (0, "")
+
+
+def test_a_person_signs_a_model_and_everybody_may_verify_it(daemons: Daemons, tmp_path: Path) -> None:
+    pytest.importorskip("model_signing")
+    run(daemons, "init")
+    workspace = Workspace(daemons.workspace)
+    register(workspace, tmp_path)
+    workspace.close()
+    keys = make_keys(tmp_path, "ours")
+    key = ("--key", str(keys.private))
+    unsigned = run(daemons, "verify", "own", "--key", str(keys.public))
+    assert (unsigned.returncode, unsigned.stdout) == (1, "own@v1: none. It has no model.sig.\n")
+    shown, status = type_into(daemons, "sign", "own", *key, answer="no")
+    assert (status, "Nothing was changed" in shown) == (1, True)
+    shown, status = type_into(daemons, "sign", "own", *key, answer="yes")
+    assert (status, "own@v1, " in shown) == (0, True), shown
+    verified = run(daemons, "verify", "own", "--key", str(keys.public))
+    assert (verified.returncode, "own@v1: valid. Signed by ours.pub.pem" in verified.stdout) == (0, True)
+    assert json.loads(run(daemons, "audit", "verify").stdout)["problems"] == []
 
 
 def test_a_person_sees_what_is_decided_and_denies_it(daemons: Daemons) -> None:

@@ -12,6 +12,7 @@ from speciate.models import known, served
 from speciate.models.endpoints import Endpoint
 from speciate.models.query import AtLeast, Query
 from speciate.models.search import Found, Hit, Sort
+from speciate.models.signature import State
 from speciate.models.sources.contract import Figure
 from speciate.production.dossier import dossier
 from speciate.server.roots import check_readable
@@ -211,6 +212,8 @@ class TrustView(Result):
     revision: str | None = None
     set_aside: int = Field(description="Files of the publisher that were not taken.")
     license: str | None = None
+    signature: State = Field(description="unknown_key: by one that the settings do not name; broken: changed since.")
+    signed_by: str | None = None
 
 
 class ProviderView(Result):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
+from collections.abc import Callable
 
 from speciate import __version__
 from speciate.errors import SpeciateError
@@ -24,6 +25,8 @@ _COMMANDS = {
     "deny": "speciate.server.terminal:deny",
     "policy": "speciate.server.terminal:policy",
     "hosts": "speciate.server.terminal:hosts",
+    "sign": "speciate.server.signing:sign",
+    "verify": "speciate.server.signing:verify",
     "allow": "speciate.server.terminal:allow",
     "disallow": "speciate.server.terminal:disallow",
     "secret": "speciate.server.keys:secret",
@@ -91,18 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     deny.add_argument("id", metavar="APPROVAL")
     policy = command("policy", "show or change who lets models into production (asks on the terminal)")
     policy.add_argument("policy", nargs="?", choices=("auto", "person"))
-    hosts = command("hosts", "show or change which hosts at private addresses may be asked (asks on the terminal)")
-    hosts.add_argument("action", choices=("list", "add", "remove"))
-    hosts.add_argument("host", metavar="HOST", nargs="?", help="as in 127.0.0.1:8000, or without a port for all")
-    allow = command("allow", "let a dataset's examples be sent to a host, up to a sum (asks on the terminal)")
-    allow.add_argument("dataset", metavar="DATASET", nargs="?")
-    allow.add_argument("--list", action="store_true", help="show what is allowed and what was spent")
-    allow.add_argument("--host", help="as in api.openai.com")
-    allow.add_argument("--usd", type=float, metavar="CAP", help="what may be spent there in all, in US dollars")
-    allow.add_argument("--days", type=float, help="for how long; without it, until it is taken back")
-    disallow = command("disallow", "take back what was allowed")
-    disallow.add_argument("dataset", metavar="DATASET")
-    disallow.add_argument("--host", required=True)
+    _of_a_person(command)
     secret = commands.add_parser("secret", help="keys of services: set, list, remove", description="Keys of services.")
     actions = secret.add_subparsers(dest="action", required=True, metavar="ACTION")
     put = actions.add_parser("set", help="store a key: asked for on a terminal, else read from standard input")
@@ -132,6 +124,27 @@ def _add_slot(commands: argparse._SubParsersAction[argparse.ArgumentParser], sha
         "use_case", metavar="USE_CASE"
     )
     slots.add_parser("list", help="what serves where, and what was not let serve", parents=[shared])
+
+
+def _of_a_person(command: Callable[[str, str], argparse.ArgumentParser]) -> None:
+    hosts = command("hosts", "show or change which hosts at private addresses may be asked (asks on the terminal)")
+    hosts.add_argument("action", choices=("list", "add", "remove"))
+    hosts.add_argument("host", metavar="HOST", nargs="?", help="as in 127.0.0.1:8000, or without a port for all")
+    allow = command("allow", "let a dataset's examples be sent to a host, up to a sum (asks on the terminal)")
+    allow.add_argument("dataset", metavar="DATASET", nargs="?")
+    allow.add_argument("--list", action="store_true", help="show what is allowed and what was spent")
+    allow.add_argument("--host", help="as in api.openai.com")
+    allow.add_argument("--usd", type=float, metavar="CAP", help="what may be spent there in all, in US dollars")
+    allow.add_argument("--days", type=float, help="for how long; without it, until it is taken back")
+    disallow = command("disallow", "take back what was allowed")
+    disallow.add_argument("dataset", metavar="DATASET")
+    disallow.add_argument("--host", required=True)
+    sign = command("sign", "put a signature beside a model version's files (asks on the terminal)")
+    sign.add_argument("model", metavar="MODEL")
+    sign.add_argument("--key", metavar="PRIVATE.pem", required=True)
+    verify = command("verify", "read a model version's files again and compare them with its signature")
+    verify.add_argument("model", metavar="MODEL")
+    verify.add_argument("--key", metavar="PUBLIC.pem", help="default: those of the settings")
 
 
 def _port(text: str) -> int:

@@ -25,6 +25,7 @@ from speciate.hosts import check_host
 __all__ = [
     "Capacity",
     "Settings",
+    "Trust",
     "clean_environment",
     "config_folder",
     "keeps_test_hooks",
@@ -73,6 +74,19 @@ class Serving(BaseModel):
     """Of address space that a version's process may use, beside twice what its files take."""
 
 
+class Trust(BaseModel):
+    """Signatures of model versions."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    require_signature: bool = False
+    """Whether weights of a registered version are used only where one of the keys signed it."""
+    public_keys: tuple[Path, ...] = ()
+    """PEM files; a relative path is below the workspace."""
+
+    def keys(self, workspace: Path) -> list[Path]:
+        return [workspace / key.expanduser() for key in self.public_keys]
+
+
 class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     policy: Literal["auto", "person"] = "person"
@@ -92,6 +106,7 @@ class Settings(BaseModel):
     cage: Literal["required", "where_possible"] = "required"
     """Whether foreign bytes may be decoded on a kernel that lacks the cage."""
     serving: Serving = Field(default_factory=Serving)
+    trust: Trust = Field(default_factory=Trust)
     private_hosts: tuple[str, ...] = ()
     """Hosts that are this machine or lead to private addresses and may be asked all the same; without a port: any."""
 

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from speciate.errors import Code, SpeciateError, unknown
-from speciate.models import packaged, providers, sealed
+from speciate.models import packaged, providers, sealed, signature
 from speciate.models.card import Card
 from speciate.models.endpoints import Endpoint
 from speciate.refs import ModelRef, model_ref
+from speciate.settings import load as load_settings
 from speciate.workspace import tombstones
 from speciate.workspace.database import Database, Transaction
 from speciate.workspace.workspace import Folders
@@ -40,10 +41,13 @@ class ModelVersion(NamedTuple):
     card: Card
     place: Path | None
     """The folder with the files; None where others serve it."""
+    keys: tuple[Path, ...] | None = None
+    """Public keys, one of which must have signed it; None where no signature is wanted."""
 
     @property
     def path(self) -> Path:
-        """The folder with the files. Raises INVALID where others serve it."""
+        """The folder with the files, to be loaded. Raises INVALID where others serve it, REFUSED where a signature is
+        wanted and there is no good one."""
         if self.place is None:
             where = self.card.endpoint.host if self.card.endpoint else "others"
             raise SpeciateError(
@@ -51,6 +55,8 @@ class ModelVersion(NamedTuple):
                 f"{self.ref!r} is served by {where}: there are no weights of it here, which this needs.",
                 "evaluate_models takes it, and define_use_case as incumbent; here, name a model that was trained.",
             )
+        if self.keys is not None and self.card.version:
+            signature.check(self.place, self.card, self.keys)
         return self.place
 
     @property
@@ -71,7 +77,7 @@ def resolve(database: Database, folders: Folders, ref: ModelRef | str) -> ModelV
     if ref.source == "api":
         return ModelVersion(providers.card(ref.name), None)
     if (card := fetched(database, ref)) is not None:
-        return ModelVersion(card, version_folder(folders, card.name, card.version))
+        return ModelVersion(card, version_folder(folders, card.name, card.version), _keys(folders))
     if ref.source:
         fetch = f"register_model(name={name_of(ref)!r}, source='{ref}') fetches it; then call again"
         raise SpeciateError(
@@ -87,7 +93,13 @@ def resolve(database: Database, folders: Folders, ref: ModelRef | str) -> ModelV
     if row is None:
         raise _no_version(database, ref)
     card = Card.model_validate_json(row[0])
-    return ModelVersion(card, None if card.endpoint else version_folder(folders, card.name, card.version))
+    place = None if card.endpoint else version_folder(folders, card.name, card.version)
+    return ModelVersion(card, place, _keys(folders))
+
+
+def _keys(folders: Folders) -> tuple[Path, ...] | None:
+    trust = load_settings(folders.root).trust
+    return tuple(trust.keys(folders.root)) if trust.require_signature else None
 
 
 def fetched(database: Database, ref: ModelRef) -> Card | None:

@@ -33,12 +33,12 @@ def seal(folder: Path) -> str:
 def check(folder: Path) -> str:
     """The folder's id, after every file was found as it was sealed. Raises NOT_FOUND or REFUSED."""
     try:
-        text = (folder / MANIFEST).read_text()
+        text = (folder / MANIFEST).read_bytes()
     except FileNotFoundError:
         raise SpeciateError(
             Code.NOT_FOUND, f"{folder} holds no model: it has no {MANIFEST}.", "Train the model again with train_model."
         ) from None
-    for name, expected in json.loads(text).items():
+    for name, expected in _listed(folder, text).items():
         path = folder / name
         if not path.is_file() or file_hash(path) != expected:
             raise SpeciateError(
@@ -46,7 +46,21 @@ def check(folder: Path) -> str:
                 f"{path} is not what was sealed: the file is gone or its sha256 has changed.",
                 "Train the model again with train_model, or restore the file from a copy.",
             )
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(text).hexdigest()
+
+
+def _listed(folder: Path, text: bytes) -> dict[str, str]:
+    try:
+        listed = json.loads(text)
+        if isinstance(listed, dict):
+            return listed
+    except (ValueError, RecursionError):
+        pass
+    raise SpeciateError(
+        Code.REFUSED,
+        f"{folder / MANIFEST} is not what was sealed: it is no list of files.",
+        "Train the model again with train_model, or restore the file from a copy.",
+    )
 
 
 def file_hash(path: Path) -> str:

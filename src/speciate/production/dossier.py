@@ -9,12 +9,14 @@ from typing import Any, NamedTuple
 from speciate.errors import SpeciateError
 from speciate.evaluation.report import Report
 from speciate.models import known, registry, sealed
+from speciate.models import signature as signing
 from speciate.models.card import Card
 from speciate.models.fetching import PUBLISHED
 from speciate.models.registry import ModelVersion
 from speciate.production import model_card
 from speciate.production.provider import Provider, provider
 from speciate.refs import model_ref
+from speciate.settings import load as load_settings
 from speciate.workspace.database import Database
 from speciate.workspace.workspace import Workspace
 
@@ -48,6 +50,9 @@ class Trust(NamedTuple):
     revision: str | None
     set_aside: int
     license: str | None
+    signature: signing.State
+    signed_by: str | None
+    """The file of the key, where it is one that the settings name."""
 
 
 class Dossier(NamedTuple):
@@ -76,7 +81,7 @@ def dossier(workspace: Workspace, model: str) -> Dossier:
     evaluations = tuple(_judged(database, version.ref))
     aliases = {alias: behind for alias, behind in database.read(_ALIASES) if model_ref(behind).name == card.name}
     lineage = tuple(_lineage(database, card))
-    trust = _trust(version)
+    trust = _trust(version, workspace)
     return Dossier(
         versions=own,
         shown=card,
@@ -137,7 +142,7 @@ def _datasets(database: Database, dataset: str | None) -> list[str]:
     return found
 
 
-def _trust(version: ModelVersion) -> Trust:
+def _trust(version: ModelVersion, workspace: Workspace) -> Trust:
     card, intact, problem = version.card, None, None
     if version.place is not None and card.version:
         try:
@@ -150,7 +155,15 @@ def _trust(version: ModelVersion) -> Trust:
     return Trust(
         id=card.id, intact=intact, problem=problem, source=str(recipe.get("source") or made),
         revision=recipe.get("revision"), set_aside=len(recipe.get("set_aside", ())), license=card.license,
+        **_signed(version, workspace),
     )  # fmt: skip
+
+
+def _signed(version: ModelVersion, workspace: Workspace) -> dict[str, Any]:
+    if version.place is None or not version.card.version:
+        return {"signature": "none", "signed_by": None}
+    found = signing.look(version.place, load_settings(workspace.folders.root).trust.keys(workspace.folders.root))
+    return {"signature": found.state, "signed_by": found.signer or found.key}
 
 
 def _readme(version: ModelVersion) -> str | None:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from speciate import __version__
 from speciate.datasets import consent
 from speciate.errors import Code, SpeciateError, unknown
-from speciate.models import registry
-from speciate.production import approvals, audit, consents, policy
+from speciate.models import registry, signature
+from speciate.production import approvals, audit, consents, policy, signed
 from speciate.serving import slots
 from speciate.workspace.backup import automatic_backups, back_up
 
@@ -71,6 +71,29 @@ def _host(service: Service, request: dict[str, Any]) -> dict[str, Any]:
     change = policy.add_host if request["add"] else policy.remove_host
     change(service.workspace, str(request["host"]), str(request["by"]))
     return _leave(service, request)
+
+
+def _version(service: Service, request: dict[str, Any]) -> dict[str, Any]:
+    """Where a version lies, for who signs or verifies it."""
+    workspace = service.workspace
+    found = registry.resolve(workspace.database, workspace.folders, str(request["model"]))
+    if found.place is None or not found.card.version:
+        raise SpeciateError(
+            Code.INVALID, f"{found.ref} is no registered version with files here.", "Name one: speciate sign NAME@v3"
+        )
+    card = found.card
+    return {
+        "model": found.ref, "folder": str(found.place), "id": card.id, "bytes": card.bytes or 0, "method": card.method,
+        "base": card.base_model or card.recipe.get("source") or "nothing",
+    }  # fmt: skip
+
+
+def _signed(service: Service, request: dict[str, Any]) -> dict[str, Any]:
+    """A row of the audit for a signature that lies there now."""
+    where = _version(service, request)
+    key = signature.look(Path(where["folder"]), ()).key
+    signed.record(service.workspace, where["model"], where["id"], str(key), str(request["by"]))
+    return {"model": where["model"], "key": str(key)}
 
 
 def _backup(service: Service, request: dict[str, Any]) -> dict[str, Any]:
@@ -168,6 +191,8 @@ _ACTIONS: dict[str, Callable[[Service, dict[str, Any]], dict[str, Any]]] = {
     "drain": _drain,
     "policy": _policy,
     "host": _host,
+    "version": _version,
+    "signed": _signed,
     "backup": _backup,
     "refresh": _refresh,
     "fingerprint": _fingerprint,

@@ -35,11 +35,11 @@ def policy(arguments: argparse.Namespace) -> int:
     if arguments.policy is None or arguments.policy == current:
         _say(current)
         return 0
-    _need_terminal()
+    need()
     _say(f"Workspace {workspace}\nNow: {_MEANING[current]}\nThen: {_MEANING[arguments.policy]}")
-    if not _yes(f"Change the policy to {arguments.policy}?"):
+    if not yes(f"Change the policy to {arguments.policy}?"):
         return 1
-    control(arguments, "policy", start=True, policy=arguments.policy, by=_who())
+    control(arguments, "policy", start=True, policy=arguments.policy, by=who())
     return 0
 
 
@@ -51,13 +51,13 @@ def hosts(arguments: argparse.Namespace) -> int:
             _say(host)
         return 0
     host = check_host(arguments.host or "")
-    _need_terminal()
+    need()
     if arguments.action == "add":
         _say(f"Models at {host} may then be asked, also where that is this machine or leads into a private network.")
         _say("What listens there may pass on what it is sent. What leaves this machine needs `speciate allow` besides.")
-        if not _yes(f"List {host}?"):
+        if not yes(f"List {host}?"):
             return 1
-    control(arguments, "host", start=True, add=arguments.action == "add", host=host, by=_who())
+    control(arguments, "host", start=True, add=arguments.action == "add", host=host, by=who())
     return 0
 
 
@@ -72,7 +72,7 @@ def allow(arguments: argparse.Namespace) -> int:
             "Which dataset, which host, and for how much money?",
             "speciate allow DATASET --host HOST --usd CAP [--days N], or speciate allow --list",
         )
-    _need_terminal()
+    need()
     asked = control(arguments, "consent", start=True, dataset=arguments.dataset, host=arguments.host)
     _say(f"{asked['rows']} examples of {asked['dataset']} ({asked['modality']}), and all later versions of it,")
     _say(f"may then be sent to {asked['host']}, for up to {arguments.usd:g} USD in all,")
@@ -80,17 +80,17 @@ def allow(arguments: argparse.Namespace) -> int:
     _say("until it is taken back (speciate disallow)." if days is None else f"for {days:g} days.")
     if asked["before"]:
         _say(f"Now: {_consent(asked['before'])}")
-    if not _yes("Allow exactly this?"):
+    if not yes("Allow exactly this?"):
         return 1
     granted = {"dataset": arguments.dataset, "host": arguments.host, "usd": arguments.usd, "days": arguments.days}
-    _say(_consent(control(arguments, "allow", start=True, by=_who(), **granted)))
+    _say(_consent(control(arguments, "allow", start=True, by=who(), **granted)))
     return 0
 
 
 def disallow(arguments: argparse.Namespace) -> int:
     """Without a typed yes: it only takes away."""
-    _need_terminal()
-    ended = control(arguments, "disallow", start=True, dataset=arguments.dataset, host=arguments.host, by=_who())
+    need()
+    ended = control(arguments, "disallow", start=True, dataset=arguments.dataset, host=arguments.host, by=who())
     _say(f"Taken back: {_consent(ended)}")
     _say("Jobs that run already go on; control_job(action='cancel') stops one.")
     return 0
@@ -109,7 +109,7 @@ _MEANING = {
 
 
 def _decide(arguments: argparse.Namespace, action: str) -> int:
-    _need_terminal()
+    need()
     approval = control(arguments, "approval", start=True, id=arguments.id)
     if approval["state"] != "pending":
         raise SpeciateError(
@@ -121,25 +121,25 @@ def _decide(arguments: argparse.Namespace, action: str) -> int:
     _say(f"Action: {approval['action']}")
     _say("Arguments: " + json.dumps(approval["arguments"], indent=2))
     _say("Evidence: " + json.dumps(approval["evidence"], indent=2))
-    if not _yes(f"{action.capitalize()} exactly this?"):
+    if not yes(f"{action.capitalize()} exactly this?"):
         return 1
-    made = control(arguments, action, start=True, id=arguments.id, hash=approval["hash"], by=_who())
+    made = control(arguments, action, start=True, id=arguments.id, hash=approval["hash"], by=who())
     _say(json.dumps(made, indent=2))
     return 0 if made["state"] == ("approved" if action == "approve" else "denied") else 1
 
 
-def _who() -> str:
+def who() -> str:
     return pwd.getpwuid(os.getuid()).pw_name
 
 
-def _need_terminal() -> None:
+def need() -> None:
     if not sys.stdin.isatty():
         raise SpeciateError(
             Code.REFUSED, "Only a person decides this, and standard input is no terminal.", "Run it in a terminal."
         )
 
 
-def _yes(question: str) -> bool:
+def yes(question: str) -> bool:
     answer = input(f"{question} Type yes: ")
     if answer.strip() != "yes":
         _say("Nothing was changed.")
