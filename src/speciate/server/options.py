@@ -20,6 +20,7 @@ from speciate.datasets.operations.steps import needs
 from speciate.datasets.similarity import extractors
 from speciate.errors import unknown
 from speciate.evaluation import libraries
+from speciate.training.further import as_known, suits
 from speciate.training.language.specs import LANGUAGE_PARAMETERS
 from speciate.training.options import options as ways_to_train
 from speciate.training.specs import PARAMETERS
@@ -91,8 +92,11 @@ def _methods(task: Task | None) -> list[Option]:
     can = task and [way for each in task.modalities for way in ways_to_train(each, task.family)]
     found = []
     for name, parameters in PARAMETERS.items():
-        bases = dict.fromkeys(way.base_model for way in can or () if way.method == name and way.base_model)
-        if can is None or any(way.method == name for way in can):
+        known = as_known(name)
+        if task is not None and not suits(name, task.family):
+            continue
+        bases = dict.fromkeys(way.base_model for way in can or () if way.method == known and way.base_model)
+        if can is None or any(way.method == known for way in can):
             what = first_line(_module(name)) + (f" Base models: {', '.join(bases)}." if bases else "")
             found.append(Option(name, what, parameters.model_json_schema(), _needs(name)))
     return found

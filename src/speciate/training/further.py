@@ -18,18 +18,25 @@ from speciate.training import bases
 from speciate.training.bases import Base
 from speciate.training.continual import buffer
 from speciate.training.options import check as check_option
-from speciate.training.specs import CONTINUAL, STREAMING, Further, Method, Option, Teacher, TrainSpec
-from speciate.vocabulary import Task
+from speciate.training.specs import CONTINUAL, STREAMING, Method, Option, Teacher, TrainSpec
+from speciate.vocabulary import Family, Task
 from speciate.workspace.workspace import Workspace
 
 _TRAINS_AS: dict[str, Method] = {
     "replay": "full", "der": "full", "lwf": "full", "ewc": "full", "distill": "full", "slda": "probe",
 }  # fmt: skip
 
+_LABELLED: tuple[Family, ...] = ("classification",)
 
-def as_known(method: Method | Further) -> Method:
+
+def as_known(method: str) -> Method:
     """The method whose base models it takes."""
     return _TRAINS_AS.get(method) or method  # type: ignore[return-value]  # what is left is one of those
+
+
+def suits(method: str, family: Family) -> bool:
+    """Of the methods here, whether it does tasks of this family; True of others."""
+    return method not in _TRAINS_AS or family in (_LABELLED if method == STREAMING else soft.FAMILIES)
 
 
 def option(spec: TrainSpec, manifest: Manifest, task: Task, workspace: Workspace) -> tuple[Option, Base | None]:
@@ -68,13 +75,13 @@ def check(
                 "Call train_model again with method='distill', or without teacher.",
             )
         return spec, ()
-    if task.family not in soft.FAMILIES:
+    if not suits(spec.method, task.family) and spec.method != STREAMING:
         raise SpeciateError(
             Code.INVALID,
             f"{spec.method!r} does {', '.join(soft.FAMILIES)}, and no {task.family} yet.",
             "Call train_model with method='full'" + ("." if spec.teacher else " and continue_from."),
         )
-    if spec.method == STREAMING and task.family != "classification":
+    if not suits(STREAMING, task.family) and spec.method == STREAMING:
         raise SpeciateError(
             Code.INVALID,
             f"{spec.method!r} keeps a mean for each label, and {task.name} has none such.",
