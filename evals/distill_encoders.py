@@ -61,7 +61,7 @@ PAIRS = {
             "method": "full", "base_model": "timm:resnet10t",
             "hyperparameters": {"learning_rate": [1e-3], "epochs": 10, "patience": 4, "precision": "float32"},
         },
-        "new:vit", {"learning_rate": [1e-3], "epochs": 20, "patience": 6, "precision": "float32"}, 800, 2200, 400, 1500,
+        "new:vit", {"learning_rate": [1e-3], "epochs": 12, "patience": 12, "precision": "float32"}, 800, 2200, 400, 1500,
     ),
 }  # fmt: skip
 
@@ -153,7 +153,10 @@ async def compare(workspace: Path, sources: Path, names: list[str], seeds: int) 
 
 async def table(client: Client, name: str, pair: Pair, seeds: int) -> list[str]:
     source = f"{name}/rows.csv" if name == "text" else name
-    await job(client, "create_dataset", name=name, source=source, label="label")
+    try:
+        await call(client, "describe_dataset", dataset=name)
+    except Refused:  # it is not there yet
+        await job(client, "create_dataset", name=name, source=source, label="label")
     common = {"dataset": f"{name}@v1", "task": pair.task, "resources": {"cpu": 1}}
     teacher = (await job(client, "train_model", name=f"{name}-teacher", **common, **pair.teacher))["model"]
     alone, taught, reports = [], [], []

@@ -59,7 +59,8 @@ def test_a_network_learns_from_a_classical_model_and_says_what_it_kept(taught: T
     report = result["report"]["distillation"]
     student, teacher = report["frontier"]
     assert (student["role"], teacher["role"], teacher["model"]) == ("student", "teacher", "lines@v1")
-    assert report["kept"] == pytest.approx(student["value"] / teacher["value"]) > 0.9
+    assert report["kept"] == pytest.approx(student["value"] / teacher["value"], abs=1e-3)
+    assert report["kept"] > 0.9
     assert student["dominated"]  # by so small a teacher
     assert min(student["p50_ms"], teacher["p50_ms"]) > 0
     card = registry.resolve(taught.workspace.database, taught.workspace.folders, result["model"]).card

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from speciate.evaluation import timing
 from speciate.models.backbones.contract import Backbone
 from speciate.models.backbones.table import usual_rate
 from speciate.tasks.contract import Predictor
+from speciate.tasks.growth import joined, kept_readout
 from speciate.tasks.truth import is_label
 from speciate.training import teaching
 from speciate.training.network.choosing import Lessons, Method, choose, plain
@@ -55,6 +57,10 @@ def _prepare(study: Study, parameters: DistillParameters) -> None:
             f"{len(silent)} examples without a label were not learned from: there is no validation split."
         )
         return
+    for teacher in payload.teachers:  # a label that only rows without one may have
+        known = kept_readout(Path(teacher.folder))
+        if known.family in ("classification", "multi-label"):
+            study.readout = joined(known, study.readout)
     study.untold = {example.id for example in silent}
     study.train += silent
     study.notes = [note for note in study.notes if not note.endswith("were left out.")]
