@@ -61,7 +61,8 @@ PAIRS = {
             "method": "full", "base_model": "timm:resnet10t",
             "hyperparameters": {"learning_rate": [1e-3], "epochs": 10, "patience": 4, "precision": "float32"},
         },
-        "new:vit", {"learning_rate": [1e-3], "epochs": 12, "patience": 12, "precision": "float32"}, 800, 2200, 400, 1500,
+        "new:vit",
+        {"learning_rate": [1e-3], "epochs": 12, "patience": 12, "precision": "float32"}, 800, 2200, 400, 1500,
     ),
 }  # fmt: skip
 

@@ -109,10 +109,11 @@ def _judged(database: Database, ref: str) -> list[Judged]:
 
 
 def _lineage(database: Database, card: Card) -> list[str]:
-    """Models, nearest first: of a merge its parents, then what they began with. Then the data of all of them that are
-    no further away than a parent."""
+    """Models, nearest first: of a merge its parents, then teachers, then what they began with. Then the data of all of
+    them that are no further away than a parent, and what was replayed."""
     found: list[str] = []
-    left, data = [*card.parents, *([card.base_model] if card.base_model else [])], [card.dataset]
+    left = [*card.parents, *card.teachers, *([card.base_model] if card.base_model else [])]
+    data = [card.dataset, *card.beside]
     while left and len(found) < _DEEPEST:
         name = left.pop(0)
         if name in found:
