@@ -128,13 +128,13 @@ def start_peer(python: str, folder: Path) -> tuple[Served, subprocess.Popen[byte
         env=environment | {"OMP_WAIT_POLICY": "passive", "HF_HUB_OFFLINE": "1"}, start_new_session=True,
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
-    wait_for_answer(port, "")
+    wait_for_answer(port, "", process)
     return Served(port, "", time.monotonic() - began), process
 
 
-def wait_for_answer(port: int, token: str) -> None:
+def wait_for_answer(port: int, token: str, process: subprocess.Popen[bytes] | None = None) -> None:
     end = time.monotonic() + 300
-    while time.monotonic() < end:
+    while time.monotonic() < end and (process is None or process.poll() is None):
         try:
             if asyncio.run(load(port, token, 1, 0.0)).failed == 0:
                 return

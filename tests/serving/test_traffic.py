@@ -168,22 +168,24 @@ def test_traffic_goes_on_over_swaps_rollbacks_and_bad_candidates(workspace: Work
         for client in clients:
             client.join(60)
         keeper.stop()
+        keeper.look()  # what was noted since it looked last
         pool.close()
     seconds = time.monotonic() - began
 
     answers = [answer for client in clients for answer in client.answers]
+    failed = sum(len(client.failures) for client in clients)
+    took = sorted(answer.at - answer.asked_at for answer in answers)
+    print(
+        f"\n{len(answers)} requests in {seconds:.0f} s over {CONNECTIONS} connections: {len(answers) / seconds:.0f}/s, "
+        f"p50 {1000 * took[len(took) // 2]:.1f} ms, p99 {1000 * took[int(0.99 * len(took))]:.1f} ms, "
+        f"slowest {1000 * took[-1]:.0f} ms; {failed} failed; {SWAPS} swaps, 2 rollbacks, 4 refused"
+    )
     assert [failure for client in clients for failure in client.failures] == []
     assert {answer.model for answer in answers} == {one.model for one in meant}
     assert all(answer.confidence == pytest.approx(expected[answer.model], abs=1e-6) for answer in answers)
     assert [answer for answer in answers if answer.model not in _may_serve(meant, answer)] == []
     kinds = Counter(event.type for event in workspace.database.events_after(0) if event.type.startswith("slot."))
     assert (kinds["slot.refused"], kinds["slot.serving"], kinds["slot.died"]) == (4, SWAPS + 3, 0)
-    took = sorted(answer.at - answer.asked_at for answer in answers)
-    print(
-        f"\n{len(answers)} requests in {seconds:.0f} s over {CONNECTIONS} connections: {len(answers) / seconds:.0f}/s, "
-        f"p50 {1000 * took[len(took) // 2]:.1f} ms, p99 {1000 * took[int(0.99 * len(took))]:.1f} ms, "
-        f"slowest {1000 * took[-1]:.0f} ms; 0 failed; {SWAPS} swaps, 2 rollbacks, 4 refused"
-    )
 
 
 def serving(workspace: Workspace) -> str | None:

@@ -12,10 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import litserve
+import litserve.server
 
 from speciate.datasets.loading.loader import Example
 from speciate.tasks import predictor
 from speciate.tasks.contract import Prediction
+
+litserve.server._MCP_AVAILABLE = False
+"""0.2.19 takes any installed `mcp` for one that it can use, and does not start beside 2.x, which speciate brings."""
 
 
 class Served(litserve.LitAPI):  # type: ignore[misc]  # not installed here
@@ -26,7 +30,7 @@ class Served(litserve.LitAPI):  # type: ignore[misc]  # not installed here
     def setup(self, device: str) -> None:
         self._model = predictor.load(Path(self._folder))
 
-    def decode_request(self, request: dict[str, Any]) -> str:
+    def decode_request(self, request):  # type: ignore[no-untyped-def]  # LitServe would take a type for a schema
         text: str = request["inputs"][0]["text"]
         return text
 
