@@ -266,7 +266,7 @@ def test_a_person_signs_a_model_and_everybody_may_verify_it(daemons: Daemons, tm
     assert (status, "own@v1, " in shown) == (0, True), shown
     verified = run(daemons, "verify", "own", "--key", str(keys.public))
     assert (verified.returncode, "own@v1: valid. Signed by ours.pub.pem" in verified.stdout) == (0, True)
-    assert json.loads(run(daemons, "audit", "verify").stdout)["problems"] == []
+    assert run(daemons, "audit", "verify").returncode == 0
 
 
 def test_a_person_sees_what_is_decided_and_denies_it(daemons: Daemons) -> None:

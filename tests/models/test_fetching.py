@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import pickle
+import sys
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -196,6 +200,45 @@ def test_a_folder_is_imported_and_what_changes_in_it_later_does_not_matter(
     version = registry.resolve(workspace.database, workspace.folders, made["model"])
     sealed.check(version.path)
     assert version.card.license == "MIT"
+
+
+class Boom:
+    def __reduce__(self) -> Any:
+        return os.system, ("echo it ran",)
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "training_args.pkl", "vocab.txt", "arrays.npz"])
+def test_a_pickle_that_runs_code_beside_good_weights_trips_the_scanner(
+    workspace: Workspace, tmp_path: Path, name: str
+) -> None:
+    pytest.importorskip("picklescan")
+    for each, data in GOOD.items():
+        (tmp_path / each).write_bytes(data)
+    evil = pickle.dumps(Boom())
+    if name.endswith("npz"):
+        with zipfile.ZipFile(tmp_path / name, "w") as archive:
+            archive.writestr("a.pkl", evil)
+    else:
+        (tmp_path / name).write_bytes(evil)
+    with pytest.raises(SpeciateError, match=rf"picklescan found code in '{name}', which calls .*system") as refused:
+        fetched(workspace, f"path:{tmp_path}")
+    assert refused.value.code is Code.REFUSED
+    assert registry.names(workspace.database) == []
+
+
+def test_which_scanner_looked_is_said_and_without_one_nothing_else_changes(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("picklescan")
+    for name, data in GOOD.items():
+        (tmp_path / name).write_bytes(data)
+    seen = fetched(workspace, f"path:{tmp_path}")
+    assert seen["report"]["scanned_by"].startswith("picklescan ")
+    monkeypatch.setitem(sys.modules, "picklescan.scanner", None)
+    (tmp_path / "training_args.pkl").write_bytes(pickle.dumps(Boom()))
+    unseen = fetched(workspace, f"path:{tmp_path}", attempt=2)
+    assert unseen["report"]["scanned_by"].startswith("no scanner")
+    assert unseen["model"] == seen["model"]
 
 
 @pytest.mark.parametrize(

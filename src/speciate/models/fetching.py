@@ -23,7 +23,7 @@ from speciate.jobs.folder import RunFolder
 from speciate.jobs.job import Job
 from speciate.jobs.kinds import Kind, Plan
 from speciate.jobs.run import Run, Stopped, Transient
-from speciate.models import licenses, registry, sealed, trust, weights
+from speciate.models import licenses, registry, scanner, sealed, trust, weights
 from speciate.models.backbones.table import modality_of
 from speciate.models.card import Card
 from speciate.refs import ModelRef, model_ref
@@ -62,6 +62,8 @@ class Source(BaseModel):
     """The branch, tag or commit that was asked for."""
     set_aside: dict[str, str] = {}
     """Files that were not taken, with the reason."""
+    scanned_by: str | None = None
+    """The scanner that looked for pickles in what was there, and found none that run code; None: none is installed."""
 
 
 # In the daemon
@@ -131,6 +133,7 @@ def run(run: Run) -> dict[str, Any]:
         chosen = trust.choose(path.name for path in folder.iterdir())
         where = Source(source=spec.source, set_aside=chosen.set_aside)
         trust.check(folder)
+        scanned = scanner.scan(folder)
         _take(folder, chosen.files, staged, copy=True)
         details = _told_by_its_readme(staged / "README.md")
     else:
@@ -139,6 +142,7 @@ def run(run: Run) -> dict[str, Any]:
         folder = run.folders.cache / "published" / found.repository.replace("/", "--") / found.commit
         _download(run, found, chosen.files, folder)
         trust.check(folder)
+        scanned = scanner.scan(folder)
         _take(folder, chosen.files, staged, copy=False)
         details = found.details
         where = Source(
@@ -146,7 +150,7 @@ def run(run: Run) -> dict[str, Any]:
             wanted=_repository(ref)[1], set_aside=chosen.set_aside,
         )  # fmt: skip
     trust.check(staged)
-    card = _card(spec, where, staged, details)
+    card = _card(spec, where.model_copy(update={"scanned_by": scanned.by}), staged, details)
     card = card.model_copy(update={"id": sealed.seal(staged), "job": run.job})
     return {"card": card.model_dump()}
 
@@ -244,10 +248,12 @@ def collect(folder: RunFolder) -> Fetched:
 
 def commit(tx: Transaction, job: Job, fetched: Fetched) -> dict[str, Any]:
     card = registry.register(tx, Folders(fetched.workspace), fetched.card, fetched.folder)
-    aside = Source.model_validate(card.recipe).set_aside
+    source = Source.model_validate(fetched.card.recipe)  # of this fetch, where the version was there before
+    aside = source.set_aside
     report = {
         "license": card.license, "parameters": card.parameters, "bytes": card.bytes, "modality": card.modality,
         "revision": card.recipe.get("revision"), "set_aside": len(aside),
+        "scanned_by": source.scanned_by or "no scanner: pip install 'speciate[scan]'",
         "untrusted": {"set_aside": dict(list(aside.items())[:_SHOWN])},
     }  # fmt: skip
     return {"model": card.ref, "report": report}

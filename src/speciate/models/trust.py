@@ -120,7 +120,12 @@ def _check_depth(value: Any, depth: int) -> None:
 def _check_entries(path: Path, said: Mapping[str, Any]) -> None:
     for name, value in said.items():
         if name in _CODE_KEYS and value:
-            raise _refused(f"{path.name!r} asks for code of its own ({name}).")
+            raise SpeciateError(
+                Code.REFUSED,
+                f"The model is not safe to load. {path.name!r} asks for code of its own ({name}), which is never run "
+                "here: there is no approval for it.",
+                "Use another model; most architectures have one whose code transformers brings itself.",
+            )
         if name in _POINTERS and isinstance(value, str) and _leads_away(value):
             raise _refused(f"{path.name!r} points to {value[:100]!r} ({name}).")
         if isinstance(value, dict):
