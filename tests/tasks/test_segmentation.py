@@ -180,3 +180,15 @@ def test_the_loss_of_volumes_falls_where_the_answer_is_right() -> None:
     flat = States(right, mask, right.mean(1), (readout.side, readout.side**2))
     with pytest.raises(SpeciateError, match="3 axes"):
         readout.loss(keep, flat, targets)
+
+
+def test_a_head_begins_with_the_shares_of_what_it_learns() -> None:
+    truths = [made.truth for made in (Segmentation.pose(PICTURE, [SQUARE], Terms()),) if made is not None]
+    readout = Segmentation.of([*truths, {**truths[0], "labels": ["cat"]}], {})
+    assert readout.labels == ("cat", "dog")
+    assert readout.shares == pytest.approx((0.75, 0.125, 0.125))  # the square is a quarter of its picture
+    head = readout.head(5)
+    with torch.no_grad():
+        begun = head(torch.zeros(1, 5, 2, 2)).softmax(1)
+    assert begun[0, :, 0, 0].tolist() == pytest.approx([0.75, 0.125, 0.125], abs=1e-6)
+    assert Segmentation(labels=("cat",), side=32).head(5).bias.shape == (2,)  # models of before know no shares

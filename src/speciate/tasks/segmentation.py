@@ -33,6 +33,7 @@ _MOST_OF_TRUTH, _MOST, _LEAST = {2: 256, 3: 128}, {2: 128, 3: 64}, {2: 32, 3: 16
 """By the number of axes: pixels of the longest side of a truth, and of the square that is learned, at most and at
 least."""
 _UNKNOWN = 255  # label that training has not seen: does not count
+_LEAST_SHARE = 1e-4
 _MASK = "1"  # what is not background, where a cell names no labels
 
 
@@ -46,6 +47,9 @@ class Segmentation(AsksWhatItTeaches, BaseModel):
     """In pixels, of the squares or cubes that are learned and answered."""
     axes: Literal[2, 3] = 2
     """3 of volumes."""
+    shares: tuple[float, ...] = ()
+    """Of what was learned, that are background and each label: where a head begins. Where all were as likely, soft Dice
+    would first teach it that everything is the rarest label, and many steps would go by until it had unlearned that."""
 
     @classmethod
     def pose(cls, example: Example, cell: Any, terms: Terms) -> Posed | None:
@@ -83,7 +87,8 @@ class Segmentation(AsksWhatItTeaches, BaseModel):
             )
         axes: Literal[2, 3] = 3 if len(truths[0]["size"]) == 3 else 2
         longest = max(max(truth["size"]) for truth in truths)
-        return cls(labels=tuple(labels), side=int(np.clip(longest, _LEAST[axes], _MOST[axes])), axes=axes)
+        side = int(np.clip(longest, _LEAST[axes], _MOST[axes]))
+        return cls(labels=tuple(labels), side=side, axes=axes, shares=_shares(truths, labels))
 
     @classmethod
     def baseline(cls, truths: Sequence[Any], terms: Terms) -> Callable[[Example], Prediction]:
@@ -130,9 +135,14 @@ class Segmentation(AsksWhatItTeaches, BaseModel):
         return Prediction(_told(places[pixels], [self.labels[code - 1] for code in shown]), None, None)
 
     def head(self, width: int) -> torch.nn.Module:
+        import torch
         from torch import nn
 
-        return (nn.Conv3d if self.axes == 3 else nn.Conv2d)(width, len(self.labels) + 1, 1)
+        made = (nn.Conv3d if self.axes == 3 else nn.Conv2d)(width, len(self.labels) + 1, 1)
+        if self.shares:
+            with torch.no_grad():
+                made.bias.copy_(torch.tensor(self.shares).clamp_min(_LEAST_SHARE).log())
+        return made
 
     def loss(self, head: torch.nn.Module, states: States, targets: Any) -> torch.Tensor:
         """Cross-entropy, and soft Dice of the labels that the batch shows (Milletari et al. 2016)."""
@@ -155,6 +165,16 @@ class Segmentation(AsksWhatItTeaches, BaseModel):
 
     def scores(self, head: torch.nn.Module, states: States) -> Sequence[npt.NDArray[Any]]:
         return list(head(as_maps(states, self.axes)).float().cpu().numpy())
+
+
+def _shares(truths: Sequence[Any], labels: Sequence[str]) -> tuple[float, ...]:
+    """Of background and each label, the mean over truths whatever their size."""
+    found = np.zeros(len(labels) + 1)
+    for truth in truths:
+        pixels = from_runs(truth["rle"], truth["size"])
+        places = [0, *(labels.index(label) + 1 for label in truth["labels"])]
+        np.add.at(found, places, np.bincount(pixels.ravel(), minlength=len(places)) / max(pixels.size, 1))
+    return tuple((found / max(found.sum(), 1e-9)).round(6).tolist())
 
 
 def stretched(maps: npt.NDArray[Any], side: int) -> npt.NDArray[np.float64]:
