@@ -351,6 +351,17 @@ def _bodies(count: int = 240) -> list[tuple[bytes, dict[str, Any]]]:
     return made
 
 
+def _deep_digits() -> list[tuple[bytes, dict[str, Any]]]:
+    """Handwritten digits as rods through 12 slices, which fade towards both ends, in noise."""
+    generator, made = _generator(), []
+    digits = load_digits()
+    for place in np.flatnonzero(np.isin(digits.target, range(5, 10)))[:300].tolist():
+        depth = 1 - np.abs(np.arange(12) - generator.uniform(4, 7)) / 12
+        voxels = digits.images[place].T[..., np.newaxis] * 15 * depth + generator.normal(0, 8, (8, 8, 12))
+        made.append((packed(written(voxels.round().astype(np.int16))), {"label": f"digit {digits.target[place]}"}))
+    return made
+
+
 def _outlined(count: int) -> Problem:
     """Organs with lesions and their masks, in the folders of the Medical Segmentation Decathlon."""
 
@@ -659,6 +670,7 @@ PROBLEMS: dict[str, Problem] = {
         learning={"epochs": 6, "batch_size": 8}, by_base={"vit-of-boxes@v1": {"epochs": 3}}
     ),
     "balls and boxes": _files(_bodies, "nii.gz")._replace(learning={"batch_size": 16}),
+    "digits in depth": _files(_deep_digits, "nii.gz"),
     "outlines of organs": _outlined(72)._replace(learning={"batch_size": 6, "epochs": 10}),
     "sounds": _files(_sounds, "wav")._replace(by_base={"new:wav2vec2": {"epochs": 5}}),
     "pitches": _files(_pitched, "wav"),
