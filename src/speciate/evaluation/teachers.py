@@ -20,6 +20,7 @@ from speciate.errors import Code, SpeciateError
 from speciate.evaluation import outlay
 from speciate.evaluation.answers import Answer, answer_all
 from speciate.evaluation.contestants import Contestant, find
+from speciate.evaluation.endpoints import prompts
 from speciate.evaluation.endpoints.prompts import Prompt
 from speciate.evaluation.predictors.contract import Asked
 from speciate.evaluation.predictors.table import hand_in
@@ -27,6 +28,7 @@ from speciate.evaluation.prices import usd_per_core_hour
 from speciate.evaluation.task import EvaluationTask
 from speciate.jobs.run import Run
 from speciate.language.bases import ready
+from speciate.modalities.messages import SYSTEM, Message, written
 from speciate.tasks.predictor import load
 from speciate.vocabulary import Family, Task, find_task
 from speciate.workspace.workspace import Workspace
@@ -113,7 +115,8 @@ def answers(
         return Answered(contestant.name, how, [[]] * repeats)
     notes: tuple[str, ...] = ()
     if contestant.source == "model":
-        given = [_own(run, contestant, examples, tell, repeat) for repeat in range(repeats)]
+        shown = worded(prompt, manifest, examples) if prompt.template or prompt.system else examples
+        given = [_own(run, contestant, shown, tell, repeat) for repeat in range(repeats)]
     else:
         sheet = hand_in(Asked(run, task, contestant, examples, tuple(outside["labels"]), (), (), tell))
         given, notes = list(sheet.repeats), sheet.notes
@@ -127,6 +130,20 @@ def _own(
     """Nothing is measured here."""
     folder = ready(Path(contestant.path or ""), run.folders.cache)
     return answer_all(run, contestant.identity, examples, load(folder, run.folders).predict, tell, repeat)
+
+
+def worded(prompt: Prompt, manifest: Manifest, examples: list[Example]) -> list[Example]:
+    """Each as the conversation that a model elsewhere would be sent; instructions only where the caller gives some."""
+    form = prompts.form(prompt, "generation", manifest.modality, columns=manifest.inputs)
+    found = []
+    for example in examples:
+        said = [
+            Message(str(each["role"]), str(each["content"]))
+            for each in prompts.request(form, example).messages
+            if prompt.system is not None or each["role"] != SYSTEM
+        ]
+        found.append(example._replace(media=written(said)))
+    return found
 
 
 def _task(contestant: Contestant, parameters: Any, manifest: Manifest) -> Task:
@@ -153,6 +170,12 @@ def _task(contestant: Contestant, parameters: Any, manifest: Manifest) -> Task:
             Code.INVALID,
             f"{contestant.name} gives answers of the kind {task.name!r}, which do not stand in one cell.",
             "Name a model whose answers are labels, numbers or texts.",
+        )
+    if contestant.source == "model" and task.family != "generation" and getattr(parameters, "template", None):
+        raise SpeciateError(
+            Code.INVALID,
+            f"{contestant.name} answers {task.name!r} as it was trained: a template has no meaning for it.",
+            "Leave template out.",
         )
     serves = contestant.source == "model"
     if serves and not task.suits(manifest.modality):

@@ -11,11 +11,15 @@ import pytest
 
 from speciate.datasets import consent
 from speciate.datasets.curate import run
+from speciate.datasets.loading.loader import load_examples
+from speciate.datasets.versions import resolve
 from speciate.errors import Code, SpeciateError
-from speciate.evaluation import recorded
+from speciate.evaluation import recorded, teachers
+from speciate.evaluation.endpoints.prompts import Prompt
 from speciate.jobs.folder import RunFolder
 from speciate.jobs.kinds import Kinds
 from speciate.jobs.run import Run, Stopped
+from speciate.modalities.messages import conversation
 from speciate.models import served as serving
 from speciate.settings import Settings
 from speciate.workspace.workspace import Workspace
@@ -153,6 +157,20 @@ def test_a_model_of_ours_answers_with_its_own_task(teacher: tuple[Workspace, Ans
     assert sum(said[name] == labels[name] for name in answered) / len(answered) > 0.9
     assert set(made.column("said_made_by").values()) == {None, "critic@v1"}
     assert server.asked == []
+    with pytest.raises(SpeciateError, match="a template has no meaning"):
+        curate(workspace, "reviews", {"op": "answer", "model": "critic", "template": "{input}!"})
+
+
+def test_a_language_model_of_ours_hears_the_words_of_the_template(teacher: tuple[Workspace, Answering]) -> None:
+    workspace, _ = teacher
+    manifest = resolve(workspace.database, "sums@v1")
+    examples = load_examples(workspace.folders, manifest, ("test",))[:1]
+    (plain,) = teachers.worded(Prompt(template="Add: {input}"), manifest, examples)
+    assert plain.media == f"Add: <example>\n{examples[0].media}\n</example>"
+    (told,) = teachers.worded(Prompt(system="Be short.", template="{text}"), manifest, examples)
+    assert [each.shown() for each in conversation(told.media)] == [
+        {"role": "system", "content": "Be short."}, {"role": "user", "content": examples[0].media},
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
