@@ -20,7 +20,8 @@ from speciate.workspace.workspace import Workspace
 
 _ALL: tuple[Method, ...] = ("classical", "probe", "lora", "full")
 LANGUAGE: tuple[Method, ...] = ("sft",)
-"""Of language models, what a plan tries by itself."""
+"""Of language models, what a plan tries by itself: the others need columns that few data have."""
+_ALL_OF_LANGUAGE: tuple[Method, ...] = (*LANGUAGE, "dpo", "kto", "orpo", "simpo")
 _BY_FAMILY: dict[Family, tuple[Method, ...]] = {
     "classification": _ALL,
     "multi-label": _ALL,
@@ -34,7 +35,7 @@ _BY_FAMILY: dict[Family, tuple[Method, ...]] = {
     "detection": ("lora", "full"),
     "segmentation": ("classical", "lora", "full"),
     "transcription": ("lora", "full"),
-    "generation": LANGUAGE,
+    "generation": _ALL_OF_LANGUAGE,
 }
 
 
@@ -113,10 +114,10 @@ def _check_writer(option: Option, modality: str, workspace: Workspace) -> tuple[
                 "Run: pip install 'speciate[language]'",
             )
     if option.base_model is None:
-        found = [other for other in _writers(modality) if other.method == option.method]
-        if not found:
+        installed = [f"pkg:{name}" for name in language_packages() if packaged.installed(name)]
+        if not installed:
             packaged.locate(language_packages()[0])  # says how to install it
-        option = found[0]
+        option = option.model_copy(update={"base_model": installed[0]})
     assert option.base_model is not None
     base = bases.find(workspace, option.base_model)
     if base.folder is None:

@@ -22,6 +22,10 @@ _WHY = {
     "lora": "Small changes to a base model's weights: what the frozen vectors lack, for a share of the memory.",
     "full": "Every weight of a network learns: dearest, and best where there are many examples.",
     "sft": "A language model learns the answers word by word: small changes to its weights unless asked otherwise.",
+    "dpo": "A language model learns which of two answers is better, and stays near the base model.",
+    "kto": "A language model learns from answers that are good or bad, and stays near the base model.",
+    "orpo": "A language model learns the better of two answers and to prefer it, without a second copy.",
+    "simpo": "A language model learns which of two answers is better, without a second copy.",
 }
 
 

@@ -15,7 +15,7 @@ from speciate.training.network.schedule import Schedule
 
 MOST_SEED = 2**32 - 1
 """As scikit-learn takes them."""
-Method = Literal["classical", "probe", "lora", "full", "sft"]
+Method = Literal["classical", "probe", "lora", "full", "sft", "dpo", "kto", "orpo", "simpo"]
 """What a plan tries by itself."""
 Further = Literal["replay", "der", "lwf", "ewc", "slda", "distill"]
 """Methods that need another model: they go on from one, or one teaches."""

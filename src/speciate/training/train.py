@@ -34,6 +34,7 @@ from speciate.training.bases import Base
 from speciate.training.checks import check as check_labels
 from speciate.training.estimate import asked_by, estimate, known
 from speciate.training.held_out import nothing_to_judge_by
+from speciate.training.language.columns import check as check_columns
 from speciate.training.language.specs import LANGUAGE_PARAMETERS
 from speciate.training.options import options
 from speciate.training.repetition import filled
@@ -82,6 +83,7 @@ def plan(spec: TrainSpec, workspace: Workspace) -> Plan:
         _check_base(base, manifest)
     spec, teachers = further.check(spec, manifest, task, base, workspace)
     threads, parameters = _threads(workspace, spec.resources.cpu), _parameters(spec)
+    check_columns(manifest, parameters, method)
     terms = _terms(parameters, use_case, task)
     gpus, price = _gpus(spec, workspace), usd_per_core_hour(workspace.settings)
     spec = _within(spec, threads * max(1, gpus), price)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from speciate.jobs.folder import RunFolder
 from speciate.jobs.run import Stopped
 from speciate.training.network.metrics import read
 from speciate.workspace.workspace import Workspace
@@ -15,6 +16,7 @@ from tests.training.language.world import (
     attempt,
     base,
     broken_off,
+    make_pairs,
     make_sums,
     model_id,
     payload,
@@ -67,6 +69,32 @@ def test_a_training_that_is_broken_off_ends_in_the_same_bits(
         result = run(final)
     assert model_id(result) == model_id(whole)
     assert result["report"]["training"] == whole["report"]["training"]
+    _check_lines(final, result)
+
+
+@pytest.mark.parametrize("method", ["dpo", "kto", "orpo", "simpo"])
+def test_a_training_on_pairs_that_is_broken_off_ends_in_the_same_bits(
+    workspace: Workspace, tmp_path: Path, method: str
+) -> None:
+    make_pairs(workspace)
+    given = {"epochs": 2, "batch_size": 10, "learning_rate": 3e-3, "max_new_tokens": 3, "judged": 4}
+    changes = {"changes": "full" if method == "dpo" else "lora"}
+    asked = payload(
+        workspace, name="adder", dataset="pairs", method=method, hyperparameters=given | changes,
+        base_model=base(tmp_path / "base", dropout=0.1), resources={"cpu": 1},
+    )  # fmt: skip
+    whole = run(attempt(workspace, asked, "job-whole"))
+    with saving_each_step():
+        folder = attempt(workspace, asked, "job-broken")
+        with broken_off(6, "kill"), pytest.raises(Killed):
+            run(folder)
+        final = attempt(workspace, asked, "job-broken", folder)
+        result = run(final)
+    assert model_id(result) == model_id(whole)
+    _check_lines(final, result)
+
+
+def _check_lines(final: RunFolder, result: dict[str, Any]) -> None:
     steps = [line["step"] for line in read(final.path / "metrics.jsonl")]
     assert steps == sorted(set(steps))
     assert steps[-1] == result["report"]["training"]["steps"]

@@ -31,6 +31,18 @@ def make_sums(workspace: Workspace, name: str = "sums", count: int = 100) -> Non
     )  # fmt: skip
 
 
+def make_pairs(workspace: Workspace, name: str = "pairs", count: int = 60, **columns: list[str | None]) -> None:
+    """Of two answers one is better: yes or sure, and not no."""
+    splits = ["validation" if at % 6 == 5 else "train" for at in range(count)]
+    asked = [f"is {at} good?" for at in range(count)]
+    made = {
+        "prompt": asked,
+        "chosen": [("yes", "sure")[at % 2] for at in range(count)],
+        "rejected": ["no"] * count,
+    } | columns
+    make_dataset(workspace, name, "text", made, labels=[""] * count, splits=splits, inputs=["prompt"])
+
+
 @contextmanager
 def broken_off(at: int, how: str) -> Iterator[None]:
     """After that step and a checkpoint `kill`: the process is gone. `pause`: it is asked to stop."""

@@ -38,6 +38,8 @@ _FORMAT = 1
 _TRAINER_STATE = "trainer_state.json"
 SAVE_SECONDS, SAVE_SHARE = 60.0, 20
 """A checkpoint each minute, or after twenty times what the last one took where that is longer."""
+_OF_THE_CLOCK = ("_runtime", "_per_second", "_loss")
+"""How the names of figures end that say nothing of the model, or are told apart."""
 _WORTH_SECONDS = 5.0
 """A training that ends so long after its last checkpoint gets one more."""
 
@@ -64,12 +66,15 @@ class Ending(NamedTuple):
     held_loss: float | None
     step: int
     steps: int
+    held: Mapping[str, float] = {}
+    """What else the trainer says of held-out examples at that step, by its own names."""
 
 
 class Best(NamedTuple):
     step: int
     loss: float
     weights: dict[str, torch.Tensor]
+    held: dict[str, float]
 
 
 def durable(trainer: type[Any]) -> type[Any]:
@@ -156,7 +161,9 @@ class _Durable:
             _copy(self._best.weights, self._weights())
         self._told.draw()
         best = self._best
-        return Ending(self._why, best.loss if best else None, best.step if best else steps, steps)
+        if best is None:
+            return Ending(self._why, None, steps, steps)
+        return Ending(self._why, best.loss, best.step, steps, best.held)
 
     def _resumed(self) -> str | None:
         """A folder with the one file of which the trainer reads itself how far it was."""
@@ -283,7 +290,12 @@ class _Durable:
             return
         if self._best is None or loss < self._best.loss:
             weights = {name: each.detach().clone() for name, each in self._weights().items()}
-            self._best, self._without_gain = Best(self.state.global_step, loss, weights), 0
+            held = {
+                name.removeprefix("eval_"): float(value)
+                for name, value in metrics.items()
+                if name.startswith("eval_") and not name.endswith(_OF_THE_CLOCK) and math.isfinite(value)
+            }
+            self._best, self._without_gain = Best(self.state.global_step, loss, weights, held), 0
         else:
             self._without_gain += 1
 
@@ -317,7 +329,7 @@ class _Durable:
             **self._identity(),
             "step": self.state.global_step,
             "ended": ended,
-            "best": [self._best.step, self._best.loss] if self._best else None,
+            "best": [self._best.step, self._best.loss, self._best.held] if self._best else None,
             "without_gain": self._without_gain,
             "watch": self._watch.state(),
             "optimized": sorted(name for name, each in trained.items() if each in inner.state),
@@ -359,7 +371,7 @@ class _Durable:
         match(tensors["best"], self._weights() if facts["best"] else (), "best weights")
         if facts["best"]:
             best = {name: each.to(self.args.device).clone() for name, each in tensors["best"].items()}
-            self._best = Best(facts["best"][0], facts["best"][1], best)
+            self._best = Best(facts["best"][0], facts["best"][1], best, facts["best"][2])
         self._without_gain = facts["without_gain"]
         self._watch.restore(facts["watch"])
         self.restore_more(facts["more"], tensors)

@@ -31,6 +31,7 @@ def chosen(
         study.notes.append(f"{len(held)} of {len(study.validation)} validation examples were answered (`judged`).")
     study.found["training"] = {
         "ended": ending.why, "steps": ending.steps, "kept_step": ending.step, "held_loss": ending.held_loss,
+        "held": dict(ending.held),
     }  # fmt: skip
     name = f"{study.payload.spec.method} of {study.payload.spec.base_model}"
     tried = (Tried(name, time.monotonic() - began, estimate.value, chosen=True),)

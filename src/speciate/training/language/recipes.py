@@ -5,8 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from speciate.training.language import sft
+from speciate.training.language import dpo, kto, orpo, sft, simpo
 from speciate.training.selection import Chosen
 from speciate.training.study import Study
 
-LANGUAGE_RECIPES: dict[str, Callable[[Study, Any], Chosen]] = {"sft": sft.fit}
+LANGUAGE_RECIPES: dict[str, Callable[[Study, Any], Chosen]] = {
+    "sft": sft.fit,
+    "dpo": dpo.fit,
+    "kto": kto.fit,
+    "orpo": orpo.fit,
+    "simpo": simpo.fit,
+}

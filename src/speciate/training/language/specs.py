@@ -59,5 +59,39 @@ class SftParameters(LanguageParameters):
     packing: bool = Field(False, description="Several examples in one sequence of max_length, none sees another.")
 
 
-LANGUAGE_PARAMETERS: dict[str, type[LanguageParameters]] = {"sft": SftParameters}
+class PairParameters(LanguageParameters):
+    """Of methods that learn which of two answers is better: the target is the better one."""
+
+    rejected: str = Field("rejected", description="Column with the worse answer.")
+
+
+class DpoParameters(PairParameters):
+    loss: Literal["sigmoid", "ipo", "hinge", "robust"] = Field("sigmoid", description="What the margin is put into.")
+    beta: float = Field(0.1, gt=0, le=100, description="How near the model stays to the base model: more is nearer.")
+    smoothing: float = Field(0.0, ge=0, lt=0.5, description="Share of pairs that may be the wrong way round.")
+    imitation: float = Field(0.0, ge=0, le=100, description="Weight of learning the better answer word by word, too.")
+
+
+class KtoParameters(PairParameters):
+    beta: float = Field(0.1, gt=0, le=100, description="How near the model stays to the base model: more is nearer.")
+    good_weight: float = Field(1.0, ge=0, le=100, description="Of better answers.")
+    bad_weight: float = Field(1.0, ge=0, le=100, description="Of worse answers.")
+
+
+class OrpoParameters(PairParameters):
+    weight: float = Field(0.1, gt=0, le=100, description="Of the odds ratio, beside learning the better answer.")
+
+
+class SimpoParameters(PairParameters):
+    beta: float = Field(2.0, gt=0, le=100, description="Scale of the mean log-probability of a token.")
+    margin: float = Field(0.5, ge=0, le=100, description="By which the better answer should lead.")
+
+
+LANGUAGE_PARAMETERS: dict[str, type[LanguageParameters]] = {
+    "sft": SftParameters,
+    "dpo": DpoParameters,
+    "kto": KtoParameters,
+    "orpo": OrpoParameters,
+    "simpo": SimpoParameters,
+}
 """Method -> what can be set of it. A method that is entered here is entered in recipes.py, too."""
