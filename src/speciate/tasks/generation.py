@@ -1,7 +1,7 @@
 """A text in answer to an example: the example is a question, or a conversation that the answer goes on.
 
-What is asked and what is answered are in modalities/messages.py: a conversation that ends in a turn of the assistant asks
-for that turn, where no column has the answer. A model for it is a language model (writing.py), with no head of ours.
+What is asked and answered is in modalities/messages.py: a conversation that ends in a turn of the assistant asks for
+that turn, where no column has the answer. A model for it is a language model (writing.py), with no head of ours.
 """
 
 from __future__ import annotations
