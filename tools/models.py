@@ -32,6 +32,8 @@ from speciate.server.surface import (
 from speciate.workspace.database import Transaction
 
 _PATH = "path:"
+_BY_WORDS = "w"
+"""Ends a cursor of an order by words alone."""
 _SHOWN_FIGURES, _SHOWN_VERSIONS = 4, 20
 
 
@@ -101,14 +103,16 @@ def search_models(
     )  # fmt: skip
     database = app.workspace.database
     asked = known.completed(asked, usecases.get(database, use_case) if use_case else None)
-    offset, here = _offset(cursor), known.Here.now()
-    found = known.search(app.workspace, asked, sort=sort, limit=limit, offset=offset)
+    (offset, by_words), here = _place(cursor), known.Here.now()
+    pool = None if by_words else app.pool
+    found = known.search(app.workspace, asked, sort=sort, limit=limit, offset=offset, pool=pool)
+    going_on = f"{offset + limit}{'' if found.by_meaning else _BY_WORDS}"
     return FoundModels(
         models=tuple(_shown(hit, asked, here) for hit in found.hits),
         total=found.total,
         rows=found.shown,
         dropped_by={name: Dropped(**each._asdict()) for name, each in found.dropped_by.items()},
-        next_cursor=str(offset + limit) if offset + limit < found.shown else None,
+        next_cursor=going_on if offset + limit < found.shown else None,
         next_actions=_unfolded(asked, found, use_case) if found.total else _relaxed(asked, found),
     )
 
@@ -163,7 +167,8 @@ def _shown(hit: Hit, asked: Query, here: known.Here) -> FoundModel:
 def _why(row: dict[str, Any], hit: Hit) -> str:
     """A sentence from what is known, nothing more."""
     strongest = max(hit.score_parts, key=lambda name: hit.score_parts[name], default="")
-    said = {"words": "its words fit", "published": "its published value is high", "recency": "it is recent",
+    said = {"words": "its words fit", "meaning": "it is near to what was asked for",
+            "published": "its published value is high", "recency": "it is recent",
             "use": "many use it"}  # fmt: skip
     size = f"{row['parameters']:,} parameters" if row["parameters"] else "of unknown size"
     return f"{size}; {said[strongest]}" if strongest and hit.score_parts[strongest] > 0 else size
@@ -177,12 +182,15 @@ def _origins(row: dict[str, Any]) -> dict[str, str]:
     return {name: told[field] for field, name in shown.items() if field in told}
 
 
-def _offset(cursor: str | None) -> int:
+def _place(cursor: str | None) -> tuple[int, bool]:
+    """Where a page begins, and whether the page before was ordered without a vector of the query: then this one is,
+    too, or rows would come twice."""
     if cursor is None:
-        return 0
-    if not cursor.isdecimal():
+        return 0, False
+    number = cursor.removesuffix(_BY_WORDS)
+    if not (number.isascii() and number.isdecimal()):
         raise SpeciateError(Code.INVALID, f"{cursor!r} is no cursor of this call.", "Call again without cursor.")
-    return int(cursor)
+    return int(number), number != cursor
 
 
 class VersionLine(Result):

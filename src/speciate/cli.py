@@ -83,6 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     backup.add_argument("target", metavar="DIR")
     refresh = command("refresh", "ask for the world's models again: installed packages and the hub")
     refresh.add_argument("sources", metavar="SOURCE", nargs="*", help="timm, mteb, prices, hub ...; default: all")
+    refresh.add_argument("--vectors", action="store_true", help="embed what they are for, too: takes minutes")
     pinned = command("fingerprint", "ask endpoints pinned questions: do they still serve what they served?")
     pinned.add_argument("model", metavar="MODEL", nargs="?", help="default: every registered endpoint")
     pinned.add_argument("--dataset", help="whose consent pays; default: the one with most left for the host")

@@ -5,13 +5,16 @@ from __future__ import annotations
 import importlib.util
 import time
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import pyarrow as pa
 
 from speciate import modalities, secrets
-from speciate.models import index, licenses, packaged, providers, registry, sources
+from speciate.jobs.pool import Pool
+from speciate.models import index, licenses, meaning, packaged, providers, registry, sources
+from speciate.models.asked import Asked
 from speciate.models.card import Card
 from speciate.models.query import Query
 from speciate.models.refresh import newest
@@ -23,6 +26,7 @@ from speciate.workspace.workspace import Workspace
 
 REGISTERED = "registered"
 _loaded: WeakKeyDictionary[Workspace, _Loaded] = WeakKeyDictionary()
+_asked: WeakKeyDictionary[Workspace, Asked] = WeakKeyDictionary()
 
 
 class Access(NamedTuple):
@@ -54,15 +58,16 @@ class _Loaded(NamedTuple):
 def models(workspace: Workspace) -> Index:
     """What can be searched now. The newest table of the world's models, and the newest version of each name here."""
     path, seq = newest(workspace.folders), workspace.database.last_seq
-    world = (path, path.stat().st_mtime_ns)
+    cache = workspace.folders.cache / "models"
+    world = (path, path.stat().st_mtime_ns, _stamp(meaning.file(cache)))
     known = _loaded.get(workspace)
-    if known is None or known.seq != seq or known.state[:2] != world:
+    if known is None or known.seq != seq or known.state[:3] != world:
         state = (*world, registry.last_of_each(workspace.database))
         if known is None or known.state != state:
             own = [_entry(card) for card in registry.newest_of_each(workspace.database)]
             told = index.Told(REGISTERED, "this workspace", "now", own)
             table = pa.concat_tables([index.merged([told]), index.read(path)])
-            known = _Loaded(seq, state, Index(table, workspace.folders.cache / "models"))
+            known = _Loaded(seq, state, Index(table, cache))
         _loaded[workspace] = known = known._replace(seq=seq)
     return known.models
 
@@ -90,10 +95,28 @@ def completed(query: Query, use_case: UseCase | None) -> Query:
     return query.model_copy(update={"licenses": tuple(licenses.wanted(query.licenses))})
 
 
-def search(workspace: Workspace, query: Query, *, sort: Sort, limit: int, offset: int) -> Found:
-    """What `Index.search` finds of everything that is known here today."""
+def search(
+    workspace: Workspace, query: Query, *, sort: Sort, limit: int, offset: int, pool: Pool | None = None
+) -> Found:
+    """What `Index.search` finds of everything that is known here today. `pool`: embeds the query where the index has
+    vectors; None: words alone."""
     today = time.strftime("%Y-%m-%d", time.gmtime(workspace.clock.now()))
-    return models(workspace).search(query, sort=sort, limit=limit, offset=offset, today=today, usable=_usable)
+    index_, vector = models(workspace), None
+    if pool is not None and query.text and index_.encoder is not None:
+        vector = _asking(workspace).vector(pool, query.text, index_.encoder)
+    return index_.search(
+        query, sort=sort, limit=limit, offset=offset, today=today, usable=_usable, vector=vector
+    )  # fmt: skip
+
+
+def _asking(workspace: Workspace) -> Asked:
+    if workspace not in _asked:
+        _asked[workspace] = Asked(workspace.folders.cache / "models" / "asked")
+    return _asked[workspace]
+
+
+def _stamp(path: Path) -> int:
+    return path.stat().st_mtime_ns if path.is_file() else 0
 
 
 def access(row: Mapping[str, Any], here: Here | None = None) -> Access:

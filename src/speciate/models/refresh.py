@@ -18,7 +18,7 @@ from speciate.jobs.folder import RunFolder
 from speciate.jobs.job import Job
 from speciate.jobs.kinds import Kind, Plan
 from speciate.jobs.run import Run, Stopped
-from speciate.models import index, sources
+from speciate.models import index, meaning, packaged, sources
 from speciate.models.index import Told
 from speciate.models.sources import timm
 from speciate.workspace.blobs import write_durably
@@ -30,13 +30,21 @@ class RefreshSpec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     sources: tuple[str, ...] = ()
     """Empty: all that are installed, and the hub."""
+    vectors: bool = False
+    """Embed what models are for, too: minutes for the whole table, and then only what is new."""
 
 
 def plan(spec: RefreshSpec, workspace: Workspace) -> Plan:
     for name in spec.sources:
         sources.find(name)
     wanted = spec.sources or tuple(sources.table())
-    return Plan(payload={"sources": list(wanted)}, resolved={"sources": list(wanted)}, preload="torch")
+    if spec.vectors:
+        packaged.locate(meaning.PACKAGE)  # refused here, before there is a job
+    return Plan(
+        payload={"sources": list(wanted), "vectors": spec.vectors},
+        resolved={"sources": list(wanted)},
+        preload="torch",
+    )
 
 
 def run(run: Run) -> dict[str, Any]:
@@ -61,7 +69,19 @@ def run(run: Run) -> dict[str, Any]:
     asked = {each.source for each in told}
     made = index.joined(index.merged(told, sizes), _others(before, asked))
     index.write(made, run.folder.outputs / index.SHIPPED.name)
-    return {"models": made.num_rows, "asked": sorted(asked), "missed": missed}
+    result = {"models": made.num_rows, "asked": sorted(asked), "missed": missed}
+    return result | ({"embedded": _embedded(run, made)} if run.payload.get("vectors") else {})
+
+
+def _embedded(run: Run, table: pa.Table) -> int:
+    """How many texts of the index got their vector."""
+
+    def progress(done: int, total: int) -> None:
+        if run.stopping:
+            raise Stopped
+        run.progress(done, total, "models", "embedding what they are for")
+
+    return meaning.embed(run.folders.cache / "models", meaning.texts(table), progress)
 
 
 def _sizes(run: Run, known: dict[str, int]) -> dict[str, int]:

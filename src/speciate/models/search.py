@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from speciate.errors import unknown
+from speciate.models import meaning
 from speciate.models.catalogue import Catalogue
 from speciate.models.lineage import families
 from speciate.models.query import AtLeast, Query, constraints
@@ -25,8 +26,10 @@ Sort = Literal["relevance", "published", "parameters", "released", "price"]
 _FUSION = 60
 """k of reciprocal rank fusion (Cormack, Clarke and Buettcher 2009)."""
 _HALF_LIFE_DAYS = 365.0
-_WEIGHTS = {"words": 3.0}
-"""What was asked for in words counts more than the date or the use of a model; each other part counts once."""
+_WEIGHTS = {"words": 3.0, "meaning": 3.0}
+"""What was asked for counts more than the date or the use of a model; each other part counts once."""
+_NEAREST = 50
+"""How many count as meant by a query although they have none of its words."""
 _SCORES = npt.NDArray[np.float64]
 _PLACES = npt.NDArray[np.int64]
 
@@ -54,6 +57,8 @@ class Found(NamedTuple):
     shown: int
     """The rows that they make, where families are one row each."""
     dropped_by: dict[str, Dropped]
+    by_meaning: bool = False
+    """Whether a vector of the query had a part in the order."""
 
 
 class Index:
@@ -67,10 +72,16 @@ class Index:
         refs, texts = table["ref"].to_pylist(), table["what"].to_pylist()
         self._places = {ref: place for place, ref in enumerate(refs)}
         self._words = Words([f"{ref} {what}" for ref, what in zip(refs, texts, strict=True)], cache)
+        self._meanings = meaning.read(cache, meaning.texts(table)) if cache else None
         self._families = families(table)
         self._released = np.array([date or "NaT" for date in table["released"].to_pylist()], "datetime64[D]")
         self._use = np.log1p(np.asarray(table["downloads"].fill_null(0), np.float64))
         self._doors, self._door = _doors(table)
+
+    @property
+    def encoder(self) -> str | None:
+        """What the vectors of queries must be computed by; None: there are no vectors here."""
+        return self._meanings.encoder if self._meanings else None
 
     def search(
         self,
@@ -81,10 +92,12 @@ class Index:
         offset: int = 0,
         today: str,
         usable: Callable[[pa.Table], Sequence[bool]] | None = None,
+        vector: npt.NDArray[np.float32] | None = None,
     ) -> Found:
         """The models that hold every constraint, best first, each family as one row. `today`: ISO date, for how old
         they are. `usable`: tells of a table which of its models can be used here and now; it is asked of one model for
-        each way to have one. NOT_FOUND for `children_of` a model that is not known."""
+        each way to have one. `vector`: of the query's text, made by `encoder`. NOT_FOUND for `children_of` a model that
+        is not known."""
         wanted = constraints(query)
         held = dict(zip([each.name for each in wanted], self._catalogue.held(wanted), strict=True))
         if query.installed and usable is not None:
@@ -93,7 +106,7 @@ class Index:
             family = self._families.of[self._place(query.children_of)]
             held["children_of"] = (self._families.of == family).astype(np.int8)
         inside = np.flatnonzero(_all([known == 1 for known in held.values()], self._count))
-        parts = self._parts(inside, query, today)
+        parts = self._parts(inside, query, today, vector)
         order = self._order(inside, parts, sort)
         total = len(order)
         children = np.zeros(total, np.int64)
@@ -105,19 +118,23 @@ class Index:
             Hit(row, {name: round(float(part[place]), 4) for name, part in parts.items()}, count)
             for row, place, count in zip(rows, chosen.tolist(), children[offset : offset + limit].tolist(), strict=True)
         ]
-        return Found(hits, total, len(order), _dropped(held, self._count))
+        return Found(hits, total, len(order), _dropped(held, self._count), "meaning" in parts)
 
     def _place(self, ref: str) -> int:
         if ref not in self._places:
             raise unknown("model", ref, self._places, "children_of takes the ref of a row that search_models showed.")
         return self._places[ref]
 
-    def _parts(self, inside: _PLACES, query: Query, today: str) -> Mapping[str, _SCORES]:
+    def _parts(
+        self, inside: _PLACES, query: Query, today: str, vector: npt.NDArray[np.float32] | None
+    ) -> Mapping[str, _SCORES]:
         """What speaks for each model, from 0 to 1, one part for each reason; only those that tell something here."""
         parts: dict[str, _SCORES] = {}
         if (scores := self._words.scores(query.text)) is not None:
             scores = scores[inside]
             parts["words"] = scores / max(scores.max(initial=0.0), 1e-9)
+        if vector is not None and self._meanings is not None:
+            parts["meaning"] = np.maximum(self._meanings.vectors[inside] @ vector, 0.0).astype(np.float64)
         if query.published:
             parts["published"] = _percentiles(self._catalogue.published(query.published[0])[inside], query.published[0])
         released = self._released[inside]
@@ -133,8 +150,9 @@ class Index:
         for name, part in parts.items():
             ranks = np.argsort(np.argsort(-part, kind="stable"), kind="stable")
             fused += np.where(part > 0, _WEIGHTS.get(name, 1.0) / (_FUSION + 1 + ranks), 0.0)
-        if "words" in parts:
-            fused = np.where(parts["words"] > 0, fused + 1.0, fused)  # without a word of it nothing comes first
+        words, near = parts.get("words"), parts.get("meaning")
+        if words is not None or near is not None:
+            fused += _matching(words, near)  # what has nothing to do with what was asked for does not come first
         match sort:
             case "published" if "published" in parts:
                 key = -parts["published"]
@@ -218,6 +236,17 @@ def _door(ref: str, format_: str | None) -> str:
         case "api":
             return f"api:{rest.partition('/')[0]}"
     return f"{source}: {format_ or ''}"
+
+
+def _matching(words: _SCORES | None, near: _SCORES | None) -> npt.NDArray[np.bool_]:
+    """What has a word of the query, or is among those that come next to what it means."""
+    found = np.zeros(len(words if words is not None else near if near is not None else ()), bool)
+    if words is not None:
+        found |= words > 0
+    if near is not None:
+        least = np.partition(near, -_NEAREST)[-_NEAREST] if len(near) > _NEAREST else 0.0
+        found |= near >= max(least, 1e-9)
+    return found
 
 
 def _numbers(column: pa.ChunkedArray, inside: _PLACES) -> _SCORES:

@@ -141,7 +141,7 @@ def _disallow(service: Service, request: dict[str, Any]) -> dict[str, Any]:
 
 def _refresh(service: Service, request: dict[str, Any]) -> dict[str, Any]:
     """Ask the sources of models again."""
-    job = service.engine.submit("refresh", {"sources": request["sources"]})
+    job = service.engine.submit("refresh", {"sources": request["sources"], "vectors": bool(request.get("vectors"))})
     return {"job": job.id}
 
 

@@ -88,7 +88,7 @@ def backup(arguments: argparse.Namespace) -> int:
 
 
 def refresh(arguments: argparse.Namespace) -> int:
-    started = control(arguments, "refresh", start=True, sources=arguments.sources)
+    started = control(arguments, "refresh", start=True, sources=arguments.sources, vectors=arguments.vectors)
     _say(f"{started['job']} asks them; until it has ended, search_models knows what it knew.")
     return 0
 
