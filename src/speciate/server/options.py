@@ -96,7 +96,8 @@ def _methods(task: Task | None) -> list[Option]:
         if task is not None and not suits(name, task.family):
             continue
         bases = dict.fromkeys(way.base_model for way in can or () if way.method == known and way.base_model)
-        if can is None or any(way.method == known for way in can):
+        writes = task is not None and task.family == "generation" and name in LANGUAGE_PARAMETERS
+        if can is None or writes or any(way.method == known for way in can):
             what = first_line(_module(name)) + (f" Base models: {', '.join(bases)}." if bases else "")
             found.append(Option(name, what, parameters.model_json_schema(), _needs(name)))
     return found

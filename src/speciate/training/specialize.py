@@ -30,8 +30,8 @@ from speciate.models.backbones import saved
 from speciate.refs import dataset_ref
 from speciate.training import shortlist, train
 from speciate.training.narrowing import SHORTLIST, compared, comparison, narrowed, shortlisted
+from speciate.training.options import LANGUAGE, methods_for, options
 from speciate.training.options import check as check_option
-from speciate.training.options import methods_for, options
 from speciate.training.present import all_options
 from speciate.training.specs import Method, Option, TrainSpec
 from speciate.training.way import Way
@@ -164,7 +164,7 @@ def _suiting(workspace: Workspace, modality: str, family: Family, base_models: S
     if not base_models:
         return [Way(**option.model_dump()) for option in all_options(workspace, modality, family)]
     found = [Way(**option.model_dump()) for option in options(modality, family)]
-    learned: tuple[Method, ...] = ("probe", *_NETWORKS)
+    learned: tuple[Method, ...] = ("probe", *_NETWORKS, *LANGUAGE)
     named = [
         Way(method=method, base_model=base)
         for method in learned
