@@ -214,7 +214,7 @@ def main() -> None:
             wanted = slot_folder(Folders(root), USE_CASE).wanted()
             assert wanted
             assert wanted.target
-            theirs, process = start_peer(arguments.python, Path(wanted.target.path))
+            theirs, process = start_peer(arguments.python, root / wanted.target.path)
             print(
                 f"start-up to the first answer: slot {ours.start_seconds:.1f} s, LitServe {theirs.start_seconds:.1f} s"
             )

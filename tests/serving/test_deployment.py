@@ -44,7 +44,12 @@ def ask(deployment: Deployment, *texts: str, seconds: float = 30.0) -> list[Futu
     [(1, 0.0, 0.02), (1, 0.015, 0.005), (1, 0.02, 0.0), (3, 0.0, 0.02), (4, 0.0, 0.0), (9, 0.0, 0.0)],
 )
 def test_a_batch_goes_when_it_is_full_or_its_oldest_input_has_waited(waiting: int, age: float, expected: float) -> None:
-    assert pause(waiting, age, Batching(4, 0.02)) == pytest.approx(expected)
+    assert pause(waiting, age, Batching(4, 0.02), last=2) == pytest.approx(expected)
+
+
+def test_who_asks_alone_is_not_held_up_for_others() -> None:
+    assert pause(1, 0.0, Batching(4, 0.02), last=1) == 0.0
+    assert pause(2, 0.0, Batching(4, 0.02), last=1) == 0.02
 
 
 def test_what_comes_while_the_model_is_busy_is_answered_together(make: Made) -> None:

@@ -87,6 +87,6 @@ def test_a_version_reads_no_other_file_of_the_workspace(workspace: Workspace, fi
     other = version(workspace, films, scaled(2.0), "other")
     runner = run(films.ref)
     there = registry.resolve(workspace.database, workspace.folders, other).path
-    runner.target = runner.target.model_copy(update={"path": str(there)})
+    runner._about["model"] = str(there)  # as somebody who took the process over would
     with pytest.raises(Unfit, match="PermissionError"):
         attempt(runner, ITEMS, 120)

@@ -67,7 +67,7 @@ class Deployment:
         self._batching, self._most = batching, queue
         self._change = threading.Condition()
         self._waiting: deque[_Waiting] = deque()
-        self._answering = 0
+        self._answering, self._last = 0, batching.most
         self._retired = self._abandoned = False
         self._thread = threading.Thread(target=self._work, name=f"serve {process.target.model}", daemon=True)
         self._thread.start()
@@ -134,13 +134,14 @@ class Deployment:
                     self._change.wait()
                     continue
                 age = time.monotonic() - self._waiting[0].since
-                rest = 0.0 if self._retired else pause(len(self._waiting), age, self._batching)
+                waiting = len(self._waiting)
+                rest = 0.0 if self._retired else pause(waiting, age, self._batching, self._last)
                 if rest > 0:
                     self._change.wait(rest)
                     continue
                 count = min(self._batching.most, len(self._waiting))
                 batch = [self._waiting.popleft() for _ in range(count)]
-                self._answering = count
+                self._answering = self._last = count
                 return batch
 
     def _drop_late(self) -> None:

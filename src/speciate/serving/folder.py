@@ -48,6 +48,7 @@ class Target(_Frozen):
     model: str
     """`name@v3`"""
     path: str
+    """Of its folder, below the workspace where it lies there: a workspace may be moved."""
     task: str
     modality: str
     inputs: tuple[str, ...] = ()

@@ -45,7 +45,8 @@ class Runner:
         self._scratch = scratch / uuid.uuid4().hex
         self._scratch.mkdir(parents=True)
         limits = Limits(memory_mb=memory_mb + 2 * target.bytes // _MB, file_mb=768)
-        cage = Cage((Path(target.path),), self._scratch, limits)
+        folder = root / target.path
+        cage = Cage((folder,), self._scratch, limits)
         try:
             self._caged: Caged = start(python("speciate.jobs.pool_process", str(root)), cage, policy)
         except BaseException:
@@ -56,7 +57,7 @@ class Runner:
         self._room.register(self._caged.stdin, select.POLLOUT)
         os.set_blocking(self._caged.stdin.fileno(), False)
         self._about = {
-            "model": target.path,
+            "model": str(folder),
             "modality": target.modality,
             "inputs": list(target.inputs),
             "parts": list(target.parts),
@@ -68,7 +69,7 @@ class Runner:
 
     def load(self, seconds: float) -> None:
         """Raises what loading raised, Died or Slow."""
-        self._ask(LOAD, {"model": self.target.path}, seconds)
+        self._ask(LOAD, {"model": self._about["model"]}, seconds)
 
     def answer(self, items: Sequence[Item], seconds: float) -> list[Item]:
         """Predictions of these items in their order, as `production.answer` makes them; Died or Slow where none are.

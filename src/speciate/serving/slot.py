@@ -196,7 +196,7 @@ class Slot:
         options, old = self.wanted.options, self.current
         self.current = Deployment(
             process,
-            lambda: self._prepared(target)[0],
+            lambda: self._loaded_again(target),
             Batching(options.max_batch, options.max_wait_ms / 1000),
             options.queue,
             lambda inputs, took: self._heard(target, inputs, took),
@@ -232,6 +232,16 @@ class Slot:
         finally:
             with self._change:
                 self._loading = None
+
+    def _loaded_again(self, target: Target) -> Process:
+        """A process for a version that serves already and lost its own: it was tried before."""
+        process = self._launch(target)
+        try:
+            process.load(self.wanted.options.load_seconds)
+        except BaseException:
+            process.end()
+            raise
+        return process
 
     def _examples(self, target: Target) -> list[Item]:
         if target.warmup is None:

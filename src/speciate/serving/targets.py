@@ -25,13 +25,13 @@ _SECONDS = 60.0
 def target_of(workspace: Workspace, pool: Pool, folder: SlotFolder, alias: Alias) -> Target:
     """Raises NOT_FOUND where the version is gone, INVALID where others serve it."""
     version = registry.resolve(workspace.database, workspace.folders, alias.model)
-    card, path = version.card, version.path
+    card, path, root = version.card, version.path, workspace.folders.root
     assert card.task, "only endpoints have none"
     assert card.modality
     return Target(
         generation=alias.generation,
         model=alias.model,
-        path=str(path),
+        path=str(path.relative_to(root) if path.is_relative_to(root) else path),
         task=card.task,
         modality=card.modality,
         inputs=card.inputs,
