@@ -15,9 +15,10 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from speciate.datasets.versions import Manifest
+from speciate.training.hyperparameters import Parameters
 from speciate.training.language.specs import LanguageParameters
 from speciate.training.network import trial
-from speciate.training.specs import FullParameters, Parameters, Payload
+from speciate.training.specs import FullParameters, Payload
 from speciate.vocabulary import Family, find_task
 from speciate.workspace.database import Database
 

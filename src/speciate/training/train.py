@@ -34,6 +34,7 @@ from speciate.training.bases import Base
 from speciate.training.checks import check as check_labels
 from speciate.training.estimate import asked_by, estimate, known
 from speciate.training.held_out import nothing_to_judge_by
+from speciate.training.hyperparameters import Parameters
 from speciate.training.language.columns import check as check_columns
 from speciate.training.language.specs import LANGUAGE_PARAMETERS
 from speciate.training.options import options
@@ -41,7 +42,6 @@ from speciate.training.repetition import filled
 from speciate.training.specs import (
     PARAMETERS,
     Objective,
-    Parameters,
     Payload,
     TrainSpec,
 )
