@@ -103,9 +103,9 @@ def search_models(
     )  # fmt: skip
     database = app.workspace.database
     asked = known.completed(asked, usecases.get(database, use_case) if use_case else None)
-    (offset, by_words), here = _place(cursor), known.Here.now()
+    (offset, by_words), here = _place(cursor), known.Here.now(app.workspace)
     pool = None if by_words else app.pool
-    found = known.search(app.workspace, asked, sort=sort, limit=limit, offset=offset, pool=pool)
+    found = known.search(app.workspace, asked, sort=sort, limit=limit, offset=offset, pool=pool, here=here)
     going_on = f"{offset + limit}{'' if found.by_meaning else _BY_WORDS}"
     return FoundModels(
         models=tuple(_shown(hit, asked, here) for hit in found.hits),

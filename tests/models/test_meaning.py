@@ -118,7 +118,7 @@ def test_a_query_is_embedded_in_a_caged_process(workspace: Workspace, cache: Pat
     meaning.embed(folder, texts, silent)
     pool = Pool(workspace.folders, Settings())
     try:
-        for _ in range(600):
+        for _ in range(3_000):
             found = known.search(
                 workspace, Query(text="Stimmen der Vögel"), sort="relevance", limit=5, offset=0, pool=pool
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -9,8 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from speciate import secrets
 from speciate.errors import SpeciateError
-from speciate.models import index, known
+from speciate.models import index, known, served
+from speciate.models.endpoints import Endpoint
 from speciate.models.index import Told
 from speciate.models.query import AtLeast, Query
 from speciate.models.search import Index
@@ -133,7 +136,8 @@ def test_pages_together_are_the_whole() -> None:
 
 def test_models_of_the_workspace_are_found_beside_the_worlds(workspace: Workspace) -> None:
     found = known.search(workspace, known.completed(Query(installed=True), None), sort="relevance", limit=20, offset=0)
-    assert all(known.access(hit.row).available for hit in found.hits)
+    here = known.Here.now(workspace)
+    assert all(known.access(hit.row, here).available for hit in found.hits)
     assert found.dropped_by["installed"].alone > 5_000
 
 
@@ -148,3 +152,39 @@ def test_models_of_the_workspace_are_found_beside_the_worlds(workspace: Workspac
 def test_a_wrong_name_is_an_error_that_names_the_nearest(said: dict[str, Any], why: str) -> None:
     with pytest.raises(SpeciateError, match=why):
         known.completed(Query(**said), None)
+
+
+def test_what_a_model_needs_is_what_stands_in_its_way(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+
+    def needs(ref: str, **row: Any) -> tuple[bool, tuple[str, ...]]:
+        return known.access({"ref": ref, "format": None} | row, known.Here.now(workspace))
+
+    secret = "A person runs: speciate secret set openai --host api.openai.com"
+    allow = "A person runs: speciate allow DATASET --host api.openai.com --usd CAP"
+    assert needs("api:openai/gpt") == (False, (secret, allow))
+    secrets.put("openai", ["api.openai.com"], "sk-of-a-test")
+    assert needs("api:openai/gpt") == (False, (allow,))
+    allowed = ["d", "api.openai.com", 1.0, 0.0, None, "ann"]
+    workspace.database.transact(lambda tx: tx.execute("INSERT INTO consents VALUES (?, ?, ?, ?, ?, ?)", allowed))
+    assert needs("api:openai/gpt") == (True, ())
+    installed = known.search(workspace, Query(installed=True, sources=("prices",)), sort="price", limit=5, offset=0)
+    assert installed.total > 50
+    assert all(ref.startswith("api:openai/") for ref in refs(installed))
+    assert not needs("api:nobody/m")[0]
+    assert not needs("torchvision:a", format="pickle")[0]
+    assert "accepts its publisher's terms" in needs("hf:o/m", gated=True)[1][1]
+
+
+def test_an_endpoint_of_the_workspace_needs_what_is_not_typed_yet(workspace: Workspace) -> None:
+    where = Endpoint(base_url="https://llm.example/v1", model="m")
+    card = served.prepare(workspace, "far", where, task=None, license=None)
+    workspace.database.transact(lambda tx: served.register(tx, workspace, card))
+    asked = Query(sources=(known.REGISTERED,))
+    (hit,) = known.search(workspace, asked, sort="relevance", limit=5, offset=0).hits
+    access = known.access(hit.row, known.Here.now(workspace))
+    assert access == (False, ("A person runs: speciate allow DATASET --host llm.example --usd CAP",))
+    only = asked.model_copy(update={"installed": True})
+    assert known.search(workspace, only, sort="relevance", limit=5, offset=0).total == 0

@@ -22,7 +22,7 @@ from speciate.jobs.pool import Pool
 PATIENCE_SECONDS = 0.06
 """What a search may wait: a loaded encoder takes a few milliseconds."""
 _SERVICE = "speciate.models.meaning:embed_query"
-_LOADING_SECONDS = 60.0
+_LOADING_SECONDS = 180.0
 _KEPT = 2_000
 """Queries in the cache; then it begins anew."""
 

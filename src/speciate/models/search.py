@@ -219,18 +219,18 @@ def _percentiles(values: _SCORES, wanted: AtLeast) -> _SCORES:
 
 def _doors(table: pa.Table) -> tuple[pa.Table, _PLACES]:
     """One model for each way to have one, and for each model (N,) which of them is its way: a workspace's own, each
-    package, each provider, weights elsewhere by their format."""
-    refs, formats = table["ref"].to_pylist(), table["format"].to_pylist()
-    keys = [_door(ref, format_) for ref, format_ in zip(refs, formats, strict=True)]
+    endpoint of it, each package, each provider, weights elsewhere by their format."""
+    columns = (table[name].to_pylist() for name in ("ref", "format", "access"))
+    keys = [_door(ref, format_, by) for ref, format_, by in zip(*columns, strict=True)]
     _, first, door = np.unique(np.array(keys, dtype=str), return_index=True, return_inverse=True)
     return table.take(pa.array(first)), door.reshape(-1)
 
 
-def _door(ref: str, format_: str | None) -> str:
+def _door(ref: str, format_: str | None, by: str) -> str:
     source, colon, rest = ref.partition(":")
     match source if colon else "":
         case "":
-            return ""
+            return ref if by == "api" else ""
         case "pkg":
             return ref
         case "api":

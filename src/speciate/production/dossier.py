@@ -90,7 +90,7 @@ def dossier(workspace: Workspace, model: str) -> Dossier:
         evaluations=evaluations,
         trust=trust,
         provider=provider(database, card.endpoint, version.ref) if card.endpoint else None,
-        access=known.access({"ref": version.ref, "format": None}),
+        access=known.access({"ref": version.ref, "format": None}, known.Here.now(workspace)),
         card=model_card.text(card, evaluations, lineage, trust.source),
         readme=_readme(version),
     )
