@@ -18,7 +18,7 @@ from speciate.models.backbones import saved
 from speciate.models.backbones.table import rebuild
 
 Form = Literal["transformers", "published", "sealed"]
-"""`transformers`: written anew. `published`: a folder of others, as it is. `sealed`: for this package alone."""
+"""`transformers`: written anew. `published`: it is such a folder already. `sealed`: for this package alone."""
 HEAD, ABOUT_HEAD, PREPARING = "answers.safetensors", "answers.json", "preparing.json"
 _OWN_HEAD, _OWN_ABOUT = "head.safetensors", "predictor.json"
 _README, _THEIRS = "README.md", "README.publisher.md"
@@ -55,7 +55,7 @@ def write(folder: Path, target: Path, labels: tuple[str, ...] = ()) -> Written:
     if form == "sealed":
         shutil.copyfile(folder / sealed.MANIFEST, target / sealed.MANIFEST)
     note = {
-        "published": "The files are those that were published, unchanged.",
+        "published": "The files are as they lie in the registry; transformers loads them.",
         "sealed": "transformers has no class for it: the files are those of this package, which alone loads them.",
     }[form]
     return Written(form, tuple(sorted(path.name for path in target.iterdir())), None, (note,))
