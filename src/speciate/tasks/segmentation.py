@@ -140,8 +140,7 @@ class Segmentation(AsksWhatItTeaches, BaseModel):
 
         made = (nn.Conv3d if self.axes == 3 else nn.Conv2d)(width, len(self.labels) + 1, 1)
         if self.shares:
-            with torch.no_grad():
-                made.bias.copy_(torch.tensor(self.shares).clamp_min(_LEAST_SHARE).log())
+            made.bias = nn.Parameter(torch.tensor(self.shares).clamp_min(_LEAST_SHARE).log())
         return made
 
     def loss(self, head: torch.nn.Module, states: States, targets: Any) -> torch.Tensor:
