@@ -74,3 +74,21 @@ def test_the_token_is_made_once_and_for_its_owner_alone(folder: SlotFolder) -> N
     assert folder.token() == token
     assert len(token) >= 32
     assert (folder.path / "token").stat().st_mode & 0o077 == 0
+
+
+def test_a_long_log_begins_anew_under_who_writes_it_and_goes_whole_when_something_is_forgotten(
+    folder: SlotFolder,
+) -> None:
+    with (folder.path / "log").open("ab", buffering=0) as writer:
+        writer.write(b"x" * 100)
+        folder.trim_log(100)
+        assert not (folder.path / "log.1").exists()
+        writer.write(b"y")
+        folder.trim_log(100)
+        writer.write(b"z")
+        assert (folder.path / "log").read_bytes() == b"z"
+        assert (folder.path / "log.1").stat().st_size == 101
+        folder.empty_log()
+        writer.write(b"a")
+    assert (folder.path / "log").read_bytes() == b"a"
+    assert not (folder.path / "log.1").exists()

@@ -8,7 +8,7 @@
     heard          how many bytes of the journal the daemon has made events of
     token          the bearer token of this slot alone; for its owner only
     stop           exists: end, after the requests in flight
-    log            stdout and stderr
+    log log.1      stdout and stderr, and those before
 
 Nothing here is in the catalog: a slot serves on while no daemon lives, and the next daemon finds all of it.
 """
@@ -20,6 +20,7 @@ import fcntl
 import json
 import os
 import secrets
+import shutil
 import time
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -32,6 +33,7 @@ from speciate.workspace.workspace import Folders
 
 _CLAIM_SECONDS = 2.0
 """Who looks whether a slot lives holds its claim for an instant; a slot that starts tries again for so long."""
+_LOG_BYTES = 4 << 20
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -147,8 +149,17 @@ class SlotFolder:
 
     def empty_log(self) -> None:
         """What libraries said may quote what was to be forgotten. Who writes appends, so nothing is in the way."""
+        (self.path / "log.1").unlink(missing_ok=True)
         with contextlib.suppress(FileNotFoundError):
             os.truncate(self.path / "log", 0)
+
+    def trim_log(self, most: int = _LOG_BYTES) -> None:
+        """Keep what was written so far apart, and begin anew, where there is too much of it."""
+        log = self.path / "log"
+        with contextlib.suppress(FileNotFoundError):
+            if log.stat().st_size > most:
+                shutil.copyfile(log, self.path / "log.1")
+                os.truncate(log, 0)
 
     # What the slot writes
 

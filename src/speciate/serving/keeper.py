@@ -131,6 +131,7 @@ class Keeper:
 
     def _tend(self, folder: SlotFolder) -> None:
         watched = self._watched.setdefault(folder.use_case, _Watched())
+        folder.trim_log()
         self._listen(folder)  # first: what it said before it died comes before its death
         if not folder.stopped:
             self._keep_alive(folder, watched)
