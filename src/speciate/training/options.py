@@ -170,7 +170,7 @@ def taking(base_model: str, modality: str, family: Family, workspace: Workspace)
     """The ways that can train this base model, cheapest first. Raises what `check` raises where none can."""
     found: list[Option] = []
     refusal: SpeciateError | None = None
-    for method in _BY_FAMILY[family]:
+    for method in LANGUAGE if family == "generation" else _BY_FAMILY[family]:
         if method == "classical":
             continue
         try:
