@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 
 from speciate.models import index, known, refresh
+from speciate.models.index import Told
 from speciate.models.packaged import PACKAGED
 from speciate.models.query import Query
+from speciate.models.sources.contract import Entry
 from speciate.workspace.workspace import Workspace
 from tests.evaluation.world import perform
 from tests.models.hub_server import serving
@@ -48,3 +50,36 @@ def test_a_source_that_does_not_answer_keeps_what_was_known_of_it(
         result = perform(workspace, refresh.KIND, {"sources": ["hub"]})
     assert list(result["missed"]) == ["hub"]
     assert set(found(workspace, sources=("hub",))) == {"hf:org/one"}
+
+
+def test_who_is_not_asked_keeps_what_it_said_of_models_that_others_know_too() -> None:
+    ours = Entry(
+        ref="timm:x.y", what="a picture encoder", access="weights", hub="timm/x.y", license="MIT", tasks=("a",),
+        base_model="hf:timm/x",
+    )  # fmt: skip
+    hubs = Entry(
+        ref="hf:timm/x.y", what="timm/x.y", access="weights", hub="timm/x.y", downloads=99, license="Apache-2.0",
+        tasks=("b",), base_model="hf:timm/x", relation="finetune",
+    )  # fmt: skip
+
+    def by_timm(day: str, *entries: Entry) -> Told:
+        return Told("timm", f"timm 1.{day}", f"2026-01-0{day}", entries)
+
+    def by_hub(day: str, *entries: Entry) -> Told:
+        return Told("hub", "https://huggingface.co", f"2026-01-0{day}", entries)
+
+    before = index.merged([by_hub("1", hubs), by_timm("1", ours)], {"x": 5})
+    (row,) = before.to_pylist()
+    assert (row["ref"], row["license"], row["downloads"], row["parameters"]) == ("timm:x.y", "MIT", 99, 5)
+    for told, day in ((by_timm("2", ours), "2"), (by_hub("2", hubs), "1")):
+        (again,) = index.merged([told], index.known_sizes(before), before).to_pylist()
+        origins = dict(again["origins"])
+        assert {name: again[name] for name in row if name != "origins"} == {
+            name: row[name] for name in row if name != "origins"
+        }
+        assert origins["license"] == f"timm 1.{day}, 2026-01-0{day}"
+        assert origins["downloads"] == f"https://huggingface.co, 2026-01-0{'1' if day == '2' else '2'}"
+    (alone,) = index.merged([by_timm("2")], {}, before).to_pylist()
+    assert (alone["ref"], alone["sources"], alone["downloads"]) == ("hf:timm/x.y", ["hub"], 99)
+    assert alone["license"] is None  # of it, only timm's word is known
+    assert not index.merged([by_timm("2"), by_hub("2")], {}, before).num_rows

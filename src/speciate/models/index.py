@@ -7,7 +7,7 @@ one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -55,6 +55,11 @@ SCHEMA = pa.schema(
 
 
 _UNITED = ("tasks", "modalities")
+_PACKAGES = {
+    "pkg": "speciate", "open_clip": "open_clip_torch", "segmentation_models": "segmentation_models_pytorch",
+    "prices": "genai-prices",
+}  # fmt: skip
+"""Sources whose origin does not begin with their name."""
 
 
 class Told(NamedTuple):
@@ -74,18 +79,64 @@ def ask(names: Iterable[str], date: str) -> Iterator[Told]:
             yield Told(name, source.origin(), date, source.entries())
 
 
-def merged(told: Iterable[Told], sizes: Mapping[str, int] | None = None) -> pa.Table:
-    """One row for each model, sorted by ref. `sizes`: learned numbers of timm's architectures."""
+def merged(told: Iterable[Told], sizes: Mapping[str, int] | None = None, before: pa.Table | None = None) -> pa.Table:
+    """One row for each model, sorted by ref. `sizes`: learned numbers of timm's architectures. `before`: an earlier
+    table, of which what other sources said stays, field by field."""
+    told = list(told)
+    said = [*_now(told, sizes), *(_remembered(before, {each.source for each in told}) if before is not None else ())]
+    order = {name: place for place, name in enumerate(sources.table())}
     rows: dict[str, _Row] = {}
+    for each in sorted(said, key=lambda each: order.get(each.source, len(order))):
+        rows.setdefault(each.model, _Row()).hear(each.fields, each.source, each.origin)
+    ordered = sorted(rows.values(), key=lambda row: str(row.said["ref"]))
+    return pa.Table.from_pylist([row.plain() for row in ordered], SCHEMA)
+
+
+class _Said(NamedTuple):
+    """What one source says of one model."""
+
+    model: str
+    """Its repository, or its ref where it has none."""
+    source: str
+    origin: str
+    fields: dict[str, Any]
+
+
+def _now(told: Iterable[Told], sizes: Mapping[str, int] | None) -> Iterator[_Said]:
     for source, origin, date, entries in told:
         for entry in entries:
             said = {name: value for name, value in entry.model_dump().items() if value not in (None, ())}
             if source == "timm" and sizes:
                 architecture = entry.ref.removeprefix("timm:").partition(".")[0]
                 said |= {"parameters": sizes[architecture]} if architecture in sizes else {}
-            rows.setdefault(entry.hub or entry.ref, _Row()).hear(said, source, f"{origin}, {date}")
-    ordered = sorted(rows.values(), key=lambda row: str(row.said["ref"]))
-    return pa.Table.from_pylist([row.plain() for row in ordered], SCHEMA)
+            yield _Said(entry.hub or entry.ref, source, f"{origin}, {date}", said)
+
+
+def _remembered(before: pa.Table, asked: Collection[str]) -> Iterator[_Said]:
+    """What a table says by sources that are not asked now. A row tells of each field the first source that said it;
+    what the others must have said too, for no row is without it, is made good."""
+    left = pa.array([not set(names) <= set(asked) for names in before["sources"].to_pylist()], pa.bool_())
+    for row in before.filter(left).to_pylist():
+        origins = dict(row["origins"])
+        by = {field: _teller(origin, row["sources"]) for field, origin in origins.items()}
+        ref = f"hf:{row['hub']}" if row["hub"] else row["ref"]
+        for source in row["sources"]:
+            if source in asked:
+                continue
+            own = [field for field in origins if by[field] == source]
+            fields = {field: row[field] for field in origins if field in own or field in _UNITED}
+            if "relation" in own:
+                fields["base_model"] = row["base_model"]  # to which it is one
+            fields = {"ref": ref, "what": row["what"], "access": row["access"], **fields}
+            yield _Said(row["hub"] or row["ref"], source, origins[own[0] if own else "ref"], fields)
+
+
+def _teller(origin: str, told: Sequence[str]) -> str:
+    """Which of the sources that know a model says `timm 1.0.31, 2026-11-25`, or the address of a hub."""
+    word = origin.partition(",")[0].partition(" ")[0]
+    if "://" in word:
+        return "hub"
+    return next((name for name in told if word in (name, _PACKAGES.get(name))), told[0])
 
 
 class _Row:
@@ -107,14 +158,6 @@ class _Row:
 
     def plain(self) -> dict[str, Any]:
         return {**self.said, "sources": list(self._sources), "origins": sorted(self._origins.items())}
-
-
-def joined(first: pa.Table, second: pa.Table) -> pa.Table:
-    """Rows of both; where both know a model, that of the first stands."""
-    known = {hub or ref for ref, hub in zip(first["ref"].to_pylist(), first["hub"].to_pylist(), strict=True)}
-    keys = zip(second["ref"].to_pylist(), second["hub"].to_pylist(), strict=True)
-    rest = second.filter(pa.array([(hub or ref) not in known for ref, hub in keys], pa.bool_()))
-    return pa.concat_tables([first, rest]).sort_by("ref")
 
 
 def write(table: pa.Table, path: Path) -> None:

@@ -67,7 +67,7 @@ def run(run: Run) -> dict[str, Any]:
         if name == "timm":
             sizes |= _sizes(run, sizes)
     asked = {each.source for each in told}
-    made = index.joined(index.merged(told, sizes), _others(before, asked))
+    made = index.merged(told, sizes, before)
     index.write(made, run.folder.outputs / index.SHIPPED.name)
     result = {"models": made.num_rows, "asked": sorted(asked), "missed": missed}
     return result | ({"embedded": _embedded(run, made)} if run.payload.get("vectors") else {})
@@ -92,12 +92,6 @@ def _sizes(run: Run, known: dict[str, int]) -> dict[str, int]:
             raise Stopped
         found[architecture] = count
     return found
-
-
-def _others(before: pa.Table, asked: set[str]) -> pa.Table:
-    """What none of the sources that were asked had told."""
-    names = before["sources"].to_pylist()
-    return before.filter(pa.array([not asked & set(each) for each in names], pa.bool_()))
 
 
 def newest(folders: Folders) -> Path:
