@@ -94,6 +94,21 @@ def test_other_counts_than_those_of_the_file_are_told() -> None:
     assert "Chain 'Z' has a sequence and no atoms" in refused(lost).detail
 
 
+def test_of_several_models_master_counts_the_first_or_all() -> None:
+    whole = pdb(small("AB", models=3)).removesuffix(b"END")
+    atoms, ters = whole.count(b"\nATOM "), whole.count(b"\nTER")
+    assert atoms % 3 == ters % 3 == 0 < ters
+
+    def counted(atoms: int, ters: int) -> bytes:
+        return whole + b"MASTER".ljust(50) + b"%5d%5d%5d%5d" % (atoms, ters, 0, 0) + b"\nEND"
+
+    for said in ((atoms // 3, ters // 3), (atoms, ters)):
+        assert PROTEIN.inspect(counted(*said)).fields["models"] == 3
+    wrong = refused(counted(atoms // 3 + 1, ters // 3))
+    assert wrong.quality == "partial"
+    assert f"{atoms // 3:,} atoms where MASTER counts {atoms // 3 + 1:,}" in wrong.detail
+
+
 def test_a_pdb_file_ends_with_end_and_an_mmcif_file_with_its_last_category() -> None:
     data = pdb(small())
     assert refused(data[: data.rindex(b"END")]).quality == "partial"

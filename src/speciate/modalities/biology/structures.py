@@ -1,7 +1,8 @@
 """Structures of proteins from PDB and mmCIF files, plain or gzipped: read by gemmi, held to what the file itself says.
 
 Every reader takes a file that was cut for a smaller structure. So a PDB file must end with END, have as many atoms, TER
-and SEQRES records as its MASTER record counts, a chain for every SEQRES and no line that is no record; an mmCIF file
+and SEQRES records as its MASTER record counts (of several models the first one's atoms and TER, as format 3.2 has it,
+or those of all, as those before), a chain for every SEQRES and no line that is no record; an mmCIF file
 must end with `#`, or with a category after its atoms where it does without, all of its loops must be whole, and every
 chain that it names must have atoms. What a file says nothing about cannot be missed: a PDB file without MASTER from
 whose middle whole lines were taken reads as one with fewer atoms.
@@ -163,6 +164,7 @@ class _Counts:
     def __init__(self, text: bytes) -> None:
         self.atoms = 0
         self._ters = self._seqres = self._models = self._ends = 0
+        self._first: tuple[int, int] | None = None  # atoms and TER of the first model, where it has an end
         self._listed: dict[bytes, list[int]] = {}
         self._master = b""
         self._announced = 0
@@ -207,15 +209,18 @@ class _Counts:
                 self._models += 1
             case b"ENDMDL":
                 self._ends += 1
+                self._first = self._first or (self.atoms, self._ters)
             case b"NUMMDL":
                 self._announced = _number(line[10:14])
             case b"MASTER":
                 self._master = line
 
     def _check(self, with_atoms: set[bytes]) -> None:
+        told = _number(self._master[50:55]), _number(self._master[55:60])
+        atoms, ters = self._first if self._first and told != (self.atoms, self._ters) else (self.atoms, self._ters)
         found = {
-            "atoms": (self.atoms, _number(self._master[50:55])),
-            "TER records": (self._ters, _number(self._master[55:60])),
+            "atoms": (atoms, told[0]),
+            "TER records": (ters, told[1]),
             "SEQRES records": (self._seqres, _number(self._master[65:70])),
         }
         for what, (there, declared) in found.items():
