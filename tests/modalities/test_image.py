@@ -188,6 +188,14 @@ def test_what_is_written_beside_a_jpegs_picture_does_not_matter() -> None:
 
 def test_bytes_behind_a_jpeg_are_no_damage() -> None:
     assert refusal(photo("JPEG") + bytes(100)) is None
+    film = b"\0\0\0\x18ftypmp42" + b"\xff\xd9 as chance has it \xff\xda"  # of a phone's moving photograph
+    assert refusal(photo("JPEG") + film) is None
+    exif = Image.Exif()
+    exif[0x010E] = "\xff\xd9".encode("latin-1")
+    cut = encode(flower(), "JPEG", exif=exif)[:-100]
+    assert b"\xff\xd9" in cut
+    assert (found := refusal(cut)) is not None
+    assert found.quality == "partial"
 
 
 @settings(max_examples=150, deadline=None)

@@ -6,6 +6,7 @@ and where its header is cut they do not say that this was the reason.
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from PIL import Image as Pillow
 
 _START, _END, _SCAN = b"\xff\xd8", b"\xff\xd9", b"\xff\xda"  # of a JPEG
+_MARK = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")
+"""Of a JPEG: those that a length follows, and the end."""
 _ADOBE, _COMMENT = 0xEE, 0xFE  # Adobe's data say how the colours are coded
 _EXTENSION, _FRAME, _TRAILER = 0x21, 0x2C, 0x3B  # blocks of a GIF
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _SAMPLES, _PLANAR = 256, 257, 258, 259, 277, 284  # tags of a TIFF
@@ -50,9 +53,14 @@ def compressed_picture(data: bytes) -> bytes:
 
 
 def _jpeg(data: bytes) -> str | None:
-    """The end mark must follow the last scan: neither pair of bytes occurs within one."""
-    end = data.rfind(_END)
-    return "The file ends before the picture's end mark." if end < 0 or data.find(_SCAN, end) > 0 else None
+    """Mark after mark up to the end mark, which occurs within no scan. What lies behind is not looked at: phones put a
+    film there."""
+    at = 2
+    while found := _MARK.search(data, at):
+        if found[0] == _END:
+            return None
+        at = found.end() + int.from_bytes(data[found.end() : found.end() + 2], "big")
+    return "The file ends before the picture's end mark."
 
 
 def _mpo(image: Pillow.Image, data: bytes) -> str | None:
