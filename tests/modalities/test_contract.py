@@ -111,8 +111,11 @@ def test_names_in_any_script_are_names(sample: Sample) -> None:
 
 @EACH
 def test_a_wrong_name_does_not_make_another_modality_of_it(sample: Sample) -> None:
-    """A picture that is called .txt is no text, and so on: it is recognised as what it is, or refused."""
+    """A picture that is called .txt is no text, and so on: it is recognised as what it is, or refused. The sound of a
+    video is a recording."""
     for other in SAMPLES:
+        if Path(sample.file).suffix in find(other.modality).borrows:
+            continue
         if other.modality != sample.modality and find(other.modality).sniff(sample.data[:4096], other.file):
             media = decoded(other.modality, sample.data)
             assert isinstance(media, DecodeError) or other.modality in ("text", "tabular", "time-series")
