@@ -7,9 +7,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from speciate.datasets import scan
+from speciate.datasets.sources.labels import beside
+from speciate.datasets.sources.listing import SourceFile
 from speciate.datasets.versions import Manifest, resolve, version
 from speciate.errors import SpeciateError
 from speciate.workspace.workspace import Workspace
@@ -74,6 +77,20 @@ def test_a_key_in_several_rows_is_refused(workspace: Workspace, tmp_path: Path) 
     folder = data.digit_folder(tmp_path / "set", 20, classes=2)
     with pytest.raises(SpeciateError, match=r"several rows of the labels file, such as '0000.png'"):
         ingest(workspace, folder, [("file", "kind"), ("0000.png", "a"), ("0000.png", "b")])
+
+
+def test_rows_without_a_key_are_counted_and_name_nothing() -> None:
+    files = [SourceFile(Path(f"/set/{name}"), name, None, None) for name in ("a.png", "b.png")]
+    rows = pa.table({"file": ["a.png", "", " ", None, "b.png"], "kind": list("12345")})
+    found = beside(rows, "file", files, Path("/labels.csv"))
+    assert found.table["kind"].to_pylist() == ["1", "5"]
+    assert found.notes == ("'labels.csv': a row names no file, 3 times.",)
+
+
+def test_a_packed_file_may_be_called_without_both_of_its_suffixes() -> None:
+    files = [SourceFile(Path(f"/set/{name}"), name, None, None) for name in ("a.nii.gz", "b.nii.gz", "c.nii.gz")]
+    rows = pa.table({"scan": ["b", "a.nii", "c.nii.gz"], "kind": list("123")})
+    assert beside(rows, "scan", files, Path("/labels.csv")).table["kind"].to_pylist() == ["2", "1", "3"]
 
 
 def test_labels_beside_a_table_are_refused(workspace: Workspace, tmp_path: Path) -> None:

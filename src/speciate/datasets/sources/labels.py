@@ -53,8 +53,11 @@ def beside(table: pa.Table, key: str, files: Sequence[SourceFile], labels: Path)
             "Call again with a key of those.",
         )
     table, reasons = _without_bad_rows(table)
-    rows = _rows(table[key].to_pylist())
+    keys = table[key].to_pylist()
+    rows = _rows(keys)
     places = _places(rows, files, labels)
+    if nameless := len(keys) - len(rows):
+        reasons["a row names no file"] += nameless
     if unused := len(rows) - len(set(places) - {None}):
         reasons["a row names a file that is not there"] += unused
     notes = tuple(
@@ -92,8 +95,8 @@ def _without_bad_rows(table: pa.Table) -> tuple[pa.Table, Counter[str]]:
 
 
 def _rows(keys: Sequence[Any]) -> dict[str, int]:
-    """Key -> place of its row."""
-    known = [None if key is None else os.path.normpath(str(key)) for key in keys]
+    """Key -> place of its row; a blank one names nothing."""
+    known = [None if key is None or not str(key).strip() else os.path.normpath(str(key)) for key in keys]
     if twice := [key for key, count in Counter(known).items() if key is not None and count > 1]:
         raise _ambiguous(f"{len(twice)} key(s) stand in several rows of the labels file, such as {clean(twice[0])!r}")
     return {key: place for place, key in enumerate(known) if key is not None}
@@ -107,7 +110,7 @@ def _places(rows: dict[str, int], files: Sequence[SourceFile], labels: Path) -> 
         lambda file: _whole(file, labels),
         lambda file: file.also,
         lambda file: [file.path.name],
-        lambda file: [file.path.stem],
+        _stems,
     ):
         left = rows.keys() - set(found.values())
         now = {file.name: key for file in files if file.name not in found for key in spell(file) if key in left}
@@ -125,6 +128,13 @@ def _whole(file: SourceFile, labels: Path) -> Iterator[str]:
     """Its path below the source, then relative to the labels file: of two that match, the latter stands."""
     yield file.name
     yield os.path.relpath(file.path, labels.parent)
+
+
+def _stems(file: SourceFile) -> Iterator[str]:
+    """`scan.nii` and `scan` of `scan.nii.gz`."""
+    yield file.path.stem
+    if file.path.suffix.lower() == ".gz":
+        yield Path(file.path.stem).stem
 
 
 def _ambiguous(what: str) -> SpeciateError:
