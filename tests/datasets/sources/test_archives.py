@@ -168,6 +168,12 @@ def test_encrypted_and_damaged_members_are_set_aside(desk: Desk, tmp_path: Path)
     assert "cannot be unpacked" in reasons(found)["set/train/dog/2.png"]
 
 
+def test_a_member_that_would_lie_in_a_file_does_not_stop_the_others(desk: Desk, tmp_path: Path) -> None:
+    found = prepare(zipped(tmp_path / "a.zip", {"a.png": picture(7), "a.png/b.png": picture(8)} | PICTURES), desk)
+    assert names(found) == {"a.png", *PICTURES}
+    assert "cannot be unpacked" in reasons(found)["a.png/b.png"]
+
+
 def test_a_tar_that_ends_in_a_zip_is_a_tar(desk: Desk, tmp_path: Path) -> None:
     inner = zipped(tmp_path / "inner.zip", {"inside.png": picture(9)}).read_bytes()
     path = tarred(tmp_path / "set.tar", {"a.png": picture(1), "b.png": picture(2), "z.docx": inner})

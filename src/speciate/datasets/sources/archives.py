@@ -13,6 +13,7 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -160,7 +161,8 @@ class _Unpacking:
                 if written > self._left
                 else "With it the archive unpacks to so much more than it holds that it counts as a bomb."
             )
-        path.unlink(missing_ok=True)
+        with suppress(FileNotFoundError, NotADirectoryError):  # the latter where it would lie in a file
+            path.unlink()
         return reason
 
 
