@@ -45,6 +45,7 @@ from speciate.datasets.operations.contract import Operation, Others, Outcome, Pa
 from speciate.datasets.versions import Manifest
 from speciate.errors import Code, SpeciateError
 from speciate.ids import id_from_key
+from speciate.modalities.scans.deidentification.engine import is_looked_for
 from speciate.modalities.scans.deidentification.profile import parse_profile
 from speciate.modalities.scans.deidentification.pseudonyms import Pseudonyms
 
@@ -54,7 +55,6 @@ TEXT_COLUMN = "text_suspected"
 _SERVICE = "speciate.datasets.operations.deidentified_files:rewrite"
 _KEY_FILE = "deidentification.key"
 _KEY_BYTES = 32
-_SHORTEST = 4
 _ASIDE = "Set aside before it was de-identified."
 
 
@@ -169,7 +169,7 @@ def _columns_of_files(files: dict[str, _File]) -> set[str]:
 def _naming(rows: pa.Table, columns: Sequence[str], files: dict[str, _File]) -> set[str]:
     """Columns with a cell that says who was taken out of the file of its row, or what the file was called."""
     people = {
-        content: {person.casefold() for person in each.told.get("people", ()) if len(person) >= _SHORTEST}
+        content: {person.casefold() for person in each.told.get("people", ()) if is_looked_for(person)}
         for content, each in files.items()
     }
     found = set[str]()

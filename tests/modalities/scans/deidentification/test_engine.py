@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pydicom.data import get_testdata_file
 
 from speciate.modalities.contract import DecodeError
-from speciate.modalities.scans.deidentification.engine import deidentify
+from speciate.modalities.scans.deidentification.engine import deidentify, is_looked_for
 from speciate.modalities.scans.deidentification.profile import Profile, parse_profile
 from speciate.modalities.scans.deidentification.pseudonyms import Pseudonyms
 
@@ -58,6 +58,36 @@ def test_a_real_file_reads_as_before_and_names_nobody(name: str, profile: str) -
         assert np.array_equal(after.pixel_array, before.pixel_array)
     if "WaveformSequence" in before:
         assert np.array_equal(after.waveform_array(0), before.waveform_array(0))
+
+
+@pytest.mark.parametrize(
+    ("letters", "name", "parts"),
+    [
+        ("ISO_IR 100", "Müller^Jörg", {"Müller", "Jörg"}),
+        ("ISO_IR 192", "Müller^Jörg", {"Müller", "Jörg"}),
+        ("ISO_IR 144", "Иванова^Анна", {"Иванова", "Анна"}),
+        (["", "ISO 2022 IR 87"], "Yamada^Tarou=山田^太郎", {"Yamada", "山田", "太郎", "山田太郎"}),
+        ("GB18030", "Wang^XiaoDong=王^小东", {"Wang", "小东", "王小东"}),
+    ],
+)  # fmt: skip
+def test_people_are_told_in_the_letters_in_which_a_table_names_them(
+    letters: str | list[str], name: str, parts: set[str]
+) -> None:
+    dataset, buffer = read(SMALL), io.BytesIO()
+    dataset.SpecificCharacterSet, dataset.PatientName = letters, name
+    dataset.save_as(buffer)
+    told = deidentify(buffer.getvalue(), parse_profile("basic"), KEY)
+    assert parts <= {person for person in told.people if is_looked_for(person)}
+
+
+def test_a_name_in_a_text_is_found_in_capitals_too() -> None:
+    dataset, profile = read(SMALL), parse_profile("basic+retain_device")
+    dataset.SpecificCharacterSet, dataset.PatientName = "ISO_IR 192", "Müller^Jörg"
+    for station, stays in (("CT 7", True), ("CT MÜLLER", False)):
+        buffer = io.BytesIO()
+        dataset.StationName = station
+        dataset.save_as(buffer)
+        assert ("StationName" in read(deidentify(buffer.getvalue(), profile, KEY).data)) is stays
 
 
 @pytest.mark.parametrize("data", [b"", b"\0" * 200, b"\x89PNG\r\n\x1a\n", b"\0" * 128 + b"DICM", SMALL[:132]])

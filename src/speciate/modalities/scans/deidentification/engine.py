@@ -34,14 +34,17 @@ from speciate.modalities.scans.dicom_elements import walked
 
 _DEEPEST = 64
 """Sequences within sequences; no object of the standard comes near."""
+_CHARSET = 0x00080005
 _PATIENT_ID, _PATIENT_NAME, _AGE = 0x00100020, 0x00100010, 0x00101010
 _PEOPLE = (_PATIENT_ID, 0x00101000, 0x00101040, 0x00102154, 0x00080050, 0x00120040)
 """Numbers and addresses of people beside their names: what is looked for in the texts that are kept."""
 _OWN_UIDS = (0x00080018, 0x0020000D, 0x0020000E, 0x00200052)
 _UID = re.compile(r"\d+(\.\d+){6,}")
 _FREE_TEXTS = ("LO", "SH", "ST", "LT", "UT", "UC")
-_SHORTEST = 4
+_SHORTEST, _SHORTEST_OF_THE_EAST = 4, 2
 """Characters of a name that is looked for: shorter ones are in every text."""
+_EAST = "\u2e80"
+"""From here on signs are Chinese, Japanese or Korean, of which two make a name."""
 _FORMS = {
     "DS": rb"[0-9+\-.eE \\]*",
     "IS": rb"[0-9+\- \\]*",
@@ -79,6 +82,11 @@ class Deidentified(NamedTuple):
     elsewhere, too. They stand in no report."""
     warnings: tuple[str, ...]
     """What a person must look at: sentences that quote nothing of the file."""
+
+
+def is_looked_for(person: str) -> bool:
+    """Whether a name or number is long enough to mean somebody where it stands in a text."""
+    return len(person) >= (_SHORTEST_OF_THE_EAST if person and min(person) >= _EAST else _SHORTEST)
 
 
 def deidentify(data: bytes, profile: Profile, pseudonyms: Pseudonyms) -> Deidentified:
@@ -137,8 +145,9 @@ class _Scrubber:
         self._profile, self.pseudonyms = profile, pseudonyms
         self.patient = patient_of(dataset)
         self._days = pseudonyms.days(self.patient)
+        self._letters = _letters(dataset)
         self.people = set(_people(dataset))
-        self._needles = tuple(sorted({_folded(person) for person in self.people if len(person) >= _SHORTEST}))
+        self._needles = tuple(sorted({_folded(person) for person in self.people if is_looked_for(person)}))
         self.uids: set[str] = set()
         self.changes: Counter[tuple[str, str]] = Counter()
 
@@ -255,9 +264,11 @@ class _Scrubber:
     def _names_somebody(self, value: bytes) -> bool:
         """Or something: a UID that is not the standard's."""
         text = _folded(value.decode("latin-1"))
+        spelled = _folded(_decoded(value, self._letters) or "")  # "MÜLLER" in UTF-8 folds to "müller" only when read
         if any(not is_registered(uid[0]) for uid in _UID.finditer(text)) and "retain_uids" not in self._profile.options:
             return True
-        return any(re.search(rf"(?<![^\W_]){re.escape(needle)}(?![^\W_])", text) for needle in self._needles)
+        found = (re.compile(rf"(?<![^\W_]){re.escape(needle)}(?![^\W_])") for needle in self._needles)
+        return any(each.search(text) or each.search(spelled) for each in found)
 
     def _kept_private(self, dataset: Any) -> set[int]:
         """Private elements of the safe list, and what reserves their blocks."""
@@ -344,10 +355,12 @@ def _text(raw: Any) -> str:
         return str(value)
 
 
-def _people(dataset: Any, depth: int = 0) -> Iterator[str]:
-    """Parts of names, numbers and addresses of people, wherever they stand as such."""
+def _people(dataset: Any, depth: int = 0, letters: tuple[str, ...] = ()) -> Iterator[str]:
+    """Parts of names, numbers and addresses of people, wherever they stand as such: as the bytes read, and as they are
+    written in the file's own letters, as tables have them. `letters`: encodings of what lies around."""
     if depth > _DEEPEST:
         return
+    letters = _letters(dataset) or letters
     for tag in list(dataset.keys()):
         if tag.group % 2 or tag.group < 8:
             continue
@@ -355,11 +368,40 @@ def _people(dataset: Any, depth: int = 0) -> Iterator[str]:
         vr = _type_of(int(tag), raw)[0]
         if vr == "SQ":
             for item in dataset[tag].value:
-                yield from _people(item, depth + 1)
+                yield from _people(item, depth + 1, letters)
         elif vr == "PN":
-            yield from (part for part in re.split(r"[\^=\\ ,]+", _text(raw)) if part)
+            for spelled in _spelled(raw, letters):
+                yield from (part for part in re.split(r"[\^=\\ ,]+", spelled) if part)
+                whole = (re.sub(r"[\^ ,]+", "", each) for each in re.split(r"[=\\]", spelled))
+                yield from (each for each in whole if each and min(each) >= _EAST)  # written without blanks
         elif int(tag) in _PEOPLE:
-            yield from (part.strip() for part in _text(raw).split("\\") if part.strip())
+            for spelled in _spelled(raw, letters):
+                yield from (part.strip() for part in spelled.split("\\") if part.strip())
+
+
+def _letters(dataset: Any) -> tuple[str, ...]:
+    """The encodings that a dataset names; none where it names none that are known."""
+    from pydicom.charset import convert_encodings
+
+    try:
+        return tuple(convert_encodings(_text_of(dataset, _CHARSET).split("\\"))) if _CHARSET in dataset else ()
+    except LookupError:
+        return ()
+
+
+def _spelled(raw: Any, letters: tuple[str, ...]) -> set[str]:
+    decoded = _decoded(raw.value, letters) if isinstance(raw.value, bytes) else None
+    return {_text(raw), decoded if decoded is not None else _text(raw)}
+
+
+def _decoded(value: bytes, letters: tuple[str, ...]) -> str | None:
+    """None where no encodings are known, or these are no such letters."""
+    from pydicom.valuerep import PersonName
+
+    try:
+        return str(PersonName(value.rstrip(b"\0 "), list(letters))) if letters else None
+    except (UnicodeError, ValueError, LookupError):
+        return None
 
 
 def _folded(text: str) -> str:
