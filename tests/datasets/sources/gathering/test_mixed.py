@@ -109,6 +109,18 @@ def test_a_table_brings_files_and_texts_together(place: Desk, tmp_path: Path) ->
     assert parts(alone) == parts(found)
 
 
+def test_columns_whose_names_differ_in_signs_alone_are_two_parts(place: Desk, tmp_path: Path) -> None:
+    rows = [f"{i}.png,a caption that is long enough of {i},another one that is long enough of {i}" for i in range(3)]
+    table = "\n".join(["picture,words (en),words [en]", *rows])
+    source = write(tmp_path / "rows", {f"{i}.png": PNG for i in range(3)} | {"rows.csv": table.encode()})
+    found = mixed(place, source)
+    assert parts(found)["rows.csv#1"] == ["picture.image", "words_en.text", "words_en_2.text"]
+    texts = {name: path.read_text() for name, path in found.files[2].parts if name.endswith(".text")}
+    assert sorted(texts.values()) == [
+        "a caption that is long enough of 2", "another one that is long enough of 2"
+    ]  # fmt: skip
+
+
 def test_a_table_reaches_nothing_outside_its_folder(place: Desk, tmp_path: Path) -> None:
     write(tmp_path, {"secret.png": PNG, "rows/in.png": PNG, "rows/.hidden/x.png": PNG})
     (tmp_path / "rows" / "link.png").symlink_to(tmp_path / "secret.png")

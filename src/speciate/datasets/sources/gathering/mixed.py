@@ -88,13 +88,14 @@ def _with_parts_among(found: Listing, tables: Sequence[SourceFile]) -> tuple[lis
 def _named(files: Sequence[SourceFile]) -> list[Named]:
     """What a layout must know, the modality by what most files of a suffix look like."""
     shared = shared_folders(files)
-    votes: dict[str, Counter[str]] = {}
+    voters: dict[str, list[SourceFile]] = {}
     for file in files:
-        votes.setdefault(suffix(file.path.name), Counter())
-    for kind, counts in votes.items():
-        seen = [file for file in files if suffix(file.path.name) == kind][:_VOTERS]
-        counts.update(name for file in seen if (name := modality_of_file(file.path)))
-        del counts[MULTIMODAL.name]
+        if len(of_suffix := voters.setdefault(suffix(file.path.name), [])) < _VOTERS:
+            of_suffix.append(file)
+    votes = {
+        kind: Counter(name for file in seen if (name := modality_of_file(file.path)) and name != MULTIMODAL.name)
+        for kind, seen in voters.items()
+    }
     modality = {kind: counts.most_common(1)[0][0] if counts else None for kind, counts in votes.items()}
     return [
         Named(

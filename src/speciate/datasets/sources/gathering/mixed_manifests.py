@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -90,7 +90,9 @@ def manifested(
 def _taken_apart(
     file: SourceFile, table: pa.Table, folder: Path, chosen: Sequence[str], naming: Sequence[str], desk: Desk
 ) -> Manifested:
-    parts = {name: _part(name, table[name], folder, is_file=name in naming) for name in chosen}
+    parts: dict[str, PartName] = {}
+    for name in chosen:
+        parts[name] = _free(_part(name, table[name], folder, is_file=name in naming), parts.values())
     texts = desk.work / "texts"
     texts.mkdir(parents=True, exist_ok=True)
     when = file.path.stat().st_mtime_ns
@@ -166,6 +168,15 @@ def _part(name: str, column: pa.ChunkedArray, folder: Path, *, is_file: bool) ->
             "Call list_options(kind='modality'), and name in inputs the columns that are parts.",
         )
     return PartName(own, counts.most_common(1)[0][0])
+
+
+def _free(part: PartName, taken: Iterable[PartName]) -> PartName:
+    """Columns such as `view (left)` and `view [left]` are two parts: the second is `view_left_2`."""
+    names, number, own = {each.own for each in taken}, 1, part.own
+    while own in names:
+        number += 1
+        own = f"{part.own[:36]}_{number}"
+    return part._replace(own=own)
 
 
 def _written(cell: Any, path: Path, when: int) -> Path | None:
