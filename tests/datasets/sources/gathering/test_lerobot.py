@@ -169,6 +169,21 @@ def test_what_does_not_fit_together_is_named_and_the_rest_goes_in(
     assert all(said in reason for reason in found.values()), found
 
 
+def test_an_episode_whose_columns_are_of_another_type_does_not_keep_the_rest_out(
+    demos: list[Demonstration], cutting: Any, tmp_path: Path
+) -> None:
+    root = write(tmp_path / "set", demos)
+    steps = pq.read_table(root / DATA)
+    noon = pa.array(["noon"] * steps.num_rows)
+    pq.write_table(steps.drop_columns(["timestamp"]).append_column("timestamp", noon), root / DATA)
+    told = cutting(root)
+    assert [name for name, reason in told["set_aside"] if "It cannot be cut" in reason] == [
+        f"episode-{number:06}.episode" for number in (0, 1, 2)
+    ]
+    assert not faults()
+    assert [number for _, number, _ in told["episodes"]] == list(range(3, len(demos)))
+
+
 @pytest.mark.parametrize(
     ("path", "content", "said"),
     [

@@ -126,7 +126,11 @@ def cut(payload: dict[str, Any]) -> dict[str, Any]:
             aside.append((name, f"Episode {row.number} is described twice in meta/episodes."))
             continue
         seen.add(row.number)
-        made, again = _episode(root, info, tasks, row)
+        try:
+            made, again = _episode(root, info, tasks, row)
+        except Exception as error:  # noqa: BLE001 - columns of other types than the format has, and what they lead to
+            aside.append((name, f"It cannot be cut: {type(error).__name__}: {str(error)[:200]}"))
+            continue
         encoded_again += again
         budget -= len(made)
         if budget < 0:
