@@ -66,7 +66,7 @@ def test_who_is_not_asked_keeps_what_it_said_of_models_that_others_know_too() ->
         return Told("timm", f"timm 1.{day}", f"2026-01-0{day}", entries)
 
     def by_hub(day: str, *entries: Entry) -> Told:
-        return Told("hub", "https://huggingface.co", f"2026-01-0{day}", entries)
+        return Told("hub", "huggingface.co", f"2026-01-0{day}", entries)
 
     before = index.merged([by_hub("1", hubs), by_timm("1", ours)], {"x": 5})
     (row,) = before.to_pylist()
@@ -78,7 +78,7 @@ def test_who_is_not_asked_keeps_what_it_said_of_models_that_others_know_too() ->
             name: row[name] for name in row if name != "origins"
         }
         assert origins["license"] == f"timm 1.{day}, 2026-01-0{day}"
-        assert origins["downloads"] == f"https://huggingface.co, 2026-01-0{'1' if day == '2' else '2'}"
+        assert origins["downloads"] == f"huggingface.co, 2026-01-0{'1' if day == '2' else '2'}"
     (alone,) = index.merged([by_timm("2")], {}, before).to_pylist()
     assert (alone["ref"], alone["sources"], alone["downloads"]) == ("hf:timm/x.y", ["hub"], 99)
     assert alone["license"] is None  # of it, only timm's word is known

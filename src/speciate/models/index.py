@@ -132,11 +132,10 @@ def _remembered(before: pa.Table, asked: Collection[str]) -> Iterator[_Said]:
 
 
 def _teller(origin: str, told: Sequence[str]) -> str:
-    """Which of the sources that know a model says `timm 1.0.31, 2026-11-25`, or the address of a hub."""
+    """Which of the sources that know a model says `timm 1.0.31, 2026-11-25`; what names none of them is the server of a
+    hub."""
     word = origin.partition(",")[0].partition(" ")[0]
-    if "://" in word:
-        return "hub"
-    return next((name for name in told if word in (name, _PACKAGES.get(name))), told[0])
+    return next((name for name in told if word in (name, _PACKAGES.get(name))), "hub" if "hub" in told else told[0])
 
 
 class _Row:
