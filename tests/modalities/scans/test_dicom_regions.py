@@ -7,6 +7,7 @@ from typing import Any
 
 import highdicom
 import numpy as np
+import pydicom.pixels.utils
 import pytest
 from highdicom.seg import SegmentAlgorithmTypeValues, SegmentationTypeValues, SegmentDescription
 from pydicom.dataset import Dataset, FileDataset
@@ -117,6 +118,26 @@ def test_segmentations_lie_on_the_voxels_of_their_scan(kind: str) -> None:
     found = shown(segmentation(series, labels, ["liver", "tumour"], kind), series)
     assert found.names == ["liver", "tumour"]
     assert (found.labels == labels).all()
+
+
+@pytest.mark.parametrize("kind", ["BINARY", "LABELMAP"])
+def test_each_frame_is_decoded_once_however_many_regions_there_are(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    series, labels = samples.series(), np.zeros((6, 32, 32), np.uint8)
+    for region in range(12):
+        labels[:, region, 3 * region % 20 :: 7] = region + 1
+    made = segmentation(series, labels, [f"r{region:02}" for region in range(12)], kind)
+    decoded, frames = 0, pydicom.pixels.utils.iter_pixels
+
+    def counted(dataset: Any) -> Iterable[Any]:
+        nonlocal decoded
+        for frame in frames(dataset):
+            decoded += 1
+            yield frame
+
+    monkeypatch.setattr("pydicom.pixels.utils.iter_pixels", counted)
+    found = shown(made, series)
+    assert (found.labels == labels).all()
+    assert decoded == made.NumberOfFrames
 
 
 def test_labels_turn_as_their_volume_does() -> None:

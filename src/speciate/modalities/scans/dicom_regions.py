@@ -7,7 +7,7 @@ smaller ones lie on top. Sources: DICOM PS3.3, C.8.8.6 (ROI Contour) and C.8.20 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -153,14 +153,41 @@ def _segmented(dataset: Dataset, scan: Scan) -> list[Region]:
     count = int(dataset.get("NumberOfFrames") or 1)
     places = [_place_of_frame(dataset, frame, scan) for frame in range(count)]
     if kind == "LABELMAP":
-        return [Region(name, partial(_of_label, dataset, places, number)) for number, name in named.items() if number]
-    numbers_ = [_segment_of_frame(dataset, frame) for frame in range(count)]
-    least = 0.5 if kind == "BINARY" else 0.5 * (number_of(dataset, "MaximumFractionalValue") or 255)
-    return [
-        Region(name, partial(_of_segment, dataset, places, numbers_, number, least))
-        for number, name in named.items()
-        if number in numbers_
-    ]
+        found = _of_labels(dataset, places, named)
+    else:
+        numbers_ = [_segment_of_frame(dataset, frame) for frame in range(count)]
+        least = 0.5 if kind == "BINARY" else 0.5 * (number_of(dataset, "MaximumFractionalValue") or 255)
+        found = _of_segments(dataset, places, numbers_, least)
+    return [Region(name, partial(_shown, found[number])) for number, name in named.items() if number in found]
+
+
+class _Patch(NamedTuple):
+    """What of a slice a segment covers, and the least rectangle around it: of many segments each is small."""
+
+    place: int
+    size: tuple[int, int]
+    top: int
+    left: int
+    mask: Mask
+
+    @classmethod
+    def of(cls, place: int, mask: Mask) -> _Patch:
+        rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+        if not len(rows):
+            return cls(place, mask.shape, 0, 0, np.zeros((0, 0), bool))
+        top, left = int(rows[0]), int(columns[0])
+        return cls(place, mask.shape, top, left, mask[top : rows[-1] + 1, left : columns[-1] + 1].copy())
+
+
+_Patches = dict[int, list[_Patch]]
+"""Number of a segment -> its patches."""
+
+
+def _shown(patches: Sequence[_Patch]) -> Iterator[tuple[int, Mask]]:
+    for each in patches:
+        mask = np.zeros(each.size, bool)
+        mask[each.top : each.top + each.mask.shape[0], each.left : each.left + each.mask.shape[1]] = each.mask
+        yield each.place, mask
 
 
 def _segment_name(segment: Dataset) -> str:
@@ -203,17 +230,20 @@ def _place_of_frame(dataset: Dataset, frame: int, scan: Scan) -> int:
     return place
 
 
-def _of_segment(
-    dataset: Dataset, places: Sequence[int], numbers_: Sequence[int], number: int, least: float
-) -> Iterator[tuple[int, Mask]]:
-    for place, of, pixels in zip(places, numbers_, _frames(dataset), strict=True):
-        if of == number:
-            yield place, pixels > least
+def _of_segments(dataset: Dataset, places: Sequence[int], numbers_: Sequence[int], least: float) -> _Patches:
+    found: _Patches = {}
+    for place, number, pixels in zip(places, numbers_, _frames(dataset), strict=True):
+        found.setdefault(number, []).append(_Patch.of(place, pixels > least))
+    return found
 
 
-def _of_label(dataset: Dataset, places: Sequence[int], number: int) -> Iterator[tuple[int, Mask]]:
+def _of_labels(dataset: Dataset, places: Sequence[int], named: Collection[int]) -> _Patches:
+    found: _Patches = {number: [] for number in named if number}  # 0 is what no segment covers
     for place, pixels in zip(places, _frames(dataset), strict=True):
-        yield place, pixels == number
+        for number in np.unique(pixels).tolist():
+            if number in found:
+                found[number].append(_Patch.of(place, pixels == number))
+    return found
 
 
 def _frames(dataset: Dataset) -> Iterator[npt.NDArray[Any]]:
