@@ -1,8 +1,7 @@
 """The formats of meshes: OBJ, PLY, STL, OFF, GLB and glTF, told by their bytes and checked against what they declare.
 
 trimesh reads OBJ, STL, OFF and glTF, but takes a file that ends early, or is empty, for a smaller mesh. So what each
-format tells of its size is read first, refused beyond the budget, and must be found again in what was decoded. An OBJ
-tells nothing: it seems cut where its last line has no end, or where many vertices belong to no face.
+format tells of its size is read first, refused beyond the budget, and must be found again in what was decoded.
 """
 
 from __future__ import annotations
@@ -11,27 +10,20 @@ import posixpath
 import re
 import struct
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from speciate.modalities.bundles import is_bundle, members_of
 from speciate.modalities.contract import DecodeError
-from speciate.modalities.forms import ply
+from speciate.modalities.forms import obj, ply
 from speciate.modalities.forms.gltf import glb_json, gltf_declared, gltf_json, load_gltf
-from speciate.modalities.forms.mesh_scenes import MOST, MOST_TEXELS, Declared, Loaded, arrays, joined, plain, scene_of
+from speciate.modalities.forms.mesh_scenes import MOST, MOST_TEXELS, Declared, Loaded, arrays
 from speciate.modalities.forms.triangles import fans
 from speciate.modalities.image import IMAGE
 
-if TYPE_CHECKING:
-    pass
-
 _MAIN = (".obj", ".gltf")
-_UNUSED = 0.1
-"""An OBJ of which more vertices than this share belong to no face seems cut."""
 _OFF = re.compile(rb"\s*(?:ST)?(C?)N?4?n?OFF\b")
-_OBJ_VERTEX = re.compile(rb"(?m)^[ \t]*v[ \t]+\S")
-_OBJ_FACE = re.compile(rb"(?m)^[ \t]*f[ \t]+([^\r\n#]*)")
 
 
 def declared(data: bytes) -> Declared:
@@ -87,7 +79,7 @@ def _kind(data: bytes) -> _Kind:
         return _STL
     if head.lstrip().startswith(b"solid") and (b"facet" in head or b"endsolid" in head):
         return _ASCII_STL
-    if _is_text(head) and _OBJ_VERTEX.search(data):
+    if _is_text(head) and obj.looks_like_obj(data):
         return _OBJ
     if _looks_like_stl(data):
         return _STL
@@ -213,39 +205,10 @@ def _off_lines(data: bytes) -> list[bytes]:
 
 class _Obj(_Kind):
     def declared(self, data: bytes) -> Declared:
-        faces = _OBJ_FACE.findall(data)
-        return Declared("OBJ", len(_OBJ_VERTEX.findall(data)), sum(max(len(face.split()) - 2, 0) for face in faces))
+        return obj.declared(data)
 
     def load(self, data: bytes, said: Declared) -> Loaded:
-        return _obj(data, said, {})
-
-
-def _obj(data: bytes, said: Declared, others: Mapping[str, bytes]) -> Loaded:
-    if not data.endswith((b"\n", b"\r")) and data.rsplit(b"\n", 1)[-1].lstrip()[:1] in (b"f", b"v"):
-        raise DecodeError("partial", "It ends within a line, so that nothing tells whether it is whole.")
-    lines = data.replace(b"\\\n", b" ").replace(b"\\\r\n", b" ")
-    faces = _OBJ_FACE.findall(lines)
-    if any(len(face.split()) < 3 for face in faces):
-        raise DecodeError("partial", "A face has fewer than three corners.")
-    scene = scene_of(lines, "obj", {plain(name): member for name, member in others.items()})
-    loaded = joined(scene)
-    if len(loaded.faces) != said.faces:
-        raise DecodeError("partial", f"{len(loaded.faces):,} triangles where its lines give {said.faces:,}.")
-    unused = said.vertices - _used(faces, said.vertices)
-    if unused > _UNUSED * said.vertices:
-        raise DecodeError("partial", f"{unused:,} of {said.vertices:,} vertices belong to no face: it seems cut.")
-    return loaded
-
-
-def _used(faces: list[bytes], vertices: int) -> int:
-    """How many vertices the faces name; where they count backwards, as some may, all."""
-    try:
-        named = np.array(re.sub(rb"/\S*", b"", b" ".join(faces)).split()).astype(np.int64)
-    except ValueError as error:
-        raise DecodeError("error", f"A face names no number: {str(error)[:100]}.") from error
-    if (named == 0).any():
-        raise DecodeError("partial", "A face names vertex 0, and an OBJ counts from 1.")
-    return len(np.unique(named)) if named.min(initial=1) > 0 else vertices
+        return obj.load(data, said, {})
 
 
 class _Glb(_Kind):
@@ -282,7 +245,7 @@ class _Bundle(_Kind):
         for member in others.values():
             _check_texture(member)
         if name.lower().endswith(".obj"):
-            return _obj(main, said, others)
+            return obj.load(main, said, others)
         return load_gltf(main, gltf_json(main), "gltf", others)
 
 
