@@ -100,6 +100,17 @@ def test_words_come_before_dates_and_every_part_is_shown() -> None:
     assert found.hits[1].score_parts == {"words": 0.0, "recency": pytest.approx(1, abs=0.01)}
 
 
+def test_two_bounds_of_one_metric_both_hold() -> None:
+    models = [
+        entry(f"hf:o/{value}", published=(Figure(benchmark="ImageNet-1K", metric="acc@1", value=value),))
+        for value in (70.0, 85.0, 95.0)
+    ]
+    below = AtLeast(benchmark="imagenet 1k", metric="acc@1", below=90)
+    found = Index(table(*models)).search(Query(published=(ABOVE_80, below)), today=TODAY)
+    assert refs(found) == ["hf:o/85.0"]
+    assert [each.alone for each in found.dropped_by.values()] == [1, 1]
+
+
 def test_figures_of_another_benchmark_do_not_count() -> None:
     figure = Figure(benchmark="ImageNet-V2", metric="acc@1", value=99)
     found = Index(table(entry("hf:o/a", published=(figure,)))).search(Query(published=(ABOVE_80,)), today=TODAY)

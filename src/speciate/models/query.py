@@ -56,8 +56,16 @@ class Constraint(NamedTuple):
 
 
 def constraints(query: Query) -> list[Constraint]:
-    """Each condition of a query by the name of its argument, as far as a row alone decides it."""
-    return list(_constraints(query))
+    """Each condition of a query by the name of its argument, as far as a row alone decides it. No two names are the
+    same: of two published values of one metric the second is `... (2)`."""
+    found: dict[str, Constraint] = {}
+    for each in _constraints(query):
+        name, number = each.name, 1
+        while name in found:
+            number += 1
+            name = f"{each.name} ({number})"
+        found[name] = each._replace(name=name)
+    return list(found.values())
 
 
 def _constraints(query: Query) -> Iterator[Constraint]:
