@@ -202,6 +202,12 @@ def test_a_folder_is_imported_and_what_changes_in_it_later_does_not_matter(
     assert version.card.license == "MIT"
 
 
+def test_a_folder_that_is_called_as_weights_are_is_none(workspace: Workspace, tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").mkdir()
+    with pytest.raises(SpeciateError, match="no weights as safetensors"):
+        fetched(workspace, f"path:{tmp_path}")
+
+
 class Boom:
     def __reduce__(self) -> Any:
         return os.system, ("echo it ran",)

@@ -82,7 +82,7 @@ def plan(spec: FetchSpec, workspace: Workspace) -> Plan:
         folder = Path(ref.name)
         if not folder.is_dir():
             raise SpeciateError(Code.NOT_FOUND, f"There is no folder {ref.name!r}.", "Name an existing model folder.")
-        trust.choose(path.name for path in folder.iterdir())
+        trust.choose(_names(folder))
         return Plan(payload={"spec": spec.model_dump()}, resolved=resolved, bytes=_size(folder))
     repository, _ = _repository(ref)
     host = urlsplit(hub_endpoint()).netloc.lower()
@@ -115,6 +115,11 @@ def _has_key(host: str) -> bool:
         return False
 
 
+def _names(folder: Path) -> list[str]:
+    """Of what lies in it; that of a folder ends in `/`, so that none is taken for a file."""
+    return [f"{path.name}/" if path.is_dir() else path.name for path in folder.iterdir()]
+
+
 def _size(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
 
@@ -130,7 +135,7 @@ def run(run: Run) -> dict[str, Any]:
     staged.mkdir(parents=True)
     if ref.source == "path":
         folder = Path(ref.name)
-        chosen = trust.choose(path.name for path in folder.iterdir())
+        chosen = trust.choose(_names(folder))
         where = Source(source=spec.source, set_aside=chosen.set_aside)
         trust.check(folder)
         scanned = scanner.scan(folder)
