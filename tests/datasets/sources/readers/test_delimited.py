@@ -170,3 +170,16 @@ def test_whatever_the_bytes_it_is_a_table_or_one_clear_error(
     assert len(rows(path, whole)) == len(cells)
     with contextlib.suppress(SpeciateError):
         rows(path, whole[: len(whole) // 2] + noise + whole[len(whole) // 2 :])
+
+
+def test_whole_numbers_too_long_for_64_bits_keep_their_digits(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(
+        "card,stamp,mass,x\n12345678901234567890,1234567890123456789,12345678901234567890,1\n"
+        "12345678901234567891,1234567890123456788,0.5,2\n"
+    )
+    rows = read_csv(path, ()).to_pylist()
+    assert [row["card"] for row in rows] == ["12345678901234567890", "12345678901234567891"]
+    assert [row["stamp"] for row in rows] == [1234567890123456789, 1234567890123456788]
+    assert [row["mass"] for row in rows] == [12345678901234567890.0, 0.5]
+    assert [row["x"] for row in rows] == [1, 2]

@@ -50,3 +50,11 @@ def test_values_with_blanks_are_quoted_and_numbers_are_numbers(tmp_path: Path) -
     assert [row["code"] for row in rows] == ["007", "12"]
     assert [row["x"] for row in rows] == [1000.0, 2.0]
     assert [row["x"] for row in read_fasta(path, ("x",)).to_pylist()] == ["1e3", "2"]
+
+
+def test_long_identifiers_keep_their_digits(tmp_path: Path) -> None:
+    path = tmp_path / "a.fasta"
+    path.write_text(">a run=9007199254740993 n=123456789012345\nAC\n>b run=9007199254740992 n=1\nAC\n")
+    rows = read_fasta(path, ()).to_pylist()
+    assert [row["run"] for row in rows] == ["9007199254740993", "9007199254740992"]
+    assert [row["n"] for row in rows] == [123456789012345, 1]

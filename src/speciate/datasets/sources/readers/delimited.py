@@ -1,7 +1,7 @@
 """CSV and TSV: comma, semicolon or tab, with a header line unless the first line is numbers.
 
 Cells stay what they are: no formula is evaluated, `1,5` is text, and so is a column in which a number has a leading
-zero, such as `007`.
+zero, such as `007`, or of whole numbers too long for 64 bits, which would become others.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from speciate.datasets.sources.readers.rows import unreadable, with_bad_rows
 
 _MOST_BYTES = 2**31 - 1  # of one block of the parser
 _LONGEST_HEADER = 64 << 20  # bytes
-_LEADING_ZERO = re.compile(rb"(?:^|[,;\t\n\"])-?0\d")
+_CODE = re.compile(rb"(?:^|[,;\t\n\"])-?0\d|\d{19}")
+"""What may be a leading zero, or a number too long for 64 bits."""
 
 
 def read_csv(path: Path, text: Sequence[str]) -> pa.Table:
@@ -53,7 +54,7 @@ def _read(path: Path, data: bytes, delimiter: str, text: Sequence[str]) -> pa.Ta
     if ragged and sound is data:
         sound, bad = _sound(path, data, delimiter)  # which knows the numbers of lines
         table, ragged = _parsed(path, sound, delimiter, text)
-    if _LEADING_ZERO.search(sound) and (codes := _codes(path, sound, delimiter, table)):
+    if _CODE.search(sound) and (codes := _codes(path, sound, delimiter, table)):
         table, ragged = _parsed(path, sound, delimiter, (*text, *codes))
     return with_bad_rows(table, [*bad, *ragged])
 
@@ -108,7 +109,7 @@ def _parsed(path: Path, data: bytes, delimiter: str, text: Sequence[str]) -> tup
 
 
 def _codes(path: Path, data: bytes, delimiter: str, table: pa.Table) -> list[str]:
-    """Columns of numbers that would lose leading zeros."""
+    """Columns of numbers that would lose leading zeros, or their last digits."""
     numbers = {
         field.name for field in table.schema if pa.types.is_integer(field.type) or pa.types.is_floating(field.type)
     }
@@ -116,8 +117,17 @@ def _codes(path: Path, data: bytes, delimiter: str, table: pa.Table) -> list[str
     return [
         name
         for name, cells in zip(written.column_names, written.columns, strict=True)
-        if name in numbers and pc.any(pc.match_substring_regex(cells, r"^-?0\d")).as_py()
-    ]
+        if name in numbers
+        and (
+            _any(cells, r"^-?0\d")
+            or (pa.types.is_floating(table.schema.field(name).type) and _any(cells, r"^[-+]?\d{19,}$")
+                and not _any(cells, r"[^-+\d]"))
+        )
+    ]  # fmt: skip
+
+
+def _any(cells: pa.ChunkedArray, pattern: str) -> bool:
+    return bool(pc.any(pc.match_substring_regex(cells, pattern)).as_py())
 
 
 def _has_header(data: bytes, delimiter: str) -> bool:

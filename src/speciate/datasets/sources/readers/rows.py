@@ -21,7 +21,7 @@ LONGEST_TEXT = 1 << 30
 LONGEST_BINARY = 2 << 30
 BAD_ROWS_KEPT = 10_000
 _NUMBER = re.compile(r"[-+]?(0|[1-9]\d*)?(?<=\d)(\.\d*)?([eE][-+]?\d{1,3})?|[-+]?\.\d+([eE][-+]?\d{1,3})?")
-_WHOLE = re.compile(r"[-+]?\d{1,15}")
+_WHOLE, _LONG = re.compile(r"[-+]?\d{1,15}"), re.compile(r"[-+]?\d{16,}")
 _LONE_SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
@@ -72,11 +72,13 @@ def with_unique_names(table: pa.Table) -> pa.Table:
 
 def with_numbers(table: pa.Table, but: Sequence[str] = ()) -> pa.Table:
     """Columns of text in which every cell is a number become numbers, of formats that have no types; none of `but`, nor
-    those in which a number has a leading zero."""
+    those in which a number has a leading zero, or as whole ones more digits than are kept."""
     for place, name in enumerate(table.column_names):
         cells = [cell for cell in table[name].to_pylist() if cell is not None]
         texts = all(isinstance(cell, str) for cell in cells)
         if name in but or not cells or not texts or not all(_NUMBER.fullmatch(cell) for cell in cells):
+            continue
+        if any(map(_LONG.fullmatch, cells)):
             continue
         numbers = [None if cell is None else float(cell) for cell in table[name].to_pylist()]
         whole = all(_WHOLE.fullmatch(cell) for cell in cells)
