@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import shutil
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import pyarrow as pa
 import pytest
+from pydicom.data import get_testdata_file
 
-from speciate.datasets.columns import CONTENT, KEY, ORIGIN
+from speciate.datasets.columns import CONTENT, KEY, ORIGIN, with_column
 from speciate.datasets.loading.loader import load_examples
 from speciate.datasets.operations.deidentify import COLUMN, key_of
 from speciate.datasets.operations.steps import foreseen, parse
 from speciate.datasets.purge import Target, marks, sealed_files
 from speciate.datasets.versions import Manifest
 from speciate.errors import SpeciateError
+from speciate.jobs.pool import Pool
 from speciate.modalities.bundles import members_of
 from speciate.modalities.scans.deidentification.pseudonyms import Pseudonyms
 from speciate.workspace.packs import PackReader
 from speciate.workspace.workspace import Workspace
 from tests import data
-from tests.datasets.operations.world import Curated, curate, read
+from tests.datasets.operations.world import Curated, apply, context_of, curate, read
 from tests.security import scans
 
 PROFILE = ["basic", "retain_institution"]
@@ -124,6 +128,40 @@ def test_windows_of_a_scan_share_its_rewritten_file(world: World) -> None:
     assert len(set(after.rows["id"].to_pylist())) == len(set(after.rows[KEY].to_pylist())) == 12
     assert set(after.rows["steps"].to_pylist()) == {1}
     assert len(list(load_examples(world.workspace.folders, after.manifest))) == 12
+
+
+def test_a_file_that_could_not_be_read_at_first_is_out_with_the_reason_and_counted(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    """Of such a file no bytes are kept, only the hash and what its header said."""
+    (tmp_path / "sent").mkdir()
+    for name in ("JPEG-lossy.dcm", "JPGExtended.dcm"):
+        shutil.copy(get_testdata_file(name), tmp_path / "sent")
+    before = data.ingest(workspace, "scans", source=str(tmp_path / "sent"), modality="dicom")
+    old = {row["source"]: row for row in read(workspace, before.ref).to_pylist()}
+    unread = next(row for row in old.values() if row["quality"] == "error")
+    assert len(old) == 2
+    assert unread[CONTENT]
+    assert unread["photometric"]
+    after = curate(workspace, "scans", {"op": "deidentify"})
+    audit = after.steps[0]["audit"]
+    assert (audit["files"], audit["not_possible"]) == (1, 1)
+    (row,) = [row for row in after.rows.to_pylist() if row["quality"] == "error"]
+    assert row["reason"].startswith("It could not be de-identified: it could not be read when it came in")
+    kept = {name for name, cell in row.items() if cell is not None}
+    assert kept <= {"id", "group_key", "quality", "reason", "source", ORIGIN}
+    assert row["group_key"] != unread["group_key"]
+
+
+def test_bytes_of_a_readable_file_that_are_lost_are_no_reason_to_leave_it_out(world: World) -> None:
+    pool = Pool(world.workspace.folders, world.workspace.settings)
+    rows = read(world.workspace, world.before.ref)
+    rows = with_column(rows, CONTENT, pa.array(["0" * 64, *rows[CONTENT].to_pylist()[1:]]))
+    try:
+        with pytest.raises(SpeciateError, match="No pack of 1 holds 0000"):
+            apply(rows, context_of(world.workspace, world.before, pool, "job-lost"), op="deidentify")
+    finally:
+        pool.close()
 
 
 def test_who_forgets_a_patient_forgets_what_was_made_of_the_files(world: World) -> None:

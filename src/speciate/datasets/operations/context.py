@@ -25,6 +25,7 @@ from speciate.datasets.versions import Manifest
 from speciate.jobs.pool import Pool
 from speciate.jobs.run import Run, Stopped
 from speciate.modalities.mixed.multimodal import PartName
+from speciate.workspace.packs import PackReader
 
 _SELECT = "speciate.datasets.look.sql_cage:select"
 _LOAD = ("speciate.tasks.predictor", "load")
@@ -131,6 +132,11 @@ class Context:
     def root(self) -> Path:
         """The workspace's, which a manifest's paths are relative to."""
         return self._run.folders.root
+
+    def held(self, contents: Sequence[str]) -> set[str]:
+        """Those whose bytes lie in the version's packs: of what could not be read at ingest none are kept."""
+        with PackReader(loader.packs(self._run.folders, self.manifest)) as packs:
+            return {content for content in contents if content in packs}
 
     def rewritten(self, service: str, payload: Mapping[str, Any], contents: Sequence[str]) -> Rewriting:
         """Media of the version rewritten into a new pack by a service in caged processes (loading/rewriting.py)."""

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import Field
 
 from speciate.datasets.columns import (
@@ -56,6 +57,7 @@ _SERVICE = "speciate.datasets.operations.deidentified_files:rewrite"
 _KEY_FILE = "deidentification.key"
 _KEY_BYTES = 32
 _ASIDE = "Set aside before it was de-identified."
+_NOT_KEPT = "it could not be read when it came in, and of such files no bytes are kept."
 
 
 class DeidentifyParameters(Parameters):
@@ -99,9 +101,10 @@ def apply(rows: pa.Table, parameters: DeidentifyParameters, context: Context) ->
     pseudonyms = Pseudonyms(key_of(context.root, context.manifest.name))
     modality = context.manifest.modality
     payload = {"modality": modality, "profile": str(profile), "key": pseudonyms.key.hex()}
-    contents = list(dict.fromkeys(content for content in rows[CONTENT].to_pylist() if content))
+    contents, never_kept = _contents(rows, context)
     done = context.rewritten(_SERVICE, payload, contents)
     files = {content: _File.of(each, modality) for content, each in done.media.items()}
+    files |= {content: _File.of(Rewritten(None, 0, {"reason": _NOT_KEPT}), modality) for content in never_kept}
     own = _columns_of_files(files) & {*context.manifest.columns}
     theirs = [name for name in context.manifest.columns if name not in {*own, "bytes", COLUMN, TEXT_COLUMN}]
     named = _naming(rows, theirs, files) - {context.manifest.label}
@@ -111,11 +114,25 @@ def apply(rows: pa.Table, parameters: DeidentifyParameters, context: Context) ->
     for name in sorted(replaced & set(theirs)):
         cells = [None if cell is None else pseudonyms.name(str(cell)) for cell in rows[name].to_pylist()]
         rows = with_column(rows, name, pa.array(cells, pa.string()))
+    rows = _without_cells(rows, files, [name for name in theirs if name not in dropped | replaced], context.manifest)
     rows = _rewritten(rows, files, own, pseudonyms, str(profile))
     manifest = context.manifest.model_copy(update={"packs": (done.pack.relative_to(context.root).as_posix(),)})
     kept = [name for name in theirs if name not in dropped | replaced]
     columns = {"from_the_files": sorted(own), "pseudonyms": sorted(replaced), "dropped": sorted(dropped), "kept": kept}
     return Outcome(rows, _audit(str(profile), files, columns), manifest=manifest)
+
+
+def _contents(rows: pa.Table, context: Context) -> tuple[list[str], list[str]]:
+    """Files to rewrite, each once; and those of which nothing was kept, for they could not be read when they came in.
+    Bytes of a file that could be read are not asked about: where they are lost, rewriting says so."""
+    read = dict[str, bool]()
+    for content, quality in zip(rows[CONTENT].to_pylist(), rows["quality"].to_pylist(), strict=True):
+        if content:
+            read[content] = read.get(content, False) or quality in ("ok", "partial")
+    unread = [content for content, was_read in read.items() if not was_read]
+    held = context.held(unread) if unread else set()
+    never_kept = [content for content in unread if content not in held]
+    return [content for content in read if content not in {*never_kept}], never_kept
 
 
 def key_of(root: Path, dataset: str) -> bytes:
@@ -181,6 +198,20 @@ def _naming(rows: pa.Table, columns: Sequence[str], files: dict[str, _File]) -> 
                 found.add(name)
                 break
     return found
+
+
+def _without_cells(rows: pa.Table, files: dict[str, _File], columns: Sequence[str], manifest: Manifest) -> pa.Table:
+    """Rows whose file was not rewritten keep nothing in these columns but the label: what of it came from the file, and
+    whom it named, nobody can tell."""
+    blank = [bool(content) and files[content].content is None for content in rows[CONTENT].to_pylist()]
+    if not any(blank):
+        return rows
+    mask = pa.array(blank)
+    for name in columns:
+        if name != manifest.label:
+            kind = rows.schema.field(name).type
+            rows = with_column(rows, name, pc.if_else(mask, pa.scalar(None, kind), rows[name]))
+    return rows
 
 
 def _words(cell: Any) -> set[str]:
