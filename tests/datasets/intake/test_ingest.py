@@ -38,6 +38,16 @@ def rows_of(workspace: Workspace, ref: str = "set") -> list[dict[str, Any]]:
     return list(scan.read(workspace.folders, manifest).to_pylist())
 
 
+def test_what_is_about_the_data_is_counted(workspace: Workspace, tmp_path: Path) -> None:
+    source = data.digit_folder(tmp_path / "digits", 12)
+    (source / "README.md").write_text("# about")
+    (next(source.glob("*/*.png"))).rename(source / "0" / "license.png")
+    manifest = data.ingest(workspace, "digits", source=source, label="folder")
+    assert manifest.rows == 12
+    notes = version(workspace.database, "digits").report["untrusted"]["notes"]
+    assert notes == ["1 file is left out as a text about the data: 'README.md'."]
+
+
 def test_a_folder_of_pictures(workspace: Workspace, tmp_path: Path) -> None:
     manifest = data.ingest(workspace, "digits", source=data.digit_folder(tmp_path / "digits", 100), label="folder")
     examples = load_examples(workspace.folders, manifest)

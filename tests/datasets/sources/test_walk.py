@@ -81,6 +81,18 @@ def test_hidden_files_and_cards_are_passed_over(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"x")
     found = walk(tmp_path)
     assert ([path.name for path in found.files], found.set_aside) == (["readable.png"], [])
+    assert found.about == ["LICENSE", "README.md"]
+
+
+def test_only_texts_are_about_the_data_and_they_are_counted(tmp_path: Path) -> None:
+    examples = ["car/License.png", "cylinder/readme.stl", "notice/a.png", "notice.csv", "readme.txt.png"]
+    about = ["COPYING", "car/readme.TXT", "licence.pdf", "x/ReadMe.rst"]
+    for name in (*examples, *about):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    found = walk(tmp_path)
+    assert [path.relative_to(tmp_path).as_posix() for path in found.files] == examples
+    assert (found.about, found.set_aside) == (about, [])
 
 
 def test_too_many_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

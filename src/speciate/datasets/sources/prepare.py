@@ -72,7 +72,7 @@ def prepare(
     """
     check(source, reader)
     place = _fetched(source, desk)
-    files, aside, readable = _unpacked(place, labels and labels.path, desk)
+    files, aside, readable, about = _unpacked(place, labels and labels.path, desk)
     if not files and aside:
         name, reason = aside[0]
         raise SpeciateError(
@@ -85,8 +85,9 @@ def prepare(
         files, modality = export.files, modality if modality != "auto" else export.marker.modality
     found, tables = _laid_out(place.path, files, modality, parse_reader(reader), export)
     found = found._replace(
-        readable=readable, revision=place.revision, set_aside=[*place.set_aside, *aside, *found.set_aside]
-    )
+        readable=readable, revision=place.revision, set_aside=[*place.set_aside, *aside, *found.set_aside],
+        notes=(*_left_out(about, export), *found.notes),
+    )  # fmt: skip
     if found.layout == "table":
         found = with_media_of_tables(found, desk)
     if found.modality == MULTIMODAL.name and not found.files:  # tables alone may hold bundles in their cells
@@ -139,11 +140,13 @@ class _Unpacked(NamedTuple):
     files: list[SourceFile]
     set_aside: list[SetAside]
     readable: frozenset[Path]
+    about: list[str]
+    """Names of READMEs and licences, which are no examples."""
 
 
 def _unpacked(place: _Place, skip: Path | None, desk: Desk) -> _Unpacked:
     """The files at a place and those in its archives, whose names follow that of the archive where there are others."""
-    found, aside = look(place.path)
+    found, aside, about = look(place.path)
     files = [(path, name_below(place.path, path)) for path in found if path != skip]
     archives = [(path, name) for path, name in files if archive_suffix(path.name)]
     packed = set(archives)
@@ -159,7 +162,8 @@ def _unpacked(place: _Place, skip: Path | None, desk: Desk) -> _Unpacked:
                 raise
             aside.append(SetAside(name, error.message))
             continue
-        members, strange = walk(target, links=False)
+        members, strange, told = walk(target, links=False)
+        about += [prefix + name for name in told]
         if archive_suffix(path.name).lower() != ".zip":
             names = [name_below(target, member) for member in members]
             if ours or shards.is_shard(names):
@@ -174,7 +178,15 @@ def _unpacked(place: _Place, skip: Path | None, desk: Desk) -> _Unpacked:
         readable.add(target)
     unique = {name: path for path, name in reversed(named)}
     aside += [SetAside(name, "Another file has this name.") for path, name in named if unique[name] is not path]
-    return _Unpacked(named_files([(path, name) for name, path in unique.items()]), aside, frozenset(readable))
+    return _Unpacked(named_files([(path, name) for name, path in unique.items()]), aside, frozenset(readable), about)
+
+
+def _left_out(about: list[str], export: exported.Export | None) -> list[str]:
+    """How many files tell of the data and are no examples; an export of ours has one card, which is its own."""
+    if not about or (export is not None and len(about) == 1):
+        return []
+    files = "1 file is" if len(about) == 1 else f"{len(about):,} files are"
+    return [f"{files} left out as a text about the data: {', '.join(map(repr, about[:3]))}."]
 
 
 def _with_labels(found: Listing, tables: Sequence[SourceFile], labels: LabelsFile | None, desk: Desk) -> Listing:

@@ -15,7 +15,10 @@ from typing import NamedTuple
 from speciate.errors import Code, SpeciateError
 
 MOST_FILES = 5_000_000
-_NOT_EXAMPLES = re.compile(r"(?i)(readme|license|licence|copying|notice)(\..*)?")
+_ABOUT = re.compile(
+    r"(?i)(readme|licen[sc]e|copying|notice)(\.(md|markdown|mdown|rst|txt|text|html?|pdf|org|adoc|asciidoc|rtf|docx?|odt))?"
+)
+"""What tells of the data and is none of it: by a text's suffix, for `car/License.png` is a picture of a class."""
 _KINDS = {
     stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device",
 }  # fmt: skip
@@ -32,16 +35,19 @@ class Walked(NamedTuple):
     files: list[Path]
     """In the order of their names."""
     set_aside: list[SetAside]
+    about: list[str] = []  # noqa: RUF012 - never changed
+    """READMEs and licences, by the names that SetAside has: no examples, and nothing is wrong with them."""
 
 
 def walk(folder: Path, *, links: bool = True) -> Walked:
-    """Hidden files, `__*` folders, README and LICENSE are passed over in silence; all else is in one of the lists.
+    """Hidden files and `__*` folders are passed over in silence; all else is in one of the lists.
 
     `links`: whether links to files inside are followed. REFUSED beyond MOST_FILES.
     """
     root = folder.resolve()
     files: list[str] = []
     aside: list[SetAside] = []
+    about: list[str] = []
     left = [str(folder)]
     while left:
         here = left.pop()
@@ -51,13 +57,15 @@ def walk(folder: Path, *, links: bool = True) -> Walked:
             aside.append(SetAside(_shown(here, folder), f"The folder cannot be read: {error.strerror}."))
             continue
         for entry in entries:
-            if entry.name.startswith(".") or _NOT_EXAMPLES.fullmatch(entry.name):
+            if entry.name.startswith("."):
                 continue
             if (reason := _why_not(entry, root, links=links)) is not None:
                 aside.append(SetAside(_shown(entry.path, folder), reason))
             elif entry.is_dir(follow_symlinks=False):
                 if not entry.name.startswith("__"):
                     left.append(entry.path)
+            elif _ABOUT.fullmatch(entry.name):
+                about.append(_shown(entry.path, folder))
             else:
                 files.append(entry.path)
         if len(files) > MOST_FILES:
@@ -65,7 +73,7 @@ def walk(folder: Path, *, links: bool = True) -> Walked:
                 Code.REFUSED, f"{str(folder)!r} holds more than {MOST_FILES:,} files.", "Choose a smaller folder."
             )
     files.sort(key=lambda path: path.split("/"))  # as paths compare, without making them do it
-    return Walked([Path(path) for path in files], sorted(aside))
+    return Walked([Path(path) for path in files], sorted(aside), sorted(about))
 
 
 def _why_not(entry: os.DirEntry[str], root: Path, *, links: bool) -> str | None:
