@@ -44,3 +44,27 @@ def test_files_of_a_folder_are_parts_by_name_or_by_what_they_are() -> None:
     assert named_as(PARTS, parts) == parts
     with pytest.raises(DecodeError, match="not clear which part"):
         named_as(PARTS, bundle({"what.bin": b"?"}))
+
+
+def test_a_row_may_bring_the_parts_that_the_model_does_not_read() -> None:
+    row = {"report": "x", "scan": "nowhere.png"}
+    assert parts_of_row(row, ["report.text"], unread, ["scan.image"]) == {"report.text": {"value": "x"}}
+    with pytest.raises(SpeciateError, match="names 'sound'"):
+        parts_of_row(row | {"sound": "a.wav"}, ["report.text"], unread, ["scan.image"])
+    with pytest.raises(SpeciateError, match="has only scan"):
+        parts_of_row({"scan": "a.png"}, ["report.text"], unread, ["scan.image"])
+
+
+def test_so_may_a_folder() -> None:
+    files = bundle({"scan.png": photo(), "notes.txt": b"of another name"})
+    assert list(members_of(named_as(["report.text"], files, ["scan.image"]))) == ["report.text"]
+    several = ["scan.image", "scan_2.image"]
+    assert list(members_of(named_as(["report.text"], files, several))) == ["report.text"]
+    odd = bundle({"other.png": photo(), "notes.txt": b"which of the two pictures it is does not matter"})
+    assert list(members_of(named_as(["report.text"], odd, several))) == ["report.text"]
+    with pytest.raises(DecodeError, match="None of its files is a part that the model reads: report"):
+        named_as(["report.text"], bundle({"scan.png": photo()}), ["scan.image"])
+
+
+def unread(path: str) -> bytes:
+    raise AssertionError(path)

@@ -216,6 +216,21 @@ def test_parts_of_a_form_are_one_input_of_a_model_of_mixed_rows(serve: Serve) ->
     assert (said.status, said.body["problems"][0]["where"]) == (422, "inputs[0].parts.scna")
 
 
+def test_an_input_may_bring_the_parts_that_the_model_does_not_read(serve: Serve) -> None:
+    server = serve(target(1, modality="multimodal", inputs=(), parts=("report.text",), ignored_parts=("scan.image",)))
+    seen: list[Any] = []
+
+    def answer(items: Any, seconds: float) -> list[dict[str, Any]]:
+        seen.extend(items)
+        return [{"id": "0", "output": "cat", "confidence": 0.9, "error": None} for _ in items]
+
+    server.processes[0].answer = answer  # type: ignore[method-assign]
+    assert server.form(("scan", "a.png", b"\x89PNG"), ("report", None, b"all is well")).status == 200
+    assert [item["parts"] for item in seen] == [{"report.text": {"value": "all is well"}}]
+    said = server.form(("scan", "a.png", b"\x89PNG"))
+    assert (said.status, said.body["problems"][0]["where"]) == (422, "inputs[0].parts")
+
+
 def test_a_form_that_is_none_is_said_to_be(serve: Serve) -> None:
     said = serve().ask(b"nothing", headers={"content-type": "multipart/form-data"})
     assert (said.status, "form cannot be read" in said.body["error"]) == (422, True)

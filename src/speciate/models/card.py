@@ -39,6 +39,8 @@ class Card(BaseModel):
     inputs: tuple[str, ...] = ()
     parts: tuple[str, ...] = ()
     """Of mixed rows: NAME.MODALITY of each part that it reads."""
+    ignored_parts: tuple[str, ...] = ()
+    """Of mixed rows: the parts of the rows that it was trained on which it does not read, and which rows may bring."""
     labels: tuple[str, ...] = ()
     parameters: int | None = None
     """Numbers that were learned, those of a frozen base model included."""

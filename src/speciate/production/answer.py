@@ -29,9 +29,10 @@ _MODELS = 4
 
 
 def answer(payload: dict[str, Any]) -> dict[str, Any]:
-    """`{model, modality, inputs, items}` -> `{predictions: [...]}`: fields of `Predicted`, in the items' order."""
+    """`{model, modality, inputs, parts, ignored_parts, items}` ->
+    `{predictions: [...]}`: fields of `Predicted`, in the items' order."""
     model = _loaded(payload["model"])
-    decoded = [_decode(item, payload["modality"], payload["inputs"], payload["parts"]) for item in payload["items"]]
+    decoded = [_decode(item, payload) for item in payload["items"]]
     usable = [example for example in decoded if isinstance(example, Example)]
     answers = iter(_answers(model, usable))
     predictions: list[dict[str, Any]] = []
@@ -71,9 +72,9 @@ def _loaded(path: str) -> Predictor:
     return predictor.load(Path(path))
 
 
-def _decode(item: dict[str, Any], modality: str, inputs: Sequence[str], parts: Sequence[str]) -> Example | Exception:
+def _decode(item: dict[str, Any], payload: dict[str, Any]) -> Example | Exception:
     try:
-        media = _medium(item, modality, inputs, parts)
+        media = _medium(item, payload)
     except (DecodeError, SpeciateError, ValueError, TypeError) as error:
         return error
     return Example(item["id"], media, None, item["id"], "", item.get("row") or {})
@@ -86,7 +87,8 @@ def _said(error: Exception) -> dict[str, str]:
     return {"error": "This input cannot be used; untrusted.error_text says why.", "error_text": str(error)}
 
 
-def _medium(item: dict[str, Any], modality: str, inputs: Sequence[str], parts: Sequence[str]) -> Any:
+def _medium(item: dict[str, Any], payload: dict[str, Any]) -> Any:
+    modality, inputs, parts = payload["modality"], payload["inputs"], payload["parts"]
     kind = find(modality)
     if "error" in item:
         raise SpeciateError(Code.INVALID, item["error"])
@@ -95,7 +97,7 @@ def _medium(item: dict[str, Any], modality: str, inputs: Sequence[str], parts: S
         return kind.admit({name: cell["value"] if "value" in cell else _bytes(cell["data"]) for name, cell in cells})
     if "data" in item:
         data = _bytes(item["data"])
-        data = named_as(parts, data) if parts and is_bundle(data) else data
+        data = named_as(parts, data, payload.get("ignored_parts", ())) if parts and is_bundle(data) else data
         kind.inspect(data)  # refuses what declares more than the budget
         return kind.decode(data)
     if "text" in item:

@@ -63,6 +63,11 @@ def _license(card: Card) -> str:
     return f"{card.license}. {_OBLIGATIONS.get(card.license, 'Read its terms before use.')}"
 
 
+def _own(parts: Sequence[str]) -> str:
+    """NAME.MODALITY as users call it."""
+    return ", ".join(name.rpartition(".")[0] for name in parts)
+
+
 def _limits(card: Card) -> list[str]:
     said = []
     if card.labels:
@@ -70,6 +75,11 @@ def _limits(card: Card) -> list[str]:
         said.append(f"- It answers with one of {len(card.labels)} labels ({shown}), whatever it is shown.")
     if card.inputs:
         said.append(f"- It needs {', '.join(card.inputs)} of each example.")
+    if card.parts:
+        beside = (
+            f"; what else a row may bring ({_own(card.ignored_parts)}) is passed over" if card.ignored_parts else ""
+        )
+        said.append(f"- Of a row it reads {_own(card.parts)}{beside}.")
     if card.dataset:
         said.append(f"- It is judged for data like {card.dataset}; for other data nothing is known.")
     else:

@@ -179,7 +179,7 @@ def _payload(card: Card, path: Path, inputs: Sequence[Input], place: Callable[[s
         elif card.parts and given.row is not None:
             read = _Reading(place, room)
             try:
-                item["parts"] = parts_of_row(given.row, card.parts, read)
+                item["parts"] = parts_of_row(given.row, card.parts, read, card.ignored_parts)
             except SpeciateError as error:
                 item["error"] = str(error)
             room = read.room
@@ -192,6 +192,7 @@ def _payload(card: Card, path: Path, inputs: Sequence[Input], place: Callable[[s
         "modality": card.modality,
         "inputs": list(card.inputs),
         "parts": list(card.parts),
+        "ignored_parts": list(card.ignored_parts),
         "items": items,
     }
 

@@ -55,6 +55,8 @@ class Target(_Frozen):
     modality: str
     inputs: tuple[str, ...] = ()
     parts: tuple[str, ...] = ()
+    ignored_parts: tuple[str, ...] = ()
+    """Of mixed rows: those that an input may bring beside the ones that are read."""
     bytes: int = 0
     warmup: str | None = None
     """A file with examples to try it on; it may be gone. None where there are none."""

@@ -61,6 +61,7 @@ class Runner:
             "modality": target.modality,
             "inputs": list(target.inputs),
             "parts": list(target.parts),
+            "ignored_parts": list(target.ignored_parts),
         }
 
     @property

@@ -53,7 +53,7 @@ def described(target: Target) -> dict[str, Any]:
         item |= {"data": {"type": "string", "contentEncoding": "base64"}, "mime": {"type": "string"}}
     if "parts" in allowed:
         part = {"type": "object", "minProperties": 1, "maxProperties": 1, "properties": {"value": {}, "data": {}}}
-        item["parts"] = {"type": "object", "properties": dict.fromkeys(target.parts, part)}
+        item["parts"] = {"type": "object", "properties": dict.fromkeys((*target.parts, *target.ignored_parts), part)}
     one = {
         "type": "object", "properties": item, "additionalProperties": False,
         "oneOf": [{"required": [form]} for form in allowed],
@@ -124,6 +124,8 @@ def _wrong_parts(value: Any, target: Target, where: str) -> list[Problem]:
             problems.append(Problem(f"{where}.{name}", f"There is no such part; {closest(str(name), target.parts)}"))
         elif not isinstance(cell, dict) or list(cell) not in (["value"], ["data"]):
             problems.append(Problem(f"{where}.{name}", 'A part is {"value": ...} or {"data": BASE64}.'))
+    if not problems and not any(known[name] in target.parts for name in value):
+        problems.append(Problem(where, f"The model reads none of these parts; it reads {', '.join(target.parts)}."))
     return problems
 
 
@@ -133,14 +135,15 @@ _CHECKS = {"text": _wrong_text, "data": _wrong_text, "row": _wrong_row, "parts":
 def _item(given: Mapping[str, Any], target: Target) -> dict[str, Any]:
     if "parts" in given:
         known = _parts(target)
-        return {"parts": {known[name]: cell for name, cell in given["parts"].items()}}
+        return {"parts": {known[name]: cell for name, cell in given["parts"].items() if known[name] in target.parts}}
     return {form: given[form] for form in ("text", "row", "data") if form in given}
 
 
 def _parts(target: Target) -> dict[str, str]:
-    """What a part may be called -> NAME.MODALITY."""
-    own = {part.own: name for name in target.parts if (part := part_name(name))}
-    return own | {name: name for name in target.parts}
+    """What a part may be called -> NAME.MODALITY, of those that are read and those that an input may bring beside."""
+    there = (*target.parts, *target.ignored_parts)
+    own = {part.own: name for name in there if (part := part_name(name))}
+    return own | {name: name for name in there}
 
 
 def _example(target: Target) -> str:

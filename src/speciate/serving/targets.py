@@ -36,6 +36,7 @@ def target_of(workspace: Workspace, pool: Pool, folder: SlotFolder, alias: Alias
         modality=card.modality,
         inputs=card.inputs,
         parts=card.parts,
+        ignored_parts=card.ignored_parts,
         bytes=card.bytes or 0,
         warmup=_warmup(workspace, pool, folder, card.dataset),
         slowest_ms=usecases.get(workspace.database, alias.use_case).limits.p95_latency_ms,

@@ -14,6 +14,7 @@ from speciate.datasets.loading.loader import load_examples
 from speciate.evaluation.prices import usd_for
 from speciate.jobs.run import Run
 from speciate.models.card import Card
+from speciate.tasks.parts import names_of
 from speciate.training import classical, der, distill, ewc, full, lora, lwf, probe, provenance, replay, slda
 from speciate.training.costs import Tally
 from speciate.training.estimate import asked_by
@@ -96,15 +97,15 @@ def _run(run: Run, payload: Payload, tally: Tally, team: Team) -> dict[str, Any]
     seconds = tally.spent.seconds
     size = sum(entry.stat().st_size for entry in os.scandir(run.outputs / "model"))
     usd = payload.processes * usd_for(tally.spent.cpu, payload.usd_per_core_hour)
-    card = _card(study.payload, chosen, identity, seconds, size).model_copy(update={"usd": usd})
+    card = _card(study, chosen, identity, seconds, size).model_copy(update={"usd": usd})
     report = _report(payload, study, chosen, seconds) | {"left_out": remaining.left_out, "usd": usd}
     if payload.repeats is not None:
         report["repetition"] = _repetition(payload.repeats, card)
     return {"card": card.model_dump(mode="json"), "report": report, "beside": study.beside}
 
 
-def _card(payload: Payload, chosen: Chosen, identity: str, seconds: float, size: int) -> Card:
-    spec = payload.spec
+def _card(study: Study, chosen: Chosen, identity: str, seconds: float, size: int) -> Card:
+    payload, spec = study.payload, study.payload.spec
     return Card(
         name=spec.name,
         id=identity,
@@ -116,7 +117,7 @@ def _card(payload: Payload, chosen: Chosen, identity: str, seconds: float, size:
         teachers=tuple(teacher.model for teacher in payload.teachers),
         use_case=spec.use_case,
         inputs=payload.manifest.inputs,
-        parts=tuple(getattr(getattr(chosen.predictor, "representation", None), "names", ())),
+        **_parts(study, chosen),
         labels=chosen.predictor.labels,
         parameters=chosen.predictor.parameters,
         bytes=size,
@@ -126,6 +127,15 @@ def _card(payload: Payload, chosen: Chosen, identity: str, seconds: float, size:
         | {"environment": provenance.record(payload.threads)},
         license=payload.license,
     )
+
+
+def _parts(study: Study, chosen: Chosen) -> dict[str, tuple[str, ...]]:
+    """Of mixed rows: the parts that the model reads, and those that its dataset has beside them. Else empty."""
+    read = tuple(getattr(getattr(chosen.predictor, "representation", None), "names", ()))
+    if not read or study.payload.manifest.modality != "multimodal":
+        return {}
+    there = map(str, names_of([*study.train, *study.validation]))
+    return {"parts": read, "ignored_parts": tuple(name for name in there if name not in read)}
 
 
 def _repetition(before: Repeated, card: Card) -> dict[str, Any]:
@@ -161,6 +171,7 @@ def _report(payload: Payload, study: Study, chosen: Chosen, seconds: float) -> d
         "cost": _cost(payload, study, chosen),
         "dearer": [option.model_dump() for option in payload.dearer],
         "notes": list(study.notes),
+        **{name: list(parts) for name, parts in _parts(study, chosen).items()},
         **study.found,
     }
 

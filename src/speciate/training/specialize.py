@@ -459,6 +459,7 @@ def _shown(candidate: Candidate, row: Mapping[str, Any] | None) -> dict[str, Any
         "measured_on": "test" if row else validation["how"],
         "seconds": candidate.report["seconds"],
         "usd": candidate.report.get("usd", 0.0),
+        **{name: candidate.report[name] for name in ("parts", "ignored_parts") if candidate.report.get(name)},
     }
 
 

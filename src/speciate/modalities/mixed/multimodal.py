@@ -202,22 +202,33 @@ def present(media: Mapping[str, Any]) -> list[tuple[PartName, Any]]:
     return [(PartName(*name.rsplit(".", 1)), media[name]) for name in sorted(media) if media[name] is not None]
 
 
-def named_as(parts: Sequence[str], data: bytes) -> bytes:
+def named_as(parts: Sequence[str], data: bytes, ignored: Sequence[str] = ()) -> bytes:
     """A bundle of files by their own names as one of these parts (NAME.MODALITY): each is the part that it is called
-    as, else the one whose modality it looks like. What is a bundle of parts stays; DecodeError where a file is none."""
+    as, else the one whose modality it looks like. What is one of the parts that are `ignored` is left out.
+
+    What is a bundle of parts stays; DecodeError where a file is none, or none of them is read.
+    """
     members = members_of(data)
     if any(part_name(name.partition("/")[0]) or name.startswith(f"{MISSING}/") for name in members):
         return data
-    known = [part for name in parts if (part := part_name(name))]
+    read = [part for name in parts if (part := part_name(name))]
+    known = read + [part for name in ignored if (part := part_name(name))]
     found: dict[str, bytes] = {}
     for name, file in members.items():
         alike = [part for part in known if part.own == name.partition(".")[0]]
         alike = alike or [part for part in known if _kind(part).sniff(file[:4096], name)]
+        if alike and not set(alike) & set(read):
+            continue
         if len(alike) != 1:
-            names = ", ".join(part.own for part in known)
-            raise DecodeError("error", f"It is not clear which part {name[:80]!r} is; the model reads {names}.")
+            raise DecodeError("error", f"It is not clear which part {name[:80]!r} is; the model reads {_names(read)}.")
         found[str(alike[0])] = file
+    if not found:
+        raise DecodeError("error", f"None of its files is a part that the model reads: {_names(read)}.")
     return bundle(found)
+
+
+def _names(parts: Sequence[PartName]) -> str:
+    return ", ".join(part.own for part in parts)
 
 
 def _of_cell(part: PartName, cell: Any) -> Any:
