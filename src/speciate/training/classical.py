@@ -99,10 +99,12 @@ def ways(study: Study, wanted: Sequence[str], of_parts: Sequence[str] = ()) -> l
 
 
 def _of_parts(study: Study, wanted: Sequence[str], named: Sequence[str]) -> list[Way]:
-    """Each part alone first, then all side by side: so it is to be seen what each is worth, and among equals fewer
-    parts win. Texts are taken both ways: whole words for lines through them, and dense for learners of interactions."""
+    """Each part alone first, then all side by side: so it is to be seen what each is worth. Parts that the caller names
+    are seen together and in no other way. Texts are taken both ways: whole words for lines through them, and dense for
+    learners of interactions."""
     found: list[Way] = []
-    for chosen in parts.each(_asked(study, named)):
+    asked = _asked(study, named)
+    for chosen in [asked] if named else parts.each(asked):
         label = " + ".join(part.own for part in chosen) if len(chosen) > 1 else f"{chosen[0].own} alone"
         counted = [part for part in chosen if parts.is_counted(part)]
         forms = [False] if len(counted) == len(chosen) else [True, False] if counted else [True]
@@ -111,7 +113,7 @@ def _of_parts(study: Study, wanted: Sequence[str], named: Sequence[str]) -> list
             learners = _learners(study.readout, sparse=not dense)
             suited = tuple(learner for learner in learners if not wanted or learner.name in wanted)
             name = f"{label}, counted" if len(forms) > 1 and not dense else label
-            found += [Way(name, represent, suited)] if suited else []
+            found += [Way(name, represent, suited, len(chosen))] if suited else []
     if not found:
         _chosen([*_learners(study.readout, sparse=False), *_learners(study.readout, sparse=True)], wanted)
     return found

@@ -30,6 +30,8 @@ _log = logging.getLogger(__name__)
 
 
 EVERYWHERE = "out-of-fold on training and validation"
+_FEW = 300
+"""Validation examples: the standard error of a share of so many is 0.03 at most."""
 _ALIKE = ("classification", "ordinal", "regression", "multi-label")
 """Families whose training examples ask what they teach, so that they can be judged by, too."""
 
@@ -48,6 +50,8 @@ class Way(NamedTuple):
     name: str
     represent: Callable[[Sequence[Example]], Representation]
     learners: tuple[Learner, ...]
+    sees: int = 1
+    """Parts of a mixed row."""
 
 
 class Tried(NamedTuple):
@@ -87,6 +91,7 @@ class Chosen(NamedTuple):
 
 class _Contender(NamedTuple):
     name: str
+    way: Way
     learner: Learner
     whole: Representation | None
     """Of the whole training split, after folds; else the model is `fitted`."""
@@ -109,12 +114,14 @@ def _standing(sign: int, value: float) -> float:
 def choose(study: Study, ways: Sequence[Way], folds: int) -> Chosen:
     """Try every learner on every representation until the budget ends, and keep the best.
 
-    Among equals the earlier one wins: ways and learners are listed from cheap to dear. Raises INVALID where none can be
+    Among equals the earlier one wins: ways and learners are listed from cheap to dear. Only between ways that see other
+    parts of mixed rows few validation examples do not decide alone: see `_between`. Raises INVALID where none can be
     tried.
     """
     sign = find_metric(study.payload.objective.metric).sign
     total = sum(len(way.learners) for way in ways)
     best: _Contender | None = None
+    near, of_parts = list[_Contender](), any(way.sees > 1 for way in ways)
     tried: list[Tried] = []
     for way in ways:
         study.progress(len(tried), total, "candidates", f"{way.name}: preparing examples")
@@ -135,27 +142,67 @@ def choose(study: Study, ways: Sequence[Way], folds: int) -> Chosen:
                 _log.info("%s: not tried: %s", name, reason)
                 continue
             with study.tally.stage("training"):
-                contender = _contend(study, name, whole, learner, parts, sign)
+                contender = _contend(study, name, way, whole, learner, parts, sign)
             seconds, value = time.monotonic() - started, contender.estimate.value
             tried.append(Tried(name, seconds, value))
             _log.info("%s: %s %.4g, %.2f s", name, study.payload.objective.metric, value, seconds)
             if best is None or contender.standing > best.standing:
                 best = contender
+            near = _as_good([*near, contender], best) if of_parts else []
     if best is None:
         raise SpeciateError(
             Code.INVALID,
             f"No candidate could be tried: {_reasons(tried)}.",
             "Call train_model again without hyperparameters.candidates, or on fewer or other examples.",
         )
+    decided = _between(study, near, folds, sign) if len(near) > 1 else None
+    best = decided or best
     study.progress(total, total, "candidates", f"{best.name} is the best")
     with study.tally.stage("training"):
         final = best.fitted or _fit_whole(study, best)
     marked = tuple(one._replace(chosen=one.name == best.name) for one in tried)
-    surer = _confirmed(study, best, ways, folds, sign)
+    surer = None if decided else _confirmed(study, best, folds, sign)
     return Chosen(final, surer or best.estimate, EVERYWHERE if surer else study.how, marked)
 
 
-def _confirmed(study: Study, best: _Contender, ways: Sequence[Way], folds: int, sign: int) -> Estimate | None:
+def _as_good(tried: Sequence[_Contender], best: _Contender) -> list[_Contender]:
+    """The best of each way, where it is within one standard error of the best of all (Breiman et al. 1984). Only these
+    are kept in memory."""
+    error = best.estimate.standard_error
+    least = best.standing - (error if math.isfinite(error) else 0.0)
+    first: dict[str, _Contender] = {}
+    for one in tried:
+        if one.standing >= least and (one.way.name not in first or one.standing > first[one.way.name].standing):
+            first[one.way.name] = one
+    return list(first.values())
+
+
+def _between(study: Study, near: Sequence[_Contender], folds: int, sign: int) -> _Contender | None:
+    """Of candidates that few validation examples do not tell apart: the best out of fold on training and validation
+    examples alike, and among equals the one that sees most parts, as it answers where one of them is missing.
+
+    Without a validation split they were judged out of fold already. None where that cannot be done, or there is no
+    time: then the first of the best stays.
+    """
+    if not study.validation:
+        return max(near, key=lambda one: (one.standing, one.way.sees))
+    if len(study.validation) > _FEW or study.readout.family not in _ALIKE:
+        return None
+    standings: list[tuple[float, int]] = []
+    for one in near:
+        found = _out_of_fold(study, one, folds)
+        if found is None:
+            return None
+        standings.append((_standing(sign, found.value), one.way.sees))
+    values = ", ".join(f"{one.name} {sign * value:.3g}" for one, (value, _) in zip(near, standings, strict=True))
+    study.notes.append(
+        f"{len(study.validation)} validation examples do not tell {len(near)} candidates apart, so what they are worth "
+        f"{EVERYWHERE} decided: {values}."
+    )
+    return near[standings.index(max(standings))]
+
+
+def _confirmed(study: Study, best: _Contender, folds: int, sign: int) -> Estimate | None:
     """Where the winner meets the target on a validation split that is too small to be sure of it: its value on training
     and validation examples alike, out of fold. None where that tells nothing new, or there is no time.
 
@@ -167,24 +214,29 @@ def _confirmed(study: Study, best: _Contender, ways: Sequence[Way], folds: int, 
     low = min(sign * estimate.low, sign * estimate.high)
     if not (sign * estimate.value >= sign * target and low < sign * target):
         return None
-    way = next(way for way in ways if best.name == f"{way.name}: {best.learner.name}")
+    return _out_of_fold(study, best, folds)
+
+
+def _out_of_fold(study: Study, one: _Contender, folds: int) -> Estimate | None:
+    """Its value on training and validation examples alike, each judged by what did not learn from it. None where no
+    fold can be made, or the budget ended."""
     scores, held = [], list[Example]()
     for learn, judge in study.everywhere(folds):
         study.checkpoint()
         if study.over_budget:
             return None
-        study.progress(len(held), len(study.train) + len(study.validation), "examples", f"{best.name}: out of fold")
+        study.progress(len(held), len(study.train) + len(study.validation), "examples", f"{one.name}: out of fold")
         with study.tally.stage("training"):
             try:
-                representation = way.represent(learn)
+                representation = one.way.represent(learn)
             except Unsuited:
                 return None
-            estimator = best.learner.learn(
+            estimator = one.learner.learn(
                 representation.encode(learn), study.targets(learn), study.payload.spec.seed
             )  # fmt: skip
             scores.append(estimator.scores(representation.encode(judge)))
         held += judge
-    return measure(study, best.readout, held, np.concatenate(scores)) if held else None
+    return measure(study, one.readout, held, np.concatenate(scores)) if held else None
 
 
 def measure(study: Study, readout: Readout, held: Sequence[Example], scores: Any) -> Estimate:
@@ -233,7 +285,7 @@ def _prepared(study: Study, way: Way, folds: int) -> tuple[list[Part], Represent
 
 
 def _contend(
-    study: Study, name: str, whole: Representation | None, learner: Learner, parts: Sequence[Part], sign: int
+    study: Study, name: str, way: Way, whole: Representation | None, learner: Learner, parts: Sequence[Part], sign: int
 ) -> _Contender:
     """Learn on each part's one side, be judged on the other."""
     fitted = [learner.learn(part.inputs, part.targets, study.payload.spec.seed) for part in parts]
@@ -249,7 +301,7 @@ def _contend(
         standing = tightness(fitted, [part.held_inputs for part in parts], scores, study.payload.spec.seed)
         if TIGHTEST not in study.notes:
             study.notes.append(TIGHTEST)
-    return _Contender(name, learner, whole, learned, readout, estimate, standing)
+    return _Contender(name, way, learner, whole, learned, readout, estimate, standing)
 
 
 def _fit_whole(study: Study, best: _Contender) -> TrainedPredictor:
