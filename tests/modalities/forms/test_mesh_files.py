@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import tracemalloc
 from typing import Any
@@ -182,6 +183,20 @@ def test_columns_of_a_text_are_what_their_names_or_their_number_say() -> None:
     assert "colors" not in POINT_CLOUD.decode(b"0 0 0 0.5 -1 0\n1 1 1 0.1 0 1\n")  # normals
 
 
+def test_colours_of_two_bytes_keep_their_shades() -> None:
+    head = b"ply\nformat ascii 1.0\nelement vertex 3\n" + b"".join(
+        b"property float %b\n" % axis for axis in (b"x", b"y", b"z")
+    )
+    head += b"".join(b"property ushort %b\n" % name for name in (b"red", b"green", b"blue")) + b"end_header\n"
+    shades = [[0, 32896, 65535], [257, 514, 771], [0, 0, 65535]]
+    rows_ = b"".join(b"%d 0 0 %d %d %d\n" % (place, *shade) for place, shade in enumerate(shades))
+    wanted = [[0, 128, 255], [1, 2, 3], [0, 0, 255]]
+    assert POINT_CLOUD.decode(head + rows_)["colors"].tolist() == wanted
+    buffer = io.BytesIO()
+    np.savez(buffer, points=np.eye(3, dtype=np.float32), colors=np.array(shades, np.uint16))
+    assert POINT_CLOUD.decode(buffer.getvalue())["colors"].tolist() == wanted
+
+
 def test_a_laz_whose_table_has_more_chunks_than_bytes_is_told_before_the_unpacker_allocates_it() -> None:
     data = bytearray(CLOUDS["ball.laz"][0])
     table = struct.unpack_from("<q", data, struct.unpack_from("<I", data, 96)[0])[0]
@@ -215,3 +230,25 @@ def test_extended_records_of_las_1_4_are_followed_to_their_end() -> None:
 def test_an_array_whose_header_is_half_a_python_expression_is_told() -> None:
     whole = CLOUDS["ball.npy"][0]
     assert refusal(POINT_CLOUD, whole.replace(b"(400, 3)", b"(400, 3(")).quality == "error"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b'"nodes": [{"mesh": 0}], "accessors": [{"count": 1e999}], '
+        b'"meshes": [{"primitives": [{"attributes": {"POSITION": 0}}]}]',
+        b'"extensionsRequired": 5',
+        b'"buffers": {"a": 1}',
+        b'"bufferViews": [{"byteLength": 1e999, "buffer": 0}], "buffers": [{"byteLength": 4}]',
+    ],
+)
+def test_a_gltf_of_other_things_than_the_format_has_is_an_error(said: bytes) -> None:
+    data = b'{"asset": {"version": "2.0"}, %b}' % said
+    assert "contradicts itself" in refusal(MESH, data).detail
+
+
+def test_numbers_that_no_place_can_have_are_told() -> None:
+    assert refusal(MESH, b"OFF\n3 1 0\n0 0 0\n1 0 0\n0 1 0\n3 0 1 99999999999999999999999\n").quality == "partial"
+    head = b"ply\nformat binary_little_endian 1.0\nelement vertex 1\nproperty float x\nelement face 1\n"
+    said = refusal(MESH, head + b"property list float int vertex_indices\nend_header\n" + b"\xff" * 24)
+    assert "no whole number" in said.detail

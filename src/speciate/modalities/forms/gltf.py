@@ -13,6 +13,9 @@ from speciate.modalities.forms.mesh_scenes import MOST, Declared, Loaded, joined
 _MOST_NODES = 20_000
 _GLTF_READ = ("KHR_materials_", "KHR_texture_transform", "KHR_lights_punctual", "KHR_mesh_quantization")
 """Beginnings of the extensions without which a mesh's form can be read."""
+_LISTS = ("accessors", "buffers", "bufferViews", "extensionsRequired", "images", "meshes", "nodes")
+_ODD = (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError)
+"""What comes of JSON that holds other things than the format says."""
 
 
 def gltf_json(data: bytes) -> dict[str, Any]:
@@ -22,6 +25,8 @@ def gltf_json(data: bytes) -> dict[str, Any]:
         raise DecodeError("partial", f"The JSON of the glTF is cut or damaged: {str(error)[:100]}.") from error
     if not isinstance(tree, dict) or "asset" not in tree:
         raise DecodeError("error", "Not a glTF: it names no asset.")
+    if odd := [key for key in _LISTS if not isinstance(tree.get(key) or [], list)]:
+        raise DecodeError("error", f"The glTF contradicts itself: {odd[0]!r} is no list.")
     return tree
 
 
@@ -51,7 +56,7 @@ def gltf_declared(tree: dict[str, Any], name: str) -> Declared:
                 mode = primitive.get("mode", 4)
                 faces += listed // 3 if mode == 4 else max(listed - 2, 0) if mode in (5, 6) else 0
         return Declared(name, int(vertices), int(faces), "metre")
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+    except _ODD as error:
         raise DecodeError("error", f"The glTF contradicts itself: {type(error).__name__} {error}.") from error
 
 
@@ -67,7 +72,7 @@ def load_gltf(data: bytes, tree: dict[str, Any], kind: str, others: Mapping[str,
             continue
         if plain(address) not in files:
             raise DecodeError("error", f"It names the file {address[:200]!r}, which is not beside it.")
-        if len(files[plain(address)]) < int(buffer.get("byteLength", 0)):
+        if len(files[plain(address)]) < _length_of(buffer):
             raise DecodeError("partial", f"{address[:200]!r} is shorter than the glTF declares.")
     _check_views(tree)
     said = gltf_declared(tree, kind)
@@ -75,6 +80,13 @@ def load_gltf(data: bytes, tree: dict[str, Any], kind: str, others: Mapping[str,
     if len(loaded.faces) < said.faces:
         raise DecodeError("partial", f"{len(loaded.faces):,} triangles where {said.faces:,} are declared.")
     return loaded
+
+
+def _length_of(buffer: dict[str, Any]) -> int:
+    try:
+        return int(buffer.get("byteLength", 0))
+    except _ODD as error:
+        raise DecodeError("error", f"The glTF contradicts itself: {type(error).__name__} {error}.") from error
 
 
 def _addresses(tree: dict[str, Any]) -> list[str]:
@@ -95,5 +107,5 @@ def _check_views(tree: dict[str, Any]) -> None:
                 raise DecodeError("error", "An accessor of the glTF names no view.")
             if int(accessor["count"]) > 3 * MOST:
                 raise DecodeError("refused", f"An accessor of {accessor['count']:,} values.")
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+    except _ODD as error:
         raise DecodeError("error", f"The glTF contradicts itself: {type(error).__name__} {error}.") from error

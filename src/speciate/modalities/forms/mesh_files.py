@@ -190,7 +190,7 @@ class _Off(_Kind):
             corners = [cell for p, n in zip(polygons, lengths, strict=True) for cell in p[1 : n + 1]]
             faces = fans(lengths, np.array(corners).astype(np.int64) if corners else np.zeros(0, np.int64))
             return arrays(vertices, faces)
-        except (ValueError, IndexError) as error:
+        except (ValueError, IndexError, OverflowError) as error:
             raise DecodeError("partial", f"A row is cut, or is no numbers: {str(error)[:100]}.") from error
 
 

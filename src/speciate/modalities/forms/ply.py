@@ -23,6 +23,7 @@ _ORDERS: dict[str, Literal["<", ">", ""]] = {
     "ascii": "", "binary_little_endian": "<", "binary_big_endian": ">",
 }  # fmt: skip
 _LONGEST_HEADER = 1 << 16
+_FAR_BEYOND_A_BYTE = 1023
 _END = re.compile(rb"(?m)^end_header[ \t]*\r?\n")
 
 Numbers = npt.NDArray[Any]
@@ -83,6 +84,8 @@ def header(data: bytes) -> PlyHeader:
                 case ["element", name, count]:
                     elements.append(Element(name, int(count), ()))
                 case ["property", "list", length, kind, name]:
+                    if _TYPES[length][0] == "f":
+                        raise ValueError(f"the length of {name!r} is no whole number")
                     elements[-1] = _with(elements[-1], Property(name, _TYPES[kind], _TYPES[length]))
                 case ["property", kind, name]:
                     elements[-1] = _with(elements[-1], Property(name, _TYPES[kind], None))
@@ -284,13 +287,18 @@ def points(vertex: Columns) -> npt.NDArray[np.float64]:
 
 
 def colours(vertex: Columns) -> npt.NDArray[np.uint8] | None:
-    """(V, 3): red, green and blue; of numbers with a fraction, 1 is full."""
+    """(V, 3): red, green and blue; of numbers with a fraction, 1 is full, and of those beyond a byte, 65,535."""
     found = [vertex.get(name, vertex.get(f"diffuse_{name}")) for name in ("red", "green", "blue")]
     if any(column is None or isinstance(column, Lists) for column in found):
         return None
     values = np.stack([np.asarray(column, np.float64) for column in found], axis=1)
     fraction = np.asarray(found[0]).dtype.kind == "f" and len(values) and values.max() <= 1 and (values % 1).any()
-    return np.asarray((values * (255 if fraction else 1)).clip(0, 255).round(), np.uint8)
+    return np.asarray((values * (255 if fraction else scale_of(values))).clip(0, 255).round(), np.uint8)
+
+
+def scale_of(values: Numbers) -> float:
+    """What makes bytes of colours: where some lie far beyond 255 they are of two bytes each."""
+    return 1 / 257 if values.max(initial=0) > _FAR_BEYOND_A_BYTE else 1.0
 
 
 def encode(

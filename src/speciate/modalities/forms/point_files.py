@@ -274,9 +274,9 @@ def _of_array(array: npt.NDArray[Any]) -> Loaded:
 
 
 def _as_bytes(colours: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    """Of numbers up to 1, 1 is full."""
+    """Of numbers up to 1, 1 is full, and of those beyond a byte, 65,535."""
     values = np.nan_to_num(colours.astype(np.float64))
-    full = 255 if colours.dtype.kind == "f" and values.max(initial=0) <= 1 else 1
+    full = 255 if colours.dtype.kind == "f" and values.max(initial=0) <= 1 else ply.scale_of(values)
     return np.asarray((values * full).clip(0, 255).round(), np.uint8)
 
 

@@ -176,6 +176,8 @@ def _table(data: bytes, meta: Meta) -> pa.Table:
         raise DecodeError("error", f"{table.num_rows:,} steps where {meta.steps:,} are declared.")
     if not table.num_rows:
         raise DecodeError("error", "The episode has no step.")
+    if len(set(table.column_names)) < table.num_columns:
+        raise DecodeError("error", f"{STEPS} has two columns of one name.")
     return table
 
 
