@@ -215,11 +215,12 @@ def _without_cells(rows: pa.Table, files: dict[str, _File], columns: Sequence[st
 
 
 def _words(cell: Any) -> set[str]:
-    """A cell as a whole and its words."""
+    """A cell as a whole, without its signs, and its words."""
     if cell is None or isinstance(cell, bool | list | dict | bytes):
         return set()
     text = str(cell).casefold().strip()
-    return {text, *re.split(r"[\W_]+", text), *re.split(r"[^\d.]+", text)}
+    words = re.split(r"[\W_]+", text)
+    return {text, " ".join(filter(None, words)), *words, *re.split(r"[^\d.]+", text)}
 
 
 def _names_of(source: str) -> set[str]:

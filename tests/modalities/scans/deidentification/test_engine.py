@@ -68,6 +68,7 @@ def test_a_real_file_reads_as_before_and_names_nobody(name: str, profile: str) -
         ("ISO_IR 144", "Иванова^Анна", {"Иванова", "Анна"}),
         (["", "ISO 2022 IR 87"], "Yamada^Tarou=山田^太郎", {"Yamada", "山田", "太郎", "山田太郎"}),
         ("GB18030", "Wang^XiaoDong=王^小东", {"Wang", "小东", "王小东"}),
+        ("ISO_IR 100", "Lee^Kim", {"Kim Lee", "Lee Kim"}),
     ],
 )  # fmt: skip
 def test_people_are_told_in_the_letters_in_which_a_table_names_them(

@@ -371,12 +371,21 @@ def _people(dataset: Any, depth: int = 0, letters: tuple[str, ...] = ()) -> Iter
                 yield from _people(item, depth + 1, letters)
         elif vr == "PN":
             for spelled in _spelled(raw, letters):
-                yield from (part for part in re.split(r"[\^=\\ ,]+", spelled) if part)
-                whole = (re.sub(r"[\^ ,]+", "", each) for each in re.split(r"[=\\]", spelled))
-                yield from (each for each in whole if each and min(each) >= _EAST)  # written without blanks
+                yield from _parts_of_name(spelled)
         elif int(tag) in _PEOPLE:
             for spelled in _spelled(raw, letters):
                 yield from (part.strip() for part in spelled.split("\\") if part.strip())
+
+
+def _parts_of_name(spelled: str) -> Iterator[str]:
+    """Each part; and as a whole, by which short names are found, too: `Kim Lee` and `Lee Kim` of `Lee^Kim`, `山田太郎`."""
+    yield from (part for part in re.split(r"[\^=\\ ,]+", spelled) if part)
+    for whole in re.split(r"[=\\]", spelled):
+        if (joined := re.sub(r"[\^ ,]+", "", whole)) and min(joined) >= _EAST:
+            yield joined
+        family, given = ([part.strip() for part in whole.split("^")] + ["", ""])[:2]
+        if family and given:
+            yield from (f"{given} {family}", f"{family} {given}")
 
 
 def _letters(dataset: Any) -> tuple[str, ...]:
