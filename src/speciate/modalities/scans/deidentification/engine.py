@@ -378,7 +378,7 @@ def _people(dataset: Any, depth: int = 0, letters: tuple[str, ...] = ()) -> Iter
 
 
 def _parts_of_name(spelled: str) -> Iterator[str]:
-    """Each part; and as a whole, by which short names are found, too: `Kim Lee` and `Lee Kim` of `Lee^Kim`, `山田太郎`."""
+    """Each part; and the whole, by which short names are found, too: `Kim Lee` and `Lee Kim` of `Lee^Kim`."""
     yield from (part for part in re.split(r"[\^=\\ ,]+", spelled) if part)
     for whole in re.split(r"[=\\]", spelled):
         if (joined := re.sub(r"[\^ ,]+", "", whole)) and min(joined) >= _EAST:
