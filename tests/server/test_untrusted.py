@@ -63,3 +63,13 @@ def test_long_labels_are_short_and_still_different() -> None:
     labels = clean({first: 1, second: 2}, 100)
     assert sorted(labels.values()) == [1, 2]
     assert all(len(label) <= 64 for label in labels)
+
+
+def test_reasons_are_sentences_and_stay_whole_where_names_of_columns_are_cut() -> None:
+    reason = "1 of 2 instances cannot be used. 'IMcut' (instance 1): The file ends within its pixels."
+    report = {"untrusted": {"reasons": {reason: 3}, "labels": {reason: 3}}, "audit": {"to_look_at": {reason: 1}}}
+    shown = clean(report, 1000)
+    assert shown["untrusted"]["reasons"] == shown["audit"]["to_look_at"] | {reason: 3} == {reason: 3}
+    assert [len(label) for label in shown["untrusted"]["labels"]] == [64]
+    (longest,) = clean({"reasons": {"x" * 5000: 1}}, 1000)["reasons"]
+    assert len(longest) == 300

@@ -14,6 +14,9 @@ from typing import Any
 FIELD = "untrusted"
 
 _LONGEST_KEY = 64
+_SENTENCES = ("reasons", "set_aside", "to_look_at")
+"""Fields whose keys are no names of columns but reasons, or paths of files: whoever reads them needs the whole."""
+_LONGEST_SENTENCE = 300
 _LEAST = 200
 """Characters that every piece of foreign text may have, however many pieces there are."""
 # C0 and C1 but tab and newline; direction marks and overrides; zero-width space, joiner-less marks and BOM; invisible
@@ -29,11 +32,12 @@ def clean_text(text: str) -> str:
     return _UNSAFE.sub(_MARK, text)
 
 
-def clean(document: Any, characters: int) -> Any:
-    """A JSON document that is safe to show, with at most about `characters` of foreign text below each `untrusted`."""
+def clean(document: Any, characters: int, keys: int = _LONGEST_KEY) -> Any:
+    """A JSON document that is safe to show, with at most about `characters` of foreign text below each `untrusted`.
+    `keys`: the longest that a key of it may be."""
     if isinstance(document, dict):
         return {
-            _key(key): _foreign(value, characters) if key == FIELD else clean(value, characters)
+            _key(key, keys): _foreign(value, characters) if key == FIELD else clean(value, characters, _longest(key))
             for key, value in document.items()
             if not _is_hole(value)
         }
@@ -57,9 +61,13 @@ def _count(document: Any) -> int:
     return int(isinstance(document, str))
 
 
-def _cut(document: Any, longest: int) -> Any:
+def _cut(document: Any, longest: int, keys: int = _LONGEST_KEY) -> Any:
     if isinstance(document, dict):
-        return {_key(key): _cut(value, longest) for key, value in document.items() if not _is_hole(value)}
+        return {
+            _key(key, keys): _cut(value, longest, _longest(key))
+            for key, value in document.items()
+            if not _is_hole(value)
+        }
     if isinstance(document, list):
         return [_cut(item, longest) for item in document]
     if isinstance(document, str):
@@ -68,12 +76,17 @@ def _cut(document: Any, longest: int) -> Any:
     return None if _is_hole(document) else document
 
 
-def _key(key: str) -> str:
+def _longest(field: str) -> int:
+    """Of the keys below a field."""
+    return _LONGEST_SENTENCE if field in _SENTENCES else _LONGEST_KEY
+
+
+def _key(key: str, longest: int) -> str:
     """A label or column name: short, and still different from others that begin alike."""
     text = clean_text(key).replace("\n", " ")
-    if len(text) <= _LONGEST_KEY:
+    if len(text) <= longest:
         return text
-    return f"{text[: _LONGEST_KEY - 8]}…{hashlib.sha256(key.encode(errors='replace')).hexdigest()[:7]}"
+    return f"{text[: longest - 8]}…{hashlib.sha256(key.encode(errors='replace')).hexdigest()[:7]}"
 
 
 def _is_hole(value: Any) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from speciate.datasets.intake import raw_files
-from speciate.datasets.intake.raw_files import GONE, facts_of, read_raw
+from speciate.datasets.intake.raw_files import GONE, by_source_names, facts_of, read_raw
 from speciate.datasets.sources.listing import SourceFile
 from speciate.modalities.bundles import members_of
 
@@ -47,3 +47,16 @@ def test_files_that_are_too_long_together_are_refused_unread(tmp_path: Path, mon
     assert (raw.data, raw.quality) == (None, "refused")
     assert raw.reason is not None
     assert "9 bytes" in raw.reason
+
+
+def test_numbered_parts_are_called_as_their_source_calls_them() -> None:
+    paths = [Path("/sent/a/IM 1"), Path("/sent/b/IM 1"), Path("/sent/IMcut")]
+    parts = tuple((f"{number:05}.dcm", path) for number, path in enumerate(paths, 1))
+    file = SourceFile(Path("/sent"), "series", None, None, parts)
+    said = "00003.dcm (instance 1): It is '00001.dcm'. And 2 more: 00001.dcm, 00002.dcm. Not 100001.dcm or 00001.dcmx."
+    assert by_source_names(said, file) == (
+        "'IMcut' (instance 1): It is 'a/IM 1'. And 2 more: 'a/IM 1', 'b/IM 1'. Not 100001.dcm or 00001.dcmx."
+    )
+    assert by_source_names(None, file) is None
+    words = SourceFile(Path("/sent"), "row", None, None, (("image", Path("/sent/1.png")),))
+    assert by_source_names("image: no picture.", words) == "image: no picture."

@@ -151,6 +151,9 @@ def test_one_broken_instance_is_named_and_its_series_is_not_used() -> None:
     with pytest.raises(DecodeError, match=r"1 of 6 instances cannot be used. 00003.dcm \(instance 3\): The file ends"):
         DICOM.decode(of_series(files))
     assert DICOM.inspect(of_series(files)).fields["instances"] == 6
+    files[4] = files[4][:-100]
+    with pytest.raises(DecodeError, match=r"2 of 6 instances cannot be used\. .* And 1 more: 00005\.dcm\.$"):
+        DICOM.decode(of_series(files))
 
 
 def test_files_of_several_series_are_no_volume() -> None:

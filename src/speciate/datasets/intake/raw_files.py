@@ -6,8 +6,10 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import re
 import stat
 import sys
+from collections import Counter
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +19,7 @@ from speciate.modalities.bundles import bundle
 
 LONGEST_FILE = 512 * 1024 * 1024
 """Bytes of one example; more is refused unread."""
+_NUMBERED = re.compile(r"\d{5}\.\w+")
 GONE = "The file was gone when it was to be read."
 
 
@@ -59,6 +62,26 @@ def read_raw(file: SourceFile, below: Collection[str]) -> Raw:
             return Raw(facts_of(file), None, None, "refused", reason)
     data = bundle(members)
     return Raw(_together(facts), data, hashlib.sha256(data).hexdigest())
+
+
+def by_source_names(reason: str | None, file: SourceFile) -> str | None:
+    """What is said of an example of several files, with each of them called as its source calls it: those that a bundle
+    numbers have names, there and in what a decoder says, that mean nothing to whoever brought them."""
+    if reason is None or not file.parts:
+        return reason
+    called = _called({name: path for name, path in file.parts if _NUMBERED.fullmatch(name)})
+    if not called:
+        return reason
+    names = "|".join(map(re.escape, sorted(called, key=len, reverse=True)))
+    return re.sub(rf"'?(?<![\w./-])({names})(?![\w/-])'?", lambda found: repr(called[found[1]]), reason)
+
+
+def _called(paths: dict[str, Path]) -> dict[str, str]:
+    """Name in the bundle -> name of the file, with its folder where two have the same."""
+    times = Counter(path.name for path in paths.values())
+    return {
+        name: path.name if times[path.name] == 1 else f"{path.parent.name}/{path.name}" for name, path in paths.items()
+    }
 
 
 def _facts(path: Path) -> Facts:

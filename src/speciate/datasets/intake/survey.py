@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 from speciate.datasets.intake.asking import insist
 from speciate.datasets.intake.judging import LONGEST_REASON, Verdict, checked
 from speciate.datasets.intake.parts import PREFIX, Item, Part, PartWriter, Stored, adopted
-from speciate.datasets.intake.raw_files import GONE, Facts, Raw, facts_of, read_raw
+from speciate.datasets.intake.raw_files import GONE, Facts, Raw, by_source_names, facts_of, read_raw
 from speciate.datasets.sources.listing import Listing, SourceFile, normal_split
 from speciate.datasets.sources.readers.rows import REASON, from_rows, is_broken, together
 from speciate.datasets.sources.tables import ask_table
@@ -252,9 +252,14 @@ def _judged_chunk(
     finally:
         target.unlink(missing_ok=True)
     return [
-        Item(file, raw, next(verdicts) if raw.data is not None else _unread(raw))
+        Item(file, raw, _named(next(verdicts) if raw.data is not None else _unread(raw), file))
         for file, raw in zip(files, raws, strict=True)
     ]
+
+
+def _named(verdict: Verdict, file: SourceFile) -> Verdict:
+    reason = by_source_names(verdict.reason, file)
+    return verdict if reason is None else verdict._replace(reason=reason[:LONGEST_REASON])
 
 
 def _ask(desk: Desk, modality: str, file: Path, spans: Sequence[tuple[int, int]], *, as_is: bool) -> list[Verdict]:

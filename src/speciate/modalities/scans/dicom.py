@@ -40,6 +40,8 @@ from speciate.modalities.scans.volumes import MOST_VOXELS, OfVolumes, Volume
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
+_NAMED = 10
+"""Most broken instances of a series that are named beside the first."""
 _BUNDLE_NAME = 30  # bytes before the name of a ZIP's first member
 _TEXTS = {
     "modality_code": "Modality", "study_description": "StudyDescription", "series_description": "SeriesDescription",
@@ -139,18 +141,20 @@ def _instances(data: bytes) -> list[Instance]:
     """All of them. Where one is broken the series is partial, and the reason names it."""
     members = _members(data)
     found: list[Instance] = []
-    broken: list[DecodeError] = []
+    broken: dict[str, DecodeError] = {}
     for name, each in members.items():
         try:
             found.append(instance(each, name))
         except DecodeError as error:
-            broken.append(error)
+            broken[name] = error
     if not broken:
         return found
+    first, *others = broken
     if not found:
-        raise broken[0]
-    more = f" And {len(broken) - 1} more." if len(broken) > 1 else ""
-    raise DecodeError("partial", f"{len(broken)} of {len(members)} instances cannot be used. {broken[0]}{more}")
+        raise broken[first]
+    listed = ", ".join(others[:_NAMED]) + (", …" if len(others) > _NAMED else "")
+    more = f" And {len(others)} more: {listed}." if others else ""
+    raise DecodeError("partial", f"{len(broken)} of {len(members)} instances cannot be used. {broken[first]}{more}")
 
 
 def _volume(found: Sequence[Instance]) -> Volume:
