@@ -201,9 +201,11 @@ def run(run: Run) -> dict[str, Any]:
     sealed = succession.found(run.folders, done.table, _manifest(spec, read.drafted, packs))
     report = quality_report(done.table)
     report["untrusted"] |= {"renamed": read.drafted.renamed | read.renamed, **read.untrusted}
+    shown = len(read.untrusted.get("set_aside", {}))
     report |= {
         "split": done.split,
         "set_aside": read.set_aside,
+        **({"set_aside_shown": f"first {shown} of {read.set_aside:,}"} if read.set_aside else {}),
         "warnings": [*_warnings(read), *read.drafted.warnings, *done.warnings],
     }
     return made(sealed, operation=operation, report=report, result={"report": report})

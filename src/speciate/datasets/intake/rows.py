@@ -18,6 +18,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from speciate.datasets import missing_labels
 from speciate.datasets.columns import (
     CONTENT,
     FINGERPRINT,
@@ -66,7 +67,9 @@ _DATES_SHOWN = 5
 _RELATING = (CONTENT, FINGERPRINT, KEY, SKETCH, ORIGIN)
 _REASONS_SHOWN = 5
 _LONGEST_REASON = 300
-OF_ONE_VERSION = ("steps", "warnings", "added", "already_there", "dropped_before", "label_conflicts")
+OF_ONE_VERSION = (
+    "steps", "warnings", "added", "already_there", "dropped_before", "label_conflicts", "set_aside_shown",
+)  # fmt: skip
 """What a report says of the step that made a version; the rest holds for the versions after it, too."""
 MADE = "speciate: 70/15/15, groups and near-duplicates together, stratified"
 BROUGHT = "the source"
@@ -220,17 +223,27 @@ def finish(
     made = not drafted.brings_split
     whole = table if beside is None else _under(beside, table)
     report = split_report(whole, drafted.modality, made=made)
+    lacking = tuple(missing_labels.warnings(report["missing_labels"]))
     if not made:
-        return Finished(table, report)
-    warnings = empty_splits(whole.filter(_usable(whole))["split"].to_pylist(), fractions)
+        return Finished(table, report, lacking)
+    dealt = whole.filter(_usable(whole))["split"].to_pylist()
+    warnings = empty_splits(dealt, fractions) + lacking
+    if beside is None and not kept:
+        warnings += tuple(missing_labels.uneven(dealt, fractions))
     return Finished(table, report | {"fractions": dict(fractions), "seed": seed}, warnings)
 
 
 def split_report(table: pa.Table, modality: str, *, made: bool) -> dict[str, Any]:
     """Of the usable rows of a whole version."""
     usable = table.filter(_usable(table))
-    found = audit(members_of(usable, modality), usable["split"].to_pylist(), usable["id"].to_pylist())
-    return {"made_by": MADE if made else BROUGHT, "without_split": usable["split"].null_count, **found}
+    members = members_of(usable, modality)
+    found = audit(members, usable["split"].to_pylist(), usable["id"].to_pylist())
+    return {
+        "made_by": MADE if made else BROUGHT,
+        "without_split": usable["split"].null_count,
+        **found,
+        "missing_labels": missing_labels.missing(usable, members, made=made),
+    }
 
 
 def carried(report: Mapping[str, Any]) -> dict[str, Any]:
@@ -240,10 +253,12 @@ def carried(report: Mapping[str, Any]) -> dict[str, Any]:
 
 def quality_report(table: pa.Table) -> dict[str, Any]:
     """How many rows have each quality, and the reasons that are most frequent."""
-    counts = _counts(table["quality"])
+    counts, reasons = _counts(table["quality"]), _common(table["reason"])
+    several = pc.count_distinct(table["reason"]).as_py()
+    more = {"reasons_shown": f"first {len(reasons)} of {several:,}"} if several > len(reasons) else {}
     return {
         **{quality: counts.get(quality, 0) for quality in QUALITIES},
-        "untrusted": {"reasons": _common(table["reason"])},
+        "untrusted": {"reasons": reasons, **more},
     }
 
 

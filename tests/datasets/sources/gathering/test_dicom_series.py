@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -25,7 +26,7 @@ from speciate.workspace.workspace import Workspace
 from tests import data
 from tests.datasets.desk import desk
 from tests.modalities import dicom_samples as samples
-from tests.modalities.test_dicom_regions import outlines, segmentation, square
+from tests.modalities.scans.test_dicom_regions import outlines, segmentation, square
 
 CORONAL = [1, 0, 0, 0, 0, -1]
 
@@ -86,9 +87,8 @@ def test_a_mess_is_sorted_and_what_is_wrong_is_named(workspace: Workspace, tmp_p
         "One slice is there twice: at 5 mm (instance 3 and instance 3, with different pixels)."
     )
     broken = by_series[samples.uid(8, 4)]
-    assert (
-        "1 of 8 instances cannot be used. 00008.dcm (instance 8): The file ends within its pixels" in broken["reason"]
-    )
+    (named,) = re.findall(r"1 of 8 instances cannot be used. '(\w+)' \(instance 8\): The file ends", broken["reason"])
+    assert (tmp_path / "sent" / named).stat().st_size < len(samples.encoded(samples.series()[0])) - 200
     assert {row["patient"] for row in by_series.values()} == {"P1", "P2"}
     refused = sorted(str(row["reason"]) for row in found if row["quality"] == "refused")
     assert refused[0].startswith("A DICOM file that is no picture: a report (SR).")
@@ -97,7 +97,11 @@ def test_a_mess_is_sorted_and_what_is_wrong_is_named(workspace: Workspace, tmp_p
     assert refused[3] == "No DICOM file, though it is called one."
     report = version(workspace.database, "set").report
     assert report["set_aside"] == 4
-    assert "32 DICOM files are 4 examples of 2 patients." in report["untrusted"]["notes"][0]
+    notes = report["untrusted"]["notes"]
+    assert "32 DICOM files are 4 examples of 2 patients." in notes[0]
+    assert notes[-1] == "Of 36 files 32 are in examples and 4 are set aside."
+    assert sum(1 for path in (tmp_path / "sent").iterdir()) == 36
+    assert report["set_aside_shown"] == "first 4 of 4"
 
 
 def test_names_of_files_mean_nothing(tmp_path: Path, place: Desk) -> None:
@@ -222,7 +226,10 @@ def test_outlines_and_segmentations_become_a_column_of_their_scan(tmp_path: Path
         "Outlines of which there is a later state.",
         "Regions that are not used: their scan is not here.",
     ]
-    assert found.notes[-1] == "2 examples have regions in the column 'mask'."
+    assert found.notes[-2:] == (
+        "2 examples have regions in the column 'mask'.",
+        "Of 16 files 12 are in examples, 2 hold their regions and 2 are set aside.",
+    )
 
 
 def test_a_directory_of_real_files_is_read(workspace: Workspace, tmp_path: Path) -> None:

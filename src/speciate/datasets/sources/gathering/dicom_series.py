@@ -69,7 +69,20 @@ def gather(found: Listing, desk: Desk) -> Listing:
         set_aside=[*found.set_aside, *sorted(aside)],
         notes=(*found.notes, *_notes(made)),
     )
-    return with_masks(listing, scans, annotations, desk)
+    listing = with_masks(listing, scans, annotations, desk)
+    inside = len(whole) + sum(len(each.files) for each in made)
+    return listing._replace(notes=(*listing.notes, *_account(listing, inside, annotations)))
+
+
+def _account(listing: Listing, inside: int, annotations: Sequence[Annotation]) -> tuple[str, ...]:
+    """Where every file went, so that whoever sent them can count."""
+    aside = {item.name for item in listing.set_aside}
+    regions = sum(each.file.name not in aside for each in annotations)
+    if not aside and not regions:
+        return ()
+    total = inside + regions + len(aside)
+    of_regions = f", {regions:,} hold their regions" if regions else ""
+    return (f"Of {total:,} files {inside:,} are in examples{of_regions} and {len(aside):,} are set aside.",)
 
 
 def _sorted(found: Listing, desk: Desk) -> _Sorted:
