@@ -26,10 +26,11 @@ from speciate.models.endpoints import Endpoint
 from speciate.models.fetching import FetchSpec
 from speciate.production import export_model
 from speciate.production.export_model import ExportModelSpec
-from speciate.tasks import network
+from speciate.tasks import network, predictor
 from speciate.tasks.classification import Classification
 from speciate.workspace.workspace import Workspace
 from tests.models.backbones.folders import PROTEINS, TEXTS, protein_folder
+from tests.training.world import make_dataset, thirds, train_now
 
 pytest.importorskip("torch")
 LABELS = ("no", 'yes: "quoted"', "übrig")
@@ -64,6 +65,17 @@ def exported(workspace: Workspace, path: Path, model: str = "own", attempt: int 
     payload = export_model.plan(ExportModelSpec(model=model, path=path), workspace).payload
     folder.create({"payload": payload, "job": "job-e", "workspace": str(workspace.folders.root)})
     return export_model.run(Run(folder))
+
+
+def taken_back(workspace: Workspace, path: Path) -> str:
+    spec = FetchSpec(name="back", source=f"path:{path}")
+    folder = RunFolder(workspace.folders.runs / f"job-f.{len(list(workspace.folders.runs.iterdir())) + 1}")
+    payload = fetching.plan(spec, workspace).payload
+    folder.create({"payload": payload, "job": "job-f", "workspace": str(workspace.folders.root)})
+    (folder.outputs / "result.json").write_text(json.dumps(fetching.run(Run(folder))))
+    collected = fetching.collect(folder)
+    row = Job(id=JobId("job-f"), kind="fetch", spec={}, fingerprint="", state=State.RUNNING, created=0.0, changed=0.0)
+    return str(workspace.database.transact(lambda tx: fetching.commit(tx, row, collected))["model"])
 
 
 def by_its_readme(folder: Path, given: str, shown: str = "logits") -> Any:
@@ -120,14 +132,7 @@ def test_transformers_computes_the_same_in_a_fresh_process(
 def test_what_left_comes_back_and_reads_alike(workspace: Workspace, tmp_path: Path) -> None:
     made = registered(workspace, tmp_path, table.build("new:bert", media_of("text"), 0), "text-classification")
     exported(workspace, tmp_path / "out")
-    spec = FetchSpec(name="back", source=f"path:{tmp_path / 'out'}")
-    folder = RunFolder(workspace.folders.runs / "job-f.1")
-    payload = fetching.plan(spec, workspace).payload
-    folder.create({"payload": payload, "job": "job-f", "workspace": str(workspace.folders.root)})
-    (folder.outputs / "result.json").write_text(json.dumps(fetching.run(Run(folder))))
-    collected = fetching.collect(folder)
-    row = Job(id=JobId("job-f"), kind="fetch", spec={}, fingerprint="", state=State.RUNNING, created=0.0, changed=0.0)
-    ref = workspace.database.transact(lambda tx: fetching.commit(tx, row, collected))["model"]
+    ref = taken_back(workspace, tmp_path / "out")
     version = registry.resolve(workspace.database, workspace.folders, ref)
     assert (version.card.license, version.card.modality, version.card.task) == (
         "Apache-2.0", "text", "text-classification",
@@ -140,6 +145,37 @@ def test_what_left_comes_back_and_reads_alike(workspace: Workspace, tmp_path: Pa
         for each in (made.backbone, back)
     )
     np.testing.assert_allclose(there, here, atol=1e-6)
+
+
+def test_a_sealed_model_comes_back_with_its_facts_and_answers_alike(workspace: Workspace, tmp_path: Path) -> None:
+    texts = [f"{'a fine film' if i % 4 < 2 else 'an awful bore'} {i}" for i in range(40)]
+    labels = ["good" if i % 4 < 2 else "bad" for i in range(40)]
+    make_dataset(workspace, "films", "text", {"text": texts}, labels=labels, splits=thirds(40), inputs=["text"])
+    model = str(train_now(workspace, name="own", dataset="films", method="classical")["model"])
+    out = tmp_path / "out"
+    assert exported(workspace, out)["report"]["form"] == "sealed"
+    assert not re.search(r"films|job-|" + re.escape(str(tmp_path)), (out / "model.json").read_text())
+    made, back = (
+        registry.resolve(workspace.database, workspace.folders, ref) for ref in (model, taken_back(workspace, out))
+    )
+    assert (back.ref, back.card.id) == ("back@v1", made.card.id)
+    for field in ("task", "modality", "method", "labels", "inputs", "parameters"):
+        assert getattr(back.card, field) == getattr(made.card, field)
+    assert (back.card.dataset, back.card.recipe["source"]) == (None, f"path:{out}")
+    examples = [Example(str(i), text, None, "", "test", {"text": text}) for i, text in enumerate(texts)]
+    here, there = (predictor.load(each.path).predict(examples) for each in (made, back))
+    assert here == there
+    for name, data, said in (
+        ("model.json", b"[]", "does not say what the model is for"),
+        ("predictor.json", b"{}", "sha256 has changed"),
+        ("estimator.safetensors", None, "'estimator.safetensors', which files.json lists, is gone"),
+        ("files.json", b'{"../x.safetensors": "0", "y.safetensors": "0"}', "lists '../x.safetensors'"),
+    ):
+        before = (out / name).read_bytes()
+        (out / name).write_bytes(data) if data else (out / name).unlink()
+        with pytest.raises(SpeciateError, match=said):
+            taken_back(workspace, out)
+        (out / name).write_bytes(before)
 
 
 def test_a_published_model_leaves_as_it_came_with_its_makers_readme_beside_our_card(

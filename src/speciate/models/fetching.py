@@ -23,7 +23,7 @@ from speciate.jobs.folder import RunFolder
 from speciate.jobs.job import Job
 from speciate.jobs.kinds import Kind, Plan
 from speciate.jobs.run import Run, Stopped, Transient
-from speciate.models import licenses, registry, scanner, sealed, trust, weights
+from speciate.models import given, licenses, registry, scanner, sealed, trust, weights
 from speciate.models.backbones.table import modality_of
 from speciate.models.card import Card
 from speciate.refs import ModelRef, model_ref
@@ -133,6 +133,8 @@ def run(run: Run) -> dict[str, Any]:
     staged = run.folder.outputs / _STAGED
     shutil.rmtree(staged, ignore_errors=True)
     staged.mkdir(parents=True)
+    if ref.source == "path" and given.holds(Path(ref.name)):
+        return {"card": _given(spec, Path(ref.name), staged, run).model_dump()}
     if ref.source == "path":
         folder = Path(ref.name)
         chosen = trust.choose(_names(folder))
@@ -158,6 +160,21 @@ def run(run: Run) -> dict[str, Any]:
     card = _card(spec, where.model_copy(update={"scanned_by": scanned.by}), staged, details)
     card = card.model_copy(update={"id": sealed.seal(staged), "job": run.job})
     return {"card": card.model_dump()}
+
+
+def _given(spec: FetchSpec, folder: Path, staged: Path, run: Run) -> Card:
+    """A model that export_model wrote: its files as they were sealed, and the facts of its card."""
+    trust.check(folder)
+    scanned = scanner.scan(folder)
+    facts = given.take(folder, staged)
+    trust.check(staged)
+    facts |= {"task": spec.task} if spec.task else {}
+    facts |= {"license": licenses.spdx(spec.license)} if spec.license else {}
+    where = Source(source=spec.source, scanned_by=scanned.by)
+    return Card.model_validate(
+        facts | {"name": spec.name, "id": sealed.check(staged), "job": run.job, "bytes": _size(staged),
+                 "recipe": facts["recipe"] | where.model_dump(exclude_none=True)}
+    )  # fmt: skip
 
 
 def _found(run: Run, ref: ModelRef) -> hub.Revision:

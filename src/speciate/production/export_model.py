@@ -17,7 +17,7 @@ from speciate.jobs.job import Resources
 from speciate.jobs.kinds import Kind, Plan
 from speciate.jobs.new_folder import check_free, finished_before, hidden_beside, move
 from speciate.jobs.run import Run
-from speciate.models import registry, sealed
+from speciate.models import given, registry, sealed
 from speciate.models.backbones import shared
 from speciate.models.card import Card
 from speciate.production import hub_readme
@@ -84,6 +84,8 @@ def run(run: Run) -> dict[str, Any]:
     require_space(next(each for each in path.parents if each.exists()), size)
     with hidden_beside(path) as target:
         written = shared.write(folder, target, card.labels)
+        if written.form == "sealed":
+            given.leave(card, target)
         readme = hub_readme.text(card, run.payload["body"], written, run.payload["evaluations"])
         (target / README).write_text(readme, encoding="utf-8")
         files = sorted(each.name for each in target.iterdir())
