@@ -10,7 +10,7 @@ from speciate import usecases
 from speciate.errors import Code, SpeciateError
 from speciate.models import known, served
 from speciate.models.endpoints import Endpoint
-from speciate.models.query import AtLeast, Query
+from speciate.models.query import AtLeast, Query, not_published
 from speciate.models.search import Found, Hit, Sort
 from speciate.models.signature import State
 from speciate.models.sources.contract import Figure
@@ -69,6 +69,7 @@ class FoundModels(Result):
     total: int = Field(description="Models that fit.")
     rows: int = Field(description="What they make with each family as one row.")
     dropped_by: dict[str, Dropped] = Field(description="By the argument that removed them.")
+    notes: tuple[str, ...] | None = Field(None, description="Of constraints that nothing can hold.")
     next_cursor: str | None = None
     next_actions: tuple[NextAction, ...] = ()
 
@@ -112,6 +113,7 @@ def search_models(
         total=found.total,
         rows=found.shown,
         dropped_by={name: Dropped(**each._asdict()) for name, each in found.dropped_by.items()},
+        notes=_in_words(app, asked, found) or None,
         next_cursor=going_on if offset + limit < found.shown else None,
         next_actions=_unfolded(asked, found, use_case) if found.total else _relaxed(asked, found),
     )
@@ -127,13 +129,27 @@ def _unfolded(asked: Query, found: Found, use_case: str | None) -> tuple[NextAct
 
 
 def _relaxed(asked: Query, found: Found) -> tuple[NextAction, ...]:
-    """Where nothing is left: the same without the one constraint that stands in the way of most."""
-    alone = {name: each.alone for name, each in found.dropped_by.items() if each.alone}
-    if not alone:
+    """Where nothing is left: the same without the constraints that stand in the way, few of them."""
+    if not found.lifted:
         return ()
-    name = max(alone, key=lambda each: alone[each])
-    lifted = "published" if name.startswith("published ") else name
-    return (_again(asked.model_copy(update={lifted: Query.model_fields[lifted].default}), {}),)
+    kept = tuple(each for each in asked.published if each.constraint not in found.lifted)
+    lifted = {name: Query.model_fields[name].default for name in found.lifted if name in Query.model_fields}
+    return (_again(asked.model_copy(update={**lifted, "published": kept}), {}),)
+
+
+def _in_words(app: App, asked: Query, found: Found) -> tuple[str, ...]:
+    """What of the constraints cannot hold of any model, and what was left out of the next call."""
+    published = known.models(app.workspace).published() if asked.published and not found.total else set()
+    wrong = {each.constraint: not_published(each, published) for each in asked.published} if published else {}
+    notes = [said for said in wrong.values() if said]
+    notes += [
+        f"Of no model here it is known whether it holds {name!r}: it removes all."
+        for name, each in found.dropped_by.items()
+        if each.unknown == found.known and not wrong.get(name)
+    ]
+    if not found.total and found.lifted:
+        notes.append(f"next_actions asks again without {', '.join(map(repr, found.lifted))}.")
+    return tuple(notes)
 
 
 def _again(asked: Query, beside: dict[str, Any]) -> NextAction:

@@ -15,7 +15,7 @@ from speciate.errors import SpeciateError
 from speciate.models import index, known, served
 from speciate.models.endpoints import Endpoint
 from speciate.models.index import Told
-from speciate.models.query import AtLeast, Query
+from speciate.models.query import AtLeast, Query, not_published
 from speciate.models.search import Index
 from speciate.models.sources.contract import Entry, Figure
 from speciate.workspace.workspace import Workspace
@@ -135,6 +135,43 @@ def test_what_is_dropped_adds_up(there: list[tuple[int | None, str | None]], mos
     for name, dropped in found.dropped_by.items():
         without = query.model_copy(update={name: None if name == "max_parameters" else ()})
         assert dropped.alone == found_in.search(without, today=TODAY).total - found.total
+
+
+def test_usual_names_of_benchmarks_and_metrics_mean_the_published_ones() -> None:
+    def total(benchmark: str, metric: str) -> int:
+        asked = Query(published=(AtLeast(benchmark=benchmark, metric=metric, above=80),))
+        return SHIPPED.search(asked, limit=1, today=TODAY).total
+
+    wanted = total("ImageNet-1K", "acc@1")
+    assert wanted > 5
+    for benchmark in ("imagenet", "ImageNet", "image-net 1k", "ILSVRC-2012"):
+        assert total(benchmark, "top-1") == total(benchmark, "Top1") == total(benchmark, "accuracy") == wanted
+    assert total("imagenet", "top-5") == total("ImageNet-1K", "acc@5")
+    assert total("imagenet-21k", "top-1") == 0
+
+
+def test_what_nobody_published_is_said_with_what_there_is() -> None:
+    known = SHIPPED.published()
+    assert not_published(AtLeast(benchmark="imagenet", metric="top-1"), known) is None
+    said = str(not_published(AtLeast(benchmark="ImageNet", metric="f1"), known))
+    assert "'ImageNet' by 'f1'" in said
+    assert "acc@1, acc@5" in said
+    said = str(not_published(AtLeast(benchmark="kinetic-40", metric="top-1"), known))
+    assert "did you mean 'Kinetics-400'" in said
+    assert "COCO-val2017" in said
+
+
+def test_where_nothing_is_left_the_fewest_constraints_are_lifted() -> None:
+    rows = table(
+        entry("timm:a", parameters=9, license="MIT", tasks=("image-classification",)),
+        entry("timm:b", parameters=90, license="MIT", tasks=("image-classification",)),
+        entry("timm:c", parameters=90, license="MIT", tasks=("text-generation",)),
+    )
+    asked = Query(task="image-classification", max_parameters=1, released_after="2026", licenses=("MIT",))
+    found = Index(rows).search(asked, today=TODAY)
+    assert (found.total, set(found.lifted)) == (0, {"max_parameters", "released_after"})
+    found = Index(rows).search(asked.model_copy(update={"max_parameters": 10}), today=TODAY)
+    assert found.lifted == ("released_after",)
 
 
 def test_pages_together_are_the_whole() -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from speciate.models.query import AtLeast, Constraint, letters
+from speciate.models.query import AtLeast, Constraint, figure_name
 
 _ASKED = (
     "tasks", "modalities", "sources", "license", "parameters", "access", "usd_per_1m_input", "usd_per_1m_output",
@@ -60,11 +60,11 @@ class Catalogue:
 
 
 def _figures(table: pa.Table) -> pa.Table:
-    """A row for each published value: the model's place, `benchmark metric` by their letters, the value."""
+    """A row for each published value: the model's place, its name, the value."""
     lists = table["published"].combine_chunks()
     inside = lists.flatten()
     names = [
-        f"{letters(benchmark or '')} {letters(metric or '')}"
+        figure_name(benchmark or "", metric or "")
         for benchmark, metric in zip(
             inside.field("benchmark").to_pylist(), inside.field("metric").to_pylist(), strict=True
         )

@@ -5,11 +5,24 @@ A constraint holds or it does not; it is NULL where what it asks for is not know
 
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
+
+_BENCHMARKS = {
+    "imagenet": "ImageNet-1K", "imagenet1000": "ImageNet-1K", "in1k": "ImageNet-1K", "ilsvrc2012": "ImageNet-1K",
+    "ilsvrc": "ImageNet-1K", "coco": "COCO-val2017", "coco2017": "COCO-val2017", "mscoco": "COCO-val2017",
+    "kinetics": "Kinetics-400", "k400": "Kinetics-400",
+}  # fmt: skip
+_METRICS = {
+    "top1": "acc@1", "accuracy": "acc@1", "acc": "acc@1", "top1accuracy": "acc@1", "accuracytop1": "acc@1",
+    "top1acc": "acc@1", "acctop1": "acc@1", "top5": "acc@5", "top5accuracy": "acc@5", "top5acc": "acc@5",
+    "map": "box_map", "boxap": "box_map", "bboxmap": "box_map", "meaniou": "miou",
+}  # fmt: skip
+"""Other spellings, by their letters -> the name under which values are published."""
 
 
 class AtLeast(BaseModel):
@@ -23,7 +36,12 @@ class AtLeast(BaseModel):
 
     @property
     def name(self) -> str:
-        return f"{letters(self.benchmark)} {letters(self.metric)}"
+        return figure_name(self.benchmark, self.metric)
+
+    @property
+    def constraint(self) -> str:
+        """What its condition is called in counts of what was removed."""
+        return f"published {self.benchmark} {self.metric}"
 
 
 class Query(BaseModel):
@@ -98,9 +116,33 @@ def _figure(wanted: AtLeast) -> Constraint:
     bounds = [(sign, bound) for sign, bound in ((">", wanted.above), ("<", wanted.below)) if bound is not None]
     inside = " AND ".join(f"value {sign} ?" for sign, _ in bounds) or "true"
     holds = f"(SELECT bool_or({inside}) FROM figures f WHERE f.place = models.place AND f.name = ?)"
-    return Constraint(
-        f"published {wanted.benchmark} {wanted.metric}", holds, (*(bound for _, bound in bounds), wanted.name)
-    )
+    return Constraint(wanted.constraint, holds, (*(bound for _, bound in bounds), wanted.name))
+
+
+def figure_name(benchmark: str, metric: str) -> str:
+    """What spellings of one benchmark and metric share."""
+    return f"{_usual(benchmark, _BENCHMARKS)} {_usual(metric, _METRICS)}"
+
+
+def not_published(wanted: AtLeast, known: Iterable[tuple[str, str]]) -> str | None:
+    """Where nobody published such a value: what there is instead. `known`: (benchmark, metric) as published."""
+    known = sorted(set(known))
+    if any(figure_name(*each) == wanted.name for each in known):
+        return None
+    benchmark = _usual(wanted.benchmark, _BENCHMARKS)
+    metrics = [metric for name, metric in known if letters(name) == benchmark]
+    asked = f"{wanted.benchmark[:64]!r} by {wanted.metric[:64]!r}"
+    if metrics:
+        return f"No model here has a published value on {asked}; on that benchmark: {', '.join(metrics)}."
+    names = {letters(name): name for name, _ in known}
+    near = [names[each] for each in difflib.get_close_matches(benchmark, names, 3)]
+    hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
+    return f"No model here has a published value on {asked}; {hint}known: {', '.join(sorted(names.values()))}."
+
+
+def _usual(name: str, others: Mapping[str, str]) -> str:
+    own = letters(name)
+    return letters(others.get(own, own))
 
 
 def letters(name: str) -> str:

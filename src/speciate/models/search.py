@@ -59,6 +59,10 @@ class Found(NamedTuple):
     dropped_by: dict[str, Dropped]
     by_meaning: bool = False
     """Whether a vector of the query had a part in the order."""
+    lifted: tuple[str, ...] = ()
+    """Where nothing is left: constraints without which something is, as few as stand in the way of most."""
+    known: int = 0
+    """Models that were asked."""
 
 
 class Index:
@@ -118,7 +122,21 @@ class Index:
             Hit(row, {name: round(float(part[place]), 4) for name, part in parts.items()}, count)
             for row, place, count in zip(rows, chosen.tolist(), children[offset : offset + limit].tolist(), strict=True)
         ]
-        return Found(hits, total, len(order), _dropped(held, self._count), "meaning" in parts)
+        dropped = _dropped(held, self._count)
+        return Found(
+            hits, total, len(order), dropped, "meaning" in parts, () if total else _lifted(held, dropped), self._count
+        )
+
+    def row(self, ref: str) -> dict[str, Any] | None:
+        """What is known of one model; None where nothing is."""
+        place = self._places.get(ref)
+        return None if place is None else dict(self._table.slice(place, 1).to_pylist()[0])
+
+    def published(self) -> set[tuple[str, str]]:
+        """(benchmark, metric) of every published value, as published."""
+        inside = self._table["published"].combine_chunks().flatten()
+        pairs = zip(inside.field("benchmark").to_pylist(), inside.field("metric").to_pylist(), strict=True)
+        return {(benchmark, metric) for benchmark, metric in pairs if benchmark and metric}
 
     def _place(self, ref: str) -> int:
         if ref not in self._places:
@@ -202,6 +220,27 @@ def _dropped(held: Mapping[str, npt.NDArray[np.int8]], count: int) -> dict[str, 
         name: Dropped(int((own == 0).sum()), int((own < 0).sum()), int(((failing == 1) & (own != 1)).sum()))
         for name, own in held.items()
     }
+
+
+def _lifted(held: Mapping[str, npt.NDArray[np.int8]], dropped: Mapping[str, Dropped]) -> tuple[str, ...]:
+    """The one constraint that alone stands in the way of most; where there is none, those that remove most, one after
+    another until something is left, less what can be kept after all."""
+    if alone := {name: each.alone for name, each in dropped.items() if each.alone}:
+        return (max(alone, key=lambda name: alone[name]),)
+    lifted: list[str] = []
+    for name in sorted(held, key=lambda name: -(dropped[name].fails + dropped[name].unknown)):
+        lifted.append(name)
+        if _some(held, lifted):
+            break
+    for name in reversed(lifted[:-1]):
+        if _some(held, without := [each for each in lifted if each != name]):
+            lifted = without
+    return tuple(lifted)
+
+
+def _some(held: Mapping[str, npt.NDArray[np.int8]], without: Sequence[str]) -> bool:
+    kept = [own == 1 for name, own in held.items() if name not in without]
+    return not kept or bool(np.logical_and.reduce(kept).any())
 
 
 def _all(conditions: Sequence[npt.NDArray[np.bool_]], count: int) -> npt.NDArray[np.bool_]:
