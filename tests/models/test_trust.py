@@ -64,6 +64,7 @@ ONE = {"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}
 HARMFUL: dict[str, tuple[Callable[[Path], object], str]] = {
     "remote code": (settings_of(auto_map={"AutoModel": "modeling.Evil"}), "asks for code of its own"),
     "remote code below": (settings_of(text_config={"auto_map": {"A": "b"}}), "asks for code of its own"),
+    "remote code in a list": (settings_of(parts=[{"auto_map": {"A": "b"}}]), "asks for code of its own"),
     "a backbone elsewhere": (settings_of(backbone="/etc/passwd"), "points to '/etc/passwd'"),
     "a base model from a server": (settings_of(base_model_name_or_path="http://10.0.0.1/x"), "points to"),
     "a vocabulary above": (settings_of(vocab_file="../../secret"), "points to"),
@@ -103,6 +104,11 @@ def test_a_model_of_weights_settings_and_words_is_taken(tmp_path: Path) -> None:
         "model.safetensors",
         "vocab.txt",
     )
+
+
+def test_a_word_of_a_vocabulary_is_no_setting(tmp_path: Path) -> None:
+    (model(tmp_path) / "vocab.json").write_text(json.dumps({"auto_map": 1, "weights": 2}))
+    trust.check(tmp_path)
 
 
 @pytest.mark.parametrize("name", HARMFUL)

@@ -30,6 +30,8 @@ _BYTES = {
     "I32": 32, "U32": 32, "F32": 32, "I64": 64, "U64": 64, "F64": 64, "C64": 64, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6,
 }  # fmt: skip
 """Bits of one number of each of the format's types."""
+_VOCABULARIES = ("tokenizer.", "vocab.", "added_tokens.")
+"""Beginnings of files whose keys are words, not settings."""
 _CODE_KEYS = ("auto_map", "custom_pipelines")
 _POINTERS = (
     "base_model_name_or_path", "backbone", "backbone_checkpoint", "tokenizer_file", "vocab_file", "merges_file",
@@ -106,7 +108,7 @@ def _check_settings(path: Path) -> None:
         raise _refused(f"{path.name!r} is no JSON that can be read: {str(error)[:100]}.") from error
     if path.name.endswith(".index.json"):
         _check_index(path, said)
-    if not path.name.startswith("tokenizer.") and isinstance(said, dict):
+    if not path.name.startswith(_VOCABULARIES):
         _check_entries(path, said)
 
 
@@ -117,8 +119,12 @@ def _check_depth(value: Any, depth: int) -> None:
         _check_depth(part, depth + 1)
 
 
-def _check_entries(path: Path, said: Mapping[str, Any]) -> None:
-    for name, value in said.items():
+def _check_entries(path: Path, said: Any) -> None:
+    if isinstance(said, list):
+        for value in said:
+            _check_entries(path, value)
+        return
+    for name, value in said.items() if isinstance(said, Mapping) else ():
         if name in _CODE_KEYS and value:
             raise SpeciateError(
                 Code.REFUSED,
@@ -128,8 +134,7 @@ def _check_entries(path: Path, said: Mapping[str, Any]) -> None:
             )
         if name in _POINTERS and isinstance(value, str) and _leads_away(value):
             raise _refused(f"{path.name!r} points to {value[:100]!r} ({name}).")
-        if isinstance(value, dict):
-            _check_entries(path, value)
+        _check_entries(path, value)
 
 
 def _leads_away(value: str) -> bool:

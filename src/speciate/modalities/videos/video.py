@@ -1,7 +1,7 @@
 """Videos in MP4, MOV, Matroska, WebM and AVI, as models see them: at most 32 frames, evenly spaced over the video or a
 window of it, upright, the shorter side at most 224 pixels, each with the second at which it is shown.
 
-A file is judged by its packets, all of which are counted against what the header declares (video_index.py), and by
+A file is judged by its packets, all of which are counted against what the header declares (index.py), and by
 three frames at the same shares of every video's length, which are compared with those of others. Where a part of the
 bytes was altered without their number changing, decoders conceal it: a frame that cannot be decoded is left out, and
 what was guessed of others is not told. Frames that a time stamp says are shown again are frames.
