@@ -237,7 +237,8 @@ def preview_dataset(
     ids: Annotated[list[str] | None, Field(max_length=36)] = None,
     count: Annotated[int, Field(ge=1, le=36)] = 12,
 ) -> tuple[QueryResult, Picture]:
-    """See examples as one picture, with their rows in reading order. For rows alone, call query_dataset."""
+    """See examples as one picture, with their rows in reading order; set-aside ones where `ids` or a `where` on
+    quality names them. For rows alone, call query_dataset."""
     manifest = versions.resolve(app.workspace.database, dataset)
     sheet = preview.contact_sheet(
         app.pool, app.workspace.folders, manifest,

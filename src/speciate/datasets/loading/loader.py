@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,9 +13,11 @@ from speciate.datasets import scan
 from speciate.datasets.columns import CONTENT, FIXED, HIDDEN, START, STOP
 from speciate.datasets.identity import known_rows
 from speciate.datasets.inputs import input_values
-from speciate.datasets.loading.decoding import Item, cut, decode_here, decode_media
+from speciate.datasets.loading.decoding import Item, cut, decode_here, decode_item, decode_media
 from speciate.datasets.versions import Manifest
 from speciate.modalities import find
+from speciate.modalities.contract import DecodeError
+from speciate.workspace.packs import PackReader
 from speciate.workspace.workspace import Folders
 
 
@@ -45,6 +47,42 @@ def load_examples(
     """
     table = scan.read(folders, manifest, splits=splits, ids=ids, usable=True)
     return examples(table, _media(folders, manifest, table, caged=caged), user_columns(table))
+
+
+def load_set_aside(folders: Folders, manifest: Manifest, ids: Collection[str]) -> list[tuple[Example, str | None]]:
+    """Examples of these ids, of every quality, each with why it has no medium: None where it decoded after all. This
+    must be a caged process."""
+    table = scan.read(folders, manifest, ids=ids)
+    found = []
+    for place, medium in enumerate(_tried(folders, manifest, table)):
+        why = medium if isinstance(medium, _Why) else None
+        (example,) = examples(table.slice(place, 1), [None if why is not None else medium], user_columns(table))
+        found.append((example, why))
+    return found
+
+
+class _Why(str):
+    """In the place of a medium."""
+
+
+def _tried(folders: Folders, manifest: Manifest, table: pa.Table) -> Iterator[Any]:
+    kind, bounds = find(manifest.modality), _bounds(table)
+    if manifest.inputs:
+        for value, window in zip(input_values(kind.name, manifest.inputs, table), bounds, strict=True):
+            try:
+                yield cut(kind.name, kind.admit(value), *window)
+            except DecodeError as error:
+                yield _Why(error.detail)
+        return
+    with PackReader(packs(folders, manifest)) as reader:
+        for content, window in zip(table[CONTENT].to_pylist(), bounds, strict=True):
+            if not content or content not in reader:
+                yield _Why("No bytes of it are kept.")
+                continue
+            try:
+                yield decode_item(kind, reader.get(content), *window)
+            except DecodeError as error:
+                yield _Why(error.detail)
 
 
 def load_unlabelled(folders: Folders, manifest: Manifest, reasons: Collection[str]) -> list[Example]:

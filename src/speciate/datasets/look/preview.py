@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from speciate.datasets.look.query import query
+from speciate.datasets.look.query import Page, query
 from speciate.datasets.versions import Manifest
 from speciate.errors import Code, SpeciateError
 from speciate.jobs.pool import Pool
 from speciate.workspace.workspace import Folders
 
+_SHOWN, _QUALITY = ("id", "label", "split", "group_key", "source"), ("quality", "reason")
+_ASKS_FOR_QUALITY = re.compile(r"\b(quality|reason)\b", re.IGNORECASE)
 _SERVICE = "speciate.datasets.look.contact_sheet:draw_thumbnails"
 
 
@@ -35,26 +38,39 @@ def contact_sheet(
 ) -> Sheet:
     """The first `count` usable examples where a condition holds, or all those named, in that order.
 
-    INVALID where there are none, NOT_FOUND where one that is named is not among them.
+    What was set aside is shown where it is named, where the condition asks for `quality` or `reason`, and where nothing
+    usable fits; the rows then say the quality and the reason. INVALID where there are none, NOT_FOUND where one that is
+    named is not among them.
     """
     condition = f"({where}\n)" if where else "true"
     if ids is not None:
         listed = ", ".join("'" + name.replace("'", "''") + "'" for name in ids)
         condition += f" AND id IN ({listed})"
-    sql = f"SELECT id, label, split, group_key, source FROM examples WHERE quality = 'ok' AND {condition} ORDER BY id"
     limit = count if ids is None else len(set(ids))
-    page = query(pool, folders, manifest, sql=sql, split=split, limit=limit, whole=True)
+
+    def ask(condition: str) -> Page:
+        sql = f"SELECT {', '.join((*_SHOWN, *_QUALITY))} FROM examples WHERE {condition} ORDER BY id"
+        return query(pool, folders, manifest, sql=sql, split=split, limit=limit, whole=True)
+
+    any_quality = ids is not None or _ASKS_FOR_QUALITY.search(where or "")
+    page = ask(condition if any_quality else f"quality = 'ok' AND {condition}")
+    if not page.rows:
+        page = ask(condition)
     if not page.rows:
         raise SpeciateError(
             Code.INVALID,
-            f"No usable example of {manifest.ref} fits, so there is nothing to show.",
+            f"No example of {manifest.ref} fits, so there is nothing to show.",
             f"Call query_dataset(dataset={manifest.ref!r}) to see what there is.",
         )
     rows = page.rows if ids is None else _as_asked(page.rows, ids, manifest)
-    chosen = [row[0] for row in rows]
-    payload = {"root": str(folders.root), "manifest": manifest.model_dump(mode="json"), "ids": chosen}
+    aside = {row[0]: row[-1] or "" for row in rows if row[-2] != "ok"}
+    payload = {
+        "root": str(folders.root), "manifest": manifest.model_dump(mode="json"), "ids": [row[0] for row in rows],
+        "aside": aside,
+    }  # fmt: skip
     answer = pool.ask(_SERVICE, payload)
-    return Sheet(base64.b64decode(answer["png"]), page.columns, rows)
+    shown = len(page.columns) if aside else len(_SHOWN)
+    return Sheet(base64.b64decode(answer["png"]), page.columns[:shown], [row[:shown] for row in rows])
 
 
 def _as_asked(rows: list[list[Any]], ids: Sequence[str], manifest: Manifest) -> list[list[Any]]:
@@ -63,7 +79,7 @@ def _as_asked(rows: list[list[Any]], ids: Sequence[str], manifest: Manifest) -> 
     if missing:
         raise SpeciateError(
             Code.NOT_FOUND,
-            f"{len(missing)} of the ids are not in {manifest.ref} or are set aside, such as {missing[0][:64]!r}.",
-            f"Call query_dataset(dataset={manifest.ref!r}) for ids and their quality.",
+            f"{len(missing)} of the ids are not in {manifest.ref}, such as {missing[0][:64]!r}.",
+            f"Call query_dataset(dataset={manifest.ref!r}) for ids.",
         )
     return [by_id[name] for name in dict.fromkeys(ids)]

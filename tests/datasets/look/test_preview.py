@@ -1,0 +1,100 @@
+"""Looking at what was set aside: what decodes is drawn and marked, what does not has a card that says why."""
+
+from __future__ import annotations
+
+import io
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from pydicom.data import get_testdata_file
+
+from speciate.datasets.look import contact_sheet as drawing
+from speciate.datasets.look.preview import Sheet, contact_sheet
+from speciate.datasets.versions import Manifest
+from speciate.jobs.pool import Pool
+from speciate.modalities import find
+from speciate.workspace.workspace import Workspace
+from tests import data
+from tests.datasets.operations.world import read
+
+SHOWN = ["id", "label", "split", "group_key", "source"]
+TEXT, WHOLE, CUT, UNREADABLE = "examples_rgb_color.dcm", "CT_small.dcm", "MR_small.dcm", "JPEG-lossy.dcm"
+
+
+@pytest.fixture
+def pool(workspace: Workspace) -> Iterator[Pool]:
+    pool = Pool(workspace.folders, workspace.settings)
+    yield pool
+    pool.close()
+
+
+@pytest.fixture
+def scans(workspace: Workspace, tmp_path: Path) -> Manifest:
+    sent = tmp_path / "sent"
+    sent.mkdir()
+    for name in (TEXT, WHOLE, CUT, UNREADABLE):
+        shutil.copy(str(get_testdata_file(name)), sent / name)
+    (sent / CUT).write_bytes((sent / CUT).read_bytes()[:-500])
+    return data.ingest(workspace, "scans", source=str(sent), modality="dicom")
+
+
+def tile(sheet: Sheet, place: int) -> np.ndarray:
+    """(160, 160, 3): the upper left of a picture, of a sheet of one row."""
+    left = drawing._GAP + place * (find("dicom").thumbnail_side + drawing._GAP)
+    return np.asarray(Image.open(io.BytesIO(sheet.png)))[drawing._GAP :][:160, left : left + 160]
+
+
+def is_framed(picture: np.ndarray) -> bool:
+    return bool((picture[:2, :2] == drawing._ASIDE).all())
+
+
+def test_without_asking_only_what_is_used_is_seen(workspace: Workspace, pool: Pool, scans: Manifest) -> None:
+    sheet = contact_sheet(pool, workspace.folders, scans)
+    assert sheet.columns == SHOWN
+    assert [row[4] for row in sheet.rows] == [WHOLE]
+    assert not is_framed(tile(sheet, 0))
+
+
+def test_what_was_set_aside_is_shown_where_the_condition_asks_for_quality(
+    workspace: Workspace, pool: Pool, scans: Manifest
+) -> None:
+    sheet = contact_sheet(pool, workspace.folders, scans, where="quality = 'partial'")
+    assert sheet.columns == [*SHOWN, "quality", "reason"]
+    reasons = {row[4]: row[6] for row in sheet.rows}
+    assert "text" in reasons[TEXT].lower()
+    assert "ends within its pixels" in reasons[CUT]
+    assert {row[5] for row in sheet.rows} == {"partial"}
+    of = {row[4]: tile(sheet, place) for place, row in enumerate(sheet.rows)}
+    assert is_framed(of[TEXT])
+    assert len(np.unique(of[TEXT])) > 100  # a picture
+    assert not is_framed(of[CUT])
+    assert (of[CUT] == 255).mean() > 0.6  # words on white
+
+
+def test_all_that_is_named_is_shown_and_what_has_no_bytes_says_so(
+    workspace: Workspace, pool: Pool, scans: Manifest
+) -> None:
+    ids = {row["source"]: row["id"] for row in read(workspace, scans.ref).to_pylist()}
+    wanted = [ids[name] for name in (UNREADABLE, WHOLE, TEXT)]
+    sheet = contact_sheet(pool, workspace.folders, scans, ids=wanted)
+    assert [(row[4], row[5]) for row in sheet.rows] == [(UNREADABLE, "error"), (WHOLE, "ok"), (TEXT, "partial")]
+    picture = Image.open(io.BytesIO(sheet.png))
+    assert picture.width * picture.height > 3 * find("dicom").thumbnail_side ** 2
+    only = contact_sheet(pool, workspace.folders, scans, where=f"source = '{UNREADABLE}'")
+    assert (tile(only, 0) == 255).mean() > 0.6
+
+
+def test_a_cut_mesh_says_why_it_is_not_shown(workspace: Workspace, pool: Pool, tmp_path: Path) -> None:
+    (tmp_path / "sent").mkdir()
+    square = "v 0 0 0\nv 1 0 0\nv 1 1 0\nv 0 1 0\nf 1 2 3\nf 1 3 4\n"
+    (tmp_path / "sent" / "whole.obj").write_text(square)
+    (tmp_path / "sent" / "cut.obj").write_text(square[:-3])
+    meshes = data.ingest(workspace, "meshes", source=str(tmp_path / "sent"), modality="mesh")
+    sheet = contact_sheet(pool, workspace.folders, meshes, where="quality <> 'ok'")
+    assert [(row[4], row[5]) for row in sheet.rows] == [("cut.obj", "partial")]
+    assert Image.open(io.BytesIO(sheet.png)).width > 160
+    assert len(contact_sheet(pool, workspace.folders, meshes, where="quality IN ('ok', 'partial')").rows) == 2
