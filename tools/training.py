@@ -38,6 +38,7 @@ class TrainingPlan(Result):
     refused: tuple[Refused, ...]
     needed_test_examples: int | None = None
     test_examples: int
+    warnings: tuple[str, ...] = ()
     next_actions: tuple[NextAction, ...] = ()
 
 
@@ -85,6 +86,7 @@ def plan_training(
         refused=plan.refused,
         needed_test_examples=plan.needed_test_examples,
         test_examples=plan.test_examples,
+        warnings=plan.warnings,
         next_actions=(specialize_it,) if use_case else (),
     )
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, Field
 
-from speciate.datasets import consent, scan, succession
+from speciate.datasets import consent, missing_labels, scan, succession
 from speciate.datasets.columns import QUALITIES, clean
 from speciate.datasets.intake.rows import quality_report, split_report
 from speciate.datasets.lthash import unpacked
@@ -165,6 +165,7 @@ def run(run: Run) -> dict[str, Any]:
     rows, results = scan.read(run.folders, parent), []
     before = payload.report.get("split", {})
     how = {name: before[name] for name in ("made_by", "fractions", "seed") if before.get(name) is not None}
+    shares: list[str] = []
     try:
         for step in steps:
             context.progress(step.number - 1, len(steps), "steps", step.operation.name)
@@ -177,13 +178,17 @@ def run(run: Run) -> dict[str, Any]:
             context.manifest = _so_far(outcome.manifest or context.manifest, rows)
             if outcome.split_made_by is not None:
                 how = {"made_by": outcome.split_made_by, **outcome.dealing}
+                shares = missing_labels.uneven(_dealt(rows), outcome.dealing.get("fractions", {}))
     finally:
         pool.close()
         shutil.rmtree(run.folder.path / "scratch", ignore_errors=True)
     sealed = succession.succeed(run.folders, parent, unpacked(bytes.fromhex(payload.lanes)), rows, context.manifest)
     split = split_report(rows, parent.modality, made=True) | how
-    there = rows.filter(pa.array(usable(rows)))["split"].to_pylist()
-    report = quality_report(rows) | {"split": split, "warnings": empty_splits(there, how.get("fractions", {}))}
+    warnings = [
+        *empty_splits(_dealt(rows), how.get("fractions", {})),
+        *missing_labels.warnings(split["missing_labels"]),
+    ]
+    report = quality_report(rows) | {"split": split, "warnings": [*warnings, *shares]}
     return made(
         sealed,
         parents=tuple(dict.fromkeys((parent.ref, *sorted(payload.others)))),
@@ -192,6 +197,11 @@ def run(run: Run) -> dict[str, Any]:
         result={"steps": results, "report": {name: report[name] for name in (*QUALITIES, "split", "warnings")}},
         onto=payload.onto,
     )
+
+
+def _dealt(rows: pa.Table) -> list[str | None]:
+    """The split of each usable row."""
+    return list(rows.filter(pa.array(usable(rows)))["split"].to_pylist())
 
 
 def _applied(step: Step, rows: pa.Table, context: Context) -> Outcome:

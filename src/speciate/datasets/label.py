@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
-from speciate.datasets import scan, succession
+from speciate.datasets import missing_labels, scan, succession
 from speciate.datasets.columns import FINGERPRINT, with_column
 from speciate.datasets.intake.rows import MISSING, WITHOUT_LABEL, carried, quality_report, split_report
 from speciate.datasets.joining import join_rows
@@ -96,7 +96,9 @@ def run(run: Run) -> dict[str, Any]:
         sealed,
         parents=(parent.ref,),
         operation={"op": "label", "source": payload["source"], "changed": changed},
-        report=report | found | {"untrusted": untrusted, "split": audit},
+        report=report
+        | found
+        | {"untrusted": untrusted, "split": audit, "warnings": missing_labels.warnings(audit["missing_labels"])},
         result={"changed": changed, "removed": removed, "parent": parent.ref},
         onto=payload["onto"],
     )

@@ -11,7 +11,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from speciate.datasets.columns import CONTENT, FINGERPRINT, KEY, ORIGIN, SKETCH
+from speciate.datasets.columns import CONTENT, FINGERPRINT, KEY, ORIGIN, SKETCH, with_column
+from speciate.datasets.missing_labels import missing
 from speciate.datasets.roles import groups
 from speciate.datasets.similarity import near
 from speciate.datasets.split import FRACTIONS, Members, components, crossing, split, strata
@@ -50,7 +51,8 @@ def split_rows(
     splits: list[str | None] = [None] * rows.num_rows
     for place, name in zip(usable.tolist(), names, strict=True):
         splits[place] = name
-    return SplitRows(splits, audit(members, names, chosen["id"].to_pylist()))
+    lacking = missing(with_column(chosen, "split", pa.array(names, pa.string())), members, made=True)
+    return SplitRows(splits, audit(members, names, chosen["id"].to_pylist()) | {"missing_labels": lacking})
 
 
 def members_of(

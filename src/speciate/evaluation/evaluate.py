@@ -9,8 +9,8 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from speciate.datasets import consent
-from speciate.datasets.versions import Manifest, resolve
+from speciate.datasets import consent, missing_labels
+from speciate.datasets.versions import Manifest, version
 from speciate.errors import Code, SpeciateError, closest, unknown
 from speciate.evaluation import decisions, libraries, outlay, recorded, scorers
 from speciate.evaluation.contestants import CANDIDATES, Contestant, find, find_incumbent
@@ -94,7 +94,8 @@ def plan(spec: EvaluateSpec, workspace: Workspace) -> Plan:
     database = workspace.database
     use_case = get(database, spec.use_case) if spec.use_case else None
     ref = _with_split(_dataset_ref(spec, use_case))
-    manifest = resolve(database, ref._replace(split=None))
+    found = version(database, ref._replace(split=None))
+    manifest = found.manifest
     ref = ref._replace(version=manifest.version)
     _check_split(manifest, ref)
 
@@ -150,6 +151,9 @@ def plan(spec: EvaluateSpec, workspace: Workspace) -> Plan:
         "no_decision": _no_decision(use_case, ref, baseline, incumbent, asked)
         or _other_suite(database, use_case, role, ref),
         "suite": role,
+        "unseen": missing_labels.of_report(found.report, [ref.split])
+        if ref.split and is_label(manifest, target)
+        else [],
         "looks": _looks(database, use_case, ref),
         "latency": spec.latency,
         "seed": spec.seed,

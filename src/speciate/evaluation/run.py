@@ -248,7 +248,7 @@ def _notes(
     sheets: Sequence[Sheet],
 ) -> list[str]:
     """`silent`: how many examples of the split have no truth."""
-    notes = []
+    notes = list(task.unseen)
     if silent:
         truth = task.target_column or "a true answer"
         notes.append(f"{silent} of {silent + len(examples)} examples without {truth!r} were left out.")

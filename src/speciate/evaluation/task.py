@@ -41,6 +41,8 @@ class EvaluationTask(BaseModel):
     """Why no verdict may be given; None where it may."""
     suite: Suite = "core"
     """The part that the dataset plays in the use case."""
+    unseen: tuple[str, ...] = ()
+    """What the dataset's report says of labels that the split lacks."""
     looks: int = 0
     """Earlier evaluations of the use case on this suite."""
     latency: bool = True

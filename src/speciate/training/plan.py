@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict, Field
 
 from speciate import usecases
-from speciate.datasets import versions
+from speciate.datasets import missing_labels, versions
 from speciate.datasets.versions import Manifest
 from speciate.sample_size import counted_share, in_rows, to_show_target
 from speciate.tasks.truth import is_label
@@ -66,6 +66,8 @@ class TrainingPlan(_Frozen):
     """Test rows of all labels to show the use case's target; None where it has none. For recall and the like scaled by
     the positive label's present share; where `target_column` hides that, rows of that label alone."""
     test_examples: int
+    warnings: tuple[str, ...] = ()
+    """Labels that a split lacks: neither of the numbers above knows of them."""
 
 
 def plan_training(
@@ -79,7 +81,8 @@ def plan_training(
     budget_minutes: float | None = None,
 ) -> TrainingPlan:
     """Raises what `train.plan` raises where nothing can be trained, or the one thing that was asked for cannot."""
-    manifest = versions.resolve(workspace.database, dataset)
+    found = versions.version(workspace.database, dataset)
+    manifest = found.manifest
     family = _family(workspace, manifest, use_case, task)
     specs = candidates(workspace, dataset, use_case=use_case, task=task, method=method, base_model=base_model)
     planned = [_candidate(workspace, spec) for spec in specs]
@@ -102,6 +105,7 @@ def plan_training(
         refused=tuple(no),
         needed_test_examples=_needed(workspace, use_case, manifest),
         test_examples=manifest.splits.get("test", 0),
+        warnings=tuple(missing_labels.of_report(found.report)),
     )
 
 

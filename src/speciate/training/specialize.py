@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field
 
 from speciate import usecases
-from speciate.datasets import versions
+from speciate.datasets import missing_labels, versions
 from speciate.datasets.versions import Manifest
 from speciate.errors import Code, SpeciateError
 from speciate.evaluation.contestants import find_incumbent
@@ -93,8 +93,8 @@ class Candidate(NamedTuple):
 def plan(spec: SpecializeSpec, workspace: Workspace) -> Plan:
     """Checks every training that may come, and that there is something to judge by: a core suite or a test split."""
     use_case = usecases.get(workspace.database, spec.use_case)
-    manifest = versions.resolve(workspace.database, spec.dataset)
-    suite = manifest
+    version = versions.version(workspace.database, spec.dataset)
+    manifest = suite = version.manifest
     if use_case.suites.core:
         suite = _core(workspace, use_case.suites.core)
     elif not manifest.splits.get("test"):
@@ -124,6 +124,7 @@ def plan(spec: SpecializeSpec, workspace: Workspace) -> Plan:
             "use_case": f"{use_case.name} version {use_case.version}",
             "candidates": [way.model_dump(exclude_none=True) for way in ways],
             "metric": use_case.objective.metric,
+            **({"warnings": warnings} if (warnings := missing_labels.of_report(version.report)) else {}),
         },
     )
 

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field, model_validator
 
+from speciate.datasets import missing_labels
 from speciate.datasets.columns import FIXED, with_column
 from speciate.datasets.joining import readmitted
 from speciate.datasets.operations.context import Context
@@ -72,6 +73,10 @@ def apply(rows: pa.Table, parameters: SplitParameters, context: Context) -> Outc
         stratify_by=parameters.stratify_by,
         seed=parameters.seed,
         keep=False,
+    )
+    warnings += (
+        *missing_labels.warnings(dealt.audit["missing_labels"]),
+        *missing_labels.uneven(dealt.splits, fractions),
     )
     rows = with_column(rows, "split", pa.array(dealt.splits, pa.string()))
     rows, variants = without_judging(rows)
