@@ -8,13 +8,14 @@ from pydantic import Field
 
 from speciate import usecases
 from speciate.errors import Code, SpeciateError
-from speciate.models import known, served
+from speciate.models import known, registry, served
 from speciate.models.endpoints import Endpoint
 from speciate.models.query import AtLeast, Query, not_published
 from speciate.models.search import Found, Hit, Sort
 from speciate.models.signature import State
 from speciate.models.sources.contract import Figure
 from speciate.production.dossier import dossier
+from speciate.refs import ModelRef, model_ref
 from speciate.server.roots import check_readable
 from speciate.server.surface import (
     App,
@@ -254,6 +255,15 @@ class Cards(Result):
     readme: str | None = Field(None, description="Its publisher's own.")
 
 
+class Elsewhere(Result):
+    license: str | None = None
+    published_metrics: tuple[Figure, ...] = ()
+    price: Price | None = None
+    released: str | None = None
+    bytes: int | None = None
+    origins: dict[str, str] = Field(description="Who told each field, and when.")
+
+
 class ModelDescription(Result):
     model: str
     task: str | None = None
@@ -263,22 +273,30 @@ class ModelDescription(Result):
     aliases: dict[str, str] = Field(description="USE_CASE@ALIAS -> version.")
     lineage: tuple[str, ...] = Field(description="What it was made from: models, then datasets, nearest first.")
     evaluations: tuple[Evaluated, ...]
-    trust: TrustView
+    trust: TrustView | None = Field(None, description="Left out: it is not of this workspace.")
     provider: ProviderView | None = Field(None, description="Of an endpoint: whether it still serves what it served.")
     available: bool
     needs: tuple[str, ...] = ()
     card: str = Field(description="Written from what is known here, Markdown.")
+    elsewhere: Elsewhere | None = Field(None, description="Of a model of the world: what the index knows.")
+    next_actions: tuple[NextAction, ...] = ()
     untrusted: Cards
 
 
 @tool(read_only=True)
 def describe_model(
-    app: App, model: Annotated[str, Field(description="name, name@v3, USE_CASE@production or pkg:NAME.")]
+    app: App,
+    model: Annotated[
+        str, Field(description="name, name@v3, USE_CASE@production, pkg:NAME, or a ref of search_models.")
+    ],
 ) -> ModelDescription:
     """A model of this workspace: versions, lineage, evaluations, licence, and whether its files are intact.
 
-    To find models of the world, call search_models.
+    Of a model of the world (hf:, timm:) what search_models knows of it.
     """
+    ref = model_ref(model)
+    if registry.fetched(app.workspace.database, ref) is None and (row := known.told(app.workspace, ref)) is not None:
+        return _elsewhere(app, ref, row)
     found = dossier(app.workspace, model)
     card = found.shown
     return ModelDescription(
@@ -293,6 +311,27 @@ def describe_model(
         provider=ProviderView(**found.provider._asdict()) if found.provider else None,
         trust=TrustView(**found.trust._asdict()), available=found.access.available, needs=found.access.needs,
         card=found.card, untrusted=Cards(readme=found.readme),
+    )  # fmt: skip
+
+
+def _elsewhere(app: App, ref: ModelRef, row: dict[str, Any]) -> ModelDescription:
+    access, tasks, modalities = known.access(row, known.Here.now(app.workspace)), row["tasks"], row["modalities"]
+    price = Price(usd_per_1m_input=row["usd_per_1m_input"], usd_per_1m_output=row["usd_per_1m_output"])
+    fetch = NextAction(tool="register_model", arguments={"name": registry.name_of(ref), "source": str(ref)})
+    size = f"{row['parameters']:,} parameters" if row["parameters"] else "of unknown size"
+    said = f"# {row['ref']}\n\nNot in this workspace; known from its publishers alone: {size}, nothing measured here."
+    return ModelDescription(
+        model=row["ref"], task=next(iter(tasks or ()), None), modality=next(iter(modalities or ()), None),
+        parameters=row["parameters"], versions=(), aliases={}, evaluations=(),
+        lineage=(row["base_model"],) if row["base_model"] else (),
+        available=access.available, needs=access.needs, card=said,
+        elsewhere=Elsewhere(
+            license=row["license"], price=None if price == Price() else price, released=row["released"],
+            bytes=row["bytes"], origins=dict(row["origins"]),
+            published_metrics=tuple(Figure(**figure) for figure in (row["published"] or ())),
+        ),
+        next_actions=(fetch,) if ref.source in ("hf", "timm") and row["format"] != "pickle" else (),
+        untrusted=Cards(),
     )  # fmt: skip
 
 

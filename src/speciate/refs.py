@@ -8,7 +8,7 @@ from typing import NamedTuple
 from speciate.errors import Code, SpeciateError
 
 SPLITS = ("train", "validation", "test")
-_SOURCES = ("new", "hf", "timm", "torchvision", "pkg", "api", "path")
+SOURCES = ("new", "hf", "timm", "torchvision", "pkg", "api", "path")
 _DATASET = re.compile(
     r"(?P<name>[A-Za-z0-9_][\w.\-]{0,63}?)(@(v(?P<version>[1-9]\d*)|(?P<tag>[A-Za-z][\w\-]{0,63})))?"
     r"(\.\.(?P<until>v[1-9]\d*|[A-Za-z][\w\-]{0,63}))?(:(?P<split>[A-Za-z0-9_\-]+))?"
@@ -100,16 +100,22 @@ def _at(name: str, at: str, split: str | None) -> DatasetRef:
     return DatasetRef(name, None, split, at)
 
 
+def is_model_ref(text: str) -> bool:
+    """Whether `model_ref` reads it."""
+    source, colon, rest = text.partition(":")
+    return bool((colon and source in SOURCES and rest) or _MODEL.fullmatch(text))
+
+
 def model_ref(text: str) -> ModelRef:
     source, colon, rest = text.partition(":")
-    if colon and source in _SOURCES and rest:
+    if colon and source in SOURCES and rest:
         return ModelRef(rest, source=source)
     match = _MODEL.fullmatch(text)
     if not match:
         raise SpeciateError(
             Code.INVALID,
             f"{text!r} is not a model: write 'name', 'name@v3', 'USECASE@production', or a source such as "
-            f"'pkg:NAME', 'hf:org/name', 'path:/dir' (sources: {', '.join(_SOURCES)}).",
+            f"'pkg:NAME', 'hf:org/name', 'path:/dir' (sources: {', '.join(SOURCES)}).",
             "Call list_options(kind='method') for what can be trained.",
         )
     at = match["at"] or ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from speciate.tools.models import register_model
+from speciate.tools.models import describe_model, register_model, search_models
 from speciate.tools.production import predict, promote_model
 from speciate.tools.training import train_model
 
@@ -13,6 +13,7 @@ from speciate.datasets.similarity import extractors
 from speciate.errors import Code, SpeciateError
 from speciate.models import registry
 from speciate.models.endpoints import Endpoint
+from speciate.models.query import AtLeast
 from speciate.production.predict import Input
 from speciate.server.surface import App
 from speciate.training import bases
@@ -68,3 +69,43 @@ def test_where_weights_are_needed_it_says_what_takes_such_a_model(app: App) -> N
         assert caught.value.code is Code.INVALID
         assert "big@v1" in caught.value.message
         assert caught.value.recovery
+
+
+def test_a_search_that_nothing_fits_says_why_and_the_next_call_finds_something(app: App) -> None:
+    asked = AtLeast(benchmark="imagenet", metric="f1", above=80)
+    found = search_models(app, task="image-classification", published=[asked], released_after="2900")
+    assert (found.total, len(found.notes or ())) == (0, 2)
+    assert "acc@1, acc@5" in (found.notes or ())[0]
+    (then,) = found.next_actions
+    assert then.arguments == {"task": "image-classification"}
+    assert search_models(app, **then.arguments).total > 100
+    assert search_models(app, published=[AtLeast(benchmark="imagenet", metric="top-1", above=80)]).notes is None
+
+
+def test_a_model_of_the_world_is_described_with_who_told_it_and_the_call_that_fetches_it(app: App) -> None:
+    ref = "timm:resnet50.a1_in1k"
+    found = describe_model(app, ref)
+    assert (found.model, found.task, found.available, found.versions) == (ref, "image-classification", False, ())
+    assert found.elsewhere is not None
+    assert found.elsewhere.origins["ref"].startswith("timm ")
+    assert describe_model(app, "hf:timm/resnet50.a1_in1k").elsewhere == found.elsewhere
+    (then,) = found.next_actions
+    assert (then.tool, then.arguments) == ("register_model", {"name": "resnet50.a1_in1k", "source": ref})
+    with pytest.raises(SpeciateError, match=r"did you mean 'timm:resnet50\.a1_in1k'") as caught:
+        describe_model(app, "timm:resnet50.a1_in1")
+    assert caught.value.code is Code.NOT_FOUND
+
+
+def test_a_bare_source_and_an_empty_folder_say_what_is_lacking(app: App, tmp_path: Path) -> None:
+    for source in ("evil", "./evil", "/tmp/evil"):
+        with pytest.raises(SpeciateError) as caught:
+            register_model(app, "x", source=source, dry_run=True)
+        assert f"source='path:{source}'" in caught.value.recovery
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    for name in ((), ("config.json",)):
+        for each in name:
+            (folder / each).write_text("{}")
+        with pytest.raises(SpeciateError, match=r"is not whole\. It has no weights") as caught:
+            register_model(app, "x", source=f"path:{folder}", dry_run=True)
+        assert (name[0] if name else "nothing") in caught.value.message

@@ -26,7 +26,7 @@ from speciate.jobs.run import Run, Stopped, Transient
 from speciate.models import given, licenses, registry, scanner, sealed, trust, weights
 from speciate.models.backbones.table import modality_of
 from speciate.models.card import Card
-from speciate.refs import ModelRef, model_ref
+from speciate.refs import SOURCES, ModelRef, is_model_ref, model_ref
 from speciate.secrets import Named
 from speciate.vocabulary import TASKS, find_task
 from speciate.workspace.database import Transaction
@@ -76,6 +76,8 @@ def plan(spec: FetchSpec, workspace: Workspace) -> Plan:
         find_task(spec.task)
     if spec.license is not None:
         licenses.wanted([spec.license])
+    if not is_model_ref(spec.source):
+        raise _no_source(spec.source)
     ref = model_ref(spec.source)
     resolved = {"model": spec.name, "source": spec.source}
     if ref.source == "path":
@@ -100,12 +102,18 @@ def _repository(ref: ModelRef) -> tuple[str, str | None]:
     if ref.source == "timm":
         name = f"timm/{name}"
     if ref.source not in ("hf", "timm") or not hub.is_repository(name):
-        raise SpeciateError(
-            Code.INVALID,
-            f"'{ref}' cannot be fetched.",
-            "Call register_model with source='hf:org/name', 'timm:NAME' or 'path:/dir'; search_models finds some.",
-        )
+        raise _no_source(str(ref))
     return name, revision or None
+
+
+def _no_source(said: str) -> SpeciateError:
+    bare = said.partition(":")[0] not in SOURCES
+    hint = f"For a folder, call register_model with source={f'path:{said}'!r}. Otherwise with" if bare else "Call with"
+    return SpeciateError(
+        Code.INVALID,
+        f"{said[:200]!r} cannot be fetched.",
+        f"{hint} source='hf:org/name', 'timm:NAME' or 'path:/dir'; search_models finds some.",
+    )
 
 
 def _has_key(host: str) -> bool:

@@ -13,6 +13,7 @@ from weakref import WeakKeyDictionary
 import pyarrow as pa
 
 from speciate import hub, modalities, secrets
+from speciate.errors import unknown
 from speciate.jobs.pool import Pool
 from speciate.models import index, licenses, meaning, packaged, providers, registry, served, sources
 from speciate.models.asked import Asked
@@ -21,6 +22,7 @@ from speciate.models.query import Query
 from speciate.models.refresh import newest
 from speciate.models.search import Found, Index, Sort
 from speciate.models.sources.contract import Entry
+from speciate.refs import ModelRef
 from speciate.usecases import UseCase
 from speciate.vocabulary import find_task
 from speciate.workspace.workspace import Workspace
@@ -128,6 +130,19 @@ def search(
     return index_.search(
         query, sort=sort, limit=limit, offset=offset, today=today, usable=partial(_usable, here), vector=vector
     )  # fmt: skip
+
+
+def told(workspace: Workspace, ref: ModelRef) -> dict[str, Any] | None:
+    """What the index says of a model whose weights are elsewhere; None for what is no such model, or is unknown to it
+    and may exist all the same. NOT_FOUND with near names where a package would have it."""
+    if ref.source not in ("hf", "timm", "torchvision"):
+        return None
+    found, plain = models(workspace), f"{ref.source}:{ref.name.partition('@')[0]}"
+    row = found.row(plain)
+    if row is None and ref.source != "hf":
+        near = [each for each in found.refs() if each.startswith(f"{ref.source}:")]
+        raise unknown("model", plain, near, f"search_models(query={ref.name!r}) finds others.")
+    return row
 
 
 def _asking(workspace: Workspace) -> Asked:

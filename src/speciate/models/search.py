@@ -7,13 +7,14 @@ to ask less of.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from speciate.errors import unknown
 from speciate.models import meaning
@@ -128,9 +129,14 @@ class Index:
         )
 
     def row(self, ref: str) -> dict[str, Any] | None:
-        """What is known of one model; None where nothing is."""
+        """What is known of one model, by its ref or as `hf:org/name`; None where nothing is."""
         place = self._places.get(ref)
-        return None if place is None else dict(self._table.slice(place, 1).to_pylist()[0])
+        if place is None and ref.startswith("hf:"):
+            place = pc.index(self._table["hub"], ref.removeprefix("hf:")).as_py()
+        return None if place is None or place < 0 else dict(self._table.slice(place, 1).to_pylist()[0])
+
+    def refs(self) -> Collection[str]:
+        return self._places.keys()
 
     def published(self) -> set[tuple[str, str]]:
         """(benchmark, metric) of every published value, as published."""

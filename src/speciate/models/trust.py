@@ -55,9 +55,9 @@ def choose(names: Iterable[str]) -> Chosen:
         raise _refused(f"It has {len(names):,} files, more than {MOST_FILES:,}.")
     if not any(name.endswith(".safetensors") for name in taken):
         pickles = [name for name in names if name.lower().endswith(_PICKLES)]
-        said = (
-            f"its weights are pickles ({', '.join(map(repr, pickles[:3]))}), which can run code" if pickles else "none"
-        )
+        if not pickles:
+            raise _cut(f"It has no weights, no file .safetensors; what is there: {_listed(names)}.")
+        said = f"its weights are pickles ({', '.join(map(repr, pickles[:3]))}), which can run code"
         raise _refused(f"It has no weights as safetensors: {said}.")
     return Chosen(taken, aside)
 
@@ -150,7 +150,7 @@ def _check_index(path: Path, said: Any) -> None:
         if _why_not(shard) is not None or not shard.endswith(".safetensors"):
             raise _refused(f"{path.name!r} names {shard[:100]!r} as a shard.")
         if not (path.parent / shard).is_file():
-            raise _refused(f"{path.name!r} names the shard {shard!r}, which is not there.")
+            raise _cut(f"{path.name!r} names the shard {shard!r}, which is not there.")
 
 
 def _check_weights(path: Path, size: int) -> None:
@@ -158,7 +158,8 @@ def _check_weights(path: Path, size: int) -> None:
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if size < 8 or length > min(size - 8, _LONGEST_HEADER):
-            raise _refused(f"{path.name!r} is no safetensors file: its header would have {length:,} bytes of {size:,}.")
+            why = f"its header would have {length:,} bytes of {size:,}"
+            raise _cut(f"{path.name!r} is cut, or no safetensors file: {why}.")
         header = file.read(length)
     try:
         entries = {name: each for name, each in json.loads(header).items() if name != "__metadata__"}
@@ -171,9 +172,7 @@ def _check_weights(path: Path, size: int) -> None:
             raise _refused(f"{path.name!r} has weights that overlap or leave a gap at byte {end:,}.")
         end = stop
     if end != size - 8 - length:
-        raise _refused(
-            f"{path.name!r} is cut or padded: its weights have {end:,} bytes, the file {size - 8 - length:,}."
-        )
+        raise _cut(f"{path.name!r} is cut or padded: its weights have {end:,} bytes, the file {size - 8 - length:,}.")
 
 
 def _span(entry: Mapping[str, Any]) -> tuple[int, int]:
@@ -182,6 +181,19 @@ def _span(entry: Mapping[str, Any]) -> tuple[int, int]:
     if any(side < 0 for side in shape) or 8 * (stop - start) != math.prod(shape) * _BYTES[entry["dtype"]]:
         raise ValueError("a shape does not fit its bytes")
     return int(start), int(stop)
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(name[:100] for name in names[:5]) + more if names else "nothing"
+
+
+def _cut(why: str) -> SpeciateError:
+    return SpeciateError(
+        Code.REFUSED,
+        f"The model is not whole. {why}",
+        "Copy or fetch it anew, with config.json and the weights as safetensors, as save_pretrained writes them.",
+    )
 
 
 def _refused(why: str) -> SpeciateError:
