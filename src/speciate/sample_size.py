@@ -82,6 +82,22 @@ def to_show_difference(effect: float, discordant: float = 0.1) -> int:
     return math.ceil(((_Z_LEVEL + _Z_POWER) / effect) ** 2 * max(discordant - effect**2, effect - effect**2))
 
 
+def detectable(effect: float, metric: Metric, baseline: float | None = None) -> float | None:
+    """The smallest true difference that is found, as it was computed; None where the metric has no room for it, so that
+    so few examples can show none.
+
+    Room is what two values of the metric can differ by, or, of a gain, what `baseline` leaves to be gained.
+    """
+    if not math.isfinite(effect):
+        return None
+    if metric.low is not None and metric.high is not None and effect > metric.high - metric.low:
+        return None
+    best = metric.high if metric.sign > 0 else metric.low
+    if baseline is not None and best is not None and effect > metric.sign * (best - baseline):
+        return None
+    return effect
+
+
 def more_needed(n: int, standard_error: float, distance: float, level: float = LEVEL) -> int | None:
     """Further examples until an estimate that stays `distance` from a bound shows on which side of it the truth lies.
 

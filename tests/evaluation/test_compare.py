@@ -10,6 +10,7 @@ from speciate.evaluation.compare import Cost, Entry, Question, build
 from speciate.evaluation.contestants import Contestant
 from speciate.evaluation.metrics import label_answers
 from speciate.evaluation.report import Report, break_even
+from speciate.sample_size import detectable
 from speciate.usecases import UseCase
 from speciate.vocabulary import find_metric
 
@@ -110,3 +111,40 @@ def test_the_best_of_many_candidates_is_held_to_wider_intervals_than_one_alone()
     assert shown.interval is not None
     assert many.decision.interval is not None
     assert many.decision.interval[0] < shown.interval[0]
+
+
+def test_few_examples_can_show_no_difference_and_none_is_named() -> None:
+    few = 4
+    question = Question("letters@v1:test", METRICS, "constant:", None, USE_CASE, "easy")
+    given = {"constant:": ["a", "b", "a", "b"], "other": ["a", "a", "b", "b"]}
+    entries = [
+        Entry(
+            Contestant(name=name, source="model", identity=name, license="MIT", training_usd=0.0),
+            (label_answers(["a", "a", "a", "b"], said, [None] * few, ("a", "b")),),
+            0,
+            Cost(usd_per_1k=1.0),
+            certain=True,
+        )
+        for name, said in given.items()
+    ]
+    compared = build(question, entries, np.arange(few)).compare("constant:", "other")
+    assert compared is not None
+    assert compared.interval is not None
+    assert compared.minimum_detectable_effect is None
+
+
+@pytest.mark.parametrize(
+    ("metric", "effect", "had", "shown"),
+    [
+        ("accuracy", 0.3, None, 0.3),
+        ("accuracy", 1.297, None, None),
+        ("accuracy", 0.3, 0.8, None),  # 0.2 is all that is left to gain
+        ("mae", 5.0, None, 5.0),  # has no bound
+        ("mae", 5.0, 3.0, None),  # nor is there an error below 0
+        ("mae", float("nan"), 3.0, None),
+    ],
+)
+def test_an_effect_that_the_metric_has_no_room_for_is_none(
+    metric: str, effect: float, had: float | None, shown: float | None
+) -> None:
+    assert detectable(effect, find_metric(metric), had) == shown

@@ -256,3 +256,19 @@ def test_reasons_name_the_constant_in_words_and_round_money() -> None:
     reason = gates.judge(Gate(rule="better_if_dearer"), given_).reason
     assert "better than always answering the most frequent label" in reason
     assert "under $0.0001 per 1,000 against $0 per 1,000" in reason
+
+
+@pytest.mark.parametrize(
+    ("effect", "had", "said"),
+    [
+        (0.05, 0.8, "; 200 examples show gains from 0.05"),
+        (0.25, 0.8, "; 200 examples are too few to show any gain: the best accuracy is 1"),
+        (1.61, 0.2, "; 200 examples are too few to show any gain: the best accuracy is 1"),
+        (None, 0.2, "; 200 examples are too few to show any gain: the best accuracy is 1"),
+    ],
+)
+def test_no_gain_is_promised_that_the_metric_has_no_room_for(effect: float | None, had: float, said: str) -> None:
+    compared = comparison(0.05, -0.02, 0.12).model_copy(update={"minimum_detectable_effect": effect})
+    got = gates.judge(Gate(rule="better_if_dearer"), evidence(row(usd=9.0), compared, row("incumbent", had)))
+    assert got.outcome == "inconclusive"
+    assert said in got.reason

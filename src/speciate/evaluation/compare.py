@@ -26,7 +26,7 @@ from speciate.evaluation.report import (
 )
 from speciate.evaluation.slice_gains import SliceGain, gains
 from speciate.evaluation.statistics import Codes, Difference, Estimate, Floats, Resampled
-from speciate.sample_size import LEVEL
+from speciate.sample_size import LEVEL, detectable
 from speciate.usecases import Gate, UseCase
 from speciate.vocabulary import Metric, find_metric
 
@@ -253,7 +253,7 @@ def _comparison(metric: Metric, baseline: str, candidate: str, difference: Diffe
         interval=interval(difference.low, difference.high),
         p_value=number(difference.p_value),
         method=difference.method,
-        minimum_detectable_effect=number(difference.minimum_detectable_effect),
+        minimum_detectable_effect=detectable(difference.minimum_detectable_effect, metric),
         standard_error=number(difference.standard_error),
         n=difference.n,
         clusters=difference.clusters,

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from speciate.evaluation.pareto import dominates
 from speciate.evaluation.report import Comparison, Decision, GateResult, Interval, Outcome, Row, Verdict
 from speciate.evaluation.slice_gains import SliceGain
-from speciate.sample_size import LEVEL, in_rows, more_needed
+from speciate.sample_size import LEVEL, detectable, in_rows, more_needed
 from speciate.usecases import CONSTANT, NOT_WORSE_MARGIN, NOT_WORSE_SHARE, Gate, UseCaseLimits
 from speciate.vocabulary import Metric, find_metric
 
@@ -179,12 +179,23 @@ def _gain(evidence: Evidence, metric: Metric, least: float, worth: float, claim:
         return _Judged("pass", f"{stated}: {claim}")
     if high <= least or high < worth:
         return _Judged("fail", f"{stated}: not '{claim}'")
-    mde = comparison.minimum_detectable_effect
-    seen = f"; {comparison.n} examples show gains from {mde:.3g}" if mde is not None else ""
+    seen = _shown_gains(comparison, metric, evidence.baseline)
     needed = more_needed(comparison.n, comparison.standard_error or 0.0, gain - least, evidence.level)
     counted = evidence.candidate.metrics.get(metric.name)
     n = counted.n if counted else comparison.n
     return _undecided(f"{stated}: cannot tell '{claim}'{seen}", metric, n, needed, evidence)
+
+
+def _shown_gains(comparison: Comparison, metric: Metric, baseline: Row) -> str:
+    """Which gains so many examples show; of a metric with a best value maybe none."""
+    effect, had = comparison.minimum_detectable_effect, baseline.metrics.get(metric.name)
+    least = None if effect is None else detectable(effect, metric, had.value if had else None)
+    if least is not None:
+        return f"; {comparison.n} examples show gains from {least:.3g}"
+    best = metric.high if metric.sign > 0 else metric.low
+    if best is None:
+        return ""
+    return f"; {comparison.n} examples are too few to show any gain: the best {metric.name} is {best:g}"
 
 
 def _undecided(doubt: str, metric: Metric, n: int, needed: int | None, evidence: Evidence) -> _Judged:

@@ -22,6 +22,8 @@ from speciate.evaluation.holm import holm
 from speciate.evaluation.report import interval, number
 from speciate.evaluation.statistics import Codes, Floats, clustered_mean, paired_difference, proportion
 from speciate.evaluation.stored import label
+from speciate.sample_size import detectable
+from speciate.vocabulary import Metric, find_metric
 
 _FIXED = ("example", "group_key", "preview")
 _MOST = 20
@@ -75,7 +77,8 @@ class _Cells:
         cells = self._column(column)
         values, counts = np.unique(cells, return_counts=True)
         largest = [str(values[i]) for i in np.argsort(-counts, kind="stable")[:_MOST]]
-        slices = [_slice(value, cells == value, self._first, self._second, self._groups) for value in largest]
+        metric = find_metric(self.metric)
+        slices = [_slice(value, cells == value, self._first, self._second, self._groups, metric) for value in largest]
         return {"slices": slices, "left_out": max(0, len(values) - _MOST)}
 
     def worth_cutting(self, but: Sequence[str]) -> list[str]:
@@ -129,7 +132,7 @@ def _groups(examples: pa.Table) -> list[str]:
     return [f"group {group}" if group else f"example {name}" for name, group in zip(names, groups, strict=True)]
 
 
-def _slice(value: str, mask: Any, first: Floats, second: Floats, groups: Codes) -> dict[str, Any]:
+def _slice(value: str, mask: Any, first: Floats, second: Floats, groups: Codes, metric: Metric) -> dict[str, Any]:
     difference = paired_difference(first[mask], second[mask], groups[mask])
     return {
         "value": label(value),
@@ -139,7 +142,7 @@ def _slice(value: str, mask: Any, first: Floats, second: Floats, groups: Codes) 
         "delta": number(difference.delta),
         "interval": interval(difference.low, difference.high),
         "p_value": number(difference.p_value),
-        "minimum_detectable_effect": number(difference.minimum_detectable_effect),
+        "minimum_detectable_effect": detectable(difference.minimum_detectable_effect, metric),
     }
 
 
