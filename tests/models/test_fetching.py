@@ -204,7 +204,7 @@ def test_a_folder_is_imported_and_what_changes_in_it_later_does_not_matter(
 
 def test_a_folder_that_is_called_as_weights_are_is_none(workspace: Workspace, tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").mkdir()
-    with pytest.raises(SpeciateError, match="no weights as safetensors"):
+    with pytest.raises(SpeciateError, match="It has no weights"):
         fetched(workspace, f"path:{tmp_path}")
 
 

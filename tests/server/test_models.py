@@ -96,13 +96,13 @@ def test_a_model_of_the_world_is_described_with_who_told_it_and_the_call_that_fe
     assert caught.value.code is Code.NOT_FOUND
 
 
-def test_a_bare_source_and_an_empty_folder_say_what_is_lacking(app: App, tmp_path: Path) -> None:
+def test_a_bare_source_and_an_empty_folder_say_what_is_lacking(app: App) -> None:
     for source in ("evil", "./evil", "/tmp/evil"):
         with pytest.raises(SpeciateError) as caught:
             register_model(app, "x", source=source, dry_run=True)
         assert f"source='path:{source}'" in caught.value.recovery
-    folder = tmp_path / "empty"
-    folder.mkdir()
+    folder = app.workspace.folders.exports / "empty"
+    folder.mkdir(parents=True)
     for name in ((), ("config.json",)):
         for each in name:
             (folder / each).write_text("{}")
