@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
@@ -61,6 +62,35 @@ def test_what_was_set_aside_is_told_with_its_reasons() -> None:
     assert "Cut off" in text
     assert "groups\\_across: 0" in text
     assert front_matter(text)["configs"][0]["data_files"] == [{"split": "train", "path": "data/train/**"}]
+
+
+@pytest.mark.parametrize(
+    ("format_", "manifest", "said"),
+    [
+        ("folder", {}, "Media are the bytes that came in."),
+        (
+            "dicom",
+            {"modality": "dicom", "columns": {"patient": "VARCHAR", "deidentified": "VARCHAR"}},
+            "Media are not all the bytes that came in: files were written anew without identities, with the same "
+            "pixels (column `deidentified`).",
+        ),
+        (
+            "folder",
+            {"columns": {"made_by": "VARCHAR", "made_from": "VARCHAR", "how": "VARCHAR"}},
+            "Media are not all the bytes that came in: some are variants that were made of others "
+            "(column `made_from`).",
+        ),
+        ("ply", {"modality": "mesh"}, "not the bytes that came in: what was no PLY already was decoded"),
+        ("csv", {"modality": "tabular", "inputs": ("width",)}, None),
+    ],
+)
+def test_the_card_says_whether_media_are_the_bytes_that_came_in(
+    format_: str, manifest: dict[str, Any], said: str | None
+) -> None:
+    exported = Exported(format_, None, {"train": 5}, {}, {}, None, None, [])
+    text = card([version({"op": "curate"}, **manifest)], exported)
+    assert ("the bytes that came in" in text) == (said is not None)
+    assert (said or "") in text
 
 
 @given(st.one_of(st.just(_HOSTILE), st.text(max_size=60)))

@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 
 from speciate.datasets.ancestry import DELETED, parent
 from speciate.datasets.columns import QUALITIES
+from speciate.datasets.operations.deidentify import COLUMN as DEIDENTIFIED
+from speciate.datasets.operations.made import MADE_FROM
 from speciate.datasets.versions import Manifest, Version, version
 from speciate.workspace.database import Database
 
@@ -31,6 +33,15 @@ _SIZES = (
     (10_000_000, "1M<n<10M"), (100_000_000, "10M<n<100M"), (1_000_000_000, "100M<n<1B"),
 )  # fmt: skip
 _CLASSIFIED = ("image", "text", "audio", "tabular", "video")
+_WRITTEN_ANEW = {
+    "lerobot": "episodes were written anew in this format",
+    "ply": "what was no PLY already was decoded and written as one",
+}
+_REWRITERS = {
+    DEIDENTIFIED: f"files were written anew without identities, with the same pixels (column `{DEIDENTIFIED}`)",
+    MADE_FROM: f"some are variants that were made of others (column `{MADE_FROM}`)",
+}
+"""Column of versions in which media were written anew -> what was done to them."""
 _HIDDEN_PARAMETERS = ("op", "source", "license", "labels", "rows", DELETED)
 
 
@@ -70,7 +81,7 @@ def card(chain: Sequence[Version], exported: Exported | None = None) -> str:
         _front_matter(chain, exported),
         f"# {plain(newest.manifest.name)}, version {newest.manifest.version}\n",
         _summary(chain),
-        *([_export(exported)] if exported is not None else []),
+        *([_export(chain, exported)] if exported is not None else []),
         _counts("Splits", "split", newest.manifest.splits),
         _counts("Labels", "label", newest.manifest.labels),
         _columns(newest.manifest),
@@ -160,17 +171,30 @@ def _summary(chain: Sequence[Version]) -> str:
     return "\n".join([*lines, ""])
 
 
-def _export(exported: Exported) -> str:
+def _export(chain: Sequence[Version], exported: Exported) -> str:
     part = f" of the split {plain(exported.part)}" if exported.part else ""
     said = [
-        f"Format {plain(exported.format)}: {sum(exported.splits.values()):,} examples{part}. Media are the bytes that "
-        "came in.",
+        f"Format {plain(exported.format)}: {sum(exported.splits.values()):,} examples{part}.",
+        _media(chain, exported),
         "What was set aside is listed with its reason in set_aside.csv." if any(exported.set_aside.values()) else "",
         f"The label is the column {plain(exported.label)}." if exported.label else "",
         f"Examples that belong together share the column {plain(exported.group)}." if exported.group else "",
         *exported.notes,
     ]
     return "\n".join(["## This export\n", *filter(None, said), ""])
+
+
+def _media(chain: Sequence[Version], exported: Exported) -> str:
+    """Whether the media are the bytes that came in; nothing where they are cells of the table."""
+    manifest = chain[0].manifest
+    if manifest.inputs:
+        return ""
+    if exported.format in _WRITTEN_ANEW:
+        return f"Media are not the bytes that came in: {_WRITTEN_ANEW[exported.format]}."
+    said = [why for column, why in _REWRITERS.items() if column in manifest.columns]
+    if not said:
+        return "Media are the bytes that came in."
+    return f"Media are not all the bytes that came in: {'; '.join(said)}."
 
 
 def _counts(title: str, name: str, counts: Mapping[str, int]) -> str:
