@@ -222,7 +222,8 @@ def test_a_chain_through_the_real_tool(client: Client, tmp_path: Path) -> None:
     dry = client.call("curate_dataset", dataset="digits", steps=steps, dry_run=True)
     assert dry["resolved"]["dataset"] == "digits@v1"
     started = client.call("curate_dataset", dataset="digits", steps=steps, idempotency_key="k")
-    assert started["next_actions"][0] == {"tool": "describe_dataset", "arguments": {"dataset": "digits"}}
+    assert started["next_actions"][0] == {"tool": "wait_for_job", "arguments": {"job": started["job"]}}
+    assert started["next_actions"][1] == {"tool": "describe_dataset", "arguments": {"dataset": "digits"}}
     ended = finished(client, started)
     assert ended["state"] == "succeeded", ended
     result = ended["result"]

@@ -64,7 +64,7 @@ def test_a_started_job_is_there_and_says_how_to_wait(app: App) -> None:
     started = start_job(app, "greet", {"name": "you"}, idempotency_key="k")
     assert isinstance(started, JobStarted)
     assert app.engine.get(started.job).result == {"greeting": "hello you"}
-    assert started.next_actions[-1].tool == "wait_for_job"
+    assert started.next_actions[0].tool == "wait_for_job"
     again = start_job(app, "greet", {"name": "you"}, idempotency_key="k")
     assert isinstance(again, JobStarted)
     assert again.job == started.job

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pydantic import BaseModel, ConfigDict
 
 from speciate.errors import Code, SpeciateError, unknown
+from speciate.jobs.job import State
 from speciate.refs import DatasetRef, dataset_ref
 from speciate.workspace import tombstones
 from speciate.workspace.database import Database, Transaction
@@ -19,6 +20,7 @@ if TYPE_CHECKING:  # the daemon resolves names without numpy
     from speciate.datasets.lthash import Lanes
 
 _COLUMNS = "version, manifest, parents, operation, report, job, created"
+_MAKING = "SELECT id, state FROM jobs WHERE kind = 'ingest' AND spec ->> '$.name' = ? ORDER BY created DESC LIMIT 1"
 _NEWEST = f"SELECT {_COLUMNS} FROM dataset_versions WHERE name = ? ORDER BY version DESC LIMIT 1"
 _VERSION = f"SELECT {_COLUMNS} FROM dataset_versions WHERE name = ? AND version = ?"
 _TAGGED = "SELECT version FROM dataset_tags WHERE name = ? AND tag = ?"
@@ -208,9 +210,21 @@ def _untagged(database: Database, ref: DatasetRef) -> DatasetRef:
     return ref._replace(version=row[0], tag=None)
 
 
+def _not_yet(name: str, job: str, state: str) -> SpeciateError:
+    """A dataset whose first version is being made, or was not made after all."""
+    if state in (State.FAILED, State.CANCELLED, State.DEAD):
+        message = f"There is no dataset {name!r}: {job}, which was to make it, is {state}."
+        return SpeciateError(Code.NOT_FOUND, message, f"Call get_job(job={job!r}) for why.")
+    message = f"There is no dataset {name!r} yet: {job} is making it ({state})."
+    return SpeciateError(Code.NOT_FOUND, message, f"Call wait_for_job(job={job!r}), then this again.")
+
+
 def _no_version(database: Database, ref: DatasetRef) -> SpeciateError:
     row = database.read_one(_NEWEST, [ref.name])
     if row is None:
+        job = database.read_one(_MAKING, [ref.name])
+        if job is not None and job[1] != State.SUCCEEDED:  # after a success it was deleted
+            return _not_yet(ref.name, *job)
         return unknown("dataset", ref.name, names(database), "Call describe_dataset() for all, or create_dataset.")
     return SpeciateError(
         Code.NOT_FOUND,

@@ -15,12 +15,14 @@ from speciate.jobs.folder import Progress as RunProgress
 from speciate.jobs.folder import RunFolder
 from speciate.jobs.job import ENDED, LIVE, Job, State
 from speciate.server.learning import LearningCurves
+from speciate.server.next_steps import after_dataset
 from speciate.server.surface import App, NextAction, Progress, Result
 
 _SLICE_SECONDS = 1.0
 _LONGEST_MESSAGE = 2_000
 _LOG_PIECE = 64_000
 _EASY_STATES = {State.FAILED: "retry", State.DEAD: "retry", State.CANCELLED: "retry", State.PAUSED: "resume"}
+_MAKE_DATASETS = ("ingest", "curate", "label")
 _AT_REST = ENDED | {State.PAUSED}
 """Nothing happens to these until somebody asks for it."""
 
@@ -109,7 +111,7 @@ def view(engine: Engine, job: Job, log_lines: int) -> JobView:
         job=job.id, kind=job.kind, state=job.state, attempt=job.attempt, reason=_reason(engine, job, children),
         request=job.request, progress=JobProgress(done=told.done, total=told.total, unit=told.unit) if told else None,
         eta_seconds=eta, run_seconds=_run_seconds(job, children, now), result=job.result, error=_error(job),
-        children=tuple(_line(child, (), now) for child in children), next_actions=_next_actions(job),
+        children=tuple(_line(child, (), now) for child in children), next_actions=_next_actions(engine, job),
         poll_after_seconds=None if job.state in _AT_REST else min(30.0, max(2.0, (eta or 10.0) / 2)),
         untrusted=ForeignText(
             log_tail=folder.log_tail(log_lines),
@@ -242,9 +244,9 @@ def _error(job: Job) -> JobError | None:
     )
 
 
-def _next_actions(job: Job) -> tuple[NextAction, ...]:
+def _next_actions(engine: Engine, job: Job) -> tuple[NextAction, ...]:
     if job.state is State.SUCCEEDED:
-        return _after_success(job, job.result or {})
+        return _after_success(engine, job, job.result or {})
     if job.state is State.FAILED and (job.error or {}).get("class") == "user":
         return ()  # it would fail again: the error's recovery says what to call instead
     if job.state in _EASY_STATES:
@@ -252,8 +254,11 @@ def _next_actions(job: Job) -> tuple[NextAction, ...]:
     return (NextAction(tool="wait_for_job", arguments={"job": job.id}),)
 
 
-def _after_success(job: Job, result: dict[str, Any]) -> tuple[NextAction, ...]:
-    """A promotion leads to a person's answer or to the model's first one, a verdict to its evidence."""
+def _after_success(engine: Engine, job: Job, result: dict[str, Any]) -> tuple[NextAction, ...]:
+    """A promotion leads to a person's answer or to the model's first one, a verdict to its evidence, a dataset to a
+    look at it and to a model."""
+    if job.kind in _MAKE_DATASETS and (dataset := result.get("dataset")):
+        return after_dataset(engine.workspace.database, dataset)
     promotion = result if job.kind == "promote" else result.get("promotion") or {}
     if promotion.get("state") == "needs_approval":
         return (NextAction(tool="list_approvals", arguments={"state": "pending"}),)

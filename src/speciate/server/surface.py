@@ -255,14 +255,14 @@ def _job_key(idempotency_key: str) -> str:
 
 
 def started(job: Job, next_actions: Sequence[NextAction] = ()) -> JobStarted:
-    """How a started job is shown: by default the next call is to wait for it."""
+    """How a started job is shown: the next call is to wait for it, then what the caller names."""
     waiting = NextAction(tool="wait_for_job", arguments={"job": job.id})
     return JobStarted(
         job=job.id,
         kind=job.kind,
         state=job.state,
         eta_seconds=None if job.state in ENDED else job.estimate,
-        next_actions=(*next_actions, waiting)[:3],
+        next_actions=(waiting, *next_actions)[:3],
     )
 
 

@@ -237,8 +237,8 @@ def test_what_takes_long_is_handed_over_to_one_job(
     assert isinstance(first, JobStarted)
     assert isinstance(again, JobStarted)
     assert first.job == again.job
-    assert first.next_actions[0].tool == "find_similar"
-    assert first.next_actions[0].arguments == {
+    assert [each.tool for each in first.next_actions] == ["wait_for_job", "find_similar"]
+    assert first.next_actions[1].arguments == {
         "dataset": "reviews", "text": "moving and funny", "extractor": "descriptor", "k": 3,
     }  # fmt: skip
 
