@@ -53,7 +53,7 @@ def load_set_aside(folders: Folders, manifest: Manifest, ids: Collection[str]) -
     """Examples of these ids, of every quality, each with why it has no medium: None where it decoded after all. This
     must be a caged process."""
     table = scan.read(folders, manifest, ids=ids)
-    found = []
+    found = list[tuple[Example, str | None]]()
     for place, medium in enumerate(_tried(folders, manifest, table)):
         why = medium if isinstance(medium, _Why) else None
         (example,) = examples(table.slice(place, 1), [None if why is not None else medium], user_columns(table))
