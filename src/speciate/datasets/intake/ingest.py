@@ -35,7 +35,7 @@ from speciate.datasets.sources import exported, unpacking
 from speciate.datasets.sources.labels import LabelsFile, join
 from speciate.datasets.sources.listing import Listing, check_source
 from speciate.datasets.sources.prepare import check as check_what_is_named
-from speciate.datasets.sources.prepare import prepare
+from speciate.datasets.sources.prepare import hinting, prepare
 from speciate.datasets.versions import Manifest, Part, Version, names, packed_lanes, version
 from speciate.environment import cores
 from speciate.errors import Code, SpeciateError
@@ -206,7 +206,7 @@ def run(run: Run) -> dict[str, Any]:
         "split": done.split,
         "set_aside": read.set_aside,
         **({"set_aside_shown": f"first {shown} of {read.set_aside:,}"} if read.set_aside else {}),
-        "warnings": [*_warnings(read), *read.drafted.warnings, *done.warnings],
+        "warnings": [*_warnings(read), *read.drafted.warnings, *done.warnings, *([read.hint] if read.hint else [])],
     }
     return made(sealed, operation=operation, report=report, result={"report": report})
 
@@ -222,6 +222,8 @@ class _Read(NamedTuple):
     """Notes and what was set aside, as the report quotes them."""
     told: dict[str, Any] = {}  # noqa: RUF012 - never changed
     """Roles that the caller left to the export that was read."""
+    hint: str = ""
+    """How else the source may be meant."""
 
 
 def _read(spec: IngestSpec, run: Run, stored: Manifest | None, parent: Parent | None) -> _Read:
@@ -250,14 +252,15 @@ def _read(spec: IngestSpec, run: Run, stored: Manifest | None, parent: Parent | 
         spec = spec.model_copy(
             update={"label": renamed.get(label or "", label), "group_by": renamed.get(group_by or "", group_by)}
         )
-        drafted = _drafted(spec, survey, parent, run, pool, work, found.readable)
+        with hinting(found.hint):
+            drafted = _drafted(spec, survey, parent, run, pool, work, found.readable)
         if survey.media and (found.about is not None or (found.marker is not None and found.marker.windows)):
             kept = kept_together(drafted.table, drafted.modality)
             unit = find(drafted.modality).window_unit
             drafted = drafted._replace(table=exported.with_windows(kept, unit))
         aside = {item.name: item.reason for item in found.set_aside[:_SHOWN]}
         untrusted = {"notes": list(found.notes), "set_aside": aside} if found.notes or aside else {}
-        return _Read(drafted, survey, renamed, found.revision, len(found.set_aside), untrusted, told)
+        return _Read(drafted, survey, renamed, found.revision, len(found.set_aside), untrusted, told, found.hint)
     finally:
         pool.close()
         shutil.rmtree(work, ignore_errors=True)

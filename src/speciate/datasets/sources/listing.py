@@ -79,6 +79,8 @@ class Listing(NamedTuple):
     """Of an export of ours: which role each column plays."""
     notes: tuple[str, ...] = ()
     """Sentences for the report: how it was read, and what of labels found no file. Quote foreign names."""
+    hint: str = ""
+    """A sentence with the call that would read it otherwise, without foreign words; empty where there is none."""
 
 
 def is_path(source: Path | str) -> bool:

@@ -6,7 +6,8 @@ cache.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -97,7 +98,21 @@ def prepare(
         found, tables = mixed.gather(found, tables, desk, inputs, never)
     elif found.layout == "media":
         found = gathered(found, desk)
-    return _with_splits_of_labels(_with_gathered(_with_labels(found, tables, labels, desk), found.labels))
+        found = found._replace(hint=mixed.hint(found) if export is None else "")
+    with hinting(found.hint):
+        labelled = _with_labels(found, tables, labels, desk)
+    return _with_splits_of_labels(_with_gathered(labelled, found.labels))
+
+
+@contextmanager
+def hinting(hint: str) -> Iterator[None]:
+    """What makes no sense of the files says how else they may be meant, too."""
+    try:
+        yield
+    except SpeciateError as error:
+        if not hint or error.code is not Code.INVALID:
+            raise
+        raise SpeciateError(error.code, error.message, f"{hint} Else: {error.recovery}") from error
 
 
 def _laid_out(

@@ -72,6 +72,31 @@ def gather(
     return Gathered(_by_rows(found, files, rows, desk, inputs), list(tables))
 
 
+def hint(found: Listing) -> str:
+    """Of media that were taken for examples of one modality: the call that reads them as mixed rows, where at least
+    half of the files have company of another modality, in two rows or more. Empty where they have not."""
+    named = _named(found.files)
+    if len({file.modality for file in named} - {None}) < 2:
+        return ""
+    layout = grouped(named)
+    rows = [row for row in layout.rows if _is_mixed(row)] if layout else []
+    together = sum(len(places) for row in rows for places in row.parts.values())
+    if layout is None or len(rows) < 2 or 2 * together < len(named):
+        return ""
+    modalities = sorted({part.modality for row in rows for part in row.parts})
+    return (
+        f"{together} of {len(named)} files lie together as {len(rows)} rows of {' and '.join(modalities)} "
+        f"({layout.how}): where a row is one example, call create_dataset again with modality={MULTIMODAL.name!r}."
+    )
+
+
+def _is_mixed(row: Row) -> bool:
+    """Of several modalities, and of none more than two parts: that would be a folder of pictures and what is said of
+    all of them."""
+    counts = Counter(part.modality for part in row.parts)
+    return len(counts) > 1 and max(counts.values()) <= 2
+
+
 def _with_parts_among(found: Listing, tables: Sequence[SourceFile]) -> tuple[list[SourceFile], Sequence[SourceFile]]:
     """Tables that are parts themselves, such as `0001.csv` beside `0001.png`, come to the files."""
     stems = {stem(file.path.name) for file in found.files}
