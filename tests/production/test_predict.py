@@ -187,3 +187,11 @@ def test_a_path_that_is_not_allowed_spoils_only_itself(workspace: Workspace, poo
     assert [(item.error or "")[:13] for item in answer.predictions] == ["/a is outside", "/b is outside", ""]
     assert len(answer.predictions[1].error or "") < 310
     assert answer.predictions[2].output == "good"
+
+
+def test_a_wrong_form_of_input_is_answered_with_the_right_ones() -> None:
+    for given in ({"sequence": "MKTAYIAK"}, {"text": "a", "smiles": "CCO"}, {}):
+        with pytest.raises(ValidationError, match=r'Write \{"text": "..."\} for a text, a protein') as caught:
+            Input.model_validate(given)
+        assert not given or f"'{list(given)[-1]}' is no form of input" in str(caught.value)
+    assert Input.model_validate({"text": "MK", "id": "mine"}) == Input(text="MK", id="mine")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import functools
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -107,9 +108,13 @@ def _medium(item: dict[str, Any], payload: dict[str, Any]) -> Any:
         raise SpeciateError(
             Code.INVALID,
             f"The row has no {', '.join(map(repr, missing))}; this model reads {', '.join(map(repr, inputs))}.",
-            "Call predict again with these columns.",
+            f"Call predict again with inputs=[{_example(inputs)}].",
         )
     return kind.admit(input_values(modality, inputs, pa.Table.from_pylist([row]))[0] if inputs else row)
+
+
+def _example(inputs: Sequence[str]) -> str:
+    return json.dumps({"row": dict.fromkeys(inputs[:10], "...")}, ensure_ascii=False)
 
 
 def _bytes(text: str) -> bytes:

@@ -33,6 +33,11 @@ MOST_BYTES = 64 * 1024 * 1024
 _LONGEST_ERROR = 300
 """Characters of an item's error after the first, which is told in full."""
 
+_FORMS = (
+    'Write {"text": "..."} for a text, a protein\'s sequence or a molecule\'s SMILES, {"row": {"COLUMN": VALUE}} for a '
+    'table\'s row, {"path": "FILE"} for a file.'
+)
+
 _ANSWERED = """
 SELECT 1 FROM events WHERE subject = ? AND type = 'production.answered' AND data ->> 'model' = ? LIMIT 1
 """
@@ -51,11 +56,19 @@ class Input(BaseModel):
     mime: str | None = None
     id: str | None = Field(None, max_length=64)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _known_names(cls, given: Any) -> Any:
+        """Whoever writes {"sequence": "MK..."} learns the form, not only that the name is wrong."""
+        if isinstance(given, dict) and (strange := [str(name) for name in given if name not in cls.model_fields]):
+            raise ValueError(f"{', '.join(map(repr, strange[:3]))} is no form of input. {_FORMS}")
+        return given
+
     @model_validator(mode="after")
     def _one_form(self) -> Self:
         given = [name for name in ("text", "row", "path", "data") if getattr(self, name) is not None]
         if len(given) != 1:
-            raise ValueError(f"give exactly one of text, row, path, data; got {', '.join(given) or 'none'}")
+            raise ValueError(f"give exactly one of text, row, path, data; got {', '.join(given) or 'none'}. {_FORMS}")
         return self
 
 
