@@ -6,6 +6,7 @@ import io
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,9 @@ from pydicom.data import get_testdata_file
 
 from speciate.datasets.look import contact_sheet as drawing
 from speciate.datasets.look.preview import Sheet, contact_sheet
+from speciate.datasets.look.query import query
 from speciate.datasets.versions import Manifest
+from speciate.errors import Code, SpeciateError
 from speciate.jobs.pool import Pool
 from speciate.modalities import find
 from speciate.workspace.workspace import Workspace
@@ -98,3 +101,30 @@ def test_a_cut_mesh_says_why_it_is_not_shown(workspace: Workspace, pool: Pool, t
     assert [(row[4], row[5]) for row in sheet.rows] == [("cut.obj", "partial")]
     assert Image.open(io.BytesIO(sheet.png)).width > 160
     assert len(contact_sheet(pool, workspace.folders, meshes, where="quality IN ('ok', 'partial')").rows) == 2
+
+
+class Slow(Pool):
+    """Draws in time what is small enough; asks as ever."""
+
+    def ask(self, service: str, payload: dict[str, Any], timeout: float = 20.0, **said: Any) -> dict[str, Any]:
+        if service.endswith("draw_thumbnails") and len(payload["ids"]) > 4:
+            raise SpeciateError(
+                Code.UNAVAILABLE, "'draw_thumbnails' did not finish within 20 s and was stopped.", "Less."
+            )
+        return super().ask(service, payload, timeout, **said)
+
+
+def test_what_takes_too_long_names_a_smaller_call_that_works(workspace: Workspace, tmp_path: Path) -> None:
+    digits = data.ingest(workspace, "digits", source=data.digit_folder(tmp_path / "digits", 20), label="folder")
+    slow = Slow(workspace.folders, workspace.settings)
+    with pytest.raises(SpeciateError, match="12 examples are too many") as caught:
+        contact_sheet(slow, workspace.folders, digits)
+    assert "preview_dataset(dataset='digits@v1', count=4)" in caught.value.recovery
+    four = contact_sheet(slow, workspace.folders, digits, count=4)
+    assert len(four.rows) == 4
+    page = query(slow, workspace.folders, digits, sql="SELECT id FROM examples ORDER BY id LIMIT 6")
+    ids = [row[0] for row in page.rows]
+    with pytest.raises(SpeciateError) as caught:
+        contact_sheet(slow, workspace.folders, digits, ids=ids)
+    assert f"ids={ids[:2]!r}" in caught.value.recovery
+    slow.close()

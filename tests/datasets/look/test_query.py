@@ -184,3 +184,13 @@ def test_the_same_rows_in_other_roles_are_another_version(workspace: Workspace) 
     first = data.ingest(workspace, "set", rows=rows, label="y", modality="text", inputs=("letters",))
     second = data.ingest(workspace, "set", rows=rows, label="y", modality="protein", inputs=("letters",))
     assert (first.ref, second.ref, second.modality) == ("set@v1", "set@v2", "protein")
+
+
+def test_a_wrong_column_is_answered_with_those_there_are(workspace: Workspace, pool: Pool, reviews: Manifest) -> None:
+    for asked in ({"where": "nowhere = 1"}, {"sql": "SELECT examples.nowhere FROM examples"}):
+        with pytest.raises(SpeciateError) as caught:
+            query(pool, workspace.folders, reviews, **asked)
+        assert "The columns are id, split, label, group_key, quality, reason, source" in caught.value.message
+    with pytest.raises(SpeciateError) as caught:
+        query(pool, workspace.folders, reviews, where="((")
+    assert "The columns are" not in caught.value.message

@@ -53,7 +53,9 @@ def test_a_table_with_file_names(desk: Desk, tmp_path: Path, name: str) -> None:
     assert labels(found) == {"1.png": {"kind": "cat"}, "007.png": {"kind": "dog"}, "3.png": {"kind": None}}
     assert found.modality == "image"
     assert found.set_aside == []
-    assert found.notes == (("'metadata.csv': a row names a file that is not there.",) if name.endswith(".csv") else ())
+    assert found.notes == (
+        ("'metadata.csv': a row names a file that is not there: 'lost.png'.",) if name.endswith(".csv") else ()
+    )
 
 
 def test_a_table_in_each_folder_of_a_split(desk: Desk, tmp_path: Path) -> None:
@@ -122,7 +124,7 @@ def test_coco_beside_its_pictures(desk: Desk, tmp_path: Path) -> None:
         {"category": "cat", "bbox": [1, 1, 2, 3], "area": 6, "iscrowd": False, "segmentation": None}
     ]
     assert {file.split for file in found.files} == {"train", "validation"}
-    assert "'instances_train2017.json': a row names a file that is not there." in found.notes
+    assert "'instances_train2017.json': a row names a file that is not there: 'gone.png'." in found.notes
     assert any("1 annotation(s) name an image that is not in the file" in note for note in found.notes)
 
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from speciate.datasets.look.query import Page, query
 from speciate.datasets.versions import Manifest
 from speciate.errors import Code, SpeciateError
-from speciate.jobs.pool import Pool
+from speciate.jobs.pool import Busy, Pool
 from speciate.workspace.workspace import Folders
 
 _SHOWN, _QUALITY = ("id", "label", "split", "group_key", "source"), ("quality", "reason")
@@ -68,9 +68,31 @@ def contact_sheet(
         "root": str(folders.root), "manifest": manifest.model_dump(mode="json"), "ids": [row[0] for row in rows],
         "aside": aside,
     }  # fmt: skip
-    answer = pool.ask(_SERVICE, payload)
+    answer = _drawn(pool, payload, manifest, named=ids is not None)
     shown = len(page.columns) if aside else len(_SHOWN)
     return Sheet(base64.b64decode(answer["png"]), page.columns[:shown], [row[:shown] for row in rows])
+
+
+def _drawn(pool: Pool, payload: dict[str, Any], manifest: Manifest, *, named: bool) -> dict[str, Any]:
+    """What the service answers. Where that takes too long, the call that asks for a third of it."""
+    try:
+        return pool.ask(_SERVICE, payload)
+    except SpeciateError as error:
+        if error.code is not Code.UNAVAILABLE or isinstance(error, Busy):
+            raise
+        chosen = payload["ids"]
+        fewer = len(chosen) // 3 or len(chosen) // 2
+        less = f"ids={chosen[:fewer]!r}" if named else f"count={fewer}"
+        recovery = (
+            f"Call preview_dataset(dataset={manifest.ref!r}, {less}), else as before."
+            if fewer
+            else f"Call query_dataset(dataset={manifest.ref!r}) for its row without a picture."
+        )
+        raise SpeciateError(
+            error.code,
+            f"{len(chosen)} examples are too many for one picture. {error.message}" if fewer else error.message,
+            recovery,
+        ) from error
 
 
 def _as_asked(rows: list[list[Any]], ids: Sequence[str], manifest: Manifest) -> list[list[Any]]:

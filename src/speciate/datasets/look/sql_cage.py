@@ -46,6 +46,8 @@ _MOMENT_WITHOUT_CALL = re.compile(r"current_(date|time|timestamp)|local(time|tim
 """What DuckDB reads as a function where no column of the same scope has the name."""
 _BY_ORDER = re.compile(r"WINDOW_(ROW_NUMBER|NTILE|LAG|LEAD|FIRST_VALUE|LAST_VALUE|NTH_VALUE)")
 _SUGGESTION = re.compile(r"(?:Candidate bindings|Did you mean):?\s*(.+)")
+_NO_COLUMN = re.compile(r"(?i)column .*(not found|does not exist)|does not have a column")
+_COLUMNS_SHOWN = 40
 _RECOVERY = "Call query_dataset with one SELECT over the view examples, or with where=..."
 
 
@@ -59,7 +61,7 @@ def query(payload: dict[str, Any]) -> dict[str, Any]:
     with _opened(payload) as connection:
         check(connection, sql)
         page = f"SELECT * FROM (\n{sql}\n) LIMIT {int(payload['limit']) + 1} OFFSET {int(payload['offset'])}"
-        with _explained():
+        with _explained(connection):
             result = connection.execute(page)
             columns = [item[0] for item in result.description or ()]
             if len(columns) > _MOST_COLUMNS:
@@ -90,8 +92,8 @@ def select(payload: dict[str, Any]) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _explained() -> Iterator[None]:
-    """DuckDB's errors as ours."""
+def _explained(connection: duckdb.DuckDBPyConnection | None = None) -> Iterator[None]:
+    """DuckDB's errors as ours; of a column that is not there, with those of the view that are."""
     try:
         yield
     except duckdb.OutOfMemoryException as error:
@@ -101,7 +103,13 @@ def _explained() -> Iterator[None]:
             "Ask for less: fewer columns, a narrower condition, an aggregate.",
         ) from error
     except duckdb.Error as error:
-        raise _mistake(error) from error
+        raise _mistake(error, _columns(connection) if connection is not None else []) from error
+
+
+def _columns(connection: duckdb.DuckDBPyConnection) -> list[str]:
+    with contextlib.suppress(duckdb.Error):
+        return [str(row[0]) for row in connection.execute(f"DESCRIBE {VIEW}").fetchall()]
+    return []
 
 
 def condition(where: str) -> str:
@@ -321,11 +329,14 @@ def _cell(value: Any) -> Any:
     return str(value)[:_LONGEST_CELL]
 
 
-def _mistake(error: duckdb.Error) -> SpeciateError:
+def _mistake(error: duckdb.Error, columns: Sequence[str] = ()) -> SpeciateError:
     text = str(error)
     near = _SUGGESTION.search(text)
     names = re.findall(r'"([^"]+)"', near[1]) if near else []
     hint = f" Did you mean {' or '.join(dict.fromkeys(names))}?" if names else ""
+    if columns and _NO_COLUMN.search(text):
+        more = f" and {len(columns) - _COLUMNS_SHOWN} more" if len(columns) > _COLUMNS_SHOWN else ""
+        hint += f" The columns are {', '.join(columns[:_COLUMNS_SHOWN])}{more}."
     return SpeciateError(Code.INVALID, f"The SQL is wrong: {_first_line(text)}{hint}", _RECOVERY)
 
 

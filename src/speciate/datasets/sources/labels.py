@@ -16,6 +16,10 @@ from speciate.datasets.sources.listing import SourceFile
 from speciate.datasets.sources.readers.rows import REASON
 from speciate.errors import Code, SpeciateError
 
+_NOT_THERE = "a row names a file that is not there"
+_SHOWN = 5
+"""Names of such files."""
+
 
 class LabelsFile(NamedTuple):
     """What a caller names as labels."""
@@ -58,10 +62,14 @@ def beside(table: pa.Table, key: str, files: Sequence[SourceFile], labels: Path)
     places = _places(rows, files, labels)
     if nameless := len(keys) - len(rows):
         reasons["a row names no file"] += nameless
-    if unused := len(rows) - len(set(places) - {None}):
-        reasons["a row names a file that is not there"] += unused
+    used = set(places)
+    unused = [repr(clean(name)) for name, place in rows.items() if place not in used]
+    if unused:
+        reasons[_NOT_THERE] += len(unused)
     notes = tuple(
-        f"{labels.name!r}: {reason.rstrip('.')}" + (f", {count:,} times." if count > 1 else ".")
+        f"{labels.name!r}: {reason.rstrip('.')}"
+        + (f", {count:,} times" if count > 1 else "")
+        + (f": {', '.join(unused[:_SHOWN])}{' ...' if count > _SHOWN else ''}." if reason == _NOT_THERE else ".")
         for reason, count in reasons.items()
     )
     return Beside(table.take(pa.array(places, pa.int64())), [place is not None for place in places], notes)

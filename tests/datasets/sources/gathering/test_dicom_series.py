@@ -195,7 +195,7 @@ def test_labels_may_name_series_studies_or_patients(tmp_path: Path, place: Desk)
         table = pa.table({key: [*names, "P3"], "found": [*found, "no"]})
         labels = beside(table, key, files, tmp_path / "labels.csv")
         assert labels.table["found"].to_pylist() == ["no", "no", "yes", "yes"]
-        assert labels.notes == ("'labels.csv': a row names a file that is not there.",)
+        assert labels.notes == ("'labels.csv': a row names a file that is not there: 'P3'.",)
 
 
 def test_an_id_of_two_hospitals_names_nobody(tmp_path: Path, place: Desk) -> None:
