@@ -6,10 +6,10 @@ import argparse
 import importlib.metadata
 import importlib.util
 import platform
+import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 from speciate import __version__
 from speciate.environment import runtime_folder, workspace_path
@@ -18,24 +18,35 @@ from speciate.models.packaged import PACKAGED
 from speciate.sandbox import layers
 from speciate.workspace.filesystem import Check, check_folder
 
-
-class Extra(NamedTuple):
-    name: str
-    modules: tuple[str, ...]
-    enables: str
-
-
-EXTRAS = (
-    Extra(
-        "classical", ("sklearn", "safetensors"), "train_model and specialize with classical methods, predict with them"
-    ),
-    Extra("train", ("torch", "transformers"), "methods that use pretrained models: probe and what is above it"),
-    Extra("audio", ("soundfile", "soxr"), "datasets of sounds"),
-    Extra("curate", ("sklearn", "cleanlab"), "curate_dataset with label errors, outliers and diverse samples"),
-    Extra("hub", ("huggingface_hub",), "datasets of the Hugging Face hub: hf:org/name"),
-    Extra("demo", ("tqdm",), "the progress bars of `make demo`, which installs its data itself"),
-    Extra("dev", ("pytest", "ruff", "mypy", "hypothesis", "cogapp"), "working on speciate itself"),
-)
+ENABLES = {
+    "classical": "train_model and specialize with classical methods, predict with them",
+    "train": "methods that use pretrained models: probe and what is above it",
+    "audio": "datasets of sounds",
+    "video": "datasets of videos",
+    "mesh": "datasets of meshes and point clouds",
+    "medical": "datasets of DICOM and NIfTI",
+    "bio": "structures, alignments and families of proteins",
+    "chem": "datasets of molecules",
+    "robots": "recordings of robots: LeRobot, MCAP",
+    "simulators": "environments in which policies are evaluated",
+    "domains": "all of bio, chem, medical, mesh, robots, simulators and video",
+    "curate": "curate_dataset with label errors, outliers and diverse samples",
+    "hub": "datasets and models of the Hugging Face hub: hf:org/name",
+    "vision": "networks of timm for pictures: timm:NAME",
+    "language": "training of language models: sft, dpo and the like",
+    "signing": "signatures of model versions",
+    "scan": "a scanner that looks for pickles in fetched models",
+    "endpoints": "prices of models that others serve",
+    "metrics": "metrics of texts that were written or transcribed",
+    "demo": "the progress bars of `make demo`, which installs its data itself",
+    "dev": "working on speciate itself",
+    "all": "everything",
+}
+"""What each extra of pyproject.toml is for; which there are, and what they need, the package's metadata says."""
+_PACKAGE = "speciate"
+_EXTRA = re.compile(r"""extra\s*==\s*['"]([\w-]+)['"]""")
+_NAMED = re.compile(r"([\w.-]+)\s*(?:\[([\w\s,-]+)\])?")
+_SHOWN = 5
 _CORE = ("mcp", "duckdb", "pyarrow", "numpy", "pillow", "sandlock")
 
 
@@ -64,11 +75,44 @@ def core() -> list[Check]:
 def extras() -> list[Check]:
     """Which optional parts are there; what a missing one would enable, and how to get it."""
     checks = []
-    for extra in EXTRAS:
-        missing = _missing(extra.modules)
-        how = f" (pip install 'speciate[{extra.name}]'; missing: {', '.join(missing)})" if missing else ""
-        checks.append(Check(extra.name, not missing, extra.enables + how))
+    needs = required(importlib.metadata.requires(_PACKAGE) or ())
+    for name, distributions in needs.items():
+        missing = [each for each in distributions if not _there(each)]
+        shown = ", ".join(missing[:_SHOWN]) + (f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else "")
+        how = f" (pip install 'speciate[{name}]'; missing: {shown})" if missing else ""
+        checks.append(Check(name, not missing, ENABLES.get(name, "") + how))
     return checks
+
+
+def required(lines: Iterable[str]) -> dict[str, list[str]]:
+    """Extra -> the distributions that it needs, from `Requires-Dist` lines; an extra that names others has theirs."""
+    own: dict[str, list[str]] = {}
+    others: dict[str, list[str]] = {}
+    for line in lines:
+        if (extra := _EXTRA.search(line)) is None or (named := _NAMED.match(line)) is None:
+            continue
+        own.setdefault(extra[1], [])
+        if named[1] == _PACKAGE:
+            others.setdefault(extra[1], []).extend(each.strip() for each in (named[2] or "").split(","))
+        else:
+            own[extra[1]].append(named[1])
+    return {name: list(dict.fromkeys(_whole(name, own, others, ()))) for name in own}
+
+
+def _whole(
+    name: str, own: Mapping[str, list[str]], others: Mapping[str, list[str]], seen: tuple[str, ...]
+) -> list[str]:
+    """Its own, and those of the extras that it names."""
+    inside = [each for each in others.get(name, ()) if each not in seen]
+    return [*own.get(name, ()), *(one for each in inside for one in _whole(each, own, others, (*seen, name)))]
+
+
+def _there(distribution: str) -> bool:
+    try:
+        importlib.metadata.distribution(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 def packaged() -> list[Check]:
