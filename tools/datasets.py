@@ -32,7 +32,10 @@ from speciate.server.surface import (
 DatasetText = Annotated[str, Field(description="`name`, `name@v3` or `name@v3:test`.")]
 Source = Annotated[
     str | None,
-    Field(description="Folder, file or archive: images, audio, text, CSV, JSON, Parquet, .ts, ARFF, FASTA; hf:, pkg:."),
+    Field(
+        description="Folder, file or archive: images, audio, video, text, CSV, JSON, Parquet, .ts, ARFF, FASTA, PDB, "
+        "SDF, SMILES, DICOM, NIfTI, STL, PLY, LAS, LeRobot, MCAP; hf:, pkg:."
+    ),
 ]
 Reader = Annotated[
     str | None,
