@@ -10,12 +10,13 @@ from speciate import usecases
 from speciate.errors import Code, SpeciateError
 from speciate.models import known, registry, served
 from speciate.models.endpoints import Endpoint
-from speciate.models.query import AtLeast, Query, not_published
-from speciate.models.search import Found, Hit, Sort
+from speciate.models.query import AtLeast, Query
+from speciate.models.search import Hit, Sort
 from speciate.models.signature import State
 from speciate.models.sources.contract import Figure
 from speciate.production.dossier import dossier
 from speciate.refs import ModelRef, model_ref
+from speciate.server.next_searches import in_words, relaxed, unfolded
 from speciate.server.roots import check_readable
 from speciate.server.surface import (
     App,
@@ -114,50 +115,10 @@ def search_models(
         total=found.total,
         rows=found.shown,
         dropped_by={name: Dropped(**each._asdict()) for name, each in found.dropped_by.items()},
-        notes=_in_words(app, asked, found) or None,
+        notes=in_words(app.workspace, asked, found) or None,
         next_cursor=going_on if offset + limit < found.shown else None,
-        next_actions=_unfolded(asked, found, use_case) if found.total else _relaxed(asked, found),
+        next_actions=unfolded(asked, found, use_case) if found.total else relaxed(asked, found),
     )
-
-
-def _unfolded(asked: Query, found: Found, use_case: str | None) -> tuple[NextAction, ...]:
-    """The first row that stands for others, with them."""
-    first = next((hit for hit in found.hits if hit.children), None)
-    if first is None:
-        return ()
-    beside = {} if use_case is None else {"use_case": use_case}
-    return (_again(asked.model_copy(update={"children_of": first.row["ref"]}), beside),)
-
-
-def _relaxed(asked: Query, found: Found) -> tuple[NextAction, ...]:
-    """Where nothing is left: the same without the constraints that stand in the way, few of them."""
-    if not found.lifted:
-        return ()
-    kept = tuple(each for each in asked.published if each.constraint not in found.lifted)
-    lifted = {name: Query.model_fields[name].default for name in found.lifted if name in Query.model_fields}
-    return (_again(asked.model_copy(update={**lifted, "published": kept}), {}),)
-
-
-def _in_words(app: App, asked: Query, found: Found) -> tuple[str, ...]:
-    """What of the constraints cannot hold of any model, and what was left out of the next call."""
-    published = known.models(app.workspace).published() if asked.published and not found.total else set()
-    wrong = {each.constraint: not_published(each, published) for each in asked.published} if published else {}
-    notes = [said for said in wrong.values() if said]
-    notes += [
-        f"Of no model here it is known whether it holds {name!r}: it removes all."
-        for name, each in found.dropped_by.items()
-        if each.unknown == found.known and not wrong.get(name)
-    ]
-    if not found.total and found.lifted:
-        notes.append(f"next_actions asks again without {', '.join(map(repr, found.lifted))}.")
-    return tuple(notes)
-
-
-def _again(asked: Query, beside: dict[str, Any]) -> NextAction:
-    """The same call with what a use case had filled in, as far as there are arguments for it."""
-    said = asked.model_dump(mode="json", exclude_defaults=True, exclude={"weights"})
-    arguments = {"query" if key == "text" else key: value for key, value in said.items()}
-    return NextAction(tool="search_models", arguments=arguments | beside)
 
 
 def _shown(hit: Hit, asked: Query, here: known.Here) -> FoundModel:
