@@ -141,7 +141,7 @@ def test_a_file_that_breaks_a_process_is_the_only_error(workspace: Workspace, tm
     spans = [(sum(map(len, words[:i])), len(word)) for i, word in enumerate(words)]
     pool = Failing(code, lambda payload: any(offset == spans[1][0] for offset, _ in payload["spans"]))
     desk = survey.Desk(run_in(workspace), cast(Pool, pool), tmp_path, lambda done, total: None)
-    verdicts = survey._ask(desk, "text", tmp_path / "chunk", spans)
+    verdicts = survey._ask(desk, "text", tmp_path / "chunk", spans, as_is=False)
     assert [verdict.quality for verdict in verdicts] == ["ok", "error", "ok"]
     assert verdicts[1].reason == "The decoder failed on this file: It failed."
 
