@@ -168,6 +168,7 @@ def test_a_sealed_model_comes_back_with_its_facts_and_answers_alike(workspace: W
     for name, data, said in (
         ("model.json", b"[]", "does not say what the model is for"),
         ("predictor.json", b"{}", "sha256 has changed"),
+        ("predictor.json", b'{"representation": [{"base_model": "path:/etc"}]}', "needs 'path:/etc'"),
         ("estimator.safetensors", None, "'estimator.safetensors', which files.json lists, is gone"),
         ("files.json", b'{"../x.safetensors": "0", "y.safetensors": "0"}', "lists '../x.safetensors'"),
     ):

@@ -57,8 +57,28 @@ def check(folder: Path) -> tuple[str, ...]:
             raise SpeciateError(
                 Code.REFUSED, f"{str(folder)!r} is not whole: {name!r}, which {sealed.MANIFEST} lists, is gone.", _AGAIN
             )
+    if "backbone.json" not in names and (base := _foreign_base(folder)) is not None:
+        raise SpeciateError(
+            Code.REFUSED, f"{str(folder)!r} needs {base[:100]!r}, whose weights are not among its files.", _AGAIN
+        )
     _facts(folder)
     return names
+
+
+def _foreign_base(folder: Path) -> str | None:
+    """A base model that the model names and that is neither kept beside it nor a package's: whatever lies there on this
+    machine is not what it was trained on."""
+    try:
+        left: list[Any] = [json.loads((folder / "predictor.json").read_bytes())]
+    except (OSError, ValueError, RecursionError):
+        return None  # the check of settings, and loading, say what is wrong
+    while left:
+        said = left.pop()
+        left += said.values() if isinstance(said, dict) else said if isinstance(said, list) else ()
+        base = said.get("base_model") if isinstance(said, dict) else None
+        if isinstance(base, str) and not base.startswith("pkg:"):
+            return base
+    return None
 
 
 def take(folder: Path, target: Path) -> dict[str, Any]:
