@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from speciate import usecases
+from speciate import modalities, usecases
 from speciate.errors import Code, SpeciateError
 from speciate.production import approvals
 from speciate.production.requirements import Required, check_possible, require
@@ -53,8 +53,10 @@ def test_asking_again_for_what_waits_asks_one_question(workspace: Workspace) -> 
     ],
 )
 def test_a_task_that_nothing_can_do_is_refused_with_those_that_can_be_done(
-    workspace: Workspace, task: str, said: str
+    workspace: Workspace, task: str, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    without = {name: where for name, where in modalities.table().items() if name != "video"}
+    monkeypatch.setattr(modalities, "table", lambda: without)
     definition = Definition(name="digits", task=task, objective=Objective(metric="accuracy"))
     with pytest.raises(SpeciateError, match="No installed modality") as caught:
         check_possible(workspace, definition)

@@ -53,7 +53,8 @@ def test_refs_say_what_they_read(folder: Path, tmp_path: Path) -> None:
 def test_what_can_be_trained_is_listed_published_weights_first() -> None:
     assert table.names("text")[-1] == "new:bert"
     assert table.names("protein") == ["new:esm"]
-    assert table.names("mesh") == []
+    assert table.names("mesh") == ["new:pointnet"]
+    assert table.names("molecule") == []
     assert {entry.modality for entry in table.ARCHITECTURES.values()} == set(table.FILES)
 
 

@@ -48,7 +48,7 @@ class ProteinBackbone:
         items = []
         known, unknown = self._vocabulary.residues, self._vocabulary.residues["X"]
         for medium in media:
-            if not isinstance(medium, str | dict):
+            if not isinstance(medium, str) and not (isinstance(medium, dict) and "sequence" in medium):
                 refuse_medium(self, medium)
             sequence = sequence_of(cast("Media", medium))
             residues = [known.get(letter, unknown) for letter in sequence[: self.max_tokens - 2]]
