@@ -77,7 +77,7 @@ def test_copies_of_a_part_are_near_and_other_parts_are_not() -> None:
 
 @pytest.mark.slow
 def test_the_rates_that_the_page_tells() -> None:
-    """docs/meshes.md: copies are found, of thinned ones 96 %, and one in a thousand pairs of different parts is near."""
+    """docs/meshes.md: copies are found, of thinned ones 96 %; of pairs of different parts one in a thousand is near."""
     chance = np.random.default_rng(1)
     parts = [make(chance) for make in FAMILIES.values() for _ in range(40)]
     whole = rows([MESH.sketch(media_of(part)) for part in parts])
