@@ -17,6 +17,7 @@ from speciate.training.network.items import Prepared
 from speciate.training.network.loop import Training
 from speciate.training.network.parameters import Parameters, Precision
 from tests.models.backbones.folders import PROTEINS, TEXTS
+from tests.models.backbones.test_media import MEDIA
 from tests.training.network.world import TwoLabels
 
 COUNT = 10
@@ -40,6 +41,8 @@ def media(modality: str) -> Sequence[Any]:
                 {"voxels": chance.normal(at, 2, size).astype(np.float32), "spacing": np.ones(3, np.float32)}
                 for at, size in enumerate(sizes)
             ]
+        case "point-cloud" | "video" | "episode":
+            return [*MEDIA[modality], *MEDIA[modality]]
     texts = {"text": TEXTS, "protein": PROTEINS}[modality]
     return [texts[at % len(texts)] * (1 + at % 2) for at in range(COUNT)]
 

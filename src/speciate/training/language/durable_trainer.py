@@ -38,8 +38,8 @@ _FORMAT = 1
 _TRAINER_STATE = "trainer_state.json"
 SAVE_SECONDS, SAVE_SHARE = 60.0, 20
 """A checkpoint each minute, or after twenty times what the last one took where that is longer."""
-_OF_THE_CLOCK = ("_runtime", "_per_second", "_loss")
-"""How the names of figures end that say nothing of the model, or are told apart."""
+_OF_THE_RUN = ("_runtime", "_per_second", "_num_tokens", "_loss")
+"""How the names of figures end that say nothing of the model, count what this attempt has seen, or are told apart."""
 _WORTH_SECONDS = 5.0
 """A training that ends so long after its last checkpoint gets one more."""
 
@@ -293,7 +293,7 @@ class _Durable:
             held = {
                 name.removeprefix("eval_"): float(value)
                 for name, value in metrics.items()
-                if name.startswith("eval_") and not name.endswith(_OF_THE_CLOCK) and math.isfinite(value)
+                if name.startswith("eval_") and not name.endswith(_OF_THE_RUN) and math.isfinite(value)
             }
             self._best, self._without_gain = Best(self.state.global_step, loss, weights, held), 0
         else:
