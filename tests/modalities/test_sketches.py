@@ -138,6 +138,7 @@ def digits() -> Sketches:
     return stacked([IMAGE.sketch(picture) or b"" for picture in pictures])
 
 
+@pytest.mark.slow
 def test_no_two_handwritten_digits_are_near() -> None:
     """Of all 12.5 million pairs."""
     sketches = digits()

@@ -71,6 +71,7 @@ def ended(app: App, job: Job) -> Job:
         app.engine.stop()
 
 
+@pytest.mark.slow
 def test_a_training_waits_for_its_base_model_and_then_learns_from_it(hub: Hub, app: App) -> None:
     started = train_model(app, **PROBE, idempotency_key="once")
     job = waiting(app, started)

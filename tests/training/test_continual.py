@@ -89,6 +89,7 @@ def test_a_network_goes_on_with_new_labels_and_says_what_it_forgot(begun: Begun,
     assert new.ref == report["dataset"]
 
 
+@pytest.mark.slow
 def test_without_a_buffer_it_is_plain_fine_tuning(begun: Begun) -> None:
     report = begun.go_on("replay", "points-cd", name="naive", buffer_size=0)["report"]
     assert report["forgetting"]["forgetting"] > 0.9

@@ -88,6 +88,7 @@ def test_several_teachers_are_one_and_states_are_matched(taught: Taught) -> None
     assert report["distillation"]["kept"] > 0.9
 
 
+@pytest.mark.slow
 def test_a_teacher_is_asked_once(taught: Taught, monkeypatch: pytest.MonkeyPatch) -> None:
     taught.distil("lines@v1")
     asked = []

@@ -100,6 +100,7 @@ def test_the_data_of_a_parent_that_are_gone_are_told(workspace: Workspace) -> No
     assert any("not here any more" in note for note in report["notes"])
 
 
+@pytest.mark.slow
 def test_an_evaluation_knows_what_a_model_s_parents_have_seen(workspace: Workspace) -> None:
     """The successor itself never met these test examples; the weights that it began with did."""
     _parent(workspace)
@@ -113,6 +114,7 @@ def test_an_evaluation_knows_what_a_model_s_parents_have_seen(workspace: Workspa
     assert any("60 of these examples were in its training data" in reason for reason in result["decision"]["reasons"])
 
 
+@pytest.mark.slow
 def test_a_network_is_not_continued_on_rows_that_lack_its_columns(workspace: Workspace) -> None:
     _parent(workspace)
     columns = {letter: [float(i) for i in range(40)] for letter in "abc"}

@@ -282,6 +282,7 @@ def waves(workspace: Workspace, name: str, seed: int) -> None:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_statistics_of_batchnorm_are_counted_anew(workspace: Workspace) -> None:
     import torch
 

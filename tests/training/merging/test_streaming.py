@@ -119,6 +119,7 @@ print(peak[0] - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="asks Linux how much memory is held")
 def test_memory_is_that_of_a_tensor_and_not_of_a_model(tmp_path: Path) -> None:
     """Four models of 160 MB, in tensors of 4 MB."""
