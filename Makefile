@@ -30,7 +30,7 @@ test: install    ## the tests
 	$(BIN)/python -m pytest -n auto
 
 test-slow: install  ## those that take minutes, too: the kill suite, every row of docs/training.md
-	$(BIN)/python -m pytest -m "slow or not slow"
+	$(BIN)/python -m pytest --hypothesis-profile thorough -m "slow or not slow"
 
 test-table: install  ## each row of the table in docs/training.md, trained for real
 	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -m "slow or not slow" -s tests/training/test_table.py

@@ -6,9 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from speciate.settings import Settings
 from speciate.workspace.workspace import Workspace
+
+settings.register_profile("brief", max_examples=25, deadline=None)
+settings.register_profile("thorough", max_examples=100, deadline=None)
+settings.load_profile("brief")  # `make test-slow` asks for the thorough one
 
 
 class ManualClock:

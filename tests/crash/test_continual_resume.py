@@ -15,6 +15,8 @@ from tests.crash.test_training_resume import TINY, World, _killed, _paused, _ste
 from tests.data import ingest
 from tests.training.test_continual import points
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["world"]  # the fixture
 LEARN: dict[str, Any] = TINY | {"epochs": 12, "patience": 12, "learning_rate": [1e-3]}
 

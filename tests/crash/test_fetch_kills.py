@@ -20,6 +20,8 @@ from speciate.models import registry, sealed
 from speciate.workspace.workspace import Workspace
 from tests.models.hub_server import Hub, serving
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("huggingface_hub")
 PIECE = 10 << 20
 """Bytes that the hub's client writes at once: so many a kill may cost."""

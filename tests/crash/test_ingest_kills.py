@@ -21,6 +21,8 @@ from speciate.jobs.job import ENDED, Job
 from speciate.settings import Settings
 from speciate.workspace.workspace import Workspace
 
+pytestmark = pytest.mark.slow
+
 
 def pictures(folder: Path, count: int) -> Path:
     """Gray noise, no two alike, in four classes; some are damaged."""

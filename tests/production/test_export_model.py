@@ -32,6 +32,8 @@ from speciate.workspace.workspace import Workspace
 from tests.models.backbones.folders import PROTEINS, TEXTS, protein_folder
 from tests.training.world import make_dataset, thirds, train_now
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("torch")
 LABELS = ("no", 'yes: "quoted"', "übrig")
 

@@ -22,6 +22,8 @@ from tests.server.processes import Daemons
 from tests.serving.test_slot import until
 from tests.serving.world import USE_CASE, move, trained
 
+pytestmark = pytest.mark.slow
+
 _CLI = [sys.executable, "-m", "speciate.cli"]
 
 

@@ -29,6 +29,8 @@ from tests.serving.test_slot import until
 from tests.serving.world import move
 from tests.training.world import define
 
+pytestmark = pytest.mark.slow
+
 USE_CASE = "reviews"
 Keep = Callable[[], Keeper]
 

@@ -14,6 +14,8 @@ from speciate.serving.trial import Unfit, attempt
 from speciate.workspace.workspace import Workspace
 from tests.serving.world import scaled, spoil, trained, version
 
+pytestmark = pytest.mark.slow
+
 Run = Callable[[str], Runner]
 
 

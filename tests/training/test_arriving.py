@@ -19,6 +19,8 @@ from speciate.workspace.workspace import Workspace
 from tests.models.hub_server import COMMIT, Hub, serving
 from tests.training.world import define, make_dataset, thirds
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("torch")
 pytest.importorskip("huggingface_hub")
 BASE = "hf:org/tiny"

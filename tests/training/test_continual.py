@@ -24,6 +24,8 @@ from speciate.workspace.workspace import Workspace
 from tests.data import ingest
 from tests.training.world import model_path, train_now
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("torch")
 LEARN: dict[str, Any] = {"epochs": 12, "patience": 12, "learning_rate": [3e-3], "batch_size": 16}
 GO_ON: dict[str, Any] = LEARN | {"keep": "last"}

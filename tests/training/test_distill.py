@@ -19,6 +19,8 @@ from speciate.workspace.workspace import Workspace
 from tests.training.test_continual import LEARN, points, register
 from tests.training.world import train_now
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("torch")
 LABELS = "abc"
 

@@ -15,6 +15,8 @@ from speciate.workspace.workspace import Workspace
 from tests.evaluation import world as judging
 from tests.training.world import define, make_dataset, train_now
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("torch")
 COUNT = 240
 LEARN = {"epochs": 150, "patience": 150, "learning_rate": [3e-3], "batch_size": 40}

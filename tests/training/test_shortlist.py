@@ -34,6 +34,8 @@ from speciate.workspace.workspace import Workspace
 from tests.data import run_job
 from tests.training.world import define, make_dataset, png, run_folder, thirds, train_now
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("torch")
 _WIDTHS = {"narrow": 8, "middle": 16, "wide": 32, "wider": 48}
 _SPEC = SpecializeSpec(

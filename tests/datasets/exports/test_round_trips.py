@@ -21,6 +21,8 @@ from tests.modalities import protein_samples
 from tests.modalities.mesh_samples import ball, cloud_ply
 from tests.modalities.samples import encode
 
+pytestmark = pytest.mark.slow
+
 Source = Callable[[Workspace, Path], Manifest]
 
 

@@ -21,6 +21,8 @@ from speciate.server.surface import IN_PROCESS, App, DryRun, JobStarted
 from speciate.workspace.workspace import Workspace
 from tests import data
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def app(workspace: Workspace, tmp_path: Path) -> Iterator[App]:

@@ -26,6 +26,8 @@ from tests.datasets.operations.test_answer import register
 from tests.datasets.operations.world import Curated, curate, read
 from tests.evaluation.predictors.answering import Answering, answering
 
+pytestmark = pytest.mark.slow
+
 
 def check_families(made: Curated, count: int) -> None:
     """Each variant lies with its original, says what it is, and is an example of its own."""

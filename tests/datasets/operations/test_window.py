@@ -22,6 +22,8 @@ from tests.datasets.operations.world import curate, read
 from tests.modalities.samples import chirp, sound
 from tests.modalities.video_samples import encode, panned
 
+pytestmark = pytest.mark.slow
+
 
 @given(st.integers(1, 60), st.integers(1, 20), st.integers(1, 25))
 def test_windows_are_whole_and_no_further_one_would_fit(length: int, window: int, stride: int) -> None:

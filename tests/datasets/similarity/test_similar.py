@@ -27,6 +27,8 @@ from speciate.server.surface import App, JobStarted
 from speciate.workspace.workspace import Workspace
 from tests import data
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def pool(workspace: Workspace) -> Iterator[Pool]:

@@ -29,6 +29,8 @@ from tests.training.language.world import (
     saving_each_step,
 )
 
+pytestmark = pytest.mark.slow
+
 GIVEN = {"changes": "full", "epochs": 1, "batch_size": 16, "learning_rate": 3e-3, "max_new_tokens": 3, "judged": 0}
 
 

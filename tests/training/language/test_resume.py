@@ -24,6 +24,8 @@ from tests.training.language.world import (
     saving_each_step,
 )  # fmt: skip
 
+pytestmark = pytest.mark.slow
+
 WAYS: dict[str, dict[str, Any]] = {
     "lora": {"changes": "lora", "dropout": 0.2},
     "full": {"changes": "full"},

@@ -14,6 +14,8 @@ from tests.training.language.world import make_sums
 from tests.training.merging.test_merge import merge_now
 from tests.training.world import model_path, train_now
 
+pytestmark = pytest.mark.slow
+
 torch = pytest.importorskip("torch")
 pytest.importorskip("trl")
 

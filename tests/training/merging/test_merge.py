@@ -31,6 +31,8 @@ from speciate.workspace.workspace import Workspace
 from tests.conftest import ManualClock
 from tests.training.world import define, make_dataset, model_path, run_folder, thirds, train_now
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("torch")
 QUICK = {"epochs": 6, "learning_rate": [2e-3], "batch_size": 16, "precision": "float32"}
 
