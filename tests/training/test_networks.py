@@ -131,7 +131,7 @@ def test_what_takes_a_trained_network_is_planned_and_measured(workspace: Workspa
         ({"base_model": "new:nothing"}, "no architecture"),
         ({"method": "probe", "base_model": "new:tab-resnet"}, "fresh weights"),
         ({"hyperparameters": {"learning_rte": 1}}, "no hyperparameter 'learning_rte'; did you mean 'learning_rate'"),
-        ({"method": "classical", "base_model": None, "hyperparameters": {"epochs": 1}}, "'lora' and 'full' have it"),
+        ({"method": "classical", "base_model": None, "hyperparameters": {"epochs": 1}}, "'lora' and 'full' and 'sft'"),
         ({"task": "object-detection"}, "about image"),
         ({"continue_from": "net@v1"}, "model 'net'"),
     ],

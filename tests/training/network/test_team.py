@@ -23,6 +23,8 @@ from speciate.training.network.team import Alone, own_share
 from tests.training.network.crew import KILL, TERMINATE, attempt
 from tests.training.network.world import checkpoints, training
 
+pytestmark = pytest.mark.slow
+
 accelerate = pytest.importorskip("accelerate")
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
 
