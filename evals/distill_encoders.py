@@ -15,9 +15,7 @@ from __future__ import annotations
 
 import argparse
 import csv
-import hashlib
 import itertools
-import json
 import random
 import statistics
 import subprocess
@@ -29,10 +27,10 @@ from typing import Any, NamedTuple
 
 import anyio
 from bench.arms.tasks import ROOT, digits, movies
+from calling import Refused, call, each_of, job
 from mcp import Client, StdioServerParameters
 from PIL import Image
 
-ENDED = ("succeeded", "failed", "cancelled", "dead")
 SPECIATE = str(Path(sys.executable).parent / "speciate")
 
 
@@ -67,10 +65,6 @@ PAIRS = {
         {"learning_rate": [3e-3], "epochs": 6, "patience": 6, "precision": "float32"}, 800, 2200, 400, 1500, 3,
     ),
 }  # fmt: skip
-
-
-class Refused(Exception):
-    """A tool refused, or a job ended otherwise than well; in the server's own words."""
 
 
 def main() -> None:
@@ -205,34 +199,6 @@ async def table(client: Client, name: str, pair: Pair, seeds: int) -> list[str]:
         f"{report['times_smaller']} times smaller than the teacher."
     )
     return lines
-
-
-def each_of(group: BaseExceptionGroup[Refused]) -> list[Refused]:
-    return [
-        one for item in group.exceptions for one in (each_of(item) if isinstance(item, BaseExceptionGroup) else [item])
-    ]
-
-
-async def job(client: Client, tool: str, **arguments: Any) -> dict[str, Any]:
-    """Start it, or find it where the same was asked before, and wait for its result."""
-    asked = {name: value for name, value in arguments.items() if value is not None}
-    key = hashlib.sha256(json.dumps([tool, asked], sort_keys=True).encode()).hexdigest()[:24]
-    started = await call(client, tool, **asked, idempotency_key=f"distill-{key}")
-    view = await call(client, "get_job", job=started["job"], log_lines=0)
-    while view["state"] not in ENDED:
-        view = await call(client, "wait_for_job", job=started["job"], timeout_seconds=45)
-    if view["state"] != "succeeded":
-        raise Refused(f"{tool} is {view['state']}: {json.dumps(view.get('error') or view.get('reason'))}")
-    result: dict[str, Any] = view["result"]
-    print(f"{tool} {arguments.get('name', '')}: {view.get('run_seconds', 0):.0f} s", file=sys.stderr)
-    return result
-
-
-async def call(client: Client, tool: str, **arguments: Any) -> dict[str, Any]:
-    answer = await client.call_tool(tool, arguments)
-    if answer.is_error:
-        raise Refused(f"{tool}: " + " ".join(getattr(part, "text", "") for part in answer.content))
-    return answer.structured_content or {}
 
 
 if __name__ == "__main__":

@@ -13,8 +13,6 @@ Prints Markdown. With --workspace, what was done there is not done again: the sa
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
 import statistics
 import subprocess
 import sys
@@ -24,9 +22,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import anyio
+from calling import Refused, call, each_of, job
 from mcp import Client, StdioServerParameters
 
-ENDED = ("succeeded", "failed", "cancelled", "dead")
 SPECIATE = str(Path(sys.executable).parent / "speciate")
 PUBLISHED = {
     "learning_rate": [0.01], "batch_size": 100, "weight_decay": 0.0, "warmup": 0.0, "schedule": "constant",
@@ -35,10 +33,6 @@ PUBLISHED = {
 """Of the authors' `train.py`: Adam at 0.01, batches of 100, nothing else; a clip so wide stands for none."""
 PASSES = 150  # 6,000 steps, as in the authors' notebook
 SHORTER = 75  # for the GRU, whose steps cost five times as much
-
-
-class Refused(Exception):
-    """A tool refused, or a job ended otherwise than well; in the server's own words."""
 
 
 class Row(NamedTuple):
@@ -87,16 +81,10 @@ def main() -> None:
         try:
             anyio.run(reproduce, workspace, rows, given.seeds)
         except* Refused as refusals:  # inside the client's task groups, so in groups
-            sys.exit(" ".join(str(one) for one in _each(refusals)))
+            sys.exit(" ".join(str(one) for one in each_of(refusals)))
         finally:
             stop = [SPECIATE, "stop", "--workspace", str(workspace)]
             subprocess.run(stop, check=False, stdout=subprocess.DEVNULL)
-
-
-def _each(group: BaseExceptionGroup[Refused]) -> list[Refused]:
-    return [
-        one for item in group.exceptions for one in (_each(item) if isinstance(item, BaseExceptionGroup) else [item])
-    ]
 
 
 async def reproduce(workspace: Path, rows: list[Row], seeds: int) -> None:
@@ -161,28 +149,6 @@ def table(rows: list[Row], standings: dict[str, Any], costs: dict[str, Any]) -> 
         mean = f"{statistics.mean(values):.1f}{spread}"
         lines.append(f"| {row.model} | {row.paper} | {each} | {mean} | {seconds:.0f} ({cpu:.0f}) |")
     return "\n".join(lines)
-
-
-async def job(client: Client, tool: str, **arguments: Any) -> dict[str, Any]:
-    """Start it, or find it where the same was asked before, and wait for its result."""
-    asked = {name: value for name, value in arguments.items() if value is not None}
-    key = hashlib.sha256(json.dumps([tool, asked], sort_keys=True).encode()).hexdigest()[:24]
-    started = await call(client, tool, **asked, idempotency_key=f"mnist1d-{key}")
-    view = await call(client, "get_job", job=started["job"], log_lines=0)
-    while view["state"] not in ENDED:
-        view = await call(client, "wait_for_job", job=started["job"], timeout_seconds=45)
-    if view["state"] != "succeeded":
-        raise Refused(f"{tool} is {view['state']}: {json.dumps(view.get('error') or view.get('reason'))}")
-    result: dict[str, Any] = view["result"]
-    print(f"{tool} {arguments.get('name', '')}: {view.get('run_seconds', 0):.0f} s", file=sys.stderr)
-    return result
-
-
-async def call(client: Client, tool: str, **arguments: Any) -> dict[str, Any]:
-    answer = await client.call_tool(tool, arguments)
-    if answer.is_error:
-        raise Refused(f"{tool}: " + " ".join(getattr(part, "text", "") for part in answer.content))
-    return answer.structured_content or {}
 
 
 if __name__ == "__main__":

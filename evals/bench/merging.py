@@ -1,7 +1,7 @@
 """What merging gives: three fine-tunings of one small network on handwritten digits, each on other 150 examples, their
 merges, and beside them the same network fine-tuned on all 450. Accuracy on about 950 examples that none has seen.
 
-    PYTHONPATH=. python evals/bench/merging.py --folder /tmp/merging [--draws 4]
+    PYTHONPATH=. python evals/bench/merging.py --folder build/merging [--draws 4]
 """
 
 from __future__ import annotations

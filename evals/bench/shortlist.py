@@ -7,7 +7,7 @@ best among the k that are ranked highest; beside the scores stand a random order
 first, and a linear head by five folds of the same 200 examples. `kept`: what the product's pruner keeps, and as many
 drawn at random. What was trained stays in --folder, and a second call goes on.
 
-    PYTHONPATH=. python evals/bench/shortlist.py --folder /tmp/shortlist [--truths linear tuned] [--seconds 3000]
+    PYTHONPATH=. python evals/bench/shortlist.py --folder build/shortlist [--truths linear tuned] [--seconds 3000]
 """
 
 from __future__ import annotations

@@ -2,47 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import random
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-import speciate
 from speciate.datasets import scan
 from speciate.datasets.splitting import audit, members_of
 from speciate.datasets.versions import resolve
 from speciate.server.client import Client
 from speciate.workspace.workspace import Workspace
 from tests import data
+from tests.domains.calling import ended
 from tests.domains.phantoms import hospital
-from tests.server.processes import Daemons
 
 DOCS = Path(__file__).parents[2] / "docs" / "dicom.md"
-
-
-@pytest.fixture
-def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
-    daemons = Daemons(tmp_path / "workspace")
-    daemons.workspace.mkdir()
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("SPECIATE_HOME", str(daemons.workspace))
-    yield speciate.connect(daemons.workspace)
-    daemons.close()
-
-
-def ended(client: Client, tool: str, **arguments: Any) -> dict[str, Any]:
-    """The result of a job."""
-    job = client.call(tool, **arguments)["job"]
-    view = client.call("wait_for_job", job=job, timeout_seconds=45)
-    while view["state"] not in ("succeeded", "failed", "cancelled", "dead"):
-        view = client.call("wait_for_job", job=job, timeout_seconds=45)
-    assert view["state"] == "succeeded", json.dumps(view)
-    result: dict[str, Any] = view["result"]
-    return result
 
 
 @pytest.mark.slow

@@ -17,11 +17,11 @@ import speciate
 from speciate.datasets.loading.loader import Example, load_examples
 from speciate.datasets.versions import Manifest, resolve
 from speciate.modalities.image import IMAGE
-from speciate.server.client import Client
 from speciate.settings import Settings
 from speciate.workspace.workspace import Workspace
 from tests import data
 from tests.datasets.operations.world import curate, read
+from tests.domains.calling import ended
 from tests.modalities.video_samples import DIRECTIONS, clip, encode, moving
 from tests.server.processes import Daemons
 
@@ -126,17 +126,6 @@ def daemons(tmp_path: Path) -> Iterator[Daemons]:
     daemons.close()
 
 
-def done(client: Client, tool: str, **arguments: Any) -> dict[str, Any]:
-    """The result of the job that a tool starts."""
-    job = client.call(tool, **arguments)["job"]
-    view: dict[str, Any] = {"state": ""}
-    while view["state"] not in ("succeeded", "failed", "cancelled", "dead"):
-        view = client.call("wait_for_job", job=job, timeout_seconds=45)
-    assert view["state"] == "succeeded", view
-    result: dict[str, Any] = view["result"]
-    return result
-
-
 def calls() -> list[dict[str, Any]]:
     """The arguments of the calls in docs/video.md, in their order."""
     page = (Path(__file__).parents[2] / "docs" / "video.md").read_text()
@@ -161,15 +150,15 @@ def test_from_files_to_a_decision(daemons: Daemons, tmp_path: Path, monkeypatch:
     directions(tmp_path / "ways", 240)
     broken(tmp_path / "ways")
     create, curated, define, specialize = calls()
-    made = done(client, "create_dataset", **create)
+    made = ended(client, "create_dataset", **create)
     assert {name: made["report"][name] for name in ("ok", "partial", "refused", "error")} == {
         "ok": 252, "partial": 2, "refused": 2, "error": 3,
     }  # fmt: skip
-    steps = done(client, "curate_dataset", **curated)["steps"]
+    steps = ended(client, "curate_dataset", **curated)["steps"]
     assert steps[0]["after"] == 240 + len(BROKEN)
     client.call("preview_dataset", dataset="ways", count=4)
     client.call("define_use_case", **define)
-    found = done(client, "specialize", **specialize)
+    found = ended(client, "specialize", **specialize)
     best = max(each["value"] for each in found["candidates"])
     assert found["decision"]["verdict"] == "promote", found
     (tmp_path / "new.mp4").write_bytes(clip(5000, (0, -2)))
@@ -179,8 +168,8 @@ def test_from_files_to_a_decision(daemons: Daemons, tmp_path: Path, monkeypatch:
     assert answer["untrusted"]["output"] == "up"
     for format_ in ("folder", "webdataset", "parquet"):
         out = str(tmp_path / "out" / format_)
-        done(client, "export_dataset", dataset="ways", format=format_, path=out)
-        back = done(client, "create_dataset", name=f"back-{format_}", source=out)
+        ended(client, "export_dataset", dataset="ways", format=format_, path=out)
+        back = ended(client, "create_dataset", name=f"back-{format_}", source=out)
         described = client.call("describe_dataset", dataset=back["dataset"])
         assert (described["modality"], described["quality"]["ok"]) == ("video", 240)
     daemons.close()

@@ -6,42 +6,20 @@ from __future__ import annotations
 import json
 import random
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-import speciate
 from speciate.datasets import scan
 from speciate.datasets.splitting import audit, members_of
 from speciate.datasets.versions import resolve
 from speciate.server.client import Client
 from speciate.workspace.workspace import Workspace
 from tests import data
+from tests.domains.calling import ended
 from tests.domains.scans import decathlon, sent_again
 from tests.modalities.nifti_samples import organ, packed, written
-from tests.server.processes import Daemons
-
-
-@pytest.fixture
-def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
-    daemons = Daemons(tmp_path / "workspace")
-    daemons.workspace.mkdir()
-    monkeypatch.chdir(tmp_path)
-    yield speciate.connect(daemons.workspace)
-    daemons.close()
-
-
-def ended(client: Client, tool: str, **arguments: Any) -> dict[str, Any]:
-    """The result of a job."""
-    job = client.call(tool, **arguments)["job"]
-    view = client.call("wait_for_job", job=job, timeout_seconds=45)
-    while view["state"] not in ("succeeded", "failed", "cancelled", "dead"):
-        view = client.call("wait_for_job", job=job, timeout_seconds=45)
-    assert view["state"] == "succeeded", json.dumps(view)
-    result: dict[str, Any] = view["result"]
-    return result
 
 
 def calls() -> list[dict[str, Any]]:

@@ -15,11 +15,12 @@ Standard library only: supervisor and zygote import it.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from speciate.workspace.lock import is_held
 
 RESUMABLE = 85
 """Exit code of a run that stopped on request after a checkpoint."""
@@ -80,17 +81,7 @@ class RunFolder:
 
     def alive(self) -> bool:
         """Whether the claim is held: something of this attempt still lives. The kernel frees it at the last death."""
-        try:
-            descriptor = os.open(self.path / "claim", os.O_RDWR | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return False
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        finally:
-            os.close(descriptor)
-        return False
+        return is_held(self.path / "claim")
 
     def started(self) -> bool:
         """Whether a supervisor ever held the claim."""

@@ -29,6 +29,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from speciate.jobs.folder import write_whole
 from speciate.settings import Serving
+from speciate.workspace.lock import is_held
 from speciate.workspace.workspace import Folders
 
 _CLAIM_SECONDS = 2.0
@@ -183,17 +184,7 @@ class SlotFolder:
 
     def alive(self) -> bool:
         """Whether a process is this slot. The kernel frees the lock at its death."""
-        try:
-            descriptor = os.open(self.path / "claim", os.O_RDWR | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return False
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        finally:
-            os.close(descriptor)
-        return False
+        return is_held(self.path / "claim")
 
     def state(self) -> State:
         return _read(self.path / "state.json", State) or State()

@@ -56,6 +56,21 @@ class Lock:
         os.close(self._descriptor)
 
 
+def is_held(path: Path) -> bool:
+    """Whether a process holds the lock of a file. Asked by a shared lock, so that those who ask are no holders."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
 def unusable(root: Path, error: OSError) -> SpeciateError:
     """The error for a folder that the system does not let us use."""
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:

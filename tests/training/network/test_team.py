@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +24,18 @@ from speciate.training.network.team import Alone, own_share
 from tests.training.network.crew import KILL, TERMINATE, attempt
 from tests.training.network.world import checkpoints, training
 
-pytestmark = pytest.mark.slow
-
 accelerate = pytest.importorskip("accelerate")
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
 
 
 @pytest.fixture(scope="module", autouse=True)
-def imported() -> None:
-    """What torch imports at its first step: here once, and not in every fork."""
+def used_before() -> Iterator[None]:
+    """What torch imports at its first step: here once, and not in every fork. And what accelerate keeps for a whole
+    process, as trl's trainers leave it in one that trains next to nobody."""
     training().run_until(1)
+    accelerate.PartialState(cpu=True)
+    yield
+    accelerate.PartialState._reset_state()
 
 
 class Two(Alone):

@@ -10,7 +10,7 @@ import posixpath
 import re
 import struct
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -53,14 +53,12 @@ def main_member(names: Mapping[str, Any]) -> str:
     return found[0]
 
 
-class _Kind:
+class _Kind(Protocol):
     """One format: told from bytes by `_kind`, in that order."""
 
-    def declared(self, data: bytes) -> Declared:
-        raise NotImplementedError
+    def declared(self, data: bytes) -> Declared: ...
 
-    def load(self, data: bytes, said: Declared) -> Loaded:
-        raise NotImplementedError
+    def load(self, data: bytes, said: Declared) -> Loaded: ...
 
 
 def _kind(data: bytes) -> _Kind:
@@ -98,7 +96,7 @@ def sniff(head: bytes, name: str) -> bool:
     return known or name.lower().endswith((".obj", ".stl", ".off", ".glb", ".gltf"))
 
 
-class _Ply(_Kind):
+class _Ply:
     def declared(self, data: bytes) -> Declared:
         head = ply.header(data)
         return Declared(head.format, head.count("vertex"), head.count("face"))
@@ -134,7 +132,7 @@ def _looks_like_stl(data: bytes) -> bool:
     return (abs(length - 1) < 0.01 or length == 0) and 0 < size < 1e9
 
 
-class _Stl(_Kind):
+class _Stl:
     def declared(self, data: bytes) -> Declared:
         count = _stl_count(data)
         return Declared("STL (binary)", 3 * count, count)
@@ -146,7 +144,7 @@ class _Stl(_Kind):
         return arrays(corners, np.arange(3 * said.faces))
 
 
-class _AsciiStl(_Kind):
+class _AsciiStl:
     def declared(self, data: bytes) -> Declared:
         return Declared("STL (ASCII)", data.count(b"vertex"), data.count(b"endfacet"))
 
@@ -162,7 +160,7 @@ class _AsciiStl(_Kind):
         return arrays(corners, np.arange(len(places)))
 
 
-class _Off(_Kind):
+class _Off:
     def declared(self, data: bytes) -> Declared:
         rows = _off_lines(data[: 1 << 16])
         try:
@@ -203,7 +201,7 @@ def _off_lines(data: bytes) -> list[bytes]:
     return [line for line in text.splitlines() if line.strip()]
 
 
-class _Obj(_Kind):
+class _Obj:
     def declared(self, data: bytes) -> Declared:
         return obj.declared(data)
 
@@ -211,7 +209,7 @@ class _Obj(_Kind):
         return obj.load(data, said, {})
 
 
-class _Glb(_Kind):
+class _Glb:
     def declared(self, data: bytes) -> Declared:
         return gltf_declared(glb_json(data), "GLB")
 
@@ -222,7 +220,7 @@ class _Glb(_Kind):
         return load_gltf(data, glb_json(data), "glb", {})
 
 
-class _Gltf(_Kind):
+class _Gltf:
     def declared(self, data: bytes) -> Declared:
         return gltf_declared(gltf_json(data), "glTF")
 
@@ -230,7 +228,7 @@ class _Gltf(_Kind):
         return load_gltf(data, gltf_json(data), "gltf", {})
 
 
-class _Bundle(_Kind):
+class _Bundle:
     def declared(self, data: bytes) -> Declared:
         members = members_of(data)
         main = members[main_member(members)]

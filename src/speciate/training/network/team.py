@@ -171,6 +171,7 @@ class _Join(NamedTuple):
             omp_num_threads=self.threads, gloo_socket_ifname=_LOOPBACK, nccl_socket_ifname=_LOOPBACK,
         ):  # fmt: skip
             where = f"file://{self.rendezvous}"
+            PartialState._reset_state()  # which is one for a whole process: what trained alone here before has made it
             state = PartialState(cpu=self.device == "cpu", init_method=where, rank=rank, world_size=self.size)
         if state.num_processes != self.size:
             raise SpeciateError(
