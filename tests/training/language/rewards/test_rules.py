@@ -1,0 +1,114 @@
+"""Rewards that are rules: where a result is looked for, and when it is the target."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import TypeAdapter
+
+from speciate.errors import Code, SpeciateError
+from speciate.modalities.messages import Message
+from speciate.training.language.rewards.finding import Where, result
+from speciate.training.language.rewards.numeric import last_number
+from speciate.training.language.rewards.reward import Asked, Missed, Value
+from speciate.training.language.rewards.specs import RewardSpec
+from speciate.training.language.rewards.table import names, open_rewards
+from speciate.training.language.rewards.watched import WatchedReward
+
+QUESTION = (Message("user", "How many?"),)
+
+
+def read(*given: dict[str, Any]) -> list[RewardSpec]:
+    return TypeAdapter(list[RewardSpec]).validate_python(list(given))
+
+
+def scored(
+    folder: Path, spec: dict[str, Any], answers: Sequence[str], truths: Sequence[str | None]
+) -> list[float | None]:
+    (reward,) = open_rewards(read(spec), folder)
+    try:
+        return reward.score([QUESTION] * len(answers), answers, truths, [{}] * len(answers))
+    finally:
+        reward.close()
+
+
+@pytest.mark.parametrize(
+    ("answer", "where", "found"),
+    [
+        (" 7 \n", "whole", "7"),
+        ("thinking\n\n 7 \n\n", "last_line", "7"),
+        ("", "last_line", None),
+        ("so #### 6 #### 7\nbye", "after", "7"),
+        ("so 7", "after", None),
+        ("<answer>6</answer> or <ANSWER>\n7</ANSWER>", "tags", "7"),
+        ("<answer>7", "tags", None),
+        (r"\boxed{1} then \boxed{\frac{1}{2}} done", "boxed", r"\frac{1}{2}"),
+        (r"\boxed{7", "boxed", None),
+    ],
+)
+def test_the_result_is_looked_for_where_it_is_said_to_stand(answer: str, where: Where, found: str | None) -> None:
+    assert result(answer, where) == found
+
+
+def test_an_answer_that_is_the_target_is_worth_one(tmp_path: Path) -> None:
+    answers, truths = ["Paris.", "  PARIS ", "London", "the city of Paris", "x"], ["Paris"] * 4 + [None]
+    assert scored(tmp_path, {"kind": "exact"}, answers, truths) == [1, 1, 0, 0, None]
+    assert scored(tmp_path, {"kind": "exact", "normalise": False}, answers, truths) == [0, 0, 0, 0, None]
+    assert scored(tmp_path, {"kind": "exact", "where": "tags"}, ["<answer>a</answer>", "a"], ["A", "A"]) == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("it is 1,200.5 then", 1200.5), ("-3/4", -0.75), ("−2", -2), ("12 %", 0.12), ("1e-3", 0.001), (".5", 0.5),
+        ("5.", 5), ("1,2", 2), ("none", None), ("1/0", None), ("9" * 500, None), ("3 and 4", 4), ("x=-7.", -7),
+        ("1e999", None), ("٣", 3),
+    ],
+)  # fmt: skip
+def test_numbers_are_read_as_people_write_them(text: str, number: float | None) -> None:
+    assert last_number(text) == number
+
+
+def test_a_number_within_the_tolerance_is_worth_one(tmp_path: Path) -> None:
+    spec = {"kind": "numeric", "tolerance": 0.01}
+    assert scored(tmp_path, spec, ["It is 3.141", "3.2", "pi", "3"], ["3.14"] * 3 + [None]) == [1, 0, 0, None]
+    assert scored(tmp_path, {"kind": "numeric", "relative": 0.1}, ["109", "111"], ["100", "100"]) == [1, 0]
+
+
+def test_rewards_of_one_kind_have_names_of_their_own() -> None:
+    assert names(read({"kind": "exact"}, {"kind": "numeric"}, {"kind": "exact"})) == ["exact-1", "numeric", "exact-2"]
+    assert names(read({"kind": "exact", "name": "right"})) == ["right"]
+
+
+class Says:
+    """A kind of reward that says what it is given."""
+
+    def __init__(self, *calls: list[Value]) -> None:
+        self.calls = list(calls)
+
+    def mark(self, asked: Sequence[Asked]) -> list[Value]:
+        return self.calls.pop(0)
+
+    def close(self) -> None: ...
+
+
+def test_what_cannot_be_had_is_none_and_counted_and_no_number_is_ever_nan() -> None:
+    reward = WatchedReward("mine", Says([1.0, math.nan, math.inf, None, Missed("raised", "why")]))
+    assert reward.score([QUESTION] * 5, ["a"] * 5, ["a"] * 5, [{}] * 5) == [1.0, None, None, None, None]
+    assert reward.failures.told() == {
+        "asked": 5, "failures": {"nan": 2, "raised": 1}, "untrusted": {"first": {"nan": "nan", "raised": "why"}},
+    }  # fmt: skip
+
+
+def test_a_reward_that_says_nothing_any_more_stops_the_run() -> None:
+    bad: list[Value] = [Missed("raised", "ZeroDivisionError"), None]
+    reward = WatchedReward("mine", Says(bad, [None, None], [1.0, bad[0]], bad, bad))
+    for _ in range(4):
+        reward.score([QUESTION] * 2, ["a"] * 2, ["a"] * 2, [{}] * 2)
+    with pytest.raises(SpeciateError, match=r"'mine' says nothing.*ZeroDivisionError") as stopped:
+        reward.score([QUESTION] * 2, ["a"] * 2, ["a"] * 2, [{}] * 2)
+    assert stopped.value.code is Code.INVALID
