@@ -21,7 +21,7 @@ FLOORS = {
     "workspace": 1, "sandbox": 1, "secrets": 1, "hub": 1,
     "jobs": 2,
     "modalities": 3, "usecases": 3,
-    "models": 4,
+    "models": 4, "predictions": 4,
     "features": 5, "language": 5,
     "datasets": 6,
     "tasks": 7,

@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from speciate.environment import (
     clean_environment,
@@ -23,7 +25,10 @@ from speciate.errors import Code, SpeciateError
 from speciate.hosts import check_host
 
 __all__ = [
+    "Bake",
     "Capacity",
+    "Log",
+    "Notify",
     "Settings",
     "Trust",
     "clean_environment",
@@ -74,6 +79,91 @@ class Serving(BaseModel):
     """Of address space that a version's process may use, beside twice what its files take."""
 
 
+class Bake(BaseModel):
+    """How long a version that came into production, or is a canary, is provisional, and what takes it back."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    hours: float = Field(24, ge=0)
+    requests: int = Field(1000, ge=0)
+    """Both must have passed: hours alone prove nothing where nobody asks, requests alone see no day's pattern."""
+    most_hours: float = Field(168, gt=0)
+    """After so long it is over with fewer requests, where there was one at least."""
+    error_rate: float = Field(0.02, gt=0, lt=1)
+    """Share of requests that may fail for the model's own sake."""
+    rollback: Literal["auto", "tell"] = "auto"
+    """Whether a broken limit takes the version back, or is only told."""
+
+
+class Notify(BaseModel):
+    """Whom to tell what people should know: a webhook, a command, or both."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    webhook: str | None = None
+    """An address that a JSON document is sent to; a host at a private address must be listed (`speciate hosts`)."""
+    command: tuple[str, ...] = ()
+    """A program with its arguments; the text is added as the last one, the JSON document goes to its input."""
+    jobs: Literal["failed", "all", "none"] = "failed"
+    """Of which jobs' ends to tell."""
+
+    @field_validator("webhook")
+    @classmethod
+    def _is_address(cls, address: str | None) -> str | None:
+        if address is not None and (urlsplit(address).scheme not in ("https", "http") or not urlsplit(address).hostname):
+            raise ValueError("write an address as in https://hooks.example.com/...")
+        return address
+
+
+Redacted = Literal["email", "phone", "key", "card"]
+
+
+class Log(BaseModel):
+    """Which answers are kept, with what of their inputs, and for how long."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    sample: float = Field(1.0, ge=0, le=1)
+    """Share of the answers that is logged; 0: none."""
+    retention_days: float = Field(90, gt=0)
+    quota_mb: float = Field(2048, gt=0)
+    """Of disk for each use case; beyond it the oldest answers go."""
+    keep_inputs: bool | Literal["text"] = True
+    """Whether what was asked is kept; `text`: texts and rows alone, no files."""
+    media_mb: float = Field(8, ge=0)
+    """The largest file that is kept."""
+    identified: bool = False
+    """Whether files that name people in their headers (DICOM) are kept."""
+    redact: tuple[Redacted, ...] = ("email", "phone", "key", "card")
+    """What is taken out of every text before it is written."""
+    columns: tuple[str, ...] = ()
+    """Columns and parts whose cells are taken out whole."""
+    patterns: tuple[str, ...] = ()
+    """Regular expressions; what they find is taken out, too."""
+    use_cases: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Use case -> what differs there."""
+
+    @field_validator("patterns")
+    @classmethod
+    def _are_patterns(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
+        for pattern in patterns:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"{pattern!r} is no regular expression: {error}") from error
+        return patterns
+
+    @model_validator(mode="after")
+    def _differences_hold(self) -> Self:
+        for use_case in self.use_cases:
+            self.of(use_case)
+        return self
+
+    def of(self, use_case: str) -> Log:
+        """As it holds for one use case."""
+        if use_case not in self.use_cases:
+            return self
+        general = self.model_dump(exclude={"use_cases"})
+        return Log.model_validate(general | self.use_cases[use_case])
+
+
 class Trust(BaseModel):
     """Signatures of model versions."""
 
@@ -91,6 +181,12 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     policy: Literal["auto", "person"] = "person"
     """Who lets a model into production after a passing decision."""
+    policies: dict[str, Literal["auto", "person"]] = Field(default_factory=dict)
+    """The same for single use cases, by name."""
+    bake: Bake = Field(default_factory=Bake)
+    bakes: dict[str, Bake] = Field(default_factory=dict)
+    """The same for single use cases, by name."""
+    notify: Notify = Field(default_factory=Notify)
     roots: list[Path] = Field(default_factory=list)
     """Folders that tools may read and write below; empty: the caller's folder and the workspace's exports."""
     capacity: Capacity = Field(default_factory=Capacity)
@@ -106,9 +202,16 @@ class Settings(BaseModel):
     cage: Literal["required", "where_possible"] = "required"
     """Whether foreign bytes may be decoded on a kernel that lacks the cage."""
     serving: Serving = Field(default_factory=Serving)
+    log: Log = Field(default_factory=Log)
     trust: Trust = Field(default_factory=Trust)
     private_hosts: tuple[str, ...] = ()
     """Hosts that are this machine or lead to private addresses and may be asked all the same; without a port: any."""
+
+    def policy_of(self, use_case: str) -> Literal["auto", "person"]:
+        return self.policies.get(use_case, self.policy)
+
+    def bake_of(self, use_case: str) -> Bake:
+        return self.bakes.get(use_case, self.bake)
 
     @field_validator("private_hosts")
     @classmethod

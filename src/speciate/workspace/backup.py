@@ -31,7 +31,7 @@ from speciate.workspace.workspace import Workspace
 
 _KEPT_NEWEST, _KEPT_DAYS = 12, 14
 _COPIED = (
-    "settings.toml", "blobs", "packs", "datasets", "features", "models", "predictions", "evaluations", "runs",
+    "settings.toml", "blobs", "packs", "datasets", "features", "models", "predictions", "evaluations", "runs", "logged",
 )  # fmt: skip
 _URGENT = {"alias.moved", "data.forgotten", "consent.changed"}
 _log = logging.getLogger(__name__)

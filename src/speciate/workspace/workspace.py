@@ -29,6 +29,7 @@ class Folders:
         self.runs, self.cache, self.backups, self.exports = (
             root / "runs", root / "cache", root / "backups", root / "exports",
         )  # fmt: skip
+        self.logged = root / "logged"
 
     def make(self) -> None:
         self.root.mkdir(mode=0o700, parents=True, exist_ok=True)

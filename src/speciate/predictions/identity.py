@@ -1,0 +1,83 @@
+"""Ids of answers. An id says when it was given, for which use case, and whether the log holds it. Pure, but for chance.
+
+    pred-  42 bits of milliseconds  20 bits of the use case's name  50 bits of chance
+
+Ids sort by time. Whether an answer is logged follows from its id alone, so whoever has an id can tell, and nobody
+needs to remember which ones were left out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from typing import NamedTuple
+
+from speciate.ids import ALPHABET
+
+NOUN = "pred-"
+_TIME, _TAG, _CHANCE = 42, 20, 50
+_LENGTH = 23
+"""Characters: 30 ** 23 is just above 2 ** 112."""
+_DIGITS = {letter: place for place, letter in enumerate(ALPHABET)}
+_PREFIX = "chatcmpl-"
+"""What OpenAI's clients see before it."""
+
+
+class Parsed(NamedTuple):
+    at: float
+    """Seconds since the epoch, to the millisecond."""
+    tag: int
+    """Of the use case."""
+
+
+def tag(use_case: str) -> int:
+    return int.from_bytes(hashlib.sha256(use_case.encode()).digest()[:4], "big") >> (32 - _TAG)
+
+
+def make(use_case: str, at: float, chance: int | None = None) -> str:
+    """A new id. `at`: seconds since the epoch."""
+    chance = secrets.randbits(_CHANCE) if chance is None else chance
+    number = (int(at * 1000) << (_TAG + _CHANCE)) | (tag(use_case) << _CHANCE) | chance
+    out = []
+    for _ in range(_LENGTH):
+        number, digit = divmod(number, len(ALPHABET))
+        out.append(ALPHABET[digit])
+    return NOUN + "".join(reversed(out))
+
+
+def first_after(at: float) -> str:
+    """A text that sorts before every id given at `at` or later, and after all earlier ones."""
+    number, out = int(at * 1000) << (_TAG + _CHANCE), []
+    for _ in range(_LENGTH):
+        number, digit = divmod(number, len(ALPHABET))
+        out.append(ALPHABET[digit])
+    return NOUN + "".join(reversed(out))
+
+
+def parse(text: str) -> Parsed | None:
+    """None where it is no id. The id of a chat completion names its answer, too."""
+    digits = text.removeprefix(_PREFIX).removeprefix(NOUN)
+    if not text.removeprefix(_PREFIX).startswith(NOUN) or len(digits) != _LENGTH:
+        return None
+    number = 0
+    for letter in digits:
+        if letter not in _DIGITS:
+            return None
+        number = number * len(ALPHABET) + _DIGITS[letter]
+    if number >> (_TIME + _TAG + _CHANCE):
+        return None
+    return Parsed((number >> (_TAG + _CHANCE)) / 1000, (number >> _CHANCE) & ((1 << _TAG) - 1))
+
+
+def bare(text: str) -> str:
+    return text.removeprefix(_PREFIX)
+
+
+def unit(text: str, what: str = "") -> float:
+    """A number in [0, 1) that follows from the id; another one for each `what`."""
+    return int.from_bytes(hashlib.sha256(f"{what}{text}".encode()).digest()[:8], "big") / 2**64
+
+
+def sampled(text: str, share: float) -> bool:
+    """Whether the answer of this id is among the `share` that is logged. A larger share holds all of a smaller one."""
+    return unit(text) < share
