@@ -176,10 +176,15 @@ def decide(workspace: Workspace, id: str, approve: bool, by: str) -> Decided:  #
 
 
 def _twins(tx: Transaction, action: str, arguments: Mapping[str, Any]) -> list[Approval]:
-    """What waits to do the same with the same model, oldest first."""
+    """What waits to do the same with the same model and share of the requests, oldest first."""
     if arguments.get("use_case") is None or arguments.get("model") is None:
         return []
-    return [_approval(row) for row in tx.execute(_TWINS, [action, arguments["use_case"], arguments["model"], tx.now])]
+    rows = tx.execute(_TWINS, [action, arguments["use_case"], arguments["model"], tx.now])
+    return [twin for twin in map(_approval, rows) if _share(twin.arguments) == _share(arguments)]
+
+
+def _share(arguments: Mapping[str, Any]) -> float:
+    return float(arguments.get("canary_percent", 100))
 
 
 def _approval(row: Row) -> Approval:

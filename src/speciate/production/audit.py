@@ -1,28 +1,36 @@
 """The trail of alias moves and changes of policy and consent: append-only rows, each with the hash of the one before.
 
 An edited or removed row breaks the chain from there on. A removed tail would not, so `verify` also compares the chain
-with the event log, where each of them left its hash. It does not defend against somebody who rewrites both with care:
-that needs a signature by a key that is not on this machine.
+with the event log, where each of them left its hash, and with heads that were kept outside the catalog
+(`audit_heads.py`, or by a person). It does not defend against somebody who rewrites all of it with care: that needs a
+head that is not on this machine.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from speciate.workspace.database import Database, Transaction
 
 WORKSPACE = "*"
 """What stands for a use case in rows about the whole workspace; no name has this sign."""
+CANARY, CANARY_END = "canary", "canary_end"
+_MOVES = ("promote", "rollback")
 _GENESIS = "0" * 64
 _COLUMNS = "seq, stamp, actor, action, use_case, before, after, evidence, previous_hash, hash"
 _LAST = "SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1"
 _APPEND = "INSERT INTO audit VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _ALL = f"SELECT {_COLUMNS} FROM audit ORDER BY seq"
 _OF_USE_CASE = f"SELECT {_COLUMNS} FROM audit WHERE use_case = ? ORDER BY seq"
-_PRODUCTION = "SELECT use_case, model FROM aliases WHERE alias = 'production' ORDER BY use_case"
-_TOLD = "SELECT data FROM events WHERE type IN ('alias.moved', 'policy.changed', 'consent.changed') ORDER BY seq"
+_NEWEST = f"SELECT {_COLUMNS} FROM audit WHERE ? IS NULL OR use_case = ? ORDER BY seq DESC LIMIT ?"
+_POINTED = "SELECT use_case || '@' || alias, model FROM aliases WHERE alias IN ('production', 'canary') ORDER BY ALL"
+_TOLD = """
+SELECT data FROM events
+WHERE type IN ('alias.moved', 'canary.set', 'canary.ended', 'policy.changed', 'consent.changed') ORDER BY seq
+"""
 
 
 class Row(NamedTuple):
@@ -30,7 +38,7 @@ class Row(NamedTuple):
     stamp: float
     actor: str
     action: str
-    """promote, rollback, policy, allow or disallow."""
+    """promote, rollback, canary, canary_end, policy, allow, disallow or sign, or the name of a setting."""
     use_case: str
     before: str | None
     after: str | None
@@ -76,16 +84,33 @@ def of_use_case(database: Database, use_case: str) -> list[Row]:
     return [Row(*row) for row in database.read(_OF_USE_CASE, [use_case])]
 
 
-def verify(database: Database) -> Verdict:
-    """Recompute the whole chain and compare it with the aliases and the events."""
+def newest(database: Database, use_case: str | None = None, most: int = 50) -> list[Row]:
+    """The last rows, oldest first; of one use case where one is named (`*`: the workspace)."""
+    return [Row(*row) for row in database.read(_NEWEST, [use_case, use_case, most])][::-1]
+
+
+def verify(database: Database, heads: Mapping[int, str] | None = None) -> Verdict:
+    """Recompute the whole chain and compare it with the aliases, the events, and heads that were kept elsewhere (number
+    of a row -> its hash). The first problem names the first row that is not as it was."""
     rows = [Row(*row) for row in database.read(_ALL)]
     hashes = [json.loads(data)["audit"] for (data,) in database.read(_TOLD)]
-    production: dict[str, str] = dict(database.read(_PRODUCTION))
+    pointed: dict[str, str] = dict(database.read(_POINTED))
     return Verdict(
         len(rows),
         rows[-1].hash if rows else _GENESIS,
-        (*_broken_links(rows), *_disagreements(rows, hashes, production)),
+        (*_broken_links(rows), *_lost_heads(rows, heads or {}), *_disagreements(rows, hashes, pointed)),
     )
+
+
+def _lost_heads(rows: Sequence[Row], heads: Mapping[int, str]) -> list[str]:
+    """What was the end of the chain once must still be in it."""
+    there = {row.seq: row.hash for row in rows}
+    for number, kept in sorted(heads.items()):
+        if number not in there:
+            return [f"row {number} is missing: the chain ends at row {len(rows)}, and it was longer once"]
+        if there[number] != kept:
+            return [f"row {number} is another one than the one whose hash was kept ({kept[:16]})"]
+    return []
 
 
 def _broken_links(rows: list[Row]) -> list[str]:
@@ -102,14 +127,25 @@ def _broken_links(rows: list[Row]) -> list[str]:
     return problems
 
 
-def _disagreements(rows: list[Row], hashes: list[str], production: dict[str, str]) -> list[str]:
+def _disagreements(rows: list[Row], hashes: list[str], pointed: dict[str, str]) -> list[str]:
     problems = []
     if [row.hash for row in rows] != hashes:
         problems.append(f"{len(rows)} rows of audit, but {len(hashes)} such changes among the events, or other ones")
-    served = {row.use_case: row.after for row in rows if row.use_case != WORKSPACE}
+    told = _told(rows)
     problems.extend(
-        f"{use_case}@production is {production.get(use_case)!r}, but the trail ends at {served.get(use_case)!r}"
-        for use_case in sorted({*served, *production})
-        if served.get(use_case) != production.get(use_case)
+        f"{alias} is {pointed.get(alias)!r}, but the trail ends at {told.get(alias)!r}"
+        for alias in sorted({*told, *pointed})
+        if told.get(alias) != pointed.get(alias)
     )
     return problems
+
+
+def _told(rows: Sequence[Row]) -> dict[str, str]:
+    """Where `production` and `canary` of each use case are by the trail; a move of production ends the canary."""
+    told: dict[str, str | None] = {}
+    for row in rows:
+        if row.action in _MOVES:
+            told |= {f"{row.use_case}@production": row.after, f"{row.use_case}@canary": None}
+        elif row.action in (CANARY, CANARY_END):
+            told[f"{row.use_case}@canary"] = row.after
+    return {alias: model for alias, model in told.items() if model is not None}

@@ -11,6 +11,7 @@ import json
 import re
 import tomllib
 
+from speciate import usecases
 from speciate.errors import Code, SpeciateError, unknown
 from speciate.hosts import check_host
 from speciate.jobs.folder import write_whole
@@ -20,13 +21,19 @@ from speciate.workspace.database import Transaction
 from speciate.workspace.workspace import Workspace
 
 
-def change(workspace: Workspace, policy: str, by: str) -> audit.Row:
-    """Write `policy` into settings.toml, whose other lines stay, after the row that tells of it.
+def change(workspace: Workspace, policy: str, by: str, use_case: str | None = None) -> audit.Row:
+    """Write `policy` into settings.toml, whose other lines stay, after the row that tells of it; of one use case alone
+    where it is named.
 
-    Raises ValidationError for a policy that there is not.
+    Raises ValidationError for a policy that there is not, NOT_FOUND for such a use case.
     """
-    before, after = workspace.settings.policy, Settings.model_validate({"policy": policy}).policy
-    return _change(workspace, "policy", before, after, after, by)
+    settings, after = workspace.settings, Settings.model_validate({"policy": policy}).policy
+    if use_case is None:
+        return _change(workspace, "policy", settings.policy, after, after, by)
+    name = usecases.get(workspace.database, use_case).name
+    policies: dict[str, str] = {**settings.policies, name: after}
+    before = f"{name}: {settings.policy_of(name)}"
+    return _change(workspace, "policies", before, f"{name}: {after}", policies, by)
 
 
 def add_host(workspace: Workspace, host: str, by: str) -> audit.Row:
@@ -52,12 +59,12 @@ def _change_hosts(workspace: Workspace, after: tuple[str, ...], by: str) -> audi
 
 
 def _change(
-    workspace: Workspace, name: str, before: str, after: str, value: str | list[str], by: str
-) -> audit.Row:  # fmt: skip
+    workspace: Workspace, name: str, before: str, after: str, value: str | list[str] | dict[str, str], by: str
+) -> audit.Row:
     """Write a setting, after the row that tells of it; other lines stay as they are."""
     path = workspace.folders.root / "settings.toml"
     text = path.read_text() if path.exists() else ""
-    changed = f"{name} = {json.dumps(value)}\n" + re.sub(rf"(?m)^{name}\s*=.*\n?", "", text)
+    changed = f"{name} = {_toml(value)}\n" + re.sub(rf"(?m)^{name}\s*=.*\n?", "", text)
     _check(changed, tomllib.loads(text) | {name: value}, name)
 
     def record(tx: Transaction) -> audit.Row:
@@ -70,6 +77,13 @@ def _change(
     row = workspace.database.transact(record)
     write_whole(path, changed)
     return row
+
+
+def _toml(value: str | list[str] | dict[str, str]) -> str:
+    """JSON's texts and lists are TOML's, too; its objects are not."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{json.dumps(name)} = {json.dumps(each)}" for name, each in value.items()) + "}"
+    return json.dumps(value)
 
 
 def _check(changed: str, wanted: dict[str, object], name: str) -> None:

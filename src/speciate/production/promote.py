@@ -8,54 +8,39 @@ event. What the checks demand of the decision:
 - its baseline is what serves now (a model that beat the last one has not beaten this one), and
 - where the use case has a held-out or a regression suite, there is such a decision on each of them, too.
 
-The policy is the workspace's: a spec can ask for a person where the settings would not, never the other way. A version
-that was rolled back after its decision always needs one. What is left out: canaries, which need a serving process that
-splits its requests.
+A share of the requests (`canary_percent`) asks for the same: whoever is answered by a canary is answered by it alone.
+
+The policy is the settings': a spec can ask for a person where they would not, never the other way. A version that was
+taken back after its decision always needs one, and so does one that passed only after its requirements were loosened.
+A named person may override what stands against it, on a terminal alone (`override`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
-
-from pydantic import BaseModel, ConfigDict
 
 from speciate import usecases
 from speciate.errors import Code, SpeciateError
-from speciate.evaluation import decisions
 from speciate.evaluation.decisions import Recorded
+from speciate.faults import fault
 from speciate.jobs.job import ENDED, Job, Resources
 from speciate.jobs.kinds import Kind, Plan
 from speciate.models import registry
 from speciate.production import aliases, approvals
+from speciate.production.promotion import PromoteSpec
+from speciate.production.promotion import against, check_task, decision_of, objections, reserved, share, undecided
 from speciate.refs import model_ref
 from speciate.settings import Settings
 from speciate.workspace.database import Transaction
 from speciate.workspace.workspace import Workspace
 
-_ROLLED_BACK = """
-SELECT count(*) FROM audit WHERE use_case = ? AND action = 'rollback' AND before = ? AND stamp >= ?
-"""
 _NEWEST_MODEL = "SELECT max(version) FROM model_versions WHERE name = ?"
 
 
-class PromoteSpec(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    use_case: str
-    model: str
-    evaluation: str | None = None
-    decision: str | None = None
-    """Default: the newest decision on this model, of `evaluation` where that is given."""
-    expected_current: str | None = None
-    """The version believed to serve, or 'nothing'. None: only the decision's baseline is compared."""
-    actor: str = "unknown"
-    note: str = ""
-    propose: bool = False
-    """Ask a person also where the policy is automatic."""
-
-
 def plan(spec: PromoteSpec, workspace: Workspace) -> Plan:
-    """Raises NOT_FOUND for a use case or a model that is not there."""
-    usecases.get(workspace.database, spec.use_case)
+    """Raises NOT_FOUND for a use case or a model that is not there, INVALID for a model of another task."""
+    use_case = usecases.get(workspace.database, spec.use_case)
     version = registry.resolve(workspace.database, workspace.folders, spec.model)
     if version.card.endpoint is not None:
         raise SpeciateError(
@@ -65,11 +50,12 @@ def plan(spec: PromoteSpec, workspace: Workspace) -> Plan:
             f"Call define_use_case(name={spec.use_case!r}, ..., incumbent={version.ref!r}): a special model must then "
             "beat it.",
         )
+    check_task(use_case, version.card.task, version.ref)
     return Plan(
         resources=Resources(cpu=0),
         seconds=0.0,
         use_case=spec.use_case,
-        resolved={"model": version.ref, "policy": workspace.settings.policy},
+        resolved={"model": version.ref, "policy": workspace.settings.policy_of(spec.use_case)},
     )
 
 
@@ -80,14 +66,14 @@ def act(tx: Transaction, spec: PromoteSpec, job: Job, settings: Settings) -> dic
     """
     aliases.check_expected(aliases.read(tx, spec.use_case), spec.use_case, spec.expected_current)
     spec = spec.model_copy(update={"model": _exact(tx, spec.model)})
-    decision = _decision(tx, spec)
+    decision = decision_of(tx, spec)
     if decision is None:
-        return _refused(None, [f"No decision of {spec.use_case} on {spec.model} was found; evaluate it first."])
-    if reasons := _objections(tx, spec, decision):
+        return _refused(None, [undecided(spec)])
+    if reasons := against(tx, spec, decision):
         return _refused(decision, reasons)
-    if whys := _reserved(tx, spec, decision, settings):
+    if whys := reserved(tx, spec, decision, settings):
         return _ask(tx, spec, decision, whys, settings.approval_hours)
-    return _apply(tx, spec, decision, approved_by=None)
+    return _apply(tx, spec, decision, settings, approved_by=None)
 
 
 def apply_approved(tx: Transaction, arguments: dict[str, Any], by: str) -> dict[str, Any]:
@@ -97,11 +83,30 @@ def apply_approved(tx: Transaction, arguments: dict[str, Any], by: str) -> dict[
     """
     spec = PromoteSpec.model_validate(arguments)
     aliases.check_expected(aliases.read(tx, spec.use_case), spec.use_case, spec.expected_current)
-    decision = _decision(tx, spec)
-    reasons = _objections(tx, spec, decision) if decision else ["The decision is gone."]
+    decision = decision_of(tx, spec)
+    reasons = against(tx, spec, decision) if decision else ["The decision is gone."]
     if decision is None or reasons:
         raise SpeciateError(Code.REFUSED, " ".join(reasons), "Evaluate the model again, then ask for its promotion.")
-    return _apply(tx, spec, decision, approved_by=by)
+    return _apply(tx, spec, decision, None, approved_by=by)
+
+
+def override(tx: Transaction, spec: PromoteSpec, *, reason: str, by: str, seen: Sequence[str]) -> dict[str, Any]:
+    """A named person's word in place of a decision, about the objections that the person has `seen`.
+
+    Raises CONFLICT where others stand against it by now, or another version serves than was believed.
+    """
+    aliases.check_expected(aliases.read(tx, spec.use_case), spec.use_case, spec.expected_current)
+    overridden = objections(tx, spec)
+    if list(seen) != overridden:
+        raise SpeciateError(
+            Code.CONFLICT, "What stands against it is not what was shown.", "Look at it again: speciate promote ..."
+        )
+    decision = decision_of(tx, spec)
+    evidence = {
+        "decision": decision.decision.id if decision else None, "override": reason, "overridden": overridden,
+        "note": spec.note, "asked_by": by, "approved_by": by,
+    }  # fmt: skip
+    return {"state": "applied", "to": spec.model, "reasons": [f"overridden by {by}"], **_move(tx, spec, by, evidence)}
 
 
 def result(job: Job) -> dict[str, Any]:
@@ -127,65 +132,6 @@ def _exact(tx: Transaction, model: str) -> str:
     return f"{ref.name}@v{tx.execute(_NEWEST_MODEL, [ref.name])[0][0]}"
 
 
-def _decision(tx: Transaction, spec: PromoteSpec) -> Recorded | None:
-    if spec.decision:
-        return decisions.get(tx, spec.decision)
-    return decisions.newest(tx, spec.use_case, spec.model, spec.evaluation)
-
-
-def _objections(tx: Transaction, spec: PromoteSpec, found: Recorded) -> list[str]:
-    """Why these decisions do not let this model serve; empty where they do: on the core suite, and on each further."""
-    against = _against(tx, spec, found)
-    for suite in usecases.get(tx, spec.use_case).suites.further:
-        other = decisions.newest(tx, spec.use_case, spec.model, suite=suite)
-        if other is None:
-            against.append(
-                f"Nothing was decided on the {suite} suite of {spec.use_case}: call evaluate_models("
-                f"models=['{spec.model}'], use_case='{spec.use_case}', suite='{suite}')."
-            )
-        else:
-            against += [f"On the {suite} suite: {reason}" for reason in _against(tx, spec, other)]
-    return against
-
-
-def _against(tx: Transaction, spec: PromoteSpec, found: Recorded) -> list[str]:
-    decision, against = found.decision, []
-    if (found.use_case, decision.candidate) != (spec.use_case, spec.model):
-        against.append(
-            f"Decision {decision.id} is about {decision.candidate} for {found.use_case}, "
-            f"not about {spec.model} for {spec.use_case}."
-        )
-    if decision.verdict != "promote":
-        against.append(f"The verdict of decision {decision.id} is {decision.verdict}.")
-    version = usecases.get(tx, spec.use_case).version
-    if found.use_case_version != version:
-        against.append(
-            f"Decision {decision.id} judged {spec.use_case} version {found.use_case_version}, "
-            f"but its requirements are now version {version}."
-        )
-    current = aliases.read(tx, spec.use_case)
-    if current and current.model not in (decision.baseline, spec.model):
-        against.append(
-            f"Decision {decision.id} compared with {_spoken(decision.baseline)}, "
-            f"but {current.model} serves now; evaluate again."
-        )
-    return against
-
-
-def _spoken(baseline: str) -> str:
-    return f"the most frequent answer ({baseline})" if baseline == usecases.CONSTANT else baseline
-
-
-def _reserved(tx: Transaction, spec: PromoteSpec, found: Recorded, settings: Settings) -> list[str]:
-    """Why a person must agree; empty where the gates are enough."""
-    whys = ["The policy of this workspace asks for a person."] if settings.policy != "auto" else []
-    if spec.propose:
-        whys.append("The caller asked for a person.")
-    if tx.execute(_ROLLED_BACK, [spec.use_case, spec.model, found.created]) != [(0,)]:
-        whys.append(f"{spec.model} was rolled back since this decision: production saw what the evidence did not.")
-    return whys
-
-
 def _brief(found: Recorded | None) -> dict[str, Any] | None:
     shown = {"id", "verdict", "reasons", "needed_examples", "dataset", "n", "interval", "level", "looks"}
     return found.decision.model_dump(mode="json", include=shown, exclude_none=True) if found else None
@@ -198,6 +144,8 @@ def _refused(found: Recorded | None, reasons: list[str]) -> dict[str, Any]:
 def _ask(tx: Transaction, spec: PromoteSpec, found: Recorded, whys: list[str], hours: float) -> dict[str, Any]:
     current = aliases.read(tx, spec.use_case)
     serving = current.model if current else aliases.NOTHING
+    if spec.is_canary:
+        whys = [*whys, f"It is asked for a share of {spec.canary_percent:g} % of the requests."]
     arguments = spec.model_copy(update={"decision": found.decision.id, "expected_current": serving}).model_dump()
     evidence = {**(_brief(found) or {}), "baseline": found.decision.baseline, "evaluation": found.evaluation}
     subject = f"use_case:{spec.use_case}"
@@ -214,25 +162,46 @@ def _ask(tx: Transaction, spec: PromoteSpec, found: Recorded, whys: list[str], h
     }
 
 
-def _apply(tx: Transaction, spec: PromoteSpec, found: Recorded, *, approved_by: str | None) -> dict[str, Any]:
-    current = aliases.read(tx, spec.use_case)
+def _apply(
+    tx: Transaction, spec: PromoteSpec, found: Recorded, settings: Settings | None, *, approved_by: str | None
+) -> dict[str, Any]:
+    """`settings` where no person was asked."""
     done = {"state": "applied", "decision": _brief(found), "to": spec.model}
-    if current and current.model == spec.model:
-        return {**done, "reasons": [f"{spec.model} serves already."], "from": spec.model}
-    moved = aliases.move(
-        tx,
-        use_case=spec.use_case,
-        model=spec.model,
-        expected=spec.expected_current,
-        action="promote",
-        actor=approved_by or spec.actor,
-        evidence={
-            "decision": found.decision.id, "evaluation": found.evaluation, "note": spec.note,
-            "asked_by": spec.actor, "approved_by": approved_by,
-        },
-    )  # fmt: skip
+    if standing := _stands(tx, spec):
+        return {**done, "reasons": [standing], "from": spec.model}
+    evidence = {
+        "decision": found.decision.id, "evaluation": found.evaluation, "note": spec.note,
+        "asked_by": spec.actor, "approved_by": approved_by,
+    }  # fmt: skip
     why = f"approved by {approved_by}" if approved_by else "passed its gates; the policy is automatic"
-    return {**done, "reasons": [why], "from": moved.before, "audit": moved.audit.hash}
+    if settings and settings.policy_of(spec.use_case) != "auto":
+        why = "a smaller share of the requests than it had"
+    fault("promotion_decided")
+    return {**done, "reasons": [why], **_move(tx, spec, approved_by or spec.actor, evidence)}
 
+
+def _stands(tx: Transaction, spec: PromoteSpec) -> str | None:
+    """What to say where nothing would change."""
+    current, canary = aliases.read(tx, spec.use_case), aliases.read(tx, spec.use_case, aliases.CANARY)
+    if not spec.is_canary and current and current.model == spec.model:
+        return f"{spec.model} serves already."
+    if spec.is_canary and canary and (canary.model, share(canary)) == (spec.model, spec.canary_percent):
+        return f"{spec.model} is the canary already, with {spec.canary_percent:g} % of the requests."
+    return None
+
+
+def _move(tx: Transaction, spec: PromoteSpec, actor: str, evidence: dict[str, Any]) -> dict[str, Any]:
+    about: Any = {
+        "use_case": spec.use_case, "model": spec.model, "expected": spec.expected_current, "actor": actor,
+        "evidence": evidence,
+    }  # fmt: skip
+    if spec.is_canary:
+        moved = aliases.set_canary(tx, percent=spec.canary_percent, **about)
+        return {"from": moved.before, "audit": moved.audit.hash, "canary_percent": spec.canary_percent}
+    moved = aliases.move(tx, action="promote", **about)
+    return {"from": moved.before, "audit": moved.audit.hash}
+
+
+__all__ = ["KIND", "PromoteSpec", "act", "apply_approved", "override", "plan", "result"]
 
 KIND = Kind(name="promote", spec=PromoteSpec, plan=plan, act=act)

@@ -52,7 +52,7 @@ def _meant(definition: Definition, possible: list[str]) -> str:
 
 def require(tx: Transaction, definition: Definition, settings: Settings) -> Required:
     """Define a use case, asking a person where `usecases.define` says that one must agree."""
-    defined = usecases.define(tx, definition, policy=settings.policy)
+    defined = usecases.define(tx, definition, policy=settings.policy_of(definition.name))
     if defined.state != usecases.NEEDS_APPROVAL:
         return Required(defined, None)
     arguments = {"use_case": definition.name, "version": defined.use_case.version}

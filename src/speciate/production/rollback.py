@@ -6,14 +6,21 @@ back what a rollback took away; that is a promotion, which asks for new evidence
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from speciate.errors import Code, SpeciateError
 from speciate.production import aliases
 from speciate.workspace.database import Transaction
 
 # How a version that served and serves no more was last replaced.
-_REPLACED_BY = "SELECT action FROM audit WHERE use_case = ? AND before = ? ORDER BY seq DESC LIMIT 1"
+_SERVED = """
+SELECT before FROM audit
+WHERE use_case = ? AND action IN ('promote', 'rollback') AND before IS NOT NULL ORDER BY seq DESC
+"""
+_REPLACED_BY = """
+SELECT action FROM audit WHERE use_case = ? AND before = ? AND action IN ('promote', 'rollback')
+ORDER BY seq DESC LIMIT 1
+"""
 
 
 class RolledBack(NamedTuple):
@@ -23,13 +30,27 @@ class RolledBack(NamedTuple):
     """Hash of the audit row."""
 
 
-def roll_back(tx: Transaction, use_case: str, *, expected: str, to: str | None, reason: str, actor: str) -> RolledBack:
-    """Move `production` from `expected` to `to` (default: the version before).
+def roll_back(
+    tx: Transaction,
+    use_case: str,
+    *,
+    expected: str,
+    to: str | None,
+    reason: str,
+    actor: str,
+    evidence: dict[str, Any] | None = None,
+) -> RolledBack:
+    """Move `production` from `expected` to `to` (default: the version before), or end the canary where `expected` is
+    it. A canary beside `production` is over in both cases: what it was compared with serves no more.
 
     Raises CONFLICT where another version serves, NOT_FOUND where there is nothing to go back to, and REFUSED for a
     version that never served this use case, or was itself rolled back when it last did.
     """
-    current = aliases.read(tx, use_case)
+    current, canary = aliases.read(tx, use_case), aliases.read(tx, use_case, aliases.CANARY)
+    shown = {**(evidence or {}), "reason": reason}
+    if current and canary and expected == canary.model != current.model and to in (None, current.model):
+        ended = aliases.end_canary(tx, use_case=use_case, actor=actor, evidence=shown)
+        return RolledBack(canary.model, current.model, ended.audit.hash)
     if current is None:
         raise SpeciateError(
             Code.NOT_FOUND,
@@ -45,9 +66,20 @@ def roll_back(tx: Transaction, use_case: str, *, expected: str, to: str | None, 
     _check_served(tx, use_case, target)
     moved = aliases.move(
         tx, use_case=use_case, model=target, expected=expected, action="rollback", actor=actor,
-        evidence={"reason": reason},
+        evidence=shown,
     )  # fmt: skip
     return RolledBack(current.model, target, moved.audit.hash)
+
+
+def last_good(tx: Transaction, use_case: str) -> str | None:
+    """The version that served last before the one that serves now, of those that were not rolled back."""
+    current = aliases.read(tx, use_case)
+    seen = {current.model} if current else set()
+    for (model,) in tx.execute(_SERVED, [use_case]):
+        if model not in seen and tx.execute(_REPLACED_BY, [use_case, model]) != [("rollback",)]:
+            return str(model)
+        seen.add(model)
+    return None
 
 
 def _default(tx: Transaction, use_case: str) -> str:

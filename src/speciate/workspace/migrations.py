@@ -42,8 +42,13 @@ def _consents(connection: duckdb.DuckDBPyConnection) -> None:
     )
 
 
+def _canaries(connection: duckdb.DuckDBPyConnection) -> None:
+    """3 -> 4: an alias may have a share of the requests."""
+    connection.execute("ALTER TABLE aliases ADD COLUMN percent DOUBLE")
+
+
 # Number n takes a catalog from version n to n + 1. Append only; a released one never changes.
-MIGRATIONS: dict[int, Migration] = {1: _parts_and_tags, 2: _consents}
+MIGRATIONS: dict[int, Migration] = {1: _parts_and_tags, 2: _consents, 3: _canaries}
 
 
 def migrate(path: Path) -> int:

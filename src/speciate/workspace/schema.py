@@ -5,7 +5,7 @@ primary keys: a scan of 100,000 jobs costs 2 ms, while DuckDB's secondary indexe
 Times are seconds since the epoch (UTC) as DOUBLE.
 """
 
-VERSION = 3
+VERSION = 4
 
 TABLES = """
 CREATE TABLE meta (key VARCHAR PRIMARY KEY, value VARCHAR NOT NULL);
@@ -105,7 +105,9 @@ CREATE TABLE decisions (
 -- The only mutable pointers. `generation` is what a compare-and-swap compares.
 CREATE TABLE aliases (
     use_case VARCHAR NOT NULL, alias VARCHAR NOT NULL, model VARCHAR NOT NULL, generation BIGINT NOT NULL,
-    changed DOUBLE NOT NULL, PRIMARY KEY (use_case, alias)
+    changed DOUBLE NOT NULL,
+    percent DOUBLE,                    -- of a canary: its share of the requests
+    PRIMARY KEY (use_case, alias)
 );
 
 -- Each row carries the hash of the one before it: a removed or edited row breaks the chain.
