@@ -18,6 +18,8 @@ from typing import Any
 from speciate.sandbox import Cage, CagePolicy, Limits, python, start
 
 _LONGEST_LINE = 16 << 20
+_GRACE_SECONDS = 1.0
+"""After the deadline an answer that is there is still read; what never ends its line is not."""
 _LIMITS = Limits(memory_mb=2048, file_mb=64)
 
 
@@ -35,18 +37,16 @@ class CagedLines:
             raise
         self._ready = select.poll()
         self._ready.register(self._caged.stdout, select.POLLIN)
+        os.set_blocking(self._caged.stdin.fileno(), False)
+        self._open = select.poll()
+        self._open.register(self._caged.stdin, select.POLLOUT)
 
     def ask(self, question: Any, seconds: float) -> Any:
         deadline = time.monotonic() + seconds
-        rest = memoryview(json.dumps(question).encode() + b"\n")
-        try:
-            while rest:
-                rest = rest[self._caged.stdin.write(rest) :]
-        except BrokenPipeError:
-            raise EOFError from None
+        self._write(json.dumps(question).encode() + b"\n", deadline)
         answer = b""
         while not answer.endswith(b"\n"):
-            if not self._ready.poll(max(0.0, deadline - time.monotonic()) * 1000):
+            if not self._ready.poll(_left(deadline)) or time.monotonic() > deadline + _GRACE_SECONDS:
                 raise TimeoutError
             part = os.read(self._caged.stdout.fileno(), 1 << 16)
             answer += part
@@ -57,6 +57,24 @@ class CagedLines:
         except (ValueError, RecursionError):
             raise EOFError from None
 
+    def _write(self, line: bytes, deadline: float) -> None:
+        """What stopped itself reads nothing, and a pipe that is full takes nothing more."""
+        rest = memoryview(line)
+        while rest:
+            if not self._open.poll(_left(deadline)):
+                raise TimeoutError
+            try:
+                rest = rest[os.write(self._caged.stdin.fileno(), rest) :]
+            except BlockingIOError:
+                continue
+            except BrokenPipeError:
+                raise EOFError from None
+
     def end(self) -> None:
         self._caged.kill()
         shutil.rmtree(self._scratch, ignore_errors=True)
+
+
+def _left(deadline: float) -> float:
+    """Milliseconds."""
+    return max(0.0, deadline - time.monotonic()) * 1000

@@ -12,24 +12,24 @@ parsed here, never run.
 from __future__ import annotations
 
 import ast
-import hashlib
 import math
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
-from speciate.errors import Code, SpeciateError, unknown
-from speciate.evaluation.caged_lines import CagedLines
+from speciate.errors import Code, SpeciateError
+from speciate.evaluation import own_code
+from speciate.evaluation.own_code import Agreement, KeptCage, Lost
 from speciate.sandbox import CagePolicy
 
 SECONDS = 20.0
 """For one example; what takes longer is killed."""
-_START_SECONDS = 60.0
 _MOST_ENDS = 10
 """So many processes may be lost to examples; then the rest is not tried."""
-_CAGE = "speciate.evaluation.own_scorer_cage"
 _SHOWN = 300
+_HOW = "Name a file that is there: scorer='path/to/file.py:FUNCTION'."
+_ANOTHER = "Call evaluate_models again: it is another metric now."
 
 Better = Literal["higher", "lower"]
 Failure = Literal["raised", "not_a_number", "nan", "too_slow", "ended", "given_up"]
@@ -60,17 +60,8 @@ class OwnScorer(NamedTuple):
 
 def describe(file: Path, function: str) -> OwnScorer:
     """What the file says of itself. NOT_FOUND for the file or the function, INVALID where it cannot be one."""
-    content = _read(file)
-    try:
-        body = ast.parse(content).body
-    except (SyntaxError, ValueError) as error:
-        raise SpeciateError(
-            Code.INVALID, f"{file.name} is no Python: {error}.", "Mend the file, then call again."
-        ) from error
-    functions = [each.name for each in body if isinstance(each, ast.FunctionDef)]
-    if function not in functions:
-        raise unknown("function", function, functions, f"Name one of {file.name}: 'path/to/{file.name}:FUNCTION'.")
-    return OwnScorer(file, function, hashlib.sha256(content).hexdigest(), _better(body, file.name))
+    found = own_code.describe(file, function, _HOW)
+    return OwnScorer(file, function, found.sha256, _better(found.body, file.name))
 
 
 def score_all(
@@ -89,60 +80,25 @@ def score_all(
     CONFLICT where the file has others by now. Raises INVALID where the file cannot be loaded, UNAVAILABLE where this
     kernel has no cage.
     """
-    content = _read(file)
-    if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
-        raise SpeciateError(
-            Code.CONFLICT,
-            f"{file.name} has changed since the evaluation was asked for.",
-            "Call evaluate_models again: it is another metric now.",
-        )
-    loading = {"source": content.decode("utf-8"), "function": function, "name": file.name}
-
-    def load() -> CagedLines:
-        lines = CagedLines(_CAGE, run_folder, policy)
-        try:
-            told = lines.ask(loading, _START_SECONDS)
-        except (TimeoutError, EOFError) as error:
-            lines.end()
-            raise _unloadable(file.name, "its process took too long or was ended") from error
-        if told.get("error"):
-            lines.end()
-            raise _unloadable(file.name, str(told["error"])[:_SHOWN])
-        return lines
-
-    return list(_answers(load, function, rows, seconds))
-
-
-def _answers(
-    load: Callable[[], CagedLines], function: str, rows: Sequence[Mapping[str, Any]], seconds: float
-) -> Iterator[Scored]:
-    ends, lines = 0, None
+    agreed = Agreement(sha256, "the evaluation", _HOW if sha256 is None else _ANOTHER)
+    kept = KeptCage(own_code.loader(run_folder, file, function, agreed, policy, "scorer"), "examples")
     try:
-        for row in rows:
-            if ends >= _MOST_ENDS:
-                yield ScorerError("given_up", f"{ends} examples before it took too long or ended their process")
-                continue
-            lines = lines or load()
-            try:
-                yield checked(lines.ask({"row": row}, seconds), function)
-            except (TimeoutError, EOFError) as error:
-                lines.end()
-                ends, lines = ends + 1, None
-                slow = isinstance(error, TimeoutError)
-                yield ScorerError("too_slow", f"more than {seconds:g} s") if slow else _ENDED
+        return list(_answers(kept, function, rows, seconds))
     finally:
-        if lines is not None:
-            lines.end()
+        kept.end()
 
 
-_ENDED = ScorerError("ended", "its process ended: too much memory, or it left by itself")
+def _answers(kept: KeptCage, function: str, rows: Sequence[Mapping[str, Any]], seconds: float) -> Iterator[Scored]:
+    for row in rows:
+        said = kept.ask({"call": [row["example"], row["prediction"]]}, seconds, _MOST_ENDS)
+        yield ScorerError(said.why, said.detail) if isinstance(said, Lost) else checked(said, function)
 
 
 def checked(answer: Any, function: str) -> Scored:
     """What a scorer said, which may be anything, as scores. `function`: the name of a bare number."""
     if isinstance(answer, dict) and "error" in answer:
         return ScorerError("raised", str(answer["error"])[:_SHOWN])
-    said = answer.get("score") if isinstance(answer, dict) else None
+    said = answer.get("value") if isinstance(answer, dict) else None
     named = said if isinstance(said, dict) else {function: said}
     scores: Scores = {}
     for name, value in named.items():
@@ -162,17 +118,6 @@ def failures(scored: Sequence[Scored]) -> dict[str, int]:
     return {failure: found.count(failure) for failure in get_args(Failure) if failure in found}
 
 
-def _read(file: Path) -> bytes:
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        raise SpeciateError(
-            Code.NOT_FOUND,
-            f"{file} cannot be read: {error.strerror}.",
-            "Name a file that is there: scorer='path/to/file.py:FUNCTION'.",
-        ) from error
-
-
 def _better(body: Sequence[ast.stmt], name: str) -> Better:
     for statement in body:
         if isinstance(statement, ast.Assign) and [ast.unparse(each) for each in statement.targets] == ["BETTER"]:
@@ -185,7 +130,3 @@ def _better(body: Sequence[ast.stmt], name: str) -> Better:
                 )
             return "higher" if said == "higher" else "lower"
     return "higher"
-
-
-def _unloadable(name: str, why: str) -> SpeciateError:
-    return SpeciateError(Code.INVALID, f"The scorer {name} cannot be loaded: {why}.", "Mend the file, then call again.")

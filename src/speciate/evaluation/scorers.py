@@ -94,7 +94,7 @@ def _score_installed(
 
 def _told(function: Callable[..., Any], row: Mapping[str, Any]) -> dict[str, Any]:
     try:
-        return {"score": function(row["example"], row["prediction"])}
+        return {"value": function(row["example"], row["prediction"])}
     except Exception as error:  # noqa: BLE001 - others' code may fail in any way; it is counted
         return {"error": f"{type(error).__name__}: {error}"}
 

@@ -1,0 +1,142 @@
+"""A user's own code: one function in one file, bound to its bytes, and a caged process that is kept to call it.
+
+The file is only parsed here, never run. In its cage the function sees what it is given and the installed packages, no
+other file, no network.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from speciate.errors import Code, SpeciateError, unknown
+from speciate.evaluation.caged_lines import CagedLines
+from speciate.sandbox import CagePolicy
+
+_START_SECONDS = 60.0
+_CAGE = "speciate.evaluation.own_code_cage"
+_SHOWN = 300
+
+
+class OwnFunction(NamedTuple):
+    file: Path
+    function: str
+    sha256: str
+    """Of the file's bytes."""
+    body: list[ast.stmt]
+
+
+def describe(file: Path, function: str, recovery: str) -> OwnFunction:
+    """What the file says of itself. NOT_FOUND for the file, with `recovery`, or the function, INVALID where it cannot
+    be one."""
+    content = _read(file, recovery)
+    try:
+        body = ast.parse(content).body
+    except (SyntaxError, ValueError) as error:
+        raise SpeciateError(
+            Code.INVALID, f"{file.name} is no Python: {error}.", "Mend the file, then call again."
+        ) from error
+    functions = [each.name for each in body if isinstance(each, ast.FunctionDef)]
+    if function not in functions:
+        raise unknown("function", function, functions, f"Name one of {file.name}: 'path/to/{file.name}:FUNCTION'.")
+    return OwnFunction(file, function, hashlib.sha256(content).hexdigest(), body)
+
+
+class Agreement(NamedTuple):
+    """How a change of the file is told: what was asked for when it was another one, and the next call."""
+
+    sha256: str | None
+    asked_for: str
+    recovery: str
+
+
+def loader(
+    folder: Path, file: Path, function: str, agreed: Agreement, policy: CagePolicy, what: str
+) -> Callable[[], CagedLines]:
+    """What starts a process that has loaded the file as it is now.
+
+    CONFLICT where it has other bytes than those agreed on. What is returned raises INVALID where the file cannot be
+    loaded, `what` being its part in things, and UNAVAILABLE where this kernel has no cage.
+    """
+    content = _read(file, agreed.recovery)
+    if agreed.sha256 is not None and hashlib.sha256(content).hexdigest() != agreed.sha256:
+        raise SpeciateError(
+            Code.CONFLICT, f"{file.name} has changed since {agreed.asked_for} was asked for.", agreed.recovery
+        )
+    loading = {"source": content.decode("utf-8"), "function": function, "name": file.name}
+    return lambda: loaded(CagedLines(_CAGE, folder, policy), loading, f"The {what} {file.name}")
+
+
+def loaded(lines: CagedLines, loading: dict[str, Any], what: str) -> CagedLines:
+    """The process once it has answered the first line, or INVALID."""
+    try:
+        told = lines.ask(loading, _START_SECONDS)
+    except (TimeoutError, EOFError) as error:
+        lines.end()
+        raise _unloadable(what, "its process took too long or was ended") from error
+    except BaseException:
+        lines.end()
+        raise
+    if not isinstance(told, dict) or told.get("error"):
+        lines.end()
+        raise _unloadable(what, str(told["error"])[:_SHOWN] if isinstance(told, dict) else "it said no such thing")
+    return lines
+
+
+class Lost(NamedTuple):
+    """No answer: the process was lost to the question, or to too many before it."""
+
+    why: Literal["too_slow", "ended", "given_up"]
+    detail: str
+
+
+class KeptCage:
+    """A process that is started when it is first asked, and again after it was lost. Call `end` in the end."""
+
+    def __init__(self, load: Callable[[], CagedLines], what: str) -> None:
+        """`what`: what is asked about, in the plural."""
+        self._load, self._what = load, what
+        self._lines: CagedLines | None = None
+        self.lost = 0
+        """Processes, so far."""
+
+    def ask(self, question: dict[str, Any], seconds: float, most_lost: int) -> Any:
+        """Its answer, a dict that may hold anything, or Lost. An answer bears the mark of its question: a line that
+        the code wrote by itself, or wrote twice, answers nothing."""
+        if self.lost >= most_lost:
+            return Lost("given_up", f"{self.lost} {self._what} before it took too long or ended their process")
+        self._lines, mark = self._lines or self._load(), secrets.token_hex(8)
+        try:
+            said = self._lines.ask({**question, "mark": mark}, seconds)
+            if not isinstance(said, dict) or said.pop("mark", None) != mark:
+                raise EOFError
+            return said
+        except (TimeoutError, EOFError) as error:
+            self.end()
+            self.lost += 1
+            if isinstance(error, TimeoutError):
+                return Lost("too_slow", f"more than {seconds:g} s")
+            return Lost("ended", "its process ended: too much memory, it left by itself, or it wrote where it may not")
+        except BaseException:
+            self.end()
+            raise
+
+    def end(self) -> None:
+        lines, self._lines = self._lines, None
+        if lines is not None:
+            lines.end()
+
+
+def _read(file: Path, recovery: str) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise SpeciateError(Code.NOT_FOUND, f"{file} cannot be read: {error.strerror}.", recovery) from error
+
+
+def _unloadable(what: str, why: str) -> SpeciateError:
+    return SpeciateError(Code.INVALID, f"{what} cannot be loaded: {why}.", "Mend the file, then call again.")
