@@ -7,6 +7,8 @@
     roll                       touched: whoever appends begins another segment, so that this one may be rewritten
     dropped.json               up to when answers went for want of room
     tending                    locked while somebody seals, drops or rewrites
+
+Whoever reads needs no lock: files are replaced whole, and a part names the segments that it holds.
 """
 
 from __future__ import annotations

@@ -62,6 +62,10 @@ class Log:
     def missed(self) -> int:
         return self._writer.missed
 
+    def now(self) -> float:
+        """Seconds since the epoch."""
+        return self._clock.now()
+
     def ids(self, count: int) -> list[str]:
         """For answers that are about to leave."""
         now = self._clock.now()

@@ -4,6 +4,7 @@
     GET  /schema               what an input may look like (JSON Schema)
     GET  /healthz              200 while a version serves, else 503; needs no token
     GET  /metrics              Prometheus text
+    POST /feedback             {"prediction": ID, "label" or "score", "source"}: what an answer should have been
     POST /v1/chat/completions  OpenAI's, where what serves writes texts; GET /v1/models
 
 Every answer names its version in `x-model-version`. A request that cannot be answered says why in `error`, and with
@@ -25,8 +26,11 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from speciate.errors import SpeciateError
-from speciate.serving import bodies, chat, schema
+from speciate.errors import Code, SpeciateError
+from speciate.predictions.feedback import Feedback
+from speciate.predictions.log import About, Log
+from speciate.predictions.recording import record
+from speciate.serving import bodies, chat, opinions, schema
 from speciate.serving.deployment import Full
 from speciate.serving.folder import Target
 from speciate.serving.metrics import CONTENT_TYPE, Metrics
@@ -36,6 +40,7 @@ from speciate.serving.slot import Empty, Slot
 VERSION = "x-model-version"
 _MB = 1024 * 1024
 _LOAD_AGAIN_SECONDS = 2
+_STATUS = {Code.NOT_FOUND: 404, Code.INVALID: 422, Code.UNAVAILABLE: 503}
 _KEPT = "retry-after", "connection", VERSION
 
 
@@ -50,13 +55,15 @@ class _Answered(NamedTuple):
 
 
 class Api:
-    def __init__(self, slot: Slot, metrics: Metrics, token: str) -> None:
+    def __init__(self, slot: Slot, metrics: Metrics, token: str, log: Log | None = None) -> None:
         self._slot, self._metrics, self._expected = slot, metrics, f"Bearer {token}".encode()
+        self._log = log
         self._bucket = Bucket(slot.wanted.options.per_second, time.monotonic())
 
     def app(self) -> Starlette:
         routes = [
             Route("/predict", self._guarded(self._predict), methods=["POST"]),
+            Route("/feedback", self._guarded(self._feedback), methods=["POST"]),
             Route("/schema", self._guarded(self._schema), methods=["GET"]),
             Route("/metrics", self._guarded(self._show_metrics), methods=["GET"]),
             Route("/v1/chat/completions", self._guarded(self._chat), methods=["POST"]),
@@ -129,6 +136,7 @@ class Api:
 
     async def _asked(self, items: list[dict[str, Any]]) -> _Answered | Response:
         """Predictions of the version that serves at this moment, or why there are none."""
+        began = time.monotonic()
         seconds = self._slot.wanted.options.timeout_seconds
         try:
             target, futures = self._slot.submit(items, seconds)
@@ -147,7 +155,54 @@ class Api:
         predictions = [_said(item["id"], answer) for item, answer in zip(items, answers, strict=True)]
         if not all(one["error"] for one in predictions):
             self._slot.answered(target.model)
+        await self._note(items, predictions, target, began)
         return _Answered(predictions, target.model)
+
+    async def _note(
+        self, items: list[dict[str, Any]], predictions: list[dict[str, Any]], target: Target, began: float
+    ) -> None:
+        """Each answer gets an id; those of the sample are in the log before they leave. None: it could not be
+        written, and the answer leaves all the same."""
+        if (log := self._log) is None:
+            return
+        ids, about = log.ids(len(items)), About(target.model, target.generation, target.modality)
+        given = ids, items, predictions, about, 1000 * (time.monotonic() - began)
+        written = await asyncio.to_thread(log.note, *given) if log.heavy(items) else log.note(*given)
+        for identifier, prediction in zip(ids, predictions, strict=True):
+            prediction["prediction"] = identifier if written else None
+
+    async def _feedback(self, request: Request) -> Response:
+        """What was said of answers, durable when this is answered."""
+        options = self._slot.wanted.options
+        if self._log is None:
+            return _problem(404, "The answers of this slot are not logged.")
+        try:
+            async with asyncio.timeout(options.timeout_seconds):
+                asked = opinions.parse(await bodies.read_json(request, int(options.body_mb * _MB)))
+        except (opinions.Unfit, bodies.Unreadable) as error:
+            return _problem(422, str(error))
+        except bodies.TooLarge:
+            return _problem(413, f"The body is larger than {options.body_mb:g} MB.", headers={"connection": "close"})
+        except TimeoutError:
+            return _problem(408, "The body did not arrive in time.", headers={"connection": "close"})
+        except ClientDisconnect:
+            return _problem(400, "The client went away.")
+        recorded = await asyncio.to_thread(self._recorded, self._log, asked.feedback)
+        if asked.several:
+            return JSONResponse({"recorded": recorded})
+        if "error" in recorded[0]:
+            return _problem(recorded[0]["status"], recorded[0]["error"])
+        return JSONResponse({"recorded": recorded[0]})
+
+    def _recorded(self, log: Log, listed: list[Feedback]) -> list[dict[str, Any]]:
+        found = []
+        for each in listed:
+            try:
+                found.append(opinions.told(record(log, each, log.now())))
+            except SpeciateError as error:
+                status = _STATUS.get(error.code, 500)
+                found.append({"prediction": each.prediction, "status": status, "error": str(error)})
+        return found
 
     async def _schema(self, request: Request) -> Response:
         if (serving := self._slot.current) is None:
@@ -156,7 +211,8 @@ class Api:
 
     async def _show_metrics(self, request: Request) -> Response:
         waiting = self._slot.current.open if self._slot.current else 0
-        return Response(self._metrics.text(waiting), media_type=CONTENT_TYPE)
+        missed = self._log.missed if self._log else 0
+        return Response(self._metrics.text(waiting, missed), media_type=CONTENT_TYPE)
 
     async def _health(self, request: Request) -> Response:
         serving, state = self._slot.current, self._slot.state
@@ -191,7 +247,8 @@ class Api:
         named = {VERSION: asked.model}
         if said["error"]:
             return _problem(422, said.get("error_text") or said["error"], headers=named)
-        made = chat.completion(uuid.uuid4().hex, str(said["output"]), asked.model, int(time.time()))
+        identifier = said.get("prediction") or uuid.uuid4().hex
+        made = chat.completion(identifier, str(said["output"]), asked.model, int(time.time()))
         return JSONResponse(made, headers=named)
 
 

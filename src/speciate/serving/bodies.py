@@ -43,6 +43,11 @@ async def read(request: Request, target: Target, most: int) -> Any:
         return await _form(request, target, most)
     if kind != "application/json" and not kind.endswith("+json"):
         raise Unreadable(f"Content-Type is {kind!r}; send application/json or multipart/form-data.")
+    return await read_json(request, most)
+
+
+async def read_json(request: Request, most: int) -> Any:
+    """The body as JSON, whatever its type says. Raises TooLarge, Unreadable, or ClientDisconnect."""
     data = b"".join([chunk async for chunk in _limited(request, most)])
     try:
         return json.loads(data, parse_constant=_no_constant)
@@ -112,4 +117,4 @@ async def _base64(file: UploadFile) -> str:
     return base64.b64encode(await file.read()).decode()
 
 
-__all__ = ["MEMBER", "ClientDisconnect", "TooLarge", "Unreadable", "read"]
+__all__ = ["MEMBER", "ClientDisconnect", "TooLarge", "Unreadable", "read", "read_json"]

@@ -25,9 +25,16 @@ class Metrics:
             "speciate_batch_seconds", "What the model took for a batch.", by, buckets=_SECONDS, registry=own
         )
         self._serving = Gauge("speciate_serving", "1 for the version that serves.", by, registry=own)
+        self._canary = Gauge("speciate_canary_percent", "Of the requests, for a canary.", by, registry=own)
         self._load = Gauge("speciate_load_seconds", "To load and try a version.", by, registry=own)
         self._refused = Counter("speciate_refused", "Versions that got no traffic.", by, registry=own)
         self._restarted = Counter("speciate_process_restarts", "Processes that died.", by, registry=own)
+        self._not_logged = Gauge(
+            "speciate_answers_not_logged",
+            "Since the slot began; the disk or the log was full.",
+            ["use_case"],
+            registry=own,
+        )
         self._open = Gauge("speciate_inputs_open", "Inputs that wait or are asked.", ["use_case"], registry=own)
 
     def request(self, model: str, status: int, seconds: float) -> None:
@@ -46,12 +53,17 @@ class Metrics:
         self._serving.labels(self._use_case, model).set(1)
         self._load.labels(self._use_case, model).set(load_seconds)
 
+    def canary(self, model: str, percent: float) -> None:
+        """0 once it is none any more."""
+        self._canary.labels(self._use_case, model).set(percent)
+
     def refused(self, model: str) -> None:
         self._refused.labels(self._use_case, model).inc()
 
     def restarted(self, model: str) -> None:
         self._restarted.labels(self._use_case, model).inc()
 
-    def text(self, open_inputs: int) -> bytes:
+    def text(self, open_inputs: int, not_logged: int = 0) -> bytes:
+        self._not_logged.labels(self._use_case).set(not_logged)
         self._open.labels(self._use_case).set(open_inputs)
         return generate_latest(self._registry)

@@ -22,6 +22,8 @@ import uvicorn
 
 from speciate.clock import SystemClock
 from speciate.faults import fault
+from speciate.predictions.folder import log_folder
+from speciate.predictions.log import Log
 from speciate.sandbox import CagePolicy
 from speciate.serving.api import Api
 from speciate.serving.deployment import Process
@@ -29,7 +31,9 @@ from speciate.serving.folder import Claimed, SlotFolder, State, Target, Wanted
 from speciate.serving.metrics import Metrics
 from speciate.serving.runner import Runner
 from speciate.serving.slot import Slot
+from speciate.serving.tender import Tender
 from speciate.settings import load
+from speciate.workspace.workspace import Folders
 
 TAKEN, PORT_IN_USE = 75, 73
 _PORT_SECONDS = 3.0
@@ -76,20 +80,23 @@ def main(path: str) -> int:
 
 
 def _serve(folder: SlotFolder, root: Path, wanted: Wanted, listener: socket.socket) -> None:
-    policy: CagePolicy = load(root).cage
+    settings = load(root)
+    policy: CagePolicy = settings.cage
 
     def launch(target: Target) -> Process:
         return Runner(root, root / "cache" / "pool", target, wanted.options.memory_mb, policy)
 
     sys.setswitchinterval(_SWITCH_SECONDS)
     clock, metrics = SystemClock(), Metrics(wanted.use_case)
+    log = Log(log_folder(Folders(root), wanted.use_case), settings.log.of(wanted.use_case), clock)
+    tender = Tender(root, lambda: [log.folder])
     slot = Slot(folder, wanted, launch, metrics, clock)
     port = listener.getsockname()[1]
     folder.note("slot.started", clock.now(), pid=os.getpid(), port=port)
     slot.start(pid=os.getpid(), port=port, problem=None, serving=None, since=None, loading=None)
     server = _Server(
         uvicorn.Config(
-            Api(slot, metrics, folder.token()).app(), lifespan="off", log_level="warning", access_log=False,
+            Api(slot, metrics, folder.token(), log).app(), lifespan="off", log_level="warning", access_log=False,
             timeout_keep_alive=75, timeout_graceful_shutdown=int(wanted.options.drain_seconds),
         )
     )  # fmt: skip
@@ -100,6 +107,8 @@ def _serve(folder: SlotFolder, root: Path, wanted: Wanted, listener: socket.sock
         server.run([listener])
     finally:
         slot.end(wanted.options.drain_seconds)
+        log.close()
+        tender.close()
         folder.note("slot.ended", clock.now(), pid=os.getpid())
 
 

@@ -1,0 +1,253 @@
+"""What the log of a use case holds: sealed parts and the segments that are still written, as one.
+
+Somebody may seal, drop or rewrite meanwhile. So the segments are listed before the parts, a segment that a part names
+is not read again, and where a listed file is gone by the time that it is opened all of it is read anew.
+Answers older than the retention are never shown, also where their file has not been rewritten yet.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from speciate.predictions import identity
+from speciate.predictions.folder import ANSWERS, FEEDBACK, LogFolder
+from speciate.predictions.records import ANSWER, GAP, decode
+from speciate.predictions.records import FEEDBACK as FEEDBACK_LINE
+
+if TYPE_CHECKING:  # the daemon starts without it
+    import pyarrow as pa
+
+_TRIES = 20
+_DAY = 86_400.0
+_JSON = ("input", "output", "left_out")
+"""Columns that hold JSON."""
+
+
+class Answered(NamedTuple):
+    """One answer that was logged."""
+
+    id: str
+    at: float
+    model: str
+    """`name@v3`"""
+    generation: int
+    modality: str
+    input: dict[str, Any] | None
+    """`{"text"}`, `{"row"}`, `{"data": {"sha256", "bytes"}}` or `{"parts"}`; None where it was not kept."""
+    output: Any
+    confidence: float | None
+    error: bool
+    ms: float
+    given: str | None
+    """What the caller called it."""
+    redacted: int
+    left_out: tuple[str, ...]
+
+
+class Given(NamedTuple):
+    """One feedback."""
+
+    prediction: str
+    at: float
+    source: str
+    label: Any
+    score: float | None
+    by: str
+    drawn: str | None
+    """By which strategy of the queue the answer was asked about; None: by none."""
+
+
+class Held(NamedTuple):
+    answers: int
+    models: dict[str, int]
+    first: float | None
+    last: float | None
+    missed: int
+    """Answers that were to be logged and are not: the disk was full, or the log."""
+    torn: int
+    """Lines that a crash tore. None of them was acknowledged, unless the machine lost its power."""
+    bytes: int
+
+
+def schema(kind: str) -> pa.Schema:
+    import pyarrow as pa
+
+    if kind == FEEDBACK:
+        return pa.schema(
+            [("prediction", pa.string()), ("at", pa.float64()), ("source", pa.string()), ("label", pa.string()),
+             ("score", pa.float64()), ("by", pa.string()), ("drawn", pa.string())]
+        )  # fmt: skip
+    return pa.schema(
+        [("id", pa.string()), ("at", pa.float64()), ("model", pa.string()), ("generation", pa.int64()),
+         ("modality", pa.string()), ("input", pa.string()), ("output", pa.string()), ("confidence", pa.float64()),
+         ("error", pa.bool_()), ("ms", pa.float64()), ("given", pa.string()), ("redacted", pa.int64()),
+         ("left_out", pa.string()), ("media", pa.list_(pa.string()))]
+    )  # fmt: skip
+
+
+class Lines(NamedTuple):
+    answers: list[dict[str, Any]]
+    feedback: list[dict[str, Any]]
+    missed: int
+    torn: int
+
+
+def lines(paths: Iterable[Path]) -> Lines:
+    """What segments hold, as rows of the two schemas. Raises FileNotFoundError."""
+    found = Lines([], [], 0, 0)
+    missed = torn = 0
+    for path in paths:
+        decoded = decode(path.read_bytes())
+        torn += decoded.torn
+        for record in decoded.records:
+            if record["k"] == ANSWER:
+                found.answers.append(_row(record))
+            elif record["k"] == FEEDBACK_LINE:
+                found.feedback.append(_feedback_row(record))
+            elif record["k"] == GAP:
+                missed += record["n"]
+    return found._replace(missed=missed, torn=torn)
+
+
+def table(rows: Sequence[Mapping[str, Any]], kind: str) -> pa.Table:
+    import pyarrow as pa
+
+    return pa.Table.from_pylist(list(rows), schema(kind))
+
+
+def answers(
+    folder: LogFolder, *, since: float = 0.0, columns: Sequence[str] | None = None, models: Sequence[str] = ()
+) -> pa.Table:
+    """Rows of the log given at `since` or later, oldest first, with these columns (default: all)."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    wanted = list(columns) if columns is not None else schema(ANSWERS).names
+    needed = list(dict.fromkeys([*wanted, "id", *(["model"] if models else [])]))
+    filters = [("id", ">=", identity.first_after(since))] + ([("model", "in", list(models))] if models else [])
+    parts, open_ = _everything(folder, ANSWERS, needed, filters)
+    rows = table(open_.answers, ANSWERS).select(needed)
+    mask = pc.greater_equal(rows["id"], identity.first_after(since))
+    if models:
+        mask = pc.and_(mask, pc.is_in(rows["model"], value_set=pa.array(models, pa.string())))
+    found = pa.concat_tables([*parts, rows.filter(mask)])
+    return found.sort_by("id").select(wanted)
+
+
+def feedback(folder: LogFolder, *, since: float = 0.0) -> list[Given]:
+    """On answers given at `since` or later, oldest first."""
+    parts, open_ = _everything(folder, FEEDBACK, None, [("prediction", ">=", identity.first_after(since))])
+    rows = [row for part in parts for row in part.to_pylist()] + open_.feedback
+    floor = identity.first_after(since)
+    found = [
+        Given(**{**row, "label": None if row["label"] is None else json.loads(row["label"])})
+        for row in rows
+        if row["prediction"] >= floor
+    ]
+    return sorted(found, key=lambda each: each.at)
+
+
+def find(folder: LogFolder, prediction: str, *, since: float = 0.0) -> Answered | None:
+    """The answer of this id; None where the log does not hold it."""
+    parsed = identity.parse(prediction)
+    if parsed is None or parsed.at < since:
+        return None
+    bare = identity.bare(prediction)
+    parts, open_ = _everything(folder, ANSWERS, None, [("id", "=", bare)], needle=bare.encode())
+    rows = [row for part in parts for row in part.to_pylist()] + [row for row in open_.answers if row["id"] == bare]
+    return answered(rows[0]) if rows else None
+
+
+def answered(row: Mapping[str, Any]) -> Answered:
+    """A row of `answers` with all columns."""
+    read = {name: None if row[name] is None else json.loads(row[name]) for name in _JSON}
+    kept = {name: row[name] for name in Answered._fields if name not in _JSON}
+    return Answered(**{**kept, **read, "left_out": tuple(read["left_out"] or ())})
+
+
+def held(folder: LogFolder, *, since: float = 0.0) -> Held:
+    """How much there is."""
+    import pyarrow.parquet as pq
+
+    rows = answers(folder, since=since, columns=["at", "model"])
+    _, open_ = _everything(folder, ANSWERS, ["id"], [("id", "=", "")])
+    missed, torn = open_.missed, open_.torn
+    for path in folder.all_parts():
+        told = pq.read_schema(path).metadata or {}
+        missed, torn = missed + int(told.get(b"missed", 0)), torn + int(told.get(b"torn", 0))
+    times = rows["at"].to_pylist()
+    models = dict(Counter(rows["model"].to_pylist()).most_common())
+    return Held(rows.num_rows, models, min(times, default=None), max(times, default=None), missed, torn,
+                folder.size().bytes)  # fmt: skip
+
+
+def since_of(now: float, retention_days: float) -> float:
+    """Before that answers are not shown any more."""
+    return now - retention_days * _DAY
+
+
+def covered(parts: Iterable[Path]) -> set[str]:
+    """Names of the segments that these parts hold."""
+    import pyarrow.parquet as pq
+
+    told = [(pq.read_schema(path).metadata or {}).get(b"segments", b"[]") for path in parts]
+    return {name for each in told for name in json.loads(each)}
+
+
+def _everything(
+    folder: LogFolder, kind: str, columns: Sequence[str] | None, filters: list[tuple[str, str, Any]],
+    needle: bytes | None = None,
+) -> tuple[list[pa.Table], Lines]:  # fmt: skip
+    """Parts (filtered) and lines (whole). Segments without `needle` are passed over."""
+    import pyarrow.parquet as pq
+
+    for attempt in range(_TRIES):
+        segments = folder.all_segments()
+        parts = folder.all_parts(kind)
+        try:
+            sealed = covered(folder.all_parts())
+            tables = [pq.read_table(path, columns=columns, filters=filters, partitioning=None) for path in parts]
+            left = [path for path in segments if path.name not in sealed]
+            return tables, lines(path for path in left if needle is None or needle in path.read_bytes())
+        except FileNotFoundError:
+            if attempt == _TRIES - 1:
+                raise
+            time.sleep(0.02)
+    raise AssertionError
+
+
+def _row(record: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "id": record["id"], "at": record["at"], "model": record["model"], "generation": record["generation"],
+        "modality": record["modality"], "input": _json(record["input"]), "output": _json(record["output"]),
+        "confidence": None if record["confidence"] is None else float(record["confidence"]), "error": record["error"],
+        "ms": float(record["ms"]), "given": record.get("given"), "redacted": record.get("redacted", 0),
+        "left_out": _json(record.get("left_out")), "media": sorted(media(record["input"])),
+    }  # fmt: skip
+
+
+def _feedback_row(record: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "prediction": record["prediction"], "at": record["at"], "source": record["source"],
+        "label": _json(record.get("label")), "score": record.get("score"), "by": record.get("by", ""),
+        "drawn": record.get("drawn"),
+    }  # fmt: skip
+
+
+def media(kept: Any) -> Iterator[str]:
+    """sha256 of the files that what was kept of an input names."""
+    if isinstance(kept, dict):
+        data = kept.get("data")
+        if isinstance(data, dict) and isinstance(data.get("sha256"), str):
+            yield data["sha256"]
+        for cell in (kept.get("parts") or {}).values() if isinstance(kept.get("parts"), dict) else ():
+            yield from media(cell)
+
+
+def _json(value: Any) -> str | None:
+    return None if value is None else json.dumps(value, ensure_ascii=False)
