@@ -94,6 +94,7 @@ _OTHERS = (
     Task("time-series-forecasting", ("time-series",), "forecasting", "mase", "the next steps of a series"),
     Task("behaviour-cloning", ("episode",), "control", "action_mae", "the action at each step, from what is seen then"),
     Task("text-generation", ("text",), "generation", "exact_match", "a text in answer to a text"),
+    Task("preference", ("text",), "classification", "accuracy", "which of two answers to a text is better"),
     Task("image-text-to-text", ("image", "multimodal"), "generation", "exact_match", "a text in answer to a picture"),
     Task("anomaly-detection", MODALITIES, "anomaly", "auroc", "whether an example is unlike the normal ones"),
 )

@@ -27,6 +27,7 @@ from speciate.jobs.job import Job, Limits, Resources
 from speciate.jobs.kinds import Kind, Plan
 from speciate.models.endpoints import Endpoint
 from speciate.refs import DatasetRef, dataset_ref
+from speciate.tasks import preference
 from speciate.tasks.anomaly import ANOMALY
 from speciate.tasks.contract import Terms
 from speciate.tasks.control import ENVIRONMENT, METRIC, SEED
@@ -322,6 +323,11 @@ def _check_target(manifest: Manifest, target: str | None, task: Task) -> None:
     """The truth must be there: as the dataset's label, or in a column."""
     if task.family in TRUE_BY_THEMSELVES or (task.family == "generation" and target is None):
         return  # or conversations that end in the answer
+    if task.name == preference.TASK and preference.REJECTED not in manifest.columns:
+        raise unknown(
+            "column", preference.REJECTED, manifest.columns,
+            "Name a dataset of pairs: the target has the better answers, this column the worse ones.",
+        )  # fmt: skip
     if is_label(manifest, target) and manifest.label is None:
         raise SpeciateError(
             Code.INVALID,
@@ -346,7 +352,8 @@ def _task(manifest: Manifest, use_case: UseCase | None, contestants: list[Contes
 
 def _check_fits(task: Task, contestants: list[Contestant]) -> None:
     for contestant in contestants:
-        if contestant.task and find_task(contestant.task).family != task.family:
+        others = contestant.task and find_task(contestant.task).family != task.family
+        if others or (contestant.task and (contestant.task == preference.TASK) != (task.name == preference.TASK)):
             raise SpeciateError(
                 Code.INVALID,
                 f"{contestant.name} is a model for {contestant.task!r}, but this evaluation is of {task.name!r}.",

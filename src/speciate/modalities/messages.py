@@ -57,6 +57,18 @@ def answered(said: Conversation) -> tuple[Conversation, str] | None:
     return None
 
 
+def last_said(cell: Any) -> str | None:
+    """The answer in a cell: of a whole conversation its last turn; None of an empty one."""
+    text = "" if cell is None else str(cell)
+    if not text.strip():
+        return None
+    try:
+        turn = answered(conversation(text))
+    except ValueError:
+        return text
+    return turn[1] if turn else text
+
+
 def with_system(said: Conversation, system: str | None) -> Conversation:
     """With these instructions, where the conversation brings none of its own."""
     if system is None or said[0].role in (SYSTEM, "developer"):

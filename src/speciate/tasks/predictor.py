@@ -18,7 +18,7 @@ from speciate.errors import Code, SpeciateError
 from speciate.language.bases import packaged_weights, writes
 from speciate.models import estimators, sealed
 from speciate.models.estimators import Estimator
-from speciate.tasks import network, writing
+from speciate.tasks import network, preference, writing
 from speciate.tasks.columns import Columns
 from speciate.tasks.contract import Prediction, Predictor, Readout, Representation, Terms, answers
 from speciate.tasks.documents import Documents
@@ -121,6 +121,8 @@ def load(path: Path, cache: Folders | None = None, threads: int = 1) -> Predicto
         said = json.loads((path / MANIFEST).read_text())
         if "language" in said:
             return writing.load(path, threads)
+        if "reward" in said:
+            return preference.load(path, threads)
         if "backbone" in said:
             return network.load(path, threads)
         manifest = _Manifest.model_validate(said)

@@ -9,6 +9,7 @@ from speciate.datasets.loading.loader import Example
 from speciate.datasets.roles import class_name
 from speciate.datasets.versions import Manifest
 from speciate.errors import Code, SpeciateError
+from speciate.tasks import preference
 from speciate.tasks.contract import Posed, Terms
 from speciate.tasks.forecasting import usual_horizon
 from speciate.tasks.table import READOUTS
@@ -40,7 +41,8 @@ def usual_target(manifest: Manifest, task: str) -> str | None:
     family = find_task(task).family
     if family in TRUE_BY_THEMSELVES:
         return None
-    given = [name for name in _NAMED.get(family, ()) if name in manifest.columns and name not in manifest.inputs]
+    named_so = _NAMED["generation"] if task == preference.TASK else _NAMED.get(family, ())
+    given = [name for name in named_so if name in manifest.columns and name not in manifest.inputs]
     named = next(iter(given), None)
     return named or manifest.label
 
@@ -73,6 +75,8 @@ def lessons(
 def _heard(pose: Any, example: Example, manifest: Manifest, target: str | None, task: str, terms: Terms) -> Any:
     cell = _whole_label(example, manifest, task) if is_label(manifest, target) else example.columns.get(target or "")
     try:
+        if task == preference.TASK:
+            example, cell = preference.paired(example, cell, example.columns.get(preference.REJECTED))
         return pose(example, cell, terms._replace(modality=manifest.modality))
     except (ValueError, TypeError) as error:
         raise SpeciateError(

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from speciate.datasets.versions import Manifest
 from speciate.training.hyperparameters import Parameters
-from speciate.training.language.specs import LanguageParameters
+from speciate.training.language.specs import LanguageParameters, RewardedParameters
 from speciate.training.network import trial
 from speciate.training.specs import FullParameters, Payload
 from speciate.vocabulary import Family, find_task
@@ -60,7 +60,7 @@ class Asked(NamedTuple):
     length: float
     """Of a mean example."""
     visits: int = 0
-    """Examples that a network's steps read in all, at most."""
+    """Examples that a network's steps read in all, at most; where it writes answers, the tokens of those, at most."""
     dataset: str = ""
     hyperparameters: Mapping[str, Any] = {}
 
@@ -174,6 +174,9 @@ def _growth(runs: Sequence[Recorded]) -> float:
 
 def _visits(parameters: Parameters, manifest: Manifest, family: Family) -> int:
     learned, held = manifest.splits.get("train", 0), manifest.splits.get("validation", 0)
+    if isinstance(parameters, RewardedParameters):  # writing its answers is most of the work
+        steps = parameters.epochs * learned // max(1, parameters.batch_size // parameters.generations)
+        return (parameters.steps or steps) * parameters.batch_size * parameters.max_new_tokens
     if isinstance(parameters, LanguageParameters):
         return parameters.steps * parameters.batch_size if parameters.steps else parameters.epochs * learned
     if not isinstance(parameters, FullParameters):

@@ -21,7 +21,7 @@ from speciate.workspace.workspace import Workspace
 _ALL: tuple[Method, ...] = ("classical", "probe", "lora", "full")
 LANGUAGE: tuple[Method, ...] = ("sft",)
 """Of language models, what a plan tries by itself: the others need columns that few data have."""
-_ALL_OF_LANGUAGE: tuple[Method, ...] = (*LANGUAGE, "dpo", "kto", "orpo", "simpo")
+_ALL_OF_LANGUAGE: tuple[Method, ...] = (*LANGUAGE, "dpo", "kto", "orpo", "simpo", "reward", "grpo", "rloo")
 _BY_FAMILY: dict[Family, tuple[Method, ...]] = {
     "classification": _ALL,
     "multi-label": _ALL,

@@ -8,6 +8,7 @@ from speciate import usecases
 from speciate.datasets import missing_labels, versions
 from speciate.datasets.versions import Manifest
 from speciate.sample_size import counted_share, in_rows, to_show_target
+from speciate.tasks import preference
 from speciate.tasks.truth import is_label
 from speciate.training import train
 from speciate.training.options import refused, taking
@@ -26,6 +27,9 @@ _WHY = {
     "kto": "A language model learns from answers that are good or bad, and stays near the base model.",
     "orpo": "A language model learns the better of two answers and to prefer it, without a second copy.",
     "simpo": "A language model learns which of two answers is better, without a second copy.",
+    "grpo": "A language model learns from what its own answers are worth: dearest, for it writes them all the while.",
+    "rloo": "As grpo, with answers as a whole in place of their words.",
+    "reward": "A language model learns to give answers a number, which others can be trained by.",
 }
 
 
@@ -120,8 +124,12 @@ def candidates(
 ) -> list[TrainSpec]:
     """What could be trained, cheapest first; what was asked for where none of it is like that, to hear why not."""
     manifest = versions.resolve(workspace.database, dataset)
-    family = _family(workspace, manifest, use_case, task)
-    if base_model and method is None:
+    if use_case is not None:
+        task = usecases.get(workspace.database, use_case).task
+    family = _family(workspace, manifest, None, task)
+    if task == preference.TASK or method == preference.METHOD:
+        wanted = [Option(method=preference.METHOD, base_model=base_model)]
+    elif base_model and method is None:
         wanted = taking(base_model, manifest.modality, family, workspace)
     else:
         wanted = [

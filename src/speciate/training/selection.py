@@ -246,21 +246,32 @@ def measure(study: Study, readout: Readout, held: Sequence[Example], scores: Any
 
 def measure_answers(study: Study, readout: Readout, held: Sequence[Example], given: Sequence[Prediction]) -> Estimate:
     """The same of answers, whoever gave them."""
-    objective = study.payload.objective
-    metric = find_metric(objective.metric)
+    metric = find_metric(study.payload.objective.metric)
     groups = [example.group or example.id for example in held]
-    marked = judged(
+    marked = _marked(study, readout, held, given)
+    clusters = np.unique(np.array(groups), return_inverse=True)[1]
+    if metric.shape == "corpus":
+        return bootstrap(resample(corpus(metric, marked, clusters), clusters), share=metric.is_share)
+    return mean(contributions(metric, marked), clusters)
+
+
+def scores_of(study: Study, readout: Readout, held: Sequence[Example], given: Sequence[Prediction]) -> list[float]:
+    """Each example's own, under the objective's metric; NaN where it does not count. Empty of a corpus metric."""
+    metric = find_metric(study.payload.objective.metric)
+    if metric.shape == "corpus":
+        return []
+    return [float(each) for each in contributions(metric, _marked(study, readout, held, given))]
+
+
+def _marked(study: Study, readout: Readout, held: Sequence[Example], given: Sequence[Prediction]) -> Any:
+    return judged(
         readout.family,
         study.truths(held),
         [one.output for one in given],
         [one.probabilities for one in given],
         readout.labels,
-        objective.positive_label,
+        study.payload.objective.positive_label,
     )
-    clusters = np.unique(np.array(groups), return_inverse=True)[1]
-    if metric.shape == "corpus":
-        return bootstrap(resample(corpus(metric, marked, clusters), clusters), share=metric.is_share)
-    return mean(contributions(metric, marked), clusters)
 
 
 def _reasons(tried: Sequence[Tried]) -> str:

@@ -14,12 +14,14 @@ import numpy.typing as npt
 from speciate.datasets.loading.loader import Example
 from speciate.errors import Code, SpeciateError
 from speciate.jobs.run import Run, Stopped
+from speciate.tasks import preference
 from speciate.tasks.anomaly import ANOMALY
 from speciate.tasks.contract import Posed, Readout, Representation
 from speciate.tasks.growth import joined
 from speciate.tasks.table import PER_UNIT, READOUTS
 from speciate.tasks.truth import WITHOUT_TARGET, lessons, questions, settled
 from speciate.training.costs import Tally
+from speciate.training.language.specs import RewardedParameters
 from speciate.training.network.team import ALONE, Team
 from speciate.training.specs import Payload
 from speciate.vocabulary import find_task
@@ -88,6 +90,10 @@ class Study:
 
     def truths(self, examples: Sequence[Example]) -> list[Any]:
         return [self._truths[example.id] for example in examples]
+
+    def truth(self, example: Example) -> Any:
+        """None where there is none: only of what is learned from without one."""
+        return self._truths.get(example.id)
 
     def targets(self, examples: Sequence[Example]) -> Any:
         return self.readout.targets(self.truths(examples))
@@ -169,6 +175,9 @@ class Study:
         used = {example.id.partition("#")[0] for example in (*self.train, *self.validation)}
         self.silent = [example for example in learned if example.id not in used]
         """Training examples without a truth."""
+        self.silent_held = [example for example in held if example.id not in used]
+        if isinstance(self.payload.parameters, RewardedParameters):
+            return  # they are asked all the same
         not_learned = sum(example.id not in used for example in learned)
         missing = sum(example.id not in used for example in held)
         if find_task(self.payload.task).family != "anomaly":
@@ -177,8 +186,10 @@ class Study:
             odd = self.payload.terms.positive_label or ANOMALY
             self.notes.append(f"{not_learned} examples labelled {odd!r} are not learned from.")
         if missing:
-            lacking = self.payload.target or "anything to learn"
-            self.notes.append(f"{missing} examples without {lacking!r} were left out.")
+            lacking = repr(self.payload.target or "anything to learn")
+            if self.payload.task == preference.TASK:
+                lacking = "two different answers"
+            self.notes.append(f"{missing} examples without {lacking} were left out.")
 
     def _make_readout(self) -> Readout:
         truths, family = self.truths(self.train), find_task(self.payload.task).family
@@ -191,7 +202,8 @@ class Study:
                 f"{self.payload.terms.horizon} steps comes off its end twice, for the question and for the lessons.",
                 "Call train_model again with a smaller hyperparameters={'horizon': ...}.",
             )
-        if distinct < (1 if family in WITHOUT_TARGET else 2):
+        rewarded = isinstance(self.payload.parameters, RewardedParameters)
+        if distinct < (0 if rewarded else 1 if family in WITHOUT_TARGET else 2):
             raise SpeciateError(
                 Code.INVALID,
                 f"The training split of {self.payload.dataset} has {distinct} different value(s) of "

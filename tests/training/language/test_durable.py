@@ -63,7 +63,7 @@ def test_a_micro_batch_divides_its_batch(batch: int, asked: int | None, retries:
 def test_memory_that_runs_out_halves_the_micro_batch_and_not_the_step(workspace: Workspace, tmp_path: Path) -> None:
     asked, sizes = _asked(workspace, tmp_path), list[int]()
     whole = run(attempt(workspace, asked, "job-whole"))["report"]["training"]
-    step = durable_trainer._Durable.training_step
+    step = durable_trainer.Durable.training_step
 
     def small(trainer: Any, model: Any, inputs: Any, count: Any = None) -> Any:
         sizes.append(len(inputs["input_ids"]))
@@ -71,7 +71,7 @@ def test_memory_that_runs_out_halves_the_micro_batch_and_not_the_step(workspace:
             raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate")
         return step(trainer, model, inputs, count)
 
-    with patch.object(durable_trainer._Durable, "training_step", small):
+    with patch.object(durable_trainer.Durable, "training_step", small):
         with pytest.raises(OutOfMemory):
             run(attempt(workspace, asked, "job-full"))
         halved = run(attempt(workspace, asked, "job-full-2", retries=2))["report"]["training"]
@@ -87,7 +87,7 @@ def test_one_example_that_is_too_much_is_no_matter_of_smaller_parts(workspace: W
 
     asked = _asked(workspace, tmp_path)
     with (
-        patch.object(durable_trainer._Durable, "training_step", never),
+        patch.object(durable_trainer.Durable, "training_step", never),
         pytest.raises(SpeciateError, match="one example at a time") as refusal,
     ):
         run(attempt(workspace, asked, "job-x", retries=4))
@@ -96,7 +96,7 @@ def test_one_example_that_is_too_much_is_no_matter_of_smaller_parts(workspace: W
 
 def test_a_training_that_diverges_is_stopped_and_says_what_to_do(workspace: Workspace, tmp_path: Path) -> None:
     asked = _asked(workspace, tmp_path)
-    step = durable_trainer._Durable.training_step
+    step = durable_trainer.Durable.training_step
 
     def broken(trainer: Any, model: Any, inputs: Any, count: Any = None) -> Any:
         loss = step(trainer, model, inputs, count)
@@ -104,7 +104,7 @@ def test_a_training_that_diverges_is_stopped_and_says_what_to_do(workspace: Work
         return loss
 
     with (
-        patch.object(durable_trainer._Durable, "training_step", broken),
+        patch.object(durable_trainer.Durable, "training_step", broken),
         pytest.raises(SpeciateError, match="diverged at step 3") as refusal,
     ):
         run(attempt(workspace, asked, "job-x"))

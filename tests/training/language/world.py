@@ -46,7 +46,7 @@ def make_pairs(workspace: Workspace, name: str = "pairs", count: int = 60, **col
 @contextmanager
 def broken_off(at: int, how: str) -> Iterator[None]:
     """After that step and a checkpoint `kill`: the process is gone. `pause`: it is asked to stop."""
-    after = durable_trainer._Durable._after_step
+    after = durable_trainer.Durable._after_step
 
     def step(trainer: Any) -> None:
         if how == "pause" and trainer.state.global_step == at:
@@ -55,7 +55,7 @@ def broken_off(at: int, how: str) -> Iterator[None]:
         if how == "kill" and trainer.state.global_step == at:
             raise Killed
 
-    with patch.object(durable_trainer._Durable, "_after_step", step):
+    with patch.object(durable_trainer.Durable, "_after_step", step):
         yield
 
 

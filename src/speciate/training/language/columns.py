@@ -4,21 +4,25 @@ from __future__ import annotations
 
 from speciate.datasets.versions import Manifest
 from speciate.errors import Code, SpeciateError, closest
+from speciate.tasks.preference import REJECTED
 from speciate.training.hyperparameters import Parameters
-from speciate.training.language.specs import PairParameters
+from speciate.training.language.specs import PairParameters, RewardParameters
 
 
-def check(manifest: Manifest, parameters: Parameters, method: str) -> None:
+def check(manifest: Manifest, parameters: Parameters, method: str, target: str | None) -> None:
     """INVALID where one is not there, or is shown to the model."""
-    if not isinstance(parameters, PairParameters):
+    if not isinstance(parameters, PairParameters | RewardParameters):
         return
-    column = parameters.rejected
+    fixed = not isinstance(parameters, PairParameters)
+    column = REJECTED if fixed else parameters.rejected
     if column not in manifest.columns:
         raise SpeciateError(
             Code.INVALID,
             f"{method!r} learns from pairs, and {manifest.ref} has no column {column!r} with the worse answers; "
             f"{closest(column, manifest.columns)}",
-            "Call train_model again with hyperparameters={'rejected': COLUMN}, or with method='sft'.",
+            "Make one: curate_dataset(steps=[{'op': 'derive', ...}]), or {'op': 'preferences', ...} from judgements."
+            if fixed
+            else "Call train_model again with hyperparameters={'rejected': COLUMN}, or with method='sft'.",
         )
     if column in manifest.inputs:
         raise SpeciateError(

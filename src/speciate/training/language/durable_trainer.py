@@ -79,7 +79,7 @@ class Best(NamedTuple):
 
 def durable(trainer: type[Any]) -> type[Any]:
     """The class with a method `go`; `begin(session)` comes first."""
-    return type(f"Durable{trainer.__name__}", (_Durable, trainer), {})
+    return type(f"Durable{trainer.__name__}", (Durable, trainer), {})
 
 
 def micro_batch(batch_size: int, asked: int | None, retries: int) -> int:
@@ -92,7 +92,7 @@ def micro_batch(batch_size: int, asked: int | None, retries: int) -> int:
     return next(size for size in range(most, 0, -1) if batch_size % size == 0)
 
 
-class _Durable:
+class Durable:
     """Before the trainer in the order of resolution: what is not here is the trainer's own."""
 
     # The trainer's
@@ -158,7 +158,7 @@ class _Durable:
                 if time.monotonic() - self._saved_at >= _WORTH_SECONDS:
                     self._save(ended=self._why)  # what comes after it may be stopped
         if self._best is not None and self._session.keep_best:
-            _copy(self._best.weights, self._weights())
+            copy_weights(self._best.weights, self._weights())
         self._told.draw()
         best = self._best
         if best is None:
@@ -365,7 +365,7 @@ class _Durable:
     def _restore_weights(self, state: State) -> None:
         here = self._weights()
         match(state.tensors["weights"], here, "weights")
-        _copy(state.tensors["weights"], here)
+        copy_weights(state.tensors["weights"], here)
 
     def _restore_facts(self, facts: dict[str, Any], tensors: Mapping[str, Tensors]) -> None:
         match(tensors["best"], self._weights() if facts["best"] else (), "best weights")
@@ -404,7 +404,7 @@ def _state_json(state: Any) -> bytes:
     return json.dumps({name: getattr(state, name) for name in _RESUMED}).encode()
 
 
-def _copy(source: Tensors, target: Mapping[str, torch.Tensor]) -> None:
+def copy_weights(source: Tensors, target: Mapping[str, torch.Tensor]) -> None:
     import torch
 
     with torch.no_grad():

@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from speciate.datasets.loading.loader import Example
 from speciate.evaluation.statistics import Estimate
 from speciate.jobs.run import Stopped
-from speciate.tasks.writing import WritingPredictor
+from speciate.tasks.contract import Prediction, Predictor, Trained
 from speciate.training.language.durable_trainer import Ending
 from speciate.training.language.specs import LanguageParameters
-from speciate.training.selection import Chosen, Tried, measure
+from speciate.training.selection import Chosen, Tried, measure_answers, scores_of
 from speciate.training.study import Study
 
 _AT_ONCE = 16
@@ -20,7 +21,7 @@ _NOT_JUDGED = Estimate(math.nan, math.nan, math.nan, math.nan, 0, 0, "not judged
 
 
 def chosen(
-    study: Study, predictor: WritingPredictor, parameters: LanguageParameters, ending: Ending, began: float
+    study: Study, predictor: Trained, parameters: LanguageParameters, ending: Ending, began: float
 ) -> Chosen:
     """The model with its value on validation examples, the first `judged` of them in the order of their ids."""
     held = sorted(study.validation, key=lambda each: each.id)[: parameters.judged]
@@ -38,13 +39,31 @@ def chosen(
     return Chosen(predictor, estimate, study.how if held else "not judged", tried)
 
 
-def judged(study: Study, predictor: WritingPredictor, held: Sequence[Example]) -> Estimate:
+class Measured(NamedTuple):
+    """`scores`: of each example that has a truth, NaN where the metric does not count it; empty of a corpus metric."""
+
+    estimate: Estimate
+    scores: list[float]
+
+
+def of_texts(study: Study, held: Sequence[Example], texts: Sequence[str]) -> Measured | None:
+    """What the objective's metric says of these answers; None where no example has a truth."""
+    asked = [(each, text) for each, text in zip(held, texts, strict=True) if study.truth(each) is not None]
+    if not asked:
+        return None
+    examples = [each for each, _ in asked]
+    given = [Prediction(text, None, None) for _, text in asked]
+    estimate = measure_answers(study, study.readout, examples, given)
+    return Measured(estimate, scores_of(study, study.readout, examples, given))
+
+
+def judged(study: Study, predictor: Predictor, held: Sequence[Example]) -> Estimate:
     """Raises Stopped between batches."""
-    texts: list[str] = []
+    given: list[Prediction] = []
     with study.tally.stage("judging"):
         for start in range(0, len(held), _AT_ONCE):
             if study.run.stopping:
                 raise Stopped
-            study.progress(len(texts), len(held), "answers", "validation examples are answered")
-            texts += [str(one.output) for one in predictor.predict(held[start : start + _AT_ONCE])]
-    return measure(study, study.readout, held, texts)
+            study.progress(len(given), len(held), "answers", "validation examples are answered")
+            given += predictor.predict(held[start : start + _AT_ONCE])
+    return measure_answers(study, study.readout, held, given)

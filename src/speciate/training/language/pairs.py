@@ -9,7 +9,7 @@ from speciate.datasets.loading.loader import Example
 from speciate.errors import Code, SpeciateError
 from speciate.language.checks import folded
 from speciate.language.forms import Form
-from speciate.modalities.messages import ASSISTANT, Conversation, Message, answered, conversation, with_system
+from speciate.modalities.messages import ASSISTANT, Conversation, Message, last_said, with_system
 from speciate.training.language.lessons import form, lessons, turns
 from speciate.training.language.pupil import Pupil, pupil
 from speciate.training.language.specs import PairParameters
@@ -51,8 +51,8 @@ def prepared(study: Study, parameters: PairParameters) -> Pairs:
 def pairs(study: Study, examples: Sequence[Example], column: str, which: str) -> list[Pair]:
     found, lacking, same = [], 0, 0
     for turn in turns(study, examples):
-        worse = _said(turn.example.columns.get(column))
-        better = _said(turn.answer) or ""
+        worse = last_said(turn.example.columns.get(column))
+        better = last_said(turn.answer) or ""
         if worse is None:
             lacking += 1
         elif folded(worse) == folded(better):
@@ -101,15 +101,3 @@ def _prompt(pair: Pair, asked: Form) -> Any:
 
 def _answer(text: str, asked: Form) -> Any:
     return [Message(ASSISTANT, text).shown()] if asked.template == "chat" else text
-
-
-def _said(cell: Any) -> str | None:
-    """The answer in a cell: of a whole conversation its last turn."""
-    text = "" if cell is None else str(cell)
-    if not text.strip():
-        return None
-    try:
-        turn = answered(conversation(text))
-    except ValueError:
-        return text
-    return turn[1] if turn else text

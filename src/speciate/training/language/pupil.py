@@ -18,6 +18,7 @@ from speciate.models import sealed
 from speciate.tasks.writing import WritingPredictor
 from speciate.training.language.durable_trainer import Session, micro_batch
 from speciate.training.language.specs import LanguageParameters
+from speciate.training.network.precision import native
 from speciate.training.study import Study
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ _LORA_TIMES = 10.0
 _JUDGED_AT_ONCE = 8
 """Held-out examples: whatever the micro-batch, as the mean loss depends on it. Without gradients they take less room
 than one example that is learned."""
+_TINY_BYTES = 40_000_000
+"""Of weights, up to which converting them costs as much as bfloat16 saves (two blocks of width 64: no gain)."""
 _TAKEN_AS = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
 
 
@@ -86,7 +89,7 @@ def settings(study: Study, parameters: LanguageParameters, usual_rate: float) ->
         "seed": study.payload.spec.seed,
         "data_seed": study.payload.spec.seed,
         "use_cpu": on_cpu,
-        "bf16": not on_cpu,
+        "bf16": _in_bfloat16(study, parameters),
         "gradient_checkpointing": parameters.recompute,
         "dataloader_pin_memory": not on_cpu,
         "logging_nan_inf_filter": False,
@@ -97,6 +100,15 @@ def settings(study: Study, parameters: LanguageParameters, usual_rate: float) ->
         "report_to": "none",
         "disable_tqdm": True,
     }
+
+
+def _in_bfloat16(study: Study, parameters: LanguageParameters) -> bool:
+    """A function of model and device alone, so that an attempt that goes on computes as the one before it."""
+    if parameters.precision != "auto":
+        return parameters.precision == "bfloat16"
+    assert study.payload.base_folder is not None
+    weights = (each for each in Path(study.payload.base_folder).iterdir() if each.suffix in (".safetensors", ".gguf"))
+    return sum(each.stat().st_size for each in weights) > _TINY_BYTES and native(study.payload.device)
 
 
 def session(study: Study, parameters: LanguageParameters, learner: Pupil, data: str, **more: Any) -> Session:
@@ -123,11 +135,16 @@ def digest(*parts: Any) -> str:
 def finished(
     study: Study, trainer: Any, learner: Pupil, asked: Form, parameters: LanguageParameters
 ) -> WritingPredictor:
-    """The model as it is served: changes merged, on the processor."""
+    """The model as it is served."""
+    sampling = Sampling(max_new_tokens=parameters.max_new_tokens)
+    return WritingPredictor(merged(trainer), learner.tokenizer, asked, sampling, study.payload.task)
+
+
+def merged(trainer: Any) -> Any:
+    """The model of a trainer with its changes in its weights, on the processor."""
     model = trainer.model
     if hasattr(model, "merge_and_unload"):
         model = model.merge_and_unload()
     model = model.cpu().eval()
     model.config.use_cache = True
-    sampling = Sampling(max_new_tokens=parameters.max_new_tokens)
-    return WritingPredictor(model, learner.tokenizer, asked, sampling, study.payload.task)
+    return model

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from speciate.training.language import dpo, kto, orpo, sft, simpo
+from speciate.training.language import dpo, grpo, kto, orpo, reward, rloo, sft, simpo
 from speciate.training.selection import Chosen
 from speciate.training.study import Study
 
@@ -15,4 +15,7 @@ LANGUAGE_RECIPES: dict[str, Callable[[Study, Any], Chosen]] = {
     "kto": kto.fit,
     "orpo": orpo.fit,
     "simpo": simpo.fit,
+    "reward": reward.fit,
+    "grpo": grpo.fit,
+    "rloo": rloo.fit,
 }

@@ -8,8 +8,10 @@ from pydantic import Field
 
 from speciate.language.forms import Learn
 from speciate.training.hyperparameters import Parameters
+from speciate.training.language.rewards.specs import DEFAULT, RewardSpec
 
 Changes = Literal["lora", "full"]
+AskedPrecision = Literal["auto", "float32", "bfloat16"]
 AskedTemplate = Literal["auto", "chat", "plain"]
 
 
@@ -40,6 +42,9 @@ class LanguageParameters(Parameters):
         None, ge=1, description="Epochs without a lower loss on held-out examples before it ends; none: all epochs."
     )
     keep: Literal["best", "last"] = Field("best", description="Weights: the best on held-out examples, or the last.")
+    precision: AskedPrecision = Field(
+        "auto", description="In which it computes; auto: bfloat16 where the device has it and the model is not tiny."
+    )
     recompute: bool = Field(False, description="Activations are computed again on the way back: slower, less memory.")
     template: AskedTemplate = Field("auto", description="auto: the chat template where there is one, else plain text.")
     chat_template: str | None = Field(
@@ -87,11 +92,88 @@ class SimpoParameters(PairParameters):
     margin: float = Field(0.5, ge=0, le=100, description="By which the better answer should lead.")
 
 
+class RewardParameters(LanguageParameters):
+    """Of a model that gives answers a number: the target is the better answer, the column `rejected` the worse one."""
+
+    centre: float = Field(
+        0.0, ge=0, le=100,
+        description="Pull of the two numbers' sum to nothing (Eisenstein et al. 2023): 0.01 keeps them near 0.",
+    )  # fmt: skip
+
+
+class RewardedParameters(LanguageParameters):
+    """Of methods that learn from what their own answers are worth (reinforcement learning)."""
+
+    rewards: tuple[RewardSpec, ...] = Field(
+        DEFAULT, min_length=1, max_length=16, description="What an answer is worth: the weighted sum of these."
+    )
+    generations: int = Field(
+        8, ge=2, le=256, description="Answers to each question, which are compared with each other alone."
+    )
+    batch_size: int = Field(
+        32, ge=2, le=4096, description="Answers in each step of the optimizer: to batch_size / generations questions."
+    )
+    epochs: int = Field(1, ge=1, le=1000, description="Passes over the training questions, at most.")
+    max_length: int = Field(1024, ge=8, le=1_000_000, description="Longest question in tokens; longer ones are left out.")
+    temperature: float = Field(
+        1.0, gt=0, le=5, description="Of those answers: lower ones are more alike, so less is learned of them."
+    )
+    top_p: float = Field(1.0, gt=0, le=1, description="Of the likeliest tokens that have this share together.")
+    top_k: int = Field(0, ge=0, description="Of so many likeliest tokens; 0: of all.")
+    max_new_tokens: int = Field(
+        128, ge=1, le=32_768, description="Longest answer, while it learns and afterwards: most of the time goes into it."
+    )
+    beta: float = Field(
+        0.02, ge=0, le=100,
+        description="Pull to the base model, by the distance of their words (KL). 0: none, and it is not measured.",
+    )  # fmt: skip
+    iterations: int = Field(1, ge=1, le=16, description="Times that a set of answers is learned from.")
+    epsilon: float = Field(0.2, gt=0, lt=1, description="Change of a word's probability that is learned at once, at most.")
+    skip_cut: bool = Field(False, description="Answers that are cut at max_new_tokens are not learned from.")
+    judge_every: int = Field(
+        20, ge=1, description="Steps between evaluations: greedy answers to `judged` validation examples."
+    )
+    keep_by: Literal["metric", "reward"] = Field(
+        "metric", description="What `keep` and `patience` go by on validation examples; among equals the other one."
+    )
+    patience: int | None = Field(
+        None, ge=1, description="Evaluations without a better value on validation examples before it ends; none: all."
+    )
+    kl_limit: float | None = Field(
+        None, gt=0, description="Nats a token from the base model, the mean of eight steps, at which it ends."
+    )
+    length_limit: float | None = Field(None, gt=0, description="Tokens of a mean answer at which it ends.")
+    stop_on_hacking: bool = Field(
+        False, description="End where the reward is pleased alone, as the report's `watched` says it."
+    )
+
+
+class GrpoParameters(RewardedParameters):
+    loss: Literal["dapo", "dr_grpo", "grpo", "bnpo", "cispo"] = Field(
+        "dapo", description="What each word counts: dapo as every other; grpo as its answer's share, which favours length."
+    )
+    scale: Literal["group", "batch", "none"] = Field(
+        "group", description="Rewards are divided by their spread: in a question's answers, in a step's, or not."
+    )
+    epsilon_high: float | None = Field(
+        None, gt=0, le=10, description="As epsilon, of words that become likelier; none: the same. DAPO has 0.28."
+    )
+    level: Literal["token", "sequence"] = Field("token", description="What is limited by epsilon; sequence is GSPO.")
+
+
+class RlooParameters(RewardedParameters):
+    beta: float = Field(0.05, ge=0, le=100, description="Pull to the base model, taken from the reward (KL of an answer).")
+    normalise: bool = Field(False, description="Advantages of a step get mean 0 and spread 1.")
+
+
 LANGUAGE_PARAMETERS: dict[str, type[LanguageParameters]] = {
     "sft": SftParameters,
     "dpo": DpoParameters,
     "kto": KtoParameters,
     "orpo": OrpoParameters,
     "simpo": SimpoParameters,
+    "reward": RewardParameters,
+    "grpo": GrpoParameters,
+    "rloo": RlooParameters,
 }
 """Method -> what can be set of it. A method that is entered here is entered in recipes.py, too."""

@@ -29,7 +29,7 @@ class Told:
         self._metrics, self._path, self._picture = Metrics(metrics, before), metrics, picture
         self._logged: dict[str, float] = {}
         self._more: dict[str, list[float]] = defaultdict(list)
-        self._held: float | None = None
+        self._held: tuple[float, float] | None = None
         self._last: Step | None = None
         self._at = time.monotonic()
 
@@ -54,8 +54,10 @@ class Told:
             if name not in _OURS and not name.startswith(_NOT_TOLD) and math.isfinite(value):
                 self._more[name].append(value)
 
-    def judged(self, loss: float) -> None:
-        self._held = loss
+    def judged(self, loss: float, value: float | None = None, more: Mapping[str, float] | None = None) -> None:
+        """On held-out examples. `value`: the metric where there is one beside the loss; `more`: further figures."""
+        self._held = loss, loss if value is None else value
+        self.heard(more or {})
 
     def step(self, state: Any, study: Study) -> None:
         """Another one is done; a line is written where one is due."""
@@ -68,7 +70,8 @@ class Told:
         self._at = at
         if self._metrics.due or self._held is not None:
             line = self._write(state)
-            held = f", {line['held_loss']:.4g} on held-out examples" if line.get("held_loss") is not None else ""
+            told = next((line[name] for name in ("held_loss", "held_value") if line.get(name) is not None), None)
+            held = f", {told:.4g} on held-out examples" if told is not None else ""
             study.progress(
                 state.global_step, state.max_steps, "steps", f"epoch {line['epoch']:.1f}, loss {line['loss']:.4g}{held}"
             )
@@ -84,7 +87,7 @@ class Told:
     def _write(self, state: Any) -> dict[str, Any]:
         assert self._last is not None, "a step was seen"
         more = {name: sum(values) / len(values) for name, values in self._more.items() if values}
-        held = None if self._held is None else Evaluation(self._last.number, self._held, self._held, [], False)
+        held = None if self._held is None else Evaluation(self._last.number, *self._held, [], False)
         line = self._metrics.write(self._last, float(state.epoch or 0), held, more)
         self._more.clear()
         self._held = None

@@ -1,0 +1,202 @@
+"""Whether a model that learns from a reward learns to please the reward alone: warnings from what was seen. Pure.
+
+What is compared is the beginning of a training with its newest part: means over windows of steps, and of held-out
+examples the first evaluation with the newest. The one test that does not guess is the last: the reward rises on
+held-out answers while the metric that the model is wanted for falls (Gao et al. 2023, "Scaling laws for reward model
+overoptimization"). The others say where to look.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple
+
+Pattern = Literal["metric_falls", "longer", "cut", "repeats", "entropy", "no_signal", "same_answers"]
+STOPPING: tuple[Pattern, ...] = ("metric_falls", "repeats", "entropy", "longer")
+"""What ends a training that is to stop on hacking; the others only say that there is nothing to learn from."""
+_GOOD_IN_THE_END: tuple[Pattern, ...] = ("entropy", "same_answers")
+"""What a model that has learned what it should does, too."""
+_WINDOW = 8
+"""Steps of a mean; see `ends`."""
+_LONGER, _LONGER_TOKENS = 2.0, 16.0
+_CUT, _CUT_MORE = 0.5, 0.3
+_DISTINCT, _DISTINCT_LESS = 0.5, 0.2
+_ENTROPY, _ENTROPY_LOW = 0.2, 0.1
+"""Nats of a token."""
+_NO_SIGNAL = 0.8
+_ALIKE = 0.9
+_ERRORS = 1.0
+"""Standard errors of the held-out metric by which it must have fallen."""
+
+
+class Seen(NamedTuple):
+    """One step of a training, over its answers. NaN: not known."""
+
+    step: int
+    reward: float
+    length: float
+    """Tokens, the mean."""
+    cut: float
+    """Share of answers that did not end by themselves."""
+    distinct: float
+    """As `Wording.distinct`."""
+    alike: float
+    entropy: float
+    """Nats of a token, the mean."""
+    kl: float
+    """To the base model, nats of a token, the mean."""
+    no_spread: float
+    """Share of questions all of whose answers got the same reward: nothing is learned from them."""
+
+
+class Held(NamedTuple):
+    """One evaluation: greedy answers to held-out questions."""
+
+    step: int
+    reward: float
+    metric: float
+    """The larger the better, whatever the metric; NaN where there are no truths."""
+    error: float
+    """Standard error of the metric, as means of paired answers have it: at most that."""
+    length: float
+
+
+class Warning(NamedTuple):
+    pattern: Pattern
+    said: str
+
+
+class Limits(NamedTuple):
+    """None: no limit."""
+
+    kl: float | None = None
+    length: float | None = None
+    """Tokens of a mean answer."""
+    stop_on_hacking: bool = False
+
+
+def warnings(seen: Sequence[Seen], held: Sequence[Held]) -> list[Warning]:
+    """What is suspicious, the surest first; empty where nothing is."""
+    found = [_metric_falls(held), *(rule(*ends(seen)) for rule in _RULES)] if seen else []
+    fine = _GOOD_IN_THE_END if _metric_rose(held) else ()
+    return [each for each in found if each is not None and each.pattern not in fine]
+
+
+def stops(seen: Sequence[Seen], held: Sequence[Held], limits: Limits) -> str | None:
+    """Why the training must end now, or None."""
+    if not seen:
+        return None
+    newest = ends(seen)[1]
+    if limits.kl is not None and newest.kl > limits.kl:
+        return f"the distance to the base model is {newest.kl:.3g} nats a token, more than kl_limit={limits.kl:g}"
+    if limits.length is not None and newest.length > limits.length:
+        return f"answers have {newest.length:.0f} tokens on average, more than length_limit={limits.length:g}"
+    if limits.stop_on_hacking:
+        return next((each.said for each in warnings(seen, held) if each.pattern in STOPPING), None)
+    return None
+
+
+def calm(seen: Sequence[Seen], held: Sequence[Held]) -> bool:
+    """Whether weights of now may be gone back to."""
+    return not any(each.pattern in STOPPING for each in warnings(seen, held))
+
+
+def ends(seen: Sequence[Seen]) -> tuple[Seen, Seen]:
+    """The means of the first and of the newest steps, which share none: each of eight, or half of a short training."""
+    size = max(1, min(_WINDOW, len(seen) // 2))
+    return _mean(seen[:size]), _mean(seen[-size:])
+
+
+def _mean(some: Sequence[Seen]) -> Seen:
+    """NaNs left out."""
+
+    def of(read: Callable[[Seen], float]) -> float:
+        known = [value for value in map(read, some) if math.isfinite(value)]
+        return sum(known) / len(known) if known else math.nan
+
+    return Seen(
+        some[-1].step, of(lambda one: one.reward), of(lambda one: one.length), of(lambda one: one.cut),
+        of(lambda one: one.distinct), of(lambda one: one.alike), of(lambda one: one.entropy), of(lambda one: one.kl),
+        of(lambda one: one.no_spread),
+    )  # fmt: skip
+
+
+def _metric_falls(held: Sequence[Held]) -> Warning | None:
+    judged = [each for each in held if math.isfinite(each.metric) and math.isfinite(each.reward)]
+    if len(judged) < 2:
+        return None
+    newest, best = judged[-1], max(judged[:-1], key=lambda each: each.metric)
+    rose, fell = newest.reward - best.reward, best.metric - newest.metric
+    if not (rose > 0 and fell > 0 and fell > _ERRORS * max(best.error, newest.error)):
+        return None
+    return Warning(
+        "metric_falls",
+        f"on held-out examples the reward rose by {rose:.3g} since step {best.step} while the metric got worse by "
+        f"{fell:.3g}: the reward is learned, and not what it stands for",
+    )
+
+
+def _metric_rose(held: Sequence[Held]) -> bool:
+    """Surely, since before the first step."""
+    judged = [each for each in held if math.isfinite(each.metric)]
+    if len(judged) < 2:
+        return False
+    return judged[-1].metric - judged[0].metric > 2 * _ERRORS * max(judged[0].error, judged[-1].error)
+
+
+def _longer(first: Seen, last: Seen) -> Warning | None:
+    if not (last.length > _LONGER * first.length and last.length - first.length >= _LONGER_TOKENS):
+        return None
+    return Warning(
+        "longer", f"answers grew from {first.length:.0f} to {last.length:.0f} tokens: look whether length is rewarded"
+    )
+
+
+def _cut(first: Seen, last: Seen) -> Warning | None:
+    if not (last.cut > _CUT and last.cut - first.cut > _CUT_MORE):
+        return None
+    return Warning(
+        "cut", f"{last.cut:.0%} of the answers do not end before max_new_tokens; at the beginning {first.cut:.0%} did not"
+    )
+
+
+def _repeats(first: Seen, last: Seen) -> Warning | None:
+    if not (last.distinct < _DISTINCT and first.distinct - last.distinct > _DISTINCT_LESS):
+        return None
+    return Warning(
+        "repeats",
+        f"answers repeat themselves: {last.distinct:.0%} of their neighbouring tokens are new, {first.distinct:.0%} at "
+        "the beginning",
+    )
+
+
+def _entropy(first: Seen, last: Seen) -> Warning | None:
+    if not (last.entropy < _ENTROPY * first.entropy and last.entropy < _ENTROPY_LOW):
+        return None
+    return Warning(
+        "entropy",
+        f"entropy fell from {first.entropy:.3g} to {last.entropy:.3g} nats a token: hardly anything new is tried",
+    )
+
+
+def _no_signal(first: Seen, last: Seen) -> Warning | None:
+    if not last.no_spread > _NO_SIGNAL:
+        return None
+    since = "from the beginning" if first.no_spread > _NO_SIGNAL else "by now"
+    return Warning(
+        "no_signal",
+        f"{since} all answers to {last.no_spread:.0%} of the questions get the same reward, of which nothing can be "
+        "learned: too easy or too hard, or a reward that sees no difference",
+    )
+
+
+def _same_answers(first: Seen, last: Seen) -> Warning | None:
+    if not last.alike > _ALIKE:
+        return None
+    return Warning("same_answers", f"{last.alike:.0%} of the answers to a question are the same as another one")
+
+
+_RULES: tuple[Callable[[Seen, Seen], Warning | None], ...] = (
+    _longer, _repeats, _entropy, _cut, _no_signal, _same_answers,
+)  # fmt: skip

@@ -1,0 +1,167 @@
+"""Recipe `reward`: a language model learns to give answers a number, from pairs of which one is better (a reward model).
+
+The loss is that of Bradley and Terry (1952): the better answer of a pair should get the larger number (Ouyang et al.
+2022). What is made answers the task `preference`, so it is evaluated like any model (`accuracy`: share of held-out pairs
+told apart, 0.5 by chance), and trainings by reward name it: `{"kind": "model", "model": "judge@v1"}`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from speciate.datasets.loading.loader import Example
+from speciate.errors import Code, SpeciateError
+from speciate.language import bases, checks, forms, grading
+from speciate.language.forms import Form
+from speciate.modalities.messages import Conversation, readable
+from speciate.tasks.preference import FIRST, Offer, PreferencePredictor, offer_of
+from speciate.training.language import judging
+from speciate.training.language.durable_trainer import durable
+from speciate.training.language.lessons import form
+from speciate.training.language.pupil import Pupil, changes, digest, merged, session, settings
+from speciate.training.language.specs import RewardParameters
+from speciate.training.selection import Chosen
+from speciate.training.study import Study
+
+_USUAL_RATE = 1e-5
+_SHOWN = 60
+
+
+class _Pair(NamedTuple):
+    """Token ids of both answers with their question."""
+
+    chosen: list[int]
+    rejected: list[int]
+
+
+def fit(study: Study, parameters: RewardParameters) -> Chosen:
+    from trl.trainer.reward_config import RewardConfig
+    from trl.trainer.reward_trainer import RewardTrainer
+
+    began = time.monotonic()
+    study.progress(0, None, "", "loading the base model")
+    with study.tally.stage("preparing"):
+        learner, head = _grader(study, parameters)
+        train, held = _offers(study, study.train), _offers(study, study.validation)
+        _check(study, train, held)
+        asked = form(study, learner.tokenizer, parameters, [offer.asked for offer, _ in train])
+        lessons = _pairs(study, learner, asked, parameters, train, "training")
+        held_out = _pairs(study, learner, asked, parameters, held, "validation")
+        trainer = durable(RewardTrainer)(
+            model=learner.model,
+            processing_class=learner.tokenizer,
+            args=RewardConfig(
+                **settings(study, parameters, _USUAL_RATE),
+                max_length=None,  # what is too long is left out already, and said
+                disable_dropout=False,
+                center_rewards_coefficient=parameters.centre or None,
+            ),
+            train_dataset=_rows(lessons),
+            eval_dataset=_rows(held_out) if held_out else None,
+            peft_config=changes(parameters, "SEQ_CLS", modules_to_save=[head]),
+        )
+        trainer.begin(session(study, parameters, learner, digest(lessons, held_out)))
+    ending = trainer.go()
+    predictor = PreferencePredictor(merged(trainer), learner.tokenizer, asked)
+    return judging.chosen(study, predictor, parameters, ending, began)
+
+
+def _grader(study: Study, parameters: RewardParameters) -> tuple[Pupil, str]:
+    """The base model with a fresh head of one output, and that head's name."""
+    assert study.payload.base_folder is not None, "the plan refuses fresh weights"
+    folder = bases.ready(Path(study.payload.base_folder), study.folders.cache)
+    tokenizer = bases.load_tokenizer(folder, parameters.chat_template)
+    found = grading.load_grader(folder, study.payload.spec.seed)
+    found.model.config.use_cache = False
+    return Pupil(found.model, tokenizer, folder, bases.longest(found.model)), found.head
+
+
+def _offers(study: Study, examples: Sequence[Example]) -> list[tuple[Offer, bool]]:
+    """Each with whether the first answer is the better one."""
+    found = []
+    for example, truth in zip(examples, study.truths(examples), strict=True):
+        offer = offer_of(str(example.media))
+        assert offer is not None, "the task poses pairs"
+        found.append((offer, truth == FIRST))
+    return found
+
+
+def _pairs(
+    study: Study, learner: Pupil, asked: Form, parameters: RewardParameters, offers: Sequence[tuple[Offer, bool]],
+    which: str,
+) -> list[_Pair]:  # fmt: skip
+    """As tokens; what is too long is left out, for the end of an answer is what it is judged by."""
+    limit = min(parameters.max_length, learner.longest)
+    whole = []
+    for offer, first in offers:
+        two = _ids(learner, offer.asked, offer.first, asked), _ids(learner, offer.asked, offer.second, asked)
+        whole.append(_Pair(*two) if first else _Pair(*reversed(two)))
+    lengths = [max(len(each.chosen), len(each.rejected)) for each in whole]
+    found = [each for each, length in zip(whole, lengths, strict=True) if length <= limit]
+    lost = len(whole) - len(found)
+    enough = checks.cut(lengths, lengths, limit).enough
+    if which == "training" and not found:
+        raise SpeciateError(
+            Code.INVALID,
+            f"All {len(whole)} training pairs are longer than {limit} tokens, and a cut answer cannot be judged.",
+            f"Call train_model again with hyperparameters={{'max_length': {enough}}}, which holds 95 of 100"
+            + (f"; this base model sees at most {learner.longest}." if enough > learner.longest else "."),
+        )
+    if lost:
+        study.notes.append(
+            f"{lost} of {len(whole)} {which} pairs are longer than {limit} tokens and are left out; max_length={enough} "
+            "would hold 95 of 100."
+        )
+    return found
+
+
+def _ids(learner: Pupil, asked: Conversation, said: str, how: Form) -> list[int]:
+    try:
+        return forms.lesson(learner.tokenizer, asked, said, how, "completion").ids
+    except ValueError as error:
+        raise SpeciateError(
+            Code.INVALID,
+            f"The question {readable(asked)[:_SHOWN]!r} cannot be written as the model reads it: {error}.",
+            "Call train_model again with another chat_template.",
+        ) from error
+
+
+def _rows(found: Sequence[_Pair]) -> Any:
+    from datasets import Dataset
+
+    return Dataset.from_dict(
+        {"chosen_ids": [each.chosen for each in found], "rejected_ids": [each.rejected for each in found]}
+    )
+
+
+def _check(study: Study, train: Sequence[tuple[Offer, bool]], held: Sequence[tuple[Offer, bool]]) -> None:
+    """What a model could learn in place of what is better, and held-out pairs that stand in the training split."""
+    better = [_sorted(offer, first) for offer, first in train]
+    longer = sum(len(good) > len(bad) for good, bad in better)
+    if len(better) >= _MANY and not _OFTEN > longer / len(better) > 1 - _OFTEN:
+        which = "longer" if longer > len(better) / 2 else "shorter"
+        share = max(longer, len(better) - longer) / len(better)
+        study.notes.append(
+            f"In {share:.0%} of the training pairs the better answer is the {which} one: the model may learn length, and "
+            "what is trained by it will write accordingly."
+        )
+    learned = [_whole(offer) for offer, _ in train]
+    if found := checks.leaked(learned, [_whole(offer) for offer, _ in held]):
+        study.notes.append(
+            f"{len(found)} of {len(held)} validation pairs stand in the training split as well, or share 13 words in a "
+            "row with it: what is measured on them is too good."
+        )
+
+
+_MANY, _OFTEN = 20, 0.9
+
+
+def _sorted(offer: Offer, first: bool) -> tuple[str, str]:
+    return (offer.first, offer.second) if first else (offer.second, offer.first)
+
+
+def _whole(offer: Offer) -> str:
+    return "\n".join((readable(offer.asked), *sorted((offer.first, offer.second))))

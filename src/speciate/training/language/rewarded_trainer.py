@@ -1,0 +1,251 @@
+"""A trainer of trl that learns from rewards, made durable and watched.
+
+`rewarded(GRPOTrainer)` adds to `durable` what such a training needs beside: greedy answers to held-out questions every
+so many steps, of which the best decides what is kept (no loss says how good a policy is); how its answers look; and the
+limits that end it where it pleases the reward alone (hacking.py decides, here it is carried out).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from speciate.jobs.run import Stopped
+from speciate.language import bases, forms
+from speciate.language.forms import Form
+from speciate.language.generation import Sampling, Written, write
+from speciate.training.language import hacking, judging
+from speciate.training.language.asking import Question
+from speciate.training.language.durable_trainer import Best, Durable, Ending, copy_weights
+from speciate.training.language.hacking import Held, Limits, Seen
+from speciate.training.language.rewarding import Rewards
+from speciate.training.language.specs import RewardedParameters
+from speciate.training.language.wording import wording
+from speciate.training.network.checkpoint import Tensors, match
+from speciate.vocabulary import find_metric
+
+LIMIT = "limit"
+"""Why a training ended: one of its own limits, or hacking."""
+_NAMED = {
+    "reward": "reward", "length": "completions/mean_length", "cut": "completions/clipped_ratio",
+    "distinct": "completions/distinct", "alike": "completions/alike", "entropy": "entropy", "kl": "kl",
+    "no_spread": "frac_reward_zero_std",
+}  # fmt: skip
+"""Of a step: what trl, or `_calculate_rewards` here, calls it."""
+
+
+class Asking(NamedTuple):
+    """What a training by reward is judged by."""
+
+    rewards: Rewards
+    held: Sequence[Question]
+    form: Form
+    parameters: RewardedParameters
+
+
+def rewarded(trainer: type[Any]) -> type[Any]:
+    """The class; `ask(asking)` and `begin(session)` come first, then `go`."""
+    return type(f"Rewarded{trainer.__name__}", (_Rewarded, Durable, trainer), {})
+
+
+class _Rewarded(Durable):
+    # The trainer's
+    accelerator: Any
+    processing_class: Any
+    num_generations: int
+    _metrics: Any
+
+    def ask(self, asking: Asking) -> None:
+        given = asking.parameters
+        self._asking = asking
+        self._limits = Limits(given.kl_limit, given.length_limit, given.stop_on_hacking)
+        self.seen: list[Seen] = []
+        self.held: list[Held] = []
+        self.scores: dict[int, list[float]] = {}
+        """By step, of the first, the kept and the newest evaluation: the metric of each held-out example, where it has one."""
+        self.stopped: str | None = None
+        """Why a limit ended it."""
+        self._good: tuple[int, dict[str, Any]] | None = None
+        self._row: dict[str, float] = {}
+
+    def go(self) -> Ending:
+        ending = super().go()
+        if self._why != LIMIT or (self._best is not None and self._session.keep_best):
+            return ending
+        step, weights = (self._best.step, self._best.weights) if self._best else self._good or (0, {})
+        if weights:
+            copy_weights(weights, self._weights())
+            ending = ending._replace(step=step)
+        return ending
+
+    @property
+    def scores_of_kept(self) -> list[float] | None:
+        """Of the evaluation whose weights are in place now; None where those were never judged."""
+        newest = self.held[-1].step if self.held else None
+        if self._best is not None and (self._session.keep_best or self._why == LIMIT):
+            return self.scores.get(self._best.step)
+        return self.scores.get(self.state.global_step) if newest == self.state.global_step else None
+
+    @property
+    def judged_by(self) -> list[Question]:
+        """Those that `scores` is of."""
+        return [each for each in self._asking.held if each.truth is not None]
+
+    # What the trainer calls
+
+    def _resumed(self) -> str | None:
+        folder = super()._resumed()
+        if folder is None:
+            if self._has_held:
+                self.evaluate()
+            self._keep_good()
+        return folder
+
+    def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> Any:
+        said = wording(completion_ids_list, self.num_generations)
+        for name, value in zip(("p95_length", "distinct", "alike"), said, strict=True):
+            self._metrics["train"][f"completions/{name}"].append(value)
+        return super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)  # type: ignore[misc]
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        super().log(logs, start_time)  # type: ignore[misc]
+        if "loss" in logs:
+            self._row = {name: _number(logs.get(own)) for name, own in _NAMED.items()}
+
+    def evaluate(self, *given: Any, **named: Any) -> dict[str, float]:
+        """Greedy answers to the held-out questions. Raises Stopped between batches: the steps since the last checkpoint
+        are made again, for this is part of the step before."""
+        study, asking = self._session.study, self._asking
+        self._chance.begin(0)
+        with study.tally.stage("judging"):
+            written = self._answers()
+            texts = [each.text for each in written]
+            rewards = [each for each in asking.rewards.sums(asking.held, texts) if math.isfinite(each)]
+            metric = judging.of_texts(study, [each.example for each in asking.held], texts)
+        lengths = [each.tokens for each in written]
+        reward = sum(rewards) / len(rewards) if rewards else math.nan
+        sign = find_metric(study.payload.objective.metric).sign
+        row = Held(
+            self.state.global_step, reward, sign * metric.estimate.value if metric else math.nan,
+            metric.estimate.standard_error if metric else math.nan, sum(lengths) / max(1, len(lengths)),
+        )  # fmt: skip
+        self._see(row, metric.scores if metric else [])
+        figures = {
+            "held_reward": reward, "held_metric": sign * row.metric, "held_length": row.length,
+            "held_step": float(row.step),
+        }  # fmt: skip
+        self._told.judged(math.nan, sign * row.metric if math.isfinite(row.metric) else reward, figures)
+        return {}
+
+    def _answers(self) -> list[Written]:
+        asking, model = self._asking, self.accelerator.unwrap_model(self.model)
+        texts = [forms.asked(self.processing_class, each.asked, asking.form) for each in asking.held]
+        training, cached = model.training, model.config.use_cache
+        model.eval()
+        model.config.use_cache = True
+        try:
+            return write(
+                model, self.processing_class, texts, Sampling(max_new_tokens=asking.parameters.max_new_tokens),
+                longest=bases.longest(model), between=self._between,
+            )  # fmt: skip
+        finally:
+            model.train(training)
+            model.config.use_cache = cached
+
+    def _between(self, done: int) -> None:
+        study, many = self._session.study, len(self._asking.held)
+        study.progress(done, many, "answers", f"step {self.state.global_step}: held-out examples are answered")
+        if self._stop.made and done < many:
+            raise Stopped
+
+    def _see(self, row: Held, scores: list[float]) -> None:
+        first = self.held[0].step if self.held else row.step
+        self.held.append(row)
+        key = self._key(row)
+        if self._best is not None and key <= self._key(self._kept):
+            self._without_gain += 1
+        else:
+            weights = {name: each.detach().clone() for name, each in self._weights().items()}
+            held = {"reward": row.reward, "metric": row.metric, "length": row.length}
+            held = {name: value for name, value in held.items() if math.isfinite(value)}
+            self._best, self._without_gain = Best(row.step, -key[0], weights, held), 0
+        kept = {first, self._best.step, row.step}
+        self.scores = {step: each for step, each in (self.scores | {row.step: scores}).items() if step in kept}
+
+    @property
+    def _kept(self) -> Held:
+        assert self._best is not None
+        return next(each for each in self.held if each.step == self._best.step)
+
+    def _key(self, row: Held) -> tuple[float, float]:
+        """What is compared: the larger the better. Among equals that of the earlier step is kept."""
+        known = [value if math.isfinite(value) else -math.inf for value in (row.metric, row.reward)]
+        judged = any(math.isfinite(each.metric) for each in self.held)
+        first, second = known if self._asking.parameters.keep_by == "metric" and judged else reversed(known)
+        return first, second
+
+    # Between two steps
+
+    @property
+    def _has_held(self) -> bool:
+        return bool(self._asking.held)
+
+    @property
+    def _epoch_ended(self) -> bool:
+        """Whether held-out questions are answered after this step."""
+        done = self.state.global_step
+        return bool(done % self._asking.parameters.judge_every == 0 or done >= self.state.max_steps)
+
+    def _after_step(self) -> None:
+        if self._row:
+            self.seen.append(Seen(step=self.state.global_step, **self._row))
+            self._row = {}
+        self.stopped = hacking.stops(self.seen, self.held, self._limits)
+        if self.stopped is not None:
+            self._why, self.control.should_training_stop = LIMIT, True
+            self._session.study.tally.keep_if_due()
+            return
+        if self._epoch_ended:
+            self._keep_good()
+        super()._after_step()
+
+    def _keep_good(self) -> None:
+        """Where nothing is held out, and a limit may end it: the newest weights of which nothing is suspicious."""
+        if self._has_held or self._limits == Limits() or not hacking.calm(self.seen, self.held):
+            return
+        weights = {name: each.detach().clone() for name, each in self._weights().items()}
+        self._good = self.state.global_step, weights
+
+    # State
+
+    def more_state(self) -> tuple[dict[str, Any], dict[str, Tensors]]:
+        facts = {
+            "seen": [[_plain(value) for value in each] for each in self.seen],
+            "held": [[_plain(value) for value in each] for each in self.held],
+            "scores": {str(step): [_plain(value) for value in each] for step, each in self.scores.items()},
+            "stopped": self.stopped,
+            "good": self._good[0] if self._good else None,
+            "rewards": self._asking.rewards.state(),
+        }
+        return facts, {"good": self._good[1] if self._good else {}}
+
+    def restore_more(self, facts: dict[str, Any], tensors: Mapping[str, Tensors]) -> None:
+        self.seen = [Seen(int(each[0]), *map(_number, each[1:])) for each in facts["seen"]]
+        self.held = [Held(int(each[0]), *map(_number, each[1:])) for each in facts["held"]]
+        self.scores = {int(step): [_number(value) for value in each] for step, each in facts["scores"].items()}
+        self.stopped = facts["stopped"]
+        self._asking.rewards.restore(facts["rewards"])
+        if facts["good"] is not None:
+            match(tensors["good"], self._weights(), "good weights")
+            good = {name: each.to(self.args.device).clone() for name, each in tensors["good"].items()}
+            self._good = facts["good"], good
+
+
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, int | float) else math.nan
+
+
+def _plain(value: float) -> float | None:
+    """JSON has no other numbers."""
+    return value if math.isfinite(value) else None
