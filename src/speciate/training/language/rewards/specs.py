@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -38,6 +38,70 @@ class NumericReward(_Found):
     relative: float = Field(0.0, ge=0, le=1, description="Or as a share of the target; the larger of the two counts.")
 
 
-RewardSpec = Annotated[ExactReward | NumericReward, Field(discriminator="kind")]
+class _Caged(_Spec):
+    seconds: float = Field(
+        30.0, gt=0, le=3600, description="For one call, a batch of answers; its process is then ended and begun anew."
+    )
+
+
+class RegexReward(_Found, _Caged):
+    """1 where the result fits a regular expression as a whole, else 0: its form, not whether it is right."""
+
+    kind: Literal["regex"] = "regex"
+    pattern: str = Field(min_length=1, max_length=2000)
+
+
+class SchemaReward(_Found, _Caged):
+    """1 where the result is JSON that fits a schema, `partial` where it is other JSON, else 0."""
+
+    kind: Literal["json_schema"] = "json_schema"
+    json_schema: dict[str, Any] | bool = Field(True, description="Draft 2020-12; true: any JSON.")
+    partial: float = Field(0.0, ge=0, le=1, description="For JSON that does not fit.")
+    equal: bool = Field(False, description="1 only where it is also equal to the target, which is JSON.")
+
+
+class MathReward(_Found, _Caged):
+    """1 where the result is worth the same as the target (math-verify: LaTeX, fractions, sets, intervals), else 0."""
+
+    kind: Literal["math"] = "math"
+
+
+class GymReward(_Found, _Caged):
+    """What a task of reasoning-gym itself gives for the result, 0 to 1."""
+
+    kind: Literal["gym"] = "gym"
+    column: str = Field("entry", description="Column with the task's entry, as source='gym:NAME' makes it.")
+
+
+class CodeReward(_Spec):
+    """1 where the program in the answer passes the example's tests, each run in a cage of its own, else 0."""
+
+    kind: Literal["code"] = "code"
+    column: str = Field("tests", description="Column with the tests: Python's asserts, run after the program.")
+    seconds: float = Field(10.0, gt=0, le=600, description="For one program with its tests.")
+
+
+class PythonReward(_Caged):
+    """What a function of yours gives, in a cage: FUNCTION(questions, answers, truths, columns) -> a list of numbers."""
+
+    kind: Literal["python"] = "python"
+    file: str = Field(description="path/to/file.py:FUNCTION")
+    sha256: str | None = Field(None, pattern="^[0-9a-f]{64}$", description="Of the file; none: as it is at the call.")
+
+
+class ModelReward(_Spec):
+    """What a model that method='reward' made gives for the answer: a number on a scale of its own."""
+
+    kind: Literal["model"] = "model"
+    model: str = Field(description="name or name@v3 of a model with task 'preference'.")
+    folder: str | None = Field(None, description="Where it lies; found at the call.")
+    sealed: str | None = Field(None, description="Its id; found at the call.")
+
+
+RewardSpec = Annotated[
+    ExactReward | NumericReward | RegexReward | SchemaReward | MathReward | GymReward | CodeReward | PythonReward
+    | ModelReward,
+    Field(discriminator="kind"),
+]  # fmt: skip
 """Kinds that are entered here are entered in table.py, too."""
 DEFAULT: tuple[RewardSpec, ...] = (ExactReward(),)

@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from speciate.sandbox import CagePolicy
+from speciate.training.language.rewards import functions, ruled
 from speciate.training.language.rewards.exact import ExactMarker
+from speciate.training.language.rewards.judged import ModelMarker
 from speciate.training.language.rewards.numeric import NumericMarker
+from speciate.training.language.rewards.programs import CodeMarker
 from speciate.training.language.rewards.reward import Marker, Reward
 from speciate.training.language.rewards.specs import RewardSpec
 from speciate.training.language.rewards.watched import WatchedReward
@@ -27,6 +30,13 @@ class Place(NamedTuple):
 KINDS: dict[str, Callable[[Any, Place], Marker]] = {
     "exact": lambda spec, _: ExactMarker(spec),
     "numeric": lambda spec, _: NumericMarker(spec),
+    "regex": lambda spec, place: ruled.opened(spec, *place),
+    "json_schema": lambda spec, place: ruled.opened(spec, *place),
+    "math": lambda spec, place: ruled.opened(spec, *place),
+    "gym": lambda spec, place: ruled.opened(spec, *place),
+    "code": lambda spec, place: CodeMarker(spec, *place),
+    "python": lambda spec, place: functions.opened(spec, *place),
+    "model": lambda spec, _: ModelMarker(spec),
 }
 """Kind -> what opens it, of its spec in specs.py."""
 
