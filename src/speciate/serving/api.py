@@ -7,8 +7,9 @@
     POST /feedback             {"prediction": ID, "label" or "score", "source"}: what an answer should have been
     POST /v1/chat/completions  OpenAI's, where what serves writes texts; GET /v1/models
 
-Every answer names its version in `x-model-version`. A request that cannot be answered says why in `error`, and with
-status 429 or 503 when to come again in `Retry-After`.
+Every answer names its version in `x-model-version`. While a canary stands beside what is in production, requests of the
+same key (`routing.key_of`) are answered by the same of the two. A request that cannot be answered says why in `error`,
+and with status 429 or 503 when to come again in `Retry-After`.
 """
 
 from __future__ import annotations
@@ -30,12 +31,13 @@ from speciate.errors import Code, SpeciateError
 from speciate.predictions.feedback import Feedback
 from speciate.predictions.log import About, Log
 from speciate.predictions.recording import record
-from speciate.serving import bodies, chat, opinions, schema
+from speciate.serving import bodies, chat, opinions, routing, schema
 from speciate.serving.deployment import Full
 from speciate.serving.folder import Target
 from speciate.serving.metrics import CONTENT_TYPE, Metrics
 from speciate.serving.rate import Bucket
 from speciate.serving.slot import Empty, Slot
+from speciate.serving.tallies import outcome_of
 
 VERSION = "x-model-version"
 _MB = 1024 * 1024
@@ -47,6 +49,8 @@ _KEPT = "retry-after", "connection", VERSION
 class _Received(NamedTuple):
     body: Any
     target: Target
+    key: str
+    """What decides which version answers, while there are two."""
 
 
 class _Answered(NamedTuple):
@@ -98,7 +102,7 @@ class Api:
         checked = schema.check(received.body, received.target)
         if checked.problems:
             return _unfit(checked.problems, received.target)
-        asked = await self._asked(checked.items)
+        asked = await self._asked(checked.items, received.key)
         if isinstance(asked, Response):
             return asked
         content = {
@@ -132,29 +136,33 @@ class Api:
             return _problem(408, told, headers={"connection": "close"})
         except ClientDisconnect:
             return _problem(400, "The client went away.")
-        return _Received(body, serving.target)
+        key = routing.key_of(request.headers, body) or uuid.uuid4().hex
+        return _Received(body, (self._slot.chosen(key) or serving).target, key)
 
-    async def _asked(self, items: list[dict[str, Any]]) -> _Answered | Response:
-        """Predictions of the version that serves at this moment, or why there are none."""
+    async def _asked(self, items: list[dict[str, Any]], key: str) -> _Answered | Response:
+        """Predictions of the version that answers this key at this moment, or why there are none."""
         began = time.monotonic()
         seconds = self._slot.wanted.options.timeout_seconds
         try:
-            target, futures = self._slot.submit(items, seconds)
+            submitted = self._slot.submit(items, seconds, key)
         except Full:
             return _again(429, "Too many inputs wait to be answered.", 1)
         except Empty as why:
             return _again(503, str(why), _LOAD_AGAIN_SECONDS)
         try:
             async with asyncio.timeout(seconds):
-                answers = await asyncio.gather(*map(asyncio.wrap_future, futures), return_exceptions=True)
+                futures = map(asyncio.wrap_future, submitted.answers)
+                answers = await asyncio.gather(*futures, return_exceptions=True)
         except TimeoutError:
             answers = [TimeoutError()]
+        target = submitted.target
+        self._slot.count(submitted, outcome_of(answers, time.monotonic() - began, len(items)))
         if any(isinstance(one, TimeoutError) for one in answers):
             told = f"The model did not answer within {seconds:g} s."
             return _problem(504, told, headers={VERSION: target.model})
         predictions = [_said(item["id"], answer) for item, answer in zip(items, answers, strict=True)]
         if not all(one["error"] for one in predictions):
-            self._slot.answered(target.model)
+            self._slot.answered(target.model, submitted.role)
         await self._note(items, predictions, target, began)
         return _Answered(predictions, target.model)
 
@@ -240,7 +248,7 @@ class Api:
             item = chat.item_of(received.body, received.target, self._slot.wanted.use_case)
         except chat.Unsupported as error:
             return _problem(400, str(error), headers={VERSION: received.target.model})
-        asked = await self._asked([item])
+        asked = await self._asked([item], received.key)
         if isinstance(asked, Response):
             return asked
         [said] = asked.predictions

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import uuid
 from typing import Any
 
 from speciate.production.predict import MOST_BYTES, Said
@@ -28,7 +29,7 @@ def through(folders: Folders, use_case: str, items: list[dict[str, Any]]) -> Sai
         return None
     wanted = slot_folder(folders, use_case).wanted()
     room = wanted.options.body_mb * 1024 * 1024 if wanted else MOST_BYTES
-    body = json.dumps({"inputs": usable}).encode()
+    body = json.dumps({"inputs": usable, "key": _key_of(usable)}).encode()
     if len(body) > room:
         return None
     answer = _post(view.url.removeprefix("http://"), slot_folder(folders, use_case).token(), body)
@@ -36,6 +37,12 @@ def through(folders: Folders, use_case: str, items: list[dict[str, Any]]) -> Sai
         return None
     found = iter(answer["predictions"])
     return Said([_unusable(item) if "error" in item else next(found) for item in items], answer["model"])
+
+
+def _key_of(items: list[dict[str, Any]]) -> str:
+    """The id of a single input, where it is more than its place; else any, as nobody told these requests apart."""
+    [first, *rest] = items
+    return str(first[_ID]) if not rest and first[_ID] != "0" else uuid.uuid4().hex
 
 
 def _unusable(item: dict[str, Any]) -> dict[str, Any]:

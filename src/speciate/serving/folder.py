@@ -4,6 +4,7 @@
     claim          locked (flock) while the slot's process lives
     state.json     what it serves, loads, and would not serve; written by the slot, whole
     good.json      the target that served last: what a slot that is started again begins with
+    tallies.json   what the requests of each version came to; written by the slot, whole, for the bake
     journal.jsonl  what happened, appended by the slot; the daemon makes events of it
     heard          how many bytes of the journal the daemon has made events of
     token          the bearer token of this slot alone; for its owner only
@@ -73,6 +74,9 @@ class Wanted(_Frozen):
     use_case: str
     options: Serving
     target: Target | None = None
+    canary: Target | None = None
+    """Beside `target`, for so many `percent` of the requests."""
+    percent: float = 0.0
 
 
 class Refused(_Frozen):
@@ -96,6 +100,9 @@ class State(_Frozen):
     loading: str | None = None
     refused: Refused | None = None
     """Only while it is what is wanted."""
+    canary: str | None = None
+    """What answers beside `serving`."""
+    canary_refused: Refused | None = None
     problem: str | None = None
     """Why the slot cannot serve at all, such as a port in use."""
 
@@ -197,6 +204,10 @@ class SlotFolder:
 
     def keep_good(self, target: Target) -> None:
         write_whole(self.path / "good.json", target.model_dump_json(indent=1), 0o600)
+
+    @property
+    def tallies(self) -> Path:
+        return self.path / "tallies.json"
 
     def token(self) -> str:
         """Made at first use; who has it may ask this slot, and nothing else of the workspace."""

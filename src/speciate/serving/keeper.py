@@ -17,10 +17,13 @@ from typing import NamedTuple
 
 from speciate.environment import clean_environment
 from speciate.errors import SpeciateError
+from speciate.faults import fault
 from speciate.jobs.pool import Pool
+from speciate.production import aliases
 from speciate.production.aliases import Alias
 from speciate.serving import targets
-from speciate.serving.folder import Entry, SlotFolder, Wanted, all_slots, slot_folder
+from speciate.serving.baking import Baker
+from speciate.serving.folder import Entry, SlotFolder, Target, Wanted, all_slots, slot_folder
 from speciate.workspace.database import Event, Transaction
 from speciate.workspace.workspace import Workspace
 
@@ -29,7 +32,7 @@ _FIRST_GAP, _LONGEST_GAP = 0.5, 30.0
 """Seconds between two starts of a slot that does not stay alive."""
 _STEADY_SECONDS = 30.0
 """After so long alive a slot's death is its first again."""
-_SERVING = "SELECT use_case, alias, model, generation, changed FROM aliases WHERE alias = 'production'"
+_MOVES = {"alias.moved", "canary.set", "canary.ended"}
 _HEARD = "SELECT 1 FROM events WHERE subject = ? AND data ->> 'entry' = ? LIMIT 1"
 _ANSWERED = """
 SELECT 1 FROM events WHERE subject = ? AND type = 'production.answered' AND data ->> 'model' = ? LIMIT 1
@@ -49,7 +52,7 @@ class _Watched:
         self.start: _Start | None = None
         self.gap = 0.0
         self.alive = False
-        self.told: tuple[int, str] | None = None
+        self.told: tuple[object, ...] | None = None
         self.problem: str | None = None
 
 
@@ -59,6 +62,7 @@ class Keeper:
     def __init__(self, workspace: Workspace, pool: Pool) -> None:
         self._workspace, self._pool = workspace, pool
         self._watched: dict[str, _Watched] = {}
+        self._baker = Baker(workspace)
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._stopping = False
@@ -103,6 +107,7 @@ class Keeper:
                     self._tend(folder)
                 except (SpeciateError, OSError):
                     _log.exception("the slot of %s could not be tended", folder.use_case)
+            self._baker.look()
 
     def _keep(self) -> None:
         while not self._stopping:
@@ -114,15 +119,15 @@ class Keeper:
             self._wake.wait(_LOOK_SECONDS)
 
     def _heard(self, events: Sequence[Event]) -> None:
-        if any(event.type == "alias.moved" for event in events):
+        if any(event.type in _MOVES for event in events):
             self._wake.set()
         if any(event.type == "data.forgotten" for event in events):
             for folder in all_slots(self._workspace.folders):
                 folder.empty_log()
 
     def _make_those_that_serve(self) -> None:
-        for row in self._workspace.database.read(_SERVING):
-            folder = slot_folder(self._workspace.folders, Alias(*row).use_case)
+        for alias in aliases.everywhere(self._workspace.database):
+            folder = slot_folder(self._workspace.folders, alias.use_case)
             if not folder.path.exists():
                 folder.create()
                 folder.want(Wanted(use_case=folder.use_case, options=self._workspace.settings.serving))
@@ -140,17 +145,41 @@ class Keeper:
             watched.start = None
 
     def _want(self, folder: SlotFolder, watched: _Watched) -> None:
-        """Tell it what the alias names now."""
+        """Tell it what the aliases name now."""
         alias = targets.production(self._workspace, folder.use_case)
-        if alias is None or watched.told == (key := (alias.generation, alias.model)):
+        if alias is None:
+            return
+        canary = targets.canary(self._workspace, folder.use_case)
+        if watched.told == (key := (alias, canary)):
             return
         wanted = folder.wanted()
         if wanted is None:
             return
         watched.told = key  # also where that fails: it would fail again
-        if wanted.target is None or wanted.target.key != key:
-            target = targets.target_of(self._workspace, self._pool, folder, alias)
-            folder.want(wanted.model_copy(update={"target": target}))
+        changed = wanted.model_copy(
+            update={
+                "target": self._target(folder, alias, wanted.target),
+                "canary": self._canary(folder, canary, wanted.canary),
+                "percent": (canary.percent or 0.0) if canary else 0.0,
+            }
+        )
+        if changed != wanted:
+            fault("promotion_before_want")
+            folder.want(changed)
+            fault("promotion_wanted")
+
+    def _target(self, folder: SlotFolder, alias: Alias, before: Target | None) -> Target:
+        if before and before.key == (alias.generation, alias.model):
+            return before
+        return targets.target_of(self._workspace, self._pool, folder, alias)
+
+    def _canary(self, folder: SlotFolder, alias: Alias | None, before: Target | None) -> Target | None:
+        """None also where it is gone: production must not wait for it."""
+        try:
+            return self._target(folder, alias, before) if alias else None
+        except SpeciateError:
+            _log.exception("the canary of %s cannot be served", folder.use_case)
+            return None
 
     def _keep_alive(self, folder: SlotFolder, watched: _Watched) -> None:
         now = self._workspace.clock.monotonic()

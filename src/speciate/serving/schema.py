@@ -13,8 +13,11 @@ from speciate.errors import closest
 from speciate.modalities import find
 from speciate.modalities.mixed.multimodal import part_name
 from speciate.serving.folder import Target
+from speciate.serving.routing import LONGEST_KEY
 
 MOST_INPUTS = 256
+KEY = "key"
+"""What a request is known by: the same key is answered by the same version while a canary stands beside production."""
 _FORMS = ("text", "row", "data", "parts")
 _BESIDE = ("id", "mime")
 _LONGEST_ID = 64
@@ -59,9 +62,10 @@ def described(target: Target) -> dict[str, Any]:
         "oneOf": [{"required": [form]} for form in allowed],
     }  # fmt: skip
     inputs = {"type": "array", "minItems": 1, "maxItems": MOST_INPUTS, "items": one}
+    key = {"type": "string", "maxLength": LONGEST_KEY}
     return {
         "type": "object", "required": ["inputs"], "additionalProperties": False,
-        "properties": {"inputs": inputs},
+        "properties": {"inputs": inputs, KEY: key},
     }  # fmt: skip
 
 
@@ -70,9 +74,11 @@ def check(body: Any, target: Target) -> Checked:
     if not isinstance(body, dict) or not isinstance(inputs := body.get("inputs"), list):
         return Checked([], [Problem("", 'The body must be an object like {"inputs": [...]}.')])
     problems = [
-        Problem(name, f"There is no such field; {closest(name, ('inputs',))}")
-        for name in sorted(set(body) - {"inputs"})
+        Problem(name, f"There is no such field; {closest(name, ('inputs', KEY))}")
+        for name in sorted(set(body) - {"inputs", KEY})
     ]
+    if not isinstance(key := body.get(KEY, ""), str) or len(key) > LONGEST_KEY:
+        problems.append(Problem(KEY, f"A key is a text of at most {LONGEST_KEY} characters."))
     if not 1 <= len(inputs) <= MOST_INPUTS:
         problems.append(Problem("inputs", f"1 to {MOST_INPUTS} inputs fit into a request, and this has {len(inputs)}."))
     items: list[dict[str, Any]] = []

@@ -3,12 +3,14 @@
 The next version is loaded and tried beside the one that serves; only then requests go to it, by one assignment. What
 was asked of the old one is still answered by it, then its process is ended. A version that does not pass its trial
 never gets a request: the old one goes on, and a slot that is started again begins with the last one that served.
+
+A canary is loaded and tried in the same way, once production is as it shall be, and answers its share of the requests
+(`routing`). Where it comes into production it serves at once: its process goes on.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import threading
 import time
@@ -17,11 +19,15 @@ from concurrent.futures import Future
 from typing import Any, NamedTuple
 
 from speciate.clock import Clock
+from speciate.faults import fault
+from speciate.serving import following
 from speciate.serving.batching import Batching
 from speciate.serving.deployment import Deployment, Item, Process, Retired
 from speciate.serving.folder import Refused, SlotFolder, State, Target, Wanted
 from speciate.serving.metrics import Metrics
-from speciate.serving.trial import Tried, Unfit, attempt
+from speciate.serving.tallies import Outcome
+from speciate.serving.telling import Telling
+from speciate.serving.trial import Tried, Unfit, attempt, examples_of
 
 _LOOK_SECONDS = 0.1
 _RETRY_SECONDS = 15.0
@@ -35,9 +41,14 @@ class Empty(Exception):
     """No version serves yet; the text says why."""
 
 
+PRODUCTION, CANARY = "production", "canary"
+
+
 class Submitted(NamedTuple):
     target: Target
     answers: list[Future[Item]]
+    role: str = PRODUCTION
+    """The alias under which the version was asked."""
 
 
 class Slot:
@@ -46,9 +57,11 @@ class Slot:
     def __init__(self, folder: SlotFolder, wanted: Wanted, launch: Launch, metrics: Metrics, clock: Clock) -> None:
         self.folder, self.wanted, self._launch, self._metrics, self._clock = folder, wanted, launch, metrics, clock
         self.current: Deployment | None = None
-        self._state = State()
-        self._answered: set[str] = set()
+        self.canary: Deployment | None = None
+        self._said = Telling(folder, clock)
+        self._answered: set[tuple[str, str]] = set()
         self._loading: Process | None = None
+        self._loads_canary = False
         self._superseded = self._ending = False
         self._change = threading.Condition()
         self._threads: list[threading.Thread] = []
@@ -56,40 +69,48 @@ class Slot:
 
     # Asking
 
-    def submit(self, items: Sequence[Item], seconds: float) -> Submitted:
-        """Hand inputs to the version that serves now. Raises Full, or Empty where none does."""
+    def chosen(self, key: str) -> Deployment | None:
+        """Who answers a request of this key now: the canary, or what serves."""
+        canary = self.canary
+        return canary if canary and following.is_for(key, canary.target.model, self.wanted) else self.current
+
+    def submit(self, items: Sequence[Item], seconds: float, key: str = "") -> Submitted:
+        """Hand inputs to the version that answers requests of this key now. Raises Full, or Empty where none does."""
         deadline = time.monotonic() + seconds
         while True:
-            current = self.current
-            if current is None:
+            chosen = self.chosen(key)
+            if chosen is None:
                 raise Empty(self.why_empty())
+            role = CANARY if chosen is self.canary else PRODUCTION
             with contextlib.suppress(Retired):  # a swap, just now: there is another
-                return Submitted(current.target, current.submit(items, deadline))
+                return Submitted(chosen.target, chosen.submit(items, deadline), role)
 
-    def answered(self, model: str) -> None:
-        """Note the first answer of each version: it stops the clock of time to model."""
-        if model not in self._answered:
-            self._answered.add(model)
-            self._note("production.answered", model=model)
+    def answered(self, model: str, role: str = PRODUCTION) -> None:
+        """Note the first answer of each version: in production it stops the clock of time to model."""
+        if (model, role) not in self._answered:
+            self._answered.add((model, role))
+            self._said.note(f"{role}.answered", model=model)
+
+    def count(self, submitted: Submitted, outcome: Outcome) -> None:
+        """What became of a request, for the bake."""
+        target, role = submitted.target, submitted.role
+        wanted = self.wanted.canary if role == CANARY else self.wanted.target
+        now = wanted if wanted and wanted.model == target.model else target  # the move that it serves by now
+        self._said.count(role, now, outcome)
 
     @property
     def state(self) -> State:
-        return self._state
+        return self._said.state
 
     def why_empty(self) -> str:
-        state = self._state
-        if state.loading:
-            return f"{state.loading} is being loaded."
-        if state.refused:
-            return f"{state.refused.model} was not let serve: {state.refused.why}."
-        return f"No model is in production for {self.wanted.use_case}."
+        return following.why_empty(self.state, self.wanted.use_case)
 
     # Life
 
     def start(self, **known: Any) -> None:
         """Begin to follow. `known`: what the state says beside versions (pid, port)."""
         before = self.folder.state()
-        self._tell(**known, refused=before.refused)
+        self._said.tell(**known, refused=before.refused, canary=None, canary_refused=before.canary_refused)
         follower = threading.Thread(target=self._follow, name="follow", daemon=True)
         watcher = threading.Thread(target=self._watch, name="watch", daemon=True)
         self._threads = [follower, watcher]
@@ -104,11 +125,13 @@ class Slot:
             self._change.notify_all()
         for thread in self._threads:
             thread.join()
-        if current := self.current:
-            current.retire(seconds)
+        for serving in (self.current, self.canary):
+            if serving:
+                serving.retire(seconds)
         for retiring in self._retiring:
             retiring.join()
-        self._tell(pid=0, serving=None, since=None, loading=None)
+        self._said.tell(pid=0, serving=None, since=None, loading=None, canary=None)
+        self._said.write_tallies(now=True)
 
     # What is wanted
 
@@ -117,13 +140,16 @@ class Slot:
         stamp = self.folder.wanted_stamp()
         while not self._ending:
             time.sleep(_LOOK_SECONDS)
+            self._said.write_tallies()
             if (now := self.folder.wanted_stamp()) == stamp:
                 continue
             stamp, wanted = now, self.folder.wanted()
             if wanted is None:
                 continue
             with self._change:
-                if self._loading and wanted.target and self._loading.target.model != wanted.target.model:
+                if self._loading and following.is_unwanted(
+                    self._loading.target.model, wanted, before=self.wanted, as_canary=self._loads_canary
+                ):
                     self._give_up_loading()
                 self.wanted = wanted
                 self._change.notify_all()
@@ -147,6 +173,8 @@ class Slot:
                         self._serve(good)
                     retry_at = time.monotonic() + _RETRY_SECONDS
                 continue
+            if self._tend_canary():
+                continue
             with self._change:
                 self._change.wait(_LOOK_SECONDS if self._behind(self.wanted.target, retry_at) else 1.0)
 
@@ -155,15 +183,36 @@ class Slot:
         if target is None or self._ending:
             return False
         if self.current and self.current.target.model == target.model:
-            if self._state.refused:
-                self._tell(refused=None)  # back to what serves: nothing is refused any more
+            if self._said.state.refused:
+                self._said.tell(refused=None)  # back to what serves: nothing is refused any more
             return False
         if self._is_refused():
             return self.current is None and time.monotonic() >= retry_at
         return True
 
+    def _tend_canary(self) -> bool:
+        """Load the canary that is wanted, end the one that is not. Whether something was to be loaded."""
+        wanted, canary = self.wanted.canary, self.canary
+        if canary and (wanted is None or canary.target.model != wanted.model):
+            self.canary = None
+            self._metrics.canary(canary.target.model, 0)
+            self._said.tell(canary=None)
+            self._retire_later(canary)
+        if wanted is None:
+            if self._said.state.canary_refused:
+                self._said.tell(canary_refused=None)
+            return False
+        if self.canary:
+            self._metrics.canary(wanted.model, self.wanted.percent)
+            return False
+        refused = self._said.state.canary_refused
+        if self.current is None or self._ending or (refused and refused.key == wanted.key):
+            return False
+        self._serve_canary(wanted)
+        return True
+
     def _is_refused(self) -> bool:
-        refused, target = self._state.refused, self.wanted.target
+        refused, target = self._said.state.refused, self.wanted.target
         return bool(refused and target and (refused.generation, refused.model) == target.key)
 
     def _model_wanted(self) -> str | None:
@@ -172,60 +221,91 @@ class Slot:
     # Serving
 
     def _serve(self, target: Target) -> None:
-        """Load, try, switch; or say why not."""
-        self._tell(loading=target.model)
-        began = time.monotonic()
-        try:
-            process, tried = self._prepared(target)
-        except Unfit as unfit:
-            self._refuse(target, str(unfit))
+        """Load, try, switch; or say why not. The canary was loaded and tried before."""
+        canary = self.canary
+        if canary and canary.target.model == target.model:
+            self.canary = None
+            self._metrics.canary(target.model, 0)
+            self._said.tell(canary=None, canary_refused=None)
+            self._switch(target, canary, Tried(0.0, 0, None), 0.0)
             return
+        began = time.monotonic()
+        if made := self._made(target, canary=False):
+            self._switch(target, made[0], made[1], time.monotonic() - began)
+
+    def _serve_canary(self, target: Target) -> None:
+        began = time.monotonic()
+        if made := self._made(target, canary=True):
+            self.canary = made[0]
+            self._said.note("slot.canary", model=target.model, seconds=round(time.monotonic() - began, 3))
+            self._metrics.canary(target.model, self.wanted.percent)
+            self._said.tell(canary=target.model, loading=None, canary_refused=None)
+
+    def _made(self, target: Target, *, canary: bool) -> tuple[Deployment, Tried] | None:
+        """The version, loaded and tried; None where it was refused, or is wanted no more."""
+        self._said.tell(loading=target.model)
+        try:
+            process, tried = self._prepared(target, canary=canary)
+        except Unfit as unfit:
+            self._refuse(target, str(unfit), canary=canary)
+            return None
         except Exception as error:  # noqa: BLE001 - whatever it is, the version that serves goes on
             _log.exception("%s could not be started", target.model)
-            self._refuse(target, f"its process could not be started: {type(error).__name__}")
-            return
+            self._refuse(target, f"its process could not be started: {type(error).__name__}", canary=canary)
+            return None
         with self._change:
-            if self._superseded or self._ending or (self._model_wanted() != target.model and not self._is_refused()):
+            late = self._model_wanted() != target.model and not self._is_refused()
+            if canary:
+                late = following.canary_of(self.wanted) != target.model
+            if self._superseded or self._ending or late:
                 process.end()  # by the time that it was ready it was wanted no more
                 self._superseded = False
-                self._tell(loading=None)
-                return
-        self._switch(target, process, tried, time.monotonic() - began)
-
-    def _switch(self, target: Target, process: Process, tried: Tried, seconds: float) -> None:
-        options, old = self.wanted.options, self.current
-        self.current = Deployment(
+                self._said.tell(loading=None)
+                return None
+        options = self.wanted.options
+        deployment = Deployment(
             process,
             lambda: self._loaded_again(target),
             Batching(options.max_batch, options.max_wait_ms / 1000),
             options.queue,
             lambda inputs, took: self._heard(target, inputs, took),
         )
+        return deployment, tried
+
+    def _switch(self, target: Target, deployment: Deployment, tried: Tried, seconds: float) -> None:
+        old = self.current
+        fault("promotion_before_switch")
+        self.current = deployment
         with contextlib.suppress(OSError):
             self.folder.keep_good(target)
-        self._note(
+        self._said.note(
             "slot.serving", model=target.model, before=old.target.model if old else None,
             seconds=round(seconds, 3), examples=tried.examples, median_ms=tried.median_ms and round(tried.median_ms, 3),
         )  # fmt: skip
-        refused = self._state.refused if self._is_refused() else None
-        self._tell(serving=target.model, since=self._clock.now(), loading=None, refused=refused)
+        refused = self._said.state.refused if self._is_refused() else None
+        self._said.tell(serving=target.model, since=self._clock.now(), loading=None, refused=refused)
+        fault("promotion_switched")
         self._metrics.serving(target.model, old.target.model if old else None, seconds)
         if old:
-            retiring = threading.Thread(target=self._retire, args=(old, options.drain_seconds), name="retire")
-            self._retiring = [*(thread for thread in self._retiring if thread.is_alive()), retiring]
-            retiring.start()
+            self._retire_later(old)
+
+    def _retire_later(self, old: Deployment) -> None:
+        seconds = self.wanted.options.drain_seconds
+        retiring = threading.Thread(target=self._retire, args=(old, seconds), name="retire")
+        self._retiring = [*(thread for thread in self._retiring if thread.is_alive()), retiring]
+        retiring.start()
 
     def _retire(self, old: Deployment, seconds: float) -> None:
         if not old.retire(seconds):
-            self._note("slot.abandoned", model=old.target.model, seconds=seconds)
+            self._said.note("slot.abandoned", model=old.target.model, seconds=seconds)
 
-    def _prepared(self, target: Target) -> tuple[Process, Tried]:
+    def _prepared(self, target: Target, *, canary: bool) -> tuple[Process, Tried]:
         """A process with the version loaded and tried."""
         process = self._launch(target)
         with self._change:
-            self._loading = process
+            self._loading, self._loads_canary = process, canary
         try:
-            return process, attempt(process, self._examples(target), self.wanted.options.load_seconds)
+            return process, attempt(process, examples_of(self.folder.path, target), self.wanted.options.load_seconds)
         except BaseException:
             process.end()
             raise
@@ -243,46 +323,27 @@ class Slot:
             raise
         return process
 
-    def _examples(self, target: Target) -> list[Item]:
-        if target.warmup is None:
-            return []
-        try:
-            items: list[Item] = json.loads((self.folder.path / target.warmup).read_bytes())
-        except (OSError, ValueError):
-            return []
-        return items
-
-    def _refuse(self, target: Target, why: str) -> None:
+    def _refuse(self, target: Target, why: str, *, canary: bool) -> None:
         with self._change:
             superseded, self._superseded = self._superseded, False
             if superseded or self._ending:
-                self._tell(loading=None)
+                self._said.tell(loading=None)
                 return
         refused = Refused(generation=target.generation, model=target.model, why=why, at=self._clock.now())
-        before = self._state.refused
+        before = self._said.state.canary_refused if canary else self._said.state.refused
         if before is None or (before.key, before.why) != (refused.key, refused.why):
             going_on = self.current.target.model if self.current else None
-            self._note("slot.refused", model=target.model, why=why, serving=going_on)
+            alias = CANARY if canary else PRODUCTION
+            self._said.note("slot.refused", model=target.model, why=why, serving=going_on, alias=alias)
         self._metrics.refused(target.model)
-        self._tell(loading=None, refused=refused if self._model_wanted() == target.model else before)
+        if canary:
+            self._said.tell(loading=None, canary_refused=refused)
+            return
+        self._said.tell(loading=None, refused=refused if self._model_wanted() == target.model else before)
 
     def _heard(self, target: Target, inputs: int, seconds: float) -> None:
         if inputs:
             self._metrics.batch(target.model, inputs, seconds)
         else:
-            self._note("slot.process_restarted", model=target.model, seconds=round(seconds, 3))
+            self._said.note("slot.process_restarted", model=target.model, seconds=round(seconds, 3))
             self._metrics.restarted(target.model)
-
-    def _note(self, kind: str, **data: Any) -> None:
-        try:
-            self.folder.note(kind, self._clock.now(), **data)
-        except OSError:
-            _log.exception("%s could not be noted", kind)
-
-    def _tell(self, **changes: Any) -> None:
-        state = self._state.model_copy(update=changes)
-        try:
-            self.folder.tell(state)
-        except OSError:
-            _log.exception("the state could not be written")  # a full disk: requests are answered all the same
-        self._state = state

@@ -26,6 +26,8 @@ class SlotView(NamedTuple):
     refused: str | None
     """`name@v3`: why"""
     problem: str | None
+    canary: str | None
+    """`name@v3 (5 %)`, where one answers beside what serves; `name@v3: why not` where it was refused."""
     token: Path
     """The file with its bearer token."""
 
@@ -97,8 +99,17 @@ def view(folder: SlotFolder) -> SlotView:
         loading=state.loading if alive else None,
         refused=f"{refused.model}: {refused.why}" if refused else None,
         problem=state.problem,
+        canary=_canary(state, wanted) if alive else None,
         token=folder.path / "token",
     )
+
+
+def _canary(state: State, wanted: Wanted | None) -> str | None:
+    if wanted is None or wanted.canary is None:
+        return None
+    if state.canary_refused:
+        return f"{state.canary_refused.model}: {state.canary_refused.why}"
+    return f"{state.canary} ({wanted.percent:g} %)" if state.canary else None
 
 
 def _word(state: State, *, alive: bool, stopped: bool) -> str:

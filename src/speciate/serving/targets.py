@@ -1,4 +1,4 @@
-"""What a use case's slot shall serve now: the version behind `production`, and examples to try it on.
+"""What a use case's slot shall serve now: the versions behind `production` and `canary`, and examples to try them on.
 
 The examples come from the dataset that the version was trained on; a service process gathers them.
 """
@@ -45,6 +45,10 @@ def target_of(workspace: Workspace, pool: Pool, folder: SlotFolder, alias: Alias
 
 def production(workspace: Workspace, use_case: str) -> Alias | None:
     return aliases.read(workspace.database, use_case)
+
+
+def canary(workspace: Workspace, use_case: str) -> Alias | None:
+    return aliases.read(workspace.database, use_case, aliases.CANARY)
 
 
 def _warmup(workspace: Workspace, pool: Pool, folder: SlotFolder, dataset: str | None) -> str | None:

@@ -8,10 +8,12 @@ the quickest of its answers counts, and of these the median is held to the limit
 
 from __future__ import annotations
 
+import json
 import math
 import statistics
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from speciate.errors import SpeciateError
@@ -33,6 +35,17 @@ class Tried(NamedTuple):
     examples: int
     median_ms: float | None
     """None where there were no examples."""
+
+
+def examples_of(folder: Path, target: Target) -> list[dict[str, Any]]:
+    """What it is tried on; none where they are gone."""
+    if target.warmup is None:
+        return []
+    try:
+        items: list[dict[str, Any]] = json.loads((folder / target.warmup).read_bytes())
+    except (OSError, ValueError):
+        return []
+    return items
 
 
 class Asked(Protocol):

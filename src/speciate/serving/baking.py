@@ -1,0 +1,167 @@
+"""Has the bake judged, in the daemon's keeper, and does what follows: takes a version back, or notes that it holds.
+
+Nothing is remembered that is not in the catalog or the slots' folders: what was judged is an event.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from speciate.errors import SpeciateError
+from speciate.faults import fault
+from speciate.production import aliases, bake, rollback
+from speciate.production.aliases import CANARY, Alias
+from speciate.production.bake import ACTOR, Judgement, Quality, Watched
+from speciate.production.tally import Tally
+from speciate.serving import tallies
+from speciate.serving.folder import Refused, SlotFolder, slot_folder
+from speciate.workspace.database import Transaction
+from speciate.workspace.workspace import Workspace
+
+SURVIVED, CANARY_SURVIVED, BROKEN, TAKEN_BACK = (
+    "promotion.survived", "canary.survived", "bake.broken", "bake.rolled_back",
+)  # fmt: skip
+_LOOK_SECONDS = 5.0
+_LONGEST_REASON = 300
+_SAID = """
+SELECT type FROM events WHERE subject = ? AND type IN (?, ?) AND data ->> 'alias' = ? AND data ->> 'generation' = ?
+"""
+_EVER_SURVIVED = f"""
+SELECT 1 FROM events WHERE subject = ? AND type = '{SURVIVED}' AND data ->> 'model' = ? LIMIT 1
+"""
+_LAST_MOVE = """
+SELECT action FROM audit WHERE use_case = ? AND action IN ('promote', 'rollback') ORDER BY seq DESC LIMIT 1
+"""
+_ANSWERED = """
+SELECT 1 FROM events
+WHERE subject = ? AND type IN ('production.answered', 'canary.answered') AND data ->> 'model' = ? LIMIT 1
+"""
+_log = logging.getLogger(__name__)
+
+Qualities = Callable[[str, str, str | None], Quality | None]
+"""Use case, version, version before -> what was said of their answers; None where nothing was."""
+
+
+def unsaid(use_case: str, model: str, before: str | None) -> Quality | None:
+    """Nobody says anything of answers."""
+    return None
+
+
+class Baker:
+    """`look` now and then; it looks itself how often that is worth it."""
+
+    def __init__(self, workspace: Workspace, qualities: Qualities = unsaid) -> None:
+        self._workspace, self._qualities = workspace, qualities
+        self._over: set[tuple[str, str, int]] = set()
+        self._next = 0.0
+
+    def look(self, *, now: bool = False) -> None:
+        """Judge everything that bakes, where it is time or `now`."""
+        monotonic = self._workspace.clock.monotonic()
+        if monotonic < self._next and not now:
+            return
+        self._next = monotonic + _LOOK_SECONDS
+        database = self._workspace.database
+        for alias in (*aliases.everywhere(database), *aliases.everywhere(database, CANARY)):
+            try:
+                self._judge(alias)
+            except (SpeciateError, OSError):
+                _log.exception("the bake of %s@%s could not be judged", alias.use_case, alias.alias)
+
+    def _judge(self, alias: Alias) -> None:
+        key = alias.use_case, alias.alias, alias.generation
+        if key in self._over or self._is_over(alias):
+            self._over.add(key)
+            return
+        settings = self._workspace.settings.bake_of(alias.use_case)
+        judgement = bake.judge(self._watched(alias), settings, self._workspace.clock.now())
+        if judgement.state == "survived":
+            kind = CANARY_SURVIVED if alias.alias == CANARY else SURVIVED
+            self._workspace.database.transact(lambda tx: _say_once(tx, alias, kind, judgement))
+        elif judgement.state == "broken":
+            fault("promotion_bake_judged")
+            self._workspace.database.transact(lambda tx: _break(tx, alias, judgement, settings.rollback == "auto"))
+            fault("promotion_bake_acted")
+
+    def _is_over(self, alias: Alias) -> bool:
+        """Judged before; or back again after it had survived: going back is no new trial."""
+        database, subject = self._workspace.database, f"use_case:{alias.use_case}"
+        kind = CANARY_SURVIVED if alias.alias == CANARY else SURVIVED
+        if database.read(_SAID, [subject, kind, BROKEN, alias.alias, str(alias.generation)]):
+            return True
+        back = database.read(_LAST_MOVE, [alias.use_case]) == [("rollback",)]
+        return alias.alias != CANARY and back and bool(database.read(_EVER_SURVIVED, [subject, alias.model]))
+
+    def _watched(self, alias: Alias) -> Watched:
+        folder = slot_folder(self._workspace.folders, alias.use_case)
+        counted = tallies.read(folder.tallies)
+        before = self._before(alias)
+        subject = f"use_case:{alias.use_case}"
+        own = [tally for tally in counted if tally.key == (alias.alias, alias.generation, alias.model)]
+        return Watched(
+            since=alias.changed,
+            tally=own[-1] if own else None,
+            before=_last_of(counted, before),
+            answered=bool(self._workspace.database.read(_ANSWERED, [subject, alias.model])),
+            refused=_refusal(folder, alias),
+            quality=self._qualities(alias.use_case, alias.model, before),
+        )
+
+    def _before(self, alias: Alias) -> str | None:
+        """The version that it is compared with."""
+        other = aliases.read(
+            self._workspace.database, alias.use_case, "production" if alias.alias == CANARY else "previous"
+        )
+        return other.model if other else None
+
+
+def _last_of(counted: Sequence[Tally], model: str | None) -> Tally | None:
+    found = [tally for tally in counted if tally.model == model and tally.alias != CANARY]
+    return found[-1] if found else None
+
+
+def _refusal(folder: SlotFolder, alias: Alias) -> str | None:
+    """Why the slot did not let exactly this move serve."""
+    state = folder.state()
+    refused: Refused | None = state.canary_refused if alias.alias == CANARY else state.refused
+    if refused is None or refused.key != (alias.generation, alias.model):
+        return None
+    return refused.why[:_LONGEST_REASON]
+
+
+def _told(alias: Alias, judgement: Judgement) -> dict[str, Any]:
+    return {
+        "alias": alias.alias, "model": alias.model, "generation": alias.generation, **judgement.evidence,
+        "reasons": list(judgement.reasons),
+    }  # fmt: skip
+
+
+def _say_once(tx: Transaction, alias: Alias, kind: str, judgement: Judgement) -> None:
+    subject = f"use_case:{alias.use_case}"
+    if _stands(tx, alias) and not tx.execute(_SAID, [subject, kind, kind, alias.alias, str(alias.generation)]):
+        tx.event(subject, kind, _told(alias, judgement))
+
+
+def _break(tx: Transaction, alias: Alias, judgement: Judgement, may_act: bool) -> None:
+    """Take the version back; where there is nothing to go back to, or a person wants to decide, only say so."""
+    if not _stands(tx, alias):
+        return
+    target = rollback.last_good(tx, alias.use_case) if alias.alias != CANARY else None
+    if not may_act or (alias.alias != CANARY and target is None):
+        _say_once(tx, alias, BROKEN, judgement)
+        return
+    done = rollback.roll_back(
+        tx, alias.use_case, expected=alias.model, to=target, reason=" ".join(judgement.reasons), actor=ACTOR,
+        evidence={"alias": alias.alias, **judgement.evidence},
+    )  # fmt: skip
+    tx.event(
+        f"use_case:{alias.use_case}", TAKEN_BACK, {**_told(alias, judgement), "to": done.after, "audit": done.audit}
+    )
+
+
+def _stands(tx: Transaction, alias: Alias) -> bool:
+    """Whether the alias is still where it was judged."""
+    now = aliases.read(tx, alias.use_case, alias.alias)
+    return now is not None and (now.generation, now.model) == (alias.generation, alias.model)

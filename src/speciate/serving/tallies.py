@@ -1,0 +1,91 @@
+"""What a slot counts for the bake: a tally for each version under each alias, kept in a file of the slot's folder.
+
+The file is written whole, once a second where something changed, and at the slot's end: a slot that is killed loses a
+second of counts. Who reads it is another process. Thread-safe.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from speciate.jobs.folder import write_whole
+from speciate.production.tally import Tally
+from speciate.serving.runner import NOT_FINITE
+
+_KEPT = 8
+"""Tallies, the newest."""
+_WRITE_SECONDS = 1.0
+
+
+class Outcome(NamedTuple):
+    """Of one request."""
+
+    seconds: float
+    inputs: int
+    failed: bool
+    not_finite: bool
+    unusable: bool
+
+
+def outcome_of(answers: Sequence[dict[str, Any] | BaseException], seconds: float, inputs: int) -> Outcome:
+    """What became of a request whose inputs were answered so, in `seconds`."""
+    errors = [answer["error"] for answer in answers if isinstance(answer, dict) and answer["error"]]
+    return Outcome(
+        seconds,
+        inputs,
+        failed=any(isinstance(answer, BaseException) for answer in answers),
+        not_finite=NOT_FINITE in errors,
+        unusable=any(error != NOT_FINITE for error in errors),
+    )
+
+
+class Tallies:
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._found = {tally.key: tally for tally in read(path)}
+        self._changed, self._written_at = False, 0.0
+
+    def add(
+        self, alias: str, generation: int, model: str, at: float, outcome: Outcome, slowest_ms: float | None
+    ) -> None:
+        """Count one request. Only those with one input are timed: the limit is for one."""
+        with self._lock:
+            tally = self._of(alias, generation, model)
+            tally.add(
+                at, seconds=outcome.seconds, failed=outcome.failed, not_finite=outcome.not_finite,
+                unusable=outcome.unusable,
+            )  # fmt: skip
+            if slowest_ms is not None and outcome.inputs == 1 and not outcome.unusable:
+                tally.slow.add(at, outcome.failed or 1000 * outcome.seconds > slowest_ms)
+            self._changed = True
+
+    def write(self, *, now: bool = False) -> None:
+        """Where it is time, or `now`. Raises OSError, as a full disk does."""
+        with self._lock:
+            if not self._changed or not (now or time.monotonic() - self._written_at >= _WRITE_SECONDS):
+                return
+            text = json.dumps([tally.document() for tally in self._found.values()])
+            self._changed, self._written_at = False, time.monotonic()
+        write_whole(self._path, text, 0o600)
+
+    def _of(self, alias: str, generation: int, model: str) -> Tally:
+        key = alias, generation, model
+        if key not in self._found:
+            self._found[key] = Tally(*key)
+            for old in list(self._found)[:-_KEPT]:
+                del self._found[old]
+        return self._found[key]
+
+
+def read(path: Path) -> list[Tally]:
+    """Oldest first; none where the file is not there, or is of another version of this package."""
+    try:
+        return [Tally.of(document) for document in json.loads(path.read_bytes())]
+    except (OSError, ValueError, TypeError, KeyError):
+        return []
