@@ -43,6 +43,7 @@ class Output(Result):
 
 class Prediction(Result):
     id: str
+    prediction: str | None = Field(None, description="For record_feedback.")
     confidence: float | None = None
     error: str | None = None
     untrusted: Output
@@ -148,7 +149,7 @@ def predict(
     return Predictions(
         predictions=tuple(
             Prediction(
-                id=item.id, confidence=item.confidence, error=item.error,
+                id=item.id, prediction=item.prediction, confidence=item.confidence, error=item.error,
                 untrusted=Output(output=item.output, error_text=item.error_text),
             )
             for item in answer.predictions

@@ -10,8 +10,19 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    StrictStr,
+    ValidationError,
+    model_validator,
+)
 
+from speciate.errors import Code, SpeciateError
 from speciate.predictions.reading import Given
 
 Source = Literal["human", "agent", "system"]
@@ -42,6 +53,17 @@ class Feedback(BaseModel):
         if len(str(self.label)) > LONGEST:
             raise ValueError(f"a label has at most {LONGEST:,} characters")
         return self
+
+
+def feedback(**fields: Any) -> Feedback:
+    """Raises INVALID where it is none."""
+    try:
+        return Feedback.model_validate(fields)
+    except ValidationError as error:
+        told = str(error.errors()[0]["msg"]).removeprefix("Value error, ")
+        raise SpeciateError(
+            Code.INVALID, f"This is no feedback: {told}.", "Call record_feedback with label=... or score=0 to 1."
+        ) from None
 
 
 class Judged(NamedTuple):

@@ -39,7 +39,8 @@ _KEY = re.compile(
 )
 _SIGNS = (
     "private key", "akia", "asia", "abia", "acca", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "glpat-",
-    "sk-", "hf_", "aiza", "xox", "_live_", "_test_", "npm_", "pypi-", "eyj", "passw", "secret", "key", "token", "bearer",
+    "sk-", "hf_", "aiza", "xox", "_live_", "_test_",
+    "npm_", "pypi-", "eyj", "passw", "secret", "key", "token", "bearer",
 )  # fmt: skip
 """In small letters: every key's pattern finds one of these. To look for them first is twenty times as quick."""
 _DIGIT = re.compile(r"\d")

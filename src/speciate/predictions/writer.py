@@ -60,8 +60,7 @@ class Writer:
         self._ending = False
         self._missed, self._missed_in_all = Missed(), 0
         self._stamp = folder.roll_stamp()
-        self._thread = threading.Thread(target=self._keep, name=f"log {folder.use_case}", daemon=True)
-        self._thread.start()
+        self._thread: threading.Thread | None = None
 
     @property
     def missed(self) -> int:
@@ -104,7 +103,8 @@ class Writer:
     def close(self) -> None:
         self._ending = True
         self._dirty.set()
-        self._thread.join()
+        if self._thread:
+            self._thread.join()
         self.roll()
 
     # With the lock held
@@ -165,6 +165,9 @@ class Writer:
             hidden.unlink(missing_ok=True)
             raise
         self._open, self._size = _Open(descriptor, path, time.monotonic()), 0
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._keep, name=f"log {self.folder.use_case}", daemon=True)
+            self._thread.start()
 
     def _let_go(self) -> None:
         """The thread syncs and closes it: neither is to hold up an answer."""

@@ -1,7 +1,7 @@
 """Asks a model: resolves what is meant, has the service pool answer, and records the first production answer.
 
 The daemon reads the bytes of a file but never decodes them, and never loads a model: `answer.py` does both in a caged
-process. Answers are not logged one by one here; a slot's prediction log does that.
+process. Answers of production are logged by who gives them: the use case's slot, or, where none runs, the daemon.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from speciate.errors import Code, SpeciateError
 from speciate.jobs.pool import Pool
 from speciate.models import registry
 from speciate.models.card import Card
-from speciate.production import caller_file, loading
+from speciate.models.registry import ModelVersion
+from speciate.production import caller_file, loading, logged
 from speciate.production.mixed_inputs import parts_of_row
 from speciate.refs import ModelRef, model_ref
 from speciate.workspace.database import Transaction
@@ -80,6 +81,8 @@ class Predicted(NamedTuple):
     error: str | None
     error_text: str | None = None
     """What a decoder said, which may quote the input."""
+    prediction: str | None = None
+    """Its id in the log of the use case; None where none was asked, or nothing could be written."""
 
 
 class Answer(NamedTuple):
@@ -142,11 +145,21 @@ def predict(
     if said is None:
         loading.of(pool).wait(version, _PATIENCE_SECONDS)
         said = Said(pool.ask(ANSWER, payload)["predictions"], version.ref)
+        if ref.alias == "production":
+            said = _logged(workspace, ref.name, version, payload["items"], said, 1000 * (time.perf_counter() - started))
     latency_ms = 1000 * (time.perf_counter() - started)
     predictions, name = _shortened([Predicted(**item) for item in said.predictions]), said.model
     if any(item.error is None for item in predictions):
         _record_first(workspace, ref, name)
     return Answer(predictions, name, latency_ms)
+
+
+def _logged(
+    workspace: Workspace, use_case: str, version: ModelVersion, items: list[dict[str, Any]], said: Said, ms: float
+) -> Said:
+    ids = logged.note(workspace, use_case, version.ref, version.card.modality or "", items, said.predictions, ms)
+    numbered = zip(said.predictions, ids, strict=True)
+    return said._replace(predictions=[{**one, "prediction": identifier} for one, identifier in numbered])
 
 
 def _shortened(predictions: Sequence[Predicted]) -> list[Predicted]:

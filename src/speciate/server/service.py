@@ -33,11 +33,14 @@ from speciate.jobs.engine import Engine
 from speciate.jobs.folder import write_whole
 from speciate.jobs.pool import Pool
 from speciate.jobs.processes import identity
+from speciate.predictions.folder import all_logs
+from speciate.production import logged
 from speciate.production.loading import keep_loaded
 from speciate.server import control, mcp_app
 from speciate.server.protocol import CONTROL, DRAINING, HELLO_BYTES, HTTP, MCP, encode, refusal
 from speciate.server.surface import Caller
 from speciate.serving.keeper import Keeper
+from speciate.serving.tender import Tender
 from speciate.workspace.backup import AutomaticBackups
 from speciate.workspace.database import Event
 from speciate.workspace.filesystem import require_local
@@ -60,6 +63,7 @@ def serve(root: Path, lock: Lock, ready: Callable[[], None], fixtures: Sequence[
     backups = AutomaticBackups(workspace)
     engine, pool = Engine(workspace), Pool(workspace.folders, workspace.settings)
     keeper = Keeper(workspace, pool)
+    tender = Tender(root, lambda: all_logs(workspace.folders))
     try:
         service = Service(workspace, engine, pool, keeper, lock, fixtures)  # its fixtures may bring kinds of jobs
         engine.start()
@@ -70,6 +74,8 @@ def serve(root: Path, lock: Lock, ready: Callable[[], None], fixtures: Sequence[
     finally:
         engine.stop()
         keeper.stop()
+        tender.close()
+        logged.of(workspace).close()
         pool.close()
         backups.stop()
         workspace.close()

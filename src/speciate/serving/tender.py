@@ -36,7 +36,6 @@ class Tender:
     def close(self) -> None:
         """A process that is at it goes on: it may be killed at any time as well."""
         self._ending.set()
-        self._thread.join()
 
     def _keep(self) -> None:
         while not self._ending.wait(self._seconds):

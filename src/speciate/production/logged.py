@@ -1,0 +1,88 @@
+"""The logs of answers as the daemon has them: it writes those that it gives itself, where no slot serves, and finds
+any answer by its id.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from speciate import usecases
+from speciate.errors import Code, SpeciateError
+from speciate.predictions import identity
+from speciate.predictions.feedback import Feedback
+from speciate.predictions.folder import Dropped, all_logs, log_folder
+from speciate.predictions.log import About, Log
+from speciate.predictions.reading import Answered
+from speciate.predictions.recording import Recorded, held, record
+from speciate.predictions.unknown import why
+from speciate.production import aliases
+from speciate.workspace.workspace import Workspace
+
+
+class Logs:
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace, self._lock = workspace, threading.Lock()
+        self._open: dict[str, Log] = {}
+
+    def of(self, use_case: str) -> Log:
+        with self._lock:
+            if use_case not in self._open:
+                folder, settings = log_folder(self._workspace.folders, use_case), self._workspace.settings.log
+                self._open[use_case] = Log(folder, settings.of(use_case), self._workspace.clock)
+            return self._open[use_case]
+
+    def naming(self, prediction: str) -> Log:
+        """The log of the use case that an id names. Raises INVALID or NOT_FOUND."""
+        parsed = identity.parse(prediction)
+        known = usecases.names(self._workspace.database)
+        logged = [folder.use_case for folder in all_logs(self._workspace.folders)]
+        for name in dict.fromkeys([*known, *logged]):
+            if parsed is not None and identity.tag(name) == parsed.tag:
+                return self.of(name)
+        if parsed is None:
+            raise why(prediction, self._workspace.settings.log, Dropped(), self._workspace.clock.now())
+        raise SpeciateError(
+            Code.NOT_FOUND,
+            f"{prediction} is an answer of no use case of this workspace.",
+            "Send the feedback to the workspace that gave the answer.",
+        )
+
+    def close(self) -> None:
+        """Let go of all; what is asked next begins anew."""
+        with self._lock:
+            for log in self._open.values():
+                log.close()
+            self._open.clear()
+
+
+_of_workspace: WeakKeyDictionary[Workspace, Logs] = WeakKeyDictionary()
+
+
+def of(workspace: Workspace) -> Logs:
+    return _of_workspace.setdefault(workspace, Logs(workspace))
+
+
+def note(
+    workspace: Workspace, use_case: str, model: str, modality: str,
+    items: Sequence[Mapping[str, Any]], said: Sequence[Mapping[str, Any]], ms: float,
+) -> list[str | None]:  # fmt: skip
+    """Log answers that the daemon gave itself; their ids, None where they could not be written."""
+    alias = aliases.read(workspace.database, use_case)
+    log = of(workspace).of(use_case)
+    ids = log.ids(len(items))
+    about = About(model, alias.generation if alias else 0, modality)
+    return list(ids) if log.note(ids, items, said, about, ms) else [None] * len(ids)
+
+
+def find(workspace: Workspace, prediction: str) -> tuple[str, Answered]:
+    """The use case of an answer, and the answer. Raises INVALID or NOT_FOUND with what is known."""
+    log = of(workspace).naming(prediction)
+    return log.use_case, held(log, prediction, workspace.clock.now())
+
+
+def feedback(workspace: Workspace, given: Feedback) -> Recorded:
+    """Raises what `recording.record` raises."""
+    return record(of(workspace).naming(given.prediction), given, workspace.clock.now())

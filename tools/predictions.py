@@ -1,0 +1,54 @@
+"""What became of single answers: feedback on them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import Field, WithJsonSchema
+
+from speciate.predictions.feedback import Drawn, Source, feedback
+from speciate.production import logged
+from speciate.server.surface import App, NextAction, Result, tool
+
+_LABEL = WithJsonSchema({"description": "What it should have been: as outputs of the model are."})
+
+
+class Standing(Result):
+    label: Any = None
+    score: float | None = None
+    at: float
+
+
+class FeedbackRecorded(Result):
+    recorded: str = Field(description="The id of the answer.")
+    use_case: str
+    model: str = Field(description="The version that gave it.")
+    standing: dict[str, Standing] = Field(description="The latest of each source; a person's label counts first.")
+    next_actions: tuple[NextAction, ...] = ()
+
+
+@tool()
+def record_feedback(
+    app: App,
+    prediction: Annotated[str, Field(description="Of predict or a slot.", max_length=64)],
+    source: Source,
+    label: Annotated[Any, _LABEL] = None,
+    score: Annotated[float | None, Field(ge=0, le=1, description="Where no label fits: 1 good, 0 bad.")] = None,
+    drawn: Annotated[Drawn | None, Field(description="As the label queue says.")] = None,
+) -> FeedbackRecorded:
+    """Say what a logged answer of production should have been, or how good it was. For rows of a dataset, call
+    label_examples; what to label next: speciate://use-cases/NAME/queue."""
+    given = feedback(
+        prediction=prediction, label=label, score=score, source=source, by=app.caller.client[:100], drawn=drawn
+    )
+    found = logged.feedback(app.workspace, given)
+    use_case = logged.of(app.workspace).naming(prediction).use_case
+    return FeedbackRecorded(
+        recorded=found.answer.id,
+        use_case=use_case,
+        model=found.answer.model,
+        standing={
+            source: Standing(label=each.label, score=each.score, at=each.at) for source, each in found.standing.items()
+        },
+        next_actions=(NextAction(tool="predict", arguments={"use_case": use_case}),),
+    )
