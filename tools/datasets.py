@@ -11,6 +11,7 @@ from pydantic import Field
 from speciate.datasets import versions
 from speciate.datasets.intake.inline_rows import keep_rows
 from speciate.datasets.look import describe, preview, query
+from speciate.datasets.sources.listing import ELSEWHERE
 from speciate.datasets.sources.named_columns import check_named_columns
 from speciate.refs import dataset_range, dataset_ref
 from speciate.server.roots import check_readable
@@ -34,7 +35,7 @@ Source = Annotated[
     str | None,
     Field(
         description="Folder, file or archive: images, audio, video, text, CSV, JSON, Parquet, .ts, ARFF, FASTA, PDB, "
-        "SDF, SMILES, DICOM, NIfTI, STL, PLY, LAS, LeRobot, MCAP; hf:, pkg:."
+        "SDF, SMILES, DICOM, NIfTI, STL, PLY, LAS, LeRobot, MCAP; hf:, pkg:, gym:."
     ),
 ]
 Reader = Annotated[
@@ -58,7 +59,6 @@ class LabelsFile(Result):
     column: str
 
 
-_ELSEWHERE = ("hf:", "pkg:")
 _COLUMNS_SHOWN = 60
 _LABELS_SHOWN = 50
 _LABELS_IN_LIST = 10
@@ -173,7 +173,7 @@ def _source(
     app: App, source: str | None, rows: list[dict[str, Any]] | None, labels: LabelsFile | None, reader: str | None
 ) -> dict[str, Any]:
     """Where examples come from, as the job's spec says it: paths checked, inline rows in a blob of their own."""
-    if source is not None and not source.startswith(_ELSEWHERE):
+    if source is not None and not source.startswith(ELSEWHERE):
         source = str(check_readable(app, source))
     return {
         "source": source,

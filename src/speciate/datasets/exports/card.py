@@ -16,6 +16,7 @@ from speciate.datasets.ancestry import DELETED, parent
 from speciate.datasets.columns import QUALITIES
 from speciate.datasets.operations.deidentify import COLUMN as DEIDENTIFIED
 from speciate.datasets.operations.made import MADE_FROM
+from speciate.datasets.sources.listing import ELSEWHERE
 from speciate.datasets.versions import Manifest, Version, version
 from speciate.workspace.database import Database
 
@@ -280,5 +281,5 @@ def _spelled(value: Any) -> str:
 
 
 def _without_folders(source: str) -> str:
-    """`hf:org/name` and `pkg:NAME` as they are; of a path its last part."""
-    return source if source.startswith(("hf:", "pkg:")) else source.rstrip("/").rpartition("/")[2] or source
+    """`hf:org/name`, `pkg:NAME` and `gym:TASK` as they are; of a path its last part."""
+    return source if source.startswith(ELSEWHERE) else source.rstrip("/").rpartition("/")[2] or source

@@ -67,7 +67,7 @@ class IngestSpec(BaseModel):
     name: str
     """Of the dataset; with `add` a ref of the version that is added to."""
     source: Path | str | None = None
-    """An absolute path of a folder or file, `hf:org/name` or `pkg:NAME`."""
+    """An absolute path of a folder or file, `hf:org/name`, `pkg:NAME` or `gym:TASK`."""
     rows: str | None = None
     """sha256 of the blob that holds inline rows (inline_rows.py)."""
     modality: str = "auto"

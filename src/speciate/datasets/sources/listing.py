@@ -34,6 +34,8 @@ _SHARD = re.compile(r"-\d{5}-of-\d{5}(-[0-9a-f]+)?$")
 _CARDS = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")
 _HEAD = 4096
 _VOTERS = 200
+ELSEWHERE = ("hf:", "pkg:", "gym:")
+"""How sources begin that are no paths: of a hub, of a package, made by reasoning-gym."""
 IN_TABLES = ("text", "tabular", "protein", "molecule", "time-series")
 """Modalities whose examples come in tables as often as in files of their own."""
 
@@ -84,8 +86,8 @@ class Listing(NamedTuple):
 
 
 def is_path(source: Path | str) -> bool:
-    """Whether a source is a file or folder here: neither `hf:org/name` nor `pkg:NAME`."""
-    return not str(source).startswith(("hf:", "pkg:"))
+    """Whether a source is a file or folder here, and none of ELSEWHERE."""
+    return not str(source).startswith(ELSEWHERE)
 
 
 def check_source(source: Path) -> int:

@@ -120,7 +120,7 @@ def _sodium_channel(folder: Path) -> None:
 
 def _signals(folder: Path) -> None:
     """The digits of MNIST as signals of 40 steps (Greydanus & Kobak 2024), made as published: seed, size and split."""
-    with _generators_kept():
+    with generators_kept():
         from mnist1d.data import get_dataset_args, make_dataset
 
         found = make_dataset(get_dataset_args())
@@ -132,7 +132,7 @@ def _signals(folder: Path) -> None:
 
 
 @contextmanager
-def _generators_kept() -> Iterator[None]:
+def generators_kept() -> Iterator[None]:
     """The process's random generators, which the package seeds for itself, as they were."""
     before = random.getstate(), np.random.get_state()
     try:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from speciate.datasets.sources import exported, hub, packaged_data, shards
+from speciate.datasets.sources import exported, gym_data, hub, packaged_data, shards
 from speciate.datasets.sources.archives import archive_suffix
 from speciate.datasets.sources.excerpts import are_excerpts, excerpts
 from speciate.datasets.sources.gathering import gathered, mixed, recognised
@@ -51,6 +51,8 @@ def check(source: Path | str, reader: str | None = None) -> int:
     kind, _, name = str(source).partition(":")
     if kind == "pkg":
         packaged_data.find(name)
+    elif kind == "gym":
+        gym_data.parse(name)
     else:
         hub.parse_hub_ref(str(source))
     return 0
@@ -66,8 +68,8 @@ def prepare(
     inputs: Sequence[str] = (),
     never: Sequence[str] = (),
 ) -> Listing:
-    """Everything at a path, of `hf:org/name` or of `pkg:NAME`, ready to be read, and what is set aside with a reason.
-    Of mixed rows `inputs` are the parts that are wanted, and `never` the columns that are none.
+    """Everything at a path, of `hf:org/name`, `pkg:NAME` or `gym:TASK`, ready to be read, and what is set aside with a
+    reason. Of mixed rows `inputs` are the parts that are wanted, and `never` the columns that are none.
 
     Raises INVALID, NOT_FOUND, REFUSED, MISSING_EXTRA or UNAVAILABLE where nothing can be read at all.
     """
@@ -147,7 +149,10 @@ def _fetched(source: Path | str, desk: Desk) -> _Place:
         return _Place(*hub.fetch(str(source), desk.folders))
     folder = desk.work / "packaged"
     folder.mkdir(parents=True)
-    packaged_data.find(name).write(folder)
+    if kind == "gym":
+        gym_data.write(name, folder)
+    else:
+        packaged_data.find(name).write(folder)
     return _Place(folder, None, [])
 
 

@@ -1,0 +1,85 @@
+"""The tasks of reasoning-gym and what can be set of each, read from the text of its modules: nothing is imported.
+
+The daemon knows them so without its libraries. `composite` is left out: several tasks are named side by side instead.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+from speciate.errors import Code, SpeciateError, unknown
+
+PACKAGE = "reasoning_gym"
+INSTALL = "pip install 'speciate[rewards]'"
+_GIVEN = ("seed", "size")
+"""Of every task, given by the source and not as a setting."""
+
+
+class GymTask(NamedTuple):
+    name: str
+    what: str
+    settings: dict[str, str]
+    """Name -> its type and default, as the package writes them."""
+
+
+@cache
+def tasks() -> dict[str, GymTask]:
+    """By name, sorted; empty where the package is not installed."""
+    found = importlib.util.find_spec(PACKAGE)
+    if found is None or found.origin is None:
+        return {}
+    files = sorted(Path(found.origin).parent.rglob("*.py"))
+    named = (_task(file.read_text("utf-8")) for file in files if "DATASET_NAME" in file.read_text("utf-8"))
+    return {task.name: task for task in sorted(filter(None, named))}
+
+
+def find(name: str) -> GymTask:
+    """MISSING_EXTRA where the package is not installed, NOT_FOUND with near names."""
+    if not tasks():
+        raise SpeciateError(
+            Code.MISSING_EXTRA,
+            f"The tasks of 'gym:{name}' are not installed: the package {PACKAGE!r} was not found.",
+            f"Run: {INSTALL}",
+        )
+    if name not in tasks():
+        raise unknown("task of reasoning-gym", name, tasks(), "Call list_options(kind='gym').")
+    return tasks()[name]
+
+
+def _task(source: str) -> GymTask | None:
+    body = ast.parse(source).body
+    constants = {
+        target.id: statement.value.value
+        for statement in body
+        if isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Constant)
+        for target in statement.targets
+        if isinstance(target, ast.Name)
+    }
+    called = next((call for each in body if (call := _registered(each)) is not None), None)
+    name = constants.get("DATASET_NAME")
+    if called is None or not isinstance(name, str):
+        return None
+    classes = {each.name: each for each in body if isinstance(each, ast.ClassDef)}
+    made, config = (classes.get(ast.unparse(argument)) for argument in called.args[1:3])
+    words = (ast.get_docstring(made) if made else "") or ""
+    return GymTask(name, words.partition("\n")[0], _settings(config))
+
+
+def _registered(statement: ast.stmt) -> ast.Call | None:
+    call = statement.value if isinstance(statement, ast.Expr) else None
+    if not isinstance(call, ast.Call) or ast.unparse(call.func) != "register_dataset" or len(call.args) < 3:
+        return None
+    return call
+
+
+def _settings(config: ast.ClassDef | None) -> dict[str, str]:
+    fields = [each for each in (config.body if config else ()) if isinstance(each, ast.AnnAssign)]
+    return {
+        ast.unparse(each.target): ast.unparse(each.annotation) + (f" = {ast.unparse(each.value)}" if each.value else "")
+        for each in fields
+        if ast.unparse(each.target) not in _GIVEN
+    }
