@@ -124,7 +124,7 @@ def train_model(
         "use_case": use_case,
         "task": task,
         "target": target,
-        "hyperparameters": hyperparameters,
+        "hyperparameters": _with_files_below_a_root(app, hyperparameters),
         "seed": seed,
         "budget_minutes": budget_minutes,
         "budget_usd": budget_usd,
@@ -183,3 +183,17 @@ def _below_a_root(app: App, base_model: str | None) -> str | None:
     if base_model is None or not base_model.startswith(_PATH):
         return base_model
     return f"{_PATH}{check_readable(app, base_model.removeprefix(_PATH))}"
+
+
+def _with_files_below_a_root(app: App, hyperparameters: dict[str, Any] | None) -> dict[str, Any] | None:
+    """A file of a reward, 'path/to/file.py:FUNCTION', is read like any file of the caller's."""
+    given = hyperparameters.get("rewards") if hyperparameters else None
+    if hyperparameters is None or not isinstance(given, list):
+        return hyperparameters
+    return {**hyperparameters, "rewards": [_placed(app, each) for each in given]}
+
+
+def _placed(app: App, reward: Any) -> Any:
+    file = reward.get("file") if isinstance(reward, dict) else None
+    path, colon, function = file.rpartition(":") if isinstance(file, str) else ("", "", "")
+    return {**reward, "file": f"{check_readable(app, path)}{colon}{function}"} if path else reward
