@@ -16,6 +16,31 @@ if TYPE_CHECKING:
 _WIDTH, _HEIGHT = 480, 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 62, 14, 34, 30
 _GRID, _TEXT = "#dddddd", "black"
+_ACROSS = 3
+"""Panels side by side."""
+_BLUE, _RED, _GREEN = "#1f77b4", "#d62728", "#2ca02c"
+_OF_REWARDS = (
+    ("reward", (("training", "reward", _BLUE), ("held out", "held_reward", _RED))),
+    (
+        "tokens of an answer",
+        (
+            ("mean", "completions/mean_length", _BLUE),
+            ("95 of 100", "completions/p95_length", _RED),
+            ("held out", "held_length", _GREEN),
+        ),
+    ),
+    ("KL to the base model, nats a token", (("", "kl", _BLUE),)),
+    ("entropy, nats a token", (("", "entropy", _BLUE),)),
+    (
+        "shares of answers",
+        (
+            ("cut", "completions/clipped_ratio", _RED),
+            ("distinct", "completions/distinct", _GREEN),
+            ("no signal", "frac_reward_zero_std", _BLUE),
+        ),
+    ),
+)  # fmt: skip
+"""Of trainings by reward, what is watched there (language/hacking.py): by panel the lines, each with what it is of."""
 
 Points = list[tuple[float, float]]
 
@@ -37,31 +62,43 @@ def service(payload: dict[str, Any]) -> dict[str, str]:
 
 
 def picture(lines: Sequence[dict[str, Any]]) -> bytes:
-    """A PNG: one panel, or two where held-out examples were judged by a metric."""
+    """A PNG: one panel, two where held-out examples were judged by a metric, more of a training by reward."""
     from PIL import Image, ImageDraw
 
+    panels = _panels(lines)
+    across = min(len(panels), _ACROSS)
+    canvas = Image.new("RGB", (_WIDTH * across, _HEIGHT * -(-len(panels) // across)), "white")
+    pen = ImageDraw.Draw(canvas)
+    for number, (title, shown) in enumerate(panels):
+        row, column = divmod(number, across)
+        _panel(pen, column * _WIDTH, row * _HEIGHT, title, [line for line in shown if line.points])
+    drawn = io.BytesIO()
+    canvas.save(drawn, "PNG", optimize=True)
+    return drawn.getvalue()
+
+
+def _panels(lines: Sequence[dict[str, Any]]) -> list[tuple[str, list[Line]]]:
     loss = Line("training", "#1f77b4", _points(lines, "loss"))
     held = Line("held out", "#d62728", _points(lines, "held_loss"))
     value = Line("held out", "#2ca02c", _points(lines, "held_value"))
     panels = [("loss", [loss, held])]
     if value.points and value.points != held.points:
         panels.append(("metric", [value]))
-    canvas = Image.new("RGB", (_WIDTH * len(panels), _HEIGHT), "white")
-    pen = ImageDraw.Draw(canvas)
-    for number, (title, shown) in enumerate(panels):
-        _panel(pen, number * _WIDTH, title, [line for line in shown if line.points])
-    drawn = io.BytesIO()
-    canvas.save(drawn, "PNG", optimize=True)
-    return drawn.getvalue()
+    for title, shown in _OF_REWARDS if any("reward" in line for line in lines) else ():
+        drawn = [Line(name, colour, _points(lines, own)) for name, own, colour in shown]
+        panels += [(title, drawn)] if any(line.points for line in drawn) else []
+    return panels
 
 
 def _points(lines: Sequence[dict[str, Any]], name: str) -> Points:
-    return [(line["step"], line[name]) for line in lines if line.get(name) is not None]
+    """What is of held-out examples may be of a step before the line's."""
+    at = "held_step" if name.startswith("held_") else "step"
+    return [(line.get(at, line["step"]), line[name]) for line in lines if line.get(name) is not None]
 
 
-def _panel(pen: ImageDraw, x: int, title: str, lines: Sequence[Line]) -> None:
-    pen.text((x + _LEFT, 8), title, fill=_TEXT, font_size=14)
-    left, right, top, bottom = x + _LEFT, x + _WIDTH - _RIGHT, _TOP, _HEIGHT - _BOTTOM
+def _panel(pen: ImageDraw, x: int, y: int, title: str, lines: Sequence[Line]) -> None:
+    pen.text((x + _LEFT, y + 8), title, fill=_TEXT, font_size=14)
+    left, right, top, bottom = x + _LEFT, x + _WIDTH - _RIGHT, y + _TOP, y + _HEIGHT - _BOTTOM
     every = [point for line in lines for point in line.points]
     if not every:
         pen.text((left, (top + bottom) // 2), "nothing yet", fill=_TEXT, font_size=12)
@@ -86,4 +123,4 @@ def _panel(pen: ImageDraw, x: int, title: str, lines: Sequence[Line]) -> None:
             pen.line(spots, fill=line.colour, width=2)
         for h, v in spots if len(spots) <= 30 else ():
             pen.ellipse((h - 2, v - 2, h + 2, v + 2), fill=line.colour)
-        pen.text((right - 70 * number, 10), line.name, fill=line.colour, font_size=12, anchor="ra")
+        pen.text((right - 70 * number, y + 10), line.name, fill=line.colour, font_size=12, anchor="ra")
