@@ -113,7 +113,7 @@ def request(
     approval = Approval(new_id("approval"), action, arguments, evidence, digest, PENDING, tx.now, tx.now + 3600 * hours)
     shown = [json.dumps(arguments), json.dumps(evidence)]
     tx.execute(_INSERT, [approval.id, action, *shown, digest, approval.created, approval.expires])
-    tx.event(subject, "approval.requested", {"approval": approval.id, "action": action})
+    tx.event(subject, "approval.requested", {"approval": approval.id, "action": action, "expires": approval.expires})
     return approval
 
 

@@ -47,8 +47,16 @@ def _canaries(connection: duckdb.DuckDBPyConnection) -> None:
     connection.execute("ALTER TABLE aliases ADD COLUMN percent DOUBLE")
 
 
+def _tool_calls(connection: duckdb.DuckDBPyConnection) -> None:
+    """4 -> 5: how often tools were called."""
+    connection.execute(
+        "CREATE TABLE tool_calls (use_case VARCHAR NOT NULL, tool VARCHAR NOT NULL, hour BIGINT NOT NULL, "
+        "calls BIGINT NOT NULL, PRIMARY KEY (use_case, tool, hour))"
+    )
+
+
 # Number n takes a catalog from version n to n + 1. Append only; a released one never changes.
-MIGRATIONS: dict[int, Migration] = {1: _parts_and_tags, 2: _consents, 3: _canaries}
+MIGRATIONS: dict[int, Migration] = {1: _parts_and_tags, 2: _consents, 3: _canaries, 4: _tool_calls}
 
 
 def migrate(path: Path) -> int:

@@ -5,7 +5,7 @@ primary keys: a scan of 100,000 jobs costs 2 ms, while DuckDB's secondary indexe
 Times are seconds since the epoch (UTC) as DOUBLE.
 """
 
-VERSION = 4
+VERSION = 5
 
 TABLES = """
 CREATE TABLE meta (key VARCHAR PRIMARY KEY, value VARCHAR NOT NULL);
@@ -132,5 +132,11 @@ CREATE TABLE consents (
 CREATE TABLE spending (
     dataset VARCHAR NOT NULL, host VARCHAR NOT NULL, job VARCHAR NOT NULL, usd DOUBLE NOT NULL, stamp DOUBLE NOT NULL,
     PRIMARY KEY (dataset, host, job)
+);
+
+-- How often tools were called about a use case ('': about none), per hour since the epoch: names and numbers alone.
+CREATE TABLE tool_calls (
+    use_case VARCHAR NOT NULL, tool VARCHAR NOT NULL, hour BIGINT NOT NULL, calls BIGINT NOT NULL,
+    PRIMARY KEY (use_case, tool, hour)
 );
 """
