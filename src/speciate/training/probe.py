@@ -18,6 +18,7 @@ from speciate.training.selection import Chosen, Learner, Way, choose
 from speciate.training.specs import ProbeParameters
 from speciate.training.structured import cumulative, one_versus_rest
 from speciate.training.study import Study
+from speciate.training.widening import widened
 
 
 def fit(study: Study, parameters: ProbeParameters) -> Chosen:
@@ -49,10 +50,11 @@ def _heads(readout: Readout, strengths: Sequence[float]) -> tuple[Learner, ...]:
         case "anomaly":
             return anomalies.DENSE
         case "regression":
-            return tuple(Learner(f"ridge {strength:g}", ridge(1 / strength)) for strength in strengths)
+            return tuple(Learner(f"ridge {strength:g}", widened(ridge(1 / strength))) for strength in strengths)
         case "multi-label":
-            return tuple(Learner(f"logistic {each:g}", one_versus_rest(logistic(each))) for each in strengths)
+            return tuple(Learner(f"logistic {each:g}", widened(one_versus_rest(logistic(each)))) for each in strengths)
         case "ordinal":
             labels = len(readout.labels)
-            return tuple(Learner(f"logistic {each:g}", cumulative(logistic(each), labels)) for each in strengths)
-    return tuple(Learner(f"logistic {strength:g}", logistic(strength)) for strength in strengths)
+            bounds = [widened(cumulative(logistic(each), labels)) for each in strengths]
+            return tuple(Learner(f"logistic {each:g}", learn) for each, learn in zip(strengths, bounds, strict=True))
+    return tuple(Learner(f"logistic {strength:g}", widened(logistic(strength))) for strength in strengths)
