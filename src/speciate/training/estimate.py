@@ -175,8 +175,7 @@ def _growth(runs: Sequence[Recorded]) -> float:
 def _visits(parameters: Parameters, manifest: Manifest, family: Family) -> int:
     learned, held = manifest.splits.get("train", 0), manifest.splits.get("validation", 0)
     if isinstance(parameters, RewardedParameters):  # writing its answers is most of the work
-        steps = parameters.epochs * learned // max(1, parameters.batch_size // parameters.generations)
-        return (parameters.steps or steps) * parameters.batch_size * parameters.max_new_tokens
+        return parameters.planned_steps(learned) * parameters.batch_size * parameters.max_new_tokens
     if isinstance(parameters, LanguageParameters):
         return parameters.steps * parameters.batch_size if parameters.steps else parameters.epochs * learned
     if not isinstance(parameters, FullParameters):

@@ -28,7 +28,7 @@ from speciate.tasks.embeddings import Embeddings
 from speciate.training import classical, full, lora, probe
 from speciate.training.costs import Spent, Tally, now
 from speciate.training.language.recipes import LANGUAGE_RECIPES
-from speciate.training.language.specs import LanguageParameters
+from speciate.training.language.specs import LanguageParameters, RewardedParameters
 from speciate.training.network import choosing
 from speciate.training.network.memory import forget_peak, peak_mb, resident_mb
 from speciate.training.selection import Chosen
@@ -136,8 +136,10 @@ class _Measurement:
         once = now().minus(before)
         step = self._tally.stages["training"].times(1 / max(1, self._tally.steps))
         learned = self._payload.manifest.splits.get("train", 0)
-        steps = given.steps or given.epochs * math.ceil(learned / given.batch_size)
+        steps = given.planned_steps(learned)
         again = max(given.epochs, given.judged / max(1, answered)) - 1
+        if isinstance(given, RewardedParameters):  # which answers them all each time
+            again = given.evaluations(steps) * given.judged / (given.evaluations(_STEPS) * max(1, answered)) - 1
         more = step.times(max(0, steps - _STEPS)).plus(self._tally.stages["judging"].times(again))
         return Cost(once.plus(more), self._tally.see_peak())
 

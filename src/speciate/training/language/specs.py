@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from pydantic import Field
@@ -53,6 +54,10 @@ class LanguageParameters(Parameters):
     system: str | None = Field(None, max_length=20_000, description="Instructions where a conversation has none.")
     max_new_tokens: int = Field(256, ge=1, le=32_768, description="Longest answer of the model, kept with it.")
     judged: int = Field(100, ge=0, le=100_000, description="Validation examples that the finished model answers.")
+
+    def planned_steps(self, learned: int) -> int:
+        """Of the optimizer, at most. `learned`: training examples."""
+        return self.steps or self.epochs * math.ceil(learned / self.batch_size)
 
 
 class SftParameters(LanguageParameters):
@@ -146,6 +151,13 @@ class RewardedParameters(LanguageParameters):
     stop_on_hacking: bool = Field(
         False, description="End where the reward is pleased alone, as the report's `watched` says it."
     )
+
+    def planned_steps(self, learned: int) -> int:
+        return self.steps or self.epochs * (learned // max(1, self.batch_size // self.generations))
+
+    def evaluations(self, steps: int) -> int:
+        """Times that held-out questions are answered: before the first step, on the way, and of the finished model."""
+        return 2 + math.ceil(steps / self.judge_every)
 
 
 class GrpoParameters(RewardedParameters):
