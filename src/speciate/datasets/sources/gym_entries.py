@@ -9,11 +9,8 @@ _TUPLE = "__tuple__"
 
 
 def written(entry: dict[str, Any]) -> str:
-    """ValueError for what is neither JSON nor a tuple of it."""
-    try:
-        return json.dumps(_apart(entry), ensure_ascii=False)
-    except TypeError as error:
-        raise ValueError(f"an entry that cannot be kept as text: {error}") from error
+    """What is neither JSON nor a tuple of it, such as a fraction among what is said of the entry, as its text."""
+    return json.dumps(_apart(entry), ensure_ascii=False, default=str)
 
 
 def read(text: str) -> dict[str, Any]:
