@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from speciate import usecases
 from speciate.evaluation import decisions
-from speciate.evaluation.report import Decision, Verdict
+from speciate.evaluation.report import Decision, GateResult, Verdict
 from speciate.ids import JobId
 from speciate.jobs.job import Job, State
 from speciate.production import promote
@@ -29,6 +29,7 @@ def judge(
     verdict: Verdict = "promote",
     version: int = 1,
     evaluation: str = "evaluation-1",
+    gates: tuple[GateResult, ...] = (),
 ) -> str:
     """A decision in the catalog; returns its id."""
     decision = Decision(
@@ -37,6 +38,7 @@ def judge(
         reasons=(f"{model} was measured",),
         candidate=model,
         baseline=baseline,
+        gates=gates,
     )
     workspace.database.transact(
         lambda tx: decisions.store(tx, decision, use_case="digits", version=version, evaluation=evaluation)
@@ -45,8 +47,16 @@ def judge(
 
 
 def ask_promotion(
-    workspace: Workspace, model: str, *, policy: str = "auto", expected: str | None = None
+    workspace: Workspace,
+    model: str,
+    *,
+    policy: str = "auto",
+    expected: str | None = None,
+    percent: float = 100,
+    policies: dict[str, str] | None = None,
 ) -> dict[str, object]:
-    spec = promote.PromoteSpec(use_case="digits", model=model, expected_current=expected, actor="ada")
-    settings = Settings.model_validate({"policy": policy})
+    spec = promote.PromoteSpec(
+        use_case="digits", model=model, expected_current=expected, actor="ada", canary_percent=percent
+    )  # fmt: skip
+    settings = Settings.model_validate({"policy": policy, "policies": policies or {}})
     return workspace.database.transact(lambda tx: promote.act(tx, spec, JOB, settings))

@@ -28,8 +28,16 @@ from speciate.jobs.job import ENDED, Job, Resources
 from speciate.jobs.kinds import Kind, Plan
 from speciate.models import registry
 from speciate.production import aliases, approvals
-from speciate.production.promotion import PromoteSpec
-from speciate.production.promotion import against, check_task, decision_of, objections, reserved, share, undecided
+from speciate.production.promotion import (
+    PromoteSpec,
+    against,
+    check_task,
+    decision_of,
+    objections,
+    reserved,
+    share,
+    undecided,
+)
 from speciate.refs import model_ref
 from speciate.settings import Settings
 from speciate.workspace.database import Transaction
@@ -202,6 +210,6 @@ def _move(tx: Transaction, spec: PromoteSpec, actor: str, evidence: dict[str, An
     return {"from": moved.before, "audit": moved.audit.hash}
 
 
-__all__ = ["KIND", "PromoteSpec", "act", "apply_approved", "override", "plan", "result"]
+__all__ = ["KIND", "PromoteSpec", "act", "apply_approved", "check_task", "objections", "override", "plan", "result"]
 
 KIND = Kind(name="promote", spec=PromoteSpec, plan=plan, act=act)

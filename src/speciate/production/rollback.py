@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from speciate.errors import Code, SpeciateError
 from speciate.production import aliases
-from speciate.workspace.database import Transaction
+from speciate.workspace.database import Database, Transaction
 
 # How a version that served and serves no more was last replaced.
 _SERVED = """
@@ -71,12 +71,13 @@ def roll_back(
     return RolledBack(current.model, target, moved.audit.hash)
 
 
-def last_good(tx: Transaction, use_case: str) -> str | None:
+def last_good(reader: Database | Transaction, use_case: str) -> str | None:
     """The version that served last before the one that serves now, of those that were not rolled back."""
-    current = aliases.read(tx, use_case)
+    rows = reader.execute if isinstance(reader, Transaction) else reader.read
+    current = aliases.read(reader, use_case)
     seen = {current.model} if current else set()
-    for (model,) in tx.execute(_SERVED, [use_case]):
-        if model not in seen and tx.execute(_REPLACED_BY, [use_case, model]) != [("rollback",)]:
+    for (model,) in rows(_SERVED, [use_case]):
+        if model not in seen and rows(_REPLACED_BY, [use_case, model]) != [("rollback",)]:
             return str(model)
         seen.add(model)
     return None

@@ -110,10 +110,10 @@ class Baker:
         )
 
     def _before(self, alias: Alias) -> str | None:
-        """The version that it is compared with."""
-        other = aliases.read(
-            self._workspace.database, alias.use_case, "production" if alias.alias == CANARY else "previous"
-        )
+        """The version that it is compared with: the one that would answer instead."""
+        if alias.alias != CANARY:
+            return rollback.last_good(self._workspace.database, alias.use_case)
+        other = aliases.read(self._workspace.database, alias.use_case)
         return other.model if other else None
 
 

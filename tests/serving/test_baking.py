@@ -1,0 +1,186 @@
+"""What the keeper makes of a bake: a rollback with its evidence, or an event that it holds; each once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from speciate.production import aliases, audit
+from speciate.production.bake import Quality
+from speciate.production.rollback import roll_back
+from speciate.production.tally import Counted
+from speciate.serving import tallies
+from speciate.serving.baking import Baker
+from speciate.serving.folder import Refused, State, slot_folder
+from speciate.serving.tallies import Outcome
+from speciate.settings import Settings
+from speciate.workspace.workspace import Workspace
+from tests.conftest import ManualClock
+from tests.production import world
+
+DAY = 86_400.0
+
+
+@pytest.fixture
+def baker(workspace: Workspace) -> Baker:
+    """Two versions were promoted; the second bakes."""
+    world.define(workspace)
+    world.judge(workspace, "m@v1")
+    world.ask_promotion(workspace, "m@v1")
+    world.judge(workspace, "m@v2", baseline="m@v1")
+    world.ask_promotion(workspace, "m@v2")
+    slot_folder(workspace.folders, "digits").create()
+    return Baker(workspace)
+
+
+def serve(
+    workspace: Workspace, clock: ManualClock, requests: int, *, fails: int = 0, alias: str = "production"
+) -> None:
+    """As a slot would count them, one each second; every `fails`-th request fails."""
+    moved = aliases.read(workspace.database, "digits", alias)
+    assert moved
+    counts = tallies.Tallies(slot_folder(workspace.folders, "digits").tallies)
+    for number in range(requests):
+        failed = bool(fails) and number % fails == 0
+        outcome = Outcome(0.01, 1, failed=failed, not_finite=False, unusable=False)
+        counts.add(alias, moved.generation, moved.model, clock.now() + number, outcome, None)
+    counts.write(now=True)
+
+
+def serving(workspace: Workspace) -> str | None:
+    alias = aliases.read(workspace.database, "digits")
+    return alias.model if alias else None
+
+
+def events(workspace: Workspace, *kinds: str) -> list[tuple[str, dict[str, Any]]]:
+    return [(event.type, event.data) for event in workspace.database.events_after(0) if event.type in kinds]
+
+
+def test_a_broken_limit_rolls_back_with_its_evidence_once(
+    workspace: Workspace, baker: Baker, clock: ManualClock
+) -> None:
+    serve(workspace, clock, 300, fails=5)
+    baker.look(now=True)
+    baker.look(now=True)
+    assert serving(workspace) == "m@v1"
+    row = audit.of_use_case(workspace.database, "digits")[-1]
+    assert (row.actor, row.action, row.before, row.after) == ("bake", "rollback", "m@v2", "m@v1")
+    assert '"failed": 60' in row.evidence
+    [(_, told)] = events(workspace, "bake.rolled_back")
+    assert (told["model"], told["to"], told["audit"]) == ("m@v2", "m@v1", row.hash)
+    assert audit.verify(workspace.database).problems == ()
+
+
+def test_what_holds_is_told_once_and_watched_no_more(workspace: Workspace, baker: Baker, clock: ManualClock) -> None:
+    serve(workspace, clock, 1000)
+    baker.look(now=True)
+    assert events(workspace, "promotion.survived") == []
+    clock.advance(DAY)
+    baker.look(now=True)
+    Baker(workspace).look(now=True)  # the next daemon
+    [(_, told)] = events(workspace, "promotion.survived")
+    assert (told["model"], told["generation"], told["requests"]) == ("m@v2", 2, 1000)
+    serve(workspace, clock, 300, fails=2)
+    baker.look(now=True)
+    assert serving(workspace) == "m@v2", "its bake is over"
+
+
+def test_what_is_back_after_it_had_survived_is_not_tried_again(
+    workspace: Workspace, baker: Baker, clock: ManualClock
+) -> None:
+    serve(workspace, clock, 1000)
+    clock.advance(DAY)
+    baker.look(now=True)
+    world.judge(workspace, "m@v3", baseline="m@v2")
+    world.ask_promotion(workspace, "m@v3")
+    serve(workspace, clock, 300, fails=2)
+    baker.look(now=True)
+    assert serving(workspace) == "m@v2"
+    clock.advance(30 * DAY)
+    baker.look(now=True)
+    assert len(events(workspace, "promotion.survived")) == 1
+
+
+def test_what_bakes_again_and_breaks_goes_back_to_what_was_never_rolled_back(
+    workspace: Workspace, baker: Baker, clock: ManualClock
+) -> None:
+    world.judge(workspace, "m@v3", baseline="m@v2")
+    world.ask_promotion(workspace, "m@v3")
+    for expected in ("m@v2", "m@v1"):
+        serve(workspace, clock, 300, fails=2)
+        baker.look(now=True)
+        assert serving(workspace) == expected
+    serve(workspace, clock, 300, fails=2)
+    baker.look(now=True)
+    assert serving(workspace) == "m@v1", "there is nothing left to go back to"
+    [(_, told)] = events(workspace, "bake.broken")
+    assert told["model"] == "m@v1"
+
+
+def test_where_a_person_decides_it_is_only_told(workspace: Workspace, clock: ManualClock, baker: Baker) -> None:
+    workspace.settings = Settings.model_validate({"bakes": {"digits": {"rollback": "tell"}}})
+    serve(workspace, clock, 300, fails=2)
+    baker.look(now=True)
+    assert serving(workspace) == "m@v2"
+    [(_, told)] = events(workspace, "bake.broken")
+    assert "requests failed" in told["reasons"][0]
+
+
+def test_a_version_that_its_slot_refused_goes_back(workspace: Workspace, baker: Baker) -> None:
+    refused = Refused(generation=2, model="m@v2", why="it answers with NaN", at=1.0)
+    slot_folder(workspace.folders, "digits").tell(State(serving="m@v1", refused=refused))
+    baker.look(now=True)
+    assert serving(workspace) == "m@v1"
+    assert "it answers with NaN" in audit.of_use_case(workspace.database, "digits")[-1].evidence
+
+
+def test_an_older_refusal_is_no_reason(workspace: Workspace, baker: Baker) -> None:
+    refused = Refused(generation=1, model="m@v2", why="it answers with NaN", at=1.0)
+    slot_folder(workspace.folders, "digits").tell(State(serving="m@v1", refused=refused))
+    baker.look(now=True)
+    assert serving(workspace) == "m@v2"
+
+
+def test_a_canary_that_breaks_is_ended_and_production_stays(
+    workspace: Workspace, baker: Baker, clock: ManualClock
+) -> None:
+    world.judge(workspace, "m@v3", baseline="m@v2")
+    world.ask_promotion(workspace, "m@v3", percent=10)
+    serve(workspace, clock, 300)
+    serve(workspace, clock, 300, fails=5, alias="canary")
+    baker.look(now=True)
+    assert (serving(workspace), aliases.read(workspace.database, "digits", "canary")) == ("m@v2", None)
+    row = audit.of_use_case(workspace.database, "digits")[-1]
+    assert (row.actor, row.action, row.before) == ("bake", "canary_end", "m@v3")
+    assert audit.verify(workspace.database).problems == ()
+    result = world.ask_promotion(workspace, "m@v3")
+    assert result["state"] == "needs_approval", "production saw what the evidence did not"
+
+
+def test_a_canary_that_holds_is_told_and_stays_a_canary(workspace: Workspace, baker: Baker, clock: ManualClock) -> None:
+    world.judge(workspace, "m@v3", baseline="m@v2")
+    world.ask_promotion(workspace, "m@v3", percent=10)
+    serve(workspace, clock, 1000, alias="canary")
+    clock.advance(DAY)
+    baker.look(now=True)
+    [(_, told)] = events(workspace, "canary.survived")
+    assert told["model"] == "m@v3"
+    assert serving(workspace) == "m@v2"
+
+
+def test_answers_that_were_wrong_take_it_back(workspace: Workspace, baker: Baker) -> None:
+    said = Quality(Counted(100, 60), None, 0.1)
+    Baker(workspace, lambda use_case, model, before: said if before == "m@v1" else None).look(now=True)
+    assert serving(workspace) == "m@v1"
+
+
+def test_a_move_in_between_is_not_judged_by_older_counts(
+    workspace: Workspace, baker: Baker, clock: ManualClock
+) -> None:
+    serve(workspace, clock, 300, fails=2)
+    workspace.database.transact(
+        lambda tx: roll_back(tx, "digits", expected="m@v2", to=None, reason="a person was quicker", actor="ada")
+    )
+    baker.look(now=True)
+    assert [row.actor for row in audit.of_use_case(workspace.database, "digits")] == ["ada"] * 3
