@@ -38,10 +38,10 @@ Tell = Callable[[int], None]
 
 
 def answer_all(
-    run: Run, identity: str, examples: Sequence[Example], ask: Ask, tell: Tell, repeat: int = 0
+    run: Run, identity: str, examples: Sequence[Example], ask: Ask, tell: Tell, repeat: int = 0, at_once: int = CHUNK
 ) -> list[Answer]:
     """One answer per example. `identity`: of everything that decides what the model answers; `repeat`: of one that may
-    answer otherwise each time, which time it is.
+    answer otherwise each time, which time it is. `at_once`: answers that are on disk together; a kill costs no more.
 
     Raises Stopped between chunks where the run was asked to stop.
     """
@@ -51,7 +51,7 @@ def answer_all(
     missing = {key: example for key, example in zip(asked, examples, strict=True) if key not in known}
     tell(len(examples) - len(missing))
     with Journal(run.folders, fingerprint, run.folder.path.name) as journal:
-        for chunk in _chunks(list(missing.items())):
+        for chunk in _chunks(list(missing.items()), at_once):
             if run.stopping:
                 raise Stopped
             answers = _ask(ask, [example for _, example in chunk])
@@ -74,9 +74,9 @@ def _kept(answer: Answer) -> Kept:
     )  # fmt: skip
 
 
-def _chunks(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
-    for start in range(0, len(items), CHUNK):
-        yield items[start : start + CHUNK]
+def _chunks(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
 
 
 def _ask(ask: Ask, chunk: Sequence[Example]) -> list[Answer]:

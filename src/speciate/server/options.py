@@ -20,10 +20,11 @@ from speciate.datasets.operations.steps import needs
 from speciate.datasets.similarity import extractors
 from speciate.errors import unknown
 from speciate.evaluation import libraries
+from speciate.tasks import preference
 from speciate.training.further import as_known, suits
 from speciate.training.language.specs import LANGUAGE_PARAMETERS
 from speciate.training.options import options as ways_to_train
-from speciate.training.specs import PARAMETERS
+from speciate.training.specs import PARAMETERS, parameters_of
 from speciate.vocabulary import METRICS, TASKS, Metric, Task, find_task
 
 Kind = Literal["task", "metric", "method", "modality", "operation", "extractor", "format"]
@@ -92,15 +93,24 @@ def _methods(task: Task | None) -> list[Option]:
     can = task and [way for each in task.modalities for way in ways_to_train(each, task.family)]
     found = []
     for name, parameters in PARAMETERS.items():
-        known = as_known(name)
+        known = as_known(name, task.family if task else None)
         if task is not None and not suits(name, task.family):
             continue
         bases = dict.fromkeys(way.base_model for way in can or () if way.method == known and way.base_model)
-        writes = task is not None and task.family == "generation" and name in LANGUAGE_PARAMETERS
-        if can is None or writes or any(way.method == known for way in can):
+        writes = task is not None and name in LANGUAGE_PARAMETERS and _is_learned_by(task, name)
+        others = can if can and task and task.name != preference.TASK else ()
+        if can is None or writes or any(way.method == known for way in others):
             what = first_line(_module(name)) + (f" Base models: {', '.join(bases)}." if bases else "")
-            found.append(Option(name, what, parameters.model_json_schema(), _needs(name)))
+            form = parameters_of(name, task.name) if task else parameters
+            found.append(Option(name, what, form.model_json_schema(), _needs(name)))
     return found
+
+
+def _is_learned_by(task: Task, method: str) -> bool:
+    """Of a method that trains language models."""
+    if method == preference.METHOD or task.name == preference.TASK:
+        return (task.name, method) == (preference.TASK, preference.METHOD)
+    return task.family == "generation"
 
 
 def _module(method: str) -> str:

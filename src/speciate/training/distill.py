@@ -1,9 +1,9 @@
-"""Recipe `distill`: a network learns what another model says of each example, beside the labels or without any.
+"""Recipe `distill`: a model learns what others say of each example, beside the labels or without any.
 
 Knowledge distillation (Hinton et al. 2015): `alpha` times the divergence from the teacher at a temperature, and the
 rest for the labels. Rows without a label are taught by the teacher alone. Several teachers are one, by their mean
 chances. With `features`, the student's pooled states are brought near those of the first teacher, too (Romero et al.
-2015).
+2015). Language models are taught by language/distilling.py.
 """
 
 from __future__ import annotations
@@ -12,8 +12,6 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from speciate.datasets.intake.rows import WITHOUT_LABEL
 from speciate.datasets.loading.loader import Example, load_unlabelled
@@ -24,6 +22,9 @@ from speciate.tasks.contract import Predictor
 from speciate.tasks.growth import joined, kept_readout
 from speciate.tasks.truth import is_label
 from speciate.training import teaching
+from speciate.training.frontier import Measured, compared
+from speciate.training.language import distilling
+from speciate.training.language.distill_specs import LanguageDistillParameters
 from speciate.training.network.choosing import Lessons, Method, choose, plain
 from speciate.training.network.lessons import Lesson, Taught, with_line
 from speciate.training.selection import Chosen, measure_answers
@@ -32,7 +33,9 @@ from speciate.training.study import Study
 from speciate.vocabulary import find_metric
 
 
-def fit(study: Study, parameters: DistillParameters) -> Chosen:
+def fit(study: Study, parameters: DistillParameters | LanguageDistillParameters) -> Chosen:
+    if isinstance(parameters, LanguageDistillParameters):
+        return distilling.fit(study, parameters)
     chosen = choose(study, parameters, method(parameters))
     study.found["distillation"] = _compared(study, chosen)
     return chosen
@@ -91,39 +94,19 @@ def _teach(study: Study, backbone: Backbone, parameters: DistillParameters) -> L
 
 
 def _compared(study: Study, chosen: Chosen) -> dict[str, Any]:
-    """Student and teachers on the same held-out examples: how good, how large, how quick; and which of them another one
-    beats in all of it. Latency is of this machine, one example at a time."""
+    """Student and teachers on the same held-out examples."""
     held = study.validation or study.train
-    student: dict[str, Any] = {
-        "model": study.payload.spec.name, "role": "student", "value": chosen.best.value,
-        "parameters": chosen.predictor.parameters, "p50_ms": _latency(chosen.predictor, held),
-    }  # fmt: skip
-    rows = [student]
+    name, predictor = study.payload.spec.name, chosen.predictor
+    rows = [Measured(name, "student", chosen.best.value, predictor.parameters, _latency(predictor, held))]
     for teacher in study.payload.teachers:
         model = teaching.load(study, teacher, cached=False)
         readout: Any = getattr(model, "readout", study.readout)
         value = measure_answers(study, readout, held, model.predict(held)).value
-        own = {"role": "teacher", "value": value, "parameters": teacher.parameters, "p50_ms": _latency(model, held)}
-        rows.append({"model": teacher.model} | own)
-    metric = find_metric(study.payload.objective.metric)
-    best = max((row for row in rows if row["role"] == "teacher"), key=lambda row: metric.sign * row["value"])
-    for row in rows:
-        row["dominated"] = any(_beats(other, row, metric.sign) for other in rows)
-        row["value"], row["p50_ms"] = _finite(row["value"]), round(row["p50_ms"], 3)
-    smaller = (best["parameters"] or 0) / max(1, student["parameters"])
+        rows.append(Measured(teacher.model, "teacher", value, teacher.parameters, _latency(model, held)))
     return {
-        "metric": metric.name, "judged_on": study.how, "n": len(held), "frontier": rows, "teacher": best["model"],
-        "times_smaller": round(smaller, 2), "times_faster": round(best["p50_ms"] / max(student["p50_ms"], 1e-6), 2),
-        "kept": _finite(student["value"] / best["value"]) if metric.sign > 0 and best["value"] else None,
+        **compared(rows, find_metric(study.payload.objective.metric)), "judged_on": study.how, "n": len(held),
         "unlabelled": len(study.untold),
     }  # fmt: skip
-
-
-def _beats(other: dict[str, Any], row: dict[str, Any], sign: int) -> bool:
-    """As good in everything, and better in something."""
-    mine = (sign * row["value"], -(row["parameters"] or 0), -row["p50_ms"])
-    theirs = (sign * other["value"], -(other["parameters"] or 0), -other["p50_ms"])
-    return other is not row and all(a >= b for a, b in zip(theirs, mine, strict=True)) and theirs != mine
 
 
 def _latency(model: Predictor, held: Sequence[Example]) -> float:
@@ -131,10 +114,6 @@ def _latency(model: Predictor, held: Sequence[Example]) -> float:
     found = timing.measure(model.predict, held, None, latency=True).p50_ms
     assert found is not None, "latency was asked for"
     return float(found)
-
-
-def _finite(value: Any) -> float | None:
-    return round(float(value), 4) if value is not None and np.isfinite(value) else None
 
 
 def _all_weights(backbone: Backbone) -> None:

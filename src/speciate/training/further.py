@@ -5,18 +5,25 @@ What such a method trains is trained as another one does it, so what suits that 
 
 from __future__ import annotations
 
+import hashlib
+from pathlib import Path
+
 from speciate.datasets import versions
 from speciate.datasets.versions import Manifest
 from speciate.errors import Code, SpeciateError
 from speciate.evaluation.seen import learned_from
+from speciate.language.bases import check as check_writes
+from speciate.language.bases import writes
 from speciate.models import registry
 from speciate.models.card import Card
+from speciate.models.weights import files
 from speciate.refs import model_ref
-from speciate.tasks import soft
+from speciate.tasks import preference, soft
 from speciate.tasks.network import has_head
 from speciate.training import bases
 from speciate.training.bases import Base
 from speciate.training.continual import buffer
+from speciate.training.language.distill_specs import WRITTEN
 from speciate.training.options import check as check_option
 from speciate.training.specs import CONTINUAL, STREAMING, Method, Option, Teacher, TrainSpec
 from speciate.vocabulary import Family, Task
@@ -29,14 +36,28 @@ _TRAINS_AS: dict[str, Method] = {
 _LABELLED: tuple[Family, ...] = ("classification",)
 
 
-def as_known(method: str) -> Method:
+def as_known(method: str, family: Family | None = None) -> Method:
     """The method whose base models it takes."""
+    if method == "distill" and family == "generation":
+        return "sft"
     return _TRAINS_AS.get(method) or method  # type: ignore[return-value]  # what is left is one of those
 
 
 def suits(method: str, family: Family) -> bool:
     """Of the methods here, whether it does tasks of this family; True of others."""
+    if method == "distill" and family == "generation":
+        return True
     return method not in _TRAINS_AS or family in (_LABELLED if method == STREAMING else soft.FAMILIES)
+
+
+def writers_teach(spec: TrainSpec, workspace: Workspace) -> bool:
+    """Whether the first teacher is a language model."""
+    if spec.method != "distill" or not spec.teacher:
+        return False
+    ref = model_ref(spec.teacher[0])
+    if ref.source in ("path", "api"):
+        return ref.source == "api" or writes(Path(ref.name))
+    return registry.resolve(workspace.database, workspace.folders, ref).card.task in WRITTEN
 
 
 def option(spec: TrainSpec, manifest: Manifest, task: Task, workspace: Workspace) -> tuple[Option, Base | None]:
@@ -51,8 +72,30 @@ def option(spec: TrainSpec, manifest: Manifest, task: Task, workspace: Workspace
         base = bases.find(workspace, card.ref)
         return Option(method="probe", base_model=base.ref), base
     assert spec.method is not None, "filled() sees to it"
-    wanted = Option(method=as_known(spec.method), base_model=spec.base_model)
-    return check_option(wanted, manifest.modality, task.family, workspace)
+    if (task.name == preference.TASK) != (spec.method == preference.METHOD):
+        raise SpeciateError(
+            Code.INVALID,
+            f"{preference.METHOD!r} alone learns {preference.TASK!r}, and nothing else: the method is {spec.method!r} "
+            f"and the task {task.name!r}.",
+            f"Call again with method={preference.METHOD!r} and no task, or with another task and method.",
+        )
+    family: Family = "generation" if task.name == preference.TASK else task.family
+    wanted = Option(method=as_known(spec.method, task.family), base_model=_begun_with(spec, task))
+    return check_option(wanted, manifest.modality, family, workspace)
+
+
+def _begun_with(spec: TrainSpec, task: Task) -> str | None:
+    """A student that is cut from its teacher needs no other base model."""
+    if spec.base_model or spec.method != "distill" or task.name not in WRITTEN or not spec.teacher:
+        return spec.base_model
+    if not spec.hyperparameters.get("layers"):
+        raise SpeciateError(
+            Code.INVALID,
+            "'distill' needs a student: base_model names none.",
+            "Call train_model again with base_model, or with hyperparameters={'layers': N}: the student then begins as "
+            "N of the layers of its teacher.",
+        )
+    return spec.teacher[0]
 
 
 def _streaming(workspace: Workspace, model: str) -> Card | None:
@@ -92,7 +135,8 @@ def check(
     if spec.method in CONTINUAL:
         _check_line(spec, manifest, task, base, workspace)
         return spec, ()
-    teachers = tuple(_teacher(workspace, name, manifest, task) for name in spec.teacher)
+    of_task = _writer if task.name in WRITTEN else _teacher
+    teachers = tuple(of_task(workspace, name, manifest, task) for name in spec.teacher)
     if not teachers:
         raise SpeciateError(
             Code.INVALID,
@@ -137,6 +181,36 @@ def _check_line(spec: TrainSpec, manifest: Manifest, task: Task, base: Base | No
                 f"What is replayed is kept as the dataset {name!r}, and there is another one of that name.",
                 "Call train_model again with another name for the model.",
             )
+
+
+def _writer(workspace: Workspace, name: str, manifest: Manifest, task: Task) -> Teacher:
+    """A language model with weights here, be it of a folder that nobody registered."""
+    ref = model_ref(name)
+    if ref.source == "api":
+        raise SpeciateError(
+            Code.INVALID,
+            f"{name} is served by others: its weights are not here, and its answers cost money.",
+            f"Keep its answers first, curate_dataset(dataset={manifest.ref!r}, steps=[{{'op': 'answer', 'model': "
+            f"{name!r}, 'budget_usd': ...}}]), then train_model(method='sft', target='answer').",
+        )
+    if ref.source != "path":
+        found = _teacher(workspace, name, manifest, task)
+        check_writes(Path(found.folder), found.model)
+        return found
+    base = bases.find(workspace, name)
+    assert base.folder is not None, "a path has a folder"
+    check_writes(base.folder, base.ref)
+    size = sum(each.stat().st_size for each in files(base.folder))
+    return Teacher(
+        model=base.ref, id=_as_it_is(base.folder), folder=str(base.folder), method="published", parameters=None,
+        bytes=size,
+    )  # fmt: skip
+
+
+def _as_it_is(folder: Path) -> str:
+    """Of a folder that is no version: names, sizes and times of its files, as weights are too large to be read here."""
+    said = [(each.name, each.stat().st_size, each.stat().st_mtime_ns) for each in sorted(folder.iterdir())]
+    return hashlib.sha256(repr(said).encode()).hexdigest()
 
 
 def _teacher(workspace: Workspace, name: str, manifest: Manifest, task: Task) -> Teacher:

@@ -10,12 +10,13 @@ from speciate.datasets.versions import Manifest
 from speciate.evaluation.prices import USD_PER_CORE_HOUR
 from speciate.tasks.contract import Terms
 from speciate.training.hyperparameters import Frozen, Parameters
+from speciate.training.language.distill_specs import LANGUAGE_FORMS, WRITTEN
 from speciate.training.language.specs import LANGUAGE_PARAMETERS, LanguageParameters
 from speciate.training.network.schedule import Schedule
 
 MOST_SEED = 2**32 - 1
 """As scikit-learn takes them."""
-Method = Literal["classical", "probe", "lora", "full", "sft", "dpo", "kto", "orpo", "simpo"]
+Method = Literal["classical", "probe", "lora", "full", "sft", "dpo", "kto", "orpo", "simpo", "reward", "grpo", "rloo"]
 """What a plan tries by itself."""
 Further = Literal["replay", "der", "lwf", "ewc", "slda", "distill"]
 """Methods that need another model: they go on from one, or one teaches."""
@@ -154,6 +155,12 @@ PARAMETERS: dict[str, type[AnyParameters]] = {
 }
 
 
+def parameters_of(method: str, task: str) -> type[AnyParameters]:
+    """What can be set of a method: of some it is another thing where the task is to write."""
+    written = LANGUAGE_FORMS.get(method) if task in WRITTEN else None
+    return written or PARAMETERS[method]
+
+
 class Room(Frozen):
     """What a training may use of the machine; what is left open is decided for it."""
 
@@ -274,5 +281,5 @@ class Payload(Frozen):
         if isinstance(values, dict) and isinstance(values.get("parameters"), dict):
             spec = values["spec"]
             method = spec["method"] if isinstance(spec, dict) else spec.method
-            values = values | {"parameters": PARAMETERS[method].model_validate(values["parameters"])}
+            values = values | {"parameters": parameters_of(method, values["task"]).model_validate(values["parameters"])}
         return values

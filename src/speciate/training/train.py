@@ -26,6 +26,7 @@ from speciate.jobs.kinds import Kind, Plan
 from speciate.models import registry, sealed
 from speciate.models.card import Card
 from speciate.refs import dataset_ref
+from speciate.tasks import preference
 from speciate.tasks.anomaly import ANOMALY
 from speciate.tasks.contract import Terms
 from speciate.tasks.truth import WITHOUT_TARGET, is_label, usual_target
@@ -35,8 +36,11 @@ from speciate.training.checks import check as check_labels
 from speciate.training.estimate import asked_by, estimate, known
 from speciate.training.held_out import nothing_to_judge_by
 from speciate.training.hyperparameters import Parameters
+from speciate.training.language.asking import check as check_questions
 from speciate.training.language.columns import check as check_columns
-from speciate.training.language.specs import LANGUAGE_PARAMETERS
+from speciate.training.language.distill_specs import WRITTEN
+from speciate.training.language.rewards.bound import bound
+from speciate.training.language.specs import LANGUAGE_PARAMETERS, RewardedParameters
 from speciate.training.options import options
 from speciate.training.repetition import filled
 from speciate.training.specs import (
@@ -44,6 +48,7 @@ from speciate.training.specs import (
     Objective,
     Payload,
     TrainSpec,
+    parameters_of,
 )
 from speciate.usecases import COLUMN, UseCase
 from speciate.vocabulary import TASKS, Task, find_metric, find_task
@@ -74,7 +79,7 @@ def plan(spec: TrainSpec, workspace: Workspace) -> Plan:
     manifest = versions.resolve(database, spec.dataset)
     dataset = manifest.ref
     _check_whole(spec.dataset, manifest)
-    task = _task(spec, use_case, manifest)
+    task = _task(spec, use_case, manifest, workspace)
     target = _target(spec, use_case, manifest, task)
     _check_splits(manifest, dataset)
     manifest = manifest.model_copy(update={"inputs": _inputs(manifest, target, use_case)})
@@ -82,10 +87,13 @@ def plan(spec: TrainSpec, workspace: Workspace) -> Plan:
     if base:
         _check_base(base, manifest)
     spec, teachers = further.check(spec, manifest, task, base, workspace)
-    threads, parameters = _threads(workspace, spec.resources.cpu), _parameters(spec)
-    check_columns(manifest, parameters, method)
+    threads, parameters = _threads(workspace, spec.resources.cpu), _parameters(spec, task)
+    check_columns(manifest, parameters, method, target)
+    check_questions(manifest, parameters, target)
+    if isinstance(parameters, RewardedParameters):
+        parameters = parameters.model_copy(update={"rewards": bound(parameters.rewards, workspace)})
     terms = _terms(parameters, use_case, task)
-    gpus, price = _gpus(spec, workspace), usd_per_core_hour(workspace.settings)
+    gpus, price = _gpus(spec, task, workspace), usd_per_core_hour(workspace.settings)
     spec = _within(spec, threads * max(1, gpus), price)
     check_labels(manifest, target, task, terms)
     can = options(manifest.modality, task.family)
@@ -133,7 +141,7 @@ def plan(spec: TrainSpec, workspace: Workspace) -> Plan:
             "base_model": option.base_model,
             "metric": payload.objective.metric,
         },
-        preload=_PRELOAD.get(method, "torch"),
+        preload="language" if task.name in WRITTEN else _PRELOAD.get(method, "torch"),
     )
 
 
@@ -169,14 +177,15 @@ def commit(tx: Transaction, job: Job, trained: Trained) -> dict[str, Any]:
     return {"model": card.ref, "report": trained.report}
 
 
-def _task(spec: TrainSpec, use_case: UseCase | None, manifest: Manifest) -> Task:
+def _task(spec: TrainSpec, use_case: UseCase | None, manifest: Manifest, workspace: Workspace) -> Task:
     if use_case and spec.task and spec.task != use_case.task:
         raise SpeciateError(
             Code.INVALID,
             f"task is {spec.task!r}, but the use case {use_case.name!r} is {use_case.task!r}.",
             "Leave task out.",
         )
-    writes = "text-generation" if spec.method in LANGUAGE_PARAMETERS else None
+    writes = "text-generation" if spec.method in LANGUAGE_PARAMETERS or further.writers_teach(spec, workspace) else None
+    writes = preference.TASK if spec.method == preference.METHOD else writes
     name = use_case.task if use_case else spec.task or writes or _usual_task(spec, manifest)
     task = find_task(name)
     if not task.suits(manifest.modality):
@@ -305,15 +314,17 @@ def _terms(parameters: Parameters, use_case: UseCase | None, task: Task) -> Term
     return Terms(positive, parameters.horizon, parameters.order)
 
 
-def _parameters(spec: TrainSpec) -> Parameters:
-    form = PARAMETERS[spec.method or ""]
+def _parameters(spec: TrainSpec, task: Task) -> Parameters:
+    form = parameters_of(spec.method or "", task.name)
     try:
         return form.model_validate(spec.hyperparameters)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         said = f"hyperparameters.{place} is {first['input']!r}: {first['msg']}."
-        if place not in form.model_fields and first["type"] == "extra_forbidden":
+        if not place:  # of several together
+            said = f"hyperparameters: {first['msg'].removeprefix('Value error, ')}."
+        elif place not in form.model_fields and first["type"] == "extra_forbidden":
             others = [method for method, other in PARAMETERS.items() if place in other.model_fields]
             where = f"; {' and '.join(map(repr, others))} have it" if others else ""
             said = f"{spec.method!r} has no hyperparameter {place!r}{where}; {closest(place, form.model_fields)}"
@@ -332,7 +343,7 @@ def _within(spec: TrainSpec, cores: int, price: float) -> TrainSpec:
     return spec.model_copy(update={"budget_minutes": min(minutes, spec.budget_minutes or minutes)})
 
 
-def _gpus(spec: TrainSpec, workspace: Workspace) -> int:
+def _gpus(spec: TrainSpec, task: Task, workspace: Workspace) -> int:
     if spec.method not in _ON_GPU:
         if spec.resources.gpu:
             raise SpeciateError(
@@ -341,7 +352,7 @@ def _gpus(spec: TrainSpec, workspace: Workspace) -> int:
                 f"Leave it out, or choose a method that trains a network: {' or '.join(map(repr, _ON_GPU))}.",
             )
         return 0
-    if spec.method in LANGUAGE_PARAMETERS and (spec.resources.gpu or 0) > 1:
+    if (spec.method in LANGUAGE_PARAMETERS or task.name in WRITTEN) and (spec.resources.gpu or 0) > 1:
         raise SpeciateError(
             Code.INVALID,
             f"resources.gpu is {spec.resources.gpu}, and {spec.method!r} trains on one.",

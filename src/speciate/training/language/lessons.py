@@ -78,13 +78,14 @@ def form(
 
 def lessons(
     study: Study, tokenizer: PreTrainedTokenizerBase, asked: Form, parameters: LanguageParameters, learn: Learn,
-    longest: int,
+    longest: int, said: Sequence[Turn] | None = None,
 ) -> Lessons:  # fmt: skip
-    """Of both splits. `longest`: tokens that the model can see."""
+    """Of both splits. `longest`: tokens that the model can see. `said`: learned in place of the training split."""
     limit = min(parameters.max_length, longest)
     if limit < parameters.max_length:
         study.notes.append(f"Examples are cut at {limit:,} tokens, which is all that the base model can see.")
-    train, held = turns(study, study.train), turns(study, study.validation)
+    train = turns(study, study.train) if said is None else list(said)
+    held = turns(study, study.validation)
     _check(study, train, held)
     return Lessons(
         _tokenized(study, tokenizer, train, asked, learn, limit, "training"),

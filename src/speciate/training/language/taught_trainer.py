@@ -1,0 +1,97 @@
+"""trl's DistillationTrainer, taught to learn from answers that are given, beside those that the student writes.
+
+What stands before it in the order of resolution hands it token ids of questions and answers in place of texts that it
+would render, and completions that are there already in place of generating some; loss, divergence and batches are its
+own. Held-out examples are always judged on the answers that are given, so that their loss is the same each time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from speciate.language.forms import IGNORED, Lesson
+
+if TYPE_CHECKING:
+    import torch
+
+
+def taught(trainer: type[Any]) -> type[Any]:
+    return type(f"Taught{trainer.__name__}", (_Taught, trainer), {})
+
+
+def rows(found: Sequence[Lesson]) -> Any:
+    """A `datasets.Dataset` of token ids: what is asked, and the answer, which may be empty."""
+    from datasets import Dataset
+
+    prompts = [asked(each) for each in found]
+    answers = [[label for label in each.labels if label != IGNORED] for each in found]
+    return Dataset.from_dict({"prompt": prompts, "completion": answers})
+
+
+def asked(lesson: Lesson) -> list[int]:
+    """All before the answer."""
+    first = next((at for at, label in enumerate(lesson.labels) if label != IGNORED), len(lesson.ids))
+    return lesson.ids[:first]
+
+
+class _Taught:
+    """`learn(share, weight)` says how, before it begins."""
+
+    # The trainer's
+    model: Any
+    accelerator: Any
+    temperature: float
+
+    _share = 0.0
+    _weight = 1.0
+
+    def learn(self, share: float, weight: float) -> None:
+        """`share`: of steps that learn from the student's own answers. `weight`: of the teacher's chances; the rest
+        learns the answers word by word."""
+        self._share, self._weight = share, weight
+
+    def _generate_and_score_completions(self, inputs: Any) -> Any:
+        self._given = [each["completion"] for each in inputs]
+        return super()._generate_and_score_completions(inputs)  # type: ignore[misc]
+
+    def _tokenize_prompts(self, prompts: Any) -> Any:
+        return prompts, None, {}
+
+    def _generate_single_turn(self, prompt_ids: Any, *given: Any, **named: Any) -> Any:
+        if not self._writes():
+            return self._given
+        return super()._generate_single_turn(prompt_ids, *given, **named)  # type: ignore[misc]
+
+    def _writes(self) -> bool:
+        """Whether the student writes the answers of this step; by chance, which follows from the seed and the step."""
+        import torch
+
+        if not self.model.training or not self._share:
+            return False
+        return self._share >= 1 or float(torch.rand(())) < self._share
+
+    def _get_last_hidden_state(self, *given: Any, **named: Any) -> Any:
+        found = super()._get_last_hidden_state(*given, **named)  # type: ignore[misc]
+        if self._states is None:
+            self._states = found  # the student's come first
+        return found
+
+    def _compute_loss(self, student: Any, inputs: Any, num_items_in_batch: Any) -> Any:
+        self._states: torch.Tensor | None = None
+        loss, entropy, valid = super()._compute_loss(student, inputs, num_items_in_batch)  # type: ignore[misc]
+        if self._weight < 1:
+            loss = self._weight * loss + (1 - self._weight) * self._words(student, inputs, num_items_in_batch)
+        self._states = None
+        return loss, entropy, valid
+
+    def _words(self, student: Any, inputs: Any, num_items_in_batch: Any) -> torch.Tensor:
+        """Cross-entropy of the answers, over the same tokens."""
+        import torch
+
+        mask = inputs["completion_mask"].bool()
+        states, head = self._states, student.get_output_embeddings()
+        assert states is not None, "the loss has asked for them"
+        logits = torch.nn.functional.linear(states[mask], head.weight, head.bias).float()
+        lost = torch.nn.functional.cross_entropy(logits, inputs["completion_ids"][mask], reduction="sum")
+        return lost / (mask.sum().clamp(min=1) if num_items_in_batch is None else num_items_in_batch)
