@@ -35,7 +35,7 @@ Source = Annotated[
     str | None,
     Field(
         description="Folder, file or archive: images, audio, video, text, CSV, JSON, Parquet, .ts, ARFF, FASTA, PDB, "
-        "SDF, SMILES, DICOM, NIfTI, STL, PLY, LAS, LeRobot, MCAP; hf:, pkg:, gym:."
+        "SDF, SMILES, DICOM, NIfTI, STL, PLY, LAS, LeRobot, MCAP; hf:, pkg:, gym:, log:USE_CASE."
     ),
 ]
 Reader = Annotated[

@@ -67,7 +67,7 @@ class IngestSpec(BaseModel):
     name: str
     """Of the dataset; with `add` a ref of the version that is added to."""
     source: Path | str | None = None
-    """An absolute path of a folder or file, `hf:org/name`, `pkg:NAME` or `gym:TASK`."""
+    """An absolute path of a folder or file, `hf:org/name`, `pkg:NAME`, `gym:TASK` or `log:USE_CASE`."""
     rows: str | None = None
     """sha256 of the blob that holds inline rows (inline_rows.py)."""
     modality: str = "auto"
@@ -107,7 +107,7 @@ def plan(spec: IngestSpec, workspace: Workspace) -> Plan:
         spec = _in_its_roles(spec, found, workspace)
     if spec.modality != "auto":
         find(spec.modality)
-    size = check_what_is_named(spec.source, spec.reader) if spec.source is not None else 0
+    size = check_what_is_named(spec.source, spec.reader, workspace.folders) if spec.source is not None else 0
     if spec.labels is not None:
         check_source(spec.labels.path)
     check(workspace.settings.cage)
@@ -241,7 +241,7 @@ def _read(spec: IngestSpec, run: Run, stored: Manifest | None, parent: Parent | 
         never = [name for name in (spec.label, spec.group_by, spec.labels and spec.labels.column) if name]
         found = prepare(
             spec.source, preparing, modality=spec.modality, reader=spec.reader, labels=labels,
-            inputs=spec.inputs, never=never,
+            inputs=spec.inputs, never=never, label=spec.label,
         )  # fmt: skip
         found = found._replace(readable=found.readable | {work})
         survey, renamed = _surveyed(found, run, pool, stored, spec.label)

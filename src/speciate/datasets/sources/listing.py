@@ -34,8 +34,8 @@ _SHARD = re.compile(r"-\d{5}-of-\d{5}(-[0-9a-f]+)?$")
 _CARDS = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")
 _HEAD = 4096
 _VOTERS = 200
-ELSEWHERE = ("hf:", "pkg:", "gym:")
-"""How sources begin that are no paths: of a hub, of a package, made by reasoning-gym."""
+ELSEWHERE = ("hf:", "pkg:", "gym:", "log:")
+"""How sources begin that are no paths: of a hub, of a package, made by reasoning-gym, the log of a use case."""
 IN_TABLES = ("text", "tabular", "protein", "molecule", "time-series")
 """Modalities whose examples come in tables as often as in files of their own."""
 

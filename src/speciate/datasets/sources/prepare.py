@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from speciate.datasets.sources import exported, gym_data, hub, packaged_data, shards
+from speciate.datasets.sources import answered, exported, gym_data, hub, packaged_data, shards
 from speciate.datasets.sources.archives import archive_suffix
 from speciate.datasets.sources.excerpts import are_excerpts, excerpts
 from speciate.datasets.sources.gathering import gathered, mixed, recognised
@@ -39,11 +39,12 @@ from speciate.datasets.sources.unpacking import Desk, unpack_into
 from speciate.datasets.sources.walk import SetAside, walk
 from speciate.errors import Code, SpeciateError
 from speciate.modalities.mixed.multimodal import MULTIMODAL
+from speciate.workspace.workspace import Folders
 
 _ARCHIVE = "speciate.datasets.sources.archives:unpack"
 
 
-def check(source: Path | str, reader: str | None = None) -> int:
+def check(source: Path | str, reader: str | None = None, folders: Folders | None = None) -> int:
     """Refuse at once what names, sizes and installed packages can tell. The bytes of a file; 0 for all else."""
     parse_reader(reader)
     if is_path(source):
@@ -53,6 +54,8 @@ def check(source: Path | str, reader: str | None = None) -> int:
         packaged_data.find(name)
     elif kind == "gym":
         gym_data.parse(name)
+    elif kind == answered.KIND:
+        answered.check(str(source), folders)
     else:
         hub.parse_hub_ref(str(source))
     return 0
@@ -67,14 +70,16 @@ def prepare(
     labels: LabelsFile | None = None,
     inputs: Sequence[str] = (),
     never: Sequence[str] = (),
+    label: str | None = None,
 ) -> Listing:
-    """Everything at a path, of `hf:org/name`, `pkg:NAME` or `gym:TASK`, ready to be read, and what is set aside with a
-    reason. Of mixed rows `inputs` are the parts that are wanted, and `never` the columns that are none.
+    """Everything at a path, of `hf:org/name`, `pkg:NAME`, `gym:TASK` or `log:USE_CASE`, ready to be read, and what is
+    set aside with a reason. `label`: the column of labels, where it is named. Of mixed rows `inputs` are the parts that
+    are wanted, and `never` the columns that are none.
 
     Raises INVALID, NOT_FOUND, REFUSED, MISSING_EXTRA or UNAVAILABLE where nothing can be read at all.
     """
     check(source, reader)
-    place = _fetched(source, desk)
+    place = _fetched(source, desk, label)
     files, aside, readable, about = _unpacked(place, labels and labels.path, desk)
     if not files and aside:
         name, reason = aside[0]
@@ -141,7 +146,7 @@ class _Place(NamedTuple):
     set_aside: list[SetAside]
 
 
-def _fetched(source: Path | str, desk: Desk) -> _Place:
+def _fetched(source: Path | str, desk: Desk, label: str | None) -> _Place:
     if is_path(source):
         return _Place(Path(source), None, [])
     kind, _, name = str(source).partition(":")
@@ -149,11 +154,14 @@ def _fetched(source: Path | str, desk: Desk) -> _Place:
         return _Place(*hub.fetch(str(source), desk.folders))
     folder = desk.work / "packaged"
     folder.mkdir(parents=True)
+    aside: list[SetAside] = []
     if kind == "gym":
         gym_data.write(name, folder)
+    elif kind == answered.KIND:
+        aside = answered.write(str(source), desk.folders, folder, label)
     else:
         packaged_data.find(name).write(folder)
-    return _Place(folder, None, [])
+    return _Place(folder, None, aside)
 
 
 class _Unpacked(NamedTuple):
