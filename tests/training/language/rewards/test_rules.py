@@ -8,32 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import TypeAdapter
 
 from speciate.errors import Code, SpeciateError
-from speciate.modalities.messages import Message
 from speciate.training.language.rewards.finding import Where, result
 from speciate.training.language.rewards.numeric import last_number
 from speciate.training.language.rewards.reward import Asked, Missed, Value
-from speciate.training.language.rewards.specs import RewardSpec
-from speciate.training.language.rewards.table import names, open_rewards
+from speciate.training.language.rewards.table import names
 from speciate.training.language.rewards.watched import WatchedReward
-
-QUESTION = (Message("user", "How many?"),)
-
-
-def read(*given: dict[str, Any]) -> list[RewardSpec]:
-    return TypeAdapter(list[RewardSpec]).validate_python(list(given))
+from tests.training.language.rewards.asked import ask, opened, read
 
 
 def scored(
     folder: Path, spec: dict[str, Any], answers: Sequence[str], truths: Sequence[str | None]
 ) -> list[float | None]:
-    (reward,) = open_rewards(read(spec), folder)
-    try:
-        return reward.score([QUESTION] * len(answers), answers, truths, [{}] * len(answers))
-    finally:
-        reward.close()
+    with opened(folder, spec) as reward:
+        return ask(reward, answers, truths)
 
 
 @pytest.mark.parametrize(
@@ -98,7 +87,7 @@ class Says:
 
 def test_what_cannot_be_had_is_none_and_counted_and_no_number_is_ever_nan() -> None:
     reward = WatchedReward("mine", Says([1.0, math.nan, math.inf, None, Missed("raised", "why")]))
-    assert reward.score([QUESTION] * 5, ["a"] * 5, ["a"] * 5, [{}] * 5) == [1.0, None, None, None, None]
+    assert ask(reward, ["a"] * 5) == [1.0, None, None, None, None]
     assert reward.failures.told() == {
         "asked": 5, "failures": {"nan": 2, "raised": 1}, "untrusted": {"first": {"nan": "nan", "raised": "why"}},
     }  # fmt: skip
@@ -108,7 +97,7 @@ def test_a_reward_that_says_nothing_any_more_stops_the_run() -> None:
     bad: list[Value] = [Missed("raised", "ZeroDivisionError"), None]
     reward = WatchedReward("mine", Says(bad, [None, None], [1.0, bad[0]], bad, bad))
     for _ in range(4):
-        reward.score([QUESTION] * 2, ["a"] * 2, ["a"] * 2, [{}] * 2)
+        ask(reward, ["a"] * 2)
     with pytest.raises(SpeciateError, match=r"'mine' says nothing.*ZeroDivisionError") as stopped:
-        reward.score([QUESTION] * 2, ["a"] * 2, ["a"] * 2, [{}] * 2)
+        ask(reward, ["a"] * 2)
     assert stopped.value.code is Code.INVALID
