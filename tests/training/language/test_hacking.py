@@ -106,7 +106,13 @@ def test_whatever_is_seen_the_same_is_said_again_and_ends_are_within(
 
 @pytest.mark.parametrize(
     ("answers", "distinct"),
-    [([[1, 2, 3, 4, 5, 6]], 1.0), ([[7] * 9], 1 / 8), ([[1, 2, 1, 2, 1, 2]], 2 / 5), ([[1, 2]], math.nan), ([], math.nan)],
+    [
+        ([[1, 2, 3, 4, 5, 6]], 1.0),
+        ([[7] * 9], 1 / 8),
+        ([[1, 2, 1, 2, 1, 2]], 2 / 5),
+        ([[1, 2]], math.nan),
+        ([], math.nan),
+    ],
 )
 def test_wording_counts_what_is_said_again(answers: list[list[int]], distinct: float) -> None:
     assert wording(answers).distinct == pytest.approx(distinct, nan_ok=True)

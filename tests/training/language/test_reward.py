@@ -8,16 +8,13 @@ from typing import Any
 import pytest
 
 from speciate.datasets.loading.loader import Example
-from speciate.errors import SpeciateError
-from speciate.evaluation import evaluate
-from speciate.evaluation.evaluate import EvaluateSpec
+from speciate.modalities.messages import Message
 from speciate.models import registry
 from speciate.tasks import predictor
-from speciate.tasks.preference import Offer, offer_of, written
-from speciate.modalities.messages import Message
+from speciate.tasks.preference import Offer, written
 from speciate.workspace.workspace import Workspace
 from tests.language.world import messages
-from tests.training.language.world import base, make_pairs, payload
+from tests.training.language.world import base, make_pairs
 from tests.training.world import model_path, train_now
 
 QUICK: dict[str, Any] = {"changes": "full", "epochs": 3, "batch_size": 10, "learning_rate": 3e-3}
@@ -54,5 +51,6 @@ def test_a_reward_model_tells_held_out_pairs_apart_and_gives_numbers(
         [_example(written(Offer(asked, "yes", "no"))), _example(written(Offer(asked, "no", "yes")))]
     )
     assert (first.output, second.output) == ("first", "second")
-    assert first.probabilities is not None and second.probabilities is not None
+    assert first.probabilities is not None
+    assert second.probabilities is not None
     assert first.probabilities["first"] == pytest.approx(second.probabilities["second"])

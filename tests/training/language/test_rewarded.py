@@ -6,8 +6,11 @@ import random
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
+from speciate.errors import Code, SpeciateError
 from speciate.jobs.run import Stopped
 from speciate.training.network.metrics import read
 from speciate.workspace.workspace import Workspace
@@ -112,3 +115,71 @@ def test_the_exact_reward_rises_from_chance(workspace: Workspace, tmp_path: Path
     assert watched["gain"]["interval"][0] > 0
     assert report["validation"]["value"] > 0.9
     assert watched["end"]["reward"] > watched["begin"]["reward"] + 0.2
+
+
+@pytest.mark.parametrize(
+    ("given", "columns", "why", "how"),
+    [
+        ({"batch_size": 10}, {}, "no whole number of questions with 4 answers", "such as 8"),
+        ({"kl_limit": 0.1, "beta": 0}, {}, "not measured where beta is 0", "0.001"),
+        ({"batch_size": 400}, {}, "A step asks 100 questions, and pairs@v1 has 50", "batch_size=200 or less"),
+        ({}, {"chosen": None}, "'exact' compares with the true answer, and pairs@v1 has none", "'kind': 'model'"),
+        ({"rewards": [{"kind": "numeric"}]}, {"chosen": None}, "'numeric' compares", "target"),
+    ],
+)
+def test_a_training_by_reward_that_cannot_be_is_refused_before_a_job(
+    workspace: Workspace, tmp_path: Path, given: dict[str, Any], columns: dict[str, Any], why: str, how: str
+) -> None:
+    make_pairs(workspace, **columns)
+    with pytest.raises(SpeciateError) as refusal:
+        payload(
+            workspace, name="pupil", dataset="pairs", method="grpo", hyperparameters=QUICK | given,
+            base_model=base(tmp_path / "base"),
+        )  # fmt: skip
+    assert refusal.value.code == Code.INVALID
+    assert why in refusal.value.message
+    assert how in refusal.value.recovery
+
+
+def test_a_limit_ends_it_at_the_last_weights_of_which_nothing_is_suspicious(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    """Nothing is held out, and the first step is too far: what is kept is the base model."""
+    make_pairs(workspace)
+    folder = tmp_path / "base"
+    asked = payload(
+        workspace, name="pupil", dataset="pairs", method="grpo", base_model=base(folder), resources={"cpu": 1},
+        hyperparameters=QUICK | {"judged": 0, "length_limit": 1.5, "rewards": [VOWELS]},
+    )  # fmt: skip
+    made = attempt(workspace, asked, "job-x")
+    report = run(made)["report"]
+    assert report["training"]["ended"] == "limit"
+    assert report["training"]["steps"] == 1
+    assert "length_limit=1.5" in report["watched"]["stopped"]
+    assert any("ended at step 1" in note and "of step 0" in note for note in report["notes"])
+    begun, kept = (load_file(each / "model.safetensors") for each in (folder, made.outputs / "model"))
+    assert all(np.array_equal(kept[name], value) for name, value in begun.items())
+
+
+def test_examples_without_a_truth_are_asked_where_no_reward_needs_one(workspace: Workspace, tmp_path: Path) -> None:
+    make_pairs(workspace, chosen=None)
+    report = _run(workspace, tmp_path, "grpo", steps=1, rewards=[VOWELS])
+    assert report["validation"]["value"] is None
+    assert [sorted(each) for each in report["watched"]["held"]] == [["length", "reward", "step"]] * 2
+    assert report["watched"]["gain"] is None
+
+
+def test_questions_that_leave_no_room_for_an_answer_are_refused(workspace: Workspace, tmp_path: Path) -> None:
+    make_pairs(workspace, prompt=["is it good? " * 60] * 60)
+    with pytest.raises(SpeciateError, match="0 of 50 training questions have at most 248 tokens"):
+        _run(workspace, tmp_path, "grpo")
+
+
+def test_a_reward_that_raises_ends_the_run_by_name(workspace: Workspace, tmp_path: Path) -> None:
+    make_pairs(workspace)
+    (tmp_path / "bad.py").write_text(
+        "def bad(questions, answers, truths, columns):\n    raise RuntimeError('broken')\n"
+    )
+    reward = {"kind": "python", "file": f"{tmp_path}/bad.py:bad", "name": "mine"}
+    with pytest.raises(SpeciateError, match=r"'mine'.*raised.*broken"):
+        _run(workspace, tmp_path, "grpo", rewards=[reward])

@@ -31,8 +31,8 @@ def make_sums(workspace: Workspace, name: str = "sums", count: int = 100) -> Non
     )  # fmt: skip
 
 
-def make_pairs(workspace: Workspace, name: str = "pairs", count: int = 60, **columns: list[str | None]) -> None:
-    """Of two answers one is better: yes or sure, and not no."""
+def make_pairs(workspace: Workspace, name: str = "pairs", count: int = 60, **columns: Any) -> None:
+    """Of two answers one is better: yes or sure, and not no. `columns`: others in their place; None: not there."""
     splits = ["validation" if at % 6 == 5 else "train" for at in range(count)]
     asked = [f"is {at} good?" for at in range(count)]
     made = {
@@ -40,6 +40,7 @@ def make_pairs(workspace: Workspace, name: str = "pairs", count: int = 60, **col
         "chosen": [("yes", "sure")[at % 2] for at in range(count)],
         "rejected": ["no"] * count,
     } | columns
+    made = {column: cells for column, cells in made.items() if cells is not None}
     make_dataset(workspace, name, "text", made, labels=[""] * count, splits=splits, inputs=["prompt"])
 
 

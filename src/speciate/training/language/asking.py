@@ -1,4 +1,4 @@
-"""What a model that learns from rewards is asked: questions without answers to imitate, and with what a reward needs."""
+"""What a model that learns from rewards is asked: questions, with what a reward needs beside them."""
 
 from __future__ import annotations
 
@@ -118,8 +118,8 @@ def checked(
     learned = [readable(each.asked) for each in train]
     if found := checks.leaked(learned, [readable(each.asked) for each in held]):
         study.notes.append(
-            f"{len(found)} of {len(held)} validation questions stand in the training split as well, or share 13 words in "
-            "a row with it: what is measured on them is too good."
+            f"{len(found)} of {len(held)} validation questions stand in the training split as well, or share 13 words "
+            "in a row with it: what is measured on them is too good."
         )
     return list(train)
 
@@ -139,12 +139,13 @@ def short_enough(
             f"{len(kept)} of {len(found)} training questions have at most {max(0, limit)} tokens, and a step asks "
             f"{each_step}: the base model sees {longest} tokens, of which max_new_tokens={parameters.max_new_tokens} "
             "are kept for the answer.",
-            "Call train_model again with a smaller max_new_tokens, a larger max_length, a smaller batch_size, or a base "
-            "model that sees more.",
+            "Call train_model again with a smaller max_new_tokens, a larger max_length, a smaller batch_size, or a "
+            "base model that sees more.",
         )
     if len(kept) < len(found):
         study.notes.append(
-            f"{len(found) - len(kept)} of {len(found)} {which} questions are longer than {limit} tokens and are left out."
+            f"{len(found) - len(kept)} of {len(found)} {which} questions are longer than {limit} tokens and are left "
+            "out."
         )
     return kept
 

@@ -62,7 +62,7 @@ class Held(NamedTuple):
     length: float
 
 
-class Warning(NamedTuple):
+class Suspicion(NamedTuple):
     pattern: Pattern
     said: str
 
@@ -76,7 +76,7 @@ class Limits(NamedTuple):
     stop_on_hacking: bool = False
 
 
-def warnings(seen: Sequence[Seen], held: Sequence[Held]) -> list[Warning]:
+def warnings(seen: Sequence[Seen], held: Sequence[Held]) -> list[Suspicion]:
     """What is suspicious, the surest first; empty where nothing is."""
     found = [_metric_falls(held), *(rule(*ends(seen)) for rule in _RULES)] if seen else []
     fine = _GOOD_IN_THE_END if _metric_rose(held) else ()
@@ -122,7 +122,7 @@ def _mean(some: Sequence[Seen]) -> Seen:
     )  # fmt: skip
 
 
-def _metric_falls(held: Sequence[Held]) -> Warning | None:
+def _metric_falls(held: Sequence[Held]) -> Suspicion | None:
     judged = [each for each in held if math.isfinite(each.metric) and math.isfinite(each.reward)]
     if len(judged) < 2:
         return None
@@ -130,7 +130,7 @@ def _metric_falls(held: Sequence[Held]) -> Warning | None:
     rose, fell = newest.reward - best.reward, best.metric - newest.metric
     if not (rose > 0 and fell > 0 and fell > _ERRORS * max(best.error, newest.error)):
         return None
-    return Warning(
+    return Suspicion(
         "metric_falls",
         f"on held-out examples the reward rose by {rose:.3g} since step {best.step} while the metric got worse by "
         f"{fell:.3g}: the reward is learned, and not what it stands for",
@@ -145,58 +145,59 @@ def _metric_rose(held: Sequence[Held]) -> bool:
     return judged[-1].metric - judged[0].metric > 2 * _ERRORS * max(judged[0].error, judged[-1].error)
 
 
-def _longer(first: Seen, last: Seen) -> Warning | None:
+def _longer(first: Seen, last: Seen) -> Suspicion | None:
     if not (last.length > _LONGER * first.length and last.length - first.length >= _LONGER_TOKENS):
         return None
-    return Warning(
+    return Suspicion(
         "longer", f"answers grew from {first.length:.0f} to {last.length:.0f} tokens: look whether length is rewarded"
     )
 
 
-def _cut(first: Seen, last: Seen) -> Warning | None:
+def _cut(first: Seen, last: Seen) -> Suspicion | None:
     if not (last.cut > _CUT and last.cut - first.cut > _CUT_MORE):
         return None
-    return Warning(
-        "cut", f"{last.cut:.0%} of the answers do not end before max_new_tokens; at the beginning {first.cut:.0%} did not"
+    return Suspicion(
+        "cut",
+        f"{last.cut:.0%} of the answers do not end before max_new_tokens; at the beginning {first.cut:.0%} did not",
     )
 
 
-def _repeats(first: Seen, last: Seen) -> Warning | None:
+def _repeats(first: Seen, last: Seen) -> Suspicion | None:
     if not (last.distinct < _DISTINCT and first.distinct - last.distinct > _DISTINCT_LESS):
         return None
-    return Warning(
+    return Suspicion(
         "repeats",
         f"answers repeat themselves: {last.distinct:.0%} of their neighbouring tokens are new, {first.distinct:.0%} at "
         "the beginning",
     )
 
 
-def _entropy(first: Seen, last: Seen) -> Warning | None:
+def _entropy(first: Seen, last: Seen) -> Suspicion | None:
     if not (last.entropy < _ENTROPY * first.entropy and last.entropy < _ENTROPY_LOW):
         return None
-    return Warning(
+    return Suspicion(
         "entropy",
         f"entropy fell from {first.entropy:.3g} to {last.entropy:.3g} nats a token: hardly anything new is tried",
     )
 
 
-def _no_signal(first: Seen, last: Seen) -> Warning | None:
+def _no_signal(first: Seen, last: Seen) -> Suspicion | None:
     if not last.no_spread > _NO_SIGNAL:
         return None
     since = "from the beginning" if first.no_spread > _NO_SIGNAL else "by now"
-    return Warning(
+    return Suspicion(
         "no_signal",
         f"{since} all answers to {last.no_spread:.0%} of the questions get the same reward, of which nothing can be "
         "learned: too easy or too hard, or a reward that sees no difference",
     )
 
 
-def _same_answers(first: Seen, last: Seen) -> Warning | None:
+def _same_answers(first: Seen, last: Seen) -> Suspicion | None:
     if not last.alike > _ALIKE:
         return None
-    return Warning("same_answers", f"{last.alike:.0%} of the answers to a question are the same as another one")
+    return Suspicion("same_answers", f"{last.alike:.0%} of the answers to a question are the same as another one")
 
 
-_RULES: tuple[Callable[[Seen, Seen], Warning | None], ...] = (
+_RULES: tuple[Callable[[Seen, Seen], Suspicion | None], ...] = (
     _longer, _repeats, _entropy, _cut, _no_signal, _same_answers,
 )  # fmt: skip

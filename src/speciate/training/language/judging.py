@@ -20,9 +20,7 @@ _AT_ONCE = 16
 _NOT_JUDGED = Estimate(math.nan, math.nan, math.nan, math.nan, 0, 0, "not judged")
 
 
-def chosen(
-    study: Study, predictor: Trained, parameters: LanguageParameters, ending: Ending, began: float
-) -> Chosen:
+def chosen(study: Study, predictor: Trained, parameters: LanguageParameters, ending: Ending, began: float) -> Chosen:
     """The model with its value on validation examples, the first `judged` of them in the order of their ids."""
     held = sorted(study.validation, key=lambda each: each.id)[: parameters.judged]
     estimate = judged(study, predictor, held) if held else _NOT_JUDGED

@@ -1,8 +1,8 @@
-"""Recipe `reward`: a language model learns to give answers a number, from pairs of which one is better (a reward model).
+"""Recipe `reward`: a language model learns to give answers a number, from pairs of a better and a worse one.
 
 The loss is that of Bradley and Terry (1952): the better answer of a pair should get the larger number (Ouyang et al.
-2022). What is made answers the task `preference`, so it is evaluated like any model (`accuracy`: share of held-out pairs
-told apart, 0.5 by chance), and trainings by reward name it: `{"kind": "model", "model": "judge@v1"}`.
+2022). What is made answers the task `preference`, so it is evaluated like any model (`accuracy`: share of held-out
+pairs told apart, 0.5 by chance), and trainings by reward name it: `{"kind": "model", "model": "judge@v1"}`.
 """
 
 from __future__ import annotations
@@ -112,8 +112,8 @@ def _pairs(
         )
     if lost:
         study.notes.append(
-            f"{lost} of {len(whole)} {which} pairs are longer than {limit} tokens and are left out; max_length={enough} "
-            "would hold 95 of 100."
+            f"{lost} of {len(whole)} {which} pairs are longer than {limit} tokens and are left out; "
+            f"max_length={enough} would hold 95 of 100."
         )
     return found
 
@@ -145,8 +145,8 @@ def _check(study: Study, train: Sequence[tuple[Offer, bool]], held: Sequence[tup
         which = "longer" if longer > len(better) / 2 else "shorter"
         share = max(longer, len(better) - longer) / len(better)
         study.notes.append(
-            f"In {share:.0%} of the training pairs the better answer is the {which} one: the model may learn length, and "
-            "what is trained by it will write accordingly."
+            f"In {share:.0%} of the training pairs the better answer is the {which} one: the model may learn length, "
+            "and what is trained by it will write accordingly."
         )
     learned = [_whole(offer) for offer, _ in train]
     if found := checks.leaked(learned, [_whole(offer) for offer, _ in held]):

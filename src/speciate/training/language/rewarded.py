@@ -25,9 +25,7 @@ _USUAL_RATE = 1e-6
 """Where every weight learns (trl 1.16)."""
 
 
-def learned(
-    study: Study, parameters: RewardedParameters, trainer: type[Any], config: type[Any], **loss: Any
-) -> Chosen:
+def learned(study: Study, parameters: RewardedParameters, trainer: type[Any], config: type[Any], **loss: Any) -> Chosen:
     """`trainer` and `config` are trl's; `loss`: further arguments of `config`."""
     began = time.monotonic()
     study.progress(0, None, "", "loading the base model")

@@ -119,21 +119,28 @@ class RewardedParameters(LanguageParameters):
         32, ge=2, le=4096, description="Answers in each step of the optimizer: to batch_size / generations questions."
     )
     epochs: int = Field(1, ge=1, le=1000, description="Passes over the training questions, at most.")
-    max_length: int = Field(1024, ge=8, le=1_000_000, description="Longest question in tokens; longer ones are left out.")
+    max_length: int = Field(
+        1024, ge=8, le=1_000_000, description="Longest question in tokens; longer ones are left out."
+    )
     temperature: float = Field(
         1.0, gt=0, le=5, description="Of those answers: lower ones are more alike, so less is learned of them."
     )
     top_p: float = Field(1.0, gt=0, le=1, description="Of the likeliest tokens that have this share together.")
     top_k: int = Field(0, ge=0, description="Of so many likeliest tokens; 0: of all.")
     max_new_tokens: int = Field(
-        128, ge=1, le=32_768, description="Longest answer, while it learns and afterwards: most of the time goes into it."
+        128,
+        ge=1,
+        le=32_768,
+        description="Longest answer, while it learns and afterwards: most of the time goes into it.",
     )
     beta: float = Field(
         0.02, ge=0, le=100,
         description="Pull to the base model, by the distance of their words (KL). 0: none, and it is not measured.",
     )  # fmt: skip
     iterations: int = Field(1, ge=1, le=16, description="Times that a set of answers is learned from.")
-    epsilon: float = Field(0.2, gt=0, lt=1, description="Change of a word's probability that is learned at once, at most.")
+    epsilon: float = Field(
+        0.2, gt=0, lt=1, description="Change of a word's probability that is learned at once, at most."
+    )
     skip_cut: bool = Field(False, description="Answers that are cut at max_new_tokens are not learned from.")
     judge_every: int = Field(
         20, ge=1, description="Steps between evaluations: greedy answers to `judged` validation examples."
@@ -162,7 +169,8 @@ class RewardedParameters(LanguageParameters):
 
 class GrpoParameters(RewardedParameters):
     loss: Literal["dapo", "dr_grpo", "grpo", "bnpo", "cispo"] = Field(
-        "dapo", description="What each word counts: dapo as every other; grpo as its answer's share, which favours length."
+        "dapo",
+        description="What each word counts: dapo as every other; grpo as its answer's share, which favours length.",
     )
     scale: Literal["group", "batch", "none"] = Field(
         "group", description="Rewards are divided by their spread: in a question's answers, in a step's, or not."
@@ -174,7 +182,9 @@ class GrpoParameters(RewardedParameters):
 
 
 class RlooParameters(RewardedParameters):
-    beta: float = Field(0.05, ge=0, le=100, description="Pull to the base model, taken from the reward (KL of an answer).")
+    beta: float = Field(
+        0.05, ge=0, le=100, description="Pull to the base model, taken from the reward (KL of an answer)."
+    )
     normalise: bool = Field(False, description="Advantages of a step get mean 0 and spread 1.")
 
 
