@@ -85,6 +85,7 @@ class Promotion(Result):
     approval: Asked | None = None
     before: str | None = Field(None, alias="from")
     to: str | None = None
+    canary_percent: float | None = Field(None, description="Of the requests, where it is a canary.")
     audit: str | None = None
 
 
@@ -95,18 +96,23 @@ def promote_model(
     model: str,
     evaluation: str | None = None,
     expected_current: Annotated[str | None, Field(description="Version believed to serve, or 'nothing'.")] = None,
+    canary_percent: Annotated[
+        float, Field(gt=0, le=100, description="Share of a slot's requests, beside production; 100: all.")
+    ] = 100,
     note: Annotated[str, Field(max_length=500)] = "",
     idempotency_key: IdempotencyKey = None,
     dry_run: DryRunFlag = False,
 ) -> Promotion | DryRun:
     """Let a version that passed its gates serve USE_CASE@production. Without a decision, call evaluate_models first.
 
-    State needs_approval: a person decides on a terminal.
+    State needs_approval: a person decides on a terminal. It is watched (bake), and taken back where it breaks limits.
     """
     spec = {
         "use_case": use_case, "model": model, "evaluation": evaluation, "expected_current": expected_current,
         "note": note, "actor": app.caller.client,
     }  # fmt: skip
+    if canary_percent != 100:  # left out where it is all: a call that is repeated by its key is the same job as before
+        spec["canary_percent"] = canary_percent
     started = start_job(app, "promote", spec, idempotency_key=idempotency_key, dry_run=dry_run)
     if isinstance(started, DryRun):
         return started
@@ -118,7 +124,7 @@ def promote_model(
 def rollback_model(
     app: App,
     use_case: str,
-    expected_current: Annotated[str, Field(description="Version believed to serve.")],
+    expected_current: Annotated[str, Field(description="Version believed to serve; a canary's ends the canary.")],
     reason: Annotated[str, Field(max_length=500)],
     to: Annotated[str | None, Field(description="Default: the version before.")] = None,
     idempotency_key: IdempotencyKey = None,
