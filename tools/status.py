@@ -12,9 +12,11 @@ from speciate.serving import slots
 
 
 class Clock(Result):
-    state: Literal["open", "provisional"]
+    state: Literal["open", "provisional", "done"] = Field(
+        description="provisional: a model answers and its bake is not over."
+    )
     seconds: float
-    stages: dict[str, float]
+    stages: dict[str, float] = Field(description="data, queue, train, evaluate, person, deploy; adds up to seconds.")
     model: str | None = None
 
 
@@ -51,7 +53,7 @@ class UseCaseView(Result):
             slot=shown, previous=found.previous, running_jobs=tuple(found.running_jobs),
             paused_jobs=tuple(found.paused_jobs),
             waiting_for_person=tuple(found.waiting_for_person),
-            time_to_model=Clock(**clock._asdict()),
+            time_to_model=Clock(state=clock.state, seconds=clock.seconds, stages=clock.stages, model=clock.model),
             next_actions=tuple(NextAction(tool=step.tool, arguments=step.arguments) for step in found.next_steps),
         )  # fmt: skip
 
@@ -64,8 +66,10 @@ class DiskView(Result):
 
 class StatusView(Result):
     use_cases: tuple[UseCaseView, ...]
-    models_deployed_30d: int
+    models_deployed_30d: int = Field(description="That survived their bake.")
+    models_baking_30d: int
     change_failure_rate: float | None = None
+    seconds_to_recover: float | None = None
     disk: DiskView
     alerts: tuple[str, ...] = ()
 
@@ -77,7 +81,9 @@ def get_status(app: App, use_case: str | None = None) -> StatusView:
     return StatusView(
         use_cases=tuple(UseCaseView.of(item, slots.of(app.workspace.folders, item.name)) for item in found.use_cases),
         models_deployed_30d=found.deliveries.models_deployed_30d,
+        models_baking_30d=found.deliveries.models_baking_30d,
         change_failure_rate=found.deliveries.change_failure_rate,
+        seconds_to_recover=found.deliveries.seconds_to_recover,
         disk=DiskView(**found.disk._asdict()),
         alerts=tuple(found.alerts),
     )

@@ -1,90 +1,117 @@
-"""Time to model as a table of histories."""
+"""The ledger of a real workspace: what is read, and what is spent."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
-from speciate.production.ledger import deliveries, time_to_model
-from speciate.workspace.database import Event
+from speciate.errors import Code, SpeciateError
+from speciate.jobs.engine import Engine
+from speciate.jobs.executors import Alive, Ended
+from speciate.jobs.folder import Outcome
+from speciate.jobs.kinds import Kind, Kinds, Plan
+from speciate.production.effort import Calls, effort
+from speciate.production.ledger import ledger, typical
+from speciate.production.time_to_model import TimeToModel
+from speciate.workspace.workspace import Workspace
+from tests.conftest import ManualClock
+from tests.jobs.test_reconcile import Stage
+from tests.jobs.work import ENTRY, Work
+from tests.production import world
 
-_DAY = 86_400.0
-
-
-def _history(*steps: tuple[float, str, str, dict[str, Any]]) -> list[Event]:
-    return [Event(seq, *step) for seq, step in enumerate(steps, 1)]
-
-
-def _moved(
-    at: float, before: str | None, after: str, action: str = "promote"
-) -> tuple[float, str, str, dict[str, Any]]:
-    return at, "use_case:digits", "alias.moved", {"before": before, "after": after, "action": action}
-
-
-def _answered(at: float, model: str) -> tuple[float, str, str, dict[str, Any]]:
-    return at, "use_case:digits", "production.answered", {"model": model}
+_USE_CASE = "use_case:digits"
 
 
-_CREATED = (100.0, "use_case:digits", "use_case.created", {"version": 1})
-_WHOLE = _history(
-    _CREATED,
-    (110.0, "dataset:digits", "dataset.created", {"version": 1}),
-    (140.0, "model:m", "model.created", {"model": "m@v1"}),
-    (150.0, "use_case:digits", "decision.made", {"candidate": "m@v1"}),
-    _moved(155.0, None, "m@v1"),
-    _answered(156.0, "m@v1"),
-)
+def _planned(spec: Work, workspace: Workspace) -> Plan:
+    return Plan(use_case="digits")
 
 
-def test_the_stages_add_up_to_the_time_to_model() -> None:
-    clock = time_to_model("digits", _WHOLE, 999.0, "digits@v1")
-    assert clock.state == "provisional"
-    assert clock.seconds == 56.0
-    assert clock.stages == {"data": 10.0, "train": 30.0, "evaluate": 10.0, "promote": 5.0, "first_answer": 1.0}
-    assert sum(clock.stages.values()) == clock.seconds
+def _refuse(function: object) -> None:
+    raise SpeciateError(Code.UNAVAILABLE, "The disk is full.")
 
 
-def test_the_clock_runs_until_production_answers() -> None:
-    clock = time_to_model("digits", _WHOLE[:-1], 400.0)
-    assert (clock.state, clock.seconds, clock.model) == ("open", 300.0, None)
+def _event(workspace: Workspace, kind: str, **data: object) -> None:
+    workspace.database.transact(lambda tx: tx.event(_USE_CASE, kind, dict(data)))
 
 
-def test_data_that_were_there_before_the_clock_started_cost_nothing() -> None:
-    early = (50.0, "dataset:digits", "dataset.created", {"version": 1})
-    clock = time_to_model(
-        "digits", _history(early, _CREATED, _moved(120.0, None, "m@v1"), _answered(130.0, "m@v1")), 0, "digits@v1"
-    )
-    assert clock.stages == {"data": 0.0, "promote": 20.0, "first_answer": 10.0}
-
-
-def test_the_answer_of_a_version_that_was_rolled_back_does_not_count() -> None:
-    bad = _history(
-        _CREATED, _moved(110.0, "old@v1", "m@v1"), _answered(111.0, "m@v1"), _moved(120.0, "m@v1", "old@v1", "rollback")
-    )
-    assert time_to_model("digits", bad, 200.0).state == "open"
-    mended = [*bad, *_history(_moved(150.0, "old@v1", "m@v2"), _answered(160.0, "m@v2"))]
-    clock = time_to_model("digits", mended, 200.0)
-    assert (clock.state, clock.seconds, clock.model) == ("provisional", 60.0, "m@v2")
-
-
-def test_another_use_case_does_not_stop_the_clock() -> None:
-    other = (110.0, "use_case:other", "production.answered", {"model": "m@v1"})
-    assert time_to_model("digits", _history(_CREATED, other), 200.0).state == "open"
-
-
-@pytest.mark.parametrize(
-    ("steps", "deployed", "rate"),
-    [
-        ([], 0, None),
-        ([_moved(0, None, "m@v1")], 1, 0.0),
-        ([_moved(0, None, "m@v1"), _moved(1, "m@v1", "m@v2")], 2, 0.0),
-        ([_moved(0, None, "m@v1"), _moved(1, "m@v1", "m@v2"), _moved(2, "m@v2", "m@v1", "rollback")], 1, 0.5),
-        ([_moved(-40 * _DAY, None, "m@v1")], 0, None),
-    ],
-)
-def test_deliveries_of_thirty_days(
-    steps: list[tuple[float, str, str, dict[str, Any]]], deployed: int, rate: float | None
+def test_a_model_is_counted_once_its_bake_is_over_and_its_time_goes_back_to_the_first_answer(
+    workspace: Workspace, clock: ManualClock
 ) -> None:
-    found = deliveries(_history(*steps), now=_DAY)
-    assert (found.models_deployed_30d, found.change_failure_rate) == (deployed, rate)
+    world.define(workspace)
+    clock.advance(600)
+    world.judge(workspace, "m@v1")
+    world.ask_promotion(workspace, "m@v1")
+    _event(workspace, "production.answered", model="m@v1")
+    clock.advance(50_000)
+    before = ledger(workspace)
+    assert before.counts == {"done": 0, "provisional": 1, "open": 0}
+    assert (before.baked.median_seconds, before.answered.median_seconds) == (None, 600.0)
+    assert (before.deliveries.models_deployed_30d, before.deliveries.models_baking_30d) == (0, 1)
+    _event(workspace, "promotion.survived", model="m@v1", alias="production")
+    after = ledger(workspace)
+    assert (after.counts["done"], after.baked.median_seconds) == (1, 600.0)
+    assert (after.deliveries.models_deployed_30d, after.deliveries.models_baking_30d) == (1, 0)
+
+
+def test_runs_of_a_use_case_are_stages_and_minutes(workspace: Workspace, clock: ManualClock) -> None:
+    world.define(workspace)
+    stage = Stage()
+    work = Kind(name="train", spec=Work, plan=_planned, run=ENTRY)
+    engine = Engine(workspace, Kinds(extra=[work]), executor=stage)
+    job = engine.submit("train", {})
+    clock.advance(30)
+    engine.tick()
+    stage.truth[f"{job.id}.1"] = Alive()
+    engine.tick()
+    clock.advance(120)
+    stage.truth[f"{job.id}.1"] = Ended(Outcome(1, "user", "the label has one value"))
+    engine.tick()
+    (line,) = ledger(workspace).lines
+    assert line.time_to_model.stages == pytest.approx({"queue": 30.0, "train": 120.0})
+    assert line.in_all.compute_minutes == pytest.approx(2.0)
+
+
+def test_calls_are_counted_by_name_for_the_use_case_that_they_are_about(
+    workspace: Workspace, clock: ManualClock
+) -> None:
+    world.define(workspace)
+    calls = Calls(workspace)
+    for tool, arguments in (
+        ("define_use_case", {"name": "digits", "task": "x"}),
+        ("predict", {"use_case": "digits", "inputs": ["a secret"]}),
+        ("predict", {"use_case": "digits", "inputs": ["another"]}),
+        ("predict", {"use_case": "no-such-name"}),
+        ("list_jobs", {}),
+        ("get_job", {"job": "job-unknown"}),
+    ):
+        calls.count(tool, arguments)
+    calls.close()
+    rows = workspace.database.read("SELECT use_case, tool, calls FROM tool_calls ORDER BY ALL")
+    assert rows == [
+        ("", "get_job", 1), ("", "list_jobs", 1), ("", "predict", 1), ("digits", "define_use_case", 1),
+        ("digits", "predict", 2),
+    ]  # fmt: skip
+    clock.advance(7200)
+    calls.count("predict", {"use_case": "digits"})
+    calls.close()
+    early = effort(workspace.database, "digits", clock.now() - 7200)
+    assert (early.tool_calls, effort(workspace.database, "digits", clock.now()).tool_calls) == (3, 4)
+
+
+def test_calls_that_cannot_be_written_now_are_written_later(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = Calls(workspace)
+    calls.count("list_jobs", {})
+    with monkeypatch.context() as full:
+        full.setattr(workspace.database, "transact", _refuse)
+        calls.write()
+    calls.close()
+    assert workspace.database.read("SELECT sum(calls) FROM tool_calls") == [(1,)]
+
+
+def test_what_is_unfinished_is_longer_than_it_is_so_far() -> None:
+    done = TimeToModel("done", 10.0, {}, "m@v1")
+    clocks = [done, TimeToModel("provisional", 20.0, {}, "m@v1"), TimeToModel("open", 90.0, {}, None)]
+    assert typical(clocks, "done").median_seconds is None
+    assert typical(clocks, "done", "provisional").median_seconds == 20.0
+    assert typical(clocks, "done", "provisional").p90_seconds is None

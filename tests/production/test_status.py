@@ -6,8 +6,8 @@ import pytest
 
 from speciate.errors import SpeciateError
 from speciate.production import approvals
-from speciate.production.ledger import TimeToModel
 from speciate.production.status import Disk, Jobs, Step, alerts, next_steps, status
+from speciate.production.time_to_model import TimeToModel
 from speciate.workspace.workspace import Workspace
 from tests.conftest import ManualClock
 from tests.production import world
@@ -24,7 +24,7 @@ def test_a_use_case_shows_its_clock_and_what_serves(workspace: Workspace, clock:
     (shown,) = status(workspace).use_cases
     assert (shown.name, shown.version, shown.production) == ("digits", 1, "m@v1")
     assert (shown.time_to_model.state, shown.time_to_model.seconds) == ("open", 60.0)
-    assert shown.time_to_model.stages["promote"] == 60.0
+    assert shown.time_to_model.stages == {"evaluate": 60.0}
 
 
 def test_who_waits_for_a_person_is_shown(workspace: Workspace) -> None:

@@ -1,117 +1,144 @@
-"""Time to model, and its guards, as pure functions over the event log.
+"""The ledger: what the events of a workspace say of how long models take, what they cost, and how they hold.
 
-Time to model runs from `use_case.created` to the first production answer of a model version that passed the gates and
-was not rolled back since. Between the two lie milestones that the winning version passed; a stage is the time from one
-milestone to the next, so that the stages add up to the whole. Waiting (in the queue, for a person) is inside the stage
-where it happened. A use case that was answered is `provisional`: `done` needs a bake period, which does not exist yet.
-
-Stages follow the notion of DORA's lead time; `change_failure_rate` is DORA's, with rollbacks as failures.
+Reading is here; every figure is a pure function of its own file: `time_to_model`, `tenures`, `deliveries`, `survival`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Literal, NamedTuple
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
+from speciate import usecases
+from speciate.production.deliveries import Deliveries, deliveries
+from speciate.production.effort import Effort, effort
+from speciate.production.survival import Span, curve, quantile
+from speciate.production.tenures import tenures
+from speciate.production.time_to_model import TimeToModel, time_to_model
 from speciate.workspace.database import Event
+from speciate.workspace.workspace import Workspace
 
-STAGES = ("data", "train", "evaluate", "promote", "first_answer")
-_MONTH = 30 * 86_400.0
-
-
-class TimeToModel(NamedTuple):
-    state: Literal["open", "provisional"]
-    seconds: float
-    """Up to now where the state is open."""
-    stages: dict[str, float]
-    """Stage -> seconds, of the stages that are over; {data, train, evaluate, promote, first_answer}."""
-    model: str | None
-
-
-class Deliveries(NamedTuple):
-    models_deployed_30d: int
-    """Distinct versions that were promoted and not rolled back."""
-    change_failure_rate: float | None
-    """Promotions of 30 days that were rolled back, as a share; None where there were none."""
-
-
-class Lineage(NamedTuple):
-    """When the version that counts passed its milestones; None: not (yet) seen."""
-
-    data: float | None
-    train: float | None
-    evaluate: float | None
-    promote: float | None
-    first_answer: float | None
+_LIFECYCLE = """
+SELECT seq, stamp, subject, type, data FROM events
+WHERE type IN ('use_case.created', 'dataset.created', 'model.created', 'decision.made', 'alias.moved',
+               'production.answered', 'canary.answered', 'promotion.survived', 'bake.broken', 'bake.rolled_back',
+               'slot.serving', 'approval.requested', 'approval.decided')
+ORDER BY seq
+"""
+_JOBS = "SELECT id, kind, use_case FROM jobs WHERE use_case IS NOT NULL AND executor = 'local'"
+_OF_JOBS = """
+SELECT seq, stamp, subject, type FROM events
+WHERE type LIKE 'job.%' AND subject IN (SELECT id FROM jobs WHERE use_case IS NOT NULL AND executor = 'local')
+ORDER BY seq
+"""
+_LEARNED_FROM = "SELECT card ->> 'dataset' FROM model_versions WHERE name = ? AND version::VARCHAR = ?"
+_SHARED = ("dataset:", "model:", "approval:")
+"""What these events are about may belong to any use case."""
 
 
-def time_to_model(use_case: str, events: Sequence[Event], now: float, dataset: str | None = None) -> TimeToModel:
-    """Of one use case. `events` in order of `seq`, of any subject; `dataset` (`name@v1`) is what the winner saw."""
-    subject = f"use_case:{use_case}"
-    own = [event for event in events if event.subject == subject]
-    start = next((event.at for event in own if event.type == "use_case.created"), None)
-    if start is None:
-        return TimeToModel("open", 0.0, {}, None)
-    answer = _first_lasting_answer(own)
-    model = answer.data["model"] if answer else None
-    lineage = _lineage(own, events, start, model, dataset)
-    stages = _spans(start, lineage)
-    if answer:
-        return TimeToModel("provisional", answer.at - start, stages, model)
-    return TimeToModel("open", now - start, stages, None)
+class History(NamedTuple):
+    """The events that matter, sorted by the use case that they may be about."""
+
+    by_use_case: Mapping[str, Sequence[Event]]
+    """Each with what is shared; in order of `seq`."""
+    jobs: Mapping[str, Mapping[str, str]]
+    """Use case -> id -> kind, of those that ran or may run."""
 
 
-def deliveries(events: Iterable[Event], now: float) -> Deliveries:
-    """Over all use cases, of the last 30 days."""
-    moves = [event for event in events if event.type == "alias.moved" and event.at > now - _MONTH]
-    promoted = {(move.subject, move.data["after"]) for move in moves if move.data["action"] == "promote"}
-    undone = {(move.subject, move.data["before"]) for move in moves if move.data["action"] == "rollback"}
-    failed = promoted & undone
-    return Deliveries(len(promoted - undone), len(failed) / len(promoted) if promoted else None)
+class Line(NamedTuple):
+    """One use case."""
+
+    use_case: str
+    time_to_model: TimeToModel
+    until_model: Effort
+    """Up to the first answer; up to now while there is none."""
+    in_all: Effort
 
 
-def _first_lasting_answer(own: Sequence[Event]) -> Event | None:
-    undone = {
-        event.data["before"] for event in own if event.type == "alias.moved" and event.data["action"] == "rollback"
+class Typical(NamedTuple):
+    """Time to model over all use cases, unfinished ones counted as longer than they are (production/survival.py)."""
+
+    median_seconds: float | None
+    p90_seconds: float | None
+
+
+class Ledger(NamedTuple):
+    at: float
+    lines: list[Line]
+    counts: dict[str, int]
+    """{done, provisional, open}."""
+    baked: Typical
+    """Only versions that survived their bake are finished."""
+    answered: Typical
+    """As if all that are provisional were to survive: no more than what it may come to."""
+    deliveries: Deliveries
+
+
+def ledger(workspace: Workspace) -> Ledger:
+    """As of now."""
+    now, history = workspace.clock.now(), history_of(workspace)
+    lines = []
+    for name in usecases.names(workspace.database):
+        clock = clock_of(workspace, history, name, now)
+        until = now if clock.answered is None else clock.answered
+        spent = [effort(workspace.database, name, moment) for moment in (until, now)]
+        lines.append(Line(name, clock, *spent))
+    clocks = [line.time_to_model for line in lines]
+    states = [clock.state for clock in clocks]
+    return Ledger(
+        now,
+        lines,
+        {state: states.count(state) for state in ("done", "provisional", "open")},
+        typical(clocks, "done"),
+        typical(clocks, "done", "provisional"),
+        delivered(history, now),
+    )
+
+
+def typical(clocks: Sequence[TimeToModel], *finished: str) -> Typical:
+    steps = curve(Span(clock.seconds, clock.state in finished) for clock in clocks)
+    return Typical(quantile(steps, 0.5), quantile(steps, 0.9))
+
+
+def history_of(workspace: Workspace) -> History:
+    database = workspace.database
+    jobs, owner = defaultdict[str, dict[str, str]](dict), dict[str, str]()
+    for job, kind, use_case in database.read(_JOBS):
+        jobs[use_case][job] = kind
+        owner[job] = use_case
+    shared, own = list[Event](), defaultdict[str, list[Event]](list)
+    for seq, stamp, subject, kind, data in database.read(_LIFECYCLE):
+        event = Event(seq, stamp, subject, kind, json.loads(data))
+        if subject.startswith(_SHARED):
+            shared.append(event)
+        else:
+            own[subject.removeprefix("use_case:")].append(event)
+    for seq, stamp, subject, kind in database.read(_OF_JOBS):
+        own[owner[subject]].append(Event(seq, stamp, subject, kind, {}))
+    return History(
+        {name: sorted([*events, *shared], key=lambda event: event.seq) for name, events in own.items()}, jobs
+    )
+
+
+def clock_of(workspace: Workspace, history: History, use_case: str, now: float) -> TimeToModel:
+    events, jobs = history.by_use_case.get(use_case, ()), history.jobs.get(use_case, {})
+    clock = time_to_model(use_case, events, now, jobs=jobs)
+    if clock.model and (dataset := _dataset_of(workspace, clock.model)):
+        return time_to_model(use_case, events, now, dataset, jobs)
+    return clock
+
+
+def delivered(history: History, now: float) -> Deliveries:
+    served = {
+        name: tenures((event for event in events if event.subject == f"use_case:{name}"), now)
+        for name, events in history.by_use_case.items()
     }
-    answers = (event for event in own if event.type == "production.answered")
-    return next((event for event in answers if event.data["model"] not in undone), None)
+    return deliveries(served, now)
 
 
-def _lineage(
-    own: Sequence[Event], events: Sequence[Event], start: float, model: str | None, dataset: str | None
-) -> Lineage:
-    """Milestones of `model`; of any version while none has answered."""
-
-    def first(found: Iterable[Event], **wanted: str | None) -> float | None:
-        for event in found:
-            if all(value is None or event.data.get(key) == value for key, value in wanted.items()):
-                return event.at
-        return None
-
-    def of_type(among: Iterable[Event], type: str) -> Iterable[Event]:  # noqa: A002 - the column
-        return (event for event in among if event.type == type)
-
-    promoted = first(of_type(own, "alias.moved"), after=model)
-    trained = first(of_type(events, "model.created"), model=model) if model else None
-    decided = first(of_type(own, "decision.made"), candidate=model)
-    data = first(of_type(_of_dataset(events, dataset), "dataset.created"))
-    answered = first(of_type(own, "production.answered"), model=model) if model else None
-    return Lineage(data, trained, decided, promoted, answered)
-
-
-def _of_dataset(events: Sequence[Event], dataset: str | None) -> list[Event]:
-    """Those of one version, `name@v1`; none where it is not known."""
-    name, _, version = (dataset or "").partition("@v")
-    return [event for event in events if event.subject == f"dataset:{name}" and str(event.data["version"]) == version]
-
-
-def _spans(start: float, lineage: Lineage) -> dict[str, float]:
-    """A milestone that was passed before the clock started, or before the one ahead of it, cost nothing."""
-    spans, last = {}, start
-    for stage, moment in zip(STAGES, lineage, strict=True):
-        if moment is None:
-            continue
-        spans[stage] = max(0.0, moment - last)
-        last = max(last, moment)
-    return spans
+def _dataset_of(workspace: Workspace, model: str) -> str | None:
+    """The version that a model was trained on, without its split; None where nothing was trained here."""
+    name, _, version = model.partition("@v")
+    row = workspace.database.read_one(_LEARNED_FROM, [name, version])
+    return str(row[0]).partition(":")[0] if row and row[0] else None

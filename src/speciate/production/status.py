@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from speciate import usecases
-from speciate.models import registry
 from speciate.production import aliases, approvals, ledger, provider
 from speciate.production.approvals import Approval
-from speciate.production.ledger import Deliveries, TimeToModel
-from speciate.workspace.database import Event
+from speciate.production.deliveries import Deliveries
+from speciate.production.ledger import History
+from speciate.production.time_to_model import TimeToModel
 from speciate.workspace.workspace import Workspace
 
-_LIFECYCLE = """
-SELECT seq, stamp, subject, type, data FROM events
-WHERE type IN ('use_case.created', 'dataset.created', 'model.created', 'decision.made', 'alias.moved',
-               'production.answered')
-ORDER BY seq
-"""
 _UNFINISHED_JOBS = """
 SELECT use_case, id, state = 'paused' FROM jobs
 WHERE use_case IS NOT NULL AND state IN ('waiting', 'queued', 'starting', 'running', 'paused') AND parent IS NULL
@@ -82,15 +75,15 @@ def status(workspace: Workspace, use_case: str | None = None) -> Status:
     """Of all use cases, or of one. Raises NOT_FOUND for one that is not there."""
     database, now = workspace.database, workspace.clock.now()
     names = [usecases.get(database, use_case).name] if use_case else usecases.names(database)
-    events = _events(workspace)
+    history = ledger.history_of(workspace)
     jobs: defaultdict[str, Jobs] = defaultdict(lambda: Jobs([], []))
     for owner, job, paused in database.read(_UNFINISHED_JOBS):
         (jobs[owner].paused if paused else jobs[owner].running).append(job)
     pending = approvals.listed(database, now, approvals.PENDING)
     disk = _disk(workspace)
     return Status(
-        [_of_use_case(workspace, name, events, jobs[name], pending, now) for name in names],
-        ledger.deliveries(events, now),
+        [_of_use_case(workspace, name, history, jobs[name], pending, now) for name in names],
+        ledger.delivered(history, now),
         disk,
         [*alerts(disk), *provider.alerts(database)],
     )
@@ -103,24 +96,17 @@ def alerts(disk: Disk) -> list[str]:
     return [f"The disk has only {disk.free // 1024**2} MiB free: make room, or jobs will not begin or not get on."]
 
 
-def _events(workspace: Workspace) -> list[Event]:
-    rows = workspace.database.read(_LIFECYCLE)
-    return [Event(seq, stamp, subject, kind, json.loads(data)) for seq, stamp, subject, kind, data in rows]
-
-
 def _of_use_case(
     workspace: Workspace,
     name: str,
-    events: Sequence[Event],
+    history: History,
     jobs: Jobs,
     pending: Sequence[Approval],
     now: float,
 ) -> UseCaseStatus:
     definition = usecases.get(workspace.database, name)
     pointers = aliases.of_use_case(workspace.database, name)
-    clock = ledger.time_to_model(name, events, now)
-    if clock.model:
-        clock = ledger.time_to_model(name, events, now, _dataset_of(workspace, clock.model))
+    clock = ledger.clock_of(workspace, history, name, now)
     waiting = [item.id for item in pending if item.arguments.get("use_case") == name]
     return UseCaseStatus(
         name=name,
@@ -169,12 +155,6 @@ def next_steps(
     if clock.state == "open":
         return [Step("predict", {"use_case": use_case})]
     return []
-
-
-def _dataset_of(workspace: Workspace, model: str) -> str | None:
-    """The version that a model was trained on, without its split."""
-    dataset = registry.resolve(workspace.database, workspace.folders, model).card.dataset
-    return dataset.partition(":")[0] if dataset else None
 
 
 def _disk(workspace: Workspace) -> Disk:

@@ -45,6 +45,7 @@ from speciate import __version__
 from speciate.errors import Code, SpeciateError, unknown
 from speciate.jobs.engine import Engine
 from speciate.jobs.pool import Pool
+from speciate.production.effort import Calls
 from speciate.server import wire
 from speciate.server.arguments import Schema, input_schema, output_schema, parse
 from speciate.server.completions import MOST, complete
@@ -149,6 +150,7 @@ class Server:
     def __init__(self, app: App) -> None:
         self._app = app
         self._ready: dict[str, _Ready] = {}
+        self.calls = Calls(app.workspace)
         self._limiter: anyio.CapacityLimiter | None = None
         self._updates = Updates()
         app.workspace.database.listen(self._updates.notice)
@@ -183,6 +185,7 @@ class Server:
         """Call a tool in this thread. What goes wrong is in the result, as a client would see it."""
         try:
             ready = self._find(tool)
+            self.calls.count(tool, arguments)
             values = parse(tool, ready.declaration.arguments, ready.arguments, arguments)
             app = replace(self._app, caller=caller, progress=progress)
             return render(ready.declaration.function(app, **values))

@@ -71,6 +71,7 @@ def serve(root: Path, lock: Lock, ready: Callable[[], None], fixtures: Sequence[
         backups.start()
         keep_loaded(workspace, pool, keeper.keeps)
         anyio.run(service.run, ready)
+        service.close()
     finally:
         engine.stop()
         keeper.stop()
@@ -156,6 +157,10 @@ class Service:
     def leave(self) -> None:
         """End the service soon: from the event loop's thread."""
         self._leave.set()
+
+    def close(self) -> None:
+        """Write what is only counted so far; the catalog must still be open."""
+        self._server.calls.close()
 
     def _heard(self, events: Sequence[Event]) -> None:
         self._forgotten |= any(event.type == "data.forgotten" for event in events)
