@@ -13,6 +13,7 @@ from typing import Any
 
 from speciate.datasets import consent
 from speciate.datasets.loading.loader import Example
+from speciate.datasets.operations import rationale
 from speciate.datasets.operations.context import Answered
 from speciate.datasets.operations.contract import Others, Outside
 from speciate.datasets.versions import Manifest
@@ -165,6 +166,12 @@ def _task(contestant: Contestant, parameters: Any, manifest: Manifest) -> Task:
             f"{contestant.name} answers {task.name!r}: it does not write texts anew.",
             "Name a model that writes, such as api:PROVIDER/MODEL.",
         )
+    if getattr(parameters, "rationale", False) and task.family != "generation":
+        raise SpeciateError(
+            Code.INVALID,
+            f"{contestant.name} answers {task.name!r}, and says nothing of how it comes to that.",
+            "Leave rationale out, or name a model that writes, such as api:PROVIDER/MODEL, and no task.",
+        )
     if task.family not in _FAMILIES:
         raise SpeciateError(
             Code.INVALID,
@@ -204,4 +211,8 @@ def _check_inputs(contestant: Contestant, manifest: Manifest) -> None:
 
 
 def _prompt(parameters: Mapping[str, Any]) -> Prompt:
-    return Prompt.model_validate({name: parameters[name] for name in _OF_PROMPT if name in parameters})
+    known = {name: parameters[name] for name in _OF_PROMPT if name in parameters}
+    if parameters.get("rationale"):
+        known["template"] = rationale.template(known.get("template"))
+        known["system"] = rationale.SYSTEM if known.get("system") is None else known["system"]
+    return Prompt.model_validate(known)

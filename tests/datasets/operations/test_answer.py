@@ -12,6 +12,7 @@ import pytest
 from speciate.datasets import consent
 from speciate.datasets.curate import run
 from speciate.datasets.loading.loader import load_examples
+from speciate.datasets.operations import rationale
 from speciate.datasets.versions import resolve
 from speciate.errors import Code, SpeciateError
 from speciate.evaluation import recorded, teachers
@@ -173,6 +174,41 @@ def test_a_language_model_of_ours_hears_the_words_of_the_template(teacher: tuple
     ]  # fmt: skip
 
 
+def test_a_teacher_that_reasons_gives_what_it_reasoned_and_its_answer(teacher: tuple[Workspace, Answering]) -> None:
+    """Of one that says no answer nothing is kept but the reason; the student's target is one of three columns."""
+    workspace, server = teacher
+    server.answer = lambda asked: "I cannot say." if "What is 3 " in asked else "One and one.\n\n**Answer:** 2"
+    made = curate(workspace, "sums", STEP | {"rationale": True, "template": None})
+    (lacking,) = [name for name, text in made.column("text").items() if text.startswith("What is 3 ")]
+    (other,) = [name for name, text in made.column("text").items() if text.startswith("What is 1 ")]
+    columns = ("answer", "answer_rationale", "answer_whole", "answer_why_not")
+    assert [made.column(name)[other] for name in columns] == [
+        "2", "One and one.", "One and one.\n\nAnswer: 2", None
+    ]  # fmt: skip
+    assert [made.column(name)[lacking] for name in columns[:3]] == [None] * 3
+    assert made.column("answer_why_not")[lacking] == rationale.NO_ANSWER
+    assert made.steps[0]["audit"]["reasons"] == {rationale.NO_ANSWER: 1}
+    assert all(rationale.ASKED in asked for asked in server.asked)
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("a\nAnswer: b\nc", ("a", "b\nc")),
+        ("The answer: is in it.\nFinal answer: 7", ("The answer: is in it.", "7")),
+        ("<think>so</think>\n7", ("so", "7")),
+        ("<think>so</think>\nand\n### ANSWER: `7`", ("so\n\nand", "7")),
+        ("Answer: 1\nno\nAnswer: 2", ("Answer: 1\nno", "2")),
+        ("Answer:", None),
+        ("7", None),
+        ("<think>so</think>", None),
+    ],
+)
+def test_what_was_reasoned_and_the_answer_are_told_apart(text: str, parts: tuple[str, str] | None) -> None:
+    found = rationale.parted(text)
+    assert (found and tuple(found)) == parts
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -184,6 +220,7 @@ def test_a_language_model_of_ours_hears_the_words_of_the_template(teacher: tuple
         ({"model": "constant:"}, "no model that can be asked"),
         ({"task": "tabular-regresion"}, "tabular-regres"),
         ({"budget": 1}, "budget_usd"),
+        ({"rationale": True, "task": "text-classification", "template": None}, "nothing of how it comes to that"),
     ],
 )
 def test_what_cannot_be_asked_is_refused_before_there_is_a_job(

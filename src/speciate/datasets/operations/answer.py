@@ -4,7 +4,8 @@ A teacher is a model of this workspace, several as an ensemble, or one that othe
 ever given to the same words counts, from evaluations too, and none is paid twice. What may leave the machine and what
 it may cost is settled before there is a job (evaluation/teachers.py). A row that gets no answer, for the teacher
 withheld it, was not reached, or said nothing, stays as it is: its answer is null and the reason stands beside it. The
-same step again asks those alone whose reason may pass by itself.
+same step again asks those alone whose reason may pass by itself. With `rationale` it writes how it comes to its answer,
+too, and a row whose text has no answer after that is set aside like one without.
 """
 
 from __future__ import annotations
@@ -17,10 +18,12 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
+from speciate.datasets.operations import rationale
 from speciate.datasets.operations.context import Context
 from speciate.datasets.operations.contract import Operation, Others, Outcome, Parameters
 from speciate.datasets.operations.made import beside, filled, with_columns
 from speciate.datasets.operations.masks import SPLITS, Splits, within
+from speciate.datasets.operations.rationale import Parted
 from speciate.datasets.versions import Manifest
 
 _EMPTY = "the answer is empty"
@@ -37,20 +40,30 @@ class AnswerParameters(Parameters):
     temperature: float | None = Field(0.0, ge=0, le=2)
     seed: int | None = None
     budget_usd: float | None = Field(None, gt=0, description="For a model that others serve.")
+    rationale: bool = Field(
+        False, description="It reasons first: that goes into NAME_rationale, and both as one text into NAME_whole."
+    )
     splits: Splits = SPLITS
 
 
 def foresee(parameters: AnswerParameters, manifest: Manifest, others: Others) -> Manifest:
     names = (parameters.column, *beside(parameters.column))
+    names += rationale.beside(parameters.column) if parameters.rationale else ()
     return with_columns(manifest, dict.fromkeys(names, "VARCHAR"))
 
 
 def apply(rows: pa.Table, parameters: AnswerParameters, context: Context) -> Outcome:
     places = np.flatnonzero(within(rows, parameters.splits)).tolist()
     said = context.answers(rows.take(pa.array(places, pa.int64())))
-    values, reasons = [], []
+    values, reasons, found = [], [], list[Parted | None]()
     for output, error in said.repeats[0]:
         text = _cell(output)
+        if parameters.rationale and text is not None and text.strip():
+            found.append(rationale.parted(text))
+            text = output = found[-1].answer if found[-1] else None
+            error = None if found[-1] else rationale.NO_ANSWER
+        else:
+            found.append(None)
         reason = error if text is None else None if text.strip() else _EMPTY
         values.append(None if reason else output if isinstance(output, int | float) else text)
         reasons.append(reason[:_LONGEST] if reason else None)
@@ -63,6 +76,10 @@ def apply(rows: pa.Table, parameters: AnswerParameters, context: Context) -> Out
     rows = filled(rows, by, places, [said.teacher if there else None for there in answered], pa.string())
     rows = filled(rows, how, places, [said.how if there else None for there in answered], pa.string())
     rows = filled(rows, why, places, reasons, pa.string())
+    if parameters.rationale:
+        reasoned, whole = rationale.beside(parameters.column)
+        rows = filled(rows, reasoned, places, [each and each.rationale for each in found], pa.string())
+        rows = filled(rows, whole, places, [each and each.whole for each in found], pa.string())
     audit: dict[str, Any] = {"asked": len(places), "answered": sum(answered), "set_aside": len(places) - sum(answered)}
     counted = Counter(reason for reason in reasons if reason)
     if counted:
