@@ -143,6 +143,7 @@ def feedback(folder: LogFolder, *, since: float = 0.0) -> list[Given]:
     """On answers given at `since` or later, oldest first."""
     parts, open_ = _everything(folder, FEEDBACK, None, [("prediction", ">=", identity.first_after(since))])
     rows = [row for part in parts for row in part.to_pylist()] + open_.feedback
+    rows = list({tuple(row.values()): row for row in rows}.values())  # a kill while they are sealed leaves them twice
     floor = identity.first_after(since)
     found = [
         Given(**{**row, "label": None if row["label"] is None else json.loads(row["label"])})

@@ -1,0 +1,103 @@
+"""A log becomes rows of a dataset: what was asked, what it should have been, and where that comes from."""
+
+from __future__ import annotations
+
+import base64
+import io
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from speciate.clock import SystemClock
+from speciate.datasets import scan
+from speciate.errors import Code, SpeciateError
+from speciate.predictions.folder import log_folder
+from speciate.predictions.log import About, Log
+from speciate.settings import Settings
+from speciate.workspace.workspace import Workspace
+from tests.data import ingest
+from tests.predictions.world import USE_CASE, note, texts
+
+
+def logged(workspace: Workspace) -> Log:
+    """Answers of now: a run has the clock of the machine."""
+    return Log(log_folder(workspace.folders, USE_CASE), Settings().log, SystemClock())
+
+
+def png(shade: int) -> str:
+    out = io.BytesIO()
+    Image.new("L", (12, 12), shade).save(out, "PNG")
+    return base64.b64encode(out.getvalue()).decode()
+
+
+def test_texts_become_rows_with_labels_and_provenance(workspace: Workspace) -> None:
+    own = logged(workspace)
+    ids = note(own, texts(*(f"film {number} was quite a film" for number in range(12))), output="good")
+    note(own, texts("broken"), error="It cannot be used.")
+    for place, each in enumerate(ids[:8]):
+        own.feedback({"prediction": each, "label": "bad" if place % 2 else "good", "source": "agent"})
+    own.feedback({"prediction": ids[0], "label": "bad", "source": "human"})
+    own.close()
+    made = ingest(workspace, "asked", source=f"log:{USE_CASE}?labelled=true")
+    rows = scan.read(workspace.folders, made).to_pylist()
+    assert made.inputs == ("text",)
+    assert {row["prediction"]: row["label"] for row in rows} == {
+        each: "good" if place in (2, 4, 6) else "bad" for place, each in enumerate(ids[:8])
+    }
+    [first] = [row for row in rows if row["prediction"] == ids[0]]
+    assert (first["predicted"], first["predicted_by"], first["label_source"]) == ("good", "films@v1", "human")
+    assert first["text"] == "film 0 was quite a film"
+    assert made.labels == {"bad": 5, "good": 3}
+
+
+def test_rows_are_added_to_a_dataset_in_its_roles(workspace: Workspace, tmp_path: Path) -> None:
+    table = tmp_path / "films.csv"
+    table.write_text("review,tone\n" + "".join(f"word{n} film,{'good' if n % 2 else 'bad'}\n" for n in range(10)))
+    first = ingest(workspace, "films", source=str(table), label="tone", inputs=["review"])
+    own = logged(workspace)
+    rows = [{"id": "0", "row": {"review": f"another {n} thing"}} for n in range(4)]
+    for each in note(own, rows):
+        own.feedback({"prediction": each, "label": "good", "source": "human"})
+    own.close()
+    made = ingest(workspace, "films", source=f"log:{USE_CASE}", add=True)
+    assert made.rows == first.rows + 4
+    assert made.inputs == ("review",)
+    found = scan.read(workspace.folders, made).to_pylist()
+    assert sum(1 for row in found if row["prediction"] and row["predicted_by"] == "films@v1") == 4
+
+
+def test_files_become_examples(workspace: Workspace) -> None:
+    own = logged(workspace)
+    about = About("digits@v2", 1, "image")
+    ids = [note(own, [{"id": "0", "data": png(20 * shade)}], about)[0] for shade in range(8)]
+    again = note(own, [{"id": "0", "data": png(0)}], about)[0]
+    for each in [*ids[1:], again]:
+        own.feedback({"prediction": each, "label": "dark", "source": "human"})
+    own.close()
+    made = ingest(workspace, "shades", source=f"log:{USE_CASE}")
+    rows = scan.read(workspace.folders, made).to_pylist()
+    assert (made.modality, made.rows) == ("image", 8)
+    assert {row["prediction"] for row in rows} == {*ids[1:], again}, "a file that was asked twice is one example"
+
+
+@pytest.mark.parametrize(
+    "source", ["log:reviews?labeled=1", "log:reviews?since=soon", "log:reviews?labelled=1", "log:/x"]
+)
+def test_what_names_no_part_of_a_log_is_refused(workspace: Workspace, source: str) -> None:
+    with pytest.raises(SpeciateError) as raised:
+        ingest(workspace, "asked", source=source)
+    assert raised.value.code is Code.INVALID
+
+
+def test_a_log_that_is_not_there_is_told_at_once(workspace: Workspace) -> None:
+    with pytest.raises(SpeciateError) as raised:
+        ingest(workspace, "asked", source="log:nothing")
+    assert raised.value.code is Code.NOT_FOUND
+    own = logged(workspace)
+    note(own, texts("a"))
+    own.close()
+    after = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(time.time() + 100))
+    with pytest.raises(SpeciateError):
+        ingest(workspace, "asked", source=f"log:{USE_CASE}?since={after}")

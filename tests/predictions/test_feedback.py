@@ -1,0 +1,166 @@
+"""What was said of answers: which label stands, what is refused, estimates, the queue, and agreement."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from speciate.errors import Code, SpeciateError
+from speciate.predictions import identity, reading, tending
+from speciate.predictions.agreement import agreement, alpha
+from speciate.predictions.feedback import Feedback, disagree, feedback, judged, label, latest
+from speciate.predictions.queue import Candidate, queue
+from speciate.predictions.reading import Given
+from speciate.predictions.recording import record
+from speciate.production.feedback import Said, qualities
+from tests.conftest import ManualClock
+from tests.predictions.world import log, note, texts
+
+
+def given(prediction: str, told: Any = None, source: str = "human", **more: Any) -> Given:
+    fields = {"at": 1.0, "score": None, "by": "", "drawn": None, **more}
+    return Given(prediction=prediction, source=source, label=told, **fields)
+
+
+def test_the_latest_of_each_source_counts_and_a_persons_label_first() -> None:
+    found = latest(
+        [given("a", "x", at=2.0), given("a", "y", at=1.0), given("a", "z", "system", at=3.0), given("a", "w", "agent")]
+    )["a"]
+    assert found["human"].label == "x"
+    standing = label(found)
+    assert standing is not None
+    assert standing.label == "x"
+    assert disagree("x", found)
+    assert not disagree("x", {"human": found["human"]})
+
+
+def test_feedback_is_added_to_a_logged_answer_and_survives_sealing(tmp_path: Path, clock: ManualClock) -> None:
+    own = log(tmp_path, clock)
+    [id_] = note(own, texts("a film"))
+    first = record(own, feedback(prediction=f"chatcmpl-{id_}", label="bad", source="human"), clock.now())
+    assert first.answer.id == id_
+    own.close()
+    tending.seal(own.folder)
+    clock.advance(5)
+    second = record(own, feedback(prediction=id_, score=0.0, source="system", drawn="random"), clock.now())
+    assert {source: each.label for source, each in second.standing.items()} == {"human": "bad", "system": None}
+    assert [each.source for each in reading.feedback(own.folder)] == ["human", "system"]
+    own.close()
+
+
+def test_unknown_answers_are_refused_with_what_is_known(tmp_path: Path, clock: ManualClock) -> None:
+    own = log(tmp_path, clock, sample=0.5, retention_days=30)
+    note(own, texts(*map(str, range(8))))
+    out = next(each for each in own.ids(200) if not identity.sampled(each, 0.5))
+    lost = next(each for each in own.ids(200) if identity.sampled(each, 0.5))
+    other = identity.make("elsewhere", clock.now())
+    old = identity.make(own.use_case, clock.now() - 40 * 86_400)
+    for prediction, code, told in [
+        ("0", Code.INVALID, "no id of an answer"),
+        (out, Code.NOT_FOUND, "never logged"),
+        (lost, Code.NOT_FOUND, "not in the log"),
+        (other, Code.NOT_FOUND, "another use case"),
+        (old, Code.NOT_FOUND, "expired"),
+    ]:
+        with pytest.raises(SpeciateError, match=told) as raised:
+            record(own, Feedback(prediction=prediction, label="x", source="human"), clock.now())
+        assert raised.value.code is code
+    own.close()
+
+
+@pytest.mark.parametrize("wrong", [{}, {"label": "x", "score": 1.0}, {"score": 2.0}, {"label": "x" * 30_000}])
+def test_feedback_is_either_a_label_or_a_score(wrong: dict[str, Any]) -> None:
+    with pytest.raises(SpeciateError) as raised:
+        feedback(prediction="pred-x", source="human", **wrong)
+    assert raised.value.code is Code.INVALID
+
+
+def test_estimates_tell_fair_draws_from_complaints() -> None:
+    answers = [Said(f"a{n}", "m@v1", "good") for n in range(100)] + [Said("b", "m@v2", 3.0)]
+    said = [given(f"a{n}", "good" if n < 45 else "bad", drawn="random") for n in range(50)]
+    said += [given(f"a{n}", "bad") for n in range(50, 100)] + [given("b", 5.0)]
+    fair, every, error = qualities(answers, latest(said))
+    assert (fair.drawn, fair.n, fair.mean) == ("random", 50, 0.9)
+    assert fair.low is not None
+    assert fair.high is not None
+    assert (round(fair.low, 3), round(fair.high, 3)) == (0.786, 0.957)  # Wilson, as statsmodels has it
+    assert (every.drawn, every.n, every.mean) == ("any", 100, 0.45)
+    assert (error.model, error.measure, error.mean, error.low) == ("m@v2", "absolute_error", 2.0, None)
+
+
+def test_means_have_students_interval() -> None:
+    from scipy import stats
+
+    from speciate.production import feedback as estimates
+
+    for degrees in (1, 2, 3, 5, 10, 30, 200):
+        exact = float(stats.t.ppf(0.975, degrees))
+        assert estimates._t(0.975, degrees) == pytest.approx(exact, rel=0.02 if degrees == 3 else 0.005)
+
+
+def test_numbers_are_judged_by_their_error_and_scores_stand_where_no_label_does() -> None:
+    verdict = judged(3.5, {"human": given("a", 3)})
+    assert verdict is not None
+    assert (verdict.value, verdict.measure) == (0.5, "absolute_error")
+    verdict = judged("good", {"system": given("a", None, "system", score=0.25)})
+    assert verdict is not None
+    assert (verdict.value, verdict.measure) == (0.25, "score")
+    assert judged("good", {}) is None
+
+
+def candidates(count: int) -> list[Candidate]:
+    return [Candidate(f"pred-{n:03}", n / count, "good") for n in range(count)]
+
+
+def test_a_mixed_queue_takes_turns_between_chance_and_doubt() -> None:
+    found = queue(candidates(100), {}, count=10)
+    assert [each.drawn for each in found] == ["random", "uncertain"] * 5
+    doubt = [each.id for each in found if each.drawn == "uncertain"]
+    assert doubt == [f"pred-{n:03}" for n in range(5)] or len(set(doubt)) == 5
+    chance = [each.id for each in queue(candidates(100), {}, strategy="random", count=5)]
+    assert [each.id for each in found if each.drawn == "random"] == chance
+
+
+def test_what_was_judged_leaves_the_queue_of_its_source_alone() -> None:
+    said = latest([given("pred-000", "bad"), given("pred-001", "bad", "agent")])
+    everything = {each.id for each in queue(candidates(5), said, strategy="random", count=5)}
+    assert everything == {"pred-001", "pred-002", "pred-003", "pred-004"}
+    contradicted = queue(candidates(5), said, strategy="disagreement", count=5)
+    assert [(each.id, each.drawn) for each in contradicted] == [("pred-001", "disagreement")]
+
+
+def test_the_random_half_is_a_fair_draw() -> None:
+    firsts = [queue([Candidate(identity.make("x", 1.0, c), 0.5, "g") for c in range(k, k + 20)], {}, count=1)[0].id
+              for k in range(0, 20_000, 20)]  # fmt: skip
+    place = [identity.parse(each) is not None and int(each[-1], 36) % 2 for each in firsts]
+    assert 400 < sum(map(bool, place)) < 620
+
+
+def test_alpha_is_that_of_krippendorffs_own_example() -> None:
+    """Krippendorff (2011), Computing Krippendorff's Alpha-Reliability, example C: 4 observers, 12 units with gaps."""
+    rows = [
+        "123321412...",
+        "1233224125.3",
+        ".3332342251.",
+        "12332441251.",
+    ]
+    units = [[label for label in column if label != "."] for column in zip(*rows, strict=True)]
+    found = alpha(units)
+    assert found is not None
+    assert round(found, 3) == 0.743
+    assert alpha([["a", "a"], ["b", "b"]]) == 1.0
+    assert alpha([["a", "a"], ["a", "a"]]) is None
+
+
+def test_agreement_is_between_labellers_and_has_an_interval() -> None:
+    said = [given(f"p{n}", "x" if n % 2 else "y", by="ada", at=n) for n in range(40)]
+    said += [given(f"p{n}", "x" if n % 2 or n < 8 else "y", "agent", at=n) for n in range(30)]
+    found = agreement(said)
+    assert (found.answers, found.labellers) == (30, 2)
+    assert found.alpha is not None
+    assert found.low is not None
+    assert found.high is not None
+    assert 0.3 < found.low < found.alpha < found.high <= 1.0
+    assert agreement(said[:40]).alpha is None

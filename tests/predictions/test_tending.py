@@ -1,0 +1,118 @@
+"""Sealing, retention, room: what a kill between any two steps leaves is the same log."""
+
+from __future__ import annotations
+
+import base64
+import os
+from pathlib import Path
+
+from speciate.predictions import reading, tending
+from speciate.predictions.folder import FEEDBACK
+from speciate.predictions.log import About, Log
+from tests.conftest import ManualClock
+from tests.predictions.world import log, note, texts
+
+_DAY = 86_400.0
+
+
+def ids(own: Log, since: float = 0.0) -> list[str]:
+    return list(reading.answers(own.folder, since=since, columns=["id"])["id"].to_pylist())
+
+
+def test_what_is_sealed_reads_as_what_was_written(tmp_path: Path, clock: ManualClock) -> None:
+    own = log(tmp_path, clock)
+    made = note(own, texts(*map(str, range(20))))
+    own.feedback({"prediction": made[3], "label": "bad", "source": "human"})
+    before = reading.answers(own.folder).to_pylist()
+    given = reading.feedback(own.folder)
+    assert tending.seal(own.folder) == [], "what somebody appends to is not sealed"
+    own.close()
+    assert len(tending.seal(own.folder)) == 1
+    assert own.folder.all_segments() == []
+    assert reading.answers(own.folder).to_pylist() == before
+    assert reading.feedback(own.folder) == given
+    assert reading.find(own.folder, made[7]) is not None
+
+
+def test_a_kill_between_part_and_segment_doubles_nothing(tmp_path: Path, clock: ManualClock) -> None:
+    own = log(tmp_path, clock)
+    made = note(own, texts("a", "b"))
+    own.feedback({"prediction": made[0], "label": "bad", "source": "human"})
+    own.close()
+    [segment] = own.folder.all_segments()
+    data = segment.read_bytes()
+    tending.seal(own.folder)
+    segment.write_bytes(data)  # as if it had not been deleted yet
+    assert sorted(ids(own)) == sorted(made)
+    assert len(reading.feedback(own.folder)) == 1
+    tending.seal(own.folder)
+    assert own.folder.all_segments() == []
+    for path in own.folder.all_parts():  # or died before the part of the answers was there
+        path.unlink()
+    segment.write_bytes(data)
+    assert len(reading.feedback(own.folder)) == 1
+    tending.seal(own.folder)
+    assert sorted(ids(own)) == sorted(made)
+    assert len(reading.feedback(own.folder)) == 1
+
+
+def test_answers_go_when_they_are_too_old(tmp_path: Path, clock: ManualClock) -> None:
+    own = log(tmp_path, clock, retention_days=10)
+    [old] = note(own, texts("old"))
+    own.feedback({"prediction": old, "label": "bad", "source": "human"})
+    clock.advance(9 * _DAY)
+    [young] = note(own, texts("young"))
+    own.feedback({"prediction": young, "label": "bad", "source": "human"})
+    own.close()
+    tending.tend(own.folder, own.settings, clock.now())
+    assert ids(own) == [old, young]
+    clock.advance(2 * _DAY)
+    since = reading.since_of(clock.now(), 10)
+    assert ids(own, since) == [young], "not shown any more, though its file still lies there"
+    assert reading.find(own.folder, old, since=since) is None
+    tending.tend(own.folder, own.settings, clock.now())
+    assert ids(own) == [young]
+    assert [each.prediction for each in reading.feedback(own.folder)] == [young]
+
+
+def test_the_oldest_answers_go_first_where_there_is_no_room(tmp_path: Path, clock: ManualClock) -> None:
+    own = log(tmp_path, clock)
+    made = []
+    for _day in range(4):
+        data = base64.b64encode(os.urandom(40_000)).decode()
+        made += note(own, [{"id": "0", "data": data}], About("m@v1", 1, "image"))
+        own._writer.roll()
+        clock.advance(_DAY)
+    own.close()
+    for path in own.folder.media.rglob("*"):
+        os.utime(path, (0, 0))
+    tending.seal(own.folder)
+    tending.bound(own.folder, 100_000, clock.now())
+    assert ids(own) == made[2:]
+    assert own.folder.dropped().answers == 2
+    assert len([path for path in own.folder.media.rglob("*") if path.is_file()]) == 2
+
+
+def test_whoever_comes_second_does_nothing(tmp_path: Path, clock: ManualClock) -> None:
+    own = log(tmp_path, clock)
+    note(own, texts("a"))
+    own.close()
+    with own.folder.tended(wait=False) as mine:
+        assert mine
+        tending.tend(own.folder, own.settings, clock.now())
+        assert own.folder.all_parts() == []
+    tending.tend(own.folder, own.settings, clock.now())
+    assert len(own.folder.all_parts()) == 1
+    assert own.folder.all_parts(FEEDBACK) == []
+
+
+def test_its_process_looks_after_a_workspace(tmp_path: Path, clock: ManualClock) -> None:
+    import time
+
+    clock.advance(time.time() - clock.now())
+    own = log(tmp_path, clock)
+    made = note(own, texts("a"))
+    own.close()
+    assert tending.main(str(tmp_path)) == 0
+    assert len(own.folder.all_parts()) == 1
+    assert ids(own) == made

@@ -1,0 +1,185 @@
+"""Answers of a slot over HTTP are in the log before they leave, and feedback on them is taken."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from speciate.clock import SystemClock
+from speciate.jobs.pool import Pool
+from speciate.predictions import identity, reading, tending
+from speciate.predictions.folder import LogFolder, log_folder
+from speciate.predictions.log import Log
+from speciate.serving import slots
+from speciate.serving.api import Api
+from speciate.serving.folder import slot_folder
+from speciate.serving.keeper import Keeper
+from speciate.settings import Log as Settings
+from speciate.settings import Serving
+from speciate.settings import Settings as AllSettings
+from speciate.workspace.workspace import Workspace
+from tests.conftest import ManualClock
+from tests.serving.fakes import POISON, target
+from tests.serving.test_api import TOKEN, Server, texts
+from tests.serving.test_slot import until
+from tests.serving.world import USE_CASE, move, scaled, trained, version
+
+
+@pytest.fixture
+def logged(tmp_path: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Server, Log]]:
+    """A slot whose answers are logged."""
+    own = Log(LogFolder(tmp_path / "logged" / "reviews"), Settings(), SystemClock())
+    before = Api.__init__
+
+    def with_log(self: Api, slot: Any, metrics: Any, token: str) -> None:
+        before(self, slot, metrics, token, own)
+
+    monkeypatch.setattr(Api, "__init__", with_log)
+    server = Server(tmp_path, clock, target(3), Serving())
+    yield server, own
+    server.close()
+    own.close()
+
+
+def test_each_answer_has_an_id_and_is_in_the_log(logged: tuple[Server, Log]) -> None:
+    server, own = logged
+    said = server.ask({"inputs": [{"text": "one", "id": "mine"}, {"text": POISON}]})
+    first, second = said.body["predictions"]
+    assert first["id"] == "mine"
+    assert first["prediction"] != second["prediction"]
+    parsed = identity.parse(first["prediction"])
+    assert parsed is not None
+    assert parsed.tag == identity.tag("reviews")
+    found = reading.find(own.folder, first["prediction"])
+    assert found is not None
+    assert (found.model, found.generation, found.input) == ("words@v3", 3, {"text": "one"})
+    assert (found.output, found.confidence, found.given, found.error) == ("words@v3", 0.9, "mine", False)
+    spoiled = reading.find(own.folder, second["prediction"])
+    assert spoiled is not None
+    assert spoiled.error
+    assert "speciate_answers_not_logged" in server.ask(path="/metrics").body
+
+
+def test_feedback_is_recorded_or_refused_with_a_reason(logged: tuple[Server, Log]) -> None:
+    server, own = logged
+    [one] = server.ask(texts("one")).body["predictions"]
+    said = server.ask({"prediction": one["prediction"], "label": "bad", "source": "human"}, "/feedback")
+    assert said.status == 200
+    assert said.body["recorded"]["model"] == "words@v3"
+    assert said.body["recorded"]["standing"]["human"]["label"] == "bad"
+    assert [given.label for given in reading.feedback(own.folder)] == ["bad"]
+    several = {"feedback": [{"prediction": one["prediction"], "score": 1, "source": "system"},
+                            {"prediction": "0", "score": 1, "source": "system"}]}  # fmt: skip
+    said = server.ask(several, "/feedback")
+    assert [each.get("status", 200) for each in said.body["recorded"]] == [200, 422]
+    lost = identity.make("reviews", time.time())
+    for body, status, told in [
+        ({"prediction": lost, "label": "x", "source": "human"}, 404, "not in the log"),
+        ({"prediction": one["prediction"], "source": "human"}, 422, "either label or score"),
+        ({"prediction": one["prediction"], "label": "x", "source": "nobody"}, 422, "source"),
+        ([], 422, "must be an object"),
+        ({"feedback": []}, 422, "1 to 256"),
+    ]:
+        said = server.ask(body, "/feedback")
+        assert (said.status, told in said.body["error"]) == (status, True), said.body
+    assert server.ask(several, "/feedback", token="wrong" + TOKEN).status == 401
+
+
+def test_a_disk_that_takes_nothing_stops_no_answer(logged: tuple[Server, Log], monkeypatch: pytest.MonkeyPatch) -> None:
+    server, own = logged
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(type(own._writer), "_write", full)
+    said = server.ask(texts("one"))
+    assert said.status == 200
+    assert said.body["predictions"][0]["output"] == "words@v3"
+    assert said.body["predictions"][0]["prediction"] is None
+    assert 'speciate_answers_not_logged{use_case="reviews"} 1.0' in server.ask(path="/metrics").body
+
+
+class Client(threading.Thread):
+    """Asks without a pause over every death of the slot; what it was told, by id."""
+
+    def __init__(self, port: int, token: str, stop: threading.Event) -> None:
+        super().__init__()
+        self._port, self._token, self._stop_asking = port, token, stop
+        self.told: dict[str, str] = {}
+
+    def run(self) -> None:
+        headers = {"authorization": f"Bearer {self._token}", "content-type": "application/json"}
+        while not self._stop_asking.is_set():
+            connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=30)
+            try:
+                while not self._stop_asking.is_set():
+                    connection.request("POST", "/predict", json.dumps(texts("a good film", "a bad film")), headers)
+                    response = connection.getresponse()
+                    said = json.loads(response.read())
+                    if response.status == 200:
+                        self.told |= {each["prediction"]: said["model"] for each in said["predictions"]}
+                    else:
+                        time.sleep(0.05)
+            except (OSError, http.client.HTTPException, ValueError):
+                time.sleep(0.05)
+            finally:
+                connection.close()
+
+
+@pytest.mark.slow
+def test_kills_of_slot_and_keeper_under_traffic_leave_no_hole(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path / "workspace", settings=AllSettings(policy="auto"))
+    first = trained(workspace)
+    second = version(workspace, first, scaled(0.5), "second")
+    move(workspace, first.ref)
+    pool = Pool(workspace.folders, workspace.settings)
+    keepers = [Keeper(workspace, pool)]
+    keepers[0].start()
+    slots.start(workspace, USE_CASE)
+    folder = slot_folder(workspace.folders, USE_CASE)
+    until(lambda: folder.state().serving == first.ref, 240)
+    stop = threading.Event()
+    clients = [Client(folder.state().port, folder.token(), stop) for _ in range(6)]
+    for client in clients:
+        client.start()
+    own = log_folder(workspace.folders, USE_CASE)
+
+    def answered() -> int:
+        return sum(len(client.told) for client in clients)
+
+    for kill in range(4):
+        before = answered()
+        until(lambda before=before: answered() > before + 60, 240)  # type: ignore[misc]
+        if kill == 1:
+            move(workspace, second)
+        if kill == 2:
+            keepers[-1].stop()
+            keepers.append(Keeper(workspace, pool))
+            keepers[-1].start()
+        os.kill(folder.state().pid, signal.SIGKILL)
+        tending.seal(own)
+    before = answered()
+    until(lambda: answered() > before + 60, 240)
+    stop.set()
+    for client in clients:
+        client.join()
+    told = {id_: model for client in clients for id_, model in client.told.items()}
+    rows = reading.answers(own, columns=["id", "model"])
+    there = dict(zip(rows["id"].to_pylist(), rows["model"].to_pylist(), strict=True))
+    assert len(there) == rows.num_rows
+    assert {id_: there.get(id_) for id_ in told} == told, "every answer that arrived is logged, with who gave it"
+    assert set(told.values()) == {first.ref, second}
+    keepers[-1].stop()
+    folder.stop()
+    until(lambda: not folder.alive(), 60)
+    pool.close()
+    workspace.close()
