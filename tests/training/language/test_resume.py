@@ -96,6 +96,57 @@ def test_a_training_on_pairs_that_is_broken_off_ends_in_the_same_bits(
     _check_lines(final, result)
 
 
+REWARDED: dict[str, tuple[str, dict[str, Any]]] = {
+    "reward": ("reward", {"changes": "lora", "epochs": 2, "dropout": 0.2, "centre": 0.01}),
+    "grpo": ("grpo", {"changes": "lora", "beta": 0.05}),
+    "grpo twice": ("grpo", {"changes": "full", "iterations": 2, "loss": "dr_grpo", "scale": "batch", "beta": 0}),
+    "grpo sequences": ("grpo", {"changes": "full", "level": "sequence", "epsilon_high": 0.28, "skip_cut": True}),
+    "rloo": ("rloo", {"changes": "lora", "normalise": True, "micro_batch": 4}),
+    "ended by a limit": ("grpo", {"changes": "full", "judged": 0, "kl_limit": 0.001, "judge_every": 1}),
+}
+_OF_REWARDS: dict[str, Any] = {
+    "steps": 8, "batch_size": 16, "generations": 4, "judge_every": 3, "max_new_tokens": 8,
+    "rewards": [{"kind": "regex", "pattern": ".*[aeiou].*"}, {"kind": "exact", "weight": 2.0}],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("way", "breaks"),
+    [
+        ("reward", [("kill", 3), ("pause", 8)]),
+        ("grpo", [("kill", 1), ("pause", 3), ("kill", 7)]),
+        ("grpo twice", [("pause", 3), ("kill", 6)]),  # the pause waits for new answers
+        ("grpo sequences", [("kill", 5)]),
+        ("rloo", [("pause", 2), ("kill", 6)]),
+        ("ended by a limit", [("kill", 1)]),
+    ],
+)
+def test_a_training_by_reward_that_is_broken_off_ends_in_the_same_bits(
+    workspace: Workspace, tmp_path: Path, way: str, breaks: list[tuple[str, int]]
+) -> None:
+    make_pairs(workspace)
+    method, given = REWARDED[way]
+    usual = {"batch_size": 10, "learning_rate": 3e-3, "judged": 6} | (_OF_REWARDS if method != "reward" else {})
+    asked = payload(
+        workspace, name="pupil", dataset="pairs", method=method, hyperparameters=usual | given,
+        base_model=base(tmp_path / "base", dropout=0.1), resources={"cpu": 1},
+    )  # fmt: skip
+    whole = run(attempt(workspace, asked, "job-whole"))
+    last = None
+    with saving_each_step():
+        for how, at in breaks:
+            folder = attempt(workspace, asked, "job-broken", last)
+            with broken_off(at, how), pytest.raises(Killed if how == "kill" else Stopped):
+                run(folder)
+            last = folder
+        final = attempt(workspace, asked, "job-broken", last)
+        result = run(final)
+    assert model_id(result) == model_id(whole)
+    assert result["report"]["training"] == whole["report"]["training"]
+    assert result["report"].get("watched") == whole["report"].get("watched")
+    _check_lines(final, result)
+
+
 def _check_lines(final: RunFolder, result: dict[str, Any]) -> None:
     steps = [line["step"] for line in read(final.path / "metrics.jsonl")]
     assert steps == sorted(set(steps))

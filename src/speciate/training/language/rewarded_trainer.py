@@ -63,7 +63,7 @@ class _Rewarded(Durable):
         self.seen: list[Seen] = []
         self.held: list[Held] = []
         self.scores: dict[int, list[float]] = {}
-        """By step, of the first, the kept and the newest evaluation: the metric of each held-out example that has a truth."""
+        """By step, of the first, the kept and the newest evaluation: the metric of each example that has a truth."""
         self.stopped: str | None = None
         """Why a limit ended it."""
         self._good: tuple[int, dict[str, Any]] | None = None
