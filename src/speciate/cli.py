@@ -31,6 +31,7 @@ _COMMANDS = {
     "disallow": "speciate.server.terminal:disallow",
     "secret": "speciate.server.keys:secret",
     "audit": "speciate.server.online:audit",
+    "ledger": "speciate.server.ledger_command:ledger",
     "slot": "speciate.server.slot_commands:slot",
 }
 
@@ -105,6 +106,9 @@ def _parser() -> argparse.ArgumentParser:
     actions.add_parser("remove", help="forget a key").add_argument("name", metavar="NAME")
     audit = command("audit", "check the trail of alias moves, policy and consents")
     audit.add_argument("action", choices=("verify",))
+    ledger = command("ledger", "how long models take from the use case to production, what they cost, how they hold")
+    ledger.add_argument("--json", action="store_true", help="all of it, for programs")
+    ledger.add_argument("--picture", metavar="FILE.svg", help="draw the stages, too")
     _add_slot(commands, shared)
     return parser
 

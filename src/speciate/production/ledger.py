@@ -8,14 +8,14 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from speciate import usecases
 from speciate.production.deliveries import Deliveries, deliveries
 from speciate.production.effort import Effort, effort
 from speciate.production.survival import Span, curve, quantile
 from speciate.production.tenures import tenures
-from speciate.production.time_to_model import TimeToModel, time_to_model
+from speciate.production.time_to_model import STAGES, TimeToModel, time_to_model
 from speciate.workspace.database import Event
 from speciate.workspace.workspace import Workspace
 
@@ -94,6 +94,22 @@ def ledger(workspace: Workspace) -> Ledger:
         typical(clocks, "done", "provisional"),
         delivered(history, now),
     )
+
+
+def document(found: Ledger) -> dict[str, Any]:
+    """As JSON has it."""
+    return {
+        "at": found.at,
+        "stages": list(STAGES),
+        "counts": found.counts,
+        "baked": found.baked._asdict(),
+        "answered": found.answered._asdict(),
+        "deliveries": found.deliveries._asdict(),
+        "lines": [
+            {"use_case": line.use_case} | {name: getattr(line, name)._asdict() for name in Line._fields[1:]}
+            for line in found.lines
+        ],
+    }
 
 
 def typical(clocks: Sequence[TimeToModel], *finished: str) -> Typical:

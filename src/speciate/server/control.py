@@ -14,7 +14,7 @@ from speciate import __version__
 from speciate.datasets import consent
 from speciate.errors import Code, SpeciateError, unknown
 from speciate.models import registry, signature
-from speciate.production import approvals, audit, consents, policy, signed
+from speciate.production import approvals, audit, consents, ledger, policy, signed
 from speciate.serving import slots
 from speciate.workspace.backup import automatic_backups, back_up
 
@@ -181,6 +181,10 @@ def _endpoints(service: Service) -> list[str]:
     return [card.ref for card in registry.newest_of_each(service.workspace.database) if card.endpoint]
 
 
+def _ledger(service: Service, request: dict[str, Any]) -> dict[str, Any]:
+    return ledger.document(ledger.ledger(service.workspace))
+
+
 def _verify(service: Service, request: dict[str, Any]) -> dict[str, Any]:
     return audit.verify(service.workspace.database)._asdict()
 
@@ -204,6 +208,7 @@ _ACTIONS: dict[str, Callable[[Service, dict[str, Any]], dict[str, Any]]] = {
     "allow": _allow,
     "disallow": _disallow,
     "audit": _verify,
+    "ledger": _ledger,
     "slot start": _start_slot,
     "slot stop": _stop_slot,
     "slots": _slots,
