@@ -92,6 +92,8 @@ class Purged(NamedTuple):
     """Files that hold what went, relative to the root: to be deleted once the catalog names the new ones."""
     unreadable: list[str]
     """Files of versions and evaluations that are damaged: whether they hold any of it, nobody can tell."""
+    cells: list[dict[str, Any]] = []  # noqa: RUF012 - never changed
+    """Of each row that goes, column of the user's -> cell."""
 
 
 def survey(payload: dict[str, Any]) -> dict[str, Any]:
@@ -153,7 +155,7 @@ def purge(folders: Folders, versions: Sequence[tuple[Manifest, Lanes]], target: 
     obsolete += [path.relative_to(folders.root).as_posix() for path in blobs]
     needed, damaged = _needed(manifests), [*damaged, *_damaged_packs(folders)]
     obsolete += sorted({*damaged} - needed)
-    return Purged(reduced, known, texts, labels, obsolete, sorted(needed & {*damaged}))
+    return Purged(reduced, known, texts, labels, obsolete, sorted(needed & {*damaged}), _cells(cuts))
 
 
 # Which rows
@@ -398,6 +400,14 @@ def _only_theirs(folders: Folders, cuts: Mapping[str, Cut]) -> tuple[list[str], 
         common = _texts_of(kept, _speaking(kept.schema))
         texts -= common | {Path(text).name for text in _texts_of(kept, ["source"])}
     return sorted(texts - {""}), sorted(labels & texts)
+
+
+def _cells(cuts: Mapping[str, Cut]) -> list[dict[str, Any]]:
+    return [
+        row
+        for cut in cuts.values()
+        for row in cut.rows.select([n for n in cut.rows.column_names if n not in (*FIXED, *HIDDEN)]).to_pylist()
+    ]
 
 
 def _speaking(schema: pa.Schema) -> list[str]:

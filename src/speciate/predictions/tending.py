@@ -95,6 +95,17 @@ def keep(path: Path, kind: str, chosen: Callable[[pa.Table], Sequence[bool]]) ->
     return rows.num_rows - left.num_rows
 
 
+def rewrite(path: Path, change: Callable[[pa.Table], pa.Table]) -> None:
+    """Put other cells into a part; nothing happens where they are the same."""
+    import pyarrow.parquet as pq
+
+    before = pq.read_table(path, partitioning=None)
+    after = change(before)
+    if not after.equals(before):
+        told = {name.decode(): value.decode() for name, value in (before.schema.metadata or {}).items()}
+        write(path, after, told)
+
+
 def bound(folder: LogFolder, quota: int, now: float) -> None:
     """Drop the oldest parts, and with them their files, until the rest fits."""
     import pyarrow.parquet as pq

@@ -32,7 +32,7 @@ from speciate.jobs.job import Job, Resources
 from speciate.jobs.kinds import Kind, Plan
 from speciate.jobs.run import Run
 from speciate.models.card import Card
-from speciate.production import mentions, traces
+from speciate.production import forget_logged, mentions, traces
 from speciate.production.mentions import FORGETTING, Mention
 from speciate.workspace.blobs import Blobs
 from speciate.workspace.database import Transaction
@@ -67,6 +67,8 @@ class Erased(NamedTuple):
     obsolete: list[str]
     unreadable: list[str]
     since: float
+    logged: dict[str, int] = {}  # noqa: RUF012 - never changed
+    """Use case -> answers that went from its log."""
 
 
 def plan(spec: EraseSpec, workspace: Workspace) -> Plan:
@@ -90,6 +92,8 @@ def run(run: Run) -> dict[str, Any]:
     ]
     purged = purge.purge(run.folders, versions, target, run.progress)
     answers, damaged = _answers_without(run.folders, purged)
+    names = set().union(*purged.marks.values())
+    logged = forget_logged.forget(run.folders, names, purged.texts, purged.cells) if purged.marks["id"] else {}
     erased = {
         "versions": [
             {
@@ -104,6 +108,7 @@ def run(run: Run) -> dict[str, Any]:
         "seen": payload["seen"],
         "texts": sorted({*purged.texts, *(value for values in purged.marks.values() for value in values)}),
         "evaluations": answers,
+        "logged": logged,
         "obsolete": purged.obsolete,
         "unreadable": [*purged.unreadable, *damaged],
         "since": payload["since"],
@@ -163,6 +168,7 @@ def commit(tx: Transaction, job: Job, erased: Erased) -> dict[str, Any]:
         "versions": {_ref(each): each["rows"] for each in erased.versions if each["rows"]},
         "models": models_that_saw(tx, [_ref(each) for each in erased.versions if each["learned"]]),
         "evaluations": erased.evaluations,
+        "logged_answers": erased.logged,
         "exports_outside": outside,
         "exports_deleted": len(inside),
         "unreadable": erased.unreadable,
