@@ -29,6 +29,7 @@ KINDS = {
     "embed": "speciate.datasets.similarity.embed:KIND",
     "export": "speciate.datasets.exports.export:KIND",
     "export_model": "speciate.production.export_model:KIND",
+    "convert": "speciate.production.exports.convert:KIND",
     "fetch": "speciate.models.fetching:KIND",
     "refresh": "speciate.models.refresh:KIND",
     "train": "speciate.training.train:KIND",
@@ -148,6 +149,8 @@ class Kind:
     preload: str = ""
     """Zygote to fork from: '' (plain start), 'classical' (numpy, scikit-learn) or 'torch' (also transformers)."""
     limits: Limits = field(default_factory=Limits)
+    gives_room: bool = False
+    """Whether its runs free more of the disk than they take: a full disk holds up all others."""
 
     @property
     def executor(self) -> str:

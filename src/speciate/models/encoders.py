@@ -20,7 +20,7 @@ import numpy.typing as npt
 from speciate.errors import Code, SpeciateError
 from speciate.modalities.scans.volumes import as_pictures, is_volume
 from speciate.models import packaged, sealed, weights
-from speciate.models.backbones import saved, table
+from speciate.models.backbones import exported, saved, table
 from speciate.models.backbones.contract import Backbone
 from speciate.models.sealed import file_hash
 from speciate.refs import ModelRef, model_ref
@@ -68,6 +68,10 @@ class Encoder(Protocol):
         """Write into a model folder what is needed to compute the same without the base model."""
         ...
 
+    def network(self) -> Backbone:
+        """The backbone under it anew, in float32."""
+        ...
+
 
 class FrozenEncoder:
     """`folder` has the weights, which are loaded when they are first needed."""
@@ -104,20 +108,29 @@ class FrozenEncoder:
         if not self._base_model.startswith("pkg:"):
             saved.save(self._backbone(), folder)
 
+    def network(self) -> Backbone:
+        """Its backbone anew, in float32 and apart from the one that embeds."""
+        return self._load("float32")
+
     def _backbone(self) -> Backbone:
         if self._loaded is None:
             import torch
 
             torch.set_num_threads(self._threads)
-            if saved.holds(self._folder):
-                backbone = saved.load(self._folder, table.rebuild, self._base_model)
-            else:
-                backbone = table.build(self._base_model, (), 0, self._folder)
-            backbone.module.eval().requires_grad_(False)
-            for weights in backbone.module.parameters():  # buffers stay: what positions are made of needs its digits
-                weights.data = weights.data.to(getattr(torch, self.precision))
-            self._loaded = backbone
+            self._loaded = self._load(self.precision)
         return self._loaded
+
+    def _load(self, precision: Precision) -> Backbone:
+        import torch
+
+        if saved.holds(self._folder):
+            backbone = saved.load(self._folder, table.rebuild, self._base_model)
+        else:
+            backbone = table.build(self._base_model, (), 0, self._folder)
+        backbone.module.eval().requires_grad_(False)
+        for each in backbone.module.parameters():  # buffers stay: what positions are made of needs its digits
+            each.data = each.data.to(getattr(torch, precision))
+        return backbone
 
 
 def _pooled(backbone: Backbone, media: Sequence[Any]) -> torch.Tensor:
@@ -162,6 +175,9 @@ class FramesEncoder:
                 np.stack([_of_clip(each) for each in np.split(vectors, ends[:-1])]),
             )
 
+    def network(self) -> Backbone:
+        return self._pictures.network()
+
     def keep(self, folder: Path) -> None:
         self._pictures.keep(folder)
 
@@ -195,6 +211,8 @@ def load_encoder(
     """
     ref = model_ref(base_model)
     folder = _frozen_folder(ref, folder)
+    if saved.is_export(folder):
+        raise exported.refuse_training(base_model)
     table.refuse_adapter(folder)
     modality = table.modality_of(base_model, folder)
     if modality is None:
@@ -216,7 +234,12 @@ def load_encoder(
 
 def kept_encoder(base_model: str, identity: str, precision: Precision, folder: Path, threads: int = 1) -> Encoder:
     """The encoder that a model folder keeps, whose hashes the caller has checked."""
-    modality, parameters = str(saved.read(folder)["modality"]), weights.count(folder / saved.WEIGHTS)
+    settings = saved.read(folder)
+    export = exported.said_of(settings)
+    modality, parameters = (
+        str(settings["modality"]),
+        export.parameters if export else weights.count(folder / saved.WEIGHTS),
+    )
     own = identity.removesuffix(OF_FRAMES)
     found = FrozenEncoder(base_model, folder, modality, own, parameters, precision, threads=threads)
     return found if own == identity else FramesEncoder(found)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from speciate.errors import Code, SpeciateError
+from speciate.models.backbones import exported
 from speciate.models.backbones.contract import Backbone
 
 SETTINGS, WEIGHTS = "backbone.json", "backbone.safetensors"
@@ -38,7 +39,10 @@ def load(folder: Path, rebuild: Callable[[dict[str, Any], Path], Backbone], base
     from safetensors.torch import load_file
 
     settings = read(folder)
-    backbone = rebuild(settings | ({"base_model": base_model} if base_model else {}), folder)
+    named = settings | ({"base_model": base_model} if base_model else {})
+    if exported.ENTRY in settings:
+        return exported.load(named, folder, rebuild)
+    backbone = rebuild(named, folder)
     try:
         backbone.module.load_state_dict(load_file(folder / WEIGHTS), strict=True)
     except (OSError, RuntimeError) as error:
@@ -54,6 +58,11 @@ def load(folder: Path, rebuild: Callable[[dict[str, Any], Path], Backbone], base
 def holds(folder: Path) -> bool:
     """Whether a model with a backbone was saved here."""
     return (folder / SETTINGS).is_file()
+
+
+def is_export(folder: Path) -> bool:
+    """Whether its network is a file of another engine."""
+    return holds(folder) and exported.ENTRY in read(folder)
 
 
 def modality(folder: Path) -> str | None:

@@ -35,6 +35,8 @@ class Written(NamedTuple):
 def form_of(folder: Path) -> Form:
     """Read from settings alone, without torch."""
     if saved.holds(folder):
+        if saved.is_export(folder):
+            return "sealed"
         config = saved.read(folder).get("config")
         known = isinstance(config, Mapping) and "model_type" in config and not config.get("is_encoder_decoder")
         return "transformers" if known else "sealed"

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from speciate.errors import Code, SpeciateError, closest
 from speciate.models import packaged
-from speciate.models.backbones import saved
+from speciate.models.backbones import exported, saved
 from speciate.models.backbones.contract import Backbone
 from speciate.refs import model_ref
 
@@ -208,6 +208,8 @@ def build(base_model: str, media: Sequence[Any], seed: int, folder: Path | None 
     if folder is not None:
         refuse_adapter(folder)
     if folder is not None and saved.holds(folder):
+        if saved.is_export(folder):
+            raise exported.refuse_training(base_model)
         return saved.load(folder, rebuild, base_model)
     modality = modality_of(base_model, folder)
     if modality not in FILES:
