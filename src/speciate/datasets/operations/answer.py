@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -55,18 +55,8 @@ def foresee(parameters: AnswerParameters, manifest: Manifest, others: Others) ->
 def apply(rows: pa.Table, parameters: AnswerParameters, context: Context) -> Outcome:
     places = np.flatnonzero(within(rows, parameters.splits)).tolist()
     said = context.answers(rows.take(pa.array(places, pa.int64())))
-    values, reasons, found = [], [], list[Parted | None]()
-    for output, error in said.repeats[0]:
-        text = _cell(output)
-        if parameters.rationale and text is not None and text.strip():
-            found.append(rationale.parted(text))
-            text = output = found[-1].answer if found[-1] else None
-            error = None if found[-1] else rationale.NO_ANSWER
-        else:
-            found.append(None)
-        reason = error if text is None else None if text.strip() else _EMPTY
-        values.append(None if reason else output if isinstance(output, int | float) else text)
-        reasons.append(reason[:_LONGEST] if reason else None)
+    found = [_read(output, error, parameters.rationale) for output, error in said.repeats[0]]
+    values, reasons = [each.value for each in found], [each.why for each in found]
     numbers = any(isinstance(value, int | float) for value in values) and not any(
         isinstance(value, str) for value in values
     )
@@ -78,8 +68,8 @@ def apply(rows: pa.Table, parameters: AnswerParameters, context: Context) -> Out
     rows = filled(rows, why, places, reasons, pa.string())
     if parameters.rationale:
         reasoned, whole = rationale.beside(parameters.column)
-        rows = filled(rows, reasoned, places, [each and each.rationale for each in found], pa.string())
-        rows = filled(rows, whole, places, [each and each.whole for each in found], pa.string())
+        rows = filled(rows, reasoned, places, [each.parted and each.parted.rationale for each in found], pa.string())
+        rows = filled(rows, whole, places, [each.parted and each.parted.whole for each in found], pa.string())
     audit: dict[str, Any] = {"asked": len(places), "answered": sum(answered), "set_aside": len(places) - sum(answered)}
     counted = Counter(reason for reason in reasons if reason)
     if counted:
@@ -87,6 +77,24 @@ def apply(rows: pa.Table, parameters: AnswerParameters, context: Context) -> Out
     if said.notes:
         audit["notes"] = list(said.notes)
     return Outcome(rows, audit)
+
+
+class _Read(NamedTuple):
+    """`why`: there is no value. `parted`: of one that reasoned."""
+
+    value: Any
+    why: str | None
+    parted: Parted | None = None
+
+
+def _read(output: Any, error: str | None, reasoned: bool) -> _Read:
+    text = _cell(output)
+    if text is None or not text.strip():
+        return _Read(None, (error or _EMPTY)[:_LONGEST])
+    if not reasoned:
+        return _Read(output if isinstance(output, int | float) else text, None)
+    parted = rationale.parted(text)
+    return _Read(parted.answer, None, parted) if parted else _Read(None, rationale.NO_ANSWER)
 
 
 def _cell(output: Any) -> str | None:
