@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from tests.training.language.world import (
     run,
     saving_each_step,
 )  # fmt: skip
-from tests.training.world import make_dataset, train_now
+from tests.training.world import make_dataset, model_path, train_now
 
 VOWELS = {"kind": "regex", "pattern": ".*[aeiou].*", "name": "vowels"}
 """What some answers of a model that knows nothing have."""
@@ -79,42 +78,44 @@ def test_a_training_by_reward_that_is_broken_off_ends_in_the_same_bits(
     assert result["report"]["watched"] == whole["report"]["watched"]
 
 
-def _colours(workspace: Workspace, name: str, answers: list[str]) -> None:
-    """Is a red or a blue one good? In turn; every third question is held out."""
-    asked = [f"is {('red', 'blue')[at % 2]} {at // 2} good?" for at in range(len(answers))]
-    splits = ["validation" if at // 2 % 3 == 2 else "train" for at in range(len(answers))]
+def _colours(workspace: Workspace, name: str, rows: list[tuple[str, str, str]]) -> None:
+    questions, answers, splits = zip(*rows, strict=True)
     make_dataset(
-        workspace, name, "text", {"prompt": asked, "completion": answers}, labels=[""] * len(answers), splits=splits,
+        workspace, name, "text", {"prompt": questions, "completion": answers}, labels=[""] * len(rows), splits=splits,
         inputs=["prompt"],
     )  # fmt: skip
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["grpo", "rloo"])
-def test_the_exact_reward_rises_from_chance(workspace: Workspace, tmp_path: Path, method: str) -> None:
-    """A model that says yes or no by chance learns from a number alone which is wanted."""
-    chance = random.Random(0)
-    _colours(workspace, "chance", [chance.choice(("yes", "no")) for _ in range(180)])
-    _colours(workspace, "wanted", ["yes", "no"] * 90)
+@pytest.mark.parametrize(("method", "rate"), [("grpo", 2e-3), ("rloo", 1e-3)])
+def test_the_exact_reward_rises_from_chance(workspace: Workspace, tmp_path: Path, method: str, rate: float) -> None:
+    """A model that says yes as often as no, whatever it is asked, learns from a number alone when which is wanted."""
+    rows = [
+        (f"{colour} {at}?", answer, "validation" if at % 3 == 2 else "train")
+        for at in range(90)
+        for colour, answer in (("red", "yes"), ("blue", "no"))
+    ]
+    learned = [asked for asked, _, split in rows if split == "train"]
+    _colours(workspace, "both", [(asked, said, "train") for asked in learned for said in ("yes", "no")])
+    _colours(workspace, "wanted", rows)
+    usual = {"changes": "full", "max_new_tokens": 4}
     train_now(
-        workspace, "job-base", name="says", dataset="chance", method="sft", base_model=base(tmp_path / "base"),
-        hyperparameters={
-            "changes": "full", "epochs": 6, "batch_size": 16, "learning_rate": 3e-3, "max_new_tokens": 4, "judged": 0,
-        },
+        workspace, "job-base", name="says", dataset="both", method="sft", base_model=base(tmp_path / "base"),
+        hyperparameters=usual | {"epochs": 6, "batch_size": 16, "learning_rate": 5e-3, "judged": 0},
     )  # fmt: skip
     report = train_now(
-        workspace, "job-pupil", name="pupil", dataset="wanted", method=method, base_model="says@v1",
-        hyperparameters={
-            "changes": "full", "epochs": 4, "batch_size": 64, "generations": 8, "learning_rate": 1e-3,
-            "max_new_tokens": 4, "judge_every": 15, "judged": 60, "beta": 0.01,
+        workspace, "job-pupil", name="pupil", dataset="wanted", method=method,
+        base_model=f"path:{model_path(workspace, 'says')}",
+        hyperparameters=usual | {
+            "epochs": 4, "batch_size": 64, "learning_rate": rate, "judge_every": 15, "judged": 60, "beta": 0.01,
         },
     )["report"]  # fmt: skip
     watched = report["watched"]
-    print(watched)
-    assert watched["held"][0]["metric"] < 0.7
+    assert watched["held"][0]["metric"] == pytest.approx(0.5, abs=0.15)
     assert watched["gain"]["interval"][0] > 0
     assert report["validation"]["value"] > 0.9
     assert watched["end"]["reward"] > watched["begin"]["reward"] + 0.2
+    assert watched["warnings"] == []
 
 
 @pytest.mark.parametrize(
@@ -125,6 +126,8 @@ def test_the_exact_reward_rises_from_chance(workspace: Workspace, tmp_path: Path
         ({"batch_size": 400}, {}, "A step asks 100 questions, and pairs@v1 has 50", "batch_size=200 or less"),
         ({}, {"chosen": None}, "'exact' compares with the true answer, and pairs@v1 has none", "'kind': 'model'"),
         ({"rewards": [{"kind": "numeric"}]}, {"chosen": None}, "'numeric' compares", "target"),
+        ({"rewards": [{"kind": "code"}]}, {}, "reads the column 'tests', which pairs@v1 does not have", "`column`"),
+        ({"rewards": [{"kind": "code", "column": "prompt"}]}, {}, "would see what it is judged by", "inputs"),
     ],
 )
 def test_a_training_by_reward_that_cannot_be_is_refused_before_a_job(

@@ -7,19 +7,20 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from speciate.datasets.loading.loader import Example
 from speciate.datasets.versions import Manifest
-from speciate.errors import Code, SpeciateError
+from speciate.errors import Code, SpeciateError, closest
 from speciate.language import checks, forms
 from speciate.language.forms import Form
 from speciate.modalities.messages import Conversation, answered, conversation, readable, with_system
 from speciate.training.hyperparameters import Parameters
-from speciate.training.language.rewards.specs import RewardSpec
+from speciate.training.language.rewards.bound import columns
+from speciate.training.language.rewards.specs import RewardSpec, SchemaReward
 from speciate.training.language.specs import RewardedParameters
 from speciate.training.study import Study
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-_TRUTH: tuple[str, ...] = ("exact", "numeric")
+_TRUTH: tuple[str, ...] = ("exact", "numeric", "math")
 """Kinds of reward that compare with the true answer."""
 
 
@@ -54,6 +55,21 @@ def check(manifest: Manifest, parameters: Parameters, target: str | None) -> Non
             f"A step asks {each} questions, and {manifest.ref} has {many} training examples.",
             f"Call train_model again with batch_size={max(1, many) * parameters.generations} or less.",
         )
+    for column, kind in columns(parameters.rewards).items():
+        if column not in manifest.columns:
+            raise SpeciateError(
+                Code.INVALID,
+                f"The reward {kind!r} reads the column {column!r}, which {manifest.ref} does not have; "
+                f"{closest(column, manifest.columns)}",
+                "Call train_model again with another `column` in the reward, or with a dataset that has it.",
+            )
+        if column in manifest.inputs:
+            raise SpeciateError(
+                Code.INVALID,
+                f"The reward {kind!r} reads the column {column!r} of {manifest.ref}, which is an input: the model "
+                "would see what it is judged by.",
+                "Call create_dataset again with inputs that leave it out.",
+            )
     lacking = _without_truth(manifest, target)
     needing = [spec.name or spec.kind for spec in parameters.rewards if needs_truth(spec)]
     if needing and lacking:
@@ -66,7 +82,7 @@ def check(manifest: Manifest, parameters: Parameters, target: str | None) -> Non
 
 
 def needs_truth(spec: RewardSpec) -> bool:
-    return spec.kind in _TRUTH
+    return spec.kind in _TRUTH or (isinstance(spec, SchemaReward) and spec.equal)
 
 
 def _without_truth(manifest: Manifest, target: str | None) -> str | None:
