@@ -225,6 +225,20 @@ class Elsewhere(Result):
     origins: dict[str, str] = Field(description="Who told each field, and when.")
 
 
+class ExportGate(Result):
+    name: str
+    outcome: str
+    reason: str
+
+
+class ExportView(Result):
+    parent: str
+    format: str
+    quantize: str
+    gates: tuple[ExportGate, ...]
+    measured: dict[str, Any] = Field(description="Parity, metric, latency, memory and bytes, parent and export.")
+
+
 class ModelDescription(Result):
     model: str
     task: str | None = None
@@ -236,6 +250,7 @@ class ModelDescription(Result):
     evaluations: tuple[Evaluated, ...]
     trust: TrustView | None = Field(None, description="Left out: it is not of this workspace.")
     provider: ProviderView | None = Field(None, description="Of an endpoint: whether it still serves what it served.")
+    export: ExportView | None = Field(None, description="Of an export: what it showed beside its parent.")
     available: bool
     needs: tuple[str, ...] = ()
     card: str = Field(description="Written from what is known here, Markdown.")
@@ -270,8 +285,18 @@ def describe_model(
         aliases=found.aliases, lineage=found.lineage,
         evaluations=tuple(Evaluated(**each._asdict()) for each in found.evaluations),
         provider=ProviderView(**found.provider._asdict()) if found.provider else None,
-        trust=TrustView(**found.trust._asdict()), available=found.access.available, needs=found.access.needs,
+        export=_export(card.recipe.get("export")), trust=TrustView(**found.trust._asdict()),
+        available=found.access.available, needs=found.access.needs,
         card=found.card, untrusted=Cards(readme=found.readme),
+    )  # fmt: skip
+
+
+def _export(record: dict[str, Any] | None) -> ExportView | None:
+    if record is None:
+        return None
+    return ExportView(
+        parent=record["parent"], format=record["format"], quantize=record["quantize"], measured=record["measured"],
+        gates=tuple(ExportGate(**gate) for gate in record["gates"]),
     )  # fmt: skip
 
 

@@ -28,7 +28,8 @@ class Card(BaseModel):
     """How it was made: a training method, 'packaged', or 'served' by others."""
     base_model: str | None = None
     parents: tuple[str, ...] = ()
-    """The versions that it was merged from, with what each of them began at `base_model`."""
+    """The versions that it was merged from, with what each of them began at `base_model`; of an export the one that it
+    computes."""
     dataset: str | None = None
     """The exact version that it was trained on; of a merge, that it was chosen on or measured by."""
     beside: tuple[str, ...] = ()

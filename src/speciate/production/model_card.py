@@ -5,8 +5,8 @@ The sections are those of Mitchell et al. 2019 ("Model Cards for Model Reporting
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from speciate.models.card import Card
 
@@ -44,11 +44,18 @@ def text(card: Card, evaluations: Sequence[Judged], lineage: Sequence[str], sour
     if card.metrics:
         said = ", ".join(f"{name} {value:.4g}" for name, value in sorted(card.metrics.items()))
         lines += ["", f"On the data that chose it, so slightly optimistic: {said}."]
+    if record := card.recipe.get("export"):
+        lines += ["", "## What its export was measured by", "", *_export(record)]
     lines += ["", "## What it learned from", ""]
     lines += [f"- {each}" for each in lineage] or [f"Its data are {_UNKNOWN} here."]
     lines += ["", "## Licence", "", _license(card)]
     lines += ["", "## Intended use and limits", "", *_limits(card)]
     return "\n".join(lines) + "\n"
+
+
+def _export(record: Mapping[str, Any]) -> list[str]:
+    said = f"- Made from {record['parent']}; {record['how']}."
+    return [said, *(f"- {gate['name']}: {gate['outcome']}, {gate['reason']}" for gate in record["gates"])]
 
 
 def _line(found: Judged) -> str:

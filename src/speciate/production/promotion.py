@@ -13,6 +13,7 @@ from speciate.evaluation import decisions
 from speciate.evaluation.decisions import Recorded
 from speciate.evaluation.report import GateResult
 from speciate.production import aliases
+from speciate.production.exports import evidence
 from speciate.settings import Settings
 from speciate.usecases import UseCase
 from speciate.workspace.database import Transaction
@@ -75,7 +76,7 @@ def decision_of(tx: Transaction, spec: PromoteSpec) -> Recorded | None:
 
 def against(tx: Transaction, spec: PromoteSpec, found: Recorded) -> list[str]:
     """Why these decisions do not let this model serve; empty where they do: on the core suite, and on each further."""
-    reasons = [*_misplaced(tx, spec), *_against(tx, spec, found)]
+    reasons = [*_misplaced(tx, spec), *evidence.lacking(tx, spec.model), *_against(tx, spec, found)]
     for suite in usecases.get(tx, spec.use_case).suites.further:
         other = decisions.newest(tx, spec.use_case, spec.model, suite=suite)
         if other is None:
