@@ -6,6 +6,7 @@ askers and lets them read sealed data, answers among them.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -20,7 +21,10 @@ from speciate.sandbox import Cage, CagePolicy, Limits, python, start
 _LONGEST_LINE = 16 << 20
 _GRACE_SECONDS = 1.0
 """After the deadline an answer that is there is still read; what never ends its line is not."""
-_LIMITS = Limits(memory_mb=2048, file_mb=64)
+_LIMITS = Limits(memory_mb=2048, file_mb=64, open_files=64)
+_MOST_BYTES = 512 << 20
+"""In its scratch folder, looked at while an answer is awaited. Files without a name are as many as may be open."""
+_LOOK_SECONDS = 0.5
 
 
 class CagedLines:
@@ -31,7 +35,7 @@ class CagedLines:
         self._scratch = folder / f"cage-{uuid.uuid4().hex}"
         self._scratch.mkdir(parents=True)
         try:
-            self._caged = start(python(module), Cage((), self._scratch, _LIMITS), policy)
+            self._caged = start(python(module), Cage((), self._scratch, _LIMITS, code=True), policy)
         except BaseException:
             shutil.rmtree(self._scratch, ignore_errors=True)
             raise
@@ -46,8 +50,8 @@ class CagedLines:
         self._write(json.dumps(question).encode() + b"\n", deadline)
         answer = b""
         while not answer.endswith(b"\n"):
-            if not self._ready.poll(_left(deadline)) or time.monotonic() > deadline + _GRACE_SECONDS:
-                raise TimeoutError
+            if not self._readable(deadline):
+                continue
             part = os.read(self._caged.stdout.fileno(), 1 << 16)
             answer += part
             if not part or len(answer) > _LONGEST_LINE:
@@ -56,6 +60,18 @@ class CagedLines:
             return json.loads(answer)
         except (ValueError, RecursionError):
             raise EOFError from None
+
+    def _readable(self, deadline: float) -> bool:
+        """Waits, but not long. TimeoutError after the deadline, EOFError where the scratch folder is too full."""
+        if self._ready.poll(min(_left(deadline), _LOOK_SECONDS * 1000)):
+            if time.monotonic() > deadline + _GRACE_SECONDS:
+                raise TimeoutError
+            return True
+        if _left(deadline) == 0:
+            raise TimeoutError
+        if _bytes_below(self._scratch) > _MOST_BYTES:
+            raise EOFError
+        return False
 
     def _write(self, line: bytes, deadline: float) -> None:
         """What stopped itself reads nothing, and a pipe that is full takes nothing more."""
@@ -78,3 +94,13 @@ class CagedLines:
 def _left(deadline: float) -> float:
     """Milliseconds."""
     return max(0.0, deadline - time.monotonic()) * 1000
+
+
+def _bytes_below(folder: Path) -> int:
+    """On disk: a file with holes counts as what is there."""
+    found = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):
+                found += os.lstat(os.path.join(place, name)).st_blocks * 512
+    return found
