@@ -21,6 +21,7 @@ from speciate.tasks.growth import joined
 from speciate.tasks.table import PER_UNIT, READOUTS
 from speciate.tasks.truth import WITHOUT_TARGET, lessons, questions, settled
 from speciate.training.costs import Tally
+from speciate.training.language.distill_specs import learns_without
 from speciate.training.language.specs import RewardedParameters
 from speciate.training.network.team import ALONE, Team
 from speciate.training.specs import Payload
@@ -202,8 +203,8 @@ class Study:
                 f"{self.payload.terms.horizon} steps comes off its end twice, for the question and for the lessons.",
                 "Call train_model again with a smaller hyperparameters={'horizon': ...}.",
             )
-        rewarded = isinstance(self.payload.parameters, RewardedParameters)
-        if distinct < (0 if rewarded else 1 if family in WITHOUT_TARGET else 2):
+        asks = isinstance(self.payload.parameters, RewardedParameters) or learns_without(self.payload.parameters)
+        if distinct < (0 if asks else 1 if family in WITHOUT_TARGET else 2):
             raise SpeciateError(
                 Code.INVALID,
                 f"The training split of {self.payload.dataset} has {distinct} different value(s) of "

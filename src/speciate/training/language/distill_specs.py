@@ -9,6 +9,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from speciate.training.hyperparameters import Parameters
 from speciate.training.language.specs import Changes, LanguageParameters
 
 
@@ -48,6 +49,13 @@ class LanguageDistillParameters(LanguageParameters):
         if self.answers != "student" and self.share != 1:
             raise ValueError("share is about answers='student' alone")
         return self
+
+
+def learns_without(parameters: Parameters) -> bool:
+    """Whether a student learns from questions alone: its teacher answers them, or it does itself."""
+    if not isinstance(parameters, LanguageDistillParameters):
+        return False
+    return parameters.unlabelled and parameters.answers != "given" and parameters.share == 1
 
 
 WRITTEN = ("text-generation",)

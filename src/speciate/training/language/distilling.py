@@ -27,7 +27,7 @@ from speciate.training.frontier import Measured, compared
 from speciate.training.language import judging, lessons, taught_trainer, tutors
 from speciate.training.language.chorus import SCALED, chorus, rows, same_vocabulary
 from speciate.training.language.cutting import cut
-from speciate.training.language.distill_specs import LanguageDistillParameters
+from speciate.training.language.distill_specs import LanguageDistillParameters, learns_without
 from speciate.training.language.durable_trainer import Ending, durable
 from speciate.training.language.lessons import Lessons, Turn, turns
 from speciate.training.language.pupil import Pupil, changes, digest, finished, pupil, session, settings
@@ -157,7 +157,7 @@ def _asked(study: Study, learner: Pupil, tokenizers: Sequence[Any], parameters: 
 def _said(study: Study, parameters: LanguageDistillParameters) -> tuple[list[Turn] | None, list[Example]]:
     """What is learned in place of the dataset's answers, and questions that have none."""
     silent: list[Example] = []
-    if parameters.unlabelled and parameters.answers != "given" and parameters.share == 1:
+    if learns_without(parameters):
         silent = list(study.silent)
         if is_label(study.payload.manifest, study.payload.target):
             silent += load_unlabelled(study.folders, study.payload.manifest, WITHOUT_LABEL)
