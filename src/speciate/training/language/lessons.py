@@ -116,7 +116,8 @@ def _tokenized(
             f"{found.enough} would hold 95 of 100."
         )
     ends = forms.ends_of(tokenizer)
-    if which == "training" and whole and not any(ends & {label for label in each.labels if label != IGNORED} for each in whole):
+    stops = any(ends & {label for label in each.labels if label != IGNORED} for each in whole)
+    if which == "training" and whole and not stops:
         study.notes.append(
             "The chat template does not end an answer with the tokenizer's end of text, so the model may not learn to "
             "stop: its answers end at max_new_tokens."
