@@ -27,8 +27,10 @@ from speciate.hosts import check_host
 __all__ = [
     "Bake",
     "Capacity",
+    "Disk",
     "Log",
     "Notify",
+    "Retention",
     "Settings",
     "Trust",
     "clean_environment",
@@ -164,6 +166,33 @@ class Log(BaseModel):
         return Log.model_validate(general | self.use_cases[use_case])
 
 
+class Retention(BaseModel):
+    """How long what is no longer needed stays. None: for ever. What production, lineage or a question to a person needs
+    stays whatever is said here."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    runs_days: float = Field(30, gt=0)
+    """Folders of runs, after their job ended: logs, progress, outputs that were registered long ago."""
+    checkpoints_days: float = Field(7, gt=0)
+    """Checkpoints, after their job ended: from then on `retry` begins anew."""
+    exports_days: float | None = Field(None, gt=0)
+    """What was written into the workspace's own exports."""
+    keep_versions: int | None = Field(None, ge=1)
+    """So many of the newest versions of each model stay, beside all that are needed."""
+    gc_hours: float = Field(24, ge=0)
+    """How often the daemon collects garbage by itself, when nothing runs; 0: never."""
+
+
+class Disk(BaseModel):
+    """How much of the disk the workspace may take. 1 GB is 2^30 bytes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    stop_below_gb: float = Field(0.5, ge=0)
+    """With less free, no run begins, and those that run stop at a checkpoint until there is room again."""
+    quota_gb: float | None = Field(None, gt=0)
+    """For all files of the workspace together; None: as long as the disk has room."""
+
+
 class Trust(BaseModel):
     """Signatures of model versions."""
 
@@ -193,8 +222,8 @@ class Settings(BaseModel):
     idle_exit_minutes: float = 10
     """The daemon ends after so long without client, job, watch or slot."""
     backup_minutes: float = 60
-    run_days: float = 30
-    """How long the run folder of a job that ended is kept; then gc may take it."""
+    retention: Retention = Field(default_factory=Retention)
+    disk: Disk = Field(default_factory=Disk)
     approval_hours: float = 72
     """How long an approval waits for a person."""
     usd_per_hour: float | None = Field(None, ge=0)
@@ -212,6 +241,16 @@ class Settings(BaseModel):
 
     def bake_of(self, use_case: str) -> Bake:
         return self.bakes.get(use_case, self.bake)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _move_run_days(cls, given: Any) -> Any:
+        """`run_days` stood here before there was a section for it."""
+        if isinstance(given, dict) and "run_days" in given:
+            given = dict(given)
+            days = given.pop("run_days")
+            given["retention"] = {"runs_days": days} | dict(given.get("retention", {}))
+        return given
 
     @field_validator("private_hosts")
     @classmethod

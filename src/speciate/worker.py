@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import resource
+import shutil
 import signal
 import sys
 import traceback
@@ -27,6 +28,8 @@ from speciate.jobs.redaction import RedactedStream, Redaction
 from speciate.jobs.run import OutOfMemory, Run, Stopped, Transient
 
 Entry = Callable[[Run], dict[str, Any] | None]
+_FULL_BYTES = 4 << 20
+"""With less free than that, whatever failed is put down to the disk: libraries say so in many ways."""
 
 
 def load(entry: str) -> Entry:
@@ -70,18 +73,18 @@ def perform(folder: RunFolder, keys: Mapping[str, str] = MappingProxyType({})) -
         return Outcome(1, "user", error.message, error.recovery)
     except BaseException as error:  # noqa: BLE001 - a run may raise anything, and its owner must hear of it
         traceback.print_exc()
-        return _defect(error)
+        return _defect(error, shutil.disk_usage(folder.path).free)
 
 
-def _defect(error: BaseException) -> Outcome:
+def _defect(error: BaseException, free: int) -> Outcome:
     """What the error says may quote a user's data: only its type is shown as ours."""
     said = f"{type(error).__name__} in the run"
     if isinstance(error, OutOfMemory | MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's, unseen
         return Outcome(1, "memory", said, detail=str(error))
     if isinstance(error, Transient):
         return Outcome(1, "transient", said, detail=str(error))
-    if isinstance(error, OSError) and error.errno in {28, 122}:  # no space, over quota
-        return Outcome(1, "transient", f"the disk is full: {said}", detail=str(error))
+    if free < _FULL_BYTES or (isinstance(error, OSError) and error.errno in {28, 122}):  # no space, over quota
+        return Outcome(1, "full", f"the disk is full: {said}", detail=str(error))
     return Outcome(1, "user", said, "Call get_job(job=..., log_lines=100) for the traceback.", str(error))
 
 

@@ -518,7 +518,7 @@ def test_run_folders_go_when_their_job_ended_long_ago(workspace: Workspace, cloc
     os.utime(workspace.folders.runs / f"{old}.1" / "log", (0, 0))
     os.utime(workspace.folders.runs / f"{old}.1", (0, 0))
     assert tidy.survey(workspace)["first"] == []
-    clock.advance(86400 * (workspace.settings.run_days + 1))
+    clock.advance(86400 * (workspace.settings.retention.runs_days + 1))
     assert tidy.survey(workspace)["kinds"].keys() == {"runs"}
 
 

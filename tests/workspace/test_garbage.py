@@ -172,3 +172,21 @@ def test_what_a_damaged_file_may_need_stays(folders: Folders) -> None:
     _aged(folders.root)
     live = _NOTHING.model_copy(update={"files": frozenset({"datasets/d/part.parquet"})})
     assert _found(folders, live) == {("features", "features/e/part-2.parquet")}
+
+
+def test_checkpoints_and_exports_go_where_it_is_said_and_nothing_beside_them(folders: Folders) -> None:
+    for name in ("job-a.1", "job-b.1"):
+        _file(folders.runs / name / "checkpoints" / "step-1" / "weights")
+        _file(folders.runs / name / "log")
+    (folders.runs / "job-c.1" / "checkpoints").mkdir(parents=True)
+    old, named = folders.exports / "old", folders.exports / "named"
+    for path in (_file(old / "train.csv"), _file(named / "train.csv")):
+        _aged(path)
+    _aged(folders.root)
+    _file(folders.exports / "new" / "train.csv")
+    live = _NOTHING.model_copy(
+        update={"checkpoints": frozenset({"job-a.1", "job-c.1"}), "files": frozenset({str(named)})}
+    )
+    assert _found(folders, live) == {("checkpoints", "runs/job-a.1/checkpoints")}, "exports stay unless it is said"
+    live = live.model_copy(update={"exports_before": _CUTOFF})
+    assert _found(folders, live) == {("checkpoints", "runs/job-a.1/checkpoints"), ("exports", "exports/old")}

@@ -31,8 +31,8 @@ SECOND = 76
 
 
 class Outcome(NamedTuple):
-    """`kind`: ok, user (never retried), transient, memory, stopped, killed. `message` and `recovery` are our words;
-    what a library or a plug-in said, which may quote anything, is in `detail` alone."""
+    """`kind`: ok, user (never retried), transient, memory, full (the disk), stopped, killed. `message` and `recovery`
+    are our words; what a library or a plug-in said, which may quote anything, is in `detail` alone."""
 
     code: int
     kind: str

@@ -17,14 +17,22 @@ from speciate.jobs.executors import Alive, Ended, Executor, Gone, Pending, RunSp
 from speciate.jobs.folder import Outcome, RunFolder
 from speciate.jobs.job import Job, State
 from speciate.jobs.kinds import Kinds, Plan
+from speciate.jobs.rooming import USUAL_BYTES, room_for
 from speciate.jobs.schedule import choose, never_fits
 from speciate.jobs.store import Store, Tell, keep_plan, plan_of
-from speciate.jobs.transitions import Claimed, Exited, Failed, Happening, Lost, Overdue, SeenAlive
+from speciate.jobs.transitions import Claimed, Exited, Failed, Happening, Lost, NoRoom, Overdue, SeenAlive
 from speciate.settings import Capacity
 from speciate.workspace.database import Transaction
+from speciate.workspace.room import Room, taken
 from speciate.workspace.workspace import Workspace
 
 _ACTIVE = "state IN ('queued', 'waiting', 'starting', 'running') AND executor = 'local'"
+_LAST_RUNS = """
+SELECT id, attempt FROM jobs WHERE kind = ? AND state = 'succeeded' AND executor = 'local' ORDER BY ended DESC LIMIT 3
+"""
+_LAST_SAID = "SELECT type FROM events WHERE subject = ? ORDER BY seq DESC LIMIT 1"
+DISK = "workspace:disk"
+"""The subject of the events `disk.low` and `disk.enough`."""
 _RELAUNCH_SECONDS = 5.0
 _COMMIT_TRIES = 8
 _log = logging.getLogger(__name__)
@@ -51,6 +59,9 @@ class Reconciler:
         self._signalled: dict[str, str] = {}  # run -> 'asked' or 'forced'
         self._plans: dict[str, Plan] = {}
         self._troubles: dict[str, Trouble] = {}
+        self._held: dict[str, str] = {}  # queued job -> why the disk has no room for it
+        self._low: bool | None = None  # what the last event about the disk said; None: not read yet
+        self._bytes: dict[str, int] = {}  # queued or live job -> what it may write
         self.draining = False
 
     def tick(self) -> int:
@@ -59,7 +70,12 @@ class Reconciler:
         jobs = rows.select(self._workspace.database, _ACTIVE, [])
         known = {job.id for job in jobs}
         self._plans = {name: plan for name, plan in self._plans.items() if name in known}
+        self._bytes = {name: count for name, count in self._bytes.items() if name in known}
         live = [job for job in jobs if job.state in {State.STARTING, State.RUNNING}]
+        room = self._workspace.room.look()
+        self._tell_of_disk(room)
+        if room.low:
+            live = [self._hold(job, room) for job in live]
         for job in live:
             self._guard(job, now, lambda job=job: self._observe(job, now))  # type: ignore[misc]
         queued = [job for job in jobs if job.state is State.QUEUED]
@@ -67,12 +83,12 @@ class Reconciler:
             if job.state in {State.QUEUED, State.WAITING}:
                 self._check_queue_limit(job, now)
         if not self.draining:
-            self._start(queued, live, now)
+            self._start(queued, live, room, now)
         return len(live) + len(queued)
 
     def trouble(self, job: str) -> str | None:
         found = self._troubles.get(job)
-        return found.why if found else None
+        return found.why if found else self._held.get(job)
 
     def _guard(self, job: Job, now: float, act: Callable[[], None]) -> None:
         """One job's trouble must not stop the others'; it is looked at again after a pause that grows."""
@@ -192,6 +208,49 @@ class Reconciler:
             if plan is not None:
                 self._launch(job, plan, now)
 
+    # The disk
+
+    def _hold(self, job: Job, room: Room) -> Job:
+        """Whoever writes stops at a checkpoint, and is queued again; it starts when there is room."""
+        if job.request or self._kinds[job.kind].gives_room:
+            return job
+        try:
+            return self._tell(
+                job, NoRoom(f"Stopped at a checkpoint, for {room.short()}; it goes on by itself when there is room.")
+            )
+        except SpeciateError:  # no room even for that: the next pass may find some
+            _log.exception("%s could not be told to stop", job.id)
+            return job
+
+    def _tell_of_disk(self, room: Room) -> None:
+        """An event whenever that changes, once, also over the death of a daemon."""
+        database = self._workspace.database
+        if self._low is None:
+            said = database.read_one(_LAST_SAID, [DISK])
+            self._low = said is not None and said[0] == "disk.low"
+        low = room.low or (self._low and not room.enough)
+        if low == self._low:
+            return
+        shown = {"free": room.free, "floor": room.floor, "used": room.used, "quota": room.quota}
+        try:
+            database.transact(lambda tx: tx.event(DISK, "disk.low" if low else "disk.enough", shown))
+        except SpeciateError:  # no room even for that
+            _log.exception("%s", room.short())
+        self._low = low
+
+    def _needed(self, job: Job, plan: Plan) -> int | None:
+        """Bytes that it may write; None where the disk's state does not matter."""
+        if self._kinds[job.kind].gives_room:
+            return None
+        if job.id not in self._bytes:
+            runs = self._workspace.folders.runs
+            before = [taken(runs / f"{name}.{attempt}") for name, attempt in self._last_runs(job.kind)]
+            self._bytes[job.id] = max(plan.bytes or 0, *before, 0) or USUAL_BYTES
+        return self._bytes[job.id]
+
+    def _last_runs(self, kind: str) -> list[Any]:
+        return self._workspace.database.read(_LAST_RUNS, [kind])
+
     # Jobs that wait for room
 
     def _check_queue_limit(self, job: Job, now: float) -> None:
@@ -199,7 +258,7 @@ class Reconciler:
         if limit is not None and now - job.changed > limit:
             self._tell(job, Overdue("queue", limit))
 
-    def _start(self, queued: list[Job], live: list[Job], now: float) -> None:
+    def _start(self, queued: list[Job], live: list[Job], room: Room, now: float) -> None:
         planned = []
         for job in queued:
             if job.not_before <= now and (plan := self._plan(job)) is not None:
@@ -210,7 +269,11 @@ class Reconciler:
                     self._tell(job, Failed(error | {"recovery": "Ask for less, or raise [capacity] in settings.toml."}))
                 else:
                     planned.append(job)
-        for job in choose(planned, live, self._capacity, now):
+        needs = {job.id: need for job in planned if (need := self._needed(job, self._plans[job.id])) is not None}
+        needs |= {job.id: self._bytes[job.id] for job in live if job.id in self._bytes}
+        rooming = room_for(planned, live, needs, room)
+        self._held = rooming.held
+        for job in choose(rooming.start, live, self._capacity, now):
             self._guard(job, now, lambda job=job: self._claim(job, now))  # type: ignore[misc]
 
     def _plan(self, job: Job) -> Plan | None:

@@ -83,6 +83,13 @@ class Overdue:
 
 
 @dataclass(frozen=True)
+class NoRoom:
+    """The disk is nearly full: whoever writes stops at a checkpoint, and goes on when there is room."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
 class Stepped:
     """A composite asked for its first children."""
 
@@ -110,6 +117,7 @@ Happening = (
     | Acted
     | Failed
     | Overdue
+    | NoRoom
     | Stepped
     | ChildrenGone
     | Asked
@@ -156,6 +164,10 @@ def decide(job: Job, event: Happening, now: float) -> Job:
             return _end(job, State.CANCELLED, now, reason=job.reason) if job.request == "cancel" else job
         case Overdue(limit, seconds):
             return _overdue(job, limit, seconds, now)
+        case NoRoom(reason):
+            if job.state not in LIVE or job.request:
+                return job
+            return job.model_copy(update={"request": "hold", "request_at": now, "reason": reason, "changed": now})
 
 
 def _is_of(job: Job, attempt: int) -> bool:
@@ -174,6 +186,8 @@ def _exited(job: Job, event: Exited, now: float) -> Job:
         error["detail"] = outcome.detail
     if job.request in {"cancel", "stop"} or outcome.kind == "stopped":
         return _stopped(job, now)
+    if outcome.kind == "full":
+        return _full(job, event.progressed, now, error)
     if outcome.kind not in {"transient", "memory"}:
         return _end(job, State.FAILED, now, error=error, reason=outcome.message)
     retry = job.retries + 1
@@ -185,6 +199,16 @@ def _exited(job: Job, event: Exited, now: float) -> Job:
     else:
         again = {"not_before": now + backoff(retry), "reason": f"retry {retry}: {outcome.message}"}
     return _requeue(job, now, retries=retry, error=error, **again)
+
+
+def _full(job: Job, progressed: bool, now: float, error: dict[str, Any]) -> Job:
+    """It met a full disk before it was told to stop. That uses up no retry: it begins again only when there is room."""
+    losses = 1 if progressed else job.losses + 1
+    if losses >= MAX_LOSSES:
+        reason = f"its run met a full disk {losses} times without progress"
+        return _end(job, State.DEAD, now, losses=losses, error=error, reason=reason)
+    pause = min(60.0, 2.0 ** (losses - 1))
+    return _requeue(job, now, losses=losses, not_before=now + pause, error=error, reason=error["message"])
 
 
 def _lost(job: Job, progressed: bool, now: float) -> Job:
@@ -214,6 +238,8 @@ def _stopped(job: Job, now: float) -> Job:
             return _end(job, State.DEAD, now, reason=job.reason)
         case "pause":
             return _to(job, State.PAUSED, now, request=None, request_at=None, run_seconds=_ran(job, now))
+        case "hold":
+            return _requeue(job, now, not_before=now, reason=job.reason)
         case _:
             return _requeue(job, now, not_before=now, reason="its run was stopped; it goes on from the last checkpoint")
 
@@ -282,7 +308,7 @@ def _pause(job: Job, now: float) -> Job:
             f"{job.id} is {job.state}, so it cannot be paused.",
             f"Call get_job(job='{job.id}') for what it did.",
         )
-    if job.state is State.PAUSED or job.request:
+    if job.state is State.PAUSED or job.request not in {None, "hold"}:
         return job
     if job.state in LIVE and job.executor != "composite":
         return job.model_copy(update={"request": "pause", "request_at": now, "changed": now})

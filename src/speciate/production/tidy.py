@@ -1,8 +1,8 @@
 """Kind `gc`: deletes what nothing refers to, and, as the last step of a purge or a deletion, what those left behind.
 
 It takes nothing that anybody could still reach, so no person is asked. What is younger than a day stays, and whatever
-was written since the oldest job began that may yet go on: a run seals files long before a version names them. The run
-folders of jobs that ended longer ago than `run_days` (settings.toml) go as well.
+was written since the oldest job began that may yet go on: a run seals files long before a version names them. What
+jobs left that ended long ago goes as settings.toml says (`retention`): run folders, checkpoints, exports.
 """
 
 from __future__ import annotations
@@ -118,11 +118,16 @@ def commit(tx: Transaction, job: Job, collected: dict[str, Any]) -> dict[str, An
 def _marked(workspace: Workspace) -> tuple[Live, float]:
     """What must stay, and since when everything must."""
     database, now = workspace.database, workspace.clock.now()
-    kept_since = now - workspace.settings.run_days * _DAY
-    files, blobs, runs, begun = named(_manifests(workspace)), set[str](), set[str](), [now - GRACE_SECONDS]
+    retention = workspace.settings.retention
+    runs_since, checkpoints_since = now - retention.runs_days * _DAY, now - retention.checkpoints_days * _DAY
+    files, blobs, begun = named(_manifests(workspace)), set[str](), [now - GRACE_SECONDS]
+    runs, checkpoints = set[str](), set[str]()
     for id, over, state, executor, attempts, created, ended, spec, plan_text in database.read(_JOBS):  # noqa: A001
-        if over and (ended or created) < kept_since:
-            runs |= {f"{id}.{attempt}" for attempt in range(1, attempts + 1)}
+        attempted = {f"{id}.{attempt}" for attempt in range(1, attempts + 1)}
+        if over and (ended or created) < checkpoints_since:
+            checkpoints |= attempted
+        if over and (ended or created) < runs_since:
+            runs |= attempted
             continue
         texts = {*mentions.strings(json.loads(spec)), *mentions.strings(json.loads(plan_text or "null"))}
         blobs |= texts  # those of them that are the name of a blob
@@ -133,6 +138,8 @@ def _marked(workspace: Workspace) -> tuple[Live, float]:
         files=frozenset(files),
         blobs=frozenset(text for text in blobs if len(text) == 64),
         runs=frozenset(runs),
+        checkpoints=frozenset(checkpoints - runs),
+        exports_before=0.0 if retention.exports_days is None else now - retention.exports_days * _DAY,
         models=frozenset(f"{name}/v{number}" for name, number in buried(database, "model")),
         evaluations=frozenset(id for (id,) in database.read(_EVALUATIONS)),  # noqa: A001
     )
@@ -186,4 +193,4 @@ def _redact(tx: Transaction, forget: str) -> None:
     tx.execute(_REDACT_APPROVALS, [kept, spec["sha256"]])
 
 
-KIND = Kind(name="gc", spec=GcSpec, plan=plan, run="speciate.production.tidy:run", commit=commit)
+KIND = Kind(name="gc", spec=GcSpec, plan=plan, run="speciate.production.tidy:run", commit=commit, gives_room=True)

@@ -39,6 +39,10 @@ class Live(BaseModel):
     """sha256 of what a job still needs."""
     runs: frozenset[str]
     """Run folders that may go: of jobs that ended long ago."""
+    checkpoints: frozenset[str] = frozenset()
+    """Run folders whose checkpoints may go."""
+    exports_before: float = 0.0
+    """What was last written into the exports before this moment (seconds since the epoch) may go."""
     models: frozenset[str]
     """`NAME/vN` of versions that were deleted; no other model folder is touched."""
     evaluations: frozenset[str]
@@ -160,6 +164,11 @@ def _blobs(folders: Folders, live: Live) -> Iterator[tuple[str, Path]]:
 
 def _folders(folders: Folders, live: Live) -> Iterator[tuple[str, Path]]:
     yield from (("runs", folders.runs / name) for name in live.runs if (folders.runs / name).is_dir())
+    checkpoints = (folders.runs / name / "checkpoints" for name in live.checkpoints)
+    yield from (("checkpoints", path) for path in checkpoints if path.is_dir() and any(path.iterdir()))
+    for path in folders.exports.glob("*") if live.exports_before else ():
+        if written(path) < live.exports_before and not live.files & {str(path), _name(folders, path)}:
+            yield "exports", path
     yield from (("models", folders.models / name) for name in live.models if (folders.models / name).is_dir())
     yield from (("evaluations", path) for path in folders.evaluations.glob("*") if path.name not in live.evaluations)
 

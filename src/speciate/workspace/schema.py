@@ -37,7 +37,7 @@ CREATE TABLE jobs (
     use_case    VARCHAR,
     executor    VARCHAR NOT NULL,
     handle      VARCHAR,               -- what the executor needs to find the run again
-    request     VARCHAR,               -- NULL, 'cancel', 'pause' or 'stop': asked of a run that still lives
+    request     VARCHAR,               -- NULL, 'cancel', 'pause', 'hold' or 'stop': asked of a run that still lives
     request_at  DOUBLE,
     retries     INTEGER NOT NULL,      -- retries used up in this life of the job
     shrinks     INTEGER NOT NULL,      -- how many of the retries were for want of memory

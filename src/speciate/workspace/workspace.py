@@ -9,6 +9,7 @@ from speciate.settings import Settings, load
 from speciate.workspace import rewriting
 from speciate.workspace.database import Database
 from speciate.workspace.migrations import migrate
+from speciate.workspace.room import RoomGauge
 from speciate.workspace.salvage import salvage
 
 _FOLDERS = (
@@ -45,6 +46,7 @@ class Workspace:
         self.folders = Folders(root)
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.settings = settings or load(root)
+        self.room = RoomGauge(root, self.settings.disk)
         self.salvaged = salvage(self.folders.catalog)
         migrate(self.folders.catalog)  # refuses what is not ours, before anything is laid beside it
         self.folders.make()
