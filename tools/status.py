@@ -28,7 +28,14 @@ class SlotView(Result):
     loading: str | None = None
     refused: str | None = Field(None, description="What is in production and was not let serve, and why.")
     problem: str | None = None
+    canary: str | None = Field(None, description="What answers beside it, with its share; or why it does not.")
     url: str | None = None
+
+
+class CanaryView(Result):
+    model: str
+    percent: float = Field(description="Of the requests of its slot.")
+    bake: Literal["provisional", "survived", "broken"]
 
 
 class UseCaseView(Result):
@@ -36,6 +43,10 @@ class UseCaseView(Result):
     version: int
     task: str
     production: str | None = None
+    bake: Literal["provisional", "survived", "broken"] | None = Field(
+        None, description="Of what is in production; broken: over a limit, and a person decides."
+    )
+    canary: CanaryView | None = None
     previous: str | None = None
     slot: SlotView | None = None
     time_to_model: Clock
@@ -50,6 +61,7 @@ class UseCaseView(Result):
         shown = SlotView(**{name: getattr(slot, name) for name in SlotView.model_fields}) if slot else None
         return cls(
             name=found.name, version=found.version, task=found.task, production=found.production,
+            bake=found.bake, canary=CanaryView(**found.canary._asdict()) if found.canary else None,
             slot=shown, previous=found.previous, running_jobs=tuple(found.running_jobs),
             paused_jobs=tuple(found.paused_jobs),
             waiting_for_person=tuple(found.waiting_for_person),

@@ -23,6 +23,7 @@ _COMMANDS = {
     "rebuild": "speciate.server.offline:rebuild",
     "approve": "speciate.server.terminal:approve",
     "deny": "speciate.server.terminal:deny",
+    "promote": "speciate.server.terminal:promote",
     "policy": "speciate.server.terminal:policy",
     "hosts": "speciate.server.terminal:hosts",
     "sign": "speciate.server.signing:sign",
@@ -94,8 +95,6 @@ def _parser() -> argparse.ArgumentParser:
     approve.add_argument("id", metavar="APPROVAL")
     deny = command("deny", "refuse a waiting action (asks on the terminal)")
     deny.add_argument("id", metavar="APPROVAL")
-    policy = command("policy", "show or change who lets models into production (asks on the terminal)")
-    policy.add_argument("policy", nargs="?", choices=("auto", "person"))
     _of_a_person(command)
     secret = commands.add_parser("secret", help="keys of services: set, list, remove", description="Keys of services.")
     actions = secret.add_subparsers(dest="action", required=True, metavar="ACTION")
@@ -105,7 +104,10 @@ def _parser() -> argparse.ArgumentParser:
     actions.add_parser("list", help="names, hosts and when each was set; never the keys")
     actions.add_parser("remove", help="forget a key").add_argument("name", metavar="NAME")
     audit = command("audit", "check the trail of alias moves, policy and consents")
-    audit.add_argument("action", choices=("verify",))
+    audit.add_argument("action", choices=("verify", "list"))
+    audit.add_argument("--head", metavar="HASH", help="verify: the hash of a row, as it was kept elsewhere")
+    audit.add_argument("--use-case", metavar="NAME", help="list: of this one alone; '*': of the workspace")
+    audit.add_argument("--last", type=int, default=50, metavar="N", help="list: so many rows (default: 50)")
     ledger = command("ledger", "how long models take from the use case to production, what they cost, how they hold")
     ledger.add_argument("--json", action="store_true", help="all of it, for programs")
     ledger.add_argument("--picture", metavar="FILE.svg", help="draw the stages, too")
@@ -132,6 +134,14 @@ def _add_slot(commands: argparse._SubParsersAction[argparse.ArgumentParser], sha
 
 
 def _of_a_person(command: Callable[[str, str], argparse.ArgumentParser]) -> None:
+    policy = command("policy", "show or change who lets models into production (asks on the terminal)")
+    policy.add_argument("policy", nargs="?", choices=("auto", "person"))
+    policy.add_argument("--use-case", metavar="NAME", help="of this one alone")
+    promote = command("promote", "let a model serve although its evidence does not (asks on the terminal)")
+    promote.add_argument("use_case", metavar="USE_CASE")
+    promote.add_argument("model", metavar="MODEL")
+    promote.add_argument("--override", metavar="REASON", required=True, help="why; it goes into the audit")
+    promote.add_argument("--canary-percent", type=float, metavar="N", help="for so many percent of the requests")
     hosts = command("hosts", "show or change which hosts at private addresses may be asked (asks on the terminal)")
     hosts.add_argument("action", choices=("list", "add", "remove"))
     hosts.add_argument("host", metavar="HOST", nargs="?", help="as in 127.0.0.1:8000, or without a port for all")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from speciate.production import aliases, audit
+from speciate.production import aliases, audit, audit_heads
 from speciate.workspace.database import Transaction
 from speciate.workspace.workspace import Workspace
 
@@ -58,3 +58,33 @@ def test_an_alias_that_was_moved_behind_the_trail_is_found(workspace: Workspace)
     _moves(workspace, "digits-model@v1")
     problems = _tamper(workspace, "UPDATE aliases SET model = 'other@v9' WHERE alias = 'production'")
     assert problems == ("digits@production is 'other@v9', but the trail ends at 'digits-model@v1'",)
+
+
+def test_an_end_that_was_cut_off_everywhere_is_found_by_a_head_that_was_kept(workspace: Workspace) -> None:
+    """Rows, their events and the alias alike: the catalog as it was one move before."""
+    audit_heads.keep(workspace)
+    _moves(workspace, "digits-model@v1", "digits-model@v2")
+    workspace.database.checkpoint()  # listeners hear of a commit after who waits for it; this comes after both
+    heads = audit_heads.read(workspace.folders.root / audit_heads.NAME)
+    assert audit.verify(workspace.database, heads).problems == ()
+    _tamper(workspace, "DELETE FROM events WHERE seq = (SELECT max(seq) FROM events)")
+    _tamper(workspace, "UPDATE aliases SET model = 'digits-model@v1' WHERE alias = 'production'")
+    assert _tamper(workspace, "DELETE FROM audit WHERE seq = 2") == ()
+    assert audit.verify(workspace.database, heads).problems == (
+        "row 2 is missing: the chain ends at row 1, and it was longer once",
+    )
+    _moves(workspace, "digits-model@v3")
+    [problem] = audit.verify(workspace.database, heads).problems
+    assert problem.startswith("row 2 is another one than the one whose hash was kept")
+
+
+def test_a_torn_line_among_the_heads_is_left_out(workspace: Workspace) -> None:
+    path = workspace.folders.root / audit_heads.NAME
+    path.write_text(f"1 {'a' * 64}\n2 {'b' * 20}")
+    assert audit_heads.read(path) == {1: "a" * 64}
+
+
+def test_the_newest_rows_come_oldest_first(workspace: Workspace) -> None:
+    _moves(workspace, "digits-model@v1", "digits-model@v2", "digits-model@v3")
+    assert [row.seq for row in audit.newest(workspace.database, most=2)] == [2, 3]
+    assert audit.newest(workspace.database, "other") == []

@@ -67,6 +67,11 @@ def plan(spec: PromoteSpec, workspace: Workspace) -> Plan:
     )
 
 
+def exact(workspace: Workspace, spec: PromoteSpec) -> PromoteSpec:
+    """With the version that its model means now, `name@v3`. Raises as `plan` does."""
+    return spec.model_copy(update={"model": plan(spec, workspace).resolved["model"]})
+
+
 def act(tx: Transaction, spec: PromoteSpec, job: Job, settings: Settings) -> dict[str, Any]:
     """Returns `state` applied, needs_approval or refused, the `decision` and the `reasons`.
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from speciate import usecases
-from speciate.production import aliases, approvals, ledger, provider
+from speciate.production import aliases, approvals, baked, ledger, notifier, provider
 from speciate.production.approvals import Approval
 from speciate.production.deliveries import Deliveries
 from speciate.production.ledger import History
@@ -34,11 +34,20 @@ class Step(NamedTuple):
     arguments: dict[str, Any]
 
 
+class Canary(NamedTuple):
+    model: str
+    percent: float
+    bake: baked.State
+
+
 class UseCaseStatus(NamedTuple):
     name: str
     version: int
     task: str
     production: str | None
+    bake: baked.State | None
+    """Of what is in production."""
+    canary: Canary | None
     previous: str | None
     time_to_model: TimeToModel
     running_jobs: list[str]
@@ -85,7 +94,7 @@ def status(workspace: Workspace, use_case: str | None = None) -> Status:
         [_of_use_case(workspace, name, history, jobs[name], pending, now) for name in names],
         ledger.delivered(history, now),
         disk,
-        [*alerts(disk), *provider.alerts(database)],
+        [*alerts(disk), *provider.alerts(database), *notifier.alerts(workspace)],
     )
 
 
@@ -106,6 +115,7 @@ def _of_use_case(
 ) -> UseCaseStatus:
     definition = usecases.get(workspace.database, name)
     pointers = aliases.of_use_case(workspace.database, name)
+    production, canary = aliases.read(workspace.database, name), _canary(workspace, name)
     clock = ledger.clock_of(workspace, history, name, now)
     waiting = [item.id for item in pending if item.arguments.get("use_case") == name]
     return UseCaseStatus(
@@ -113,15 +123,22 @@ def _of_use_case(
         version=definition.version,
         task=definition.task,
         production=pointers.get("production"),
+        bake=baked.state_of(workspace.database, production) if production else None,
+        canary=canary,
         previous=pointers.get("previous"),
         time_to_model=clock,
         running_jobs=jobs.running,
         paused_jobs=jobs.paused,
         waiting_for_person=waiting,
         next_steps=next_steps(
-            name, pointers.get("production"), clock, jobs, waiting, _rejected(workspace, name, pointers)
+            name, pointers.get("production"), clock, jobs, waiting, _rejected(workspace, name, pointers), canary
         ),
     )
+
+
+def _canary(workspace: Workspace, use_case: str) -> Canary | None:
+    alias = aliases.read(workspace.database, use_case, aliases.CANARY)
+    return Canary(alias.model, alias.percent or 0.0, baked.state_of(workspace.database, alias)) if alias else None
 
 
 def _rejected(workspace: Workspace, name: str, pointers: Mapping[str, str]) -> str | None:
@@ -137,6 +154,7 @@ def next_steps(
     jobs: Jobs,
     waiting: Sequence[str],
     rejected: str | None,
+    canary: Canary | None = None,
 ) -> list[Step]:
     """What brings a use case nearer to its model: wait for what runs, then for people, then start something.
 
@@ -148,6 +166,8 @@ def next_steps(
         return [Step("control_job", {"job": jobs.paused[-1], "action": "resume"})]
     if waiting:
         return [Step("list_approvals", {"state": approvals.PENDING})]
+    if canary and canary.bake == "survived":
+        return [Step("promote_model", {"use_case": use_case, "model": canary.model})]
     if rejected:
         return [Step("describe_evaluation", {"evaluation": rejected})]
     if production is None:

@@ -5,16 +5,17 @@ These are not tools: an agent must not reach them through MCP. Approvals above a
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from speciate import __version__
+from speciate import __version__, usecases
 from speciate.datasets import consent
 from speciate.errors import Code, SpeciateError, unknown
 from speciate.models import registry, signature
-from speciate.production import approvals, audit, consents, ledger, policy, signed
+from speciate.production import aliases, approvals, audit, audit_heads, consents, ledger, policy, promote, signed
 from speciate.serving import slots
 from speciate.workspace.backup import automatic_backups, back_up
 
@@ -62,7 +63,7 @@ def _drain(service: Service, request: dict[str, Any]) -> dict[str, Any]:
 
 def _policy(service: Service, request: dict[str, Any]) -> dict[str, Any]:
     """The next daemon reads the new settings; runs go on."""
-    policy.change(service.workspace, request["policy"], str(request["by"]))
+    policy.change(service.workspace, request["policy"], str(request["by"]), request.get("use_case"))
     return _leave(service, request)
 
 
@@ -186,7 +187,44 @@ def _ledger(service: Service, request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _verify(service: Service, request: dict[str, Any]) -> dict[str, Any]:
-    return audit.verify(service.workspace.database)._asdict()
+    """`head`: of a row, as a person kept it elsewhere."""
+    workspace = service.workspace
+    verdict = audit.verify(workspace.database, audit_heads.read(workspace.folders.root / audit_heads.NAME))
+    kept = str(request.get("head") or "")
+    rows = audit.newest(workspace.database, most=verdict.rows)
+    if kept and not any(row.hash.startswith(kept) for row in rows):
+        verdict = verdict._replace(problems=(f"no row has the hash {kept!r}", *verdict.problems))
+    return verdict._asdict()
+
+
+def _trail(service: Service, request: dict[str, Any]) -> dict[str, Any]:
+    rows = audit.newest(service.workspace.database, request.get("use_case"), int(request.get("most", 50)))
+    return {"rows": [row._asdict() | {"evidence": json.loads(row.evidence)} for row in rows]}
+
+
+def _promotion(service: Service, request: dict[str, Any]) -> dict[str, Any]:
+    """What a person must see before overriding what stands against a promotion."""
+    workspace = service.workspace
+    spec = promote.exact(workspace, _wanted(request))
+    seen = workspace.database.transact(lambda tx: promote.objections(tx, spec))
+    serving = usecases.serving(workspace.database, spec.use_case)
+    return {"model": spec.model, "serving": serving, "objections": seen}
+
+
+def _override(service: Service, request: dict[str, Any]) -> dict[str, Any]:
+    """What was shown, done on a named person's word."""
+    workspace, by = service.workspace, str(request["by"])
+    spec = promote.exact(workspace, _wanted(request)).model_copy(
+        update={"expected_current": request["serving"] or aliases.NOTHING}
+    )
+    return workspace.database.transact(
+        lambda tx: promote.override(tx, spec, reason=str(request["reason"]), by=by, seen=request["objections"])
+    )
+
+
+def _wanted(request: dict[str, Any]) -> promote.PromoteSpec:
+    given = {name: request[name] for name in ("use_case", "model", "canary_percent") if request.get(name) is not None}
+    return promote.PromoteSpec.model_validate(given)
 
 
 _ACTIONS: dict[str, Callable[[Service, dict[str, Any]], dict[str, Any]]] = {
@@ -209,6 +247,9 @@ _ACTIONS: dict[str, Callable[[Service, dict[str, Any]], dict[str, Any]]] = {
     "disallow": _disallow,
     "audit": _verify,
     "ledger": _ledger,
+    "trail": _trail,
+    "promotion": _promotion,
+    "override": _override,
     "slot start": _start_slot,
     "slot stop": _stop_slot,
     "slots": _slots,

@@ -34,7 +34,7 @@ from speciate.jobs.folder import write_whole
 from speciate.jobs.pool import Pool
 from speciate.jobs.processes import identity
 from speciate.predictions.folder import all_logs
-from speciate.production import logged
+from speciate.production import audit_heads, logged, notifier
 from speciate.production.loading import keep_loaded
 from speciate.server import control, mcp_app
 from speciate.server.protocol import CONTROL, DRAINING, HELLO_BYTES, HTTP, MCP, encode, refusal
@@ -62,7 +62,7 @@ def serve(root: Path, lock: Lock, ready: Callable[[], None], fixtures: Sequence[
         _log.warning("the catalog's log was torn; the last commits may be lost; see %s", workspace.salvaged)
     backups = AutomaticBackups(workspace)
     engine, pool = Engine(workspace), Pool(workspace.folders, workspace.settings)
-    keeper = Keeper(workspace, pool)
+    keeper, hooks = Keeper(workspace, pool), list[notifier.Hook]()
     tender = Tender(root, lambda: all_logs(workspace.folders))
     try:
         service = Service(workspace, engine, pool, keeper, lock, fixtures)  # its fixtures may bring kinds of jobs
@@ -70,11 +70,17 @@ def serve(root: Path, lock: Lock, ready: Callable[[], None], fixtures: Sequence[
         keeper.start()
         backups.start()
         keep_loaded(workspace, pool, keeper.keeps)
+        audit_heads.keep(workspace)
+        hooks += notifier.hooks(workspace)
+        for hook in hooks:
+            hook.start()
         anyio.run(service.run, ready)
         service.close()
     finally:
         engine.stop()
         keeper.stop()
+        for hook in hooks:
+            hook.stop()
         tender.close()
         logged.of(workspace).close()
         pool.close()

@@ -30,16 +30,40 @@ def deny(arguments: argparse.Namespace) -> int:
 
 
 def policy(arguments: argparse.Namespace) -> int:
-    workspace = workspace_path(arguments.workspace)
-    current = load(workspace).policy
+    """Of the workspace, or of one use case."""
+    workspace, use_case = workspace_path(arguments.workspace), arguments.use_case
+    settings = load(workspace)
+    current = settings.policy_of(use_case) if use_case else settings.policy
     if arguments.policy is None or arguments.policy == current:
         _say(current)
+        for name, own in settings.policies.items() if use_case is None else ():
+            _say(f"{name}: {own}")
         return 0
     need()
-    _say(f"Workspace {workspace}\nNow: {_MEANING[current]}\nThen: {_MEANING[arguments.policy]}")
+    _say(f"Workspace {workspace}" + (f", use case {use_case}" if use_case else ""))
+    _say(f"Now: {_MEANING[current]}\nThen: {_MEANING[arguments.policy]}")
     if not yes(f"Change the policy to {arguments.policy}?"):
         return 1
-    control(arguments, "policy", start=True, policy=arguments.policy, by=who())
+    control(arguments, "policy", start=True, policy=arguments.policy, use_case=use_case, by=who())
+    return 0
+
+
+def promote(arguments: argparse.Namespace) -> int:
+    """Overrides what stands against a promotion. What nothing stands against needs none: promote_model does it."""
+    need()
+    wanted = {"use_case": arguments.use_case, "model": arguments.model, "canary_percent": arguments.canary_percent}
+    shown = control(arguments, "promotion", start=True, **wanted)
+    if not shown["objections"]:
+        _say("Nothing stands against it, so there is nothing to override: call promote_model.")
+        return 1
+    _say(f"{shown['model']} would serve {arguments.use_case}, where {shown['serving'] or 'nothing'} serves now.")
+    _say("Against it stands:\n" + "\n".join(f"  - {each}" for each in shown["objections"]))
+    _say(f"Your name ({who()}) and your reason go into the audit: {arguments.override}")
+    if not yes("Let it serve all the same?"):
+        return 1
+    about = {"reason": arguments.override, "serving": shown["serving"], "objections": shown["objections"]}
+    made = control(arguments, "override", start=True, by=who(), **wanted, **about)
+    _say(json.dumps(made, indent=2))
     return 0
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from speciate.errors import SpeciateError
 from speciate.faults import fault
-from speciate.production import aliases, bake, rollback
+from speciate.production import aliases, bake, baked, rollback
 from speciate.production.aliases import CANARY, Alias
 from speciate.production.bake import ACTOR, Judgement, Quality, Watched
 from speciate.production.tally import Tally
@@ -20,20 +20,8 @@ from speciate.serving.folder import Refused, SlotFolder, slot_folder
 from speciate.workspace.database import Transaction
 from speciate.workspace.workspace import Workspace
 
-SURVIVED, CANARY_SURVIVED, BROKEN, TAKEN_BACK = (
-    "promotion.survived", "canary.survived", "bake.broken", "bake.rolled_back",
-)  # fmt: skip
 _LOOK_SECONDS = 5.0
 _LONGEST_REASON = 300
-_SAID = """
-SELECT type FROM events WHERE subject = ? AND type IN (?, ?) AND data ->> 'alias' = ? AND data ->> 'generation' = ?
-"""
-_EVER_SURVIVED = f"""
-SELECT 1 FROM events WHERE subject = ? AND type = '{SURVIVED}' AND data ->> 'model' = ? LIMIT 1
-"""
-_LAST_MOVE = """
-SELECT action FROM audit WHERE use_case = ? AND action IN ('promote', 'rollback') ORDER BY seq DESC LIMIT 1
-"""
 _ANSWERED = """
 SELECT 1 FROM events
 WHERE subject = ? AND type IN ('production.answered', 'canary.answered') AND data ->> 'model' = ? LIMIT 1
@@ -72,27 +60,17 @@ class Baker:
 
     def _judge(self, alias: Alias) -> None:
         key = alias.use_case, alias.alias, alias.generation
-        if key in self._over or self._is_over(alias):
+        if key in self._over or baked.state_of(self._workspace.database, alias) != "provisional":
             self._over.add(key)
             return
         settings = self._workspace.settings.bake_of(alias.use_case)
         judgement = bake.judge(self._watched(alias), settings, self._workspace.clock.now())
         if judgement.state == "survived":
-            kind = CANARY_SURVIVED if alias.alias == CANARY else SURVIVED
-            self._workspace.database.transact(lambda tx: _say_once(tx, alias, kind, judgement))
+            self._workspace.database.transact(lambda tx: _say_once(tx, alias, baked.survived(alias), judgement))
         elif judgement.state == "broken":
             fault("promotion_bake_judged")
             self._workspace.database.transact(lambda tx: _break(tx, alias, judgement, settings.rollback == "auto"))
             fault("promotion_bake_acted")
-
-    def _is_over(self, alias: Alias) -> bool:
-        """Judged before; or back again after it had survived: going back is no new trial."""
-        database, subject = self._workspace.database, f"use_case:{alias.use_case}"
-        kind = CANARY_SURVIVED if alias.alias == CANARY else SURVIVED
-        if database.read(_SAID, [subject, kind, BROKEN, alias.alias, str(alias.generation)]):
-            return True
-        back = database.read(_LAST_MOVE, [alias.use_case]) == [("rollback",)]
-        return alias.alias != CANARY and back and bool(database.read(_EVER_SURVIVED, [subject, alias.model]))
 
     def _watched(self, alias: Alias) -> Watched:
         folder = slot_folder(self._workspace.folders, alias.use_case)
@@ -139,9 +117,8 @@ def _told(alias: Alias, judgement: Judgement) -> dict[str, Any]:
 
 
 def _say_once(tx: Transaction, alias: Alias, kind: str, judgement: Judgement) -> None:
-    subject = f"use_case:{alias.use_case}"
-    if _stands(tx, alias) and not tx.execute(_SAID, [subject, kind, kind, alias.alias, str(alias.generation)]):
-        tx.event(subject, kind, _told(alias, judgement))
+    if _stands(tx, alias) and baked.state_of(tx, alias) == "provisional":
+        tx.event(f"use_case:{alias.use_case}", kind, _told(alias, judgement))
 
 
 def _break(tx: Transaction, alias: Alias, judgement: Judgement, may_act: bool) -> None:
@@ -150,15 +127,14 @@ def _break(tx: Transaction, alias: Alias, judgement: Judgement, may_act: bool) -
         return
     target = rollback.last_good(tx, alias.use_case) if alias.alias != CANARY else None
     if not may_act or (alias.alias != CANARY and target is None):
-        _say_once(tx, alias, BROKEN, judgement)
+        _say_once(tx, alias, baked.BROKEN, judgement)
         return
     done = rollback.roll_back(
         tx, alias.use_case, expected=alias.model, to=target, reason=" ".join(judgement.reasons), actor=ACTOR,
         evidence={"alias": alias.alias, **judgement.evidence},
     )  # fmt: skip
-    tx.event(
-        f"use_case:{alias.use_case}", TAKEN_BACK, {**_told(alias, judgement), "to": done.after, "audit": done.audit}
-    )
+    told = {**_told(alias, judgement), "to": done.after, "audit": done.audit}
+    tx.event(f"use_case:{alias.use_case}", baked.TAKEN_BACK, told)
 
 
 def _stands(tx: Transaction, alias: Alias) -> bool:
