@@ -33,6 +33,7 @@ _FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
 def record(threads: int) -> dict[str, Any]:
     """Flat: name -> value."""
     return {
+        "speciate": speciate.__version__,
         "code": code(),
         "python": platform.python_version(),
         **{name: found for name in _LIBRARIES if (found := _version(name))},
