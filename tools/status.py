@@ -74,6 +74,10 @@ class DiskView(Result):
     total: int
     free: int
     catalog: int
+    floor: int = Field(description="With less free, runs stop at a checkpoint and wait.")
+    quota: int | None = None
+    used: int | None = Field(None, description="By the workspace, where it has a quota.")
+    low: bool = False
 
 
 class StatusView(Result):

@@ -6,8 +6,9 @@ import pytest
 
 from speciate.errors import SpeciateError
 from speciate.production import approvals
-from speciate.production.status import Disk, Jobs, Step, alerts, next_steps, status
+from speciate.production.status import Jobs, Step, alerts, next_steps, status
 from speciate.production.time_to_model import TimeToModel
+from speciate.workspace.room import GB, Room
 from speciate.workspace.workspace import Workspace
 from tests.conftest import ManualClock
 from tests.production import world
@@ -75,6 +76,24 @@ def test_what_a_person_denied_leads_to_its_evaluation(workspace: Workspace) -> N
     assert shown.next_steps == [Step("describe_evaluation", {"evaluation": "evaluation-1"})]
 
 
-def test_a_nearly_full_disk_is_an_alert() -> None:
-    assert alerts(Disk(total=1 << 40, free=1 << 30, catalog=0)) == []
-    assert "only 20 MiB free" in alerts(Disk(total=1 << 40, free=20 << 20, catalog=0))[0]
+def test_a_nearly_full_disk_is_an_alert_with_what_to_call() -> None:
+    assert alerts(Room(total=1 << 40, free=1 << 32, floor=GB)) == []
+    (early,) = alerts(Room(total=1 << 40, free=3 * GB // 2, floor=GB))
+    assert "There is little room: the disk has 1.5 GB free, and 1 GB must stay free" in early
+    (late,) = alerts(Room(total=1 << 40, free=GB // 2, floor=GB))
+    assert "Runs stop and wait" in late
+    assert "manage_data(action='gc', dry_run=true)" in late
+    (quota,) = alerts(Room(total=1 << 40, free=1 << 39, floor=GB, quota=GB, used=2 * GB))
+    assert "the workspace takes 2 GB of the 1 GB" in quota
+
+
+def test_while_runs_wait_for_room_the_next_call_makes_some() -> None:
+    steps = next_steps("digits", None, _OPEN, Jobs(["job-a"], []), [], None, low=True)
+    assert steps == [Step("manage_data", {"action": "gc"}), Step("wait_for_job", {"job": "job-a"})]
+
+
+def test_the_disk_is_shown_as_the_engine_sees_it(workspace: Workspace) -> None:
+    workspace.room.usage = lambda folder: (10 * GB, GB // 4)
+    found = status(workspace)
+    assert (found.disk.total, found.disk.free, found.disk.floor, found.disk.low) == (10 * GB, GB // 4, GB // 2, True)
+    assert any("Runs stop and wait" in alert for alert in found.alerts)

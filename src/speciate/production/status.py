@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -13,6 +12,7 @@ from speciate.production.approvals import Approval
 from speciate.production.deliveries import Deliveries
 from speciate.production.ledger import History
 from speciate.production.time_to_model import TimeToModel
+from speciate.workspace.room import Room
 from speciate.workspace.workspace import Workspace
 
 _UNFINISHED_JOBS = """
@@ -23,8 +23,6 @@ ORDER BY created
 _JUDGED = """
 SELECT evaluation, candidate FROM decisions WHERE use_case = ? ORDER BY created DESC, id LIMIT 1
 """
-LITTLE_SPACE = 256 * 1024**2
-"""Bytes; with less on the disk somebody is told."""
 
 
 class Step(NamedTuple):
@@ -64,6 +62,12 @@ class Disk(NamedTuple):
     total: int
     free: int
     catalog: int
+    floor: int
+    """With less free, runs stop and wait."""
+    quota: int | None
+    used: int | None
+    """By the workspace; None where there is no quota."""
+    low: bool
 
 
 class Jobs(NamedTuple):
@@ -89,20 +93,25 @@ def status(workspace: Workspace, use_case: str | None = None) -> Status:
     for owner, job, paused in database.read(_UNFINISHED_JOBS):
         (jobs[owner].paused if paused else jobs[owner].running).append(job)
     pending = approvals.listed(database, now, approvals.PENDING)
-    disk = _disk(workspace)
+    room = workspace.room.look()
     return Status(
-        [_of_use_case(workspace, name, history, jobs[name], pending, now) for name in names],
+        [_of_use_case(workspace, name, history, jobs[name], pending, now, low=room.low) for name in names],
         ledger.delivered(history, now),
-        disk,
-        [*alerts(disk), *provider.alerts(database), *notifier.alerts(workspace)],
+        _disk(workspace, room),
+        [*alerts(room), *provider.alerts(database), *notifier.alerts(workspace)],
     )
 
 
-def alerts(disk: Disk) -> list[str]:
+def alerts(room: Room) -> list[str]:
     """What a person must see to."""
-    if disk.free >= LITTLE_SPACE:
-        return []
-    return [f"The disk has only {disk.free // 1024**2} MiB free: make room, or jobs will not begin or not get on."]
+    if room.low:
+        return [
+            f"Runs stop and wait, for {room.short()}: make room, and they go on by themselves. "
+            "manage_data(action='gc', dry_run=true) shows what nothing needs."
+        ]
+    if room.spare < room.floor:
+        return [f"There is little room: {room.short()}; with less, runs stop and wait."]
+    return []
 
 
 def _of_use_case(
@@ -112,6 +121,8 @@ def _of_use_case(
     jobs: Jobs,
     pending: Sequence[Approval],
     now: float,
+    *,
+    low: bool = False,
 ) -> UseCaseStatus:
     definition = usecases.get(workspace.database, name)
     pointers = aliases.of_use_case(workspace.database, name)
@@ -131,7 +142,14 @@ def _of_use_case(
         paused_jobs=jobs.paused,
         waiting_for_person=waiting,
         next_steps=next_steps(
-            name, pointers.get("production"), clock, jobs, waiting, _rejected(workspace, name, pointers), canary
+            name,
+            pointers.get("production"),
+            clock,
+            jobs,
+            waiting,
+            _rejected(workspace, name, pointers),
+            canary,
+            low=low,
         ),
     )
 
@@ -155,11 +173,16 @@ def next_steps(
     waiting: Sequence[str],
     rejected: str | None,
     canary: Canary | None = None,
+    *,
+    low: bool = False,
 ) -> list[Step]:
     """What brings a use case nearer to its model: wait for what runs, then for people, then start something.
 
     `rejected` is the newest evaluation where it brought no model into production.
+    `low`: whether runs wait for room on the disk.
     """
+    if jobs.running and low:
+        return [Step("manage_data", {"action": "gc"}), Step("wait_for_job", {"job": jobs.running[-1]})]
     if jobs.running:
         return [Step("wait_for_job", {"job": jobs.running[-1]})]
     if jobs.paused:
@@ -177,7 +200,7 @@ def next_steps(
     return []
 
 
-def _disk(workspace: Workspace) -> Disk:
-    usage = shutil.disk_usage(workspace.folders.root)
+def _disk(workspace: Workspace, room: Room) -> Disk:
     catalog = workspace.folders.catalog
-    return Disk(usage.total, usage.free, catalog.stat().st_size if catalog.exists() else 0)
+    size = catalog.stat().st_size if catalog.exists() else 0
+    return Disk(room.total, room.free, size, room.floor, room.quota, room.used, room.low)
