@@ -130,7 +130,7 @@ def train_model(
         "budget_usd": budget_usd,
         "resources": resources.model_dump() if resources else None,
         "continue_from": continue_from,
-        "teacher": teacher,
+        "teacher": [_below_a_root(app, each) for each in _listed(teacher)] or None,
         "like": like,
     }
     spec = {key: value for key, value in given.items() if value is not None}
@@ -176,6 +176,10 @@ def specialize(
 
 def _named(base_model: str | None) -> list[str]:
     return [] if base_model is None else [base_model]
+
+
+def _listed(named: str | list[str] | None) -> list[str]:
+    return [named] if isinstance(named, str) else named or []
 
 
 def _below_a_root(app: App, base_model: str | None) -> str | None:

@@ -9,11 +9,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from speciate.tools.training import train_model
 
 from speciate.datasets.loading.loader import Example
-from speciate.errors import SpeciateError
+from speciate.errors import Code, SpeciateError
 from speciate.evaluation.answers import Answer
 from speciate.jobs.run import Run, Stopped
+from speciate.server.surface import Caller
 from speciate.tasks.contract import Prediction
 from speciate.tasks.writing import WritingPredictor
 from speciate.training.language import tutors
@@ -94,6 +96,17 @@ def test_what_cannot_be_taught_is_refused_before_there_is_a_job(
 ) -> None:
     with pytest.raises(SpeciateError, match=words):
         _asked(workspace, tmp_path, **more, **given)
+
+
+@pytest.mark.parametrize("teacher", ["path:/etc/weights", ["router@v1", "path:../weights"]])
+def test_a_teacher_outside_the_callers_roots_is_refused(
+    workspace: Workspace, tmp_path: Path, teacher: str | list[str]
+) -> None:
+    (tmp_path / "mine").mkdir()
+    app: Any = SimpleNamespace(workspace=workspace, caller=Caller(tmp_path / "mine", "test", "python"))
+    with pytest.raises(SpeciateError) as refusal:
+        train_model(app, name="small", dataset="sums", method="distill", teacher=teacher)
+    assert refusal.value.code is Code.REFUSED
 
 
 def test_without_a_student_or_layers_of_its_teacher_it_is_refused(workspace: Workspace, tmp_path: Path) -> None:
