@@ -37,10 +37,11 @@ from speciate.training.estimate import asked_by, estimate, known
 from speciate.training.held_out import nothing_to_judge_by
 from speciate.training.hyperparameters import Parameters
 from speciate.training.language.asking import check as check_questions
+from speciate.training.language.binding import bound
 from speciate.training.language.columns import check as check_columns
 from speciate.training.language.distill_specs import WRITTEN
-from speciate.training.language.rewards.bound import bound
-from speciate.training.language.specs import LANGUAGE_PARAMETERS, RewardedParameters
+from speciate.training.language.seeing_specs import SEEING
+from speciate.training.language.specs import LANGUAGE_PARAMETERS
 from speciate.training.options import options
 from speciate.training.repetition import filled
 from speciate.training.specs import (
@@ -89,9 +90,8 @@ def plan(spec: TrainSpec, workspace: Workspace) -> Plan:
     spec, teachers = further.check(spec, manifest, task, base, workspace)
     threads, parameters = _threads(workspace, spec.resources.cpu), _parameters(spec, task)
     check_columns(manifest, parameters, method, target)
+    parameters = bound(parameters, spec.hyperparameters, workspace)
     check_questions(manifest, parameters, target)
-    if isinstance(parameters, RewardedParameters):
-        parameters = parameters.model_copy(update={"rewards": bound(parameters.rewards, workspace)})
     terms = _terms(parameters, use_case, task)
     gpus, price = _gpus(spec, task, workspace), usd_per_core_hour(workspace.settings)
     spec = _within(spec, threads * max(1, gpus), price)
@@ -185,6 +185,7 @@ def _task(spec: TrainSpec, use_case: UseCase | None, manifest: Manifest, workspa
             "Leave task out.",
         )
     writes = "text-generation" if spec.method in LANGUAGE_PARAMETERS or further.writers_teach(spec, workspace) else None
+    writes = SEEING if writes and manifest.modality in TASKS[SEEING].modalities else writes
     writes = preference.TASK if spec.method == preference.METHOD else writes
     name = use_case.task if use_case else spec.task or writes or _usual_task(spec, manifest)
     task = find_task(name)

@@ -20,10 +20,14 @@ _AT_ONCE = 16
 _NOT_JUDGED = Estimate(math.nan, math.nan, math.nan, math.nan, 0, 0, "not judged")
 
 
-def chosen(study: Study, predictor: Trained, parameters: LanguageParameters, ending: Ending, began: float) -> Chosen:
-    """The model with its value on validation examples, the first `judged` of them in the order of their ids."""
+def chosen(
+    study: Study, predictor: Trained, parameters: LanguageParameters, ending: Ending, began: float,
+    known: Estimate | None = None,
+) -> Chosen:  # fmt: skip
+    """The model with its value on validation examples, the first `judged` of them in the order of their ids. `known`:
+    that value, where asking the model by itself would not tell."""
     held = sorted(study.validation, key=lambda each: each.id)[: parameters.judged]
-    estimate = judged(study, predictor, held) if held else _NOT_JUDGED
+    estimate = known or (judged(study, predictor, held) if held else _NOT_JUDGED)
     if not study.validation:
         study.notes.append("There is no validation split, so nothing says yet how good the model is.")
     elif len(held) < len(study.validation):

@@ -10,7 +10,7 @@ import numpy as np
 
 from speciate.datasets.loading.loader import Example
 from speciate.evaluation.statistics import paired_difference
-from speciate.training.language import hacking, judging
+from speciate.training.language import hacking, judging, tools
 from speciate.training.language.asking import Question, checked, questions, rows, short_enough
 from speciate.training.language.durable_trainer import Ending
 from speciate.training.language.lessons import form
@@ -29,15 +29,23 @@ def learned(study: Study, parameters: RewardedParameters, trainer: type[Any], co
     """`trainer` and `config` are trl's; `loss`: further arguments of `config`."""
     began = time.monotonic()
     study.progress(0, None, "", "loading the base model")
-    with rewards(study, parameters.rewards) as opened:
+    environment = getattr(parameters, "environment", None)
+    with study.tally.stage("preparing"):
+        learner = pupil(study, parameters)
+        learner.model.config.use_cache = not parameters.recompute
+        train, held = _asked(study, parameters)
+        asked = form(study, learner.tokenizer, parameters, [each.asked for each in train])
+        limits = (study, learner.tokenizer, asked, parameters, learner.longest)
+        train, held = short_enough(*limits, train, "training"), short_enough(*limits, held, "validation")
+        held = held[: parameters.judged]
+    with rewards(study, parameters.rewards, environment, [*train, *held]) as opened:
         with study.tally.stage("preparing"):
-            learner = pupil(study, parameters)
-            learner.model.config.use_cache = not parameters.recompute
-            train, held = _asked(study, parameters)
-            asked = form(study, learner.tokenizer, parameters, [each.asked for each in train])
-            limits = (study, learner.tokenizer, asked, parameters, learner.longest)
-            train, held = short_enough(*limits, train, "training"), short_enough(*limits, held, "validation")
-            held = held[: parameters.judged]
+            every = rows([*train, *held], asked)
+            if opened.host is not None:
+                loss |= tools.settings(study, learner.tokenizer, asked, opened.host)
+                more = {"environment_factory": opened.host.kind}
+            else:
+                more = {}
             running = rewarded(trainer)(
                 model=learner.model,
                 reward_funcs=opened.functions(train),
@@ -56,15 +64,18 @@ def learned(study: Study, parameters: RewardedParameters, trainer: type[Any], co
                     reward_weights=opened.weights,
                     **loss,
                 ),
-                train_dataset=rows(train, asked),
+                train_dataset=every.select(range(len(train))),
                 peft_config=changes(parameters),
+                **more,
             )
-            running.ask(Asking(opened, held, asked, parameters))
+            judged_by = every.select(range(len(train), len(every)))
+            running.ask(Asking(opened, held, asked, parameters, judged_by))
             data = digest([(each.example.id, each.asked, each.truth) for each in (*train, *held)], asked)
             running.begin(session(study, parameters, learner, data, watch_loss=False))
         ending = running.go()
         predictor = finished(study, running, learner, asked, parameters)
-        chosen = judging.chosen(study, predictor, parameters, ending, began)
+        played = tools.judged(study, running) if opened.host is not None else None
+        chosen = judging.chosen(study, predictor, parameters, ending, began, played)
         _tell(study, running, opened, ending)
     return chosen
 

@@ -8,14 +8,14 @@ limits that end it where it pleases the reward alone (hacking.py decides, here i
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from speciate.jobs.run import Stopped
 from speciate.language import bases, forms
 from speciate.language.forms import Form
 from speciate.language.generation import Sampling, Written, write
-from speciate.training.language import hacking, judging
+from speciate.training.language import hacking, judging, rewarding
 from speciate.training.language.asking import Question
 from speciate.training.language.durable_trainer import Best, Durable, Ending, copy_weights
 from speciate.training.language.hacking import Held, Limits, Seen
@@ -25,6 +25,8 @@ from speciate.training.language.wording import wording
 from speciate.training.network.checkpoint import Tensors, match
 from speciate.vocabulary import find_metric
 
+_TOGETHER = 16
+"""Held-out questions that are played together where there are tools."""
 LIMIT = "limit"
 """Why a training ended: one of its own limits, or hacking."""
 _NAMED = {
@@ -42,6 +44,8 @@ class Asking(NamedTuple):
     held: Sequence[Question]
     form: Form
     parameters: RewardedParameters
+    held_rows: Any
+    """The same as trl's trainers take them."""
 
 
 def rewarded(trainer: type[Any]) -> type[Any]:
@@ -54,6 +58,9 @@ class _Rewarded(Durable):
     accelerator: Any
     processing_class: Any
     num_generations: int
+    generation_config: Any
+    _generate: Callable[..., Any]
+    _environment_pool: Any
     _metrics: Any
 
     def ask(self, asking: Asking) -> None:
@@ -119,9 +126,9 @@ class _Rewarded(Durable):
         study, asking = self._session.study, self._asking
         self._chance.begin(0)
         with study.tally.stage("judging"):
-            written = self._answers()
+            written, own = self._trajectories() if asking.rewards.host else (self._answers(), [])
             texts = [each.text for each in written]
-            rewards = [each for each in asking.rewards.sums(asking.held, texts) if math.isfinite(each)]
+            rewards = [each for each in asking.rewards.sums(asking.held, texts, own) if math.isfinite(each)]
             metric = judging.of_texts(study, [each.example for each in asking.held], texts)
         lengths = [each.tokens for each in written]
         reward = sum(rewards) / len(rewards) if rewards else math.nan
@@ -137,6 +144,59 @@ class _Rewarded(Durable):
         }  # fmt: skip
         self._told.judged(math.nan, sign * row.metric if math.isfinite(row.metric) else reward, figures)
         return {}
+
+    def _trajectories(self) -> tuple[list[Written], list[float | None]]:
+        """As `_answers`, with tools: as trl's `_generate_and_score_completions` goes about it, and greedily. With what
+        the environments say the answers were worth."""
+        from transformers import GenerationConfig
+
+        asking, model, drawn = self._asking, self.accelerator.unwrap_model(self.model), self.generation_config
+        make: Any = GenerationConfig
+        kept = {"max_new_tokens", "eos_token_id", "pad_token_id", "bos_token_id"}
+        self.generation_config = make(
+            **{name: getattr(drawn, name) for name in kept}, do_sample=False, disable_compile=True
+        )
+        training = model.training
+        self.model.eval()
+        written, values = list[Written](), list[float | None]()
+        rows = asking.held_rows
+        try:
+            for start in range(0, len(rows), _TOGETHER):
+                self._between(start)
+                some, values_of = self._played(
+                    [dict(rows[at]) for at in range(start, min(len(rows), start + _TOGETHER))]
+                )
+                written += some
+                values += values_of
+        finally:
+            self.generation_config = drawn
+            self.model.train(training)
+            self._metrics["eval"].clear()
+        return written, values
+
+    def _played(self, rows: list[dict[str, Any]]) -> tuple[list[Written], list[float | None]]:
+        host = self._asking.rewards.host
+        assert host is not None
+        pool = self._environment_pool[None]
+        pool += [host.kind() for _ in range(len(rows) - len(pool))]
+        self.environments = pool[: len(rows)]
+        self._batch_environments = [None] * len(rows)
+        names = [each.name for each in host.described.tools]
+        self._sync_tool_dicts = [{name: getattr(each, name) for name in names} for each in self.environments]
+        self._async_tool_dicts = [{} for _ in rows]
+        prompts = []
+        for each, row in zip(self.environments, rows, strict=True):
+            said, prompt = each.reset(**row), row["prompt"]
+            last = prompt[-1] | {"content": prompt[-1]["content"] + (said or "")}
+            prompts.append([*prompt[:-1], last])
+        found = self._generate(prompts)
+        ended = [len(ids) < self._asking.parameters.max_new_tokens for ids in found[1]]
+        written = [
+            Written(rewarding.said(completion), len(ids), ends, len(asked))
+            for asked, ids, completion, ends in zip(found[0], found[1], found[3], ended, strict=True)
+        ]
+        own = host.described.rewards
+        return written, [each._reward() for each in self.environments] if own else []
 
     def _answers(self) -> list[Written]:
         asking, model = self._asking, self.accelerator.unwrap_model(self.model)

@@ -8,36 +8,54 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from speciate.training.language.asking import Question
+from speciate.training.language.environment import Host, describe
 from speciate.training.language.rewards.reward import Reward
 from speciate.training.language.rewards.specs import RewardSpec
 from speciate.training.language.rewards.table import open_rewards
+from speciate.training.language.specs import EnvironmentSpec
 from speciate.training.study import Study
+
+ENVIRONMENT = "environment"
 
 
 class Rewards(NamedTuple):
     opened: list[Reward]
     weights: list[float]
+    host: Host | None = None
+    """Of an environment, which may say itself what an answer was worth: the last of the functions and weights."""
 
     def functions(self, asked: Sequence[Question]) -> list[Callable[..., list[float | None]]]:
         """One for each reward, of its name. trl hands each the column `place` of the questions of `asking.rows`."""
-        return [_function(each, asked) for each in self.opened]
+        found = [_function(each, asked) for each in self.opened]
+        return [*found, _of_environments] if self._own else found
 
-    def sums(self, asked: Sequence[Question], answers: Sequence[str]) -> list[float]:
-        """Of each answer, as trl sums them: what a reward does not say counts as 0, NaN where none says anything."""
+    @property
+    def _own(self) -> bool:
+        return self.host is not None and self.host.described.rewards
+
+    def sums(
+        self, asked: Sequence[Question], answers: Sequence[str], environments: Sequence[float | None] = ()
+    ) -> list[float]:
+        """Of each answer, as trl sums them: what a reward does not say counts as 0, NaN where none says anything.
+        `environments`: what they said themselves."""
         by_reward = [_score(each, asked, answers) for each in self.opened]
+        by_reward += [list(environments)] if self._own else []
         return [_sum(values, self.weights) for values in zip(*by_reward, strict=True)]
 
     def told(self) -> dict[str, Any]:
-        return {each.name: each.failures.told() for each in self.opened}
+        found = {each.name: each.failures.told() for each in self.opened}
+        return found | ({ENVIRONMENT: self.host.told()} if self.host else {})
 
     def state(self) -> dict[str, Any]:
         """What was counted, as JSON."""
         return {
             each.name: [each.failures.asked, dict(each.failures.counted), dict(each.failures.examples)]
             for each in self.opened
-        }
+        } | ({ENVIRONMENT: self.host.state()} if self.host else {})
 
     def restore(self, state: dict[str, Any]) -> None:
+        if self.host is not None:
+            self.host.restore(state[ENVIRONMENT])
         for each in self.opened:
             if each.name in state:
                 asked, counted, examples = state[each.name]
@@ -48,14 +66,29 @@ class Rewards(NamedTuple):
 
 
 @contextmanager
-def rewards(study: Study, specs: Sequence[RewardSpec]) -> Iterator[Rewards]:
-    """Opened for a run. Raises what `open_rewards` raises."""
-    opened = open_rewards(specs, study.run.folder.path)
+def rewards(
+    study: Study, specs: Sequence[RewardSpec], environment: EnvironmentSpec | None, asked: Sequence[Question]
+) -> Iterator[Rewards]:
+    """Opened for a run. `asked`: the questions of an environment by their `place`. Raises what `open_rewards` and
+    `environment.describe` raise."""
+    folder = study.run.folder.path
+    host = Host(environment, describe(environment), asked, folder, "required") if environment else None
+    opened = open_rewards(specs, folder)
+    weights = [spec.weight for spec in specs]
+    if environment is not None and host is not None and host.described.rewards:
+        weights.append(environment.weight)
     try:
-        yield Rewards(opened, [spec.weight for spec in specs])
+        yield Rewards(opened, weights, host)
     finally:
-        for each in opened:
+        for each in (*opened, *([host] if host else [])):
             each.close()
+
+
+def _of_environments(environments: Sequence[Any], **named: Any) -> list[float | None]:
+    return [each._reward() for each in environments]
+
+
+_of_environments.__name__ = ENVIRONMENT
 
 
 def _function(reward: Reward, asked: Sequence[Question]) -> Callable[..., list[float | None]]:

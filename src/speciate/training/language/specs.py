@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from speciate.language.forms import Learn
-from speciate.training.hyperparameters import Parameters
+from speciate.training.hyperparameters import Frozen, Parameters
 from speciate.training.language.rewards.specs import DEFAULT, RewardSpec
 
 Changes = Literal["lora", "full"]
@@ -110,7 +110,7 @@ class RewardedParameters(LanguageParameters):
     """Of methods that learn from what their own answers are worth (reinforcement learning)."""
 
     rewards: tuple[RewardSpec, ...] = Field(
-        DEFAULT, min_length=1, max_length=16, description="What an answer is worth: the weighted sum of these."
+        DEFAULT, max_length=16, description="What an answer is worth: the weighted sum of these."
     )
     generations: int = Field(
         8, ge=2, le=256, description="Answers to each question, which are compared with each other alone."
@@ -167,7 +167,20 @@ class RewardedParameters(LanguageParameters):
         return 2 + math.ceil(steps / self.judge_every)
 
 
+class EnvironmentSpec(Frozen):
+    file: str = Field(
+        description="path/to/env.py:Class, with reset(**row), tools as methods, get_reward() if it likes; in a cage."
+    )
+    sha256: str | None = Field(None, pattern="^[0-9a-f]{64}$", description="Of the file; none: as it is at the call.")
+    seconds: float = Field(10.0, gt=0, le=3600, description="For one call.")
+    rounds: int = Field(4, ge=1, le=100, description="Times that tools are called in one answer.")
+    weight: float = Field(1.0, ge=-1000, le=1000, description="Of get_reward, in the sum of all rewards.")
+
+
 class GrpoParameters(RewardedParameters):
+    environment: EnvironmentSpec | None = Field(
+        None, description="Tools that the model calls while it answers; chat templates that trl knows alone."
+    )
     loss: Literal["dapo", "dr_grpo", "grpo", "bnpo", "cispo"] = Field(
         "dapo",
         description="What each word counts: dapo as every other; grpo as its answer's share, which favours length.",
