@@ -190,11 +190,15 @@ def _below_a_root(app: App, base_model: str | None) -> str | None:
 
 
 def _with_files_below_a_root(app: App, hyperparameters: dict[str, Any] | None) -> dict[str, Any] | None:
-    """A file of a reward, 'path/to/file.py:FUNCTION', is read like any file of the caller's."""
-    given = hyperparameters.get("rewards") if hyperparameters else None
-    if hyperparameters is None or not isinstance(given, list):
-        return hyperparameters
-    return {**hyperparameters, "rewards": [_placed(app, each) for each in given]}
+    """A file of a reward or an environment, 'path/to/file.py:NAME', is read like any file of the caller's."""
+    if hyperparameters is None:
+        return None
+    placed, rewards = dict(hyperparameters), hyperparameters.get("rewards")
+    if isinstance(rewards, list):
+        placed["rewards"] = [_placed(app, each) for each in rewards]
+    if "environment" in placed:
+        placed["environment"] = _placed(app, placed["environment"])
+    return placed
 
 
 def _placed(app: App, reward: Any) -> Any:
