@@ -1,0 +1,226 @@
+"""Environments with tools: what is read of their files, what their cage keeps, and a model that learns to call one."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from speciate.tools.training import train_model
+
+from speciate.datasets.loading.loader import Example
+from speciate.errors import Code, SpeciateError
+from speciate.modalities.messages import Message
+from speciate.server.surface import Caller
+from speciate.training.language.asking import Question
+from speciate.training.language.environment import Host, ToolFailed, describe, tool
+from speciate.training.language.specs import EnvironmentSpec
+from speciate.workspace.workspace import Workspace
+from tests.language.world import tiny_model, tiny_tokenizer
+from tests.training.language.world import attempt, base, payload, run
+from tests.training.world import make_dataset, model_path, train_now
+
+DESK = '''
+"""Runs nothing here."""
+import os, time
+
+class Desk:
+    def reset(self, prompt, truth, colour, **row):
+        self.colour, self.asked = colour, 0
+
+    def look(self, at: str = "wall") -> str:
+        """Say the colour of a thing.
+
+        Args:
+            at: Which thing.
+        """
+        self.asked += 1
+        if at == "fire":
+            os._exit(3)
+        if at == "sleep":
+            time.sleep(60)
+        if at == "file":
+            return open("/etc/passwd").read()
+        return self.colour if at == "wall" else {"at": at}
+
+    def get_reward(self):
+        return float(self.asked > 0)
+
+    def _private(self):
+        pass
+'''
+QUESTION = Question(Example("x", "hi", None, "x", "train", {"colour": "red"}), (Message("user", "hi"),), "yes")
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Iterator[Host]:
+    (tmp_path / "desk.py").write_text(DESK)
+    spec = EnvironmentSpec(file=f"{tmp_path}/desk.py:Desk", seconds=2)
+    host = Host(spec, describe(spec), [QUESTION], tmp_path, "required")
+    yield host
+    host.close()
+
+
+def test_a_file_is_read_and_not_run(tmp_path: Path) -> None:
+    (tmp_path / "desk.py").write_text("raise SystemExit('run')\n" + DESK)
+    found = describe(EnvironmentSpec(file=f"{tmp_path}/desk.py:Desk"))
+    assert [each.name for each in found.tools] == ["look"]
+    assert found.rewards
+    assert str(found.tools[0].signature) == "(*, at: str = 'wall') -> str"
+
+
+@pytest.mark.parametrize(
+    ("head", "why"),
+    [
+        ("def f(self, a: int) -> str:\n  pass", "no docstring"),
+        ("def f(self, a) -> str:\n  'Do.'", "annotated with none of"),
+        ("def f(self, a: os.PathLike) -> str:\n  'Do.'", "annotated with none of"),
+        ("def f(self, *a: int) -> str:\n  'Do.'", "without names"),
+        ("def f(self, a: int = g()) -> str:\n  'Do.'", "no plain value"),
+        ("@staticmethod\ndef f(a: int) -> str:\n  'Do.'", "no plain method"),
+    ],
+)
+def test_what_cannot_be_told_to_a_model_is_no_tool(head: str, why: str) -> None:
+    (method,) = ast.parse(head).body
+    assert isinstance(method, ast.FunctionDef)
+    with pytest.raises(ValueError, match=why):
+        tool(method)
+
+
+def test_annotations_become_types() -> None:
+    (method,) = ast.parse("def f(self, a: list[str], b: dict[str, int] | None = None):\n  'Do.'").body
+    assert isinstance(method, ast.FunctionDef)
+    kinds = {name: each.annotation for name, each in tool(method).signature.parameters.items()}
+    assert kinds == {"a": list[str], "b": dict[str, int] | None}
+
+
+def test_calls_go_to_the_cage_and_come_back_as_texts(desk: Host) -> None:
+    first, second = desk.kind(), desk.kind()
+    first.reset(place=0)
+    second.reset(place=0)
+    assert first.look(at="wall") == "red"
+    assert first.look(at="door") == '{"at": "door"}'  # a list of pictures would be loaded
+    assert (first._reward(), second._reward()) == (1.0, 0.0)
+    assert [name for name, _ in inspect.getmembers(type(first), inspect.isfunction) if name[0] != "_"] == [
+        "look",
+        "reset",
+    ]
+    with pytest.raises(ToolFailed, match="unexpected keyword"):
+        first.look(where="wall")
+    with pytest.raises(ToolFailed):
+        first.look(at="file")
+
+
+def test_a_process_that_ends_or_hangs_costs_its_environments_and_then_the_run(desk: Host) -> None:
+    made = desk.kind()
+    for at, why in (("fire", "ended"), ("sleep", "more than 2 s"), ("fire", "ended")):
+        made.reset(place=0)
+        with pytest.raises(ToolFailed, match=why):
+            made.look(at=at)
+        if desk._kept.lost < 3:
+            with pytest.raises(ToolFailed, match="ended with its process"):
+                made.look(at="wall")
+    with pytest.raises(SpeciateError, match="cannot be begun with the example x: 3 calls before it"):
+        made.reset(place=0)
+
+
+def test_a_file_that_has_changed_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "desk.py").write_text(DESK)
+    found = describe(EnvironmentSpec(file=f"{tmp_path}/desk.py:Desk"))
+    (tmp_path / "desk.py").write_text(DESK + "\n")
+    with pytest.raises(SpeciateError, match="has changed"):
+        describe(EnvironmentSpec(file=f"{tmp_path}/desk.py:Desk", sha256=found.sha256))
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"environment": {"file": "/etc/desk.py:Desk"}},
+        {"environment": {"file": "../desk.py:Desk"}},
+        {"rewards": [{"kind": "exact"}, {"kind": "python", "file": "../bad.py:bad"}]},
+    ],
+)
+def test_files_outside_the_callers_roots_are_refused(
+    workspace: Workspace, tmp_path: Path, given: dict[str, Any]
+) -> None:
+    (tmp_path / "mine").mkdir()
+    app: Any = SimpleNamespace(workspace=workspace, caller=Caller(tmp_path / "mine", "test", "python"))
+    with pytest.raises(SpeciateError) as refusal:
+        train_model(app, name="pupil", dataset="walls", method="grpo", hyperparameters=given)
+    assert refusal.value.code is Code.REFUSED
+
+
+def _walls(workspace: Workspace, name: str, questions: list[str], answers: list[str]) -> None:
+    count = len(answers)
+    make_dataset(
+        workspace, name, "text",
+        {"prompt": questions, "completion": answers, "colour": ["red"] * count},
+        labels=[""] * count, splits=["validation" if at % 5 == 4 else "train" for at in range(count)],
+        inputs=["prompt"],
+    )  # fmt: skip
+
+
+def _caller(folder: Path) -> tuple[str, Any]:
+    """A model whose template trl knows, and which sees enough for it; and its tokenizer."""
+    import trl
+
+    template = (Path(trl.__file__).parent / "chat_templates" / "qwen3.jinja").read_text()
+    ref = tiny_model(folder, template)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 2048}))
+    return ref, tiny_tokenizer(template)
+
+
+def test_a_template_that_trl_does_not_know_is_refused(workspace: Workspace, tmp_path: Path) -> None:
+    (tmp_path / "desk.py").write_text(DESK)
+    _walls(workspace, "walls", [f"what {at}?" for at in range(20)], ["red"] * 20)
+    asked = payload(
+        workspace, name="pupil", dataset="walls", method="grpo", base_model=base(tmp_path / "base"),
+        hyperparameters={"batch_size": 8, "generations": 4, "environment": {"file": f"{tmp_path}/desk.py:Desk"}},
+    )  # fmt: skip
+    assert asked["parameters"]["rewards"] == []  # the environment has its own
+    with pytest.raises(SpeciateError, match="no chat template that shows calls of tools"):
+        run(attempt(workspace, asked, "job-x"))
+
+
+@pytest.mark.slow
+def test_a_model_learns_to_call_a_tool(workspace: Workspace, desk: Host, tmp_path: Path) -> None:
+    """It says a call as often as anything else; what the environment rewards are calls."""
+    from transformers.utils import get_json_schema
+
+    ref, tokenizer = _caller(tmp_path / "base")
+    questions = [f"what {at}?" for at in range(60)]
+    shown = [
+        tokenizer.apply_chat_template(
+            [{"role": "user", "content": each}], tools=[get_json_schema(desk.kind().look)], tokenize=False,
+            add_generation_prompt=True,
+        )
+        for each in questions
+    ]  # fmt: skip
+    call = '<tool_call>\n{"name": "look", "arguments": {"at": "wall"}}\n</tool_call>'
+    _walls(workspace, "both", [each for each in shown for _ in range(2)], [call, "no idea"] * 60)
+    _walls(workspace, "walls", questions, ["red"] * 60)
+    usual: dict[str, Any] = {"changes": "full", "max_length": 2000}
+    train_now(
+        workspace, "job-base", name="says", dataset="both", method="sft", base_model=ref,
+        hyperparameters=usual | {
+            "epochs": 4, "batch_size": 16, "learning_rate": 5e-3, "judged": 0, "template": "plain",
+            "max_new_tokens": 64,
+        },
+    )  # fmt: skip
+    report = train_now(
+        workspace, "job-pupil", name="pupil", dataset="walls", method="grpo",
+        base_model=f"path:{model_path(workspace, 'says')}",
+        hyperparameters=usual | {
+            "steps": 12, "batch_size": 32, "learning_rate": 1e-3, "judge_every": 6, "judged": 4, "beta": 0,
+            "max_new_tokens": 96, "template": "chat", "environment": {"file": f"{tmp_path}/desk.py:Desk", "rounds": 1},
+        },
+    )["report"]  # fmt: skip
+    print(report["watched"], report["notes"])
+    assert report["watched"]["rewards"]["environment"]["calls"] > 0
+    assert report["watched"]["end"]["reward"] > report["watched"]["begin"]["reward"]
