@@ -47,8 +47,8 @@ class AnswerParameters(Parameters):
 
 
 def foresee(parameters: AnswerParameters, manifest: Manifest, others: Others) -> Manifest:
-    names = (parameters.column, *beside(parameters.column))
-    names += rationale.beside(parameters.column) if parameters.rationale else ()
+    reasoned = rationale.beside(parameters.column) if parameters.rationale else ()
+    names = (parameters.column, *beside(parameters.column), *reasoned)
     return with_columns(manifest, dict.fromkeys(names, "VARCHAR"))
 
 

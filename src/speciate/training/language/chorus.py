@@ -85,5 +85,5 @@ def _head(heads: Sequence[Any], tokens: int) -> Any:
     made = torch.nn.Linear(weight.shape[1], tokens, bias=any(bias is not None for bias in biases), dtype=weight.dtype)
     made.weight.data = weight
     if made.bias is not None:
-        made.bias.data = sum(bias.detach()[:tokens] / len(heads) for bias in biases if bias is not None)  # type: ignore[assignment]  # there is one
+        made.bias.data = sum(bias.detach()[:tokens] / len(heads) for bias in biases if bias is not None)
     return made

@@ -38,7 +38,8 @@ from speciate.vocabulary import find_metric
 _USUAL_RATE = 5e-5
 _TIMED = 8
 """Held-out examples whose answers are timed: one may take seconds."""
-CONTROL = "control"
+_CONTROL = "control"
+"""The name of its training."""
 
 
 class Taught(NamedTuple):
@@ -262,7 +263,7 @@ def _compared(
     if parameters.control:
         other, ending = _control(study, parameters, plan)
         value = judging.judged(study, other, held).value if held else None
-        found.append(Measured(f"{name} by labels alone", CONTROL, value, other.parameters, _latency(other, held)))
+        found.append(Measured(f"{name} by labels alone", "control", value, other.parameters, _latency(other, held)))
         study.found["distillation"]["control"] = {"steps": ending.steps, "held_loss": ending.held_loss}
     for teacher in study.payload.teachers:
         said = tutors.answers(study, teacher, held, parameters.max_new_tokens)
@@ -281,7 +282,7 @@ def _control(study: Study, parameters: LanguageDistillParameters, plan: Taught) 
         learner = student(study, parameters)
         found = lessons.lessons(study, learner.tokenizer, plan.asked, parameters, "completion", plan.longest)
         study.notes = notes  # they were said of the same examples
-        trainer = _of_words(study, learner, parameters, found, plan.asked, CONTROL)
+        trainer = _of_words(study, learner, parameters, found, plan.asked, _CONTROL)
     ending = trainer.go()
     return finished(study, trainer, learner, plan.asked, parameters), ending
 

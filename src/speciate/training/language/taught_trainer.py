@@ -45,6 +45,7 @@ class _Taught:
 
     _share = 0.0
     _weight = 1.0
+    _states: torch.Tensor | None = None
 
     def learn(self, share: float, weight: float) -> None:
         """`share`: of steps that learn from the student's own answers. `weight`: of the teacher's chances; the rest
@@ -78,7 +79,7 @@ class _Taught:
         return found
 
     def _compute_loss(self, student: Any, inputs: Any, num_items_in_batch: Any) -> Any:
-        self._states: torch.Tensor | None = None
+        self._states = None
         loss, entropy, valid = super()._compute_loss(student, inputs, num_items_in_batch)  # type: ignore[misc]
         if self._weight < 1:
             loss = self._weight * loss + (1 - self._weight) * self._words(student, inputs, num_items_in_batch)
@@ -94,4 +95,5 @@ class _Taught:
         assert states is not None, "the loss has asked for them"
         logits = torch.nn.functional.linear(states[mask], head.weight, head.bias).float()
         lost = torch.nn.functional.cross_entropy(logits, inputs["completion_ids"][mask], reduction="sum")
-        return lost / (mask.sum().clamp(min=1) if num_items_in_batch is None else num_items_in_batch)
+        mean: torch.Tensor = lost / (mask.sum().clamp(min=1) if num_items_in_batch is None else num_items_in_batch)
+        return mean
