@@ -10,7 +10,7 @@ from pydantic import Field
 from speciate.datasets.purge import Target
 from speciate.errors import Code, SpeciateError
 from speciate.ids import check_name
-from speciate.production import deletion, forget, tidy
+from speciate.production import deletion, forget, retention
 from speciate.production.approvals import Approval, postponed
 from speciate.refs import dataset_ref
 from speciate.server.surface import (
@@ -132,7 +132,7 @@ def _tag(app: App, spec: dict[str, Any], idempotency_key: str | None, *, dry_run
 
 def _collect_garbage(app: App, idempotency_key: str | None, *, dry_run: bool) -> JobStarted | DryRun:
     if dry_run:
-        found = tidy.survey(app.workspace)
+        found = retention.survey(app.workspace)
         return DryRun(valid=True, estimate=Estimate(bytes=found["bytes"]), resolved=found)
     return start_job(app, "gc", {}, idempotency_key=idempotency_key)
 

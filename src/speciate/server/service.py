@@ -33,6 +33,7 @@ from speciate.jobs.engine import Engine
 from speciate.jobs.folder import write_whole
 from speciate.jobs.pool import Pool
 from speciate.jobs.processes import identity
+from speciate.loop.housekeeping import Housekeeper
 from speciate.predictions.folder import all_logs
 from speciate.production import audit_heads, logged, notifier
 from speciate.production.loading import keep_loaded
@@ -63,12 +64,14 @@ def serve(root: Path, lock: Lock, ready: Callable[[], None], fixtures: Sequence[
     backups = AutomaticBackups(workspace)
     engine, pool = Engine(workspace), Pool(workspace.folders, workspace.settings)
     keeper, hooks = Keeper(workspace, pool), list[notifier.Hook]()
+    housekeeper = Housekeeper(workspace, engine)
     tender = Tender(root, lambda: all_logs(workspace.folders))
     try:
         service = Service(workspace, engine, pool, keeper, lock, fixtures)  # its fixtures may bring kinds of jobs
         engine.start()
         keeper.start()
         backups.start()
+        housekeeper.start()
         keep_loaded(workspace, pool, keeper.keeps)
         audit_heads.keep(workspace)
         hooks += notifier.hooks(workspace)
@@ -77,6 +80,7 @@ def serve(root: Path, lock: Lock, ready: Callable[[], None], fixtures: Sequence[
         anyio.run(service.run, ready)
         service.close()
     finally:
+        housekeeper.stop()
         engine.stop()
         keeper.stop()
         for hook in hooks:

@@ -1,0 +1,73 @@
+"""Collects garbage by itself: daily, when nothing runs; sooner where the disk is nearly full; never where a person says.
+
+What may go is decided by production/tidy.py and retention.py; this only says when.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+from speciate.errors import SpeciateError
+from speciate.jobs.engine import Engine
+from speciate.production import retention
+from speciate.workspace.workspace import Workspace
+
+_HOUR = 3600.0
+_LOOK_SECONDS = 60.0
+_HOURS_WHEN_LOW = 1.0
+_PATIENCE = 7
+"""So many times the usual pause until it is done beside what runs."""
+_LAST = "SELECT max(coalesce(ended, created)), bool_or(ended IS NULL) FROM jobs WHERE kind = 'gc'"
+_FIRST = "SELECT min(stamp) FROM events"
+_BUSY = "SELECT 1 FROM jobs WHERE state IN ('queued', 'starting', 'running') AND executor = 'local' LIMIT 1"
+_log = logging.getLogger(__name__)
+
+
+def due(since_last: float, hours: float, *, busy: bool, low: bool) -> bool:
+    """Whether it is time, so many seconds after the last time."""
+    if hours == 0:
+        return False
+    pause = min(hours, _HOURS_WHEN_LOW) if low else hours * (_PATIENCE if busy else 1)
+    return since_last >= pause * _HOUR
+
+
+class Housekeeper:
+    """`start` it once; `look` is one pass, for tests."""
+
+    def __init__(self, workspace: Workspace, engine: Engine) -> None:
+        self._workspace, self._engine = workspace, engine
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        self._thread = threading.Thread(target=self._keep, name="housekeeping", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        if self._thread:
+            self._thread.join()
+
+    def look(self) -> str | None:
+        """One pass; the job that it began, if any."""
+        workspace, settings = self._workspace, self._workspace.settings.retention
+        database, now = workspace.database, workspace.clock.now()
+        last, unfinished = database.read(_LAST)[0]
+        since = last if last is not None else database.read(_FIRST)[0][0]
+        if unfinished or since is None:
+            return None
+        busy = bool(database.read(_BUSY))
+        if not due(now - since, settings.gc_hours, busy=busy, low=workspace.room.look().low):
+            return None
+        dropped = database.transact(lambda tx: retention.drop(tx, settings.keep_versions))
+        if dropped:
+            _log.info("deleted, for more than %s newer versions are there: %s", settings.keep_versions, dropped)
+        return self._engine.submit("gc", {}, key=f"housekeeping/{since}").id
+
+    def _keep(self) -> None:
+        while not self._stop.wait(_LOOK_SECONDS):
+            try:
+                self.look()
+            except (SpeciateError, OSError):  # a full disk, say: the next pass may succeed
+                _log.exception("housekeeping failed")

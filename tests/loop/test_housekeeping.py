@@ -1,0 +1,132 @@
+"""When garbage is collected by itself, and which versions go with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from speciate.jobs.engine import Engine
+from speciate.jobs.executors import Alive, Ended
+from speciate.jobs.folder import Outcome, RunFolder
+from speciate.jobs.kinds import Kinds
+from speciate.loop.housekeeping import Housekeeper, due
+from speciate.models import registry
+from speciate.models.card import Card
+from speciate.production import approvals, retention
+from speciate.settings import Capacity, Retention, Settings
+from speciate.workspace.room import GB
+from speciate.workspace.workspace import Workspace
+from tests.conftest import ManualClock
+from tests.jobs.test_reconcile import Stage
+from tests.jobs.work import KINDS
+from tests.production import world
+
+_HOUR = 3600.0
+
+
+@pytest.mark.parametrize(
+    ("hours_ago", "hours", "busy", "low", "expected"),
+    [
+        (23, 24, False, False, False), (24, 24, False, False, True), (24, 24, True, False, False),
+        (7 * 24, 24, True, False, True), (0.9, 24, True, True, False), (1, 24, True, True, True),
+        (9_999, 0, False, True, False),
+    ],
+)  # fmt: skip
+def test_it_is_daily_when_idle_weekly_when_busy_hourly_when_the_disk_is_full_and_never_where_a_person_says_so(
+    hours_ago: float, hours: float, busy: bool, low: bool, expected: bool
+) -> None:
+    assert due(hours_ago * _HOUR, hours, busy=busy, low=low) is expected
+
+
+@pytest.fixture
+def stage() -> Stage:
+    return Stage()
+
+
+@pytest.fixture
+def engine(tmp_path: Path, clock: ManualClock, stage: Stage) -> Iterator[Engine]:
+    settings = Settings(policy="auto", capacity=Capacity(cpu=4, memory_mb=1000), retention=Retention(keep_versions=2))
+    workspace = Workspace(tmp_path / "w", clock=clock, settings=settings)
+    yield Engine(workspace, Kinds(extra=KINDS), executor=stage)
+    workspace.close()
+
+
+def _make(workspace: Workspace, name: str, count: int, **card: object) -> None:
+    for number in range(count):
+        staged = workspace.folders.root / f"staged-{name}-{number}"
+        staged.mkdir()
+        (staged / "weights").write_text(f"{name} {number}" * 100)
+        made = Card.model_validate({"name": name, "id": f"{name}-{number}", "method": "classical", **card})
+        workspace.database.transact(lambda tx: registry.register(tx, workspace.folders, made, staged))
+
+
+def _left(workspace: Workspace) -> list[str]:
+    return [f"{name}@v{n}" for name in registry.names(workspace.database) for n in _numbers(workspace, name)]
+
+
+def _numbers(workspace: Workspace, name: str) -> list[int]:
+    return sorted(card.version for card in registry.versions(workspace.database, name))
+
+
+def test_a_day_after_the_workspace_began_and_then_daily(engine: Engine, stage: Stage, clock: ManualClock) -> None:
+    workspace, keeper = engine.workspace, Housekeeper(engine.workspace, engine)
+    assert keeper.look() is None, "nothing has happened yet"
+    world.define(workspace)
+    assert keeper.look() is None
+    clock.advance(24 * _HOUR)
+    first = keeper.look()
+    assert first is not None
+    assert keeper.look() is None, "one at a time"
+    engine.tick()
+    folder = RunFolder(workspace.folders.runs / f"{first}.1")
+    folder.outputs.mkdir(parents=True)
+    (folder.outputs / "result.json").write_text('{"freed": {}, "bytes": 0}')
+    stage.truth[f"{first}.1"] = Ended(Outcome(0, "ok"))
+    engine.tick()
+    assert str(engine.get(first).state) == "succeeded"
+    clock.advance(23 * _HOUR)
+    assert keeper.look() is None
+    clock.advance(1 * _HOUR)
+    assert keeper.look() not in {None, first}
+
+
+def test_it_waits_for_runs_unless_the_disk_is_nearly_full(engine: Engine, stage: Stage, clock: ManualClock) -> None:
+    workspace, keeper = engine.workspace, Housekeeper(engine.workspace, engine)
+    job = engine.submit("work", {})
+    engine.tick()
+    stage.truth[f"{job.id}.1"] = Alive()
+    clock.advance(30 * _HOUR)
+    assert keeper.look() is None
+    workspace.room.usage = lambda folder: (10 * GB, GB // 4)
+    assert keeper.look() is not None
+
+
+def test_older_versions_go_but_for_those_that_something_needs(engine: Engine, clock: ManualClock) -> None:
+    workspace = engine.workspace
+    world.define(workspace)
+    for name in ("plain", "served", "base", "passed", "asked", "busy"):
+        _make(workspace, name, 4, **({"task": "image-classification"} if name == "served" else {}))
+    _make(workspace, "child", 1, base_model="base@v1")
+    world.judge(workspace, "served@v1")
+    world.ask_promotion(workspace, "served@v1")
+    world.judge(workspace, "passed@v1", baseline="served@v1", evaluation="evaluation-2")
+    workspace.database.transact(
+        lambda tx: approvals.request(tx, "promote", {"model": "asked@v2"}, {}, subject="use_case:digits", hours=72)
+    )
+    engine.submit("work", {"trace": "busy@v1"})
+    shown = retention.survey(workspace)["versions"]
+    gone = {"plain@v1", "plain@v2", "served@v2", "base@v2", "passed@v2", "asked@v1", "busy@v2"}
+    assert (set(shown["refs"]), shown["bytes"] > 1000) == (gone, True)
+    before = set(_left(workspace))
+    clock.advance(8 * 24 * _HOUR)
+    assert Housekeeper(workspace, engine).look() is not None
+    assert before - set(_left(workspace)) == gone
+    rows = workspace.database.read("SELECT data ->> 'by' FROM events WHERE type = 'model.deleted'")
+    assert set(rows) == {("retention",)}
+
+
+def test_without_a_setting_no_version_goes(engine: Engine) -> None:
+    _make(engine.workspace, "plain", 4)
+    assert engine.workspace.database.transact(lambda tx: retention.drop(tx, None)) == []
