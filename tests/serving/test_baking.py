@@ -43,8 +43,8 @@ def serve(
     counts = tallies.Tallies(slot_folder(workspace.folders, "digits").tallies)
     for number in range(requests):
         failed = bool(fails) and number % fails == 0
-        outcome = Outcome(0.01, 1, failed=failed, not_finite=False, unusable=False)
-        counts.add(alias, moved.generation, moved.model, clock.now() + number, outcome, None)
+        outcome = Outcome(0.01, failed=failed, not_finite=False, unusable=False)
+        counts.add((alias, moved.generation, moved.model), clock.now() + number, outcome)
     counts.write(now=True)
 
 

@@ -26,7 +26,7 @@ from speciate.models.registry import ModelVersion
 from speciate.serving import slots
 from speciate.serving.folder import slot_folder
 from speciate.serving.keeper import Keeper
-from speciate.settings import Settings
+from speciate.settings import Bake, Settings
 from speciate.tasks import predictor
 from speciate.workspace.workspace import Workspace
 from tests.serving.test_slot import until
@@ -86,7 +86,7 @@ class Client(threading.Thread):
 
 @pytest.fixture
 def workspace(tmp_path: Path) -> Iterator[Workspace]:
-    workspace = Workspace(tmp_path / "workspace", settings=Settings(policy="auto"))
+    workspace = Workspace(tmp_path / "workspace", settings=Settings(policy="auto", bake=Bake(rollback="tell")))
     yield workspace
     folder = slot_folder(workspace.folders, USE_CASE)
     folder.create()

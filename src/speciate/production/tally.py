@@ -79,7 +79,8 @@ class Tally:
     unusable: Share = field(default_factory=Share)
     """An input could not be used."""
     slow: Share = field(default_factory=Share)
-    """Of the requests with one input: those that took longer than the use case's limit."""
+    """Of the inputs that the version computed alone, as the use case's limit is meant: those that took longer. Waiting
+    for others, which a busy slot does, is no fault of the version."""
 
     @property
     def requests(self) -> int:

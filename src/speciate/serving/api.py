@@ -156,7 +156,7 @@ class Api:
         except TimeoutError:
             answers = [TimeoutError()]
         target = submitted.target
-        self._slot.count(submitted, outcome_of(answers, time.monotonic() - began, len(items)))
+        self._slot.count(submitted, outcome_of(answers, time.monotonic() - began))
         if any(isinstance(one, TimeoutError) for one in answers):
             told = f"The model did not answer within {seconds:g} s."
             return _problem(504, told, headers={VERSION: target.model})

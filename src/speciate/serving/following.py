@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
-from speciate.serving.folder import State, Wanted
+from speciate.serving.folder import State, Target, Wanted
 from speciate.serving.routing import to_canary
+
+PRODUCTION, CANARY = "production", "canary"
+
+
+def moved(target: Target, role: str, wanted: Wanted) -> Target:
+    """What the version serves for by now: it may have been promoted again since it was loaded."""
+    now = wanted.canary if role == CANARY else wanted.target
+    return now if now and now.model == target.model else target
 
 
 def canary_of(wanted: Wanted) -> str | None:

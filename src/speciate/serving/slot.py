@@ -24,6 +24,7 @@ from speciate.serving import following
 from speciate.serving.batching import Batching
 from speciate.serving.deployment import Deployment, Item, Process, Retired
 from speciate.serving.folder import Refused, SlotFolder, State, Target, Wanted
+from speciate.serving.following import CANARY, PRODUCTION
 from speciate.serving.metrics import Metrics
 from speciate.serving.tallies import Outcome
 from speciate.serving.telling import Telling
@@ -39,9 +40,6 @@ Launch = Callable[[Target], Process]
 
 class Empty(Exception):
     """No version serves yet; the text says why."""
-
-
-PRODUCTION, CANARY = "production", "canary"
 
 
 class Submitted(NamedTuple):
@@ -93,10 +91,7 @@ class Slot:
 
     def count(self, submitted: Submitted, outcome: Outcome) -> None:
         """What became of a request, for the bake."""
-        target, role = submitted.target, submitted.role
-        wanted = self.wanted.canary if role == CANARY else self.wanted.target
-        now = wanted if wanted and wanted.model == target.model else target  # the move that it serves by now
-        self._said.count(role, now, outcome)
+        self._said.count(submitted.role, following.moved(submitted.target, submitted.role, self.wanted), outcome)
 
     @property
     def state(self) -> State:
@@ -344,6 +339,9 @@ class Slot:
     def _heard(self, target: Target, inputs: int, seconds: float) -> None:
         if inputs:
             self._metrics.batch(target.model, inputs, seconds)
+            if inputs == 1:
+                role = CANARY if self.canary and self.canary.target.model == target.model else PRODUCTION
+                self._said.time(role, following.moved(target, role, self.wanted), seconds)
         else:
             self._said.note("slot.process_restarted", model=target.model, seconds=round(seconds, 3))
             self._metrics.restarted(target.model)

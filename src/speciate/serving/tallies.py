@@ -22,22 +22,24 @@ _KEPT = 8
 _WRITE_SECONDS = 1.0
 
 
+Key = tuple[str, int, str]
+"""As Tally.key: alias, generation, model."""
+
+
 class Outcome(NamedTuple):
     """Of one request."""
 
     seconds: float
-    inputs: int
     failed: bool
     not_finite: bool
     unusable: bool
 
 
-def outcome_of(answers: Sequence[dict[str, Any] | BaseException], seconds: float, inputs: int) -> Outcome:
+def outcome_of(answers: Sequence[dict[str, Any] | BaseException], seconds: float) -> Outcome:
     """What became of a request whose inputs were answered so, in `seconds`."""
     errors = [answer["error"] for answer in answers if isinstance(answer, dict) and answer["error"]]
     return Outcome(
         seconds,
-        inputs,
         failed=any(isinstance(answer, BaseException) for answer in answers),
         not_finite=NOT_FINITE in errors,
         unusable=any(error != NOT_FINITE for error in errors),
@@ -51,18 +53,16 @@ class Tallies:
         self._found = {tally.key: tally for tally in read(path)}
         self._changed, self._written_at = False, 0.0
 
-    def add(
-        self, alias: str, generation: int, model: str, at: float, outcome: Outcome, slowest_ms: float | None
-    ) -> None:
-        """Count one request. Only those with one input are timed: the limit is for one."""
+    def add(self, key: Key, at: float, outcome: Outcome) -> None:
+        """Count one request."""
         with self._lock:
-            tally = self._of(alias, generation, model)
-            tally.add(
-                at, seconds=outcome.seconds, failed=outcome.failed, not_finite=outcome.not_finite,
-                unusable=outcome.unusable,
-            )  # fmt: skip
-            if slowest_ms is not None and outcome.inputs == 1 and not outcome.unusable:
-                tally.slow.add(at, outcome.failed or 1000 * outcome.seconds > slowest_ms)
+            self._of(key).add(at, **outcome._asdict())
+            self._changed = True
+
+    def time(self, key: Key, at: float, slow: bool) -> None:
+        """Count one timed input."""
+        with self._lock:
+            self._of(key).slow.add(at, slow)
             self._changed = True
 
     def write(self, *, now: bool = False) -> None:
@@ -74,8 +74,7 @@ class Tallies:
             self._changed, self._written_at = False, time.monotonic()
         write_whole(self._path, text, 0o600)
 
-    def _of(self, alias: str, generation: int, model: str) -> Tally:
-        key = alias, generation, model
+    def _of(self, key: Key) -> Tally:
         if key not in self._found:
             self._found[key] = Tally(*key)
             for old in list(self._found)[:-_KEPT]:

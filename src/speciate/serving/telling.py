@@ -36,7 +36,14 @@ class Telling:
         self.state = state
 
     def count(self, alias: str, target: Target, outcome: Outcome) -> None:
-        self._tallies.add(alias, target.generation, target.model, self._clock.now(), outcome, target.slowest_ms)
+        """What became of a request."""
+        self._tallies.add((alias, target.generation, target.model), self._clock.now(), outcome)
+
+    def time(self, alias: str, target: Target, seconds: float) -> None:
+        """What the version took for one input alone."""
+        if target.slowest_ms is not None:
+            slow = 1000 * seconds > target.slowest_ms
+            self._tallies.time((alias, target.generation, target.model), self._clock.now(), slow)
 
     def write_tallies(self, *, now: bool = False) -> None:
         """Those that changed, where it is time or `now`."""
