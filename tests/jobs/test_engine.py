@@ -15,6 +15,7 @@ from speciate.jobs.engine import Engine
 from speciate.jobs.job import Job, State
 from speciate.jobs.kinds import Kinds
 from speciate.settings import Capacity, Settings
+from speciate.workspace.room import GB
 from speciate.workspace.workspace import Workspace
 from tests.jobs.work import KINDS, WORK
 
@@ -249,3 +250,21 @@ def test_what_this_machine_can_never_run_is_refused_at_the_call(tmp_path: Path) 
     with pytest.raises(SpeciateError, match=r"1 of cpu asked, 0\.5 there"):
         engine.submit("work", {})
     workspace.close()
+
+
+def test_a_real_run_stops_for_a_full_disk_and_goes_on_from_its_checkpoint(engine: Engine) -> None:
+    free = [100 * GB]
+    engine.workspace.room.usage = lambda folder: (200 * GB, free[0])
+    job = engine.submit("work", {"seconds": 3.0, "value": 9})
+    until_running(engine, job.id)
+    free[0] = 0
+    while (held := engine.get(job.id)).state is not State.QUEUED:
+        engine.wait(job.id, until="change", timeout=1)
+        assert held.state is State.RUNNING
+    assert (held.attempt, held.retries, held.losses) == (1, 0, 0)
+    assert "goes on by itself when there is room" in (held.reason or "")
+    free[0] = 100 * GB
+    ended = engine.wait(job.id, timeout=LONG)
+    assert (ended.state, ended.attempt) == (State.SUCCEEDED, 2)
+    assert ended.result is not None
+    assert (ended.result["value"], ended.result["resumed_at"] > 0) == (9, True)

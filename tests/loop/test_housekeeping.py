@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,9 @@ from speciate.models import registry
 from speciate.models.card import Card
 from speciate.production import approvals, retention
 from speciate.settings import Capacity, Retention, Settings
+from speciate.workspace.database import Transaction
 from speciate.workspace.room import GB
-from speciate.workspace.workspace import Workspace
+from speciate.workspace.workspace import Folders, Workspace
 from tests.conftest import ManualClock
 from tests.jobs.test_reconcile import Stage
 from tests.jobs.work import KINDS
@@ -59,7 +61,11 @@ def _make(workspace: Workspace, name: str, count: int, **card: object) -> None:
         staged.mkdir()
         (staged / "weights").write_text(f"{name} {number}" * 100)
         made = Card.model_validate({"name": name, "id": f"{name}-{number}", "method": "classical", **card})
-        workspace.database.transact(lambda tx: registry.register(tx, workspace.folders, made, staged))
+        workspace.database.transact(partial(_register, workspace.folders, made, staged))
+
+
+def _register(folders: Folders, card: Card, staged: Path, tx: Transaction) -> Card:
+    return registry.register(tx, folders, card, staged)
 
 
 def _left(workspace: Workspace) -> list[str]:

@@ -1,4 +1,4 @@
-"""Collects garbage by itself: daily, when nothing runs; sooner where the disk is nearly full; never where a person says.
+"""Collects garbage by itself: daily, when nothing runs; sooner on a disk that is nearly full; never where settings say.
 
 What may go is decided by production/tidy.py and retention.py; this only says when.
 """

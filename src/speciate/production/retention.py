@@ -23,7 +23,8 @@ _WANTED = """
 SELECT 1 FROM decisions WHERE candidate = ? AND verdict = 'promote'
 UNION ALL SELECT 1 FROM approvals WHERE state = 'pending' AND arguments ->> 'model' = ?
 UNION ALL SELECT 1 FROM jobs LEFT JOIN job_plans ON job_plans.job = jobs.id
-WHERE state NOT IN ('succeeded', 'failed', 'cancelled', 'dead') AND (contains(spec, ?) OR contains(coalesce(plan, ''), ?))
+WHERE state NOT IN ('succeeded', 'failed', 'cancelled', 'dead')
+AND (contains(spec, ?) OR contains(coalesce(plan, ''), ?))
 """
 _OF_A_COMPOSITE = """
 SELECT 1 FROM model_versions made JOIN jobs ON jobs.id = made.job JOIN jobs whole ON whole.id = jobs.parent
