@@ -13,6 +13,8 @@ from speciate.datasets.intake.inline_rows import keep_rows
 from speciate.datasets.look import describe, preview, query
 from speciate.datasets.sources.listing import ELSEWHERE
 from speciate.datasets.sources.named_columns import check_named_columns
+from speciate.predictions.folder import LOG
+from speciate.production import logged
 from speciate.refs import dataset_range, dataset_ref
 from speciate.server.roots import check_readable
 from speciate.server.surface import (
@@ -212,7 +214,9 @@ def describe_dataset(
 @tool(read_only=True)
 def query_dataset(
     app: App,
-    dataset: Annotated[str, Field(description="`name`, `name@v3`, `name@v3:test`; `name@v3..v5`: what changed.")],
+    dataset: Annotated[
+        str, Field(description="`name`, `name@v3`, `name@v3:test`; `name@v3..v5`: what changed; `log:USE_CASE`.")
+    ],
     sql: Sql = None,
     where: Where = None,
     limit: Limit = 20,
@@ -222,6 +226,11 @@ def query_dataset(
 
     To look at media, call preview_dataset.
     """
+    if dataset.startswith(LOG):
+        folder, since = logged.place(app.workspace, dataset.removeprefix(LOG))
+        page = query.query_log(app.pool, folder, since, sql=sql, where=where, limit=limit, cursor=cursor)
+        rows = ForeignRows(rows=page.rows)
+        return QueryResult(columns=tuple(page.columns), untrusted=rows, next_cursor=page.next_cursor)
     asked = dataset_range(dataset)
     database = app.workspace.database
     page = query.query(

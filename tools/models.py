@@ -14,6 +14,7 @@ from speciate.models.query import AtLeast, Query
 from speciate.models.search import Hit, Sort
 from speciate.models.signature import State
 from speciate.models.sources.contract import Figure
+from speciate.production import origins
 from speciate.production.dossier import dossier
 from speciate.refs import ModelRef, model_ref
 from speciate.server.next_searches import in_words, relaxed, unfolded
@@ -36,7 +37,7 @@ from speciate.workspace.database import Transaction
 _PATH = "path:"
 _BY_WORDS = "w"
 """Ends a cursor of an order by words alone."""
-_SHOWN_FIGURES, _SHOWN_VERSIONS = 4, 20
+_SHOWN_FIGURES, _SHOWN_VERSIONS, _SHOWN_NODES = 4, 20, 40
 
 
 class Price(Result):
@@ -239,6 +240,17 @@ class ExportView(Result):
     measured: dict[str, Any] = Field(description="Parity, metric, latency, memory and bytes, parent and export.")
 
 
+class LineageNode(Result):
+    id: str = Field(description="KIND:NAME")
+    facts: dict[str, Any] | None = None
+
+
+class LineageView(Result):
+    nodes: tuple[LineageNode, ...]
+    edges: tuple[tuple[str, str, str], ...] = Field(description="From, to, how.")
+    not_shown: int | None = None
+
+
 class ModelDescription(Result):
     model: str
     task: str | None = None
@@ -246,7 +258,7 @@ class ModelDescription(Result):
     parameters: int | None = None
     versions: tuple[VersionLine, ...]
     aliases: dict[str, str] = Field(description="USE_CASE@ALIAS -> version.")
-    lineage: tuple[str, ...] = Field(description="What it was made from: models, then datasets, nearest first.")
+    lineage: LineageView = Field(description="What came from what, around it; of a prediction all that it rests on.")
     evaluations: tuple[Evaluated, ...]
     trust: TrustView | None = Field(None, description="Left out: it is not of this workspace.")
     provider: ProviderView | None = Field(None, description="Of an endpoint: whether it still serves what it served.")
@@ -263,13 +275,15 @@ class ModelDescription(Result):
 def describe_model(
     app: App,
     model: Annotated[
-        str, Field(description="name, name@v3, USE_CASE@production, pkg:NAME, or a ref of search_models.")
+        str, Field(description="name, name@v3, USE_CASE@production, pkg:NAME, a ref of search_models; a prediction.")
     ],
 ) -> ModelDescription:
     """A model of this workspace: versions, lineage, evaluations, licence, and whether its files are intact.
 
     Of a model of the world (hf:, timm:) what search_models knows of it.
     """
+    traced = origins.of_answer(app.workspace, model) if origins.is_answer(model) else None
+    model = origins.model_of(app.workspace, model) if traced else model
     ref = model_ref(model)
     if registry.fetched(app.workspace.database, ref) is None and (row := known.told(app.workspace, ref)) is not None:
         return _elsewhere(app, ref, row)
@@ -282,7 +296,7 @@ def describe_model(
                         base_model=each.base_model, seconds=each.seconds, usd=each.usd)
             for each in found.versions[-_SHOWN_VERSIONS:]
         ),
-        aliases=found.aliases, lineage=found.lineage,
+        aliases=found.aliases, lineage=_lineage(traced or origins.of_model(app.workspace, card.ref)),
         evaluations=tuple(Evaluated(**each._asdict()) for each in found.evaluations),
         provider=ProviderView(**found.provider._asdict()) if found.provider else None,
         export=_export(card.recipe.get("export")), trust=TrustView(**found.trust._asdict()),
@@ -300,6 +314,15 @@ def _export(record: dict[str, Any] | None) -> ExportView | None:
     )  # fmt: skip
 
 
+def _lineage(traced: origins.Traced) -> LineageView:
+    shown = traced.graph.nearest(traced.start, _SHOWN_NODES)
+    return LineageView(
+        nodes=tuple(LineageNode(id=node.id, facts=node.facts or None) for node in shown.nodes.values()),
+        edges=tuple((edge.source, edge.target, edge.how) for edge in shown.edges),
+        not_shown=len(traced.graph.nodes) - len(shown.nodes) or None,
+    )
+
+
 def _elsewhere(app: App, ref: ModelRef, row: dict[str, Any]) -> ModelDescription:
     access, tasks, modalities = known.access(row, known.Here.now(app.workspace)), row["tasks"], row["modalities"]
     price = Price(usd_per_1m_input=row["usd_per_1m_input"], usd_per_1m_output=row["usd_per_1m_output"])
@@ -309,7 +332,7 @@ def _elsewhere(app: App, ref: ModelRef, row: dict[str, Any]) -> ModelDescription
     return ModelDescription(
         model=row["ref"], task=next(iter(tasks or ()), None), modality=next(iter(modalities or ()), None),
         parameters=row["parameters"], versions=(), aliases={}, evaluations=(),
-        lineage=(row["base_model"],) if row["base_model"] else (),
+        lineage=_lineage(origins.elsewhere(row["ref"], row["base_model"])),
         available=access.available, needs=access.needs, card=said,
         elsewhere=Elsewhere(
             license=row["license"], price=None if price == Price() else price, released=row["released"],

@@ -8,7 +8,7 @@ from pydantic import Field, WithJsonSchema
 
 from speciate.predictions.feedback import Drawn, Source, feedback
 from speciate.production import logged
-from speciate.server.surface import App, NextAction, Result, tool
+from speciate.server.surface import App, Result, tool
 
 _LABEL = WithJsonSchema({"description": "What it should have been: as outputs of the model are."})
 
@@ -24,7 +24,6 @@ class FeedbackRecorded(Result):
     use_case: str
     model: str = Field(description="The version that gave it.")
     standing: dict[str, Standing] = Field(description="The latest of each source; a person's label counts first.")
-    next_actions: tuple[NextAction, ...] = ()
 
 
 @tool()
@@ -50,5 +49,4 @@ def record_feedback(
         standing={
             source: Standing(label=each.label, score=each.score, at=each.at) for source, each in found.standing.items()
         },
-        next_actions=(NextAction(tool="predict", arguments={"use_case": use_case}),),
     )

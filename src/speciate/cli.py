@@ -34,6 +34,8 @@ _COMMANDS = {
     "audit": "speciate.server.online:audit",
     "ledger": "speciate.server.ledger_command:ledger",
     "slot": "speciate.server.slot_commands:slot",
+    "labels": "speciate.server.answer_commands:labels",
+    "trace": "speciate.server.answer_commands:trace",
 }
 
 
@@ -112,6 +114,7 @@ def _parser() -> argparse.ArgumentParser:
     ledger.add_argument("--json", action="store_true", help="all of it, for programs")
     ledger.add_argument("--picture", metavar="FILE.svg", help="draw the stages, too")
     _add_slot(commands, shared)
+    _of_answers(command)
     return parser
 
 
@@ -131,6 +134,19 @@ def _add_slot(commands: argparse._SubParsersAction[argparse.ArgumentParser], sha
         "use_case", metavar="USE_CASE"
     )
     slots.add_parser("list", help="what serves where, and what was not let serve", parents=[shared])
+
+
+def _of_answers(command: Callable[[str, str], argparse.ArgumentParser]) -> None:
+    labels = command("labels", "which answers of a use case to label next; with a label, what one should have been")
+    labels.add_argument("use_case", metavar="USE_CASE")
+    labels.add_argument("--strategy", choices=("mixed", "random", "uncertain", "disagreement"), default="mixed")
+    labels.add_argument("--count", type=int, default=10, metavar="N")
+    labels.add_argument("--ask", action="store_true", help="ask for each label on the terminal")
+    trace = command("trace", "all that an answer rests on; or what came of a dataset, an example of it or a model")
+    trace.add_argument("ref", metavar="REF", help="pred-..., DATASET, DATASET@v3, MODEL@v3, a base model")
+    trace.add_argument("--example", metavar="ID", help="of the dataset: which models read it, and what they answered")
+    trace.add_argument("--group", metavar="KEY", help="of the dataset, likewise")
+    trace.add_argument("--picture", metavar="FILE", help="write it as .svg or .png, too")
 
 
 def _of_a_person(command: Callable[[str, str], argparse.ArgumentParser]) -> None:

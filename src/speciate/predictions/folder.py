@@ -26,6 +26,8 @@ from speciate.jobs.folder import write_whole
 from speciate.workspace.lock import is_held
 from speciate.workspace.workspace import Folders
 
+LOG = "log:"
+"""Begins what names the log of a use case where datasets are named."""
 ANSWERS, FEEDBACK = ".answers.parquet", ".feedback.parquet"
 
 

@@ -164,6 +164,15 @@ def find(folder: LogFolder, prediction: str, *, since: float = 0.0) -> Answered 
     return answered(rows[0]) if rows else None
 
 
+def several(folder: LogFolder, predictions: Sequence[str]) -> dict[str, Answered]:
+    """Those of these ids that the log holds."""
+    wanted = sorted(set(predictions))
+    parts, open_ = _everything(folder, ANSWERS, None, [("id", "in", wanted)]) if wanted else ([], Lines([], [], 0, 0))
+    rows = [row for part in parts for row in part.to_pylist()]
+    rows += [row for row in open_.answers if row["id"] in set(wanted)]
+    return {row["id"]: answered(row) for row in rows}
+
+
 def answered(row: Mapping[str, Any]) -> Answered:
     """A row of `answers` with all columns."""
     read = {name: None if row[name] is None else json.loads(row[name]) for name in _JSON}

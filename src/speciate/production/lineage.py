@@ -63,6 +63,19 @@ class Graph(NamedTuple):
                 left += steps.get(each, [])
         return self.within(found)
 
+    def nearest(self, start: Sequence[str], most: int) -> Graph:
+        """So many nodes at most, in rings around the start."""
+        beside: dict[str, set[str]] = {}
+        for edge in self.edges:
+            beside.setdefault(edge.source, set()).add(edge.target)
+            beside.setdefault(edge.target, set()).add(edge.source)
+        ring = [each for each in start if each in self.nodes] or sorted(self.nodes)[:1]
+        found = dict.fromkeys(ring)
+        while ring and len(found) < most:
+            ring = sorted({other for each in ring for other in beside.get(each, ()) if other not in found})
+            found |= dict.fromkeys(ring)
+        return self.within(set(list(found)[:most]))
+
     def within(self, ids: Collection[str]) -> Graph:
         kept = {name: node for name, node in self.nodes.items() if name in ids}
         return Graph(kept, tuple(edge for edge in self.edges if edge.source in kept and edge.target in kept))

@@ -39,7 +39,7 @@ class Laid(NamedTuple):
 
 
 def lay_out(graph: Graph, start: Sequence[str], most: int = MOST) -> Laid:
-    shown = graph.within(set(_nearest(graph, start, most)))
+    shown = graph.nearest(start, most)
     layers: dict[int, list[str]] = {}
     for name, layer in _layers(shown).items():
         layers.setdefault(layer, []).append(name)
@@ -119,23 +119,9 @@ def draw(payload: dict[str, Any]) -> dict[str, Any]:
 
 def payload(graph: Graph, start: Sequence[str]) -> dict[str, Any]:
     """What `draw` is asked with: the nodes that it may show."""
-    shown = graph.within(set(_nearest(graph, start, 4 * MOST)))
+    shown = graph.nearest(start, 4 * MOST)
     return {"nodes": [list(node) for node in shown.nodes.values()], "edges": [list(edge) for edge in shown.edges],
             "start": list(start)}  # fmt: skip
-
-
-def _nearest(graph: Graph, start: Sequence[str], most: int) -> list[str]:
-    """So many nodes at most, in rings around the start."""
-    beside: dict[str, set[str]] = {}
-    for edge in graph.edges:
-        beside.setdefault(edge.source, set()).add(edge.target)
-        beside.setdefault(edge.target, set()).add(edge.source)
-    ring = [each for each in start if each in graph.nodes] or sorted(graph.nodes)[:1]
-    found = dict.fromkeys(ring)
-    while ring and len(found) < most:
-        ring = sorted({other for each in ring for other in beside.get(each, ()) if other not in found})
-        found |= dict.fromkeys(ring)
-    return list(found)[:most]
 
 
 def _layers(graph: Graph) -> dict[str, int]:

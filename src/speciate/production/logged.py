@@ -6,16 +6,18 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 from speciate import usecases
 from speciate.errors import Code, SpeciateError
-from speciate.predictions import identity
+from speciate.ids import check_name
+from speciate.predictions import identity, reading
 from speciate.predictions.feedback import Feedback
 from speciate.predictions.folder import Dropped, all_logs, log_folder
 from speciate.predictions.log import About, Log
-from speciate.predictions.reading import Answered
+from speciate.predictions.reading import Answered, Given
 from speciate.predictions.recording import Recorded, held, record
 from speciate.predictions.unknown import why
 from speciate.production import aliases
@@ -58,6 +60,12 @@ class Logs:
             self._open.clear()
 
 
+class Described(NamedTuple):
+    use_case: str
+    answer: Answered
+    feedback: list[Given]
+
+
 _of_workspace: WeakKeyDictionary[Workspace, Logs] = WeakKeyDictionary()
 
 
@@ -77,10 +85,28 @@ def note(
     return list(ids) if log.note(ids, items, said, about, ms) else [None] * len(ids)
 
 
+def place(workspace: Workspace, use_case: str) -> tuple[Path, float]:
+    """Where the log of a use case lies, and since when its answers are shown. Raises NOT_FOUND for the use case."""
+    folder = log_folder(workspace.folders, check_name("use case", use_case))
+    if not folder.path.exists():
+        usecases.get(workspace.database, use_case)
+        folder.create()
+    days = workspace.settings.log.of(use_case).retention_days
+    return folder.path, reading.since_of(workspace.clock.now(), days)
+
+
 def find(workspace: Workspace, prediction: str) -> tuple[str, Answered]:
     """The use case of an answer, and the answer. Raises INVALID or NOT_FOUND with what is known."""
     log = of(workspace).naming(prediction)
     return log.use_case, held(log, prediction, workspace.clock.now())
+
+
+def described(workspace: Workspace, prediction: str) -> Described:
+    """An answer with everything that was said of it. Raises INVALID or NOT_FOUND."""
+    use_case, answer = find(workspace, prediction)
+    _, since = place(workspace, use_case)
+    said = reading.feedback(log_folder(workspace.folders, use_case), since=since)
+    return Described(use_case, answer, [each for each in said if each.prediction == answer.id])
 
 
 def feedback(workspace: Workspace, given: Feedback) -> Recorded:

@@ -187,5 +187,17 @@ def _ids(workspace: Workspace, models: Sequence[str]) -> list[str]:
     return sorted(found, reverse=True)[:_SHOWN]
 
 
+def elsewhere(ref: str, base: str | None) -> Traced:
+    """Of a model that is not of this workspace."""
+    nodes = {f"base:{name}": lineage.Node(f"base:{name}", "base", name, {}) for name in (ref, base) if name}
+    edges = (lineage.Edge(f"base:{base}", f"base:{ref}", "was the base of"),) if base else ()
+    return Traced((f"base:{ref}",), Graph(nodes, edges), forward=False)
+
+
+def model_of(workspace: Workspace, prediction: str) -> str:
+    """The version that gave an answer. Raises INVALID or NOT_FOUND."""
+    return logged.find(workspace, prediction)[1].model
+
+
 def is_answer(ref: str) -> bool:
     return identity.parse(ref) is not None

@@ -16,6 +16,7 @@ from speciate.datasets import consent
 from speciate.errors import Code, SpeciateError, unknown
 from speciate.models import registry, signature
 from speciate.production import aliases, approvals, audit, audit_heads, consents, ledger, policy, promote, signed
+from speciate.server import tracing
 from speciate.serving import slots
 from speciate.workspace.backup import automatic_backups, back_up
 
@@ -253,4 +254,6 @@ _ACTIONS: dict[str, Callable[[Service, dict[str, Any]], dict[str, Any]]] = {
     "slot start": _start_slot,
     "slot stop": _stop_slot,
     "slots": _slots,
+    "labels": tracing.labels,
+    "trace": tracing.trace,
 }

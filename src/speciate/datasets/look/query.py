@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from speciate.datasets.columns import clean
@@ -61,6 +62,34 @@ def query(
     rows = answer["rows"]
     more = f"v{manifest.version}.{offset + len(rows)}" if answer["more"] else None
     return Page([clean(name) for name in answer["columns"]], rows, more)
+
+
+def query_log(
+    pool: Pool,
+    folder: Path,
+    since: float,
+    *,
+    sql: str | None = None,
+    where: str | None = None,
+    limit: int = 20,
+    cursor: str | None = None,
+) -> Page:
+    """The same over the answers that the log in `folder` holds since then, newest first where no SQL orders them."""
+    if sql is not None and where is not None:
+        raise SpeciateError(Code.INVALID, "Both sql and where were given.", "Call query_dataset with one of them.")
+    if cursor is not None and not (cursor.isascii() and cursor.isdecimal()):
+        raise SpeciateError(Code.INVALID, f"{cursor!r} is no cursor of a log.", "Call again without cursor.")
+    offset = int(cursor or 0)
+    payload = {
+        "log": {"path": str(folder), "since": since},
+        "sql": sql if sql is not None else f"{condition(where if where is not None else 'true')} ORDER BY id DESC",
+        "limit": limit,
+        "offset": offset,
+        "whole": False,
+    }
+    answer = pool.ask(_SERVICE, payload, readable=frozenset((folder,)))
+    rows = answer["rows"]
+    return Page([clean(name) for name in answer["columns"]], rows, f"{offset + len(rows)}" if answer["more"] else None)
 
 
 def _offset(cursor: str | None, manifest: Manifest) -> int:

@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 
 from speciate.datasets import changes, scan
 from speciate.datasets.columns import HIDDEN
+from speciate.datasets.look import log_rows
 from speciate.datasets.versions import Manifest
 from speciate.errors import Code, SpeciateError
 from speciate.workspace.workspace import Folders
@@ -52,7 +53,8 @@ _RECOVERY = "Call query_dataset with one SELECT over the view examples, or with 
 
 
 def query(payload: dict[str, Any]) -> dict[str, Any]:
-    """The service: {root, manifest, since, sql, split, limit, offset, whole} -> {columns, rows, more}.
+    """The service: {root, manifest, since, sql, split, limit, offset, whole} -> {columns, rows, more}; or with `log`
+    (log_rows.py) instead of root, manifest, since and split.
 
     `since`: the manifest from which on the changes are asked for, or None for the rows themselves. `whole`: as many
     rows as the limit allows, however long they are.
@@ -251,6 +253,9 @@ def _of_no_order(node: dict[str, Any]) -> str | None:
 
 
 def _opened(payload: dict[str, Any]) -> duckdb.DuckDBPyConnection:
+    if "log" in payload:
+        file = log_rows.write(payload["log"])
+        return locked([file], f"read_parquet({scan.quoted(file)})")
     folders, manifest = Folders(Path(payload["root"])), Manifest.model_validate(payload["manifest"])
     if payload["since"] is None:
         return locked(scan.files(folders, manifest), scan.relation(folders, manifest), payload["split"])

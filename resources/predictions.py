@@ -1,0 +1,193 @@
+"""Answers of production as resources: single ones, what a log holds, what to label next, and what came from what."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from speciate.predictions.feedback import Source
+from speciate.predictions.queue import Strategy
+from speciate.production import labels, lineage_picture, logged, origins
+from speciate.production.feedback import Quality
+from speciate.server.surface import App, NextAction, Result, resource
+
+_MOST = 100
+
+
+class Untrusted(Result):
+    input: Any = None
+    output: Any = None
+    label: Any = None
+
+
+class AgreementView(Result):
+    """Krippendorff's alpha between labellers: 1 perfect, 0 chance; 95 % interval."""
+
+    alpha: float | None = None
+    low: float | None = None
+    high: float | None = None
+    answers: int
+    labellers: int
+
+
+class QualityView(Result):
+    model: str
+    measure: str
+    drawn: str
+    n: int
+    mean: float
+    low: float | None = None
+    high: float | None = None
+
+
+class LoggedView(Result):
+    use_case: str
+    answers: int
+    sample: float
+    missed: int
+    torn: int
+    first: float | None = None
+    last: float | None = None
+    bytes: int
+    models: dict[str, int]
+    feedback: dict[str, int]
+    quality: tuple[QualityView, ...]
+    agreement: AgreementView
+
+
+class QueueItem(Result):
+    prediction: str
+    drawn: str
+    model: str
+    confidence: float | None = None
+    at: float
+    files: tuple[str, ...] = ()
+    untrusted: Untrusted
+
+
+class QueueView(Result):
+    use_case: str
+    waiting: int
+    items: tuple[QueueItem, ...]
+    agreement: AgreementView
+    next_actions: tuple[NextAction, ...] = ()
+
+
+class FeedbackView(Result):
+    source: str
+    score: float | None = None
+    by: str
+    at: float
+    untrusted: Untrusted
+
+
+class PredictionView(Result):
+    prediction: str
+    use_case: str
+    model: str
+    at: float
+    confidence: float | None = None
+    error: bool
+    ms: float
+    redacted: int
+    left_out: tuple[str, ...]
+    feedback: tuple[FeedbackView, ...]
+    lineage: str
+    untrusted: Untrusted
+
+
+@resource("speciate://use-cases/{name}/answers")
+def logged_answers(app: App, name: str) -> LoggedView:
+    """What the log of a use case holds, and how good each version is by feedback. Rows: query_dataset('log:NAME')."""
+    found = labels.logged(app.workspace, name)
+    held = found.held
+    return LoggedView(
+        use_case=name, answers=held.answers, sample=found.sample, missed=held.missed, torn=held.torn, first=held.first,
+        last=held.last, bytes=held.bytes, models=held.models, feedback=found.feedback,
+        quality=tuple(_quality(each) for each in found.quality), agreement=AgreementView(**found.agreement._asdict()),
+    )  # fmt: skip
+
+
+@resource("speciate://use-cases/{name}/queue{?strategy,source,count}")
+def label_queue(
+    app: App, name: str, strategy: Strategy = "mixed", source: Source = "agent", count: int = 20
+) -> QueueView:
+    """Which answers to label next (mixed: half random, half uncertain), for record_feedback with their `drawn`."""
+    found = labels.next_labels(app.workspace, name, strategy=strategy, source=source, count=max(1, min(count, _MOST)))
+    items = tuple(
+        QueueItem(
+            prediction=each.prediction, drawn=each.drawn, model=each.model, confidence=each.confidence, at=each.at,
+            files=each.files, untrusted=Untrusted(input=each.input, output=each.output, label=each.said or None),
+        )
+        for each in found.items
+    )  # fmt: skip
+    return QueueView(
+        use_case=name, waiting=found.waiting, items=items, agreement=AgreementView(**found.agreement._asdict()),
+        next_actions=tuple(
+            NextAction(tool="record_feedback",
+                       arguments={"prediction": each.prediction, "source": source, "drawn": each.drawn})
+            for each in items[:1]
+        ),
+    )  # fmt: skip
+
+
+@resource("speciate://predictions/{prediction}")
+def prediction(app: App, prediction: str) -> PredictionView:
+    """One logged answer: what was asked and answered, what was said of it, and all that it rests on, as text."""
+    found = logged.described(app.workspace, prediction)
+    answer = found.answer
+    return PredictionView(
+        prediction=answer.id, use_case=found.use_case, model=answer.model, at=answer.at, confidence=answer.confidence,
+        error=answer.error, ms=answer.ms, redacted=answer.redacted, left_out=answer.left_out,
+        feedback=tuple(
+            FeedbackView(source=each.source, score=each.score, by=each.by, at=each.at,
+                         untrusted=Untrusted(label=each.label))
+            for each in found.feedback
+        ),
+        lineage=origins.of_answer(app.workspace, prediction).text,
+        untrusted=Untrusted(input=answer.input, output=answer.output),
+    )  # fmt: skip
+
+
+@resource("speciate://predictions/{prediction}/lineage", mime="image/svg+xml")
+def prediction_lineage(app: App, prediction: str) -> str:
+    """All that one logged answer rests on, as a picture."""
+    found = origins.of_answer(app.workspace, prediction)
+    return lineage_picture.svg(found.graph, found.start)
+
+
+@resource("speciate://models/{name}/{version}/lineage", mime="image/svg+xml")
+def model_lineage(app: App, name: str, version: str) -> str:
+    """What a model version (v3) came from and what came of it, as a picture."""
+    found = origins.of_model(app.workspace, f"{name}@{version}")
+    return lineage_picture.svg(found.graph, found.start)
+
+
+class ReachView(Result):
+    """What came of data or of a model: `answers` of `USE_CASE/model` that are still logged, `predictions` the newest
+    of them."""
+
+    models: tuple[str, ...]
+    answers: dict[str, int]
+    predictions: tuple[str, ...]
+    lineage: str
+
+
+@resource("speciate://datasets/{name}/{version}/reach{?example,group}")
+def dataset_reach(app: App, name: str, version: str, example: str = "", group: str = "") -> ReachView:
+    """Which models learned from a dataset version (or an example or a group of it), and which answers they gave."""
+    found = origins.reach(app.workspace, app.pool, f"{name}@{version}", example=example or None, group=group or None)
+    return _reach(found)
+
+
+@resource("speciate://models/{name}/{version}/reach")
+def model_reach(app: App, name: str, version: str) -> ReachView:
+    """Which models were made from a model version, and which answers they and it gave."""
+    return _reach(origins.reach(app.workspace, app.pool, f"{name}@{version}"))
+
+
+def _reach(found: origins.Reach) -> ReachView:
+    return ReachView(models=found.models, answers=found.answers, predictions=found.ids, lineage=found.traced.text)
+
+
+def _quality(found: Quality) -> QualityView:
+    return QualityView(**found._asdict())

@@ -1,0 +1,98 @@
+"""The commands about answers: what to label next, and what came from what. Standard library only."""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from speciate.errors import Code, SpeciateError
+from speciate.server.online import control
+from speciate.server.terminal import need, who
+
+_LONGEST = 600
+_PICTURES = (".svg", ".png")
+
+
+def labels(arguments: argparse.Namespace) -> int:
+    """The queue with how far labellers agree; `--ask` asks for each label on the terminal."""
+    if arguments.ask:
+        need()
+    asked = {"use_case": arguments.use_case, "strategy": arguments.strategy, "count": arguments.count}
+    shown = control(arguments, "labels", start=True, **asked)
+    for line in _summary(shown):
+        _say(line)
+    for item in shown["items"]:
+        _say(_item(item, shown["root"]))
+        if arguments.ask and (label := input("  label (empty: skip): ").strip()):
+            about = {"prediction": item["prediction"], "drawn": item["drawn"], "label": label, "by": who()}
+            control(arguments, "labels", start=True, use_case=arguments.use_case, **about)
+    return 0
+
+
+def trace(arguments: argparse.Namespace) -> int:
+    picture = Path(arguments.picture) if arguments.picture else None
+    if picture and picture.suffix not in _PICTURES:
+        raise SpeciateError(
+            Code.INVALID, f"{picture} is neither .svg nor .png.", "Name the file so: --picture lineage.svg"
+        )
+    asked = {"ref": arguments.ref, "example": arguments.example, "group": arguments.group}
+    kind = picture.suffix[1:] if picture else None
+    shown = control(arguments, "trace", start=True, picture=kind, **asked)
+    _say(shown["text"])
+    if "models" in shown:
+        _say(f"models: {', '.join(shown['models']) or 'none'}")
+        for name, count in shown["answers"].items():
+            _say(f"answers of {name}: {count:,}")
+        for each in shown["predictions"][:20]:
+            _say(f"  {each}")
+        if len(shown["predictions"]) > 20:
+            _say("  ...")
+    if picture:
+        data = shown["picture"].encode() if kind == "svg" else base64.b64decode(shown["picture"])
+        picture.write_bytes(data)
+        _say(f"wrote {picture}")
+    return 0
+
+
+def _summary(shown: dict[str, Any]) -> list[str]:
+    lines = [f"{shown['waiting']:,} answers have no label of a person"]
+    found = shown["agreement"]
+    if found["alpha"] is not None:
+        interval = "" if found["low"] is None else f" (95 %: {found['low']:.2f} to {found['high']:.2f})"
+        lines.append(
+            f"labellers agree: alpha {found['alpha']:.2f}{interval}, {found['answers']} answers of "
+            f"{found['labellers']} labellers"
+        )
+    for each in shown["quality"]:
+        interval = "" if each["low"] is None else f" (95 %: {each['low']:.3g} to {each['high']:.3g})"
+        lines.append(f"{each['model']}: {each['measure']} {each['mean']:.3g}{interval}, n {each['n']}, {each['drawn']}")
+    if shown["missed"]:
+        lines.append(f"{shown['missed']:,} answers were not logged: the disk, or the log, was full")
+    return lines
+
+
+def _item(item: dict[str, Any], root: str) -> str:
+    confidence = "" if item["confidence"] is None else f", confidence {item['confidence']:.2f}"
+    asked = json.dumps(item["input"], ensure_ascii=True)
+    lines = [
+        f"{item['prediction']} ({item['drawn']}, {time.ctime(item['at'])}, {item['model']}{confidence})",
+        f"  asked     {_clip(asked)}",
+        f"  answered  {_clip(json.dumps(item['output'], ensure_ascii=True))}",
+    ]
+    lines += [f"  file      {Path(root) / file}" for file in item["files"]]
+    lines += [f"  said      {source}: {_clip(json.dumps(label))}" for source, label in item["said"].items()]
+    return "\n".join(lines)
+
+
+def _clip(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
