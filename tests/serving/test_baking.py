@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
-from speciate.production import aliases, audit
+from speciate import usecases
+from speciate.production import aliases, audit, feedback
 from speciate.production.bake import Quality
+from speciate.production.bake_quality import judged
 from speciate.production.rollback import roll_back
 from speciate.production.tally import Counted
 from speciate.serving import tallies
@@ -171,8 +173,44 @@ def test_a_canary_that_holds_is_told_and_stays_a_canary(workspace: Workspace, ba
 
 def test_answers_that_were_wrong_take_it_back(workspace: Workspace, baker: Baker) -> None:
     said = Quality(Counted(100, 60), None, 0.1)
-    Baker(workspace, lambda use_case, model, before: said if before == "m@v1" else None).look(now=True)
+    Baker(workspace, lambda _, use_case, model, before, since: said if before == "m@v1" else None).look(now=True)
     assert serving(workspace) == "m@v1"
+
+
+def test_feedback_is_read_now_and_then_and_of_each_version_apart(workspace: Workspace, clock: ManualClock) -> None:
+    reads: list[str] = []
+
+    def read(_: Workspace, use_case: str, model: str, before: str | None, since: float) -> None:
+        reads.append(model)
+
+    world.define(workspace)
+    world.judge(workspace, "m@v1")
+    world.ask_promotion(workspace, "m@v1")
+    baker = Baker(workspace, read)
+    for _ in range(3):
+        baker.look(now=True)
+    clock.advance(301)
+    baker.look()
+    assert reads == ["m@v1"] * 2
+
+
+def said(model: str, drawn: str, measure: str, n: int, mean: float) -> feedback.Quality:
+    return feedback.Quality(model, measure, drawn, n, mean, None, None)  # type: ignore[arg-type]  # as words
+
+
+def test_what_feedback_counts_for(workspace: Workspace) -> None:
+    world.define(workspace, target=0.9)
+    use_case = usecases.get(workspace.database, "digits")
+    right = [said("m@v2", "any", "right", 10, 0.5), said("m@v2", "random", "right", 20, 0.75)]
+    before = [said("m@v1", "random", "right", 40, 0.95)]
+    found = judged([*right, *before], use_case, "m@v2", "m@v1")
+    assert found
+    assert (found.judged, found.before, round(found.allowed or 0, 6)) == (Counted(20, 5), Counted(40, 2), 0.1)
+    any_ = judged([right[0], *before], use_case, "m@v2", "m@v1")
+    assert any_ == Quality(Counted(10, 5), None, None), "complaints are held to complaints alone"
+    scores = judged([said("m@v2", "any", "score", 10, 0.25)], use_case, "m@v2", None)
+    assert scores == Quality(Counted(10, 7), None, None)
+    assert judged([said("m@v2", "any", "absolute_error", 10, 3.0)], use_case, "m@v2", None) is None
 
 
 def test_a_move_in_between_is_not_judged_by_older_counts(

@@ -14,13 +14,14 @@ from speciate.faults import fault
 from speciate.production import aliases, bake, baked, rollback
 from speciate.production.aliases import CANARY, Alias
 from speciate.production.bake import ACTOR, Judgement, Quality, Watched
+from speciate.production.bake_quality import quality_of
 from speciate.production.tally import Tally
 from speciate.serving import tallies
 from speciate.serving.folder import Refused, SlotFolder, slot_folder
 from speciate.workspace.database import Transaction
 from speciate.workspace.workspace import Workspace
 
-_LOOK_SECONDS = 5.0
+_LOOK_SECONDS, _FEEDBACK_SECONDS = 5.0, 300.0
 _LONGEST_REASON = 300
 _ANSWERED = """
 SELECT 1 FROM events
@@ -28,20 +29,17 @@ WHERE subject = ? AND type IN ('production.answered', 'canary.answered') AND dat
 """
 _log = logging.getLogger(__name__)
 
-Qualities = Callable[[str, str, str | None], Quality | None]
-"""Use case, version, version before -> what was said of their answers; None where nothing was."""
-
-
-def unsaid(use_case: str, model: str, before: str | None) -> Quality | None:
-    """Nobody says anything of answers."""
-    return None
+Qualities = Callable[[Workspace, str, str, str | None, float], Quality | None]
+"""Use case, version, version before, moment of the move -> what was said of their answers; None where nothing was."""
 
 
 class Baker:
     """`look` now and then; it looks itself how often that is worth it."""
 
-    def __init__(self, workspace: Workspace, qualities: Qualities = unsaid) -> None:
+    def __init__(self, workspace: Workspace, qualities: Qualities = quality_of) -> None:
         self._workspace, self._qualities = workspace, qualities
+        self._said: dict[tuple[str, str, int], tuple[float, Quality | None]] = {}
+        """When feedback was read last, and what it came to."""
         self._over: set[tuple[str, str, int]] = set()
         self._next = 0.0
 
@@ -84,8 +82,17 @@ class Baker:
             before=_last_of(counted, before),
             answered=bool(self._workspace.database.read(_ANSWERED, [subject, alias.model])),
             refused=_refusal(folder, alias),
-            quality=self._qualities(alias.use_case, alias.model, before),
+            quality=self._quality(alias, before),
         )
+
+    def _quality(self, alias: Alias, before: str | None) -> Quality | None:
+        """Read anew now and then: the log may be long."""
+        key, now = (alias.use_case, alias.alias, alias.generation), self._workspace.clock.monotonic()
+        read = self._said.get(key)
+        if read is None or now - read[0] >= _FEEDBACK_SECONDS:
+            found = self._qualities(self._workspace, alias.use_case, alias.model, before, alias.changed)
+            read = self._said[key] = now, found
+        return read[1]
 
     def _before(self, alias: Alias) -> str | None:
         """The version that it is compared with: the one that would answer instead."""
