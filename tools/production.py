@@ -107,7 +107,7 @@ def promote_model(
 
     State needs_approval: a person decides on a terminal. It is watched (bake), and taken back where it breaks limits.
     """
-    spec = {
+    spec: dict[str, Any] = {
         "use_case": use_case, "model": model, "evaluation": evaluation, "expected_current": expected_current,
         "note": note, "actor": app.caller.client,
     }  # fmt: skip

@@ -108,13 +108,13 @@ def _over(watched: Watched, bake: Bake, now: float) -> bool:
 def _limits(watched: Watched, bake: Bake) -> Iterator[_Limit]:
     tally, before = watched.tally, watched.before
     if tally:
-        yield _limit("failed", tally.failed, before and before.failed, bake.error_rate)
-        yield _limit("were answered with no finite number", tally.not_finite, before and before.not_finite,
-                     _NOT_FINITE_RATE)  # fmt: skip
-        if before and before.requests >= _ENOUGH:  # alone, nobody can tell a version's inputs from a careless client's
-            yield _limit("could not be used", tally.unusable, before.unusable, bake.error_rate)
+        then = before or Tally("", 0, "")  # of which nothing is known
+        yield _limit("failed", tally.failed, then.failed, bake.error_rate)
+        yield _limit("were answered with no finite number", tally.not_finite, then.not_finite, _NOT_FINITE_RATE)
+        if then.requests >= _ENOUGH:  # alone, nobody can tell a version's fault from a careless client's
+            yield _limit("could not be used", tally.unusable, then.unusable, bake.error_rate)
         if tally.slow.n >= _ENOUGH:
-            yield _limit("were slower than the use case's p95 limit", tally.slow, before and before.slow, _SLOW_RATE)
+            yield _limit("were slower than the use case's p95 limit", tally.slow, then.slow, _SLOW_RATE)
     if quality := watched.quality:
         known = [quality.allowed] if quality.allowed is not None else []
         if quality.before and quality.before.n >= _ENOUGH:
@@ -124,8 +124,8 @@ def _limits(watched: Watched, bake: Bake) -> Iterator[_Limit]:
             yield _Limit("were wrong by what was said of them", quality.judged, quality.judged, most)
 
 
-def _limit(what: str, share: Share, before: Share | None, most: float) -> _Limit:
-    if before and before.n >= _ENOUGH:
+def _limit(what: str, share: Share, before: Share, most: float) -> _Limit:
+    if before.n >= _ENOUGH:
         most = max(most, _HALF_AGAIN * before.total.rate)
     return _Limit(what, share.total, share.without_worst, _inside(most))
 
