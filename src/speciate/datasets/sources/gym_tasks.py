@@ -33,7 +33,7 @@ def tasks() -> dict[str, GymTask]:
     if found is None or found.origin is None:
         return {}
     files = sorted(Path(found.origin).parent.rglob("*.py"))
-    named = (_task(file.read_text("utf-8")) for file in files if "DATASET_NAME" in file.read_text("utf-8"))
+    named = (_task(file.read_text("utf-8"), file.parent.name) for file in files)
     return {task.name: task for task in sorted(filter(None, named))}
 
 
@@ -50,7 +50,9 @@ def find(name: str) -> GymTask:
     return tasks()[name]
 
 
-def _task(source: str) -> GymTask | None:
+def _task(source: str, room: str) -> GymTask | None:
+    if "DATASET_NAME" not in source:
+        return None
     body = ast.parse(source).body
     constants = {
         target.id: statement.value.value
@@ -66,7 +68,7 @@ def _task(source: str) -> GymTask | None:
     classes = {each.name: each for each in body if isinstance(each, ast.ClassDef)}
     made, config = (classes.get(ast.unparse(argument)) for argument in called.args[1:3])
     words = (ast.get_docstring(made) if made else "") or ""
-    return GymTask(name, words.partition("\n")[0], _settings(config))
+    return GymTask(name, f"{room}: {words.partition(chr(10))[0] or name.replace('_', ' ')}", _settings(config))
 
 
 def _registered(statement: ast.stmt) -> ast.Call | None:

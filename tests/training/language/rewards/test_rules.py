@@ -13,7 +13,8 @@ from speciate.errors import Code, SpeciateError
 from speciate.training.language.rewards.finding import Where, result
 from speciate.training.language.rewards.numeric import last_number
 from speciate.training.language.rewards.reward import Asked, Missed, Value
-from speciate.training.language.rewards.table import names
+from speciate.training.language.rewards.specs import SPECS
+from speciate.training.language.rewards.table import KINDS, names
 from speciate.training.language.rewards.watched import WatchedReward
 from tests.training.language.rewards.asked import ask, opened, read
 
@@ -66,6 +67,11 @@ def test_a_number_within_the_tolerance_is_worth_one(tmp_path: Path) -> None:
     spec = {"kind": "numeric", "tolerance": 0.01}
     assert scored(tmp_path, spec, ["It is 3.141", "3.2", "pi", "3"], ["3.14"] * 3 + [None]) == [1, 0, 0, None]
     assert scored(tmp_path, {"kind": "numeric", "relative": 0.1}, ["109", "111"], ["100", "100"]) == [1, 0]
+
+
+def test_each_kind_has_a_spec_and_is_opened() -> None:
+    assert list(SPECS) == list(KINDS)
+    assert all(spec.__doc__ for spec in SPECS.values())
 
 
 def test_rewards_of_one_kind_have_names_of_their_own() -> None:

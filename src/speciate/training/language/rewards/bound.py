@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 
 from speciate.errors import Code, SpeciateError
+from speciate.sandbox import check
 from speciate.training.language.rewards import functions, judged, ruled, schemas
 from speciate.training.language.rewards.specs import (
     CodeReward,
@@ -17,6 +18,7 @@ from speciate.training.language.rewards.specs import (
     RewardSpec,
     SchemaReward,
 )
+from speciate.training.language.rewards.table import WITHOUT_A_CAGE
 from speciate.workspace.workspace import Workspace
 
 
@@ -31,8 +33,6 @@ def columns(specs: Sequence[RewardSpec]) -> dict[str, str]:
 
 
 def _bound(spec: RewardSpec, workspace: Workspace) -> RewardSpec:
-    if isinstance(spec, PythonReward):
-        return functions.bound(spec)
     if isinstance(spec, ModelReward):
         return judged.bound(spec, workspace)
     if isinstance(spec, RegexReward):
@@ -41,7 +41,9 @@ def _bound(spec: RewardSpec, workspace: Workspace) -> RewardSpec:
         schemas.check(spec.json_schema)
     if isinstance(spec, RegexReward | SchemaReward | MathReward | GymReward):
         ruled.check(spec)
-    return spec
+    if spec.kind not in WITHOUT_A_CAGE:
+        check("required")  # whatever the settings: what models wrote runs in it
+    return functions.bound(spec) if isinstance(spec, PythonReward) else spec
 
 
 def _check_pattern(pattern: str) -> None:

@@ -18,6 +18,7 @@ from speciate.training.language.rewards.specs import GymReward, MathReward, Rege
 
 Ruled = RegexReward | SchemaReward | MathReward | GymReward
 _CAGE = "speciate.training.language.rewards.rules_cage"
+INSTALL = "pip install 'speciate[rewards]'"
 _SECONDS_ALONE = 10.0
 _LIBRARIES = {"math": "math_verify", "gym": "reasoning_gym", "json_schema": "jsonschema"}
 
@@ -41,13 +42,17 @@ def opened(spec: Ruled, folder: Path, policy: CagePolicy) -> Marker:
 
 
 def check(spec: Ruled) -> None:
-    library = _LIBRARIES.get(spec.kind)
-    if library is not None and importlib.util.find_spec(library) is None:
+    if lacking(spec.kind):
         raise SpeciateError(
             Code.MISSING_EXTRA,
-            f"The reward {spec.kind!r} needs the library {library!r}, which is not installed.",
-            "Run: pip install 'speciate[rewards]'",
+            f"The reward {spec.kind!r} needs the library {_LIBRARIES[spec.kind]!r}, which is not installed.",
+            f"Run: {INSTALL}",
         )
+
+
+def lacking(kind: str) -> bool:
+    """Whether a kind of reward needs a library that is not installed."""
+    return kind in _LIBRARIES and importlib.util.find_spec(_LIBRARIES[kind]) is None
 
 
 def _cell(spec: Ruled, asked: Asked) -> str | None:

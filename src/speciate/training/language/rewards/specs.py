@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field
 
@@ -104,4 +104,7 @@ RewardSpec = Annotated[
     Field(discriminator="kind"),
 ]  # fmt: skip
 """Kinds that are entered here are entered in table.py, too."""
+SPECS: dict[str, type[Frozen]] = {
+    each.model_fields["kind"].default: each for each in get_args(get_args(RewardSpec)[0])
+}  # fmt: skip
 DEFAULT: tuple[RewardSpec, ...] = (ExactReward(),)

@@ -39,6 +39,8 @@ KINDS: dict[str, Callable[[Any, Place], Marker]] = {
     "model": lambda spec, _: ModelMarker(spec),
 }
 """Kind -> what opens it, of its spec in specs.py."""
+WITHOUT_A_CAGE = ("exact", "numeric", "model")
+"""What these do with an answer cannot be made endless, and runs nothing of it."""
 
 
 def open_rewards(specs: Sequence[RewardSpec], folder: Path, policy: CagePolicy = "required") -> list[Reward]:
