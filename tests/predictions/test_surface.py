@@ -1,0 +1,135 @@
+"""Answers through tools, resources and the shell's actions: asked, logged, labelled, queried, traced."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from speciate.resources import predictions as resources
+from speciate.tools.datasets import query_dataset
+from speciate.tools.models import describe_model
+from speciate.tools.predictions import record_feedback
+from speciate.tools.production import predict
+
+from speciate.errors import Code, SpeciateError
+from speciate.jobs.engine import Engine
+from speciate.jobs.pool import Pool
+from speciate.models.registry import ModelVersion
+from speciate.production import logged, origins
+from speciate.production.predict import Input
+from speciate.server import tracing
+from speciate.server.answer_commands import _item, _summary
+from speciate.server.surface import App
+from speciate.settings import Settings
+from speciate.workspace.workspace import Workspace
+from tests.serving.world import USE_CASE, move, trained
+
+
+class Asked:
+    """A use case in production, and answers that the daemon gave."""
+
+    def __init__(self, workspace: Workspace, pool: Pool) -> None:
+        self.app = App(workspace, Engine(workspace), pool)
+        self.model: ModelVersion = trained(workspace)
+        move(workspace, self.model.ref)
+        inputs: list[Any] = [{"text": f"a {tone} film {n}"} for n in range(4) for tone in ("good", "bad")]
+        self.answers = self._predict(inputs)
+
+    def _predict(self, inputs: list[Any]) -> list[Any]:
+        return list(predict(self.app, [Input(**each) for each in inputs], use_case=USE_CASE).predictions)
+
+
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Asked]:
+    workspace = Workspace(tmp_path_factory.mktemp("asked") / "workspace", settings=Settings(policy="auto"))
+    pool = Pool(workspace.folders, workspace.settings)
+    yield Asked(workspace, pool)
+    logged.of(workspace).close()
+    pool.close()
+    workspace.close()
+
+
+def test_an_agent_asks_labels_and_queries(asked: Asked) -> None:
+    app, (first, second, *_) = asked.app, asked.answers
+    assert first.prediction != second.prediction
+    told = record_feedback(app, first.prediction, "agent", label="good")
+    assert (told.recorded, told.use_case, told.model) == (first.prediction, USE_CASE, asked.model.ref)
+    told = record_feedback(app, second.prediction, "human", label="good", drawn="random")
+    assert told.standing["human"].label == "good"
+    sql = "SELECT id, output, label, right_by_feedback FROM examples WHERE label IS NOT NULL"
+    page = query_dataset(app, f"log:{USE_CASE}", sql=sql)
+    rows = {row[0]: row[1:] for row in page.untrusted.rows}
+    assert rows == {first.prediction: ["good", "good", True], second.prediction: ["bad", "good", False]}
+    page = query_dataset(app, f"log:{USE_CASE}", where="confidence > 0", limit=3)
+    assert len(page.untrusted.rows) == 3
+    following = query_dataset(app, f"log:{USE_CASE}", where="confidence > 0", limit=3, cursor=page.next_cursor)
+    assert {row[0] for row in following.untrusted.rows}.isdisjoint(row[0] for row in page.untrusted.rows)
+    with pytest.raises(SpeciateError):
+        query_dataset(app, f"log:{USE_CASE}", sql="SELECT * FROM read_parquet('/etc/passwd')")
+    with pytest.raises(SpeciateError) as raised:
+        query_dataset(app, "log:nothing")
+    assert raised.value.code is Code.NOT_FOUND
+
+
+def test_feedback_without_label_and_score_is_refused(asked: Asked) -> None:
+    with pytest.raises(SpeciateError) as raised:
+        record_feedback(asked.app, asked.answers[0].prediction, "human")
+    assert raised.value.code is Code.INVALID
+    with pytest.raises(SpeciateError) as raised:
+        record_feedback(asked.app, "0", "human", label="x")
+    assert "begin with 'pred-'" in str(raised.value)
+
+
+def test_the_queue_shows_inputs_and_how_each_was_drawn(asked: Asked) -> None:
+    found = resources.label_queue(asked.app, USE_CASE, source="system", count=6)
+    assert found.waiting == len(asked.answers)
+    assert [item.drawn for item in found.items] == ["random", "uncertain"] * 3
+    assert found.items[0].untrusted.input["text"].startswith("a ")
+    [then] = found.next_actions
+    assert then.arguments == {"prediction": found.items[0].prediction, "source": "system", "drawn": "random"}
+    told = resources.logged_answers(asked.app, USE_CASE)
+    assert (told.answers, told.missed, told.sample) == (len(asked.answers), 0, 1.0)
+    assert told.models == {asked.model.ref: len(asked.answers)}
+
+
+def test_an_answer_is_traced_back_and_its_data_forward(asked: Asked) -> None:
+    app, answer = asked.app, asked.answers[2]
+    shown = resources.prediction(app, answer.prediction)
+    assert shown.untrusted.output == answer.untrusted.output
+    for part in (asked.model.ref, "dataset films@v1", "code ", "move reviews#1", "person ada"):
+        assert part in shown.lineage
+    assert resources.prediction_lineage(app, answer.prediction).startswith("<svg")
+    described = describe_model(app, answer.prediction)
+    assert described.model == asked.model.ref
+    assert {f"answer:{answer.prediction}", "dataset:films@v1"} <= {node.id for node in described.lineage.nodes}
+    assert ("dataset:films@v1", "job:job-x", "taught") in described.lineage.edges
+    reached = resources.dataset_reach(app, "films", "v1")
+    assert reached.answers == {f"{USE_CASE}/{asked.model.ref}": len(asked.answers)}
+    assert answer.prediction in reached.predictions
+    assert resources.model_reach(app, "films-model", "v1").models == (asked.model.ref,)
+    assert origins.reach(app.workspace, app.pool, "films").ids
+
+
+def test_the_shell_shows_the_queue_and_traces_with_pictures(asked: Asked) -> None:
+    service: Any = SimpleNamespace(workspace=asked.app.workspace, pool=asked.app.pool)
+    queue = tracing.labels(service, {"use_case": USE_CASE, "strategy": "uncertain", "count": 3})
+    assert len(queue["items"]) == 3
+    assert "answers have no label of a person" in _summary(queue)[0]
+    assert "uncertain" in _item(queue["items"][0], queue["root"])
+    one = queue["items"][0]
+    asked_for = {
+        "use_case": USE_CASE,
+        "prediction": one["prediction"],
+        "label": "good",
+        "drawn": "uncertain",
+        "by": "ada",
+    }
+    assert tracing.labels(service, asked_for) == {"recorded": one["prediction"]}
+    request = {"ref": one["prediction"], "example": None, "group": None, "picture": "png"}
+    assert base64.b64decode(tracing.trace(service, request)["picture"]).startswith(b"\x89PNG")
+    told = tracing.trace(service, {**request, "ref": "films", "picture": "svg"})
+    assert told["models"] == [asked.model.ref]
+    assert told["picture"].startswith("<svg")
