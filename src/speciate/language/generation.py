@@ -89,17 +89,17 @@ def _batch(
         torch.manual_seed(_seed(sampling.seed, ids[0]))
     with torch.inference_mode():
         out = model.generate(
-            input_ids=padded, attention_mask=mask, generation_config=_config(model, tokenizer, sampling, room),
+            input_ids=padded, attention_mask=mask, generation_config=settings(model, tokenizer, sampling, room),
             tokenizer=tokenizer if sampling.stop else None,
         )  # fmt: skip
-    ends = _ends(model, tokenizer)
+    over = ends(model, tokenizer)
     return [
-        _cut(tokenizer, row.tolist(), ends, sampling.stop, len(each))
+        answer(tokenizer, row.tolist(), over, sampling.stop, len(each))
         for row, each in zip(out[:, width:], ids, strict=True)
     ]
 
 
-def _config(model: Any, tokenizer: PreTrainedTokenizerBase, sampling: Sampling, room: int) -> Any:
+def settings(model: Any, tokenizer: PreTrainedTokenizerBase, sampling: Sampling, room: int) -> Any:
     """Ours alone: what a model's own generation_config.json says of sampling does not count."""
     from transformers import GenerationConfig
 
@@ -110,21 +110,22 @@ def _config(model: Any, tokenizer: PreTrainedTokenizerBase, sampling: Sampling, 
     }  # fmt: skip
     return make(
         max_new_tokens=room, do_sample=not sampling.greedy, repetition_penalty=sampling.repetition_penalty,
-        eos_token_id=sorted(_ends(model, tokenizer)), pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=sorted(ends(model, tokenizer)), pad_token_id=tokenizer.pad_token_id,
         stop_strings=list(sampling.stop) or None, num_beams=1, **drawn,
     )  # fmt: skip
 
 
-def _ends(model: Any, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+def ends(model: Any, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
     """Tokens that end a text: the tokenizer's, and those that the model's own settings name beside it."""
     named = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
     listed = named if isinstance(named, list | tuple) else [named]
     return frozenset(each for each in (*listed, tokenizer.eos_token_id) if isinstance(each, int))
 
 
-def _cut(
+def answer(
     tokenizer: PreTrainedTokenizerBase, row: list[int], ends: frozenset[int], stop: Sequence[str], asked: int
 ) -> Written:
+    """`row`: what a model wrote; `ends`: tokens that end it; `asked`: tokens of the question."""
     end = next((place for place, token in enumerate(row) if token in ends), None)
     own = row if end is None else row[:end]
     text = str(tokenizer.decode(own, skip_special_tokens=True))

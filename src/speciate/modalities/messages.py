@@ -1,7 +1,8 @@
 """Conversations: what a language model is asked and what it should say, as a list of messages. Pure.
 
 A text is one question of a user, or a JSON list of messages `{"role": ..., "content": ...}`; what is no such list is a
-text like any other.
+text like any other. Where a picture stands in what is said, there is a mark: the pictures themselves are other parts of
+the example.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from typing import Any, Literal, NamedTuple, get_args
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 ROLES: tuple[str, ...] = get_args(Role)
 ASSISTANT, SYSTEM, USER = "assistant", "system", "user"
+PICTURE = "<image>"
+"""Stands in a content where a picture does, as many data sets have it."""
 _SPEAKERS = {"human": USER, "gpt": ASSISTANT, "bot": ASSISTANT, "model": ASSISTANT}
 """Names that some data sets have for the same roles."""
 _SHOWN = 40
@@ -124,6 +127,8 @@ def _message(value: Any) -> Message:
 
 
 def _part(part: Any) -> str:
+    if isinstance(part, dict) and part.get("type") in ("image", "image_url"):
+        return PICTURE  # wherever it says that the picture lies is not read
     if not isinstance(part, dict) or part.get("type") != "text" or not isinstance(part.get("text"), str):
-        raise ValueError("a message with a part that is no text")
+        raise ValueError("a message with a part that is neither text nor a picture")
     return str(part["text"])

@@ -1,7 +1,8 @@
 """A text in answer to an example: the example is a question, or a conversation that the answer goes on.
 
 What is asked and answered is in modalities/messages.py: a conversation that ends in a turn of the assistant asks for
-that turn, where no column has the answer. A model for it is a language model (writing.py), with no head of ours.
+that turn, where no column has the answer. Of a mixed row its text does (shown.py). A model for it is a language model
+(writing.py), or one that sees (seeing.py), with no head of ours.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pydantic import BaseModel, ConfigDict
 from speciate.datasets.loading.loader import Example
 from speciate.modalities.messages import answered, conversation, written
 from speciate.tasks.contract import AsksWhatItTeaches, Posed, Prediction, Terms
+from speciate.tasks.shown import with_its_answer
 
 
 class Generation(AsksWhatItTeaches, BaseModel):
@@ -36,6 +38,9 @@ class Generation(AsksWhatItTeaches, BaseModel):
         text = "" if cell is None else str(cell)
         if text.strip():
             return Posed(example, text)
+        if isinstance(example.media, dict):  # a mixed row
+            told = with_its_answer(example.media)
+            return None if told is None else Posed(example._replace(media=told[0]), told[1])
         if not isinstance(example.media, str):
             return None
         turns = answered(conversation(example.media))

@@ -16,9 +16,10 @@ from pydantic import BaseModel, ConfigDict
 from speciate.datasets.loading.loader import Example
 from speciate.errors import Code, SpeciateError
 from speciate.language.bases import packaged_weights, writes
+from speciate.language.seeing import sees
 from speciate.models import estimators, sealed
 from speciate.models.estimators import Estimator
-from speciate.tasks import network, preference, writing
+from speciate.tasks import network, preference, seeing, writing
 from speciate.tasks.columns import Columns
 from speciate.tasks.contract import Prediction, Predictor, Readout, Representation, Terms, answers
 from speciate.tasks.documents import Documents
@@ -117,10 +118,14 @@ def load(path: Path, cache: Folders | None = None, threads: int = 1) -> Predicto
     sealed.check(path)
     if not (path / MANIFEST).is_file() and writes(path):
         return writing.load(path, threads)
+    if not (path / MANIFEST).is_file() and sees(path):
+        return seeing.load(path, threads)
     try:
         said = json.loads((path / MANIFEST).read_text())
         if "language" in said:
             return writing.load(path, threads)
+        if "seeing" in said:
+            return seeing.load(path, threads)
         if "reward" in said:
             return preference.load(path, threads)
         if "backbone" in said:

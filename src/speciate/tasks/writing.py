@@ -20,6 +20,7 @@ from speciate.errors import Code, SpeciateError
 from speciate.language import bases, forms
 from speciate.language.forms import Form
 from speciate.language.generation import Sampling, write
+from speciate.language.seeing import sees
 from speciate.modalities.messages import conversation
 from speciate.models import sealed
 from speciate.tasks.contract import Prediction
@@ -100,7 +101,7 @@ def load(folder: Path, threads: int = 1) -> WritingPredictor:
 
 def identity(folder: Path, known: str) -> str:
     """What recorded answers of a model are known by: of one that others made, how it is asked is not in its files."""
-    own = (folder / MANIFEST).is_file() or not bases.writes(folder)
+    own = (folder / MANIFEST).is_file() or not (bases.writes(folder) or sees(folder))
     return known if own else f"{known} {Sampling().model_dump_json()}"
 
 

@@ -131,7 +131,7 @@ def _card(study: Study, chosen: Chosen, identity: str, seconds: float, size: int
 
 def _parts(study: Study, chosen: Chosen) -> dict[str, tuple[str, ...]]:
     """Of mixed rows: the parts that the model reads, and those that its dataset has beside them. Else empty."""
-    read = tuple(getattr(getattr(chosen.predictor, "representation", None), "names", ()))
+    read = tuple(getattr(getattr(chosen.predictor, "representation", chosen.predictor), "names", ()))
     if not read or study.payload.manifest.modality != "multimodal":
         return {}
     there = map(str, names_of([*study.train, *study.validation]))

@@ -24,6 +24,7 @@ from speciate.training import bases
 from speciate.training.bases import Base
 from speciate.training.continual import buffer
 from speciate.training.language.distill_specs import WRITTEN
+from speciate.training.language.seeing_specs import SEEING, SEEING_FORMS
 from speciate.training.options import check as check_option
 from speciate.training.specs import CONTINUAL, STREAMING, Method, Option, Teacher, TrainSpec
 from speciate.vocabulary import Family, Task
@@ -78,6 +79,12 @@ def option(spec: TrainSpec, manifest: Manifest, task: Task, workspace: Workspace
             f"{preference.METHOD!r} alone learns {preference.TASK!r}, and nothing else: the method is {spec.method!r} "
             f"and the task {task.name!r}.",
             f"Call again with method={preference.METHOD!r} and no task, or with another task and method.",
+        )
+    if task.name == SEEING and spec.method in _TRAINS_AS:
+        raise SpeciateError(
+            Code.INVALID,
+            f"{spec.method!r} does not learn {task.name!r}; {' or '.join(map(repr, SEEING_FORMS))} does.",
+            f"Call again with method={next(iter(SEEING_FORMS))!r}.",
         )
     family: Family = "generation" if task.name == preference.TASK else task.family
     wanted = Option(method=as_known(spec.method, task.family), base_model=_begun_with(spec, task))

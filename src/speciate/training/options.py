@@ -7,6 +7,7 @@ import importlib.util
 from speciate.errors import Code, SpeciateError
 from speciate.language.bases import check as check_writes
 from speciate.language.bases import language_packages
+from speciate.language.seeing import check as check_sees
 from speciate.modalities import find, table
 from speciate.models import packaged, weights
 from speciate.models.backbones.table import ARCHITECTURES, names, suits
@@ -14,6 +15,7 @@ from speciate.models.encoders import base_models, by_frames
 from speciate.refs import model_ref
 from speciate.training import bases
 from speciate.training.bases import Base, without_linear
+from speciate.training.language.seeing_specs import SEEING_FORMS
 from speciate.training.specs import Method, Option
 from speciate.vocabulary import Family
 from speciate.workspace.workspace import Workspace
@@ -22,6 +24,7 @@ _ALL: tuple[Method, ...] = ("classical", "probe", "lora", "full")
 LANGUAGE: tuple[Method, ...] = ("sft",)
 """Of language models, what a plan tries by itself: the others need columns that few data have."""
 _ALL_OF_LANGUAGE: tuple[Method, ...] = (*LANGUAGE, "dpo", "kto", "orpo", "simpo", "reward", "grpo", "rloo")
+_NO_EYES = "no package brings a vision-language model."
 _BY_FAMILY: dict[Family, tuple[Method, ...]] = {
     "classification": _ALL,
     "multi-label": _ALL,
@@ -75,8 +78,8 @@ def refused(modality: str, family: Family = "classification") -> list[tuple[Opti
         found.append((Option(method="classical"), f"{modality} has no description as numbers or words yet."))
     elif not _outlined(modality, family):
         found.append((Option(method="classical"), "Only voxels are labelled one by one, not pixels."))
-    if family == "generation" and modality == "text":
-        return found + _refused_writers()
+    if family == "generation":
+        return [*found, *_refused_writers(modality)]
     bases_known = base_models(modality)
     if not bases_known:
         found.append((Option(method="probe"), f"No packaged model reads {modality}; train one, or name path:/dir."))
@@ -93,9 +96,11 @@ def refused(modality: str, family: Family = "classification") -> list[tuple[Opti
     return found + [(Option(method=method), f"It does not do {family}.") for method in unsuited]
 
 
-def _refused_writers() -> list[tuple[Option, str]]:
+def _refused_writers(modality: str) -> list[tuple[Option, str]]:
     if not (_has("trl") and _has("peft") and _has("torch")):
         return [(Option(method=method), "Not installed. Run: pip install 'speciate[language]'") for method in LANGUAGE]
+    if modality != "text":
+        return [(Option(method=method), f"It needs a base_model: {_NO_EYES}") for method in SEEING_FORMS]  # type: ignore[arg-type]
     lacking = [name for name in language_packages() if not packaged.installed(name)]
     return [
         (Option(method=method, base_model=f"pkg:{name}"), f"Not installed. Run: {packaged.find(name).install}")
@@ -113,6 +118,8 @@ def _check_writer(option: Option, modality: str, workspace: Workspace) -> tuple[
                 f"The method {option.method!r} needs the library {library!r}, which is not installed.",
                 "Run: pip install 'speciate[language]'",
             )
+    if modality != "text":
+        return _check_seer(option, modality, workspace)
     if option.base_model is None:
         installed = [f"pkg:{name}" for name in language_packages() if packaged.installed(name)]
         if not installed:
@@ -130,6 +137,32 @@ def _check_writer(option: Option, modality: str, workspace: Workspace) -> tuple[
     return option.model_copy(update={"base_model": base.ref}), base
 
 
+def _check_seer(option: Option, modality: str, workspace: Workspace) -> tuple[Option, Base]:
+    """A training of a model that sees and writes. INVALID where it is none, or the method learns from texts alone."""
+    if option.method not in SEEING_FORMS:
+        raise SpeciateError(
+            Code.INVALID,
+            f"{option.method!r} learns from texts, and this is {modality}: {' or '.join(map(repr, SEEING_FORMS))} learns "
+            "to answer about pictures.",
+            f"Call again with method={next(iter(SEEING_FORMS))!r}.",
+        )
+    if option.base_model is None:
+        raise SpeciateError(
+            Code.INVALID,
+            f"{option.method!r} on {modality} needs a base model: {_NO_EYES}",
+            "Call again with base_model='path:/dir', or register_model(source='hf:ORG/NAME') first and name that.",
+        )
+    base = bases.find(workspace, option.base_model)
+    if base.folder is None:
+        raise SpeciateError(
+            Code.INVALID,
+            f"{base.ref!r} has fresh weights, and a model that sees and writes is trained on from what it knows.",
+            "Call again with base_model='path:/dir' or a fetched model.",
+        )
+    check_sees(base.folder, base.ref)
+    return option.model_copy(update={"base_model": base.ref}), base
+
+
 def check(option: Option, modality: str, family: Family, workspace: Workspace) -> tuple[Option, Base | None]:
     """With the base model filled in, and what is known of that. INVALID, NOT_FOUND or MISSING_EXTRA: it cannot be."""
     can = options(modality, family)
@@ -141,7 +174,7 @@ def check(option: Option, modality: str, family: Family, workspace: Workspace) -
         )
     if option.method not in _BY_FAMILY[family]:
         raise _cannot(option, modality, family, can)
-    if family == "generation" and modality == "text":
+    if family == "generation":
         return _check_writer(option, modality, workspace)
     if option.method == "classical":
         if not (_described(modality) and _outlined(modality, family)):

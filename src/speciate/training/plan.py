@@ -136,7 +136,7 @@ def candidates(
             option
             for option in all_options(workspace, manifest.modality, family)
             if method in (None, option.method) and base_model in (None, option.base_model)
-        ] or [Option(method=method or "classical", base_model=base_model)]
+        ] or [Option(method=method or ("sft" if family == "generation" else "classical"), base_model=base_model)]
     return [
         TrainSpec(
             name="planned-model", dataset=dataset, method=option.method, base_model=option.base_model, task=task,

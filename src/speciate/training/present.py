@@ -9,9 +9,10 @@ from speciate.models import registry
 from speciate.models.backbones.table import suits
 from speciate.models.encoders import by_frames
 from speciate.models.fetching import PUBLISHED
+from speciate.training.language.seeing_specs import SEEING
 from speciate.training.options import options, taking
 from speciate.training.specs import Method, Option
-from speciate.vocabulary import Family
+from speciate.vocabulary import TASKS, Family
 from speciate.workspace.workspace import Workspace
 
 
@@ -29,7 +30,10 @@ def present(workspace: Workspace, modality: str, family: Family) -> list[Option]
     found: list[Option] = []
     for name in registry.names(workspace.database):
         card = registry.versions(workspace.database, name)[-1]
-        if card.method != PUBLISHED or not (suits(card.modality, modality) or by_frames(card.modality, modality)):
+        sees = family == "generation" and card.task == SEEING and TASKS[SEEING].suits(modality)
+        if card.method != PUBLISHED or not (
+            sees or suits(card.modality, modality) or by_frames(card.modality, modality)
+        ):
             continue
         try:
             found += taking(card.ref, modality, family, workspace)

@@ -11,6 +11,7 @@ from speciate.evaluation.prices import USD_PER_CORE_HOUR
 from speciate.tasks.contract import Terms
 from speciate.training.hyperparameters import Frozen, Parameters
 from speciate.training.language.distill_specs import LANGUAGE_FORMS, WRITTEN
+from speciate.training.language.seeing_specs import SEEING, SEEING_FORMS
 from speciate.training.language.specs import LANGUAGE_PARAMETERS, LanguageParameters
 from speciate.training.network.schedule import Schedule
 
@@ -157,7 +158,8 @@ PARAMETERS: dict[str, type[AnyParameters]] = {
 
 def parameters_of(method: str, task: str) -> type[AnyParameters]:
     """What can be set of a method: of some it is another thing where the task is to write."""
-    written = LANGUAGE_FORMS.get(method) if task in WRITTEN else None
+    forms = LANGUAGE_FORMS if task in WRITTEN else SEEING_FORMS if task == SEEING else {}
+    written = forms.get(method)
     return written or PARAMETERS[method]
 
 

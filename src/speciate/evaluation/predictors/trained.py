@@ -11,6 +11,7 @@ from speciate.evaluation.predictors.contract import Asked, Sheet
 from speciate.evaluation.timing import measure
 from speciate.language.bases import ready
 from speciate.tasks.predictor import load
+from speciate.tasks.seeing import SeeingPredictor
 from speciate.tasks.writing import WritingPredictor
 
 _MEMORY_EXAMPLES = 16
@@ -28,7 +29,8 @@ def hand_in(asked: Asked) -> Sheet:
     if not answered:
         return Sheet(contestant, (answers,))
     cost = measure(predictor.predict, answered, task.usd_per_core_hour, latency=task.latency, seed=task.seed)
-    notes = (f"{contestant.name} is {predictor.how}.",) if isinstance(predictor, WritingPredictor) else ()
+    writes = isinstance(predictor, WritingPredictor | SeeingPredictor)
+    notes = (f"{contestant.name} is {predictor.how}.",) if writes else ()
     return Sheet(contestant, (answers,), cost._replace(memory_mb=_memory(asked, path)), notes=notes)
 
 

@@ -1,17 +1,18 @@
 """Recipe `sft`: a language model learns the answers of examples word by word (supervised fine-tuning), with trl.
 
 What is learned of an example is its answer alone unless asked otherwise. Where there are held-out examples their loss
-is measured after each epoch, and the weights of the lowest one are kept.
+is measured after each epoch, and the weights of the lowest one are kept. Questions about pictures are in sft_images.py.
 """
 
 from __future__ import annotations
 
 import time
 
-from speciate.training.language import judging
+from speciate.training.language import judging, sft_images
 from speciate.training.language.durable_trainer import durable
 from speciate.training.language.lessons import form, lessons, rows, turns
 from speciate.training.language.pupil import changes, digest, finished, pupil, session, settings
+from speciate.training.language.seeing_specs import SeeingSftParameters
 from speciate.training.language.specs import SftParameters
 from speciate.training.selection import Chosen
 from speciate.training.study import Study
@@ -19,7 +20,9 @@ from speciate.training.study import Study
 _USUAL_RATE = 5e-5
 
 
-def fit(study: Study, parameters: SftParameters) -> Chosen:
+def fit(study: Study, parameters: SftParameters | SeeingSftParameters) -> Chosen:
+    if isinstance(parameters, SeeingSftParameters):
+        return sft_images.fit(study, parameters)
     from trl.trainer.sft_config import SFTConfig
     from trl.trainer.sft_trainer import SFTTrainer
 

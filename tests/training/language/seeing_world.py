@@ -1,0 +1,46 @@
+"""Questions about pictures with answers, as mixed rows of a dataset."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from speciate.datasets.versions import Manifest
+from speciate.language.looks import Picture
+from speciate.modalities.bundles import bundle
+from speciate.workspace.workspace import Workspace
+from tests.language.seeing_world import COLOURS, coloured
+from tests.training.world import make_dataset, png
+
+NAMES = tuple(COLOURS)
+QUICK: dict[str, Any] = {
+    "changes": "full", "eyes": "learned", "epochs": 4, "batch_size": 12, "learning_rate": 5e-3, "max_new_tokens": 3,
+    "judged": 12,
+}  # fmt: skip
+
+
+def row(question: str | Sequence[Mapping[str, Any]], *pictures: Picture) -> bytes:
+    """`question`: a text, or a list of messages."""
+    text = question if isinstance(question, str) else json.dumps(question)
+    parts = {("image" if not place else f"image_{place + 1}") + ".image": png(each) for place, each in
+             enumerate(pictures)}  # fmt: skip
+    return bundle(parts | {"question.text": text.encode()} | ({} if pictures else {"missing/image.image": b""}))
+
+
+def make_seen(
+    workspace: Workspace, rows: Sequence[bytes], answers: Sequence[str], splits: Sequence[str] | None = None,
+    name: str = "seen",
+) -> Manifest:  # fmt: skip
+    usual = ["test" if at % 6 == 4 else "validation" if at % 6 == 5 else "train" for at in range(len(rows))]
+    return make_dataset(
+        workspace, name, "multimodal", {"answer": list(answers)}, labels=[""] * len(rows), splits=splits or usual,
+        media=rows,
+    )  # fmt: skip
+
+
+def make_colours(workspace: Workspace, count: int = 72, name: str = "seen") -> Manifest:
+    """Each picture another one of three colours; the question is the same, so the picture alone tells."""
+    names = [NAMES[(at + at // 6) % len(NAMES)] for at in range(count)]
+    rows = [row("which colour?", coloured(each, at)) for at, each in enumerate(names)]
+    return make_seen(workspace, rows, names, name=name)
