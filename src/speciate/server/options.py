@@ -22,6 +22,7 @@ from speciate.errors import unknown
 from speciate.evaluation import libraries
 from speciate.tasks import preference
 from speciate.training.further import as_known, suits
+from speciate.training.language.seeing_specs import SEEING, SEEING_FORMS
 from speciate.training.language.specs import LANGUAGE_PARAMETERS
 from speciate.training.options import options as ways_to_train
 from speciate.training.specs import PARAMETERS, parameters_of
@@ -110,7 +111,7 @@ def _is_learned_by(task: Task, method: str) -> bool:
     """Of a method that trains language models."""
     if method == preference.METHOD or task.name == preference.TASK:
         return (task.name, method) == (preference.TASK, preference.METHOD)
-    return task.family == "generation"
+    return method in SEEING_FORMS if task.name == SEEING else task.family == "generation"
 
 
 def _module(method: str) -> str:
