@@ -255,7 +255,7 @@ def test_what_this_machine_can_never_run_is_refused_at_the_call(tmp_path: Path) 
 def test_a_real_run_stops_for_a_full_disk_and_goes_on_from_its_checkpoint(engine: Engine) -> None:
     free = [100 * GB]
     engine.workspace.room.usage = lambda folder: (200 * GB, free[0])
-    job = engine.submit("work", {"seconds": 3.0, "value": 9})
+    job = engine.submit("work", {"seconds": 1.5, "value": 9})
     until_running(engine, job.id)
     free[0] = 0
     while (held := engine.get(job.id)).state is not State.QUEUED:

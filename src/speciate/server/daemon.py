@@ -58,6 +58,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m speciate.server.daemon")
     parser.add_argument("--workspace", type=Path, required=True)
     parser.add_argument("--detach", action="store_true", help="leave the caller's session and return at once")
+    parser.add_argument("--stay", action="store_true", help="do not end when idle")
     parser.add_argument("--fixture", type=Path, action="append", default=[], help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     root = Path(os.path.realpath(arguments.workspace))
@@ -69,7 +70,7 @@ def main() -> int:
         lock = Lock(root)
         _log_to(root / "daemon.log")
         serve = importlib.import_module("speciate.server.service").serve
-        serve(root, lock, lambda: starter.tell({"won": True}), arguments.fixture)
+        serve(root, lock, lambda: starter.tell({"won": True}), arguments.fixture, stay=arguments.stay)
     except Held:
         starter.tell({"won": False})
         return LOST

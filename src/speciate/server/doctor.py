@@ -16,6 +16,7 @@ from speciate.environment import runtime_folder, workspace_path
 from speciate.errors import SpeciateError
 from speciate.models.packaged import PACKAGED
 from speciate.sandbox import layers
+from speciate.server import unattended
 from speciate.workspace.filesystem import Check, check_folder
 
 ENABLES = {
@@ -58,6 +59,7 @@ def doctor(arguments: argparse.Namespace) -> int:
         "Extras": extras(),
         "Packaged models": packaged(),
         "Sandbox (the cage for foreign bytes)": cage(),
+        "Unattended": service(workspace),
         f"Disk of {workspace}": [*check_folder(workspace), *runtime()],
     }
     for title, checks in sections.items():
@@ -136,6 +138,12 @@ def cage() -> list[Check]:
         )
         for layer in layers()
     ]
+
+
+def service(workspace: Path) -> list[Check]:
+    """Whether the system starts the daemon at login."""
+    found = unattended.state(workspace)
+    return [Check("service", found.active, found.what)]
 
 
 def runtime() -> list[Check]:

@@ -15,10 +15,15 @@ from speciate.server.client import connect
 from speciate.server.dial import NoDaemon, dial
 from speciate.server.protocol import CONTROL, HTTP
 from speciate.server.shim import Shim
+from speciate.server.unattended import install, uninstall
 from speciate.server.untrusted import clean_text
 
 
 def serve(arguments: argparse.Namespace) -> int:
+    if arguments.install:
+        return install(arguments)
+    if arguments.uninstall:
+        return uninstall(arguments)
     if arguments.http is not None:
         return _serve_http(arguments)
     fixtures = [os.path.abspath(path) for path in arguments.fixture]

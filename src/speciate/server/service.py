@@ -55,8 +55,11 @@ NO_LONGER_OWNER = 74
 _log = logging.getLogger(__name__)
 
 
-def serve(root: Path, lock: Lock, ready: Callable[[], None], fixtures: Sequence[Path] = ()) -> None:
-    """Open the workspace and serve it until it is time to leave. Calls `ready` once clients can connect."""
+def serve(
+    root: Path, lock: Lock, ready: Callable[[], None], fixtures: Sequence[Path] = (), *, stay: bool = False
+) -> None:
+    """Open the workspace and serve it until it is time to leave; `stay`: not because nobody needs it. Calls `ready`
+    once clients can connect."""
     require_local(root)
     workspace = Workspace(root)
     if workspace.salvaged:
@@ -67,7 +70,7 @@ def serve(root: Path, lock: Lock, ready: Callable[[], None], fixtures: Sequence[
     housekeeper = Housekeeper(workspace, engine)
     tender = Tender(root, lambda: all_logs(workspace.folders))
     try:
-        service = Service(workspace, engine, pool, keeper, lock, fixtures)  # its fixtures may bring kinds of jobs
+        service = Service(workspace, engine, pool, keeper, lock, fixtures, stay=stay)  # fixtures may bring kinds of jobs
         engine.start()
         keeper.start()
         backups.start()
@@ -124,7 +127,10 @@ class Service:
         keeper: Keeper,
         lock: Lock,
         fixtures: Sequence[Path],
+        *,
+        stay: bool = False,
     ) -> None:
+        self._stay = stay
         self.workspace, self.engine, self.pool, self.keeper = workspace, engine, pool, keeper
         self.started = workspace.clock.now()
         self.draining = False
@@ -284,7 +290,8 @@ class Service:
                 _log.info("leaving: something was forgotten, and only a catalog that nobody has open can be rewritten")
                 self.leave()
             now = self.workspace.clock.monotonic()
-            if self._clients or not self.keeper.idle or not await anyio.to_thread.run_sync(self.engine.idle):
+            busy = bool(self._stay or self._clients) or not self.keeper.idle
+            if busy or not await anyio.to_thread.run_sync(self.engine.idle):
                 self._last_busy = now
             elif now - self._last_busy >= idle_seconds:
                 _log.info("leaving: idle")
