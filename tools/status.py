@@ -38,6 +38,13 @@ class CanaryView(Result):
     bake: Literal["provisional", "survived", "broken"]
 
 
+class TakenBackView(Result):
+    model: str
+    alias: Literal["production", "canary"]
+    at: float
+    reasons: tuple[str, ...]
+
+
 class UseCaseView(Result):
     name: str
     version: int
@@ -47,6 +54,7 @@ class UseCaseView(Result):
         None, description="Of what is in production; broken: over a limit, and a person decides."
     )
     canary: CanaryView | None = None
+    taken_back: TakenBackView | None = Field(None, description="By the bake, and why; until something moves again.")
     previous: str | None = None
     slot: SlotView | None = None
     time_to_model: Clock
@@ -62,6 +70,7 @@ class UseCaseView(Result):
         return cls(
             name=found.name, version=found.version, task=found.task, production=found.production,
             bake=found.bake, canary=CanaryView(**found.canary._asdict()) if found.canary else None,
+            taken_back=TakenBackView(**found.taken_back._asdict()) if found.taken_back else None,
             slot=shown, previous=found.previous, running_jobs=tuple(found.running_jobs),
             paused_jobs=tuple(found.paused_jobs),
             waiting_for_person=tuple(found.waiting_for_person),

@@ -239,6 +239,7 @@ def test_ends_of_jobs_say_of_which_kind(workspace: Workspace, receiver: Receiver
         ("bake.broken", {"model": "m@v2"}, "digits: m@v2 breaks its limits and was left serving; get_status."),
         ("canary.survived", {"model": "m@v2"}, "digits: the canary m@v2 held; it waits to get all requests."),
         ("canary.ended", {"model": "m@v2"}, "digits: the canary m@v2 was ended."),
+        ("canary.ended", {"model": "m@v2", "actor": "bake"}, "digits: the canary m@v2 was taken back by the bake."),
         ("slot.refused", {"model": "a\u202eb\x1b c"}, "digits: the slot did not let a_b__c serve; get_status says why."),
         ("alias.moved", {"action": "promote", "after": "m@v2"}, None),
         ("dataset.created", {}, None),

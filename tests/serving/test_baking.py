@@ -10,6 +10,7 @@ from speciate import usecases
 from speciate.production import aliases, audit, feedback
 from speciate.production.bake import Quality
 from speciate.production.bake_quality import judged
+from speciate.production.baked import taken_back
 from speciate.production.rollback import roll_back
 from speciate.production.tally import Counted
 from speciate.serving import tallies
@@ -71,6 +72,12 @@ def test_a_broken_limit_rolls_back_with_its_evidence_once(
     assert '"failed": 60' in row.evidence
     [(_, told)] = events(workspace, "bake.rolled_back")
     assert (told["model"], told["to"], told["audit"]) == ("m@v2", "m@v1", row.hash)
+    shown = taken_back(workspace.database, "digits")
+    assert shown
+    assert (shown.model, shown.alias, shown.reasons) == ("m@v2", "production", tuple(told["reasons"]))
+    world.judge(workspace, "m@v3", baseline="m@v1")
+    world.ask_promotion(workspace, "m@v3")
+    assert taken_back(workspace.database, "digits") is None
     assert audit.verify(workspace.database).problems == ()
 
 

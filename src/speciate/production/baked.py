@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import json
+from typing import Literal, NamedTuple
 
 from speciate.production.aliases import CANARY, Alias
 from speciate.workspace.database import Database, Transaction
@@ -18,6 +19,11 @@ WHERE subject = ? AND type IN (?, ?) AND data ->> 'alias' = ? AND data ->> 'gene
 _EVER_SURVIVED = f"""
 SELECT 1 FROM events WHERE subject = ? AND type = '{SURVIVED}' AND data ->> 'model' = ? LIMIT 1
 """
+_NEWEST_MOVE = """
+SELECT type, stamp, data FROM events
+WHERE subject = ? AND type IN ('alias.moved', 'canary.set', 'canary.ended', 'bake.rolled_back')
+ORDER BY seq DESC LIMIT 1
+"""
 _LAST_MOVE = """
 SELECT action FROM audit WHERE use_case = ? AND action IN ('promote', 'rollback') ORDER BY seq DESC LIMIT 1
 """
@@ -32,6 +38,25 @@ def state_of(reader: Database | Transaction, alias: Alias) -> State:
         return "broken" if said == [(BROKEN,)] else "survived"
     back = alias.alias != CANARY and read(_LAST_MOVE, [alias.use_case]) == [("rollback",)]
     return "survived" if back and read(_EVER_SURVIVED, [subject, alias.model]) else "provisional"
+
+
+class TakenBack(NamedTuple):
+    """What the bake did last, and why."""
+
+    model: str
+    alias: str
+    at: float
+    reasons: tuple[str, ...]
+
+
+def taken_back(reader: Database | Transaction, use_case: str) -> TakenBack | None:
+    """None where an alias of the use case moved since for another reason."""
+    read = reader.execute if isinstance(reader, Transaction) else reader.read
+    rows = read(_NEWEST_MOVE, [f"use_case:{use_case}"])
+    if not rows or rows[0][0] != TAKEN_BACK:
+        return None
+    told = json.loads(rows[0][2])
+    return TakenBack(told["model"], told["alias"], rows[0][1], tuple(told["reasons"]))
 
 
 def survived(alias: Alias) -> str:

@@ -56,7 +56,8 @@ def _said(event: Event, notify: Notify) -> tuple[Kind, str, dict[str, str]] | No
         who = f"the bake took {named.get('before')} back" if data.get("actor") == "bake" else "it was rolled back"
         return "rollback", f"{use_case} is served by {named.get('after')} again: {who}.", named
     if event.type == "canary.ended":
-        return "canary", f"{use_case}: the canary {named.get('model')} was ended.", named
+        how = "was taken back by the bake" if data.get("actor") == "bake" else "was ended"
+        return "canary", f"{use_case}: the canary {named.get('model')} {how}.", named
     if event.type == "canary.survived":
         return "canary", f"{use_case}: the canary {named.get('model')} held; it waits to get all requests.", named
     if event.type == "slot.refused":

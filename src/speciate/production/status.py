@@ -46,6 +46,8 @@ class UseCaseStatus(NamedTuple):
     bake: baked.State | None
     """Of what is in production."""
     canary: Canary | None
+    taken_back: baked.TakenBack | None
+    """By the bake, where nothing moved since."""
     previous: str | None
     time_to_model: TimeToModel
     running_jobs: list[str]
@@ -136,6 +138,7 @@ def _of_use_case(
         production=pointers.get("production"),
         bake=baked.state_of(workspace.database, production) if production else None,
         canary=canary,
+        taken_back=baked.taken_back(workspace.database, name),
         previous=pointers.get("previous"),
         time_to_model=clock,
         running_jobs=jobs.running,

@@ -58,6 +58,8 @@ def _line(slot: dict[str, Any]) -> str:
         facts.append(f"serves {slot['serving']} at {slot['url']}/predict")
     elif slot["url"]:
         facts.append(f"listens at {slot['url']}")
+    if slot["canary"]:
+        facts.append(f"canary {slot['canary']}")
     if slot["loading"]:
         facts.append(f"loads {slot['loading']}")
     if slot["refused"]:
