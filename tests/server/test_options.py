@@ -38,3 +38,12 @@ def test_a_method_without_its_library_says_how_to_get_it(monkeypatch: pytest.Mon
     monkeypatch.setitem(options._LIBRARIES, "lora", ("no_such_library", "train"))
     assert importlib.util.find_spec("no_such_library") is None
     assert list_options("method", "lora")[0].needs == ("pip install 'speciate[train]'",)
+
+
+def test_rewards_and_tasks_of_reasoning_gym_say_what_may_be_set_of_them() -> None:
+    (code,) = list_options("reward", "code")
+    assert "tests" in code.parameters["properties"]["column"]["default"]
+    assert list_options("reward", task="image-classification") == []
+    (gym,) = list_options("gym", "chain_sum")
+    assert gym.parameters["max_terms"] == "int = 6"
+    assert all(not each.parameters for each in list_options("gym"))

@@ -18,18 +18,23 @@ from speciate.datasets import operations
 from speciate.datasets.exports import FORMATS
 from speciate.datasets.operations.steps import needs
 from speciate.datasets.similarity import extractors
+from speciate.datasets.sources import gym_tasks
 from speciate.errors import unknown
 from speciate.evaluation import libraries
 from speciate.tasks import preference
 from speciate.training.further import as_known, suits
+from speciate.training.language.rewards import ruled
+from speciate.training.language.rewards.specs import SPECS
 from speciate.training.language.seeing_specs import SEEING, SEEING_FORMS
 from speciate.training.language.specs import LANGUAGE_PARAMETERS
 from speciate.training.options import options as ways_to_train
 from speciate.training.specs import PARAMETERS, parameters_of
 from speciate.vocabulary import METRICS, TASKS, Metric, Task, find_task
 
-Kind = Literal["task", "metric", "method", "modality", "operation", "extractor", "format"]
+Kind = Literal["task", "metric", "method", "modality", "operation", "extractor", "format", "reward", "gym"]
 
+# Of so many only their names are told, and what may be set of one that is named.
+_MANY: tuple[Kind, ...] = ("gym",)
 # Method -> the library that it imports and the extra that brings it.
 _LIBRARIES = {
     "classical": ("sklearn", "classical"),
@@ -59,7 +64,7 @@ def list_options(kind: Kind, name: str | None = None, task: str | None = None) -
     """The options of a kind, of one name only or of those that suit a task. NOT_FOUND with near names."""
     found = _KINDS[kind](None if task is None else find_task(task))
     if name is None:
-        return found
+        return [each._replace(parameters={}) for each in found] if kind in _MANY else found
     named = [option for option in found if option.name == name]
     if not named:
         raise unknown(kind, name, [option.name for option in found], f"Call list_options(kind={kind!r}).")
@@ -153,6 +158,21 @@ def _operations(task: Task | None) -> list[Option]:
     return [Option(each.name, each.what, each.parameters.model_json_schema(), needs(each)) for each in found]
 
 
+def _rewards(task: Task | None) -> list[Option]:
+    """Of `rewards` of grpo and rloo, each with all that may be set of it."""
+    if task is not None and task.family != "generation":
+        return []
+    return [
+        Option(kind, spec.__doc__ or "", spec.model_json_schema(), (ruled.INSTALL,) if ruled.lacking(kind) else ())
+        for kind, spec in SPECS.items()
+    ]
+
+
+def _gym(task: Task | None) -> list[Option]:
+    """Of `gym:TASK`, a source of create_dataset; settings as the package writes them."""
+    return [Option(name, each.what, dict(each.settings), ()) for name, each in gym_tasks.tasks().items()]
+
+
 _KINDS: dict[Kind, Callable[[Task | None], list[Option]]] = {
     "task": _tasks,
     "metric": _metrics,
@@ -161,6 +181,8 @@ _KINDS: dict[Kind, Callable[[Task | None], list[Option]]] = {
     "operation": _operations,
     "extractor": _extractors,
     "format": _formats,
+    "reward": _rewards,
+    "gym": _gym,
 }
 
 
