@@ -74,12 +74,7 @@ def _parser() -> argparse.ArgumentParser:
 
     init = command("init", "make a new workspace")
     init.add_argument("--policy", choices=("auto", "person"), default="person", help="who lets models into production")
-    serve = command("serve", "speak MCP on standard input and output (for agents and IDEs)")
-    how = serve.add_mutually_exclusive_group()
-    how.add_argument("--http", type=_port, metavar="PORT", help="serve streamable HTTP on 127.0.0.1 instead; 0: any")
-    how.add_argument("--install", action="store_true", help="let the system start the daemon at login")
-    how.add_argument("--uninstall", action="store_true", help="take that back")
-    serve.add_argument("--fixture", action="append", default=[], help=argparse.SUPPRESS)
+    _add_serve(command)
     call = command("call", "call one tool; its result goes to standard output as JSON")
     call.add_argument("tool", metavar="TOOL", nargs="?", help="without it, the tools are listed")
     call.add_argument("--args", default="{}", metavar="JSON", help="the arguments, as one JSON object")
@@ -113,12 +108,25 @@ def _parser() -> argparse.ArgumentParser:
     audit.add_argument("--head", metavar="HASH", help="verify: the hash of a row, as it was kept elsewhere")
     audit.add_argument("--use-case", metavar="NAME", help="list: of this one alone; '*': of the workspace")
     audit.add_argument("--last", type=int, default=50, metavar="N", help="list: so many rows (default: 50)")
-    ledger = command("ledger", "how long models take from the use case to production, what they cost, how they hold")
-    ledger.add_argument("--json", action="store_true", help="all of it, for programs")
-    ledger.add_argument("--picture", metavar="FILE.svg", help="draw the stages, too")
+    _add_ledger(command)
     _add_slot(commands, shared)
     _of_answers(command)
     return parser
+
+
+def _add_serve(command: Callable[[str, str], argparse.ArgumentParser]) -> None:
+    serve = command("serve", "speak MCP on standard input and output (for agents and IDEs)")
+    how = serve.add_mutually_exclusive_group()
+    how.add_argument("--http", type=_port, metavar="PORT", help="serve streamable HTTP on 127.0.0.1 instead; 0: any")
+    how.add_argument("--install", action="store_true", help="let the system start the daemon at login")
+    how.add_argument("--uninstall", action="store_true", help="take that back")
+    serve.add_argument("--fixture", action="append", default=[], help=argparse.SUPPRESS)
+
+
+def _add_ledger(command: Callable[[str, str], argparse.ArgumentParser]) -> None:
+    ledger = command("ledger", "how long models take from the use case to production, what they cost, how they hold")
+    ledger.add_argument("--json", action="store_true", help="all of it, for programs")
+    ledger.add_argument("--picture", metavar="FILE.svg", help="draw the stages, too")
 
 
 def _add_slot(commands: argparse._SubParsersAction[argparse.ArgumentParser], shared: argparse.ArgumentParser) -> None:

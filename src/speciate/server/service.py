@@ -70,7 +70,7 @@ def serve(
     housekeeper = Housekeeper(workspace, engine)
     tender = Tender(root, lambda: all_logs(workspace.folders))
     try:
-        service = Service(workspace, engine, pool, keeper, lock, fixtures, stay=stay)  # fixtures may bring kinds of jobs
+        service = Service(workspace, engine, pool, keeper, lock, fixtures, stay=stay)  # fixtures may bring kinds
         engine.start()
         keeper.start()
         backups.start()

@@ -1,4 +1,4 @@
-"""`speciate serve --install`: the daemon begins at login, and again whenever it ended, for workspaces left to themselves.
+"""`speciate serve --install`: the daemon begins at login, and again whenever it ended, for unattended workspaces.
 
 A systemd user unit on Linux, a launchd agent on macOS; one for each workspace. Whoever loses the election ends at once
 with status 75 and is started again half a minute later, so a daemon that a client started first is only relieved. What
