@@ -6,6 +6,7 @@ It knows nothing; what it learns from a few hundred sums with one digit is real.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ def sums(count: int = 100) -> list[tuple[str, str]]:
     return [(f"what is {a} plus {b}?", str(a + b)) for a, b in pairs]
 
 
-def tiny_tokenizer(template: str | None = CHATML) -> Any:
+def tiny_tokenizer(template: str | None = CHATML, texts: Sequence[str] = ()) -> Any:
+    """`texts`: others whose words become tokens."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -28,10 +30,11 @@ def tiny_tokenizer(template: str | None = CHATML) -> Any:
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     made.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=384, special_tokens=list(SPECIAL), initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        vocab_size=1024 if texts else 384, special_tokens=list(SPECIAL), initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )  # fmt: skip
-    made.train_from_iterator([*(question for question, _ in sums()), "user", "assistant", "system"], trainer)
+    known = [*(question for question, _ in sums()), "user", "assistant", "system", *texts]
+    made.train_from_iterator(known, trainer)
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=made, eos_token="<|im_end|>", pad_token="<|pad|>", model_max_length=256, padding_side="left"
     )
@@ -39,12 +42,14 @@ def tiny_tokenizer(template: str | None = CHATML) -> Any:
     return tokenizer
 
 
-def tiny_model(folder: Path, template: str | None = CHATML, *, hidden: int = 48, dropout: float = 0.0) -> str:
-    """Saved there; its ref."""
+def tiny_model(
+    folder: Path, template: str | None = CHATML, *, hidden: int = 48, dropout: float = 0.0, texts: Sequence[str] = ()
+) -> str:
+    """Saved there; its ref. `texts`: as `tiny_tokenizer` takes them."""
     import torch
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
-    tokenizer = tiny_tokenizer(template)
+    tokenizer = tiny_tokenizer(template, texts)
     torch.manual_seed(0)
     model = Qwen3ForCausalLM(
         Qwen3Config(

@@ -20,7 +20,8 @@ from speciate.training.network.memory import peak_mb, resident_mb
 
 STAGES = ("preparing", "training", "judging")
 """Of one run. What is left is start and end: imports, saving."""
-_KEPT, _KEEP_SECONDS = "spent.json", 1.0
+_KEPT, _KEEP_SECONDS, _KEEP_SHARE = "spent.json", 1.0, 100
+"""Kept each second, or after a hundred times what it took last: a busy disk made it 70 ms."""
 
 
 class Spent(NamedTuple):
@@ -56,7 +57,7 @@ class Tally:
         """What the process held at the start, and when the examples had been read."""
         self.stages = dict.fromkeys(STAGES, Spent())
         self.steps = self.planned_steps = 0
-        self._kept_at = time.monotonic()
+        self._kept_at, self._pause = time.monotonic(), _KEEP_SECONDS
         self._kept = run.checkpoints / _KEPT if run else None
         for folder in (run.checkpoints, *(attempt.checkpoints for attempt in run.resume_from)) if run else ():
             if (path := folder / _KEPT).exists():
@@ -72,6 +73,7 @@ class Tally:
         """For the attempt that goes on from here."""
         if self._kept is None:
             return
+        began = time.monotonic()
         self._kept.parent.mkdir(parents=True, exist_ok=True)
         kept = {
             "spent": self.spent, "budgeted": self.budgeted, "peak": self.see_peak(), "stages": self.stages,
@@ -79,9 +81,10 @@ class Tally:
         }  # fmt: skip
         write_whole(self._kept, json.dumps(kept))
         self._kept_at = time.monotonic()
+        self._pause = max(_KEEP_SECONDS, _KEEP_SHARE * (self._kept_at - began))
 
     def keep_if_due(self) -> None:
-        if time.monotonic() - self._kept_at >= _KEEP_SECONDS:
+        if time.monotonic() - self._kept_at >= self._pause:
             self.keep()
 
     def begin_budget(self) -> None:
