@@ -104,7 +104,7 @@ def test_nothing_is_trained_on_it_and_it_leaves_as_it_was_sealed(
         with pytest.raises(SpeciateError, match="'m-onnx@v1' is an export") as caught:
             wrong()
         assert caught.value.code is Code.INVALID
-    with pytest.raises(SpeciateError, match="m-onnx@v1 cannot be exported .* it is an export itself"):
+    with pytest.raises(SpeciateError, match=r"m-onnx@v1 cannot be exported .* it is an export itself"):
         subject.check(folder, "m-onnx@v1")
     assert shared.form_of(folder) == "sealed"
 
