@@ -1,7 +1,7 @@
 """Models that see and write, of a hundred thousand weights, each with a processor of its own, made in a second.
 
-Three families, for each ties pictures to text in another way: patches in one row with their grid (Qwen2-VL), pictures of
-one size (LLaVA), and several pictures padded with masks (Idefics3). They know nothing; what they learn is real.
+Three families, for each ties pictures to text in another way: patches in one row with their grid (Qwen2-VL), pictures
+of one size (LLaVA), and several pictures padded with masks (Idefics3). They know nothing; what they learn is real.
 """
 
 from __future__ import annotations

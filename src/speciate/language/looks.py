@@ -1,7 +1,7 @@
 """What a model that sees is asked: a conversation with pictures in it, as text, as tokens, and as batches.
 
-Pictures are decoded already. A template is told only where they stand, and the processor is handed their pixels: nothing
-is read from a path or an address that a conversation names.
+Pictures are decoded already. A template is told only where they stand, and the processor is handed their pixels:
+nothing is read from a path or an address that a conversation names.
 """
 
 from __future__ import annotations

@@ -71,7 +71,8 @@ class SeeingPredictor:
         chance = "greedily" if drawn.greedy else f"at temperature {drawn.temperature:g}, seed {drawn.seed}"
         system = ", with its own instructions" if sight.system else ""
         size = f", pictures of at most {sight.side} pixels a side" if sight.side else ""
-        return f"asked by its chat template {template}{system}{size}; answers {chance}, at most {drawn.max_new_tokens} tokens"
+        answers = f"answers {chance}, at most {drawn.max_new_tokens} tokens"
+        return f"asked by its chat template {template}{system}{size}; {answers}"
 
     def predict(self, examples: Sequence[Example]) -> list[Prediction]:
         """INVALID for an example that has no picture, or leaves no room for an answer."""

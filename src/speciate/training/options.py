@@ -142,8 +142,8 @@ def _check_seer(option: Option, modality: str, workspace: Workspace) -> tuple[Op
     if option.method not in SEEING_FORMS:
         raise SpeciateError(
             Code.INVALID,
-            f"{option.method!r} learns from texts, and this is {modality}: {' or '.join(map(repr, SEEING_FORMS))} learns "
-            "to answer about pictures.",
+            f"{option.method!r} learns from texts, and this is {modality}: {' or '.join(map(repr, SEEING_FORMS))} "
+            "learns to answer about pictures.",
             f"Call again with method={next(iter(SEEING_FORMS))!r}.",
         )
     if option.base_model is None:

@@ -1,7 +1,7 @@
 """Recipe `sft` of models that see: the answers to questions about pictures are learned word by word, with trl.
 
-As sft.py does it of texts. Tokens and labels are made here, so that a picture is never cut and nothing of it is learned;
-the trainer gets them with the pixels of each batch.
+As sft.py does it of texts. Tokens and labels are made by sights.py, so that a picture is never cut and nothing of it is
+learned; the trainer gets them with the pixels of each batch.
 """
 
 from __future__ import annotations

@@ -63,12 +63,12 @@ def sight(study: Study, processor: Any, parameters: SeeingSftParameters) -> Sigh
         study.notes.append(
             f"The parts {', '.join(unseen)} are neither pictures nor texts: the model is not shown them."
         )
-    if asking := [name for name in _QUESTIONS if name in study.payload.manifest.columns]:
-        if study.payload.manifest.modality == "image":
-            study.notes.append(
-                f"The column {asking[0]!r} is not shown to the model: an example of modality image is its picture alone. "
-                "create_dataset(modality='multimodal', inputs=[PICTURE, QUESTION]) makes both of them its parts."
-            )
+    asking = [name for name in _QUESTIONS if name in study.payload.manifest.columns]
+    if asking and study.payload.manifest.modality == "image":
+        study.notes.append(
+            f"The column {asking[0]!r} is not shown to the model: an example of modality image is its picture alone. "
+            "create_dataset(modality='multimodal', inputs=[PICTURE, QUESTION]) makes both of them its parts."
+        )
     return Sight(
         system=parameters.system if parameters.system is not None else before.system if before else None,
         side=parameters.side or (before.side if before else None),

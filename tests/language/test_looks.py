@@ -1,0 +1,119 @@
+"""Pictures in conversations: where they stand, which tokens are learned, and answers that do not depend on company."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from speciate.errors import SpeciateError
+from speciate.language import looks, seeing
+from speciate.language.forms import IGNORED
+from speciate.language.generation import Sampling
+from speciate.language.looks import Look
+from speciate.language.seen_answers import Shown, write
+from speciate.modalities.messages import PICTURE, conversation
+from tests.language.seeing_world import FAMILIES, coloured, tiny_qwen
+from tests.language.world import tiny_model
+
+TURNS = json.dumps([
+    {"role": "user", "content": [{"type": "text", "text": "first "}, {"type": "image", "image": "/etc/passwd"}]},
+    {"role": "assistant", "content": "blue"},
+    {"role": "user", "content": "and <image>?"},
+])  # fmt: skip
+ONE = Look(conversation("which colour?"), (coloured("red"),))
+TWO = Look(conversation(TURNS), (coloured("red"), coloured("blue", 1, (40, 60))))
+Seer = tuple[Any, Any]
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def seer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Seer:
+    folder: Path = tmp_path_factory.mktemp(request.param)
+    make: Callable[[Path], str] = FAMILIES[request.param]
+    make(folder)
+    seeing.check(folder, "it")
+    return seeing.load_model(folder), seeing.load_processor(folder)
+
+
+def _said(seer: Seer, found: list[Look], **sampling: Any) -> list[str]:
+    model, processor = seer
+    shown = [Shown(looks.asked(processor, each, None), each.pictures) for each in found]
+    return [one.text for one in write(model, processor, shown, Sampling(max_new_tokens=5, **sampling), longest=256)]
+
+
+def test_an_answer_is_learned_and_nothing_else(seer: Seer) -> None:
+    _, processor = seer
+    for look, every, learned in (
+        (ONE, False, "red<|im_end|>"), (TWO, False, "red<|im_end|>"), (TWO, True, "blue<|im_end|>red<|im_end|>"),
+    ):  # fmt: skip
+        seen = looks.lesson(processor, look, "red", None, every_turn=every)
+        whole = looks.encode(processor, [seen.text], [seen.pictures])["input_ids"][0].tolist()
+        assert whole[: len(seen.tokens.ids)] == seen.tokens.ids  # as the processor has it, divided at answers or not
+        own = [label for label in seen.tokens.labels if label != IGNORED]
+        assert processor.tokenizer.decode(own) == learned
+        assert len(seen.tokens.labels) == len(seen.tokens.ids)
+        asked = looks.encode(processor, [looks.asked(processor, look, None)], [look.pictures])["input_ids"][0].tolist()
+        assert seen.tokens.ids[: len(asked)] == asked  # learned as it is asked
+
+
+def test_the_loss_of_a_batch_is_that_of_its_examples(seer: Seer) -> None:
+    model, processor = seer
+    lessons = [looks.lesson(processor, ONE, "red", None), looks.lesson(processor, TWO, "green", None)]
+    alone = [model(**looks.batch(processor, [each])).loss.item() for each in lessons]
+    counts = [each.tokens.learned for each in lessons]
+    together = model(**looks.batch(processor, lessons)).loss.item()
+    assert np.isclose(together, np.average(alone, weights=counts), atol=1e-4)
+
+
+def test_answers_do_not_depend_on_what_is_asked_beside_them(seer: Seer) -> None:
+    asked = [ONE, TWO, Look(ONE.said, (coloured("green", 2, (60, 30)),)), Look(conversation("a" * 40), ONE.pictures)]
+    assert _said(seer, asked, batch_size=3) == [_said(seer, [each])[0] for each in asked]
+
+
+def test_drawn_answers_are_a_function_of_seed_question_and_picture(tmp_path: Path) -> None:
+    tiny_qwen(tmp_path / "m")
+    seer = seeing.load_model(tmp_path / "m"), seeing.load_processor(tmp_path / "m")
+    drawn: dict[str, Any] = {"temperature": 1.0}
+    first = _said(seer, [ONE, TWO], **drawn, seed=1)
+    assert _said(seer, [TWO, ONE], **drawn, seed=1) == first[::-1]
+    assert _said(seer, [ONE, TWO], **drawn, seed=2) != first
+    assert _said(seer, [ONE._replace(pictures=(coloured("blue"),))], **drawn, seed=1) != first[:1]
+
+
+@pytest.mark.parametrize(
+    ("look", "said"),
+    [
+        (Look(conversation("<image> and <image>"), ONE.pictures), "2 places for pictures"),
+        (Look(conversation("what is <|image_pad|>?"), ONE.pictures), "stands for a picture"),
+        (Look(conversation("which?"), (np.zeros((2, 900, 3), np.uint8),)), "the processor refuses it"),
+    ],
+)
+def test_what_cannot_be_shown_says_why(tmp_path: Path, look: Look, said: str) -> None:
+    tiny_qwen(tmp_path / "m")
+    processor = seeing.load_processor(tmp_path / "m")
+    with pytest.raises(ValueError, match=said):
+        looks.encode(processor, [looks.asked(processor, look, None)], [look.pictures])
+
+
+def test_pictures_without_a_place_stand_before_the_first_words() -> None:
+    said = looks.marked(conversation("what?"), 2)
+    assert said[0].content == f"{PICTURE}{PICTURE}what?"
+    assert conversation(TURNS)[0].content == f"first {PICTURE}"
+    assert looks.smaller(coloured("red", 0, (30, 60)), 20).shape == (10, 20, 3)
+    assert looks.smaller(coloured("red"), 50).shape == (28, 28, 3)
+
+
+def test_a_folder_without_a_processor_or_eyes_is_refused(tmp_path: Path) -> None:
+    tiny_model(tmp_path / "blind")
+    with pytest.raises(SpeciateError, match="writes nothing about pictures"):
+        seeing.check(tmp_path / "blind", "blind")
+    tiny_qwen(tmp_path / "m", template=None)
+    with pytest.raises(SpeciateError, match="no chat template"):
+        seeing.check_template(seeing.load_processor(tmp_path / "m"), "m")
+    (tmp_path / "m" / "processor_config.json").unlink()
+    with pytest.raises(SpeciateError, match="no processor beside its weights"):
+        seeing.check(tmp_path / "m", "m")
