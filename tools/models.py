@@ -17,6 +17,7 @@ from speciate.models.sources.contract import Figure
 from speciate.production import origins
 from speciate.production.dossier import dossier
 from speciate.refs import ModelRef, model_ref
+from speciate.server.lineageview import LineageView
 from speciate.server.next_searches import in_words, relaxed, unfolded
 from speciate.server.roots import check_readable
 from speciate.server.surface import (
@@ -37,7 +38,7 @@ from speciate.workspace.database import Transaction
 _PATH = "path:"
 _BY_WORDS = "w"
 """Ends a cursor of an order by words alone."""
-_SHOWN_FIGURES, _SHOWN_VERSIONS, _SHOWN_NODES = 4, 20, 40
+_SHOWN_FIGURES, _SHOWN_VERSIONS = 4, 20
 
 
 class Price(Result):
@@ -240,17 +241,6 @@ class ExportView(Result):
     measured: dict[str, Any] = Field(description="Parity, metric, latency, memory and bytes, parent and export.")
 
 
-class LineageNode(Result):
-    id: str = Field(description="KIND:NAME")
-    facts: dict[str, Any] | None = None
-
-
-class LineageView(Result):
-    nodes: tuple[LineageNode, ...]
-    edges: tuple[tuple[str, str, str], ...] = Field(description="From, to, how.")
-    not_shown: int | None = None
-
-
 class ModelDescription(Result):
     model: str
     task: str | None = None
@@ -296,7 +286,7 @@ def describe_model(
                         base_model=each.base_model, seconds=each.seconds, usd=each.usd)
             for each in found.versions[-_SHOWN_VERSIONS:]
         ),
-        aliases=found.aliases, lineage=_lineage(traced or origins.of_model(app.workspace, card.ref)),
+        aliases=found.aliases, lineage=LineageView.of(traced or origins.of_model(app.workspace, card.ref)),
         evaluations=tuple(Evaluated(**each._asdict()) for each in found.evaluations),
         provider=ProviderView(**found.provider._asdict()) if found.provider else None,
         export=_export(card.recipe.get("export")), trust=TrustView(**found.trust._asdict()),
@@ -314,15 +304,6 @@ def _export(record: dict[str, Any] | None) -> ExportView | None:
     )  # fmt: skip
 
 
-def _lineage(traced: origins.Traced) -> LineageView:
-    shown = traced.graph.nearest(traced.start, _SHOWN_NODES)
-    return LineageView(
-        nodes=tuple(LineageNode(id=node.id, facts=node.facts or None) for node in shown.nodes.values()),
-        edges=tuple((edge.source, edge.target, edge.how) for edge in shown.edges),
-        not_shown=len(traced.graph.nodes) - len(shown.nodes) or None,
-    )
-
-
 def _elsewhere(app: App, ref: ModelRef, row: dict[str, Any]) -> ModelDescription:
     access, tasks, modalities = known.access(row, known.Here.now(app.workspace)), row["tasks"], row["modalities"]
     price = Price(usd_per_1m_input=row["usd_per_1m_input"], usd_per_1m_output=row["usd_per_1m_output"])
@@ -332,7 +313,7 @@ def _elsewhere(app: App, ref: ModelRef, row: dict[str, Any]) -> ModelDescription
     return ModelDescription(
         model=row["ref"], task=next(iter(tasks or ()), None), modality=next(iter(modalities or ()), None),
         parameters=row["parameters"], versions=(), aliases={}, evaluations=(),
-        lineage=_lineage(origins.elsewhere(row["ref"], row["base_model"])),
+        lineage=LineageView.of(origins.elsewhere(row["ref"], row["base_model"])),
         available=access.available, needs=access.needs, card=said,
         elsewhere=Elsewhere(
             license=row["license"], price=None if price == Price() else price, released=row["released"],

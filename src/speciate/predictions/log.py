@@ -126,8 +126,8 @@ class Log:
         if len(str(output.value)) > _LONGEST_OUTPUT:
             record["output"] = None
             asked.left_out.append("output: too long")
-        if count := output.count + asked.redacted:
-            record["redacted"] = count
+        if places := output.places + asked.redacted:
+            record["redacted"] = places
         if asked.left_out:
             record["left_out"] = asked.left_out
         return record
@@ -219,7 +219,7 @@ class _Asked:
 
     def _clean(self, value: Any) -> Any:
         found = self._log.redaction(value)
-        self.redacted += found.count
+        self.redacted += found.places
         return found.value
 
 

@@ -50,8 +50,8 @@ _FEWEST, _MOST = 7, 15
 
 class Redacted(NamedTuple):
     value: Any
-    count: int
-    """How many places were taken out."""
+    places: int
+    """How many were taken out."""
 
 
 class Redaction:

@@ -92,7 +92,7 @@ def keep(path: Path, kind: str, chosen: Callable[[pa.Table], Sequence[bool]]) ->
         write(path, left, told)
     else:
         path.unlink()
-    return rows.num_rows - left.num_rows
+    return int(rows.num_rows - left.num_rows)
 
 
 def rewrite(path: Path, change: Callable[[pa.Table], pa.Table]) -> None:

@@ -34,7 +34,7 @@ _log = logging.getLogger(__name__)
 class Missed(NamedTuple):
     """Answers that could not be written, since when, and why."""
 
-    count: int = 0
+    answers: int = 0
     since: float = 0.0
     why: str = ""
 
@@ -138,17 +138,17 @@ class Writer:
             self._let_go()
 
     def _gap(self) -> list[bytes]:
-        if not self._missed.count:
+        if not self._missed.answers:
             return []
-        told = {"k": GAP, "at": self._clock.now(), "n": self._missed.count, "since": self._missed.since}
+        told = {"k": GAP, "at": self._clock.now(), "n": self._missed.answers, "since": self._missed.since}
         return [encode({**told, "why": self._missed.why})]
 
     def _miss(self, count: int, error: OSError) -> None:
         why = error.strerror or str(error)
-        if not self._missed.count:
+        if not self._missed.answers:
             _log.error("answers of %s are not logged: %s", self.folder.use_case, why)
         since = self._missed.since or self._clock.now()
-        self._missed = Missed(self._missed.count + count, since, why)
+        self._missed = Missed(self._missed.answers + count, since, why)
         self._missed_in_all += count
 
     def _begin(self) -> None:

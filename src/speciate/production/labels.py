@@ -82,7 +82,7 @@ def logged(workspace: Workspace, use_case: str) -> Logged:
     settings = workspace.settings.log.of(use_case)
     held = reading.held(log, since=reading.since_of(workspace.clock.now(), settings.retention_days))
     answers = [Said(row["id"], row["model"], _value(row["output"])) for row in found.rows if row["id"] in found.latest]
-    counts = {source: sum(source in each for each in found.latest.values()) for source in said.SOURCES}
+    counts: dict[str, int] = {source: sum(source in each for each in found.latest.values()) for source in said.SOURCES}
     quality = tuple(qualities(answers, found.latest))
     return Logged(use_case, held, settings.sample, counts, quality, agreement(found.given))
 

@@ -130,7 +130,7 @@ class Answers(NamedTuple):
 
     use_case: str
     model: str
-    count: int
+    total: int
 
 
 class Answer(NamedTuple):
@@ -183,7 +183,7 @@ def build(facts: Facts) -> Graph:
         _move(made, move, approvals)
     for counted in facts.answers:
         name = f"{counted.use_case}/{counted.model}"
-        made.node("answers", name, count=counted.count)
+        made.node("answers", name, count=counted.total)
         made.edge(made.named("model", counted.model), f"answers:{name}", "answered")
     if facts.answer:
         _answer(made, facts.answer, facts.moves)
