@@ -30,7 +30,8 @@ def tiny_tokenizer(template: str | None = CHATML, texts: Sequence[str] = ()) -> 
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     made.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=1024 if texts else 384, special_tokens=list(SPECIAL), initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        vocab_size=1024 if texts else 384, special_tokens=list(SPECIAL),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )  # fmt: skip
     known = [*(question for question, _ in sums()), "user", "assistant", "system", *texts]
