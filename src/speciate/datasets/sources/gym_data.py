@@ -4,9 +4,9 @@
     gym:chain_sum?train=1000&test=300&seed=1&max_terms=3
     gym:gcd+lcm?train=200&gcd.max_value=50
 
-Sizes are those of one task. Each split is drawn from a seed of its own, and no question stands in two: those that come
-again are drawn anew. The test split is drawn first, so it stays the same whatever the others' sizes. Columns are
-`question`, `answer`, `task` and `entry`, which the reward `gym` reads.
+Sizes are those of one task. Each split is drawn from a seed of its own, and no question comes twice; those that differ
+in case and marks alone count as the same while there are enough others. The test split is drawn first, so it stays
+the same whatever the others' sizes. Columns are `question`, `answer`, `task` and `entry`, which the reward `gym` reads.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from speciate.datasets.sources.exported import MARKER, Marker
 from speciate.datasets.sources.gym_entries import written
 from speciate.datasets.sources.packaged_data import generators_kept
 from speciate.errors import Code, SpeciateError, unknown
+from speciate.modalities.text import TEXT
 
 SIZES = {"test": 100, "validation": 100, "train": 500}
 """In the order in which they are drawn."""
@@ -83,27 +84,36 @@ def write(name: str, folder: Path) -> None:
 
 
 def _rows(task: str, gym: Gym) -> Iterator[dict[str, str]]:
-    seen = set[str]()
-    for split in SIZES:
-        wanted = gym.sizes[split]
-        made = 0
-        for entry in _entries(task, gym, split) if wanted else ():
-            if entry["question"] in seen:
-                continue
-            seen.add(entry["question"])
+    seen, alike = set[str](), set[str]()
+    for split, wanted in gym.sizes.items():
+        entries = _different(_entries(task, gym, split), wanted, seen, alike) if wanted else []
+        if len(entries) < wanted:
+            raise SpeciateError(
+                Code.INVALID,
+                f"{task!r} makes only {len(entries)} different questions for {split}, of {wanted}, so set.",
+                f"Ask for fewer, or change its settings: {_told(task)}.",
+            )
+        for entry in entries:
             yield {
                 "question": entry["question"], "answer": entry["answer"], "task": task, "split": split,
                 "entry": written(entry),
             }  # fmt: skip
-            made += 1
-            if made == wanted:
-                break
-        if made < wanted:
-            raise SpeciateError(
-                Code.INVALID,
-                f"{task!r} makes only {made} different questions for {split}, of {wanted}, with these settings.",
-                f"Ask for fewer, or change its settings: {_told(task)}.",
-            )
+
+
+def _different(entries: Iterator[dict[str, Any]], wanted: int, seen: set[str], alike: set[str]) -> list[dict[str, Any]]:
+    """The first entries whose question is new, as the split's audit tells texts apart; then, of too few, those that are
+    new by the letter: to some tasks marks are all that matters."""
+    found, spare = list[dict[str, Any]](), list[dict[str, Any]]()
+    for entry in entries:
+        if entry["question"] in seen:
+            continue
+        seen.add(entry["question"])
+        same = TEXT.fingerprint(entry["question"])
+        (spare if same in alike else found).append(entry)
+        alike.add(same)
+        if len(found) == wanted:
+            break
+    return [*found, *spare][:wanted]
 
 
 def _entries(task: str, gym: Gym, split: str) -> Iterator[dict[str, Any]]:
