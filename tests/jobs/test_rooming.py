@@ -191,13 +191,16 @@ def test_one_that_never_gets_further_is_given_up(engine: Engine, stage: Stage, c
     assert engine.get(job.id).state is State.DEAD
 
 
-def test_what_earlier_runs_of_a_kind_left_is_expected_of_the_next(engine: Engine, stage: Stage, disk: SetDisk) -> None:
+def test_what_earlier_runs_of_a_kind_left_is_expected_of_the_next(
+    engine: Engine, stage: Stage, disk: SetDisk, clock: ManualClock
+) -> None:
     job = running(engine, stage)
     outputs = RunFolder(engine.workspace.folders.runs / job.run_id).outputs
     outputs.mkdir(parents=True)
     (outputs / "weights").write_bytes(b"x" * (80 << 20))
     stage.truth[job.run_id] = Ended(Outcome(0, "ok"))
     engine.tick()
+    clock.advance(61)
     disk.free = 1.26
     more = [engine.submit("work", {}) for _ in range(4)]
     engine.tick()

@@ -34,6 +34,7 @@ _LAST_SAID = "SELECT type FROM events WHERE subject = ? ORDER BY seq DESC LIMIT 
 DISK = "workspace:disk"
 """The subject of the events `disk.low` and `disk.enough`."""
 _RELAUNCH_SECONDS = 5.0
+_LOOK_AGAIN_SECONDS = 60.0
 _COMMIT_TRIES = 8
 _log = logging.getLogger(__name__)
 
@@ -44,6 +45,11 @@ class Trouble(NamedTuple):
     times: int = 0
     until: float = 0.0
     why: str = ""
+
+
+class _Left(NamedTuple):
+    bytes: int
+    until: float
 
 
 class Reconciler:
@@ -62,6 +68,7 @@ class Reconciler:
         self._held: dict[str, str] = {}  # queued job -> why the disk has no room for it
         self._low: bool | None = None  # what the last event about the disk said; None: not read yet
         self._bytes: dict[str, int] = {}  # queued or live job -> what it may write
+        self._left: dict[str, _Left] = {}  # kind -> what its last runs left
         self.draining = False
 
     def tick(self) -> int:
@@ -243,13 +250,17 @@ class Reconciler:
         if self._kinds[job.kind].gives_room:
             return None
         if job.id not in self._bytes:
-            runs = self._workspace.folders.runs
-            before = [taken(runs / f"{name}.{attempt}") for name, attempt in self._last_runs(job.kind)]
-            self._bytes[job.id] = max(plan.bytes or 0, *before, 0) or USUAL_BYTES
+            self._bytes[job.id] = max(plan.bytes or 0, self._left_by(job.kind)) or USUAL_BYTES
         return self._bytes[job.id]
 
-    def _last_runs(self, kind: str) -> list[Any]:
-        return self._workspace.database.read(_LAST_RUNS, [kind])
+    def _left_by(self, kind: str) -> int:
+        """The most bytes that one of the last runs of this kind left in its folder; 0 where none is there."""
+        now, known = self._workspace.clock.monotonic(), self._left.get(kind)
+        if known is None or now >= known.until:
+            runs, last = self._workspace.folders.runs, self._workspace.database.read(_LAST_RUNS, [kind])
+            most = max((taken(runs / f"{name}.{attempt}") for name, attempt in last), default=0)
+            known = self._left[kind] = _Left(most, now + _LOOK_AGAIN_SECONDS)
+        return known.bytes
 
     # Jobs that wait for room
 

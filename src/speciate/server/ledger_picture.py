@@ -45,15 +45,17 @@ def _parts(lines: list[dict[str, Any]], stages: list[str]) -> Iterator[str]:
             if width:
                 yield (
                     f'<rect x="{x:.2f}" y="{y}" width="{width:.2f}" height="20" fill="{_COLOURS[stage]}">'
-                    f"<title>{stage}: {_hours(seconds)}</title></rect>"
+                    f"<title>{stage}: {_short_time(seconds)}</title></rect>"
                 )
             x += width
-        yield f'<text x="{x + 8:.2f}" y="{y + 15}">{_hours(clock["seconds"])}{_STATES[clock["state"]]}</text>'
+        yield f'<text x="{x + 8:.2f}" y="{y + 15}">{_short_time(clock["seconds"])}{_STATES[clock["state"]]}</text>'
 
 
 def _short(name: str) -> str:
     return name if len(name) <= 24 else name[:23] + "…"
 
 
-def _hours(seconds: float) -> str:
-    return f"{seconds / 3600:.1f} h" if seconds >= 3600 else f"{seconds / 60:.1f} min"
+def _short_time(seconds: float) -> str:
+    if seconds >= 3600:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 60:.1f} min" if seconds >= 60 else f"{seconds:.0f} s"
