@@ -242,6 +242,7 @@ def test_ends_of_jobs_say_of_which_kind(workspace: Workspace, receiver: Receiver
         ("canary.ended", {"model": "m@v2", "actor": "bake"}, "digits: the canary m@v2 was taken back by the bake."),
         ("slot.refused", {"model": "a\u202eb\x1b c"}, "digits: the slot did not let a_b__c serve; get_status says why."),
         ("alias.moved", {"action": "promote", "after": "m@v2"}, None),
+        ("disk.enough", {"free": 1}, "The disk has room again: runs go on."),
         ("dataset.created", {}, None),
     ],
 )  # fmt: skip

@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 from speciate.settings import Notify
 from speciate.workspace.database import Event
 
-Kind = Literal["waiting", "job", "rollback", "canary", "refused", "bake"]
+Kind = Literal["waiting", "job", "rollback", "canary", "refused", "bake", "disk"]
 _STRANGE = re.compile(r"[^\w@.:/-]")
 _LONGEST_NAME = 96
 ENDS = {
@@ -64,6 +64,10 @@ def _said(event: Event, notify: Notify) -> tuple[Kind, str, dict[str, str]] | No
         return "refused", f"{use_case}: the slot did not let {named.get('model')} serve; get_status says why.", named
     if event.type == "bake.broken":
         return "bake", f"{use_case}: {named.get('model')} breaks its limits and was left serving; get_status.", named
+    if event.type == "disk.low":
+        return "disk", "The disk is nearly full: runs stopped at a checkpoint and wait; get_status says what to do.", {}
+    if event.type == "disk.enough":
+        return "disk", "The disk has room again: runs go on.", {}
     return None
 
 
