@@ -280,7 +280,9 @@ class Reconciler:
                     self._tell(job, Failed(error | {"recovery": "Ask for less, or raise [capacity] in settings.toml."}))
                 else:
                     planned.append(job)
-        needs = {job.id: need for job in planned if (need := self._needed(job, self._plans[job.id])) is not None}
+        needs: dict[str, int] = {
+            job.id: need for job in planned if (need := self._needed(job, self._plans[job.id])) is not None
+        }
         needs |= {job.id: self._bytes[job.id] for job in live if job.id in self._bytes}
         rooming = room_for(planned, live, needs, room)
         self._held = rooming.held

@@ -38,17 +38,17 @@ def _parts(lines: list[dict[str, Any]], stages: list[str]) -> Iterator[str]:
     for row, line in enumerate(lines):
         clock, y = line["time_to_model"], _TOP + _ROW * row
         yield f'<text x="{_LEFT - 8}" y="{y + 15}" text-anchor="end">{escape(_short(line["use_case"]))}</text>'
-        x = float(_LEFT)
+        end = float(_LEFT)
         for stage in stages:
             seconds = clock["stages"].get(stage, 0.0)
             width = _BAR * seconds / longest
             if width:
                 yield (
-                    f'<rect x="{x:.2f}" y="{y}" width="{width:.2f}" height="20" fill="{_COLOURS[stage]}">'
+                    f'<rect x="{end:.2f}" y="{y}" width="{width:.2f}" height="20" fill="{_COLOURS[stage]}">'
                     f"<title>{stage}: {_short_time(seconds)}</title></rect>"
                 )
-            x += width
-        yield f'<text x="{x + 8:.2f}" y="{y + 15}">{_short_time(clock["seconds"])}{_STATES[clock["state"]]}</text>'
+            end += width
+        yield f'<text x="{end + 8:.2f}" y="{y + 15}">{_short_time(clock["seconds"])}{_STATES[clock["state"]]}</text>'
 
 
 def _short(name: str) -> str:
