@@ -8,6 +8,7 @@ needs to remember which ones were left out.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import secrets
 from typing import NamedTuple
@@ -18,6 +19,7 @@ NOUN = "pred-"
 _TIME, _TAG, _CHANCE = 42, 20, 50
 _LENGTH = 23
 """Characters: 30 ** 23 is just above 2 ** 112."""
+_PAIRS = [first + second for first in ALPHABET for second in ALPHABET]
 _DIGITS = {letter: place for place, letter in enumerate(ALPHABET)}
 _PREFIX = "chatcmpl-"
 """What OpenAI's clients see before it."""
@@ -30,6 +32,7 @@ class Parsed(NamedTuple):
     """Of the use case."""
 
 
+@functools.lru_cache(maxsize=1024)
 def tag(use_case: str) -> int:
     return int.from_bytes(hashlib.sha256(use_case.encode()).digest()[:4], "big") >> (32 - _TAG)
 
@@ -37,21 +40,20 @@ def tag(use_case: str) -> int:
 def make(use_case: str, at: float, chance: int | None = None) -> str:
     """A new id. `at`: seconds since the epoch."""
     chance = secrets.randbits(_CHANCE) if chance is None else chance
-    number = (int(at * 1000) << (_TAG + _CHANCE)) | (tag(use_case) << _CHANCE) | chance
-    out = []
-    for _ in range(_LENGTH):
-        number, digit = divmod(number, len(ALPHABET))
-        out.append(ALPHABET[digit])
-    return NOUN + "".join(reversed(out))
+    return _written((int(at * 1000) << (_TAG + _CHANCE)) | (tag(use_case) << _CHANCE) | chance)
 
 
 def first_after(at: float) -> str:
     """A text that sorts before every id given at `at` or later, and after all earlier ones."""
-    number, out = int(at * 1000) << (_TAG + _CHANCE), []
-    for _ in range(_LENGTH):
-        number, digit = divmod(number, len(ALPHABET))
-        out.append(ALPHABET[digit])
-    return NOUN + "".join(reversed(out))
+    return _written(int(at * 1000) << (_TAG + _CHANCE))
+
+
+def _written(number: int) -> str:
+    out = []
+    for _ in range(_LENGTH // 2):
+        number, pair = divmod(number, len(_PAIRS))
+        out.append(_PAIRS[pair])
+    return NOUN + ALPHABET[number] + "".join(reversed(out))
 
 
 def parse(text: str) -> Parsed | None:

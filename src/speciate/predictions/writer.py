@@ -1,7 +1,7 @@
 """Appends lines to the log of one use case, and never stands in the way of an answer.
 
 A line is with the system before `append` returns, so the death of this process takes none of it; it is on the disk a
-twentieth of a second later (`fdatasync` of many lines at once), which is what a loss of power may take. Where the disk
+tenth of a second later (`fdatasync` of many lines at once), which is what a loss of power may take. Where the disk
 takes nothing, `append` says so and counts: the next line that is written is preceded by one that tells of the gap.
 
 A segment is locked as long as it is appended to, and has its name only once it is locked: who finds one that is not
@@ -27,7 +27,7 @@ from speciate.workspace.blobs import sync_folder
 
 SEGMENT_BYTES, SEGMENT_SECONDS = 16 << 20, 3600.0
 """Then another one is begun, so that the first may be sealed."""
-_SYNC_SECONDS = 0.05
+_SYNC_SECONDS = 0.1
 _log = logging.getLogger(__name__)
 
 
@@ -55,6 +55,8 @@ class Writer:
         self._lock = threading.Lock()
         self._open: _Open | None = None
         self._size = 0
+        self._named = False
+        """Whether the segment's name is on the disk, too."""
         self._done: list[_Open] = []
         self._dirty = threading.Event()
         self._ending = False
@@ -164,7 +166,7 @@ class Writer:
             os.close(descriptor)
             hidden.unlink(missing_ok=True)
             raise
-        self._open, self._size = _Open(descriptor, path, time.monotonic()), 0
+        self._open, self._size, self._named = _Open(descriptor, path, time.monotonic()), 0, False
         if self._thread is None:
             self._thread = threading.Thread(target=self._keep, name=f"log {self.folder.use_case}", daemon=True)
             self._thread.start()
@@ -180,7 +182,7 @@ class Writer:
 
     def _keep(self) -> None:
         while not self._ending:
-            told = self._dirty.wait(4 * _SYNC_SECONDS)
+            told = self._dirty.wait(2 * _SYNC_SECONDS)
             if told:
                 time.sleep(_SYNC_SECONDS)  # what comes meanwhile goes along
             self._look()
@@ -199,10 +201,12 @@ class Writer:
     def _sync(self) -> None:
         with self._lock:
             descriptor = os.dup(self._open.descriptor) if self._open else None
+            named, self._named = self._named, True
         if descriptor is not None:
             try:
                 os.fdatasync(descriptor)
-                sync_folder(self.folder.segments)
+                if not named:
+                    sync_folder(self.folder.segments)
             except OSError:
                 _log.exception("the log of %s could not be flushed", self.folder.use_case)
             finally:
