@@ -15,7 +15,7 @@ from speciate.errors import Code, SpeciateError
 from speciate.language import checks, forms
 from speciate.language.checks import Cut
 from speciate.language.forms import IGNORED, Form, Learn, Lesson
-from speciate.modalities.messages import Conversation, conversation, readable
+from speciate.modalities.messages import PICTURE, Conversation, conversation, readable
 from speciate.tasks.truth import questions
 from speciate.tasks.writing import form_of
 from speciate.training.language.specs import LanguageParameters
@@ -152,6 +152,11 @@ def _check(study: Study, train: Sequence[Turn], held: Sequence[Turn]) -> None:
         study.notes.append(
             f"{common[1]:.0%} of the training examples have the same answer, {common[0][:_SHOWN]!r}: a model that says "
             "nothing else will look good."
+        )
+    if seen := sum(any(PICTURE in message.content for message in each.asked) for each in train):
+        study.notes.append(
+            f"{seen} training examples ask about a picture ({PICTURE}), which this model is not shown: mixed rows with "
+            "task='image-text-to-text' bring pictures."
         )
     if again := checks.repeated([(readable(each.asked), each.answer) for each in train]):
         study.notes.append(f"{again} training examples repeat the question and the answer of another one.")
