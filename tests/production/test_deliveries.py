@@ -54,6 +54,13 @@ def test_deliveries_of_thirty_days(steps: tuple[Step, ...], found: tuple[Any, ..
     assert _of(*steps) == found
 
 
+def test_an_export_is_no_other_model() -> None:
+    steps = history(*_FIRST, moved(5, "m@v1", "m-int8@v1"), survived(6, "m-int8@v1"))
+    served = {"digits": tenures(steps, _DAY)}
+    assert deliveries(served, _DAY).models_deployed_30d == 2
+    assert deliveries(served, _DAY, {"m-int8@v1": "m-onnx@v1", "m-onnx@v1": "m@v1"}).models_deployed_30d == 1
+
+
 _steps = st.lists(
     st.one_of(
         st.builds(

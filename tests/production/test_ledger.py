@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from functools import partial
+
 import pytest
 
 from speciate.errors import Code, SpeciateError
@@ -10,8 +13,9 @@ from speciate.jobs.executors import Alive, Ended
 from speciate.jobs.folder import Outcome
 from speciate.jobs.kinds import Kind, Kinds, Plan
 from speciate.production.effort import Calls, effort
-from speciate.production.ledger import ledger, typical
+from speciate.production.ledger import history_of, ledger, typical
 from speciate.production.time_to_model import TimeToModel
+from speciate.workspace.database import Transaction
 from speciate.workspace.workspace import Workspace
 from tests.conftest import ManualClock
 from tests.jobs.test_reconcile import Stage
@@ -27,6 +31,10 @@ def _planned(spec: Work, workspace: Workspace) -> Plan:
 
 def _refuse(function: object) -> None:
     raise SpeciateError(Code.UNAVAILABLE, "The disk is full.")
+
+
+def _insert(row: list[object], tx: Transaction) -> None:
+    tx.execute("INSERT INTO model_versions VALUES (?, ?, ?, ?, ?, ?)", row)
 
 
 def _event(workspace: Workspace, kind: str, **data: object) -> None:
@@ -68,6 +76,14 @@ def test_runs_of_a_use_case_are_stages_and_minutes(workspace: Workspace, clock: 
     (line,) = ledger(workspace).lines
     assert line.time_to_model.stages == pytest.approx({"queue": 30.0, "train": 120.0})
     assert line.in_all.compute_minutes == pytest.approx(2.0)
+
+
+def test_exports_are_known_by_their_cards(workspace: Workspace) -> None:
+    cards = [("m", {"method": "full"}), ("m-int8", {"method": "export", "parents": ["m@v1"]})]
+    for name, card in cards:
+        row = [name, 1, name, json.dumps({"name": name, **card}), None, 0.0]
+        workspace.database.transact(partial(_insert, row))
+    assert history_of(workspace).exports == {"m-int8@v1": "m@v1"}
 
 
 def test_calls_are_counted_by_name_for_the_use_case_that_they_are_about(

@@ -21,7 +21,7 @@ class Deliveries(NamedTuple):
     """Of promotions in the last 30 days, over all use cases."""
 
     models_deployed_30d: int
-    """Distinct (use case, version) that survived their bake."""
+    """Distinct (use case, version) that survived their bake; an export is the version that it was made from."""
     models_baking_30d: int
     """Those that serve, and whose bake is not over."""
     change_failure_rate: float | None
@@ -37,7 +37,10 @@ def failed(tenure: Tenure) -> bool:
     return tenure.taken_back or tenure.noticed is not None
 
 
-def deliveries(by_use_case: Mapping[str, Sequence[Tenure]], now: float) -> Deliveries:
+def deliveries(
+    by_use_case: Mapping[str, Sequence[Tenure]], now: float, exports: Mapping[str, str] | None = None
+) -> Deliveries:
+    """`exports`: version -> the one that it is only another form of (quantised, say)."""
     survived, baking, recoveries = set[tuple[str, str]](), set[tuple[str, str]](), list[float]()
     promoted = broke = reworked = 0
     for use_case, tenures in by_use_case.items():
@@ -50,9 +53,9 @@ def deliveries(by_use_case: Mapping[str, Sequence[Tenure]], now: float) -> Deliv
                 broke += failed(tenure)
                 reworked += mending
                 if tenure.survived is not None:
-                    survived.add((use_case, tenure.model))
+                    survived.add((use_case, _original(tenure.model, exports or {})))
                 elif tenure.ended is None and not failed(tenure):
-                    baking.add((use_case, tenure.model))
+                    baking.add((use_case, _original(tenure.model, exports or {})))
                 if failed(tenure) and tenure.ended is not None:
                     after = tenures[place + 1]
                     recoveries.append((after.served or after.begun) - (tenure.noticed or tenure.begun))
@@ -64,3 +67,11 @@ def deliveries(by_use_case: Mapping[str, Sequence[Tenure]], now: float) -> Deliv
         median(recoveries) if recoveries else None,
         reworked / promoted if promoted else None,
     )
+
+
+def _original(model: str, exports: Mapping[str, str]) -> str:
+    seen = set[str]()
+    while model in exports and model not in seen:
+        seen.add(model)
+        model = exports[model]
+    return model

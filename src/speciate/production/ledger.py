@@ -33,6 +33,10 @@ WHERE type LIKE 'job.%' AND subject IN (SELECT id FROM jobs WHERE use_case IS NO
 ORDER BY seq
 """
 _LEARNED_FROM = "SELECT card ->> 'dataset' FROM model_versions WHERE name = ? AND version::VARCHAR = ?"
+_EXPORTS = """
+SELECT name || '@v' || version, card ->> '$.parents[0]' FROM model_versions
+WHERE card ->> 'method' = 'export' AND card ->> '$.parents[0]' IS NOT NULL
+"""
 _SHARED = ("dataset:", "model:", "approval:")
 """What these events are about may belong to any use case."""
 
@@ -44,6 +48,8 @@ class History(NamedTuple):
     """Each with what is shared; in order of `seq`."""
     jobs: Mapping[str, Mapping[str, str]]
     """Use case -> id -> kind, of those that ran or may run."""
+    exports: Mapping[str, str]
+    """Version -> the one that it was exported from."""
 
 
 class Line(NamedTuple):
@@ -132,9 +138,8 @@ def history_of(workspace: Workspace) -> History:
             own[subject.removeprefix("use_case:")].append(event)
     for seq, stamp, subject, kind in database.read(_OF_JOBS):
         own[owner[subject]].append(Event(seq, stamp, subject, kind, {}))
-    return History(
-        {name: sorted([*events, *shared], key=lambda event: event.seq) for name, events in own.items()}, jobs
-    )
+    by_use_case = {name: sorted([*events, *shared], key=lambda event: event.seq) for name, events in own.items()}
+    return History(by_use_case, jobs, dict(database.read(_EXPORTS)))
 
 
 def clock_of(workspace: Workspace, history: History, use_case: str, now: float) -> TimeToModel:
@@ -150,7 +155,7 @@ def delivered(history: History, now: float) -> Deliveries:
         name: tenures((event for event in events if event.subject == f"use_case:{name}"), now)
         for name, events in history.by_use_case.items()
     }
-    return deliveries(served, now)
+    return deliveries(served, now, history.exports)
 
 
 def _dataset_of(workspace: Workspace, model: str) -> str | None:
