@@ -25,7 +25,8 @@ from tests.models.test_signature import make_keys, register
 from tests.server.processes import MODERN, Daemons, end
 
 COMMANDS = (
-    "init", "serve", "call", "status", "stop", "doctor", "backup", "rebuild", "approve", "deny", "policy", "hosts",
+    "init", "serve", "call", "status", "stop", "doctor", "backup", "rebuild", "approve", "deny", "promote", "policy",
+    "hosts",
     "sign", "verify", "allow", "disallow", "secret", "audit",
 )  # fmt: skip
 _CLI = [sys.executable, "-m", "speciate.cli"]
