@@ -6,6 +6,7 @@ import ast
 import inspect
 import json
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -54,6 +55,8 @@ class Desk:
     def _private(self):
         pass
 '''
+_TEMPLATES = Path(str(find_spec("trl").submodule_search_locations[0])) / "chat_templates"  # type: ignore[union-attr, index]  # it is installed
+QWEN = (_TEMPLATES / "qwen3.jinja").read_text()
 QUESTION = Question(Example("x", "hi", None, "x", "train", {"colour": "red"}), (Message("user", "hi"),), "yes")
 
 
@@ -165,15 +168,12 @@ def _walls(workspace: Workspace, name: str, questions: list[str], answers: list[
     )  # fmt: skip
 
 
-def _caller(folder: Path) -> tuple[str, Any]:
-    """A model whose template trl knows, and which sees enough for it; and its tokenizer."""
-    import trl
-
-    template = (Path(trl.__file__).parent / "chat_templates" / "qwen3.jinja").read_text()
-    ref = tiny_model(folder, template)
+def _caller(folder: Path, texts: list[str]) -> str:
+    """A model whose template trl knows, and which sees enough for it."""
+    ref = tiny_model(folder, QWEN, texts=texts)
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 2048}))
-    return ref, tiny_tokenizer(template)
+    return ref
 
 
 def test_a_template_that_trl_does_not_know_is_refused(workspace: Workspace, tmp_path: Path) -> None:
@@ -193,23 +193,23 @@ def test_a_model_learns_to_call_a_tool(workspace: Workspace, desk: Host, tmp_pat
     """It says a call as often as anything else; what the environment rewards are calls."""
     from transformers.utils import get_json_schema
 
-    ref, tokenizer = _caller(tmp_path / "base")
+    call = '<tool_call>\n{"name": "look", "arguments": {"at": "wall"}}\n</tool_call>'
     questions = [f"what {at}?" for at in range(60)]
     shown = [
-        tokenizer.apply_chat_template(
+        tiny_tokenizer(QWEN).apply_chat_template(
             [{"role": "user", "content": each}], tools=[get_json_schema(desk.kind().look)], tokenize=False,
             add_generation_prompt=True,
         )
         for each in questions
     ]  # fmt: skip
-    call = '<tool_call>\n{"name": "look", "arguments": {"at": "wall"}}\n</tool_call>'
+    ref = _caller(tmp_path / "base", [*shown, call] * 3)
     _walls(workspace, "both", [each for each in shown for _ in range(2)], [call, "no idea"] * 60)
     _walls(workspace, "walls", questions, ["red"] * 60)
     usual: dict[str, Any] = {"changes": "full", "max_length": 2000}
     train_now(
         workspace, "job-base", name="says", dataset="both", method="sft", base_model=ref,
         hyperparameters=usual | {
-            "epochs": 4, "batch_size": 16, "learning_rate": 5e-3, "judged": 0, "template": "plain",
+            "epochs": 15, "batch_size": 16, "learning_rate": 5e-3, "judged": 0, "template": "plain",
             "max_new_tokens": 64,
         },
     )  # fmt: skip
