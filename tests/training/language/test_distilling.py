@@ -293,6 +293,7 @@ def test_a_student_comes_near_its_teacher(workspace: Workspace, tmp_path: Path, 
     assert held[-1] < 0.7 * held[0]
     roles = [row["role"] for row in report["distillation"]["frontier"]]
     assert roles == ["student", "control", "teacher", "teacher"]
+    assert report["distillation"]["control"]["steps"] == report["training"]["steps"]
     assert all(math.isfinite(row["p50_ms"]) for row in report["distillation"]["frontier"])
 
 

@@ -66,6 +66,7 @@ def fit(study: Study, parameters: LanguageDistillParameters) -> Chosen:
     del trainer  # teachers and moments leave the memory
     chosen = judging.chosen(study, predictor, parameters, ending, began)
     study.found["distillation"] |= {"answers": parameters.answers, "weight": plan.weight}
+    parameters = parameters.model_copy(update={"steps": ending.steps})  # a control takes as many
     study.found["distillation"] |= _compared(study, chosen, predictor, parameters, plan)
     return chosen
 
