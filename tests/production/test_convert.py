@@ -17,11 +17,12 @@ from speciate.evaluation import run as evaluation
 from speciate.evaluation.evaluate import EvaluateSpec
 from speciate.evaluation.report import Decision
 from speciate.ids import JobId
+from speciate.jobs.engine import Engine
 from speciate.jobs.folder import write_whole
 from speciate.jobs.job import Job, State
 from speciate.jobs.pool import Pool
 from speciate.jobs.run import Run
-from speciate.models import registry
+from speciate.models import registry, sealed
 from speciate.models.backbones import table
 from speciate.models.card import Card
 from speciate.production import promote
@@ -80,7 +81,7 @@ def job(kind: str) -> Job:
 def converted(workspace: Workspace, name: str = "job-c", **spec: Any) -> dict[str, Any]:
     """Plan, run and commit; the job's result."""
     folder = run_folder(workspace, name, convert.plan(ConvertSpec(**spec), workspace).payload)
-    write_whole(folder.outputs / "result.json", json.dumps(making.run(Run(folder))).encode())
+    write_whole(folder.outputs / "result.json", json.dumps(making.run(Run(folder))))
     collected = convert.KIND.collect(folder)
     return workspace.database.transact(lambda tx: convert.KIND.commit(tx, job("convert"), collected))
 
@@ -88,7 +89,7 @@ def converted(workspace: Workspace, name: str = "job-c", **spec: Any) -> dict[st
 def evaluated(workspace: Workspace, model: str) -> None:
     spec = EvaluateSpec(models=(model,), dataset="waves", latency=False)
     folder = run_folder(workspace, "job-v", evaluate.plan(spec, workspace).payload)
-    write_whole(folder.outputs / "result.json", json.dumps(evaluation.run(Run(folder))).encode())
+    write_whole(folder.outputs / "result.json", json.dumps(evaluation.run(Run(folder))))
     collected = evaluate.KIND.collect(folder)
     workspace.database.transact(lambda tx: evaluate.KIND.commit(tx, job("evaluate"), collected))
 
@@ -211,9 +212,7 @@ def test_an_export_is_a_model_as_any_other(
 
 @pytest.mark.slow
 @needs_engines
-def test_what_fails_a_gate_is_no_version_and_its_figures_are_kept(
-    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_fails_a_gate_is_no_version_and_its_figures_are_kept(workspace: Workspace, tmp_path: Path) -> None:
     waves(workspace)
     parent(workspace, tmp_path)
     with pytest.raises(SpeciateError, match=r"metric inconclusive: .*cannot tell whether within 0.001") as caught:
@@ -223,14 +222,30 @@ def test_what_fails_a_gate_is_no_version_and_its_figures_are_kept(
     assert registry.names(workspace.database) == ["own"]
     kept = json.loads((workspace.folders.runs / "job-c.1" / "outputs" / making.REPORT).read_text())
     assert {gate["name"]: gate["outcome"] for gate in kept["gates"]}["metric"] == "inconclusive"
-    # A run that dies before its gates has left nothing, and another attempt begins anew.
-    with monkeypatch.context() as patched:
-        patched.setattr(making, "fault", _die)
-        with pytest.raises(RuntimeError, match="power"):
-            converted(workspace, "job-d", model="own", format="onnx")
-    assert registry.names(workspace.database) == ["own"]
-    assert converted(workspace, "job-e", model="own", format="onnx")["model"] == "own-onnx@v1"
 
 
-def _die(name: str) -> None:
-    raise RuntimeError("power")
+@pytest.mark.slow
+@needs_engines
+def test_a_killed_export_begins_anew_and_is_registered_once(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """kill -9 once the folder is written and sealed, before any gate."""
+    waves(workspace)
+    parent(workspace, tmp_path)
+    struck = tmp_path / "struck"
+    monkeypatch.setenv("SPECIATE_FAULT", f"export_before_gates:kill:{struck}")
+    monkeypatch.setenv("SPECIATE_TESTING", "1")
+    engine = Engine(workspace)
+    engine.start()
+    try:
+        job = engine.submit("convert", {"model": "own", "format": "onnx"})
+        ended = engine.wait(job.id, timeout=500)
+        assert ended.state == "succeeded", ended.error
+        assert struck.exists(), "the first attempt was killed"
+        assert len(list(workspace.folders.runs.glob(f"{job.id}.*"))) == 2
+        assert (ended.result or {})["model"] == "own-onnx@v1"
+        assert registry.names(workspace.database) == ["own", "own-onnx"]
+        version = registry.resolve(workspace.database, workspace.folders, "own-onnx")
+        assert sealed.check(version.path) == version.card.id
+    finally:
+        engine.stop()
