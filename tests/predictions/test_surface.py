@@ -99,7 +99,7 @@ def test_an_answer_is_traced_back_and_its_data_forward(asked: Asked) -> None:
     app, answer = asked.app, asked.answers[2]
     shown = resources.prediction(app, answer.prediction)
     assert shown.untrusted.output == answer.untrusted.output
-    for part in (asked.model.ref, "dataset films@v1", "code ", "move reviews#1", "person ada"):
+    for part in (asked.model.ref, "dataset films@v1", "code ", "move reviews#1", "actor ada"):
         assert part in shown.lineage
     assert resources.prediction_lineage(app, answer.prediction).startswith("<svg")
     described = describe_model(app, answer.prediction)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ElementTree
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -67,13 +68,16 @@ def test_bad_data_lead_on_to_the_answers_that_may_be_wrong() -> None:
 
 
 def test_a_picture_shows_every_node_and_stays_small() -> None:
-    graph = lineage.build(FACTS)
+    graph = lineage.build(FACTS).upstream(["answer:pred-1"])
     drawn = lineage_picture.svg(graph, ["answer:pred-1"])
     ElementTree.fromstring(drawn)
     assert drawn.count("<rect") == len(graph.nodes)
     laid = lineage_picture.lay_out(graph, ["answer:pred-1"])
-    assert all(laid.boxes[edge.source].x < laid.boxes[edge.target].x for edge in laid.edges)
+    assert all(a[0] < b[0] for _, points in laid.lines for a, b in pairwise(points))
     assert len({(box.x, box.y) for box in laid.boxes.values()}) == len(graph.nodes)
+    spots = {(box.x + 92, box.y + 20) for box in laid.boxes.values()}
+    inside = [(x, y) for _, points in laid.lines for (x, y) in points[1:-1]]
+    assert not spots & set(inside), "lines pass between the boxes"
     few = lineage_picture.lay_out(graph, ["answer:pred-1"], most=4)
     assert (len(few.boxes), few.left_out) == (4, len(graph.nodes) - 4)
     hostile = lineage.build(FACTS._replace(data=[Data('<script>"x"', (), None, "a & b")]))
@@ -94,7 +98,7 @@ def test_both_directions_over_a_real_chain(workspace: Workspace, tmp_path: Path)
     assert id_ is not None
     traced = origins.of_answer(workspace, id_)
     kinds = {node.kind for node in traced.graph.nodes.values()}
-    assert {"answer", "model", "job", "dataset", "code", "evaluation", "decision", "move", "person"} <= kinds
+    assert {"answer", "model", "job", "dataset", "code", "evaluation", "decision", "move", "actor"} <= kinds
     assert f"dataset:{data.ref}" in traced.graph.nodes
     assert f"evaluation:{report['evaluation']}" in traced.graph.nodes
     assert id_ in traced.text

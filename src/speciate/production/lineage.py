@@ -14,8 +14,8 @@ from typing import Any, Literal, NamedTuple
 from speciate.models.card import Card
 
 Kind = Literal[
-    "dataset", "model", "base", "job", "code", "evaluation", "decision", "move", "approval", "person", "answer",
-    "answers",
+    "dataset", "model", "base", "job", "code", "evaluation", "decision", "move", "approval", "person", "actor",
+    "answer", "answers",
 ]  # fmt: skip
 _COMMON = 12
 """Facts that a node shows at most."""
@@ -229,8 +229,10 @@ def _move(made: _Making, move: Move, approvals: Mapping[tuple[str | None, str | 
         made.edge(made.named("decision", str(decision)), f"move:{name}", "let")
     if by and (approval := approvals.get((str(decision), str(by)))):
         made.edge(f"approval:{approval}", f"move:{name}", "let")
+    elif by:
+        made.edge(made.named("person", str(by)), f"move:{name}", "approved")
     else:
-        made.edge(made.named("person", str(by or move.actor)), f"move:{name}", "approved" if by else "asked for")
+        made.edge(made.named("actor", move.actor), f"move:{name}", "asked for")
 
 
 def _answer(made: _Making, answer: Answer, moves: Sequence[Move]) -> None:

@@ -1,26 +1,31 @@
 """A graph of lineage as a picture: what was first stands left, what came of it right. Pure; PNG needs Pillow.
 
-Layers are by the longest way from where nothing came before; within a layer, nodes stand near what they came from
-(barycentre of Sugiyama, Tagawa and Toda 1981, one pass). Large graphs show the nodes nearest to the start.
+Layers are by the longest way from where nothing came before; within a layer, nodes stand near what they came from, and
+a line has a place of its own in each layer that it passes (Sugiyama, Tagawa and Toda 1981; barycentres, one pass).
+Large graphs show the nodes nearest to the start.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from speciate.production.lineage import Edge, Graph, Node
 
 MOST = 60
 """Nodes of a picture; who wants more reads the text."""
-_WIDE, _HIGH, _ACROSS, _DOWN, _MARGIN = 190, 40, 70, 16, 20
+_WIDE, _HIGH, _ACROSS, _DOWN, _MARGIN = 184, 40, 44, 14, 16
 _LONGEST = 28
 _COLOURS = {
     "dataset": "#d6e9f8", "model": "#d9f2d9", "base": "#eef7e4", "job": "#f1f1f1", "code": "#e8e4f3",
     "evaluation": "#fff3cf", "decision": "#ffe3c2", "move": "#fbd5d5", "approval": "#fce4f0", "person": "#f6eee3",
-    "answer": "#cdeeea", "answers": "#cdeeea",
+    "actor": "#f6eee3", "answer": "#cdeeea", "answers": "#cdeeea",
 }  # fmt: skip
+
+
+Point = tuple[int, int]
 
 
 class Box(NamedTuple):
@@ -29,9 +34,15 @@ class Box(NamedTuple):
     y: int
 
 
+class Line(NamedTuple):
+    edge: Edge
+    points: tuple[Point, ...]
+    """From the right side of one box to the left side of another, between all that stand between them."""
+
+
 class Laid(NamedTuple):
     boxes: dict[str, Box]
-    edges: tuple[Edge, ...]
+    lines: tuple[Line, ...]
     width: int
     height: int
     left_out: int
@@ -40,22 +51,42 @@ class Laid(NamedTuple):
 
 def lay_out(graph: Graph, start: Sequence[str], most: int = MOST) -> Laid:
     shown = graph.nearest(start, most)
+    layer_of = _layers(shown)
+    ways, steps = {edge: _way(edge, layer_of) for edge in shown.edges}, dict[str, list[str]]()
+    for way in ways.values():
+        for before, after in pairwise(way):
+            steps.setdefault(after, []).append(before)
     layers: dict[int, list[str]] = {}
-    for name, layer in _layers(shown).items():
+    for name, layer in layer_of.items():
         layers.setdefault(layer, []).append(name)
-    sources: dict[str, list[str]] = {}
-    for edge in shown.edges:
-        sources.setdefault(edge.target, []).append(edge.source)
-    place: dict[str, float] = {}
-    boxes: dict[str, Box] = {}
+    for edge, way in ways.items():
+        for offset, name in enumerate(way[1:-1], 1):
+            layers[layer_of[edge.source] + offset].append(name)
+    place: dict[str, Point] = {}
     for layer, names in sorted(layers.items()):
-        names.sort(key=lambda name: (_mean(place[each] for each in sources.get(name, []) if each in place), name))
+        names.sort(key=lambda name: (_mean(place[each][1] for each in steps.get(name, []) if each in place), name))
         for row, name in enumerate(names):
-            place[name] = float(row)
-            boxes[name] = Box(shown.nodes[name], _MARGIN + layer * (_WIDE + _ACROSS), _MARGIN + row * (_HIGH + _DOWN))
-    right = max((box.x for box in boxes.values()), default=0) + _WIDE + _MARGIN
-    below = max((box.y for box in boxes.values()), default=0) + _HIGH + _MARGIN
-    return Laid(boxes, shown.edges, right, below, len(graph.nodes) - len(boxes))
+            place[name] = (_MARGIN + layer * (_WIDE + _ACROSS), _MARGIN + row * (_HIGH + _DOWN))
+    boxes = {name: Box(node, *place[name]) for name, node in shown.nodes.items()}
+    right = max((x for x, _ in place.values()), default=0) + _WIDE + _MARGIN
+    below = max((y for _, y in place.values()), default=0) + _HIGH + _MARGIN
+    lines = tuple(Line(edge, tuple(_points(way, place))) for edge, way in ways.items())
+    return Laid(boxes, lines, right, below, len(graph.nodes) - len(boxes))
+
+
+def _way(edge: Edge, layer_of: Mapping[str, int]) -> list[str]:
+    """The ends of an edge, and a place of its own in each layer between them."""
+    between = range(layer_of[edge.source] + 1, layer_of[edge.target])
+    return [edge.source, *(f"{edge.source} {edge.target} {edge.how} {layer}" for layer in between), edge.target]
+
+
+def _points(way: Sequence[str], place: Mapping[str, Point]) -> Iterator[Point]:
+    for number, name in enumerate(way):
+        x, y = place[name]
+        if number > 0:
+            yield x, y + _HIGH // 2
+        if number < len(way) - 1:
+            yield x + _WIDE, y + _HIGH // 2
 
 
 def svg(graph: Graph, start: Sequence[str]) -> str:
@@ -68,13 +99,15 @@ def svg(graph: Graph, start: Sequence[str]) -> str:
         '<defs><marker id="tip" markerWidth="8" markerHeight="8" refX="7" refY="3" orient="auto">'
         '<path d="M0,0 L7,3 L0,6 z" fill="#777"/></marker></defs>',
     ]
-    for edge in laid.edges:
-        one, other = laid.boxes[edge.source], laid.boxes[edge.target]
-        x1, y1, x2, y2 = one.x + _WIDE, one.y + _HIGH // 2, other.x, other.y + _HIGH // 2
-        bend = max(30, (x2 - x1) // 2)
+    for edge, points in laid.lines:
+        (x, y), path = points[0], [f"M{points[0][0]},{points[0][1]}"]
+        for right, below in points[1:]:
+            bend = (right - x) // 2
+            path.append(f"C{x + bend},{y} {right - bend},{below} {right},{below}")
+            x, y = right, below
         lines.append(
-            f'<path d="M{x1},{y1} C{x1 + bend},{y1} {x2 - bend},{y2} {x2},{y2}" fill="none" stroke="#777" '
-            f'marker-end="url(#tip)"><title>{escape(edge.how)}</title></path>'
+            f'<path d="{" ".join(path)}" fill="none" stroke="#777" marker-end="url(#tip)">'
+            f"<title>{escape(edge.how)}</title></path>"
         )
     for name, box in laid.boxes.items():
         heavy = ' stroke-width="2.5"' if name in start else ""
@@ -101,11 +134,10 @@ def draw(payload: dict[str, Any]) -> dict[str, Any]:
     laid = lay_out(graph, start)
     picture = Image.new("RGB", (laid.width, laid.height), "white")
     pen = ImageDraw.Draw(picture)
-    for edge in laid.edges:
-        one, other = laid.boxes[edge.source], laid.boxes[edge.target]
-        end = (other.x, other.y + _HIGH // 2)
-        pen.line([(one.x + _WIDE, one.y + _HIGH // 2), end], fill="#999999", width=1)
-        pen.polygon([end, (end[0] - 6, end[1] - 3), (end[0] - 6, end[1] + 3)], fill="#777777")
+    for _, points in laid.lines:
+        pen.line(points, fill="#999999", width=1)
+        x, y = points[-1]
+        pen.polygon([(x, y), (x - 6, y - 3), (x - 6, y + 3)], fill="#777777")
     for name, box in laid.boxes.items():
         frame = [(box.x, box.y), (box.x + _WIDE, box.y + _HIGH)]
         pen.rectangle(frame, fill=_COLOURS[box.node.kind], outline="#555555", width=3 if name in start else 1)
@@ -139,6 +171,10 @@ def _layers(graph: Graph) -> dict[str, int]:
 
     for name in graph.nodes:
         depth(name, frozenset())
+    for edge in graph.edges:  # what came from nothing stands beside the first that came of it
+        if edge.source not in sources:
+            targets = [found[each.target] for each in graph.edges if each.source == edge.source]
+            found[edge.source] = max(0, min(targets) - 1)
     return found
 
 

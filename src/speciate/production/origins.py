@@ -45,7 +45,9 @@ class Traced(NamedTuple):
 
     @property
     def text(self) -> str:
-        return "\n".join(lineage.text(self.graph, each, forward=self.forward) for each in self.start)
+        ends = {edge.target if self.forward else edge.source for edge in self.graph.edges}
+        own = [each for each in self.start if each not in ends] or list(self.start)
+        return "\n".join(lineage.text(self.graph, each, forward=self.forward) for each in own)
 
 
 class Reach(NamedTuple):
