@@ -148,7 +148,9 @@ def test_tags_of_residues_are_learned(workspace: Workspace) -> None:
     assert _learn(workspace, "token-classification", target="truth")["validation"]["value"] > 0.95
 
 
-@pytest.mark.parametrize("splits", [("train", "validation", "test"), ("train", "test")])
+@pytest.mark.parametrize(
+    "splits", [("train", "validation", "test"), pytest.param(("train", "test"), marks=pytest.mark.slow)]
+)
 def test_neighbours_are_learned_from_labels(workspace: Workspace, splits: tuple[str, ...]) -> None:
     random = np.random.default_rng(0)
     kinds = [list(WORDS)[i % 3] for i in range(120)]

@@ -56,7 +56,9 @@ def evaluated(workspace: Workspace, dataset: str, *models: str) -> Any:
     return evaluate(Run(folder))["report"]
 
 
-@pytest.mark.parametrize("splits", [("train", "validation", "test"), ("train", "test")])
+@pytest.mark.parametrize(
+    "splits", [("train", "validation", "test"), pytest.param(("train", "test"), marks=pytest.mark.slow)]
+)
 def test_series_are_foretold_better_than_by_their_last_period(workspace: Workspace, splits: tuple[str, ...]) -> None:
     manifest = _waves(workspace, splits)
     result = train_now(workspace, name="waves-model", dataset="waves", method="classical", task=FORECAST)

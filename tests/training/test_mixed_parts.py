@@ -93,6 +93,7 @@ def test_parts_that_are_named_are_seen_together_and_in_no_other_way(workspace: W
     assert all(one["name"].startswith("note + photo") for one in report["candidates"])
 
 
+@pytest.mark.slow
 def test_what_few_validation_examples_do_not_tell_apart_is_decided_out_of_fold(workspace: Workspace) -> None:
     """Here the note decides all of them, alone and together with a picture: as good, and together answers more rows."""
     told_by_the_note(workspace)
@@ -105,6 +106,7 @@ def test_what_few_validation_examples_do_not_tell_apart_is_decided_out_of_fold(w
     assert report["validation"]["how"] == "validation"
 
 
+@pytest.mark.slow
 def test_a_part_that_is_worth_less_out_of_fold_is_not_taken_for_a_tie(workspace: Workspace) -> None:
     """Where the label needs both, a part alone may come near on few examples."""
     chance = np.random.default_rng(0)

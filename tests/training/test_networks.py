@@ -64,6 +64,7 @@ def test_a_network_learns_and_answers(workspace: Workspace) -> None:
     assert _right(workspace, "net") > 0.9
 
 
+@pytest.mark.slow
 def test_without_a_validation_split_folds_judge_and_everything_is_learned(workspace: Workspace) -> None:
     flowers(workspace, ("train", "test"))
     report = _train(workspace, hyperparameters=QUICK | {"folds": 2})["report"]
@@ -71,6 +72,7 @@ def test_without_a_validation_split_folds_judge_and_everything_is_learned(worksp
     assert _right(workspace, "net") > 0.9
 
 
+@pytest.mark.slow
 def test_several_learning_rates_are_tried_and_the_losers_are_told(workspace: Workspace) -> None:
     flowers(workspace)
     tried = _train(workspace, hyperparameters=QUICK | {"learning_rate": [1e-6, 2e-3]})["report"]["candidates"]
@@ -78,6 +80,7 @@ def test_several_learning_rates_are_tried_and_the_losers_are_told(workspace: Wor
     assert "after" in tried[0]["reason"]
 
 
+@pytest.mark.slow
 def test_like_alone_reproduces_a_version_to_the_byte(workspace: Workspace) -> None:
     flowers(workspace)
     _train(workspace)
@@ -88,6 +91,7 @@ def test_like_alone_reproduces_a_version_to_the_byte(workspace: Workspace) -> No
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_like_with_another_seed_tells_what_differs(workspace: Workspace) -> None:
     flowers(workspace)
     _train(workspace)
@@ -96,6 +100,7 @@ def test_like_with_another_seed_tells_what_differs(workspace: Workspace) -> None
     assert not result["report"]["repetition"]["same_model"]
 
 
+@pytest.mark.slow
 def test_a_network_goes_on_from_an_earlier_one_with_its_head(workspace: Workspace) -> None:
     flowers(workspace)
     _train(workspace)
@@ -105,6 +110,7 @@ def test_a_network_goes_on_from_an_earlier_one_with_its_head(workspace: Workspac
     assert again["report"]["validation"]["value"] > 0.9  # one step so small teaches nothing
 
 
+@pytest.mark.slow
 def test_the_vectors_of_a_trained_network_carry_a_probe_that_keeps_it(workspace: Workspace) -> None:
     flowers(workspace)
     _train(workspace)
@@ -113,6 +119,7 @@ def test_the_vectors_of_a_trained_network_carry_a_probe_that_keeps_it(workspace:
     assert _right(workspace, "probed") > 0.9
 
 
+@pytest.mark.slow
 def test_what_takes_a_trained_network_is_planned_and_measured(workspace: Workspace) -> None:
     flowers(workspace)
     _train(workspace, hyperparameters=QUICK | {"epochs": 1})
@@ -159,6 +166,7 @@ def test_a_training_needs_its_name_data_and_method(workspace: Workspace) -> None
         train.plan(TrainSpec(name="net"), workspace)
 
 
+@pytest.mark.slow
 def test_a_trained_network_tells_what_is_alike(workspace: Workspace) -> None:
     flowers(workspace)
     _train(workspace)

@@ -26,10 +26,7 @@ HEAD = "task | modality | method | base model | label column | tried on | beats 
 NONE = "—"
 QUICK = {
     "text-classification text classical",
-    "tabular-classification tabular classical",
     "feature-extraction text classical",
-    "time-series-forecasting time-series classical",
-    "anomaly-detection tabular classical",
 }
 """These run always; all others take minutes together."""
 LORA_RATE = 3e-3

@@ -116,6 +116,7 @@ def test_numbers_are_learned_by_regression(workspace: Workspace) -> None:
     assert np.mean(errors) < 0.3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("numeric", [False, True])
 def test_what_differs_at_one_step_of_series_that_line_up_is_learned_from_the_steps(
     workspace: Workspace, numeric: bool

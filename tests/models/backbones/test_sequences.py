@@ -128,6 +128,7 @@ def test_every_state_can_be_trained(backbone: Backbone) -> None:
     assert len(learned) >= 0.9 * len(list(backbone.module.parameters()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["new:bert", "new:esm"])
 def test_fresh_weights_follow_the_seed_alone(name: str, tmp_path: Path) -> None:
     program = (

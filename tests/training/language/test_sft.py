@@ -41,6 +41,7 @@ def _yes(workspace: Workspace, columns: dict[str, list[Any]], inputs: list[str],
     return make_dataset(workspace, "yes", "text", columns, labels=[""] * count, splits=splits, inputs=inputs, **given)
 
 
+@pytest.mark.slow
 def test_what_a_model_learned_it_says_and_its_card_tells_how(workspace: Workspace, tmp_path: Path) -> None:
     questions = [f"is {at} even?" for at in range(60)]
     manifest = _yes(
@@ -82,6 +83,7 @@ def test_weights_that_are_merged_answer_as_the_adapted_ones_did(workspace: Works
     assert {"predictor.json", "config.json", "model.safetensors", "tokenizer.json", "chat_template.jinja"} <= set(names)
 
 
+@pytest.mark.slow
 def test_packed_examples_are_learned_as_they_are_one_by_one(workspace: Workspace, tmp_path: Path) -> None:
     """One epoch in one step: the same tokens, the same mean, the same update."""
     make_sums(workspace)
@@ -126,6 +128,7 @@ def test_what_is_wrong_with_the_data_is_noted(workspace: Workspace, tmp_path: Pa
     assert "no validation split" in notes
 
 
+@pytest.mark.slow
 def test_a_base_model_without_a_template_learns_plain_text_or_one_that_is_given(
     workspace: Workspace, tmp_path: Path
 ) -> None:

@@ -60,7 +60,7 @@ def training(name: str, precision: Precision = "float32") -> Training:
     return Training(backbone, head, TwoLabels(), items, np.arange(COUNT) % 2, parameters, 3)
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("precision", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", [*table.ARCHITECTURES, "timm:resnet10t"])
 def test_it_resumes_to_the_bit(name: str, precision: Precision, tmp_path: Path) -> None:
     if name.startswith("timm:"):

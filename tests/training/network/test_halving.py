@@ -69,7 +69,7 @@ def test_it_finds_the_best_and_spends_little_on_the_others(tmp_path: Path, unint
     assert progress[-1]["done"] == progress[-1]["total"]
 
 
-@pytest.mark.parametrize("after", [0, 7, 40, 75, 110])
+@pytest.mark.parametrize("after", [40, *(pytest.param(step, marks=pytest.mark.slow) for step in (0, 7, 75, 110))])
 def test_a_stopped_search_ends_as_if_it_had_not_been(tmp_path: Path, after: int, uninterrupted: str) -> None:
     taken = 0
     first = new_run(tmp_path)
@@ -124,6 +124,7 @@ def diverging(which: set[int]) -> Callable[[int], Training]:
     return made
 
 
+@pytest.mark.slow
 def test_what_diverges_loses(tmp_path: Path) -> None:
     found = search(new_run(tmp_path), build=diverging({1, 3}))
     assert found.candidate == 4

@@ -52,6 +52,7 @@ def test_it_learns() -> None:
 UNINTERRUPTED: dict[tuple[int, int | None], str] = {}
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(
     stops=st.lists(st.integers(0, 24), max_size=3),
