@@ -132,7 +132,7 @@ def test_runs_stop_at_a_checkpoint_when_the_disk_fills_and_go_on_by_themselves(
     engine.tick()
     held = engine.get(job.id)
     assert (held.state, held.retries, held.losses) == (State.QUEUED, 0, 0)
-    assert "goes on by itself when there is room" in (held.reason or "")
+    assert "with room it goes on by itself" in (held.reason or "")
     engine.tick()
     disk.free = 1.1  # not enough yet: or it would stop and start in turns
     engine.tick()

@@ -83,7 +83,7 @@ def test_exports_are_known_by_their_cards(workspace: Workspace) -> None:
     for name, card in cards:
         row = [name, 1, name, json.dumps({"name": name, **card}), None, 0.0]
         workspace.database.transact(partial(_insert, row))
-    assert history_of(workspace).exports == {"m-int8@v1": "m@v1"}
+    assert history_of(workspace, 0.0).exports == {"m-int8@v1": "m@v1"}
 
 
 def test_calls_are_counted_by_name_for_the_use_case_that_they_are_about(

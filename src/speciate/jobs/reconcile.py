@@ -72,7 +72,8 @@ class Reconciler:
         self.draining = False
 
     def tick(self) -> int:
-        """One pass. Returns how many jobs are live or may start, so that the caller knows how soon to look again."""
+        """One pass. Returns how many jobs are live or may start, so that the caller knows how soon to look again; who
+        waits for the disk is not among them."""
         now = self._workspace.clock.now()
         jobs = rows.select(self._workspace.database, _ACTIVE, [])
         known = {job.id for job in jobs}
@@ -91,7 +92,7 @@ class Reconciler:
                 self._check_queue_limit(job, now)
         if not self.draining:
             self._start(queued, live, room, now)
-        return len(live) + len(queued)
+        return len(live) + len(queued) - len(self._held)
 
     def trouble(self, job: str) -> str | None:
         found = self._troubles.get(job)
@@ -223,7 +224,8 @@ class Reconciler:
             return job
         try:
             return self._tell(
-                job, NoRoom(f"Stopped at a checkpoint, for {room.short()}; it goes on by itself when there is room.")
+                job,
+                NoRoom(f"Stopped at a checkpoint for want of room ({room.short()}); with room it goes on by itself."),
             )
         except SpeciateError:  # no room even for that: the next pass may find some
             _log.exception("%s could not be told to stop", job.id)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from speciate import usecases
@@ -15,8 +15,8 @@ from speciate.production.deliveries import Deliveries, deliveries
 from speciate.production.effort import Effort, effort
 from speciate.production.survival import Span, curve, quantile
 from speciate.production.tenures import tenures
-from speciate.production.time_to_model import STAGES, TimeToModel, time_to_model
-from speciate.workspace.database import Event
+from speciate.production.time_to_model import STAGES, TimeToModel, model_that_counts, time_to_model
+from speciate.workspace.database import Database, Event
 from speciate.workspace.workspace import Workspace
 
 _LIFECYCLE = """
@@ -28,8 +28,10 @@ ORDER BY seq
 """
 _JOBS = "SELECT id, kind, use_case FROM jobs WHERE use_case IS NOT NULL AND executor = 'local'"
 _OF_JOBS = """
-SELECT seq, stamp, subject, type FROM events
-WHERE type LIKE 'job.%' AND subject IN (SELECT id FROM jobs WHERE use_case IS NOT NULL AND executor = 'local')
+SELECT seq, stamp, subject, type, use_case FROM events JOIN jobs ON jobs.id = events.subject
+JOIN (SELECT unnest(?::VARCHAR[]) AS name, unnest(?::DOUBLE[]) AS clock_stopped) clocks ON clocks.name = jobs.use_case
+WHERE type IN ('job.queued', 'job.running', 'job.waiting', 'job.paused', 'job.succeeded', 'job.failed', 'job.cancelled',
+               'job.dead') AND stamp <= clock_stopped AND executor = 'local'
 ORDER BY seq
 """
 _LEARNED_FROM = "SELECT card ->> 'dataset' FROM model_versions WHERE name = ? AND version::VARCHAR = ?"
@@ -83,7 +85,8 @@ class Ledger(NamedTuple):
 
 def ledger(workspace: Workspace) -> Ledger:
     """As of now."""
-    now, history = workspace.clock.now(), history_of(workspace)
+    now = workspace.clock.now()
+    history = history_of(workspace, now)
     lines = []
     for name in usecases.names(workspace.database):
         clock = clock_of(workspace, history, name, now)
@@ -123,31 +126,55 @@ def typical(clocks: Sequence[TimeToModel], *finished: str) -> Typical:
     return Typical(quantile(steps, 0.5), quantile(steps, 0.9))
 
 
-def history_of(workspace: Workspace) -> History:
+def history_of(workspace: Workspace, now: float) -> History:
+    """What happened until `now`; of jobs only what happened while the clock of their use case went."""
     database = workspace.database
-    jobs, owner = defaultdict[str, dict[str, str]](dict), dict[str, str]()
+    jobs = defaultdict[str, dict[str, str]](dict)
     for job, kind, use_case in database.read(_JOBS):
         jobs[use_case][job] = kind
-        owner[job] = use_case
-    shared, own = list[Event](), defaultdict[str, list[Event]](list)
+    own, shared = _lifecycle(database)
+    stops = {name: _stop_of(events, now) for name, events in own.items()}
+    by_use_case = {name: [*events, *_about(shared, jobs[name], events)] for name, events in own.items()}
+    for seq, stamp, subject, kind, use_case in database.read(_OF_JOBS, [list(stops), list(stops.values())]):
+        by_use_case[use_case].append(Event(seq, stamp, subject, kind, {}))
+    for events in by_use_case.values():
+        events.sort(key=lambda event: event.seq)
+    return History(by_use_case, jobs, dict(database.read(_EXPORTS)))
+
+
+def _lifecycle(database: Database) -> tuple[dict[str, list[Event]], list[Event]]:
+    """Those of each use case, and those of what may belong to any."""
+    own, shared = defaultdict[str, list[Event]](list), list[Event]()
     for seq, stamp, subject, kind, data in database.read(_LIFECYCLE):
         event = Event(seq, stamp, subject, kind, json.loads(data))
         if subject.startswith(_SHARED):
             shared.append(event)
         else:
             own[subject.removeprefix("use_case:")].append(event)
-    for seq, stamp, subject, kind in database.read(_OF_JOBS):
-        own[owner[subject]].append(Event(seq, stamp, subject, kind, {}))
-    by_use_case = {name: sorted([*events, *shared], key=lambda event: event.seq) for name, events in own.items()}
-    return History(by_use_case, jobs, dict(database.read(_EXPORTS)))
+    return own, shared
+
+
+def _stop_of(own: Sequence[Event], now: float) -> float:
+    """When the clock stopped; `now` where it goes."""
+    answered = model_that_counts(tenures(own, now)).answered
+    return now if answered is None else answered
+
+
+def _about(shared: Sequence[Event], jobs: Container[str], own: Sequence[Event]) -> list[Event]:
+    """Of new models only those that the use case trained or let serve: there may be thousands."""
+    served = {event.data.get("after") for event in own if event.type == "alias.moved"}
+    return [
+        event
+        for event in shared
+        if event.type != "model.created" or event.data.get("job") in jobs or event.data.get("model") in served
+    ]
 
 
 def clock_of(workspace: Workspace, history: History, use_case: str, now: float) -> TimeToModel:
     events, jobs = history.by_use_case.get(use_case, ()), history.jobs.get(use_case, {})
-    clock = time_to_model(use_case, events, now, jobs=jobs)
-    if clock.model and (dataset := _dataset_of(workspace, clock.model)):
-        return time_to_model(use_case, events, now, dataset, jobs)
-    return clock
+    served = tenures((event for event in events if event.subject == f"use_case:{use_case}"), now)
+    model = model_that_counts(served).model
+    return time_to_model(use_case, events, now, _dataset_of(workspace, model) if model else None, jobs)
 
 
 def delivered(history: History, now: float) -> Deliveries:

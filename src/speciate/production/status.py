@@ -90,7 +90,7 @@ def status(workspace: Workspace, use_case: str | None = None) -> Status:
     """Of all use cases, or of one. Raises NOT_FOUND for one that is not there."""
     database, now = workspace.database, workspace.clock.now()
     names = [usecases.get(database, use_case).name] if use_case else usecases.names(database)
-    history = ledger.history_of(workspace)
+    history = ledger.history_of(workspace, now)
     jobs: defaultdict[str, Jobs] = defaultdict(lambda: Jobs([], []))
     for owner, job, paused in database.read(_UNFINISHED_JOBS):
         (jobs[owner].paused if paused else jobs[owner].running).append(job)

@@ -46,6 +46,13 @@ class TimeToModel(NamedTuple):
     """When the clock stopped (seconds since the epoch)."""
 
 
+class Counted(NamedTuple):
+    state: Literal["open", "provisional", "done"]
+    model: str | None
+    answered: float | None
+    """When it first answered in production."""
+
+
 class _Interval(NamedTuple):
     stage: str
     begin: float
@@ -67,7 +74,7 @@ def time_to_model(
     start = next((event.at for event in own if event.type == "use_case.created"), None)
     if start is None:
         return TimeToModel("open", 0.0, {}, None)
-    state, model, answered = _model_that_counts(tenures(own, now))
+    state, model, answered = model_that_counts(tenures(own, now))
     end = max(start, now if answered is None else answered)
     jobs = jobs or {}
     intervals = [*_waits(own, known, end), *_runs(known, jobs, end)]
@@ -77,18 +84,16 @@ def time_to_model(
     return TimeToModel(state, end - start, stages, model, answered)
 
 
-def _model_that_counts(
-    found: Sequence[Tenure],
-) -> tuple[Literal["open", "provisional", "done"], str | None, float | None]:
-    """Its state, the version and when it first answered: the first that survived, else the first that still may."""
+def model_that_counts(found: Sequence[Tenure]) -> Counted:
+    """The version whose bake was over first, else the first to answer whose bake may still be."""
     survived = [each for each in found if each.survived is not None]
     if survived:
         first = min(survived, key=lambda each: each.survived or inf)
-        return "done", first.model, first.answered or first.survived
+        return Counted("done", first.model, first.answered or first.survived)
     hopeful = [each for each in found if each.answered is not None and not each.taken_back]
     if hopeful:
-        return "provisional", hopeful[0].model, hopeful[0].answered
-    return "open", None, None
+        return Counted("provisional", hopeful[0].model, hopeful[0].answered)
+    return Counted("open", None, None)
 
 
 # Where it went
