@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from speciate.tools.exports import export_model
 
 from speciate.errors import Code, SpeciateError
 from speciate.evaluation import decisions, evaluate
@@ -35,6 +36,7 @@ from speciate.tasks.classification import Classification
 from speciate.tasks.network import NetworkPredictor
 from speciate.workspace.workspace import Workspace
 from tests.production import world
+from tests.server.apps import make_app
 from tests.training.world import define, make_dataset, run_folder, thirds, train_now
 
 pytest.importorskip("torch")
@@ -128,6 +130,19 @@ def test_what_has_no_network_is_refused_with_what_has_one(workspace: Workspace) 
         convert.plan(ConvertSpec(model=str(made["model"]), format="onnx"), workspace)
     assert caught.value.code is Code.INVALID
     assert "format='safetensors'" in caught.value.recovery
+
+
+def test_a_folder_has_a_path_and_a_version_has_none(workspace: Workspace, tmp_path: Path) -> None:
+    app = make_app(workspace)
+    for wrong in (
+        {},
+        {"format": "onnx", "path": str(tmp_path / "x")},
+        {"path": str(tmp_path / "x"), "quantize": "int8"},
+    ):
+        with pytest.raises(SpeciateError) as caught:
+            export_model(app, "own", **wrong)
+        assert caught.value.code is Code.INVALID
+        assert "format='onnx' or 'openvino'" in caught.value.recovery
 
 
 @needs_engines
