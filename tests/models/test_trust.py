@@ -98,8 +98,10 @@ HARMFUL: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 def test_a_model_of_weights_settings_and_words_is_taken(tmp_path: Path) -> None:
-    trust.check(model(tmp_path))
+    (model(tmp_path) / "chat_template.jinja").write_text("{{ messages }}")
+    trust.check(tmp_path)
     assert trust.choose(path.name for path in tmp_path.iterdir()).files == (
+        "chat_template.jinja",
         "config.json",
         "model.safetensors",
         "vocab.txt",
@@ -129,10 +131,16 @@ def test_what_is_too_long_to_be_settings_is_refused_unread(tmp_path: Path, monke
 
 def test_pickles_and_code_are_left_where_they_are_and_named() -> None:
     chosen = trust.choose(
-        ["model.safetensors", "pytorch_model.bin", "modeling_evil.py", "1_Pooling/config.json", "a.exe"]
+        ["model.safetensors", "pytorch_model.bin", "modeling_evil.py", "1_Pooling/config.json", "a.exe", "evil.jinja"]
     )
     assert chosen.files == ("model.safetensors",)
-    assert set(chosen.set_aside) == {"pytorch_model.bin", "modeling_evil.py", "1_Pooling/config.json", "a.exe"}
+    assert set(chosen.set_aside) == {
+        "pytorch_model.bin",
+        "modeling_evil.py",
+        "1_Pooling/config.json",
+        "a.exe",
+        "evil.jinja",
+    }
 
 
 def test_a_model_of_pickles_alone_is_refused_by_their_names() -> None:
