@@ -203,6 +203,14 @@ class Study:
                 f"{self.payload.terms.horizon} steps comes off its end twice, for the question and for the lessons.",
                 "Call train_model again with a smaller hyperparameters={'horizon': ...}.",
             )
+        if self.payload.task == preference.TASK and not truths:
+            raise SpeciateError(
+                Code.INVALID,
+                f"No training example of {self.payload.dataset} has two different answers: {preference.REJECTED!r} is "
+                f"missing or the same as {self.payload.target!r}.",
+                "Name the column of better answers with target, or another dataset: curate_dataset(steps=[{'op': "
+                "'preferences', ...}]) makes pairs.",
+            )
         asks = isinstance(self.payload.parameters, RewardedParameters) or learns_without(self.payload.parameters)
         if distinct < (0 if asks else 1 if family in WITHOUT_TARGET else 2):
             raise SpeciateError(

@@ -217,10 +217,12 @@ def test_a_model_learns_to_call_a_tool(workspace: Workspace, desk: Host, tmp_pat
         workspace, "job-pupil", name="pupil", dataset="walls", method="grpo",
         base_model=f"path:{model_path(workspace, 'says')}",
         hyperparameters=usual | {
-            "steps": 12, "batch_size": 32, "learning_rate": 1e-3, "judge_every": 6, "judged": 4, "beta": 0,
+            "steps": 8, "batch_size": 32, "learning_rate": 1e-3, "judge_every": 4, "judged": 4, "beta": 0,
             "max_new_tokens": 96, "template": "chat", "environment": {"file": f"{tmp_path}/desk.py:Desk", "rounds": 1},
         },
     )["report"]  # fmt: skip
-    print(report["watched"], report["notes"])
+    held = [each["reward"] for each in report["watched"]["held"]]
+    print(held, report["watched"]["rewards"])
     assert report["watched"]["rewards"]["environment"]["calls"] > 0
-    assert report["watched"]["end"]["reward"] > report["watched"]["begin"]["reward"]
+    assert held[-1] > held[0]
+    assert any("asks it" in note or "ask it without tools" in note for note in report["notes"])

@@ -44,10 +44,9 @@ def _run(workspace: Workspace, folder: Path, method: str, **given: Any) -> dict[
     return report
 
 
-@pytest.mark.parametrize("method", ["grpo", "rloo"])
-def test_a_training_by_reward_is_judged_and_watched(workspace: Workspace, tmp_path: Path, method: str) -> None:
+def test_a_training_by_reward_is_judged_and_watched(workspace: Workspace, tmp_path: Path) -> None:
     make_pairs(workspace)
-    report = _run(workspace, tmp_path, method)
+    report = _run(workspace, tmp_path, "grpo")
     watched = report["watched"]
     assert [each["step"] for each in watched["held"]] == [0, 3, 6]
     assert watched["begin"].keys() >= {"reward", "length", "cut", "kl", "entropy", "no_spread", "distinct", "alike"}
@@ -86,36 +85,69 @@ def _colours(workspace: Workspace, name: str, rows: list[tuple[str, str, str]]) 
     )  # fmt: skip
 
 
+ROWS = [
+    (f"{colour} {at}?", answer, "validation" if at % 3 == 2 else "train")
+    for at in range(90)
+    for colour, answer in (("red", "yes"), ("blue", "no"))
+]
+
+
+def _taught(workspace: Workspace, folder: Path, rows: list[tuple[str, str, str]]) -> str:
+    """A model that learned these answers, as a folder: nothing of it is known to have seen held-out rows."""
+    _colours(workspace, "taught", rows)
+    train_now(
+        workspace, "job-base", name="says", dataset="taught", method="sft", base_model=base(folder / "base"),
+        hyperparameters={
+            "changes": "full", "epochs": 6, "batch_size": 16, "learning_rate": 5e-3, "judged": 0, "max_new_tokens": 4,
+        },
+    )  # fmt: skip
+    return f"path:{model_path(workspace, 'says')}"
+
+
+def _by_reward(workspace: Workspace, base_model: str, method: str, **given: Any) -> dict[str, Any]:
+    _colours(workspace, "wanted", ROWS)
+    usual = {
+        "changes": "full", "max_new_tokens": 4, "epochs": 4, "batch_size": 64, "judge_every": 15, "judged": 60,
+        "beta": 0.01,
+    }  # fmt: skip
+    report: dict[str, Any] = train_now(
+        workspace, "job-pupil", name="pupil", dataset="wanted", method=method, base_model=base_model,
+        hyperparameters=usual | given,
+    )["report"]  # fmt: skip
+    return report
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("method", "rate"), [("grpo", 2e-3), ("rloo", 1e-3)])
 def test_the_exact_reward_rises_from_chance(workspace: Workspace, tmp_path: Path, method: str, rate: float) -> None:
     """A model that says yes as often as no, whatever it is asked, learns from a number alone when which is wanted."""
-    rows = [
-        (f"{colour} {at}?", answer, "validation" if at % 3 == 2 else "train")
-        for at in range(90)
-        for colour, answer in (("red", "yes"), ("blue", "no"))
-    ]
-    learned = [asked for asked, _, split in rows if split == "train"]
-    _colours(workspace, "both", [(asked, said, "train") for asked in learned for said in ("yes", "no")])
-    _colours(workspace, "wanted", rows)
-    usual = {"changes": "full", "max_new_tokens": 4}
-    train_now(
-        workspace, "job-base", name="says", dataset="both", method="sft", base_model=base(tmp_path / "base"),
-        hyperparameters=usual | {"epochs": 6, "batch_size": 16, "learning_rate": 5e-3, "judged": 0},
-    )  # fmt: skip
-    report = train_now(
-        workspace, "job-pupil", name="pupil", dataset="wanted", method=method,
-        base_model=f"path:{model_path(workspace, 'says')}",
-        hyperparameters=usual | {
-            "epochs": 4, "batch_size": 64, "learning_rate": rate, "judge_every": 15, "judged": 60, "beta": 0.01,
-        },
-    )["report"]  # fmt: skip
+    both = [(asked, said, "train") for asked, _, split in ROWS if split == "train" for said in ("yes", "no")]
+    report = _by_reward(workspace, _taught(workspace, tmp_path, both), method, learning_rate=rate)
     watched = report["watched"]
     assert watched["held"][0]["metric"] == pytest.approx(0.5, abs=0.15)
     assert watched["gain"]["interval"][0] > 0
     assert report["validation"]["value"] > 0.9
     assert watched["end"]["reward"] > watched["begin"]["reward"] + 0.2
     assert watched["warnings"] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stop", [False, True])
+def test_a_reward_that_is_not_what_is_wanted_is_found_out(workspace: Workspace, tmp_path: Path, stop: bool) -> None:
+    """A model that knows when yes is right is paid for each yes: what is kept is the model before that."""
+    taught = _taught(workspace, tmp_path, [row for row in ROWS for _ in range(2) if row[2] == "train"])
+    paid = [{"kind": "regex", "pattern": "yes"}]
+    report = _by_reward(workspace, taught, "grpo", learning_rate=3e-3, rewards=paid, stop_on_hacking=stop)
+    held = report["watched"]["held"]
+    print([(each["step"], each["reward"], each["metric"]) for each in held], report["training"])
+    assert held[0]["metric"] > 0.9
+    assert held[-1]["reward"] > held[0]["reward"] + 0.3
+    assert held[-1]["metric"] < held[0]["metric"] - 0.3
+    assert "metric_falls" in [each["pattern"] for each in report["watched"]["warnings"]]
+    assert any(note.startswith("Suspicious: on held-out examples the reward rose") for note in report["notes"])
+    assert report["validation"]["value"] == pytest.approx(held[0]["metric"])
+    assert report["training"]["ended"] == ("limit" if stop else "finished")
+    assert report["training"]["steps"] == (held[-1]["step"] if stop else 60)
 
 
 @pytest.mark.parametrize(
