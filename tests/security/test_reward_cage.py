@@ -6,6 +6,7 @@ it are slow, but for some.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from speciate.datasets.sources.gym_entries import written
 from speciate.evaluation import caged_lines, code_scorer, own_scorer
 from speciate.sandbox import complete
 from tests.security.attacks import CLOSED, LOUD, OPEN, PRELUDE, WORD, Ground, function, ground
@@ -151,6 +153,21 @@ def test_it_survives_code_that(
     assert not any((tmp_path / "run").iterdir())
     assert children() == before
     os.kill(place.parent, 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["countdown", "n_queens", "puzzle24", "string_insertion"])
+def test_answers_that_a_scorer_of_reasoning_gym_runs_reach_nothing(task: str, tmp_path: Path) -> None:
+    import reasoning_gym
+
+    made = reasoning_gym.create_dataset(task, size=1, seed=3)
+    answer = f"__import__('os').mkdir({str(tmp_path / 'made')!r})"
+    with opened(tmp_path / "run", {"kind": "gym"}) as reward:
+        assert ask(reward, [answer], columns=[{"entry": written(made[0])}])[0] != 1
+    assert not (tmp_path / "made").exists()
+    with contextlib.suppress(Exception):  # without a cage it is run
+        made.score_answer(answer, made[0])
+    assert (tmp_path / "made").exists()
 
 
 def children() -> set[int]:

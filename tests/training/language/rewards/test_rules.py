@@ -54,18 +54,21 @@ def test_an_answer_that_is_the_target_is_worth_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "number"),
     [
-        ("it is 1,200.5 then", 1200.5), ("-3/4", -0.75), ("−2", -2), ("12 %", 0.12), ("1e-3", 0.001), (".5", 0.5),
+        ("it is 1,200.5 then", 1200.5), ("-3/4", -0.75), ("−2", -2), ("12 %", 12), ("1e-3", 0.001), (".5", 0.5),
         ("5.", 5), ("1,2", 2), ("none", None), ("1/0", None), ("9" * 500, None), ("3 and 4", 4), ("x=-7.", -7),
         ("1e999", None), ("٣", 3),
     ],
 )  # fmt: skip
 def test_numbers_are_read_as_people_write_them(text: str, number: float | None) -> None:
-    assert last_number(text) == number
+    found = last_number(text)
+    assert (None if found is None else found.value) == number
 
 
 def test_a_number_within_the_tolerance_is_worth_one(tmp_path: Path) -> None:
     spec = {"kind": "numeric", "tolerance": 0.01}
     assert scored(tmp_path, spec, ["It is 3.141", "3.2", "pi", "3"], ["3.14"] * 3 + [None]) == [1, 0, 0, None]
+    percents = ["12%", "12 %", "0.12", "12", "1 %", "100"], ["12", "0.12", "12 %", "12 %", "100 %", "1 %"]
+    assert scored(tmp_path, {"kind": "numeric"}, *percents) == [1, 1, 1, 1, 0, 0]
     assert scored(tmp_path, {"kind": "numeric", "relative": 0.1}, ["109", "111"], ["100", "100"]) == [1, 0]
 
 

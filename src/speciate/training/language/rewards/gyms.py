@@ -1,7 +1,7 @@
 """The rule of `gym`: the scorer of the reasoning-gym task that made the example, in a cage.
 
-Some of its scorers run what an answer holds as an expression. One that raises on an answer that it cannot read gives it
-0, where it does not raise on the entry's own answer as well.
+Nine of its scorers run what an answer holds, as an expression of Python. One that raises on an answer that it cannot
+read gives it 0, where it does not raise on the entry's own answer as well.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from speciate.training.language.rewards.finding import result
 from speciate.training.language.rewards.reward import Asked, Missed, Value
@@ -36,26 +37,38 @@ class NumericMarker:
             return Missed("not_a_number", f"the target has no number: {asked.truth:.60}")
         found = result(asked.answer, self._spec.where, self._spec.marker)
         said = None if found is None else last_number(found)
-        if said is None:
-            return 0.0
-        room = max(self._spec.tolerance, self._spec.relative * abs(truth))
-        return float(abs(said - truth) <= room)
+        return 0.0 if said is None else float(self._same(said, truth))
+
+    def _same(self, said: Number, truth: Number) -> bool:
+        """`12 %` is 0.12, and what is meant by 12 where percent are asked for; but 1 % is not 100 %."""
+        if said.percent == truth.percent:
+            return self._near(said.value, truth.value)
+        parts = said.value / (100 if said.percent else 1), truth.value / (100 if truth.percent else 1)
+        return self._near(said.value, truth.value) or self._near(*parts)
+
+    def _near(self, said: float, truth: float) -> bool:
+        return abs(said - truth) <= max(self._spec.tolerance, self._spec.relative * abs(truth))
 
 
-def last_number(text: str) -> float | None:
+class Number(NamedTuple):
+    value: float
+    """As it is written: of 12 % it is 12."""
+    percent: bool
+
+
+def last_number(text: str) -> Number | None:
     """The last number in a text; None where there is none that is finite."""
     found = [each for each in _NUMBER.findall(text) if any(map(str.isdecimal, each))]
     return _read(found[-1]) if found else None
 
 
-def _read(text: str) -> float | None:
+def _read(text: str) -> Number | None:
     plain = text.replace(",", "").replace("\u2212", "-").replace(" ", "")
     if len(plain) > _LONGEST:
         return None
-    share = plain.endswith("%")
     above, _, below = plain.rstrip("%").partition("/")
     try:
-        value = float(above) / (float(below) if below else 1.0) / (100 if share else 1)
+        value = float(above) / (float(below) if below else 1.0)
     except (ValueError, ZeroDivisionError, OverflowError):
         return None
-    return value if math.isfinite(value) else None
+    return Number(value, plain.endswith("%")) if math.isfinite(value) else None
