@@ -16,6 +16,7 @@ from speciate.evaluation.prices import usd_for, usd_per_core_hour
 from speciate.evaluation.seen import learned_from
 from speciate.models.card import Card
 from speciate.models.endpoints import Endpoint
+from speciate.models.fetching import PUBLISHED, SEEING
 from speciate.models.registry import resolve
 from speciate.tasks.contract import Terms
 from speciate.tasks.writing import identity as answering
@@ -96,7 +97,7 @@ def find(workspace: Workspace, ref: str, columns: tuple[str, ...]) -> Contestant
         identity=answering(version.path, card.id),
         path=str(version.path),
         task=card.task,
-        modality=card.modality,
+        modality=None if card.method == PUBLISHED and card.task == SEEING else card.modality,  # pictures alone, too
         base_model=card.base_model,
         learned_from=learned_from(workspace.database, workspace.folders, card),
         terms=card.recipe.get("terms"),

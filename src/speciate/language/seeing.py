@@ -57,8 +57,9 @@ def load_processor(folder: Path, template: str | None = None) -> Any:
     """`template`: Jinja in place of its own. Pads on the left."""
     from transformers import AutoProcessor
 
+    load: Any = AutoProcessor.from_pretrained
     try:
-        processor: Any = AutoProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        processor: Any = load(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:
         raise unreadable(folder, f"its processor: {type(error).__name__}: {error}") from error
     tokenizer = getattr(processor, "tokenizer", None)

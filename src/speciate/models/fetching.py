@@ -34,6 +34,9 @@ from speciate.workspace.workspace import Folders, Workspace
 
 PUBLISHED = "published"
 """The method of a card: how others made it, we do not know."""
+SEEING = "image-text-to-text"
+_SEEN = ("image.image", "question.text")
+"""Parts by whose names a published model of that task is asked."""
 _KEY = "huggingface"
 _STAGED = "model"
 _SHOWN = 20
@@ -228,10 +231,12 @@ def _card(spec: FetchSpec, where: Source, staged: Path, details: dict[str, Any])
         (tag.removeprefix("license:") for tag in details.get("tags", ()) if tag.startswith("license:")), ""
     )
     task = spec.task or (details.get("task") if details.get("task") in TASKS else None)
+    sees = task == SEEING
     return Card(
         name=spec.name,
         task=task,
-        modality=modality_of(spec.name, staged),
+        modality="multimodal" if sees else modality_of(spec.name, staged),
+        parts=_SEEN if sees else (),
         method=PUBLISHED,
         parameters=sum(weights.count(file) for file in weights.files(staged)),
         bytes=_size(staged),

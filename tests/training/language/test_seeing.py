@@ -9,13 +9,15 @@ from typing import Any
 
 import pytest
 
-from speciate.datasets.loading.loader import load_examples
+from speciate.datasets.loading.loader import Example, load_examples
 from speciate.datasets.versions import Manifest
 from speciate.errors import SpeciateError
 from speciate.evaluation.statistics import wilson
 from speciate.jobs.run import Run
 from speciate.language import seeing
-from speciate.models import registry
+from speciate.models import fetching, registry
+from speciate.models.card import Card
+from speciate.models.fetching import FetchSpec
 from speciate.production import answer
 from speciate.tasks import predictor
 from speciate.tasks.seeing import Sight
@@ -206,3 +208,20 @@ def test_what_cannot_be_trained_is_refused_before_there_is_a_job(
         with pytest.raises(SpeciateError, match=said):
             train.plan(TrainSpec(**asked | wrong), workspace)
     assert train.plan(TrainSpec(**asked, base_model=base), workspace).resolved["metric"] == "exact_match"
+
+
+@pytest.mark.slow
+def test_a_published_model_is_asked_by_the_names_of_its_parts(workspace: Workspace, base: str) -> None:
+    folder = Path(base.removeprefix("path:"))
+    spec = FetchSpec(name="seer", source=base, task="image-text-to-text")
+    run = Run(run_folder(workspace, "job-fetch", fetching.plan(spec, workspace).payload))
+    result = fetching.run(run)
+    card = Card.model_validate(result["card"])
+    assert (card.modality, card.parts) == ("multimodal", ("image.image", "question.text"))
+    staged = run.folder.outputs / "model"
+    assert (staged / "chat_template.jinja").read_text() == (folder / "chat_template.jinja").read_text()
+    shown = {"image": coloured("red"), "question": "which colour?"}
+    example = Example("a", {"image.image": shown["image"], "question.text": shown["question"]}, None, "a", "", {})
+    alone = Example("b", shown["image"], None, "b", "", {})
+    said = predictor.load(staged).predict([example, alone])
+    assert said[0].output != said[1].output  # the question is read, too

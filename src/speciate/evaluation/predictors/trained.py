@@ -29,8 +29,9 @@ def hand_in(asked: Asked) -> Sheet:
     if not answered:
         return Sheet(contestant, (answers,))
     cost = measure(predictor.predict, answered, task.usd_per_core_hour, latency=task.latency, seed=task.seed)
-    writes = isinstance(predictor, WritingPredictor | SeeingPredictor)
-    notes = (f"{contestant.name} is {predictor.how}.",) if writes else ()
+    notes: tuple[str, ...] = ()
+    if isinstance(predictor, WritingPredictor | SeeingPredictor):
+        notes = (f"{contestant.name} is {predictor.how}.",)
     return Sheet(contestant, (answers,), cost._replace(memory_mb=_memory(asked, path)), notes=notes)
 
 
