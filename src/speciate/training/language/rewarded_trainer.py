@@ -74,10 +74,12 @@ class _Rewarded(Durable):
         self.stopped: str | None = None
         """Why a limit ended it."""
         self._good: tuple[int, dict[str, Any]] | None = None
+        self._ended_at = 0
         self._row: dict[str, float] = {}
 
     def go(self) -> Ending:
         ending = super().go()
+        self._ended_at = ending.steps
         if self._why != LIMIT or (self._best is not None and self._session.keep_best):
             return ending
         step, weights = (self._best.step, self._best.weights) if self._best else self._good or (0, {})
@@ -89,10 +91,9 @@ class _Rewarded(Durable):
     @property
     def scores_of_kept(self) -> list[float] | None:
         """Of the evaluation whose weights are in place now; None where those were never judged."""
-        newest = self.held[-1].step if self.held else None
         if self._best is not None and (self._session.keep_best or self._why == LIMIT):
             return self.scores.get(self._best.step)
-        return self.scores.get(self.state.global_step) if newest == self.state.global_step else None
+        return self.scores.get(self._ended_at)
 
     @property
     def judged_by(self) -> list[Question]:
