@@ -59,7 +59,7 @@ def without_telemetry() -> None:
 
 
 def _onnx(file: Path, threads: int) -> Compute:
-    import onnxruntime as ort
+    import onnxruntime as ort  # type: ignore[import-untyped]  # has no types
 
     options = ort.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
@@ -79,7 +79,7 @@ def _onnx(file: Path, threads: int) -> Compute:
 
 def _openvino(file: Path, threads: int, *, fastest: bool) -> Compute:
     without_telemetry()
-    import openvino
+    import openvino  # type: ignore[import-untyped]  # has no types
 
     settings: dict[str, Any] = {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1, "PERFORMANCE_HINT": "LATENCY"}
     if not fastest:

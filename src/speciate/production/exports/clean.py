@@ -76,7 +76,8 @@ def main() -> None:
     before = _from_here()
     found = scores(load(Path(request["model"])), examples)
     memory = None if before is None else round(max(_status_mb("VmHWM") - before, 0.0), 1)
-    np.savez(request["out"], **{str(place): each for place, each in enumerate(found)})
+    named: dict[str, Any] = {str(place): each for place, each in enumerate(found)}
+    np.savez(request["out"], **named)
     sys.stdout.write(json.dumps({"memory_mb": memory}) + "\n")
 
 

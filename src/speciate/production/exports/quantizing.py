@@ -33,7 +33,7 @@ _CONVOLUTIONS = ("Conv", "ConvTranspose")
 def to_int8(source: Path, target: Path, feeds: Sequence[Feed]) -> str:
     """ONNX -> ONNX in 8 bits; how it was done. INVALID where nothing of it can be."""
     check_installed("onnx", "onnxruntime")
-    from onnxruntime import quantization
+    from onnxruntime import quantization  # type: ignore[import-untyped]  # has no types
 
     matrices, convolutions = _weights(source)
     if not matrices + convolutions:
@@ -59,7 +59,7 @@ def to_openvino(source: Path, target: Path, feeds: Sequence[Feed], *, int8: bool
     """ONNX -> OpenVINO's two files, `target` ends in .xml; how it was done. The name of an input stays."""
     check_installed("openvino", *(["nncf"] if int8 else []))
     without_telemetry()
-    import openvino
+    import openvino  # type: ignore[import-untyped]  # has no types
 
     model = openvino.Core().read_model(source)
     how = "openvino: numbers as they were"
@@ -71,7 +71,7 @@ def to_openvino(source: Path, target: Path, feeds: Sequence[Feed], *, int8: bool
 
 def _by_nncf(model: Any, feeds: Sequence[Feed], *, attends: bool) -> tuple[Any, str]:
     with _silently():
-        import nncf
+        import nncf  # type: ignore[import-untyped]  # has no types
 
         logging.getLogger("nncf").setLevel(logging.ERROR)
         kind = nncf.ModelType.TRANSFORMER if attends else None
@@ -99,7 +99,7 @@ def _attends(file: Path) -> bool:
 
 def _reader(feeds: Sequence[Feed]) -> Any:
     """One after another, then None."""
-    from onnxruntime.quantization import CalibrationDataReader
+    from onnxruntime.quantization import CalibrationDataReader  # type: ignore[import-untyped]  # has no types
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]  # the library has no types
         def __init__(self) -> None:
