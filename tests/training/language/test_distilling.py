@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -311,6 +312,15 @@ def test_a_registered_model_teaches_and_says_how_it_is_asked(workspace: Workspac
     )["report"]  # fmt: skip
     assert [row["model"] for row in report["distillation"]["frontier"]] == ["small", "router@v1"]
     assert not any("asked in another way" in note for note in report["notes"])
+
+
+@pytest.mark.slow
+def test_examples_are_cut_where_the_teacher_sees_no_more(workspace: Workspace, tmp_path: Path) -> None:
+    asked = _asked(workspace, tmp_path, teacher=base(tmp_path / "teacher"), steps=1)
+    config = tmp_path / "teacher" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"max_position_embeddings": 20}))
+    notes = run(attempt(workspace, asked, "job-a"))["report"]["notes"]
+    assert "Examples are cut at 20 tokens, which is all that a teacher can see." in notes
 
 
 def _stranger(folder: Path) -> str:
