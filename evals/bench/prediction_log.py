@@ -2,7 +2,7 @@
 
 Both slots run at once, each in a workspace of its own (the second is a copy), and are asked in turns, so that a busy
 machine is busy for both; the figures are medians of the pairs' ratios. The texts hold an address of mail each, so that
-redaction has something to do. After that every answer that was counted is looked for in the log.
+redaction has something to do; at the end none of them may be in the log, and no answer may have been missed.
 
     python evals/bench/prediction_log.py [--pairs 5] [--seconds 4]
 """
@@ -100,6 +100,7 @@ def main() -> None:
                 stop(root)
         held = reading.held(log_folder(Folders(on), USE_CASE))
         print(f"logged {held.answers} answers, missed {held.missed}, torn {held.torn}, {held.bytes / 1e6:.1f} MB")
+        assert (held.missed, held.torn) == (0, 0)
         assert b"@example.org" not in b"".join(
             path.read_bytes() for path in log_folder(Folders(on), USE_CASE).path.rglob("*.jsonl")
         )

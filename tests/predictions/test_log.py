@@ -131,7 +131,7 @@ def test_a_full_disk_stops_no_answer_and_the_gap_is_told(
 def test_a_log_far_beyond_its_quota_takes_nothing_more(tmp_path: Path, clock: ManualClock) -> None:
     own = log(tmp_path, clock, quota_mb=0.01)
     note(own, texts("long " * 4000))
-    own._looked = -1e9
+    own._writer.measure()
     assert not own.note(own.ids(1), texts("more"), [said()], About("films@v1", 1, "text"), 1.0)
     assert own.missed == 1
     own.close()

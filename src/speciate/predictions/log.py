@@ -12,7 +12,6 @@ import base64
 import hashlib
 import os
 import secrets
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -30,7 +29,6 @@ _LONGEST_OUTPUT, _LONGEST_TEXT = 1 << 18, 1 << 20
 _HEAVY = 1 << 15
 """Characters beyond which a request's log is not written on the event loop's own time."""
 _MB = 1 << 20
-_QUOTA_LOOK_SECONDS = 30.0
 _OVER = 1.25
 """Times the quota: from there on nothing is written, until what is too old was dropped."""
 _NAMING = {"dicom", "time-series"}
@@ -52,7 +50,6 @@ class Log:
         self.folder, self.settings, self._clock = folder, settings, clock
         self._redaction = Redaction(settings.redact, settings.columns, settings.patterns)
         self._writer = Writer(folder, clock)
-        self._full, self._looked = False, 0.0
 
     @property
     def use_case(self) -> str:
@@ -87,7 +84,7 @@ class Log:
         chosen = [place for place, each in enumerate(ids) if identity.sampled(each, share)]
         if not chosen:
             return True
-        if self._is_full():
+        if self._writer.folder_bytes > _OVER * self.settings.quota_mb * _MB:
             self._writer.miss(len(chosen), "the log takes more than its quota")
             return False
         try:
@@ -99,8 +96,8 @@ class Log:
 
     def feedback(self, given: Mapping[str, Any]) -> bool:
         """Write what was said of an answer: on the disk when this returns. Whether it is."""
-        comment = self._redaction(dict(given)).value
-        return self._writer.append([encode({"k": FEEDBACK, "at": self._clock.now(), **comment})], durable=True)
+        said = {name: self._redaction(given[name]).value for name in ("label", "by") if name in given}
+        return self._writer.append([encode({"k": FEEDBACK, "at": self._clock.now(), **given, **said})], durable=True)
 
     def close(self) -> None:
         self._writer.close()
@@ -154,15 +151,6 @@ class Log:
     @property
     def redaction(self) -> Redaction:
         return self._redaction
-
-    def _is_full(self) -> bool:
-        now = time.monotonic()
-        if now - self._looked > _QUOTA_LOOK_SECONDS or self._full:
-            if self._full and now - self._looked < 1.0:
-                return True
-            self._looked = now
-            self._full = self.folder.size().bytes > _OVER * self.settings.quota_mb * _MB
-        return self._full
 
 
 class _Asked:

@@ -126,6 +126,9 @@ def bound(folder: LogFolder, quota: int, now: float) -> None:
 
 def collect(folder: LogFolder, now: float, *, grace: float = _GRACE_SECONDS) -> None:
     """Delete files that no answer names any more."""
+    for path in [*folder.segments.glob("*.tmp"), *folder.path.glob("**/.*.partial")]:  # of writers that were killed
+        if path.stat().st_mtime < now - max(grace, _GRACE_SECONDS):
+            path.unlink(missing_ok=True)
     there = [path for path in folder.media.glob("??/*") if path.stat().st_mtime < now - grace]
     if not there:
         return

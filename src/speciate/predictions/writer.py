@@ -28,6 +28,7 @@ from speciate.workspace.blobs import sync_folder
 SEGMENT_BYTES, SEGMENT_SECONDS = 16 << 20, 3600.0
 """Then another one is begun, so that the first may be sealed."""
 _SYNC_SECONDS = 0.1
+_MEASURE_SECONDS = 20.0
 _log = logging.getLogger(__name__)
 
 
@@ -62,6 +63,9 @@ class Writer:
         self._ending = False
         self._missed, self._missed_in_all = Missed(), 0
         self._stamp = folder.roll_stamp()
+        self.folder_bytes = 0
+        """Of the whole log, as last measured."""
+        self._measured = -_MEASURE_SECONDS
         self._thread: threading.Thread | None = None
 
     @property
@@ -190,7 +194,12 @@ class Writer:
                 self._dirty.clear()
                 self._sync()
 
+    def measure(self) -> None:
+        self.folder_bytes, self._measured = self.folder.size().bytes, time.monotonic()
+
     def _look(self) -> None:
+        if time.monotonic() - self._measured > _MEASURE_SECONDS:
+            self.measure()
         stamp = self.folder.roll_stamp()
         with self._lock:
             old = self._open and time.monotonic() - self._open.began > self._oldest
