@@ -177,7 +177,9 @@ def evaluate_models(
     suite: Annotated[Literal["core", "heldout", "regression"] | None, Field(description="Of the use case.")] = None,
     use_case: str | None = None,
     metrics: list[str] | None = None,
-    scorer: Annotated[str | None, Field(description="'FILE.py:FUNCTION', 'package:NAME' or 'code_passes'.")] = None,
+    scorer: Annotated[
+        str | None, Field(description="'FILE.py:FUNCTION', 'package:NAME', 'code_passes' or 'gym_score'.")
+    ] = None,
     judge: Annotated[Judging | None, Field(description="A model that judges answers, as a metric.")] = None,
     prompt: Annotated[Prompt | None, Field(description="How public models are asked.")] = None,
     repeats: Annotated[int, Field(ge=1, le=20, description="Of models that may answer otherwise each time.")] = 1,

@@ -309,12 +309,13 @@ MADE: dict[str, tuple[float | None, float | None, str]] = {
     "own:": (None, None, "what a function of your own says of the answer"),
     "package:": (None, None, "what a function of an installed package says of the answer"),
     "code_passes": (0, 1, "share of programs that pass the tests of their example"),
+    "gym_score": (0, 1, "what the tasks of reasoning-gym give for the answers to their questions"),
 }
 """Metrics that an evaluation brings along, by the beginning of their names: bounds, and what they are. They are of
 whatever family; their names hold a digest or a version of what decides what they say."""
 LOWER = ":lower"
 """Ends the names of those of them that are better the lower they are."""
-_MADE = re.compile(r"(code_passes)|(judge_|preferred_over_|own:|package:)[^\s@]+@\S+")
+_MADE = re.compile(r"(code_passes|gym_score)|(judge_|preferred_over_|own:|package:)[^\s@]+@\S+")
 
 
 def find_metric(name: str) -> Metric:

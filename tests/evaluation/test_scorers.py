@@ -47,3 +47,4 @@ def test_a_package_brings_scorers_by_entry_point(tmp_path: Path, monkeypatch: py
 
 def test_programs_are_run_by_name() -> None:
     assert find("code_passes").signature == "code_passes"
+    assert find("gym_score").signature == "gym_score"

@@ -18,7 +18,7 @@ from speciate.evaluation.caged_lines import CagedLines
 from speciate.sandbox import CagePolicy
 
 _START_SECONDS = 60.0
-_CAGE = "speciate.evaluation.own_code_cage"
+CAGE = "speciate.evaluation.own_code_cage"
 _SHOWN = 300
 
 
@@ -68,7 +68,7 @@ def loader(
             Code.CONFLICT, f"{file.name} has changed since {agreed.asked_for} was asked for.", agreed.recovery
         )
     loading = {"source": content.decode("utf-8"), "function": function, "name": file.name}
-    return lambda: loaded(CagedLines(_CAGE, folder, policy), loading, f"The {what} {file.name}")
+    return lambda: loaded(CagedLines(CAGE, folder, policy), loading, f"The {what} {file.name}")
 
 
 def loaded(lines: CagedLines, loading: dict[str, Any], what: str) -> CagedLines:

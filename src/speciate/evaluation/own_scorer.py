@@ -14,7 +14,7 @@ from __future__ import annotations
 import ast
 import math
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -83,15 +83,15 @@ def score_all(
     agreed = Agreement(sha256, "the evaluation", _HOW if sha256 is None else _ANOTHER)
     kept = KeptCage(own_code.loader(run_folder, file, function, agreed, policy, "scorer"), "examples")
     try:
-        return list(_answers(kept, function, rows, seconds))
+        return [scored(kept, function, row, seconds) for row in rows]
     finally:
         kept.end()
 
 
-def _answers(kept: KeptCage, function: str, rows: Sequence[Mapping[str, Any]], seconds: float) -> Iterator[Scored]:
-    for row in rows:
-        said = kept.ask({"call": [row["example"], row["prediction"]]}, seconds, _MOST_ENDS)
-        yield ScorerError(said.why, said.detail) if isinstance(said, Lost) else checked(said, function)
+def scored(kept: KeptCage, function: str, row: Mapping[str, Any], seconds: float) -> Scored:
+    """One row, by a function `(example, prediction)` that the process has loaded."""
+    said = kept.ask({"call": [row["example"], row["prediction"]]}, seconds, _MOST_ENDS)
+    return ScorerError(said.why, said.detail) if isinstance(said, Lost) else checked(said, function)
 
 
 def checked(answer: Any, function: str) -> Scored:

@@ -3,6 +3,7 @@
 | `path/to/file.py:FUNCTION` | a user's own, caged |
 | `package:NAME` | of an installed package (entry point group `speciate.scorers`), trusted as it was installed |
 | `code_passes` | runs the program that was answered against the example's column `tests`, caged |
+| `gym_score` | what the task of reasoning-gym that made the example gives for the answer, caged |
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from speciate.errors import Code, SpeciateError, unknown
-from speciate.evaluation import code_scorer, own_scorer
+from speciate.evaluation import code_scorer, gym_scorer, own_scorer
 from speciate.evaluation.own_scorer import Better, Scored, checked
 from speciate.sandbox import CagePolicy
 from speciate.vocabulary import LOWER
@@ -29,7 +30,7 @@ OWN: dict[str, tuple[str, Better]] = {
 }
 """Those that come with this package: name -> "module:function", and what is better."""
 _PACKAGE = "package:"
-_HOW = "Name 'path/to/file.py:FUNCTION', 'package:NAME' or 'code_passes'."
+_HOW = "Name 'path/to/file.py:FUNCTION', 'package:NAME', 'code_passes' or 'gym_score'."
 
 
 class Scorer(NamedTuple):
@@ -50,6 +51,9 @@ def find(ref: str, policy: CagePolicy = "required") -> Scorer:
     """NOT_FOUND or INVALID where it cannot be used. Runs no file; loads a package's module."""
     if ref == code_scorer.NAME:
         return Scorer(ref, "higher", partial(code_scorer.score_all, policy=policy))
+    if ref == gym_scorer.NAME:
+        gym_scorer.check()
+        return Scorer(ref, "higher", partial(gym_scorer.score_all, policy=policy))
     if ref.startswith(_PACKAGE):
         return _installed(ref.removeprefix(_PACKAGE))
     path, _, function = ref.rpartition(":")
