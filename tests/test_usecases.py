@@ -36,7 +36,7 @@ def defined(workspace: Workspace, policy: Any = "person", **changes: Any) -> Def
 
 def put_in_production(workspace: Workspace) -> None:
     workspace.database.transact(
-        lambda tx: tx.execute("INSERT INTO aliases VALUES ('triage', 'production', 'probe@v1', 1, 0)")
+        lambda tx: tx.execute("INSERT INTO aliases VALUES ('triage', 'production', 'probe@v1', 1, 0, NULL)")
     )
 
 

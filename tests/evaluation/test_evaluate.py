@@ -238,7 +238,7 @@ def test_the_memory_of_an_evaluation_grows_with_what_it_keeps(flowers: Workspace
 def test_the_model_in_production_is_the_incumbent(flowers: Workspace) -> None:
     world.train_model(flowers, "rival", seed=1)
     flowers.database.transact(
-        lambda tx: tx.execute("INSERT INTO aliases VALUES ('flowering', 'production', 'points@v1', 1, 0)")
+        lambda tx: tx.execute("INSERT INTO aliases VALUES ('flowering', 'production', 'points@v1', 1, 0, NULL)")
     )
     result = world.evaluate_models(flowers, models=["rival"], use_case="flowering", latency=False)
     assert result["report"]["baseline"] == "points@v1"

@@ -65,7 +65,7 @@ def test_what_an_uncommitted_registration_left_is_used_again(workspace: Workspac
 def test_an_alias_leads_to_the_version_behind_it(workspace: Workspace, tmp_path: Path) -> None:
     _register(workspace, tmp_path / "a", "one")
     workspace.database.transact(
-        lambda tx: tx.execute("INSERT INTO aliases VALUES ('taste', 'production', 'm@v1', 1, 0)")
+        lambda tx: tx.execute("INSERT INTO aliases VALUES ('taste', 'production', 'm@v1', 1, 0, NULL)")
     )
     assert registry.resolve(workspace.database, workspace.folders, "taste@production").ref == "m@v1"
 

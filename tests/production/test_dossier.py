@@ -19,7 +19,7 @@ def test_a_model_tells_where_it_comes_from_how_good_it_is_and_who_serves_by_it(w
     ref = train_model(workspace)
     report = evaluate_models(workspace, models=[ref], use_case="flowering")
     workspace.database.transact(
-        lambda tx: tx.execute("INSERT INTO aliases VALUES ('flowering', 'production', ?, 1, 0.0)", [ref])
+        lambda tx: tx.execute("INSERT INTO aliases VALUES ('flowering', 'production', ?, 1, 0.0, NULL)", [ref])
     )
     found = dossier(workspace, ref)
     assert [card.ref for card in found.versions] == [ref]

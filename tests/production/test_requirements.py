@@ -23,7 +23,7 @@ def ask(workspace: Workspace, target: float) -> Required:
 def test_a_looser_objective_in_production_is_in_force_once_a_person_agreed(workspace: Workspace) -> None:
     assert ask(workspace, 0.9).approval is None
     workspace.database.transact(
-        lambda tx: tx.execute("INSERT INTO aliases VALUES ('digits', 'production', 'm@v1', 1, 0)")
+        lambda tx: tx.execute("INSERT INTO aliases VALUES ('digits', 'production', 'm@v1', 1, 0, NULL)")
     )
     asked = ask(workspace, 0.8)
     assert asked.approval is not None
@@ -37,7 +37,7 @@ def test_a_looser_objective_in_production_is_in_force_once_a_person_agreed(works
 def test_asking_again_for_what_waits_asks_one_question(workspace: Workspace) -> None:
     ask(workspace, 0.9)
     workspace.database.transact(
-        lambda tx: tx.execute("INSERT INTO aliases VALUES ('digits', 'production', 'm@v1', 1, 0)")
+        lambda tx: tx.execute("INSERT INTO aliases VALUES ('digits', 'production', 'm@v1', 1, 0, NULL)")
     )
     first, again = ask(workspace, 0.8), ask(workspace, 0.8)
     assert first.approval is not None

@@ -404,7 +404,7 @@ def _rows(
 def _promote(workspace: Workspace, model: str) -> None:
     def point(tx: Transaction) -> None:
         tx.execute("DELETE FROM aliases")
-        tx.execute("INSERT INTO aliases VALUES ('sort', 'production', ?, 1, 0)", [model])
+        tx.execute("INSERT INTO aliases VALUES ('sort', 'production', ?, 1, 0, NULL)", [model])
 
     workspace.database.transact(point)
 
