@@ -17,8 +17,10 @@ from speciate.language import grading
 from speciate.language.forms import Form
 from speciate.modalities.messages import Message
 from speciate.models import registry
+from speciate.server.options import list_options
 from speciate.tasks import predictor
 from speciate.tasks.preference import Offer, PreferencePredictor, decided, offer_of, written
+from speciate.training.plan import plan_training
 from speciate.workspace.workspace import Workspace
 from tests.language.world import messages, tiny_tokenizer
 from tests.training.language.world import (
@@ -155,3 +157,14 @@ def test_chances_of_a_pair_are_those_of_the_pair_the_other_way_round(one: float,
     assert back is not None
     assert there["first"] == pytest.approx(back["second"])
     assert sum(there.values()) == pytest.approx(1)
+
+
+def test_one_method_does_it_and_is_planned(workspace: Workspace, tmp_path: Path) -> None:
+    assert [each.name for each in list_options("method", task="preference")] == ["reward"]
+    make_pairs(workspace)
+    where = base(tmp_path / "base")
+    for asked in ({"task": "preference"}, {"method": "reward"}):
+        plan = plan_training(workspace, "pairs", base_model=where, **asked)
+        assert [(each.method, each.hyperparameters["centre"]) for each in plan.candidates] == [("reward", 0.0)]
+    plan = plan_training(workspace, "pairs", method="grpo", base_model=where)
+    assert plan.candidates[0].hyperparameters["generations"] == 8

@@ -13,8 +13,8 @@ def check(manifest: Manifest, parameters: Parameters, method: str, target: str |
     """INVALID where one is not there, or is shown to the model."""
     if not isinstance(parameters, PairParameters | RewardParameters):
         return
-    fixed = not isinstance(parameters, PairParameters)
-    column = REJECTED if fixed else parameters.rejected
+    fixed = isinstance(parameters, RewardParameters)
+    column = REJECTED if isinstance(parameters, RewardParameters) else parameters.rejected
     if column not in manifest.columns:
         raise SpeciateError(
             Code.INVALID,

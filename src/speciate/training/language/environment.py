@@ -20,6 +20,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from types import GenericAlias
 from typing import Any, NamedTuple
 
 from speciate.errors import Code, SpeciateError, unknown
@@ -138,7 +139,7 @@ def _type(node: ast.expr | None, what: str) -> Any:
     if isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name) and node.value.id in ("list", "dict"):
         inside = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
         kinds = tuple(_type(each, what) for each in inside)
-        return list[kinds] if node.value.id == "list" else dict[kinds]  # type: ignore[valid-type]  # made at run time
+        return GenericAlias(list if node.value.id == "list" else dict, kinds)
     raise ValueError(f"{what} is annotated with none of {', '.join(_TYPES)}, list[...], dict[...] or X | None")
 
 

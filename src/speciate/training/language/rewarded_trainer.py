@@ -184,7 +184,7 @@ class _Rewarded(Durable):
         self._batch_environments = [None] * len(rows)
         names = [each.name for each in host.described.tools]
         self._sync_tool_dicts = [{name: getattr(each, name) for name in names} for each in self.environments]
-        self._async_tool_dicts = [{} for _ in rows]
+        self._async_tool_dicts: list[dict[str, Any]] = [{} for _ in rows]
         prompts = []
         for each, row in zip(self.environments, rows, strict=True):
             said, prompt = each.reset(**row), row["prompt"]

@@ -80,8 +80,10 @@ def rewards(
     try:
         yield Rewards(opened, weights, host)
     finally:
-        for each in (*opened, *([host] if host else [])):
+        for each in opened:
             each.close()
+        if host is not None:
+            host.close()
 
 
 def _of_environments(environments: Sequence[Any], **named: Any) -> list[float | None]:

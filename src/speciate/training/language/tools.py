@@ -21,7 +21,7 @@ _SHOWN = 200
 
 def settings(study: Study, tokenizer: PreTrainedTokenizerBase, asked: Form, host: Host) -> dict[str, Any]:
     """Of trl's configuration. INVALID where trl cannot read tool calls of this template, or cannot show the tools."""
-    from transformers.utils import get_json_schema
+    from transformers.utils.chat_template_utils import get_json_schema
     from trl.chat_template_utils import add_response_schema, supports_tool_calling
 
     what = str(study.payload.spec.base_model)
