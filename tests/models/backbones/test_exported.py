@@ -17,11 +17,14 @@ from speciate.models import encoders, given, sealed
 from speciate.models.backbones import runtimes, saved, shared, table
 from speciate.models.backbones.exported import Exported, ExportedBackbone
 from speciate.models.card import Card
+from speciate.models.linear import Linear
 from speciate.production.exports import contained, quantizing, subject
 from speciate.production.exports.tracing import Traced, to_onnx
 from speciate.tasks import network, predictor
 from speciate.tasks.classification import Classification
+from speciate.tasks.embeddings import Embeddings
 from speciate.tasks.network import NetworkPredictor
+from speciate.tasks.predictor import TrainedPredictor
 
 pytest.importorskip("torch")
 for _library in ("onnx", "onnxscript", "onnxruntime", "openvino", "nncf"):  # not imported: how is a test of its own
@@ -91,6 +94,34 @@ def test_it_answers_as_its_parent_with_the_same_head(
     assert (np.abs(ours - parents).max() > 1e-6) == (quantize == "int8"), "8 bits round, float32 does not"
     assert mine.predict(EXAMPLES[:1])[0].output == theirs.predict(EXAMPLES[:1])[0].output
     assert mine.labels == theirs.labels
+
+
+def test_a_probe_over_an_exported_encoder_answers_alike_under_an_encoder_of_its_own_name(
+    parent: Path, tmp_path: Path
+) -> None:
+    """By another name: under its parent's the cache of features would hand it its parent's vectors."""
+    encoder = encoders.load_encoder("own@v1", folder=parent)
+    weights = np.random.default_rng(5).normal(size=(2, encoder.width))
+    probe = TrainedPredictor(
+        "time-series-classification", Embeddings("own@v1", encoder), Linear(weights, np.zeros(2)),
+        Classification(labels=("a", "b")),
+    )  # fmt: skip
+    probe.save(tmp_path / "probe")
+    source = subject.of(predictor.load(tmp_path / "probe"))
+    file = tmp_path / "backbone.onnx"
+    traced = to_onnx(source.backbone, source.items(EXAMPLES), file)
+    said = Exported(format="onnx", inputs=traced.inputs, parameters=source.parameters)
+    subject.write(source, tmp_path / "probe", said, [file], tmp_path / "model")
+    mine = predictor.load(tmp_path / "model")
+    assert isinstance(mine, TrainedPredictor)
+    assert isinstance(mine.representation, Embeddings)
+    np.testing.assert_allclose(
+        np.stack(subject.scores(mine, EXAMPLES)), np.stack(subject.scores(probe, EXAMPLES)), atol=1e-5
+    )
+    assert "-export-" in mine.representation.encoder.id != encoder.id
+    assert mine.representation.encoder.parameters == source.parameters
+    assert mine.parameters == probe.parameters
+    assert [each.output for each in mine.predict(EXAMPLES)] == [each.output for each in probe.predict(EXAMPLES)]
 
 
 def test_nothing_is_trained_on_it_and_it_leaves_as_it_was_sealed(
