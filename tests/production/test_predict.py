@@ -15,7 +15,7 @@ from speciate.jobs.pool import Pool
 from speciate.models import registry
 from speciate.production import aliases, loading
 from speciate.production import predict as predicting
-from speciate.production.predict import Answer, Input, asked, predict
+from speciate.production.predict import Answer, Input, Said, asked, predict
 from speciate.refs import model_ref
 from speciate.workspace.workspace import Workspace
 from tests.training.world import define, make_dataset, thirds, train_now
@@ -195,3 +195,18 @@ def test_a_wrong_form_of_input_is_answered_with_the_right_ones() -> None:
             Input.model_validate(given)
         assert not given or f"'{list(given)[-1]}' is no form of input" in str(caught.value)
     assert Input.model_validate({"text": "MK", "id": "mine"}) == Input(text="MK", id="mine")
+
+
+def test_an_answer_of_a_canary_stops_no_clock(workspace: Workspace, pool: Pool, reviews: str) -> None:
+    workspace.database.transact(
+        lambda tx: aliases.set_canary(
+            tx, use_case="reviews", model="films-model@v9", percent=5, expected=reviews, actor="ada", evidence={}
+        )
+    )
+
+    def slot(use_case: str, items: list[dict[str, object]]) -> Said:
+        return Said([{"id": "0", "output": "good", "confidence": 0.9, "error": None}], "films-model@v9")
+
+    answer = predict(workspace, pool, "reviews@production", [Input(text=GOOD)], serving=slot)
+    assert answer.model == "films-model@v9"
+    assert _first_answers(workspace) == []

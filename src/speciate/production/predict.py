@@ -20,7 +20,7 @@ from speciate.jobs.pool import Pool
 from speciate.models import registry
 from speciate.models.card import Card
 from speciate.models.registry import ModelVersion
-from speciate.production import caller_file, loading, logged
+from speciate.production import aliases, caller_file, loading, logged
 from speciate.production.mixed_inputs import parts_of_row
 from speciate.refs import ModelRef, model_ref
 from speciate.workspace.database import Transaction
@@ -252,8 +252,11 @@ def _check_room(room: int) -> None:
 
 
 def _record_first(workspace: Workspace, ref: ModelRef, model: str) -> None:
-    """Write `production.answered` once per use case and version."""
+    """Write `production.answered` once per use case and version. What a canary answers, its slot notes."""
     if ref.alias != "production":
+        return
+    canary = aliases.read(workspace.database, ref.name, aliases.CANARY)
+    if canary and canary.model == model:
         return
     subject, recorded = f"use_case:{ref.name}", _recorded.setdefault(workspace, set())
     if (subject, model) in recorded:
