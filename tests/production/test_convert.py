@@ -34,6 +34,7 @@ from speciate.production.predict import Input, predict
 from speciate.settings import Settings
 from speciate.tasks.classification import Classification
 from speciate.tasks.network import NetworkPredictor
+from speciate.training import bases
 from speciate.workspace.workspace import Workspace
 from tests.production import world
 from tests.server.apps import make_app
@@ -205,6 +206,8 @@ def test_an_export_is_a_model_as_any_other(
     assert told.lineage[:2] == ("own@v1", "new:mlp")
     assert "## What its export was measured by" in told.card
     assert told.trust.intact
+    with pytest.raises(SpeciateError, match="is an export"):
+        bases.find(workspace, f"{name}@v1")
     # It answers in a caged process, by the same preparing.
     wave = np.sin(np.arange(32) * 0.3).tolist()
     theirs, ours = (predict(workspace, pool, ref, [Input(row={"y": wave})]) for ref in ("own@v1", f"{name}@v1"))

@@ -9,6 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 from speciate.models.endpoints import Endpoint
 
 SERVED = "served"
+EXPORT = "export"
+"""Methods that are no training."""
 
 
 class Card(BaseModel):

@@ -9,6 +9,8 @@ from speciate.datasets.versions import Manifest
 from speciate.errors import Code, SpeciateError
 from speciate.evaluation.seen import learned_from
 from speciate.models import registry
+from speciate.models.backbones import saved
+from speciate.models.backbones.exported import refuse_training
 from speciate.models.backbones.table import ARCHITECTURES, modality_of, refuse_adapter
 from speciate.models.card import Card
 from speciate.refs import model_ref
@@ -47,6 +49,8 @@ def find(workspace: Workspace, base_model: str) -> Base:
         refuse_adapter(folder)
         return Base(base_model, modality_of(base_model), folder, None)
     version = registry.resolve(workspace.database, workspace.folders, ref)
+    if saved.is_export(version.path):
+        raise refuse_training(version.ref)
     card, modality = version.card, modality_of(version.ref, version.path)
     return Base(version.ref, modality, version.path, card.license, _learned_from(workspace, card), card.inputs)
 

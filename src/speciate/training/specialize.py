@@ -27,6 +27,7 @@ from speciate.jobs.job import ENDED, Resources
 from speciate.jobs.kinds import Child, ChildRequest, Finished, Kind, NextStep, Plan
 from speciate.models import registry
 from speciate.models.backbones import saved
+from speciate.models.card import EXPORT
 from speciate.refs import dataset_ref
 from speciate.training import shortlist, train
 from speciate.training.narrowing import SHORTLIST, compared, comparison, narrowed, shortlisted
@@ -181,6 +182,8 @@ def _warm_start(workspace: Workspace, spec: SpecializeSpec) -> Way | None:
     use_case = usecases.get(workspace.database, spec.use_case)
     try:
         version = registry.resolve(workspace.database, workspace.folders, f"{spec.use_case}@production")
+        if version.card.method == EXPORT:  # nothing is trained on one, but on what it was made from
+            version = registry.resolve(workspace.database, workspace.folders, version.card.parents[0])
     except SpeciateError:
         return None
     card = version.card

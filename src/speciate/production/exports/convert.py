@@ -29,7 +29,6 @@ from speciate.training import train
 from speciate.usecases import UseCase
 from speciate.workspace.workspace import Workspace
 
-METHOD = "export"
 _LIBRARIES: dict[tuple[Format, Quantize], tuple[str, ...]] = {
     ("onnx", "none"): ("onnx", "onnxscript", "onnxruntime"),
     ("onnx", "int8"): ("onnx", "onnxscript", "onnxruntime"),

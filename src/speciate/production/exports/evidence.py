@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from speciate.models.card import Card
+from speciate.models.card import EXPORT, Card
 from speciate.workspace.database import Transaction
 
 _CARD = "SELECT card FROM model_versions WHERE name = ? AND version = ?"
@@ -20,7 +20,7 @@ def lacking(tx: Transaction, ref: str) -> list[str]:
 
 
 def objections(card: Card) -> list[str]:
-    if card.method != "export":
+    if card.method != EXPORT:
         return []
     record: Mapping[str, Any] = card.recipe.get("export") or {}
     outcomes = {gate["name"]: gate["outcome"] for gate in record.get("gates", ())}

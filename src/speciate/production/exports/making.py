@@ -23,9 +23,9 @@ from speciate.jobs.run import Run
 from speciate.models.backbones.contract import Item
 from speciate.models.backbones.exported import Exported
 from speciate.models.backbones.runtimes import FILES
-from speciate.models.card import Card
+from speciate.models.card import EXPORT, Card
 from speciate.production.exports import clean, gates, measuring, quantizing, subject
-from speciate.production.exports.convert import METHOD, ConvertPayload
+from speciate.production.exports.convert import ConvertPayload
 from speciate.production.exports.gates import Gate, Held, Measured
 from speciate.production.exports.subject import Subject
 from speciate.production.exports.tracing import to_onnx
@@ -198,7 +198,7 @@ def _card(
     parent = payload.parent
     kept = {name: parent.recipe[name] for name in ("terms", "target") if name in parent.recipe}
     return Card(
-        name=payload.name, id=identity, task=parent.task, modality=parent.modality, method=METHOD,
+        name=payload.name, id=identity, task=parent.task, modality=parent.modality, method=EXPORT,
         base_model=parent.base_model, parents=(parent.ref,), dataset=parent.dataset, beside=parent.beside,
         teachers=parent.teachers, use_case=parent.use_case, inputs=parent.inputs, parts=parent.parts,
         ignored_parts=parent.ignored_parts, labels=parent.labels, parameters=parent.parameters,
