@@ -26,7 +26,7 @@ from speciate.training.further import as_known, suits
 from speciate.training.language.rewards import ruled
 from speciate.training.language.rewards.specs import SPECS
 from speciate.training.language.seeing_specs import SEEING, SEEING_FORMS
-from speciate.training.language.specs import LANGUAGE_PARAMETERS
+from speciate.training.language.specs import LANGUAGE_PARAMETERS, LanguageParameters
 from speciate.training.options import options as ways_to_train
 from speciate.training.specs import PARAMETERS, parameters_of
 from speciate.vocabulary import METRICS, TASKS, Metric, Task, find_task
@@ -108,7 +108,8 @@ def _methods(task: Task | None) -> list[Option]:
         if can is None or writes or any(way.method == known for way in others):
             what = first_line(_module(name)) + (f" Base models: {', '.join(bases)}." if bases else "")
             form = parameters_of(name, task.name) if task else parameters
-            found.append(Option(name, what, form.model_json_schema(), _needs(name)))
+            lacking = _needs("sft" if issubclass(form, LanguageParameters) else name)
+            found.append(Option(name, what, form.model_json_schema(), lacking))
     return found
 
 
