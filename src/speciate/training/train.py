@@ -51,6 +51,7 @@ from speciate.training.specs import (
     TrainSpec,
     parameters_of,
 )
+from speciate.training.written import bytes_written
 from speciate.usecases import COLUMN, UseCase
 from speciate.vocabulary import TASKS, Task, find_metric, find_task
 from speciate.workspace.database import Transaction
@@ -129,6 +130,7 @@ def plan(spec: TrainSpec, workspace: Workspace) -> Plan:
             gpu=gpus,
         ),
         seconds=cost.seconds if cost else None,
+        bytes=bytes_written(method, getattr(parameters, "changes", None), payload.base_folder),
         usd=usd_for(cost.cpu_seconds, price) if cost else None,
         peak_memory_mb=math.ceil(cost.peak_memory_mb) if cost else None,
         p95_latency_ms=cost.p95_latency_ms if cost else None,
