@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from speciate.datasets.sources.gym_entries import written as entry_of
 from speciate.errors import Code, SpeciateError
+from speciate.evaluation import code_scorer
 from speciate.sandbox import complete
 from speciate.training.language.rewards import caged, functions
 from speciate.training.language.rewards.bound import bound, columns
@@ -88,8 +89,22 @@ def test_programs_are_run_against_the_tests_of_their_example(tmp_path: Path) -> 
     tests = {"checks": "assert add(1, 2) == 3"}
     answers = ["```python\ndef add(a, b): return a + b\n```", "def add(a, b): return 3", "def add(a, b): return 4", "x"]
     with opened(tmp_path, {"kind": "code", "column": "checks"}) as reward:
-        assert ask(reward, answers, columns=[tests, tests, tests, {}]) == [1, 1, 0, None]
+        assert ask(reward, answers, columns=[tests, tests, tests, {"checks": ["x"]}]) == [1, 1, 0, None]
         assert counted(reward) == {"no_column": 1}
+
+
+def test_programs_that_are_the_same_are_run_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[str] = []
+
+    def score_all(folder: Path, rows: list[dict[str, Any]], **named: Any) -> list[dict[str, float]]:
+        ran.append(rows[0]["prediction"]["output"])
+        return [{code_scorer.NAME: float(ran[-1] == "x = 1")}]
+
+    monkeypatch.setattr(code_scorer, "score_all", score_all)
+    answers, tests = ["x = 1", "x = 2", "x = 1", "x = 1"], [{"tests": each} for each in ("a", "a", "a", "b")]
+    with opened(tmp_path, {"kind": "code"}) as reward:
+        assert ask(reward, answers, columns=tests) == [1, 0, 1, 1]
+    assert sorted(ran) == ["x = 1", "x = 1", "x = 2"]
 
 
 def test_a_function_of_a_file_is_called_with_a_batch_and_kept_over_the_run(tmp_path: Path) -> None:
