@@ -19,7 +19,7 @@ import pytest
 
 from speciate.datasets.sources.gym_entries import written
 from speciate.evaluation import caged_lines, code_scorer, own_scorer
-from speciate.sandbox import complete
+from speciate.sandbox import complete, layers
 from tests.security.attacks import CLOSED, LOUD, OPEN, PRELUDE, WORD, Ground, function, ground
 from tests.training.language.rewards.asked import ask, opened
 
@@ -104,6 +104,10 @@ BY: dict[str, Callable[[str, Path, int, float], list[float | None]]] = {
 }  # fmt: skip
 
 
+NEEDS = {"connects to an abstract socket": "signals"}
+"""Attack -> the layer of the cage without which it gets through, where it is one that not every kernel has."""
+
+
 @pytest.fixture(scope="module", params=CAGES)
 def verdicts(request: pytest.FixtureRequest, place: Ground, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("caged")
@@ -112,6 +116,9 @@ def verdicts(request: pytest.FixtureRequest, place: Ground, tmp_path_factory: py
 
 @pytest.mark.parametrize("attack", QUIET)
 def test_it_holds_against_code_that(attack: str, verdicts: dict[str, str], place: Ground) -> None:
+    lacking = {layer.name for layer in layers() if not layer.there}
+    if NEEDS.get(attack) in lacking:
+        pytest.skip(f"this kernel lacks the layer {NEEDS[attack]!r}")
     assert verdicts[attack] == HELD
     assert Path(place.secret).read_text() == WORD
 
