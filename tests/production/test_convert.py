@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,13 +24,14 @@ from speciate.jobs.engine import Engine
 from speciate.jobs.folder import write_whole
 from speciate.jobs.job import Job, State
 from speciate.jobs.pool import Pool
+from speciate.jobs.processes import signal_group
 from speciate.jobs.run import Run
 from speciate.models import registry, sealed
 from speciate.models.backbones import table
 from speciate.models.card import Card
 from speciate.production import promote
 from speciate.production.dossier import dossier
-from speciate.production.exports import convert, evidence, making
+from speciate.production.exports import convert, evidence, gates, making
 from speciate.production.exports.convert import ConvertSpec
 from speciate.production.predict import Input, predict
 from speciate.settings import Settings
@@ -167,12 +170,12 @@ def test_the_plan_tells_what_it_will_be_called_and_judged_by(workspace: Workspac
 
 
 def test_an_export_whose_record_lacks_a_gate_may_not_be_promoted() -> None:
-    gates = [{"name": name, "outcome": "pass"} for name in ("reload", "parity", "latency", "size")]
-    card = Card(name="x", version=2, method="export", recipe={"export": {"parent": "own@v1", "gates": gates}})
+    held = [{"name": name, "outcome": "pass"} for name in ("reload", "parity", "latency", "size")]
+    card = Card(name="x", version=2, method="export", recipe={"export": {"parent": "own@v1", "gates": held}})
     assert "gates held: metric" in evidence.objections(card)[0]
-    gates.append({"name": "metric", "outcome": "inconclusive"})
+    held.append({"name": "metric", "outcome": "inconclusive"})
     assert evidence.objections(card), "what cannot be told is no pass"
-    gates[-1] = {"name": "metric", "outcome": "pass"}
+    held[-1] = {"name": "metric", "outcome": "pass"}
     assert evidence.objections(card) == []
     assert evidence.objections(Card(name="x", version=2, method="full")) == []
 
@@ -184,8 +187,9 @@ def test_an_export_whose_record_lacks_a_gate_may_not_be_promoted() -> None:
 @needs_engines
 @pytest.mark.parametrize(("form", "quantize"), [("onnx", "int8"), ("openvino", "int8"), ("openvino", "none")])
 def test_an_export_is_a_model_as_any_other(
-    workspace: Workspace, tmp_path: Path, pool: Pool, form: str, quantize: str
+    workspace: Workspace, tmp_path: Path, pool: Pool, form: str, quantize: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(gates, "_SLOWER", 100.0)  # 13,000 weights: a machine that is busy decides how long they take
     waves(workspace)
     define(workspace, "waves", "time-series-classification")
     before = parent(workspace, tmp_path)
@@ -251,15 +255,22 @@ def test_a_killed_export_begins_anew_and_is_registered_once(
     waves(workspace)
     parent(workspace, tmp_path)
     struck = tmp_path / "struck"
-    monkeypatch.setenv("SPECIATE_FAULT", f"export_before_gates:kill:{struck}")
+    monkeypatch.setenv("SPECIATE_FAULT", f"export_before_gates:block:{struck}")
     monkeypatch.setenv("SPECIATE_TESTING", "1")
     engine = Engine(workspace)
     engine.start()
     try:
         job = engine.submit("convert", {"model": "own", "format": "onnx"})
-        ended = engine.wait(job.id, timeout=500)
+        deadline = time.monotonic() + 400
+        while not struck.exists():
+            assert time.monotonic() < deadline, engine.get(job.id)
+            time.sleep(0.05)
+        first = workspace.folders.runs / str(engine.get(job.id).run_id)
+        assert (first / "outputs" / "model" / sealed.MANIFEST).is_file()
+        whom = [path.read_text() for name in ("supervisor", "worker") if (path := first / name).exists()]
+        assert [signal_group(who, signal.SIGKILL) for who in whom] == [True, True]
+        ended = engine.wait(job.id, timeout=400)
         assert ended.state == "succeeded", ended.error
-        assert struck.exists(), "the first attempt was killed"
         assert len(list(workspace.folders.runs.glob(f"{job.id}.*"))) == 2
         assert (ended.result or {})["model"] == "own-onnx@v1"
         assert registry.names(workspace.database) == ["own", "own-onnx"]
