@@ -12,6 +12,7 @@ from speciate.production.bake import Quality
 from speciate.production.bake_quality import judged
 from speciate.production.baked import taken_back
 from speciate.production.rollback import roll_back
+from speciate.production.status import status
 from speciate.production.tally import Counted
 from speciate.serving import tallies
 from speciate.serving.baking import Baker
@@ -134,6 +135,9 @@ def test_where_a_person_decides_it_is_only_told(workspace: Workspace, clock: Man
     assert serving(workspace) == "m@v2"
     [(_, told)] = events(workspace, "bake.broken")
     assert "requests failed" in told["reasons"][0]
+    found = status(workspace)
+    assert found.use_cases[0].bake == "broken"
+    assert any("m@v2 broke a limit of its bake and serves on" in alert for alert in found.alerts)
 
 
 def test_a_version_that_its_slot_refused_goes_back(workspace: Workspace, baker: Baker) -> None:

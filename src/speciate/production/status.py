@@ -96,12 +96,23 @@ def status(workspace: Workspace, use_case: str | None = None) -> Status:
         (jobs[owner].paused if paused else jobs[owner].running).append(job)
     pending = approvals.listed(database, now, approvals.PENDING)
     room = workspace.room.look()
+    found = [_of_use_case(workspace, name, history, jobs[name], pending, now, low=room.low) for name in names]
     return Status(
-        [_of_use_case(workspace, name, history, jobs[name], pending, now, low=room.low) for name in names],
+        found,
         ledger.delivered(history, now),
         _disk(workspace, room),
-        [*alerts(room), *provider.alerts(database), *notifier.alerts(workspace)],
+        [*alerts(room), *_broken(found), *provider.alerts(database), *notifier.alerts(workspace)],
     )
+
+
+def _broken(found: Sequence[UseCaseStatus]) -> list[str]:
+    """Versions that the bake would have taken back, and a person is to."""
+    return [
+        f"{each.name}: {each.production} broke a limit of its bake and serves on: call rollback_model, or promote a "
+        "better version."
+        for each in found
+        if each.bake == "broken"
+    ]
 
 
 def alerts(room: Room) -> list[str]:
