@@ -61,6 +61,7 @@ def test_a_student_cut_from_its_teacher_learns_its_chances(workspace: Workspace,
     assert (student["role"], teacher["role"]) == ("student", "teacher")
     assert student["parameters"] < teacher["parameters"]
     assert report["training"]["steps"] == 2
+    assert set(report["training"]["held"]) == {"entropy"}
 
 
 def test_a_teacher_of_another_vocabulary_teaches_by_its_answers(

@@ -41,7 +41,7 @@ class _Taught:
     # The trainer's
     model: Any
     accelerator: Any
-    temperature: float
+    _metrics: dict[str, dict[str, list[float]]]
 
     _share = 0.0
     _weight = 1.0
@@ -71,6 +71,13 @@ class _Taught:
         if not self.model.training or not self._share:
             return False
         return self._share >= 1 or float(torch.rand(())) < self._share
+
+    def log(self, logs: dict[str, float], *given: Any, **named: Any) -> None:
+        """Lengths of answers that are given say nothing of the student."""
+        for mode in ("eval", *(() if self._share else ("train",))):
+            for name in [each for each in self._metrics[mode] if each.startswith("completions/")]:
+                del self._metrics[mode][name]
+        super().log(logs, *given, **named)  # type: ignore[misc]
 
     def _get_last_hidden_state(self, *given: Any, **named: Any) -> Any:
         found = super()._get_last_hidden_state(*given, **named)  # type: ignore[misc]
