@@ -68,7 +68,7 @@ def learned(study: Study, parameters: RewardedParameters, trainer: type[Any], co
                 peft_config=changes(parameters),
                 **more,
             )
-            judged_by = every.select(range(len(train), len(every)))
+            judged_by = every.select([*range(len(train), len(every))])  # datasets refuses an empty range
             running.ask(Asking(opened, held, asked, parameters, judged_by))
             data = digest([(each.example.id, each.asked, each.truth) for each in (*train, *held)], asked)
             running.begin(session(study, parameters, learner, data, watch_loss=False))
