@@ -32,6 +32,7 @@ from speciate.workspace.workspace import Workspace
 _LOOK_SECONDS = 30.0
 _FIRST_GAP, _LONGEST_GAP = 1.0, 300.0
 _HTTP_SECONDS, _COMMAND_SECONDS = 10.0, 30.0
+_JOIN_SECONDS = 2.0
 _BATCH = 200
 _JOB = "SELECT kind, parent FROM jobs WHERE id = ?"
 _BEGAN = "SELECT stamp FROM events ORDER BY seq LIMIT 1"
@@ -74,12 +75,16 @@ class Hook:
         """A delivery that is under way is not waited for: it is done again by the next daemon."""
         self._stop.set()
         self._wake.set()
+        if self._thread.is_alive():
+            self._thread.join(_JOIN_SECONDS)  # who is reading the catalog has read it by then
 
     def look(self) -> bool:
         """Tell all that is new. False where the hook failed: what it did not take is told again."""
         database = self._workspace.database
         while not self._stop.is_set() and (events := database.events_after(self._state.seq, _BATCH)):
             for event in events:
+                if self._stop.is_set():
+                    return True  # the catalog is about to close; the next daemon goes on behind what was taken
                 notice = notice_of(self._of_jobs(event), self._workspace.settings.notify, self._workspace_id())
                 if notice and not self._told(notice, event.seq):
                     return False
