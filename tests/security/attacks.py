@@ -26,6 +26,8 @@ class Ground(NamedTuple):
     """That holds it, as a workspace would."""
     sacrifice: str
     """Another such file, which the control may spoil."""
+    keys: str
+    """As a person's own are kept, in a home folder."""
     port: int
     unix: str
     abstract: str
@@ -46,6 +48,9 @@ def ground(folder: Path) -> Iterator[Ground]:
     home.mkdir(parents=True)
     for name in ("secret", "sacrifice"):
         (home / name).write_text(WORD)
+    keys = folder / "home" / ".config" / "speciate" / "secrets.json"
+    keys.parent.mkdir(parents=True)
+    keys.write_text(WORD)
     with ExitStack() as stack:
         server = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
         named = stack.enter_context(socket.socket(socket.AF_UNIX))
@@ -60,7 +65,7 @@ def ground(folder: Path) -> Iterator[Ground]:
         os.set_inheritable(held, True)
         yield Ground(
             secret=str(home / "secret"), folder=str(home), sacrifice=str(home / "sacrifice"),
-            port=server.getsockname()[1], unix=str(home / "s"), abstract=abstract,
+            keys=str(keys), port=server.getsockname()[1], unix=str(home / "s"), abstract=abstract,
             parent=os.getpid(), inherited=held,
         )  # fmt: skip
 
@@ -86,6 +91,7 @@ def function(name: str, body: str) -> str:
 OPEN = {
     # files outside
     "reads a file of the workspace": "return holds(open({secret}).read())",
+    "reads a person's keys": "return holds(open({keys}).read())",
     "lists the workspace": "return os.listdir({folder})",
     "reads through a symbolic link": "os.symlink({secret}, 'link')\nreturn holds(open('link').read())",
     "reads through a link in a folder that links": (
@@ -207,6 +213,7 @@ LOUD = {
         "raise ValueError"
     ),
     "prints the protocol's line": 'print(\'{"value": [1.0], "passed": true}\', flush=True)\nraise ValueError',
+    "prints without an end": "while True:\n    print('x' * 65536)",
     "answers without an end": (
         "for number in range(3, 60):\n"
         "    try:\n        [os.write(number, b'x' * (1 << 20)) for _ in range(40)]\n    except OSError:\n        pass\n"
