@@ -99,8 +99,8 @@ def survey(workspace: Workspace, pool: Pool, target: Target) -> dict[str, Any]:
             if job.kind == "export" and job.named
         ],
         "as_of": as_of,
-        "also": "Older backups, logs and run folders of jobs on these datasets are deleted, and answers about them in the "
-        "logs of use cases. It cannot be undone.",
+        "also": "Older backups, logs and run folders of jobs on these datasets are deleted, and answers about them "
+        "in the logs of use cases. It cannot be undone.",
     }
 
 
