@@ -23,7 +23,16 @@ from speciate.training.language.environment import Host, ToolFailed, describe, t
 from speciate.training.language.specs import EnvironmentSpec
 from speciate.workspace.workspace import Workspace
 from tests.language.world import tiny_model, tiny_tokenizer
-from tests.training.language.world import attempt, base, payload, run
+from tests.training.language.world import (
+    Killed,
+    attempt,
+    base,
+    broken_off,
+    model_id,
+    payload,
+    run,
+    saving_each_step,
+)
 from tests.training.world import make_dataset, model_path, train_now
 
 DESK = '''
@@ -226,3 +235,31 @@ def test_a_model_learns_to_call_a_tool(workspace: Workspace, desk: Host, tmp_pat
     assert report["watched"]["rewards"]["environment"]["calls"] > 0
     assert held[-1] > held[0]
     assert any("asks it" in note or "ask it without tools" in note for note in report["notes"])
+
+
+@pytest.mark.slow
+def test_a_training_in_an_environment_that_is_broken_off_ends_in_the_same_bits(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    """What the environment draws is drawn again."""
+    drawn = DESK.replace("import os, time", "import os, random, time").replace(
+        "float(self.asked > 0)", "random.random()"
+    )
+    (tmp_path / "desk.py").write_text(drawn)
+    _walls(workspace, "walls", [f"what {at}?" for at in range(20)], ["red"] * 20)
+    asked = payload(
+        workspace, name="pupil", dataset="walls", method="grpo", resources={"cpu": 1},
+        base_model=_caller(tmp_path / "base", [f"what {at}?" for at in range(20)]),
+        hyperparameters={
+            "changes": "full", "steps": 4, "batch_size": 8, "generations": 4, "learning_rate": 1e-3, "judge_every": 2,
+            "judged": 2, "max_new_tokens": 8, "max_length": 2000, "environment": {"file": f"{tmp_path}/desk.py:Desk"},
+        },
+    )  # fmt: skip
+    whole = run(attempt(workspace, asked, "job-whole"))
+    with saving_each_step():
+        folder = attempt(workspace, asked, "job-broken")
+        with broken_off(3, "kill"), pytest.raises(Killed):
+            run(folder)
+        result = run(attempt(workspace, asked, "job-broken", folder))
+    assert result["report"]["watched"] == whole["report"]["watched"]
+    assert model_id(result) == model_id(whole)
