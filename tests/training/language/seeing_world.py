@@ -39,8 +39,11 @@ def make_seen(
     )  # fmt: skip
 
 
-def make_colours(workspace: Workspace, count: int = 72, name: str = "seen") -> Manifest:
-    """Each picture another one of three colours; the question is the same, so the picture alone tells."""
-    names = [NAMES[(at + at // 6) % len(NAMES)] for at in range(count)]
-    rows = [row("which colour?", coloured(each, at)) for at, each in enumerate(names)]
-    return make_seen(workspace, rows, names, name=name)
+def make_colours(
+    workspace: Workspace, count: int = 72, name: str = "seen", names: Sequence[str] = NAMES
+) -> Manifest:  # fmt: skip
+    """Each picture another one of three colours; the question is the same, so the picture alone tells. `names`: of the
+    colours, in their order."""
+    shown = [(at + at // 6) % len(NAMES) for at in range(count)]
+    rows = [row("which colour?", coloured(NAMES[each], at)) for at, each in enumerate(shown)]
+    return make_seen(workspace, rows, [names[each] for each in shown], name=name)

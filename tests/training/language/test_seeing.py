@@ -91,40 +91,40 @@ def _check_that_it_is_served(model: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("changes", ["full", "lora"])
-def test_models_of_every_family_learn_from_pictures(
-    workspace: Workspace, tmp_path: Path, family: str, changes: str
+def test_models_of_every_family_learn_from_pictures_and_go_on_with_small_changes(
+    workspace: Workspace, tmp_path: Path, family: str
 ) -> None:
+    """First every weight learns, from nothing; then low-rank changes of that version call colours by other names."""
     manifest = make_colours(workspace, 144)
-    given = {"changes": changes, "rank": 32} | ({"learning_rate": 2e-2, "epochs": 12} if changes == "lora" else {})
-    _train(workspace, FAMILIES[family](tmp_path / "base"), **given)
-    right = _right(workspace, manifest)
-    assert _low(right) > CHANCE
+    _train(workspace, FAMILIES[family](tmp_path / "base"))
+    assert _low(_right(workspace, manifest)) > CHANCE
+    other = make_colours(workspace, 144, "other", names=(*NAMES[1:], NAMES[0]))
+    assert sum(_right(workspace, other)) < len(_right(workspace, other)) / 3
+    _train(workspace, "looker@v1", "other", "job-y", changes="lora", eyes="kept", rank=16, learning_rate=1e-2)
+    assert _low(_right(workspace, other)) > CHANCE
     names = json.loads((model_path(workspace, "looker") / "files.json").read_text())
-    assert {"predictor.json", "config.json", "model.safetensors", "processor_config.json", "tokenizer.json"} <= set(
-        names
-    )
+    kept = {"predictor.json", "config.json", "model.safetensors", "processor_config.json", "tokenizer.json"}
+    assert kept <= set(names)
+    assert "adapter_config.json" not in names
 
 
 @pytest.mark.slow
 def test_several_pictures_and_turns_are_learned_from_conversations_alone(workspace: Workspace, tmp_path: Path) -> None:
-    """The answer is the conversation's last turn; which of two pictures is asked for stands in the text."""
-    rows, names = [], []
-    for at in range(96):
+    """The answer is the last turn: the colour of the second picture, which is never that of the first."""
+    rows = []
+    for at in range(144):
         pair = NAMES[at % 3], NAMES[(at + 1 + at // 3 % 2) % 3]
-        wanted = at // 2 % 2
-        names.append(pair[wanted])
         said = [
-            {"role": "user", "content": f"1 <image> 2 <image> {wanted + 1}?"},
-            {"role": "assistant", "content": pair[wanted]},
+            {"role": "user", "content": "1 <image> 2 <image> which?"},
+            {"role": "assistant", "content": pair[1]},
         ]
         rows.append(row(said, *(coloured(each, 2 * at + place) for place, each in enumerate(pair))))
     make_seen(workspace, rows, [""] * len(rows))
-    report = _train(workspace, tiny_qwen(tmp_path / "base"), epochs=20)
+    report = _train(workspace, tiny_qwen(tmp_path / "base"), epochs=15)
     assert report["sights"]["pictures"] == 2 * report["sights"]["examples"]
     card = registry.resolve(workspace.database, workspace.folders, "looker").card
     assert card.parts == ("image.image", "image_2.image", "question.text")
-    assert report["validation"]["interval"][0] > CHANCE
+    assert report["validation"]["interval"][0] > 1 / 2
 
 
 def _looked_at(workspace: Workspace, base: str, **given: Any) -> tuple[Study, Sight, Sights]:
