@@ -240,7 +240,7 @@ def test_ends_of_jobs_say_of_which_kind(workspace: Workspace, receiver: Receiver
         ("canary.survived", {"model": "m@v2"}, "digits: the canary m@v2 held; it waits to get all requests."),
         ("canary.ended", {"model": "m@v2"}, "digits: the canary m@v2 was ended."),
         ("canary.ended", {"model": "m@v2", "actor": "bake"}, "digits: the canary m@v2 was taken back by the bake."),
-        ("slot.refused", {"model": "a\u202eb\x1b c"}, "digits: the slot did not let a_b__c serve; get_status says why."),
+        ("slot.refused", {"model": "\u202eb\x1b c"}, "digits: the slot did not let _b__c serve; get_status says why."),
         ("alias.moved", {"action": "promote", "after": "m@v2"}, None),
         ("disk.enough", {"free": 1}, "The disk has room again: runs go on."),
         ("dataset.created", {}, None),
