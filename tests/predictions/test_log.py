@@ -128,6 +128,19 @@ def test_a_full_disk_stops_no_answer_and_the_gap_is_told(
     assert {first, last} == set(reading.answers(own.folder, columns=["id"])["id"].to_pylist())
 
 
+@pytest.mark.parametrize("item", [{"id": "0", "parts": {"scan.image": {}}}, {"id": "0", "row": {"a": float("nan")}}])
+def test_what_cannot_be_written_is_counted_and_stops_nothing(
+    tmp_path: Path, clock: ManualClock, item: dict[str, Any]
+) -> None:
+    own = log(tmp_path, clock)
+    assert not own.note(own.ids(1), [item], [said()], About("m@v1", 1, "multimodal"), 1.0)
+    [after] = note(own, texts("next"))
+    own.close()
+    found = reading.held(own.folder)
+    assert (found.answers, found.missed) == (1, 1)
+    assert reading.find(own.folder, after) is not None
+
+
 def test_a_log_far_beyond_its_quota_takes_nothing_more(tmp_path: Path, clock: ManualClock) -> None:
     own = log(tmp_path, clock, quota_mb=0.01)
     note(own, texts("long " * 4000))
