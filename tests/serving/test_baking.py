@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from speciate import usecases
-from speciate.production import aliases, audit, feedback
+from speciate.predictions.feedback import feedback as feedback_of
+from speciate.production import aliases, audit, feedback, logged
 from speciate.production.bake import Quality
-from speciate.production.bake_quality import judged
+from speciate.production.bake_quality import judged, quality_of
 from speciate.production.baked import taken_back
 from speciate.production.rollback import roll_back
 from speciate.production.status import status
@@ -203,6 +204,26 @@ def test_feedback_is_read_now_and_then_and_of_each_version_apart(workspace: Work
     clock.advance(301)
     baker.look()
     assert reads == ["m@v1"] * 2
+
+
+def test_feedback_in_the_log_takes_a_version_back(workspace: Workspace, baker: Baker, clock: ManualClock) -> None:
+    """60 answers were labelled, and every second label says something else; the target allows one in ten."""
+    clock.advance(1)
+    for number in range(60):
+        answer = [{"id": "0", "output": "seven", "confidence": 0.9, "error": None}]
+        [prediction] = logged.note(workspace, "digits", "m@v2", "text", [{"id": "0", "text": "x"}], answer, 1.0)
+        label = "seven" if number % 2 else "one"
+        logged.feedback(workspace, feedback_of(prediction=prediction, label=label, source="human", drawn="random"))
+    found = quality_of(workspace, "digits", "m@v2", "m@v1", clock.now() - 1)
+    assert found
+    assert (found.judged, found.before, round(found.allowed or 0, 6)) == (Counted(60, 30), None, 0.1)
+    baker.look(now=True)
+    assert serving(workspace) == "m@v1"
+    assert (
+        "30 of 60 requests were wrong by what was said of them"
+        in audit.of_use_case(workspace.database, "digits")[-1].evidence
+    )
+    logged.of(workspace).close()
 
 
 def said(model: str, drawn: str, measure: str, n: int, mean: float) -> feedback.Quality:
