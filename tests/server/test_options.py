@@ -47,3 +47,10 @@ def test_rewards_and_tasks_of_reasoning_gym_say_what_may_be_set_of_them() -> Non
     (gym,) = list_options("gym", "chain_sum")
     assert gym.parameters["max_terms"] == "int = 6"
     assert all(not each.parameters for each in list_options("gym"))
+
+
+def test_what_learns_about_pictures_is_what_can_be_set_of_that() -> None:
+    (sft,) = list_options("method", task="image-text-to-text")
+    assert sft.name == "sft"
+    assert {"eyes", "side"} <= sft.parameters["properties"].keys()
+    assert "packing" not in sft.parameters["properties"]

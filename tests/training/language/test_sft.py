@@ -114,6 +114,7 @@ def test_examples_that_teach_nothing_are_refused_before_a_step(
 def test_what_is_wrong_with_the_data_is_noted(workspace: Workspace, tmp_path: Path) -> None:
     pairs = sums(60)
     questions = [question for question, _ in pairs] + [pairs[0][0].upper(), pairs[1][0]]
+    questions[7] = "<image> what is that?"
     answers = ["7"] * 40 + [answer for _, answer in pairs[40:]] + ["7", "7"]
     splits = ["train"] * 60 + ["test", "train"]
     make_dataset(
@@ -124,6 +125,7 @@ def test_what_is_wrong_with_the_data_is_noted(workspace: Workspace, tmp_path: Pa
     notes = " ".join(report["notes"])
     assert "have the same answer, '7'" in notes
     assert "1 training examples repeat" in notes
+    assert "1 training examples ask about a picture" in notes
     assert "1 of 1 test examples stand in the training split" in notes
     assert "no validation split" in notes
 
