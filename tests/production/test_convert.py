@@ -248,10 +248,9 @@ def test_what_fails_a_gate_is_no_version_and_its_figures_are_kept(workspace: Wor
 
 @pytest.mark.slow
 @needs_engines
-def test_a_killed_export_begins_anew_and_is_registered_once(
-    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_killed_export_begins_anew_and_is_registered_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """kill -9 once the folder is written and sealed, before any gate."""
+    workspace = Workspace(tmp_path / "workspace")  # by the real clock, as runs are
     waves(workspace)
     parent(workspace, tmp_path)
     struck = tmp_path / "struck"
@@ -278,3 +277,4 @@ def test_a_killed_export_begins_anew_and_is_registered_once(
         assert sealed.check(version.path) == version.card.id
     finally:
         engine.stop()
+        workspace.close()
