@@ -6,9 +6,9 @@ from typing import Annotated, Any
 
 from pydantic import Field, WithJsonSchema
 
-from speciate.predictions.feedback import Drawn, Source, feedback
+from speciate.predictions.feedback import Drawn, Feedback, Source, feedback
 from speciate.production import logged
-from speciate.server.surface import App, Result, tool
+from speciate.server.surface import App, IdempotencyKey, Result, once, tool
 
 _LABEL = WithJsonSchema({"description": "What it should have been: as outputs of the model are."})
 
@@ -34,17 +34,22 @@ def record_feedback(
     label: Annotated[Any, _LABEL] = None,
     score: Annotated[float | None, Field(ge=0, le=1, description="Where no label fits: 1 good, 0 bad.")] = None,
     drawn: Annotated[Drawn | None, Field(description="As the label queue says.")] = None,
+    idempotency_key: IdempotencyKey = None,
 ) -> FeedbackRecorded:
     """Say what a logged answer of production should have been, or how good it was. For rows of a dataset, call
     label_examples; what to label next: speciate://use-cases/NAME/queue."""
-    given = feedback(
-        prediction=prediction, label=label, score=score, source=source, by=app.caller.client[:100], drawn=drawn
-    )
+    said = {"prediction": prediction, "label": label, "score": score, "source": source, "drawn": drawn}
+    given = feedback(**said, by=app.caller.client[:100])
+    if idempotency_key is None:
+        return _recorded(app, given)
+    return once(app, "record_feedback", said, idempotency_key, lambda _: _recorded(app, given), answer=FeedbackRecorded)
+
+
+def _recorded(app: App, given: Feedback) -> FeedbackRecorded:
     found = logged.feedback(app.workspace, given)
-    use_case = logged.of(app.workspace).naming(prediction).use_case
     return FeedbackRecorded(
         recorded=found.answer.id,
-        use_case=use_case,
+        use_case=logged.of(app.workspace).naming(given.prediction).use_case,
         model=found.answer.model,
         standing={
             source: Standing(label=each.label, score=each.score, at=each.at) for source, each in found.standing.items()

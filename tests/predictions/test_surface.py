@@ -60,6 +60,8 @@ def test_an_agent_asks_labels_and_queries(asked: Asked) -> None:
     told = record_feedback(app, second.prediction, "human", label="good", drawn="random")
     assert told.standing["human"].label == "good"
     sql = "SELECT id, output, label, right_by_feedback FROM examples WHERE label IS NOT NULL"
+    once = [record_feedback(app, second.prediction, "system", score=0.0, idempotency_key="k") for _ in range(2)]
+    assert once[0] == once[1]
     page = query_dataset(app, f"log:{USE_CASE}", sql=sql)
     rows = {row[0]: row[1:] for row in page.untrusted.rows}
     assert rows == {first.prediction: ["good", "good", True], second.prediction: ["bad", "good", False]}
@@ -85,7 +87,7 @@ def test_feedback_without_label_and_score_is_refused(asked: Asked) -> None:
 
 def test_the_queue_shows_inputs_and_how_each_was_drawn(asked: Asked) -> None:
     found = resources.label_queue(asked.app, USE_CASE, source="system", count=6)
-    assert found.waiting == len(asked.answers)
+    assert found.waiting == len(asked.answers) - 1
     assert [item.drawn for item in found.items] == ["random", "uncertain"] * 3
     assert found.items[0].untrusted.input["text"].startswith("a ")
     [then] = found.next_actions
