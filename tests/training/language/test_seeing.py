@@ -49,7 +49,7 @@ def _train(workspace: Workspace, base: str, dataset: str = "seen", job: str = "j
 
 
 def _right(workspace: Workspace, manifest: Manifest, split: str = "test") -> list[bool]:
-    examples = load_examples(workspace.folders, manifest, (split,))
+    examples = load_examples(workspace.folders, manifest, (split,), caged=True)
     said = predictor.load(model_path(workspace, "looker")).predict(examples)
     return [one.output == each.columns["answer"] for one, each in zip(said, examples, strict=True)]
 
