@@ -125,6 +125,13 @@ def check(
                 "Call train_model again with method='distill', or without teacher.",
             )
         return spec, ()
+    if spec.method == "distill" and task.family == "generation" and task.name not in WRITTEN:
+        raise SpeciateError(
+            Code.INVALID,
+            f"'distill' teaches students that write in answer to texts, and does not do {task.name!r} yet.",
+            "Keep the teacher's answers with the operation 'answer' of curate_dataset, and call train_model with "
+            "method='sft' and target='answer'.",
+        )
     if not suits(spec.method, task.family) and spec.method != STREAMING:
         raise SpeciateError(
             Code.INVALID,

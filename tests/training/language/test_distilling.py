@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from speciate.tools.training import train_model
@@ -19,11 +19,13 @@ from speciate.jobs.run import Run, Stopped
 from speciate.server.surface import Caller
 from speciate.tasks.contract import Prediction
 from speciate.tasks.writing import WritingPredictor
+from speciate.training import further
 from speciate.training.language import tutors
 from speciate.training.language.chorus import chorus
 from speciate.training.language.cutting import cut
 from speciate.training.network.metrics import read
-from speciate.training.specs import Payload
+from speciate.training.specs import Payload, TrainSpec
+from speciate.vocabulary import find_task
 from speciate.workspace.workspace import Workspace
 from tests.language.world import sums
 from tests.training.language.world import (
@@ -109,6 +111,12 @@ def test_a_teacher_outside_the_callers_roots_is_refused(
     with pytest.raises(SpeciateError) as refusal:
         train_model(app, name="small", dataset="sums", method="distill", teacher=teacher)
     assert refusal.value.code is Code.REFUSED
+
+
+def test_a_student_that_reads_pictures_is_refused(workspace: Workspace) -> None:
+    spec, manifest = TrainSpec(method="distill", teacher=("eyes@v1",)), cast(Any, None)
+    with pytest.raises(SpeciateError, match="does not do 'image-text-to-text' yet"):
+        further.check(spec, manifest, find_task("image-text-to-text"), None, workspace)
 
 
 def test_without_a_student_or_layers_of_its_teacher_it_is_refused(workspace: Workspace, tmp_path: Path) -> None:
