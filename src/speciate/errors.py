@@ -32,11 +32,12 @@ class Code(StrEnum):
 
 
 class SpeciateError(Exception):
-    """`message` says what failed and why and quotes the value; `recovery` names the next call."""
+    """`message` says what failed and why and quotes the value; `recovery` names the next call. `foreign` is what a
+    library said of it, or what else may quote data: shown below `untrusted`, and in no `str`."""
 
-    def __init__(self, code: Code, message: str, recovery: str = "") -> None:
-        super().__init__(code, message, recovery)  # all three in args, so that it pickles
-        self.code, self.message, self.recovery = code, message, recovery
+    def __init__(self, code: Code, message: str, recovery: str = "", foreign: str = "") -> None:
+        super().__init__(code, message, recovery, foreign)  # all in args, so that it pickles
+        self.code, self.message, self.recovery, self.foreign = code, message, recovery, foreign
 
     def __str__(self) -> str:
         return f"{self.message} {self.recovery}".strip()

@@ -1,7 +1,7 @@
 """The other end of a service pool's pipe: one JSON line in, one JSON line out, inside the cage.
 
     {"service": "module:function", "payload": {...}}
-    {"answer": {...}}  or  {"error": {"code", "message", "recovery"}}
+    {"answer": {...}}  or  {"error": {"code", "message", "recovery", "foreign"}}
 
 Whatever a library prints goes to stderr: the pipe carries answers only. Started as `python -m
 speciate.jobs.pool_process WORKSPACE`; it reads the workspace's path for nothing but being found by it.
@@ -30,7 +30,7 @@ def answer(line: bytes) -> dict[str, Any]:
             raise SpeciateError(Code.REFUSED, f"{request['service']!r} is not a service of this package.")
         return {"answer": getattr(importlib.import_module(module), function)(request["payload"])}
     except SpeciateError as error:
-        return {"error": {"code": error.code.value, "message": error.message, "recovery": error.recovery}}
+        return _failure(error.code, error.message, error.recovery, error.foreign)
     except MemoryError:
         return _failure(Code.UNAVAILABLE, "This needs more memory than a service process may use.")
     except Exception as error:  # noqa: BLE001 - the border of the process: whatever it is, it goes back as data
@@ -38,8 +38,8 @@ def answer(line: bytes) -> dict[str, Any]:
         return _failure(Code.INTERNAL, f"{type(error).__name__} in a service process.")  # its text may quote data
 
 
-def _failure(code: Code, message: str) -> dict[str, Any]:
-    return {"error": {"code": code.value, "message": message, "recovery": ""}}
+def _failure(code: Code, message: str, recovery: str = "", foreign: str = "") -> dict[str, Any]:
+    return {"error": {"code": code.value, "message": message, "recovery": recovery, "foreign": foreign}}
 
 
 def main() -> None:

@@ -195,7 +195,7 @@ class Reconciler:
         except SpeciateError as error:
             if error.code is Code.UNAVAILABLE:  # a full disk: nothing is lost, the run's folder waits
                 raise
-            self._tell(job, Exited(job.attempt, Outcome(1, "user", error.message, error.recovery)))
+            self._tell(job, Exited(job.attempt, Outcome(1, "user", error.message, error.recovery, error.foreign)))
         except Exception as error:
             if self._troubles.get(job.id, Trouble()).times < _COMMIT_TRIES:
                 raise

@@ -181,7 +181,7 @@ def failure(job: Job) -> SpeciateError:
     error = job.error or {}
     message = error.get("message") or job.reason or f"The job is {job.state}."
     recovery = error.get("recovery") or f"Call get_job(job='{job.id}', log_lines=100) for its log."
-    return SpeciateError(Code.INVALID, f"{job.id} {job.state}: {message}", recovery)
+    return SpeciateError(Code.INVALID, f"{job.id} {job.state}: {message}", recovery, error.get("detail", ""))
 
 
 class _Marks(NamedTuple):

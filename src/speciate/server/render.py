@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from speciate.errors import SpeciateError
 from speciate.server.surface import JobStarted, Picture, Result
-from speciate.server.untrusted import clean, clean_text
+from speciate.server.untrusted import FIELD, clean, clean_text
 
 JOB = "speciate/job"
 """Key of `_meta` that holds the id of the job which a call started."""
@@ -23,6 +23,7 @@ ERROR = "speciate/error"
 """Key of `_meta` that holds code, message and recovery of an error, for programs."""
 
 _LONGEST_ERROR = 4_000
+_LONGEST_FOREIGN = 1_000
 
 
 def document(result: Any) -> dict[str, Any]:
@@ -56,13 +57,17 @@ def render(result: Any) -> CallToolResult:
 
 
 def render_error(tool: str, error: SpeciateError) -> CallToolResult:
-    """What failed, why, what is valid and the next call, as a tool error that the model reads."""
+    """What failed, why, what is valid and the next call, as a tool error that the model reads. What a library said of
+    it is the last line, as JSON below `untrusted`."""
     recovery = f"\nNext: {error.recovery}" if error.recovery else ""
     message = clean_text(f"{tool} ({error.code}): {error.message}{recovery}")
     if len(message) > _LONGEST_ERROR:
         message = f"{message[:_LONGEST_ERROR]}… [{len(message) - _LONGEST_ERROR:,} more characters]"
-    meta = {ERROR: {"code": error.code, "message": clean_text(error.message), "recovery": clean_text(error.recovery)}}
-    return CallToolResult(content=[text(message)], is_error=True, _meta=meta)
+    meta = {"code": error.code, "message": clean_text(error.message), "recovery": clean_text(error.recovery)}
+    if error.foreign:
+        said = clean({FIELD: {"error_text": error.foreign}}, _LONGEST_FOREIGN)
+        message, meta = f"{message}\n{compact(said)}", meta | said
+    return CallToolResult(content=[text(message)], is_error=True, _meta={ERROR: meta})
 
 
 def compact(document: Any) -> str:

@@ -81,8 +81,9 @@ def _heard(pose: Any, example: Example, manifest: Manifest, target: str | None, 
     except (ValueError, TypeError) as error:
         raise SpeciateError(
             Code.INVALID,
-            f"{target or manifest.label!r} of {manifest.ref} is no truth for {task!r} everywhere: {error}.",
+            f"{target or manifest.label!r} of {manifest.ref} is no truth for {task!r} everywhere; untrusted says why.",
             "Use another task, or another column.",
+            str(error),
         ) from error
 
 

@@ -48,6 +48,8 @@ _MOMENT_WITHOUT_CALL = re.compile(r"current_(date|time|timestamp)|local(time|tim
 _BY_ORDER = re.compile(r"WINDOW_(ROW_NUMBER|NTILE|LAG|LEAD|FIRST_VALUE|LAST_VALUE|NTH_VALUE)")
 _SUGGESTION = re.compile(r"(?:Candidate bindings|Did you mean):?\s*(.+)")
 _NO_COLUMN = re.compile(r"(?i)column .*(not found|does not exist)|does not have a column")
+_ABOUT_THE_QUERY = (duckdb.BinderException, duckdb.CatalogException, duckdb.ParserException, duckdb.SyntaxException)
+"""Errors that quote the query and names of columns; all others may quote cells."""
 _COLUMNS_SHOWN = 40
 _RECOVERY = "Call query_dataset with one SELECT over the view examples, or with where=..."
 
@@ -336,6 +338,11 @@ def _cell(value: Any) -> Any:
 
 def _mistake(error: duckdb.Error, columns: Sequence[str] = ()) -> SpeciateError:
     text = str(error)
+    if not isinstance(error, _ABOUT_THE_QUERY):
+        return SpeciateError(
+            Code.INVALID, "The SQL does not do for a value that it meets; untrusted says which.", _RECOVERY,
+            _first_line(text),
+        )  # fmt: skip
     near = _SUGGESTION.search(text)
     names = re.findall(r'"([^"]+)"', near[1]) if near else []
     hint = f" Did you mean {' or '.join(dict.fromkeys(names))}?" if names else ""

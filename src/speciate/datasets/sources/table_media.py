@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from speciate.datasets.sources.readers.choice import format_of
 from speciate.datasets.sources.readers.columnar import open_arrow, with_class_names
-from speciate.datasets.sources.readers.rows import unreadable, with_unique_names
+from speciate.datasets.sources.readers.rows import unread, with_unique_names
 from speciate.modalities import find, table
 
 METADATA, KEY = "metadata.parquet", "file_name"
@@ -60,7 +60,7 @@ def unpack(payload: dict[str, Any]) -> dict[str, Any]:
             written += filter(None, names)
     except (pa.ArrowException, OSError) as error:
         if not written:
-            raise unreadable(path, str(error)) from error
+            raise unread(path, error) from error
         aside.append((path.name, f"It cannot be read beyond row {row}: {str(error).splitlines()[0]}."))
     if kept:
         pq.write_table(pa.concat_tables(kept), METADATA)

@@ -105,8 +105,9 @@ def questions(study: Study, examples: Sequence[Example]) -> list[Question]:
         except ValueError as error:
             raise SpeciateError(
                 Code.INVALID,
-                f"The example {example.id} of {study.payload.dataset} cannot be asked: {error}.",
+                f"The example {example.id} of {study.payload.dataset} cannot be asked; untrusted says why.",
                 f"Look at it with preview_dataset(dataset={study.payload.dataset!r}, ids=[{example.id!r}]).",
+                str(error),
             ) from error
         turn = answered(said)
         if truth is None and turn is not None:
@@ -172,8 +173,9 @@ def _tokens(tokenizer: PreTrainedTokenizerBase, question: Question, asked: Form)
     except ValueError as error:
         raise SpeciateError(
             Code.INVALID,
-            f"The example {question.example.id} cannot be written as the model reads it: {error}.",
+            f"The example {question.example.id} cannot be written as the model reads it; untrusted says why.",
             "Call train_model again with another chat_template.",
+            str(error),
         ) from error
     return len(tokenizer(text, add_special_tokens=False)["input_ids"])
 

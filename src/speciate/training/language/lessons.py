@@ -49,8 +49,9 @@ def turns(study: Study, examples: Sequence[Example]) -> list[Turn]:
         except ValueError as error:
             raise SpeciateError(
                 Code.INVALID,
-                f"The example {example.id} of {study.payload.dataset} cannot be learned: {error}.",
+                f"The example {example.id} of {study.payload.dataset} cannot be learned; untrusted says why.",
                 f"Look at it with preview_dataset(dataset={study.payload.dataset!r}, ids=[{example.id!r}]).",
+                str(error),
             ) from error
     return found
 
@@ -131,8 +132,9 @@ def _lesson(tokenizer: PreTrainedTokenizerBase, turn: Turn, asked: Form, learn: 
     except ValueError as error:
         raise SpeciateError(
             Code.INVALID,
-            f"The example {turn.example.id} cannot be written as the model reads it: {error}.",
+            f"The example {turn.example.id} cannot be written as the model reads it; untrusted says why.",
             "Call train_model again with hyperparameters={'learn': 'completion'} or another chat_template.",
+            str(error),
         ) from error
 
 

@@ -124,8 +124,9 @@ def _ids(learner: Pupil, asked: Conversation, said: str, how: Form) -> list[int]
     except ValueError as error:
         raise SpeciateError(
             Code.INVALID,
-            f"The question {readable(asked)[:_SHOWN]!r} cannot be written as the model reads it: {error}.",
+            "A question cannot be written as the model reads it; untrusted says which, and why.",
             "Call train_model again with another chat_template.",
+            f"{readable(asked)[:_SHOWN]!r}: {error}",
         ) from error
 
 

@@ -174,8 +174,9 @@ def _lesson(study: Study, processor: Any, turn: Turn, shown: Sight, parameters: 
 def _no_question(study: Study, example: Example, error: ValueError) -> SpeciateError:
     return SpeciateError(
         Code.INVALID,
-        f"The example {example.id} of {study.payload.dataset} cannot be learned: {error}.",
+        f"The example {example.id} of {study.payload.dataset} cannot be learned; untrusted says why.",
         f"Look at it with preview_dataset(dataset={study.payload.dataset!r}, ids=[{example.id!r}]).",
+        str(error),
     )
 
 

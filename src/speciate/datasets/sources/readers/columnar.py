@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from speciate.datasets.sources.readers.rows import LONGEST_BINARY, refused, unreadable, with_bad_rows
+from speciate.datasets.sources.readers.rows import LONGEST_BINARY, refused, unread, unreadable, with_bad_rows
 
 _METADATA = b"huggingface"
 _FEATHER_1 = b"FEA1"
@@ -27,7 +27,7 @@ def read_parquet(path: Path, text: Sequence[str]) -> pa.Table:
         table, bad = _sound_rows(pq.ParquetFile(path).read())
         return with_bad_rows(with_class_names(table), bad)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise unreadable(path, str(error), _recovery(path)) from error
+        raise unread(path, error, _recovery(path)) from error
 
 
 def read_arrow(path: Path, text: Sequence[str]) -> pa.Table:
@@ -40,7 +40,7 @@ def read_arrow(path: Path, text: Sequence[str]) -> pa.Table:
         table, bad = _sound_rows(table)
         return with_bad_rows(with_class_names(table), bad)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise unreadable(path, str(error), _recovery(path)) from error
+        raise unread(path, error, _recovery(path)) from error
 
 
 def open_arrow(path: Path) -> Any:

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from speciate.datasets.sources.readers.encodings import content, decoded
 from speciate.datasets.sources.readers.records import NUMBER, has_open_quotes, records
-from speciate.datasets.sources.readers.rows import unreadable, with_bad_rows
+from speciate.datasets.sources.readers.rows import unread, unreadable, with_bad_rows
 
 _MOST_BYTES = 2**31 - 1  # of one block of the parser
 _LONGEST_HEADER = 64 << 20  # bytes
@@ -104,7 +104,7 @@ def _parsed(path: Path, data: bytes, delimiter: str, text: Sequence[str]) -> tup
             convert_options=arrow_csv.ConvertOptions(column_types=dict.fromkeys(text, pa.string())),
         )
     except pa.ArrowInvalid as error:
-        raise unreadable(path, str(error)) from error
+        raise unread(path, error) from error
     return table, ragged
 
 

@@ -106,9 +106,15 @@ def _column(tables: Sequence[pa.Table], name: str) -> pa.Array:
 
 
 def unreadable(path: Path, why: str, recovery: str = "Mend the file, then repeat the call.") -> SpeciateError:
-    """The whole file is not what its format asks for. `why` may be a library's message: its first line is shown."""
-    first = why.strip().splitlines()[0].rstrip(".") if why.strip() else "unknown"
-    return SpeciateError(Code.INVALID, f"{path.name!r} cannot be read: {first[:300]}.", recovery)
+    """The whole file is not what its format asks for. `why` is in our words; `unread` has a library's."""
+    return SpeciateError(Code.INVALID, f"{path.name!r} cannot be read: {why.rstrip('.')[:300]}.", recovery)
+
+
+def unread(path: Path, error: Exception, recovery: str = "Mend the file, then repeat the call.") -> SpeciateError:
+    """The same where a library says why, which may quote the file."""
+    said = str(error).strip().splitlines() or ["unknown"]
+    why = f"{path.name!r} cannot be read: {type(error).__name__}; untrusted says more."
+    return SpeciateError(Code.INVALID, why, recovery, said[0][:300])
 
 
 def refused(path: Path, why: str, recovery: str) -> SpeciateError:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from speciate.datasets.sources.readers.encodings import lines
-from speciate.datasets.sources.readers.rows import from_rows, unreadable, with_bad_rows
+from speciate.datasets.sources.readers.rows import from_rows, unread, unreadable, with_bad_rows
 
 
 def read_ts(path: Path, text: Sequence[str]) -> pa.Table:
@@ -58,8 +58,8 @@ class _Header(NamedTuple):
                 return self._replace(channels=int(first))
             if word.lower() == "@serieslength":
                 return self._replace(length=int(first) or None)
-        except ValueError:
-            raise unreadable(path, f"{word} is followed by {first!r}, which is no number") from None
+        except ValueError as error:
+            raise unread(path, error) from None
         if word.lower() in ("@classlabel", "@targetlabel"):
             return self._replace(labelled=first == "true", classes=frozenset(rest.split()[1:]))
         if word.lower() == "@timestamps":
