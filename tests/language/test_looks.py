@@ -26,6 +26,14 @@ TURNS = json.dumps([
     {"role": "user", "content": "and <image>?"},
 ])  # fmt: skip
 ONE = Look(conversation("which colour?"), (coloured("red"),))
+LATER = Look(
+    conversation(json.dumps([
+        {"role": "user", "content": "<image> which?"}, {"role": "assistant", "content": "blue"},
+        {"role": "user", "content": "sure?"}, {"role": "assistant", "content": "green"},
+        {"role": "user", "content": "and <image>?"},
+    ])),
+    (coloured("red"), coloured("blue")),
+)  # fmt: skip
 TWO = Look(conversation(TURNS), (coloured("red"), coloured("blue", 1, (40, 60))))
 Seer = tuple[Any, Any]
 
@@ -49,20 +57,21 @@ def test_an_answer_is_learned_and_nothing_else(seer: Seer) -> None:
     _, processor = seer
     for look, every, learned in (
         (ONE, False, "red<|im_end|>"), (TWO, False, "red<|im_end|>"), (TWO, True, "blue<|im_end|>red<|im_end|>"),
+        (LATER, True, "blue<|im_end|>green<|im_end|>red<|im_end|>"),
     ):  # fmt: skip
         seen = looks.lesson(processor, look, "red", None, every_turn=every)
         whole = looks.encode(processor, [seen.text], [seen.pictures])["input_ids"][0].tolist()
         assert whole[: len(seen.tokens.ids)] == seen.tokens.ids  # as the processor has it, divided at answers or not
         own = [label for label in seen.tokens.labels if label != IGNORED]
         assert processor.tokenizer.decode(own) == learned
-        assert len(seen.tokens.labels) == len(seen.tokens.ids)
+        assert {len(seen.tokens.labels), *map(len, seen.kinds.values())} == {len(seen.tokens.ids)}
         asked = looks.encode(processor, [looks.asked(processor, look, None)], [look.pictures])["input_ids"][0].tolist()
         assert seen.tokens.ids[: len(asked)] == asked  # learned as it is asked
 
 
 def test_the_loss_of_a_batch_is_that_of_its_examples(seer: Seer) -> None:
     model, processor = seer
-    lessons = [looks.lesson(processor, ONE, "red", None), looks.lesson(processor, TWO, "green", None)]
+    lessons = [looks.lesson(processor, ONE, "red", None), looks.lesson(processor, LATER, "red", None, every_turn=True)]
     alone = [model(**looks.batch(processor, [each])).loss.item() for each in lessons]
     counts = [each.tokens.learned for each in lessons]
     together = model(**looks.batch(processor, lessons)).loss.item()
@@ -82,6 +91,28 @@ def test_drawn_answers_are_a_function_of_seed_question_and_picture(tmp_path: Pat
     assert _said(seer, [TWO, ONE], **drawn, seed=1) == first[::-1]
     assert _said(seer, [ONE, TWO], **drawn, seed=2) != first
     assert _said(seer, [ONE._replace(pictures=(coloured("blue"),))], **drawn, seed=1) != first[:1]
+
+
+def test_a_text_begins_as_the_tokenizer_begins_texts(tmp_path: Path) -> None:
+    """Once: neither where the template did it, nor in the middle of a conversation."""
+    from tokenizers.processors import TemplateProcessing
+
+    tiny_qwen(tmp_path / "m")
+    processor = seeing.load_processor(tmp_path / "m")
+    tokenizer, begin = processor.tokenizer, "<|endoftext|>"
+    tokenizer.add_special_tokens({"bos_token": begin})
+    number = tokenizer.convert_tokens_to_ids(begin)
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single=f"{begin} $A", pair=None, special_tokens=[(begin, number)]
+    )
+    for template in (processor.chat_template, "{{ bos_token }}" + processor.chat_template):
+        processor.chat_template = template
+        seen = looks.lesson(processor, LATER, "red", None, every_turn=True)
+        assert [place for place, token in enumerate(seen.tokens.ids) if token == number] == [0]
+        asked = looks.encode(processor, [looks.asked(processor, LATER, None)], [LATER.pictures])["input_ids"][
+            0
+        ].tolist()
+        assert seen.tokens.ids[: len(asked)] == asked
 
 
 @pytest.mark.parametrize(

@@ -77,15 +77,17 @@ def lesson(processor: Any, look: Look, answer: str, system: str | None, *, every
     for place in turns if every_turn else turns[-1:]:
         before, until = _edges(processor, said, place, text)
         count = sum(each.content.count(PICTURE) for each in said[:place]) - shown
-        context = _tokens(processor, text[at:before], look.pictures[shown : shown + count])
+        context = _tokens(processor, text[at:before], look.pictures[shown : shown + count], begins=at == 0)
         own, behind = _answer(processor, text[before:until])
         behind = behind if place < len(said) - 1 else []  # never written by a model
         before_it = context.pop("input_ids")
+        for name, values in context.items():
+            known = kinds.setdefault(name, [])
+            known += [*([0] * (len(ids) - len(known))), *values]  # not said of texts without a picture by some
         ids += [*before_it, *own, *behind]
         labels += [*([IGNORED] * len(before_it)), *own, *([IGNORED] * len(behind))]
-        for name, values in context.items():
-            kinds.setdefault(name, []).extend([*values, *([0] * (len(own) + len(behind)))])
         at, shown = until, shown + count
+    kinds = {name: [*known, *([0] * (len(ids) - len(known)))] for name, known in kinds.items()}
     return Seen(Lesson(ids, labels), kinds, text, look.pictures)
 
 
@@ -110,17 +112,22 @@ def batch(processor: Any, found: Sequence[Seen]) -> dict[str, Any]:
     }
 
 
-def encode(processor: Any, texts: Sequence[str], pictures: Sequence[Sequence[Picture]]) -> dict[str, Any]:
-    """What the processor makes of texts with their pictures, padded on the left. ValueError where it refuses them, or
-    ties pictures to tokens in a way that is not known here."""
+def encode(
+    processor: Any, texts: Sequence[str], pictures: Sequence[Sequence[Picture]], *, begins: bool = True
+) -> dict[str, Any]:
+    """What the processor makes of texts with their pictures, padded on the left. `begins`: they are no later part of a
+    text, so a tokenizer that begins texts with a token of its own does so unless the template did, as transformers has
+    it. ValueError where the processor refuses them, or ties pictures to tokens in a way that is not known here."""
     from PIL import Image
 
+    first = processor.tokenizer.bos_token
+    begun = first is not None and any(each.startswith(first) for each in texts)
     shown = [[Image.fromarray(each) for each in some] for some in pictures]
     try:
         found = dict(
             processor(
                 text=list(texts), images=shown if any(shown) else None, padding=True, return_tensors="pt",
-                add_special_tokens=False,
+                add_special_tokens=begins and not begun,
             )
         )  # fmt: skip
     except (ValueError, TypeError, IndexError, StopIteration, RuntimeError) as error:
@@ -186,9 +193,9 @@ def _edges(processor: Any, said: Sequence[Message], place: int, text: str) -> tu
     return len(before), len(until)
 
 
-def _tokens(processor: Any, text: str, pictures: Sequence[Picture]) -> dict[str, list[int]]:
+def _tokens(processor: Any, text: str, pictures: Sequence[Picture], *, begins: bool) -> dict[str, list[int]]:
     """What is said of each token of one text."""
-    found = encode(processor, [text], [pictures])
+    found = encode(processor, [text], [pictures], begins=begins)
     return {
         name: found[name][0].tolist() for name in _OF_TOKENS if name in found and name != "attention_mask"
     }  # fmt: skip

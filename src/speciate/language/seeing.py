@@ -94,6 +94,8 @@ def load_model(folder: Path) -> torch.nn.Module:
     if lost:
         raise unreadable(folder, f"its weights lack {', '.join(map(str, lost[:3]))}")
     model.eval()
+    if model.config.is_encoder_decoder or getattr(model.config.get_text_config(), "is_encoder_decoder", False):
+        raise unreadable(folder, "it reads with one network and writes with another, which is not learned here")
     return model  # type: ignore[no-any-return]
 
 
