@@ -155,7 +155,9 @@ class Pool:
                 raise _died(service) from None
             server.healthy = True
             if (failure := reply.get("error")) is not None:
-                raise SpeciateError(Code(failure["code"]), *(failure[part] for part in ("message", "recovery", "foreign")))
+                raise SpeciateError(
+                    Code(failure["code"]), *(failure[part] for part in ("message", "recovery", "foreign"))
+                )
             yield server, reply["answer"]
 
     @property
