@@ -131,7 +131,7 @@ def encode(
             )
         )  # fmt: skip
     except (ValueError, TypeError, IndexError, StopIteration, RuntimeError) as error:
-        raise ValueError(f"the processor refuses it: {str(error)[:200]}") from error
+        raise ValueError("the processor refuses it") from error
     shape = tuple(found["input_ids"].shape)
     strange = [name for name, each in found.items() if name not in _OF_TOKENS and tuple(each.shape[:2]) == shape]
     if any(name.endswith("attention_mask") and name.startswith("cross") for name in found) or strange:
@@ -171,7 +171,7 @@ def _rendered(processor: Any, said: Sequence[Message], *, asks: bool = False) ->
     try:
         return str(processor.apply_chat_template(shown, tokenize=False, add_generation_prompt=asks))
     except (TemplateError, TypeError) as error:
-        raise ValueError(f"the chat template refuses it: {str(error)[:200]}") from error
+        raise ValueError("the chat template refuses it") from error
 
 
 def _parts(content: str) -> list[dict[str, str]]:

@@ -146,6 +146,12 @@ def _check_seer(option: Option, modality: str, workspace: Workspace) -> tuple[Op
             "learns to answer about pictures.",
             f"Call again with method={next(iter(SEEING_FORMS))!r}.",
         )
+    if not _has("torchvision"):
+        raise SpeciateError(
+            Code.MISSING_EXTRA,
+            "What becomes of pictures is computed by the library 'torchvision', which is not installed.",
+            "Run: pip install 'speciate[language,vision]'",
+        )
     if option.base_model is None:
         raise SpeciateError(
             Code.INVALID,

@@ -176,7 +176,7 @@ def _no_question(study: Study, example: Example, error: ValueError) -> SpeciateE
         Code.INVALID,
         f"The example {example.id} of {study.payload.dataset} cannot be learned; untrusted says why.",
         f"Look at it with preview_dataset(dataset={study.payload.dataset!r}, ids=[{example.id!r}]).",
-        str(error),
+        f"{error}: {error.__cause__}" if error.__cause__ is not None else str(error),
     )
 
 
