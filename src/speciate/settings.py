@@ -110,7 +110,9 @@ class Notify(BaseModel):
     @field_validator("webhook")
     @classmethod
     def _is_address(cls, address: str | None) -> str | None:
-        if address is not None and (urlsplit(address).scheme not in ("https", "http") or not urlsplit(address).hostname):
+        if address is not None and (
+            urlsplit(address).scheme not in ("https", "http") or not urlsplit(address).hostname
+        ):
             raise ValueError("write an address as in https://hooks.example.com/...")
         return address
 
