@@ -27,8 +27,11 @@ from speciate.server.surface import (
 )  # fmt: skip
 
 
-class Slice(Result):
+class Value(Result):
     value: str
+
+
+class Slice(Result):
     n: int
     baseline: float | None = None
     candidate: float | None = None
@@ -37,6 +40,11 @@ class Slice(Result):
     p_value: float | None = None
     p_holm: float | None = None
     minimum_detectable_effect: float | None = None
+    untrusted: Value
+
+
+class Pairs(Result):
+    rows: tuple[tuple[str, str, int, float], ...]
 
 
 class Front(Result):
@@ -49,8 +57,8 @@ class Confused(Result):
     answers: int
     wrong: int
     columns: tuple[str, ...] = ("truth", "answered", "count", "share_of_truth")
-    rows: tuple[tuple[str, str, int, float], ...]
     more_pairs: int | None = None
+    untrusted: Pairs
 
 
 class Calibrated(Result):
@@ -114,7 +122,7 @@ class EvaluationView(Result):
             models_left_out=found.models_left_out or None,
             comparisons=found.comparisons,
             pareto=Front(front=found.pareto.front, dominated=found.pareto.dominated),
-            slices=tuple(Slice(**one) for one in cut["slices"]) if cut else None,
+            slices=tuple(_slice(**one) for one in cut["slices"]) if cut else None,
             slice_metric=cut["metric"] if cut else None,
             slices_left_out=cut["left_out"] if cut else None,
             confusion=_confusion(found.confusion),
@@ -137,6 +145,10 @@ class EvaluationView(Result):
         )
 
 
+def _slice(value: str, **measured: Any) -> Slice:
+    return Slice(untrusted=Value(value=value), **measured)
+
+
 def _confusion(found: list[dict[str, Any]] | None) -> tuple[Confused, ...] | None:
     if found is None:
         return None
@@ -145,8 +157,8 @@ def _confusion(found: list[dict[str, Any]] | None) -> tuple[Confused, ...] | Non
             model=one["model"],
             answers=one["answers"],
             wrong=one["wrong"],
-            rows=tuple(one["pairs"]),
             more_pairs=one["more_pairs"] or None,
+            untrusted=Pairs(rows=tuple(one["pairs"])),
         )
         for one in found
     )

@@ -13,10 +13,14 @@ from speciate.server.surface import App, IdempotencyKey, Result, once, tool
 _LABEL = WithJsonSchema({"description": "What it should have been: as outputs of the model are."})
 
 
-class Standing(Result):
+class Said(Result):
     label: Any = None
+
+
+class Standing(Result):
     score: float | None = None
     at: float
+    untrusted: Said
 
 
 class FeedbackRecorded(Result):
@@ -52,6 +56,7 @@ def _recorded(app: App, given: Feedback) -> FeedbackRecorded:
         use_case=logged.of(app.workspace).naming(given.prediction).use_case,
         model=found.answer.model,
         standing={
-            source: Standing(label=each.label, score=each.score, at=each.at) for source, each in found.standing.items()
+            source: Standing(score=each.score, at=each.at, untrusted=Said(label=each.label))
+            for source, each in found.standing.items()
         },
     )

@@ -55,6 +55,11 @@ class Predictions(Result):
     latency_ms: float
 
 
+class Note(Result):
+    note: str = ""
+    """What whoever asked wrote for the person, in whose words so ever."""
+
+
 class Approval(Result):
     id: str
     action: str
@@ -63,6 +68,7 @@ class Approval(Result):
     evidence: dict[str, Any]
     expires: float
     decided_by: str | None = None
+    untrusted: Note = Note()
 
 
 class Approvals(Result):
@@ -178,8 +184,9 @@ def list_approvals(
     return Approvals(
         approvals=tuple(
             Approval(
-                id=item.id, action=item.action, state=item.state_at(now), arguments=item.arguments,
-                evidence=item.evidence, expires=item.expires, decided_by=item.decided_by,
+                id=item.id, action=item.action, state=item.state_at(now), evidence=item.evidence, expires=item.expires,
+                arguments={key: value for key, value in item.arguments.items() if key != "note"},
+                decided_by=item.decided_by, untrusted=Note(note=item.arguments.get("note") or ""),
             )
             for item in page.approvals
         ),

@@ -37,7 +37,7 @@ def test_an_evaluation_runs_as_a_job_and_is_described_from_its_rows(app: App) ->
     assert view.baseline == "points@v1"
     assert view.comparisons[0].candidate == "column:rules"
     assert view.slices is not None
-    assert {one.value for one in view.slices} == {"north", "south"}
+    assert {one.untrusted.value for one in view.slices} == {"north", "south"}
     assert view.untrusted is not None
     assert len(view.untrusted.worst_examples) == 2
     assert pictures[0].data.startswith(b"\x89PNG")

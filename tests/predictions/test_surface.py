@@ -58,7 +58,7 @@ def test_an_agent_asks_labels_and_queries(asked: Asked) -> None:
     told = record_feedback(app, first.prediction, "agent", label="good")
     assert (told.recorded, told.use_case, told.model) == (first.prediction, USE_CASE, asked.model.ref)
     told = record_feedback(app, second.prediction, "human", label="good", drawn="random")
-    assert told.standing["human"].label == "good"
+    assert told.standing["human"].untrusted.label == "good"
     sql = "SELECT id, output, label, right_by_feedback FROM examples WHERE label IS NOT NULL"
     once = [record_feedback(app, second.prediction, "system", score=0.0, idempotency_key="k") for _ in range(2)]
     assert once[0] == once[1]
