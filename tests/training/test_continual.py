@@ -24,8 +24,6 @@ from speciate.workspace.workspace import Workspace
 from tests.data import ingest
 from tests.training.world import model_path, train_now
 
-pytestmark = pytest.mark.slow
-
 pytest.importorskip("torch")
 LEARN: dict[str, Any] = {"epochs": 12, "patience": 12, "learning_rate": [3e-3], "batch_size": 16}
 GO_ON: dict[str, Any] = LEARN | {"keep": "last"}
@@ -99,6 +97,7 @@ def test_without_a_buffer_it_is_plain_fine_tuning(begun: Begun) -> None:
     assert any("Nothing is replayed" in note for note in report["notes"])
 
 
+@pytest.mark.slow
 def test_what_is_replayed_is_a_dataset_with_lineage(begun: Begun) -> None:
     begun.go_on("replay", "points-cd", name="traced", buffer_size=9)
     result = begun.go_on("replay", "points-ef", "traced@v1", name="traced", buffer_size=12)
@@ -123,6 +122,7 @@ def test_what_is_replayed_is_a_dataset_with_lineage(begun: Begun) -> None:
     assert [each["dataset"] for each in result["report"]["forgetting"]["slices"]] == ["points-ab@v1", "points-cd@v1"]
 
 
+@pytest.mark.slow
 def test_a_purge_finds_what_was_replayed_and_a_deletion_is_refused(begun: Begun) -> None:
     begun.go_on("replay", "points-cd", name="kept", buffer_size=9)
     database, folders = begun.workspace.database, begun.workspace.folders
@@ -139,11 +139,13 @@ def test_a_purge_finds_what_was_replayed_and_a_deletion_is_refused(begun: Begun)
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_the_same_call_draws_the_same_rows(begun: Begun) -> None:
     made = [begun.go_on("replay", "points-cd", name="twin", buffer_size=6)["report"]["replay"] for _ in range(2)]
     assert made[0] == made[1]
 
 
+@pytest.mark.slow
 @pytest.mark.slow
 def test_earlier_examples_that_the_new_version_has_are_not_replayed(begun: Begun) -> None:
     """A version that has all earlier rows needs none again, and no validation row judges twice."""
@@ -204,6 +206,7 @@ def test_what_cannot_go_on_is_refused_before_there_is_a_job(
     assert error.value.code is code
 
 
+@pytest.mark.slow
 @pytest.mark.slow
 def test_a_continued_training_is_in_its_record_and_can_be_repeated(begun: Begun) -> None:
     made = begun.go_on("der", "points-cd", name="once")

@@ -12,8 +12,6 @@ from speciate.workspace.workspace import Workspace
 from tests.language.world import messages
 from tests.training.language.world import attempt, base, make_pairs, payload, run
 
-pytestmark = pytest.mark.slow
-
 GIVEN = {"changes": "full", "epochs": 3, "batch_size": 10, "learning_rate": 2e-3, "max_new_tokens": 4, "judged": 0}
 
 

@@ -31,8 +31,6 @@ from speciate.workspace.workspace import Workspace
 from tests.conftest import ManualClock
 from tests.training.world import define, make_dataset, model_path, run_folder, thirds, train_now
 
-pytestmark = pytest.mark.slow
-
 pytest.importorskip("torch")
 QUICK = {"epochs": 6, "learning_rate": [2e-3], "batch_size": 16, "precision": "float32"}
 
@@ -164,6 +162,7 @@ def test_methods_on_the_base_make_models_that_answer(tuned: Workspace, method: s
     assert result["report"]["parameters"]["density"] == {"ties": 0.2, "dare": 0.5}.get(method, 1.0)
 
 
+@pytest.mark.slow
 def test_a_greedy_soup_leaves_out_who_makes_it_worse(tuned: Workspace) -> None:
     tune(tuned, "spoilt", hyperparameters={**QUICK, "epochs": 1, "learning_rate": [3.0], "patience": 1})
     result = merge_now(tuned, models=(*ALL, "spoilt"), method="greedy")
@@ -176,6 +175,7 @@ def test_a_greedy_soup_leaves_out_who_makes_it_worse(tuned: Workspace) -> None:
     assert "spoilt@v1" in card.recipe["merge"]["models"]
 
 
+@pytest.mark.slow
 def test_what_the_parents_learned_a_merge_has_seen(tuned: Workspace) -> None:
     flowers(tuned, "garden", seed=5)
     tune(tuned, "elsewhere", dataset="garden")
@@ -216,6 +216,7 @@ def test_a_merge_is_not_promoted_without_a_decision(tuned: Workspace) -> None:
     assert "No decision" in said["reasons"][0]
 
 
+@pytest.mark.slow
 def test_what_began_elsewhere_is_refused(tuned: Workspace) -> None:
     tune(tuned, "stranger", base_model="new:tab-resnet")
     said = refused(tuned, models=("net0", "stranger"), method="soup")
@@ -284,6 +285,7 @@ def waves(workspace: Workspace, name: str, seed: int) -> None:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.slow
 def test_the_statistics_of_batchnorm_are_counted_anew(workspace: Workspace) -> None:
     import torch
