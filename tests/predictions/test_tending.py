@@ -5,10 +5,12 @@ from __future__ import annotations
 import base64
 import os
 from pathlib import Path
+from typing import Any
 
 from speciate.predictions import reading, tending
-from speciate.predictions.folder import FEEDBACK
+from speciate.predictions.folder import ANSWERS, FEEDBACK, LogFolder
 from speciate.predictions.log import About, Log
+from speciate.serving import tender
 from tests.conftest import ManualClock
 from tests.predictions.world import log, note, texts
 
@@ -116,3 +118,70 @@ def test_its_process_looks_after_a_workspace(tmp_path: Path, clock: ManualClock)
     assert tending.main(str(tmp_path)) == 0
     assert len(own.folder.all_parts()) == 1
     assert ids(own) == made
+
+
+def test_what_is_young_is_not_read_to_find_out_what_is_old(
+    tmp_path: Path, clock: ManualClock, monkeypatch: Any
+) -> None:
+    own = log(tmp_path, clock)
+    old = note(own, texts("a"))
+    own.feedback({"prediction": old[0], "label": "bad", "source": "human"})
+    own.close()
+    tending.seal(own.folder)
+    clock.advance(5 * _DAY)
+    young = note(own, texts("b"))
+    own.feedback({"prediction": young[0], "label": "bad", "source": "human"})
+    own.close()
+    tending.seal(own.folder)
+    touched = []
+    monkeypatch.setattr(tending, "keep", lambda path, kind, chosen: touched.append((path.name[:13], kind)))
+    tending.forget_old(own.folder, clock.now() - _DAY)
+    first = own.folder.all_parts()[0].name[:13]
+    assert touched == [(first, ANSWERS), (first, FEEDBACK)]
+
+
+def test_much_of_a_day_becomes_several_parts(tmp_path: Path, clock: ManualClock, monkeypatch: Any) -> None:
+    own = log(tmp_path, clock)
+    made = []
+    for text in ("a" * 400, "b" * 400, "c" * 400):
+        made += note(own, texts(text))
+        own.close()
+        clock.advance(1)
+    sizes = [path.stat().st_size for path in own.folder.all_segments()]
+    monkeypatch.setattr(tending, "PART_BYTES", sizes[0] + sizes[1])
+    assert len(tending.seal(own.folder)) == 2
+    assert ids(own) == made
+
+
+def test_one_log_that_cannot_be_looked_after_is_no_reason_to_leave_the_others(
+    tmp_path: Path, clock: ManualClock, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(tending.os, "nice", lambda _: 0)
+    own = log(tmp_path, clock)
+    made = note(own, texts("a"))
+    own.close()
+    damaged = tmp_path / "logged" / "a-first" / "parts"
+    damaged.mkdir(parents=True)
+    (damaged / "0000000000001-ab.answers.parquet").write_bytes(b"PAR1")
+    assert tending.main(str(tmp_path), "a-first", own.folder.use_case) == 1
+    assert own.folder.all_segments() == []
+    assert made  # which are too old for the real clock, so they went
+
+
+def test_the_tender_begins_one_process_for_the_logs_that_need_it(
+    tmp_path: Path, clock: ManualClock, monkeypatch: Any
+) -> None:
+    began: list[list[str]] = []
+    monkeypatch.setattr(tender.subprocess, "run", lambda command, **_: began.append(command[5:]))
+    logs = [LogFolder(tmp_path / "logged" / name) for name in ("busy", "quiet")]
+    for folder in logs:
+        folder.create()
+    own = tender.Tender(tmp_path, lambda: logs, seconds=3600)
+    own.look()
+    assert began == [["busy", "quiet"]], "the first look is at all of them"
+    own.look()
+    assert len(began) == 1
+    (logs[0].segments / "0000000000001-ab.jsonl").touch()
+    own.look()
+    own.close()
+    assert began[1:] == [["busy"]]

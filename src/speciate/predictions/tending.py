@@ -1,6 +1,6 @@
 """Looks after the log of one use case: seals what nobody appends to any more, and drops what is too old or too much.
 
-    python -m speciate.predictions.tending WORKSPACE [USE_CASE]
+    python -m speciate.predictions.tending WORKSPACE [USE_CASE ...]
 
 Each step may be killed and repeated: a part names the segments that it holds, so a segment that is still there is
 known to be in it; a part that is rewritten is replaced whole. Runs in a process of its own, for the daemon and for a
@@ -10,6 +10,7 @@ slot that lives without one.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import secrets
 import sys
@@ -31,6 +32,9 @@ _MB = 1 << 20
 _DAY = 86_400_000  # ms
 _GRACE_SECONDS = 600.0
 """A file is written a moment before the line that names it."""
+PART_BYTES = 64 << 20
+"""Of lines that become one part at most: all of them are in memory at once."""
+_log = logging.getLogger(__name__)
 
 
 def tend(folder: LogFolder, settings: Log, now: float) -> None:
@@ -44,16 +48,16 @@ def tend(folder: LogFolder, settings: Log, now: float) -> None:
 
 
 def seal(folder: LogFolder) -> list[Path]:
-    """Closed segments become parts, one for each day."""
+    """Closed segments become parts: one for each day, or several where a day has much."""
     done = reading.covered(folder.all_parts())
-    days: dict[int, list[Path]] = {}
+    waiting = []
     for path in folder.closed_segments():
         if path.name in done:
             path.unlink(missing_ok=True)  # a kill came between its part and this
         else:
-            days.setdefault(int(path.name.partition("-")[0]) // _DAY, []).append(path)
+            waiting.append(path)
     made = []
-    for _, segments in sorted(days.items()):
+    for segments in _together(waiting):
         found = reading.lines(segments)
         told = {"segments": json.dumps([path.name for path in segments]), "missed": found.missed, "torn": found.torn}
         name = folder.parts / segments[0].stem
@@ -67,12 +71,41 @@ def seal(folder: LogFolder) -> list[Path]:
     return made
 
 
+def _together(segments: Sequence[Path]) -> list[list[Path]]:
+    """Segments of a day, as far as they fit into one part. In order of their names."""
+    found: list[list[Path]] = []
+    day, room = -1, 0
+    for path in segments:
+        own, size = int(path.name.partition("-")[0]) // _DAY, path.stat().st_size
+        if own != day or size > room:
+            found.append([])
+            day, room = own, PART_BYTES
+        found[-1].append(path)
+        room -= size
+    return found
+
+
 def forget_old(folder: LogFolder, since: float) -> None:
-    """Answers that were given before, and what was said of them."""
+    """Answers that were given before, and what was said of them. Of a part that holds none only the footer is read."""
     floor = identity.first_after(since)
     for kind, column in ((ANSWERS, "id"), (FEEDBACK, "prediction")):
         for path in folder.all_parts(kind):
+            if _begins_at(path, column) >= floor:
+                continue
             keep(path, kind, lambda rows, column=column: [each >= floor for each in rows[column].to_pylist()])  # type: ignore[misc]
+
+
+def _begins_at(path: Path, column: str) -> str:
+    """The least value of the part's first column, an id, by its footer; "" where that does not tell."""
+    import pyarrow.parquet as pq
+
+    footer, least = pq.read_metadata(path), list[str]()
+    for group in range(footer.num_row_groups):
+        told = footer.row_group(group).column(0)
+        if told.path_in_schema != column or not told.is_stats_set or not told.statistics.has_min_max:
+            return ""
+        least.append(told.statistics.min)
+    return min(least, default="")
 
 
 def keep(path: Path, kind: str, chosen: Callable[[pa.Table], Sequence[bool]]) -> int:
@@ -126,14 +159,15 @@ def bound(folder: LogFolder, quota: int, now: float) -> None:
 
 def collect(folder: LogFolder, now: float, *, grace: float = _GRACE_SECONDS) -> None:
     """Delete files that no answer names any more."""
+    import pyarrow.compute as pc
+
     for path in [*folder.segments.glob("*.tmp"), *folder.path.glob("**/.*.partial")]:  # of writers that were killed
         if path.stat().st_mtime < now - max(grace, _GRACE_SECONDS):
             path.unlink(missing_ok=True)
     there = [path for path in folder.media.glob("??/*") if path.stat().st_mtime < now - grace]
     if not there:
         return
-    listed = reading.answers(folder, columns=["media"])["media"].to_pylist()
-    named = {sha256 for each in listed for sha256 in each or ()}
+    named = set(pc.unique(pc.list_flatten(reading.answers(folder, columns=["media"])["media"])).to_pylist())
     for path in there:
         if path.name not in named:
             path.unlink(missing_ok=True)
@@ -157,14 +191,20 @@ def write(target: Path, rows: pa.Table, told: dict[str, Any]) -> None:
     sync_folder(target.parent)
 
 
-def main(root: str, use_case: str | None = None) -> int:
+def main(root: str, *use_cases: str) -> int:
+    """The logs of these use cases, or all. 1 where one of them could not be looked after: the others were."""
     os.nice(10)
-    settings = load(Path(root)).log
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    settings, status = load(Path(root)).log, 0
     for folder in all_logs(Folders(Path(root))):
-        if use_case is None or folder.use_case == use_case:
-            folder.create()
-            tend(folder, settings.of(folder.use_case), time.time())
-    return 0
+        if not use_cases or folder.use_case in use_cases:
+            try:
+                folder.create()
+                tend(folder, settings.of(folder.use_case), time.time())
+            except Exception:  # noqa: BLE001 - one damaged part, say, is no reason to let the other logs grow
+                _log.exception("the log of %s could not be looked after", folder.use_case)
+                status = 1
+    return status
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ class Tender:
     def __init__(self, root: Path, logs: Callable[[], Sequence[LogFolder]], seconds: float = LOOK_SECONDS) -> None:
         self._root, self._logs, self._seconds = root, logs, seconds
         self._ending = threading.Event()
-        self._last = 0.0
+        self._last = -_LEAST_SECONDS
         self._thread = threading.Thread(target=self._keep, name="tender", daemon=True)
         self._thread.start()
 
@@ -45,12 +45,12 @@ class Tender:
                 _log.exception("the logs could not be looked after")
 
     def look(self) -> None:
-        """One pass: a process where there is something to do."""
-        now, logs = time.monotonic(), self._logs()
-        if not any(log.closed_segments() for log in logs) and now - self._last < _LEAST_SECONDS:
-            return
-        self._last = now
-        command = [sys.executable, "-P", "-m", "speciate.predictions.tending", str(self._root)]
-        for log in logs:
-            if log.path.exists():
-                subprocess.run([*command, log.use_case], env=clean_environment(), stdin=subprocess.DEVNULL, check=False)
+        """One pass: a process for those logs where there is something to do, and now and then for all."""
+        now = time.monotonic()
+        everything = now - self._last >= _LEAST_SECONDS
+        due = [log.use_case for log in self._logs() if log.path.exists() and (everything or log.closed_segments())]
+        if everything:
+            self._last = now
+        if due:
+            command = [sys.executable, "-P", "-m", "speciate.predictions.tending", str(self._root), *due]
+            subprocess.run(command, env=clean_environment(), stdin=subprocess.DEVNULL, check=False)
