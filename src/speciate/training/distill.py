@@ -23,8 +23,8 @@ from speciate.tasks.growth import joined, kept_readout
 from speciate.tasks.truth import is_label
 from speciate.training import teaching
 from speciate.training.frontier import Measured, compared
-from speciate.training.language import distilling
-from speciate.training.language.distill_specs import LanguageDistillParameters
+from speciate.training.language.distillation import distilling
+from speciate.training.language.distillation.specs import LanguageDistillParameters
 from speciate.training.network.choosing import Lessons, Method, choose, plain
 from speciate.training.network.lessons import Lesson, Taught, with_line
 from speciate.training.selection import Chosen, measure_answers

@@ -23,8 +23,8 @@ from speciate.tasks.network import has_head
 from speciate.training import bases
 from speciate.training.bases import Base
 from speciate.training.continual import buffer
-from speciate.training.language.distill_specs import WRITTEN
-from speciate.training.language.seeing_specs import SEEING, SEEING_FORMS
+from speciate.training.language.distillation.specs import WRITTEN
+from speciate.training.language.vision.specs import SEEING, SEEING_FORMS
 from speciate.training.options import check as check_option
 from speciate.training.specs import CONTINUAL, STREAMING, Method, Option, Teacher, TrainSpec
 from speciate.vocabulary import Family, Task

@@ -15,7 +15,7 @@ from speciate.models.encoders import base_models, by_frames
 from speciate.refs import model_ref
 from speciate.training import bases
 from speciate.training.bases import Base, without_linear
-from speciate.training.language.seeing_specs import SEEING_FORMS
+from speciate.training.language.vision.specs import SEEING_FORMS
 from speciate.training.specs import Method, Option
 from speciate.vocabulary import Family
 from speciate.workspace.workspace import Workspace

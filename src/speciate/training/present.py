@@ -9,7 +9,7 @@ from speciate.models import registry
 from speciate.models.backbones.table import suits
 from speciate.models.encoders import by_frames
 from speciate.models.fetching import PUBLISHED
-from speciate.training.language.seeing_specs import SEEING
+from speciate.training.language.vision.specs import SEEING
 from speciate.training.options import options, taking
 from speciate.training.specs import Method, Option
 from speciate.vocabulary import TASKS, Family

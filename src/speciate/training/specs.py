@@ -10,9 +10,9 @@ from speciate.datasets.versions import Manifest
 from speciate.evaluation.prices import USD_PER_CORE_HOUR
 from speciate.tasks.contract import Terms
 from speciate.training.hyperparameters import Frozen, Parameters
-from speciate.training.language.distill_specs import LANGUAGE_FORMS, WRITTEN
-from speciate.training.language.seeing_specs import SEEING, SEEING_FORMS
+from speciate.training.language.distillation.specs import LANGUAGE_FORMS, WRITTEN
 from speciate.training.language.specs import LANGUAGE_PARAMETERS, LanguageParameters
+from speciate.training.language.vision.specs import SEEING, SEEING_FORMS
 from speciate.training.network.schedule import Schedule
 
 MOST_SEED = 2**32 - 1

@@ -21,7 +21,7 @@ from speciate.tasks.growth import joined
 from speciate.tasks.table import PER_UNIT, READOUTS
 from speciate.tasks.truth import WITHOUT_TARGET, lessons, questions, settled
 from speciate.training.costs import Tally
-from speciate.training.language.distill_specs import learns_without
+from speciate.training.language.distillation.specs import learns_without
 from speciate.training.language.specs import RewardedParameters
 from speciate.training.network.team import ALONE, Team
 from speciate.training.specs import Payload

@@ -36,12 +36,12 @@ from speciate.training.checks import check as check_labels
 from speciate.training.estimate import asked_by, estimate, known
 from speciate.training.held_out import nothing_to_judge_by
 from speciate.training.hyperparameters import Parameters
-from speciate.training.language.asking import check as check_questions
-from speciate.training.language.binding import bound
 from speciate.training.language.columns import check as check_columns
-from speciate.training.language.distill_specs import WRITTEN
-from speciate.training.language.seeing_specs import SEEING
+from speciate.training.language.distillation.specs import WRITTEN
+from speciate.training.language.reinforcement.asking import check as check_questions
+from speciate.training.language.reinforcement.binding import bound
 from speciate.training.language.specs import LANGUAGE_PARAMETERS
+from speciate.training.language.vision.specs import SEEING
 from speciate.training.options import options
 from speciate.training.repetition import filled
 from speciate.training.specs import (

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from speciate.training.language import dpo, grpo, kto, orpo, reward, rloo, sft, simpo
+from speciate.training.language import sft
+from speciate.training.language.preference import dpo, kto, orpo, reward, simpo
+from speciate.training.language.reinforcement import grpo, rloo
 from speciate.training.selection import Chosen
 from speciate.training.study import Study
 

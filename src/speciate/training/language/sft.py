@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import time
 
-from speciate.training.language import judging, sft_images
+from speciate.training.language import judging
 from speciate.training.language.durable_trainer import durable
 from speciate.training.language.lessons import form, lessons, rows, turns
 from speciate.training.language.pupil import changes, digest, finished, pupil, session, settings
-from speciate.training.language.seeing_specs import SeeingSftParameters
 from speciate.training.language.specs import SftParameters
+from speciate.training.language.vision import sft_images
+from speciate.training.language.vision.specs import SeeingSftParameters
 from speciate.training.selection import Chosen
 from speciate.training.study import Study
 

@@ -22,15 +22,15 @@ from speciate.production import answer
 from speciate.tasks import predictor
 from speciate.tasks.seeing import Sight
 from speciate.training import train
-from speciate.training.language.seeing_specs import SeeingSftParameters
-from speciate.training.language.sights import Sights, sight, sights
+from speciate.training.language.vision.sights import Sights, sight, sights
+from speciate.training.language.vision.specs import SeeingSftParameters
 from speciate.training.network.metrics import read
 from speciate.training.specs import Payload, TrainSpec
 from speciate.training.study import Study
 from speciate.workspace.workspace import Workspace
 from tests.language.seeing_world import FAMILIES, coloured, tiny_qwen
 from tests.language.world import tiny_model
-from tests.training.language.seeing_world import NAMES, QUICK, make_colours, make_seen, row
+from tests.training.language.vision.seeing_world import NAMES, QUICK, make_colours, make_seen, row
 from tests.training.world import make_dataset, model_path, png, run_folder, train_now
 
 CHANCE = 1 / len(NAMES)

@@ -7,7 +7,7 @@ from typing import Any
 
 from speciate.errors import Code, SpeciateError
 from speciate.training.hyperparameters import Parameters
-from speciate.training.language import environment
+from speciate.training.language.reinforcement import environment
 from speciate.training.language.rewards import bound as rewards
 from speciate.training.language.specs import GrpoParameters, RewardedParameters
 from speciate.workspace.workspace import Workspace

@@ -10,7 +10,7 @@ import pytest
 from speciate.jobs.run import Stopped
 from speciate.workspace.workspace import Workspace
 from tests.language.seeing_world import tiny_qwen
-from tests.training.language.seeing_world import QUICK, make_colours
+from tests.training.language.vision.seeing_world import QUICK, make_colours
 from tests.training.language.world import Killed, attempt, broken_off, model_id, payload, run, saving_each_step
 
 pytestmark = pytest.mark.slow

@@ -10,13 +10,14 @@ import numpy as np
 
 from speciate.datasets.loading.loader import Example
 from speciate.evaluation.statistics import paired_difference
-from speciate.training.language import hacking, judging, tools
-from speciate.training.language.asking import Question, checked, questions, rows, short_enough
+from speciate.training.language import judging
 from speciate.training.language.durable_trainer import Ending
 from speciate.training.language.lessons import form
 from speciate.training.language.pupil import changes, digest, finished, pupil, session, settings
-from speciate.training.language.rewarded_trainer import Asking, rewarded
-from speciate.training.language.rewarding import Rewards, rewards
+from speciate.training.language.reinforcement import hacking, tools
+from speciate.training.language.reinforcement.asking import Question, checked, questions, rows, short_enough
+from speciate.training.language.reinforcement.rewarded_trainer import Asking, rewarded
+from speciate.training.language.reinforcement.rewarding import Rewards, rewards
 from speciate.training.language.specs import RewardedParameters
 from speciate.training.selection import Chosen
 from speciate.training.study import Study

@@ -20,9 +20,9 @@ from speciate.server.surface import Caller
 from speciate.tasks.contract import Prediction
 from speciate.tasks.writing import WritingPredictor
 from speciate.training import further
-from speciate.training.language import tutors
-from speciate.training.language.chorus import chorus
-from speciate.training.language.cutting import cut
+from speciate.training.language.distillation import tutors
+from speciate.training.language.distillation.chorus import chorus
+from speciate.training.language.distillation.cutting import cut
 from speciate.training.network.metrics import read
 from speciate.training.specs import Payload, TrainSpec
 from speciate.vocabulary import find_task

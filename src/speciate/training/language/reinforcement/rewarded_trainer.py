@@ -15,13 +15,14 @@ from speciate.jobs.run import Stopped
 from speciate.language import bases, forms
 from speciate.language.forms import Form
 from speciate.language.generation import Sampling, Written, write
-from speciate.training.language import hacking, judging, rewarding
-from speciate.training.language.asking import Question
+from speciate.training.language import judging
 from speciate.training.language.durable_trainer import Best, Durable, Ending, copy_weights
-from speciate.training.language.hacking import Held, Limits, Seen
-from speciate.training.language.rewarding import Rewards
+from speciate.training.language.reinforcement import hacking, rewarding
+from speciate.training.language.reinforcement.asking import Question
+from speciate.training.language.reinforcement.hacking import Held, Limits, Seen
+from speciate.training.language.reinforcement.rewarding import Rewards
+from speciate.training.language.reinforcement.wording import wording
 from speciate.training.language.specs import RewardedParameters
-from speciate.training.language.wording import wording
 from speciate.training.network.checkpoint import Tensors, match
 from speciate.vocabulary import find_metric
 

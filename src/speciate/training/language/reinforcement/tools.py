@@ -10,7 +10,7 @@ import numpy as np
 from speciate.errors import Code, SpeciateError
 from speciate.evaluation.statistics import Estimate, mean
 from speciate.language.forms import Form
-from speciate.training.language.environment import Host
+from speciate.training.language.reinforcement.environment import Host
 from speciate.training.study import Study
 
 if TYPE_CHECKING:

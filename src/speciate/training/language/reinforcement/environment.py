@@ -28,10 +28,10 @@ from speciate.evaluation import own_code
 from speciate.evaluation.caged_lines import CagedLines
 from speciate.evaluation.own_code import KeptCage, Lost
 from speciate.sandbox import CagePolicy
-from speciate.training.language.asking import Question
+from speciate.training.language.reinforcement.asking import Question
 from speciate.training.language.specs import EnvironmentSpec
 
-_CAGE = "speciate.training.language.environment_cage"
+_CAGE = "speciate.training.language.reinforcement.environment_cage"
 _HOW = "Name a file that is there: hyperparameters={'environment': {'file': 'path/to/env.py:Class'}}."
 _MOST_LOST = 3
 """Processes of a run; then it ends."""

@@ -17,8 +17,8 @@ from speciate.tasks.seeing import SeeingPredictor
 from speciate.training.language import judging
 from speciate.training.language.durable_trainer import durable
 from speciate.training.language.pupil import Pupil, changes, merged, session, settings
-from speciate.training.language.seeing_specs import SeeingSftParameters
-from speciate.training.language.sights import Pages, sight, sights
+from speciate.training.language.vision.sights import Pages, sight, sights
+from speciate.training.language.vision.specs import SeeingSftParameters
 from speciate.training.selection import Chosen
 from speciate.training.study import Study
 

@@ -21,7 +21,7 @@ from speciate.modalities.messages import readable
 from speciate.tasks.seeing import Sight, sight_of
 from speciate.tasks.shown import look, parts_of
 from speciate.tasks.truth import questions
-from speciate.training.language.seeing_specs import SeeingSftParameters
+from speciate.training.language.vision.specs import SeeingSftParameters
 from speciate.training.study import Study
 
 _SHOWN = 60

@@ -7,7 +7,7 @@ likelier. `loss` has later forms of it: DAPO (Yu et al. 2025), Dr. GRPO (Liu et 
 
 from __future__ import annotations
 
-from speciate.training.language.rewarded import learned
+from speciate.training.language.reinforcement.rewarded import learned
 from speciate.training.language.specs import GrpoParameters
 from speciate.training.selection import Chosen
 from speciate.training.study import Study

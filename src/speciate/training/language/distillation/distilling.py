@@ -24,10 +24,11 @@ from speciate.tasks.contract import Prediction
 from speciate.tasks.truth import is_label
 from speciate.tasks.writing import WritingPredictor, form_of
 from speciate.training.frontier import Measured, compared
-from speciate.training.language import judging, lessons, taught_trainer, tutors
-from speciate.training.language.chorus import SCALED, chorus, rows, same_vocabulary
-from speciate.training.language.cutting import cut
-from speciate.training.language.distill_specs import LanguageDistillParameters, learns_without
+from speciate.training.language import judging, lessons
+from speciate.training.language.distillation import taught_trainer, tutors
+from speciate.training.language.distillation.chorus import SCALED, chorus, rows, same_vocabulary
+from speciate.training.language.distillation.cutting import cut
+from speciate.training.language.distillation.specs import LanguageDistillParameters, learns_without
 from speciate.training.language.durable_trainer import Ending, durable
 from speciate.training.language.lessons import Lessons, Turn, turns
 from speciate.training.language.pupil import Pupil, changes, digest, finished, pupil, session, settings

@@ -18,8 +18,8 @@ from speciate.datasets.loading.loader import Example
 from speciate.errors import Code, SpeciateError
 from speciate.modalities.messages import Message
 from speciate.server.surface import Caller
-from speciate.training.language.asking import Question
-from speciate.training.language.environment import Host, ToolFailed, describe, tool
+from speciate.training.language.reinforcement.asking import Question
+from speciate.training.language.reinforcement.environment import Host, ToolFailed, describe, tool
 from speciate.training.language.specs import EnvironmentSpec
 from speciate.workspace.workspace import Workspace
 from tests.language.world import tiny_model, tiny_tokenizer

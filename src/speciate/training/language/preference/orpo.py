@@ -5,7 +5,7 @@ No base model is held to: one copy is in memory. trl has it among its experiment
 
 from __future__ import annotations
 
-from speciate.training.language.preferring import preferred
+from speciate.training.language.preference.preferring import preferred
 from speciate.training.language.specs import OrpoParameters
 from speciate.training.selection import Chosen
 from speciate.training.study import Study

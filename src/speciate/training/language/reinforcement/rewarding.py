@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from speciate.training.language.asking import Question
-from speciate.training.language.environment import Host, describe
+from speciate.training.language.reinforcement.asking import Question
+from speciate.training.language.reinforcement.environment import Host, describe
 from speciate.training.language.rewards.reward import Reward
 from speciate.training.language.rewards.specs import RewardSpec
 from speciate.training.language.rewards.table import open_rewards

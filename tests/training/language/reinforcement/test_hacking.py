@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speciate.training.language.hacking import Held, Limits, Seen, calm, ends, stops, warnings
-from speciate.training.language.wording import wording
+from speciate.training.language.reinforcement.hacking import Held, Limits, Seen, calm, ends, stops, warnings
+from speciate.training.language.reinforcement.wording import wording
 
 USUAL: dict[str, float] = {
     "reward": 0.2, "length": 20.0, "cut": 0.1, "distinct": 0.9, "alike": 0.1, "entropy": 1.5, "kl": 0.0,

@@ -5,8 +5,8 @@ Each pair gives two of them. It is held to the base model's answers.
 
 from __future__ import annotations
 
-from speciate.training.language.pairs import as_verdicts
-from speciate.training.language.preferring import preferred
+from speciate.training.language.preference.pairs import as_verdicts
+from speciate.training.language.preference.preferring import preferred
 from speciate.training.language.specs import KtoParameters
 from speciate.training.selection import Chosen
 from speciate.training.study import Study

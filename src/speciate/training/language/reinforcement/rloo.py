@@ -6,7 +6,7 @@ whole. The distance to the base model is taken from the reward.
 
 from __future__ import annotations
 
-from speciate.training.language.rewarded import learned
+from speciate.training.language.reinforcement.rewarded import learned
 from speciate.training.language.specs import RlooParameters
 from speciate.training.selection import Chosen
 from speciate.training.study import Study

@@ -6,7 +6,7 @@ with low-rank changes that is the model without them, so that no second copy is 
 
 from __future__ import annotations
 
-from speciate.training.language.preferring import preferred
+from speciate.training.language.preference.preferring import preferred
 from speciate.training.language.specs import DpoParameters
 from speciate.training.selection import Chosen
 from speciate.training.study import Study

@@ -8,7 +8,7 @@ from typing import Any
 
 from speciate.training.language import judging
 from speciate.training.language.durable_trainer import durable
-from speciate.training.language.pairs import as_pairs, prepared
+from speciate.training.language.preference.pairs import as_pairs, prepared
 from speciate.training.language.pupil import changes, digest, finished, session, settings
 from speciate.training.language.specs import PairParameters
 from speciate.training.selection import Chosen
