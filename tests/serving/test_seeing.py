@@ -18,7 +18,7 @@ from speciate.serving.trial import attempt
 from speciate.workspace.workspace import Workspace
 from tests.language.seeing_world import COLOURS, coloured, tiny_qwen
 from tests.serving.world import move
-from tests.training.language.seeing_world import QUICK, make_colours
+from tests.training.language.vision.seeing_world import QUICK, make_colours
 from tests.training.world import define, png, train_now
 
 

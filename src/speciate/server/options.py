@@ -25,8 +25,8 @@ from speciate.tasks import preference
 from speciate.training.further import as_known, suits
 from speciate.training.language.rewards import ruled
 from speciate.training.language.rewards.specs import SPECS
-from speciate.training.language.seeing_specs import SEEING, SEEING_FORMS
 from speciate.training.language.specs import LANGUAGE_PARAMETERS, LanguageParameters
+from speciate.training.language.vision.specs import SEEING, SEEING_FORMS
 from speciate.training.options import options as ways_to_train
 from speciate.training.specs import PARAMETERS, parameters_of
 from speciate.vocabulary import METRICS, TASKS, Metric, Task, find_task
