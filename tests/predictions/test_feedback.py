@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,10 @@ from speciate.errors import Code, SpeciateError
 from speciate.predictions import identity, reading, tending
 from speciate.predictions.agreement import agreement, alpha
 from speciate.predictions.feedback import Feedback, disagree, feedback, judged, label, latest
-from speciate.predictions.queue import Candidate, queue
+from speciate.predictions.queue import Candidate, Strategy, place, queue
 from speciate.predictions.reading import Given
 from speciate.predictions.recording import record
-from speciate.production.feedback import Said, qualities
+from speciate.production.feedback import Said, fair, qualities
 from tests.conftest import ManualClock
 from tests.predictions.world import log, note, texts
 
@@ -134,8 +135,8 @@ def test_what_was_judged_leaves_the_queue_of_its_source_alone() -> None:
 def test_the_random_half_is_a_fair_draw() -> None:
     firsts = [queue([Candidate(identity.make("x", 1.0, c), 0.5, "g") for c in range(k, k + 20)], {}, count=1)[0].id
               for k in range(0, 20_000, 20)]  # fmt: skip
-    place = [identity.parse(each) is not None and int(each[-1], 36) % 2 for each in firsts]
-    assert 400 < sum(map(bool, place)) < 620
+    odd = [identity.parse(each) is not None and int(each[-1], 36) % 2 for each in firsts]
+    assert 400 < sum(map(bool, odd)) < 620
 
 
 def test_alpha_is_that_of_krippendorffs_own_example() -> None:
@@ -164,3 +165,31 @@ def test_agreement_is_between_labellers_and_has_an_interval() -> None:
     assert found.high is not None
     assert 0.3 < found.low < found.alpha < found.high <= 1.0
     assert agreement(said[:40]).alpha is None
+
+
+@pytest.mark.parametrize("strategy", ["mixed", "random"])
+def test_labels_of_doubtful_answers_do_not_spoil_the_random_estimate(strategy: Strategy) -> None:
+    """The surer a model is, the likelier it is right. The mixed queue takes the unsure ones away early."""
+    chance = random.Random(3)
+    made = [Candidate(identity.make("x", 1.0, chance.getrandbits(50)), chance.random(), "good") for _ in range(2000)]
+    right = {each.id: chance.random() < (each.confidence or 0.0) for each in made}
+    said: list[Given] = []
+    for moment in range(1, 61):
+        drawn = queue(made, latest(said), strategy=strategy, count=20)
+        said += [
+            given(each.id, "good" if right[each.id] else "bad", drawn=each.drawn, at=float(moment)) for each in drawn
+        ]
+    found = {each.drawn: each for each in qualities([Said(each.id, "m@v1", "good") for each in made], latest(said))}
+    truth = sum(right.values()) / len(right)
+    assert found["random"].low is not None
+    assert found["random"].high is not None
+    assert found["random"].low < truth < found["random"].high
+    naive = [right[each.prediction] for each in said if each.drawn == "random"]
+    assert strategy == "random" or sum(naive) / len(naive) > truth + 0.08, "the case is one"
+
+
+def test_what_was_said_before_or_after_its_turn_came_is_told_apart() -> None:
+    names = sorted((f"pred-{number}" for number in range(4)), key=place)
+    said = [given(names[0], at=9.0), given(names[1], at=2.0), given(names[2], at=5.0, drawn="random"),
+            given(names[3], at=1.0)]  # fmt: skip
+    assert fair(latest(said)) == {names[1], names[2]}, "the first came after its turn, the last has not had one"

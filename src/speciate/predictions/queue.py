@@ -3,11 +3,12 @@
 `random` follows the hash of the id, so it is a fair draw that every caller sees in the same order; `uncertain` begins
 with the lowest confidence; `disagreement` with what somebody contradicted. `mixed`, the default, takes turns between
 random and uncertain: the uncertain half teaches most, the random half alone tells without bias how good the model is,
-which is why each label is stored with how its answer was drawn.
+which is why each label is stored with how its answer was drawn (production/feedback.py makes the estimate).
 """
 
 from __future__ import annotations
 
+import heapq
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
@@ -42,19 +43,30 @@ def queue(
     `candidates`: answers without an error. `given`: of `feedback.latest`.
     """
     left = [each for each in candidates if source not in given.get(each.id, {})]
-    by_chance = [Next(each.id, "random") for each in sorted(left, key=lambda one: identity.unit(one.id, "queue"))]
-    unsure = [each for each in left if each.confidence is not None]
-    unsure.sort(key=lambda one: (one.confidence, identity.unit(one.id, "queue")))
-    by_doubt = [Next(each.id, "uncertain") for each in unsure]
-    if strategy == "random":
-        return by_chance[:count]
-    if strategy == "uncertain":
-        return by_doubt[:count]
     if strategy == "disagreement":
         contradicted = [each for each in left if each.id in given and disagree(each.output, given[each.id])]
-        contradicted.sort(key=lambda one: identity.unit(one.id, "queue"))
-        return [Next(each.id, "disagreement") for each in contradicted[:count]]
+        return [Next(each.id, "disagreement") for each in heapq.nsmallest(count, contradicted, key=_by_place)]
+    by_chance, by_doubt = list[Next](), list[Next]()
+    if strategy != "uncertain":
+        by_chance = [Next(each.id, "random") for each in heapq.nsmallest(count, left, key=_by_place)]
+    if strategy != "random":
+        unsure = [each for each in left if each.confidence is not None]
+        # twice as many: the random half may take the first of them
+        by_doubt = [Next(each.id, "uncertain") for each in heapq.nsmallest(2 * count, unsure, key=_by_doubt)]
     return _in_turns(by_chance, by_doubt, count)
+
+
+def place(prediction: str) -> float:
+    """Of an answer in the random order, uniform in [0, 1)."""
+    return identity.unit(prediction, "queue")
+
+
+def _by_place(candidate: Candidate) -> float:
+    return place(candidate.id)
+
+
+def _by_doubt(candidate: Candidate) -> tuple[float, str]:
+    return candidate.confidence or 0.0, candidate.id[::-1]  # an id begins with the time and ends with chance
 
 
 def _in_turns(first: Sequence[Next], second: Sequence[Next], count: int) -> list[Next]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -121,9 +121,14 @@ def table(rows: Sequence[Mapping[str, Any]], kind: str) -> pa.Table:
 
 
 def answers(
-    folder: LogFolder, *, since: float = 0.0, columns: Sequence[str] | None = None, models: Sequence[str] = ()
+    folder: LogFolder,
+    *,
+    since: float = 0.0,
+    columns: Sequence[str] | None = None,
+    models: Sequence[str] = (),
+    of: Collection[str] | None = None,
 ) -> pa.Table:
-    """Rows of the log given at `since` or later, oldest first, with these columns (default: all)."""
+    """Rows of the log given at `since` or later, oldest first, with these columns (default: all). `of`: ids."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -136,19 +141,22 @@ def answers(
     if models:
         mask = pc.and_(mask, pc.is_in(rows["model"], value_set=pa.array(models, pa.string())))
     found = pa.concat_tables([*parts, rows.filter(mask)])
+    if of is not None:
+        found = found.filter(pc.is_in(found["id"], value_set=pa.array(of, pa.string())))
     return found.sort_by("id").select(wanted)
 
 
-def feedback(folder: LogFolder, *, since: float = 0.0) -> list[Given]:
-    """On answers given at `since` or later, oldest first."""
-    parts, open_ = _everything(folder, FEEDBACK, None, [("prediction", ">=", identity.first_after(since))])
+def feedback(folder: LogFolder, *, since: float = 0.0, of: str | None = None) -> list[Given]:
+    """On answers given at `since` or later, oldest first. `of`: on this one alone."""
+    floor = identity.first_after(since)
+    filters = [("prediction", ">=", floor), *([] if of is None else [("prediction", "=", of)])]
+    parts, open_ = _everything(folder, FEEDBACK, None, filters, needle=None if of is None else of.encode())
     rows = [row for part in parts for row in part.to_pylist()] + open_.feedback
     rows = list({tuple(row.values()): row for row in rows}.values())  # a kill while they are sealed leaves them twice
-    floor = identity.first_after(since)
     found = [
         Given(**{**row, "label": None if row["label"] is None else json.loads(row["label"])})
         for row in rows
-        if row["prediction"] >= floor
+        if row["prediction"] >= floor and of in (None, row["prediction"])
     ]
     return sorted(found, key=lambda each: each.at)
 
@@ -182,6 +190,7 @@ def answered(row: Mapping[str, Any]) -> Answered:
 
 def held(folder: LogFolder, *, since: float = 0.0) -> Held:
     """How much there is."""
+    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
     rows = answers(folder, since=since, columns=["at", "model"])
@@ -190,10 +199,10 @@ def held(folder: LogFolder, *, since: float = 0.0) -> Held:
     for path in folder.all_parts():
         told = pq.read_schema(path).metadata or {}
         missed, torn = missed + int(told.get(b"missed", 0)), torn + int(told.get(b"torn", 0))
-    times = rows["at"].to_pylist()
-    models = dict(Counter(rows["model"].to_pylist()).most_common())
-    return Held(rows.num_rows, models, min(times, default=None), max(times, default=None), missed, torn,
-                folder.size().bytes)  # fmt: skip
+    times = pc.min_max(rows["at"]).as_py()
+    counts = {each["values"]: each["counts"] for each in pc.value_counts(rows["model"]).to_pylist()}
+    models = dict(Counter(counts).most_common())
+    return Held(rows.num_rows, models, times["min"], times["max"], missed, torn, folder.size().bytes)
 
 
 def since_of(now: float, retention_days: float) -> float:

@@ -33,7 +33,7 @@ def record(log: Log, feedback: Feedback, now: float) -> Recorded:
             "Free some space (manage_data(action='gc')), then repeat the call.",
         )
     since = reading.since_of(now, log.settings.retention_days)
-    own = [each for each in reading.feedback(log.folder, since=since) if each.prediction == answer.id]
+    own = reading.feedback(log.folder, since=since, of=answer.id)
     return Recorded(answer, latest(own)[answer.id])  # type: ignore[arg-type]
 
 

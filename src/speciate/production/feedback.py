@@ -2,6 +2,7 @@
 
 What people happen to complain about is no fair draw of the answers. So an estimate says whether it stands on answers
 that the label queue drew at random (`random`), which tell of all of them without bias, or on whatever there is (`any`).
+To those drawn at random belong the ones that were judged for another reason before their turn came (`fair`).
 Shares have Wilson's interval (Wilson 1927); means of scores and errors Student's, with the quantile of Abramowitz and
 Stegun (1964), 26.7.5.
 """
@@ -13,7 +14,8 @@ import statistics
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, NamedTuple
 
-from speciate.predictions.feedback import BySource, Judged, judged
+from speciate.predictions.feedback import SOURCES, BySource, Judged, judged
+from speciate.predictions.queue import place
 
 
 class Said(NamedTuple):
@@ -41,16 +43,36 @@ class Quality(NamedTuple):
 
 def qualities(answers: Iterable[Said], given: Mapping[str, BySource], *, level: float = 0.95) -> list[Quality]:
     """Every estimate that the feedback allows, by model. `given`: of `feedback.latest`."""
-    found: dict[tuple[str, str], list[Judged]] = {}
+    found: dict[tuple[str, str], list[tuple[str, Judged]]] = {}
     for each in answers:
         if each.id in given and (verdict := judged(each.output, given[each.id])) is not None:
-            found.setdefault((each.model, verdict.measure), []).append(verdict)
-    made = []
+            found.setdefault((each.model, verdict.measure), []).append((each.id, verdict))
+    by_chance, made = fair(given), list[Quality]()
     for (model, _), verdicts in sorted(found.items()):
-        fair = [each for each in verdicts if each.drawn == "random"]
-        made += [_quality(model, "random", fair, level)] if fair else []
-        made += [_quality(model, "any", verdicts, level)] if len(fair) < len(verdicts) else []
+        drawn = [verdict for name, verdict in verdicts if name in by_chance]
+        made += [_quality(model, "random", drawn, level)] if drawn else []
+        any_ = [verdict for _, verdict in verdicts]
+        made += [_quality(model, "any", any_, level)] if len(drawn) < len(any_) else []
     return made
+
+
+def fair(given: Mapping[str, BySource]) -> set[str]:
+    """Which answers are a fair draw of all: those that the queue drew at random, and those that it would have drawn,
+    had the same source not judged them before (for their doubt, say). Without the latter the random ones were drawn
+    from what was left once the doubtful ones were gone, and would make a model look better than it is.
+
+    An answer would have been drawn where one behind it in the random order was, at a later time.
+    """
+    found = set[str]()
+    for source in SOURCES:
+        own = [(place(name), said[source], name) for name, said in given.items() if source in said]
+        last_drawn = -math.inf
+        for _, each, name in sorted(own, key=lambda one: one[0], reverse=True):
+            if each.drawn == "random" or each.at < last_drawn:
+                found.add(name)
+            if each.drawn == "random":
+                last_drawn = max(last_drawn, each.at)
+    return found
 
 
 def _quality(model: str, drawn: Literal["random", "any"], verdicts: list[Judged], level: float) -> Quality:

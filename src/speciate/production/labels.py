@@ -10,7 +10,7 @@ from speciate.predictions import feedback as said
 from speciate.predictions import reading
 from speciate.predictions.agreement import Agreement, agreement
 from speciate.predictions.feedback import BySource, Drawn, Source
-from speciate.predictions.folder import log_folder
+from speciate.predictions.folder import LogFolder, log_folder
 from speciate.predictions.queue import Candidate, Strategy, queue
 from speciate.predictions.reading import Answered, Given, Held
 from speciate.production.feedback import Quality, Said, qualities
@@ -50,8 +50,9 @@ class Logged(NamedTuple):
     agreement: Agreement
 
 
-class _Read(NamedTuple):
-    rows: list[dict[str, Any]]
+class _Heard(NamedTuple):
+    since: float
+    """Before that answers are not shown any more."""
     given: list[Given]
     latest: dict[str, dict[str, Given]]
 
@@ -60,13 +61,18 @@ def next_labels(
     workspace: Workspace, use_case: str, *, strategy: Strategy = "mixed", source: Source = "human", count: int = 20
 ) -> Labels:
     """Raises NOT_FOUND for the use case."""
-    found = _read(workspace, use_case, ["id", "confidence", "output", "error"])
+    found, log = _heard(workspace, use_case), log_folder(workspace.folders, use_case)
+    rows = reading.answers(log, since=found.since, columns=["id", "confidence", "error"])
+    outputs = _outputs(log, found)
+    columns = (rows[name].to_pylist() for name in rows.column_names)  # not by rows: there may be a million
     candidates = [
-        Candidate(row["id"], row["confidence"], _value(row["output"])) for row in found.rows if not row["error"]
+        Candidate(name, confidence, outputs.get(name))
+        for name, confidence, error in zip(*columns, strict=True)
+        if not error
     ]
     drawn = queue(candidates, found.latest, strategy=strategy, source=source, count=count)
     waiting = sum(source not in found.latest.get(each.id, {}) for each in candidates)
-    answers = reading.several(log_folder(workspace.folders, use_case), [each.id for each in drawn])
+    answers = reading.several(log, [each.id for each in drawn])
     items = [
         _item(workspace, use_case, answers[each.id], each.drawn, found.latest.get(each.id, {}))
         for each in drawn
@@ -77,25 +83,33 @@ def next_labels(
 
 def logged(workspace: Workspace, use_case: str) -> Logged:
     """What the log holds, and how good each version is by its feedback. Raises NOT_FOUND for the use case."""
-    found = _read(workspace, use_case, ["id", "model", "output"])
-    log = log_folder(workspace.folders, use_case)
-    settings = workspace.settings.log.of(use_case)
-    held = reading.held(log, since=reading.since_of(workspace.clock.now(), settings.retention_days))
-    answers = [Said(row["id"], row["model"], _value(row["output"])) for row in found.rows if row["id"] in found.latest]
+    found, log = _heard(workspace, use_case), log_folder(workspace.folders, use_case)
+    answers = [
+        Said(row["id"], row["model"], _value(row["output"]))
+        for row in reading.answers(
+            log, since=found.since, columns=["id", "model", "output"], of=found.latest
+        ).to_pylist()
+    ]
     counts: dict[str, int] = {source: sum(source in each for each in found.latest.values()) for source in said.SOURCES}
     quality = tuple(qualities(answers, found.latest))
-    return Logged(use_case, held, settings.sample, counts, quality, agreement(found.given))
+    sample = workspace.settings.log.of(use_case).sample
+    return Logged(use_case, reading.held(log, since=found.since), sample, counts, quality, agreement(found.given))
 
 
-def _read(workspace: Workspace, use_case: str, columns: list[str]) -> _Read:
+def _heard(workspace: Workspace, use_case: str) -> _Heard:
+    """Raises NOT_FOUND for the use case."""
     log = log_folder(workspace.folders, use_case)
     if not log.path.exists():
         usecases.get(workspace.database, use_case)
-        return _Read([], [], {})
-    days = workspace.settings.log.of(use_case).retention_days
-    since = reading.since_of(workspace.clock.now(), days)
+    since = reading.since_of(workspace.clock.now(), workspace.settings.log.of(use_case).retention_days)
     given = reading.feedback(log, since=since)
-    return _Read(reading.answers(log, since=since, columns=columns).to_pylist(), given, said.latest(given))
+    return _Heard(since, given, said.latest(given))
+
+
+def _outputs(log: LogFolder, found: _Heard) -> dict[str, Any]:
+    """What was answered, where somebody said something of it."""
+    rows = reading.answers(log, since=found.since, columns=["id", "output"], of=found.latest)
+    return {row["id"]: _value(row["output"]) for row in rows.to_pylist()}
 
 
 def _item(workspace: Workspace, use_case: str, answer: Answered, drawn: Drawn, given: BySource) -> Item:

@@ -105,8 +105,8 @@ def described(workspace: Workspace, prediction: str) -> Described:
     """An answer with everything that was said of it. Raises INVALID or NOT_FOUND."""
     use_case, answer = find(workspace, prediction)
     _, since = place(workspace, use_case)
-    said = reading.feedback(log_folder(workspace.folders, use_case), since=since)
-    return Described(use_case, answer, [each for each in said if each.prediction == answer.id])
+    said = reading.feedback(log_folder(workspace.folders, use_case), since=since, of=answer.id)
+    return Described(use_case, answer, said)
 
 
 def feedback(workspace: Workspace, given: Feedback) -> Recorded:
