@@ -259,3 +259,35 @@ def test_without_tls_a_public_host_must_be_listed_too() -> None:
     deliver = webhook(Settings(notify=Notify(webhook="http://hooks.example.com/x")))
     with pytest.raises(Undelivered, match="has no TLS"):
         deliver(NOTICE)
+
+
+def test_what_nobody_is_told_of_costs_no_query_each(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[Notice] = []
+    hook = Hook(workspace, "command", told.append)
+
+    def many(count: int) -> None:
+        workspace.database.transact(lambda tx: [tx.event("use_case:digits", "slot.serving", {}) for _ in range(count)])
+
+    asked: list[str] = []
+    read = workspace.database.read
+    monkeypatch.setattr(workspace.database, "read", lambda sql, *rest: (asked.append(sql), read(sql, *rest))[1])
+    many(450)
+    assert hook.look()
+    assert len(asked) <= 5, "three batches, the end, and the workspace's own name"
+    monkeypatch.setattr(notifier, "_SAVE_EVENTS", 100)
+    many(450)
+    assert hook.look()
+    assert told == []
+    assert (
+        json.loads((workspace.folders.root / "notify-command.json").read_text())["seq"] == workspace.database.last_seq
+    )
+
+
+def test_a_cursor_beyond_a_catalog_that_was_put_back_begins_at_its_end(workspace: Workspace) -> None:
+    path = workspace.folders.root / "notify-command.json"
+    path.write_text(json.dumps({"seq": workspace.database.last_seq + 1000}))
+    told: list[Notice] = []
+    hook = Hook(workspace, "command", told.append)
+    waiting(workspace)
+    assert hook.look()
+    assert [each.kind for each in told] == ["waiting"]

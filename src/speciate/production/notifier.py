@@ -15,6 +15,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -34,6 +35,8 @@ _FIRST_GAP, _LONGEST_GAP = 1.0, 300.0
 _HTTP_SECONDS, _COMMAND_SECONDS = 10.0, 30.0
 _JOIN_SECONDS = 2.0
 _BATCH = 200
+_SAVE_EVENTS = 2000
+"""Of no interest, after which the cursor is written all the same: the next daemon is not to read them again."""
 _JOB = "SELECT kind, parent FROM jobs WHERE id = ?"
 _BEGAN = "SELECT stamp FROM events ORDER BY seq LIMIT 1"
 _log = logging.getLogger(__name__)
@@ -61,7 +64,11 @@ class Hook:
     def __init__(self, workspace: Workspace, name: str, deliver: Deliver) -> None:
         self.name, self._workspace, self._deliver = name, workspace, deliver
         self._path = _file(workspace.folders.root, name)
-        self._state = _read(self._path) or State(seq=workspace.database.last_seq)
+        newest = workspace.database.last_seq
+        self._state = _read(self._path) or State(seq=newest)
+        if self._state.seq > newest:  # the catalog is an older one that was put back: its numbers are used again
+            self._state = self._state.model_copy(update={"seq": newest})
+        self._saved = 0
         self._save()
         self._wake, self._stop = threading.Event(), threading.Event()
         self._gap = _FIRST_GAP
@@ -85,10 +92,12 @@ class Hook:
             for event in events:
                 if self._stop.is_set():
                     return True  # the catalog is about to close; the next daemon goes on behind what was taken
-                notice = notice_of(self._of_jobs(event), self._workspace.settings.notify, self._workspace_id())
+                notice = notice_of(self._of_jobs(event), self._workspace.settings.notify, self._workspace_id)
                 if notice and not self._told(notice, event.seq):
                     return False
             self._state = self._state.model_copy(update={"seq": events[-1].seq})
+            if self._state.seq - self._saved >= _SAVE_EVENTS:
+                self._save()
         return True
 
     def _told(self, notice: Notice, seq: int) -> bool:
@@ -109,6 +118,7 @@ class Hook:
         row = self._workspace.database.read_one(_JOB, [event.subject])
         return event._replace(data={"kind": row[0], "parent": row[1]}) if row else event
 
+    @cached_property
     def _workspace_id(self) -> str:
         """Tells workspaces apart, wherever they lie: by the moment of their first event."""
         ((began,),) = self._workspace.database.read(_BEGAN)
@@ -117,6 +127,7 @@ class Hook:
     def _save(self) -> None:
         try:
             write_whole(self._path, self._state.model_dump_json(), 0o600)
+            self._saved = self._state.seq
         except OSError:
             _log.exception("the cursor of the notifications by %s could not be written", self.name)
 
