@@ -22,6 +22,9 @@ CANARY = "canary"
 _READ = "SELECT use_case, alias, model, generation, changed, percent FROM aliases WHERE use_case = ? AND alias = ?"
 _OF_USE_CASE = "SELECT alias, model FROM aliases WHERE use_case = ? ORDER BY alias"
 _ALL = "SELECT use_case, alias, model, generation, changed, percent FROM aliases WHERE alias = ? ORDER BY use_case"
+_SERVING = (
+    "SELECT use_case, alias, model, generation, changed, percent FROM aliases WHERE alias IN ('production', 'canary')"
+)
 _INSERT = "INSERT INTO aliases VALUES (?, ?, ?, ?, ?, ?)"
 _UPDATE = "UPDATE aliases SET model = ?, generation = ?, changed = ?, percent = ? WHERE use_case = ? AND alias = ?"
 _REMOVE = "DELETE FROM aliases WHERE use_case = ? AND alias = ?"
@@ -56,6 +59,12 @@ def read(reader: Database | Transaction, use_case: str, alias: str = "production
 def everywhere(database: Database, alias: str = "production") -> list[Alias]:
     """This alias of every use case that has it."""
     return [Alias(*row) for row in database.read(_ALL, [alias])]
+
+
+def serving(database: Database) -> dict[tuple[str, str], Alias]:
+    """(Use case, `production` or `canary`) -> alias, of all use cases at one moment: a canary that comes into
+    production is never seen in neither place."""
+    return {(row[0], row[1]): Alias(*row) for row in database.read(_SERVING)}
 
 
 def of_use_case(database: Database, use_case: str) -> dict[str, str]:

@@ -11,7 +11,7 @@ import logging
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,6 +38,9 @@ _ANSWERED = """
 SELECT 1 FROM events WHERE subject = ? AND type = 'production.answered' AND data ->> 'model' = ? LIMIT 1
 """
 _log = logging.getLogger(__name__)
+
+Serving = Mapping[tuple[str, str], Alias]
+"""Of `aliases.serving`."""
 
 
 class _Start(NamedTuple):
@@ -102,9 +105,11 @@ class Keeper:
         with self._lock:
             if self._workspace.settings.serving.start == "after_promotion":
                 self._make_those_that_serve()
-            for folder in all_slots(self._workspace.folders):
+            folders = all_slots(self._workspace.folders)
+            serving = aliases.serving(self._workspace.database) if folders else {}
+            for folder in folders:
                 try:
-                    self._tend(folder)
+                    self._tend(folder, serving)
                 except (SpeciateError, OSError):
                     _log.exception("the slot of %s could not be tended", folder.use_case)
             self._baker.look()
@@ -134,22 +139,22 @@ class Keeper:
 
     # One slot
 
-    def _tend(self, folder: SlotFolder) -> None:
+    def _tend(self, folder: SlotFolder, serving: Serving) -> None:
         watched = self._watched.setdefault(folder.use_case, _Watched())
         folder.trim_log()
         self._listen(folder)  # first: what it said before it died comes before its death
         if not folder.stopped:
             self._keep_alive(folder, watched)
-            self._want(folder, watched)
+            self._want(folder, watched, serving)
         elif watched.start and watched.start.process.poll() is not None:
             watched.start = None
 
-    def _want(self, folder: SlotFolder, watched: _Watched) -> None:
+    def _want(self, folder: SlotFolder, watched: _Watched, serving: Serving) -> None:
         """Tell it what the aliases name now."""
-        alias = targets.production(self._workspace, folder.use_case)
+        alias = serving.get((folder.use_case, "production"))
         if alias is None:
             return
-        canary = targets.canary(self._workspace, folder.use_case)
+        canary = serving.get((folder.use_case, aliases.CANARY))
         if watched.told == (key := (alias, canary)):
             return
         wanted = folder.wanted()

@@ -1,4 +1,4 @@
-"""What a use case's slot shall serve now: the versions behind `production` and `canary`, and examples to try them on.
+"""What a slot needs of the version behind an alias to serve it, and examples to try it on.
 
 The examples come from the dataset that the version was trained on; a service process gathers them.
 """
@@ -13,7 +13,6 @@ from speciate.errors import SpeciateError
 from speciate.jobs.folder import write_whole
 from speciate.jobs.pool import Pool
 from speciate.models import registry
-from speciate.production import aliases
 from speciate.production.aliases import Alias
 from speciate.serving.folder import SlotFolder, Target
 from speciate.workspace.workspace import Workspace
@@ -41,14 +40,6 @@ def target_of(workspace: Workspace, pool: Pool, folder: SlotFolder, alias: Alias
         warmup=_warmup(workspace, pool, folder, card.dataset),
         slowest_ms=usecases.get(workspace.database, alias.use_case).limits.p95_latency_ms,
     )
-
-
-def production(workspace: Workspace, use_case: str) -> Alias | None:
-    return aliases.read(workspace.database, use_case)
-
-
-def canary(workspace: Workspace, use_case: str) -> Alias | None:
-    return aliases.read(workspace.database, use_case, aliases.CANARY)
 
 
 def _warmup(workspace: Workspace, pool: Pool, folder: SlotFolder, dataset: str | None) -> str | None:
