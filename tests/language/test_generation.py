@@ -60,3 +60,10 @@ def test_what_a_model_says_of_sampling_does_not_count(speaker: tuple[Any, Any]) 
     model.generation_config.do_sample, model.generation_config.temperature = True, 5.0
     model.generation_config.repetition_penalty = 9.0
     assert said(speaker, ASKED) == before
+
+
+def test_a_question_that_leaves_little_room_does_not_cut_the_answers_to_others(speaker: tuple[Any, Any]) -> None:
+    long = "x " * 126  # 252 tokens of 256
+    written = said(speaker, [long, *ASKED[:2]])
+    assert [each.tokens for each in written] == [256 - written[0].asked_tokens, 8, 8]
+    assert written[1:] == said(speaker, ASKED[:2])

@@ -8,7 +8,8 @@ but the last bits of sums, which padding moves. Left out: vLLM and other servers
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -63,9 +64,7 @@ def write(
     size = sampling.batch_size if sampling.greedy else 1
     order = sorted(range(len(ids)), key=lambda place: -len(ids[place]))
     done = 0
-    for start in range(0, len(order), size):
-        places = order[start : start + size]
-        room = min(sampling.max_new_tokens, longest - max(len(ids[place]) for place in places))
+    for room, places in _batches([min(sampling.max_new_tokens, longest - len(each)) for each in ids], order, size):
         for place, one in zip(
             places, _batch(model, tokenizer, [ids[place] for place in places], sampling, room), strict=True
         ):
@@ -73,6 +72,15 @@ def write(
         done += len(places)
         between(done)
     return [one for one in found if one is not None]
+
+
+def _batches(rooms: Sequence[int], order: Sequence[int], size: int) -> Iterator[tuple[int, list[int]]]:
+    """Places of questions that are answered together, and tokens that each of these answers may have: a question that
+    leaves little room does not cut the answers to others."""
+    for room, alike in itertools.groupby(order, key=lambda place: rooms[place]):
+        places = list(alike)
+        for start in range(0, len(places), size):
+            yield room, places[start : start + size]
 
 
 def _batch(
