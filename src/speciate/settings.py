@@ -216,7 +216,7 @@ class Settings(BaseModel):
     """The same for single use cases, by name."""
     bake: Bake = Field(default_factory=Bake)
     bakes: dict[str, Bake] = Field(default_factory=dict)
-    """The same for single use cases, by name."""
+    """What differs for single use cases, by name."""
     notify: Notify = Field(default_factory=Notify)
     roots: list[Path] = Field(default_factory=list)
     """Folders that tools may read and write below; empty: the caller's folder and the workspace's exports."""
@@ -242,7 +242,8 @@ class Settings(BaseModel):
         return self.policies.get(use_case, self.policy)
 
     def bake_of(self, use_case: str) -> Bake:
-        return self.bakes.get(use_case, self.bake)
+        own = self.bakes.get(use_case)
+        return self.bake if own is None else self.bake.model_copy(update=own.model_dump(exclude_unset=True))
 
     @model_validator(mode="before")
     @classmethod

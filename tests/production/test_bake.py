@@ -10,7 +10,7 @@ import pytest
 from speciate.production import bake
 from speciate.production.bake import ALPHA, Quality, Watched, judge, log_evidence, surely_above
 from speciate.production.tally import Counted, Share, Tally
-from speciate.settings import Bake
+from speciate.settings import Bake, Settings
 
 HOUR = 3600.0
 START = 1_800_000_000.0
@@ -157,3 +157,9 @@ def test_a_share_knows_its_worst_minute() -> None:
 def test_a_tally_is_kept_as_json() -> None:
     seen = tally(70, failed=9, slow=3)
     assert Tally.of(seen.document()) == seen
+
+
+def test_a_use_case_sets_what_differs_and_keeps_the_rest_of_the_workspace() -> None:
+    settings = Settings.model_validate({"bake": {"rollback": "tell", "hours": 48}, "bakes": {"digits": {"hours": 1}}})
+    own, other = settings.bake_of("digits"), settings.bake_of("reviews")
+    assert (own.hours, own.rollback, other.hours, other.rollback) == (1, "tell", 48, "tell")
