@@ -10,11 +10,13 @@ import pytest
 
 from speciate.errors import Code, SpeciateError
 from speciate.predictions import identity, reading, tending
+from speciate.predictions import writer as writing
 from speciate.predictions.agreement import agreement, alpha
 from speciate.predictions.feedback import Feedback, disagree, feedback, judged, label, latest
 from speciate.predictions.queue import Candidate, Strategy, place, queue
 from speciate.predictions.reading import Given
 from speciate.predictions.recording import record
+from speciate.predictions.writer import Writer
 from speciate.production.feedback import Said, fair, qualities
 from tests.conftest import ManualClock
 from tests.predictions.world import log, note, texts
@@ -193,3 +195,24 @@ def test_what_was_said_before_or_after_its_turn_came_is_told_apart() -> None:
     said = [given(names[0], at=9.0), given(names[1], at=2.0), given(names[2], at=5.0, drawn="random"),
             given(names[3], at=1.0)]  # fmt: skip
     assert fair(latest(said)) == {names[1], names[2]}, "the first came after its turn, the last has not had one"
+
+
+def test_why_an_answer_is_not_there_does_not_depend_on_how_its_id_is_written(
+    tmp_path: Path, clock: ManualClock
+) -> None:
+    own = log(tmp_path, clock, sample=0.5)
+    never = next(
+        each for each in own.ids(200) if not identity.sampled(each, 0.5) and identity.sampled(f"chatcmpl-{each}", 0.5)
+    )
+    for written in (never, f"chatcmpl-{never}"):
+        with pytest.raises(SpeciateError, match="never logged"):
+            record(own, Feedback(prediction=written, label="x", source="human"), clock.now())
+
+
+def test_how_large_a_log_is_is_looked_at_for_a_fiftieth_of_the_time(
+    tmp_path: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer, moments = Writer(log(tmp_path, clock).folder, clock), iter([100.0, 104.0])
+    monkeypatch.setattr(writing.time, "monotonic", lambda: next(moments))
+    writer.measure()
+    assert writer._measure_at == 104.0 + 50 * 4.0

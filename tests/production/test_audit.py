@@ -88,3 +88,11 @@ def test_the_newest_rows_come_oldest_first(workspace: Workspace) -> None:
     _moves(workspace, "digits-model@v1", "digits-model@v2", "digits-model@v3")
     assert [row.seq for row in audit.newest(workspace.database, most=2)] == [2, 3]
     assert audit.newest(workspace.database, "other") == []
+
+
+def test_a_torn_line_takes_the_next_one_not_along(workspace: Workspace) -> None:
+    path = workspace.folders.root / audit_heads.NAME
+    path.write_text(f"7 {'b' * 20}")
+    _moves(workspace, "digits-model@v1")
+    audit_heads.keep(workspace)
+    assert audit_heads.read(path) == {1: audit.newest(workspace.database)[0].hash}

@@ -146,3 +146,18 @@ def test_a_slot_that_begins_again_counts_on(stage: Stage, clock: ManualClock) ->
     assert (tally.requests, tally.slow.bad) == (2, 2)
     stage.folder.tallies.write_text('[{"of": "another version"}]')
     assert tallies.read(stage.folder.tallies) == []
+
+
+def test_what_serves_is_not_dropped_for_the_canaries_beside_it(stage: Stage, clock: ManualClock) -> None:
+    counts = tallies.Tallies(stage.folder.tallies)
+    outcome, serves = (
+        tallies.Outcome(0.1, failed=False, not_finite=False, unusable=False),
+        ("production", 1, "words@v1"),
+    )
+    for number in range(20):
+        counts.add(serves, clock.now(), outcome)
+        counts.add(("canary", number, "words@v2"), clock.now(), outcome)
+    counts.write(now=True)
+    found = {tally.key: tally.requests for tally in tallies.read(stage.folder.tallies)}
+    assert found[serves] == 20
+    assert len(found) == 8

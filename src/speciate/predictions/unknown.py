@@ -27,7 +27,7 @@ def why(prediction: str, settings: Log, dropped: Dropped, now: float) -> Speciat
     elif parsed.at < now - settings.retention_days * 86_400:
         told = f"{prediction}, of {when}, expired: answers are kept for {settings.retention_days:g} days"
         then = "Give feedback sooner, or let a person raise retention_days in [log] of settings.toml."
-    elif not identity.sampled(prediction, settings.sample):
+    elif not identity.sampled(identity.bare(prediction), settings.sample):
         told = f"{prediction} was never logged: only {settings.sample:.3g} of all answers are, and it is none of them"
         then = "Give feedback on others; a person raises sample in [log] of settings.toml."
     elif parsed.at <= dropped.until:

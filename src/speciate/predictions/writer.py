@@ -27,8 +27,10 @@ from speciate.workspace.blobs import sync_folder
 
 SEGMENT_BYTES, SEGMENT_SECONDS = 16 << 20, 3600.0
 """Then another one is begun, so that the first may be sealed."""
-_SYNC_SECONDS = 0.1
-_MEASURE_SECONDS = 20.0
+_SYNC_SECONDS, _IDLE_SECONDS = 0.1, 5.0
+"""Until what was written is synced; between two looks of a writer that has nothing open."""
+_MEASURE_SECONDS, _SHARE_OF_TIME = 20.0, 50.0
+"""How large the whole log is, is looked at so often, and for a fiftieth of the time at most: every file is counted."""
 _log = logging.getLogger(__name__)
 
 
@@ -65,7 +67,7 @@ class Writer:
         self._stamp = folder.roll_stamp()
         self.folder_bytes = 0
         """Of the whole log, as last measured."""
-        self._measured = -_MEASURE_SECONDS
+        self._measure_at = 0.0
         self._thread: threading.Thread | None = None
 
     @property
@@ -186,7 +188,7 @@ class Writer:
 
     def _keep(self) -> None:
         while not self._ending:
-            told = self._dirty.wait(2 * _SYNC_SECONDS)
+            told = self._dirty.wait(2 * _SYNC_SECONDS if self._open else _IDLE_SECONDS)
             if told:
                 time.sleep(_SYNC_SECONDS)  # what comes meanwhile goes along
             self._look()
@@ -195,10 +197,13 @@ class Writer:
                 self._sync()
 
     def measure(self) -> None:
-        self.folder_bytes, self._measured = self.folder.size().bytes, time.monotonic()
+        began = time.monotonic()
+        self.folder_bytes = self.folder.size().bytes
+        ended = time.monotonic()
+        self._measure_at = ended + max(_MEASURE_SECONDS, _SHARE_OF_TIME * (ended - began))
 
     def _look(self) -> None:
-        if time.monotonic() - self._measured > _MEASURE_SECONDS:
+        if time.monotonic() >= self._measure_at:
             self.measure()
         stamp = self.folder.roll_stamp()
         with self._lock:

@@ -49,9 +49,12 @@ def _append(workspace: Workspace, path: Path) -> None:
     if not newest or newest[0].seq in read(path):
         return
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            os.write(descriptor, f"{newest[0].seq} {newest[0].hash}\n".encode())
+            size = os.fstat(descriptor).st_size
+            torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
+            line = f"{newest[0].seq} {newest[0].hash}\n".encode()
+            os.write(descriptor, b"\n" + line if torn else line)  # what a crash tore must not take the next one along
             os.fsync(descriptor)
         finally:
             os.close(descriptor)

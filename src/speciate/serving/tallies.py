@@ -18,7 +18,7 @@ from speciate.production.tally import Tally
 from speciate.serving.runner import NOT_FINITE
 
 _KEPT = 8
-"""Tallies, the newest."""
+"""Tallies, of those that were counted last."""
 _WRITE_SECONDS = 1.0
 
 
@@ -75,15 +75,14 @@ class Tallies:
         write_whole(self._path, text, 0o600)
 
     def _of(self, key: Key) -> Tally:
-        if key not in self._found:
-            self._found[key] = Tally(*key)
-            for old in list(self._found)[:-_KEPT]:
-                del self._found[old]
-        return self._found[key]
+        own = self._found[key] = self._found.pop(key, None) or Tally(*key)  # to the end: what serves is not dropped
+        for old in list(self._found)[:-_KEPT] if len(self._found) > _KEPT else ():
+            del self._found[old]
+        return own
 
 
 def read(path: Path) -> list[Tally]:
-    """Oldest first; none where the file is not there, or is of another version of this package."""
+    """What was counted last comes last; none where the file is not there, or is of another version of this package."""
     try:
         return [Tally.of(document) for document in json.loads(path.read_bytes())]
     except (OSError, ValueError, TypeError, KeyError):
