@@ -76,6 +76,37 @@ def test_plain_text_is_question_and_answer_and_an_end() -> None:
     assert forms.asked(TOKENIZER, conversation("1 plus 1 = "), plain) == "1 plus 1 = "
 
 
+def beginning(tokenizer: Any) -> Any:
+    """As those of Llama and Gemma do: a text begins with a token of its own."""
+    from tokenizers import processors
+
+    tokenizer.add_special_tokens({"bos_token": "<|endoftext|>"})
+    first = ("<|endoftext|>", tokenizer.bos_token_id)
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<|endoftext|> $A", special_tokens=[first]
+    )
+    return tokenizer
+
+
+def test_plain_text_begins_as_the_tokenizer_begins_it_once() -> None:
+    tokenizer = beginning(tiny_tokenizer(None))
+    plain, said = forms.usual_form(tokenizer), conversation("1 plus 1 = ")
+    assert plain.begins
+    ids, _ = forms.tokens(tokenizer, forms.asked(tokenizer, said, plain))
+    assert ids == tokenizer("1 plus 1 = ")["input_ids"]
+    assert ids.count(tokenizer.bos_token_id) == 1
+    found = forms.lesson(tokenizer, said, "2", plain, "completion")
+    assert found.ids[: len(ids)] == ids
+    assert learned("1 plus 1 = ", "2", form=plain, tokenizer=tokenizer) == "2<|im_end|>"
+
+
+def test_a_form_that_was_kept_without_a_beginning_is_asked_as_it_learned() -> None:
+    tokenizer = beginning(tiny_tokenizer(None))
+    kept = Form.model_validate_json('{"template": "plain", "system": null}')
+    assert forms.asked(tokenizer, conversation("1 plus 1 = "), kept) == "1 plus 1 = "
+    assert not forms.usual_form(tiny_tokenizer(None)).begins
+
+
 def test_a_template_that_is_lacking_is_said_with_the_way_out() -> None:
     with pytest.raises(SpeciateError, match="no chat template") as refusal:
         forms.check(tiny_tokenizer(None), Form(), "pkg:x")

@@ -36,6 +36,7 @@ class Form(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     template: Literal["chat", "plain"] = "chat"
     system: str | None = Field(None, description="Instructions where a conversation brings none.")
+    begins: bool = Field(False, description="Plain text begins with the tokenizer's beginning (BOS). A template's own.")
 
 
 class Lesson(NamedTuple):
@@ -50,7 +51,14 @@ class Lesson(NamedTuple):
 
 
 def usual_form(tokenizer: PreTrainedTokenizerBase, system: str | None = None) -> Form:
-    return Form(template="chat" if tokenizer.chat_template else "plain", system=system)
+    return Form(template="chat", system=system) if tokenizer.chat_template else plain_form(tokenizer, system)
+
+
+def plain_form(tokenizer: PreTrainedTokenizerBase, system: str | None = None) -> Form:
+    """Plain text begins as the tokenizer begins it: some models write nonsense without that token."""
+    first = tokenizer.bos_token_id
+    begins = first is not None and list(tokenizer("")["input_ids"])[:1] == [first]
+    return Form(template="plain", system=system, begins=begins)
 
 
 def check(tokenizer: PreTrainedTokenizerBase, form: Form, what: str) -> None:
@@ -78,7 +86,7 @@ def asked(tokenizer: PreTrainedTokenizerBase, said: Conversation, form: Form) ->
     """The text after which the model is to write its answer."""
     said = with_system(said, form.system)
     if form.template == "plain":
-        return _plainly(said)
+        return _beginning(tokenizer, form) + _plainly(said)
     return _rendered(tokenizer, said, asks=True)
 
 
@@ -98,7 +106,7 @@ def text_lesson(tokenizer: PreTrainedTokenizerBase, text: str) -> Lesson:
 
 
 def tokens(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-    """Ids, and where each token stands. A template writes special tokens itself, so none are added to what it wrote."""
+    """Ids, and where each token stands. A template, or `asked`, writes special tokens itself, so none are added."""
     found = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     return list(found["input_ids"]), [tuple(pair) for pair in found["offset_mapping"]]
 
@@ -129,7 +137,7 @@ def _spans(
 ) -> tuple[str, list[tuple[int, int]]]:
     """The whole text, and the spans of it that are learned."""
     if form.template == "plain":
-        before = _plainly(said[:-1])
+        before = _beginning(tokenizer, form) + _plainly(said[:-1])
         text = before + said[-1].content + str(tokenizer.eos_token)
         return text, [(0 if learn == "all" else len(before), len(text))]
     text = _rendered(tokenizer, said)
@@ -172,6 +180,10 @@ def _rendered(tokenizer: PreTrainedTokenizerBase, said: Sequence[Message], *, as
     except TemplateError as error:
         raise ValueError(f"the chat template refuses it: {str(error)[:200]}") from error
     return str(text)
+
+
+def _beginning(tokenizer: PreTrainedTokenizerBase, form: Form) -> str:
+    return str(tokenizer.bos_token) if form.begins and tokenizer.bos_token else ""
 
 
 def _plainly(said: Sequence[Message]) -> str:

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict
 from speciate.datasets.loading.loader import Example
 from speciate.errors import Code, SpeciateError
 from speciate.language import bases, forms
+from speciate.language.conversion import chat_template
 from speciate.language.forms import Form
 from speciate.language.generation import Sampling, write
 from speciate.language.seeing import sees
@@ -73,8 +74,9 @@ class WritingPredictor:
             found = write(self.model, self.tokenizer, asked, self.sampling, longest=bases.longest(self.model))
         except ValueError as error:
             raise SpeciateError(
-                Code.INVALID, f"The model cannot answer this: {error}.", "Ask again with a shorter or another text."
-            ) from error
+                Code.INVALID, "The model cannot answer this; untrusted says why.",
+                "Ask again with a shorter or another text.", str(error),
+            ) from error  # fmt: skip
         return [Prediction(one.text, None, None) for one in found]
 
     def save(self, folder: Path) -> str:
@@ -102,7 +104,11 @@ def load(folder: Path, threads: int = 1) -> WritingPredictor:
 def identity(folder: Path, known: str) -> str:
     """What recorded answers of a model are known by: of one that others made, how it is asked is not in its files."""
     own = (folder / MANIFEST).is_file() or not (bases.writes(folder) or sees(folder))
-    return known if own else f"{known} {Sampling().model_dump_json()}"
+    if own:
+        return known
+    chat = chat_template(folder) is not None or bases.packaged_weights(folder) is not None
+    plain = "" if chat else " plain, from its beginning"  # answers without that were recorded by earlier versions
+    return f"{known} {Sampling().model_dump_json()}{plain}"
 
 
 def form_of(folder: Path) -> Form | None:

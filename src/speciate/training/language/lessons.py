@@ -64,7 +64,7 @@ def form(
     before = form_of(Path(base)) if base else None
     system = parameters.system if parameters.system is not None else before.system if before else None
     if parameters.template != "auto":
-        chosen = Form(template=parameters.template, system=system)
+        chosen = Form(system=system) if parameters.template == "chat" else forms.plain_form(tokenizer, system)
     else:
         chosen = (before or forms.usual_form(tokenizer)).model_copy(update={"system": system})
         if parameters.chat_template is not None:
