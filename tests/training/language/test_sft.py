@@ -141,3 +141,14 @@ def test_a_base_model_without_a_template_learns_plain_text_or_one_that_is_given(
     given = {"steps": 1, "judged": 0, "chat_template": "chatml"}
     _train(workspace, tmp_path, base_model=base, job="job-y", hyperparameters=given)
     assert "im_start" in (model_path(workspace, "adder@v2") / "chat_template.jinja").read_text()
+
+
+def test_a_held_out_question_that_is_too_long_does_not_lose_a_finished_training(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    questions = ["is 1 even?", "is 2 even?", "is 3 even?", "is 4 even?", "is 5 even? " * 60]
+    _yes(workspace, {"prompt": questions, "completion": ["no", "yes", "no", "yes", "no"]}, ["prompt"])
+    report = _train(workspace, tmp_path, "yes", hyperparameters={"steps": 1})
+    assert "1 of 1 validation examples could not be asked" in " ".join(report["notes"])
+    assert report["validation"]["n"] == 1
+    assert report["validation"]["value"] == 0

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from speciate.datasets.loading.loader import Example
+from speciate.errors import SpeciateError
 from speciate.evaluation.statistics import Estimate
 from speciate.jobs.run import Stopped
 from speciate.tasks.contract import Prediction, Predictor, Trained
@@ -60,12 +61,29 @@ def of_texts(study: Study, held: Sequence[Example], texts: Sequence[str]) -> Mea
 
 
 def judged(study: Study, predictor: Predictor, held: Sequence[Example]) -> Estimate:
-    """Raises Stopped between batches."""
+    """Raises Stopped between batches. A question that the model cannot be asked, such as one that is too long, has an
+    empty answer: a finished training is not lost for it."""
     given: list[Prediction] = []
+    refused = 0
     with study.tally.stage("judging"):
         for start in range(0, len(held), _AT_ONCE):
             if study.run.stopping:
                 raise Stopped
             study.progress(len(given), len(held), "answers", "validation examples are answered")
-            given += predictor.predict(held[start : start + _AT_ONCE])
+            for each in _answers(predictor, held[start : start + _AT_ONCE]):
+                refused += each is None
+                given.append(each or Prediction("", None, None))
+    if refused:
+        study.notes.append(
+            f"{refused} of {len(held)} validation examples could not be asked, as they are too long or cannot be "
+            "written as the model reads them: each counts as an empty answer."
+        )
     return measure_answers(study, study.readout, held, given)
+
+
+def _answers(predictor: Predictor, some: Sequence[Example]) -> list[Prediction | None]:
+    """None for one that it refuses."""
+    try:
+        return list(predictor.predict(some))
+    except SpeciateError:
+        return [None] if len(some) == 1 else [each for one in some for each in _answers(predictor, [one])]
