@@ -9,6 +9,8 @@ import difflib
 from collections.abc import Iterable
 from enum import StrEnum
 
+_LONGEST_NAME = 64
+
 
 class Code(StrEnum):
     """What kind of refusal. Programs branch on this, never on the text."""
@@ -42,17 +44,27 @@ class SpeciateError(Exception):
     def __str__(self) -> str:
         return f"{self.message} {self.recovery}".strip()
 
+    @property
+    def whole(self) -> str:
+        """With what a library said: for places that are below `untrusted` themselves."""
+        return f"{self.message} {self.foreign}".strip()
+
 
 def closest(value: str, known: Iterable[str], count: int = 3) -> str:
     """`"did you mean 'a', 'b'?"`, or the first known names where nothing is near, or an empty string."""
     known = sorted(known)
     near = difflib.get_close_matches(value, known, count)
     if near:
-        return "did you mean " + ", ".join(repr(name) for name in near) + "?"
+        return "did you mean " + ", ".join(map(_quoted, near)) + "?"
     if known:
-        shown = ", ".join(repr(name) for name in known[:10])
+        shown = ", ".join(map(_quoted, known[:10]))
         return f"known: {shown}" + (f" and {len(known) - 10} more." if len(known) > 10 else ".")
     return "there are none yet."
+
+
+def _quoted(name: str) -> str:
+    """As Python writes it, so without characters that hide or turn text; cut, for it may be a column of anybody's."""
+    return repr(name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…")
 
 
 def unknown(noun: str, value: str, known: Iterable[str], recovery: str) -> SpeciateError:

@@ -82,8 +82,9 @@ def scores(metric: str, truths: Sequence[str | None], given: Sequence[str | None
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise SpeciateError(
             Code.INVALID,
-            f"{metric!r} cannot compare these answers with these truths: {error}.",
+            f"{metric!r} cannot compare these answers with these truths; untrusted says why.",
             "Call curate_dataset again with metric='exact_match' or 'chrf'.",
+            str(error),
         ) from error
     for place, value in zip(places, values, strict=True):
         found[place] = None if math.isnan(value) else known.sign * float(value)

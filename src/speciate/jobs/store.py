@@ -263,6 +263,7 @@ class _Batch:
             return Acted(kind.act(self._tx, kind.spec.model_validate(job.spec), job, self._settings))
         except SpeciateError as error:
             said = {"code": error.code, "message": error.message, "recovery": error.recovery}
+            said |= {"detail": error.foreign} if error.foreign else {}
             return Failed({"class": "user", **said})
 
     def _children(self, job: Job) -> list[Job]:

@@ -82,7 +82,7 @@ def load_tokenizer(folder: Path, template: str | None = None) -> PreTrainedToken
             folder, local_files_only=True, trust_remote_code=False, use_fast=True
         )
     except Exception as error:
-        raise unreadable(folder, f"its tokenizer: {type(error).__name__}: {error}") from error
+        raise unreadable(folder, f"its tokenizer: {type(error).__name__}", error) from error
     if not tokenizer.is_fast:
         raise unreadable(folder, "its tokenizer has no tokenizer.json, which tells where each token stands")
     if template is not None:
@@ -107,7 +107,7 @@ def load_model(folder: Path, precision: Precision = "float32") -> torch.nn.Modul
             use_safetensors=True, output_loading_info=True,
         )  # fmt: skip
     except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise unreadable(folder, f"{type(error).__name__}: {error}") from error
+        raise unreadable(folder, f"{type(error).__name__}", error) from error
     model, said = loaded
     lost = sorted(said["missing_keys"]) + [str(each) for each in said["mismatched_keys"]]
     if lost:
@@ -121,9 +121,11 @@ def longest(model: Any) -> int:
     return int(getattr(model.config, "max_position_embeddings", None) or 2048)
 
 
-def unreadable(folder: Path, why: str) -> SpeciateError:
+def unreadable(folder: Path, why: str, error: Exception | None = None) -> SpeciateError:
+    """`error`: of a library, whose words may quote the files."""
     return SpeciateError(
         Code.INVALID,
         f"The language model in {folder} cannot be loaded: {why}",
         "Use another base model, or save this one again with save_pretrained.",
+        str(error or ""),
     )

@@ -72,7 +72,7 @@ def _read(file: Path) -> tuple[Any, Any]:
         tokenizer = AutoTokenizer.from_pretrained(file.parent, **given)
     except (ValueError, KeyError, OSError, NotImplementedError) as error:
         raise SpeciateError(
-            Code.INVALID, f"{file.name} cannot be read: {type(error).__name__}: {error}", "Use another base model."
+            Code.INVALID, f"{file.name} cannot be read: {type(error).__name__}.", "Use another base model.", str(error)
         ) from error
     model.hf_quantizer = None  # what it was loaded through refuses to save
     model.is_quantized = False

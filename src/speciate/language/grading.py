@@ -39,7 +39,7 @@ def load_grader(folder: Path, seed: int | None = None) -> Grader:
                 output_loading_info=True, **more,
             )  # fmt: skip
     except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise unreadable(folder, f"with one output, {type(error).__name__}: {error}") from error
+        raise unreadable(folder, f"with one output, {type(error).__name__}", error) from error
     model, said = loaded
     fresh = sorted({name.rpartition(".")[0] for name in said["missing_keys"]})
     if said["mismatched_keys"] or len(fresh) > (seed is not None):

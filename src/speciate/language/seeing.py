@@ -61,7 +61,7 @@ def load_processor(folder: Path, template: str | None = None) -> Any:
     try:
         processor: Any = load(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:
-        raise unreadable(folder, f"its processor: {type(error).__name__}: {error}") from error
+        raise unreadable(folder, f"its processor: {type(error).__name__}", error) from error
     tokenizer = getattr(processor, "tokenizer", None)
     if tokenizer is None or getattr(processor, "image_processor", None) is None:
         raise unreadable(
@@ -88,7 +88,7 @@ def load_model(folder: Path) -> torch.nn.Module:
             output_loading_info=True,
         )  # fmt: skip
     except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise unreadable(folder, f"{type(error).__name__}: {error}") from error
+        raise unreadable(folder, f"{type(error).__name__}", error) from error
     model, said = loaded
     lost = sorted(said["missing_keys"]) + [str(each) for each in said["mismatched_keys"]]
     if lost:

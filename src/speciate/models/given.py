@@ -115,9 +115,10 @@ def _facts(folder: Path) -> dict[str, Any]:
         recipe = {name: card.recipe[name] for name in _HOW_ASKED if name in card.recipe}
         return card.model_dump(include=set(_SHARED)) | {"recipe": recipe}
     except (OSError, ValueError, TypeError, RecursionError, ValidationError) as error:
-        why = "it has no such file" if isinstance(error, FileNotFoundError) else str(error)[:200]
+        why = "it has no such file" if isinstance(error, FileNotFoundError) else "it is damaged"
         raise SpeciateError(
             Code.INVALID,
             f"{str(folder)!r} does not say what the model is for, in {sealed.CARD}: {why}.",
             "Export it again with export_model, which writes that file.",
+            str(error)[:200],
         ) from error

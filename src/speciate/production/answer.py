@@ -84,7 +84,7 @@ def _decode(item: dict[str, Any], payload: dict[str, Any]) -> Example | Exceptio
 def _said(error: Exception) -> dict[str, str]:
     """Our words as they are; those of decoders and libraries apart, for they may quote the input."""
     if isinstance(error, SpeciateError):
-        return {"error": str(error)}
+        return {"error": str(error), **({"error_text": error.foreign} if error.foreign else {})}
     return {"error": "This input cannot be used; untrusted.error_text says why.", "error_text": str(error)}
 
 

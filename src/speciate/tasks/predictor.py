@@ -132,9 +132,11 @@ def load(path: Path, cache: Folders | None = None, threads: int = 1) -> Predicto
             return network.load(path, threads)
         manifest = _Manifest.model_validate(said)
     except (FileNotFoundError, ValueError) as error:
+        why = "it has no predictor.json" if isinstance(error, FileNotFoundError) else "its predictor.json is damaged"
         raise SpeciateError(
-            Code.INVALID, f"{path} cannot answer: {error}", "Use a model that train_model or specialize made."
-        ) from error
+            Code.INVALID, f"{path} cannot answer: {why}.", "Use a model that train_model or specialize made.",
+            str(error),
+        ) from error  # fmt: skip
     settings = manifest.representation
     representation: Representation
     if settings["kind"] == "embeddings":

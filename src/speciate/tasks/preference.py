@@ -124,8 +124,9 @@ class PreferencePredictor:
             return grading.grade(self.model, ids, self.tokenizer.pad_token_id, bases.longest(self.model))
         except ValueError as error:
             raise SpeciateError(
-                Code.INVALID, f"The model cannot judge this: {error}.", "Ask again with a shorter or another text."
-            ) from error
+                Code.INVALID, "The model cannot judge this; untrusted says why.",
+                "Ask again with a shorter or another text.", str(error),
+            ) from error  # fmt: skip
 
     def save(self, folder: Path) -> str:
         """Write and seal a new model folder; returns its id. The same model gives the same bytes."""
@@ -149,7 +150,7 @@ def _turn(example: Example) -> tuple[Conversation, str]:
     try:
         turn = answered(conversation(str(example.media)))
     except ValueError as error:
-        raise SpeciateError(Code.INVALID, f"This is no conversation: {error}.", _HOW) from error
+        raise SpeciateError(Code.INVALID, "This is no conversation; untrusted says why.", _HOW, str(error)) from error
     if turn is None:
         raise SpeciateError(Code.INVALID, "There is no answer in this text that could be judged.", _HOW)
     return turn

@@ -85,8 +85,8 @@ class SeeingPredictor:
             )  # fmt: skip
         except ValueError as error:
             raise SpeciateError(
-                Code.INVALID, f"The model cannot answer this: {error}.",
-                "Ask again with a picture and a question that it can see together.",
+                Code.INVALID, "The model cannot answer this; untrusted says why.",
+                "Ask again with a picture and a question that it can see together.", str(error),
             ) from error  # fmt: skip
         return [Prediction(one.text, None, None) for one in found]
 

@@ -282,8 +282,10 @@ class _Judged:
         why = clean_reason(next(iter(common))) if common else "the source has no rows"
         raise SpeciateError(
             Code.INVALID,
-            f"None of the {len(self.qualities)} items can be used; the job's log says why. Most often: {why}",
+            f"None of the {len(self.qualities)} items can be used; untrusted has the most frequent reason, the job's "
+            "log the others.",
             "Mend the source or name another modality, label or inputs, then call again.",
+            why,
         )
 
 

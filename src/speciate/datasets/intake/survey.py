@@ -308,7 +308,7 @@ def _table(desk: Desk, found: Listing, file: SourceFile, label: str | None) -> p
     except SpeciateError as error:
         if len(found.files) == 1:
             raise
-        table, reason = pa.table({}), error.message
+        table, reason = pa.table({}), error.whole
     return table if table.num_rows else pa.table({REASON: pa.array([reason], pa.string())})
 
 

@@ -92,6 +92,7 @@ def _drawn(pool: Pool, payload: dict[str, Any], manifest: Manifest, *, named: bo
             error.code,
             f"{len(chosen)} examples are too many for one picture. {error.message}" if fewer else error.message,
             recovery,
+            error.foreign,
         ) from error
 
 

@@ -33,7 +33,7 @@ class Step(NamedTuple):
         return {"op": self.operation.name, **self.parameters.model_dump(mode="json", exclude_none=True)}
 
     def blamed(self, error: SpeciateError) -> SpeciateError:
-        return SpeciateError(error.code, f"{self}: {error.message}", error.recovery)
+        return SpeciateError(error.code, f"{self}: {error.message}", error.recovery, error.foreign)
 
 
 def parse(written: Sequence[Mapping[str, Any]]) -> list[Step]:

@@ -119,7 +119,7 @@ def hinting(hint: str) -> Iterator[None]:
     except SpeciateError as error:
         if not hint or error.code is not Code.INVALID:
             raise
-        raise SpeciateError(error.code, error.message, f"{hint} Else: {error.recovery}") from error
+        raise SpeciateError(error.code, error.message, f"{hint} Else: {error.recovery}", error.foreign) from error
 
 
 def _laid_out(
@@ -188,7 +188,7 @@ def _unpacked(place: _Place, skip: Path | None, desk: Desk) -> _Unpacked:
         except SpeciateError as error:
             if len(files) == 1:
                 raise
-            aside.append(SetAside(name, error.message))
+            aside.append(SetAside(name, error.whole))
             continue
         members, strange, told = walk(target, links=False)
         about += [prefix + name for name in told]

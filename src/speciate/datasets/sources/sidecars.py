@@ -74,7 +74,7 @@ def _read(found: Listing, file: SourceFile, pool: Pool) -> _Sidecar | SetAside:
         labels = beside(table, KEY, [found.files[i] for i in near], file.path)
     except SpeciateError as error:
         if error.code in (Code.INVALID, Code.REFUSED, Code.UNAVAILABLE):
-            return SetAside(file.name, f"A table beside media that is not used: {error.message}")
+            return SetAside(file.name, f"A table beside media that is not used: {error.whole}")
         raise
     places = [i for i, named in zip(near, labels.named, strict=True) if named]
     if not places:

@@ -41,7 +41,7 @@ def with_media_of_tables(found: Listing, desk: Desk) -> Listing:
             answer = unpack_into(target, _UNPACK, payload, readable=found.readable, desk=desk)
             table = ask_table(desk.pool, target / METADATA, readable=[target])
         except SpeciateError as error:
-            aside.append(SetAside(file.name, error.message))
+            aside.append(SetAside(file.name, error.whole))
             continue
         written = {path.name for path in walk(target, links=False).files if path.parent == target}
         table = table.filter(pc.is_in(table[KEY], pa.array(sorted(written), pa.string())))

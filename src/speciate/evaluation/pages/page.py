@@ -1,6 +1,8 @@
 """One evaluation as one HTML file: it asks for nothing beside itself, runs no script, and is written by the daemon.
 
-What came from the caged processes is numbers, text and PNGs; it becomes markup here, where all text is escaped.
+What came from the caged processes is numbers, text and PNGs; it becomes markup here, where all text is escaped. What
+others wrote (cells, answers, errors) stands in elements with the attribute `data-untrusted`, for readers that are no
+persons.
 """
 
 from __future__ import annotations
@@ -17,13 +19,17 @@ _SECTIONS = (
     behaviour.slices, behaviour.confusion, behaviour.calibration, behaviour.mistakes, behaviour.disagreements,
     method.notes, method.method, method.repeat,
 )  # fmt: skip
+_FOREIGN = (behaviour.slices, behaviour.confusion, behaviour.mistakes, behaviour.disagreements)
+"""Sections that quote cells and answers."""
 
 
 def page(contents: Contents) -> str:
     """The whole file; the same contents give the same bytes."""
     report = contents.report
     title = f"{report.metric} of {_models(contents)} on {report.dataset}"
-    parts = [part for make in _SECTIONS if (part := make(contents)) is not None]
+    made = [(make, part) for make in _SECTIONS if (part := make(contents)) is not None]
+    parts = [part for _, part in made]
+    shown = [element("div", part, data_untrusted=True) if make in _FOREIGN else part for make, part in made]
     head = element(
         "head",
         element("meta", charset="utf-8"),
@@ -36,7 +42,7 @@ def page(contents: Contents) -> str:
     body = element(
         "body",
         element("header", element("h1", title), _summary(contents), _contents(parts)),
-        element("main", *parts),
+        element("main", *shown),
     )
     return joined(Markup("<!DOCTYPE html>\n"), element("html", head, body, lang="en"), Markup("\n"))
 

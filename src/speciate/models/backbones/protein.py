@@ -118,7 +118,7 @@ def _published_vocabulary(folder: Path) -> Vocabulary:
         missing = sorted(set(_RESIDUES) - set(residues))
         ends = [tokenizer.cls_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id]
     except Exception as error:
-        raise transformer.unreadable(folder, f"its tokenizer: {type(error).__name__}: {error}") from error
+        raise transformer.unreadable(folder, f"its tokenizer: {type(error).__name__}", error) from error
     if missing or None in ends:
         raise transformer.unreadable(folder, f"its tokenizer lacks {', '.join(missing) or 'a token for the ends'}.")
     return Vocabulary(residues, *ends)

@@ -47,8 +47,9 @@ def open_network(form: Format, file: Path, threads: int, *, fastest: bool = Fals
     except (RuntimeError, ValueError, OSError) as error:
         raise SpeciateError(
             Code.INVALID,
-            f"{_RUNS[form]} cannot read {file}: {str(error)[:300]}",
+            f"{_RUNS[form]} cannot read {file}.",
             "Export the model again with export_model.",
+            str(error)[:300],
         ) from error
 
 

@@ -143,7 +143,7 @@ def _published_tokenizer(folder: Path) -> Tokenizer:
         found = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False, use_fast=True)
         return found.backend_tokenizer
     except Exception as error:
-        raise transformer.unreadable(folder, f"its tokenizer: {type(error).__name__}: {error}") from error
+        raise transformer.unreadable(folder, f"its tokenizer: {type(error).__name__}", error) from error
 
 
 def published_pooling(folder: Path) -> Pooling:

@@ -47,7 +47,7 @@ def published(folder: Path) -> torch.nn.Module:
             dtype=torch.float32, output_loading_info=True, **_without_pooler(config),
         )  # fmt: skip
     except Exception as error:
-        raise unreadable(folder, f"{type(error).__name__}: {error}") from error
+        raise unreadable(folder, f"{type(error).__name__}", error) from error
     module: torch.nn.Module = _encoder(whole, config)
     part = "" if module is whole else "encoder."
     if missing := sorted(name for name in report["missing_keys"] if name.startswith(part)):
@@ -67,7 +67,7 @@ def published_config(folder: Path) -> Any:
     try:
         config = _library().AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:
-        raise unreadable(folder, f"{type(error).__name__}: {error}") from error
+        raise unreadable(folder, f"{type(error).__name__}", error) from error
     return _stateless(config)
 
 
@@ -85,11 +85,13 @@ def settings_of(config: Any) -> dict[str, Any]:
     return {name: value for name, value in config.to_dict().items() if name not in _OF_THEIR_MAKER}
 
 
-def unreadable(folder: Path, why: str) -> SpeciateError:
+def unreadable(folder: Path, why: str, error: Exception | None = None) -> SpeciateError:
+    """`error`: of a library, whose words may quote the files."""
     return SpeciateError(
         Code.INVALID,
         f"{folder} cannot be read as a model of transformers: {why}",
         "Give the path of a folder that save_pretrained wrote: config.json, model.safetensors and what prepares media.",
+        str(error or ""),
     )
 
 
