@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from speciate.errors import Code, SpeciateError
-from speciate.predictions import identity, reading, tending
+from speciate.predictions import identity, reading, records, tending
 from speciate.predictions import writer as writing
 from speciate.predictions.agreement import agreement, alpha
 from speciate.predictions.feedback import Feedback, disagree, feedback, judged, label, latest
@@ -51,6 +51,28 @@ def test_feedback_is_added_to_a_logged_answer_and_survives_sealing(tmp_path: Pat
     assert {source: each.label for source, each in second.standing.items()} == {"human": "bad", "system": None}
     assert [each.source for each in reading.feedback(own.folder)] == ["human", "system"]
     own.close()
+
+
+def test_feedback_reads_only_the_lines_of_its_answer(
+    tmp_path: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So one word on an answer costs no more on a busy day than on a quiet one."""
+    own = log(tmp_path, clock)
+    ids = note(own, texts(*map(str, range(200))))
+    read = list[bytes]()
+    whole = records._record
+
+    def told_of(line: bytes) -> dict[str, Any] | None:
+        read.append(line)
+        return whole(line)
+
+    monkeypatch.setattr(records, "_record", told_of)
+    for told in ("bad", "good"):
+        found = record(own, feedback(prediction=ids[150], label=told, source="human"), clock.now())
+    own.close()
+    assert (found.answer.id, found.standing["human"].label) == (ids[150], "good")
+    assert 0 < len(read) < 20
+    assert all(ids[150].encode() in line for line in read)
 
 
 def test_unknown_answers_are_refused_with_what_is_known(tmp_path: Path, clock: ManualClock) -> None:

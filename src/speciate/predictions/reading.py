@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from speciate.predictions import identity
 from speciate.predictions.folder import ANSWERS, FEEDBACK, LogFolder
-from speciate.predictions.records import ANSWER, GAP, decode
+from speciate.predictions.records import ANSWER, GAP, decode, holding
 from speciate.predictions.records import FEEDBACK as FEEDBACK_LINE
 
 if TYPE_CHECKING:  # the daemon starts without it
@@ -97,12 +97,13 @@ class Lines(NamedTuple):
     torn: int
 
 
-def lines(paths: Iterable[Path]) -> Lines:
-    """What segments hold, as rows of the two schemas. Raises FileNotFoundError."""
+def lines(paths: Iterable[Path], needle: bytes | None = None) -> Lines:
+    """What segments hold, as rows of the two schemas; only of lines with `needle`. Raises FileNotFoundError."""
     found = Lines([], [], 0, 0)
     missed = torn = 0
     for path in paths:
-        decoded = decode(path.read_bytes())
+        data = path.read_bytes()
+        decoded = decode(data if needle is None else holding(data, needle))
         torn += decoded.torn
         for record in decoded.records:
             if record["k"] == ANSWER:
@@ -222,7 +223,7 @@ def _everything(
     folder: LogFolder, kind: str, columns: Sequence[str] | None, filters: list[tuple[str, str, Any]],
     needle: bytes | None = None,
 ) -> tuple[list[pa.Table], Lines]:  # fmt: skip
-    """Parts (filtered) and lines (whole). Segments without `needle` are passed over."""
+    """Parts (filtered), and of the segments the lines with `needle`, or all."""
     import pyarrow.parquet as pq
 
     for attempt in range(_TRIES):
@@ -232,7 +233,7 @@ def _everything(
             sealed = covered(folder.all_parts())
             tables = [pq.read_table(path, columns=columns, filters=filters, partitioning=None) for path in parts]
             left = [path for path in segments if path.name not in sealed]
-            return tables, lines(path for path in left if needle is None or needle in path.read_bytes())
+            return tables, lines(left, needle)
         except FileNotFoundError:
             if attempt == _TRIES - 1:
                 raise

@@ -28,6 +28,16 @@ def encode(record: Mapping[str, Any]) -> bytes:
     return b"%08x %s\n" % (zlib.crc32(data), data)
 
 
+def holding(data: bytes, needle: bytes) -> bytes:
+    """The lines with `needle` in them. It is looked for in all bytes at once, so the others cost next to nothing."""
+    found, at = [], data.find(needle)
+    while at >= 0:
+        end = data.find(b"\n", at) + 1 or len(data)
+        found.append(data[data.rfind(b"\n", 0, at) + 1 : end])
+        at = data.find(needle, end)
+    return b"".join(found)
+
+
 def decode(data: bytes) -> Decoded:
     """Whole lines in order. What follows the last newline was torn, or is being written: it is counted, too."""
     records, torn = list[dict[str, Any]](), 0
