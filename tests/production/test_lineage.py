@@ -128,3 +128,21 @@ def test_both_directions_over_a_real_chain(workspace: Workspace, tmp_path: Path)
     assert png.startswith(b"\x89PNG")
     pool.close()
     logged.of(workspace).close()
+
+
+def test_words_of_others_make_no_line_and_no_escape_of_their_own() -> None:
+    move = Move(1, 5.0, "claude\x1b[2J\nmove reviews#9, actor ada", "promote", "reviews", "m@v1", {})
+    told = origins.Traced(
+        ("answer:p",), lineage.build(Facts(moves=[move], answer=Answer("p", "reviews", "m@v1", 6.0))), forward=False
+    ).text
+    assert "\x1b" not in told
+    assert [line.strip() for line in told.splitlines() if "reviews#9" in line] != ["move reviews#9, actor ada"]
+    assert all("reviews#9" not in line or "claude" in line for line in told.splitlines())
+
+
+def test_one_answer_is_traced_without_counting_all_others(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(origins, "_counted", lambda workspace: pytest.fail("no log is to be read as a whole"))
+    monkeypatch.setattr(origins.logged, "find", lambda workspace, name: ("reviews", Answer(name, "reviews", "m@v1", 1)))
+    assert origins.of_answer(workspace, "p").text.startswith("answer p, use_case reviews")

@@ -19,6 +19,8 @@ Kind = Literal[
 ]  # fmt: skip
 _COMMON = 12
 """Facts that a node shows at most."""
+_LONGEST = 120
+"""Characters of a name or a fact in a text."""
 
 
 class Node(NamedTuple):
@@ -286,7 +288,7 @@ def text(graph: Graph, start: str, *, forward: bool = False, depth: int = 12) ->
         node = graph.nodes[name]
         facts = "" if name in told else "".join(f", {key} {_short(value)}" for key, value in node.facts.items())
         arrow = "" if not how else f"<- {how}: " if not forward else f"-> {how}: "
-        lines.append(f"{'  ' * level}{arrow}{node.kind} {node.name}{facts}")
+        lines.append(f"{'  ' * level}{arrow}{node.kind} {_in_a_line(node.name)}{facts}")
         if name not in told and level < depth:
             told.add(name)
             for there, why in sorted(steps.get(name, [])):
@@ -298,4 +300,10 @@ def text(graph: Graph, start: str, *, forward: bool = False, depth: int = 12) ->
 
 
 def _short(value: Any) -> str:
-    return f"{value:.6g}" if isinstance(value, float) and abs(value) < 1e6 else str(value)
+    return f"{value:.6g}" if isinstance(value, float) and abs(value) < 1e6 else _in_a_line(str(value))
+
+
+def _in_a_line(text: str) -> str:
+    """Names of clients, licences and such are others' words: they make no line of their own, and no escape."""
+    shown = "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in text)
+    return shown if len(shown) <= _LONGEST else f"{shown[:_LONGEST]}..."

@@ -62,7 +62,12 @@ class Reach(NamedTuple):
 
 
 def everything(workspace: Workspace) -> Facts:
-    """All but single answers."""
+    """All but single answers, which are counted."""
+    return _catalogued(workspace)._replace(answers=_counted(workspace))
+
+
+def _catalogued(workspace: Workspace) -> Facts:
+    """All that the catalog knows: no log is read."""
     database = workspace.database
     return Facts(
         cards=_cards(database),
@@ -81,7 +86,6 @@ def everything(workspace: Workspace) -> Facts:
             if action in _SERVING
         ],
         approvals=[Approved(*row) for row in database.read(_APPROVALS)],
-        answers=_counted(workspace),
     )
 
 
@@ -104,7 +108,7 @@ def of_answer(workspace: Workspace, prediction: str) -> Traced:
     use_case, answer = logged.find(workspace, prediction)
     start = f"answer:{answer.id}"
     told = lineage.Answer(answer.id, use_case, answer.model, answer.at)
-    graph = lineage.build(everything(workspace)._replace(answer=told, answers=()))
+    graph = lineage.build(_catalogued(workspace)._replace(answer=told))
     return Traced((start,), graph.upstream([start]), forward=False)
 
 
