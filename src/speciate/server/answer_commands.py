@@ -28,10 +28,36 @@ def labels(arguments: argparse.Namespace) -> int:
         _say(line)
     for item in shown["items"]:
         _say(_item(item, shown["root"]))
-        if arguments.ask and (label := input("  label (empty: skip): ").strip()):
+        if arguments.ask and (label := _asked(item["output"])) is not None:
             about = {"prediction": item["prediction"], "drawn": item["drawn"], "label": label, "by": who()}
             control(arguments, "labels", start=True, use_case=arguments.use_case, **about)
     return 0
+
+
+def _asked(output: Any) -> Any:
+    """What the answer should have been, in the form of the answer; None where the person has nothing to say."""
+    while label := input("  label (empty: skip): ").strip():
+        try:
+            return meant(label, output)
+        except ValueError:
+            form = "a number" if isinstance(output, float | int) else "JSON"
+            _say(f"  It must be {form}, as the answer is.")
+    return None
+
+
+def meant(label: str, output: Any) -> Any:
+    """What was typed, in the form of the answer beside which it is held: a label that is a text is never near a number.
+    Raises ValueError where it has not that form."""
+    if isinstance(output, bool) or not isinstance(output, int | float | dict | list):
+        return label
+    found = json.loads(label, parse_constant=_no_number)
+    if isinstance(found, bool) or isinstance(found, int | float) != isinstance(output, int | float):
+        raise ValueError(label)
+    return found
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(name)
 
 
 def trace(arguments: argparse.Namespace) -> int:

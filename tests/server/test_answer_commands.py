@@ -1,0 +1,27 @@
+"""What a person types as a label has the form of the answer that it is held beside."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from speciate.server.answer_commands import meant
+
+
+@pytest.mark.parametrize(
+    ("typed", "output", "label"),
+    [
+        ("3.5", 3.2, 3.5), ("3", 3.2, 3), ("good", "bad", "good"), ("3", "4", "3"), ("x", None, "x"),
+        ('{"a": 1}', {"a": 2}, {"a": 1}), ("true", True, "true"),
+    ],
+)  # fmt: skip
+def test_a_label_has_the_form_of_the_answer(typed: str, output: Any, label: Any) -> None:
+    found = meant(typed, output)
+    assert (found, type(found)) == (label, type(label))
+
+
+@pytest.mark.parametrize(("typed", "output"), [("about 3", 3.2), ("NaN", 3.2), ("true", 3.2), ("[1", [1]), ("3", {})])
+def test_a_label_of_another_form_is_asked_again(typed: str, output: Any) -> None:
+    with pytest.raises(ValueError, match=r"\S"):
+        meant(typed, output)
