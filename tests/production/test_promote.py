@@ -127,6 +127,8 @@ def test_what_was_rolled_back_returns_only_with_a_person_or_new_evidence(
     result = world.ask_promotion(workspace, "m@v2")
     assert result["state"] == "needs_approval"
     assert "was rolled back since" in str(result["reasons"])
+    (waiting,) = approvals.listed(workspace.database, workspace.clock.now(), "pending")
+    assert waiting.evidence["asked_because"] == result["reasons"], "who decides is told as well as who asks"
     clock.advance(1)
     world.judge(workspace, "m@v2", baseline="m@v1", evaluation="evaluation-2")
     assert world.ask_promotion(workspace, "m@v2")["state"] == "applied"

@@ -160,7 +160,10 @@ def _ask(tx: Transaction, spec: PromoteSpec, found: Recorded, whys: list[str], h
     if spec.is_canary:
         whys = [*whys, f"It is asked for a share of {spec.canary_percent:g} % of the requests."]
     arguments = spec.model_copy(update={"decision": found.decision.id, "expected_current": serving}).model_dump()
-    evidence = {**(_brief(found) or {}), "baseline": found.decision.baseline, "evaluation": found.evaluation}
+    evidence = {
+        **(_brief(found) or {}), "baseline": found.decision.baseline, "evaluation": found.evaluation,
+        "asked_because": whys,
+    }  # fmt: skip
     subject = f"use_case:{spec.use_case}"
     approval = approvals.request(tx, "promote", arguments, evidence, subject=subject, hours=hours)
     return {
