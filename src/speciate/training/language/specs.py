@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from speciate.language.forms import Learn
 from speciate.training.hyperparameters import Frozen, Parameters
@@ -78,14 +78,32 @@ class PairParameters(LanguageParameters):
 class DpoParameters(PairParameters):
     loss: Literal["sigmoid", "ipo", "hinge", "robust"] = Field("sigmoid", description="What the margin is put into.")
     beta: float = Field(0.1, gt=0, le=100, description="How near the model stays to the base model: more is nearer.")
-    smoothing: float = Field(0.0, ge=0, lt=0.5, description="Share of pairs that may be the wrong way round.")
+    smoothing: float = Field(
+        0.0, ge=0, lt=0.5, description="Of robust: share of pairs that may be the wrong way round."
+    )
     imitation: float = Field(0.0, ge=0, le=100, description="Weight of learning the better answer word by word, too.")
+
+    @model_validator(mode="after")
+    def _smoothed(self) -> Self:
+        if self.loss == "robust" and not self.smoothing:
+            raise ValueError("without smoothing robust is sigmoid: say the share of pairs that are the wrong way round")
+        if self.loss != "robust" and self.smoothing:
+            raise ValueError(f"{self.loss} knows no smoothing: leave it out, or choose loss='robust'")
+        return self
 
 
 class KtoParameters(PairParameters):
+    batch_size: int = Field(16, ge=2, le=4096, description="Answers in each step of the optimizer, good and bad.")
+    micro_batch: int | None = Field(
+        None, ge=2, description="Answers in memory at once, which divide a batch and measure the distance (KL)."
+    )
     beta: float = Field(0.1, gt=0, le=100, description="How near the model stays to the base model: more is nearer.")
     good_weight: float = Field(1.0, ge=0, le=100, description="Of better answers.")
     bad_weight: float = Field(1.0, ge=0, le=100, description="Of worse answers.")
+
+    def planned_steps(self, learned: int) -> int:
+        """Each pair gives two answers."""
+        return super().planned_steps(2 * learned)
 
 
 class OrpoParameters(PairParameters):

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from speciate.errors import SpeciateError
+from speciate.training.language.preference.pairs import apart
 from speciate.workspace.workspace import Workspace
 from tests.language.world import messages
 from tests.training.language.world import attempt, base, make_pairs, payload, run
@@ -68,3 +69,31 @@ def test_a_column_that_is_not_there_is_refused_before_a_job(workspace: Workspace
     with pytest.raises(SpeciateError, match="no column 'worse'") as refusal:
         _run(workspace, tmp_path, "dpo", rejected="worse")
     assert "rejected" in refusal.value.message + refusal.value.recovery
+
+
+@pytest.mark.parametrize(("pairs", "together"), [(4, 2), (5, 4), (30, 16), (14, 16), (33, 8), (100, 2), (7, 14)])
+def test_the_distance_of_kto_is_measured_by_answers_to_other_questions(pairs: int, together: int) -> None:
+    rows = apart(pairs, together)
+    assert sorted(rows) == sorted((place, good) for place in range(pairs) for good in (True, False))
+    assert [good for _, good in rows] == [True, False] * pairs
+    for start in range(0, len(rows), together):
+        batch = [place for place, _ in rows[start : start + together]]
+        assert all(batch[at] != batch[at - 1] for at in range(len(batch)))
+
+
+def test_kto_needs_two_answers_in_memory(workspace: Workspace, tmp_path: Path) -> None:
+    make_pairs(workspace)
+    with pytest.raises(SpeciateError, match="micro_batch"):
+        _run(workspace, tmp_path, "kto", micro_batch=1)
+    with pytest.raises(SpeciateError, match="one answer in memory at a time") as refusal:
+        _run(workspace, tmp_path, "kto", batch_size=15, micro_batch=2)
+    assert "even batch_size" in refusal.value.recovery
+
+
+@pytest.mark.parametrize("given", [{"smoothing": 0.1}, {"smoothing": 0.1, "loss": "ipo"}, {"loss": "robust"}])
+def test_a_smoothing_that_would_do_nothing_is_refused(
+    workspace: Workspace, tmp_path: Path, given: dict[str, Any]
+) -> None:
+    make_pairs(workspace)
+    with pytest.raises(SpeciateError, match="smoothing"):
+        _run(workspace, tmp_path, "dpo", **given)

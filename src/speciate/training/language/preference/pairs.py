@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -78,14 +79,42 @@ def as_pairs(found: Sequence[Pair], asked: Form) -> Any:
     return _dataset(rows)
 
 
-def as_verdicts(found: Sequence[Pair], asked: Form) -> Any:
-    """A `datasets.Dataset` of prompt, completion and label: each answer by itself, good or bad, the two in turn."""
+def as_verdicts(found: Sequence[Pair], asked: Form, seed: int, together: int) -> Any:
+    """A `datasets.Dataset` of prompt, completion and label: each answer by itself, good or bad, the two in turn.
+
+    trl takes them in this order in every epoch, and measures the distance to the base model (KL) by giving each
+    question the answer that stands before it among so many `together`. So the order is drawn here, and neighbours
+    belong to different questions as far as that goes.
+    """
+    order = random.Random(seed).sample(found, len(found))
     rows = [
-        {"prompt": _prompt(each, asked), "completion": _answer(said, asked), "label": good}
-        for each in found
-        for said, good in ((each.chosen, True), (each.rejected, False))
+        {
+            "prompt": _prompt(order[place], asked),
+            "completion": _answer(order[place].chosen if good else order[place].rejected, asked),
+            "label": good,
+        }
+        for place, good in apart(len(order), together)
     ]
     return _dataset(rows)
+
+
+def apart(pairs: int, together: int) -> list[tuple[int, bool]]:
+    """Both answers of so many pairs, a good and a bad one in turn, with the two to one question far from each other:
+    as few as may be stand one behind the other in a circle of `together`.
+
+    >>> apart(4, 2)
+    [(0, True), (2, False), (1, True), (3, False), (2, True), (0, False), (3, True), (1, False)]
+    """
+
+    def arranged(shift: int) -> list[tuple[int, bool]]:
+        return [each for at in range(pairs) for each in ((at, True), ((at + shift) % pairs, False))]
+
+    def neighbours(rows: list[tuple[int, bool]]) -> int:
+        circles = [rows[start : start + together] for start in range(0, len(rows), together)]
+        return sum(each[at][0] == each[at - 1][0] for each in circles for at in range(len(each)))
+
+    half = pairs // 2
+    return min((arranged(shift) for shift in (half, half + 1, half + 2)), key=neighbours)
 
 
 def _dataset(rows: list[dict[str, Any]]) -> Any:
