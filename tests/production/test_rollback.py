@@ -86,3 +86,24 @@ def test_nothing_to_roll_back_is_said(workspace: Workspace) -> None:
     world.define(workspace)
     with pytest.raises(SpeciateError, match="No model serves"):
         _back(workspace, "m@v1")
+
+
+@pytest.mark.parametrize(("waits", "serves"), [(100.0, 20.0), (20.0, 100.0)], ids=["canary", "production"])
+def test_what_waited_to_promote_a_version_is_void_once_it_was_taken_back(
+    workspace: Workspace, waits: float, serves: float
+) -> None:
+    """A person would say yes to evidence that does not tell of it."""
+    world.define(workspace)
+    world.judge(workspace, "m@v1")
+    world.ask_promotion(workspace, "m@v1")
+    world.judge(workspace, "m@v2", baseline="m@v1")
+    world.ask_promotion(workspace, "m@v2", policy="person", percent=waits)
+    [old] = approvals.listed(workspace.database, workspace.clock.now(), "pending")
+    world.ask_promotion(workspace, "m@v2", percent=serves)
+    _back(workspace, "m@v2")
+    with pytest.raises(SpeciateError, match="is void"):
+        approvals.decide(workspace, old.id, True, "grace")
+    assert aliases.of_use_case(workspace.database, "digits")["production"] == "m@v1"
+    assert world.ask_promotion(workspace, "m@v2", percent=waits)["state"] == "needs_approval"
+    [new] = approvals.listed(workspace.database, workspace.clock.now(), "pending")
+    assert new.id != old.id

@@ -38,7 +38,7 @@ _GET = f"SELECT {_COLUMNS} FROM approvals WHERE id = ?"
 _SAME = (
     f"SELECT {_COLUMNS} FROM approvals WHERE hash = ? AND state = 'pending' AND expires > ? ORDER BY created LIMIT 1"
 )
-_TWINS = f"""
+_WAITING = f"""
 SELECT {_COLUMNS} FROM approvals
 WHERE action = ? AND arguments ->> 'use_case' = ? AND arguments ->> 'model' = ? AND state = 'pending' AND expires > ?
 ORDER BY created
@@ -175,12 +175,23 @@ def decide(workspace: Workspace, id: str, approve: bool, by: str) -> Decided:  #
     return workspace.database.transact(answer)
 
 
+def withdraw(tx: Transaction, action: str, use_case: str, model: str, by: str) -> None:
+    """Whatever waits to do this with that model is void: what it shows leaves out what has happened since."""
+    for waiting in _waiting(tx, action, use_case, model):
+        _close(tx, waiting, VOID, by)
+
+
 def _twins(tx: Transaction, action: str, arguments: Mapping[str, Any]) -> list[Approval]:
     """What waits to do the same with the same model and share of the requests, oldest first."""
     if arguments.get("use_case") is None or arguments.get("model") is None:
         return []
-    rows = tx.execute(_TWINS, [action, arguments["use_case"], arguments["model"], tx.now])
-    return [twin for twin in map(_approval, rows) if _share(twin.arguments) == _share(arguments)]
+    waiting = _waiting(tx, action, arguments["use_case"], arguments["model"])
+    return [twin for twin in waiting if _share(twin.arguments) == _share(arguments)]
+
+
+def _waiting(tx: Transaction, action: str, use_case: str, model: str) -> list[Approval]:
+    """Oldest first."""
+    return [_approval(row) for row in tx.execute(_WAITING, [action, use_case, model, tx.now])]
 
 
 def _share(arguments: Mapping[str, Any]) -> float:

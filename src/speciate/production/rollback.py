@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from speciate.errors import Code, SpeciateError
-from speciate.production import aliases
+from speciate.production import aliases, approvals
 from speciate.workspace.database import Database, Transaction
 
 # How a version that served and serves no more was last replaced.
@@ -41,7 +41,8 @@ def roll_back(
     evidence: dict[str, Any] | None = None,
 ) -> RolledBack:
     """Move `production` from `expected` to `to` (default: the version before), or end the canary where `expected` is
-    it. A canary beside `production` is over in both cases: what it was compared with serves no more.
+    it. A canary beside `production` is over in both cases: what it was compared with serves no more. Promotions of
+    `expected` that wait for a person are void: their evidence is from before.
 
     Raises CONFLICT where another version serves, NOT_FOUND where there is nothing to go back to, and REFUSED for a
     version that never served this use case, or was itself rolled back when it last did.
@@ -50,6 +51,7 @@ def roll_back(
     shown = {**(evidence or {}), "reason": reason}
     if current and canary and expected == canary.model != current.model and to in (None, current.model):
         ended = aliases.end_canary(tx, use_case=use_case, actor=actor, evidence=shown)
+        approvals.withdraw(tx, "promote", use_case, canary.model, actor)
         return RolledBack(canary.model, current.model, ended.audit.hash)
     if current is None:
         raise SpeciateError(
@@ -68,6 +70,7 @@ def roll_back(
         tx, use_case=use_case, model=target, expected=expected, action="rollback", actor=actor,
         evidence=shown,
     )  # fmt: skip
+    approvals.withdraw(tx, "promote", use_case, current.model, actor)
     return RolledBack(current.model, target, moved.audit.hash)
 
 
