@@ -7,7 +7,8 @@ mean over alternatives; by Ville's inequality it ever reaches 1/a with probabili
 al. 2021). The alternatives have 1.5 to 1,000 times the odds of p. A limit counts as broken where this holds for all
 requests, and again without the worst minute.
 
-A limit is never stricter than half again what the version before had: going back to it would mend nothing.
+A limit is never stricter than half again what the version before had, nor than what it may have had by the few requests
+that are known of it: going back to it would mend nothing.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import math
 from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
 
+from speciate.production.feedback import wilson
 from speciate.production.tally import Counted, Share, Tally
 from speciate.settings import Bake
 
@@ -29,6 +31,8 @@ _SLOW_RATE = 0.05
 _ENOUGH = 100
 """Requests before latency is judged (the first ones warm a version up), and of a version that is compared with."""
 _HALF_AGAIN = 1.5
+_LEVEL = 0.98
+"""Of the interval (Wilson) whose upper end the version before may have had: above it is one time in a hundred."""
 
 
 class Quality(NamedTuple):
@@ -118,7 +122,7 @@ def _limits(watched: Watched, bake: Bake) -> Iterator[_Limit]:
     if quality := watched.quality:
         known = [quality.allowed] if quality.allowed is not None else []
         if quality.before and quality.before.n >= _ENOUGH:
-            known.append(_HALF_AGAIN * quality.before.rate)
+            known.append(_borne(quality.before))
         if known:
             most = _inside(max(known))
             yield _Limit("were wrong by what was said of them", quality.judged, quality.judged, most)
@@ -126,8 +130,15 @@ def _limits(watched: Watched, bake: Bake) -> Iterator[_Limit]:
 
 def _limit(what: str, share: Share, before: Share, most: float) -> _Limit:
     if before.n >= _ENOUGH:
-        most = max(most, _HALF_AGAIN * before.total.rate)
+        most = max(most, _borne(before.total))
     return _Limit(what, share.total, share.without_worst, _inside(most))
+
+
+def _borne(before: Counted) -> float:
+    """The share up to which going back would mend nothing. One bad request in a hundred may stand for seven."""
+    if not before.bad:
+        return 0.0
+    return max(_HALF_AGAIN * before.rate, wilson(before.rate, before.n, _LEVEL)[1])
 
 
 def _inside(rate: float) -> float:
