@@ -56,7 +56,8 @@ def test_an_answer_that_is_the_target_is_worth_one(tmp_path: Path) -> None:
     [
         ("it is 1,200.5 then", 1200.5), ("-3/4", -0.75), ("−2", -2), ("12 %", 12), ("1e-3", 0.001), (".5", 0.5),
         ("5.", 5), ("1,2", 2), ("none", None), ("1/0", None), ("9" * 500, None), ("3 and 4", 4), ("x=-7.", -7),
-        ("1e999", None), ("٣", 3),
+        ("1e999", None), ("٣", 3), ("10-20", 20), ("2024-05-06", 6), ("50%-60 %", 60), ("(2)-3", 3), ("x = -4", -4),
+        ("7 - 3", 3), ("5 (-3)", -3),
     ],
 )  # fmt: skip
 def test_numbers_are_read_as_people_write_them(text: str, number: float | None) -> None:

@@ -12,10 +12,10 @@ from speciate.training.language.rewards.reward import Asked, Missed, Value
 from speciate.training.language.rewards.specs import NumericReward
 
 _NUMBER = re.compile(
-    r"[-+\u2212]?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)?(?:(?<=\d)\.?\d*|\.\d+)"
+    r"(?:(?<![\w%.)])[-+\u2212])?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)?(?:(?<=\d)\.?\d*|\.\d+)"
     r"(?:[eE][-+]?\d{1,3})?(?:\s*/\s*\d+)?\s*%?"
 )
-"""As people write them: 1,200.5, -3/4, 12 %, 1e-3."""
+"""As people write them: 1,200.5, -3/4, 12 %, 1e-3. What stands between two numbers (10-20, 2024-05-06) is no sign."""
 _LONGEST = 400
 """Digits of a number that is looked at."""
 
