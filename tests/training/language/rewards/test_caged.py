@@ -52,6 +52,7 @@ def test_json_that_fits_a_schema(tmp_path: Path) -> None:
         assert counted(reward) == {"raised": 1}
     with opened(tmp_path, {"kind": "json_schema", "equal": True, "partial": 0.5}) as reward:
         assert ask(reward, ['{"b": 2, "a": 1}', "true", "1.0"], ['{"a": 1, "b": 2}', "1", "1"]) == [1, 0.5, 1]
+        assert ask(reward, ['{"a": [1.0, {}]}', '{"a": [true]}'], ['{"a": [1, {}]}', '{"a": [1]}']) == [1, 0.5]
         assert ask(reward, ["1", "1"], [None, "none"]) == [None, None]
 
 
