@@ -31,6 +31,7 @@ def test_the_program_is_the_last_fenced_block_or_all() -> None:
         ("import os\nos._exit(0)", 0),
         ("import os\nos.write(1, b'{}\\n')\nos.write(2, b'{}\\n')", 0),
         ("x = [0] * 10**10\ndef add(a, b): return a + b", 0),
+        ("import builtins\nbuiltins.exec = builtins.compile = lambda *given, **named: None", 0),
         (None, 0),
     ],
 )
