@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.metadata
+import tomllib
+from pathlib import Path
 
 import pytest
 
@@ -19,8 +21,9 @@ def test_every_extra_of_the_package_is_listed_with_what_it_is_for() -> None:
     named = importlib.metadata.metadata("speciate").get_all("Provides-Extra") or []
     listed = {check.name: check.what for check in doctor.extras()}
     assert set(named) == set(listed) >= {"domains", "medical", "language", "scan", "video"}
-    assert set(listed) == set(doctor.ENABLES)
     assert all(listed.values())
+    declared = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    assert set(declared["optional-dependencies"]) == set(doctor.ENABLES), "also those that an older installation lacks"
 
 
 def test_an_extra_needs_what_those_that_it_names_need() -> None:

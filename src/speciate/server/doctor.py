@@ -35,6 +35,8 @@ ENABLES = {
     "hub": "datasets and models of the Hugging Face hub: hf:org/name",
     "vision": "networks of timm for pictures: timm:NAME",
     "language": "training of language models: sft, dpo and the like",
+    "rewards": "tasks of reasoning-gym, and rewards that check mathematics and JSON",
+    "exports": "export_model to onnxruntime and OpenVINO",
     "signing": "signatures of model versions",
     "scan": "a scanner that looks for pickles in fetched models",
     "endpoints": "prices of models that others serve",
