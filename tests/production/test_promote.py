@@ -38,6 +38,15 @@ def test_without_a_decision_nothing_moves(workspace: Workspace) -> None:
     assert _serving(workspace) is None
 
 
+def test_without_a_core_suite_the_call_to_evaluate_names_a_dataset(workspace: Workspace) -> None:
+    world.define(workspace)
+    assert "use_case='digits', dataset='NAME')" in str(world.ask_promotion(workspace, "m@v1")["reasons"])
+    world.judge(workspace, "m@v1")
+    row = "INSERT INTO evaluations VALUES ('evaluation-1', 'digits', 'photos@v1:test', '[]', '{}', NULL, 0)"
+    workspace.database.transact(lambda tx: tx.execute(row))
+    assert "use_case='digits', dataset='photos:test')" in str(world.ask_promotion(workspace, "m@v2")["reasons"])
+
+
 @pytest.mark.parametrize("verdict", ["hold", "inconclusive"])
 def test_a_verdict_other_than_promote_is_refused_with_its_evidence(workspace: Workspace, verdict: Verdict) -> None:
     world.define(workspace)

@@ -81,7 +81,7 @@ def act(tx: Transaction, spec: PromoteSpec, job: Job, settings: Settings) -> dic
     spec = spec.model_copy(update={"model": _exact(tx, spec.model)})
     decision = decision_of(tx, spec)
     if decision is None:
-        return _refused(None, [undecided(spec)])
+        return _refused(None, [undecided(tx, spec)])
     if reasons := against(tx, spec, decision):
         return _refused(decision, reasons)
     if whys := reserved(tx, spec, decision, settings):

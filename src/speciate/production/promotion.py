@@ -14,6 +14,7 @@ from speciate.evaluation.decisions import Recorded
 from speciate.evaluation.report import GateResult
 from speciate.production import aliases
 from speciate.production.exports import evidence
+from speciate.refs import dataset_ref
 from speciate.settings import Settings
 from speciate.usecases import UseCase
 from speciate.workspace.database import Transaction
@@ -65,7 +66,7 @@ def check_task(use_case: UseCase, task: str | None, model: str) -> None:
 def objections(tx: Transaction, spec: PromoteSpec) -> list[str]:
     """What stands against a promotion and a person would override: empty where nothing does."""
     decision = decision_of(tx, spec)
-    return against(tx, spec, decision) if decision else [undecided(spec)]
+    return against(tx, spec, decision) if decision else [undecided(tx, spec)]
 
 
 def decision_of(tx: Transaction, spec: PromoteSpec) -> Recorded | None:
@@ -89,10 +90,16 @@ def against(tx: Transaction, spec: PromoteSpec, found: Recorded) -> list[str]:
     return reasons
 
 
-def undecided(spec: PromoteSpec) -> str:
+def undecided(tx: Transaction, spec: PromoteSpec) -> str:
+    """Without a core suite the call names the dataset that the use case has decided on before: it needs one."""
+    on = ""
+    if usecases.get(tx, spec.use_case).suites.core is None:
+        first = decisions.first_dataset(tx, spec.use_case)
+        ref = dataset_ref(first) if first else None
+        on = f", dataset='{ref.name}:{ref.split or 'test'}'" if ref else ", dataset='NAME'"
     return (
         f"No decision of {spec.use_case} on {spec.model} was found; evaluate it first: call "
-        f"evaluate_models(models=['{spec.model}'], use_case='{spec.use_case}')."
+        f"evaluate_models(models=['{spec.model}'], use_case='{spec.use_case}'{on})."
     )
 
 
