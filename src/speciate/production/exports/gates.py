@@ -148,8 +148,8 @@ def _metric(found: Measured, quantize: Quantize) -> Gate:
 def _latency(found: Measured) -> Gate:
     speed = found.speed
     reason = (
-        f"{speed.ratio:.3g} times the parent's ({speed.low:.3g} to {speed.high:.3g}; p50 {speed.export.p50_ms:.3g} ms "
-        f"to {speed.parent.p50_ms:.3g}, p95 {speed.export.p95_ms:.3g} to {speed.parent.p95_ms:.3g}), {speed.pairs} "
+        f"{speed.ratio:.3g} times the parent's ({speed.low:.3g} to {speed.high:.3g}; p50 {speed.parent.p50_ms:.3g} to "
+        f"{speed.export.p50_ms:.3g} ms, p95 {speed.parent.p95_ms:.3g} to {speed.export.p95_ms:.3g} ms), {speed.pairs} "
         f"pairs on {speed.device}"
     )
     slower = speed.low > _SLOWER
