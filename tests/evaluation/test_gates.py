@@ -258,6 +258,13 @@ def test_reasons_name_the_constant_in_words_and_round_money() -> None:
     assert "under $0.0001 per 1,000 against $0 per 1,000" in reason
 
 
+@pytest.mark.parametrize(("usd", "had", "said"), [(5.6e-07, 3.9e-07, "1.4 times as much"), (0.06, 0.03, "")])
+def test_prices_that_look_alike_say_how_many_times_dearer_it_is(usd: float, had: float, said: str) -> None:
+    given_ = evidence(row(usd=usd), comparison(0.2, 0.1, 0.3), row(usd=had))
+    reason = gates.judge(Gate(rule="better_if_dearer"), given_).reason
+    assert ("times as much" in reason, said in reason) == (bool(said), True)
+
+
 @pytest.mark.parametrize(
     ("effect", "had", "said"),
     [

@@ -146,7 +146,7 @@ def _surely_worse(evidence: Evidence, metric: Metric) -> _Judged | None:
     if improvement is None or improvement[1][1] >= 0 or _is_cheaper(candidate, baseline):
         return None
     lost = f"gain in {metric.name} {_span(*improvement)}: worse than {_rival(evidence)}"
-    return _Judged("fail", f"{lost}, and not shown to be cheaper: {_usd(candidate)} against {_usd(baseline)}")
+    return _Judged("fail", f"{lost}, and not shown to be cheaper: {_prices(candidate, baseline)}")
 
 
 def _better(gate: Gate, evidence: Evidence) -> _Judged:
@@ -162,7 +162,7 @@ def _better_if_dearer(gate: Gate, evidence: Evidence) -> _Judged:
         return _Judged("pass", f"costs {_usd(candidate)}, no more than {_rival(evidence)} ({_usd(baseline)})")
     metric, least = _metric(gate, evidence), gate.value or 0.0
     known = baseline.usd_per_1k is not None and candidate.usd_per_1k is not None
-    why = f"costs more: {_usd(candidate)} against {_usd(baseline)}" if known else "cannot be shown to cost no more"
+    why = f"costs more: {_prices(candidate, baseline)}" if known else "cannot be shown to cost no more"
     claim = f"better than {_rival(evidence)}, as it must be since it {why}"
     return _gain(evidence, metric, least, max(least, _margin(metric, baseline)), claim)
 
@@ -353,6 +353,15 @@ def _usd(row: Row) -> str:
     if 0 < usd < _LEAST_USD:
         return f"under ${_LEAST_USD} per 1,000"
     return f"${usd:,.0f} per 1,000" if usd >= 1000 else f"${usd:.3g} per 1,000"
+
+
+def _prices(candidate: Row, baseline: Row) -> str:
+    """Both; where rounding hides which is the dearer one, with how many times as much the candidate costs."""
+    shown = (_usd(candidate), _usd(baseline))
+    times = ""
+    if shown[0] == shown[1] and candidate.usd_per_1k and baseline.usd_per_1k:
+        times = f", {candidate.usd_per_1k / baseline.usd_per_1k:.2g} times as much"
+    return f"{shown[0]} against {shown[1]}{times}"
 
 
 def _why(note: str) -> str:
