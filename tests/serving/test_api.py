@@ -124,6 +124,15 @@ def test_nothing_but_health_without_the_token(serve: Serve, path: str) -> None:
     assert server.ask(None, "/healthz", token="").body == {"serving": "words@v1", "loading": None}
 
 
+def test_a_route_that_is_none_is_told_which_there_are(serve: Serve) -> None:
+    server = serve()
+    missed, got = server.ask(texts("a"), "/predictions"), server.ask(None, "/predict")
+    assert (missed.status, got.status) == (404, 405)
+    for said in (missed, got):
+        assert "POST /predict" in said.body["error"]
+        assert "GET /schema" in said.body["error"]
+
+
 WRONG: list[tuple[Any, str, str]] = [
     (b"{", "", "not JSON"),
     (b'{"inputs": [{"row": {"text": NaN}}]}', "", "NaN is no number of JSON"),

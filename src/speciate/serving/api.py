@@ -23,6 +23,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NamedTuple
 
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -74,7 +75,14 @@ class Api:
             Route("/v1/models", self._guarded(self._models), methods=["GET"]),
             Route("/healthz", self._health, methods=["GET"]),
         ]
-        return Starlette(routes=routes)
+        there = ", ".join(f"{'/'.join(sorted((route.methods or set()) - {'HEAD'}))} {route.path}" for route in routes)
+
+        async def elsewhere(request: Request, error: Exception) -> Response:
+            status = error.status_code if isinstance(error, HTTPException) else 500
+            told = f"{request.method} is not what this route takes." if status == 405 else "There is no such route."
+            return _problem(status, f"{told} There are {there}.", headers=getattr(error, "headers", None))
+
+        return Starlette(routes=routes, exception_handlers={404: elsewhere, 405: elsewhere})
 
     def _guarded(self, handler: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
         async def guarded(request: Request) -> Response:
