@@ -20,7 +20,7 @@ from speciate.server.surface import Caller
 from speciate.tasks.contract import Prediction
 from speciate.tasks.writing import WritingPredictor
 from speciate.training import further
-from speciate.training.language.distillation import tutors
+from speciate.training.language.distillation import taught_trainer, tutors
 from speciate.training.language.distillation.chorus import chorus
 from speciate.training.language.distillation.cutting import cut
 from speciate.training.network.metrics import read
@@ -342,3 +342,15 @@ def _stranger(folder: Path) -> str:
     tokenizer.add_tokens(["zzz"])
     tokenizer.save_pretrained(folder)
     return ref
+
+
+def test_softened_chances_weigh_as_much_as_others() -> None:
+    """trl divides logits by the temperature, and the gradient falls with its square."""
+
+    class Plain:
+        def _compute_loss(self, student: Any, inputs: Any, items: Any) -> tuple[float, float, int]:
+            return 0.5, 0.0, 1
+
+    made = taught_trainer.taught(Plain)()
+    made.temperature = 2.0
+    assert made._compute_loss(None, {}, None)[0] == 2.0

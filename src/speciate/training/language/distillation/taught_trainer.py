@@ -42,6 +42,7 @@ class _Taught:
     model: Any
     accelerator: Any
     _metrics: dict[str, dict[str, list[float]]]
+    temperature: float
 
     _share = 0.0
     _weight = 1.0
@@ -88,6 +89,7 @@ class _Taught:
     def _compute_loss(self, student: Any, inputs: Any, num_items_in_batch: Any) -> Any:
         self._states = None
         loss, entropy, valid = super()._compute_loss(student, inputs, num_items_in_batch)  # type: ignore[misc]
+        loss = self.temperature**2 * loss  # gradients of softened chances shrink with its square (Hinton et al. 2015)
         if self._weight < 1:
             loss = self._weight * loss + (1 - self._weight) * self._words(student, inputs, num_items_in_batch)
         self._states = None
