@@ -18,6 +18,7 @@ from speciate.models.card import Card
 from speciate.production import deletion
 from speciate.tasks.predictor import load
 from speciate.training import train
+from speciate.training.continual import slices
 from speciate.training.continual.buffer import FROM
 from speciate.training.specs import TrainSpec
 from speciate.workspace.workspace import Workspace
@@ -212,3 +213,14 @@ def test_a_continued_training_is_in_its_record_and_can_be_repeated(begun: Begun)
     made = begun.go_on("der", "points-cd", name="once")
     again = train_now(begun.workspace, "job-again", name="once", like=made["model"])
     assert again["report"]["repetition"]["same_model"]
+
+
+def test_what_a_version_is_tested_on_chooses_nothing(begun: Begun) -> None:
+    """A validation example of the earlier version stands among the test examples of the new one."""
+    rows = points("gh")
+    moved = next(row for row in points("ab") if row["split"] == "validation")
+    register(begun.workspace, "points-gh", [*rows, moved | {"split": "test"}])
+    database, folders = begun.workspace.database, begun.workspace.folders
+    now, earlier = (versions.resolve(database, name) for name in ("points-gh@v1", "points-ab@v1"))
+    ((one, judging),) = slices.read(folders, now, [earlier], seed=0)
+    assert len(one.examples) - len(judging) == 1

@@ -53,6 +53,7 @@ def read(folders: Folders, now: Manifest, earlier: Sequence[Manifest], seed: int
         if not kept:
             continue
         again = seen(folders, version, kept, others, ("validation",)) if split == "validation" else set(kept)
+        again |= seen(folders, version, kept, [now, *earlier], ("test",))  # what decides in the end chooses nothing
         examples = [each._replace(split="validation") for each in load_examples(folders, version, ids=kept)]
         found.insert(0, (Slice(version.ref, split, examples), set(kept) - again))
         others.append(version)
