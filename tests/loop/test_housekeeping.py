@@ -15,7 +15,7 @@ from speciate.jobs.kinds import Kinds
 from speciate.loop.housekeeping import Housekeeper, due
 from speciate.models import registry
 from speciate.models.card import Card
-from speciate.production import approvals, retention
+from speciate.production import approvals, deletion, retention
 from speciate.settings import Capacity, Retention, Settings
 from speciate.workspace.database import Transaction
 from speciate.workspace.room import GB
@@ -136,3 +136,14 @@ def test_older_versions_go_but_for_those_that_something_needs(engine: Engine, cl
 def test_without_a_setting_no_version_goes(engine: Engine) -> None:
     _make(engine.workspace, "plain", 4)
     assert engine.workspace.database.transact(lambda tx: retention.drop(tx, None)) == []
+
+
+def test_many_versions_cost_no_look_at_everything_each(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    workspace, looks, cards = engine.workspace, list[int](), deletion._cards
+    for name in ("first", "second"):
+        _make(workspace, name, 12)
+    monkeypatch.setattr(deletion, "_cards", lambda tx: (looks.append(1), cards(tx))[1])
+    dropped = workspace.database.transact(lambda tx: retention.drop(tx, 2))
+    assert len(dropped) == 20
+    assert len(looks) <= 5, "once for all, and twice for each name"
+    assert workspace.database.read("SELECT count(*) FROM jobs WHERE kind = 'gc'") == [(2,)]

@@ -9,7 +9,7 @@ deletes the files that no other version needs, the run folders that made them, a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from speciate import usecases
@@ -32,7 +32,7 @@ from speciate.workspace.workspace import Workspace
 _TAGS = "SELECT tag FROM dataset_tags WHERE name = ? AND version = ? ORDER BY tag"
 _CARDS = "SELECT card FROM model_versions ORDER BY name, version"
 _ALIASES = "SELECT use_case || '@' || alias, model FROM aliases ORDER BY ALL"
-_SERVED = "SELECT DISTINCT use_case FROM audit WHERE after = ? ORDER BY use_case"
+_SERVED = "SELECT DISTINCT after, use_case FROM audit WHERE after IS NOT NULL ORDER BY ALL"
 _STANDING = """
 SELECT decisions.evaluation, evaluations.dataset, decisions.candidate, decisions.use_case
 FROM decisions JOIN evaluations ON evaluations.id = decisions.evaluation
@@ -66,6 +66,14 @@ class Need(NamedTuple):
 
     what: str
     recovery: str
+
+
+class Needed(NamedTuple):
+    ref: str
+    """`name@v3`, or `name` for all versions."""
+    by: str | None
+    """The version that was made from it; None where it is needed for another reason."""
+    need: Need
 
 
 def resolve(workspace: Workspace, ref: str) -> Doomed:
@@ -191,24 +199,26 @@ def _suites(tx: Transaction, doomed: Doomed) -> list[Need]:
 
 
 def _of_models(tx: Transaction, doomed: Doomed) -> list[Need]:
-    found = [
-        Need(f"{model} is {alias}", f"Promote another model for {alias.partition('@')[0]!r} first.")
-        for alias, model in tx.execute(_ALIASES)
-        if model in doomed.refs
-    ]
-    for ref in doomed.refs:
-        for (use_case,) in tx.execute(_SERVED, [ref]):
-            why = f"{ref} served {use_case}, and every answer of production must stay traceable"
-            found.append(Need(why, "It stays; delete other versions, or call manage_data(action='purge')."))
+    named = {*doomed.refs, doomed.name}
+    return list(dict.fromkeys(each.need for each in needed_models(tx) if each.ref in named and each.by not in named))
+
+
+def needed_models(tx: Transaction) -> Iterator[Needed]:
+    """Every model that something needs, all at once: whoever asks of many versions asks this once."""
+    for alias, model in tx.execute(_ALIASES):
+        how = f"Promote another model for {alias.partition('@')[0]!r} first."
+        yield Needed(model, None, Need(f"{model} is {alias}", how))
+    for model, use_case in tx.execute(_SERVED):
+        why = f"{model} served {use_case}, and every answer of production must stay traceable"
+        how = "It stays; delete other versions, or call manage_data(action='purge')."
+        yield Needed(model, None, Need(why, how))
     for card in _cards(tx):
-        if card.ref not in doomed.refs and any(text in doomed.refs for text in _origins(card)):
-            found.append(Need(f"{card.ref} was made from it", _call("delete", card.ref)))
+        need = Need(f"{card.ref} was made from it", _call("delete", card.ref))
+        yield from (Needed(text, card.ref, need) for text in dict.fromkeys(_origins(card)) if "@v" in text)
     for name in usecases.names(tx):
-        incumbent = usecases.get(tx, name).incumbent
-        if incumbent and (incumbent in doomed.refs or incumbent == doomed.name):
+        if incumbent := usecases.get(tx, name).incumbent:
             how = f"Call define_use_case(name={name!r}) with another incumbent."
-            found.append(Need(f"it is the incumbent of {name}", how))
-    return found
+            yield Needed(incumbent, None, Need(f"it is the incumbent of {name}", how))
 
 
 def _origins(card: Card) -> Sequence[str]:

@@ -8,6 +8,7 @@ made that goes on.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Set
 from typing import Any
 
 from speciate.errors import SpeciateError
@@ -20,31 +21,43 @@ from speciate.workspace.workspace import Workspace
 ACTOR = "retention"
 _VERSIONS = "SELECT name, version FROM model_versions ORDER BY name, version"
 _WANTED = """
-SELECT 1 FROM decisions WHERE candidate = ? AND verdict = 'promote'
-UNION ALL SELECT 1 FROM approvals WHERE state = 'pending' AND arguments ->> 'model' = ?
-UNION ALL SELECT 1 FROM jobs LEFT JOIN job_plans ON job_plans.job = jobs.id
-WHERE state NOT IN ('succeeded', 'failed', 'cancelled', 'dead')
-AND (contains(spec, ?) OR contains(coalesce(plan, ''), ?))
+SELECT candidate FROM decisions WHERE verdict = 'promote'
+UNION SELECT arguments ->> 'model' FROM approvals WHERE state = 'pending' AND arguments ->> 'model' IS NOT NULL
+UNION SELECT made.name || '@v' || made.version
+FROM model_versions made JOIN jobs ON jobs.id = made.job JOIN jobs whole ON whole.id = jobs.parent
+WHERE whole.state NOT IN ('succeeded', 'failed', 'cancelled', 'dead')
 """
-_OF_A_COMPOSITE = """
-SELECT 1 FROM model_versions made JOIN jobs ON jobs.id = made.job JOIN jobs whole ON whole.id = jobs.parent
-WHERE made.name = ? AND made.version = ? AND whole.state NOT IN ('succeeded', 'failed', 'cancelled', 'dead')
+_UNFINISHED = """
+SELECT spec || coalesce(plan, '') FROM jobs LEFT JOIN job_plans ON job_plans.job = jobs.id
+WHERE state NOT IN ('succeeded', 'failed', 'cancelled', 'dead')
 """
 
 
 def surplus(tx: Transaction, keep: int | None) -> list[Doomed]:
-    """Versions that may go now, each by itself."""
+    """Versions that may go now, by name. What speaks for versions is read once for all of them: there may be
+    thousands, and this stands in the way of whoever writes."""
     if keep is None:
         return []
     numbers: dict[str, list[int]] = {}
     for name, version in tx.execute(_VERSIONS):
         numbers.setdefault(name, []).append(version)
-    beyond = [Doomed("model", name, (number,)) for name, found in numbers.items() for number in found[:-keep]]
-    return [doomed for doomed in beyond if _may_go(tx, doomed)]
+    if not any(len(found) > keep for found in numbers.values()):
+        return []
+    needed: dict[str, set[str | None]] = {ref: {None} for (ref,) in tx.execute(_WANTED)}
+    for each in deletion.needed_models(tx):
+        needed.setdefault(each.ref, set()).add(each.by)
+    unfinished = "\n".join(text for (text,) in tx.execute(_UNFINISHED))
+    found = []
+    for name, known in numbers.items():
+        may = (n for n in known[:-keep] if _may_go(f"{name}@v{n}", name, needed, unfinished))
+        doomed = Doomed("model", name, tuple(may))
+        if doomed.numbers and _is_free(tx, doomed):
+            found.append(doomed)
+    return found
 
 
 def drop(tx: Transaction, keep: int | None) -> list[str]:
-    """Delete them; their files follow by a job `gc`. Their refs."""
+    """Delete them; their files follow by a job `gc` for each name. Their refs."""
     dropped = []
     for doomed in surplus(tx, keep):
         deletion.apply_approved(tx, {"noun": doomed.noun, "name": doomed.name, "versions": doomed.numbers}, ACTOR)
@@ -64,11 +77,13 @@ def survey(workspace: Workspace) -> dict[str, Any]:
     return shown
 
 
-def _may_go(tx: Transaction, doomed: Doomed) -> bool:
-    if any(tx.execute(_WANTED, [ref] * 4) for ref in doomed.refs):
-        return False
-    if any(tx.execute(_OF_A_COMPOSITE, [doomed.name, number]) for number in doomed.numbers):
-        return False
+def _may_go(ref: str, name: str, needed: Mapping[str, Set[str | None]], unfinished: str) -> bool:
+    """`needed`: version, or name for all of its versions -> who needs it. What a version says of itself is no need."""
+    return ref not in unfinished and not {*needed.get(ref, ()), *needed.get(name, ())} - {ref}
+
+
+def _is_free(tx: Transaction, doomed: Doomed) -> bool:
+    """By the same word as where a person asks."""
     try:
         deletion.check(tx, doomed)
     except SpeciateError:
