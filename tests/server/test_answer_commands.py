@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from speciate.server.answer_commands import meant
+from speciate.server.answer_commands import in_a_line, meant
 
 
 @pytest.mark.parametrize(
@@ -25,3 +25,8 @@ def test_a_label_has_the_form_of_the_answer(typed: str, output: Any, label: Any)
 def test_a_label_of_another_form_is_asked_again(typed: str, output: Any) -> None:
     with pytest.raises(ValueError, match=r"\S"):
         meant(typed, output)
+
+
+def test_what_was_asked_is_shown_in_its_own_letters_and_moves_no_terminal() -> None:
+    shown = in_a_line({"text": "Rückgabe für 5 €, 退货\x1b[2J\u202e\n"})
+    assert shown == '{"text": "Rückgabe für 5 €, 退货\\u001b[2J\\u202e\\n"}'

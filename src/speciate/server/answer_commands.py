@@ -104,15 +104,20 @@ def _summary(shown: dict[str, Any]) -> list[str]:
 
 def _item(item: dict[str, Any], root: str) -> str:
     confidence = "" if item["confidence"] is None else f", confidence {item['confidence']:.2f}"
-    asked = json.dumps(item["input"], ensure_ascii=True)
     lines = [
         f"{item['prediction']} ({item['drawn']}, {time.ctime(item['at'])}, {item['model']}{confidence})",
-        f"  asked     {_clip(asked)}",
-        f"  answered  {_clip(json.dumps(item['output'], ensure_ascii=True))}",
+        f"  asked     {_clip(in_a_line(item['input']))}",
+        f"  answered  {_clip(in_a_line(item['output']))}",
     ]
     lines += [f"  file      {Path(root) / file}" for file in item["files"]]
-    lines += [f"  said      {source}: {_clip(json.dumps(label))}" for source, label in item["said"].items()]
+    lines += [f"  said      {source}: {_clip(in_a_line(label))}" for source, label in item["said"].items()]
     return "\n".join(lines)
+
+
+def in_a_line(value: Any) -> str:
+    """As JSON that a person reads: letters of all languages as they are, and what would move a terminal escaped."""
+    text = json.dumps(value, ensure_ascii=False)
+    return "".join(sign if sign.isprintable() else json.dumps(sign)[1:-1] for sign in text)
 
 
 def _clip(text: str) -> str:
