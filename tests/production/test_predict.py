@@ -158,6 +158,13 @@ def test_a_use_case_without_a_model_says_what_to_do(workspace: Workspace, pool: 
     assert caught.value.code is Code.NOT_FOUND
 
 
+def test_a_use_case_that_is_none_is_met_with_near_ones(workspace: Workspace, pool: Pool) -> None:
+    define(workspace, "triage", "text-classification")
+    with pytest.raises(SpeciateError, match=r"no use case 'triag'; did you mean 'triage'") as caught:
+        _ask(workspace, pool, Input(text=GOOD), model="triag@production")
+    assert caught.value.code is Code.NOT_FOUND
+
+
 @pytest.mark.parametrize(("model", "use_case"), [(None, None), ("m@v1", "reviews")])
 def test_a_call_names_either_a_model_or_a_use_case(model: str | None, use_case: str | None) -> None:
     with pytest.raises(SpeciateError, match="either model or use_case"):

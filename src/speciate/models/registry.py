@@ -29,6 +29,7 @@ _VERSIONS = "SELECT card FROM model_versions WHERE name = ? ORDER BY version"
 _NEWEST_OF_EACH = "SELECT arg_max(card, version) FROM model_versions GROUP BY name ORDER BY name"
 _LAST_OF_EACH = "SELECT name, max(version) FROM model_versions GROUP BY name ORDER BY name"
 _NAMES = "SELECT DISTINCT name FROM model_versions ORDER BY name"
+_USE_CASES = "SELECT DISTINCT name FROM use_cases ORDER BY name"
 _ALIAS = "SELECT model FROM aliases WHERE use_case = ? AND alias = ?"
 _SAME = "SELECT card FROM model_versions WHERE name = ? AND id = ?"
 _NEXT = "SELECT coalesce(max(version), 0) + 1 FROM model_versions WHERE name = ?"
@@ -202,6 +203,9 @@ def _publish(staged: Path | None, target: Path, card: Card) -> None:
 def _behind_alias(database: Database, ref: ModelRef) -> ModelRef:
     row = database.read_one(_ALIAS, [ref.name, ref.alias])
     if row is None:
+        use_cases = [name for (name,) in database.read(_USE_CASES)]
+        if ref.name not in use_cases:
+            raise unknown("use case", ref.name, use_cases, "Call get_status() for all, or define_use_case.")
         raise SpeciateError(
             Code.NOT_FOUND,
             f"No model is behind '{ref}'.",
