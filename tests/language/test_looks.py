@@ -83,6 +83,20 @@ def test_answers_do_not_depend_on_what_is_asked_beside_them(seer: Seer) -> None:
     assert _said(seer, asked, batch_size=3) == [_said(seer, [each])[0] for each in asked]
 
 
+def test_a_question_that_leaves_little_room_does_not_cut_the_answers_to_others(seer: Seer) -> None:
+    model, processor = seer
+    asked = [ONE, Look(conversation("a" * 40), ONE.pictures), ONE]
+    shown = [Shown(looks.asked(processor, each, None), each.pictures) for each in asked]
+    longest = 2 + len(looks.lesson(processor, asked[1], "", None).tokens.ids)
+    written = write(model, processor, shown, Sampling(max_new_tokens=5), longest=longest)
+    rooms = [min(5, longest - each.asked_tokens) for each in written]
+    assert rooms[0] == rooms[2] > rooms[1] > 0
+    assert [each.tokens for each in written if not each.finished] == [
+        room for room, each in zip(rooms, written, strict=True) if not each.finished
+    ]
+    assert [written[0], written[2]] == write(model, processor, shown[::2], Sampling(max_new_tokens=5), longest=longest)
+
+
 def test_drawn_answers_are_a_function_of_seed_question_and_picture(tmp_path: Path) -> None:
     tiny_qwen(tmp_path / "m")
     seer = seeing.load_model(tmp_path / "m"), seeing.load_processor(tmp_path / "m")

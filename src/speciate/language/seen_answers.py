@@ -52,6 +52,7 @@ def write(
 
 
 def _batch(model: Any, processor: Any, asked: Sequence[Shown], sampling: Sampling, longest: int) -> list[Written]:
+    """A question that leaves little room does not cut the answers to others: it is asked apart from them."""
     import torch
 
     device, tokenizer = next(model.parameters()).device, processor.tokenizer
@@ -60,12 +61,17 @@ def _batch(model: Any, processor: Any, asked: Sequence[Shown], sampling: Samplin
     width = given["input_ids"].shape[1]
     if width >= longest:
         raise ValueError(f"a question of {width:,} tokens with its pictures, where the model can see {longest:,}")
+    rooms = [min(sampling.max_new_tokens, longest - length) for length in lengths]
+    if len(set(rooms)) > 1:
+        apart = {room: [each for each, own in zip(asked, rooms, strict=True) if own == room] for room in set(rooms)}
+        found = {room: iter(_batch(model, processor, some, sampling, longest)) for room, some in apart.items()}
+        return [next(found[room]) for room in rooms]
     if not sampling.greedy:
         torch.manual_seed(_seed(sampling.seed, asked[0]))
     with torch.inference_mode():
         out = model.generate(
             **{name: each.to(device) for name, each in given.items()},
-            generation_config=settings(model, tokenizer, sampling, min(sampling.max_new_tokens, longest - width)),
+            generation_config=settings(model, tokenizer, sampling, rooms[0]),
             tokenizer=tokenizer if sampling.stop else None,
         )  # fmt: skip
     over = ends(model, tokenizer)
