@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -31,9 +31,12 @@ def make_sums(workspace: Workspace, name: str = "sums", count: int = 100) -> Non
     )  # fmt: skip
 
 
-def make_pairs(workspace: Workspace, name: str = "pairs", count: int = 60, **columns: Any) -> None:
-    """Of two answers one is better: yes or sure, and not no. `columns`: others in their place; None: not there."""
-    splits = ["validation" if at % 6 == 5 else "train" for at in range(count)]
+def make_pairs(
+    workspace: Workspace, name: str = "pairs", count: int = 60, tested: Sequence[int] = (), **columns: Any
+) -> None:
+    """Of two answers one is better: yes or sure, and not no. `columns`: others in their place; None: not there.
+    `tested`: examples of the test split."""
+    splits = ["test" if at in tested else "validation" if at % 6 == 5 else "train" for at in range(count)]
     asked = [f"is {at} good?" for at in range(count)]
     made = {
         "prompt": asked,

@@ -94,10 +94,12 @@ def test_pairs_of_the_same_answers_are_left_out_and_said(workspace: Workspace, t
     """Every fifth training pair, whose answers differ by case and spaces alone; one has no worse answer."""
     worse: list[str | None] = [("Yes ", "SURE")[at % 2] if at % 5 == 0 else "no" for at in range(60)]
     worse[1] = None
-    make_pairs(workspace, rejected=worse)
+    asked = [f"is {4 if at == 2 else at} good?" for at in range(60)]
+    make_pairs(workspace, tested=[4], prompt=asked, rejected=worse)
     report = _train(workspace, tmp_path, steps=1)
     assert "13 examples without two different answers were left out." in report["notes"]
-    assert report["examples"] == 60 - 13
+    assert "1 of 1 test pairs stand in the training split as well" in " ".join(report["notes"])
+    assert report["examples"] == 59 - 13
 
 
 @pytest.mark.parametrize(

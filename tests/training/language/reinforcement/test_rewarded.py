@@ -45,9 +45,11 @@ def _run(workspace: Workspace, folder: Path, method: str, **given: Any) -> dict[
 
 
 def test_a_training_by_reward_is_judged_and_watched(workspace: Workspace, tmp_path: Path) -> None:
-    make_pairs(workspace)
+    make_pairs(workspace, tested=[0, 6], prompt=[f"is {at % 58} good?" for at in range(60)])  # 58 is 0 again
     report = _run(workspace, tmp_path, "grpo")
     watched = report["watched"]
+    assert watched["gain"]["best_of"] == 3
+    assert "1 of 2 test questions stand in the training split" in " ".join(report["notes"])
     assert [each["step"] for each in watched["held"]] == [0, 3, 6]
     assert watched["begin"].keys() >= {"reward", "length", "cut", "kl", "entropy", "no_spread", "distinct", "alike"}
     assert watched["rewards"]["exact"]["asked"] == 6 * 16 + 3 * 6

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from speciate.datasets.loading.loader import Example
+from speciate.datasets.loading.loader import Example, load_examples
 from speciate.datasets.versions import Manifest
 from speciate.errors import Code, SpeciateError, closest
 from speciate.language import checks, forms
@@ -133,12 +134,26 @@ def checked(
         study.notes.append(f"{len(silent)} training examples without a true answer are left out: a reward needs it.")
         train = [each for each in train if each.truth is not None]
     learned = [readable(each.asked) for each in train]
-    if found := checks.leaked(learned, [readable(each.asked) for each in held]):
-        study.notes.append(
-            f"{len(found)} of {len(held)} validation questions stand in the training split as well, or share 13 words "
-            "in a row with it: what is measured on them is too good."
-        )
+    for split, there in (("validation", [readable(each.asked) for each in held]), ("test", _test(study))):
+        if found := checks.leaked(learned, there):
+            study.notes.append(
+                f"{len(found)} of {len(there)} {split} questions stand in the training split as well, or share 13 "
+                "words in a row with it: what is measured on them is too good."
+            )
     return list(train)
+
+
+def _test(study: Study) -> list[str]:
+    """Questions that are only looked for in the training split."""
+    if not study.payload.manifest.splits.get("test"):
+        return []
+    found = []
+    for example in load_examples(study.folders, study.payload.manifest, ("test",)):
+        with contextlib.suppress(ValueError):  # a conversation that is none: whoever evaluates on it is told
+            said = conversation(str(example.media))
+            turn = answered(said)
+            found.append(readable(said if turn is None else turn[0]))
+    return found
 
 
 def short_enough(

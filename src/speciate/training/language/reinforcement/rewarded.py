@@ -122,7 +122,8 @@ def _known(row: Any) -> dict[str, float] | None:
 
 
 def _gain(study: Study, running: Any) -> dict[str, Any] | None:
-    """The metric of what is kept minus that of the base model, on the same held-out examples, with its interval."""
+    """The metric of what is kept minus that of the base model, on the same held-out examples, with its interval. Where
+    they chose what is kept, as the best of `best_of` evaluations, it is too good by that; the test split is not."""
     if not running.held or running.scores_of_kept is None:
         return None
     before, after = running.scores[running.held[0].step], running.scores_of_kept
@@ -131,4 +132,7 @@ def _gain(study: Study, running: Any) -> dict[str, Any] | None:
     groups = [each.example.group or each.example.id for each in running.judged_by]
     clusters = np.unique(np.array(groups), return_inverse=True)[1]
     found = paired_difference(before, after, clusters)
-    return {"value": found.delta, "interval": [found.low, found.high], "n": len(before), "method": found.method}
+    return {
+        "value": found.delta, "interval": [found.low, found.high], "n": len(before), "method": found.method,
+        "best_of": running.chosen_of,
+    }  # fmt: skip

@@ -97,6 +97,12 @@ class _Rewarded(Durable):
         return self.scores.get(self._ended_at)
 
     @property
+    def chosen_of(self) -> int:
+        """Evaluations of which the best decided what is kept; 1 where it is the last whatever they said."""
+        chose = self._best is not None and (self._session.keep_best or self._why == LIMIT)
+        return len(self.held) if chose else 1
+
+    @property
     def judged_by(self) -> list[Question]:
         """Those that `scores` is of."""
         return [each for each in self._asking.held if each.truth is not None]
