@@ -7,7 +7,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from speciate.predictions import reading, tending
+import pyarrow.parquet as pq
+
+from speciate.predictions import footers, reading, tending
 from speciate.predictions.folder import ANSWERS, FEEDBACK, LogFolder
 from speciate.predictions.log import About, Log
 from speciate.serving import tender
@@ -185,3 +187,48 @@ def test_the_tender_begins_one_process_for_the_logs_that_need_it(
     own.look()
     own.close()
     assert began[1:] == [["busy"]]
+
+
+def test_one_answer_is_found_in_its_part_and_each_footer_is_read_once(
+    tmp_path: Path, clock: ManualClock, monkeypatch: Any
+) -> None:
+    own, made = log(tmp_path, clock), list[str]()
+    for text in "abcdefgh":
+        made += note(own, texts(text))
+        own.feedback({"prediction": made[-1], "label": text, "source": "human"})
+        own.close()
+        tending.seal(own.folder)
+        clock.advance(_DAY)
+    assert len(own.folder.all_parts()) == 8
+    footers._read.cache_clear()
+    opened: list[str] = []
+    for name in ("read_table", "read_metadata"):
+        function = getattr(pq, name)
+        monkeypatch.setattr(
+            pq,
+            name,
+            lambda path, function=function, **more: (opened.append(Path(path).name), function(path, **more))[1],
+        )
+    found = reading.find(own.folder, made[3])
+    assert found is not None
+    assert found.input == {"text": "d"}
+    assert len(opened) == 8 + 1
+    assert [each.label for each in reading.feedback(own.folder, of=made[3])] == ["d"]
+    opened.clear()
+    assert reading.find(own.folder, made[4]) is not None
+    assert len(opened) == 1, "the part that holds it"
+    tending.forget_old(own.folder, clock.now() - 6.5 * _DAY)
+    assert ids(own) == made[2:], "a part that is replaced is read anew"
+
+
+def test_an_empty_part_may_hold_anything_and_is_asked(tmp_path: Path, clock: ManualClock) -> None:
+    own = log(tmp_path, clock)
+    made = note(own, texts("a"))
+    own.close()
+    tending.seal(own.folder)
+    note(own, texts("b"))
+    own.feedback({"prediction": made[0], "label": "bad", "source": "human"})
+    own.close()
+    tending.seal(own.folder)
+    assert [each.label for each in reading.feedback(own.folder, of=made[0])] == ["bad"]
+    assert reading.held(own.folder).answers == 2

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from speciate.predictions import identity
 from speciate.predictions.folder import ANSWERS, FEEDBACK, LogFolder
+from speciate.predictions.footers import covered, footer
 from speciate.predictions.records import ANSWER, GAP, decode, holding
 from speciate.predictions.records import FEEDBACK as FEEDBACK_LINE
 
@@ -192,14 +193,12 @@ def answered(row: Mapping[str, Any]) -> Answered:
 def held(folder: LogFolder, *, since: float = 0.0) -> Held:
     """How much there is."""
     import pyarrow.compute as pc
-    import pyarrow.parquet as pq
 
     rows = answers(folder, since=since, columns=["at", "model"])
     _, open_ = _everything(folder, ANSWERS, ["id"], [("id", "=", "")])
     missed, torn = open_.missed, open_.torn
-    for path in folder.all_parts():
-        told = pq.read_schema(path).metadata or {}
-        missed, torn = missed + int(told.get(b"missed", 0)), torn + int(told.get(b"torn", 0))
+    for told in map(footer, folder.all_parts()):
+        missed, torn = missed + told.missed, torn + told.torn
     times = pc.min_max(rows["at"]).as_py()
     counts = {each["values"]: each["counts"] for each in pc.value_counts(rows["model"]).to_pylist()}
     models = dict(Counter(counts).most_common())
@@ -209,14 +208,6 @@ def held(folder: LogFolder, *, since: float = 0.0) -> Held:
 def since_of(now: float, retention_days: float) -> float:
     """Before that answers are not shown any more."""
     return now - retention_days * _DAY
-
-
-def covered(parts: Iterable[Path]) -> set[str]:
-    """Names of the segments that these parts hold."""
-    import pyarrow.parquet as pq
-
-    told = [(pq.read_schema(path).metadata or {}).get(b"segments", b"[]") for path in parts]
-    return {name for each in told for name in json.loads(each)}
 
 
 def _everything(
@@ -231,7 +222,11 @@ def _everything(
         parts = folder.all_parts(kind)
         try:
             sealed = covered(folder.all_parts())
-            tables = [pq.read_table(path, columns=columns, filters=filters, partitioning=None) for path in parts]
+            tables = [
+                pq.read_table(path, columns=columns, filters=filters, partitioning=None)
+                for path in parts
+                if footer(path).may_hold(filters)
+            ]
             left = [path for path in segments if path.name not in sealed]
             return tables, lines(left, needle)
         except FileNotFoundError:

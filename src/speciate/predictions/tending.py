@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from speciate.predictions import identity, reading
 from speciate.predictions.folder import ANSWERS, FEEDBACK, Dropped, LogFolder, all_logs
+from speciate.predictions.footers import covered, footer
 from speciate.settings import Log, load
 from speciate.workspace.blobs import sync_folder
 from speciate.workspace.workspace import Folders
@@ -49,7 +50,7 @@ def tend(folder: LogFolder, settings: Log, now: float) -> None:
 
 def seal(folder: LogFolder) -> list[Path]:
     """Closed segments become parts: one for each day, or several where a day has much."""
-    done = reading.covered(folder.all_parts())
+    done = covered(folder.all_parts())
     waiting = []
     for path in folder.closed_segments():
         if path.name in done:
@@ -90,22 +91,9 @@ def forget_old(folder: LogFolder, since: float) -> None:
     floor = identity.first_after(since)
     for kind, column in ((ANSWERS, "id"), (FEEDBACK, "prediction")):
         for path in folder.all_parts(kind):
-            if _begins_at(path, column) >= floor:
+            if footer(path).least >= floor:
                 continue
             keep(path, kind, lambda rows, column=column: [each >= floor for each in rows[column].to_pylist()])  # type: ignore[misc]
-
-
-def _begins_at(path: Path, column: str) -> str:
-    """The least value of the part's first column, an id, by its footer; "" where that does not tell."""
-    import pyarrow.parquet as pq
-
-    footer, least = pq.read_metadata(path), list[str]()
-    for group in range(footer.num_row_groups):
-        told = footer.row_group(group).column(0)
-        if told.path_in_schema != column or not told.is_stats_set or not told.statistics.has_min_max:
-            return ""
-        least.append(told.statistics.min)
-    return min(least, default="")
 
 
 def keep(path: Path, kind: str, chosen: Callable[[pa.Table], Sequence[bool]]) -> int:
