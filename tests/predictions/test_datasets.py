@@ -68,6 +68,26 @@ def test_rows_are_added_to_a_dataset_in_its_roles(workspace: Workspace, tmp_path
     assert sum(1 for row in found if row["prediction"] and row["predicted_by"] == "films@v1") == 4
 
 
+def test_texts_that_were_asked_about_are_added_to_the_only_column_that_a_model_sees(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    """Whoever asks with {"text": ...} need not know how the column of the training data was called."""
+    table = tmp_path / "films.csv"
+    table.write_text("review,tone\n" + "".join(f"word{n} film,{'good' if n % 2 else 'bad'}\n" for n in range(10)))
+    first = ingest(workspace, "films", source=str(table), label="tone", inputs=["review"])
+    own = logged(workspace)
+    asked = [*texts("another thing", "one more thing"), {"id": "0", "row": {"review": "a third thing"}}]
+    for each in note(own, asked):
+        own.feedback({"prediction": each, "label": "good", "source": "human"})
+    own.close()
+    made = ingest(workspace, "films", source=f"log:{USE_CASE}?labelled=true", add=True)
+    assert (made.rows, made.inputs) == (first.rows + 3, ("review",))
+    found = scan.read(workspace.folders, made).to_pylist()
+    assert {row["review"] for row in found if row["prediction"]} == {
+        "another thing", "one more thing", "a third thing"
+    }  # fmt: skip
+
+
 def test_files_become_examples(workspace: Workspace) -> None:
     own = logged(workspace)
     about = About("digits@v2", 1, "image")

@@ -239,9 +239,10 @@ def _read(spec: IngestSpec, run: Run, stored: Manifest | None, parent: Parent | 
         labels = LabelsFile(spec.labels.path, spec.labels.key) if spec.labels else None
         preparing = unpacking.Desk(pool, run.payload["cage"], run.folders, work)
         never = [name for name in (spec.label, spec.group_by, spec.labels and spec.labels.column) if name]
+        sees = parent.manifest.inputs if parent else spec.inputs
         found = prepare(
             spec.source, preparing, modality=spec.modality, reader=spec.reader, labels=labels,
-            inputs=spec.inputs, never=never, label=spec.label,
+            inputs=spec.inputs, never=never, label=spec.label, column=sees[0] if len(sees) == 1 else None,
         )  # fmt: skip
         found = found._replace(readable=found.readable | {work})
         survey, renamed = _surveyed(found, run, pool, stored, spec.label)

@@ -82,8 +82,9 @@ def check(source: str, folders: Folders | None = None) -> None:
         raise _nothing(asked)
 
 
-def write(source: str, folders: Folders, target: Path, label: str | None) -> list[SetAside]:
+def write(source: str, folders: Folders, target: Path, label: str | None, column: str | None = None) -> list[SetAside]:
     """Into the empty folder `target`; what could not be taken. `label`: how the column of labels is to be called.
+    `column`: the only one that models see, if there is such: a text that was asked about is a cell of it.
 
     Raises NOT_FOUND where the log holds nothing of the kind.
     """
@@ -91,19 +92,19 @@ def write(source: str, folders: Folders, target: Path, label: str | None) -> lis
     log = log_folder(folders, asked.use_case)
     retention = load(folders.root).log.of(asked.use_case).retention_days
     since = max(asked.since, reading.since_of(time.time(), retention))
-    taken, aside = examples(log, asked._replace(since=since))
+    taken, aside = examples(log, asked._replace(since=since), column)
     if not taken:
         raise _nothing(asked)
     label = label or LABEL
     if taken[0].answer.input and "data" in taken[0].answer.input:
         aside += _write_files(taken, log, target, label)
     else:
-        _write_rows(taken, target, label)
+        _write_rows(taken, target, label, column or "text")
     return aside
 
 
-def examples(log: LogFolder, asked: Asked) -> tuple[list[Example], list[SetAside]]:
-    """Answers whose input was kept, of the form that most have; oldest first."""
+def examples(log: LogFolder, asked: Asked, column: str | None = None) -> tuple[list[Example], list[SetAside]]:
+    """Answers whose input was kept, of the form that most have; oldest first. Texts are rows where `column` is said."""
     if not log.path.exists():
         return [], []
     rows = reading.answers(log, since=asked.since, models=[asked.model] if asked.model else ())
@@ -122,16 +123,18 @@ def examples(log: LogFolder, asked: Asked) -> tuple[list[Example], list[SetAside
             aside.append(SetAside(answer.id, "It is a mixed row; those are not taken from a log yet."))
         else:
             found.append(Example(answer, told.label if told else None, told.source if told else None))
-    forms = Counter(_form(each) for each in found)
+    forms = Counter(_form(each, column) for each in found)
     if forms:
         usual = forms.most_common(1)[0][0]
-        aside += [SetAside(each.answer.id, "Its input has another form.") for each in found if _form(each) != usual]
-        found = [each for each in found if _form(each) == usual]
+        aside += [
+            SetAside(each.answer.id, "Its input has another form.") for each in found if _form(each, column) != usual
+        ]
+        found = [each for each in found if _form(each, column) == usual]
     return found, aside
 
 
-def _write_rows(taken: Sequence[Example], target: Path, label: str) -> None:
-    cells = [dict(_row(each)) for each in taken]
+def _write_rows(taken: Sequence[Example], target: Path, label: str, column: str) -> None:
+    cells = [_row(each, column) for each in taken]
     names = [name for name in dict.fromkeys(name for row in cells for name in row) if name != label]
     columns = {name: array([row.get(name) for row in cells]) for name in names}
     pq.write_table(_beside(columns, taken, label), target / "answers.parquet")
@@ -185,13 +188,14 @@ def _write_marker(target: Path, again: str, taken: Sequence[Example], label: str
     (target / MARKER).write_text(marker.model_dump_json())
 
 
-def _row(each: Example) -> dict[str, Any]:
+def _row(each: Example, column: str) -> dict[str, Any]:
     kept = each.answer.input or {}
-    return dict(kept["row"]) if "row" in kept else {"text": kept["text"]}
+    return dict(kept["row"]) if "row" in kept else {column: kept["text"]}
 
 
-def _form(each: Example) -> str:
-    return next(iter(each.answer.input or {"": None}))
+def _form(each: Example, column: str | None) -> str:
+    form = next(iter(each.answer.input or {"": None}))
+    return "row" if column and form == "text" else form
 
 
 def _plain(value: Any) -> Any:

@@ -71,15 +71,16 @@ def prepare(
     inputs: Sequence[str] = (),
     never: Sequence[str] = (),
     label: str | None = None,
+    column: str | None = None,
 ) -> Listing:
     """Everything at a path, of `hf:org/name`, `pkg:NAME`, `gym:TASK` or `log:USE_CASE`, ready to be read, and what is
     set aside with a reason. `label`: the column of labels, where it is named. Of mixed rows `inputs` are the parts that
-    are wanted, and `never` the columns that are none.
+    are wanted, and `never` the columns that are none. `column`: the only one that models see.
 
     Raises INVALID, NOT_FOUND, REFUSED, MISSING_EXTRA or UNAVAILABLE where nothing can be read at all.
     """
     check(source, reader)
-    place = _fetched(source, desk, label)
+    place = _fetched(source, desk, label, column)
     files, aside, readable, about = _unpacked(place, labels and labels.path, desk)
     if not files and aside:
         name, reason = aside[0]
@@ -146,7 +147,7 @@ class _Place(NamedTuple):
     set_aside: list[SetAside]
 
 
-def _fetched(source: Path | str, desk: Desk, label: str | None) -> _Place:
+def _fetched(source: Path | str, desk: Desk, label: str | None, column: str | None) -> _Place:
     if is_path(source):
         return _Place(Path(source), None, [])
     kind, _, name = str(source).partition(":")
@@ -158,7 +159,7 @@ def _fetched(source: Path | str, desk: Desk, label: str | None) -> _Place:
     if kind == "gym":
         gym_data.write(name, folder)
     elif kind == answered.KIND:
-        aside = answered.write(str(source), desk.folders, folder, label)
+        aside = answered.write(str(source), desk.folders, folder, label, column)
     else:
         packaged_data.find(name).write(folder)
     return _Place(folder, None, aside)
