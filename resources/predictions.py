@@ -72,12 +72,17 @@ class QueueView(Result):
     next_actions: tuple[NextAction, ...] = ()
 
 
+class Words(Result):
+    label: Any = None
+    by: str = ""
+    """As whoever sent it says, over HTTP whatever they like."""
+
+
 class FeedbackView(Result):
     source: str
     score: float | None = None
-    by: str
     at: float
-    untrusted: Untrusted
+    untrusted: Words
 
 
 class PredictionView(Result):
@@ -139,8 +144,8 @@ def prediction(app: App, prediction: str) -> PredictionView:
         prediction=answer.id, use_case=found.use_case, model=answer.model, at=answer.at, confidence=answer.confidence,
         error=answer.error, ms=answer.ms, redacted=answer.redacted, left_out=answer.left_out,
         feedback=tuple(
-            FeedbackView(source=each.source, score=each.score, by=each.by, at=each.at,
-                         untrusted=Untrusted(label=each.label))
+            FeedbackView(source=each.source, score=each.score, at=each.at,
+                         untrusted=Words(label=each.label, by=each.by))
             for each in found.feedback
         ),
         lineage=origins.of_answer(app.workspace, prediction).text,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import errno
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from speciate.predictions import identity, reading
 from speciate.predictions.log import About
 from speciate.predictions.records import decode, encode
+from speciate.predictions.redaction import Redaction
 from tests.conftest import ManualClock
 from tests.predictions.world import log, note, said, texts
 
@@ -160,3 +162,21 @@ def test_a_torn_line_is_passed_over_and_counted() -> None:
     damaged = bytearray(whole)
     damaged[30] ^= 1
     assert (decode(bytes(damaged)).torn, len(decode(bytes(damaged)).records)) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("cell", "written"),
+    [
+        (4111111111111111, "[card]"), (4111111111111111.0, "[card]"), (378282246310005, "[card]"),
+        (4111111111111112, 4111111111111112), (1_700_000_000_003, 1_700_000_000_003),
+        (1_700_000_000_000_007, 1_700_000_000_000_007), (10**400, 10**400), (0.5, 0.5), (True, True),
+    ],
+)  # fmt: skip
+def test_the_number_of_a_card_is_one_without_quotation_marks_too(cell: Any, written: Any) -> None:
+    assert Redaction(("card",))({"cell": [cell]}).value == {"cell": [written]}
+    assert Redaction(("email",))(cell).value == cell
+
+
+def test_cells_that_are_no_numbers_go_through() -> None:
+    found = Redaction(("card",))({"a": math.inf, "b": -math.inf, "c": None}).value
+    assert found == {"a": math.inf, "b": -math.inf, "c": None}

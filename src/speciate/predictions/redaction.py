@@ -1,4 +1,4 @@
-"""Takes out of texts what must not be written: addresses, numbers, keys, and what a person's settings name. Pure.
+"""Takes out of values what must not be written: addresses, numbers, keys, and what a person's settings name. Pure.
 
 What a pattern finds is replaced by a word in brackets. Patterns of keys follow those of gitleaks
 (https://github.com/gitleaks/gitleaks, config/gitleaks.toml) for the services that are asked most, and Luhn's sum tells
@@ -44,6 +44,8 @@ _SIGNS = (
 )  # fmt: skip
 """In small letters: every key's pattern finds one of these. To look for them first is twenty times as quick."""
 _DIGIT = re.compile(r"\d")
+_CARD_NUMBER = re.compile(r"(?:[3-6]|2[2-7])\d{12,17}")
+"""A number of a card that is written as one: with the first digits that cards have, so that times are none."""
 _FEWEST, _MOST = 7, 15
 """Digits of a telephone number (ITU-T E.164 has 15 at most)."""
 
@@ -80,6 +82,9 @@ class Redaction:
             return {self._text(name, counted): self._cell(name, cell, counted) for name, cell in cells}
         if isinstance(value, list | tuple):
             return [self._value(each, counted) for each in value]
+        if isinstance(value, int | float) and "card" in self._kinds and _is_card_number(value):
+            counted[0] += 1
+            return "[card]"
         return value
 
     def _cell(self, name: str, cell: Any, counted: list[int]) -> Any:
@@ -124,6 +129,13 @@ def _digits(text: str) -> list[int]:
 
 def _is_phone(text: str) -> bool:
     return _FEWEST <= len(_digits(text)) <= _MOST
+
+
+def _is_card_number(value: float) -> bool:
+    if not 1e12 < value < 1e20 or value != int(value):
+        return False
+    digits = str(int(value))
+    return bool(_CARD_NUMBER.fullmatch(digits)) and _is_card(digits)
 
 
 def _is_card(text: str) -> bool:
