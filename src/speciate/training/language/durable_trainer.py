@@ -289,7 +289,7 @@ class Durable:
         if not math.isfinite(loss):
             return
         if self._best is None or loss < self._best.loss:
-            weights = {name: each.detach().clone() for name, each in self._weights().items()}
+            weights = apart(self._weights())
             held = {
                 name.removeprefix("eval_"): float(value)
                 for name, value in metrics.items()
@@ -370,8 +370,7 @@ class Durable:
     def _restore_facts(self, facts: dict[str, Any], tensors: Mapping[str, Tensors]) -> None:
         match(tensors["best"], self._weights() if facts["best"] else (), "best weights")
         if facts["best"]:
-            best = {name: each.to(self.args.device).clone() for name, each in tensors["best"].items()}
-            self._best = Best(facts["best"][0], facts["best"][1], best, facts["best"][2])
+            self._best = Best(facts["best"][0], facts["best"][1], apart(tensors["best"]), facts["best"][2])
         self._without_gain = facts["without_gain"]
         self._watch.restore(facts["watch"])
         self.restore_more(facts["more"], tensors)
@@ -402,6 +401,11 @@ _RESUMED = ("global_step", "epoch", "num_input_tokens_seen", "logging_steps", "e
 def _state_json(state: Any) -> bytes:
     """As much as the trainer goes on from: the rest of its state is made anew, or is ours."""
     return json.dumps({name: getattr(state, name) for name in _RESUMED}).encode()
+
+
+def apart(weights: Tensors) -> dict[str, torch.Tensor]:
+    """Copies on the processor: what is only kept takes none of a GPU's memory."""
+    return {name: each.detach().to("cpu", copy=True) for name, each in weights.items()}
 
 
 def copy_weights(source: Tensors, target: Mapping[str, torch.Tensor]) -> None:

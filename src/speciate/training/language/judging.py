@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 from speciate.datasets.loading.loader import Example
 from speciate.errors import SpeciateError
@@ -65,7 +66,7 @@ def judged(study: Study, predictor: Predictor, held: Sequence[Example]) -> Estim
     empty answer: a finished training is not lost for it."""
     given: list[Prediction] = []
     refused = 0
-    with study.tally.stage("judging"):
+    with study.tally.stage("judging"), on_device(study.payload.device, predictor):
         for start in range(0, len(held), _AT_ONCE):
             if study.run.stopping:
                 raise Stopped
@@ -79,6 +80,20 @@ def judged(study: Study, predictor: Predictor, held: Sequence[Example]) -> Estim
             "written as the model reads them: each counts as an empty answer."
         )
     return measure_answers(study, study.readout, held, given)
+
+
+@contextmanager
+def on_device(device: str, predictor: Predictor) -> Iterator[None]:
+    """A language model answers where one was trained, and is on the processor again afterwards."""
+    model: Any = getattr(predictor, "model", None)
+    if device == "cpu" or model is None:
+        yield
+        return
+    model.to(device)
+    try:
+        yield
+    finally:
+        model.cpu()
 
 
 def _answers(predictor: Predictor, some: Sequence[Example]) -> list[Prediction | None]:

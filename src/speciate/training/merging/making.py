@@ -194,6 +194,7 @@ def _judge(run: Run, payload: MergePayload) -> _Judge | None:
             "manifest": payload.manifest,
             "dataset": payload.manifest.ref,
             "threads": payload.threads,
+            "device": "cpu",  # a merge has no GPU, whatever its members were trained on
         }
     )
     return _Judge(Study(run, training, kept), len(known))

@@ -71,6 +71,7 @@ def answers(study: Study, teacher: Teacher, examples: Sequence[Example], longest
     def ask(some: Sequence[Example]) -> list[Prediction]:
         if not model:  # only where an answer is not known yet
             model.append(predictor(study, teacher, longest_answer))
+            model[0].model.to(study.payload.device)
         return model[0].predict(some)
 
     def tell(done: int) -> None:

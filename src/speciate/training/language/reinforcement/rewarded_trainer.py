@@ -16,7 +16,7 @@ from speciate.language import bases, forms
 from speciate.language.forms import Form
 from speciate.language.generation import Sampling, Written, write
 from speciate.training.language import judging
-from speciate.training.language.durable_trainer import Best, Durable, Ending, copy_weights
+from speciate.training.language.durable_trainer import Best, Durable, Ending, apart, copy_weights
 from speciate.training.language.reinforcement import hacking, rewarding
 from speciate.training.language.reinforcement.asking import Question
 from speciate.training.language.reinforcement.hacking import Held, Limits, Seen
@@ -234,7 +234,7 @@ class _Rewarded(Durable):
         if self._best is not None and key <= self._key(self._kept):
             self._without_gain += 1
         else:
-            weights = {name: each.detach().clone() for name, each in self._weights().items()}
+            weights = apart(self._weights())
             held = {"reward": row.reward, "metric": row.metric, "length": row.length}
             held = {name: value for name, value in held.items() if math.isfinite(value)}
             self._best, self._without_gain = Best(row.step, -key[0], weights, held), 0
@@ -282,8 +282,7 @@ class _Rewarded(Durable):
         """Where nothing is held out, and a limit may end it: the newest weights of which nothing is suspicious."""
         if self._has_held or self._limits == Limits() or not hacking.calm(self.seen, self.held):
             return
-        weights = {name: each.detach().clone() for name, each in self._weights().items()}
-        self._good = self.state.global_step, weights
+        self._good = self.state.global_step, apart(self._weights())
 
     # State
 
@@ -306,8 +305,7 @@ class _Rewarded(Durable):
         self._asking.rewards.restore(facts["rewards"])
         if facts["good"] is not None:
             match(tensors["good"], self._weights(), "good weights")
-            good = {name: each.to(self.args.device).clone() for name, each in tensors["good"].items()}
-            self._good = facts["good"], good
+            self._good = facts["good"], apart(tensors["good"])
 
 
 def _number(value: Any) -> float:

@@ -73,7 +73,7 @@ def rewards(
     `environment.describe` raise."""
     folder = study.run.folder.path
     host = Host(environment, describe(environment), asked, folder, "required") if environment else None
-    opened = open_rewards(specs, folder)
+    opened = open_rewards(specs, folder, device=study.payload.device)
     weights = [spec.weight for spec in specs]
     if environment is not None and host is not None and host.described.rewards:
         weights.append(environment.weight)

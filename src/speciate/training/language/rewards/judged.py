@@ -14,7 +14,7 @@ from speciate.workspace.workspace import Workspace
 
 
 class ModelMarker:
-    def __init__(self, spec: ModelReward) -> None:
+    def __init__(self, spec: ModelReward, device: str = "cpu") -> None:
         """CONFLICT where the folder is not the model that was bound."""
         if spec.folder is None:
             raise SpeciateError(Code.INTERNAL, f"The reward model {spec.model!r} was not found yet.", "Call bound().")
@@ -28,6 +28,7 @@ class ModelMarker:
         import torch
 
         self._model = preference.load(Path(spec.folder), torch.get_num_threads())
+        self._model.model.to(device)
 
     def mark(self, asked: Sequence[Asked]) -> list[Value]:
         try:

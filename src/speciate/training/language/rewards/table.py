@@ -25,30 +25,34 @@ class Place(NamedTuple):
     folder: Path
     """The run's own, in which cages make their scratch folders."""
     policy: CagePolicy = "required"
+    device: str = "cpu"
+    """Where models work that give rewards."""
 
 
 KINDS: dict[str, Callable[[Any, Place], Marker]] = {
     "exact": lambda spec, _: ExactMarker(spec),
     "numeric": lambda spec, _: NumericMarker(spec),
-    "regex": lambda spec, place: ruled.opened(spec, *place),
-    "json_schema": lambda spec, place: ruled.opened(spec, *place),
-    "math": lambda spec, place: ruled.opened(spec, *place),
-    "gym": lambda spec, place: ruled.opened(spec, *place),
-    "code": lambda spec, place: CodeMarker(spec, *place),
-    "python": lambda spec, place: functions.opened(spec, *place),
-    "model": lambda spec, _: ModelMarker(spec),
+    "regex": lambda spec, place: ruled.opened(spec, place.folder, place.policy),
+    "json_schema": lambda spec, place: ruled.opened(spec, place.folder, place.policy),
+    "math": lambda spec, place: ruled.opened(spec, place.folder, place.policy),
+    "gym": lambda spec, place: ruled.opened(spec, place.folder, place.policy),
+    "code": lambda spec, place: CodeMarker(spec, place.folder, place.policy),
+    "python": lambda spec, place: functions.opened(spec, place.folder, place.policy),
+    "model": lambda spec, place: ModelMarker(spec, place.device),
 }
 """Kind -> what opens it, of its spec in specs.py."""
 WITHOUT_A_CAGE = ("exact", "numeric", "model")
 """What these do with an answer cannot be made endless, and runs nothing of it."""
 
 
-def open_rewards(specs: Sequence[RewardSpec], folder: Path, policy: CagePolicy = "required") -> list[Reward]:
+def open_rewards(
+    specs: Sequence[RewardSpec], folder: Path, policy: CagePolicy = "required", device: str = "cpu"
+) -> list[Reward]:
     """One reward for each spec, in order; each with a name of its own. Close each in the end.
 
     Raises INVALID, CONFLICT, NOT_FOUND, MISSING_EXTRA or UNAVAILABLE where one cannot be had; then none stays open.
     """
-    place, opened = Place(folder, policy), list[Reward]()
+    place, opened = Place(folder, policy, device), list[Reward]()
     with ExitStack() as stack:
         for spec, name in zip(specs, names(specs), strict=True):
             reward = WatchedReward(name, KINDS[spec.kind](spec, place))
