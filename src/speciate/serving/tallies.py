@@ -75,7 +75,8 @@ class Tallies:
         write_whole(self._path, text, 0o600)
 
     def _of(self, key: Key) -> Tally:
-        own = self._found[key] = self._found.pop(key, None) or Tally(*key)  # to the end: what serves is not dropped
+        own = self._found.pop(key) if key in self._found else Tally(*key)
+        self._found[key] = own  # to the end: what serves is not dropped
         for old in list(self._found)[:-_KEPT] if len(self._found) > _KEPT else ():
             del self._found[old]
         return own
