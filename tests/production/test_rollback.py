@@ -50,6 +50,15 @@ def test_a_second_rollback_does_not_return_to_the_bad_version(workspace: Workspa
     assert caught.value.code is Code.REFUSED
 
 
+def test_a_second_rollback_goes_past_the_bad_version_to_the_one_before(workspace: Workspace) -> None:
+    """In an incident nobody should have to look up what served before."""
+    _two_in_a_row(workspace)
+    world.judge(workspace, "m@v3", baseline="m@v2")
+    world.ask_promotion(workspace, "m@v3")
+    assert _back(workspace, "m@v3").after == "m@v2"
+    assert _back(workspace, "m@v2").after == "m@v1"
+
+
 def test_a_version_that_earned_its_place_again_can_be_gone_back_to(workspace: Workspace, clock: ManualClock) -> None:
     _two_in_a_row(workspace)
     _back(workspace, "m@v2")

@@ -40,7 +40,7 @@ def roll_back(
     actor: str,
     evidence: dict[str, Any] | None = None,
 ) -> RolledBack:
-    """Move `production` from `expected` to `to` (default: the version before), or end the canary where `expected` is
+    """Move `production` from `expected` to `to` (default: `last_good`), or end the canary where `expected` is
     it. A canary beside `production` is over in both cases: what it was compared with serves no more. Promotions of
     `expected` that wait for a person are void: their evidence is from before.
 
@@ -60,7 +60,7 @@ def roll_back(
             f"Call get_status(use_case={use_case!r}).",
         )
     aliases.check_expected(current, use_case, expected)
-    target = to or _default(tx, use_case)
+    target = to or last_good(tx, use_case) or _default(tx, use_case)
     if target == current.model:
         raise SpeciateError(
             Code.INVALID, f"{target!r} is what serves {use_case!r} now.", "Name another version with `to`."
@@ -87,6 +87,7 @@ def last_good(reader: Database | Transaction, use_case: str) -> str | None:
 
 
 def _default(tx: Transaction, use_case: str) -> str:
+    """The version before, whose rollback is refused: so that it is said why."""
     previous = aliases.read(tx, use_case, "previous")
     if previous is None:
         raise SpeciateError(
