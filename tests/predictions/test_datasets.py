@@ -88,6 +88,24 @@ def test_texts_that_were_asked_about_are_added_to_the_only_column_that_a_model_s
     }  # fmt: skip
 
 
+def test_a_grouped_dataset_takes_answers_whose_group_was_sent_and_says_how_to_send_it(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    table = tmp_path / "films.csv"
+    lines = (f"word{n} film,critic{n % 5},{'good' if n % 2 else 'bad'}\n" for n in range(20))
+    table.write_text("review,critic,tone\n" + "".join(lines))
+    ingest(workspace, "films", source=str(table), label="tone", inputs=["review"], group_by="critic")
+    own = logged(workspace)
+    note(own, texts("another thing"))
+    with pytest.raises(SpeciateError, match=r"grouped by 'critic', and nobody sent"):
+        ingest(workspace, "films", source=f"log:{USE_CASE}", add=True)
+    note(own, [{"id": "0", "row": {"review": "a third thing", "critic": "critic3"}}])
+    own.close()
+    made = ingest(workspace, "films", source=f"log:{USE_CASE}", add=True)
+    found = {row["review"]: row["group_key"] for row in scan.read(workspace.folders, made).to_pylist()}
+    assert (found["a third thing"], found["another thing"]) == ("critic3", None)
+
+
 def test_files_become_examples(workspace: Workspace) -> None:
     own = logged(workspace)
     about = About("digits@v2", 1, "image")

@@ -315,10 +315,25 @@ def _drafted(
 
     wishes = Wishes(spec.label, spec.inputs, spec.group_by)
     if parent is not None:
+        _check_group_of_log(spec, parent.manifest, survey)
         inputs = _as_named(parent.manifest, survey, spec.label)
         labelled = parent.manifest.label is not None
         wishes = wishes._replace(inputs=inputs, numeric=parent.manifest.numeric if labelled else None, implied=labelled)
     return draft(survey, wishes, judge)
+
+
+def _check_group_of_log(spec: IngestSpec, manifest: Manifest, survey: Survey) -> None:
+    """A log holds what callers sent: a column that no model sees is there only where they sent it, too."""
+    by = spec.group_by
+    if not str(spec.source).startswith("log:") or by not in manifest.columns or by in survey.table.column_names:
+        return
+    sent = ", ".join(f"{name!r}: ..." for name in (*manifest.inputs, by))
+    raise SpeciateError(
+        Code.INVALID,
+        f"{manifest.ref} is grouped by {by!r}, and nobody sent that with what was asked: a group might lie in two splits.",
+        f"Ask with it from now on, as {{'row': {{{sent}}}}}: the model does not look at it, and the log keeps it. Or make a "
+        "dataset of the log alone by create_dataset.",
+    )
 
 
 def _as_named(manifest: Manifest, survey: Survey, label: str | None) -> tuple[str, ...]:
