@@ -96,10 +96,12 @@ def test_a_grouped_dataset_takes_answers_whose_group_was_sent_and_says_how_to_se
     table.write_text("review,critic,tone\n" + "".join(lines))
     ingest(workspace, "films", source=str(table), label="tone", inputs=["review"], group_by="critic")
     own = logged(workspace)
-    note(own, texts("another thing"))
+    ids = note(own, texts("another thing"))
     with pytest.raises(SpeciateError, match=r"grouped by 'critic', and nobody sent"):
         ingest(workspace, "films", source=f"log:{USE_CASE}", add=True)
-    note(own, [{"id": "0", "row": {"review": "a third thing", "critic": "critic3"}}])
+    ids += note(own, [{"id": "0", "row": {"review": "a third thing", "critic": "critic3"}}])
+    for each in ids:
+        own.feedback({"prediction": each, "label": "good", "source": "human"})
     own.close()
     made = ingest(workspace, "films", source=f"log:{USE_CASE}", add=True)
     found = {row["review"]: row["group_key"] for row in scan.read(workspace.folders, made).to_pylist()}

@@ -330,9 +330,10 @@ def _check_group_of_log(spec: IngestSpec, manifest: Manifest, survey: Survey) ->
     sent = ", ".join(f"{name!r}: ..." for name in (*manifest.inputs, by))
     raise SpeciateError(
         Code.INVALID,
-        f"{manifest.ref} is grouped by {by!r}, and nobody sent that with what was asked: a group might lie in two splits.",
-        f"Ask with it from now on, as {{'row': {{{sent}}}}}: the model does not look at it, and the log keeps it. Or make a "
-        "dataset of the log alone by create_dataset.",
+        f"{manifest.ref} is grouped by {by!r}, and nobody sent that with what was asked: a group might lie in two "
+        "splits.",
+        f"Ask with it from now on, as {{'row': {{{sent}}}}}: the model does not look at it, and the log keeps it. Or "
+        "make a dataset of the log alone by create_dataset.",
     )
 
 
