@@ -32,8 +32,14 @@ def _start(arguments: argparse.Namespace) -> int:
 
 
 def _stop(arguments: argparse.Namespace) -> int:
-    control(arguments, "slot stop", start=True, use_case=arguments.use_case)
-    _say(f"The slot of {arguments.use_case} ends, after the requests in flight.")
+    """Waits until it has ended: a start right after it would show, and a client would ask, the one that is leaving."""
+    shown = control(arguments, "slot stop", start=True, use_case=arguments.use_case)
+    end = time.monotonic() + _PATIENCE_SECONDS
+    while shown["state"] != "stopped" and time.monotonic() < end:
+        time.sleep(_LOOK_SECONDS)
+        shown = next(each for each in _listed(arguments) if each["use_case"] == arguments.use_case)
+    ended = shown["state"] == "stopped"
+    _say(f"The slot of {arguments.use_case} {'has ended.' if ended else 'ends, after the requests in flight.'}")
     return 0
 
 
