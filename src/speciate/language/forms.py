@@ -99,10 +99,15 @@ def lesson(tokenizer: PreTrainedTokenizerBase, said: Conversation, answer: str, 
     return Lesson(ids, labels)
 
 
-def text_lesson(tokenizer: PreTrainedTokenizerBase, text: str) -> Lesson:
-    """A text all of which is learned."""
-    ids, _ = tokens(tokenizer, text + str(tokenizer.eos_token))
-    return Lesson(ids, list(ids))
+def asked_of(lesson: Lesson) -> list[int]:
+    """All before the answer."""
+    first = next((at for at, label in enumerate(lesson.labels) if label != IGNORED), len(lesson.ids))
+    return lesson.ids[:first]
+
+
+def answer_of(lesson: Lesson) -> list[int]:
+    """What is learned."""
+    return [label for label in lesson.labels if label != IGNORED]
 
 
 def tokens(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[list[int], list[tuple[int, int]]]:

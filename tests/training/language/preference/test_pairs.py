@@ -8,9 +8,13 @@ from typing import Any
 import pytest
 
 from speciate.errors import SpeciateError
-from speciate.training.language.preference.pairs import apart
+from speciate.language import forms
+from speciate.language.forms import Form
+from speciate.modalities.messages import conversation
+from speciate.training.language.durable_trainer import Durable
+from speciate.training.language.preference.pairs import Tokens, apart, as_verdicts
 from speciate.workspace.workspace import Workspace
-from tests.language.world import messages
+from tests.language.world import messages, tiny_tokenizer
 from tests.training.language.world import attempt, base, make_pairs, payload, run
 
 GIVEN = {"changes": "full", "epochs": 3, "batch_size": 10, "learning_rate": 2e-3, "max_new_tokens": 4, "judged": 0}
@@ -97,3 +101,49 @@ def test_a_smoothing_that_would_do_nothing_is_refused(
     make_pairs(workspace)
     with pytest.raises(SpeciateError, match="smoothing"):
         _run(workspace, tmp_path, "dpo", **given)
+
+
+@pytest.mark.parametrize("method", ["dpo", "kto", "orpo", "simpo"])
+def test_what_is_learned_of_a_pair_is_what_the_model_is_asked_and_answers(
+    workspace: Workspace, tmp_path: Path, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the token: no other beginning, and nothing behind the end of an answer."""
+    seen: list[dict[str, Any]] = []
+    step = Durable.training_step
+
+    def watched(self: Any, model: Any, inputs: Any, items: Any = None) -> Any:
+        seen.append(inputs)
+        return step(self, model, inputs, items)
+
+    monkeypatch.setattr(Durable, "training_step", watched)
+    make_pairs(workspace)
+    _run(workspace, tmp_path, method, steps=1)
+    tokenizer = tiny_tokenizer()
+    wanted = {
+        tuple(forms.lesson(tokenizer, conversation(f"is {at} good?"), said, Form(), "completion").ids[:-1])
+        for at in range(60) for said in ("yes", "sure", "no")
+    }  # fmt: skip  # the last is the template's line break
+    batch = seen[0]
+    pairs = [("input_ids", "attention_mask")] if "input_ids" in batch else [
+        (f"{each}_input_ids", f"{each}_attention_mask") for each in ("chosen", "rejected")
+    ]  # fmt: skip
+    rows = [
+        tuple(ids[mask.bool()].tolist())
+        for name, masked in pairs
+        for ids, mask in zip(batch[name], batch[masked], strict=True)
+    ]
+    assert len(rows) in (10, 20)
+    assert set(rows) <= wanted
+
+
+def test_each_question_of_kto_is_given_the_answer_to_another_one() -> None:
+    found = [Tokens([at], [100 + at], [200 + at]) for at in range(9)]
+    rows = as_verdicts(found, seed=3, together=6)
+    assert len(rows) == 18
+    for start in range(0, 18, 6):
+        some = rows.select(range(start, start + 6))
+        assert sorted(some["KL_completion_ids"]) == sorted(some["completion_ids"])
+        assert all(
+            ids[0] % 100 != asked[0] for ids, asked in zip(some["KL_completion_ids"], some["prompt_ids"], strict=True)
+        )
+    assert rows["prompt_ids"] != as_verdicts(found, seed=4, together=6)["prompt_ids"]

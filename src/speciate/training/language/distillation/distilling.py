@@ -182,7 +182,7 @@ def _question(learner: Pupil, example: Example, asked: Form) -> Lesson:
 def _with_room(study: Study, found: list[Lesson], parameters: LanguageDistillParameters, longest: int) -> list[Lesson]:
     """Questions after which an answer of the student has room."""
     most = longest - parameters.max_new_tokens
-    left = [each for each in found if 0 < len(taught_trainer.asked(each)) <= most]
+    left = [each for each in found if 0 < len(forms.asked_of(each)) <= most]
     if len(left) < len(found):
         study.notes.append(
             f"{len(found) - len(left)} questions are longer than {max(0, most)} tokens, after which an answer of "

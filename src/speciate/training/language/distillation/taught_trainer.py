@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from speciate.language.forms import IGNORED, Lesson
+from speciate.language.forms import Lesson, answer_of, asked_of
 
 if TYPE_CHECKING:
     import torch
@@ -24,15 +24,7 @@ def rows(found: Sequence[Lesson]) -> Any:
     """A `datasets.Dataset` of token ids: what is asked, and the answer, which may be empty."""
     from datasets import Dataset
 
-    prompts = [asked(each) for each in found]
-    answers = [[label for label in each.labels if label != IGNORED] for each in found]
-    return Dataset.from_dict({"prompt": prompts, "completion": answers})
-
-
-def asked(lesson: Lesson) -> list[int]:
-    """All before the answer."""
-    first = next((at for at, label in enumerate(lesson.labels) if label != IGNORED), len(lesson.ids))
-    return lesson.ids[:first]
+    return Dataset.from_dict({"prompt": list(map(asked_of, found)), "completion": list(map(answer_of, found))})
 
 
 class _Taught:

@@ -1,20 +1,24 @@
-"""Pairs of answers, one better than the other, as trl's trainers take them; what is no pair is left out and said."""
+"""Pairs of answers, one better than the other, as tokens for trl's trainers; what is no pair is left out and said."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from speciate.datasets.loading.loader import Example
 from speciate.errors import Code, SpeciateError
+from speciate.language import forms
 from speciate.language.checks import folded
-from speciate.language.forms import Form
-from speciate.modalities.messages import ASSISTANT, Conversation, Message, last_said, with_system
+from speciate.language.forms import IGNORED, Form, Lesson, answer_of, asked_of
+from speciate.modalities.messages import Conversation, last_said
 from speciate.training.language.lessons import form, lessons, turns
 from speciate.training.language.pupil import Pupil, pupil
 from speciate.training.language.specs import PairParameters
 from speciate.training.study import Study
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 class Pair(NamedTuple):
@@ -22,6 +26,14 @@ class Pair(NamedTuple):
     asked: Conversation
     chosen: str
     rejected: str
+
+
+class Tokens(NamedTuple):
+    """Of a question and two answers to it."""
+
+    asked: list[int]
+    chosen: list[int]
+    rejected: list[int]
 
 
 class Pairs(NamedTuple):
@@ -66,35 +78,72 @@ def pairs(study: Study, examples: Sequence[Example], column: str, which: str) ->
     return found
 
 
-def as_pairs(found: Sequence[Pair], asked: Form) -> Any:
-    """A `datasets.Dataset` of prompt, chosen and rejected."""
-    rows = [
-        {
-            "prompt": _prompt(each, asked),
-            "chosen": _answer(each.chosen, asked),
-            "rejected": _answer(each.rejected, asked),
-        }
-        for each in found
-    ]
+def tokens(found: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, asked: Form, limit: int) -> list[Tokens]:
+    """As `sft` learns them and the model is asked, which trl's own way differs from: it learns what a template puts
+    behind the end of an answer, loses the end of a question whose last token reaches into the answer, and begins texts
+    otherwise. Cut at `limit` tokens; without those of which no answer is left. INVALID where a template refuses one."""
+    made = []
+    for each in found:
+        good, bad = (_lesson(each, said, tokenizer, asked) for said in (each.chosen, each.rejected))
+        question = asked_of(good)
+        if (room := limit - len(question)) > 0:
+            made.append(Tokens(question, answer_of(good)[:room], answer_of(bad)[:room]))
+    return made
+
+
+def _lesson(pair: Pair, said: str, tokenizer: PreTrainedTokenizerBase, asked: Form) -> Lesson:
+    try:
+        return forms.lesson(tokenizer, pair.asked, said, asked, "completion")
+    except ValueError as error:
+        raise SpeciateError(
+            Code.INVALID,
+            f"The example {pair.example.id} cannot be written as the model reads it; untrusted says why.",
+            "Call train_model again with another chat_template.",
+            str(error),
+        ) from error
+
+
+def as_pairs(found: Sequence[Tokens]) -> Any:
+    """A `datasets.Dataset` of a question and its two answers, apart."""
+    return _dataset(
+        [{"prompt_ids": each.asked, "chosen_ids": each.chosen, "rejected_ids": each.rejected} for each in found]
+    )
+
+
+def as_sequences(found: Sequence[Tokens]) -> Any:
+    """A `datasets.Dataset` of the question with each of its answers. Texts are asked for and stay empty."""
+    rows = []
+    for each in found:
+        row: dict[str, Any] = {"prompt": "", "chosen": "", "rejected": ""}
+        for name, answer in (("prompt", []), ("chosen", each.chosen), ("rejected", each.rejected)):
+            ids = [*each.asked, *answer]
+            row |= {f"{name}_input_ids": ids, f"{name}_attention_mask": [1] * len(ids)}
+            if answer:
+                row[f"{name}_labels"] = [*[IGNORED] * len(each.asked), *answer]
+        rows.append(row)
     return _dataset(rows)
 
 
-def as_verdicts(found: Sequence[Pair], asked: Form, seed: int, together: int) -> Any:
-    """A `datasets.Dataset` of prompt, completion and label: each answer by itself, good or bad, the two in turn.
+def as_verdicts(found: Sequence[Tokens], seed: int, together: int) -> Any:
+    """A `datasets.Dataset` of a question, an answer and its label: each answer by itself, good or bad, the two in turn.
 
-    trl takes them in this order in every epoch, and measures the distance to the base model (KL) by giving each
-    question the answer that stands before it among so many `together`. So the order is drawn here, and neighbours
-    belong to different questions as far as that goes.
+    trl takes them in this order in every epoch, so it is drawn here. The distance to the base model (KL) is measured by
+    answers to other questions: each row brings the answer of the one before it among so many `together`.
     """
     order = random.Random(seed).sample(found, len(found))
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
-            "prompt": _prompt(order[place], asked),
-            "completion": _answer(order[place].chosen if good else order[place].rejected, asked),
+            "prompt_ids": order[place].asked,
+            "completion_ids": order[place].chosen if good else order[place].rejected,
             "label": good,
         }
         for place, good in apart(len(order), together)
     ]
+    for start in range(0, len(rows), together):
+        some = rows[start : start + together]
+        answers = [each["completion_ids"] for each in some]
+        for at, row in enumerate(some):
+            row["KL_completion_ids"] = answers[at - 1]
     return _dataset(rows)
 
 
@@ -121,12 +170,3 @@ def _dataset(rows: list[dict[str, Any]]) -> Any:
     from datasets import Dataset
 
     return Dataset.from_list(rows) if rows else None
-
-
-def _prompt(pair: Pair, asked: Form) -> Any:
-    said = with_system(pair.asked, asked.system)
-    return [each.shown() for each in said] if asked.template == "chat" else "\n\n".join(each.content for each in said)
-
-
-def _answer(text: str, asked: Form) -> Any:
-    return [Message(ASSISTANT, text).shown()] if asked.template == "chat" else text

@@ -5,6 +5,7 @@ Meng et al. 2024. No base model is held to: one copy is in memory. trl has it am
 
 from __future__ import annotations
 
+from speciate.training.language.preference.pairs import as_sequences
 from speciate.training.language.preference.preferring import preferred
 from speciate.training.language.specs import SimpoParameters
 from speciate.training.selection import Chosen
@@ -18,6 +19,7 @@ def fit(study: Study, parameters: SimpoParameters) -> Chosen:
 
     return preferred(
         study, parameters, CPOTrainer, CPOConfig, _USUAL_RATE,
+        shown=as_sequences,
         loss_type="simpo",
         cpo_alpha=0.0,
         beta=parameters.beta,
