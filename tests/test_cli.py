@@ -84,6 +84,11 @@ def test_help_lists_every_command_and_imports_nothing_heavy() -> None:
     assert shown.endswith("set()\n")
 
 
+def test_the_package_runs_as_a_module_as_the_command_does() -> None:
+    said = subprocess.run([sys.executable, "-m", "speciate", "--version"], capture_output=True, text=True, timeout=60)
+    assert speciate.__version__ in said.stdout
+
+
 def test_the_version_is_the_packages(daemons: Daemons) -> None:
     project = tomllib.loads(Path(__file__).parents[1].joinpath("pyproject.toml").read_text())["project"]
     assert speciate.__version__ == project["version"]
