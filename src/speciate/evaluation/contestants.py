@@ -87,8 +87,9 @@ def find(workspace: Workspace, ref: str, columns: tuple[str, ...]) -> Contestant
     if task_named(card.task or "") is None:
         raise SpeciateError(
             Code.INVALID,
-            f"{ref!r} is made for {card.task!r}: it gives no answers that could be compared.",
-            f"Train a head on it first: train_model(method='probe', base_model={ref!r}, ...).",
+            f"{ref!r} is registered for {card.task or 'no task'}: it gives no answers that could be compared.",
+            f"Train a head on it: train_model(method='probe', base_model={ref!r}, ...); or, where it writes texts, call "
+            "register_model with task='text-generation' and a new name, and evaluate that one.",
         )
     per_core_hour = usd_per_core_hour(workspace.settings)
     return Contestant(

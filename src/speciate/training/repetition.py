@@ -6,6 +6,7 @@ from speciate.errors import Code, SpeciateError
 from speciate.models import registry
 from speciate.models.backbones import saved
 from speciate.training.specs import STREAMING, Repeated, TrainSpec
+from speciate.vocabulary import task_named
 from speciate.workspace.workspace import Workspace
 
 _NEEDED = ("name", "dataset", "method")
@@ -56,6 +57,14 @@ def _going_on(spec: TrainSpec, model: str, workspace: Workspace) -> TrainSpec:
     version = registry.resolve(workspace.database, workspace.folders, model)
     streams = version.card.method == STREAMING and spec.method in (None, STREAMING)
     if not saved.holds(version.path) and not streams:
+        task = task_named(version.card.task or "")
+        if task is not None and task.family == "generation":
+            raise SpeciateError(
+                Code.INVALID,
+                f"{version.ref} writes texts, and such a model goes on as a base model: continue_from is for other ones.",
+                f"Call train_model again with base_model={version.ref!r} and method='sft'; "
+                "curate_dataset(steps=[{'op': 'merge', 'dataset': ...}]) brings earlier examples back beside new ones.",
+            )
         raise SpeciateError(
             Code.INVALID,
             f"{version.ref} was made by {version.card.method!r}: there is no network to go on with.",

@@ -205,7 +205,9 @@ def _usual_task(spec: TrainSpec, manifest: Manifest) -> str:
     prefix, label = _prefix(manifest.modality), is_label(manifest, spec.target)
     if label and manifest.label is None:
         tasks = [
-            name for name, task in TASKS.items() if task.family in WITHOUT_TARGET and task.suits(manifest.modality)
+            name
+            for name, task in TASKS.items()
+            if task.family in (*WITHOUT_TARGET, "generation") and task.suits(manifest.modality)
         ]
         raise SpeciateError(
             Code.INVALID,

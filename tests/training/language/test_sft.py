@@ -12,7 +12,10 @@ from speciate.datasets.versions import Manifest
 from speciate.errors import SpeciateError
 from speciate.models import registry
 from speciate.tasks import predictor
+from speciate.training import plan as planning
+from speciate.training import train
 from speciate.training.network.metrics import read
+from speciate.training.specs import TrainSpec
 from speciate.workspace.workspace import Workspace
 from tests.language.world import messages, sums, tiny_model
 from tests.training.language.world import make_sums
@@ -97,7 +100,8 @@ def test_packed_examples_are_learned_as_they_are_one_by_one(workspace: Workspace
 @pytest.mark.parametrize(
     ("columns", "given", "said"),
     [
-        ({"prompt": ["a " * 300] * 4, "completion": ["yes", "no"] * 2}, {"max_length": 64}, "nothing is left to learn"),
+        ({"prompt": ["a " * 100] * 4, "completion": ["yes", "no"] * 2}, {"max_length": 64}, "nothing is left to learn"),
+        ({"prompt": ["a " * 900] * 4, "completion": ["yes", "no"] * 2}, {}, "nothing is left to learn"),
         ({"prompt": ["why?"] * 4, "completion": ["yes"] * 4}, {}, "nothing to learn"),
         ({"prompt": [messages("a", "b", "c")] * 4, "completion": ["x", "y"] * 2}, {"template": None}, "no chat templ"),
     ],
@@ -107,8 +111,34 @@ def test_examples_that_teach_nothing_are_refused_before_a_step(
 ) -> None:
     template = {"template": None} if given.pop("template", "") is None else {}
     _yes(workspace, columns, ["prompt"])
-    with pytest.raises(SpeciateError, match=said):
+    with pytest.raises(SpeciateError, match=said) as raised:
         _train(workspace, tmp_path, "yes", base_model=tiny_model(tmp_path / "base", **template), hyperparameters=given)
+    if said == "nothing is left to learn":  # a larger max_length is a way out only up to what the base model sees
+        sees_more = len(columns["prompt"][0]) < 500
+        assert ("'max_length': " in raised.value.recovery) == sees_more
+        assert ("a base model that sees" in raised.value.recovery) != sees_more
+
+
+def test_a_model_that_writes_texts_goes_on_as_a_base_model(workspace: Workspace, tmp_path: Path) -> None:
+    make_sums(workspace)
+    _train(workspace, tmp_path, hyperparameters={"steps": 1, "judged": 0})
+    for method in ("sft", "replay"):
+        with pytest.raises(SpeciateError) as raised:
+            train.plan(
+                TrainSpec(name="adder", dataset="sums", method=method, continue_from="adder@v1"), workspace
+            )  # fmt: skip
+        assert "base_model='adder@v1'" in raised.value.recovery
+
+
+def test_without_a_label_or_a_task_the_tasks_that_write_are_named(workspace: Workspace) -> None:
+    said = {"prompt": ["why?", "who?"] * 5, "completion": ["yes", "no"] * 5}
+    manifest = _yes(workspace, said, ["prompt"]).model_copy(update={"label": None})
+    workspace.database.transact(
+        lambda tx: tx.execute("UPDATE dataset_versions SET manifest = ?", [manifest.model_dump_json()])
+    )
+    with pytest.raises(SpeciateError) as raised:
+        planning.plan_training(workspace, "yes")
+    assert "text-generation" in raised.value.recovery
 
 
 def test_what_is_wrong_with_the_data_is_noted(workspace: Workspace, tmp_path: Path) -> None:

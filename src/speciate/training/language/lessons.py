@@ -89,8 +89,8 @@ def lessons(
     held = turns(study, study.validation)
     _check(study, train, held)
     return Lessons(
-        _tokenized(study, tokenizer, train, asked, learn, limit, "training"),
-        _tokenized(study, tokenizer, held, asked, learn, limit, "validation"),
+        _tokenized(study, tokenizer, train, asked, learn, (limit, longest), "training"),
+        _tokenized(study, tokenizer, held, asked, learn, (limit, longest), "validation"),
     )
 
 
@@ -102,19 +102,22 @@ def rows(found: Sequence[Lesson]) -> Any:
 
 
 def _tokenized(
-    study: Study, tokenizer: PreTrainedTokenizerBase, said: Sequence[Turn], asked: Form, learn: Learn, limit: int,
-    which: str,
+    study: Study, tokenizer: PreTrainedTokenizerBase, said: Sequence[Turn], asked: Form, learn: Learn,
+    bounds: tuple[int, int], which: str,
 ) -> list[Lesson]:  # fmt: skip
+    """`bounds`: tokens at which an example is cut, and such as the base model can see."""
+    limit, longest = bounds
     whole = [_lesson(tokenizer, turn, asked, learn) for turn in said]
     short = [Lesson(each.ids[:limit], each.labels[:limit]) for each in whole]
     found = checks.cut([len(each.ids) for each in whole], [each.learned for each in short], limit)
     if found.hopeless and which == "training":
-        raise _too_long(found)
+        raise _too_long(found, longest)
     if found.cut:
         lost = f", of {found.lost} nothing of the answer is left and they are left out" if found.lost else ""
+        more = f"max_length={found.enough}" if found.enough <= longest else f"a base model that sees {found.enough}"
         study.notes.append(
-            f"{found.cut} of {found.examples} {which} examples are cut at {limit} tokens{lost}; max_length="
-            f"{found.enough} would hold 95 of 100."
+            f"{found.cut} of {found.examples} {which} examples are cut at {limit} tokens{lost}; {more} would hold 95 of "
+            "100."
         )
     ends = forms.ends_of(tokenizer)
     stops = any(ends & {label for label in each.labels if label != IGNORED} for each in whole)
@@ -138,13 +141,17 @@ def _lesson(tokenizer: PreTrainedTokenizerBase, turn: Turn, asked: Form, learn: 
         ) from error
 
 
-def _too_long(found: Cut) -> SpeciateError:
+def _too_long(found: Cut, longest: int) -> SpeciateError:
+    """A larger `max_length` is no way out where the base model sees no more."""
+    if found.enough <= longest:
+        more = f"hyperparameters={{'max_length': {found.enough}}}, which holds 95 of 100"
+    else:
+        more = f"a base model that sees {found.enough} tokens, which hold 95 of 100; this one sees {longest}"
     return SpeciateError(
         Code.INVALID,
         f"Of {found.lost} of {found.examples} training examples nothing is left to learn: they are cut at "
         f"{found.limit} tokens, before the answer begins.",
-        f"Call train_model again with hyperparameters={{'max_length': {found.enough}}}, which holds 95 of 100; or "
-        "shorten the questions with curate_dataset.",
+        f"Call train_model again with {more}; or shorten the questions with curate_dataset.",
     )
 
 
