@@ -35,6 +35,11 @@ def singletons(n: int) -> np.ndarray:
     return np.arange(n)
 
 
+def test_wilson_ends_exactly_at_nought_and_at_one() -> None:
+    assert wilson(0, 15, 2.1447866879)[0] == 0.0  # a t quantile, at which rounding left 1.4e-17
+    assert wilson(15, 15, 2.1447866879)[1] == 1.0
+
+
 def test_wilson_agrees_with_scipy() -> None:
     expected = stats.binomtest(37, 50).proportion_ci(0.95, method="wilson")
     assert wilson(37, 50, stats.norm.ppf(0.975)) == pytest.approx((expected.low, expected.high))

@@ -153,7 +153,7 @@ def plan(spec: EvaluateSpec, workspace: Workspace) -> Plan:
         or _other_suite(database, use_case, role, ref),
         "suite": role,
         "unseen": missing_labels.of_report(found.report, [ref.split])
-        if ref.split and is_label(manifest, target)
+        if ref.split and is_label(manifest, target) and task.family != "generation"
         else [],
         "looks": _looks(database, use_case, ref),
         "latency": spec.latency,

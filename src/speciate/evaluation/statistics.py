@@ -146,7 +146,8 @@ def wilson(successes: float, n: float, critical: float) -> tuple[float, float]:
     share, square = successes / n, critical**2
     centre = (share + square / (2 * n)) / (1 + square / n)
     half = critical / (1 + square / n) * math.sqrt(share * (1 - share) / n + square / (4 * n**2))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    low, high = max(0.0, centre - half), min(1.0, centre + half)
+    return 0.0 if share <= 0 else low, 1.0 if share >= 1 else high  # exact, where rounding leaves 1e-17
 
 
 def proportion(values: ArrayLike, clusters: Codes, level: float = LEVEL) -> Estimate:

@@ -89,7 +89,8 @@ def wilson(share: float, n: int, level: float) -> tuple[float, float]:
     z = statistics.NormalDist().inv_cdf(0.5 + level / 2)
     middle = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-    return max(0.0, middle - half), min(1.0, middle + half)
+    low, high = max(0.0, middle - half), min(1.0, middle + half)
+    return 0.0 if share <= 0 else low, 1.0 if share >= 1 else high  # exact, where rounding leaves 1e-17
 
 
 def student(values: list[float], level: float) -> tuple[float | None, float | None]:
