@@ -74,7 +74,7 @@ def plan_training(
         use_case=use_case,
         task=task,
         method=method,
-        base_model=base_model,
+        base_model=_below_a_root(app, base_model),
         budget_minutes=budget_minutes,
     )
     specialize_it = NextAction(
