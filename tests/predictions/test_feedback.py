@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from speciate.errors import Code, SpeciateError
+from speciate.predictions import agreement as agreeing
 from speciate.predictions import identity, reading, records, tending
 from speciate.predictions import writer as writing
 from speciate.predictions.agreement import agreement, alpha
@@ -238,3 +239,18 @@ def test_how_large_a_log_is_is_looked_at_for_a_fiftieth_of_the_time(
     monkeypatch.setattr(writing.time, "monotonic", lambda: next(moments))
     writer.measure()
     assert writer._measure_at == 104.0 + 50 * 4.0
+
+
+def test_agreement_over_thousands_of_answers_looks_at_their_patterns_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[int] = []
+    whole = agreeing._alpha
+    monkeypatch.setattr(agreeing, "_alpha", lambda patterns: (looked.append(len(patterns)), whole(patterns))[1])
+    chance = random.Random(0)
+    found = agreement(
+        given(f"p{number}", chance.choice("ab"), source) for number in range(2000) for source in ("human", "agent")
+    )
+    assert found.answers == 2000
+    assert found.low is not None
+    assert found.high is not None
+    assert found.low < 0 < found.high
+    assert max(looked) <= 3, "both a, both b, one of each"

@@ -14,12 +14,15 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from speciate.predictions.reading import Given
 
 _DRAWS = 400
+
+Pattern = frozenset[tuple[Hashable, int]]
+"""Label -> how often an answer got it: all that counts of one."""
 
 
 class Agreement(NamedTuple):
@@ -49,25 +52,40 @@ def agreement(given: Iterable[Given], *, seed: int = 0) -> Agreement:
 
 def alpha(units: Sequence[Sequence[Hashable]]) -> float | None:
     """`units`: the labels that each answer got; those with fewer than two say nothing."""
+    return _alpha(Counter(map(_pattern, units)))
+
+
+def _pattern(labels: Sequence[Hashable]) -> Pattern:
+    return frozenset(Counter(labels).items())
+
+
+def _alpha(patterns: Mapping[Pattern, int]) -> float | None:
+    """`patterns`: how many answers got their labels so. There are few, however many answers there are."""
     kinds: Counter[Hashable] = Counter()
     apart = 0.0
-    for labels in units:
-        if len(labels) > 1:
-            counts = Counter(labels)
-            kinds.update(counts)
-            equal = sum(count * count for count in counts.values())
-            apart += (len(labels) ** 2 - equal) / (len(labels) - 1)
+    for pattern, times in patterns.items():
+        count = sum(each for _, each in pattern)
+        if count > 1:
+            for label, each in pattern:
+                kinds[label] += times * each
+            equal = sum(each * each for _, each in pattern)
+            apart += times * (count**2 - equal) / (count - 1)
     n = kinds.total()
     by_chance = n * n - sum(count * count for count in kinds.values())
     return None if by_chance == 0 else 1 - (n - 1) * apart / by_chance
 
 
 def _interval(units: Sequence[Sequence[Hashable]], seed: int) -> tuple[float | None, float | None]:
-    """95 %: percentiles over draws of answers. A draw with one kind of label alone has no alpha and is drawn again."""
+    """95 %: percentiles over draws of answers. A draw with one kind of label alone has no alpha and
+    is left out."""
     if len(units) < 2:
         return None, None
-    chance = random.Random(seed)
-    drawn = (alpha(chance.choices(units, k=len(units))) for _ in range(_DRAWS))
+    chance, patterns = random.Random(seed), [_pattern(labels) for labels in units]
+    known = list(dict.fromkeys(patterns))
+    number = {pattern: place for place, pattern in enumerate(known)}
+    numbers = [number[pattern] for pattern in patterns]
+    draws = (Counter(chance.choices(numbers, k=len(numbers))) for _ in range(_DRAWS))
+    drawn = (_alpha({known[place]: times for place, times in each.items()}) for each in draws)
     values = sorted(value for value in drawn if value is not None)
     if len(values) < _DRAWS // 2:
         return None, None

@@ -30,7 +30,6 @@ ACTIONS = {
 Found = TypeVar("Found")
 
 PENDING, APPROVED, DENIED, EXPIRED, VOID = "pending", "approved", "denied", "expired", "void"
-STATES = (PENDING, APPROVED, DENIED, EXPIRED, VOID)
 
 _COLUMNS = "id, action, arguments, evidence, hash, state, created, expires, decided_by, decided_at"
 _INSERT = "INSERT INTO approvals VALUES (?, ?, ?, ?, ?, 'pending', ?, ?, NULL, NULL)"
