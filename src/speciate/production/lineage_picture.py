@@ -184,8 +184,8 @@ def _mean(values: Iterable[float]) -> float:
 
 
 def _about(node: Node) -> str:
-    first = next((f"{key} {value}" for key, value in node.facts.items() if isinstance(value, str | int)), "")
-    return _short(f"{node.kind} {first}".strip())
+    first = next((str(value) for value in node.facts.values() if isinstance(value, str | int)), None)
+    return _short(node.kind if first is None else f"{node.kind}: {first}")
 
 
 def _short(text: str) -> str:
