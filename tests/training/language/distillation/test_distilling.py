@@ -20,7 +20,7 @@ from speciate.server.surface import Caller
 from speciate.tasks.contract import Prediction
 from speciate.tasks.writing import WritingPredictor
 from speciate.training import further
-from speciate.training.language.distillation import taught_trainer, tutors
+from speciate.training.language.distillation import distilling, taught_trainer, tutors
 from speciate.training.language.distillation.chorus import chorus
 from speciate.training.language.distillation.cutting import cut
 from speciate.training.network.metrics import read
@@ -354,3 +354,23 @@ def test_softened_chances_weigh_as_much_as_others() -> None:
     made = taught_trainer.taught(Plain)()
     made.temperature = 2.0
     assert made._compute_loss(None, {}, None)[0] == 2.0
+
+
+def test_student_and_others_are_timed_by_turns() -> None:
+    """Each example of both, one right after the other; the first, of cold models, does not count."""
+    asked: list[tuple[str, int]] = []
+
+    class Writes:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def predict(self, examples: list[Any]) -> None:
+            asked.extend((self.name, example) for example in examples)
+
+    mine: list[float] = []
+    held: Any = list(range(3))
+    theirs = distilling._by_turns(cast(Any, Writes("small")), cast(Any, Writes("large")), held, mine)
+    assert theirs is not None
+    assert asked == [(name, at) for at in (0, 0, 1, 2) for name in ("small", "large")]
+    assert len(mine) == 3
+    assert distilling._by_turns(cast(Any, Writes("small")), cast(Any, Writes("large")), [], []) is None

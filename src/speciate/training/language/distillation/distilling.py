@@ -259,20 +259,23 @@ def _compared(
     """Student, the same one taught by the dataset's answers alone where that is asked for, and teachers."""
     held = sorted(study.validation, key=lambda each: each.id)[: parameters.judged]
     name = study.payload.spec.name
-    found = [
-        Measured(name, "student", chosen.best.value if held else None, predictor.parameters, _latency(predictor, held))
-    ]
+    mine: list[float] = []
+    found: list[Measured] = []
     if parameters.control:
         other, ending = _control(study, parameters, plan)
         value = judging.judged(study, other, held).value if held else None
-        found.append(Measured(f"{name} by labels alone", "control", value, other.parameters, _latency(other, held)))
+        theirs = _by_turns(predictor, other, held, mine)
+        found.append(Measured(f"{name} by labels alone", "control", value, other.parameters, theirs))
         study.found["distillation"]["control"] = {"steps": ending.steps, "held_loss": ending.held_loss}
     for teacher in study.payload.teachers:
         said = tutors.answers(study, teacher, held, parameters.max_new_tokens)
         texts = [Prediction("" if each.output is None else each.output, None, None) for each in said]
         value = measure_answers(study, study.readout, held, texts).value if held else None
         model = tutors.predictor(study, teacher, parameters.max_new_tokens)
-        found.append(Measured(teacher.model, "teacher", value, model.parameters, _latency(model, held)))
+        theirs = _by_turns(predictor, model, held, mine)
+        found.append(Measured(teacher.model, "teacher", value, model.parameters, theirs))
+    own = chosen.best.value if held else None
+    found.insert(0, Measured(name, "student", own, predictor.parameters, statistics.median(mine) if mine else None))
     how = {"judged_on": study.how if held else "not judged", "n": len(held), "unlabelled": len(study.untold)}
     return {**compared(found, find_metric(study.payload.objective.metric)), **how}
 
@@ -289,11 +292,19 @@ def _control(study: Study, parameters: LanguageDistillParameters, plan: Taught) 
     return finished(study, trainer, learner, plan.asked, parameters), ending
 
 
-def _latency(model: WritingPredictor, held: Sequence[Example]) -> float | None:
-    """Milliseconds, median of few answers, each asked once: one may take seconds."""
-    times: list[float] = []
-    for example in [*held[:1], *held[:_TIMED]]:  # the first is asked twice, and counts once it is warm
-        began = time.perf_counter()
-        model.predict([example])
-        times.append(1000 * (time.perf_counter() - began))
-    return statistics.median(times[1:]) if held else None
+def _by_turns(
+    student: WritingPredictor, other: WritingPredictor, held: Sequence[Example], mine: list[float]
+) -> float | None:
+    """Milliseconds of the other, median of few answers, for one may take seconds; the student's go to `mine`.
+
+    Each example is asked of both, one right after the other: else a machine that is busy for a moment makes one of them
+    look slow.
+    """
+    theirs: list[float] = []
+    for place, example in enumerate([*held[:1], *held[:_TIMED]]):
+        for model, times in ((student, mine), (other, theirs)):
+            began = time.perf_counter()
+            model.predict([example])
+            if place:  # the first is asked twice, and counts once it is warm
+                times.append(1000 * (time.perf_counter() - began))
+    return statistics.median(theirs) if theirs else None
