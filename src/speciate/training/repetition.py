@@ -61,7 +61,7 @@ def _going_on(spec: TrainSpec, model: str, workspace: Workspace) -> TrainSpec:
         if task is not None and task.family == "generation":
             raise SpeciateError(
                 Code.INVALID,
-                f"{version.ref} writes texts, and such a model goes on as a base model: continue_from is for other ones.",
+                f"{version.ref} writes texts, and such a model goes on as a base model, not by continue_from.",
                 f"Call train_model again with base_model={version.ref!r} and method='sft'; "
                 "curate_dataset(steps=[{'op': 'merge', 'dataset': ...}]) brings earlier examples back beside new ones.",
             )

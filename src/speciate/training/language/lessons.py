@@ -116,8 +116,8 @@ def _tokenized(
         lost = f", of {found.lost} nothing of the answer is left and they are left out" if found.lost else ""
         more = f"max_length={found.enough}" if found.enough <= longest else f"a base model that sees {found.enough}"
         study.notes.append(
-            f"{found.cut} of {found.examples} {which} examples are cut at {limit} tokens{lost}; {more} would hold 95 of "
-            "100."
+            f"{found.cut} of {found.examples} {which} examples are cut at {limit} tokens{lost}; {more} would "
+            "hold 95 of 100."
         )
     ends = forms.ends_of(tokenizer)
     stops = any(ends & {label for label in each.labels if label != IGNORED} for each in whole)
