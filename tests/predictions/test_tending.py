@@ -232,3 +232,21 @@ def test_an_empty_part_may_hold_anything_and_is_asked(tmp_path: Path, clock: Man
     tending.seal(own.folder)
     assert [each.label for each in reading.feedback(own.folder, of=made[0])] == ["bad"]
     assert reading.held(own.folder).answers == 2
+
+
+def test_answers_are_counted_by_version_as_they_are_read(tmp_path: Path, clock: ManualClock) -> None:
+    own = log(tmp_path, clock)
+    note(own, texts("a", "b"))
+    own.close()
+    tending.seal(own.folder)
+    clock.advance(_DAY)
+    note(own, texts("c"))
+    clock.advance(_DAY)
+    note(own, texts("d", "e", "f"), About("films@v2", 2, "text"))
+    own.close()
+    tending.seal(own.folder)
+    note(own, texts("g"), About("films@v2", 2, "text"))
+    for since in (0.0, clock.now() - 1.5 * _DAY, clock.now() - 0.5 * _DAY):
+        assert reading.counts(own.folder, since=since) == reading.held(own.folder, since=since).models
+    assert reading.counts(own.folder) == {"films@v2": 4, "films@v1": 3}
+    own.close()

@@ -31,6 +31,10 @@ class Footer(NamedTuple):
         are looked at."""
         return all(self._may_hold(how, value) for name, how, value in filters if name in _IDS)
 
+    def holds_only(self, filters: Sequence[tuple[str, str, Any]]) -> bool:
+        """Whether every row surely passes them all."""
+        return all(name in _IDS and how == ">=" and self.least >= value for name, how, value in filters)
+
     def _may_hold(self, how: str, value: Any) -> bool:
         if how == ">=":
             return self.most is None or bool(self.most >= value)

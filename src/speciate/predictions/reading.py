@@ -205,6 +205,18 @@ def held(folder: LogFolder, *, since: float = 0.0) -> Held:
     return Held(rows.num_rows, models, times["min"], times["max"], missed, torn, folder.size().bytes)
 
 
+def counts(folder: LogFolder, *, since: float = 0.0) -> dict[str, int]:
+    """How many answers of each version there are, most first. Of young parts only the names of versions are read."""
+    import pyarrow.compute as pc
+
+    floor, found = identity.first_after(since), Counter[str]()
+    parts, open_ = _everything(folder, ANSWERS, ["model"], [("id", ">=", floor)])
+    for part in parts:
+        found.update({each["values"]: each["counts"] for each in pc.value_counts(part["model"]).to_pylist()})
+    found.update(row["model"] for row in open_.answers if row["id"] >= floor)
+    return dict(found.most_common())
+
+
 def since_of(now: float, retention_days: float) -> float:
     """Before that answers are not shown any more."""
     return now - retention_days * _DAY
@@ -223,9 +235,11 @@ def _everything(
         try:
             sealed = covered(folder.all_parts())
             tables = [
-                pq.read_table(path, columns=columns, filters=filters, partitioning=None)
+                pq.read_table(
+                    path, columns=columns, filters=None if told.holds_only(filters) else filters, partitioning=None
+                )
                 for path in parts
-                if footer(path).may_hold(filters)
+                if (told := footer(path)).may_hold(filters)
             ]
             left = [path for path in segments if path.name not in sealed]
             return tables, lines(left, needle)

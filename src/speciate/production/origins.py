@@ -98,8 +98,8 @@ def _counted(workspace: Workspace) -> list[Answers]:
     found = []
     for folder in all_logs(workspace.folders):
         days = workspace.settings.log.of(folder.use_case).retention_days
-        held = reading.held(folder, since=reading.since_of(workspace.clock.now(), days))
-        found += [Answers(folder.use_case, model, count) for model, count in held.models.items()]
+        counts = reading.counts(folder, since=reading.since_of(workspace.clock.now(), days))
+        found += [Answers(folder.use_case, model, count) for model, count in counts.items()]
     return found
 
 
