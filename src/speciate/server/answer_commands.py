@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from speciate.errors import Code, SpeciateError
 from speciate.server.online import control
+from speciate.server.picture_file import picture_file, write
 from speciate.server.terminal import need, who
 
 _LONGEST = 600
@@ -61,11 +61,7 @@ def _no_number(name: str) -> None:
 
 
 def trace(arguments: argparse.Namespace) -> int:
-    picture = Path(arguments.picture) if arguments.picture else None
-    if picture and picture.suffix not in _PICTURES:
-        raise SpeciateError(
-            Code.INVALID, f"{picture} is neither .svg nor .png.", "Name the file so: --picture lineage.svg"
-        )
+    picture = picture_file(arguments.picture, _PICTURES) if arguments.picture else None
     asked = {"ref": arguments.ref, "example": arguments.example, "group": arguments.group}
     kind = picture.suffix[1:] if picture else None
     shown = control(arguments, "trace", start=True, picture=kind, **asked)
@@ -80,8 +76,7 @@ def trace(arguments: argparse.Namespace) -> int:
             _say("  ...")
     if picture:
         data = shown["picture"].encode() if kind == "svg" else base64.b64decode(shown["picture"])
-        picture.write_bytes(data)
-        _say(f"wrote {picture}")
+        _say(write(picture, data))
     return 0
 
 

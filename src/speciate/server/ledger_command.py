@@ -9,21 +9,24 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from speciate.server.ledger_picture import drawn
 from speciate.server.online import control
+from speciate.server.picture_file import picture_file, write
 
 _UNITS = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
 _UNKNOWN = "not known yet"
 
 
 def ledger(arguments: argparse.Namespace) -> int:
+    picture = picture_file(arguments.picture, (".svg",)) if arguments.picture else None
     found = control(arguments, "ledger", start=True)
-    if arguments.picture:
-        Path(arguments.picture).write_text(drawn(found))
     _say(json.dumps(found, indent=2) if arguments.json else shown(found))
+    if picture:
+        wrote = write(picture, drawn(found).encode())
+        if not arguments.json:  # which is for programs
+            _say(f"\n{wrote}")
     return 0
 
 
