@@ -86,6 +86,12 @@ def test_a_file_is_read_and_not_run(tmp_path: Path) -> None:
     assert str(found.tools[0].signature) == "(*, at: str = 'wall') -> str"
 
 
+def test_a_method_that_must_be_waited_for_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "desk.py").write_text(DESK + "\n    async def wait(self) -> str:\n        'Wait.'\n")
+    with pytest.raises(SpeciateError, match="wait is async"):
+        describe(EnvironmentSpec(file=f"{tmp_path}/desk.py:Desk"))
+
+
 @pytest.mark.parametrize(
     ("head", "why"),
     [

@@ -91,9 +91,12 @@ def describe(spec: EnvironmentSpec) -> Described:
         ) from error
     if name not in classes:
         raise unknown("class", name, classes, f"Name one of {file.name}: 'path/to/{file.name}:Class'.")
+    later = [each.name for each in classes[name].body if isinstance(each, ast.AsyncFunctionDef)]
     methods = {each.name: each for each in classes[name].body if isinstance(each, ast.FunctionDef)}
     own = [each for called, each in methods.items() if called not in ("reset", "get_reward") and called[0] != "_"]
     try:
+        if later:
+            raise ValueError(f"the method {later[0]} is async, and is called by nobody who would wait for it")
         if "reset" not in methods:
             raise ValueError("it has no method reset")
         if not own:
