@@ -36,7 +36,7 @@ _OF_REWARDS = (
         (
             ("cut", "completions/clipped_ratio", _RED),
             ("distinct", "completions/distinct", _GREEN),
-            ("no signal", "frac_reward_zero_std", _BLUE),
+            ("no signal", "rewards/no_spread", _BLUE),
         ),
     ),
 )  # fmt: skip

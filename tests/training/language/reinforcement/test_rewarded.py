@@ -220,3 +220,14 @@ def test_a_reward_that_raises_ends_the_run_by_name(workspace: Workspace, tmp_pat
     reward = {"kind": "python", "file": f"{tmp_path}/bad.py:bad", "name": "mine"}
     with pytest.raises(SpeciateError, match=r"'mine'.*raised.*broken"):
         _run(workspace, tmp_path, "grpo", rewards=[reward])
+
+
+def test_rewards_that_tell_nothing_apart_are_said_so_though_distance_is_taken_from_them(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    """rloo puts the distance to the base model into the reward, and that differs from answer to answer."""
+    make_pairs(workspace)
+    never = {"kind": "regex", "pattern": "never said"}
+    report = _run(workspace, tmp_path, "rloo", rewards=[never], beta=5.0, learning_rate=1e-2, steps=4, judged=0)
+    assert report["watched"]["end"]["no_spread"] == 1.0
+    assert any("get the same reward" in note for note in report["notes"])

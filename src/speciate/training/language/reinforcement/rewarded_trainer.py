@@ -33,7 +33,7 @@ LIMIT = "limit"
 _NAMED = {
     "reward": "reward", "length": "completions/mean_length", "cut": "completions/clipped_ratio",
     "distinct": "completions/distinct", "alike": "completions/alike", "entropy": "entropy", "kl": "kl",
-    "no_spread": "frac_reward_zero_std",
+    "no_spread": "rewards/no_spread",
 }  # fmt: skip
 """Of a step: what trl, or `_calculate_rewards` here, calls it."""
 
@@ -59,6 +59,7 @@ class _Rewarded(Durable):
     accelerator: Any
     processing_class: Any
     num_generations: int
+    reward_weights: Any
     generation_config: Any
     _generate: Callable[..., Any]
     _environment_pool: Any
@@ -121,7 +122,10 @@ class _Rewarded(Durable):
         said = wording(completion_ids_list, self.num_generations)
         for name, value in zip(("p95_length", "distinct", "alike"), said, strict=True):
             self._metrics["train"][f"completions/{name}"].append(value)
-        return super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)  # type: ignore[misc]
+        found = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)  # type: ignore[misc]
+        rewards = rewarding.weighted(found.tolist(), self.reward_weights.tolist())
+        self._metrics["train"]["rewards/no_spread"].append(hacking.no_spread(rewards, self.num_generations))
+        return found
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         super().log(logs, start_time)  # type: ignore[misc]

@@ -40,7 +40,7 @@ class Rewards(NamedTuple):
         `environments`: what they said themselves."""
         by_reward = [_score(each, asked, answers) for each in self.opened]
         by_reward += [list(environments)] if self._own else []
-        return [_sum(values, self.weights) for values in zip(*by_reward, strict=True)]
+        return weighted(list(zip(*by_reward, strict=True)), self.weights)
 
     def told(self) -> dict[str, Any]:
         found = {each.name: each.failures.told() for each in self.opened}
@@ -113,6 +113,13 @@ def _score(reward: Reward, asked: Sequence[Question], answers: Sequence[str]) ->
     )  # fmt: skip
 
 
+def weighted(said: Sequence[Sequence[float | None]], weights: Sequence[float]) -> list[float]:
+    """Of each answer the sum of what its rewards say, where those that say nothing (None or NaN) count as 0; NaN where
+    none says anything."""
+    return [_sum(values, weights) for values in said]
+
+
 def _sum(values: Sequence[float | None], weights: Sequence[float]) -> float:
-    known = [value * weight for value, weight in zip(values, weights, strict=True) if value is not None]
+    pairs = zip(values, weights, strict=True)
+    known = [value * weight for value, weight in pairs if value is not None and not math.isnan(value)]
     return sum(known) if known else math.nan
