@@ -132,7 +132,7 @@ async def said(client: Client, tool: str, arguments: dict[str, Any]) -> dict[str
 
 async def ended(client: Client, answer: dict[str, Any]) -> dict[str, Any]:
     """Where a job began, its result once it ended."""
-    if set(answer) < {"job", "kind", "state", "eta_seconds", "next_actions"}:
+    if set(answer) <= {"job", "kind", "state", "eta_seconds", "next_actions"}:
         job = answer["job"]
         while (answer := await said(client, "wait_for_job", {"job": job, "timeout_seconds": 45}))[
             "state"
