@@ -29,7 +29,7 @@ FLOORS = {
     "training": 9,
     "production": 10,
     "loop": 11, "serving": 11,
-    "server": 12, "cli": 12, "demo": 12,
+    "server": 12, "cli": 12, "demo": 12, "__main__": 12,
 }  # fmt: skip
 HEAVY = {
     "torch", "torchvision", "transformers", "tokenizers", "sklearn", "scipy", "peft", "trl", "accelerate",
