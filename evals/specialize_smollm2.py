@@ -1,13 +1,13 @@
-"""SmolLM2 learns sums: what each method adds to its held-out accuracy, with a paired interval.
+"""SmolLM2 learns: what each method adds to its held-out accuracy, with a paired interval.
 
-The task is `chain_sum` of reasoning-gym (two numbers of one or two digits); an answer is right where it is the number,
-alone. Train, validation and test are drawn with different seeds and share no question. Every stage is a job over MCP,
-and begins with what the stage before made:
+Two tasks. Sums: `chain_sum` of reasoning-gym, two numbers of one or two digits; an answer is right where it is the
+number, alone. Routes: which of four sources a sentence is from (those that the demo fetches; no document is in two
+splits); an answer is right where it is the name, alone. No question is in two splits. Every stage is a job over MCP:
 
-    sft      the packaged model learns from the answers
-    grpo     sampled answers of the first, rewarded for being right
-    distill  the first teaches a student that has every second of its layers
-    dpo      pairs of the right answer and one with a wrong digit
+    sft      the packaged model learns sums from the answers
+    grpo     after a few steps of sft on routes: its own answers, rewarded for being right
+    dpo      sums again, after sft: pairs of the right answer and one with a wrong digit
+    distill  the model after sft teaches sums to a student that has every second of its layers
 
     python evals/specialize_smollm2.py --workspace FOLDER [--only sft dpo ...]
 
@@ -26,41 +26,63 @@ from typing import Any, NamedTuple
 
 import anyio
 from calling import Refused, call, each_of, job
+from distill_encoders import SOURCES as SOURCE_FILES
+from distill_encoders import sentences
 from mcp import Client, StdioServerParameters
 
 SPECIATE = str(Path(sys.executable).parent / "speciate")
-SPLITS = {"train": 1200, "validation": 100, "test": 400}
-SHORT = {"template": "chat", "system": "You calculate.", "max_new_tokens": 6, "max_length": 128, "judged": 0}
-DATA, BASE = "sums@v1", "pkg:smollm2"
+BASE = "pkg:smollm2"
+SUMS = {"train": 1200, "validation": 100, "test": 400}
+ROUTES = {"train": 600, "validation": 40, "test": 400}
+SOURCES = dict(zip(SOURCE_FILES, ("product", "film", "news", "tweet"), strict=True))
+FORMS: dict[str, dict[str, Any]] = {
+    "sums": {"system": "You calculate.", "max_new_tokens": 6, "max_length": 128},
+    "routes": {"system": "Where is this from? product, film, news or tweet?", "max_new_tokens": 3, "max_length": 128},
+}
 
 
 class Stage(NamedTuple):
     """A training; it is compared with the model that it began with."""
 
     method: str
+    task: str
+    begins: str
+    """The stage before it, or a base model."""
     steps: int
     settings: dict[str, Any]
 
 
 STAGES = {
-    "sft": Stage("sft", 60, {"batch_size": 16, "learning_rate": 1e-3}),
-    "grpo": Stage("grpo", 60, {"batch_size": 32, "generations": 8, "learning_rate": 1e-4, "beta": 0.0, "judged": 40}),
-    "distill": Stage(
-        "distill", 80, {"batch_size": 16, "learning_rate": 3e-4, "layers": 15, "weight": 0.5, "control": True}
+    "sft": Stage("sft", "sums", BASE, 60, {"batch_size": 16, "learning_rate": 1e-3, "judged": 0}),
+    "start": Stage("sft", "routes", BASE, 12, {"batch_size": 16, "learning_rate": 5e-4, "judged": 0}),
+    "grpo": Stage(
+        "grpo", "routes", "start", 40,
+        {"batch_size": 32, "generations": 8, "learning_rate": 5e-4, "beta": 0.0, "judged": 40},
     ),
-    "dpo": Stage("dpo", 30, {"batch_size": 16, "learning_rate": 5e-5}),
-}
+    "dpo": Stage("dpo", "sums", "sft", 30, {"batch_size": 16, "learning_rate": 5e-5, "judged": 0}),
+    "distill": Stage(
+        "distill", "sums", "sft", 80,
+        {"batch_size": 16, "learning_rate": 3e-4, "layers": 15, "weight": 0.5, "judged": 0},
+    ),
+}  # fmt: skip
+SHOWN = ("sft", "grpo", "dpo", "distill")
 
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     arguments.add_argument("--workspace", type=Path, required=True)
-    arguments.add_argument("--only", nargs="*", choices=list(STAGES), default=list(STAGES))
+    arguments.add_argument("--only", nargs="*", choices=SHOWN, default=SHOWN)
     given = arguments.parse_args()
     workspace: Path = given.workspace
     if not workspace.exists():
         subprocess.run([SPECIATE, "init", "--workspace", str(workspace)], check=True, stdout=subprocess.DEVNULL)
-    sums(workspace / "sources")
+    sources = workspace / "sources"
+    sources.mkdir(exist_ok=True)
+    for name, rows in (("sums", sums), ("routes", routes)):
+        if not (sources / f"{name}.jsonl").exists():
+            write(sources / f"{name}.jsonl", rows())
+    if not (sources / "pairs.jsonl").exists():
+        write(sources / "pairs.jsonl", pairs(sources / "sums.jsonl"))
     try:
         anyio.run(learn, workspace, given.only)
     except* Refused as refusals:  # inside the client's task groups, so in groups
@@ -70,32 +92,47 @@ def main() -> None:
         subprocess.run(stop, check=False, stdout=subprocess.DEVNULL)
 
 
-def sums(folder: Path) -> None:
-    """Questions and answers, none twice. Item n of seed s is item n - 1 of seed s + 1, so the seeds lie far apart."""
+def write(file: Path, rows: list[dict[str, str]]) -> None:
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def sums() -> list[dict[str, str]]:
+    """None twice. Item n of seed s is item n - 1 of seed s + 1, so the seeds lie far apart."""
     import reasoning_gym
 
-    if folder.exists():
-        return
     rows: list[dict[str, str]] = []
     seen = set[str]()
-    for seed, (split, count) in enumerate(SPLITS.items()):
+    for seed, (split, count) in enumerate(SUMS.items()):
         drawn = reasoning_gym.create_dataset(
             "chain_sum", size=3 * count, seed=1_000_000 * seed, min_terms=2, max_terms=2, min_digits=1, max_digits=2
         )
         fresh = {each["question"]: each["answer"] for each in drawn if each["question"] not in seen}
         seen |= fresh.keys()
-        rows += [
-            {"prompt": question, "completion": answer, "split": split}
-            for question, answer in list(fresh.items())[:count]
-        ]
-    folder.mkdir(parents=True)
-    (folder / "sums.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        rows += [_row(question, answer, split) for question, answer in list(fresh.items())[:count]]
+    return rows
+
+
+def routes() -> list[dict[str, str]]:
+    """Sentences of which no document is in two splits, cut after 200 characters."""
+    lines = sentences()
+    labelled, rest = lines[: ROUTES["train"]], lines[-ROUTES["test"] - ROUTES["validation"] :]
+    splits = ["train"] * len(labelled) + ["validation"] * ROUTES["validation"] + ["test"] * ROUTES["test"]
+    return [
+        _row(text[:200], SOURCES[source], split) for (text, source), split in zip(labelled + rest, splits, strict=True)
+    ]
+
+
+def pairs(of: Path) -> list[dict[str, str]]:
     chance = random.Random(0)
-    pairs = [
+    rows = [json.loads(line) for line in of.read_text().splitlines()]
+    return [
         {"prompt": row["prompt"], "chosen": row["completion"], "rejected": _off(row["completion"], chance)}
         for row in rows if row["split"] == "train"
     ]  # fmt: skip
-    (folder / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in pairs))
+
+
+def _row(question: str, answer: str, split: str) -> dict[str, str]:
+    return {"prompt": question, "completion": answer, "split": split}
 
 
 def _off(answer: str, chance: random.Random) -> str:
@@ -112,41 +149,42 @@ async def learn(workspace: Path, stages: list[str]) -> None:
         env={"OMP_WAIT_POLICY": "passive"},
     )  # fmt: skip
     async with Client(server) as client:
-        await job(client, "create_dataset", name="sums", source="sums.jsonl")
-        print("| method | began with | steps | seconds | before | after | gain (95 % interval, paired) |")
-        print("|---|---|---|---|---|---|---|")
-        first = await trained(client, "sft", DATA, BASE)
-        if "sft" in stages:
-            await row(client, "sft", BASE, first)
-        if "grpo" in stages:
-            await row(client, "grpo", first, await trained(client, "grpo", DATA, first))
-        if "distill" in stages:
-            await row(client, "distill", BASE, await trained(client, "distill", DATA, first, teacher=first))
-        if "dpo" in stages:
-            pairs = (await job(client, "create_dataset", name="pairs", source="pairs.jsonl"))["dataset"]
-            await row(client, "dpo", first, await trained(client, "dpo", pairs, first))
+        for name in ("sums", "routes", "pairs"):
+            await job(client, "create_dataset", name=name, source=f"{name}.jsonl")
+        print("| method | on | began with | steps | seconds | before | after | gain (95 % interval, paired) |")
+        print("|---|---|---|---|---|---|---|---|")
+        for stage in stages:
+            await row(client, stage)
 
 
-async def trained(client: Client, stage: str, dataset: str, base: str, **more: Any) -> str:
-    method, steps, settings = STAGES[stage]
+async def trained(client: Client, stage: str) -> str:
+    """The model of a stage, after those that it needs."""
+    method, task, begins, steps, settings = STAGES[stage]
+    base = await trained(client, begins) if begins in STAGES else begins
     made = await job(
-        client, "train_model", name=f"sums-{stage}", dataset=dataset, task="text-generation", method=method,
-        base_model=base, hyperparameters=SHORT | settings | {"steps": steps}, **more,
+        client, "train_model", name=f"{task}-{stage}", dataset="pairs@v1" if method == "dpo" else f"{task}@v1",
+        task="text-generation", method=method, base_model=base, teacher=base if method == "distill" else None,
+        hyperparameters={"template": "chat"} | FORMS[task] | settings | {"steps": steps},
     )  # fmt: skip
     return str(made["model"])
 
 
-async def row(client: Client, stage: str, before: str, after: str) -> None:
+async def row(client: Client, stage: str) -> None:
+    """A student is compared with the packaged model: of the layers that it has no model was trained before it."""
+    _, task, begins, steps, _ = STAGES[stage]
+    before = await trained(client, begins) if begins in STAGES and stage != "distill" else BASE
+    after = await trained(client, stage)
     judged = await job(
-        client, "evaluate_models", models=[before, after], dataset=f"{DATA}:test", metrics=["exact_match"]
-    )
+        client, "evaluate_models", models=[before, after], dataset=f"{task}@v1:test", metrics=["exact_match"],
+        latency=False,
+    )  # fmt: skip
     view = await call(client, "describe_evaluation", evaluation=judged["evaluation"], baseline=before)
     values = {each["model"]: each["value"] for each in view["leaderboard"]}
     (paired,) = [each for each in view["comparisons"] if each["candidate"] == after]
     versions = (await call(client, "describe_model", model=after))["versions"]
     low, high = paired["interval"]
     print(
-        f"| {stage} | {before} | {STAGES[stage].steps} | {versions[-1]['seconds']:.0f} | {values[before]:.3f} | "
+        f"| {stage} | {task} | {before} | {steps} | {versions[-1]['seconds']:.0f} | {values[before]:.3f} | "
         f"{values[after]:.3f} | {paired['delta']:+.3f} ({low:+.3f} to {high:+.3f}) |",
         flush=True,
     )
