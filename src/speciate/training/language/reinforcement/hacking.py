@@ -1,9 +1,9 @@
 """Whether a model that learns from a reward learns to please the reward alone: warnings from what was seen. Pure.
 
 What is compared is the beginning of a training with its newest part: means over windows of steps, and of held-out
-examples the first evaluation with the newest. The one test that does not guess is the last: the reward rises on
-held-out answers while the metric that the model is wanted for falls (Gao et al. 2023, "Scaling laws for reward model
-overoptimization"). The others say where to look.
+examples the best evaluation with the newest. `metric_falls` alone compares the reward with what it stands for: it rises
+on held-out answers while the metric that the model is wanted for falls (Gao et al. 2023, "Scaling laws for reward model
+overoptimization"), by one standard error of one evaluation. The others say where to look.
 """
 
 from __future__ import annotations
@@ -210,7 +210,7 @@ def _no_signal(first: Seen, last: Seen) -> Suspicion | None:
 def _same_answers(first: Seen, last: Seen) -> Suspicion | None:
     if not last.alike > _ALIKE:
         return None
-    return Suspicion("same_answers", f"{last.alike:.0%} of the answers to a question are the same as another one")
+    return Suspicion("same_answers", f"{last.alike:.0%} of the answers to a question repeat one before them")
 
 
 _RULES: tuple[Callable[[Seen, Seen], Suspicion | None], ...] = (
