@@ -29,7 +29,7 @@ FLOORS = {
     "training": 9,
     "production": 10,
     "loop": 11, "serving": 11,
-    "server": 12, "cli": 12, "demo": 12, "__main__": 12,
+    "server": 12, "cli": 12, "demo": 12,
 }  # fmt: skip
 HEAVY = {
     "torch", "torchvision", "transformers", "tokenizers", "sklearn", "scipy", "peft", "trl", "accelerate",
@@ -37,7 +37,7 @@ HEAVY = {
     "PIL", "av", "pydicom", "trimesh", "Bio", "soundfile", "mlxtend", "modlamp", "pandas", "datasets", "timm",
 }  # fmt: skip
 # Modules that belong to a room though they lie beside it.
-ANNEXES = {"worker": "jobs", "cli": "server"}
+ANNEXES = {"worker": "jobs", "cli": "server", "__main__": "server"}
 # Worker-side files that may import heavy libraries at their top, each with the reason.
 HEAVY_AT_TOP = {"statistics.py": "is about nothing but SciPy's distributions, and only workers import it"}
 # Everything that the daemon may come to import: its service, all tools, resources and kinds of jobs.
