@@ -20,7 +20,7 @@ class Wording(NamedTuple):
     distinct: float
     """Of the pairs of neighbouring tokens in an answer those that are there once; the mean over answers."""
     alike: float
-    """Of the answers to a question after its first those that repeat one before, as a share; the mean over questions."""
+    """Of the answers to a question after its first, the share that repeats one before; the mean over questions."""
 
 
 def wording(answers: Sequence[Sequence[int]], each: int = 1) -> Wording:
