@@ -73,6 +73,7 @@ class PairParameters(LanguageParameters):
     """Of methods that learn which of two answers is better: the target is the better one."""
 
     rejected: str = Field("rejected", description="Column with the worse answer.")
+    dropout: float = Field(0.0, ge=0, le=0, description="None: trl takes all of it away from methods of pairs.")
 
 
 class DpoParameters(PairParameters):

@@ -85,6 +85,12 @@ def test_the_distance_of_kto_is_measured_by_answers_to_other_questions(pairs: in
         assert all(batch[at] != batch[at - 1] for at in range(len(batch)))
 
 
+def test_a_dropout_that_trl_would_take_away_is_refused(workspace: Workspace, tmp_path: Path) -> None:
+    make_pairs(workspace)
+    with pytest.raises(SpeciateError, match="dropout"):
+        _run(workspace, tmp_path, "dpo", changes="lora", dropout=0.1)
+
+
 def test_kto_needs_two_answers_in_memory(workspace: Workspace, tmp_path: Path) -> None:
     make_pairs(workspace)
     with pytest.raises(SpeciateError, match="micro_batch"):
