@@ -10,6 +10,7 @@ from speciate.errors import SpeciateError
 from speciate.language import forms
 from speciate.language.forms import CHATML, IGNORED, Form, Learn
 from speciate.modalities.messages import conversation
+from speciate.training.merging.alike import differences
 from tests.language.world import messages, tiny_tokenizer
 
 TOKENIZER = tiny_tokenizer()
@@ -104,7 +105,13 @@ def test_a_form_that_was_kept_without_a_beginning_is_asked_as_it_learned() -> No
     tokenizer = beginning(tiny_tokenizer(None))
     kept = Form.model_validate_json('{"template": "plain", "system": null}')
     assert forms.asked(tokenizer, conversation("1 plus 1 = "), kept) == "1 plus 1 = "
-    assert not forms.usual_form(tiny_tokenizer(None)).begins
+
+
+def test_a_form_that_was_kept_without_a_beginning_can_be_merged_with_one_that_has_none() -> None:
+    earlier = {"template": "plain", "system": None}
+    now = forms.usual_form(tiny_tokenizer(None)).model_dump(mode="json")
+    assert differences(earlier, now, ()) == []
+    assert differences(earlier, forms.plain_form(beginning(tiny_tokenizer(None))).model_dump(mode="json"), ())
 
 
 def test_a_template_that_is_lacking_is_said_with_the_way_out() -> None:

@@ -36,7 +36,8 @@ class Form(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     template: Literal["chat", "plain"] = "chat"
     system: str | None = Field(None, description="Instructions where a conversation brings none.")
-    begins: bool = Field(False, description="Plain text begins with the tokenizer's beginning (BOS). A template's own.")
+    begins: Literal[True] | None = Field(None, description="Plain text begins with the tokenizer's beginning (BOS).")
+    """None, as in forms that were kept before there was this, so that those are like the others."""
 
 
 class Lesson(NamedTuple):
@@ -58,7 +59,7 @@ def plain_form(tokenizer: PreTrainedTokenizerBase, system: str | None = None) ->
     """Plain text begins as the tokenizer begins it: some models write nonsense without that token."""
     first = tokenizer.bos_token_id
     begins = first is not None and list(tokenizer("")["input_ids"])[:1] == [first]
-    return Form(template="plain", system=system, begins=begins)
+    return Form(template="plain", system=system, begins=True if begins else None)
 
 
 def check(tokenizer: PreTrainedTokenizerBase, form: Form, what: str) -> None:
