@@ -36,7 +36,8 @@ def declarations() -> list[Declaration]:
 
 
 def _first_sentences(declaration: Declaration) -> str:
-    return declaration.description.splitlines()[0].replace("|", "\\|")
+    """The first paragraph, which may be broken into lines."""
+    return " ".join(declaration.description.partition("\n\n")[0].split()).replace("|", "\\|")
 
 
 def _effect(declaration: Declaration) -> str:
