@@ -369,8 +369,8 @@ def test_student_and_others_are_timed_by_turns() -> None:
 
     mine: list[float] = []
     held: Any = list(range(3))
-    theirs = distilling._by_turns(cast(Any, Writes("small")), cast(Any, Writes("large")), held, mine)
-    assert theirs is not None
+    times = distilling._by_turns(cast(Any, Writes("small")), cast(Any, Writes("large")), held, mine)
+    assert times is not None
     assert asked == [(name, at) for at in (0, 0, 1, 2) for name in ("small", "large")]
     assert len(mine) == 3
     assert distilling._by_turns(cast(Any, Writes("small")), cast(Any, Writes("large")), [], []) is None

@@ -264,18 +264,20 @@ def _compared(
     if parameters.control:
         other, ending = _control(study, parameters, plan)
         value = judging.judged(study, other, held).value if held else None
-        theirs = _by_turns(predictor, other, held, mine)
-        found.append(Measured(f"{name} by labels alone", "control", value, other.parameters, theirs))
+        times = _by_turns(predictor, other, held, mine)
+        found.append(Measured(f"{name} by labels alone", "control", value, other.parameters, times))
         study.found["distillation"]["control"] = {"steps": ending.steps, "held_loss": ending.held_loss}
     for teacher in study.payload.teachers:
         said = tutors.answers(study, teacher, held, parameters.max_new_tokens)
         texts = [Prediction("" if each.output is None else each.output, None, None) for each in said]
         value = measure_answers(study, study.readout, held, texts).value if held else None
         model = tutors.predictor(study, teacher, parameters.max_new_tokens)
-        theirs = _by_turns(predictor, model, held, mine)
-        found.append(Measured(teacher.model, "teacher", value, model.parameters, theirs))
+        times = _by_turns(predictor, model, held, mine)
+        found.append(Measured(teacher.model, "teacher", value, model.parameters, times))
+    p50 = statistics.median(mine) if mine else None  # of the others it says until here how many times as long
+    found = [each._replace(p50_ms=p50 * each.p50_ms if p50 and each.p50_ms else None) for each in found]
     own = chosen.best.value if held else None
-    found.insert(0, Measured(name, "student", own, predictor.parameters, statistics.median(mine) if mine else None))
+    found.insert(0, Measured(name, "student", own, predictor.parameters, p50))
     how = {"judged_on": study.how if held else "not judged", "n": len(held), "unlabelled": len(study.untold)}
     return {**compared(found, find_metric(study.payload.objective.metric)), **how}
 
@@ -295,16 +297,22 @@ def _control(study: Study, parameters: LanguageDistillParameters, plan: Taught) 
 def _by_turns(
     student: WritingPredictor, other: WritingPredictor, held: Sequence[Example], mine: list[float]
 ) -> float | None:
-    """Milliseconds of the other, median of few answers, for one may take seconds; the student's go to `mine`.
+    """How many times as long the other takes, median of few answers, for one may take seconds. Milliseconds of the
+    student go to `mine`.
 
     Each example is asked of both, one right after the other: else a machine that is busy for a moment makes one of them
-    look slow.
+    look slow. And of no more than two models, which are all that need be in memory.
     """
-    theirs: list[float] = []
+    ratios: list[float] = []
     for place, example in enumerate([*held[:1], *held[:_TIMED]]):
-        for model, times in ((student, mine), (other, theirs)):
-            began = time.perf_counter()
-            model.predict([example])
-            if place:  # the first is asked twice, and counts once it is warm
-                times.append(1000 * (time.perf_counter() - began))
-    return statistics.median(theirs) if theirs else None
+        own, its = _milliseconds(student, example), _milliseconds(other, example)
+        if place:  # the first is asked twice, and counts once it is warm
+            mine.append(own)
+            ratios.append(its / own)
+    return statistics.median(ratios) if ratios else None
+
+
+def _milliseconds(model: WritingPredictor, example: Example) -> float:
+    began = time.perf_counter()
+    model.predict([example])
+    return 1000 * (time.perf_counter() - began)
