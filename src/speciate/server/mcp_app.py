@@ -52,6 +52,7 @@ from speciate.server.completions import MOST, complete
 from speciate.server.render import compact, document, render, render_error
 from speciate.server.surface import IN_PROCESS, JSON, App, Caller, Declaration, Progress, ResourceDeclaration
 from speciate.server.tasks import JobTasks, Tasks
+from speciate.server.untrusted import clean_text
 from speciate.server.updates import Updates
 from speciate.workspace.workspace import Workspace
 
@@ -262,10 +263,10 @@ def _reader(app: App, declaration: ResourceDeclaration) -> Callable[..., str]:
     def read(**variables: Any) -> str:
         try:
             found = function(app, **variables)
-            return compact(document(found)) if declaration.mime == JSON else str(found)
+            return compact(document(found)) if declaration.mime == JSON else clean_text(str(found))
         except SpeciateError as error:
             kind = mcp_errors.ResourceNotFoundError if error.code is Code.NOT_FOUND else mcp_errors.ResourceError
-            raise kind(str(error)) from error
+            raise kind(clean_text(str(error))) from error
 
     signature = inspect.signature(function, eval_str=True)
     parameters = list(signature.parameters.values())[1:]

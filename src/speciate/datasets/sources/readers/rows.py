@@ -107,16 +107,16 @@ def _column(tables: Sequence[pa.Table], name: str) -> pa.Array:
 
 def unreadable(path: Path, why: str, recovery: str = "Mend the file, then repeat the call.") -> SpeciateError:
     """The whole file is not what its format asks for. `why` is in our words; `unread` has a library's."""
-    return SpeciateError(Code.INVALID, f"{path.name!r} cannot be read: {why.rstrip('.')[:300]}.", recovery)
+    return SpeciateError(Code.INVALID, f"{path.name[:64]!r} cannot be read: {why.rstrip('.')[:300]}.", recovery)
 
 
 def unread(path: Path, error: Exception, recovery: str = "Mend the file, then repeat the call.") -> SpeciateError:
     """The same where a library says why, which may quote the file."""
     said = str(error).strip().splitlines() or ["unknown"]
-    why = f"{path.name!r} cannot be read: {type(error).__name__}; untrusted says more."
+    why = f"{path.name[:64]!r} cannot be read: {type(error).__name__}; untrusted says more."
     return SpeciateError(Code.INVALID, why, recovery, said[0][:300])
 
 
 def refused(path: Path, why: str, recovery: str) -> SpeciateError:
     """The file is beyond a budget."""
-    return SpeciateError(Code.REFUSED, f"{path.name!r} is not read: {why}.", recovery)
+    return SpeciateError(Code.REFUSED, f"{path.name[:64]!r} is not read: {why}.", recovery)
