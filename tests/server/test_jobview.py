@@ -48,6 +48,23 @@ def test_what_ended_says_what_comes_next(app: App, kind: str, result: dict[str, 
     assert [action.tool for action in view(app.engine, job, log_lines=0).next_actions] == [call]
 
 
+@pytest.mark.parametrize(("further", "calls"), [([], ["describe_evaluation", "promote_model"]),
+                                                (["heldout"], ["describe_evaluation"])])  # fmt: skip
+def test_a_verdict_to_promote_leads_there_unless_a_further_suite_is_to_be_asked(
+    app: App, further: list[str], calls: list[str]
+) -> None:
+    result = {
+        "evaluation": "e", "decision": {"verdict": "promote"}, "report": {"candidate": "m@v2"},
+        "further_suites": further,
+    }  # fmt: skip
+    job = app.engine.submit("greet", {}).model_copy(
+        update={"kind": "evaluate", "result": result, "use_case": "digits"}
+    )  # fmt: skip
+    actions = view(app.engine, job, log_lines=0).next_actions
+    assert [action.tool for action in actions] == calls
+    assert actions[-1].arguments in ({"use_case": "digits", "model": "m@v2"}, {"evaluation": "e"})
+
+
 def test_a_job_that_does_not_get_on_says_why(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
     job = app.engine.submit("wait", {"name": "for ever"})
     monkeypatch.setattr(app.engine, "trouble", lambda job: "No space left on device")

@@ -255,8 +255,8 @@ def _next_actions(engine: Engine, job: Job) -> tuple[NextAction, ...]:
 
 
 def _after_success(engine: Engine, job: Job, result: dict[str, Any]) -> tuple[NextAction, ...]:
-    """A promotion leads to a person's answer or to the model's first one, a verdict to its evidence, a dataset to a
-    look at it and to a model."""
+    """A promotion leads to a person's answer or to the model's first one, a verdict to its evidence and, where it
+    is to promote, to that, a dataset to a look at it and to a model."""
     if job.kind in _MAKE_DATASETS and (dataset := result.get("dataset")):
         return after_dataset(engine.workspace.database, dataset)
     promotion = result if job.kind == "promote" else result.get("promotion") or {}
@@ -265,5 +265,15 @@ def _after_success(engine: Engine, job: Job, result: dict[str, Any]) -> tuple[Ne
     if promotion.get("state") == "applied":
         return (NextAction(tool="predict", arguments={"use_case": job.use_case}),)
     if evaluation := result.get("evaluation"):
-        return (NextAction(tool="describe_evaluation", arguments={"evaluation": evaluation}),)
+        look = NextAction(tool="describe_evaluation", arguments={"evaluation": evaluation})
+        return (look, *_promotion(job, result)) if job.kind == "evaluate" else (look,)
     return ()
+
+
+def _promotion(job: Job, result: dict[str, Any]) -> tuple[NextAction, ...]:
+    """Where the verdict is to promote, and no further suite is to be asked first."""
+    candidate = (result.get("report") or {}).get("candidate")
+    passed = (result.get("decision") or {}).get("verdict") == "promote" and not result.get("further_suites")
+    if not (passed and candidate and job.use_case):
+        return ()
+    return (NextAction(tool="promote_model", arguments={"use_case": job.use_case, "model": candidate}),)
