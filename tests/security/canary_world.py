@@ -33,6 +33,7 @@ from speciate.settings import Serving, Settings
 from speciate.usecases import Definition, Objective
 from speciate.workspace.workspace import Workspace
 from tests import data
+from tests.evaluation.served import served
 from tests.evaluation.world import perform
 from tests.security.canaries import name, planted
 from tests.training.world import train_now
@@ -41,6 +42,9 @@ NOTES, PICTURES, USE_CASE, MODEL, THEIRS = "notes", "pictures", "triage", "triag
 BODY, SAID = "body", name("said")
 SCORER = f"def score(example, prediction):\n    raise ValueError({planted('scorer')!r})\n"
 GUESS = f"def guess(example):\n    raise ValueError({planted('code')!r})\n"
+
+
+_SETTINGS = Settings(policy="person", private_hosts=("127.0.0.1",))
 
 
 class World(NamedTuple):
@@ -56,11 +60,11 @@ class World(NamedTuple):
 def world(folder: Path) -> Iterator[World]:
     root = folder / "caller"
     root.mkdir(parents=True)
-    workspace = Workspace(folder / "workspace", settings=Settings(policy="person", roots=[root]))
+    workspace = Workspace(folder / "workspace", settings=_SETTINGS.model_copy(update={"roots": [root]}))
     pool = Pool(workspace.folders, workspace.settings, size=3)
     app = App(workspace, Engine(workspace), pool, Caller(root, "test", "stdio"))
     try:
-        names = _data(workspace, root) | _models(workspace, root)
+        names = _data(workspace, root) | _models(app, root)
         yield World(app, Server(app), root, names | _traces(app, names["report"], names["fetch"]))
     finally:
         logged.of(workspace).close()
@@ -113,7 +117,8 @@ def _picture(shade: int) -> bytes:
     return out.getvalue()
 
 
-def _models(workspace: Workspace, root: Path) -> dict[str, str]:
+def _models(app: App, root: Path) -> dict[str, str]:
+    workspace = app.workspace
     definition = Definition(
         name=USE_CASE, task="text-classification", objective=Objective(metric="accuracy", target=0.2),
         incumbent=f"column:{_said(workspace)}", target_column="kind",
@@ -123,17 +128,26 @@ def _models(workspace: Workspace, root: Path) -> dict[str, str]:
     train_now(workspace, name=MODEL, dataset=f"{NOTES}@v1", method="classical", hyperparameters=few, use_case=USE_CASE)
     fetched = _fetch(workspace, root)
     own = root / "own.py"
-    models = [f"code:{own}:guess", f"{MODEL}@v1"]
-    judged = perform(workspace, evaluate.KIND, {"models": models, "dataset": f"{NOTES}@v1", "use_case": USE_CASE,
-                                                "latency": False})  # fmt: skip
+    judged = _judged(workspace, f"code:{own}:guess", f"{MODEL}@v1", use_case=USE_CASE)
+    coded = _judged(workspace, f"{MODEL}@v1", f"code:{own}:guess")
+    with served() as server:
+        server.answers = lambda prompt: planted("endpoint")
+        endpoint = server.endpoint().model_dump(exclude_none=True)
+        registered = Server(app).call("register_model", {"name": "stub", "endpoint": endpoint})
+        assert not registered.is_error, registered
+        asked = _judged(workspace, f"{MODEL}@v1", "stub@v1")
     other = Definition(name="other", task="text-classification", objective=Objective(metric="accuracy", target=0.2))
     passed = Decision(id="decision-other", verdict="promote", reasons=("measured",), candidate=f"{MODEL}@v1",
                       baseline="constant:")  # fmt: skip
     workspace.database.transact(lambda tx: usecases.define(tx, other, policy="auto"))
-    workspace.database.transact(
-        lambda tx: decisions.store(tx, passed, use_case="other", version=1, evaluation=judged["evaluation"])
-    )
-    return {"evaluation": judged["evaluation"], "fetch": json.dumps(fetched)}
+    workspace.database.transact(lambda tx: decisions.store(tx, passed, use_case="other", version=1, evaluation=judged))
+    return {"evaluation": judged, "coded": coded, "served": asked, "fetch": json.dumps(fetched)}
+
+
+def _judged(workspace: Workspace, *models: str, **more: Any) -> str:
+    """The id of an evaluation; the last of `models` is the candidate."""
+    spec = {"models": list(models), "dataset": f"{NOTES}@v1", "latency": False, **more}
+    return str(perform(workspace, evaluate.KIND, spec)["evaluation"])
 
 
 def _said(workspace: Workspace) -> str:

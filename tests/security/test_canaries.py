@@ -57,6 +57,8 @@ CALLS: dict[str, list[Call]] = {
     "describe_evaluation": [
         {"evaluation": "{evaluation}", "errors": 20, "slice_by": "film", "page": True, "picture": True,
          "show": ["confusion", "calibration", "disagreements", "metrics", "all_models"]},
+        {"evaluation": "{coded}", "errors": 20, "show": ["confusion"]},
+        {"evaluation": "{served}", "errors": 20, "show": ["confusion", "disagreements"]},
         {"evaluation": "{evaluation}", "slice_by": "label"},
         {"evaluation": "{evaluation}", "slice_by": "nothing"},
         {"evaluation": "{evaluation}", "baseline": "nothing"},
@@ -162,8 +164,10 @@ RESOURCES: dict[str, list[str]] = {
         f"datasets/{NOTES}/v1/reach", f"datasets/{NOTES}/v1/reach?example={{example}}",
         f"datasets/{NOTES}/v1/reach?group=none",
     ],
-    "speciate://evaluations/{id}": ["evaluations/{evaluation}", "evaluations/nothing"],
-    "speciate://evaluations/{id}/page": ["evaluations/{evaluation}/page"],
+    "speciate://evaluations/{id}": ["evaluations/{evaluation}", "evaluations/{served}", "evaluations/nothing"],
+    "speciate://evaluations/{id}/page": [
+        "evaluations/{evaluation}/page", "evaluations/{served}/page", "evaluations/{coded}/page"
+    ],
     "speciate://jobs/{job}": ["jobs/{failed}", "jobs/{ingest}", "jobs/{live}", "jobs/nothing"],
     "speciate://jobs/{job}/log{?after}": ["jobs/{failed}/log", "jobs/{failed}/log?after=3"],
     "speciate://models/{name}/{version}": [f"models/{MODEL}/v1", f"models/{THEIRS}/v1"],
@@ -370,12 +374,12 @@ def test_what_was_planted_does_come_back(planted_world: World) -> None:
         ("query_dataset", {"dataset": NOTES, "sql": BAD_SQL}), ("query_dataset", {"dataset": f"log:{USE_CASE}"}),
         ("get_job", {"job": "{failed}"}), ("get_job", {"job": "{ingest}"}), ("get_job", {"job": "{fetch}"}),
         ("describe_model", {"model": THEIRS}),
-        ("describe_evaluation", CALLS["describe_evaluation"][0]), ("list_approvals", {}),
+        *(("describe_evaluation", call) for call in CALLS["describe_evaluation"][:3]), ("list_approvals", {}),
     ]  # fmt: skip
     seen = set()
     for tool, call in asked:
         result = planted_world.server.call(tool, filled(call, planted_world.names))
         seen |= found_in(result.model_dump_json())
     wanted = {"cell", "group", "answer", "member", "aside", "asked", "output", "feedback", "log", "progress", "library",
-              "readme", "note", "file"}  # fmt: skip
+              "readme", "note", "file", "code", "endpoint"}  # fmt: skip
     assert wanted <= seen, wanted - seen
