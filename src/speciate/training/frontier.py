@@ -51,10 +51,8 @@ def _row(each: Measured, found: Sequence[Measured], metric: Metric) -> dict[str,
 
 def _beats(other: Measured, row: Measured, metric: Metric) -> bool:
     """As good in everything, and better in something; latencies that are `_NEAR` one another count as the same."""
-    mine, theirs = _standing(row, metric), _standing(other, metric)
-    same = _near(other.p50_ms, row.p50_ms)
-    if same:
-        mine, theirs = mine[:2], theirs[:2]
+    counted = 2 if _near(other.p50_ms, row.p50_ms) else 3
+    mine, theirs = _standing(row, metric)[:counted], _standing(other, metric)[:counted]
     return other is not row and all(a >= b for a, b in zip(theirs, mine, strict=True)) and theirs != mine
 
 
