@@ -143,8 +143,9 @@ def test_a_text_without_an_answer_is_not_judged(workspace: Workspace, tmp_path: 
     judge = PreferencePredictor(model, tokenizer, Form())
     with pytest.raises(SpeciateError, match="no answer in this text"):
         judge.predict([_example("is it good?")])
-    with pytest.raises(SpeciateError, match="where the model can see 256"):
+    with pytest.raises(SpeciateError, match="cannot judge this") as refusal:
         judge.predict([_example(messages("is it good?", "yes " * 400))])
+    assert "where the model can see 256" in refusal.value.foreign
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"asked": 1}', '{"asked": [], "first": 1, "second": 2}', "{" * 9999])
