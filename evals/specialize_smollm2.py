@@ -81,8 +81,8 @@ def main() -> None:
     for name, rows in (("sums", sums), ("routes", routes)):
         if not (sources / f"{name}.jsonl").exists():
             write(sources / f"{name}.jsonl", rows())
-    if not (sources / "pairs.jsonl").exists():
-        write(sources / "pairs.jsonl", pairs(sources / "sums.jsonl"))
+    if not (sources / "sums-pairs.jsonl").exists():
+        write(sources / "sums-pairs.jsonl", pairs(sources / "sums.jsonl"))
     try:
         anyio.run(learn, workspace, given.only)
     except* Refused as refusals:  # inside the client's task groups, so in groups
@@ -127,8 +127,10 @@ def pairs(of: Path) -> list[dict[str, str]]:
     rows = [json.loads(line) for line in of.read_text().splitlines()]
     return [
         {"prompt": row["prompt"], "chosen": row["completion"], "rejected": _off(row["completion"], chance)}
-        for row in rows if row["split"] == "train"
-    ]  # fmt: skip
+        | {"split": row["split"]}
+        for row in rows
+        if row["split"] != "test"
+    ]
 
 
 def _row(question: str, answer: str, split: str) -> dict[str, str]:
@@ -149,7 +151,7 @@ async def learn(workspace: Path, stages: list[str]) -> None:
         env={"OMP_WAIT_POLICY": "passive"},
     )  # fmt: skip
     async with Client(server) as client:
-        for name in ("sums", "routes", "pairs"):
+        for name in ("sums", "routes", "sums-pairs"):
             await job(client, "create_dataset", name=name, source=f"{name}.jsonl")
         print("| method | on | began with | steps | seconds | before | after | gain (95 % interval, paired) |")
         print("|---|---|---|---|---|---|---|---|")
@@ -162,7 +164,7 @@ async def trained(client: Client, stage: str) -> str:
     method, task, begins, steps, settings = STAGES[stage]
     base = await trained(client, begins) if begins in STAGES else begins
     made = await job(
-        client, "train_model", name=f"{task}-{stage}", dataset="pairs@v1" if method == "dpo" else f"{task}@v1",
+        client, "train_model", name=f"{task}-{stage}", dataset=f"{task}-pairs@v1" if method == "dpo" else f"{task}@v1",
         task="text-generation", method=method, base_model=base, teacher=base if method == "distill" else None,
         hyperparameters={"template": "chat"} | FORMS[task] | settings | {"steps": steps},
     )  # fmt: skip
