@@ -27,6 +27,7 @@ def workspace(tmp_path: Path) -> Iterator[Workspace]:
     made.close()
 
 
+@pytest.mark.slow
 def test_a_training_has_curves_as_a_table_and_as_a_picture(workspace: Workspace) -> None:
     from PIL import Image
 

@@ -25,7 +25,13 @@ from speciate.tasks import preference
 from speciate.training.further import as_known, suits
 from speciate.training.language.rewards import ruled
 from speciate.training.language.rewards.specs import SPECS
-from speciate.training.language.specs import LANGUAGE_PARAMETERS, LanguageParameters
+from speciate.training.language.specs import (
+    LANGUAGE_PARAMETERS,
+    LanguageParameters,
+    PairParameters,
+    RewardedParameters,
+    RewardParameters,
+)
 from speciate.training.language.vision.specs import SEEING, SEEING_FORMS
 from speciate.training.options import options as ways_to_train
 from speciate.training.specs import PARAMETERS, parameters_of
@@ -120,9 +126,20 @@ def _is_learned_by(task: Task, method: str) -> bool:
     return method in SEEING_FORMS if task.name == SEEING else task.family == "generation"
 
 
+_LANGUAGE_ROOMS: dict[type[LanguageParameters], str] = {
+    PairParameters: "preference",
+    RewardParameters: "preference",
+    RewardedParameters: "reinforcement",
+}
+"""Where the recipes lie whose hyperparameters are of a kind."""
+
+
 def _module(method: str) -> str:
-    room = "speciate.training.language" if method in LANGUAGE_PARAMETERS else "speciate.training"
-    return f"{room}.{method}"
+    if method not in LANGUAGE_PARAMETERS:
+        return f"speciate.training.{method}"
+    form = LANGUAGE_PARAMETERS[method]
+    room = next((f"{name}." for kin, name in _LANGUAGE_ROOMS.items() if issubclass(form, kin)), "")
+    return f"speciate.training.language.{room}{method}"
 
 
 def _needs(method: str) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from speciate.datasets import scan
 from speciate.datasets.columns import FINGERPRINT
@@ -27,6 +28,7 @@ def there_and_back(workspace: Workspace, made: Manifest, path: Path) -> Manifest
     return data.ingest(workspace, "again", **report["create_again"])
 
 
+@pytest.mark.slow
 def test_meshes_leave_as_ply_and_those_with_textures_as_folders(workspace: Workspace, tmp_path: Path) -> None:
     chance = np.random.default_rng(0)
     for place, kind in enumerate(["ply", "stl", "obj", "off", "glb"] * 2):

@@ -356,7 +356,10 @@ def test_what_only_the_content_tells_is_one_clear_error(workspace: Workspace, tm
     assert "No modality fits" in refusal(workspace, source=tmp_path / "odd.qqq").message
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "a.png").write_bytes(b"words")
-    assert "None of the 1 items can be used; the job's log" in refusal(workspace, source=tmp_path / "bad").message
+    assert (
+        "None of the 1 items can be used; untrusted has the most frequent reason"
+        in refusal(workspace, source=tmp_path / "bad").message
+    )
 
 
 def test_a_link_does_not_lead_out_of_the_source(workspace: Workspace, tmp_path: Path) -> None:

@@ -212,6 +212,7 @@ with Stream(Folders(root), manifest, batch=4, seed=5, workers=1) as stream:
 """
 
 
+@pytest.mark.slow
 def test_a_killed_consumer_that_resumes_has_seen_each_once(
     folders: Folders, pictures: Manifest, tmp_path: Path
 ) -> None:

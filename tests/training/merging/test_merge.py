@@ -197,6 +197,7 @@ def test_without_a_dataset_in_common_nothing_is_measured_and_that_is_said(tuned:
     assert report["validation"]["value"] > 0.6
 
 
+@pytest.mark.slow
 def test_merges_can_be_merged_and_trained_on(tuned: Workspace) -> None:
     merge_now(tuned, models=("net0", "net1"), method="soup")
     result = merge_now(tuned, "job-2", name="both", models=("merged", "net2"), method="soup")
@@ -226,6 +227,7 @@ def test_what_began_elsewhere_is_refused(tuned: Workspace) -> None:
     assert "different valleys" in said
 
 
+@pytest.mark.slow
 def test_other_labels_other_networks_and_no_networks_are_refused(tuned: Workspace) -> None:
     flowers(tuned, "garden", labels=["tree" if i % 3 else "bush" for i in range(120)])
     tune(tuned, "trees", dataset="garden")

@@ -20,6 +20,8 @@ from tests.models.backbones.folders import PROTEINS, TEXTS
 from tests.models.backbones.test_media import MEDIA
 from tests.training.network.world import TwoLabels
 
+QUICK = ("new:mlp", "new:gru", "new:esm")
+"""All others take minutes together."""
 COUNT = 10
 
 
@@ -61,7 +63,13 @@ def training(name: str, precision: Precision = "float32") -> Training:
 
 
 @pytest.mark.parametrize("precision", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("name", [*table.ARCHITECTURES, "timm:resnet10t"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(each, marks=() if each in QUICK else pytest.mark.slow)
+        for each in (*table.ARCHITECTURES, "timm:resnet10t")
+    ],
+)
 def test_it_resumes_to_the_bit(name: str, precision: Precision, tmp_path: Path) -> None:
     if name.startswith("timm:"):
         pytest.importorskip("timm")

@@ -50,6 +50,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> str:
     return search(new_run(tmp_path_factory.mktemp("whole"))).training.digest()
 
 
+@pytest.mark.slow
 def test_it_finds_the_best_and_spends_little_on_the_others(tmp_path: Path, uninterrupted: str) -> None:
     run = new_run(tmp_path)
     found = search(run)

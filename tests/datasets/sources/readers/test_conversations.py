@@ -56,7 +56,7 @@ def test_contents_in_parts_and_other_names_of_roles_are_understood() -> None:
     [
         [{"role": "wizard", "content": "x"}],
         [{"role": "user", "content": 3}],
-        [{"role": "user", "content": [{"type": "image", "image": "x"}]}],
+        [{"role": "user", "content": [{"type": "smell", "smell": "x"}]}],
         [{"role": "user"}],
     ],
 )
