@@ -59,7 +59,7 @@ STAGES = {
         "grpo", "routes", "start", 40,
         {"batch_size": 32, "generations": 8, "learning_rate": 5e-4, "beta": 0.0, "judged": 40},
     ),
-    "dpo": Stage("dpo", "sums", "sft", 30, {"batch_size": 16, "learning_rate": 5e-5, "judged": 0}),
+    "dpo": Stage("dpo", "sums", "sft", 30, {"batch_size": 16, "learning_rate": 3e-4, "judged": 0}),
     "distill": Stage(
         "distill", "sums", "sft", 80,
         {"batch_size": 16, "learning_rate": 3e-4, "layers": 15, "weight": 0.5, "judged": 0},
