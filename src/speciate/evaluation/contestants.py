@@ -88,8 +88,8 @@ def find(workspace: Workspace, ref: str, columns: tuple[str, ...]) -> Contestant
         raise SpeciateError(
             Code.INVALID,
             f"{ref!r} is registered for {card.task or 'no task'}: it gives no answers that could be compared.",
-            f"Train a head on it: train_model(method='probe', base_model={ref!r}, ...); or, where it writes texts, call "
-            "register_model with task='text-generation' and a new name, and evaluate that one.",
+            f"Train a head on it: train_model(method='probe', base_model={ref!r}, ...); or, where it writes texts, "
+            "call register_model with task='text-generation' and a new name, and evaluate that one.",
         )
     per_core_hour = usd_per_core_hour(workspace.settings)
     return Contestant(
