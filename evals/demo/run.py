@@ -176,8 +176,8 @@ async def _ledger(session: Session, lines: list[Line]) -> None:
         print("  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     rate = status.get("change_failure_rate")
     print(
-        f"\n  {status['models_deployed_30d']} models deployed in 30 days"
-        + (f", change failure rate {rate:.0%}" if rate is not None else "")
+        f"\n  {status['models_deployed_30d']} models deployed in 30 days that survived their bake, "
+        f"{status['models_baking_30d']} still in it" + (f", change failure rate {rate:.0%}" if rate is not None else "")
     )
 
 
