@@ -54,10 +54,10 @@ class Stage(NamedTuple):
 
 STAGES = {
     "sft": Stage("sft", "sums", BASE, 60, {"batch_size": 16, "learning_rate": 1e-3, "judged": 0}),
-    "start": Stage("sft", "routes", BASE, 12, {"batch_size": 16, "learning_rate": 5e-4, "judged": 0}),
+    "start": Stage("sft", "routes", BASE, 40, {"batch_size": 16, "learning_rate": 5e-4, "judged": 0}),
     "grpo": Stage(
-        "grpo", "routes", "start", 40,
-        {"batch_size": 32, "generations": 8, "learning_rate": 5e-4, "beta": 0.0, "judged": 40},
+        "grpo", "routes", "start", 24,
+        {"batch_size": 48, "generations": 8, "learning_rate": 1e-4, "beta": 0.02, "judged": 40, "judge_every": 12},
     ),
     "dpo": Stage("dpo", "sums", "sft", 30, {"batch_size": 16, "learning_rate": 3e-4, "judged": 0}),
     "distill": Stage(
