@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from speciate.production.status import Status
-from speciate.production.status import status as measure
+from speciate.loop.status import Status
+from speciate.loop.status import status as measure
 from speciate.server.surface import App, resource
 
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from speciate.production.status import UseCaseStatus, status
+from speciate.loop.status import UseCaseStatus, status
 from speciate.server.surface import App, NextAction, Result, tool
 from speciate.serving import slots
 

@@ -12,10 +12,10 @@ import pytest
 from speciate.evaluation import fingerprint
 from speciate.evaluation.endpoints import history
 from speciate.jobs.engine import Engine
+from speciate.loop.status import status
 from speciate.models import served as registered
 from speciate.models.endpoints import Endpoint
 from speciate.production.dossier import dossier
-from speciate.production.status import status
 from speciate.server import control
 from speciate.settings import Settings
 from speciate.workspace.workspace import Workspace

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 
 from speciate import usecases
+from speciate.loop.status import status
 from speciate.predictions.feedback import feedback as feedback_of
 from speciate.production import aliases, audit, feedback, logged
 from speciate.production.bake import Quality
 from speciate.production.bake_quality import judged, quality_of
 from speciate.production.baked import taken_back
 from speciate.production.rollback import roll_back
-from speciate.production.status import status
 from speciate.production.tally import Counted
 from speciate.serving import tallies
 from speciate.serving.baking import Baker

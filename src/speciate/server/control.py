@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 from speciate import __version__, usecases
 from speciate.datasets import consent
 from speciate.errors import Code, SpeciateError, unknown
+from speciate.loop import ledger
 from speciate.models import registry, signature
-from speciate.production import aliases, approvals, audit, audit_heads, consents, ledger, policy, promote, signed
+from speciate.production import aliases, approvals, audit, audit_heads, consents, policy, promote, signed
 from speciate.server import tracing
 from speciate.serving import slots
 from speciate.workspace.backup import automatic_backups, back_up

@@ -45,7 +45,7 @@ from speciate import __version__
 from speciate.errors import Code, SpeciateError, unknown
 from speciate.jobs.engine import Engine
 from speciate.jobs.pool import Pool
-from speciate.production.effort import Calls
+from speciate.loop.effort import Calls
 from speciate.server import wire
 from speciate.server.arguments import Schema, input_schema, output_schema, parse
 from speciate.server.completions import MOST, complete

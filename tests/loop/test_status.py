@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from speciate.errors import SpeciateError
+from speciate.loop.status import Jobs, Step, alerts, next_steps, status
+from speciate.loop.time_to_model import TimeToModel
 from speciate.production import approvals
-from speciate.production.status import Jobs, Step, alerts, next_steps, status
-from speciate.production.time_to_model import TimeToModel
 from speciate.workspace.room import GB, Room
 from speciate.workspace.workspace import Workspace
 from tests.conftest import ManualClock

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import inf
 from typing import Literal, NamedTuple
 
-from speciate.production.tenures import MOVED, Tenure, tenures
+from speciate.loop.tenures import MOVED, Tenure, tenures
 from speciate.workspace.database import Event
 
 STAGES = ("data", "queue", "train", "evaluate", "person", "deploy")

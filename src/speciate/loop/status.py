@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from speciate import usecases
-from speciate.production import aliases, approvals, baked, ledger, notifier, provider
+from speciate.loop import ledger
+from speciate.loop.deliveries import Deliveries
+from speciate.loop.ledger import History
+from speciate.loop.time_to_model import TimeToModel
+from speciate.production import aliases, approvals, baked, notifier, provider
 from speciate.production.approvals import Approval
-from speciate.production.deliveries import Deliveries
-from speciate.production.ledger import History
-from speciate.production.time_to_model import TimeToModel
 from speciate.workspace.room import Room
 from speciate.workspace.workspace import Workspace
 

@@ -12,9 +12,9 @@ from speciate.jobs.engine import Engine
 from speciate.jobs.executors import Alive, Ended
 from speciate.jobs.folder import Outcome
 from speciate.jobs.kinds import Kind, Kinds, Plan
-from speciate.production.effort import Calls, effort
-from speciate.production.ledger import history_of, ledger, typical
-from speciate.production.time_to_model import TimeToModel
+from speciate.loop.effort import Calls, effort
+from speciate.loop.ledger import history_of, ledger, typical
+from speciate.loop.time_to_model import TimeToModel
 from speciate.workspace.database import Transaction
 from speciate.workspace.workspace import Workspace
 from tests.conftest import ManualClock

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speciate.production.deliveries import Deliveries, deliveries
-from speciate.production.tenures import tenures
-from tests.production.histories import Step, history, moved, survived, told
+from speciate.loop.deliveries import Deliveries, deliveries
+from speciate.loop.tenures import tenures
+from tests.loop.histories import Step, history, moved, survived, told
 
 _DAY = 86_400.0
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from speciate.production.survival import Span, curve, quantile
+from speciate.loop.survival import Span, curve, quantile
 
 _spans = st.lists(st.builds(Span, st.integers(1, 20).map(float), st.booleans()), min_size=1, max_size=30)
 

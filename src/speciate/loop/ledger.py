@@ -11,11 +11,11 @@ from collections.abc import Container, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from speciate import usecases
-from speciate.production.deliveries import Deliveries, deliveries
-from speciate.production.effort import Effort, effort
-from speciate.production.survival import Span, curve, quantile
-from speciate.production.tenures import tenures
-from speciate.production.time_to_model import STAGES, TimeToModel, model_that_counts, time_to_model
+from speciate.loop.deliveries import Deliveries, deliveries
+from speciate.loop.effort import Effort, effort
+from speciate.loop.survival import Span, curve, quantile
+from speciate.loop.tenures import tenures
+from speciate.loop.time_to_model import STAGES, TimeToModel, model_that_counts, time_to_model
 from speciate.workspace.database import Database, Event
 from speciate.workspace.workspace import Workspace
 
@@ -65,7 +65,7 @@ class Line(NamedTuple):
 
 
 class Typical(NamedTuple):
-    """Time to model over all use cases, unfinished ones counted as longer than they are (production/survival.py)."""
+    """Time to model over all use cases, unfinished ones counted as longer than they are (loop/survival.py)."""
 
     median_seconds: float | None
     p90_seconds: float | None

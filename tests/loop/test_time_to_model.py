@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speciate.production.time_to_model import STAGES, time_to_model
+from speciate.loop.time_to_model import STAGES, time_to_model
 from speciate.workspace.database import Event
-from tests.production.histories import (
+from tests.loop.histories import (
     CREATED,
     Step,
     answered,

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import NamedTuple
 
-from speciate.production.tenures import Tenure
+from speciate.loop.tenures import Tenure
 
 MONTH = 30 * 86_400.0
 
