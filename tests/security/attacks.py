@@ -110,7 +110,10 @@ OPEN = {
     "writes a file of the workspace": "open({sacrifice}, 'a').write('x')\nreturn True",
     "makes a file beside it": "open({folder} + '/new', 'w').write('x')\nreturn True",
     "makes a folder": "os.mkdir({folder} + '/made')\nreturn True",
-    "writes to /tmp": "name = '/tmp/speciate-%d' % os.getpid()\nopen(name, 'w').close()\nos.remove(name)\nreturn True",
+    "writes where all may": (
+        "name = os.path.join(os.sep, 'tmp', 'speciate-%d' % os.getpid())\n"
+        "open(name, 'w').close()\nos.remove(name)\nreturn True"
+    ),
     "writes shared memory": (
         "name = '/dev/shm/speciate-%d' % os.getpid()\nopen(name, 'w').close()\nos.remove(name)\nreturn True"
     ),

@@ -7,6 +7,7 @@ are converted into the cache first. Nothing is downloaded and no code of a folde
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -29,12 +30,22 @@ def writes(folder: Path) -> bool:
     """Whether a folder holds a causal language model, as its config.json says, or GGUF weights of one."""
     if packaged_weights(folder) is not None:
         return True
+    return is_named(config(folder), _CAUSAL)
+
+
+def config(folder: Path) -> dict[str, Any]:
+    """Its config.json; empty where there is none that can be read."""
     try:
-        config = json.loads((folder / "config.json").read_text())
-        named = config.get("architectures") or ()
-        return any(isinstance(name, str) and name.endswith(_CAUSAL) for name in named)
-    except (OSError, ValueError, AttributeError, TypeError):
-        return False
+        found = json.loads((folder / "config.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def is_named(config: Mapping[str, Any], endings: str | tuple[str, ...]) -> bool:
+    """Whether one of the architectures that it names ends so."""
+    named = config.get("architectures")
+    return isinstance(named, list) and any(isinstance(name, str) and name.endswith(endings) for name in named)
 
 
 def check(folder: Path, ref: str) -> None:

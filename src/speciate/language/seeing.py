@@ -6,12 +6,11 @@ what becomes of pictures, and a chat template. Nothing is downloaded and no code
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from speciate.errors import Code, SpeciateError
-from speciate.language.bases import unreadable
+from speciate.language.bases import config, is_named, unreadable
 from speciate.models import weights
 
 if TYPE_CHECKING:
@@ -26,13 +25,8 @@ _USUAL_LENGTH = 2048
 
 def sees(folder: Path) -> bool:
     """Whether a folder holds a model that writes about pictures, as its config.json says."""
-    try:
-        config = json.loads((folder / "config.json").read_text())
-        named = config.get("architectures") or ()
-        writes = any(isinstance(name, str) and name.endswith(_WRITES) for name in named)
-        return writes and any(name in config for name in _SEES)
-    except (OSError, ValueError, AttributeError, TypeError):
-        return False
+    found = config(folder)
+    return is_named(found, _WRITES) and any(name in found for name in _SEES)
 
 
 def check(folder: Path, ref: str) -> None:

@@ -7,22 +7,8 @@ from typing import Any
 
 import pytest
 
-from speciate.jobs.folder import RunFolder
-from speciate.jobs.run import Stopped
-from speciate.training.network.metrics import read
 from speciate.workspace.workspace import Workspace
-from tests.training.language.world import (
-    Killed,
-    attempt,
-    base,
-    broken_off,
-    make_pairs,
-    make_sums,
-    model_id,
-    payload,
-    run,
-    saving_each_step,
-)  # fmt: skip
+from tests.training.language.world import base, ends_alike, make_pairs, make_sums, payload
 
 pytestmark = pytest.mark.slow
 
@@ -59,19 +45,7 @@ def test_a_training_that_is_broken_off_ends_in_the_same_bits(
     workspace: Workspace, tmp_path: Path, way: str, breaks: list[tuple[str, int]]
 ) -> None:
     asked = _asked(workspace, tmp_path, way)
-    whole = run(attempt(workspace, asked, "job-whole"))
-    last = None
-    with saving_each_step():
-        for how, at in breaks:
-            folder = attempt(workspace, asked, "job-broken", last)
-            with broken_off(at, how), pytest.raises(Killed if how == "kill" else Stopped):
-                run(folder)
-            last = folder
-        final = attempt(workspace, asked, "job-broken", last)
-        result = run(final)
-    assert model_id(result) == model_id(whole)
-    assert result["report"]["training"] == whole["report"]["training"]
-    _check_lines(final, result)
+    ends_alike(workspace, asked, breaks)
 
 
 @pytest.mark.parametrize("method", ["dpo", "kto", "orpo", "simpo"])
@@ -85,15 +59,7 @@ def test_a_training_on_pairs_that_is_broken_off_ends_in_the_same_bits(
         workspace, name="adder", dataset="pairs", method=method, hyperparameters=given | changes,
         base_model=base(tmp_path / "base", dropout=0.1), resources={"cpu": 1},
     )  # fmt: skip
-    whole = run(attempt(workspace, asked, "job-whole"))
-    with saving_each_step():
-        folder = attempt(workspace, asked, "job-broken")
-        with broken_off(6, "kill"), pytest.raises(Killed):
-            run(folder)
-        final = attempt(workspace, asked, "job-broken", folder)
-        result = run(final)
-    assert model_id(result) == model_id(whole)
-    _check_lines(final, result)
+    ends_alike(workspace, asked, [("kill", 6)])
 
 
 REWARDED: dict[str, tuple[str, dict[str, Any]]] = {
@@ -131,23 +97,4 @@ def test_a_training_by_reward_that_is_broken_off_ends_in_the_same_bits(
         workspace, name="pupil", dataset="pairs", method=method, hyperparameters=usual | given,
         base_model=base(tmp_path / "base", dropout=0.1), resources={"cpu": 1},
     )  # fmt: skip
-    whole = run(attempt(workspace, asked, "job-whole"))
-    last = None
-    with saving_each_step():
-        for how, at in breaks:
-            folder = attempt(workspace, asked, "job-broken", last)
-            with broken_off(at, how), pytest.raises(Killed if how == "kill" else Stopped):
-                run(folder)
-            last = folder
-        final = attempt(workspace, asked, "job-broken", last)
-        result = run(final)
-    assert model_id(result) == model_id(whole)
-    assert result["report"]["training"] == whole["report"]["training"]
-    assert result["report"].get("watched") == whole["report"].get("watched")
-    _check_lines(final, result)
-
-
-def _check_lines(final: RunFolder, result: dict[str, Any]) -> None:
-    steps = [line["step"] for line in read(final.path / "metrics.jsonl")]
-    assert steps == sorted(set(steps))
-    assert steps[-1] == result["report"]["training"]["steps"]
+    ends_alike(workspace, asked, breaks)

@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import pytest
+
 from speciate.jobs.folder import RunFolder
-from speciate.jobs.run import Run
+from speciate.jobs.run import Run, Stopped
 from speciate.training import fitting, train
 from speciate.training.language import durable_trainer
+from speciate.training.network.metrics import read
 from speciate.training.specs import TrainSpec
 from speciate.workspace.workspace import Workspace
 from tests.language.world import sums
@@ -67,6 +70,27 @@ def broken_off(at: int, how: str) -> Iterator[None]:
 def saving_each_step() -> Iterator[None]:
     with patch.object(durable_trainer, "SAVE_SECONDS", 0.0), patch.object(durable_trainer, "SAVE_SHARE", 0.0):
         yield
+
+
+def ends_alike(workspace: Workspace, asked: Mapping[str, Any], breaks: Sequence[tuple[str, int]]) -> None:
+    """A job that is killed or paused after these steps, each attempt going on where the one before it was, ends as one
+    that is left alone: the same model, the same report of the training, each step told once."""
+    whole = run(attempt(workspace, asked, "job-whole"))
+    last = None
+    with saving_each_step():
+        for how, at in breaks:
+            folder = attempt(workspace, asked, "job-broken", last)
+            with broken_off(at, how), pytest.raises(Killed if how == "kill" else Stopped):
+                run(folder)
+            last = folder
+        final = attempt(workspace, asked, "job-broken", last)
+        result = run(final)
+    assert model_id(result) == model_id(whole)
+    assert result["report"]["training"] == whole["report"]["training"]
+    assert result["report"].get("watched") == whole["report"].get("watched")
+    steps = [line["step"] for line in read(final.path / "metrics.jsonl")]
+    assert steps == sorted(set(steps))
+    assert steps[-1] == result["report"]["training"]["steps"]
 
 
 def payload(workspace: Workspace, **spec: Any) -> Mapping[str, Any]:

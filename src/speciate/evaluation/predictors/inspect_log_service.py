@@ -14,6 +14,7 @@ import re
 import struct
 import zipfile
 import zlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -87,7 +88,7 @@ def named(path: Path) -> str:
 # The file
 
 
-class _Log:
+class _Log(ABC):
     def __init__(self, header: Mapping[str, Any]) -> None:
         spec = header.get("eval")
         model = spec.get("model") if isinstance(spec, dict) else None
@@ -95,8 +96,8 @@ class _Log:
         self.status = _name(header.get("status")) or "unknown"
         self.count = 0
 
-    def sample(self, place: int) -> Mapping[str, Any]:
-        raise NotImplementedError
+    @abstractmethod
+    def sample(self, place: int) -> Mapping[str, Any]: ...
 
 
 class _Whole(_Log):

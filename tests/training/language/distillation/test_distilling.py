@@ -15,7 +15,7 @@ from speciate.tools.training import train_model
 from speciate.datasets.loading.loader import Example
 from speciate.errors import Code, SpeciateError
 from speciate.evaluation.answers import Answer
-from speciate.jobs.run import Run, Stopped
+from speciate.jobs.run import Run
 from speciate.server.surface import Caller
 from speciate.tasks.contract import Prediction
 from speciate.tasks.writing import WritingPredictor
@@ -29,15 +29,12 @@ from speciate.vocabulary import find_task
 from speciate.workspace.workspace import Workspace
 from tests.language.world import sums
 from tests.training.language.world import (
-    Killed,
     attempt,
     base,
-    broken_off,
+    ends_alike,
     make_sums,
-    model_id,
     payload,
     run,
-    saving_each_step,
 )  # fmt: skip
 from tests.training.world import make_dataset, train_now
 
@@ -275,20 +272,7 @@ def test_a_distillation_that_is_broken_off_ends_in_the_same_bits(
     workspace: Workspace, tmp_path: Path, way: dict[str, Any], breaks: list[tuple[str, int]]
 ) -> None:
     asked = _asked(workspace, tmp_path, teacher=_learned(workspace, tmp_path), **way)
-    whole = run(attempt(workspace, asked, "job-whole"))
-    last = None
-    with saving_each_step():
-        for how, at in breaks:
-            folder = attempt(workspace, asked, "job-broken", last)
-            with broken_off(at, how), pytest.raises(Killed if how == "kill" else Stopped):
-                run(folder)
-            last = folder
-        final = attempt(workspace, asked, "job-broken", last)
-        result = run(final)
-    assert model_id(result) == model_id(whole)
-    assert result["report"]["training"] == whole["report"]["training"]
-    steps = [line["step"] for line in read(final.path / "metrics.jsonl")]
-    assert steps == sorted(set(steps))
+    ends_alike(workspace, asked, breaks)
 
 
 @pytest.mark.slow

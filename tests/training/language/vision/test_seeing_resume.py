@@ -7,11 +7,10 @@ from typing import Any
 
 import pytest
 
-from speciate.jobs.run import Stopped
 from speciate.workspace.workspace import Workspace
 from tests.language.seeing_world import tiny_qwen
 from tests.training.language.vision.seeing_world import QUICK, make_colours
-from tests.training.language.world import Killed, attempt, broken_off, model_id, payload, run, saving_each_step
+from tests.training.language.world import ends_alike, payload
 
 pytestmark = pytest.mark.slow
 
@@ -39,14 +38,4 @@ def test_a_training_that_is_broken_off_ends_in_the_same_bits(
         workspace, name="looker", dataset="seen", method="sft", hyperparameters=QUICK | {"epochs": 2} | WAYS[way],
         base_model=tiny_qwen(tmp_path / "base", dropout=0.1), resources={"cpu": 1},
     )  # fmt: skip
-    whole = run(attempt(workspace, asked, "job-whole"))
-    last = None
-    with saving_each_step():
-        for how, at in breaks:
-            folder = attempt(workspace, asked, "job-broken", last)
-            with broken_off(at, how), pytest.raises(Killed if how == "kill" else Stopped):
-                run(folder)
-            last = folder
-        result = run(attempt(workspace, asked, "job-broken", last))
-    assert model_id(result) == model_id(whole)
-    assert result["report"]["training"] == whole["report"]["training"]
+    ends_alike(workspace, asked, breaks)
