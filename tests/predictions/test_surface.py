@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from speciate.resources import lineage
 from speciate.resources import predictions as resources
 from speciate.tools.datasets import query_dataset
 from speciate.tools.models import describe_model
@@ -104,15 +105,15 @@ def test_an_answer_is_traced_back_and_its_data_forward(asked: Asked) -> None:
     assert shown.untrusted.output == answer.untrusted.output
     for part in (asked.model.ref, "dataset films@v1", "code ", "move reviews#1", "actor ada"):
         assert part in shown.lineage
-    assert resources.prediction_lineage(app, answer.prediction).startswith("<svg")
+    assert lineage.prediction_lineage(app, answer.prediction).startswith("<svg")
     described = describe_model(app, answer.prediction)
     assert described.model == asked.model.ref
     assert {f"answer:{answer.prediction}", "dataset:films@v1"} <= {node.id for node in described.lineage.nodes}
     assert ("dataset:films@v1", "job:job-x", "taught") in described.lineage.edges
-    reached = resources.dataset_reach(app, "films", "v1")
+    reached = lineage.dataset_reach(app, "films", "v1")
     assert reached.answers == {f"{USE_CASE}/{asked.model.ref}": len(asked.answers)}
     assert answer.prediction in reached.predictions
-    assert resources.model_reach(app, "films-model", "v1").models == (asked.model.ref,)
+    assert lineage.model_reach(app, "films-model", "v1").models == (asked.model.ref,)
     assert origins.reach(app.workspace, app.pool, "films").ids
 
 
