@@ -21,7 +21,6 @@ from speciate.training.network.items import Items, Prepared
 from speciate.training.network.loop import Held, Scores, Training
 from speciate.training.network.parameters import Parameters
 
-torch.set_num_threads(1)  # as the bits are compared with those of processes that have one
 WIDTH, WORDS = 8, 12
 
 
@@ -107,6 +106,7 @@ def training(
     **options: Any,
 ) -> Training:
     """`batch_norm`: by itself where the batch is not divided."""
+    torch.set_num_threads(1)  # the bits are compared with those of processes that have one
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         backbone, head = TinyBackbone(), torch.nn.Linear(WIDTH, 2)
