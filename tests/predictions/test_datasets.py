@@ -18,6 +18,7 @@ from speciate.predictions.log import About, Log
 from speciate.settings import Settings
 from speciate.workspace.workspace import Workspace
 from tests.data import ingest
+from tests.datasets.operations.world import curate
 from tests.predictions.world import USE_CASE, note, texts
 
 
@@ -141,3 +142,21 @@ def test_a_log_that_is_not_there_is_told_at_once(workspace: Workspace) -> None:
     after = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(time.time() + 100))
     with pytest.raises(SpeciateError):
         ingest(workspace, "asked", source=f"log:{USE_CASE}?since={after}")
+
+
+def test_what_people_corrected_becomes_pairs_of_the_right_answer_over_the_models_own(workspace: Workspace) -> None:
+    """What preference training learns from: a person's label is the better answer, what the model said the worse."""
+    own = logged(workspace)
+    about = About("writer@v1", 1, "text")
+    ids = note(own, texts(*(f"what is {n} and {n}?" for n in range(8))), about, output="four")
+    for place, each in enumerate(ids[:6]):
+        own.feedback({"prediction": each, "label": "four" if place == 2 else str(2 * place), "source": "human"})
+    own.close()
+    asked = ingest(workspace, "corrected", source=f"log:{USE_CASE}?labelled=true")
+    step = {"op": "preferences", "answers": ["label", "predicted"], "metric": "exact_match"}
+    made = curate(workspace, asked.ref, step)
+    rows = made.rows.to_pylist()
+    assert {(row["text"], row["chosen"], row["rejected"]) for row in rows} == {
+        (f"what is {n} and {n}?", str(2 * n), "four") for n in (0, 1, 3, 4, 5)
+    }
+    assert {row["made_by"] for row in rows} == {"label over predicted"}
