@@ -30,6 +30,7 @@ class SlotView(Result):
     problem: str | None = None
     canary: str | None = Field(None, description="What answers beside it, with its share; or why it does not.")
     url: str | None = None
+    overloaded: int = Field(0, description="Requests since the last move that found no room or no turn: load alone.")
 
 
 class CanaryView(Result):

@@ -36,6 +36,8 @@ class FakeProcess:
     ) -> None:
         self.target, self._failure, self._seconds, self._nan, self._gate = target, failure, seconds, nan, gate
         self.batches: list[int] = []
+        self.given: list[float] = []
+        """Seconds that it might take, for each batch."""
         self.ended = self.interrupted = False
         self.busy = threading.Event()
         self.cpu: float | None = None
@@ -46,9 +48,10 @@ class FakeProcess:
 
     def answer(self, items: Sequence[dict[str, Any]], seconds: float) -> list[dict[str, Any]]:
         assert not self.ended, "asked after its end"
+        self.given.append(seconds)
         self.busy.set()
-        if self._gate:
-            assert self._gate.wait(30)
+        if self._gate and not self._gate.wait(min(seconds, 30)):
+            raise Slow
         if self.interrupted:
             raise Died
         self.batches.append(len(items))

@@ -15,9 +15,11 @@ from typing import Any, NamedTuple
 import pytest
 import uvicorn
 
+from speciate.serving import slots, tallies
 from speciate.serving.api import Api
 from speciate.serving.folder import SlotFolder, Target, Wanted
 from speciate.serving.metrics import Metrics
+from speciate.serving.runner import Slow
 from speciate.serving.slot import Slot
 from speciate.settings import Serving
 from tests.conftest import ManualClock
@@ -274,6 +276,52 @@ def test_a_model_that_does_not_answer_in_time_is_a_504(serve: Serve) -> None:
     said = serve(how={"gate": gate}, timeout_seconds=0.2).ask(texts("a"))
     gate.set()
     assert (said.status, said.headers["x-model-version"]) == (504, "words@v1")
+
+
+def test_what_waited_too_long_is_the_slots_overload_and_no_failure_of_the_version(serve: Serve) -> None:
+    server = serve(timeout_seconds=1.5, max_batch=1, queue=3)
+    process, let_go = server.processes[0], {text: threading.Event() for text in "abc"}
+    asked: list[str] = []
+
+    def answer(items: Any, seconds: float) -> list[dict[str, Any]]:
+        asked.append(text := items[0]["text"])
+        if not let_go[text].wait(seconds):
+            raise Slow
+        return [{"id": "0", "output": "words@v1", "confidence": 0.9, "error": None}]
+
+    process.answer = answer  # type: ignore[method-assign]
+    said: dict[str, Said] = {}
+    clients = {
+        text: threading.Thread(target=lambda text=text: said.update({text: server.ask(texts(text))})) for text in "abc"
+    }
+    for place, text in enumerate("abc", 1):
+        clients[text].start()
+        until(lambda place=place: server.slot.current and server.slot.current.open == place)
+    assert server.ask(texts("d", "e")).status == 429
+    time.sleep(0.7)
+    let_go["a"].set()  # half of the time of the others is over
+    for text in "abc":
+        clients[text].join(30)
+    let_go["b"].set()  # too late for its client, but in the model's own time
+    assert [said[text].status for text in "abc"] == [200, 504, 429]
+    assert "the turn of this request did not come within 1.5 s" in said["c"].body["error"]
+    assert (said["c"].headers["x-model-version"], said["c"].headers["retry-after"]) == ("words@v1", "2")
+    counted = 'speciate_overloaded_total{model="words@v1",use_case="reviews"} 3.0'
+    until(lambda: counted in server.ask(path="/metrics").body)
+    assert asked == ["a", "b"], "who gave up before its turn is asked of nobody"
+    server.slot.end(5)
+    [tally] = tallies.read(server.slot.folder.tallies)
+    assert (tally.requests, tally.failed.bad, tally.overloaded) == (1, 0, 3)
+    assert slots.view(server.slot.folder).overloaded == 3
+
+
+def test_a_version_that_needs_longer_than_a_request_may_take_fails_though_its_client_left_before(serve: Serve) -> None:
+    server = serve(how={"gate": threading.Event()}, timeout_seconds=0.2)
+    assert server.ask(texts("a")).status == 504
+    until(lambda: server.processes[0].ended)
+    server.slot.end(5)
+    [tally] = tallies.read(server.slot.folder.tallies)
+    assert (tally.requests, tally.failed.bad, tally.overloaded) == (1, 1, 0)
 
 
 def test_a_body_that_does_not_come_is_a_408(serve: Serve) -> None:

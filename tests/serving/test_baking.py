@@ -40,15 +40,22 @@ def baker(workspace: Workspace) -> Baker:
 
 
 def serve(
-    workspace: Workspace, clock: ManualClock, requests: int, *, fails: int = 0, alias: str = "production"
+    workspace: Workspace,
+    clock: ManualClock,
+    requests: int,
+    *,
+    fails: int = 0,
+    alias: str = "production",
+    overloaded: bool = False,
 ) -> None:
-    """As a slot would count them, one each second; every `fails`-th request fails."""
+    """As a slot would count them, one each second; every `fails`-th request fails, or its turn comes too late."""
     moved = aliases.read(workspace.database, "digits", alias)
     assert moved
     counts = tallies.Tallies(slot_folder(workspace.folders, "digits").tallies)
     for number in range(requests):
         failed = bool(fails) and number % fails == 0
-        outcome = Outcome(0.01, failed=failed, not_finite=False, unusable=False)
+        outcome = Outcome(0.01, failed=failed and not overloaded, not_finite=False, unusable=False)
+        outcome = outcome._replace(overloaded=failed and overloaded)
         counts.add((alias, moved.generation, moved.model), clock.now() + number, outcome)
     counts.write(now=True)
 
@@ -81,6 +88,16 @@ def test_a_broken_limit_rolls_back_with_its_evidence_once(
     world.ask_promotion(workspace, "m@v3")
     assert taken_back(workspace.database, "digits") is None
     assert audit.verify(workspace.database).problems == ()
+
+
+def test_an_overload_takes_nothing_back_and_is_told(workspace: Workspace, baker: Baker, clock: ManualClock) -> None:
+    serve(workspace, clock, 2000, fails=2, overloaded=True)
+    baker.look(now=True)
+    assert serving(workspace) == "m@v2"
+    clock.advance(DAY)
+    baker.look(now=True)
+    [(_, told)] = events(workspace, "promotion.survived")
+    assert (told["requests"], told["failed"], told["overloaded"]) == (1000, 0, 1000)
 
 
 def test_what_holds_is_told_once_and_watched_no_more(workspace: Workspace, baker: Baker, clock: ManualClock) -> None:

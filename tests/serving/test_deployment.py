@@ -12,7 +12,7 @@ import pytest
 
 from speciate.errors import SpeciateError
 from speciate.serving.batching import Batching, pause
-from speciate.serving.deployment import Deployment, Full, Retired
+from speciate.serving.deployment import Deployment, Full, Overloaded, Retired
 from tests.serving.fakes import POISON, SLOW, FakeProcess, target
 
 Made = Callable[..., Deployment]
@@ -84,9 +84,36 @@ def test_what_nobody_answered_in_time_is_dropped_unasked(make: Made) -> None:
     time.sleep(0.05)
     gate.set()
     assert first[0].result(30)
-    with pytest.raises(TimeoutError):
+    with pytest.raises(Overloaded):
         late.result(30)
     assert process.batches == [1]
+
+
+def test_what_its_client_withdrew_before_its_turn_is_asked_of_nobody(make: Made) -> None:
+    gate = threading.Event()
+    process = FakeProcess(target(1), gate=gate)
+    deployment = make(process)
+    [first] = ask(deployment, "a")
+    assert process.busy.wait(30)
+    [withdrawn, kept] = ask(deployment, "b", "c")
+    assert not first.cancel(), "the model has it"
+    assert withdrawn.cancel()
+    gate.set()
+    assert kept.result(30)
+    assert process.batches == [1, 1]
+
+
+def test_however_long_an_input_waited_the_model_has_a_whole_requests_time_for_it(make: Made) -> None:
+    gate = threading.Event()
+    process = FakeProcess(target(1), gate=gate)
+    deployment = make(process)
+    ask(deployment, "a", seconds=30)
+    assert process.busy.wait(30)
+    [waited] = ask(deployment, "b", seconds=20)
+    time.sleep(0.1)
+    gate.set()
+    assert waited.result(30)
+    assert process.given == pytest.approx([30, 20], abs=0.05), "not what was left of it: that would end a busy process"
 
 
 def test_more_than_the_queue_holds_is_turned_away_whole(make: Made) -> None:

@@ -162,7 +162,7 @@ def _evidence(watched: Watched, now: float) -> dict[str, Any]:
             shown |= {
                 f"{name}requests": tally.requests, f"{name}failed": tally.failed.bad,
                 f"{name}not_finite": tally.not_finite.bad, f"{name}unusable": tally.unusable.bad,
-                f"{name}slow": tally.slow.bad, f"{name}timed": tally.slow.n,
+                f"{name}slow": tally.slow.bad, f"{name}timed": tally.slow.n, f"{name}overloaded": tally.overloaded,
             }  # fmt: skip
     if watched.quality:
         shown |= {"judged": watched.quality.judged.n, "wrong": watched.quality.judged.bad}

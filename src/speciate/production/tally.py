@@ -81,6 +81,9 @@ class Tally:
     slow: Share = field(default_factory=Share)
     """Of the inputs that the version computed alone, as the use case's limit is meant: those that took longer. Waiting
     for others, which a busy slot does, is no fault of the version."""
+    overloaded: int = 0
+    """Requests, beside those above, for which the queue had no room or whose turn came too late: the load's doing, and
+    no word about the version."""
 
     @property
     def requests(self) -> int:
@@ -90,7 +93,12 @@ class Tally:
     def key(self) -> tuple[str, int, str]:
         return self.alias, self.generation, self.model
 
-    def add(self, at: float, *, seconds: float, failed: bool, not_finite: bool, unusable: bool) -> None:
+    def add(
+        self, at: float, *, seconds: float, failed: bool, not_finite: bool, unusable: bool, overloaded: bool = False
+    ) -> None:
+        if overloaded:
+            self.overloaded += 1
+            return
         if not failed and self.first is None:
             self.first = at
         self.last = at

@@ -70,6 +70,8 @@ def _line(slot: dict[str, Any]) -> str:
         facts.append(f"loads {slot['loading']}")
     if slot["refused"]:
         facts.append(f"refused {slot['refused']}")
+    if slot["overloaded"]:
+        facts.append(f"turned away {slot['overloaded']} requests since the last promotion, as too many waited")
     if slot["problem"]:
         facts.append(slot["problem"])
     if slot["wanted"] is None:

@@ -19,7 +19,7 @@ import hmac
 import json
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from starlette.applications import Starlette
@@ -33,11 +33,11 @@ from speciate.predictions.feedback import Feedback
 from speciate.predictions.log import About, Log
 from speciate.predictions.recording import record
 from speciate.serving import bodies, chat, opinions, routing, schema
-from speciate.serving.deployment import Full
+from speciate.serving.deployment import Full, Overloaded
 from speciate.serving.folder import Target
 from speciate.serving.metrics import CONTENT_TYPE, Metrics
 from speciate.serving.rate import Bucket
-from speciate.serving.slot import Empty, Slot
+from speciate.serving.slot import Empty, Slot, Submitted
 from speciate.serving.tallies import outcome_of
 
 VERSION = "x-model-version"
@@ -157,14 +157,10 @@ class Api:
             return _again(429, "Too many inputs wait to be answered.", 1)
         except Empty as why:
             return _again(503, str(why), _LOAD_AGAIN_SECONDS)
-        try:
-            async with asyncio.timeout(seconds):
-                futures = map(asyncio.wrap_future, submitted.answers)
-                answers = await asyncio.gather(*futures, return_exceptions=True)
-        except TimeoutError:
-            answers = [TimeoutError()]
-        target = submitted.target
-        self._slot.count(submitted, outcome_of(answers, time.monotonic() - began))
+        target, answers = submitted.target, await self._answers(submitted, seconds, began)
+        if any(isinstance(one, Overloaded) for one in answers):
+            told = f"Too many inputs wait to be answered: the turn of this request did not come within {seconds:g} s."
+            return _again(429, told, 1, headers={VERSION: target.model})
         if any(isinstance(one, TimeoutError) for one in answers):
             told = f"The model did not answer within {seconds:g} s."
             return _problem(504, told, headers={VERSION: target.model})
@@ -173,6 +169,25 @@ class Api:
             self._slot.answered(target.model, submitted.role)
         await self._note(items, predictions, target, began)
         return _Answered(predictions, target.model)
+
+    async def _answers(
+        self, submitted: Submitted, seconds: float, began: float
+    ) -> Sequence[dict[str, Any] | BaseException]:
+        """Those that came within `seconds`, or why they did not. What became of the request is counted once nothing of
+        it is with the model any more: whether that was too slow may be known only after the client was told."""
+        answering = asyncio.gather(*map(asyncio.wrap_future, submitted.answers), return_exceptions=True)
+        gave_up = False
+
+        def count(done: asyncio.Future[list[dict[str, Any] | BaseException]]) -> None:
+            self._slot.count(submitted, outcome_of(done.result(), time.monotonic() - began, gave_up=gave_up))
+
+        answering.add_done_callback(count)
+        await asyncio.wait([answering], timeout=seconds)
+        if answering.done():
+            return answering.result()
+        gave_up = True
+        withdrawn = [future.cancel() for future in submitted.answers]  # fails for what the model has, or has answered
+        return [Overloaded() if any(withdrawn) else TimeoutError()]
 
     async def _note(
         self, items: list[dict[str, Any]], predictions: list[dict[str, Any]], target: Target, began: float
@@ -286,8 +301,8 @@ def _unfit(problems: list[schema.Problem], target: Target) -> Response:
     return _problem(422, told + more, problems=shown, schema=schema.described(target), headers={VERSION: target.model})
 
 
-def _again(status: int, told: str, seconds: float) -> Response:
-    return _problem(status, told, headers={"retry-after": str(max(1, round(seconds + 0.5)))})
+def _again(status: int, told: str, seconds: float, *, headers: Mapping[str, str] | None = None) -> Response:
+    return _problem(status, told, headers={"retry-after": str(max(1, round(seconds + 0.5))), **(headers or {})})
 
 
 def _problem(status: int, told: str, *, headers: Mapping[str, str] | None = None, **more: Any) -> Response:

@@ -2,6 +2,10 @@
 
 A process that dies under a batch is started again, and the inputs of that batch are asked one by one: so that which
 ended it spoils only itself, and all others are answered, later. Thread-safe.
+
+Whose fault a missing answer is: an input whose time passed in the queue was never the model's (Overloaded). One that
+was handed over has from then on as long as a request may take, however long it waited: only a model that needs more
+than that is too slow (TimeoutError), and its process is ended. A busy queue ends none.
 """
 
 from __future__ import annotations
@@ -39,6 +43,10 @@ class Full(Exception):
     """Too many inputs wait."""
 
 
+class Overloaded(Exception):
+    """The input's time passed while it waited for its turn: the model never saw it."""
+
+
 class Retired(Exception):
     """This version serves no more; another does."""
 
@@ -48,6 +56,12 @@ class _Waiting(NamedTuple):
     since: float
     deadline: float
     future: Future[Item]
+    """Pending while it waits, so that who asked may cancel it; running once the model has it."""
+
+    @property
+    def seconds(self) -> float:
+        """That the model may take for it."""
+        return max(0.001, self.deadline - self.since)
 
 
 class Deployment:
@@ -82,7 +96,9 @@ class Deployment:
         return len(self._waiting) + self._answering
 
     def submit(self, items: Sequence[Item], deadline: float) -> list[Future[Item]]:
-        """A prediction for each, later: TimeoutError in the future where `deadline` (monotonic) passes before.
+        """A prediction for each, later. In the future may be Overloaded, where `deadline` (monotonic) passes before
+        its turn comes, or TimeoutError, where the model had it for as long as there was from now to `deadline`: so that
+        may be known only after it. A future that is cancelled before its turn is asked of nobody.
 
         All of them or none: raises Full or Retired.
         """
@@ -140,19 +156,24 @@ class Deployment:
                     self._change.wait(rest)
                     continue
                 count = min(self._batching.most, len(self._waiting))
-                batch = [self._waiting.popleft() for _ in range(count)]
-                self._answering = self._last = count
+                next_ones = [self._waiting.popleft() for _ in range(count)]
+                batch = [one for one in next_ones if one.future.set_running_or_notify_cancel()]
+                if not batch:
+                    continue  # nobody waits for these any more
+                self._answering = self._last = len(batch)
                 return batch
 
     def _drop_late(self) -> None:
         now = time.monotonic()
         while self._waiting and (self._waiting[0].deadline <= now or self._abandoned):
-            _settle(self._waiting.popleft(), TimeoutError())
+            late = self._waiting.popleft().future
+            if late.set_running_or_notify_cancel():
+                late.set_exception(Overloaded())
 
     def _answer(self, batch: Sequence[_Waiting]) -> None:
         began = time.monotonic()
         try:
-            answers = self._process.answer([one.item for one in batch], _seconds_of(batch))
+            answers = self._process.answer([one.item for one in batch], max(one.seconds for one in batch))
         except (Died, Slow) as error:
             self._recover(batch, error)
             return
@@ -198,14 +219,8 @@ class Deployment:
                 return
 
 
-def _seconds_of(batch: Sequence[_Waiting]) -> float:
-    """Until the last of them gives up."""
-    return max(0.001, max(one.deadline for one in batch) - time.monotonic())
-
-
 def _settle(one: _Waiting, answer: Item | Exception) -> None:
-    if not one.future.set_running_or_notify_cancel():
-        return  # nobody waits any more
+    """Of one that was handed over."""
     if isinstance(answer, Exception):
         one.future.set_exception(answer)
     else:

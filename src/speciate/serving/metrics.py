@@ -29,6 +29,12 @@ class Metrics:
         self._load = Gauge("speciate_load_seconds", "To load and try a version.", by, registry=own)
         self._refused = Counter("speciate_refused", "Versions that got no traffic.", by, registry=own)
         self._restarted = Counter("speciate_process_restarts", "Processes that died.", by, registry=own)
+        self._overloaded = Counter(
+            "speciate_overloaded",
+            "Requests for which the queue had no room, or whose turn came too late.",
+            by,
+            registry=own,
+        )
         self._not_logged = Gauge(
             "speciate_answers_not_logged",
             "Since the slot began; the disk or the log was full.",
@@ -62,6 +68,10 @@ class Metrics:
 
     def restarted(self, model: str) -> None:
         self._restarted.labels(self._use_case, model).inc()
+
+    def overloaded(self, model: str, whether: bool) -> None:
+        """Counted with the model, so that a series of zeros says that none were."""
+        self._overloaded.labels(self._use_case, model).inc(whether)
 
     def text(self, open_inputs: int, not_logged: int = 0) -> bytes:
         self._not_logged.labels(self._use_case).set(not_logged)

@@ -22,11 +22,11 @@ from speciate.clock import Clock
 from speciate.faults import fault
 from speciate.serving import following
 from speciate.serving.batching import Batching
-from speciate.serving.deployment import Deployment, Item, Process, Retired
+from speciate.serving.deployment import Deployment, Full, Item, Process, Retired
 from speciate.serving.folder import Refused, SlotFolder, State, Target, Wanted
 from speciate.serving.following import CANARY, PRODUCTION
 from speciate.serving.metrics import Metrics
-from speciate.serving.tallies import Outcome
+from speciate.serving.tallies import OVERLOADED, Outcome
 from speciate.serving.telling import Telling
 from speciate.serving.trial import Tried, Unfit, attempt, examples_of
 
@@ -59,11 +59,9 @@ class Slot:
         self._said = Telling(folder, clock)
         self._answered: set[tuple[str, str]] = set()
         self._loading: Process | None = None
-        self._loads_canary = False
-        self._superseded = self._ending = False
+        self._loads_canary = self._superseded = self._ending = False
         self._change = threading.Condition()
-        self._threads: list[threading.Thread] = []
-        self._retiring: list[threading.Thread] = []
+        self._threads, self._retiring = list[threading.Thread](), list[threading.Thread]()
 
     # Asking
 
@@ -80,8 +78,13 @@ class Slot:
             if chosen is None:
                 raise Empty(self.why_empty())
             role = CANARY if chosen is self.canary else PRODUCTION
-            with contextlib.suppress(Retired):  # a swap, just now: there is another
+            try:
                 return Submitted(chosen.target, chosen.submit(items, deadline), role)
+            except Full:
+                self.count(Submitted(chosen.target, [], role), OVERLOADED)
+                raise
+            except Retired:  # a swap, just now: there is another
+                continue
 
     def answered(self, model: str, role: str = PRODUCTION) -> None:
         """Note the first answer of each version: in production it stops the clock of time to model."""
@@ -91,6 +94,7 @@ class Slot:
 
     def count(self, submitted: Submitted, outcome: Outcome) -> None:
         """What became of a request, for the bake."""
+        self._metrics.overloaded(submitted.target.model, outcome.overloaded)
         self._said.count(submitted.role, following.moved(submitted.target, submitted.role, self.wanted), outcome)
 
     @property
@@ -106,11 +110,9 @@ class Slot:
         """Begin to follow. `known`: what the state says beside versions (pid, port)."""
         before = self.folder.state()
         self._said.tell(**known, refused=before.refused, canary=None, canary_refused=before.canary_refused)
-        follower = threading.Thread(target=self._follow, name="follow", daemon=True)
-        watcher = threading.Thread(target=self._watch, name="watch", daemon=True)
-        self._threads = [follower, watcher]
-        for thread in self._threads:
-            thread.start()
+        for name, does in (("follow", self._follow), ("watch", self._watch)):
+            self._threads.append(threading.Thread(target=does, name=name, daemon=True))
+            self._threads[-1].start()
 
     def end(self, seconds: float) -> None:
         """Take no more requests, answer those in flight, and end every process."""

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from speciate import usecases
 from speciate.errors import Code, SpeciateError
 from speciate.production import aliases
+from speciate.serving import tallies
 from speciate.serving.folder import SlotFolder, State, Wanted, all_slots, slot_folder
 from speciate.settings import Serving
 from speciate.workspace.workspace import Folders, Workspace
@@ -28,6 +29,8 @@ class SlotView(NamedTuple):
     problem: str | None
     canary: str | None
     """`name@v3 (5 %)`, where one answers beside what serves; `name@v3: why not` where it was refused."""
+    overloaded: int
+    """Requests since its last moves for which too many waited (tally.overloaded), of what serves and the canary."""
     token: Path
     """The file with its bearer token."""
 
@@ -100,8 +103,15 @@ def view(folder: SlotFolder) -> SlotView:
         refused=f"{refused.model}: {refused.why}" if refused else None,
         problem=state.problem,
         canary=_canary(state, wanted) if alive else None,
+        overloaded=_overloaded(folder, wanted),
         token=folder.path / "token",
     )
+
+
+def _overloaded(folder: SlotFolder, wanted: Wanted | None) -> int:
+    stand = [wanted.target, wanted.canary] if wanted else []
+    now = {target.key for target in stand if target}
+    return sum(each.overloaded for each in tallies.read(folder.tallies) if (each.generation, each.model) in now)
 
 
 def _canary(state: State, wanted: Wanted | None) -> str | None:

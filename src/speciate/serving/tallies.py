@@ -6,6 +6,7 @@ second of counts. Who reads it is another process. Thread-safe.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 import time
@@ -15,6 +16,7 @@ from typing import Any, NamedTuple
 
 from speciate.jobs.folder import write_whole
 from speciate.production.tally import Tally
+from speciate.serving.deployment import Overloaded
 from speciate.serving.runner import NOT_FINITE
 
 _KEPT = 8
@@ -33,16 +35,31 @@ class Outcome(NamedTuple):
     failed: bool
     not_finite: bool
     unusable: bool
+    overloaded: bool = False
+    """Too many waited, and nothing else was wrong: it says nothing of the version."""
 
 
-def outcome_of(answers: Sequence[dict[str, Any] | BaseException], seconds: float) -> Outcome:
-    """What became of a request whose inputs were answered so, in `seconds`."""
+OVERLOADED = Outcome(0.0, failed=False, not_finite=False, unusable=False, overloaded=True)
+"""Of a request for which the queue had no room."""
+
+
+def outcome_of(answers: Sequence[dict[str, Any] | BaseException], seconds: float, *, gave_up: bool = False) -> Outcome:
+    """What became of a request whose inputs were answered so, in `seconds`.
+
+    `gave_up`: its client was told before that there is no answer in time. An answer that came all the same came within
+    the model's own time, so it waited too long before.
+    """
     errors = [answer["error"] for answer in answers if isinstance(answer, dict) and answer["error"]]
+    waited = [isinstance(answer, Overloaded | asyncio.CancelledError) for answer in answers]
+    failed = any(
+        isinstance(answer, BaseException) and not late for answer, late in zip(answers, waited, strict=True)
+    )  # fmt: skip
     return Outcome(
         seconds,
-        failed=any(isinstance(answer, BaseException) for answer in answers),
+        failed=failed,
         not_finite=NOT_FINITE in errors,
         unusable=any(error != NOT_FINITE for error in errors),
+        overloaded=(gave_up or any(waited)) and not failed and not errors,
     )
 
 
