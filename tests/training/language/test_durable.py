@@ -15,7 +15,7 @@ import pytest
 from speciate.errors import SpeciateError
 from speciate.jobs.run import OutOfMemory
 from speciate.training.language import durable_trainer
-from speciate.training.language.durable_trainer import micro_batch
+from speciate.training.language.memory import micro_batch
 from speciate.workspace.workspace import Workspace
 from tests.training.language.world import (
     Killed,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from speciate.training.language.durable_trainer import apart
 from speciate.training.language.judging import on_device
 
 
@@ -28,14 +27,3 @@ def test_a_model_answers_where_it_was_trained_and_is_then_on_the_processor_again
     assert model.places == ["cuda", "cpu"]
     with on_device("cpu", predictor), on_device("cuda", SimpleNamespace()):  # type: ignore[arg-type]  # one without
         assert model.places == ["cuda", "cpu"]
-
-
-def test_weights_that_are_kept_are_copies_on_the_processor() -> None:
-    import torch
-
-    learned = torch.nn.Parameter(torch.ones(2))
-    kept = apart({"w": learned})["w"]
-    with torch.no_grad():
-        learned += 1
-    assert kept.tolist() == [1, 1]
-    assert (kept.device.type, kept.requires_grad) == ("cpu", False)

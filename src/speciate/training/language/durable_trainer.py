@@ -1,32 +1,28 @@
 """A trainer of trl as part of a run: it resumes from its last checkpoint, saves itself, stops on request.
 
-`durable(SFTTrainer)` is that class with its ways to save and load replaced: what is kept goes through
-network/checkpoint.py (safetensors and JSON), and what is restored is matched name by name. The order of examples is a
-function of seed and epoch, chance one of seed, step and micro-batch, so that neither is a state to keep; a run that was
-killed ends in the same bits as one that was left alone. A subclass with more state of its own gives it by
-`more_state`, takes it back by `restore_more`, and says by `may_save` when it has none to lose.
+`durable(SFTTrainer)` is that class with its ways to save and load replaced (checkpointing.py: what is kept). The order
+of examples is a function of seed and epoch, chance one of seed, step and micro-batch, so that neither is a state to
+keep; a run that was killed ends in the same bits as one that was left alone. A subclass with more state of its own
+gives it by `more_state`, takes it back by `restore_more`, and says by `may_save` when it has none to lose.
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
 import math
-import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
-from speciate.errors import Code, SpeciateError
-from speciate.jobs.run import OutOfMemory, Stopped
+from speciate.jobs.run import Stopped
 from speciate.training.costs import now
+from speciate.training.language import checkpointing
+from speciate.training.language.checkpointing import Best, Learning, Progress
+from speciate.training.language.memory import halved_where_full
 from speciate.training.language.told import Told
-from speciate.training.network import optimizer
 from speciate.training.network.chance import Chance
-from speciate.training.network.checkpoint import State, Tensors, match
+from speciate.training.network.checkpoint import State, Tensors
 from speciate.training.network.divergence import Diverged, Watch
 from speciate.training.network.durable import Place, place
-from speciate.training.network.memory import retried_smaller
 from speciate.training.network.stopping import StopRequest
 from speciate.training.network.team import chance_of
 from speciate.training.study import Study
@@ -34,8 +30,7 @@ from speciate.training.study import Study
 if TYPE_CHECKING:
     import torch
 
-_FORMAT = 1
-_TRAINER_STATE = "trainer_state.json"
+_METRICS = "metrics.jsonl"
 SAVE_SECONDS, SAVE_SHARE = 60.0, 20
 """A checkpoint each minute, or after twenty times what the last one took where that is longer."""
 _OF_THE_RUN = ("_runtime", "_per_second", "_num_tokens", "_loss")
@@ -70,26 +65,9 @@ class Ending(NamedTuple):
     """What else the trainer says of held-out examples at that step, by its own names."""
 
 
-class Best(NamedTuple):
-    step: int
-    loss: float
-    weights: dict[str, torch.Tensor]
-    held: dict[str, float]
-
-
 def durable(trainer: type[Any]) -> type[Any]:
     """The class with a method `go`; `begin(session)` comes first."""
     return type(f"Durable{trainer.__name__}", (Durable, trainer), {})
-
-
-def micro_batch(batch_size: int, asked: int | None, retries: int) -> int:
-    """Examples in memory at once: what was asked, halved as often as memory ran out, as far as it divides a batch.
-
-    >>> micro_batch(16, None, 0), micro_batch(16, None, 2), micro_batch(12, 5, 0), micro_batch(16, None, 9)
-    (16, 4, 4, 1)
-    """
-    most = max(1, min(asked or batch_size, batch_size) >> retries)
-    return next(size for size in range(most, 0, -1) if batch_size % size == 0)
 
 
 class Durable:
@@ -131,7 +109,7 @@ class Durable:
         self._seen_step = -1
         self._loss, self._micro, self._micro_step = 0.0, 0, -1
         self._saved = self._place.checkpoints.newest()
-        before = self._saved.files.get("metrics.jsonl", b"") if self._saved else b""
+        before = self._saved.files.get(_METRICS, b"") if self._saved else b""
         self._told = Told(self._place.metrics, self._place.curves, before)
         self._told.listen(self)
 
@@ -143,13 +121,12 @@ class Durable:
         """
         self._chance = Chance(self.args.seed, self.args.device)
         self._saved_at, self._pause = time.monotonic(), SAVE_SECONDS
-        with self._stop, _memory(self.args.per_device_train_batch_size), self._chance:
+        with self._stop, halved_where_full(self.args.per_device_train_batch_size), self._chance:
             ended = self._saved.state.facts["ended"] if self._saved else None
             if self._saved is not None and ended:
-                self._check_identity(self._saved.state)
-                self._restore_weights(self._saved.state)
-                self._restore_facts(self._saved.state.facts, self._saved.state.tensors)
-                self._why, steps = ended, int(self._saved.state.facts["step"])
+                checkpointing.check(self._saved.state, self._identity)
+                checkpointing.restore_weights(self._saved.state, self.model)
+                self._why, steps = ended, self._restore_progress(self._saved.state)
             else:
                 self._began = now()
                 self.train(resume_from_checkpoint=self._resumed())
@@ -158,7 +135,7 @@ class Durable:
                 if time.monotonic() - self._saved_at >= _WORTH_SECONDS:
                     self._save(ended=self._why)  # what comes after it may be stopped
         if self._best is not None and self._session.keep_best:
-            copy_weights(self._best.weights, self._weights())
+            checkpointing.copy_weights(self._best.weights, self.model)
         self._told.draw()
         best = self._best
         if best is None:
@@ -166,17 +143,12 @@ class Durable:
         return Ending(self._why, best.loss, best.step, steps, best.held)
 
     def _resumed(self) -> str | None:
-        """A folder with the one file of which the trainer reads itself how far it was."""
+        """The folder of which the trainer reads itself how far it was; None from the beginning."""
         if self._saved is None:
             return None
-        self._check_identity(self._saved.state)
-        folder = self._session.study.run.checkpoints / f"resumed{self._session.name}"
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        state = json.loads(self._saved.files[_TRAINER_STATE])
-        state["train_batch_size"] = self.args.per_device_train_batch_size
-        (folder / _TRAINER_STATE).write_text(json.dumps(state))
-        return str(folder)
+        checkpointing.check(self._saved.state, self._identity)
+        folder, micro = f"resumed{self._session.name}", self.args.per_device_train_batch_size
+        return checkpointing.resumable(self._session.study.run.checkpoints / folder, self._saved.files, micro)
 
     # What the trainer calls
 
@@ -227,20 +199,15 @@ class Durable:
 
     def _load_from_checkpoint(self, *given: Any, **named: Any) -> None:
         assert self._saved is not None
-        self._restore_weights(self._saved.state)
+        checkpointing.restore_weights(self._saved.state, self.model)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is None or self._saved is None:
             return
-        facts, tensors = self._saved.state
-        match(tensors["optimizer"], optimizer.moment_names(facts["optimized"]), "moments")
-        optimizer.set_moments(_inner(self.optimizer), self._trained(), tensors["optimizer"])
-        self.lr_scheduler.load_state_dict(facts["scheduler"])
-        for group, rate in zip(_inner(self.optimizer).param_groups, facts["rates"], strict=True):
-            group["lr"] = rate
-        self._restore_facts(facts, tensors)
+        checkpointing.restore_optimizer(self._saved.state, self._learning)
+        step = self._restore_progress(self._saved.state)
         if self._generation_steps is not None:
-            self._step = facts["step"] * self.args.gradient_accumulation_steps
+            self._step = step * self.args.gradient_accumulation_steps
         self._saved = None  # it holds much memory
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
@@ -276,12 +243,11 @@ class Durable:
         tally.planned_steps = self.state.max_steps
 
     def _check_loss(self) -> None:
-        rate = float(_inner(self.optimizer).param_groups[0]["lr"])
         what = "the loss is no number" if not math.isfinite(self._loss) else None
         if what is None and self._session.watch_loss:
             what = self._watch.see(self._loss)
         if what:
-            raise Diverged(self.state.global_step, self.args.learning_rate or rate, what)
+            raise Diverged(self.state.global_step, self.args.learning_rate, what)
 
     def _judged(self, metrics: Mapping[str, float]) -> None:
         loss = metrics.get("eval_loss", math.nan)
@@ -289,7 +255,7 @@ class Durable:
         if not math.isfinite(loss):
             return
         if self._best is None or loss < self._best.loss:
-            weights = apart(self._weights())
+            weights = checkpointing.apart(checkpointing.weights(self.model))
             held = {
                 name.removeprefix("eval_"): float(value)
                 for name, value in metrics.items()
@@ -322,112 +288,29 @@ class Durable:
 
     # State
 
+    @property
+    def _learning(self) -> Learning:
+        return Learning(self.model, self.optimizer, self.lr_scheduler)
+
+    @property
+    def _identity(self) -> dict[str, Any]:
+        return checkpointing.identity(type(self), self._session.identity)
+
     def _save(self, ended: str | None = None) -> None:
         started, more, groups = time.monotonic(), *self.more_state()
-        trained, inner = self._trained(), _inner(self.optimizer)
-        facts = {
-            **self._identity(),
-            "step": self.state.global_step,
-            "ended": ended,
-            "best": [self._best.step, self._best.loss, self._best.held] if self._best else None,
-            "without_gain": self._without_gain,
-            "watch": self._watch.state(),
-            "optimized": sorted(name for name, each in trained.items() if each in inner.state),
-            "scheduler": _plain(self.lr_scheduler.state_dict()),
-            "rates": [float(group["lr"]) for group in inner.param_groups],
-            "more": more,
-        }
-        tensors: dict[str, Tensors] = {
-            **groups,
-            "weights": self._weights(),
-            "optimizer": optimizer.moments(inner, trained),
-            "best": self._best.weights if self._best else {},
-        }
+        progress = Progress(self.state.global_step, ended, self._best, self._without_gain, self._watch.state())
+        state = checkpointing.state(self._identity, progress, self._learning, more, groups)
         self._told.flush(self.state)
-        files = {_TRAINER_STATE: _state_json(self.state), "metrics.jsonl": self._place.metrics.read_bytes()}
+        files = checkpointing.trainer_state(self.state) | {_METRICS: self._place.metrics.read_bytes()}
         self._session.study.tally.keep()
-        self._place.checkpoints.save(State(facts, tensors), files)
+        self._place.checkpoints.save(state, files)
         self._saved_at = time.monotonic()
         self._pause = max(SAVE_SECONDS, SAVE_SHARE * (self._saved_at - started))
 
-    def _identity(self) -> dict[str, Any]:
-        return {"format": _FORMAT, "trainer": type(self).__name__, "identity": _plain(dict(self._session.identity))}
-
-    def _check_identity(self, state: State) -> None:
-        for what, own in self._identity().items():
-            if state.facts.get(what) != own:
-                raise SpeciateError(
-                    Code.INVALID,
-                    f"The checkpoint is of another training: {what} was {state.facts.get(what)!r} and is {own!r}.",
-                    "Call train_model again to begin anew.",
-                )
-
-    def _restore_weights(self, state: State) -> None:
-        here = self._weights()
-        match(state.tensors["weights"], here, "weights")
-        copy_weights(state.tensors["weights"], here)
-
-    def _restore_facts(self, facts: dict[str, Any], tensors: Mapping[str, Tensors]) -> None:
-        match(tensors["best"], self._weights() if facts["best"] else (), "best weights")
-        if facts["best"]:
-            self._best = Best(facts["best"][0], facts["best"][1], apart(tensors["best"]), facts["best"][2])
-        self._without_gain = facts["without_gain"]
-        self._watch.restore(facts["watch"])
-        self.restore_more(facts["more"], tensors)
-
-    def _trained(self) -> dict[str, torch.Tensor]:
-        """Parameters that learn, each once where several names share it."""
-        return {name: each for name, each in self.model.named_parameters() if each.requires_grad}
-
-    def _weights(self) -> dict[str, torch.Tensor]:
-        """What training changes: parameters that learn, and buffers that are saved with them."""
-        kept = self.model.state_dict().keys()
-        return self._trained() | {name: each for name, each in self.model.named_buffers() if name in kept}
-
-
-def _inner(wrapped: Any) -> Any:
-    """accelerate's wrapper aside."""
-    return getattr(wrapped, "optimizer", wrapped)
-
-
-def _plain(said: Any) -> Any:
-    """What JSON makes of it."""
-    return json.loads(json.dumps(said, default=str))
-
-
-_RESUMED = ("global_step", "epoch", "num_input_tokens_seen", "logging_steps", "eval_steps", "save_steps")
-
-
-def _state_json(state: Any) -> bytes:
-    """As much as the trainer goes on from: the rest of its state is made anew, or is ours."""
-    return json.dumps({name: getattr(state, name) for name in _RESUMED}).encode()
-
-
-def apart(weights: Tensors) -> dict[str, torch.Tensor]:
-    """Copies on the processor: what is only kept takes none of a GPU's memory."""
-    return {name: each.detach().to("cpu", copy=True) for name, each in weights.items()}
-
-
-def copy_weights(source: Tensors, target: Mapping[str, torch.Tensor]) -> None:
-    import torch
-
-    with torch.no_grad():
-        for name, tensor in target.items():
-            tensor.copy_(source[name])
-
-
-@contextlib.contextmanager
-def _memory(micro: int) -> Iterator[None]:
-    """Where one example at a time is too much, trying again does not help."""
-    try:
-        with retried_smaller():
-            yield
-    except OutOfMemory as error:
-        if micro > 1:
-            raise
-        raise SpeciateError(
-            Code.INVALID,
-            "The training ran out of memory with one example at a time.",
-            "Call train_model again with a smaller hyperparameters={'max_length': ...}, with {'recompute': true}, or "
-            "with a smaller base model.",
-        ) from error
+    def _restore_progress(self, state: State) -> int:
+        """The step that was the last one."""
+        progress = checkpointing.progress(state, self.model)
+        self._best, self._without_gain = progress.best, progress.without_gain
+        self._watch.restore(progress.watch)
+        self.restore_more(state.facts["more"], state.tensors)
+        return progress.step

@@ -16,7 +16,8 @@ from speciate.language.forms import Form
 from speciate.language.generation import Sampling
 from speciate.models import sealed
 from speciate.tasks.writing import WritingPredictor
-from speciate.training.language.durable_trainer import Session, micro_batch
+from speciate.training.language.durable_trainer import Session
+from speciate.training.language.memory import micro_batch
 from speciate.training.language.specs import LanguageParameters
 from speciate.training.network.precision import native
 from speciate.training.study import Study

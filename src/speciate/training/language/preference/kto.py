@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import partial
 
 from speciate.errors import Code, SpeciateError
-from speciate.training.language.durable_trainer import micro_batch
+from speciate.training.language.memory import micro_batch
 from speciate.training.language.preference.pairs import as_verdicts
 from speciate.training.language.preference.preferring import preferred
 from speciate.training.language.specs import KtoParameters

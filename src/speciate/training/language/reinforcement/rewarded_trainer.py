@@ -15,8 +15,9 @@ from speciate.jobs.run import Stopped
 from speciate.language import bases, forms
 from speciate.language.forms import Form
 from speciate.language.generation import Sampling, Written, write
-from speciate.training.language import judging
-from speciate.training.language.durable_trainer import Best, Durable, Ending, apart, copy_weights
+from speciate.training.language import checkpointing, judging
+from speciate.training.language.checkpointing import Best
+from speciate.training.language.durable_trainer import Durable, Ending
 from speciate.training.language.reinforcement import hacking, rewarding
 from speciate.training.language.reinforcement.asking import Question
 from speciate.training.language.reinforcement.hacking import Held, Limits, Seen
@@ -86,7 +87,7 @@ class _Rewarded(Durable):
             return ending
         step, weights = (self._best.step, self._best.weights) if self._best else self._good or (0, {})
         if weights:
-            copy_weights(weights, self._weights())
+            checkpointing.copy_weights(weights, self.model)
             ending = ending._replace(step=step)
         return ending
 
@@ -238,7 +239,7 @@ class _Rewarded(Durable):
         if self._best is not None and key <= self._key(self._kept):
             self._without_gain += 1
         else:
-            weights = apart(self._weights())
+            weights = checkpointing.apart(checkpointing.weights(self.model))
             held = {"reward": row.reward, "metric": row.metric, "length": row.length}
             held = {name: value for name, value in held.items() if math.isfinite(value)}
             self._best, self._without_gain = Best(row.step, -key[0], weights, held), 0
@@ -286,7 +287,7 @@ class _Rewarded(Durable):
         """Where nothing is held out, and a limit may end it: the newest weights of which nothing is suspicious."""
         if self._has_held or self._limits == Limits() or not hacking.calm(self.seen, self.held):
             return
-        self._good = self.state.global_step, apart(self._weights())
+        self._good = self.state.global_step, checkpointing.apart(checkpointing.weights(self.model))
 
     # State
 
@@ -308,8 +309,8 @@ class _Rewarded(Durable):
         self.stopped = facts["stopped"]
         self._asking.rewards.restore(facts["rewards"])
         if facts["good"] is not None:
-            match(tensors["good"], self._weights(), "good weights")
-            self._good = facts["good"], apart(tensors["good"])
+            match(tensors["good"], checkpointing.weights(self.model), "good weights")
+            self._good = facts["good"], checkpointing.apart(tensors["good"])
 
 
 def _number(value: Any) -> float:
