@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, WithJsonSchema
 
 from speciate.datasets import versions
+from speciate.datasets.classes import SHORTENED, class_name, is_shortened
 from speciate.datasets.label import check_labels
-from speciate.datasets.roles import SHORTENED, class_name, is_shortened
 from speciate.errors import Code, SpeciateError
 from speciate.jobs.job import State
 from speciate.server.jobview import failure, wait

@@ -38,11 +38,14 @@ def record_feedback(
     label: Annotated[Any, _LABEL] = None,
     score: Annotated[float | None, Field(ge=0, le=1, description="Where no label fits: 1 good, 0 bad.")] = None,
     drawn: Annotated[Drawn | None, Field(description="As the label queue says.")] = None,
+    new_class: Annotated[bool, Field(description="The label is a class that the model does not know yet.")] = False,
     idempotency_key: IdempotencyKey = None,
 ) -> FeedbackRecorded:
     """Say what a logged answer of production should have been, or how good it was. For rows of a dataset, call
     label_examples; what to label next: speciate://use-cases/NAME/queue."""
-    said = {"prediction": prediction, "label": label, "score": score, "source": source, "drawn": drawn}
+    said: dict[str, Any] = {"prediction": prediction, "label": label, "score": score, "source": source, "drawn": drawn}
+    if new_class:  # left out where it is not: a call that is repeated by its key is the same as before
+        said["new_class"] = True
     given = feedback(**said, by=app.caller.client[:100])
     if idempotency_key is None:
         return _recorded(app, given)

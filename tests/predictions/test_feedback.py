@@ -23,6 +23,10 @@ from tests.conftest import ManualClock
 from tests.predictions.world import log, note, texts
 
 
+def anything(*_: object) -> None:
+    """Every label will do."""
+
+
 def given(prediction: str, told: Any = None, source: str = "human", **more: Any) -> Given:
     fields = {"at": 1.0, "score": None, "by": "", "drawn": None, **more}
     return Given(prediction=prediction, source=source, label=told, **fields)
@@ -43,12 +47,12 @@ def test_the_latest_of_each_source_counts_and_a_persons_label_first() -> None:
 def test_feedback_is_added_to_a_logged_answer_and_survives_sealing(tmp_path: Path, clock: ManualClock) -> None:
     own = log(tmp_path, clock)
     [id_] = note(own, texts("a film"))
-    first = record(own, feedback(prediction=f"chatcmpl-{id_}", label="bad", source="human"), clock.now())
+    first = record(own, feedback(prediction=f"chatcmpl-{id_}", label="bad", source="human"), clock.now(), anything)
     assert first.answer.id == id_
     own.close()
     tending.seal(own.folder)
     clock.advance(5)
-    second = record(own, feedback(prediction=id_, score=0.0, source="system", drawn="random"), clock.now())
+    second = record(own, feedback(prediction=id_, score=0.0, source="system", drawn="random"), clock.now(), anything)
     assert {source: each.label for source, each in second.standing.items()} == {"human": "bad", "system": None}
     assert [each.source for each in reading.feedback(own.folder)] == ["human", "system"]
     own.close()
@@ -69,7 +73,7 @@ def test_feedback_reads_only_the_lines_of_its_answer(
 
     monkeypatch.setattr(records, "_record", told_of)
     for told in ("bad", "good"):
-        found = record(own, feedback(prediction=ids[150], label=told, source="human"), clock.now())
+        found = record(own, feedback(prediction=ids[150], label=told, source="human"), clock.now(), anything)
     own.close()
     assert (found.answer.id, found.standing["human"].label) == (ids[150], "good")
     assert 0 < len(read) < 20
@@ -91,7 +95,7 @@ def test_unknown_answers_are_refused_with_what_is_known(tmp_path: Path, clock: M
         (old, Code.NOT_FOUND, "expired"),
     ]:
         with pytest.raises(SpeciateError, match=told) as raised:
-            record(own, Feedback(prediction=prediction, label="x", source="human"), clock.now())
+            record(own, Feedback(prediction=prediction, label="x", source="human"), clock.now(), anything)
         assert raised.value.code is code
     own.close()
 
@@ -229,7 +233,7 @@ def test_why_an_answer_is_not_there_does_not_depend_on_how_its_id_is_written(
     )
     for written in (never, f"chatcmpl-{never}"):
         with pytest.raises(SpeciateError, match="never logged"):
-            record(own, Feedback(prediction=written, label="x", source="human"), clock.now())
+            record(own, Feedback(prediction=written, label="x", source="human"), clock.now(), anything)
 
 
 def test_how_large_a_log_is_is_looked_at_for_a_fiftieth_of_the_time(

@@ -87,6 +87,18 @@ def test_feedback_without_label_and_score_is_refused(asked: Asked) -> None:
     assert "begin with 'pred-'" in str(raised.value)
 
 
+def test_a_label_that_the_model_does_not_know_is_refused_unless_it_is_said_to_be_new(asked: Asked) -> None:
+    answer = asked.answers[2].prediction
+    with pytest.raises(SpeciateError, match=r"'godo' is none of the 2 classes .* did you mean 'good'"):
+        record_feedback(asked.app, answer, "agent", label="godo")
+    told = record_feedback(asked.app, answer, "agent", label="mixed", new_class=True)
+    assert told.standing["agent"].untrusted.label == "mixed"
+    request = {"use_case": USE_CASE, "prediction": answer, "label": "godo", "by": "ada", "drawn": None}
+    service: Any = SimpleNamespace(workspace=asked.app.workspace)
+    assert "did you mean 'good'" in tracing.labels(service, request)["unknown"]
+    assert tracing.labels(service, request | {"new_class": True})["recorded"] == answer
+
+
 def test_the_queue_shows_inputs_and_how_each_was_drawn(asked: Asked) -> None:
     found = resources.label_queue(asked.app, USE_CASE, source="system", count=6)
     assert found.waiting == len(asked.answers) - 1

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 from typing import Any
 
 import pytest
 
+from speciate.server import answer_commands
 from speciate.server.answer_commands import in_a_line, meant
 
 
@@ -30,3 +32,25 @@ def test_a_label_of_another_form_is_asked_again(typed: str, output: Any) -> None
 def test_what_was_asked_is_shown_in_its_own_letters_and_moves_no_terminal() -> None:
     shown = in_a_line({"text": "Rückgabe für 5 €, 退货\x1b[2J\u202e\n"})
     assert shown == '{"text": "Rückgabe für 5 €, 退货\\u001b[2J\\u202e\\n"}'
+
+
+def test_a_class_that_the_model_does_not_know_is_asked_about_before_it_is_stored(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stored: list[tuple[str, bool]] = []
+
+    def control(*_: Any, label: str, new_class: bool = False, **about: Any) -> dict[str, Any]:
+        if label not in ("good", "bad") and not new_class:
+            return {"unknown": f"{label!r} is no class"}
+        stored.append((label, new_class))
+        return {"recorded": "pred-x"}
+
+    monkeypatch.setattr(answer_commands, "control", control)
+    for lines in (["godo", "n", "good"], ["mixed", "y"], ["godo", "", ""]):
+        typed = iter(lines)
+        monkeypatch.setattr("builtins.input", lambda *_, typed=typed: next(typed))
+        answer_commands._label(
+            argparse.Namespace(use_case="reviews"), {"prediction": "pred-x", "drawn": "random", "output": "bad"}
+        )
+    assert stored == [("good", False), ("mixed", True)]
+    assert "'godo' is no class" in capsys.readouterr().out

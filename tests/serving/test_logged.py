@@ -77,6 +77,13 @@ def test_feedback_is_recorded_or_refused_with_a_reason(logged: tuple[Server, Log
     assert said.body["recorded"]["model"] == "words@v3"
     assert said.body["recorded"]["standing"]["human"]["label"] == "bad"
     assert [given.label for given in reading.feedback(own.folder)] == ["bad"]
+    card = server.slot.folder.path.parent.parent / "models" / "words" / "v3" / "model.json"
+    card.parent.mkdir(parents=True)
+    card.write_text(json.dumps({"task": "text-classification", "labels": ["bad", "good"]}))
+    odd = {"prediction": one["prediction"], "label": "goood", "source": "human"}
+    said = server.ask(odd, "/feedback")
+    assert (said.status, "did you mean 'good'" in said.body["error"]) == (422, True)
+    assert server.ask(odd | {"new_class": True}, "/feedback").body["recorded"]["standing"]["human"]["label"] == "goood"
     several = {"feedback": [{"prediction": one["prediction"], "score": 1, "source": "system"},
                             {"prediction": "0", "score": 1, "source": "system"}]}  # fmt: skip
     said = server.ask(several, "/feedback")

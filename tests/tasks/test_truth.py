@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from speciate.datasets.classes import class_name
 from speciate.datasets.loading.loader import Example
-from speciate.datasets.roles import class_name
 from speciate.datasets.versions import Manifest
 from speciate.errors import SpeciateError
 from speciate.tasks.contract import Terms

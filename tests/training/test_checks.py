@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from speciate.datasets.roles import class_name
+from speciate.datasets.classes import class_name
 from speciate.datasets.versions import Manifest
 from speciate.errors import Code, SpeciateError
 from speciate.tasks.contract import Terms

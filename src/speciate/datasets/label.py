@@ -17,12 +17,13 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
 from speciate.datasets import missing_labels, scan, succession
+from speciate.datasets.classes import class_name
 from speciate.datasets.columns import FINGERPRINT, with_column
 from speciate.datasets.intake.rows import MISSING, WITHOUT_LABEL, carried, quality_report, split_report
 from speciate.datasets.joining import join_rows
 from speciate.datasets.lthash import unpacked
 from speciate.datasets.registration import collect, commit, made
-from speciate.datasets.roles import class_name, label_column
+from speciate.datasets.roles import label_column
 from speciate.datasets.split import FRACTIONS
 from speciate.datasets.versions import Manifest, packed_lanes, version
 from speciate.errors import Code, SpeciateError

@@ -7,8 +7,6 @@ own is an input of a table row.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import re
 from collections.abc import Sequence
@@ -17,18 +15,15 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from speciate.datasets.classes import class_name
 from speciate.datasets.columns import clean
 from speciate.errors import Code, SpeciateError, closest
 from speciate.modalities.biology.molecule import is_smiles
 from speciate.modalities.biology.protein import is_sequence
-from speciate.modalities.tabular import plain
 
 _SAMPLE = 200
 _LONG_TEXT = 20  # characters on average
 _MOST_CLASSES = 50
-_LONGEST_CLASS, _BEGINNING = 64, 55  # characters
-_SHORTENED = re.compile(r".{55}~[0-9a-f]{8}")
-SHORTENED = "{count} classes have names of more than 64 characters: stored are the first 55 and a hash."
 _SMILES = re.compile(r"(?i)((canonical|isomeric)[ _]?)?smiles")
 _ASKED = ("messages", "conversations", "conversation", "prompt")
 _ANSWERED = ("completion", "chosen", "response")
@@ -97,26 +92,6 @@ def label_column(values: Sequence[Any]) -> LabelColumn:
 def is_infinite(value: Any) -> bool:
     """Whether it is infinite, which is neither a class nor a number to predict."""
     return isinstance(value, float) and math.isinf(value)
-
-
-def class_name(value: Any) -> str:
-    """A class as it is stored: 1 and 1.0 are the same one, a list is JSON. Empty where nothing of it can be printed."""
-    if isinstance(value, list | dict):
-        value = json.dumps(value, ensure_ascii=False)
-    text = str(value).lower() if isinstance(value, bool) else str(plain(value)).strip()
-    return shortened("".join(c for c in text if c.isprintable()))
-
-
-def shortened(name: str) -> str:
-    """A class of at most 64 characters; of a longer one the beginning and a hash, which keeps it apart from others."""
-    if len(name) <= _LONGEST_CLASS:
-        return name
-    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()
-    return f"{name[:_BEGINNING]}~{digest[: _LONGEST_CLASS - _BEGINNING - 1]}"
-
-
-def is_shortened(name: str) -> bool:
-    return _SHORTENED.fullmatch(name) is not None
 
 
 def groups(group_by: str | None, table: pa.Table, sources: Sequence[str]) -> list[str | None]:

@@ -45,6 +45,8 @@ class Feedback(BaseModel):
     source: Source
     by: str = Field("", max_length=100)
     drawn: Drawn | None = None
+    new_class: StrictBool = False
+    """Whether the label may be a class that the model does not know."""
 
     @model_validator(mode="after")
     def _one_of_both(self) -> Feedback:

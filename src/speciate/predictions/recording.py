@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from speciate.errors import Code, SpeciateError
@@ -18,14 +19,15 @@ class Recorded(NamedTuple):
     """The latest of each source, this one among them."""
 
 
-def record(log: Log, feedback: Feedback, now: float) -> Recorded:
-    """Add it; on the disk when this returns.
+def record(log: Log, feedback: Feedback, now: float, check: Callable[[Answered, Feedback], None]) -> Recorded:
+    """Add it; on the disk when this returns. `check` raises where the label cannot be one of this answer.
 
-    Raises INVALID for what is no id, NOT_FOUND where the log does not hold the answer (with what is known of why),
-    UNAVAILABLE where nothing can be written.
+    Raises what `check` raises, INVALID for what is no id, NOT_FOUND where the log does not hold the answer (with what
+    is known of why), UNAVAILABLE where nothing can be written.
     """
     answer = held(log, feedback.prediction, now)
-    given = feedback.model_dump(exclude_none=True) | {"prediction": answer.id}
+    check(answer, feedback)
+    given = feedback.model_dump(exclude_none=True, exclude={"new_class"}) | {"prediction": answer.id}
     if not log.feedback(given):
         raise SpeciateError(
             Code.UNAVAILABLE,

@@ -20,7 +20,7 @@ from speciate.predictions.log import About, Log
 from speciate.predictions.reading import Answered, Given
 from speciate.predictions.recording import Recorded, held, record
 from speciate.predictions.unknown import why
-from speciate.production import aliases
+from speciate.production import aliases, corrections
 from speciate.workspace.workspace import Workspace
 
 
@@ -110,5 +110,6 @@ def described(workspace: Workspace, prediction: str) -> Described:
 
 
 def feedback(workspace: Workspace, given: Feedback) -> Recorded:
-    """Raises what `recording.record` raises."""
-    return record(of(workspace).naming(given.prediction), given, workspace.clock.now())
+    """Raises what `recording.record` and `corrections.check` raise."""
+    log, check = of(workspace).naming(given.prediction), corrections.checker(workspace.folders)
+    return record(log, given, workspace.clock.now(), check)

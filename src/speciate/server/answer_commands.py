@@ -28,10 +28,22 @@ def labels(arguments: argparse.Namespace) -> int:
         _say(line)
     for item in shown["items"]:
         _say(_item(item, shown["root"]))
-        if arguments.ask and (label := _asked(item["output"])) is not None:
-            about = {"prediction": item["prediction"], "drawn": item["drawn"], "label": label, "by": who()}
-            control(arguments, "labels", start=True, use_case=arguments.use_case, **about)
+        if arguments.ask:
+            _label(arguments, item)
     return 0
+
+
+def _label(arguments: argparse.Namespace, item: dict[str, Any]) -> None:
+    """Until a label is stored, or the person skips the answer. A class that the model does not know is asked about."""
+    about = {"prediction": item["prediction"], "drawn": item["drawn"], "by": who(), "use_case": arguments.use_case}
+    while (label := _asked(item["output"])) is not None:
+        told = control(arguments, "labels", start=True, label=label, **about)
+        if "unknown" not in told:
+            return
+        _say(f"  {told['unknown']}")
+        if input("  Is it a new class? (y/N) ").strip().lower() in ("y", "yes"):
+            control(arguments, "labels", start=True, label=label, new_class=True, **about)
+            return
 
 
 def _asked(output: Any) -> Any:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from speciate.predictions.feedback import feedback
 from speciate.production import labels as labelling
 from speciate.production import lineage_picture, logged, origins
+from speciate.production.corrections import UnknownClass
 
 if TYPE_CHECKING:
     from speciate.server.service import Service
@@ -16,14 +17,17 @@ _DRAW = "speciate.production.lineage_picture:draw"
 
 
 def labels(service: Service, request: dict[str, Any]) -> dict[str, Any]:
-    """The next answers to label; or, with `prediction`, one label stored."""
+    """The next answers to label; or, with `prediction`, one label stored, or why it is `unknown`."""
     workspace, use_case = service.workspace, str(request["use_case"])
     if "prediction" in request:
         given = feedback(
             prediction=request["prediction"], label=request["label"], source="human", by=request["by"],
-            drawn=request["drawn"],
+            drawn=request["drawn"], new_class=request.get("new_class", False),
         )  # fmt: skip
-        return {"recorded": logged.feedback(workspace, given).answer.id}
+        try:
+            return {"recorded": logged.feedback(workspace, given).answer.id}
+        except UnknownClass as error:
+            return {"unknown": error.message}
     found = labelling.next_labels(workspace, use_case, strategy=request["strategy"], count=int(request["count"]))
     told = labelling.logged(workspace, use_case)
     return {

@@ -32,6 +32,7 @@ from speciate.errors import Code, SpeciateError
 from speciate.predictions.feedback import Feedback
 from speciate.predictions.log import About, Log
 from speciate.predictions.recording import record
+from speciate.production import corrections
 from speciate.serving import bodies, chat, opinions, routing, schema
 from speciate.serving.deployment import Full, Overloaded
 from speciate.serving.folder import Target
@@ -39,6 +40,7 @@ from speciate.serving.metrics import CONTENT_TYPE, Metrics
 from speciate.serving.rate import Bucket
 from speciate.serving.slot import Empty, Slot, Submitted
 from speciate.serving.tallies import outcome_of
+from speciate.workspace.workspace import Folders
 
 VERSION = "x-model-version"
 _MB = 1024 * 1024
@@ -62,7 +64,7 @@ class _Answered(NamedTuple):
 class Api:
     def __init__(self, slot: Slot, metrics: Metrics, token: str, log: Log | None = None) -> None:
         self._slot, self._metrics, self._expected = slot, metrics, f"Bearer {token}".encode()
-        self._log = log
+        self._log, self._check = log, corrections.checker(Folders(slot.folder.path.parent.parent))
         self._bucket = Bucket(slot.wanted.options.per_second, time.monotonic())
 
     def app(self) -> Starlette:
@@ -229,7 +231,7 @@ class Api:
         found = []
         for each in listed:
             try:
-                found.append(opinions.told(record(log, each, log.now())))
+                found.append(opinions.told(record(log, each, log.now(), self._check)))
             except SpeciateError as error:
                 status = _STATUS.get(error.code, 500)
                 found.append({"prediction": each.prediction, "status": status, "error": str(error)})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from speciate.datasets.roles import class_name
+from speciate.datasets.classes import class_name
 
 
 def as_label(cell: Any) -> str | None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from speciate.datasets.classes import class_name
 from speciate.datasets.loading.loader import Example
-from speciate.datasets.roles import class_name
 from speciate.datasets.versions import Manifest
 from speciate.errors import Code, SpeciateError
 from speciate.tasks import preference

@@ -9,7 +9,7 @@ import difflib
 import math
 from collections.abc import Callable
 
-from speciate.datasets.roles import is_shortened
+from speciate.datasets.classes import is_shortened
 from speciate.datasets.versions import Manifest
 from speciate.errors import Code, SpeciateError
 from speciate.tasks.contract import Terms

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, Field
 
 from speciate.datasets import succession
+from speciate.datasets.classes import SHORTENED, is_shortened
 from speciate.datasets.columns import rename
 from speciate.datasets.intake.additions import Extended, Parent, extend, splits_of
 from speciate.datasets.intake.excerpts import cut, kept_together
@@ -30,7 +31,7 @@ from speciate.datasets.intake.survey import Desk, Survey, survey_media, survey_r
 from speciate.datasets.loading.marks import Marks, marks
 from speciate.datasets.lthash import unpacked
 from speciate.datasets.registration import collect, commit, made
-from speciate.datasets.roles import SHORTENED, Roles, is_shortened, says_answers
+from speciate.datasets.roles import Roles, says_answers
 from speciate.datasets.sources import exported, unpacking
 from speciate.datasets.sources.labels import LabelsFile, join
 from speciate.datasets.sources.listing import Listing, check_source

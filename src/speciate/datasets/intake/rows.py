@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from speciate.datasets import missing_labels
+from speciate.datasets.classes import class_name, shortened
 from speciate.datasets.columns import (
     CONTENT,
     FINGERPRINT,
@@ -40,13 +41,11 @@ from speciate.datasets.roles import (
     Roles,
     check_label,
     choose,
-    class_name,
     dates,
     groups,
     implied_label,
     is_infinite,
     label_column,
-    shortened,
     ungrouped,
 )
 from speciate.datasets.split import FRACTIONS, KEEP_FIRST, split

@@ -11,12 +11,12 @@ from typing import Annotated
 import pyarrow as pa
 from pydantic import AfterValidator, Field, StringConstraints
 
+from speciate.datasets.classes import class_name
 from speciate.datasets.columns import with_column
 from speciate.datasets.intake.rows import MISSING
 from speciate.datasets.operations.context import Context
 from speciate.datasets.operations.contract import Operation, Others, Outcome, Parameters
 from speciate.datasets.operations.foresight import check_classes
-from speciate.datasets.roles import class_name
 from speciate.datasets.succession import MOST_LABELS
 from speciate.datasets.versions import Manifest
 from speciate.errors import unknown
