@@ -24,8 +24,14 @@ def _seen(count: int = 20, **last: float) -> list[Seen]:
 
 
 def _held(*rows: tuple[float, float], error: float = 0.03) -> list[Held]:
-    """Of rewards and metrics."""
+    """Of rewards and metrics. None is compared by example."""
     return [Held(10 * at, reward, metric, error, 20.0) for at, (reward, metric) in enumerate(rows)]
+
+
+def _compared(*rows: tuple[float, float], first: float = 1.0, best: float = 1.0) -> list[Held]:
+    """The same, with the newest one's p-values."""
+    *before, newest = _held(*rows)
+    return [*before, newest._replace(p_since_first=first, p_since_best=best)]
 
 
 @pytest.mark.parametrize(
@@ -58,6 +64,14 @@ def test_what_is_seen_of_answers_is_suspicious_or_not(last: dict[str, float], pa
         (_held((0.2, 0.5), (0.4, 0.6), (0.3, 0.4)), False),  # both fall: a training that fails, and hacks nothing
         (_held((0.2, 0.5)), False),
         (_held((0.2, math.nan), (0.9, math.nan)), False),  # there are no truths
+        (_compared((0.2, 0.5), (0.4, 0.6), (0.9, 0.59), best=0.016), True),  # by little, and surely: three pairs
+        (_compared((0.2, 0.5), (0.4, 0.6), (0.9, 0.4), best=0.017), False),  # by much, and maybe by chance
+        (_compared((0.4, 0.6), (0.9, 0.5), best=0.049), True),  # one pair
+        (_compared(*[(0.4, 0.6)] * 9, (0.9, 0.5), best=0.002), False),  # one of 45
+        (_compared(*[(0.4, 0.6)] * 9, (0.9, 0.5), best=0.001), True),
+        (_compared((0.2, 0.5), (0.4, 0.6), (0.9, 0.7), best=0.0), False),  # it rises
+        (_compared((0.2, 0.5), (0.4, 0.6), (0.3, 0.4), best=0.0), False),  # both fall
+        (_compared((0.2, 0.5), (0.4, 0.6), (0.9, 0.4), first=0.0), False),  # the first is not the best
     ],
 )
 def test_a_reward_that_rises_while_the_metric_falls_is_said(held: list[Held], suspicious: bool) -> None:
@@ -70,6 +84,11 @@ def test_a_model_that_has_learned_what_it_should_may_be_sure_of_it() -> None:
     sure = _seen(entropy=0.01, alike=1.0)
     assert {each.pattern for each in warnings(sure, [])} == {"entropy", "same_answers"}
     assert warnings(sure, _held((0.1, 0.1), (0.9, 0.9))) == []
+    assert warnings(sure, _compared((0.1, 0.1), (0.2, 0.9), (0.9, 0.3), first=0.04)) == []
+    by_chance = _compared((0.1, 0.1), (0.9, 0.3), first=0.06)
+    assert {each.pattern for each in warnings(sure, by_chance)} == {"entropy", "same_answers"}
+    worse = _compared((0.1, 0.3), (0.05, 0.1), first=0.0)
+    assert {each.pattern for each in warnings(sure, worse)} == {"entropy", "same_answers"}
 
 
 def test_no_difference_from_the_beginning_is_said_as_such() -> None:
@@ -91,7 +110,7 @@ def test_limits_end_a_training() -> None:
 _NUMBERS = st.one_of(st.floats(-1e6, 1e6), st.just(math.nan))
 
 
-@given(st.lists(st.tuples(*[_NUMBERS] * 8), max_size=12), st.lists(st.tuples(*[_NUMBERS] * 4), max_size=5))
+@given(st.lists(st.tuples(*[_NUMBERS] * 8), max_size=12), st.lists(st.tuples(*[_NUMBERS] * 6), max_size=5))
 def test_whatever_is_seen_the_same_is_said_again_and_ends_are_within(
     steps: list[tuple[Any, ...]], judged: list[tuple[Any, ...]]
 ) -> None:

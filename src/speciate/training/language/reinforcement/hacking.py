@@ -3,7 +3,10 @@
 What is compared is the beginning of a training with its newest part: means over windows of steps, and of held-out
 examples the best evaluation with the newest. `metric_falls` alone compares the reward with what it stands for: it rises
 on held-out answers while the metric that the model is wanted for falls (Gao et al. 2023, "Scaling laws for reward model
-overoptimization"), by one standard error of one evaluation. The others say where to look.
+overoptimization"). The others say where to look.
+
+The best of several evaluations is so by luck as well, beside which the newest seems to have fallen. So the p-value of
+their difference, paired by example, must be below a chance that all pairs of evaluations so far share (Bonferroni).
 """
 
 from __future__ import annotations
@@ -28,8 +31,14 @@ _NO_SIGNAL = 0.8
 _ALIKE = 0.9
 _SAME = 1e-8
 """Difference of rewards that is none."""
+_CHANCE = 0.025
+"""Of saying that a metric has fallen which has not, shared by the pairs of evaluations so far. The k-th evaluation ends
+k - 1 of k (k - 1) / 2 pairs, so up to the k-th it adds up to 2 (1/2 + ... + 1/k) times that at most, whatever answers
+have in common: 9.6 % in ten evaluations, 15 % in thirty."""
+_SURE = 0.05
+"""Two-sided p-value of a gain since the first evaluation, below which it is one."""
 _ERRORS = 1.0
-"""Standard errors of the held-out metric by which it must have fallen."""
+"""Where there are no scores by example: standard errors of one evaluation by which the metric must have fallen."""
 
 
 class Seen(NamedTuple):
@@ -60,8 +69,13 @@ class Held(NamedTuple):
     metric: float
     """The larger the better, whatever the metric; NaN where there are no truths."""
     error: float
-    """Standard error of the metric, as means of paired answers have it: at most that."""
+    """Standard error of the metric."""
     length: float
+    p_since_first: float = math.nan
+    """Of the metric's difference to the first evaluation, on the same examples: two-sided. NaN where that is not known:
+    of a corpus metric, and of evaluations in checkpoints from before it was."""
+    p_since_best: float = math.nan
+    """The same, to the `best` one before this."""
 
 
 class Suspicion(NamedTuple):
@@ -137,27 +151,45 @@ def _mean(some: Sequence[Seen]) -> Seen:
     )  # fmt: skip
 
 
+def best(held: Sequence[Held]) -> Held | None:
+    """The evaluation with the best metric, the earliest of equals; None where there is none with metric and reward."""
+    return max(_judged(held), key=lambda each: each.metric, default=None)
+
+
+def _judged(held: Sequence[Held]) -> list[Held]:
+    return [each for each in held if math.isfinite(each.metric) and math.isfinite(each.reward)]
+
+
 def _metric_falls(held: Sequence[Held]) -> Suspicion | None:
-    judged = [each for each in held if math.isfinite(each.metric) and math.isfinite(each.reward)]
-    if len(judged) < 2:
+    judged = _judged(held)
+    before = best(judged[:-1])
+    if before is None:
         return None
-    newest, best = judged[-1], max(judged[:-1], key=lambda each: each.metric)
-    rose, fell = newest.reward - best.reward, best.metric - newest.metric
-    if not (rose > 0 and fell > 0 and fell > _ERRORS * max(best.error, newest.error)):
+    newest = judged[-1]
+    rose, fell = newest.reward - before.reward, before.metric - newest.metric
+    if not (rose > 0 and fell > 0 and _by_more_than_chance(before, newest, len(judged))):
         return None
     return Suspicion(
         "metric_falls",
-        f"on held-out examples the reward rose by {rose:.3g} since step {best.step} while the metric got worse by "
+        f"on held-out examples the reward rose by {rose:.3g} since step {before.step} while the metric got worse by "
         f"{fell:.3g}: the reward is learned, and not what it stands for",
     )
 
 
+def _by_more_than_chance(before: Held, newest: Held, evaluations: int) -> bool:
+    if math.isfinite(newest.p_since_best):
+        return newest.p_since_best / 2 < _CHANCE / math.comb(evaluations, 2)  # one-sided
+    return before.metric - newest.metric > _ERRORS * max(before.error, newest.error)
+
+
 def _metric_rose(held: Sequence[Held]) -> bool:
     """Surely, since before the first step."""
-    judged = [each for each in held if math.isfinite(each.metric)]
-    if len(judged) < 2:
+    if len(held) < 2:
         return False
-    return judged[-1].metric - judged[0].metric > 2 * _ERRORS * max(judged[0].error, judged[-1].error)
+    first, newest = held[0], held[-1]
+    if math.isfinite(newest.p_since_first):
+        return newest.metric > first.metric and newest.p_since_first < _SURE
+    return newest.metric - first.metric > 2 * _ERRORS * max(first.error, newest.error)
 
 
 def _longer(first: Seen, last: Seen) -> Suspicion | None:

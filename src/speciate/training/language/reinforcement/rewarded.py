@@ -6,10 +6,7 @@ import math
 import time
 from typing import Any
 
-import numpy as np
-
 from speciate.datasets.loading.loader import Example
-from speciate.evaluation.statistics import paired_difference
 from speciate.training.language import judging
 from speciate.training.language.durable_trainer import Ending
 from speciate.training.language.lessons import form
@@ -94,13 +91,14 @@ def _by_id(examples: list[Example]) -> list[Example]:
 
 def _tell(study: Study, running: Any, opened: Rewards, ending: Ending) -> None:
     """What was watched, in the report; what is suspicious, in its notes."""
-    found = hacking.warnings(running.seen, running.held)
+    evaluations = running.evaluations
+    found = hacking.warnings(running.seen, evaluations.held)
     first, last = hacking.ends(running.seen) if running.seen else (None, None)
     study.found["training"] |= {"held_loss": None, "held": dict(ending.held)}
     study.found["watched"] = {
         "begin": _known(first), "end": _known(last),
-        "held": [_known(each) for each in running.held],
-        "gain": _gain(study, running),
+        "held": [_known(each) for each in evaluations.held],
+        "gain": _gain(running),
         "warnings": [{"pattern": each.pattern, "what": each.said} for each in found],
         "stopped": running.stopped,
         "rewards": opened.told(),
@@ -121,18 +119,14 @@ def _known(row: Any) -> dict[str, float] | None:
     return None if row is None else {name: each for name, each in row._asdict().items() if math.isfinite(each)}
 
 
-def _gain(study: Study, running: Any) -> dict[str, Any] | None:
+def _gain(running: Any) -> dict[str, Any] | None:
     """The metric of what is kept minus that of the base model, on the same held-out examples, with its interval. Where
     they chose what is kept, as the best of `best_of` evaluations, it is too good by that; the test split is not."""
-    if not running.held or running.scores_of_kept is None:
+    evaluations = running.evaluations
+    found = evaluations.difference(evaluations.held[0].step, running.kept_step) if evaluations.held else None
+    if found is None:
         return None
-    before, after = running.scores[running.held[0].step], running.scores_of_kept
-    if not before or len(before) != len(after):
-        return None
-    groups = [each.example.group or each.example.id for each in running.judged_by]
-    clusters = np.unique(np.array(groups), return_inverse=True)[1]
-    found = paired_difference(before, after, clusters)
     return {
-        "value": found.delta, "interval": [found.low, found.high], "n": len(before), "method": found.method,
+        "value": found.delta, "interval": [found.low, found.high], "n": found.n, "method": found.method,
         "best_of": running.chosen_of,
     }  # fmt: skip

@@ -1,25 +1,27 @@
 """A trainer of trl that learns from rewards, made durable and watched.
 
 `rewarded(GRPOTrainer)` adds to `durable` what such a training needs beside: greedy answers to held-out questions every
-so many steps, of which the best decides what is kept (no loss says how good a policy is); how its answers look; and the
-limits that end it where it pleases the reward alone (hacking.py decides, here it is carried out).
+so many steps (answers.py), of which the best decides what is kept (evaluations.py), as no loss says how good a policy
+is; how its answers look; and the limits that end it where it pleases the reward alone (hacking.py decides, here it is
+carried out).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from speciate.jobs.run import Stopped
-from speciate.language import bases, forms
+from speciate.language import forms
 from speciate.language.forms import Form
-from speciate.language.generation import Sampling, Written, write
 from speciate.training.language import checkpointing, judging
 from speciate.training.language.checkpointing import Best
 from speciate.training.language.durable_trainer import Durable, Ending
-from speciate.training.language.reinforcement import hacking, rewarding
+from speciate.training.language.reinforcement import answers, hacking, rewarding
+from speciate.training.language.reinforcement.answers import Answers
 from speciate.training.language.reinforcement.asking import Question
+from speciate.training.language.reinforcement.evaluations import Evaluations, number, plain
 from speciate.training.language.reinforcement.hacking import Held, Limits, Seen
 from speciate.training.language.reinforcement.rewarding import Rewards
 from speciate.training.language.reinforcement.wording import wording
@@ -27,8 +29,6 @@ from speciate.training.language.specs import RewardedParameters
 from speciate.training.network.checkpoint import Tensors, match
 from speciate.vocabulary import find_metric
 
-_TOGETHER = 16
-"""Held-out questions that are played together where there are tools."""
 LIMIT = "limit"
 """Why a training ended: one of its own limits, or hacking."""
 _NAMED = {
@@ -61,9 +61,6 @@ class _Rewarded(Durable):
     processing_class: Any
     num_generations: int
     reward_weights: Any
-    generation_config: Any
-    _generate: Callable[..., Any]
-    _environment_pool: Any
     _metrics: Any
 
     def ask(self, asking: Asking) -> None:
@@ -71,9 +68,8 @@ class _Rewarded(Durable):
         self._asking = asking
         self._limits = Limits(given.kl_limit, given.length_limit, given.stop_on_hacking)
         self.seen: list[Seen] = []
-        self.held: list[Held] = []
-        self.scores: dict[int, list[float]] = {}
-        """By step, of the first, the kept and the newest evaluation: the metric of each example that has a truth."""
+        judged = [each.example for each in asking.held if each.truth is not None]
+        self.evaluations = Evaluations([each.group or each.id for each in judged], given.keep_by)
         self.stopped: str | None = None
         """Why a limit ended it."""
         self._good: tuple[int, dict[str, Any]] | None = None
@@ -92,22 +88,18 @@ class _Rewarded(Durable):
         return ending
 
     @property
-    def scores_of_kept(self) -> list[float] | None:
-        """Of the evaluation whose weights are in place now; None where those were never judged."""
-        if self._best is not None and (self._session.keep_best or self._why == LIMIT):
-            return self.scores.get(self._best.step)
-        return self.scores.get(self._ended_at)
+    def kept_step(self) -> int:
+        """Whose weights are in place now; there may be no evaluation of that step."""
+        return self.evaluations.kept.step if self._best_is_kept else self._ended_at
 
     @property
     def chosen_of(self) -> int:
         """Evaluations of which the best decided what is kept; 1 where it is the last whatever they said."""
-        chose = self._best is not None and (self._session.keep_best or self._why == LIMIT)
-        return len(self.held) if chose else 1
+        return len(self.evaluations.held) if self._best_is_kept else 1
 
     @property
-    def judged_by(self) -> list[Question]:
-        """Those that `scores` is of."""
-        return [each for each in self._asking.held if each.truth is not None]
+    def _best_is_kept(self) -> bool:
+        return self._best is not None and (self._session.keep_best or self._why == LIMIT)
 
     # What the trainer calls
 
@@ -131,7 +123,7 @@ class _Rewarded(Durable):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         super().log(logs, start_time)  # type: ignore[misc]
         if "loss" in logs:
-            self._row = {name: _number(logs.get(own)) for name, own in _NAMED.items()}
+            self._row = {name: number(logs.get(own)) for name, own in _NAMED.items()}
 
     def evaluate(self, *given: Any, **named: Any) -> dict[str, float]:
         """Greedy answers to the held-out questions. Raises Stopped between batches: the steps since the last checkpoint
@@ -139,9 +131,9 @@ class _Rewarded(Durable):
         study, asking = self._session.study, self._asking
         self._chance.begin(0)
         with study.tally.stage("judging"):
-            written, own = self._trajectories() if asking.rewards.host else (self._answers(), [])
+            written, worth = self._answers()
             texts = [each.text for each in written]
-            rewards = [each for each in asking.rewards.sums(asking.held, texts, own) if math.isfinite(each)]
+            rewards = [each for each in asking.rewards.sums(asking.held, texts, worth) if math.isfinite(each)]
             metric = judging.of_texts(study, [each.example for each in asking.held], texts)
         lengths = [each.tokens for each in written]
         reward = sum(rewards) / len(rewards) if rewards else math.nan
@@ -158,73 +150,12 @@ class _Rewarded(Durable):
         self._told.judged(math.nan, sign * row.metric if math.isfinite(row.metric) else reward, figures)
         return {}
 
-    def _trajectories(self) -> tuple[list[Written], list[float | None]]:
-        """As `_answers`, with tools: as trl's `_generate_and_score_completions` goes about it, and greedily. With what
-        the environments say the answers were worth."""
-        from transformers import GenerationConfig
-
-        asking, model, drawn = self._asking, self.accelerator.unwrap_model(self.model), self.generation_config
-        make: Any = GenerationConfig
-        kept = {"max_new_tokens", "eos_token_id", "pad_token_id", "bos_token_id"}
-        self.generation_config = make(
-            **{name: getattr(drawn, name) for name in kept}, do_sample=False, disable_compile=True
-        )
-        training = model.training
-        self.model.eval()
-        written, values = list[Written](), list[float | None]()
-        rows = asking.held_rows
-        try:
-            for start in range(0, len(rows), _TOGETHER):
-                self._between(start)
-                some, values_of = self._played(
-                    [dict(rows[at]) for at in range(start, min(len(rows), start + _TOGETHER))]
-                )
-                written += some
-                values += values_of
-        finally:
-            self.generation_config = drawn
-            self.model.train(training)
-            self._metrics["eval"].clear()
-        return written, values
-
-    def _played(self, rows: list[dict[str, Any]]) -> tuple[list[Written], list[float | None]]:
-        host = self._asking.rewards.host
-        assert host is not None
-        pool = self._environment_pool[None]
-        pool += [host.kind() for _ in range(len(rows) - len(pool))]
-        self.environments = pool[: len(rows)]
-        self._batch_environments = [None] * len(rows)
-        names = [each.name for each in host.described.tools]
-        self._sync_tool_dicts = [{name: getattr(each, name) for name in names} for each in self.environments]
-        self._async_tool_dicts: list[dict[str, Any]] = [{} for _ in rows]
-        prompts = []
-        for each, row in zip(self.environments, rows, strict=True):
-            said, prompt = each.reset(**row), row["prompt"]
-            last = prompt[-1] | {"content": prompt[-1]["content"] + (said or "")}
-            prompts.append([*prompt[:-1], last])
-        found = self._generate(prompts)
-        ended = [len(ids) < self._asking.parameters.max_new_tokens for ids in found[1]]
-        written = [
-            Written(rewarding.said(completion), len(ids), ends, len(asked))
-            for asked, ids, completion, ends in zip(found[0], found[1], found[3], ended, strict=True)
-        ]
-        own = host.described.rewards
-        return written, [each._reward() for each in self.environments] if own else []
-
-    def _answers(self) -> list[Written]:
-        asking, model = self._asking, self.accelerator.unwrap_model(self.model)
+    def _answers(self) -> Answers:
+        asking, most = self._asking, self._asking.parameters.max_new_tokens
+        if asking.rewards.host is not None:
+            return answers.in_environments(self, asking.held_rows, asking.rewards.host, most, self._between)
         texts = [forms.asked(self.processing_class, each.asked, asking.form) for each in asking.held]
-        training, cached = model.training, model.config.use_cache
-        model.eval()
-        model.config.use_cache = True
-        try:
-            return write(
-                model, self.processing_class, texts, Sampling(max_new_tokens=asking.parameters.max_new_tokens),
-                longest=bases.longest(model), between=self._between,
-            )  # fmt: skip
-        finally:
-            model.train(training)
-            model.config.use_cache = cached
+        return answers.alone(self, texts, most, self._between)
 
     def _between(self, done: int) -> None:
         study, many = self._session.study, len(self._asking.held)
@@ -233,30 +164,13 @@ class _Rewarded(Durable):
             raise Stopped
 
     def _see(self, row: Held, scores: list[float]) -> None:
-        first = self.held[0].step if self.held else row.step
-        self.held.append(row)
-        key = self._key(row)
-        if self._best is not None and key <= self._key(self._kept):
+        if not self.evaluations.see(row, scores):
             self._without_gain += 1
-        else:
-            weights = checkpointing.apart(checkpointing.weights(self.model))
-            held = {"reward": row.reward, "metric": row.metric, "length": row.length}
-            held = {name: value for name, value in held.items() if math.isfinite(value)}
-            self._best, self._without_gain = Best(row.step, -key[0], weights, held), 0
-        kept = {first, self._best.step, row.step}
-        self.scores = {step: each for step, each in (self.scores | {row.step: scores}).items() if step in kept}
-
-    @property
-    def _kept(self) -> Held:
-        assert self._best is not None
-        return next(each for each in self.held if each.step == self._best.step)
-
-    def _key(self, row: Held) -> tuple[float, float]:
-        """What is compared: the larger the better. Among equals that of the earlier step is kept."""
-        known = [value if math.isfinite(value) else -math.inf for value in (row.metric, row.reward)]
-        judged = any(math.isfinite(each.metric) for each in self.held)
-        first, second = known if self._asking.parameters.keep_by == "metric" and judged else reversed(known)
-        return first, second
+            return
+        held = {"reward": row.reward, "metric": row.metric, "length": row.length}
+        held = {name: value for name, value in held.items() if math.isfinite(value)}
+        weights = checkpointing.apart(checkpointing.weights(self.model))
+        self._best, self._without_gain = Best(row.step, -self.evaluations.rank(row)[0], weights, held), 0
 
     # Between two steps
 
@@ -274,7 +188,7 @@ class _Rewarded(Durable):
         if self._row:
             self.seen.append(Seen(step=self.state.global_step, **self._row))
             self._row = {}
-        self.stopped = hacking.stops(self.seen, self.held, self._limits)
+        self.stopped = hacking.stops(self.seen, self.evaluations.held, self._limits)
         if self.stopped is not None:
             self._why, self.control.should_training_stop = LIMIT, True
             self._session.study.tally.keep_if_due()
@@ -285,7 +199,7 @@ class _Rewarded(Durable):
 
     def _keep_good(self) -> None:
         """Where nothing is held out, and a limit may end it: the newest weights of which nothing is suspicious."""
-        if self._has_held or self._limits == Limits() or not hacking.calm(self.seen, self.held):
+        if self._has_held or self._limits == Limits() or not hacking.calm(self.seen, self.evaluations.held):
             return
         self._good = self.state.global_step, checkpointing.apart(checkpointing.weights(self.model))
 
@@ -293,9 +207,8 @@ class _Rewarded(Durable):
 
     def more_state(self) -> tuple[dict[str, Any], dict[str, Tensors]]:
         facts = {
-            "seen": [[_plain(value) for value in each] for each in self.seen],
-            "held": [[_plain(value) for value in each] for each in self.held],
-            "scores": {str(step): [_plain(value) for value in each] for step, each in self.scores.items()},
+            "seen": [[plain(value) for value in each] for each in self.seen],
+            **self.evaluations.state(),
             "stopped": self.stopped,
             "good": self._good[0] if self._good else None,
             "rewards": self._asking.rewards.state(),
@@ -303,20 +216,10 @@ class _Rewarded(Durable):
         return facts, {"good": self._good[1] if self._good else {}}
 
     def restore_more(self, facts: dict[str, Any], tensors: Mapping[str, Tensors]) -> None:
-        self.seen = [Seen(int(each[0]), *map(_number, each[1:])) for each in facts["seen"]]
-        self.held = [Held(int(each[0]), *map(_number, each[1:])) for each in facts["held"]]
-        self.scores = {int(step): [_number(value) for value in each] for step, each in facts["scores"].items()}
+        self.seen = [Seen(int(each[0]), *map(number, each[1:])) for each in facts["seen"]]
+        self.evaluations.restore(facts, self._best.step if self._best else None)
         self.stopped = facts["stopped"]
         self._asking.rewards.restore(facts["rewards"])
         if facts["good"] is not None:
             match(tensors["good"], checkpointing.weights(self.model), "good weights")
             self._good = facts["good"], checkpointing.apart(tensors["good"])
-
-
-def _number(value: Any) -> float:
-    return float(value) if isinstance(value, int | float) else math.nan
-
-
-def _plain(value: float) -> float | None:
-    """JSON has no other numbers."""
-    return value if math.isfinite(value) else None

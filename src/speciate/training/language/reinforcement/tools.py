@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from speciate.errors import Code, SpeciateError
 from speciate.evaluation.statistics import Estimate, mean
 from speciate.language.forms import Form
@@ -48,11 +46,10 @@ def settings(study: Study, tokenizer: PreTrainedTokenizerBase, asked: Form, host
 
 def judged(study: Study, running: Any) -> Estimate:
     """The metric of what is kept, as it was measured with its environment."""
-    scores = running.scores_of_kept
+    scores = running.evaluations.scores.get(running.kept_step)
     if not scores:
         return Estimate(math.nan, math.nan, math.nan, math.nan, 0, 0, "not judged")
-    groups = [each.example.group or each.example.id for each in running.judged_by]
-    return mean(scores, np.unique(np.array(groups), return_inverse=True)[1])
+    return mean(scores, running.evaluations.clusters)
 
 
 def _no_tools(what: str, why: str) -> SpeciateError:
