@@ -15,7 +15,7 @@ from speciate.jobs.job import Job, Limits, State
 from speciate.jobs.kinds import Kind, Kinds, Plan
 from speciate.jobs.transitions import MAX_LOSSES
 from speciate.settings import Capacity, Settings
-from speciate.workspace.database import Transaction
+from speciate.workspace.database import Database, Transaction
 from speciate.workspace.workspace import Workspace
 from tests.conftest import ManualClock
 from tests.jobs.work import ENTRY, KINDS, Work, plan
@@ -101,6 +101,24 @@ def test_a_start_is_on_disk_before_it_is_launched_and_seen_before_it_runs(engine
     stage.truth[f"{job.id}.1"] = Alive()
     engine.tick()
     assert engine.get(job.id).state is State.RUNNING
+
+
+def test_the_catalog_is_left_alone_while_nothing_is_written_to_it(
+    engine: Engine, stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pass comes every few hundredths of a second; queries would take a tenth of a core from what runs."""
+    job = running(engine, stage)
+    engine.tick()
+    asked: list[str] = []
+    read = Database.read
+    monkeypatch.setattr(Database, "read", lambda self, sql, given=(): asked.append(sql) or read(self, sql, given))
+    for _ in range(10):
+        engine.tick()
+    assert asked == []
+    other = engine.submit("work", {})
+    engine.tick()
+    assert asked
+    assert stage.submitted == [job.run_id, f"{other.id}.1"]
 
 
 def test_a_launch_that_nobody_saw_is_repeated_as_the_same_attempt(

@@ -60,6 +60,8 @@ class Reconciler:
     ) -> None:
         self._workspace, self._kinds, self._store = workspace, kinds, store
         self._executor, self._capacity = executor, capacity
+        self._jobs: list[Job] = []
+        self._read_at: int | None = None  # the commit after which `_jobs` was read
         # What this process remembers of its own acts; all of it may be forgotten.
         self._launched: dict[str, float] = {}  # run -> when
         self._signalled: dict[str, str] = {}  # run -> 'asked' or 'forced'
@@ -75,7 +77,7 @@ class Reconciler:
         """One pass. Returns how many jobs are live or may start, so that the caller knows how soon to look again; who
         waits for the disk is not among them."""
         now = self._workspace.clock.now()
-        jobs = rows.select(self._workspace.database, _ACTIVE, [])
+        jobs = self._active()
         known = {job.id for job in jobs}
         self._plans = {name: plan for name, plan in self._plans.items() if name in known}
         self._bytes = {name: count for name, count in self._bytes.items() if name in known}
@@ -93,6 +95,15 @@ class Reconciler:
         if not self.draining:
             self._start(queued, live, room, now)
         return len(live) + len(queued) - len(self._held)
+
+    def _active(self) -> list[Job]:
+        """Asked of the catalog only once something was committed: it is looked at dozens of times a second, on the cores
+        that the runs compute on."""
+        commits = self._workspace.database.commits
+        if commits != self._read_at:
+            self._jobs = rows.select(self._workspace.database, _ACTIVE, [])
+            self._read_at = commits
+        return self._jobs
 
     def trouble(self, job: str) -> str | None:
         found = self._troubles.get(job)

@@ -88,6 +88,7 @@ class Database:
         self._queue: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
         self._listeners: list[Callable[[Sequence[Event]], None]] = []
         self._seq: int = self._connection.execute("SELECT coalesce(max(seq), 0) FROM events").fetchall()[0][0]
+        self._commits = 0
         self._gate = threading.Lock()
         self._closed = False
         self._thread = threading.Thread(target=self._write_loop, name="catalog-writer", daemon=True)
@@ -119,6 +120,11 @@ class Database:
     def last_seq(self) -> int:
         """The number of the newest committed event."""
         return self._seq
+
+    @property
+    def commits(self) -> int:
+        """How often anything was committed. Who read this before reading rows knows whether those may have changed."""
+        return self._commits
 
     @property
     def closed(self) -> bool:
@@ -244,6 +250,7 @@ class Database:
                 cursor.execute("ROLLBACK")
             raise
         self._seq += len(events)
+        self._commits += 1
         return [answers[i] for i in range(len(calls))], events
 
 
