@@ -44,13 +44,14 @@ def tiny_tokenizer(template: str | None = CHATML, texts: Sequence[str] = ()) -> 
 
 
 def tiny_model(
-    folder: Path, template: str | None = CHATML, *, hidden: int = 48, dropout: float = 0.0, texts: Sequence[str] = ()
-) -> str:
-    """Saved there; its ref. `texts`: as `tiny_tokenizer` takes them."""
+    folder: Path, template: str | None = CHATML, *, hidden: int = 48, dropout: float = 0.0, texts: Sequence[str] = (),
+    tokenizer: Any = None,
+) -> str:  # fmt: skip
+    """Saved there; its ref. `texts`: as `tiny_tokenizer` takes them. `tokenizer`: another in its place."""
     import torch
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
-    tokenizer = tiny_tokenizer(template, texts)
+    tokenizer = tokenizer or tiny_tokenizer(template, texts)
     torch.manual_seed(0)
     model = Qwen3ForCausalLM(
         Qwen3Config(

@@ -40,6 +40,13 @@ class Lessons(NamedTuple):
     held: list[Lesson]
 
 
+class Posed(NamedTuple):
+    """What is learned, with the conversation that it answers."""
+
+    asked: Conversation
+    lesson: Lesson
+
+
 def turns(study: Study, examples: Sequence[Example]) -> list[Turn]:
     """INVALID for an example that is meant to be a conversation and is none."""
     found = []
@@ -82,13 +89,22 @@ def lessons(
     longest: int, said: Sequence[Turn] | None = None,
 ) -> Lessons:  # fmt: skip
     """Of both splits. `longest`: tokens that the model can see. `said`: learned in place of the training split."""
+    train, held = posed(study, tokenizer, asked, parameters, learn, longest, said)
+    return Lessons([each.lesson for each in train], [each.lesson for each in held])
+
+
+def posed(
+    study: Study, tokenizer: PreTrainedTokenizerBase, asked: Form, parameters: LanguageParameters, learn: Learn,
+    longest: int, said: Sequence[Turn] | None = None,
+) -> tuple[list[Posed], list[Posed]]:  # fmt: skip
+    """As `lessons`, each with its question."""
     limit = min(parameters.max_length, longest)
     if limit < parameters.max_length:
         study.notes.append(f"Examples are cut at {limit:,} tokens, which is all that the base model can see.")
     train = turns(study, study.train) if said is None else list(said)
     held = turns(study, study.validation)
     _check(study, train, held)
-    return Lessons(
+    return (
         _tokenized(study, tokenizer, train, asked, learn, (limit, longest), "training"),
         _tokenized(study, tokenizer, held, asked, learn, (limit, longest), "validation"),
     )
@@ -104,7 +120,7 @@ def rows(found: Sequence[Lesson]) -> Any:
 def _tokenized(
     study: Study, tokenizer: PreTrainedTokenizerBase, said: Sequence[Turn], asked: Form, learn: Learn,
     bounds: tuple[int, int], which: str,
-) -> list[Lesson]:  # fmt: skip
+) -> list[Posed]:  # fmt: skip
     """`bounds`: tokens at which an example is cut, and such as the base model can see."""
     limit, longest = bounds
     whole = [_lesson(tokenizer, turn, asked, learn) for turn in said]
@@ -126,7 +142,7 @@ def _tokenized(
             "The chat template does not end an answer with the tokenizer's end of text, so the model may not learn to "
             "stop: its answers end at max_new_tokens."
         )
-    return [each for each in short if each.learned]
+    return [Posed(turn.asked, each) for turn, each in zip(said, short, strict=True) if each.learned]
 
 
 def _lesson(tokenizer: PreTrainedTokenizerBase, turn: Turn, asked: Form, learn: Learn) -> Lesson:

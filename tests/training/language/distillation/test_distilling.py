@@ -74,11 +74,12 @@ def test_a_teacher_of_another_vocabulary_teaches_by_its_answers(
 
 
 @pytest.mark.parametrize("given", [{"answers": "student"}, {"weight": 0.5}, {"answers": "teacher", "weight": 1.0}])
-def test_chances_of_another_vocabulary_are_refused_with_the_way_that_works(
+def test_chances_of_several_teachers_are_refused_where_one_has_another_vocabulary(
     workspace: Workspace, tmp_path: Path, given: dict[str, Any]
 ) -> None:
-    asked = _asked(workspace, tmp_path, teacher=_stranger(tmp_path / "stranger"), steps=1, **given)
-    with pytest.raises(SpeciateError, match="has another vocabulary than the student") as refusal:
+    teachers = [base(tmp_path / "teacher"), _stranger(tmp_path / "stranger")]
+    asked = _asked(workspace, tmp_path, teacher=teachers, steps=1, **given)
+    with pytest.raises(SpeciateError, match="of such teachers the chances of one alone can be learned") as refusal:
         run(attempt(workspace, asked, "job-a"))
     assert "'answers': 'teacher', 'weight': 0" in refusal.value.recovery
 

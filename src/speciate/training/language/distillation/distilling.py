@@ -1,9 +1,9 @@
 """`distill` where the task is to write: a language model learns from one that is larger, or from several.
 
 What is learned from are the dataset's answers, those that a teacher writes to the same questions, or those that the
-student writes meanwhile (on-policy; Agarwal et al. 2023); what is learned of them are the teacher's chances of each
-next token, for which the two must share a vocabulary, or the answers word by word (Kim and Rush 2016), for which they
-need not. The student is a base model, or one cut from a larger one.
+student writes meanwhile (on-policy; Agarwal et al. 2023); what is learned of them are the teacher's chances of what
+comes next, across tokenizers where the two have other vocabularies (across.py), or the answers word by word (Kim and
+Rush 2016). The student is a base model, or one cut from a larger one.
 """
 
 from __future__ import annotations
@@ -19,18 +19,20 @@ from speciate.datasets.loading.loader import Example, load_unlabelled
 from speciate.errors import Code, SpeciateError
 from speciate.language import bases, forms
 from speciate.language.forms import IGNORED, Form, Lesson
-from speciate.modalities.messages import conversation
+from speciate.modalities.messages import Conversation, conversation
 from speciate.tasks.contract import Prediction
 from speciate.tasks.truth import is_label
 from speciate.tasks.writing import WritingPredictor, form_of
 from speciate.training.frontier import Measured, compared
 from speciate.training.language import judging, lessons
-from speciate.training.language.distillation import taught_trainer, tutors
+from speciate.training.language.distillation import across, taught_trainer, tutors
+from speciate.training.language.distillation.across import Stranger
+from speciate.training.language.distillation.across_trainer import taught_across
 from speciate.training.language.distillation.chorus import SCALED, chorus, rows, same_vocabulary
 from speciate.training.language.distillation.cutting import cut
 from speciate.training.language.distillation.specs import LanguageDistillParameters, learns_without
 from speciate.training.language.durable_trainer import Ending, durable
-from speciate.training.language.lessons import Lessons, Turn, turns
+from speciate.training.language.lessons import Lessons, Posed, Turn, turns
 from speciate.training.language.pupil import Pupil, changes, digest, finished, pupil, session, settings
 from speciate.training.selection import Chosen, measure_answers
 from speciate.training.study import Study
@@ -39,6 +41,7 @@ from speciate.vocabulary import find_metric
 _USUAL_RATE = 5e-5
 _TIMED = 8
 """Held-out examples whose answers are timed."""
+Columns = dict[str, list[str]]
 _CONTROL = "control"
 """The name of its training."""
 
@@ -50,6 +53,8 @@ class Taught(NamedTuple):
     found: Lessons
     weight: float
     longest: int
+    across: tuple[list[Conversation], list[Conversation]] | None
+    """The questions of what is learned and held out, where they are put to a teacher of another vocabulary anew."""
 
 
 def fit(study: Study, parameters: LanguageDistillParameters) -> Chosen:
@@ -92,39 +97,42 @@ def prepared(study: Study, learner: Pupil, parameters: LanguageDistillParameters
         for each, tokenizer in zip(study.payload.teachers, tokenizers, strict=True)
         if not same_vocabulary(learner.tokenizer, tokenizer)
     ]
-    weight = _weight(parameters, strangers)
-    asked = _asked(study, learner, tokenizers, parameters)
+    weight = _weight(parameters, strangers, len(folders))
+    apart = bool(weight and strangers)
+    asked = _asked(study, learner, [] if apart else tokenizers, parameters)
     longest = learner.longest
-    if weight:
+    if weight and not apart:
         longest = min(learner.longest, *(tutors.longest(each) for each in folders))
         if longest < learner.longest:
             study.notes.append(f"Examples are cut at {longest:,} tokens, which is all that a teacher can see.")
     said, silent = _said(study, parameters)
-    found = lessons.lessons(study, learner.tokenizer, asked, parameters, "completion", longest, said)
+    train, held = lessons.posed(study, learner.tokenizer, asked, parameters, "completion", longest, said)
     if parameters.answers == "student":
-        own = [_question(learner, each, asked) for each in silent]
-        found = found._replace(train=_with_room(study, [*found.train, *own], parameters, longest))
-    if not found.train:
+        train += [_question(learner, conversation(str(each.media)), asked) for each in silent]
+        train = _with_room(study, train, parameters, longest)
+    if not train:
         raise SpeciateError(
             Code.INVALID,
             f"No training example of {study.payload.dataset} is left to learn from: {'; '.join(study.notes[-3:])}",
             "Call train_model again with hyperparameters={'answers': 'given'}, or with another teacher.",
         )
-    return Taught(asked, found, weight, longest)
+    found = Lessons([each.lesson for each in train], [each.lesson for each in held])
+    questions = [each.asked for each in train], [each.asked for each in held]
+    return Taught(asked, found, weight, longest, questions if apart else None)
 
 
-def _weight(parameters: LanguageDistillParameters, strangers: Sequence[str]) -> float:
-    """Of chances. INVALID where vocabularies differ and chances are to be learned, or where nothing is taught."""
+def _weight(parameters: LanguageDistillParameters, strangers: Sequence[str], teachers: int) -> float:
+    """Of chances. INVALID where those of several vocabularies are to be learned, or where nothing is taught."""
     weight = parameters.weight
     if weight is None:
         weight = 0.0 if strangers and parameters.answers == "teacher" else 1.0
-    if weight and strangers:
+    if weight and strangers and teachers > 1:
         raise SpeciateError(
             Code.INVALID,
-            f"{' and '.join(strangers)} has another vocabulary than the student: chances of its tokens mean nothing to "
-            "the student.",
-            "Call train_model again with hyperparameters={'answers': 'teacher', 'weight': 0}: the student learns the "
-            "teacher's answers word by word. Or with a base_model of the teacher's family.",
+            f"{' and '.join(strangers)} has another vocabulary than the student: of such teachers the chances of one "
+            f"alone can be learned, and {teachers} are named.",
+            f"Call train_model again with one teacher; or with {across.INSTEAD}: the student learns the answers of "
+            "them all word by word.",
         )
     if not weight and parameters.answers == "given":
         raise SpeciateError(
@@ -136,7 +144,8 @@ def _weight(parameters: LanguageDistillParameters, strangers: Sequence[str]) -> 
 
 
 def _asked(study: Study, learner: Pupil, tokenizers: Sequence[Any], parameters: LanguageDistillParameters) -> Form:
-    """As asked for, else as the student's base model was, else as its first teacher: what that says depends on it."""
+    """As asked for, else as the student's base model was, else as its first teacher: what that says depends on it.
+    `tokenizers`: of teachers that are asked as the student is."""
     teacher = study.payload.teachers[0]
     before = tutors.asked_as(teacher)
     own = form_of(Path(study.payload.base_folder or ""))
@@ -146,7 +155,7 @@ def _asked(study: Study, learner: Pupil, tokenizers: Sequence[Any], parameters: 
         found = before
     else:
         found = lessons.form(study, learner.tokenizer, parameters, [each.asked for each in turns(study, study.train)])
-    for each, tokenizer in zip(study.payload.teachers, tokenizers, strict=True):
+    for each, tokenizer in zip(study.payload.teachers, tokenizers, strict=False):
         other = tutors.asked_as(each)
         templates = found.template == "chat" and tokenizer.chat_template != learner.tokenizer.chat_template
         if templates or (other is not None and other != found):
@@ -174,15 +183,15 @@ def _said(study: Study, parameters: LanguageDistillParameters) -> tuple[list[Tur
     return [Turn(each.example, conversation(str(each.example.media)), each.answer) for each in told], silent
 
 
-def _question(learner: Pupil, example: Example, asked: Form) -> Lesson:
-    ids, _ = forms.tokens(learner.tokenizer, forms.asked(learner.tokenizer, conversation(str(example.media)), asked))
-    return Lesson(ids, [IGNORED] * len(ids))
+def _question(learner: Pupil, said: Conversation, asked: Form) -> Posed:
+    ids, _ = forms.tokens(learner.tokenizer, forms.asked(learner.tokenizer, said, asked))
+    return Posed(said, Lesson(ids, [IGNORED] * len(ids)))
 
 
-def _with_room(study: Study, found: list[Lesson], parameters: LanguageDistillParameters, longest: int) -> list[Lesson]:
+def _with_room(study: Study, found: list[Posed], parameters: LanguageDistillParameters, longest: int) -> list[Posed]:
     """Questions after which an answer of the student has room."""
     most = longest - parameters.max_new_tokens
-    left = [each for each in found if 0 < len(forms.asked_of(each)) <= most]
+    left = [each for each in found if 0 < len(forms.asked_of(each.lesson)) <= most]
     if len(left) < len(found):
         study.notes.append(
             f"{len(found) - len(left)} questions are longer than {max(0, most)} tokens, after which an answer of "
@@ -208,15 +217,16 @@ def _of_chances(study: Study, learner: Pupil, parameters: LanguageDistillParamet
             f"{study.payload.spec.base_model} scales its logits, which trl does to the teacher's chances alone.",
             "Call train_model again with hyperparameters={'weight': 1}.",
         )
-    together = chorus(
-        [bases.load_model(tutors.folder(study, each)) for each in teachers], [each.model for each in teachers],
-        rows(learner.model),
-    )  # fmt: skip
+    models = [bases.load_model(tutors.folder(study, each)) for each in teachers]
+    size = rows(models[0] if plan.across else learner.model)
+    together = chorus(models, [each.model for each in teachers], size)
+    stranger, asked = _stranger(study, learner, models[0], plan) if plan.across else (None, ({}, {}))
     share = parameters.share if parameters.answers == "student" else 0.0
     towards = parameters.divergence if parameters.divergence is not None else float(share > 0)
-    trainer = durable(taught_trainer.taught(DistillationTrainer))(
+    taught = taught_across if stranger else taught_trainer.taught
+    trainer = durable(taught(DistillationTrainer))(
         model=learner.model,
-        teacher_model=together,
+        teacher_model=None if stranger else together,
         processing_class=learner.tokenizer,
         args=DistillationConfig(
             **settings(study, parameters, _USUAL_RATE),
@@ -224,14 +234,30 @@ def _of_chances(study: Study, learner: Pupil, parameters: LanguageDistillParamet
             temperature=parameters.temperature,
             max_completion_length=parameters.max_new_tokens,
         ),
-        train_dataset=taught_trainer.rows(found.train),
-        eval_dataset=taught_trainer.rows(found.held) if found.held else None,
+        train_dataset=taught_trainer.rows(found.train, **asked[0]),
+        eval_dataset=taught_trainer.rows(found.held, **asked[1]) if found.held else None,
         peft_config=changes(parameters),
     )
     trainer.learn(share, plan.weight)
-    known = digest(found, plan.asked, [each.id for each in teachers])
+    if stranger:
+        trainer.learn_across(together, stranger)
+    known = digest(found, plan.asked, [each.id for each in teachers], *([asked] if stranger else []))
     trainer.begin(session(study, parameters, learner, known, watch_loss=not share))
     return trainer
+
+
+def _stranger(study: Study, learner: Pupil, model: Any, plan: Taught) -> tuple[Stranger, tuple[Columns, Columns]]:
+    """The teacher as it is shown answers, and the questions as it is asked them, as columns."""
+    assert plan.across is not None
+    teacher, found = study.payload.teachers[0], plan.found
+    tokenizer = bases.load_tokenizer(tutors.folder(study, teacher))
+    own = across.side(learner.tokenizer, learner.model, rows(learner.model))
+    its = across.side(tokenizer, model, rows(model))
+    form = tutors.asked_as(teacher)
+    made = across.stranger(teacher.model, form, plan.asked.system, bases.longest(model), own, its)
+    train, held = ([made.asked(each) for each in questions] for questions in plan.across)
+    study.notes += across.check(made, zip(found.train, train, strict=True))
+    return made, ({"asked": train}, {"asked": held})
 
 
 def _of_words(

@@ -24,8 +24,8 @@ class LanguageDistillParameters(LanguageParameters):
     )
     weight: float | None = Field(
         None, ge=0, le=1,
-        description="Of the teacher's chances of each next token; the rest learns the answers word by word. None: 1, "
-        "or 0 where answers are the teacher's and it has another vocabulary.",
+        description="Of the teacher's chances of what comes next; the rest learns the answers word by word. None: 1, or "
+        "0 where answers are the teacher's and it has another vocabulary, whose chances are compared where texts meet.",
     )  # fmt: skip
     divergence: float | None = Field(
         None, ge=0, le=1,

@@ -20,11 +20,11 @@ def taught(trainer: type[Any]) -> type[Any]:
     return type(f"Taught{trainer.__name__}", (_Taught, trainer), {})
 
 
-def rows(found: Sequence[Lesson]) -> Any:
-    """A `datasets.Dataset` of token ids: what is asked, and the answer, which may be empty."""
+def rows(found: Sequence[Lesson], **more: Sequence[str]) -> Any:
+    """A `datasets.Dataset` of token ids: what is asked, and the answer, which may be empty. `more`: other columns."""
     from datasets import Dataset
 
-    return Dataset.from_dict({"prompt": list(map(asked_of, found)), "completion": list(map(answer_of, found))})
+    return Dataset.from_dict({"prompt": list(map(asked_of, found)), "completion": list(map(answer_of, found)), **more})
 
 
 class _Taught:

@@ -1,0 +1,234 @@
+"""A student learns the chances of a teacher whose tokenizer cuts the same text otherwise."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from speciate.errors import SpeciateError
+from speciate.evaluation.answers import Answer
+from speciate.language.forms import Form, lesson
+from speciate.modalities.messages import conversation
+from speciate.training.language.distillation import across, distilling, tutors
+from speciate.training.language.distillation.across import Stranger
+from speciate.training.language.distillation.alignment import NOWHERE
+from speciate.training.network.metrics import read
+from speciate.workspace.workspace import Workspace
+from tests.language.world import sums, tiny_tokenizer
+from tests.training.language.distillation.world import STRANGERS, strange
+from tests.training.language.world import attempt, base, ends_alike, make_sums, payload, run
+from tests.training.world import make_dataset, train_now
+
+GIVEN = {"epochs": 2, "batch_size": 10, "learning_rate": 3e-3, "max_new_tokens": 3, "judged": 4}
+WRITTEN = ["7", "10", "privet привет", "👍🏽 ок", " 10 isis", "▁<0x0A>", ""]
+
+
+@cache
+def _stranger(kind: str = "byte pairs", longest: int = 256) -> Stranger:
+    made = STRANGERS[kind]()
+    sides = [across.side(each, SimpleNamespace(), len(each) + 3) for each in (tiny_tokenizer(), made)]
+    return across.stranger("path:/teacher", None, None, longest, *sides)
+
+
+def _tokens(text: str) -> list[int]:
+    tokenizer = tiny_tokenizer()
+    return [*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+
+
+@pytest.mark.parametrize("kind", STRANGERS)
+@pytest.mark.parametrize("text", WRITTEN)
+def test_a_teacher_reads_the_same_text_after_the_question_as_it_is_asked(kind: str, text: str) -> None:
+    stranger = _stranger(kind)
+    asked = stranger.asked(conversation("what is 7 plus 3?"))
+    assert asked == "<user> what is 7 plus 3?\n<assistant> "
+    shown = stranger.shown(asked, _tokens(text))
+    its = stranger.teacher.tokenizer
+    if kind == "byte pairs" or "▁" not in text:
+        assert its.decode(shown.ids) == f"{asked}{text}{its.eos_token}"
+        assert NOWHERE not in shown.groups.student
+    assert len(shown.ids) == len(shown.groups.teacher)
+    assert max(shown.groups.student) == max(shown.groups.teacher)
+    before = [its.decode([each]) for each, group in zip(shown.ids, shown.groups.teacher, strict=True) if group < 0]
+    assert "".join(before).startswith("<user>")
+
+
+def test_a_number_that_is_one_token_of_the_teacher_is_a_group_of_two_of_the_student() -> None:
+    stranger = _stranger()
+    shown = stranger.shown("?", _tokens("10"))
+    assert shown.groups.student == [0, 0, 1]
+    assert [each for each in shown.groups.teacher if each != NOWHERE] == [0, 1]
+
+
+def test_an_answer_that_came_to_no_end_or_ends_within_a_character_is_compared_as_far_as_it_goes() -> None:
+    stranger = _stranger()
+    whole = _tokens("7 привет")
+    assert stranger.shown("?", whole[:1]).groups.student == [0]
+    half = stranger.shown("?", whole[:3]).groups.student  # 7, a space, half of a letter
+    assert half[0] == 0
+    assert half[-1] == NOWHERE
+    mark = tiny_tokenizer().convert_tokens_to_ids("<|im_start|>")
+    assert stranger.shown("?", [whole[0], mark, *whole]).groups.student == [0, *[NOWHERE] * (len(whole) + 1)]
+    assert stranger.shown("?", [whole[-1]]).groups.student == [0]
+
+
+def test_what_the_teacher_cannot_see_is_not_compared() -> None:
+    asked, answer = "what is what is ", _tokens("7, 8")
+    full = _stranger().shown(asked, answer)
+    for seen in range(len(full.ids)):
+        part = _stranger(longest=seen).shown(asked, answer)
+        assert len(part.ids) == len(part.groups.teacher) == seen
+        left = {*part.groups.student} - {NOWHERE}
+        assert left == {*part.groups.teacher} - {NOWHERE} == {*range(len(left))}
+        for own, all_ in zip(part.groups, full.groups, strict=True):
+            assert all(own.count(group) == all_.count(group) for group in left)  # whole, or not at all
+    assert left == {*range(max(full.groups.student))}
+
+
+def test_a_space_that_a_tokenizer_puts_before_a_text_is_no_difference() -> None:
+    from tokenizers import pre_tokenizers
+
+    made = STRANGERS["sentence pieces"]()
+    made.backend_tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always", split=False)
+    sides = [across.side(each, SimpleNamespace(), len(each)) for each in (tiny_tokenizer(), made)]
+    stranger = across.stranger("path:/teacher", Form(template="plain"), None, 64, *sides)
+    assert NOWHERE not in stranger.shown("", _tokens("what")).groups.student
+
+
+def test_shares_are_said_and_where_nothing_can_be_compared_it_is_refused() -> None:
+    stranger = _stranger()
+    taught = [lesson(tiny_tokenizer(), conversation(q), a, Form(), "completion") for q, a in sums(40)]
+    [note] = across.check(stranger, [(each, "?") for each in taught])
+    assert "of the student's 289 tokens it has 2" in note
+    assert "(100%) are compared, at 80 places" in note  # 40 answers and their ends
+    assert across.check(stranger, [])[0].endswith("%).")
+    blind = stranger._replace(longest=1)
+    with pytest.raises(SpeciateError, match="there is nothing to compare") as refusal:
+        across.check(blind, [(each, "?") for each in taught])
+    assert "'weight': 0" in refusal.value.recovery
+
+
+# Trained
+
+
+def _asked(workspace: Workspace, folder: Path, teacher: str | None = None, **given: Any) -> Any:
+    if teacher is None:
+        make_sums(workspace, count=40)
+    return payload(
+        workspace, name="small", dataset="sums", method="distill", teacher=teacher or strange(folder / "teacher"),
+        base_model=base(folder / "student", hidden=32), hyperparameters=GIVEN | given, resources={"cpu": 1},
+    )  # fmt: skip
+
+
+def _held(folder: Any) -> list[float]:
+    return [line["held_loss"] for line in read(folder.path / "metrics.jsonl") if line.get("held_loss") is not None]
+
+
+def test_a_student_learns_the_chances_of_a_stranger(workspace: Workspace, tmp_path: Path) -> None:
+    folder = attempt(workspace, _asked(workspace, tmp_path, micro_batch=5, temperature=1.5), "job-a")
+    report = run(folder)["report"]
+    held = _held(folder)
+    assert 0 < held[-1] < held[0]
+    assert report["distillation"]["weight"] == 1.0
+    assert report["training"]["held"]["compared"] == 1.0
+    assert any("path:" in note and "(100%) are compared" in note for note in report["notes"])
+
+
+def test_a_student_learns_of_what_it_writes_itself_in_letters_of_several_bytes(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    asked = [f"скажи {at} 👍🏽" for at in range(12)]
+    splits = ["validation" if at % 4 == 3 else "train" for at in range(12)]
+    make_dataset(
+        workspace, "sums", "text", {"question": asked, "answer": ["привет 😀"] * 12}, labels=[""] * 12, splits=splits,
+        inputs=["question"],
+    )  # fmt: skip
+    teacher = strange(tmp_path / "teacher", "sentence pieces")
+    given = {"answers": "student", "steps": 2, "micro_batch": 3, "batch_size": 9}
+    folder = attempt(workspace, _asked(workspace, tmp_path, teacher, **given), "job-a")
+    report = run(folder)["report"]
+    assert report["training"]["steps"] == 2
+    assert report["training"]["held"]["compared"] == 1.0
+    assert all(each == each and each >= 0 for each in _held(folder))
+
+
+def test_a_vocabulary_that_is_the_same_after_all_gives_the_same_loss(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_sums(workspace, count=40)
+    asked = _asked(workspace, tmp_path, base(tmp_path / "teacher"), steps=2)
+    plain = run(attempt(workspace, asked, "job-a"))["report"]["training"]["held_loss"]
+    monkeypatch.setattr(distilling, "same_vocabulary", lambda one, other: False)
+    again = run(attempt(workspace, asked, "job-b"))["report"]["training"]["held_loss"]
+    assert again == pytest.approx(plain, rel=0.02)  # marks that write no text count together
+
+
+def test_a_student_that_is_its_teacher_has_nothing_to_learn(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(distilling, "same_vocabulary", lambda one, other: False)
+    make_sums(workspace, count=40)
+    asked = _asked(workspace, tmp_path, base(tmp_path / "teacher", hidden=32), steps=1)
+    assert run(attempt(workspace, asked, "job-a"))["report"]["training"]["held_loss"] == pytest.approx(0, abs=1e-5)
+
+
+def test_a_teachers_own_answers_are_learned_by_its_chances_where_that_is_asked_for(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tutors, "answers", lambda study, teacher, some, longest: [Answer("10") for _ in some])
+    asked = _asked(workspace, tmp_path, answers="teacher", weight=0.5, steps=1)
+    report = run(attempt(workspace, asked, "job-a"))["report"]
+    assert report["distillation"]["weight"] == 0.5
+    assert any(
+        "Of the 96 tokens of the training answers 96 (100%) are compared, at 64 places" in note
+        for note in report["notes"]
+    )
+
+
+# In full
+
+
+def _learned(workspace: Workspace, folder: Path, kind: str) -> str:
+    """A teacher that answers with numbers, right or wrong."""
+    make_sums(workspace, count=40)
+    train_now(
+        workspace, "job-t", name="router", dataset="sums", method="sft", base_model=strange(folder / "base", kind),
+        hyperparameters=GIVEN | {"epochs": 12, "changes": "full"},
+    )  # fmt: skip
+    return "router@v1"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("way", "kind"),
+    [
+        ({}, "byte pairs"),
+        ({"answers": "student"}, "byte pairs"),
+        ({"answers": "student", "share": 0.5}, "sentence pieces"),
+        ({"divergence": 0.5, "weight": 0.7}, "sentence pieces"),
+    ],
+)
+def test_a_student_comes_near_a_stranger(workspace: Workspace, tmp_path: Path, way: dict[str, Any], kind: str) -> None:
+    teacher = _learned(workspace, tmp_path, kind)
+    folder = attempt(workspace, _asked(workspace, tmp_path, teacher, **{**way, "epochs": 10}), "job-a")
+    run(folder)
+    held = _held(folder)
+    assert held[-1] < 0.7 * held[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("way", "breaks"),
+    [
+        ({"weight": 0.7, "micro_batch": 5}, [("kill", 2), ("pause", 4)]),
+        ({"answers": "student", "share": 0.6, "temperature": 1.3, "dropout": 0.2}, [("pause", 1), ("kill", 5)]),
+    ],
+)
+def test_a_training_across_tokenizers_that_is_broken_off_ends_in_the_same_bits(
+    workspace: Workspace, tmp_path: Path, way: dict[str, Any], breaks: list[tuple[str, int]]
+) -> None:
+    teacher = _learned(workspace, tmp_path, "byte pairs")
+    ends_alike(workspace, _asked(workspace, tmp_path, teacher, **way), breaks)
