@@ -15,9 +15,10 @@ from speciate.models.search import Hit, Sort
 from speciate.models.signature import State
 from speciate.models.sources.contract import Figure
 from speciate.production import origins
-from speciate.production.dossier import dossier
+from speciate.production.dossier import Dossier, dossier
 from speciate.refs import ModelRef, model_ref
 from speciate.server.lineageview import LineageView
+from speciate.server.next_evaluations import after_model
 from speciate.server.next_searches import in_words, relaxed, unfolded
 from speciate.server.roots import check_readable
 from speciate.server.surface import (
@@ -291,8 +292,16 @@ def describe_model(
         provider=ProviderView(**found.provider._asdict()) if found.provider else None,
         export=_export(card.recipe.get("export")), trust=TrustView(**found.trust._asdict()),
         available=found.access.available, needs=found.access.needs,
-        card=found.card, untrusted=Cards(readme=found.readme),
+        card=found.card, untrusted=Cards(readme=found.readme), next_actions=_after(app, found),
     )  # fmt: skip
+
+
+def _after(app: App, found: Dossier) -> tuple[NextAction, ...]:
+    """To its newest evaluation; where there is none, to one."""
+    if found.evaluations:
+        newest = found.evaluations[0].evaluation
+        return (NextAction(tool="describe_evaluation", arguments={"evaluation": newest}),)
+    return after_model(app.workspace, found.shown.ref)
 
 
 def _export(record: dict[str, Any] | None) -> ExportView | None:

@@ -31,6 +31,10 @@ def test_a_failed_job_shows_why_and_what_to_do(app: App) -> None:
     assert shown.error is not None
     assert shown.error.recovery == "Call it with a name."
     assert shown.next_actions == ()  # it must fail again
+    failed = app.engine.submit("greet", {"name": "nobody"})
+    said = {**(failed.error or {}), "recovery": "Call curate_dataset(dataset='films', steps=[{'op': 'split'}])."}
+    [then] = view(app.engine, failed.model_copy(update={"error": said}), log_lines=0).next_actions
+    assert (then.tool, then.arguments) == ("curate_dataset", {"dataset": "films", "steps": [{"op": "split"}]})
 
 
 @pytest.mark.parametrize(

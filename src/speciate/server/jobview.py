@@ -15,14 +15,16 @@ from speciate.jobs.folder import Progress as RunProgress
 from speciate.jobs.folder import RunFolder
 from speciate.jobs.job import ENDED, LIVE, Job, State
 from speciate.server.learning import LearningCurves
+from speciate.server.next_evaluations import after_model
 from speciate.server.next_steps import after_dataset
+from speciate.server.recoveries import calls_in
 from speciate.server.surface import App, NextAction, Progress, Result
 
 _SLICE_SECONDS = 1.0
 _LONGEST_MESSAGE = 2_000
 _LOG_PIECE = 64_000
 _EASY_STATES = {State.FAILED: "retry", State.DEAD: "retry", State.CANCELLED: "retry", State.PAUSED: "resume"}
-_MAKE_DATASETS = ("ingest", "curate", "label")
+_MAKE_DATASETS, _MAKE_MODELS = ("ingest", "curate", "label"), ("train", "merge", "convert")
 _AT_REST = ENDED | {State.PAUSED}
 """Nothing happens to these until somebody asks for it."""
 
@@ -248,7 +250,7 @@ def _next_actions(engine: Engine, job: Job) -> tuple[NextAction, ...]:
     if job.state is State.SUCCEEDED:
         return _after_success(engine, job, job.result or {})
     if job.state is State.FAILED and (job.error or {}).get("class") == "user":
-        return ()  # it would fail again: the error's recovery says what to call instead
+        return calls_in(str((job.error or {}).get("recovery", "")))  # it would fail again
     if job.state in _EASY_STATES:
         return (NextAction(tool="control_job", arguments={"job": job.id, "action": _EASY_STATES[job.state]}),)
     return (NextAction(tool="wait_for_job", arguments={"job": job.id}),)
@@ -256,9 +258,14 @@ def _next_actions(engine: Engine, job: Job) -> tuple[NextAction, ...]:
 
 def _after_success(engine: Engine, job: Job, result: dict[str, Any]) -> tuple[NextAction, ...]:
     """A promotion leads to a person's answer or to the model's first one, a verdict to its evidence and, where it
-    is to promote, to that, a dataset to a look at it and to a model."""
+    is to promote, to that, a dataset to a look at it and to a model, a model to its evaluation: of a step of a larger
+    job that job sees to it."""
     if job.kind in _MAKE_DATASETS and (dataset := result.get("dataset")):
         return after_dataset(engine.workspace.database, dataset)
+    if job.kind in _MAKE_MODELS and (model := result.get("model")):
+        if job.parent is not None and engine.get(job.parent).state not in ENDED:
+            return (NextAction(tool="wait_for_job", arguments={"job": job.parent}),)
+        return after_model(engine.workspace, model)
     promotion = result if job.kind == "promote" else result.get("promotion") or {}
     if promotion.get("state") == "needs_approval":
         return (NextAction(tool="list_approvals", arguments={"state": "pending"}),)
