@@ -24,8 +24,8 @@ class LanguageDistillParameters(LanguageParameters):
     )
     weight: float | None = Field(
         None, ge=0, le=1,
-        description="Of the teacher's chances of what comes next; the rest learns the answers word by word. None: 1, or "
-        "0 where answers are the teacher's and it has another vocabulary, whose chances are compared where texts meet.",
+        description="Of the teacher's chances of what comes next (of one teacher where it has another vocabulary); the "
+        "rest learns the answers word by word. None: 1, or 0 where answers are the teacher's, of another vocabulary.",
     )  # fmt: skip
     divergence: float | None = Field(
         None, ge=0, le=1,
