@@ -99,12 +99,12 @@ def test_a_token_of_one_side_counts_as_the_one_with_which_the_other_begins() -> 
     he, hel, no = 2, 3, 4
     assert found.student == [END, hel, he, no, hel, he, REST, REST]
     assert found.teacher == [END, END, hel, he, no, no, REST]
-    assert (found.count, found.shared) == (5, 3)
+    assert (found.size, found.shared) == (5, 3)
 
 
 def test_vocabularies_without_a_common_token_have_the_end_and_the_rest() -> None:
     found = outcomes({1: b"a"}, {0: b"b"}, ({0}, {1}), (2, 2), {})
-    assert (found.student, found.teacher, found.count, found.shared) == ([END, REST], [REST, END], 2, 0)
+    assert (found.student, found.teacher, found.size, found.shared) == ([END, REST], [REST, END], 2, 0)
 
 
 def test_how_the_other_begins_is_asked_of_its_tokenizer() -> None:

@@ -31,8 +31,8 @@ def _loss(student: Any, teacher: Any, towards: float) -> Any:
     import torch
 
     known = outcomes(STUDENT, TEACHER, ({0}, {0}), (5, 4), {b"hello": b"hel"})
-    mine = differing.of_outcomes(student[:1], torch.tensor(known.student), known.count)
-    its = differing.of_outcomes(teacher[:1], torch.tensor(known.teacher), known.count)
+    mine = differing.of_outcomes(student[:1], torch.tensor(known.student), known.size)
+    its = differing.of_outcomes(teacher[:1], torch.tensor(known.teacher), known.size)
     written = differing.of_written(student[:1], torch.tensor([4]))
     other = differing.of_written(teacher, torch.tensor([1, 2])).sum()[None]
     whole = differing.divergence(differing.or_else(written), differing.or_else(other), towards)

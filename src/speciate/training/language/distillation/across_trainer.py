@@ -100,12 +100,12 @@ class _Across:
         """The divergence and the student's entropy, summed over all groups."""
         import torch
 
-        count, heat, towards = self._stranger.outcomes.count, self.temperature, self.beta
+        size, heat, towards = self._stranger.outcomes.size, self.temperature, self.beta
 
         def next_(some: slice) -> tuple[torch.Tensor, torch.Tensor]:
-            mine = differing.of_outcomes(own.logits(own.places[some], heat), own.outcome, count)
+            mine = differing.of_outcomes(own.logits(own.places[some], heat), own.outcome, size)
             with torch.no_grad():
-                theirs = differing.of_outcomes(its.logits(its.places[some], heat), its.outcome, count)
+                theirs = differing.of_outcomes(its.logits(its.places[some], heat), its.outcome, size)
             lost = differing.divergence(mine, theirs, towards).sum()
             return lost, -(mine.exp() * mine).detach().sum()
 

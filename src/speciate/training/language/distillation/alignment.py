@@ -71,7 +71,8 @@ class Outcomes(NamedTuple):
 
     student: list[int]
     teacher: list[int]
-    count: int
+    size: int
+    """Outcomes that there are."""
     shared: int
     """Texts that a token of both writes."""
 

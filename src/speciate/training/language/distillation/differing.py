@@ -37,10 +37,10 @@ def divergence(student: torch.Tensor, teacher: torch.Tensor, towards: float) -> 
     return towards * kl(teacher, mixed) + (1 - towards) * kl(student, mixed)
 
 
-def of_outcomes(logits: torch.Tensor, outcome: torch.Tensor, count: int) -> torch.Tensor:
-    """Logarithms of the chances of `count` outcomes (N, count). `logits`: (N, V). `outcome`: (V,), of each token."""
+def of_outcomes(logits: torch.Tensor, outcome: torch.Tensor, size: int) -> torch.Tensor:
+    """Logarithms of the chances of `size` outcomes (N, size). `logits`: (N, V). `outcome`: (V,), of each token."""
     chances = logits.softmax(-1)
-    return (chances.new_zeros(len(chances), count).index_add(1, outcome, chances) + _LEAST).log()
+    return (chances.new_zeros(len(chances), size).index_add(1, outcome, chances) + _LEAST).log()
 
 
 def of_written(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:

@@ -20,10 +20,11 @@ def spelled(tokenizer: Any) -> Spelling:
     """By id. `tokenizer`: a fast one."""
     from transformers.convert_slow_tokenizer import bytes_to_unicode
 
+    alphabet: Any = bytes_to_unicode
     backend, added = tokenizer.backend_tokenizer, tokenizer.added_tokens_decoder
     marks = {*tokenizer.all_special_ids, *(number for number, token in added.items() if token.special)}
     how = f"{backend.normalizer!r} {backend.pre_tokenizer!r} {backend.decoder!r}"
-    letters = {letter: byte for byte, letter in bytes_to_unicode().items()} if "ByteLevel" in how else None
+    letters = {letter: byte for byte, letter in alphabet().items()} if "ByteLevel" in how else None
     spaces, fallback = _SPACE in how, "ByteFallback" in how
 
     def written(piece: str) -> bytes:
