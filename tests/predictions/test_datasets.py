@@ -12,6 +12,7 @@ from PIL import Image
 
 from speciate.clock import SystemClock
 from speciate.datasets import scan
+from speciate.datasets.versions import version
 from speciate.errors import Code, SpeciateError
 from speciate.predictions.folder import log_folder
 from speciate.predictions.log import About, Log
@@ -106,7 +107,71 @@ def test_a_grouped_dataset_takes_answers_whose_group_was_sent_and_says_how_to_se
     own.close()
     made = ingest(workspace, "films", source=f"log:{USE_CASE}", add=True)
     found = {row["review"]: row["group_key"] for row in scan.read(workspace.folders, made).to_pylist()}
-    assert (found["a third thing"], found["another thing"]) == ("critic3", None)
+    assert found["a third thing"] == "critic3"
+    assert "another thing" not in found, "it might lie in another split than the rest of its critic"
+    [warning] = version(workspace.database, made.ref).report["warnings"]
+    assert warning.startswith("1 of the answers do not say 'critic', by which films@v1 is grouped, and were left out")
+    own = logged(workspace)
+    [again] = note(own, [{"id": "0", "row": {"review": "another thing", "critic": "critic4"}}])
+    own.feedback({"prediction": again, "label": "good", "source": "human"})
+    own.close()
+    made = ingest(workspace, "films", source=f"log:{USE_CASE}", add=True)
+    rows = scan.read(workspace.folders, made).to_pylist()
+    [came] = [row for row in rows if row["review"] == "another thing"]
+    assert came["group_key"] == "critic4", "what was left out comes once its group is known"
+    assert {row["split"] for row in rows if row["group_key"] == "critic4"} == {came["split"]}
+
+
+@pytest.mark.slow
+def test_a_dataset_whose_split_was_made_by_a_column_takes_answers_that_say_it(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    table = tmp_path / "films.csv"
+    lines = (f"word{n} film,critic{n % 5},{'good' if n % 2 else 'bad'}\n" for n in range(20))
+    table.write_text("review,critic,tone\n" + "".join(lines))
+    ingest(workspace, "films", source=str(table), label="tone", inputs=["review"])
+    curate(workspace, "films", {"op": "split", "group_by": "critic"})
+    own = logged(workspace)
+    note(own, texts("another thing"))
+    with pytest.raises(SpeciateError, match=r"grouped by 'critic', and nobody sent"):
+        ingest(workspace, "films", source=f"log:{USE_CASE}", add=True)
+    [third] = note(own, [{"id": "0", "row": {"review": "a third thing", "critic": "critic3"}}])
+    own.feedback({"prediction": third, "label": "good", "source": "human"})
+    own.close()
+    made = ingest(workspace, "films", source=f"log:{USE_CASE}", add=True)
+    found = {row["review"]: row["group_key"] for row in scan.read(workspace.folders, made).to_pylist()}
+    assert (found.get("a third thing"), found.get("another thing")) == ("critic3", None)
+
+
+@pytest.mark.slow
+def test_files_of_a_log_come_to_no_dataset_whose_groups_paths_said(workspace: Workspace, tmp_path: Path) -> None:
+    for shade in range(12):
+        path = tmp_path / "shades" / f"patient{shade % 6}" / f"{shade}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(base64.b64decode(png(20 * shade)))
+    ingest(workspace, "shades", source=str(tmp_path / "shades"), group_by=r"(patient\d+)")
+    own = logged(workspace)
+    note(own, [{"id": "0", "data": png(7)}], About("digits@v2", 1, "image"))
+    own.close()
+    with pytest.raises(SpeciateError) as raised:
+        ingest(workspace, "shades", source=f"log:{USE_CASE}", add=True)
+    assert "grouped by what a log does not hold" in str(raised.value)
+    ingest(workspace, "asked", source=f"log:{USE_CASE}")
+    with pytest.raises(SpeciateError, match="no row of asked@v1 says its own"):
+        curate(workspace, "shades", {"op": "merge", "dataset": "asked"})
+    made = curate(workspace, "shades", {"op": "merge", "dataset": "asked", "ungrouped": "take"})
+    assert made.manifest.rows == 13
+
+
+@pytest.mark.slow
+def test_a_log_that_is_grouped_by_a_column_leaves_out_who_did_not_send_it(workspace: Workspace) -> None:
+    own = logged(workspace)
+    note(own, [{"id": "0", "row": {"review": f"thing number {n}", "critic": f"critic{n % 3}"}} for n in range(9)])
+    note(own, [{"id": "0", "row": {"review": "a thing of nobody"}}])
+    own.close()
+    made = ingest(workspace, "asked", source=f"log:{USE_CASE}", inputs=["review"], group_by="critic")
+    assert made.rows == 9
+    assert any("1 of the answers" in each for each in version(workspace.database, made.ref).report["warnings"])
 
 
 def test_files_become_examples(workspace: Workspace) -> None:

@@ -39,7 +39,8 @@ def test_rows_are_joined_and_none_comes_twice(workspace: Workspace) -> None:
     ]  # fmt: skip
     assert len(set(made.rows["id"].to_pylist())) == len(set(made.rows["text"].to_pylist())) == 30
     assert version(workspace.database, "mine").parents == ["mine@v1", "more@v1"]
-    assert version(workspace.database, "mine").operation["steps"] == [{"op": "merge", "dataset": "more@v1"}]
+    [step] = version(workspace.database, "mine").operation["steps"]
+    assert step == {"op": "merge", "dataset": "more@v1", "ungrouped": "leave_out"}
     old = read(workspace, first.ref)
     kept = made.column("split")
     assert all(
@@ -77,6 +78,38 @@ def test_a_group_that_lies_in_two_splits_after_it_leaves_the_test_split(workspac
     assert made.steps[0]["audit"]["moved"] == {"test to train": 4}
     assert {row["split"] for row in made.rows.to_pylist() if row["group_key"] == "north"} == {"train"}
     assert made.manifest.splits == {"train": 18, "test": 2}
+
+
+def test_rows_without_a_group_do_not_come_to_a_grouped_dataset_unless_they_are_said_to_belong_to_none(
+    workspace: Workspace,
+) -> None:
+    data.ingest(workspace, "mine", rows=texts(range(10)), label="kind", group_by="site", inputs=("text",))
+    some = (*texts(range(20, 24)), *({**row, "site": None} for row in texts(range(24, 27))))
+    data.ingest(workspace, "some", rows=some, label="kind", group_by="site", inputs=("text",))
+    data.ingest(workspace, "none", rows=texts(range(30, 34)), label="kind", inputs=("text",))
+    made = curate(workspace, "mine", {"op": "merge", "dataset": "some"})
+    audit = made.steps[0]["audit"]
+    assert (audit["added"], audit["already_there"], audit["without_group"], made.manifest.rows) == (4, 0, 3, 14)
+    assert "3 rows have no group" in audit["warnings"][0]
+    with pytest.raises(SpeciateError) as raised:
+        curate(workspace, "mine", {"op": "merge", "dataset": "none"})
+    assert "no row of none@v1 says its own" in str(raised.value)
+    assert "ungrouped='take'" in str(raised.value)
+    taken = curate(workspace, "mine", {"op": "merge", "dataset": "none", "ungrouped": "take"})
+    assert taken.manifest.rows == 18
+    assert taken.rows["group_key"].null_count == 4
+    curate(workspace, "none", {"op": "split", "group_by": "site"})
+    assert curate(workspace, "mine@v1", {"op": "merge", "dataset": "none"}).manifest.rows == 14
+
+
+@pytest.mark.slow
+def test_groups_that_curation_made_of_examples_ask_nothing_of_others(workspace: Workspace) -> None:
+    rows = tuple({"signal": [float((t * i) % 50 + i) for t in range(20)], "kind": "ab"[i % 2]} for i in range(20))
+    data.ingest(workspace, "mine", rows=rows[:12], label="kind", inputs=("signal",))
+    data.ingest(workspace, "more", rows=rows[12:], label="kind", inputs=("signal",))
+    cut = curate(workspace, "mine", {"op": "window", "steps": 10})
+    assert cut.rows["group_key"].null_count == 0
+    assert curate(workspace, "mine", {"op": "merge", "dataset": "more"}).manifest.rows == 32
 
 
 def test_near_duplicates_do_the_same(workspace: Workspace) -> None:

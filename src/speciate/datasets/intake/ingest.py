@@ -24,6 +24,7 @@ from speciate.datasets.intake.additions import Extended, Parent, extend, splits_
 from speciate.datasets.intake.excerpts import cut, kept_together
 from speciate.datasets.intake.inline_rows import kept_rows
 from speciate.datasets.intake.lineage import ancestors
+from speciate.datasets.intake.logged_groups import Grouping, is_grouped_by_somebody, is_log, nobody_sent, of_groups
 from speciate.datasets.intake.parts import Stored, with_any
 from speciate.datasets.intake.row_survey import RowDesk, judge_table
 from speciate.datasets.intake.rows import Draft, Wishes, draft, finish, quality_report
@@ -141,8 +142,16 @@ def _parent(workspace: Workspace, ref: str, found: Version) -> dict[str, Any]:
         "lanes": packed_lanes(workspace.database, found.manifest).hex(),
         "report": found.report,
         "before": _parts_before(workspace, found),
+        "dealt_by": _newest_group_by(workspace, found),
         "onto": found.manifest.version if newest else None,
     }
+
+
+def _newest_group_by(workspace: Workspace, found: Version) -> str | None:
+    """Of the steps `split` of curation."""
+    line = (found, *ancestors(workspace.database, found))
+    steps = [step for each in line for step in reversed(each.operation.get("steps", ())) if step.get("op") == "split"]
+    return next((str(step["group_by"]) for step in steps if step.get("group_by")), None)
 
 
 def _parts_before(workspace: Workspace, found: Version) -> list[dict[str, Any]]:
@@ -314,28 +323,32 @@ def _drafted(
         wanted = pc.equal(survey.items["quality"], "ok")
         return judge_table(table, wanted, roles, RowDesk(run, pool, work, readable))
 
-    wishes = Wishes(spec.label, spec.inputs, spec.group_by)
-    if parent is not None:
-        _check_group_of_log(spec, parent.manifest, survey)
-        inputs = _as_named(parent.manifest, survey, spec.label)
-        labelled = parent.manifest.label is not None
-        wishes = wishes._replace(inputs=inputs, numeric=parent.manifest.numeric if labelled else None, implied=labelled)
-    return draft(survey, wishes, judge)
+    wishes, asked = Wishes(spec.label, spec.inputs, spec.group_by), survey.table.column_names
+    if parent is None:
+        drafted = draft(survey, wishes, judge)
+        if spec.group_by in asked and is_log(spec.source):
+            drafted = of_groups(drafted, Grouping(spec.name, spec.group_by, drafted.inputs))
+        return drafted
+    manifest = parent.manifest
+    by = spec.group_by or _dealt_by(run, manifest)
+    grouping = Grouping(manifest.ref, by if by in manifest.columns else None, manifest.inputs)
+    if is_log(spec.source) and grouping.column is not None and grouping.column not in asked:
+        raise nobody_sent(grouping)
+    inputs, labelled = _as_named(manifest, survey, spec.label), manifest.label is not None
+    wishes = wishes._replace(
+        inputs=inputs, numeric=manifest.numeric if labelled else None, implied=labelled,
+        group_by=by if by in asked else spec.group_by,
+    )  # fmt: skip
+    drafted = draft(survey, wishes, judge)
+    if is_log(spec.source) and is_grouped_by_somebody(run.folders, manifest):
+        drafted = of_groups(drafted, grouping)
+    return drafted
 
 
-def _check_group_of_log(spec: IngestSpec, manifest: Manifest, survey: Survey) -> None:
-    """A log holds what callers sent: a column that no model sees is there only where they sent it, too."""
-    by = spec.group_by
-    if not str(spec.source).startswith("log:") or by not in manifest.columns or by in survey.table.column_names:
-        return
-    sent = ", ".join(f"{name!r}: ..." for name in (*manifest.inputs, by))
-    raise SpeciateError(
-        Code.INVALID,
-        f"{manifest.ref} is grouped by {by!r}, and nobody sent that with what was asked: a group might lie in two "
-        "splits.",
-        f"Ask with it from now on, as {{'row': {{{sent}}}}}: the model does not look at it, and the log keeps it. Or "
-        "make a dataset of the log alone by create_dataset.",
-    )
+def _dealt_by(run: Run, manifest: Manifest) -> str | None:
+    """The column that the split was made by, where the rows came without groups and no model sees it."""
+    by: str | None = run.payload["parent"].get("dealt_by")
+    return None if by in manifest.inputs or by not in manifest.columns else by
 
 
 def _as_named(manifest: Manifest, survey: Survey, label: str | None) -> tuple[str, ...]:

@@ -1,17 +1,18 @@
 """Take in the rows of another dataset: of the same modality, shown to models by the same columns.
 
 A row whose source cells (of media: whose bytes) are there already is not taken again, and where the two label it
-differently, the label that is there stands and the conflict is told. Splits are kept, but where the other's rows join
-groups or near-duplicates of several splits, all of those go where a model may have learned from one: to train rather
-than validation, and never to test. Where only one of the two is labelled, rows of the other are set aside until they
-are labelled.
+differently, the label that is there stands and the conflict is told. Where examples are grouped here, rows of the
+other that have no group are left out unless `ungrouped` says to take them. Splits are kept, but where the other's rows
+join groups or near-duplicates of several splits, all of those go where a model may have learned from one: to train
+rather than validation, and never to test. Where only one of the two is labelled, rows of the other are set aside until
+they are labelled.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -22,17 +23,27 @@ from speciate.datasets.columns import CONTENT, KEY, clean, with_column
 from speciate.datasets.intake.rows import MISSING
 from speciate.datasets.operations.context import Context
 from speciate.datasets.operations.contract import Operation, Others, Outcome, Parameters, refusal
-from speciate.datasets.operations.masks import Mask, usable
+from speciate.datasets.operations.masks import Mask, keep, usable
 from speciate.datasets.split import components
 from speciate.datasets.splitting import members_of
+from speciate.datasets.ungrouped import is_grouped, lacking
 from speciate.datasets.versions import Manifest
 from speciate.ids import id_from_key
 
 _SHOWN = 10
+_WAY = (
+    "Give them groups: make the other dataset with create_dataset(group_by=...), or by a step 'split' with group_by. "
+    "Where none of them belongs to a group here: ungrouped='take'."
+)
+_LEFT_OUT = "{count} rows have no group, as the rows here do, and were left out: they might leak. {way}"
 
 
 class MergeParameters(Parameters):
     dataset: str = Field(description="name, name@v3 or name@TAG.")
+    ungrouped: Literal["leave_out", "take"] = Field(
+        "leave_out",
+        description="The other's rows without a group, where rows here have one; take: none belongs to a group here.",
+    )
 
 
 def foresee(parameters: MergeParameters, manifest: Manifest, others: Others) -> Manifest:
@@ -67,7 +78,9 @@ def foresee(parameters: MergeParameters, manifest: Manifest, others: Others) -> 
 def apply(rows: pa.Table, parameters: MergeParameters, context: Context) -> Outcome:
     other = context.other(parameters.dataset)
     known = pc.is_in(other.rows[KEY], value_set=rows[KEY].combine_chunks(), skip_nulls=True)
-    fresh = _with_free_ids(other.rows.filter(pc.invert(known)), rows["id"].to_pylist())
+    unknown = other.rows.filter(pc.invert(known))
+    taken = _of_groups(rows, unknown, parameters, context.manifest)
+    fresh = _with_free_ids(taken, rows["id"].to_pylist())
     conflicts = _conflicts(rows, other.rows)
     manifest = foresee(parameters, context.manifest, {parameters.dataset: other.manifest})
     merged = _stacked(rows, fresh)
@@ -76,14 +89,29 @@ def apply(rows: pa.Table, parameters: MergeParameters, context: Context) -> Outc
     moved = _apart(merged, fresh["id"].to_pylist(), manifest.modality)
     audit: dict[str, Any] = {
         "added": fresh.num_rows,
-        "already_there": other.rows.num_rows - fresh.num_rows,
+        "already_there": other.rows.num_rows - unknown.num_rows,
         "conflicting_labels": len(conflicts),
         "components_across_splits": moved.components,
         "moved": moved.moves,
     }
+    if left_out := unknown.num_rows - taken.num_rows:
+        audit |= {"without_group": left_out, "warnings": [_LEFT_OUT.format(count=left_out, way=_WAY)]}
     if conflicts:
         audit["conflicts"] = conflicts[:_SHOWN]
     return Outcome(moved.rows, audit, manifest=manifest)
+
+
+def _of_groups(rows: pa.Table, fresh: pa.Table, parameters: MergeParameters, manifest: Manifest) -> pa.Table:
+    """Those of `fresh` that a grouped dataset can take without a leak; all where they are to be taken as they are."""
+    lacks = lacking(fresh)
+    if parameters.ungrouped == "take" or not lacks.any() or not is_grouped(rows, manifest.modality):
+        return fresh
+    if lacks.sum() == fresh.num_rows:
+        raise refusal(
+            f"{manifest.ref} has groups, and no row of {parameters.dataset} says its own: one might lie in two splits.",
+            _WAY,
+        )
+    return keep(fresh, ~lacks)
 
 
 def _with_free_ids(rows: pa.Table, taken: Sequence[str]) -> pa.Table:
