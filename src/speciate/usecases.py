@@ -31,6 +31,10 @@ NOT_WORSE_SHARE = 0.05
 _NEWEST = (
     "SELECT spec, version, created FROM use_cases WHERE name = ? AND state = 'active' ORDER BY version DESC LIMIT 1"
 )
+_IN_FORCE = """
+SELECT spec, version, created FROM use_cases WHERE state = 'active'
+QUALIFY row_number() OVER (PARTITION BY name ORDER BY version DESC) = 1 ORDER BY name
+"""
 _VERSION = "SELECT spec, version, created FROM use_cases WHERE name = ? AND version = ?"
 _LAST = "SELECT spec, version, created, state FROM use_cases WHERE name = ? ORDER BY version DESC LIMIT 1"
 _STARTED = "SELECT min(created) FROM use_cases WHERE name = ?"
@@ -160,6 +164,11 @@ def get(reader: Database | Transaction, name: str, version: int | None = None) -
             f"Call get_status(use_case={name!r}).",
         )
     raise unknown("use case", name, known, "Call define_use_case, or get_status() for the use cases there are.")
+
+
+def in_force(reader: Database | Transaction) -> dict[str, UseCase]:
+    """Of each use case the version in force, by name."""
+    return {found.name: found for row in _rows(reader, _IN_FORCE) if (found := _use_case(row))}
 
 
 def serving(reader: Database | Transaction, name: str) -> str | None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from speciate import usecases
 from speciate.errors import SpeciateError
-from speciate.loop.status import Jobs, Step, alerts, next_steps, status
+from speciate.loop.ledger import ledger
+from speciate.loop.status import Canary, Jobs, Step, alerts, next_steps, status
 from speciate.loop.time_to_model import TimeToModel
 from speciate.production import approvals
+from speciate.usecases import Definition, Objective
 from speciate.workspace.room import GB, Room
 from speciate.workspace.workspace import Workspace
 from tests.conftest import ManualClock
@@ -26,6 +29,50 @@ def test_a_use_case_shows_its_clock_and_what_serves(workspace: Workspace, clock:
     assert (shown.name, shown.version, shown.production) == ("digits", 1, "m@v1")
     assert (shown.time_to_model.state, shown.time_to_model.seconds) == ("open", 60.0)
     assert shown.time_to_model.stages == {"evaluate": 60.0}
+
+
+def test_the_catalog_is_asked_as_often_for_ten_use_cases_as_for_one(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each query about events scans all of them."""
+    asked, read = list[str](), workspace.database.read
+    monkeypatch.setattr(workspace.database, "read", lambda sql, *more: asked.append(sql) or read(sql, *more))
+
+    def reads() -> list[int]:
+        counts = []
+        for look in (status, ledger):
+            asked.clear()
+            look(workspace)
+            counts.append(len(asked))
+        return counts
+
+    world.define(workspace)
+    world.judge(workspace, "m@v1")
+    world.ask_promotion(workspace, "m@v1")
+    before = reads()
+    for number in range(9):
+        definition = Definition(
+            name=f"digits{number}", task="image-classification", objective=Objective(metric="accuracy", target=0.9)
+        )
+        workspace.database.transact(lambda tx, definition=definition: usecases.define(tx, definition, policy="auto"))  # type: ignore[misc]
+    assert reads() == before
+    assert len(status(workspace).use_cases) == len(ledger(workspace).lines) == 10
+
+
+def test_each_use_case_has_its_own_canary_bake_and_evaluation(workspace: Workspace) -> None:
+    world.define(workspace)
+    other = Definition(name="letters", task="image-classification", objective=Objective(metric="accuracy", target=0.9))
+    workspace.database.transact(lambda tx: usecases.define(tx, other, policy="auto"))
+    world.judge(workspace, "m@v1")
+    world.ask_promotion(workspace, "m@v1")
+    world.judge(workspace, "m@v2", baseline="m@v1")
+    world.ask_promotion(workspace, "m@v2", percent=5)
+    shown = {each.name: each for each in status(workspace).use_cases}
+    digits, letters = shown["digits"], shown["letters"]
+    assert (digits.production, digits.bake, letters.production, letters.bake) == ("m@v1", "provisional", None, None)
+    assert digits.canary == Canary("m@v2", 5, "provisional")
+    assert letters.canary is None
+    assert shown == {each.name: each for name in shown for each in status(workspace, name).use_cases}
 
 
 def test_who_waits_for_a_person_is_shown(workspace: Workspace) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from speciate.errors import SpeciateError
@@ -24,16 +24,23 @@ _ADD = """
 INSERT INTO tool_calls VALUES (?, ?, ?, ?)
 ON CONFLICT (use_case, tool, hour) DO UPDATE SET calls = tool_calls.calls + excluded.calls
 """
-_RUN_SECONDS = """
-SELECT coalesce(sum(run_seconds), 0) FROM jobs WHERE use_case = ? AND executor = 'local' AND created <= ?
+_ASKED = """
+WITH asked AS (SELECT unnest(?::BIGINT[]) AS place, unnest(?::VARCHAR[]) AS name, unnest(?::DOUBLE[]) AS until)
 """
-_USD = """
-SELECT coalesce(sum(usd), 0) FROM spending s JOIN jobs ON jobs.id = s.job WHERE jobs.use_case = ? AND s.stamp <= ?
+_RUN_SECONDS = f"""{_ASKED}
+SELECT place, sum(run_seconds) FROM asked JOIN jobs ON use_case = name AND executor = 'local' AND created <= until
+GROUP BY place
 """
-_CALLS = "SELECT coalesce(sum(calls), 0) FROM tool_calls WHERE use_case = ? AND hour <= ?"
-_PEOPLE = """
-SELECT count(*) FROM approvals
-WHERE arguments ->> 'use_case' = ? AND state IN ('approved', 'denied') AND decided_at <= ?
+_USD = f"""{_ASKED}
+SELECT place, sum(usd) FROM asked JOIN jobs ON use_case = name JOIN spending s ON s.job = jobs.id AND s.stamp <= until
+GROUP BY place
+"""
+_CALLS = (
+    f"{_ASKED} SELECT place, sum(calls) FROM asked JOIN tool_calls ON use_case = name AND hour <= until GROUP BY place"
+)
+_PEOPLE = f"""{_ASKED}
+SELECT place, count(*) FROM asked JOIN approvals
+ON arguments ->> 'use_case' = name AND state IN ('approved', 'denied') AND decided_at <= until GROUP BY place
 """
 
 
@@ -100,17 +107,26 @@ class Calls:
 
 def effort(database: Database, use_case: str, until: float) -> Effort:
     """What was spent on a use case up to a moment; calls up to the end of its hour."""
+    return efforts(database, [(use_case, until)])[0]
 
-    def total(sql: str, bound: float) -> Any:
-        rows = database.read(sql, [use_case, bound])
-        return rows[0][0]
 
-    return Effort(
-        float(total(_RUN_SECONDS, until)) / 60,
-        float(total(_USD, until)),
-        int(total(_CALLS, until // _HOUR)),
-        int(total(_PEOPLE, until)),
-    )
+def efforts(database: Database, asked: Sequence[tuple[str, float]]) -> list[Effort]:
+    """`effort` of each (use case, moment). Every table is read once, however many are asked for."""
+    places, names = list(range(len(asked))), [name for name, _ in asked]
+    moments = [until for _, until in asked]
+
+    def totals(sql: str, bounds: Sequence[float]) -> dict[int, Any]:
+        return dict(database.read(sql, [places, names, bounds]))
+
+    seconds, usd, people = (totals(sql, moments) for sql in (_RUN_SECONDS, _USD, _PEOPLE))
+    calls = totals(_CALLS, [until // _HOUR for until in moments])
+    return [
+        Effort(
+            float(seconds.get(place, 0)) / 60, float(usd.get(place, 0)), int(calls.get(place, 0)),
+            int(people.get(place, 0)),
+        )
+        for place in places
+    ]  # fmt: skip
 
 
 def _add(tx: Transaction, calls: Mapping[_Call, int]) -> None:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from speciate import usecases
 from speciate.loop.deliveries import Deliveries, deliveries
-from speciate.loop.effort import Effort, effort
+from speciate.loop.effort import Effort, efforts
 from speciate.loop.survival import Span, curve, quantile
 from speciate.loop.tenures import tenures
 from speciate.loop.time_to_model import STAGES, TimeToModel, model_that_counts, time_to_model
@@ -26,30 +26,38 @@ WHERE type IN ('use_case.created', 'dataset.created', 'model.created', 'decision
                'slot.serving', 'approval.requested', 'approval.decided')
 ORDER BY seq
 """
-_JOBS = "SELECT id, kind, use_case FROM jobs WHERE use_case IS NOT NULL AND executor = 'local'"
-_OF_JOBS = """
+_CLOCKS = """
+(SELECT unnest(?::VARCHAR[]) AS name, unnest(?::DOUBLE[]) AS clock_stopped) clocks ON clocks.name = jobs.use_case
+"""
+_JOBS = f"SELECT id, kind, use_case FROM jobs JOIN {_CLOCKS} WHERE executor = 'local' AND created <= clock_stopped"
+_OF_JOBS = f"""
 SELECT seq, stamp, subject, type, use_case FROM events JOIN jobs ON jobs.id = events.subject
-JOIN (SELECT unnest(?::VARCHAR[]) AS name, unnest(?::DOUBLE[]) AS clock_stopped) clocks ON clocks.name = jobs.use_case
+JOIN {_CLOCKS}
 WHERE type IN ('job.queued', 'job.running', 'job.waiting', 'job.paused', 'job.succeeded', 'job.failed', 'job.cancelled',
                'job.dead') AND stamp <= clock_stopped AND executor = 'local'
 ORDER BY seq
 """
-_LEARNED_FROM = "SELECT card ->> 'dataset' FROM model_versions WHERE name = ? AND version::VARCHAR = ?"
+_LEARNED_FROM = """
+SELECT ref, card ->> 'dataset' FROM model_versions
+JOIN (SELECT unnest(?::VARCHAR[]) AS ref) asked ON name || '@v' || version = ref WHERE card ->> 'dataset' IS NOT NULL
+"""
 _EXPORTS = """
 SELECT name || '@v' || version, card ->> '$.parents[0]' FROM model_versions
 WHERE card ->> 'method' = 'export' AND card ->> '$.parents[0]' IS NOT NULL
 """
 _SHARED = ("dataset:", "model:", "approval:")
-"""What these events are about may belong to any use case."""
+"""What these events are about may belong to any use case: they are found by `_keys`."""
 
 
 class History(NamedTuple):
     """The events that matter, sorted by the use case that they may be about."""
 
     by_use_case: Mapping[str, Sequence[Event]]
-    """Each with what is shared; in order of `seq`."""
+    """Each with what of the shared ones concerns it; in order of `seq`."""
     jobs: Mapping[str, Mapping[str, str]]
-    """Use case -> id -> kind, of those that ran or may run."""
+    """Use case -> id -> kind, of those that ran or may run, and began while the clock went."""
+    datasets: Mapping[str, str]
+    """Version of a model that counts -> the version that it was trained on, without its split."""
     exports: Mapping[str, str]
     """Version -> the one that it was exported from."""
 
@@ -87,13 +95,11 @@ def ledger(workspace: Workspace) -> Ledger:
     """As of now."""
     now = workspace.clock.now()
     history = history_of(workspace, now)
-    lines = []
-    for name in usecases.names(workspace.database):
-        clock = clock_of(workspace, history, name, now)
-        until = now if clock.answered is None else clock.answered
-        spent = [effort(workspace.database, name, moment) for moment in (until, now)]
-        lines.append(Line(name, clock, *spent))
-    clocks = [line.time_to_model for line in lines]
+    names = usecases.names(workspace.database)
+    clocks = [clock_of(history, name, now) for name in names]
+    stops = [now if clock.answered is None else clock.answered for clock in clocks]
+    spent = efforts(workspace.database, [*zip(names, stops, strict=True), *((name, now) for name in names)])
+    lines = [Line(*each) for each in zip(names, clocks, spent[: len(names)], spent[len(names) :], strict=True)]
     states = [clock.state for clock in clocks]
     return Ledger(
         now,
@@ -129,52 +135,63 @@ def typical(clocks: Sequence[TimeToModel], *finished: str) -> Typical:
 def history_of(workspace: Workspace, now: float) -> History:
     """What happened until `now`; of jobs only what happened while the clock of their use case went."""
     database = workspace.database
-    jobs = defaultdict[str, dict[str, str]](dict)
-    for job, kind, use_case in database.read(_JOBS):
-        jobs[use_case][job] = kind
     own, shared = _lifecycle(database)
-    stops = {name: _stop_of(events, now) for name, events in own.items()}
-    by_use_case = {name: [*events, *_about(shared, jobs[name], events)] for name, events in own.items()}
-    for seq, stamp, subject, kind, use_case in database.read(_OF_JOBS, [list(stops), list(stops.values())]):
+    counted = {name: model_that_counts(tenures(events, now)) for name, events in own.items()}
+    models = [found.model for found in counted.values() if found.model is not None]
+    datasets = {ref: dataset.partition(":")[0] for ref, dataset in database.read(_LEARNED_FROM, [models])}
+    clocks = [list(counted), [now if found.answered is None else found.answered for found in counted.values()]]
+    jobs = defaultdict[str, dict[str, str]](dict)
+    for job, kind, use_case in database.read(_JOBS, clocks):
+        jobs[use_case][job] = kind
+    by_use_case = {
+        name: [*events, *_about(shared, jobs[name], events, datasets.get(counted[name].model or ""))]
+        for name, events in own.items()
+    }
+    for seq, stamp, subject, kind, use_case in database.read(_OF_JOBS, clocks):
         by_use_case[use_case].append(Event(seq, stamp, subject, kind, {}))
     for events in by_use_case.values():
         events.sort(key=lambda event: event.seq)
-    return History(by_use_case, jobs, dict(database.read(_EXPORTS)))
+    return History(by_use_case, jobs, datasets, dict(database.read(_EXPORTS)))
 
 
-def _lifecycle(database: Database) -> tuple[dict[str, list[Event]], list[Event]]:
-    """Those of each use case, and those of what may belong to any."""
-    own, shared = defaultdict[str, list[Event]](list), list[Event]()
+def _lifecycle(database: Database) -> tuple[dict[str, list[Event]], dict[str, list[Event]]]:
+    """Those of each use case, and of what may belong to any those that are found by each key."""
+    own, shared = defaultdict[str, list[Event]](list), defaultdict[str, list[Event]](list)
     for seq, stamp, subject, kind, data in database.read(_LIFECYCLE):
         event = Event(seq, stamp, subject, kind, json.loads(data))
         if subject.startswith(_SHARED):
-            shared.append(event)
+            for key in _keys(event):
+                shared[key].append(event)
         else:
             own[subject.removeprefix("use_case:")].append(event)
     return own, shared
 
 
-def _stop_of(own: Sequence[Event], now: float) -> float:
-    """When the clock stopped; `now` where it goes."""
-    answered = model_that_counts(tenures(own, now)).answered
-    return now if answered is None else answered
+def _keys(event: Event) -> tuple[str, ...]:
+    """What a use case must have to do with, for this event to concern it."""
+    if event.type == "model.created":
+        return f"model:{event.data.get('model')}", f"{event.data.get('job')}"
+    if event.type == "dataset.created":
+        return (f"{event.subject}@v{event.data.get('version')}",)
+    return (event.subject,)
 
 
-def _about(shared: Sequence[Event], jobs: Container[str], own: Sequence[Event]) -> list[Event]:
-    """Of new models only those that the use case trained or let serve: there may be thousands."""
-    served = {event.data.get("after") for event in own if event.type == "alias.moved"}
-    return [
-        event
-        for event in shared
-        if event.type != "model.created" or event.data.get("job") in jobs or event.data.get("model") in served
-    ]
+def _about(
+    shared: Mapping[str, Sequence[Event]], jobs: Iterable[str], own: Sequence[Event], dataset: str | None
+) -> Iterable[Event]:
+    """Of the models those that the use case trained or let serve, the dataset that the one which counts learned from,
+    and the answers to its questions. There may be thousands of others."""
+    served = {f"model:{event.data.get('after')}" for event in own if event.type == "alias.moved"}
+    asked = {f"approval:{event.data['approval']}" for event in own if event.type == "approval.requested"}
+    keys = (*jobs, *served, *asked, f"dataset:{dataset}")
+    return {event.seq: event for key in keys for event in shared.get(key, ())}.values()
 
 
-def clock_of(workspace: Workspace, history: History, use_case: str, now: float) -> TimeToModel:
+def clock_of(history: History, use_case: str, now: float) -> TimeToModel:
     events, jobs = history.by_use_case.get(use_case, ()), history.jobs.get(use_case, {})
     served = tenures((event for event in events if event.subject == f"use_case:{use_case}"), now)
     model = model_that_counts(served).model
-    return time_to_model(use_case, events, now, _dataset_of(workspace, model) if model else None, jobs)
+    return time_to_model(use_case, events, now, history.datasets.get(model) if model else None, jobs)
 
 
 def delivered(history: History, now: float) -> Deliveries:
@@ -183,10 +200,3 @@ def delivered(history: History, now: float) -> Deliveries:
         for name, events in history.by_use_case.items()
     }
     return deliveries(served, now, history.exports)
-
-
-def _dataset_of(workspace: Workspace, model: str) -> str | None:
-    """The version that a model was trained on, without its split; None where nothing was trained here."""
-    name, _, version = model.partition("@v")
-    row = workspace.database.read_one(_LEARNED_FROM, [name, version])
-    return str(row[0]).partition(":")[0] if row and row[0] else None

@@ -12,7 +12,9 @@ from speciate.loop.deliveries import Deliveries
 from speciate.loop.ledger import History
 from speciate.loop.time_to_model import TimeToModel
 from speciate.production import aliases, approvals, baked, notifier, provider
+from speciate.production.aliases import Alias
 from speciate.production.approvals import Approval
+from speciate.usecases import UseCase
 from speciate.workspace.room import Room
 from speciate.workspace.workspace import Workspace
 
@@ -22,7 +24,8 @@ WHERE use_case IS NOT NULL AND state IN ('waiting', 'queued', 'starting', 'runni
 ORDER BY created
 """
 _JUDGED = """
-SELECT evaluation, candidate FROM decisions WHERE use_case = ? ORDER BY created DESC, id LIMIT 1
+SELECT use_case, evaluation, candidate FROM decisions
+QUALIFY row_number() OVER (PARTITION BY use_case ORDER BY created DESC, id) = 1
 """
 
 
@@ -80,6 +83,22 @@ class Jobs(NamedTuple):
     paused: list[str]
 
 
+class _Known(NamedTuple):
+    """Of all use cases that are asked for, each table read once."""
+
+    definitions: Mapping[str, UseCase]
+    aliases: Mapping[str, Mapping[str, Alias]]
+    trails: Mapping[str, baked.Trail]
+    judged: Mapping[str, tuple[str, str]]
+    """Use case -> the newest evaluation that decided, and its candidate."""
+    jobs: Mapping[str, Jobs]
+    pending: Sequence[Approval]
+    history: History
+
+    def alias(self, use_case: str, name: str) -> Alias | None:
+        return self.aliases.get(use_case, {}).get(name)
+
+
 class Status(NamedTuple):
     use_cases: list[UseCaseStatus]
     deliveries: Deliveries
@@ -90,19 +109,32 @@ class Status(NamedTuple):
 def status(workspace: Workspace, use_case: str | None = None) -> Status:
     """Of all use cases, or of one. Raises NOT_FOUND for one that is not there."""
     database, now = workspace.database, workspace.clock.now()
-    names = [usecases.get(database, use_case).name] if use_case else usecases.names(database)
-    history = ledger.history_of(workspace, now)
+    known, room = _read(workspace, use_case, now), workspace.room.look()
+    found = [_of_use_case(known, name, now, low=room.low) for name in known.definitions]
+    return Status(
+        found,
+        ledger.delivered(known.history, now),
+        _disk(workspace, room),
+        [*alerts(room), *_broken(found), *provider.alerts(database), *notifier.alerts(workspace)],
+    )
+
+
+def _read(workspace: Workspace, use_case: str | None, now: float) -> _Known:
+    """However many use cases there are, this is a dozen queries: a query for each of them would scan all events each
+    time, for they have no index."""
+    database = workspace.database
+    asked = {use_case: usecases.get(database, use_case)} if use_case else usecases.in_force(database)
     jobs: defaultdict[str, Jobs] = defaultdict(lambda: Jobs([], []))
     for owner, job, paused in database.read(_UNFINISHED_JOBS):
         (jobs[owner].paused if paused else jobs[owner].running).append(job)
-    pending = approvals.listed(database, now, approvals.PENDING)
-    room = workspace.room.look()
-    found = [_of_use_case(workspace, name, history, jobs[name], pending, now, low=room.low) for name in names]
-    return Status(
-        found,
-        ledger.delivered(history, now),
-        _disk(workspace, room),
-        [*alerts(room), *_broken(found), *provider.alerts(database), *notifier.alerts(workspace)],
+    return _Known(
+        definitions=asked,
+        aliases=aliases.of_all(database),
+        trails=baked.trails(database, asked),
+        judged={name: (evaluation, candidate) for name, evaluation, candidate in database.read(_JUDGED)},
+        jobs=jobs,
+        pending=approvals.listed(database, now, approvals.PENDING),
+        history=ledger.history_of(workspace, now),
     )
 
 
@@ -128,29 +160,20 @@ def alerts(room: Room) -> list[str]:
     return []
 
 
-def _of_use_case(
-    workspace: Workspace,
-    name: str,
-    history: History,
-    jobs: Jobs,
-    pending: Sequence[Approval],
-    now: float,
-    *,
-    low: bool = False,
-) -> UseCaseStatus:
-    definition = usecases.get(workspace.database, name)
-    pointers = aliases.of_use_case(workspace.database, name)
-    production, canary = aliases.read(workspace.database, name), _canary(workspace, name)
-    clock = ledger.clock_of(workspace, history, name, now)
-    waiting = [item.id for item in pending if item.arguments.get("use_case") == name]
+def _of_use_case(known: _Known, name: str, now: float, *, low: bool = False) -> UseCaseStatus:
+    definition, trail, jobs = known.definitions[name], known.trails[name], known.jobs.get(name, Jobs([], []))
+    pointers = {alias: stands.model for alias, stands in known.aliases.get(name, {}).items()}
+    production, canary = known.alias(name, "production"), _canary(known, name)
+    clock = ledger.clock_of(known.history, name, now)
+    waiting = [item.id for item in known.pending if item.arguments.get("use_case") == name]
     return UseCaseStatus(
         name=name,
         version=definition.version,
         task=definition.task,
         production=pointers.get("production"),
-        bake=baked.state_of(workspace.database, production) if production else None,
+        bake=baked.state(trail, production) if production else None,
         canary=canary,
-        taken_back=baked.taken_back(workspace.database, name),
+        taken_back=baked.last_taken_back(trail),
         previous=pointers.get("previous"),
         time_to_model=clock,
         running_jobs=jobs.running,
@@ -162,22 +185,22 @@ def _of_use_case(
             clock,
             jobs,
             waiting,
-            _rejected(workspace, name, pointers),
+            _rejected(known, name, pointers),
             canary,
             low=low,
         ),
     )
 
 
-def _canary(workspace: Workspace, use_case: str) -> Canary | None:
-    alias = aliases.read(workspace.database, use_case, aliases.CANARY)
-    return Canary(alias.model, alias.percent or 0.0, baked.state_of(workspace.database, alias)) if alias else None
+def _canary(known: _Known, use_case: str) -> Canary | None:
+    alias = known.alias(use_case, aliases.CANARY)
+    return Canary(alias.model, alias.percent or 0.0, baked.state(known.trails[use_case], alias)) if alias else None
 
 
-def _rejected(workspace: Workspace, name: str, pointers: Mapping[str, str]) -> str | None:
+def _rejected(known: _Known, name: str, pointers: Mapping[str, str]) -> str | None:
     """The newest evaluation, where what it judged does not serve and did not: undecided, refused or denied."""
-    row = workspace.database.read_one(_JUDGED, [name])
-    return None if row is None or row[1] in pointers.values() else str(row[0])
+    evaluation, candidate = known.judged.get(name, (None, None))
+    return None if candidate in pointers.values() else evaluation
 
 
 def next_steps(

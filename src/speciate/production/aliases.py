@@ -22,6 +22,7 @@ CANARY = "canary"
 _READ = "SELECT use_case, alias, model, generation, changed, percent FROM aliases WHERE use_case = ? AND alias = ?"
 _OF_USE_CASE = "SELECT alias, model FROM aliases WHERE use_case = ? ORDER BY alias"
 _ALL = "SELECT use_case, alias, model, generation, changed, percent FROM aliases WHERE alias = ? ORDER BY use_case"
+_EVERY = "SELECT use_case, alias, model, generation, changed, percent FROM aliases ORDER BY use_case, alias"
 _SERVING = (
     "SELECT use_case, alias, model, generation, changed, percent FROM aliases WHERE alias IN ('production', 'canary')"
 )
@@ -65,6 +66,14 @@ def serving(database: Database) -> dict[tuple[str, str], Alias]:
     """(Use case, `production` or `canary`) -> alias, of all use cases at one moment: a canary that comes into
     production is never seen in neither place."""
     return {(row[0], row[1]): Alias(*row) for row in database.read(_SERVING)}
+
+
+def of_all(database: Database) -> dict[str, dict[str, Alias]]:
+    """Use case -> alias -> where it stands, of all use cases at one moment."""
+    found: dict[str, dict[str, Alias]] = {}
+    for row in database.read(_EVERY):
+        found.setdefault(row[0], {})[row[1]] = Alias(*row)
+    return found
 
 
 def of_use_case(database: Database, use_case: str) -> dict[str, str]:

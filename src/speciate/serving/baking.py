@@ -50,16 +50,18 @@ class Baker:
             return
         self._next = monotonic + _LOOK_SECONDS
         database = self._workspace.database
-        for alias in (*aliases.everywhere(database), *aliases.everywhere(database, CANARY)):
+        standing = (*aliases.everywhere(database), *aliases.everywhere(database, CANARY))
+        open_ones = [alias for alias in standing if _key(alias) not in self._over]
+        trails = baked.trails(database, {alias.use_case for alias in open_ones}) if open_ones else {}
+        for alias in open_ones:
             try:
-                self._judge(alias)
+                self._judge(alias, trails[alias.use_case])
             except (SpeciateError, OSError):
                 _log.exception("the bake of %s@%s could not be judged", alias.use_case, alias.alias)
 
-    def _judge(self, alias: Alias) -> None:
-        key = alias.use_case, alias.alias, alias.generation
-        if key in self._over or baked.state_of(self._workspace.database, alias) != "provisional":
-            self._over.add(key)
+    def _judge(self, alias: Alias, trail: baked.Trail) -> None:
+        if baked.state(trail, alias) != "provisional":
+            self._over.add(_key(alias))
             return
         settings = self._workspace.settings.bake_of(alias.use_case)
         judgement = bake.judge(self._watched(alias), settings, self._workspace.clock.now())
@@ -87,7 +89,7 @@ class Baker:
 
     def _quality(self, alias: Alias, before: str | None) -> Quality | None:
         """Read anew now and then: the log may be long."""
-        key, now = (alias.use_case, alias.alias, alias.generation), self._workspace.clock.monotonic()
+        key, now = _key(alias), self._workspace.clock.monotonic()
         read = self._said.get(key)
         if read is None or now - read[0] >= _FEEDBACK_SECONDS:
             found = self._qualities(self._workspace, alias.use_case, alias.model, before, alias.changed)
@@ -100,6 +102,10 @@ class Baker:
             return rollback.last_good(self._workspace.database, alias.use_case)
         other = aliases.read(self._workspace.database, alias.use_case)
         return other.model if other else None
+
+
+def _key(alias: Alias) -> tuple[str, str, int]:
+    return alias.use_case, alias.alias, alias.generation
 
 
 def _last_of(counted: Sequence[Tally], model: str | None) -> Tally | None:
