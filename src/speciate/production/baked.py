@@ -50,7 +50,7 @@ def trails(reader: Database | Transaction, use_cases: Collection[str]) -> dict[s
     said: defaultdict[str, list[Said]] = defaultdict(list)
     for subject, kind, at, data in read(_SAID, [[f"use_case:{name}" for name in use_cases]]):
         said[subject].append(Said(kind, at, json.loads(data)))
-    moves = dict(read(_LAST_MOVES, [list(use_cases)]))
+    moves: dict[str, str] = dict(read(_LAST_MOVES, [list(use_cases)]))
     return {name: Trail(said[f"use_case:{name}"], moves.get(name)) for name in use_cases}
 
 
