@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn
 
 from speciate.jobs.run import Stopped
 from speciate.training.costs import now
@@ -30,6 +30,8 @@ from speciate.training.study import Study
 if TYPE_CHECKING:
     import torch
 
+Why = Literal["finished", "patience", "budget", "limit"]
+"""Why a training ended. `limit`: one that a trainer has of its own."""
 _METRICS = "metrics.jsonl"
 SAVE_SECONDS, SAVE_SHARE = 60.0, 20
 """A checkpoint each minute, or after twenty times what the last one took where that is longer."""
@@ -55,9 +57,9 @@ class Session(NamedTuple):
 
 
 class Ending(NamedTuple):
-    """`why`: finished, patience or budget. `held_loss`: the best one, of `step`; None without held-out examples."""
+    """`held_loss`: the best one, of `step`; None without held-out examples."""
 
-    why: str
+    why: Why
     held_loss: float | None
     step: int
     steps: int
@@ -105,7 +107,7 @@ class Durable:
         self._stop, self._watch = StopRequest(run), Watch()
         self._best: Best | None = None
         self._without_gain = 0
-        self._why = "finished"
+        self._why: Why = "finished"
         self._seen_step = -1
         self._loss, self._micro, self._micro_step = 0.0, 0, -1
         self._saved = self._place.checkpoints.newest()

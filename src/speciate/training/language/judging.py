@@ -19,7 +19,7 @@ from speciate.training.selection import Chosen, Tried, measure_answers, scores_o
 from speciate.training.study import Study
 
 _AT_ONCE = 16
-_NOT_JUDGED = Estimate(math.nan, math.nan, math.nan, math.nan, 0, 0, "not judged")
+NOT_JUDGED = Estimate(math.nan, math.nan, math.nan, math.nan, 0, 0, "not judged")
 
 
 def chosen(
@@ -29,7 +29,7 @@ def chosen(
     """The model with its value on validation examples, the first `judged` of them in the order of their ids. `known`:
     that value, where asking the model by itself would not tell."""
     held = sorted(study.validation, key=lambda each: each.id)[: parameters.judged]
-    estimate = known or (judged(study, predictor, held) if held else _NOT_JUDGED)
+    estimate = known or (judged(study, predictor, held) if held else NOT_JUDGED)
     if not study.validation:
         study.notes.append("There is no validation split, so nothing says yet how good the model is.")
     elif len(held) < len(study.validation):

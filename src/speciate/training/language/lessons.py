@@ -10,14 +10,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from speciate.datasets.loading.loader import Example, load_examples
+from speciate.datasets.loading.loader import Example
 from speciate.errors import Code, SpeciateError
 from speciate.language import checks, forms
 from speciate.language.checks import Cut
 from speciate.language.forms import IGNORED, Form, Learn, Lesson
 from speciate.modalities.messages import PICTURE, Conversation, conversation, readable
-from speciate.tasks.truth import questions
 from speciate.tasks.writing import form_of
+from speciate.training.language import tested
 from speciate.training.language.specs import LanguageParameters
 from speciate.training.study import Study
 
@@ -195,13 +195,7 @@ def _check(study: Study, train: Sequence[Turn], held: Sequence[Turn]) -> None:
 
 
 def _test(study: Study) -> list[Turn]:
-    """Only to be looked for in the training split."""
-    payload = study.payload
-    if not payload.manifest.splits.get("test"):
-        return []
-    examples = load_examples(study.folders, payload.manifest, ("test",))
-    posed = questions(examples, payload.manifest, payload.target, payload.task, payload.terms)
-    return [Turn(each.example, conversation(str(each.example.media)), str(each.truth)) for each in posed]
+    return [Turn(each.example, conversation(str(each.example.media)), str(each.truth)) for each in tested.posed(study)]
 
 
 def _whole(turn: Turn) -> str:

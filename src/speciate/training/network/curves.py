@@ -40,7 +40,7 @@ _OF_REWARDS = (
         ),
     ),
 )  # fmt: skip
-"""Of trainings by reward, what is watched there (language/hacking.py): by panel the lines, each with what it is of."""
+"""Of trainings by reward, what reinforcement/hacking.py watches: by panel the lines, each with what it is of."""
 
 Points = list[tuple[float, float]]
 

@@ -12,14 +12,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from speciate.datasets.loading.loader import Example, load_examples
+from speciate.datasets.loading.loader import Example
 from speciate.errors import Code, SpeciateError
 from speciate.language import bases, checks, forms, grading
 from speciate.language.forms import Form
 from speciate.modalities.messages import Conversation, readable
 from speciate.tasks.preference import FIRST, Offer, PreferencePredictor, offer_of
-from speciate.tasks.truth import questions
-from speciate.training.language import judging
+from speciate.training.language import judging, tested
 from speciate.training.language.durable_trainer import durable
 from speciate.training.language.lessons import form
 from speciate.training.language.pupil import Pupil, changes, digest, merged, session, settings
@@ -29,6 +28,8 @@ from speciate.training.study import Study
 
 _USUAL_RATE = 1e-5
 _SHOWN = 60
+_MANY, _OFTEN = 20, 0.9
+"""Pairs from which on, and the share of them in which the better answer is the longer one, at which that is said."""
 
 
 class _Pair(NamedTuple):
@@ -151,25 +152,13 @@ def _check(study: Study, train: Sequence[tuple[Offer, bool]], held: Sequence[tup
             "and what is trained by it will write accordingly."
         )
     learned = [_whole(offer) for offer, _ in train]
-    for split, there in (("validation", [offer for offer, _ in held]), ("test", _test(study))):
+    unseen = [offer for each in tested.posed(study) if (offer := offer_of(str(each.example.media))) is not None]
+    for split, there in (("validation", [offer for offer, _ in held]), ("test", unseen)):
         if found := checks.leaked(learned, [_whole(offer) for offer in there]):
             study.notes.append(
                 f"{len(found)} of {len(there)} {split} pairs stand in the training split as well, or share 13 words in "
                 "a row with it: what is measured on them is too good."
             )
-
-
-def _test(study: Study) -> list[Offer]:
-    """Only to be looked for in the training split."""
-    payload = study.payload
-    if not payload.manifest.splits.get("test"):
-        return []
-    examples = load_examples(study.folders, payload.manifest, ("test",))
-    posed = questions(examples, payload.manifest, payload.target, payload.task, payload.terms)
-    return [offer for each in posed if (offer := offer_of(str(each.example.media))) is not None]
-
-
-_MANY, _OFTEN = 20, 0.9
 
 
 def _sorted(offer: Offer, first: bool) -> tuple[str, str]:

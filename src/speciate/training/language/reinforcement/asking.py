@@ -6,13 +6,14 @@ import contextlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from speciate.datasets.loading.loader import Example, load_examples
+from speciate.datasets.loading.loader import Example
 from speciate.datasets.versions import Manifest
 from speciate.errors import Code, SpeciateError, closest
 from speciate.language import checks, forms
 from speciate.language.forms import Form
 from speciate.modalities.messages import Conversation, answered, conversation, readable, with_system
 from speciate.training.hyperparameters import Parameters
+from speciate.training.language import tested
 from speciate.training.language.rewards.bound import columns
 from speciate.training.language.rewards.specs import RewardSpec, SchemaReward
 from speciate.training.language.specs import RewardedParameters
@@ -144,11 +145,9 @@ def checked(
 
 
 def _test(study: Study) -> list[str]:
-    """Questions that are only looked for in the training split."""
-    if not study.payload.manifest.splits.get("test"):
-        return []
+    """Its questions, as texts."""
     found = []
-    for example in load_examples(study.folders, study.payload.manifest, ("test",)):
+    for example in tested.examples(study):
         with contextlib.suppress(ValueError):  # a conversation that is none: whoever evaluates on it is told
             said = conversation(str(example.media))
             turn = answered(said)

@@ -172,7 +172,7 @@ class Host:
         self.failures: Counter[str] = Counter()
         self.kind = _proxy(self)
 
-    def number(self) -> int:
+    def next_number(self) -> int:
         self._numbers += 1
         return self._numbers
 
@@ -236,7 +236,7 @@ def _proxy(host: Host) -> type[Any]:
     """A class of the environment's name whose public methods are its tools, as trl reads them."""
 
     def begin(self: Any) -> None:
-        self._number = host.number()
+        self._number = host.next_number()
 
     def reset(self: Any, place: int, **row: Any) -> str | None:
         return host.reset(self._number, place)

@@ -138,17 +138,14 @@ def ends(seen: Sequence[Seen]) -> tuple[Seen, Seen]:
 
 
 def _mean(some: Sequence[Seen]) -> Seen:
-    """NaNs left out."""
+    """Of each figure, NaNs left out; at the last step of them."""
 
-    def of(read: Callable[[Seen], float]) -> float:
-        known = [value for value in map(read, some) if math.isfinite(value)]
+    def mean(figures: Sequence[float]) -> float:
+        known = [value for value in figures if math.isfinite(value)]
         return sum(known) / len(known) if known else math.nan
 
-    return Seen(
-        some[-1].step, of(lambda one: one.reward), of(lambda one: one.length), of(lambda one: one.cut),
-        of(lambda one: one.distinct), of(lambda one: one.alike), of(lambda one: one.entropy), of(lambda one: one.kl),
-        of(lambda one: one.no_spread),
-    )  # fmt: skip
+    _, *figures = zip(*some, strict=True)
+    return Seen(some[-1].step, *map(mean, figures))
 
 
 def best(held: Sequence[Held]) -> Held | None:

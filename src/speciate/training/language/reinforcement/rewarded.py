@@ -39,11 +39,10 @@ def learned(study: Study, parameters: RewardedParameters, trainer: type[Any], co
     with rewards(study, parameters.rewards, environment, [*train, *held]) as opened:
         with study.tally.stage("preparing"):
             every = rows([*train, *held], asked)
+            more: dict[str, Any] = {}
             if opened.host is not None:
                 loss |= tools.settings(study, learner.tokenizer, asked, opened.host)
-                more = {"environment_factory": opened.host.kind}
-            else:
-                more = {}
+                more["environment_factory"] = opened.host.kind
             running = rewarded(trainer)(
                 model=learner.model,
                 reward_funcs=opened.functions(train),
@@ -66,8 +65,8 @@ def learned(study: Study, parameters: RewardedParameters, trainer: type[Any], co
                 peft_config=changes(parameters),
                 **more,
             )
-            judged_by = every.select([*range(len(train), len(every))])  # datasets refuses an empty range
-            running.ask(Asking(opened, held, asked, parameters, judged_by))
+            held_rows = every.select([*range(len(train), len(every))])  # datasets refuses an empty range
+            running.ask(Asking(opened, held, asked, parameters, held_rows))
             data = digest([(each.example.id, each.asked, each.truth) for each in (*train, *held)], asked)
             running.begin(session(study, parameters, learner, data, watch_loss=False))
         ending = running.go()

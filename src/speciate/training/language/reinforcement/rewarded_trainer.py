@@ -29,8 +29,6 @@ from speciate.training.language.specs import RewardedParameters
 from speciate.training.network.checkpoint import Tensors, match
 from speciate.vocabulary import find_metric
 
-LIMIT = "limit"
-"""Why a training ended: one of its own limits, or hacking."""
 _NAMED = {
     "reward": "reward", "length": "completions/mean_length", "cut": "completions/clipped_ratio",
     "distinct": "completions/distinct", "alike": "completions/alike", "entropy": "entropy", "kl": "kl",
@@ -79,7 +77,7 @@ class _Rewarded(Durable):
     def go(self) -> Ending:
         ending = super().go()
         self._ended_at = ending.steps
-        if self._why != LIMIT or (self._best is not None and self._session.keep_best):
+        if self._why != "limit" or (self._best is not None and self._session.keep_best):
             return ending
         step, weights = (self._best.step, self._best.weights) if self._best else self._good or (0, {})
         if weights:
@@ -99,7 +97,7 @@ class _Rewarded(Durable):
 
     @property
     def _best_is_kept(self) -> bool:
-        return self._best is not None and (self._session.keep_best or self._why == LIMIT)
+        return self._best is not None and (self._session.keep_best or self._why == "limit")
 
     # What the trainer calls
 
@@ -190,7 +188,7 @@ class _Rewarded(Durable):
             self._row = {}
         self.stopped = hacking.stops(self.seen, self.evaluations.held, self._limits)
         if self.stopped is not None:
-            self._why, self.control.should_training_stop = LIMIT, True
+            self._why, self.control.should_training_stop = "limit", True
             self._session.study.tally.keep_if_due()
             return
         if self._epoch_ended:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 from speciate.errors import Code, SpeciateError
 from speciate.evaluation.statistics import Estimate, mean
 from speciate.language.forms import Form
+from speciate.training.language.judging import NOT_JUDGED
 from speciate.training.language.reinforcement.environment import Host
 from speciate.training.study import Study
 
@@ -48,7 +48,7 @@ def judged(study: Study, running: Any) -> Estimate:
     """The metric of what is kept, as it was measured with its environment."""
     scores = running.evaluations.scores.get(running.kept_step)
     if not scores:
-        return Estimate(math.nan, math.nan, math.nan, math.nan, 0, 0, "not judged")
+        return NOT_JUDGED
     return mean(scores, running.evaluations.clusters)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from speciate.datasets.loading.loader import Example, load_examples
+from speciate.datasets.loading.loader import Example
 from speciate.errors import Code, SpeciateError
 from speciate.language import checks, looks, seeing
 from speciate.language.looks import Look, Seen
@@ -20,7 +20,7 @@ from speciate.modalities.image import IMAGE
 from speciate.modalities.messages import readable
 from speciate.tasks.seeing import Sight, sight_of
 from speciate.tasks.shown import look, parts_of
-from speciate.tasks.truth import questions
+from speciate.training.language import tested
 from speciate.training.language.vision.specs import SeeingSftParameters
 from speciate.training.study import Study
 
@@ -137,8 +137,7 @@ def _tokenized(
     found = [_lesson(study, processor, turn, shown, parameters) for turn in said]
     lengths = [len(each.tokens.ids) for each in found]
     kept = [each for each in found if len(each.tokens.ids) <= limit]
-    ordered = sorted(lengths)
-    enough = ordered[min(len(ordered) - 1, int(0.95 * len(ordered)))] if ordered else 0
+    enough = checks.cut(lengths, lengths, limit).enough
     if which == "training" and 2 * len(kept) < len(found):
         raise _too_long(len(found) - len(kept), len(found), limit, longest, enough)
     if len(kept) < len(found):
@@ -238,14 +237,8 @@ def _content(picture: Any) -> str:
 
 
 def _test(study: Study, shown: Sight) -> list[Turn]:
-    """Only to be looked for in the training split."""
-    payload = study.payload
-    if not payload.manifest.splits.get("test"):
-        return []
-    examples = load_examples(study.folders, payload.manifest, ("test",))
-    posed = questions(examples, payload.manifest, payload.target, payload.task, payload.terms)
     found = []
-    for each in posed:
+    for each in tested.posed(study):
         try:
             found.append(Turn(each.example, look(each.example.media, shown.parts, shown.side), str(each.truth)))
         except ValueError:
