@@ -50,6 +50,7 @@ def test_a_teacher_reads_the_same_text_after_the_question_as_it_is_asked(kind: s
     if kind == "byte pairs" or "▁" not in text:
         assert its.decode(shown.ids) == f"{asked}{text}{its.eos_token}"
         assert NOWHERE not in shown.groups.student
+        assert shown.groups.same == max(shown.groups.student) + 1
     assert len(shown.ids) == len(shown.groups.teacher)
     assert max(shown.groups.student) == max(shown.groups.teacher)
     before = [its.decode([each]) for each, group in zip(shown.ids, shown.groups.teacher, strict=True) if group < 0]
@@ -67,11 +68,12 @@ def test_an_answer_that_came_to_no_end_or_ends_within_a_character_is_compared_as
     stranger = _stranger()
     whole = _tokens("7 привет")
     assert stranger.shown("?", whole[:1]).groups.student == [0]
-    half = stranger.shown("?", whole[:3]).groups.student  # 7, a space, half of a letter
-    assert half[0] == 0
-    assert half[-1] == NOWHERE
+    assert stranger.shown("?", whole[:4]).groups.student == [0, 1, 2, 2]  # 7, a space, two halves of a letter
+    half = stranger.shown("?", [*whole[:3], *whole]).groups
+    assert half.student == [0, 1, 2, *[NOWHERE] * len(whole)]  # what comes after the space, and no more
+    assert half.same == 2
     mark = tiny_tokenizer().convert_tokens_to_ids("<|im_start|>")
-    assert stranger.shown("?", [whole[0], mark, *whole]).groups.student == [0, *[NOWHERE] * (len(whole) + 1)]
+    assert stranger.shown("?", [whole[0], mark, *whole]).groups.student == [0, 1, *[NOWHERE] * len(whole)]
     assert stranger.shown("?", [whole[-1]]).groups.student == [0]
 
 
@@ -83,8 +85,9 @@ def test_what_the_teacher_cannot_see_is_not_compared() -> None:
         assert len(part.ids) == len(part.groups.teacher) == seen
         left = {*part.groups.student} - {NOWHERE}
         assert left == {*part.groups.teacher} - {NOWHERE} == {*range(len(left))}
-        for own, all_ in zip(part.groups, full.groups, strict=True):
+        for own, all_ in zip(part.groups[:2], full.groups[:2], strict=True):
             assert all(own.count(group) == all_.count(group) for group in left)  # whole, or not at all
+        assert part.groups.same == len(left)
     assert left == {*range(max(full.groups.student))}
 
 

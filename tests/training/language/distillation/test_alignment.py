@@ -52,9 +52,9 @@ def test_tokens_spell_the_text_that_they_are_made_of(kind: str, text: str) -> No
 def test_groups_hold_all_tokens_of_both_and_write_the_same(kind: str, text: str) -> None:
     text = text.replace("▁", "")
     mine, its = _pieces("tiny", text), _pieces(kind, text)
-    found = aligned(mine, its, ended=True)
+    found = aligned(mine, its, more=True, ended=True)
     assert NOWHERE not in found.student + found.teacher
-    assert found.student[-1] == found.teacher[-1] == max(found.student[:-1], default=-1) + 1
+    assert found.student[-1] == found.teacher[-1] == max(found.student[:-1], default=-1) + 1 == found.same - 1
     written = _grouped(mine, found.student[:-1])
     assert written == _grouped(its, found.teacher[:-1])
     assert "".join(each.decode() for each in written) == text  # each group is whole characters
@@ -62,34 +62,37 @@ def test_groups_hold_all_tokens_of_both_and_write_the_same(kind: str, text: str)
 
 @given(mine=st.lists(st.binary(max_size=3), max_size=8), its=st.lists(st.binary(max_size=3), max_size=8))
 def test_what_is_grouped_is_the_same_text_where_texts_differ_too(mine: list[bytes], its: list[bytes]) -> None:
-    found = aligned(mine, its, ended=False)
-    assert (len(found.student), len(found.teacher)) == (len(mine), len(its))
-    number = max(found.student, default=NOWHERE)
-    assert number == max(found.teacher, default=NOWHERE)
-    for group in range(number + 1):
+    found = aligned(mine, its, more=False, ended=False)
+    assert (len(found.student), len(found.teacher)) == (len(mine), len(its) + 1)
+    for group in range(found.same):
         sides = [
-            b"".join(piece for piece, each in zip(pieces, groups, strict=True) if each == group)
+            b"".join(piece for piece, each in zip(pieces, groups, strict=False) if each == group)
             for pieces, groups in ((mine, found.student), (its, found.teacher))
         ]
         assert sides[0] == sides[1] != b""
+    goes_on = [side.count(found.same) for side in (found.student, found.teacher)]
+    assert goes_on in ([0, 0], [1, 1])
+    assert goes_on == [1, 1] or NOWHERE not in found.student
 
 
 def test_a_place_within_a_character_is_none() -> None:
     first, second = "é".encode()[:1], "é".encode()[1:]
-    assert aligned([first, second, b"!"], [first, second + b"!"], True) == Groups([0, 0, 0, 1], [0, 0, 1])
-    assert aligned([first, second], [first, second], False) == Groups([0, 0], [0, 0])
+    assert aligned([first, second, b"!"], [first, second + b"!"], True, True) == Groups([0, 0, 0, 1], [0, 0, 1], 2)
+    assert aligned([first, second], [first, second], False, False) == Groups([0, 0], [0, 0, NOWHERE], 1)
 
 
-def test_the_end_is_compared_only_after_the_same_text() -> None:
-    assert aligned([b"7"], [b"7"], True) == Groups([0, 1], [0, 1])
-    assert aligned([b"7", b"\xf0"], [b"7", b"\xef\xbf\xbd"], True) == Groups(
-        [0, NOWHERE, NOWHERE], [0, NOWHERE, NOWHERE]
-    )
-    assert aligned([], [], True) == Groups([0], [0])
+def test_where_texts_part_what_comes_next_is_compared_once_more() -> None:
+    """The end after the same text; a broken character, which only the student wrote; a mark in place of an end."""
+    assert aligned([b"7"], [b"7"], True, True) == Groups([0, 1], [0, 1], 2)
+    broken = aligned([b"7", b"\xf0", b"8"], [b"7", b"\xef\xbf\xbd8"], True, True)
+    assert broken == Groups([0, 1, NOWHERE, NOWHERE], [0, 1, NOWHERE], 1)
+    assert aligned([b"7"], [b"7"], True, False) == Groups([0, 1], [0, 1], 1)
+    assert aligned([], [], True, True) == Groups([0], [0], 1)
+    assert aligned([], [], False, False) == Groups([], [NOWHERE], 0)
 
 
 def test_groups_behind_what_the_teacher_sees_are_dropped() -> None:
-    assert before(Groups([0, 1, 1, 2], [0, 0, 1, 2]), 1) == Groups([0, -1, -1, -1], [0, 0, -1, -1])
+    assert before(Groups([0, 1, 1, 2], [0, 0, 1, 2], 3), 1) == Groups([0, -1, -1, -1], [0, 0, -1, -1], 1)
 
 
 def test_a_token_of_one_side_counts_as_the_one_with_which_the_other_begins() -> None:

@@ -58,19 +58,18 @@ class Stranger(NamedTuple):
         """`answer`: tokens of the student, up to its end where it came to one. A mark in the middle ends the text."""
         spelling = self.student.spelling
         size = next((place for place, each in enumerate(answer) if each not in spelling), len(answer))
-        ended = size < len(answer) and answer[size] in self.student.ends
+        more = size < len(answer)
         written = [spelling[each] for each in answer[:size]]
         text = b"".join(written).decode(errors="replace")
         question, own = _divided(self.teacher.tokenizer, asked, text)
-        found = aligned(written, self._written(own, text), ended)
+        found = aligned(written, self._written(own, text), more, more and answer[size] in self.student.ends)
         rest = [NOWHERE] * (len(answer) - len(found.student))
-        if ended:
-            own = [*own, int(self.teacher.tokenizer.eos_token_id)]
-        groups = Groups([*found.student, *rest], [*[NOWHERE] * len(question), *found.teacher])
-        ids, cut = [*question, *own], [each for each in groups.teacher[self.longest :] if each != NOWHERE]
+        ids = [*question, *own, int(self.teacher.tokenizer.eos_token_id)]
+        groups = Groups([*found.student, *rest], [*[NOWHERE] * len(question), *found.teacher], found.same)
+        cut = [each for each in groups.teacher[self.longest :] if each != NOWHERE]
         if cut:
             groups = before(groups, min(cut))
-        return Shown(ids[: self.longest], Groups(groups.student, groups.teacher[: self.longest]))
+        return Shown(ids[: self.longest], groups._replace(teacher=groups.teacher[: self.longest]))
 
     def _written(self, own: Sequence[int], text: str) -> list[bytes]:
         """SentencePiece may put a space before a text that has none."""
@@ -117,9 +116,10 @@ def check(found: Stranger, taught: Iterable[tuple[Lesson, str]]) -> list[str]:
         answer = answer_of(lesson)
         if not answer:
             continue
-        groups = found.shown(asked, answer).groups.student
-        tokens, compared = tokens + len(groups), compared + sum(each != NOWHERE for each in groups)
-        places, unseen = places + max(groups, default=NOWHERE) + 1, unseen + all(each == NOWHERE for each in groups)
+        groups = found.shown(asked, answer).groups
+        tokens, places = tokens + len(groups.student), places + groups.same
+        compared += sum(NOWHERE < each < groups.same for each in groups.student)
+        unseen += groups.same == 0
     if not tokens:
         return [f"{said}."]
     if not compared:
@@ -134,7 +134,7 @@ def check(found: Stranger, taught: Iterable[tuple[Lesson, str]]) -> list[str]:
     ]
     if unseen:
         notes.append(
-            f"Of {unseen} training answers nothing is compared: {found.model} writes their text otherwise, or sees no "
-            f"more than {found.longest:,} tokens."
+            f"Of {unseen} training answers no part is the same for {found.model}: it writes their text otherwise, or "
+            f"sees no more than {found.longest:,} tokens."
         )
     return notes

@@ -25,18 +25,21 @@ class Groups(NamedTuple):
 
     student: list[int]
     teacher: list[int]
+    same: int
+    """Groups that write the same. One more may stand behind them: a token of each that begins at the last place."""
 
 
-def aligned(student: Sequence[bytes], teacher: Sequence[bytes], ended: bool) -> Groups:
-    """`student`, `teacher`: what each token writes. `ended`: both have one more token, which ends the answer.
+def aligned(student: Sequence[bytes], teacher: Sequence[bytes], more: bool, ended: bool) -> Groups:
+    """`student`, `teacher`: what each token writes. The teacher has one more token, which ends its text; the student
+    where there is `more`, an end if it `ended`.
 
     A place within a character is none, and none lies behind the first byte in which the texts differ. What stands
     before the last place is in a group; of equal texts that is everything.
 
-    >>> aligned([b"hel", b"lo", b"!"], [b"hello", b"!"], True)
-    Groups(student=[0, 0, 1, 2], teacher=[0, 1, 2])
-    >>> aligned([b"a", b"b"], [b"a", b"c"], True)
-    Groups(student=[0, -1, -1], teacher=[0, -1, -1])
+    >>> aligned([b"hel", b"lo", b"!"], [b"hello", b"!"], True, True)
+    Groups(student=[0, 0, 1, 2], teacher=[0, 1, 2], same=3)
+    >>> aligned([b"a", b"b", b"c"], [b"a", b"d"], True, True)
+    Groups(student=[0, 1, -1, -1], teacher=[0, 1, -1], same=1)
     """
     one, other = b"".join(student), b"".join(teacher)
     differ = (place for place, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1])
@@ -48,12 +51,10 @@ def aligned(student: Sequence[bytes], teacher: Sequence[bytes], ended: bool) -> 
         found = bisect_left(places, end)
         return found if found < len(places) else NOWHERE
 
-    made = Groups([group(end) for end in ends], [group(end) for end in others])
-    if ended:
-        last = len(places) if one == other else NOWHERE
-        made.student.append(last)
-        made.teacher.append(last)
-    return made
+    mine, its = [*map(group, ends), *[NOWHERE] * more], [*map(group, others), NOWHERE]
+    if NOWHERE in mine:  # the student went on from the last place
+        mine[mine.index(NOWHERE)] = its[its.index(NOWHERE)] = len(places)
+    return Groups(mine, its, len(places) + (ended and one == other))
 
 
 def _whole(text: bytes, place: int) -> bool:
@@ -63,7 +64,8 @@ def _whole(text: bytes, place: int) -> bool:
 
 def before(groups: Groups, group: int) -> Groups:
     """Without that group and those behind it."""
-    return Groups(*([each if each < group else NOWHERE for each in side] for side in groups))
+    left = ([each if each < group else NOWHERE for each in side] for side in (groups.student, groups.teacher))
+    return Groups(*left, min(groups.same, group))
 
 
 class Outcomes(NamedTuple):
