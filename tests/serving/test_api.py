@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +17,8 @@ import pytest
 import uvicorn
 
 from speciate.serving import slots, tallies
-from speciate.serving.api import Api
+from speciate.serving.api import Api, _withdrawn
+from speciate.serving.deployment import Overloaded
 from speciate.serving.folder import SlotFolder, Target, Wanted
 from speciate.serving.metrics import Metrics
 from speciate.serving.runner import Slow
@@ -313,6 +315,19 @@ def test_what_waited_too_long_is_the_slots_overload_and_no_failure_of_the_versio
     [tally] = tallies.read(server.slot.folder.tallies)
     assert (tally.requests, tally.failed.bad, tally.overloaded) == (1, 0, 3)
     assert slots.view(server.slot.folder).overloaded == 3
+
+
+def test_an_input_that_is_given_up_was_late_unless_the_model_has_it_or_answered_it() -> None:
+    waiting, asked, answered, dropped, failed = (Future[dict[str, Any]]() for _ in range(5))
+    for future in (asked, answered, dropped, failed):
+        assert future.set_running_or_notify_cancel()
+    answered.set_result({"error": None})
+    dropped.set_exception(Overloaded())
+    failed.set_exception(TimeoutError())
+    assert [_withdrawn(each) for each in (waiting, asked, answered, dropped, failed)] == [
+        True, False, False, True, False
+    ]  # fmt: skip
+    assert waiting.cancelled(), "its turn will not come"
 
 
 def test_a_version_that_needs_longer_than_a_request_may_take_fails_though_its_client_left_before(serve: Serve) -> None:

@@ -20,6 +20,7 @@ import json
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import Future
 from typing import Any, NamedTuple
 
 from starlette.applications import Starlette
@@ -188,8 +189,8 @@ class Api:
         if answering.done():
             return answering.result()
         gave_up = True
-        withdrawn = [future.cancel() for future in submitted.answers]  # fails for what the model has, or has answered
-        return [Overloaded() if any(withdrawn) else TimeoutError()]
+        late = [_withdrawn(future) for future in submitted.answers]
+        return [Overloaded() if any(late) else TimeoutError()]
 
     async def _note(
         self, items: list[dict[str, Any]], predictions: list[dict[str, Any]], target: Target, began: float
@@ -283,6 +284,11 @@ class Api:
         identifier = said.get("prediction") or uuid.uuid4().hex
         made = chat.completion(identifier, str(said["output"]), asked.model, int(time.time()))
         return JSONResponse(made, headers=named)
+
+
+def _withdrawn(future: Future[dict[str, Any]]) -> bool:
+    """Take an input out of the queue. Whether its turn had not come; not so where the model has it, or answered it."""
+    return future.cancel() or (future.done() and isinstance(future.exception(), Overloaded))
 
 
 def _said(identifier: str, answer: dict[str, Any] | BaseException) -> dict[str, Any]:
