@@ -64,8 +64,11 @@ def _whole(text: bytes, place: int) -> bool:
 
 def before(groups: Groups, group: int) -> Groups:
     """Without that group and those behind it."""
-    left = ([each if each < group else NOWHERE for each in side] for side in (groups.student, groups.teacher))
-    return Groups(*left, min(groups.same, group))
+
+    def left(side: Sequence[int]) -> list[int]:
+        return [each if each < group else NOWHERE for each in side]
+
+    return Groups(left(groups.student), left(groups.teacher), min(groups.same, group))
 
 
 class Outcomes(NamedTuple):
