@@ -82,7 +82,7 @@ def test_a_dry_run_says_what_each_step_came_to_mean(workspace: Workspace) -> Non
         "dataset": "set@v1",
         "rows": 20,
         "steps": [
-            {"op": "merge", "dataset": "more@v1"},
+            {"op": "merge", "dataset": "more@v1", "ungrouped": "leave_out"},
             {"op": "sample", "n": 30, "strategy": "random", "seed": 0},
         ],
     }
