@@ -97,8 +97,8 @@ class Reconciler:
         return len(live) + len(queued) - len(self._held)
 
     def _active(self) -> list[Job]:
-        """Asked of the catalog only once something was committed: a pass comes dozens of times a second, on the cores that
-        the runs compute on."""
+        """Asked of the catalog only once something was committed: a pass comes dozens of times a second, on the cores
+        that the runs compute on."""
         commits = self._workspace.database.commits
         if commits != self._read_at:
             self._jobs = rows.select(self._workspace.database, _ACTIVE, [])
