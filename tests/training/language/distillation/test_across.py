@@ -15,11 +15,11 @@ from speciate.language.forms import Form, lesson
 from speciate.modalities.messages import conversation
 from speciate.training.language.distillation import across, across_trainer, distilling, tutors
 from speciate.training.language.distillation.across import Stranger
-from speciate.training.language.distillation.alignment import NOWHERE
+from speciate.training.language.distillation.alignment import NOWHERE, outcomes
 from speciate.training.network.metrics import read
 from speciate.workspace.workspace import Workspace
 from tests.language.world import sums, tiny_tokenizer
-from tests.training.language.distillation.world import STRANGERS, strange
+from tests.training.language.distillation.world import STRANGERS, spaced_pieces, strange
 from tests.training.language.world import attempt, base, ends_alike, make_sums, payload, run
 from tests.training.world import make_dataset, train_now
 
@@ -91,14 +91,50 @@ def test_what_the_teacher_cannot_see_is_not_compared() -> None:
     assert left == {*range(max(full.groups.student))}
 
 
-def test_a_space_that_a_tokenizer_puts_before_a_text_is_no_difference() -> None:
-    from tokenizers import pre_tokenizers
+def _beside(student: Any, teacher: Any) -> Stranger:
+    sides = [across.side(each, SimpleNamespace(), len(each)) for each in (student, teacher)]
+    return across.stranger("path:/teacher", Form(template="plain"), None, 64, *sides)
 
-    made = STRANGERS["sentence pieces"]()
-    made.backend_tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always", split=False)
-    sides = [across.side(each, SimpleNamespace(), len(each)) for each in (tiny_tokenizer(), made)]
-    stranger = across.stranger("path:/teacher", Form(template="plain"), None, 64, *sides)
-    assert NOWHERE not in stranger.shown("", _tokens("what")).groups.student
+
+def test_a_space_that_a_tokenizer_puts_before_a_text_is_no_difference() -> None:
+    spaced, without = spaced_pieces(), tiny_tokenizer()
+    taught = _beside(without, spaced).shown("", _tokens("what"))
+    assert NOWHERE not in taught.groups.student
+    assert taught.spaced  # `▁w` may come first of the one where `w` may of the other
+    own = [*spaced("what", add_special_tokens=False)["input_ids"], spaced.eos_token_id]
+    assert spaced.convert_ids_to_tokens(own)[0] == "▁w"
+    shown = _beside(spaced, without).shown("I say:", own)
+    assert without.decode(shown.ids) == f"I say:what{without.eos_token}"
+    assert NOWHERE not in shown.groups.student
+    assert shown.spaced
+    both = _beside(spaced, spaced_pieces()).shown("", own)
+    assert both.groups.student == [*range(len(own))]
+    assert not both.spaced
+    assert not _beside(without, STRANGERS["byte pairs"]()).shown("", _tokens(" what")).spaced
+
+
+def test_where_a_space_was_put_before_an_answer_only_what_was_written_is_compared() -> None:
+    """A student that is as sure of `yes` as its teacher is of `▁yes` has nothing to learn, a space least of all."""
+    import torch
+
+    of = outcomes({1: b"yes", 2: b"no", 3: b" yes"}, {1: b" yes", 2: b" no", 3: b"yes"}, ({0}, {0}), (4, 4), {})
+    learner = SimpleNamespace(_stranger=SimpleNamespace(outcomes=of), temperature=1.0, beta=0.0)
+    sides = [
+        across_trainer._Side(
+            states=torch.tensor([[-9.0, 2.0, 1.0, -9.0]]), tokens=torch.tensor([1]), number=torch.tensor([0]),
+            places=torch.tensor([0]), sizes=torch.tensor([1]), head=SimpleNamespace(weight=torch.eye(4), bias=None),
+            scale=1.0, softcap=None, outcome=torch.tensor(rows),
+        )
+        for rows in (of.student, of.teacher)
+    ]  # fmt: skip
+
+    def lost(*alike: bool) -> float:
+        return float(across_trainer._Across._lost(learner, *sides, torch.tensor(alike))[0])  # type: ignore[arg-type]
+
+    assert lost(False) == pytest.approx(0, abs=1e-6)
+    assert lost(True) > 1
+    sides[0] = sides[0]._replace(states=torch.tensor([[-9.0, 1.0, 2.0, -9.0]]))
+    assert lost(False) > 0.1  # says `no`
 
 
 def test_shares_are_said_and_where_nothing_can_be_compared_it_is_refused() -> None:
@@ -215,6 +251,7 @@ def _learned(workspace: Workspace, folder: Path, kind: str) -> str:
         ({"answers": "student"}, "byte pairs"),
         ({"answers": "student", "share": 0.5}, "sentence pieces"),
         ({"divergence": 0.5, "weight": 0.7}, "sentence pieces"),
+        ({"answers": "student", "share": 0.5}, "spaced pieces"),
     ],
 )
 def test_a_student_comes_near_a_stranger(workspace: Workspace, tmp_path: Path, way: dict[str, Any], kind: str) -> None:

@@ -31,8 +31,9 @@ def byte_pairs() -> Any:
     return _fast(made, "<|endoftext|>", "<|pad|>")
 
 
-def sentence_pieces() -> Any:
-    """Characters with `▁` for a space, and bytes for what is none of them, as SentencePiece has them."""
+def sentence_pieces(spaces: str = "never") -> Any:
+    """Characters with `▁` for a space, and bytes for what is none of them, as SentencePiece has them. `spaces`: where
+    it puts one before a text."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
     known = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
@@ -42,17 +43,25 @@ def sentence_pieces() -> Any:
     made = Tokenizer(
         models.BPE({each: place for place, each in enumerate(known)}, merges, byte_fallback=True, unk_token="<unk>")
     )
-    made.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="never", split=False)
-    made.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+    made.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=spaces, split=False)
+    decoding = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
+    made.decoder = decoders.Sequence([*decoding, *([] if spaces == "never" else [decoders.Strip(" ", 1, 0)])])
     return _fast(made, "</s>", "<s>")
 
 
+def spaced_pieces() -> Any:
+    """As those of Llama 2 and Mistral: every text begins with a space, which decoding takes away again."""
+    return sentence_pieces("always")
+
+
 STRANGERS = {"byte pairs": byte_pairs, "sentence pieces": sentence_pieces}
+"""Tokens of these spell a text as it is."""
+_ALL = {**STRANGERS, "spaced pieces": spaced_pieces}
 
 
 def strange(folder: Path, kind: str = "byte pairs", **options: Any) -> str:
     """A model with such a tokenizer, saved there; its ref."""
-    return tiny_model(folder, tokenizer=STRANGERS[kind](), **options)
+    return tiny_model(folder, tokenizer=_ALL[kind](), **options)
 
 
 def _fast(made: Any, end: str, padding: str) -> Any:

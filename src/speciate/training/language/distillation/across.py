@@ -31,6 +31,9 @@ class Shown(NamedTuple):
 
     ids: list[int]
     groups: Groups
+    spaced: bool
+    """Whether one of the two alone puts a space before an answer that has none. What may come first is then written
+    otherwise by each (`▁yes`, `yes`), and no word of what is meant: of the first group only the whole is compared."""
 
 
 class Stranger(NamedTuple):
@@ -60,23 +63,34 @@ class Stranger(NamedTuple):
         size = next((place for place, each in enumerate(answer) if each not in spelling), len(answer))
         more = size < len(answer)
         written = [spelling[each] for each in answer[:size]]
-        text = b"".join(written).decode(errors="replace")
+        mine = _puts_space(self.student.tokenizer, answer[:size], written)
+        text = b"".join(_without(written, mine)).decode(errors="replace")
         question, own = _divided(self.teacher.tokenizer, asked, text)
-        found = aligned(written, self._written(own, text), more, more and answer[size] in self.student.ends)
+        its_own = [self.teacher.spelling.get(each, b"") for each in own]
+        its = its_own[:1] != [] and its_own[0].startswith(b" ") and not text.startswith(" ")
+        ended = more and answer[size] in self.student.ends
+        found = aligned(_without(written, mine), _without(its_own, its), more, ended)
         rest = [NOWHERE] * (len(answer) - len(found.student))
         ids = [*question, *own, int(self.teacher.tokenizer.eos_token_id)]
         groups = Groups([*found.student, *rest], [*[NOWHERE] * len(question), *found.teacher], found.same)
         cut = [each for each in groups.teacher[self.longest :] if each != NOWHERE]
         if cut:
             groups = before(groups, min(cut))
-        return Shown(ids[: self.longest], groups._replace(teacher=groups.teacher[: self.longest]))
+        if mine != its and groups.same == 0:
+            groups = before(groups, 0)
+        return Shown(ids[: self.longest], groups._replace(teacher=groups.teacher[: self.longest]), mine != its)
 
-    def _written(self, own: Sequence[int], text: str) -> list[bytes]:
-        """SentencePiece may put a space before a text that has none."""
-        found = [self.teacher.spelling.get(each, b"") for each in own]
-        if found and found[0].startswith(b" ") and not text.startswith(" "):
-            found[0] = found[0][1:]
-        return found
+
+def _puts_space(tokenizer: Any, ids: Sequence[int], written: Sequence[bytes]) -> bool:
+    """Whether the space that an answer begins with is the tokenizer's own: SentencePiece may put one before any text,
+    and takes it away again where it decodes."""
+    if not written or not written[0].startswith(b" "):
+        return False
+    return not tokenizer.decode(list(ids[:1]), clean_up_tokenization_spaces=False).startswith(" ")
+
+
+def _without(written: Sequence[bytes], space: bool) -> list[bytes]:
+    return [written[0][1:], *written[1:]] if space else list(written)
 
 
 def _divided(tokenizer: Any, asked: str, answer: str) -> tuple[list[int], list[int]]:

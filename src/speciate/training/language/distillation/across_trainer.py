@@ -61,6 +61,7 @@ class _Across:
             "read_ids": self._padded([each.ids for each in shown], read, 0),
             "read_mask": self._padded([[1] * len(each.ids) for each in shown], read, 0),
             "read_groups": self._padded([each.groups.teacher for each in shown], read, NOWHERE),
+            "spaced": self._padded([[each.spaced] for each in shown], 1, 0),
         }
 
     def _padded(self, rows: Sequence[Sequence[int]], width: int, padding: int) -> torch.Tensor:
@@ -86,7 +87,9 @@ class _Across:
                 self.teacher_model, teacher, self._get_last_hidden_state, teacher, read, seen, read.size(1) - 1
             )
             its = _side(its_states, read[:, 1:], inputs["read_groups"][:, 1:], teacher, self._outcomes[1])
-        lost, entropy = self._lost(own, its)
+        first = (inputs["groups"] == 0) & inputs["spaced"].bool()
+        alike = ~first[inputs["groups"] != NOWHERE][own.places]
+        lost, entropy = self._lost(own, its, alike)
         answered = inputs["completion_mask"].sum()
         self._metrics["train" if self.model.training else "eval"]["compared"].append(
             float(len(own.tokens) / answered.clamp(min=1))
@@ -94,24 +97,26 @@ class _Across:
         loss = (lost + 0.0 * states.sum()) / (
             answered.clamp(min=1) if num_items_in_batch is None else num_items_in_batch
         )
-        return loss, entropy, torch.tensor(len(own.places), device=states.device)
+        return loss, entropy, alike.sum()
 
-    def _lost(self, own: _Side, its: _Side) -> tuple[torch.Tensor, torch.Tensor]:
-        """The divergence and the student's entropy, summed over all groups."""
+    def _lost(self, own: _Side, its: _Side, alike: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The divergence and the student's entropy, summed over all groups. `alike`: (G,) of bool, those before which
+        the two tell what may come next in the same words (`Shown.spaced`)."""
         import torch
 
         size, heat, towards = self._stranger.outcomes.size, self.temperature, self.beta
+        mine_at, its_at = own.places[alike], its.places[alike]
 
         def next_(some: slice) -> tuple[torch.Tensor, torch.Tensor]:
-            mine = differing.of_outcomes(own.logits(own.places[some], heat), own.outcome, size)
+            mine = differing.of_outcomes(own.logits(mine_at[some], heat), own.outcome, size)
             with torch.no_grad():
-                theirs = differing.of_outcomes(its.logits(its.places[some], heat), its.outcome, size)
+                theirs = differing.of_outcomes(its.logits(its_at[some], heat), its.outcome, size)
             lost = differing.divergence(mine, theirs, towards).sum()
             return lost, -(mine.exp() * mine).detach().sum()
 
-        many = (own.sizes > 1) | (its.sizes > 1)
+        many = (own.sizes > 1) | (its.sizes > 1) | ~alike
         lost, entropy = own.states.new_zeros((), dtype=torch.float32), own.states.new_zeros((), dtype=torch.float32)
-        for found, spread in _by_parts(next_, len(own.places), max(own.rows, its.rows)):
+        for found, spread in _by_parts(next_, len(mine_at), max(own.rows, its.rows)):
             lost, entropy = lost + found, entropy + spread
         if bool(many.any()):
             mine = own.written(many, heat)
