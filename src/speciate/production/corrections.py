@@ -95,7 +95,7 @@ def _parsed(label: str) -> Any:
 def _check_number(model: str, label: Any) -> None:
     try:
         number = math.nan if isinstance(label, bool | list | dict) else float(label)
-    except ValueError:
+    except (ValueError, OverflowError):  # an integer may have any number of digits
         number = math.nan
     if not math.isfinite(number):
         raise SpeciateError(
