@@ -130,6 +130,21 @@ def test_more_than_the_queue_holds_is_turned_away_whole(make: Made) -> None:
     assert all(future.result(30) for future in kept)
 
 
+def test_inputs_whose_time_has_passed_take_no_room_from_others(make: Made) -> None:
+    gate = threading.Event()
+    process = FakeProcess(target(1), gate=gate)
+    deployment = make(process, queue=2)
+    ask(deployment, "a")
+    assert process.busy.wait(30)
+    withdrawn, late = ask(deployment, "b", "c", seconds=0.01)
+    assert withdrawn.cancel()
+    time.sleep(0.05)
+    kept = ask(deployment, "d", "e")
+    assert isinstance(late.exception(0), Overloaded)
+    gate.set()
+    assert all(future.result(30) for future in kept)
+
+
 def test_a_request_larger_than_the_queue_is_answered_where_nobody_waits(make: Made) -> None:
     deployment = make(FakeProcess(target(1)), queue=3)
     assert all(future.result(30) for future in ask(deployment, *"abcdefgh"))

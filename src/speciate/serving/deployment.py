@@ -107,6 +107,7 @@ class Deployment:
         with self._change:
             if self._retired:
                 raise Retired
+            self._drop_late()  # who gave up while the model was busy takes nobody's room
             if len(self._waiting) + len(asked) > self._most and self._waiting:
                 raise Full
             self._waiting.extend(asked)
