@@ -11,7 +11,7 @@ from speciate import usecases
 from speciate.errors import Code, SpeciateError
 from speciate.evaluation import decisions, evaluate
 from speciate.models import registry
-from speciate.models.card import EXPORT, SERVED, Card
+from speciate.models.card import SERVED, Card
 from speciate.refs import dataset_ref
 from speciate.server.recoveries import calls_in
 from speciate.server.surface import NextAction
@@ -61,8 +61,7 @@ def _suite(workspace: Workspace, card: Card, use_case: UseCase) -> dict[str, str
 
 def _rivals(workspace: Workspace, card: Card) -> Iterator[str]:
     """What it was made from, then the version before it, then the constant answer."""
-    if card.method == EXPORT or card.parents:
-        yield from card.parents[:1]
+    yield from card.parents[:1]
     if card.base_model is not None:
         yield card.base_model
     before = [each.version for each in registry.versions(workspace.database, card.name) if each.version < card.version]
