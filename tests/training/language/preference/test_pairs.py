@@ -51,6 +51,26 @@ def test_good_answers_become_likelier_than_bad_ones(workspace: Workspace, tmp_pa
     assert held["rewards/chosen"] > held["rewards/rejected"]
 
 
+@pytest.mark.parametrize("each_is_the_better_as_often", [False, True])
+def test_pairs_that_one_answer_to_all_would_satisfy_are_said(
+    workspace: Workspace, tmp_path: Path, each_is_the_better_as_often: bool
+) -> None:
+    """As pairs of a model's mistakes are: what it says too seldom is the better answer, whatever is asked."""
+    names = ("film", "news", "product")
+    if each_is_the_better_as_often:
+        right = [names[at % 3] for at in range(60)]
+        wrong = [names[(at + 1 + at // 3 % 2) % 3] for at in range(60)]
+    else:
+        right = ["product" if at % 5 else "news" for at in range(60)]
+        wrong = ["news" if at % 5 == 1 else "film" for at in range(60)]
+    make_pairs(workspace, chosen=right, rejected=wrong)
+    notes = " ".join(_run(workspace, tmp_path, "dpo", steps=1)["notes"])
+    assert (
+        "100% of 50 training pairs are told apart by their answers alone" in notes
+    ) is not each_is_the_better_as_often
+    assert ("'product' is the better one in 40 of the 40 where it stands" in notes) is not each_is_the_better_as_often
+
+
 def test_what_is_no_pair_is_left_out_and_said(workspace: Workspace, tmp_path: Path) -> None:
     """Every fifth has the same answers, one has none; a whole conversation stands for its last turn."""
     same = ("Yes ", "SURE")

@@ -13,12 +13,16 @@ from speciate.language.checks import folded
 from speciate.language.forms import IGNORED, Form, Lesson, answer_of, asked_of
 from speciate.modalities.messages import Conversation, last_said
 from speciate.training.language.lessons import form, lessons, turns
+from speciate.training.language.preference.leaning import leaning
 from speciate.training.language.pupil import Pupil, pupil
 from speciate.training.language.specs import PairParameters
 from speciate.training.study import Study
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+
+TRAINING = "training"
 
 
 class Pair(NamedTuple):
@@ -50,7 +54,7 @@ def prepared(study: Study, parameters: PairParameters) -> Pairs:
     learner = pupil(study, parameters)
     asked = form(study, learner.tokenizer, parameters, [each.asked for each in turns(study, study.train)])
     lessons(study, learner.tokenizer, asked, parameters, "completion", learner.longest)  # says what is wrong with them
-    train = pairs(study, study.train, parameters.rejected, "training")
+    train = pairs(study, study.train, parameters.rejected, TRAINING)
     if not train:
         raise SpeciateError(
             Code.INVALID,
@@ -62,6 +66,7 @@ def prepared(study: Study, parameters: PairParameters) -> Pairs:
 
 
 def pairs(study: Study, examples: Sequence[Example], column: str, which: str) -> list[Pair]:
+    """`which`: how the examples are called where something is said of them."""
     found, lacking, same = [], 0, 0
     for turn in turns(study, examples):
         worse = last_said(turn.example.columns.get(column))
@@ -75,6 +80,8 @@ def pairs(study: Study, examples: Sequence[Example], column: str, which: str) ->
     for count, why in ((lacking, f"have no {column!r}"), (same, "have two answers that are the same")):
         if count:
             study.notes.append(f"{count} {which} examples {why} and are left out.")
+    if which == TRAINING and (said := leaning([(each.chosen, each.rejected) for each in found])):
+        study.notes.append(said)
     return found
 
 
