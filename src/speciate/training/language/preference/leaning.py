@@ -24,8 +24,8 @@ def leaning(pairs: Sequence[tuple[str, str]]) -> str | None:
     return (
         f"{share:.0%} of {len(pairs)} training pairs are told apart by their answers alone: {often[:60]!r} is the "
         f"better one in {wins[often]} of the {stands[often]} where it stands. A model that says it whatever is asked "
-        "is right by such pairs. Let each answer be the better one as often as the worse one: pair the right answer with "
-        "each of the others, not with a model's mistakes alone."
+        "is right by such pairs. Let each answer be the better one as often as the worse one: pair the right answer "
+        "with each of the others, not with a model's mistakes alone."
     )
 
 
