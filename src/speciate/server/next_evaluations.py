@@ -1,5 +1,5 @@
 """What to do with a model version that a job has just made: judge it on examples that it has not learned from, beside
-what it must beat. Only calls that would be taken as they stand are named: each is planned first.
+what it must beat. Only an evaluation that would be taken as it stands is named: each is planned first.
 """
 
 from __future__ import annotations
