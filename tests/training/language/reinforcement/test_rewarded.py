@@ -131,6 +131,8 @@ def test_the_exact_reward_rises_from_chance(workspace: Workspace, tmp_path: Path
     assert report["validation"]["value"] > 0.9
     assert watched["end"]["reward"] > watched["begin"]["reward"] + 0.2
     assert watched["warnings"] == []
+    greedy, drawn = watched["held"][-1]["length"], watched["end"]["length"]
+    assert greedy == pytest.approx(drawn, abs=0.5), "the end of an answer counts in both, or in neither"
 
 
 @pytest.mark.slow

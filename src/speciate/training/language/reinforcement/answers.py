@@ -34,7 +34,8 @@ def alone(trainer: Any, texts: Sequence[str], most: int, between: Callable[[int]
     finally:
         model.train(training)
         model.config.use_cache = cached
-    return Answers(written, [])
+    counted = [each._replace(tokens=each.tokens + each.finished) for each in written]  # trl counts the end, too
+    return Answers(counted, [])
 
 
 def in_environments(trainer: Any, rows: Any, host: Host, most: int, between: Callable[[int], None]) -> Answers:
