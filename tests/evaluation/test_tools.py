@@ -51,6 +51,12 @@ def test_a_dry_run_resolves_and_starts_nothing(app: App) -> None:
     assert app.engine.list() == []
 
 
+def test_a_constant_answer_of_ones_own_is_refused_with_the_way_that_works(app: App) -> None:
+    with pytest.raises(SpeciateError, match="nothing stands behind 'constant:'") as refused:
+        evaluate_models(app, ["constant:setosa", "points"], "flowers", dry_run=True)
+    assert "'column:NAME'" in refused.value.recovery
+
+
 def test_a_repeated_definition_gets_the_first_answer_and_another_one_is_a_conflict(app: App) -> None:
     task, objective = "tabular-classification", Objective(metric="accuracy", target=0.9)
     first = define_use_case(app, "blooming", task, objective, idempotency_key="k")

@@ -69,6 +69,13 @@ def find(workspace: Workspace, ref: str, columns: tuple[str, ...]) -> Contestant
     """
     if ref == CONSTANT:
         return Contestant(name=CONSTANT, source="constant", identity=CONSTANT, parameters=0, bytes=0, license="none")
+    if ref.startswith(CONSTANT):
+        raise SpeciateError(
+            Code.INVALID,
+            f"{ref!r}: nothing stands behind {CONSTANT!r}; what it always answers comes from the training examples.",
+            f"Call again with {CONSTANT!r}; for an answer of your own, make a column of it "
+            "(curate_dataset, op 'derive') and name it as 'column:NAME'.",
+        )
     if ref.startswith(COLUMN):
         column = ref.removeprefix(COLUMN)
         if column not in columns:
