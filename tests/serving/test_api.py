@@ -18,6 +18,7 @@ import uvicorn
 
 from speciate.serving import slots, tallies
 from speciate.serving.api import Api, _withdrawn
+from speciate.serving.chat import kind_of
 from speciate.serving.deployment import Overloaded
 from speciate.serving.folder import SlotFolder, Target, Wanted
 from speciate.serving.metrics import Metrics
@@ -404,6 +405,19 @@ def test_a_chat_that_asks_for_more_is_refused_in_openai_s_form(serve: Serve, bod
     assert said.status == 400
     assert told in said.body["error"]["message"]
     assert said.body["error"]["type"] == "invalid_request_error"
+
+
+def test_a_chat_that_nothing_answers_is_no_fault_of_the_request(serve: Serve) -> None:
+    said = serve(empty=True).ask(chat(), "/v1/chat/completions")
+    assert (said.status, said.body["error"]["type"]) == (503, "server_error")
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [(400, "invalid_request_error"), (401, "authentication_error"), (429, "rate_limit_error"), (504, "server_error")],
+)
+def test_an_error_of_a_chat_has_openai_s_type(status: int, kind: str) -> None:
+    assert kind_of(status) == kind
 
 
 def test_a_model_that_does_not_write_says_so_to_a_chat(serve: Serve) -> None:

@@ -260,7 +260,7 @@ class Api:
         began = time.monotonic()
         response = await self._chatted(request, began)
         if response.status_code >= 400:
-            told = chat.problem(str(json.loads(bytes(response.body))["error"]))
+            told = chat.problem(str(json.loads(bytes(response.body))["error"]), chat.kind_of(response.status_code))
             kept = {name: value for name in _KEPT if (value := response.headers.get(name))}
             response = JSONResponse(told, response.status_code, headers=kept)
         self._metrics.request(response.headers.get(VERSION, ""), response.status_code, time.monotonic() - began)

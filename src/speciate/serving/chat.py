@@ -59,5 +59,15 @@ def models(use_case: str, since: float | None) -> dict[str, Any]:
     }
 
 
-def problem(told: str, kind: str = "invalid_request_error") -> dict[str, Any]:
+def kind_of(status: int) -> str:
+    """The `type` that OpenAI gives errors of this status: clients take 429 and 5xx for no fault of the request."""
+    if status == 401:
+        return "authentication_error"
+    if status == 429:
+        return "rate_limit_error"
+    return "server_error" if status >= 500 else "invalid_request_error"
+
+
+def problem(told: str, kind: str) -> dict[str, Any]:
+    """`kind`: as `kind_of` says it."""
     return {"error": {"message": told, "type": kind, "param": None, "code": None}}
