@@ -68,17 +68,25 @@ def plan_training(
         started = start_job(app, "measure", spec, _named(base_model), idempotency_key=idempotency_key)
         assert isinstance(started, JobStarted), "nothing else comes without dry_run"
         return started
+    base = _below_a_root(app, base_model)
     plan = planning.plan_training(
         app.workspace,
         dataset,
         use_case=use_case,
         task=task,
         method=method,
-        base_model=_below_a_root(app, base_model),
+        base_model=base,
         budget_minutes=budget_minutes,
     )
     specialize_it = NextAction(
-        tool="specialize", arguments={"use_case": use_case, "dataset": plan.dataset, "budget_minutes": 5}
+        tool="specialize",
+        arguments={
+            "use_case": use_case,
+            "dataset": plan.dataset,
+            "budget_minutes": 5,
+            **({"base_models": [base]} if base else {}),  # what was asked for, not whatever suits
+            **({"methods": [method]} if method else {}),
+        },
     )
     return TrainingPlan(
         dataset=plan.dataset,
@@ -87,7 +95,7 @@ def plan_training(
         needed_test_examples=plan.needed_test_examples,
         test_examples=plan.test_examples,
         warnings=plan.warnings,
-        next_actions=(specialize_it,) if use_case else (),
+        next_actions=(specialize_it,) if use_case and plan.test_examples else (),  # it refuses what has no test split
     )
 
 

@@ -155,3 +155,4 @@ def test_a_plan_names_the_call_that_fetches(hub: Hub, app: App, tmp_path: Path) 
         plan_training(app, "notes", task="text-classification", base_model=BASE)
     assert refused.value.code is Code.INVALID
     assert f"register_model(name='org--tiny', source='{BASE}')" in refused.value.recovery
+    assert "task='text-generation'" in refused.value.recovery  # without a task it could not be evaluated

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from speciate.tools.training import TrainingPlan, specialize, train_model
 from speciate.tools.training import plan_training as plan_tool
-from speciate.tools.training import train_model
 from transformers import AutoModel, ResNetConfig
 
 from speciate.errors import Code, SpeciateError
@@ -95,6 +95,32 @@ def test_measuring_is_a_job(workspace: Workspace) -> None:
     assert (first, first.kind) == (second, "measure")
     with pytest.raises(SpeciateError, match="nothing"):
         plan_tool(app, "notes", method="probe", base_model="pkg:nothing", measure=True)
+
+
+def test_what_a_plan_calls_next_is_what_was_asked_for(workspace: Workspace) -> None:
+    _dataset(workspace)
+    app = make_app(workspace)
+    for asked, passed in (
+        ({}, {}),
+        ({"method": "classical"}, {"methods": ["classical"]}),
+        ({"base_model": "pkg:minilm"}, {"base_models": ["pkg:minilm"]}),
+    ):
+        plan = plan_tool(app, "notes", use_case="sorting", **asked)
+        assert isinstance(plan, TrainingPlan)
+        (call,) = plan.next_actions
+        usual = {"use_case": "sorting", "dataset": "notes@v1", "budget_minutes": 5}
+        assert (call.tool, call.arguments) == ("specialize", usual | passed)
+        assert isinstance(specialize(app, **call.arguments, dry_run=True), DryRun)
+
+
+def test_a_plan_does_not_offer_what_lacks_a_test_split(workspace: Workspace) -> None:
+    splits = ["train", "validation"] * 50
+    texts = {"text": [f"text {i}" for i in range(100)]}
+    make_dataset(workspace, "notes", "text", texts, labels=["a", "b"] * 50, splits=splits, inputs=["text"])
+    define(workspace, "sorting", "text-classification", target=0.9)
+    plan = plan_tool(make_app(workspace), "notes", use_case="sorting")
+    assert isinstance(plan, TrainingPlan)
+    assert (plan.test_examples, plan.next_actions) == (0, ())
 
 
 def test_a_dry_run_tells_what_is_known(workspace: Workspace) -> None:

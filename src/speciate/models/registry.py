@@ -80,7 +80,10 @@ def resolve(database: Database, folders: Folders, ref: ModelRef | str) -> ModelV
     if (card := fetched(database, ref)) is not None:
         return ModelVersion(card, version_folder(folders, card.name, card.version), _keys(folders))
     if ref.source:
-        fetch = f"register_model(name={name_of(ref)!r}, source='{ref}') fetches it; then call again"
+        fetch = (
+            f"register_model(name={name_of(ref)!r}, source='{ref}') fetches it (with task='text-generation' where it "
+            "writes texts: without a task it cannot be evaluated); then call again"
+        )
         raise SpeciateError(
             Code.INVALID,
             f"'{ref}' cannot be used here: its weights are not in this workspace.",
