@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from speciate.errors import Code, SpeciateError
+from speciate.language import positions
 from speciate.language.conversion import converted
 from speciate.language.forms import CHATML
 from speciate.models import packaged, weights
@@ -123,6 +124,7 @@ def load_model(folder: Path, precision: Precision = "float32") -> torch.nn.Modul
     lost = sorted(said["missing_keys"]) + [str(each) for each in said["mismatched_keys"]]
     if lost:
         raise unreadable(folder, f"its weights lack {', '.join(map(str, lost[:3]))}")
+    positions.by_mask(model)
     model.eval()
     return model  # type: ignore[no-any-return]
 

@@ -11,6 +11,7 @@ import copy
 from typing import Any, NamedTuple
 
 from speciate.errors import Code, SpeciateError
+from speciate.language import positions
 
 
 class Cut(NamedTuple):
@@ -51,6 +52,7 @@ def cut(model: Any, wanted: int, ref: str) -> Cut:
     made = type(model)(_config(model.config, layers, kept)).to(next(model.parameters()).dtype)
     made.load_state_dict(_weights(model.state_dict(), path, kept))
     made.generation_config = copy.deepcopy(model.generation_config)
+    positions.by_mask(made)
     return Cut(made.eval(), kept, layers)
 
 
