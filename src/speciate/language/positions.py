@@ -1,8 +1,8 @@
 """Where each token stands, for models that learned an embedding of each place (GPT-2): a padded question begins at 0.
 
-transformers counts places from the left edge unless it is told otherwise, the padding among them. Its `generate` tells;
-trl's trainers (1.16), which pad questions on the left, do not, so such a model would learn at other places than those at
-which it answers. Rotary embeddings know distances alone, to which padding does nothing.
+transformers counts places from the left edge, the padding among them, unless it is told otherwise. Its `generate` does
+so; trl's trainers (1.16), which pad questions on the left, do not, so such a model would learn at other places than
+those at which it answers. Rotary embeddings know distances alone, to which padding does nothing.
 """
 
 from __future__ import annotations
