@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from speciate.datasets.loading.loader import load_examples
 from speciate.datasets.versions import Manifest
@@ -84,6 +86,20 @@ def test_weights_that_are_merged_answer_as_the_adapted_ones_did(workspace: Works
     assert not (path / "adapter_config.json").exists()
     names = json.loads((path / "files.json").read_text())
     assert {"predictor.json", "config.json", "model.safetensors", "tokenizer.json", "chat_template.jinja"} <= set(names)
+
+
+def test_a_training_that_changed_nothing_says_so(workspace: Workspace, tmp_path: Path) -> None:
+    make_sums(workspace, count=20)
+    base = tiny_model(tmp_path / "base")
+    report = _train(workspace, tmp_path, base_model=base, hyperparameters={"steps": 1, "judged": 0})
+    assert any("as they were before" in note and "`warmup`" in note for note in report["notes"])
+    before = load_file(tmp_path / "base" / "model.safetensors")
+    after = load_file(next(model_path(workspace, "adder").rglob("model.safetensors")))
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    learned = _train(
+        workspace, tmp_path, base_model=base, job="job-y", hyperparameters={"steps": 1, "judged": 0, "warmup": 0}
+    )
+    assert not any("as they were before" in note for note in learned["notes"])
 
 
 @pytest.mark.slow

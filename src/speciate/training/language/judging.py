@@ -34,6 +34,8 @@ def chosen(
         study.notes.append("There is no validation split, so nothing says yet how good the model is.")
     elif len(held) < len(study.validation):
         study.notes.append(f"{len(held)} of {len(study.validation)} validation examples were answered (`judged`).")
+    if told := unchanged(ending, parameters.warmup):
+        study.notes.append(told)
     study.found["training"] = {
         "ended": ending.why, "steps": ending.steps, "kept_step": ending.step, "held_loss": ending.held_loss,
         "held": dict(ending.held),
@@ -41,6 +43,18 @@ def chosen(
     name = f"{study.payload.spec.method} of {study.payload.spec.base_model}"
     tried = (Tried(name, time.monotonic() - began, estimate.value, chosen=True),)
     return Chosen(predictor, estimate, study.how if held else "not judged", tried)
+
+
+def unchanged(ending: Ending, warmup: float) -> str | None:
+    """A note where the weights that are kept are those that the training began with."""
+    if ending.step == 0:
+        return f"None of {ending.steps} steps was better on held-out examples: the weights are as they were before."
+    if ending.step == 1 and warmup > 0:
+        return (
+            f"The weights are as they were before: kept is step 1 of {ending.steps}, in which the learning rate is "
+            "still 0 (`warmup`). More `epochs`, a smaller `batch_size` or warmup=0 make steps that learn."
+        )
+    return None
 
 
 class Measured(NamedTuple):
@@ -74,6 +88,7 @@ def judged(study: Study, predictor: Predictor, held: Sequence[Example]) -> Estim
             for each in _answers(predictor, held[start : start + _AT_ONCE]):
                 refused += each is None
                 given.append(each or Prediction("", None, None))
+        study.progress(len(given), len(held), "answers", "validation examples are answered")
     if refused:
         study.notes.append(
             f"{refused} of {len(held)} validation examples could not be asked, as they are too long or cannot be "
