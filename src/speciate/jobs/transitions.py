@@ -225,7 +225,7 @@ def _lost(job: Job, progressed: bool, now: float) -> Job:
         losses=losses,
         shrinks=job.shrinks + (losses > 1),  # killed twice at one place: by the kernel, most likely, for want of memory
         not_before=now + pause,
-        reason="its run was killed; it goes on from the last checkpoint",
+        reason="its run was killed; it goes on from its last checkpoint, or anew where there is none yet",
     )
 
 
