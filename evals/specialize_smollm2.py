@@ -6,8 +6,9 @@ splits); an answer is right where it is the name, alone. No question is in two s
 
     sft      the packaged model learns sums from the answers
     grpo     after a few steps of sft on routes: its own answers, rewarded for being right
-    dpo      sums again, after sft: pairs of the right answer and one with a wrong digit
-    distill  the model after sft teaches sums to a student that has every second of its layers
+    dpo      from the same start: the right name over one of the others
+    more     from the same start: more sft, as many steps as dpo had, to see how much of its gain is imitation
+    distill  the model after grpo teaches routes to a student that has every second of its layers
 
     python evals/specialize_smollm2.py --workspace FOLDER [--only sft dpo ...]
 
@@ -18,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import random
 import subprocess
 import sys
 from pathlib import Path
@@ -33,7 +33,7 @@ from mcp import Client, StdioServerParameters
 SPECIATE = str(Path(sys.executable).parent / "speciate")
 BASE = "pkg:smollm2"
 SUMS = {"train": 1200, "validation": 100, "test": 400}
-ROUTES = {"train": 600, "validation": 40, "test": 400}
+ROUTES = {"train": 600, "validation": 100, "test": 400}
 SOURCES = dict(zip(SOURCE_FILES, ("product", "film", "news", "tweet"), strict=True))
 FORMS: dict[str, dict[str, Any]] = {
     "sums": {"system": "You calculate.", "max_new_tokens": 6, "max_length": 128},
@@ -54,18 +54,21 @@ class Stage(NamedTuple):
 
 STAGES = {
     "sft": Stage("sft", "sums", BASE, 60, {"batch_size": 16, "learning_rate": 1e-3, "judged": 0}),
-    "start": Stage("sft", "routes", BASE, 40, {"batch_size": 16, "learning_rate": 5e-4, "judged": 0}),
+    "start": Stage("sft", "routes", BASE, 32, {"batch_size": 16, "learning_rate": 5e-4, "judged": 0}),
     "grpo": Stage(
-        "grpo", "routes", "start", 24,
-        {"batch_size": 48, "generations": 8, "learning_rate": 1e-4, "beta": 0.02, "judged": 40, "judge_every": 12},
+        "grpo", "routes", "start", 60,
+        {"batch_size": 64, "generations": 4, "learning_rate": 1.5e-4, "beta": 0.02, "judged": 100, "judge_every": 20},
     ),
-    "dpo": Stage("dpo", "sums", "sft", 30, {"batch_size": 16, "learning_rate": 3e-4, "judged": 0}),
+    "dpo": Stage(
+        "dpo", "routes", "start", 40, {"batch_size": 16, "learning_rate": 2e-4, "imitation": 1.0, "judged": 0},
+    ),
+    "more": Stage("sft", "routes", "start", 40, {"batch_size": 16, "learning_rate": 2e-4, "judged": 0}),
     "distill": Stage(
-        "distill", "sums", "sft", 80,
+        "distill", "routes", "grpo", 120,
         {"batch_size": 16, "learning_rate": 3e-4, "layers": 15, "weight": 0.5, "judged": 0},
     ),
 }  # fmt: skip
-SHOWN = ("sft", "grpo", "dpo", "distill")
+SHOWN = ("sft", "grpo", "dpo", "more", "distill")
 
 
 def main() -> None:
@@ -81,8 +84,6 @@ def main() -> None:
     for name, rows in (("sums", sums), ("routes", routes)):
         if not (sources / f"{name}.jsonl").exists():
             write(sources / f"{name}.jsonl", rows())
-    if not (sources / "sums-pairs.jsonl").exists():
-        write(sources / "sums-pairs.jsonl", pairs(sources / "sums.jsonl"))
     try:
         anyio.run(learn, workspace, given.only)
     except* Refused as refusals:  # inside the client's task groups, so in groups
@@ -113,36 +114,17 @@ def sums() -> list[dict[str, str]]:
 
 
 def routes() -> list[dict[str, str]]:
-    """Sentences of which no document is in two splits, cut after 200 characters."""
+    """Sentences of which no document is in two splits, cut after 100 characters."""
     lines = sentences()
     labelled, rest = lines[: ROUTES["train"]], lines[-ROUTES["test"] - ROUTES["validation"] :]
     splits = ["train"] * len(labelled) + ["validation"] * ROUTES["validation"] + ["test"] * ROUTES["test"]
     return [
-        _row(text[:200], SOURCES[source], split) for (text, source), split in zip(labelled + rest, splits, strict=True)
-    ]
-
-
-def pairs(of: Path) -> list[dict[str, str]]:
-    chance = random.Random(0)
-    rows = [json.loads(line) for line in of.read_text().splitlines()]
-    return [
-        {"prompt": row["prompt"], "chosen": row["completion"], "rejected": _off(row["completion"], chance)}
-        | {"split": row["split"]}
-        for row in rows
-        if row["split"] != "test"
+        _row(text[:100], SOURCES[source], split) for (text, source), split in zip(labelled + rest, splits, strict=True)
     ]
 
 
 def _row(question: str, answer: str, split: str) -> dict[str, str]:
     return {"prompt": question, "completion": answer, "split": split}
-
-
-def _off(answer: str, chance: random.Random) -> str:
-    """With one digit changed: as long, as likely at first sight, and wrong."""
-    place = chance.choice([place for place, sign in enumerate(answer) if sign.isdigit()])
-    return (
-        answer[:place] + chance.choice([digit for digit in "123456789" if digit != answer[place]]) + answer[place + 1 :]
-    )
 
 
 async def learn(workspace: Path, stages: list[str]) -> None:
@@ -151,7 +133,7 @@ async def learn(workspace: Path, stages: list[str]) -> None:
         env={"OMP_WAIT_POLICY": "passive"},
     )  # fmt: skip
     async with Client(server) as client:
-        for name in ("sums", "routes", "sums-pairs"):
+        for name in ("sums", "routes"):
             await job(client, "create_dataset", name=name, source=f"{name}.jsonl")
         print("| method | on | began with | steps | seconds | before | after | gain (95 % interval, paired) |")
         print("|---|---|---|---|---|---|---|---|")
@@ -163,12 +145,23 @@ async def trained(client: Client, stage: str) -> str:
     """The model of a stage, after those that it needs."""
     method, task, begins, steps, settings = STAGES[stage]
     base = await trained(client, begins) if begins in STAGES else begins
+    dataset = await pairs(client, f"{task}@v1") if method == "dpo" else f"{task}@v1"
     made = await job(
-        client, "train_model", name=f"{task}-{stage}", dataset=f"{task}-pairs@v1" if method == "dpo" else f"{task}@v1",
+        client, "train_model", name=f"{task}-{stage}", dataset=dataset,
         task="text-generation", method=method, base_model=base, teacher=base if method == "distill" else None,
         hyperparameters={"template": "chat"} | FORMS[task] | settings | {"steps": steps},
     )  # fmt: skip
     return str(made["model"])
+
+
+async def pairs(client: Client, dataset: str) -> str:
+    """The right name over one of the others, by chance. Of a model's own mistakes the name that it says too seldom is
+    always the better one: it learned to say that to all."""
+    others = f"(list_filter({list(SOURCES.values())}, lambda name: name <> completion))[(1 + hash(prompt) % 3)::INT]"
+    drawn = {"op": "derive", "column": "other", "sql": others}
+    paired = {"op": "preferences", "answers": ["completion", "other"], "metric": "exact_match", "truth": "completion"}
+    made = await job(client, "curate_dataset", dataset=dataset, steps=[drawn, paired])
+    return str(made["dataset"])
 
 
 async def row(client: Client, stage: str) -> None:
