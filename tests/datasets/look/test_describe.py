@@ -9,6 +9,7 @@ from typing import Any, cast
 import pytest
 from speciate.tools.datasets import DatasetList, DatasetView, describe_dataset
 
+from speciate.errors import Code, SpeciateError
 from speciate.jobs.pool import Pool
 from speciate.server.surface import App
 from speciate.workspace.workspace import Workspace
@@ -72,3 +73,27 @@ def test_history_tags_and_the_difference_of_two_versions(workspace: Workspace, a
     between = view.difference
     assert (between.added, between.removed, between.changed) == (0, 1, 5)
     assert between.label_moves == (("bad", "good", 5),)
+
+
+class Late(Pool):
+    """Draws no chart in time; asks as ever."""
+
+    code = Code.UNAVAILABLE
+
+    def ask(self, service: str, payload: dict[str, Any], timeout: float = 20.0, **said: Any) -> dict[str, Any]:
+        if service.endswith("charts:draw"):
+            raise SpeciateError(self.code, "'draw' did not finish within 20 s and was stopped.", "Ask for less.")
+        return super().ask(service, payload, timeout, **said)
+
+
+def test_a_chart_that_is_late_costs_no_more_than_the_chart(workspace: Workspace) -> None:
+    data.ingest(workspace, "reviews", rows=tuple(data.review_rows(8)), label="label")
+    pool = Late(workspace.folders, workspace.settings)
+    app = cast(App, SimpleNamespace(workspace=workspace, pool=pool))
+    (view,) = cast(Any, describe_dataset(app, "reviews"))
+    assert (view.version, view.examples) == ("reviews@v1", 8)
+    assert "The chart was not drawn: 'draw' did not finish within 20 s" in view.warnings[-1]
+    pool.code = Code.INVALID  # what time does not mend is said as ever
+    with pytest.raises(SpeciateError):
+        describe_dataset(app, "reviews")
+    pool.close()
