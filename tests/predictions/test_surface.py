@@ -82,9 +82,11 @@ def test_feedback_without_label_and_score_is_refused(asked: Asked) -> None:
     with pytest.raises(SpeciateError) as raised:
         record_feedback(asked.app, asked.answers[0].prediction, "human")
     assert raised.value.code is Code.INVALID
-    with pytest.raises(SpeciateError) as raised:
-        record_feedback(asked.app, "0", "human", label="x")
-    assert "begin with 'pred-'" in str(raised.value)
+    for none in ("0", "pred-nope"):
+        with pytest.raises(SpeciateError) as raised:
+            record_feedback(asked.app, none, "human", label="x")
+        assert f"{none!r} is no id that was given" in str(raised.value)
+        assert "'pred-' and then 23 characters" in str(raised.value)
 
 
 def test_a_label_that_the_model_does_not_know_is_refused_unless_it_is_said_to_be_new(asked: Asked) -> None:

@@ -17,7 +17,7 @@ from speciate.ids import ALPHABET
 
 NOUN = "pred-"
 _TIME, _TAG, _CHANCE = 42, 20, 50
-_LENGTH = 23
+LENGTH = 23
 """Characters: 30 ** 23 is just above 2 ** 112."""
 _PAIRS = [first + second for first in ALPHABET for second in ALPHABET]
 _DIGITS = {letter: place for place, letter in enumerate(ALPHABET)}
@@ -50,7 +50,7 @@ def first_after(at: float) -> str:
 
 def _written(number: int) -> str:
     out = []
-    for _ in range(_LENGTH // 2):
+    for _ in range(LENGTH // 2):
         number, pair = divmod(number, len(_PAIRS))
         out.append(_PAIRS[pair])
     return NOUN + ALPHABET[number] + "".join(reversed(out))
@@ -59,7 +59,7 @@ def _written(number: int) -> str:
 def parse(text: str) -> Parsed | None:
     """None where it is no id. The id of a chat completion names its answer, too."""
     digits = text.removeprefix(_PREFIX).removeprefix(NOUN)
-    if not text.removeprefix(_PREFIX).startswith(NOUN) or len(digits) != _LENGTH:
+    if not text.removeprefix(_PREFIX).startswith(NOUN) or len(digits) != LENGTH:
         return None
     number = 0
     for letter in digits:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from speciate.errors import Code, SpeciateError
+from speciate.ids import ALPHABET
 from speciate.predictions import identity
 from speciate.predictions.folder import Dropped
 from speciate.settings import Log
@@ -16,7 +17,8 @@ def why(prediction: str, settings: Log, dropped: Dropped, now: float) -> Speciat
     if parsed is None:
         return SpeciateError(
             Code.INVALID,
-            f"{prediction!r} is no id of an answer; those begin with {identity.NOUN!r}.",
+            f"{prediction!r} is no id that was given to an answer: those are {identity.NOUN!r} and then "
+            f"{identity.LENGTH} characters, of {ALPHABET}.",
             "Take the field `prediction` of an answer: of predict, of the slot's POST /predict, or the id of a chat "
             "completion.",
         )
