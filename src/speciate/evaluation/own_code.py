@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import re
 import secrets
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,9 @@ from speciate.sandbox import CagePolicy
 _START_SECONDS = 60.0
 CAGE = "speciate.evaluation.own_code_cage"
 _SHOWN = 300
+_OUTSIDE = re.compile(
+    r"PermissionError|Permission denied|Errno (1|13|101)\]|gaierror|URLError|Connection(Refused)?Error"
+)
 
 
 class OwnFunction(NamedTuple):
@@ -131,6 +135,15 @@ class KeptCage:
             lines.end()
 
 
+def cage_hint(error: str) -> str:
+    """What to know of the cage where its limits may be why the code raised this; else nothing."""
+    if not _OUTSIDE.search(error):
+        return ""
+    return (
+        "Its cage has no network and no files but the installed packages: what it needs belongs into the file itself."
+    )
+
+
 def _read(file: Path, recovery: str) -> bytes:
     try:
         return file.read_bytes()
@@ -139,4 +152,5 @@ def _read(file: Path, recovery: str) -> bytes:
 
 
 def _unloadable(what: str, why: str) -> SpeciateError:
-    return SpeciateError(Code.INVALID, f"{what} cannot be loaded: {why}.", "Mend the file, then call again.")
+    recovery = f"{cage_hint(why)} Mend the file, then call again.".strip()
+    return SpeciateError(Code.INVALID, f"{what} cannot be loaded: {why}.", recovery)

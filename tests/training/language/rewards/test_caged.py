@@ -161,6 +161,29 @@ def test_what_a_function_says_wrong_is_named_counted_and_stops_the_run(tmp_path:
     assert not any((tmp_path / "run").iterdir())
 
 
+@pytest.mark.parametrize(
+    ("line", "seconds", "said", "recovery"),
+    [
+        ("while True: pass", 0.3, r"longer than its 'seconds', 0\.3, for 1 of 1 answers", "a larger 'seconds'"),
+        (
+            "__import__('socket').create_connection(('127.0.0.1', 9))",
+            30,
+            "raised: ",
+            "cage has no network and no files",
+        ),
+    ],
+)
+def test_why_a_function_stops_the_run_says_what_can_be_done(
+    tmp_path: Path, line: str, seconds: float, said: str, recovery: str
+) -> None:
+    file = written(tmp_path, f"def reward(questions, answers, truths, columns):\n    {line}\n")
+    with opened(tmp_path / "run", {"kind": "python", "file": file, "seconds": seconds}) as reward:
+        ask(reward, ["a"])
+        with pytest.raises(SpeciateError, match=said) as stopped:
+            ask(reward, ["a"])
+    assert recovery in (stopped.value.recovery or "")
+
+
 def test_one_bad_answer_costs_only_itself_and_several_end_the_call(tmp_path: Path) -> None:
     file = written(
         tmp_path,

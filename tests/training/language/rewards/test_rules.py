@@ -12,6 +12,7 @@ import pytest
 from speciate.errors import Code, SpeciateError
 from speciate.training.language.rewards.finding import Where, result
 from speciate.training.language.rewards.numeric import last_number
+from speciate.training.language.rewards import watched
 from speciate.training.language.rewards.reward import Asked, Missed, Value
 from speciate.training.language.rewards.specs import SPECS
 from speciate.training.language.rewards.table import KINDS, names
@@ -99,7 +100,7 @@ def test_what_cannot_be_had_is_none_and_counted_and_no_number_is_ever_nan() -> N
     reward = WatchedReward("mine", Says([1.0, math.nan, math.inf, None, Missed("raised", "why")]))
     assert ask(reward, ["a"] * 5) == [1.0, None, None, None, None]
     assert reward.failures.told() == {
-        "asked": 5, "failures": {"nan": 2, "raised": 1}, "untrusted": {"first": {"nan": "nan", "raised": "why"}},
+        "asked": 5, "failures": {"nan": 2, "raised": 1}, "untrusted": {"first": {"nan": "it returned nan", "raised": "why"}},
     }  # fmt: skip
 
 
@@ -111,3 +112,23 @@ def test_a_reward_that_says_nothing_any_more_stops_the_run() -> None:
     with pytest.raises(SpeciateError, match=r"'mine' says nothing.*ZeroDivisionError") as stopped:
         ask(reward, ["a"] * 2)
     assert stopped.value.code is Code.INVALID
+
+
+def test_what_stops_a_run_is_told_by_its_cause_not_by_what_followed_from_it() -> None:
+    slow, left = Missed("too_slow", "it took longer than its 'seconds', 5"), Missed("given_up", "8 answers before it")
+    said = watched.told([left, slow, slow, left], 4)
+    assert said == "too_slow: it took longer than its 'seconds', 5, for 2 of 4 answers; given_up for 2."
+    assert "a larger 'seconds'" in watched.advice([left, slow])
+    assert watched.told([Missed("nan", "it returned nan")] * 3, 4) == "nan: it returned nan, for 3 of 4 answers."
+
+
+@pytest.mark.parametrize(
+    ("raised", "hinted"),
+    [
+        ("PermissionError: [Errno 13] Permission denied", True),
+        ("gaierror: [Errno -3] Temporary failure in name resolution", True),
+        ("ZeroDivisionError: division by zero", False),
+    ],
+)
+def test_what_the_cage_forbids_is_told_where_it_may_be_why(raised: str, hinted: bool) -> None:
+    assert ("no network" in watched.advice([Missed("raised", raised)])) is hinted

@@ -37,7 +37,7 @@ class CagedBatches:
         if not isinstance(said, Lost):
             return checked(said, len(asked))
         if len(asked) == 1:
-            return [Missed(said.why, said.detail)]
+            return [self._missed(said, self._seconds)]
         return self._one_by_one(asked)
 
     def close(self) -> None:
@@ -47,8 +47,14 @@ class CagedBatches:
         most, found = self._kept.lost + _MOST_LOST, list[Value]()
         for each in asked:
             said = self._kept.ask(self._ask([each]), self._one, most)
-            found += [Missed(said.why, said.detail)] if isinstance(said, Lost) else checked(said, 1)
+            found += [self._missed(said, self._one)] if isinstance(said, Lost) else checked(said, 1)
         return found
+
+    def _missed(self, lost: Lost, seconds: float) -> Missed:
+        """In the words of whoever wrote the reward: `seconds` is what can be raised."""
+        if lost.why == "too_slow" and seconds == self._seconds:
+            return Missed(lost.why, f"it took longer than its 'seconds', {seconds:g}")
+        return Missed(lost.why, lost.detail)
 
 
 def checked(said: Any, count: int) -> list[Value]:
@@ -74,4 +80,4 @@ def _checked(value: Any) -> Value:
         return Missed("not_a_number", f"{value!r:.60}")
     if isinstance(value, int) and abs(value) > sys.float_info.max:
         return Missed("not_a_number", "a number with hundreds of digits")
-    return float(value) if math.isfinite(value) else Missed("nan", f"{value}")
+    return float(value) if math.isfinite(value) else Missed("nan", f"it returned {value}")

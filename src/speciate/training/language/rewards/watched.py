@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from speciate.errors import Code, SpeciateError
+from speciate.evaluation import own_code
 from speciate.modalities.messages import Message
 from speciate.training.language.rewards.reward import Asked, Failures, Marker, Missed, Value
 
@@ -44,12 +46,36 @@ class WatchedReward:
             raise SpeciateError(
                 Code.INVALID,
                 f"The reward {self.name!r} says nothing of any answer, {self._in_a_row} calls in a row: "
-                f"{missed[-1].failure}: {missed[-1].detail[:_SHOWN]}",
-                "Mend it, or leave it out of hyperparameters={'rewards': [...]}, then call train_model again.",
+                + told(missed, len(values)),
+                advice(missed),
             )
+
+
+def told(missed: Sequence[Missed], asked: int) -> str:
+    """What went wrong with so many answers of a call. `given_up` only follows from another failure, so it comes last."""
+    first = _first(missed)
+    counted = Counter(each.failure for each in missed)
+    said = f"{first.failure}: {first.detail[:_SHOWN]}, for {counted[first.failure]} of {asked} answers"
+    others = [f"{failure} for {count}" for failure, count in counted.items() if failure != first.failure]
+    return "; ".join([said, *others]) + "."
+
+
+def advice(missed: Sequence[Missed]) -> str:
+    """The next call, and before it what may mend the reward."""
+    first = _first(missed)
+    again = "Mend it, or leave it out of hyperparameters={'rewards': [...]}, then call train_model again."
+    if first.failure == "too_slow":
+        return f"Make it faster, or give it more time by a larger 'seconds' in its entry of 'rewards'. {again}"
+    if first.failure == "raised" and (why := own_code.cage_hint(first.detail)):
+        return f"{why} {again}"
+    return again
+
+
+def _first(missed: Sequence[Missed]) -> Missed:
+    return next((each for each in missed if each.failure != "given_up"), missed[-1])
 
 
 def _finite(value: Value) -> Value:
     if isinstance(value, float) and not math.isfinite(value):
-        return Missed("nan", f"{value}")
+        return Missed("nan", f"it returned {value}")
     return value
