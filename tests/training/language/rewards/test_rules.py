@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from speciate.errors import Code, SpeciateError
+from speciate.training.language.rewards import watched
 from speciate.training.language.rewards.finding import Where, result
 from speciate.training.language.rewards.numeric import last_number
-from speciate.training.language.rewards import watched
 from speciate.training.language.rewards.reward import Asked, Missed, Value
 from speciate.training.language.rewards.specs import SPECS
 from speciate.training.language.rewards.table import KINDS, names
@@ -100,7 +100,8 @@ def test_what_cannot_be_had_is_none_and_counted_and_no_number_is_ever_nan() -> N
     reward = WatchedReward("mine", Says([1.0, math.nan, math.inf, None, Missed("raised", "why")]))
     assert ask(reward, ["a"] * 5) == [1.0, None, None, None, None]
     assert reward.failures.told() == {
-        "asked": 5, "failures": {"nan": 2, "raised": 1}, "untrusted": {"first": {"nan": "it returned nan", "raised": "why"}},
+        "asked": 5, "failures": {"nan": 2, "raised": 1},
+        "untrusted": {"first": {"nan": "it returned nan", "raised": "why"}},
     }  # fmt: skip
 
 

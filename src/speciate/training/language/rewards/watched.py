@@ -52,7 +52,7 @@ class WatchedReward:
 
 
 def told(missed: Sequence[Missed], asked: int) -> str:
-    """What went wrong with so many answers of a call. `given_up` only follows from another failure, so it comes last."""
+    """What went wrong with so many answers of a call. `given_up` only follows from another one, so it comes last."""
     first = _first(missed)
     counted = Counter(each.failure for each in missed)
     said = f"{first.failure}: {first.detail[:_SHOWN]}, for {counted[first.failure]} of {asked} answers"
