@@ -32,6 +32,7 @@ from speciate.server.surface import (
     start_job,
     tool,
 )  # fmt: skip
+from speciate.tasks.truth import answer_columns
 
 DatasetText = Annotated[str, Field(description="`name`, `name@v3` or `name@v3:test`.")]
 Source = Annotated[
@@ -261,7 +262,7 @@ def preview_dataset(
     manifest = versions.resolve(app.workspace.database, dataset)
     sheet = preview.contact_sheet(
         app.pool, app.workspace.folders, manifest,
-        where=where, ids=ids, split=dataset_ref(dataset).split, count=count,
+        where=where, ids=ids, split=dataset_ref(dataset).split, count=count, answers=answer_columns(manifest),
     )  # fmt: skip
     return QueryResult(columns=tuple(sheet.columns), untrusted=ForeignRows(rows=sheet.rows)), Picture(sheet.png)
 

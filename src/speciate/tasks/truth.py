@@ -13,7 +13,7 @@ from speciate.tasks import preference
 from speciate.tasks.contract import Posed, Terms
 from speciate.tasks.forecasting import usual_horizon
 from speciate.tasks.table import READOUTS
-from speciate.vocabulary import Family, find_task
+from speciate.vocabulary import TASKS, Family, find_task
 
 _OF_CLASSES: tuple[Family, ...] = ("classification", "ordinal", "regression", "retrieval", "anomaly")
 """Families whose truths are labels or numbers as a dataset keeps them."""
@@ -29,6 +29,7 @@ _NAMED: dict[Family, tuple[str, ...]] = {
     "generation": ("completion", "answer", "response", "output", "chosen"),
 }
 """Columns as the COCO reader, the gatherers of volumes and data for language models name them."""
+_ASKED_IN_WORDS = {kind for task in TASKS.values() if task.family == "generation" for kind in task.modalities}
 
 
 def is_label(manifest: Manifest, target: str | None) -> bool:
@@ -45,6 +46,17 @@ def usual_target(manifest: Manifest, task: str) -> str | None:
     given = [name for name in named_so if name in manifest.columns and name not in manifest.inputs]
     named = next(iter(given), None)
     return named or manifest.label
+
+
+def answer_columns(manifest: Manifest) -> tuple[str, ...]:
+    """The columns beside the question that hold what a language model is to say, and what it had better not; none where
+    the label is all that is known, or what is asked is no text and no picture."""
+    if manifest.modality not in _ASKED_IN_WORDS:
+        return ()
+    named = dict.fromkeys((*_NAMED["generation"], preference.REJECTED))
+    return tuple(
+        name for name in named if name in manifest.columns and name not in manifest.inputs and name != manifest.label
+    )
 
 
 def settled(terms: Terms, task: str, learned: Sequence[Example]) -> Terms:

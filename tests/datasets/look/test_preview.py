@@ -6,12 +6,14 @@ import io
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
 from PIL import Image
 from pydicom.data import get_testdata_file
+from speciate.tools.datasets import preview_dataset
 
 from speciate.datasets.look import contact_sheet as drawing
 from speciate.datasets.look.preview import Sheet, contact_sheet
@@ -20,6 +22,7 @@ from speciate.datasets.versions import Manifest
 from speciate.errors import Code, SpeciateError
 from speciate.jobs.pool import Pool
 from speciate.modalities import find
+from speciate.server.surface import App
 from speciate.workspace.workspace import Workspace
 from tests import data
 from tests.datasets.operations.world import read
@@ -128,3 +131,22 @@ def test_what_takes_too_long_names_a_smaller_call_that_works(workspace: Workspac
         contact_sheet(slow, workspace.folders, digits, ids=ids)
     assert f"ids={ids[:2]!r}" in caught.value.recovery
     slow.close()
+
+
+def test_the_answers_to_a_text_are_in_the_rows_cut_where_they_are_long(workspace: Workspace, pool: Pool) -> None:
+    app = cast(App, SimpleNamespace(workspace=workspace, pool=pool))
+    asked = [f"What is {i} and {i}, in words?" for i in range(6)]
+    pairs = [{"prompt": q, "completion": f"{i}, " + "so " * 200} for i, q in enumerate(asked)]
+    data.ingest(workspace, "pairs", rows=tuple(pairs))
+    page, picture = preview_dataset(app, "pairs")
+    assert picture.data.startswith(b"\x89PNG")
+    assert page.columns == (*SHOWN, "completion")
+    assert {row[5][:3] for row in page.untrusted.rows} == {f"{i}, " for i in range(6)}
+    assert {(len(row[5]), row[5][-1]) for row in page.untrusted.rows} == {(301, "…")}
+    better = [{"prompt": q, "chosen": f"good {i}", "rejected": f"bad {i}"} for i, q in enumerate(asked)]
+    data.ingest(workspace, "better", rows=tuple(better))
+    page, _ = preview_dataset(app, "better", where="quality = 'ok'", count=3)
+    assert page.columns == (*SHOWN, "chosen", "rejected")
+    assert all(row[5].replace("good", "bad") == row[6] for row in page.untrusted.rows)
+    data.ingest(workspace, "reviews", rows=tuple(data.review_rows(4)), label="label")
+    assert preview_dataset(app, "reviews")[0].columns == tuple(SHOWN)

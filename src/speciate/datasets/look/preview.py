@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -16,6 +17,8 @@ from speciate.workspace.workspace import Folders
 _SHOWN, _QUALITY = ("id", "label", "split", "group_key", "source"), ("quality", "reason")
 _ASKS_FOR_QUALITY = re.compile(r"\b(quality|reason)\b", re.IGNORECASE)
 _SERVICE = "speciate.datasets.look.contact_sheet:draw_thumbnails"
+_LONGEST_ANSWER = 300
+"""Characters of a cell of `answers`: 36 examples with two each still make one result; query_dataset shows more."""
 
 
 class Sheet(NamedTuple):
@@ -35,8 +38,11 @@ def contact_sheet(
     ids: Sequence[str] | None = None,
     split: str | None = None,
     count: int = 12,
+    answers: Sequence[str] = (),
 ) -> Sheet:
     """The first `count` usable examples where a condition holds, or all those named, in that order.
+
+    `answers`: columns of the version that the rows show as well, since the picture shows only what is asked.
 
     What was set aside is shown where it is named, where the condition asks for `quality` or `reason`, and where nothing
     usable fits; the rows then say the quality and the reason. INVALID where there are none, NOT_FOUND where one that is
@@ -48,8 +54,11 @@ def contact_sheet(
         condition += f" AND id IN ({listed})"
     limit = count if ids is None else len(set(ids))
 
+    quoted = ('"' + name.replace('"', '""') + '"' for name in answers)
+    chosen = ", ".join((*_SHOWN, *quoted, *_QUALITY))
+
     def ask(condition: str) -> Page:
-        sql = f"SELECT {', '.join((*_SHOWN, *_QUALITY))} FROM examples WHERE {condition} ORDER BY id"
+        sql = f"SELECT {chosen} FROM examples WHERE {condition} ORDER BY id"
         return query(pool, folders, manifest, sql=sql, split=split, limit=limit, whole=True)
 
     any_quality = ids is not None or _ASKS_FOR_QUALITY.search(where or "")
@@ -69,8 +78,16 @@ def contact_sheet(
         "aside": aside,
     }  # fmt: skip
     answer = _drawn(pool, payload, manifest, named=ids is not None)
-    shown = len(page.columns) if aside else len(_SHOWN)
-    return Sheet(base64.b64decode(answer["png"]), page.columns[:shown], [row[:shown] for row in rows])
+    said, known = len(_SHOWN), len(_SHOWN) + len(answers)
+    shown = len(page.columns) if aside else known
+    cut = [[*row[:said], *map(_cut, row[said:known]), *row[known:shown]] for row in rows]
+    return Sheet(base64.b64decode(answer["png"]), page.columns[:shown], cut)
+
+
+def _cut(cell: Any) -> Any:
+    """A text, or a conversation as JSON, that ends with a mark where it is long."""
+    text = json.dumps(cell, ensure_ascii=False) if isinstance(cell, list | dict) else cell
+    return text[:_LONGEST_ANSWER] + "…" if isinstance(text, str) and len(text) > _LONGEST_ANSWER else text
 
 
 def _drawn(pool: Pool, payload: dict[str, Any], manifest: Manifest, *, named: bool) -> dict[str, Any]:
