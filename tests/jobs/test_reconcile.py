@@ -177,6 +177,21 @@ def test_a_job_that_waits_too_long_for_room_is_given_up(engine: Engine, stage: S
     assert "(queue)" in (engine.get(late.id).reason or "")
 
 
+def test_a_queued_job_says_which_runs_have_what_it_waits_for(engine: Engine, stage: Stage) -> None:
+    first, second = running(engine, stage), running(engine, stage)
+    late = engine.submit("work", {})
+    engine.tick()
+    said = engine.waits(late.id) or ""
+    assert "It waits for 1 CPU core (0 free)" in said
+    assert first.id in said
+    assert second.id in said
+    assert engine.waits(first.id) is None
+    stage.truth[first.run_id] = Ended(Outcome(0, "ok"))
+    engine.tick()
+    engine.tick()
+    assert engine.waits(late.id) is None
+
+
 @pytest.mark.parametrize(("heard", "limit"), [(True, "run"), (False, "silence")])
 def test_a_run_that_takes_too_long_or_falls_silent_is_stopped(
     engine: Engine, stage: Stage, clock: ManualClock, heard: bool, limit: str

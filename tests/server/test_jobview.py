@@ -75,6 +75,15 @@ def test_a_job_that_does_not_get_on_says_why(app: App, monkeypatch: pytest.Monke
     assert view(app.engine, job, log_lines=0).reason == "No space left on device"
 
 
+def test_a_queued_job_says_what_it_waits_for_and_one_that_runs_does_not(
+    app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = app.engine.submit("wait", {"name": "for ever"})
+    monkeypatch.setattr(app.engine, "waits", lambda job: "It waits for 2 CPU cores.")
+    for state, reason in ((State.QUEUED, "It waits for 2 CPU cores."), (State.RUNNING, job.reason)):
+        assert view(app.engine, job.model_copy(update={"state": state}), log_lines=0).reason == reason
+
+
 def test_waiting_for_a_paused_job_ends_at_once_and_offers_to_resume_it(app: App) -> None:
     job = app.engine.submit("wait", {"name": "for ever"})
     app.engine.control(job.id, "pause")

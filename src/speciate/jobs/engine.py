@@ -214,6 +214,10 @@ class Engine:
         """Why an unfinished job does not get on, where the engine cannot do its part (a full disk, say)."""
         return self._reconciler.trouble(job)
 
+    def waits(self, job: str) -> str | None:
+        """What of the machine a queued job waits for, and who has it."""
+        return self._reconciler.waits(job)
+
     def idle(self) -> bool:
         """Whether nothing waits or runs. A paused job needs no daemon."""
         return self.workspace.database.read_one(f"SELECT 1 FROM jobs WHERE {_UNFINISHED} LIMIT 1") is None

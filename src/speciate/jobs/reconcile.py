@@ -18,7 +18,7 @@ from speciate.jobs.folder import Outcome, RunFolder
 from speciate.jobs.job import Job, State
 from speciate.jobs.kinds import Kinds, Plan
 from speciate.jobs.rooming import USUAL_BYTES, room_for
-from speciate.jobs.schedule import choose, never_fits
+from speciate.jobs.schedule import choose, never_fits, waiting
 from speciate.jobs.store import Store, Tell, keep_plan, plan_of
 from speciate.jobs.transitions import Claimed, Exited, Failed, Happening, Lost, NoRoom, Overdue, SeenAlive
 from speciate.settings import Capacity
@@ -68,6 +68,7 @@ class Reconciler:
         self._plans: dict[str, Plan] = {}
         self._troubles: dict[str, Trouble] = {}
         self._held: dict[str, str] = {}  # queued job -> why the disk has no room for it
+        self._asked: tuple[list[Job], list[Job], list[Job]] = ([], [], [])  # queued, chosen of them, and live before
         self._low: bool | None = None  # what the last event about the disk said; None: not read yet
         self._bytes: dict[str, int] = {}  # queued or live job -> what it may write
         self._left: dict[str, _Left] = {}  # kind -> what its last runs left
@@ -108,6 +109,10 @@ class Reconciler:
     def trouble(self, job: str) -> str | None:
         found = self._troubles.get(job)
         return found.why if found else self._held.get(job)
+
+    def waits(self, job: str) -> str | None:
+        """Written when it is asked for, by whatever thread: a pass comes dozens of times a second."""
+        return waiting(*self._asked, self._capacity).get(job)
 
     def _guard(self, job: Job, now: float, act: Callable[[], None]) -> None:
         """One job's trouble must not stop the others'; it is looked at again after a pause that grows."""
@@ -287,9 +292,8 @@ class Reconciler:
         for job in queued:
             if job.not_before <= now and (plan := self._plan(job)) is not None:
                 job = job.model_copy(update={"resources": plan.resources})  # noqa: PLW2901 - what it asks is known now
-                lacking = never_fits(plan.resources, self._capacity)
-                if lacking:
-                    error = {"class": "user", "message": f"this machine can never run it: {lacking}"}
+                if never := never_fits(plan.resources, self._capacity):
+                    error = {"class": "user", "message": f"this machine can never run it: {never}"}
                     self._tell(job, Failed(error | {"recovery": "Ask for less, or raise [capacity] in settings.toml."}))
                 else:
                     planned.append(job)
@@ -299,7 +303,9 @@ class Reconciler:
         needs |= {job.id: self._bytes[job.id] for job in live if job.id in self._bytes}
         rooming = room_for(planned, live, needs, room)
         self._held = rooming.held
-        for job in choose(rooming.start, live, self._capacity, now):
+        chosen = choose(rooming.start, live, self._capacity, now)
+        self._asked = (rooming.start, chosen, live)
+        for job in chosen:
             self._guard(job, now, lambda job=job: self._claim(job, now))  # type: ignore[misc]
 
     def _plan(self, job: Job) -> Plan | None:

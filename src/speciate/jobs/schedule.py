@@ -12,6 +12,7 @@ from speciate.jobs.job import Job, Resources
 from speciate.settings import Capacity
 
 PATIENCE_SECONDS = 60.0
+_MOST_NAMED = 3
 
 
 def _pool(resources: Resources) -> dict[str, float]:
@@ -35,6 +36,40 @@ def never_fits(resources: Resources, capacity: Capacity) -> str | None:
         if amount > whole.get(name, 0.0):
             return f"{amount:g} of {name} asked, {whole.get(name, 0.0):g} there"
     return None
+
+
+def waiting(queued: Sequence[Job], chosen: Sequence[Job], live: Sequence[Job], capacity: Capacity) -> dict[str, str]:
+    """Of each job that was not chosen why: what it asks of which too little is free, and who has that."""
+    busy, started = [*live, *chosen], {job.id for job in chosen}
+    free = _free(capacity, (job.resources for job in busy))
+    found, before = dict[str, str](), list[str]()
+    for job in sorted(queued, key=lambda job: (-job.priority, job.created, job.id)):
+        if job.id not in started:
+            found[job.id] = _why(job, busy, before, free)
+            before.append(job.id)
+    return found
+
+
+def _why(job: Job, busy: Sequence[Job], before: Sequence[str], free: dict[str, float]) -> str:
+    asks = _pool(job.resources)
+    short = [name for name, amount in asks.items() if amount > max(0.0, free.get(name, 0.0))]
+    if not short:  # enough is free, but kept for one that has waited long
+        return f"It waits for its turn behind {_named(before)}."
+    wants = " and ".join(f"{_amount(name, asks[name])} ({max(0.0, free.get(name, 0.0)):g} free)" for name in short)
+    having = [each.id for each in busy if any(_pool(each.resources).get(name, 0.0) > 0 for name in short)]
+    return f"It waits for {wants}: {_named(having)} {'has' if len(having) == 1 else 'have'} the rest."
+
+
+def _amount(pool: str, amount: float) -> str:
+    known = {"cpu": "CPU core", "memory": "MB of memory", "gpu": "GPU"}
+    if pool not in known:
+        return f"{amount:g} of {pool.removeprefix('named:')}"
+    return f"{amount:g} {known[pool]}{'s' if amount != 1 and pool != 'memory' else ''}"
+
+
+def _named(jobs: Sequence[str]) -> str:
+    more = [f"{len(jobs) - _MOST_NAMED} more"] if len(jobs) > _MOST_NAMED else []
+    return ", ".join([*jobs[:_MOST_NAMED], *more])
 
 
 def choose(queued: Sequence[Job], live: Sequence[Job], capacity: Capacity, now: float) -> list[Job]:

@@ -143,6 +143,10 @@ def _reason(engine: Engine, job: Job, children: Sequence[Job]) -> str | None:
     for each in () if job.state in ENDED else (job, *children):
         if each.state not in ENDED and (trouble := engine.trouble(each.id)):
             return trouble[:_LONGEST_MESSAGE]
+    if not any(each.state in LIVE for each in children):
+        for each in (job, *children):
+            if each.state is State.QUEUED and (why := engine.waits(each.id)):
+                return why if each.id == job.id else f"{each.step}: {why}"
     return job.reason
 
 
