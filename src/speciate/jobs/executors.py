@@ -128,11 +128,12 @@ class LocalExecutor:
         self._children = [child for child in self._children if child.poll() is None]
 
     def close(self) -> None:
-        """Let idle zygotes go; runs live on."""
-        for profile in ("classical", "torch"):
+        """Let zygotes go, those too that an executor before this one started; runs live on, and theirs until then."""
+        mine = Path(self._address("*"))
+        for address in mine.parent.glob(mine.name):
             with socket.socket(socket.AF_UNIX) as connection:
                 try:
-                    connection.connect(self._address(profile))
+                    connection.connect(str(address))
                     connection.sendall(json.dumps({"end": True}).encode() + b"\n")
                 except OSError:
                     continue

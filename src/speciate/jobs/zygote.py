@@ -16,6 +16,7 @@ import selectors
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from speciate import worker
@@ -42,24 +43,32 @@ _IDLE_SECONDS = 300.0
 
 
 class Zygote:
-    def __init__(self, listener: socket.socket) -> None:
-        self._listener = listener
+    def __init__(self, listener: socket.socket, leave: Callable[[], None]) -> None:
+        """`leave` gives the address up; from then on another one may have it."""
+        self._listener, self._leave = listener, leave
         self._selector = selectors.DefaultSelector()
         self._selector.register(listener, selectors.EVENT_READ)
         self._children: dict[int, tuple[int, socket.socket]] = {}  # pidfd -> pid and who asked
 
     def serve(self) -> None:
-        """Until it was asked to end, or nobody asked for five minutes."""
-        while True:
+        """Until it was asked to end, or nobody asked for five minutes, and its children have ended: it alone can see
+        how they do."""
+        listens = True
+        while listens or self._children:
             ready = self._selector.select(_IDLE_SECONDS)
-            if not ready and not self._children:
-                return
             for key, _ in ready:
-                if key.fileobj is self._listener:
-                    if not self._accept():
-                        return
-                else:
+                if key.fileobj is not self._listener:
                     self._reap(key.fd)
+                elif not self._accept():
+                    listens = self._close()
+            if listens and not ready and not self._children:
+                listens = self._close()
+
+    def _close(self) -> bool:
+        self._selector.unregister(self._listener)
+        self._leave()
+        self._listener.close()
+        return False
 
     def _accept(self) -> bool:
         connection, _ = self._listener.accept()
@@ -130,8 +139,12 @@ def main(profile: str, address: str) -> int:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         for module in PRELOADS[profile]:
             importlib.import_module(module)
-        Zygote(listener).serve()
-        Path(address).unlink(missing_ok=True)
+
+        def leave() -> None:
+            Path(address).unlink(missing_ok=True)
+            os.close(lock)
+
+        Zygote(listener, leave).serve()
     return 0
 
 
