@@ -13,7 +13,6 @@ from speciate.datasets.intake.inline_rows import keep_rows
 from speciate.datasets.look import describe, preview, query
 from speciate.datasets.sources.listing import ELSEWHERE
 from speciate.datasets.sources.named_columns import check_named_columns
-from speciate.errors import Code, SpeciateError
 from speciate.predictions.folder import LOG
 from speciate.production import logged
 from speciate.refs import dataset_range, dataset_ref
@@ -210,13 +209,10 @@ def describe_dataset(
         old = versions.resolve(database, compare_to)
         between = describe.difference(app.pool, app.workspace.folders, old, found.manifest)
         shown = shown.model_copy(update={"difference": Difference(**between._asdict())})
-    try:
-        return shown, Picture(describe.charts(app.pool, app.workspace.folders, found.manifest))
-    except SpeciateError as error:  # a picture is the least of the answer: where it comes too late, the rest is given
-        if error.code is not Code.UNAVAILABLE:
-            raise
-        missing = f"The chart was not drawn: {error.message} All else is complete; call again for the chart."
-        return (shown.model_copy(update={"warnings": (*(shown.warnings or ()), missing)}),)
+    chart = describe.charts(app.pool, app.workspace.folders, found.manifest)
+    if chart.png is None:
+        return (shown.model_copy(update={"warnings": (*(shown.warnings or ()), chart.missing)}),)
+    return shown, Picture(chart.png)
 
 
 @tool(read_only=True)

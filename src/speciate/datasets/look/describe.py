@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from speciate.datasets.columns import QUALITIES
 from speciate.datasets.versions import Manifest, Version, version
+from speciate.errors import Code, SpeciateError
 from speciate.jobs.pool import Pool
 from speciate.refs import DatasetRef
 from speciate.workspace.database import Database
@@ -27,15 +28,29 @@ class Difference(NamedTuple):
     """Before, after, how many; most frequent first, at most 50."""
 
 
+class Chart(NamedTuple):
+    """`png`, or None and in `missing` why there is none."""
+
+    png: bytes | None
+    missing: str = ""
+
+
 def newest_versions(database: Database, chosen: Sequence[str]) -> list[Version]:
     """The newest version of each of these datasets."""
     return [version(database, DatasetRef(name)) for name in chosen]
 
 
-def charts(pool: Pool, folders: Folders, manifest: Manifest) -> bytes:
-    """PNG of quality, labels by split and the spread of numbers."""
+def charts(pool: Pool, folders: Folders, manifest: Manifest) -> Chart:
+    """Quality, labels by split and the spread of numbers. A picture is the least of a description: where it comes too
+    late, as on a busy machine, that is said in its place. What time does not mend is raised."""
     payload = {"root": str(folders.root), "manifest": manifest.model_dump(mode="json")}
-    return base64.b64decode(pool.ask(_CHART, payload)["png"])
+    try:
+        return Chart(base64.b64decode(pool.ask(_CHART, payload)["png"]))
+    except SpeciateError as error:
+        if error.code is not Code.UNAVAILABLE:
+            raise
+        why = f"The chart was not drawn: {error.message} All else is complete; call again for the chart."
+        return Chart(None, why)
 
 
 def quality(found: Version) -> dict[str, int]:
