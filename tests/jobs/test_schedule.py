@@ -48,20 +48,20 @@ def test_a_large_job_is_passed_over_for_a_minute_and_then_gets_its_room() -> Non
 def test_who_waits_is_told_for_what_and_who_has_it() -> None:
     live, large, small = [queued("runs", 2)], queued("large", 4), queued("small", 1, created=1.0)
     assert waiting([large, small], [small], live, CAPACITY) == {
-        "large": "It waits for 4 CPU cores (1 free): runs, small have the rest."
+        "large": "It waits for 4 CPU cores (1 free), in use by runs, small."
     }
     assert waiting([large, small], [], live, CAPACITY) == {
-        "large": "It waits for 4 CPU cores (2 free): runs has the rest.",
+        "large": "It waits for 4 CPU cores (2 free), in use by runs.",
         "small": "It waits for its turn behind large.",
     }
     hub, memory = queued("hub", 0, named={"hub": 2}), queued("memory", 0, memory_mb=800)
     others = [queued(f"j{i}", 0, named={"hub": 1}) for i in range(2)] + [queued("big", 0, memory_mb=700)]
     assert waiting([hub, memory], [], others, CAPACITY) == {
-        "hub": "It waits for 2 of hub (0 free): j0, j1 have the rest.",
-        "memory": "It waits for 800 MB of memory (300 free): big has the rest.",
+        "hub": "It waits for 2 of hub (0 free), in use by j0, j1.",
+        "memory": "It waits for 800 MB of memory (300 free), in use by big.",
     }
     many = [queued(f"j{i}", 0.8) for i in range(5)]
-    assert "j0, j1, j2, 2 more have" in waiting([queued("late")], [], many, CAPACITY)["late"]
+    assert "in use by j0, j1, j2, 2 more." in waiting([queued("late")], [], many, CAPACITY)["late"]
 
 
 def test_what_a_machine_never_has_is_said() -> None:

@@ -57,7 +57,7 @@ def _why(job: Job, busy: Sequence[Job], before: Sequence[str], free: dict[str, f
         return f"It waits for its turn behind {_named(before)}."
     wants = " and ".join(f"{_amount(name, asks[name])} ({max(0.0, free.get(name, 0.0)):g} free)" for name in short)
     having = [each.id for each in busy if any(_pool(each.resources).get(name, 0.0) > 0 for name in short)]
-    return f"It waits for {wants}: {_named(having)} {'has' if len(having) == 1 else 'have'} the rest."
+    return f"It waits for {wants}, in use by {_named(having)}."
 
 
 def _amount(pool: str, amount: float) -> str:
