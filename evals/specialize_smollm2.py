@@ -165,9 +165,10 @@ async def pairs(client: Client, dataset: str) -> str:
 
 
 async def row(client: Client, stage: str) -> None:
-    """A student is compared with the packaged model: of the layers that it has no model was trained before it."""
+    """A student is compared with one name for all: of the layers that it has no model was trained before it."""
     _, task, begins, steps, _ = STAGES[stage]
-    before = await trained(client, begins) if begins in STAGES and stage != "distill" else BASE
+    before = await trained(client, begins) if begins in STAGES else begins
+    before = "constant:" if stage == "distill" else before
     after = await trained(client, stage)
     judged = await job(
         client, "evaluate_models", models=[before, after], dataset=f"{task}@v1:test", metrics=["exact_match"],
