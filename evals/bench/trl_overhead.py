@@ -4,8 +4,8 @@ Both train the same small model on the same examples, in turns, at two lengths; 
 what each step costs and what is fixed (checkpoint, curves, listeners). Loading, tokens and imports are outside: they
 are the same. Processor time and not the clock, as other processes share the machine.
 
-    OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive python evals/bench/trl_overhead.py [--pairs 5] [--steps 15 60]
-        [--hidden 192]
+    PYTHONPATH=. OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive python evals/bench/trl_overhead.py [--pairs 5]
+        [--steps 15 60] [--hidden 192]
 """
 
 from __future__ import annotations

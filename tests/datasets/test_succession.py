@@ -72,7 +72,7 @@ def counts(folders: Folders, old: Manifest, new: Manifest) -> dict[str, Any]:
     return compare({"root": str(folders.root), "old": old.model_dump(mode="json"), "new": new.model_dump(mode="json")})
 
 
-@settings(deadline=None, max_examples=20)
+@settings(deadline=None, max_examples=10)
 @given(st.lists(rows_strategy, min_size=2, max_size=12))
 def test_any_history_ends_in_the_version_that_a_fresh_start_gives(history: list[dict[str, Row]]) -> None:
     with tempfile.TemporaryDirectory() as root:

@@ -88,7 +88,7 @@ def test_unknown_answers_are_refused_with_what_is_known(tmp_path: Path, clock: M
     other = identity.make("elsewhere", clock.now())
     old = identity.make(own.use_case, clock.now() - 40 * 86_400)
     for prediction, code, told in [
-        ("0", Code.INVALID, "no id of an answer"),
+        ("0", Code.INVALID, "no id that was given to an answer"),
         (out, Code.NOT_FOUND, "never logged"),
         (lost, Code.NOT_FOUND, "not in the log"),
         (other, Code.NOT_FOUND, "another use case"),

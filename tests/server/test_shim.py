@@ -127,6 +127,7 @@ def test_a_workspace_that_is_mended_serves_the_same_client(daemons: Daemons, cli
     assert shell.close() == 0
 
 
+@pytest.mark.slow  # test_random_kills has clients, too
 def test_four_clients_finish_their_scripts_while_daemons_are_killed(daemons: Daemons, trace: str) -> None:
     async def script(number: int) -> None:
         arguments = ["-m", "speciate.cli", "serve", "--workspace", str(daemons.workspace), "--fixture", str(FIXTURE)]
