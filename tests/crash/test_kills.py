@@ -32,7 +32,7 @@ def soak(world: World, kills: int, clients: int, jobs: int, chance: random.Rando
 
 
 @pytest.mark.parametrize(
-    ("kills", "jobs"), [pytest.param(3, 4, id="brief"), pytest.param(300, 120, id="long", marks=pytest.mark.slow)]
+    ("kills", "jobs"), [pytest.param(6, 4, id="brief"), pytest.param(300, 120, id="long", marks=pytest.mark.slow)]
 )
 def test_random_kills_lose_nothing_and_run_nothing_twice(tmp_path: Path, kills: int, jobs: int) -> None:
     world = World(tmp_path)

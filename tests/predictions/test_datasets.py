@@ -28,6 +28,14 @@ def logged(workspace: Workspace) -> Log:
     return Log(log_folder(workspace.folders, USE_CASE), Settings().log, SystemClock())
 
 
+def by_critics(folder: Path) -> str:
+    """A table of films, four of each critic."""
+    table = folder / "films.csv"
+    lines = (f"word{n} film,critic{n % 5},{'good' if n % 2 else 'bad'}\n" for n in range(20))
+    table.write_text("review,critic,tone\n" + "".join(lines))
+    return str(table)
+
+
 def png(shade: int) -> str:
     out = io.BytesIO()
     Image.new("L", (12, 12), shade).save(out, "PNG")
@@ -93,10 +101,7 @@ def test_texts_that_were_asked_about_are_added_to_the_only_column_that_a_model_s
 def test_a_grouped_dataset_takes_answers_whose_group_was_sent_and_says_how_to_send_it(
     workspace: Workspace, tmp_path: Path
 ) -> None:
-    table = tmp_path / "films.csv"
-    lines = (f"word{n} film,critic{n % 5},{'good' if n % 2 else 'bad'}\n" for n in range(20))
-    table.write_text("review,critic,tone\n" + "".join(lines))
-    ingest(workspace, "films", source=str(table), label="tone", inputs=["review"], group_by="critic")
+    ingest(workspace, "films", source=by_critics(tmp_path), label="tone", inputs=["review"], group_by="critic")
     own = logged(workspace)
     ids = note(own, texts("another thing"))
     with pytest.raises(SpeciateError, match=r"grouped by 'critic', and nobody sent"):
@@ -126,10 +131,7 @@ def test_a_grouped_dataset_takes_answers_whose_group_was_sent_and_says_how_to_se
 def test_a_dataset_whose_split_was_made_by_a_column_takes_answers_that_say_it(
     workspace: Workspace, tmp_path: Path
 ) -> None:
-    table = tmp_path / "films.csv"
-    lines = (f"word{n} film,critic{n % 5},{'good' if n % 2 else 'bad'}\n" for n in range(20))
-    table.write_text("review,critic,tone\n" + "".join(lines))
-    ingest(workspace, "films", source=str(table), label="tone", inputs=["review"])
+    ingest(workspace, "films", source=by_critics(tmp_path), label="tone", inputs=["review"])
     curate(workspace, "films", {"op": "split", "group_by": "critic"})
     own = logged(workspace)
     note(own, texts("another thing"))

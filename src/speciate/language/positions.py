@@ -34,6 +34,7 @@ def _learned(backbone: Any) -> bool:
 
 def _told(backbone: Any, given: tuple[Any, ...], named: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
     mask = named.get("attention_mask")
-    if named.get("position_ids") is None and named.get("past_key_values") is None and mask is not None:
+    untold = named.get("position_ids") is None and named.get("past_key_values") is None
+    if untold and mask is not None and mask.dim() == 2:
         named = named | {"position_ids": (mask.long().cumsum(-1) - 1).clamp(min=0)}
     return given, named

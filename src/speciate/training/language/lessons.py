@@ -40,7 +40,7 @@ class Lessons(NamedTuple):
     held: list[Lesson]
 
 
-class Posed(NamedTuple):
+class Exercise(NamedTuple):
     """What is learned, with the conversation that it answers."""
 
     asked: Conversation
@@ -89,14 +89,14 @@ def lessons(
     longest: int, said: Sequence[Turn] | None = None,
 ) -> Lessons:  # fmt: skip
     """Of both splits. `longest`: tokens that the model can see. `said`: learned in place of the training split."""
-    train, held = posed(study, tokenizer, asked, parameters, learn, longest, said)
+    train, held = exercises(study, tokenizer, asked, parameters, learn, longest, said)
     return Lessons([each.lesson for each in train], [each.lesson for each in held])
 
 
-def posed(
+def exercises(
     study: Study, tokenizer: PreTrainedTokenizerBase, asked: Form, parameters: LanguageParameters, learn: Learn,
     longest: int, said: Sequence[Turn] | None = None,
-) -> tuple[list[Posed], list[Posed]]:  # fmt: skip
+) -> tuple[list[Exercise], list[Exercise]]:  # fmt: skip
     """As `lessons`, each with its question."""
     limit = min(parameters.max_length, longest)
     if limit < parameters.max_length:
@@ -120,7 +120,7 @@ def rows(found: Sequence[Lesson]) -> Any:
 def _tokenized(
     study: Study, tokenizer: PreTrainedTokenizerBase, said: Sequence[Turn], asked: Form, learn: Learn,
     bounds: tuple[int, int], which: str,
-) -> list[Posed]:  # fmt: skip
+) -> list[Exercise]:  # fmt: skip
     """`bounds`: tokens at which an example is cut, and such as the base model can see."""
     limit, longest = bounds
     whole = [_lesson(tokenizer, turn, asked, learn) for turn in said]
@@ -142,7 +142,7 @@ def _tokenized(
             "The chat template does not end an answer with the tokenizer's end of text, so the model may not learn to "
             "stop: its answers end at max_new_tokens."
         )
-    return [Posed(turn.asked, each) for turn, each in zip(said, short, strict=True) if each.learned]
+    return [Exercise(turn.asked, each) for turn, each in zip(said, short, strict=True) if each.learned]
 
 
 def _lesson(tokenizer: PreTrainedTokenizerBase, turn: Turn, asked: Form, learn: Learn) -> Lesson:

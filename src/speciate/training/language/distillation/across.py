@@ -67,7 +67,7 @@ class Stranger(NamedTuple):
         text = b"".join(_without(written, mine)).decode(errors="replace")
         question, own = _divided(self.teacher.tokenizer, asked, text)
         its_own = [self.teacher.spelling.get(each, b"") for each in own]
-        its = its_own[:1] != [] and its_own[0].startswith(b" ") and not text.startswith(" ")
+        its = bool(its_own) and its_own[0].startswith(b" ") and not text.startswith(" ")
         ended = more and answer[size] in self.student.ends
         found = aligned(_without(written, mine), _without(its_own, its), more, ended)
         rest = [NOWHERE] * (len(answer) - len(found.student))

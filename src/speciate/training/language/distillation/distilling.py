@@ -32,7 +32,7 @@ from speciate.training.language.distillation.chorus import SCALED, chorus, rows,
 from speciate.training.language.distillation.cutting import cut
 from speciate.training.language.distillation.specs import LanguageDistillParameters, learns_without
 from speciate.training.language.durable_trainer import Ending, durable
-from speciate.training.language.lessons import Lessons, Posed, Turn, turns
+from speciate.training.language.lessons import Exercise, Lessons, Turn, turns
 from speciate.training.language.pupil import Pupil, changes, digest, finished, pupil, session, settings
 from speciate.training.selection import Chosen, measure_answers
 from speciate.training.study import Study
@@ -106,7 +106,7 @@ def prepared(study: Study, learner: Pupil, parameters: LanguageDistillParameters
         if longest < learner.longest:
             study.notes.append(f"Examples are cut at {longest:,} tokens, which is all that a teacher can see.")
     said, silent = _said(study, parameters)
-    train, held = lessons.posed(study, learner.tokenizer, asked, parameters, "completion", longest, said)
+    train, held = lessons.exercises(study, learner.tokenizer, asked, parameters, "completion", longest, said)
     if parameters.answers == "student":
         train += [_question(learner, conversation(str(each.media)), asked) for each in silent]
         train = _with_room(study, train, parameters, longest)
@@ -183,12 +183,14 @@ def _said(study: Study, parameters: LanguageDistillParameters) -> tuple[list[Tur
     return [Turn(each.example, conversation(str(each.example.media)), each.answer) for each in told], silent
 
 
-def _question(learner: Pupil, said: Conversation, asked: Form) -> Posed:
+def _question(learner: Pupil, said: Conversation, asked: Form) -> Exercise:
     ids, _ = forms.tokens(learner.tokenizer, forms.asked(learner.tokenizer, said, asked))
-    return Posed(said, Lesson(ids, [IGNORED] * len(ids)))
+    return Exercise(said, Lesson(ids, [IGNORED] * len(ids)))
 
 
-def _with_room(study: Study, found: list[Posed], parameters: LanguageDistillParameters, longest: int) -> list[Posed]:
+def _with_room(
+    study: Study, found: list[Exercise], parameters: LanguageDistillParameters, longest: int
+) -> list[Exercise]:
     """Questions after which an answer of the student has room."""
     most = longest - parameters.max_new_tokens
     left = [each for each in found if 0 < len(forms.asked_of(each.lesson)) <= most]
