@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import secrets
 from pathlib import Path
 
 from speciate.clock import Clock, SystemClock
 from speciate.settings import Settings, load
 from speciate.workspace import rewriting
-from speciate.workspace.database import Database
+from speciate.workspace.database import Database, Transaction
 from speciate.workspace.migrations import migrate
 from speciate.workspace.room import RoomGauge
 from speciate.workspace.salvage import salvage
@@ -55,9 +56,24 @@ class Workspace:
             self.database.close()
             rewriting.rewrite(self.folders.catalog, run)
             self.database = Database(self.folders.catalog, self.clock)
+        self._identity = self.database.transact(_identity)
+
+    @property
+    def identity(self) -> str:
+        """Random hex digits that a catalog gets once and that its backups share; no path, so that it survives a move."""
+        return self._identity
 
     def close(self) -> None:
         run = None if self.database.closed else rewriting.asked(self.database)
         self.database.close()
         if run:
             rewriting.rewrite(self.folders.catalog, run)
+
+
+def _identity(tx: Transaction) -> str:
+    """Read it, or make it for a new catalog and for one of before there was any."""
+    if found := tx.execute("SELECT value FROM meta WHERE key = 'identity'"):
+        return str(found[0][0])
+    made = secrets.token_hex(16)
+    tx.execute("INSERT INTO meta VALUES ('identity', ?)", [made])
+    return made
