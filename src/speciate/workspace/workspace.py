@@ -60,7 +60,7 @@ class Workspace:
 
     @property
     def identity(self) -> str:
-        """Random hex digits that a catalog gets once and that its backups share; no path, so that it survives a move."""
+        """Random hex digits that a catalog gets once and that its backups share. No path: it survives a move."""
         return self._identity
 
     def close(self) -> None:
