@@ -1,4 +1,4 @@
-"""One MCP client with one open connection: `client.py WORKSPACE FIXTURE NAME JOBS TRACE SECONDS`.
+"""One MCP client with one open connection: `client.py WORKSPACE FIXTURE NAME JOBS TRACE SHORTEST LONGEST`.
 
 It writes down what was acknowledged, and does what a careful agent does: where a call was interrupted, it repeats it
 with the same idempotency key.
@@ -41,7 +41,9 @@ async def ended(client: Client, job: str) -> None:
             return
 
 
-async def main(workspace: str, fixture: str, name: str, jobs: int, trace: Path, longest: float) -> None:
+async def main(
+    workspace: str, fixture: str, name: str, jobs: int, trace: Path, shortest: float, longest: float
+) -> None:
     server = StdioServerParameters(
         command=sys.executable, args=["-m", "speciate.cli", "serve", "--workspace", workspace, "--fixture", fixture]
     )
@@ -57,7 +59,7 @@ async def main(workspace: str, fixture: str, name: str, jobs: int, trace: Path, 
             preload = chance.choice(["", "", "classical"])
             arguments = {
                 "key": f"{name}-{number}",
-                "seconds": chance.uniform(0.02, longest),
+                "seconds": chance.uniform(shortest, longest),
                 "trace": str(trace),
                 "preload": preload,
             }
@@ -75,4 +77,5 @@ async def main(workspace: str, fixture: str, name: str, jobs: int, trace: Path, 
 
 
 if __name__ == "__main__":
-    anyio.run(main, sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4]), Path(sys.argv[5]), float(sys.argv[6]))
+    given = sys.argv[1:]
+    anyio.run(main, *given[:3], int(given[3]), Path(given[4]), float(given[5]), float(given[6]))

@@ -8,7 +8,9 @@ import random
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -87,8 +89,8 @@ class World:
                 )
             )  # fmt: skip
 
-    def start_clients(self, count: int, jobs: int, longest: float = 0.6) -> None:
-        """`longest`: seconds that a run takes at most."""
+    def start_clients(self, count: int, jobs: int, shortest: float = 0.02, longest: float = 0.6) -> None:
+        """`shortest` and `longest`: seconds that a run takes."""
         for number in range(count):
             argv = [
                 sys.executable,
@@ -98,6 +100,7 @@ class World:
                 f"client{number}",
                 str(jobs),
                 str(self.trace),
+                str(shortest),
                 str(longest),
             ]
             self._clients.append(
@@ -108,6 +111,16 @@ class World:
 
     def clients_at_work(self) -> bool:
         return any(client.poll() is None for client in self._clients)
+
+    def began(self) -> list[str]:
+        """The attempts that began so far."""
+        return sorted(file.stem for file in self.trace.glob("*.began"))
+
+    def until(self, condition: Callable[[], bool], seconds: float = 180) -> None:
+        end = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < end, f"not within {seconds} s"
+            time.sleep(0.05)
 
     def client_reports(self) -> list[str]:
         """The last words of each client; 'done' where it finished its script."""
