@@ -28,6 +28,7 @@ ROLES = {
     "speciate.jobs.zygote": "zygote",
     "speciate.worker": "worker",
     "speciate.jobs.pool_process": "service",
+    "speciate.serving.process": "deployment",
 }
 
 
@@ -140,7 +141,8 @@ class World:
         return found
 
     def kill(self, role: str, chance: random.Random) -> bool:
-        victims = self.processes()[role]
+        """`role`: one of ROLES, or `shim` and `http`, the servers that clients start."""
+        victims = _servers(self.workspace, http=role == "http") if role in {"shim", "http"} else self.processes()[role]
         if not victims:
             return False
         with contextlib.suppress(psutil.Error):
@@ -177,12 +179,7 @@ class World:
 
     def _all(self) -> list[psutil.Process]:
         """Shims first."""
-        shims = []
-        for process in psutil.process_iter():
-            with contextlib.suppress(psutil.Error):
-                if "speciate.cli" in (line := process.cmdline()) and str(self.workspace) in line:
-                    shims.append(process)
-        return shims + [process for processes in self.processes().values() for process in processes]
+        return _servers(self.workspace) + [process for processes in self.processes().values() for process in processes]
 
     # What must be true
 
@@ -207,6 +204,17 @@ class World:
             sequence=(events[0], events[1], events[2]),
             trail=tuple(trail.problems),
         )
+
+
+def _servers(workspace: Path, *, http: bool | None = None) -> list[psutil.Process]:
+    """What clients start: `speciate serve`, over HTTP or not."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            line = process.cmdline()
+            if "speciate.cli" in line and str(workspace) in line and http in {None, "--http" in line}:
+                found.append(process)
+    return found
 
 
 def _children(process: psutil.Process) -> list[psutil.Process]:
