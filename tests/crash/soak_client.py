@@ -1,8 +1,9 @@
-"""One MCP client of the soak: `soak_client.py WORKSPACE FIXTURE NAME JOBS TRACE`.
+"""One MCP client of the soak: `soak_client.py WORKSPACE FIXTURE NAME TRACE`.
 
 It does what a careful agent does. Where its own server (the shim) is killed it starts another one and goes on where it
 was; where a call was interrupted it repeats it with the same idempotency key; where a job failed it tries again. A call
-that nobody answers within a minute, on a connection that is open, ends it with a word that the soak counts.
+that nobody answers within a minute, on a connection that is open, ends it with a word that the soak counts. It works
+until the file `TRACE/enough` is there.
 """
 
 from __future__ import annotations
@@ -30,11 +31,19 @@ class Unanswered(AssertionError):
 class Script:
     """What this client does, one step after another. Each may be repeated from its beginning."""
 
-    def __init__(self, fixture: str, name: str, jobs: int, trace: Path) -> None:
+    def __init__(self, name: str, trace: Path) -> None:
         self.name, self._trace = name, trace
-        self.steps = ["data", *(f"job-{number}" for number in range(jobs))]
-        self.retried = 0
+        self.done, self.retried = 0, 0
         self._seen = trace / f"{name}.acknowledged"
+
+    @property
+    def enough(self) -> bool:
+        return self.done > 3 and (self._trace / "enough").exists()
+
+    async def go_on(self, client: Client) -> None:
+        while not self.enough:
+            await self.take(client, f"job-{self.done}" if self.done else "data")
+            self.done += 1
 
     async def take(self, client: Client, step: str) -> None:
         chance = random.Random(f"{self.name} {step}")
@@ -91,30 +100,29 @@ async def call(client: Client, tool: str, arguments: dict[str, Any]) -> dict[str
     raise AssertionError(f"{tool} {arguments}: {said}")
 
 
-async def main(workspace: str, fixture: str, name: str, jobs: int, trace: Path) -> None:
+async def main(workspace: str, fixture: str, name: str, trace: Path) -> None:
     server = StdioServerParameters(
         command=sys.executable, args=["-m", "speciate.cli", "serve", "--workspace", workspace, "--fixture", fixture]
     )
-    script = Script(fixture, name, jobs, trace)
+    script = Script(name, trace)
     connections = 0
-    while script.steps:
+    while not script.enough:
         connections += 1
         try:
             with anyio.CancelScope(deadline=anyio.current_time() + CONNECT_SECONDS) as opening:
                 async with Client(server) as client:
                     opening.deadline = inf
-                    while script.steps:
-                        await script.take(client, script.steps[0])
-                        script.steps.pop(0)
+                    await script.go_on(client)
             if opening.cancelled_caught:
                 raise Unanswered("opening a connection")
         except* AssertionError as group:
             raise group.exceptions[0] from None
         except* Exception as group:  # noqa: BLE001 - its server was killed: whatever the SDK says of that
-            (trace / f"{name}.reconnects").open("a").write(f"{group.exceptions[0]!r}\n")
+            with (trace / f"{name}.reconnects").open("a") as file:
+                file.write(f"{group.exceptions[0]!r}\n")
             await anyio.sleep(0.2)
-    print(f"done connections={connections} retried={script.retried}")
+    print(f"done jobs={script.done} connections={connections} retried={script.retried}")
 
 
 if __name__ == "__main__":
-    anyio.run(main, sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4]), Path(sys.argv[5]))
+    anyio.run(main, *sys.argv[1:4], Path(sys.argv[4]))
