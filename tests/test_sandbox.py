@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from speciate import sandbox
 from speciate.errors import Code, SpeciateError
-from speciate.sandbox import Cage, Caged, Limits, complete, layers, start
+from speciate.sandbox import Cage, Caged, Limits, complete, kernel, start
+from speciate.sandbox.kernel import missing
 
 pytestmark = pytest.mark.skipif(not complete(), reason="this kernel lacks a layer of the cage")
 
@@ -138,11 +138,11 @@ def test_killing_reaps_and_can_be_repeated(cage: Cage) -> None:
 def test_a_kernel_without_the_cage_is_refused_unless_the_settings_allow_it(
     cage: Cage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sandbox, "_landlock_abi", lambda: 1)
-    with pytest.raises(SpeciateError, match="cannot cage") as refused:
+    monkeypatch.setattr(kernel, "_landlock_abi", lambda: 1)
+    with pytest.raises(SpeciateError, match="cannot sandbox") as refused:
         start([sys.executable, "-c", "pass"], cage)
     assert refused.value.code is Code.UNAVAILABLE
-    assert [layer.name for layer in layers() if layer.there] == ["files"]
+    assert missing() == ["truncation", "network"]
     process = start([sys.executable, "-I", "-c", "print('free')"], cage, "where_possible")
     assert process.stdout.read() == b"free\n"
     process.kill()

@@ -14,8 +14,6 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from speciate.evaluation.narrowing import narrow
-
 
 def load(question: dict[str, Any]) -> Callable[..., Any]:
     """The function that the text defines."""
@@ -50,7 +48,6 @@ def told(work: Callable[[], dict[str, Any]], mark: str | None = None) -> bytes:
 def main() -> None:
     answers = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)
-    narrow()
     space: dict[str, Callable[..., Any]] = {}
 
     def load_it() -> dict[str, Any]:

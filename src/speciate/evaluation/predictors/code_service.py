@@ -18,8 +18,6 @@ from typing import Any
 
 import numpy as np
 
-from speciate.evaluation.narrowing import narrow
-
 _ARRAY = "__array__"
 
 
@@ -83,7 +81,6 @@ def _json(value: Any) -> Any:
 def main() -> None:
     pipe = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    narrow()
     function: Callable[[list[Any]], Any] | None = None
     for line in sys.stdin.buffer:
         question = json.loads(line)

@@ -16,7 +16,6 @@ import random
 import sys
 from typing import Any
 
-from speciate.evaluation.narrowing import narrow
 from speciate.evaluation.own_code_cage import load, plain, told
 
 LOST = "this environment ended with its process; it begins anew with the next question"
@@ -52,7 +51,6 @@ class Environments:
 def main() -> None:
     answers = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)
-    narrow()
     environments = Environments()
     for line in sys.stdin.buffer:
         question = json.loads(line)

@@ -14,8 +14,6 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
-from speciate.evaluation.narrowing import narrow
-
 SECONDS_EACH = 5.0
 """For one answer, where Python itself is at work; the wall limit of the call stands behind it."""
 _RULES = {
@@ -35,7 +33,6 @@ class TooSlow(BaseException):
 def main() -> None:
     answers = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)
-    narrow()
     signal.signal(signal.SIGALRM, _ring)
     rule: Rule | None = None
     for line in sys.stdin.buffer:

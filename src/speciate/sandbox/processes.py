@@ -1,14 +1,15 @@
-"""The cage for foreign bytes and code, thin over the library `sandlock` (Landlock, seccomp and limits; no root needed).
+"""Processes in the sandbox: started, limited, ended.
 
-A caged process reads the listed folders and what Python needs, writes one folder, has no network, a clean environment
-and only its three standard streams; memory, processes, open files, file sizes and CPU time are limited, and it dies
-with its group. Three facts about the library, measured:
+A sandboxed process reads the listed folders and what Python needs, writes one folder, has no network, no capabilities,
+a clean environment and only its three standard streams; memory, processes, open files, file sizes and CPU time are
+limited, and it dies with its group. Three facts about the library `sandlock`, measured:
 
-- The kernel kills a caged process when the *thread* that started it ends (PR_SET_PDEATHSIG), so one thread that
-  lives as long as this process starts them all. In return a caged process never outlives the process that started it;
-  its own children would, so by default it may have none.
+- The kernel kills a sandboxed process when the *thread* that started it ends (PR_SET_PDEATHSIG), so one thread that
+  lives as long as this process starts them all. In return a sandboxed process never outlives the process that started
+  it; its own children would, so by default it may have none. The thread has taken from itself what a sandboxed process
+  must not have (`filter.harden`), which is inherited.
 - Memory is counted as mapped, not as touched: allocators that reserve address space are told not to (`_ENVIRONMENT`).
-- Layers beyond `_NEEDED_ABI` are used where the kernel has them; `layers()` says which.
+- Layers of Landlock beyond those needed are used where the kernel has them; `layers()` says which.
 
 Left out: control groups (they need a delegated tree) and GPUs.
 """
@@ -22,18 +23,19 @@ import signal
 import subprocess
 import sys
 import sysconfig
+import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from typing import IO, Any, Literal, NamedTuple, Protocol
+from typing import IO, Any, Protocol
 
 from speciate.environment import LIBRARIES
 from speciate.errors import Code, SpeciateError
+from speciate.sandbox import filter as system_calls
+from speciate.sandbox.kernel import CagePolicy, check, complete
+from speciate.sandbox.relay import Stream, relay
 
-_NEEDED_ABI = 4
-"""Landlock ABI that holds files (1), truncation (3) and TCP (4): Linux 6.7."""
 _SYSTEM = (
     "/usr", "/lib", "/lib64", "/bin", "/etc/ld.so.cache", "/etc/ld.so.preload", "/etc/localtime", "/proc",
     "/dev/null", "/dev/zero", "/dev/urandom", "/dev/random", "/sys/devices/system/cpu", "/sys/devices/system/node",
@@ -46,10 +48,8 @@ _ENVIRONMENT = {
     "PYTHONUNBUFFERED": "1",
     "PYTHONDONTWRITEBYTECODE": "1",
 } | LIBRARIES
-_CODE = Path(__file__).parent
+_CODE = Path(__file__).parent.parent
 
-_NEVER = ("clock_settime", "clock_adjtime", "adjtimex", "settimeofday", "chroot")
-"""System calls beyond those that the library refuses anyway: where a caged process is root's, the machine's clock."""
 _NEVER_OF_CODE = (
     # Landlock says nothing of modes, owners, times and attributes of files, which lie outside as well
     "chmod", "fchmod", "fchmodat", "fchmodat2", "chown", "fchown", "lchown", "fchownat",
@@ -64,8 +64,8 @@ _NEVER_OF_CODE = (
 )  # fmt: skip
 """What code that others wrote may not ask of the kernel, and libraries that it imports do without."""
 
-CagePolicy = Literal["required", "where_possible"]
-"""Whether a process may start on a kernel that cannot cage it: settings.cage."""
+_LAST_WORDS_SECONDS = 0.5
+"""How long `kill` waits for what was written to standard error to be passed on."""
 
 
 @dataclass(frozen=True)
@@ -89,19 +89,19 @@ class Cage:
     writable: Path
     limits: Limits = Limits()
     code: bool = False
-    """Whether others' code runs in it, not our code on others' bytes: then fewer system calls are left."""
+    """Whether others' code runs in it, not our code on others' bytes: then fewer system calls are left, and root's
+    process cannot read other users' files, as one that decodes can (CAP_DAC_READ_SEARCH)."""
 
-
-class Layer(NamedTuple):
-    name: str
-    there: bool
-    needed: bool
-    what: str
+    @property
+    def capabilities(self) -> int:
+        """Those that it keeps where root starts it, as a mask."""
+        return 0 if self.code else system_calls.CAP_DAC_READ_SEARCH
 
 
 class _Process(Protocol):
     stdin: IO[bytes] | None
     stdout: IO[bytes] | None
+    stderr: IO[bytes] | None
     pid: int | None
 
     def wait(self, timeout: float | None = None) -> Any: ...
@@ -110,11 +110,11 @@ class _Process(Protocol):
 class Caged:
     """A live process with pipes `stdin` and `stdout` (unbuffered). Call `kill` in the end: it also reaps."""
 
-    def __init__(self, process: _Process) -> None:
+    def __init__(self, process: _Process, messages: Stream) -> None:
         assert process.stdin is not None
         assert process.stdout is not None
         assert process.pid is not None
-        self._process = process
+        self._process, self._messages = process, messages
         self.stdin, self.stdout, self.pid = process.stdin, process.stdout, process.pid
         self._ended = False
 
@@ -134,52 +134,31 @@ class Caged:
             self.stdin.close()
         self._process.wait(5)
         self.stdout.close()
-
-
-def layers() -> list[Layer]:
-    """Which parts of the cage this kernel has, for `doctor`."""
-    found = _landlock_abi()
-    rows = (
-        ("files", 1, "reads and writes stay in the listed folders"),
-        ("truncation", 3, "files outside cannot be emptied"),
-        ("network", 4, "no connections"),
-        ("devices", 5, "no device commands"),
-        ("signals", 6, "no signals to other processes, no abstract sockets"),
-    )
-    return [Layer(name, found >= abi, abi <= _NEEDED_ABI, what) for name, abi, what in rows]
-
-
-def complete() -> bool:
-    """Whether every needed layer is there."""
-    return _landlock_abi() >= _NEEDED_ABI
+        self._messages.ended.wait(_LAST_WORDS_SECONDS)
 
 
 def start(
     argv: Sequence[str], cage: Cage, policy: CagePolicy = "required", environment: Mapping[str, str] | None = None
 ) -> Caged:
-    """Start `argv` caged, in its own process group, with pipes for stdin and stdout; stderr is this process's.
+    """Start `argv` in the sandbox, in its own process group, with pipes for stdin and stdout. What it writes to stderr
+    comes out at this process's as lines that name it, up to a limit (`relay`).
 
-    UNAVAILABLE where the kernel lacks a needed layer and `policy` requires it; under `where_possible` it then starts
-    with nothing but a clean environment and its own group.
+    UNAVAILABLE where the kernel lacks a needed layer and `policy` requires it, or the sandbox cannot be made. Under
+    `where_possible` others' code is REFUSED then, and ours starts with the layers of `filter`, where those are there, a
+    clean environment and its own group.
     """
-    check(policy)
+    check(policy, code=cage.code)
     variables = {**_ENVIRONMENT, "HOME": str(cage.writable), "TMPDIR": str(cage.writable), **(environment or {})}
     if complete():
-        process = _starter(os.getpid()).submit(_start_caged, list(argv), cage, variables).result()
+        process = _sandboxed(list(argv), cage, variables)
+    elif system_calls.tried() == (True, True):
+        process = _starter(os.getpid(), cage.capabilities).submit(_start_free, list(argv), cage, variables).result()
     else:
         process = _start_free(list(argv), cage, variables)
-    return Caged(process)
-
-
-def check(policy: CagePolicy) -> None:
-    """Refuse where the kernel lacks what `policy` requires."""
-    if policy == "required" and not complete():
-        missing = ", ".join(layer.name for layer in layers() if layer.needed and not layer.there)
-        raise SpeciateError(
-            Code.UNAVAILABLE,
-            f"This kernel cannot cage foreign bytes (missing: {missing}), and this workspace requires the cage.",
-            "Run `speciate doctor`. To go on without the cage, a person sets cage = 'where_possible' in settings.toml.",
-        )
+    assert process.stderr is not None
+    messages = relay(os.dup(process.stderr.fileno()), f"sandboxed {process.pid} {_named(argv)}")
+    process.stderr.close()
+    return Caged(process, messages)
 
 
 def python(module: str, *arguments: str) -> list[str]:
@@ -187,21 +166,47 @@ def python(module: str, *arguments: str) -> list[str]:
     return [sys.executable, "-I", "-m", module, *arguments]
 
 
-@cache
-def _starter(pid: int) -> ThreadPoolExecutor:
-    """The thread that starts every caged process of this process; a fork needs its own."""
-    return ThreadPoolExecutor(1, thread_name_prefix="cage")
+_starters: dict[tuple[int, int], ThreadPoolExecutor] = {}
+_lock = threading.Lock()
 
 
-@cache
-def _landlock_abi() -> int:
-    if sys.platform != "linux":
-        return 0
+def _starter(pid: int, capabilities: int) -> ThreadPoolExecutor:
+    """The thread of this process that starts those that keep these capabilities; a fork needs its own.
+
+    UNAVAILABLE where it cannot take from itself what it must: then nothing is started. It is tried again next time.
+    """
+    with _lock:
+        if (found := _starters.get((pid, capabilities))) is not None:
+            return found
+        for other in [key for key in _starters if key[0] != pid]:  # of before a fork, where its thread does not live
+            del _starters[other]
+        made = ThreadPoolExecutor(1, thread_name_prefix="sandbox")
+        try:
+            made.submit(system_calls.harden, capabilities).result()
+        except OSError as error:
+            made.shutdown()
+            raise SpeciateError(
+                Code.UNAVAILABLE,
+                f"The sandbox could not be made: {error.strerror or error}.",
+                "Run `speciate doctor`, then repeat the call.",
+            ) from error
+        _starters[pid, capabilities] = made
+        return made
+
+
+os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
+
+
+def _sandboxed(argv: list[str], cage: Cage, environment: dict[str, str]) -> _Process:
+    starter = _starter(os.getpid(), cage.capabilities)
     try:
-        import sandlock  # type: ignore[import-untyped]  # ships no types
-    except (ImportError, OSError):  # not installed, or built for another libc
-        return 0
-    return int(sandlock.landlock_abi_version())
+        process = starter.submit(_start_caged, argv, cage, environment).result()
+    except RuntimeError as error:  # the library knows no other
+        raise SpeciateError(
+            Code.UNAVAILABLE, f"The sandbox could not be started: {error}.", "Repeat the call in a moment."
+        ) from error
+    _set_limits(process.pid, cage.limits)  # from here: the starter may change its own limits alone
+    return process
 
 
 def _readable() -> list[Path]:
@@ -224,7 +229,7 @@ def _start_caged(argv: list[str], cage: Cage, environment: dict[str, str]) -> _P
         max_memory=f"{limits.memory_mb}M",
         max_processes=limits.processes,
         max_open_files=limits.open_files,
-        extra_deny_syscalls=[*_NEVER, *(_NEVER_OF_CODE if cage.code else ())],
+        extra_deny_syscalls=[*system_calls.REFUSED_IN_THE_CHILD, *(_NEVER_OF_CODE if cage.code else ())],
         no_coredump=True,
         allow_degraded=[
             sandlock.Protection.FS_IOCTL_DEV,
@@ -233,8 +238,7 @@ def _start_caged(argv: list[str], cage: Cage, environment: dict[str, str]) -> _P
         ],
     )
     pipes = sandlock.StdioMode.PIPED
-    process: _Process = box.popen(argv, pipes, pipes, sandlock.StdioMode.INHERIT)
-    _set_limits(process.pid, limits)
+    process: _Process = box.popen(argv, pipes, pipes, pipes)
     return process
 
 
@@ -254,9 +258,15 @@ def _start_free(argv: list[str], cage: Cage, environment: dict[str, str]) -> _Pr
         argv,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         bufsize=0,
         cwd=cage.writable,
         env=environment,
         start_new_session=True,
     )
     return process  # type: ignore[no-any-return]  # Popen has these attributes, typed more widely
+
+
+def _named(argv: Sequence[str]) -> str:
+    """The module or program, for whoever reads the log."""
+    return argv[argv.index("-m") + 1] if "-m" in argv[:-1] else Path(argv[0]).name

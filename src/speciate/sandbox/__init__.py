@@ -1,0 +1,10 @@
+"""The sandbox for foreign bytes and others' code: Landlock and limits by the library `sandlock`, a filter of system
+calls of our own (`filter`), standard error by a pipe (`relay`), and what this kernel has of it (`kernel`).
+
+`start` runs a command in it (`processes`). Nothing here knows what is run. Floor 1: errors and environment below.
+"""
+
+from speciate.sandbox.kernel import CagePolicy, Layer, check, complete, layers
+from speciate.sandbox.processes import Cage, Caged, Limits, python, start
+
+__all__ = ["Cage", "CagePolicy", "Caged", "Layer", "Limits", "check", "complete", "layers", "python", "start"]

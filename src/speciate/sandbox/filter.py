@@ -1,0 +1,234 @@
+"""What Landlock does not see is refused by a filter of system calls (classic BPF), and capabilities are dropped.
+
+`harden` is for the calling thread and every process that it starts: they inherit both before exec, at no cost per
+start. It goes with the filter of sandlock; of two verdicts the kernel takes the stricter. sandlock's supervisor works
+in threads that inherit it too: it needs pidfd_getfd, so `REFUSED_IN_THE_CHILD` names what sandlock itself refuses.
+
+No socket of any kind is made, whatever its family and protocol; of pairs of sockets those that cannot send elsewhere.
+System calls newer than `_NEWEST` do not exist inside. docs/design/sandbox.md has the reasons for each group.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import socket
+import struct
+import sys
+import threading
+from collections.abc import Sequence
+from functools import cache
+from typing import NamedTuple
+
+CAP_DAC_READ_SEARCH = 1 << 2
+"""Root reads files of other users. Paths stay Landlock's matter."""
+
+# Instructions of classic BPF (linux/bpf_common.h) and where struct seccomp_data holds what they look at
+LOAD, EQUAL, AT_LEAST, AND, RETURN = 0x20, 0x15, 0x35, 0x54, 0x06
+_NUMBER, _ARCH, _ARGUMENTS = 0, 4, 16
+ALLOW, EPERM, ENOSYS = 0x7FFF0000, 0x00050001, 0x00050026
+"""SECCOMP_RET_ALLOW, and SECCOMP_RET_ERRNO with an error."""
+
+_NEWEST = 466
+"""Numbers beyond were not looked at when this was written. The second set of numbers of x86-64 (x32) lies there too."""
+
+
+class _Numbers(NamedTuple):
+    """Of one system call; None: the architecture has no such call."""
+
+    x86_64: int | None
+    arm64: int | None
+
+
+REFUSED = {
+    # the network: Landlock knows bind and connect of TCP alone
+    "socket": _Numbers(41, 198), "connect": _Numbers(42, 203), "bind": _Numbers(49, 200),
+    "listen": _Numbers(50, 201), "accept": _Numbers(43, 202), "accept4": _Numbers(288, 242),
+    "io_uring_setup": _Numbers(425, 425), "io_uring_enter": _Numbers(426, 426), "io_uring_register": _Numbers(427, 427),
+    # queues that have a name in the whole machine
+    "mq_open": _Numbers(240, 180), "mq_unlink": _Numbers(241, 181),
+    # devices and pipes in the folder that our own code reads afterwards
+    "mknod": _Numbers(133, None), "mknodat": _Numbers(259, 33),
+    # files by number instead of by path, and news about files outside
+    "name_to_handle_at": _Numbers(303, 264), "open_by_handle_at": _Numbers(304, 265),
+    "inotify_init": _Numbers(253, None), "inotify_init1": _Numbers(294, 26), "inotify_add_watch": _Numbers(254, 27),
+    "fanotify_init": _Numbers(300, 262), "fanotify_mark": _Numbers(301, 263),
+    # other views of the file system
+    "chroot": _Numbers(161, 51), "open_tree": _Numbers(428, 428), "move_mount": _Numbers(429, 429),
+    "fsopen": _Numbers(430, 430), "fsmount": _Numbers(432, 432), "fspick": _Numbers(433, 433),
+    "mount_setattr": _Numbers(442, 442), "quotactl": _Numbers(179, 60), "quotactl_fd": _Numbers(443, 443),
+    # the machine's log, names, clock and accounts
+    "syslog": _Numbers(103, 116), "sethostname": _Numbers(170, 161), "setdomainname": _Numbers(171, 162),
+    "clock_settime": _Numbers(227, 112), "settimeofday": _Numbers(164, 170), "adjtimex": _Numbers(159, 171),
+    "clock_adjtime": _Numbers(305, 266), "acct": _Numbers(163, 89), "vhangup": _Numbers(153, 58),
+}  # fmt: skip
+REFUSED_IN_THE_CHILD = (
+    "accept", "accept4", "listen", "mknod", "mknodat", "inotify_init", "inotify_init1", "inotify_add_watch",
+    "fanotify_init", "fanotify_mark", "syslog", "pidfd_getfd", "sethostname", "setdomainname", "open_tree", "fsopen",
+    "clock_settime", "clock_adjtime", "adjtimex", "settimeofday", "chroot",
+)  # fmt: skip
+"""For sandlock's own list: pidfd_getfd, and a second line for others. It accepts no socket, connect or bind there."""
+_PRLIMIT = _Numbers(302, 261)
+_SENDTO = _Numbers(44, 206)  # send(2) is sendto(2) without an address
+_SOCKETPAIR = _Numbers(53, 199)
+_FCNTL, _IOCTL = _Numbers(72, 25), _Numbers(16, 29)
+JUDGED = {"prlimit64": _PRLIMIT, "sendto": _SENDTO, "socketpair": _SOCKETPAIR, "fcntl": _FCNTL, "ioctl": _IOCTL}
+"""Those of which the arguments decide."""
+_SIGNALS_AND_LEASES = (8, 10, 15, 1024, 1026)  # F_SETOWN, F_SETSIG, F_SETOWN_EX, F_SETLEASE, F_NOTIFY
+_TERMINALS_AND_OWNERS = (0x5412, 0x541C, 0x8901, 0x8902)  # TIOCSTI, TIOCLINUX, FIOSETOWN, SIOCSPGRP
+
+
+class _Machine(NamedTuple):
+    name: str
+    audit_arch: int
+    tried: bool
+    """Whether the tests have run on one."""
+    prctl: int
+    seccomp: int
+    capget: int
+    capset: int
+
+
+_MACHINES = {
+    "x86_64": _Machine("x86-64", 0xC000003E, True, prctl=157, seccomp=317, capget=125, capset=126),
+    "aarch64": _Machine("arm64", 0xC00000B7, False, prctl=167, seccomp=277, capget=90, capset=91),
+}
+_SET_NO_NEW_PRIVS, _DROP_FROM_BOUNDING_SET, _FILTER_MODE = 38, 24, 1
+_CAPABILITY_VERSION = 0x20080522
+_CAPABILITIES = 64
+
+Instruction = tuple[int, int, int, int]
+"""What it does, how many to skip where its test holds, how many where it fails, and its operand."""
+
+
+class Tried(NamedTuple):
+    """What this kernel lets a thread take from itself."""
+
+    filter: bool
+    capabilities: bool
+
+
+def machine() -> _Machine | None:
+    """The processor's architecture, where its system calls are known here. A 32-bit Python uses other numbers."""
+    return _MACHINES.get(platform.machine()) if sys.platform == "linux" and sys.maxsize > 1 << 32 else None
+
+
+def harden(keep: int = 0) -> None:
+    """From now on this thread and all that it starts have the filter, and of the capabilities only `keep` (a mask).
+
+    It cannot be taken back. OSError where the kernel refuses: nothing foreign may be started then.
+    """
+    if (here := machine()) is None:
+        raise OSError(f"the system calls of {platform.machine()} are not known")
+    _call(here.prctl, _SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    _drop_capabilities(here, keep)
+    code = program(here.name)
+    packed = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *each) for each in code))
+    _call(here.seccomp, _FILTER_MODE, 0, ctypes.byref(_Program(len(code), ctypes.addressof(packed))))
+
+
+@cache
+def tried() -> Tried:
+    """Found out by doing it in a thread that ends afterwards, and looking whether it is in force."""
+    found = [Tried(False, False)]
+    thread = threading.Thread(target=lambda: found.append(_tried()), name="sandbox-trial")
+    thread.start()
+    thread.join()
+    return found[-1]
+
+
+def _tried() -> Tried:
+    if (here := machine()) is None:
+        return Tried(False, False)
+    try:
+        harden()
+    except OSError:
+        return Tried(False, False)
+    try:
+        socket.socket().close()
+    except PermissionError:
+        return Tried(True, _capabilities(here) == 0)
+    return Tried(False, _capabilities(here) == 0)
+
+
+def program(name: str) -> list[Instruction]:
+    """The filter for "x86-64" or "arm64"."""
+    here = next(each for each in _MACHINES.values() if each.name == name)
+    code: list[Instruction] = [
+        (LOAD, 0, 0, _ARCH), (EQUAL, 1, 0, here.audit_arch), (RETURN, 0, 0, EPERM),  # 32-bit calls among others
+        (LOAD, 0, 0, _NUMBER), (AT_LEAST, 0, 1, _NEWEST + 1), (RETURN, 0, 0, ENOSYS),
+    ]  # fmt: skip
+
+    def case(numbers: _Numbers, body: Sequence[Instruction]) -> None:
+        if (number := numbers[0 if name == "x86-64" else 1]) is not None:
+            code.extend([(EQUAL, 0, len(body), number), *body])
+
+    for numbers in REFUSED.values():
+        case(numbers, [(RETURN, 0, 0, EPERM)])
+    case(_PRLIMIT, _one_of(0, (0,), ALLOW, EPERM))  # the process's own limits alone, written as 0
+    case(_SENDTO, [
+        (LOAD, 0, 0, _low(4)), (EQUAL, 0, 3, 0), (LOAD, 0, 0, _high(4)), (EQUAL, 0, 1, 0),  # no address
+        (RETURN, 0, 0, ALLOW), (RETURN, 0, 0, EPERM),
+    ])  # fmt: skip
+    case(_SOCKETPAIR, [  # no datagrams: sendmsg(2) sends those to any address, which lies in memory
+        (LOAD, 0, 0, _low(0)), (EQUAL, 0, 5, socket.AF_UNIX),
+        (LOAD, 0, 0, _low(1)), (AND, 0, 0, 0xF),
+        (EQUAL, 1, 0, socket.SOCK_STREAM), (EQUAL, 0, 1, socket.SOCK_SEQPACKET),
+        (RETURN, 0, 0, ALLOW), (RETURN, 0, 0, EPERM),
+    ])  # fmt: skip
+    case(_FCNTL, _one_of(1, _SIGNALS_AND_LEASES, EPERM, ALLOW))
+    case(_IOCTL, _one_of(1, _TERMINALS_AND_OWNERS, EPERM, ALLOW))
+    code.append((RETURN, 0, 0, ALLOW))
+    return code
+
+
+def _one_of(argument: int, values: Sequence[int], hit: int, miss: int) -> list[Instruction]:
+    tests = [(EQUAL, len(values) - place, 0, value) for place, value in enumerate(values)]
+    return [(LOAD, 0, 0, _low(argument)), *tests, (RETURN, 0, 0, miss), (RETURN, 0, 0, hit)]
+
+
+def _low(argument: int) -> int:
+    """Its lower half, on a little-endian machine."""
+    return _ARGUMENTS + 8 * argument
+
+
+def _high(argument: int) -> int:
+    return _low(argument) + 4
+
+
+class _Program(ctypes.Structure):
+    _fields_ = [("length", ctypes.c_ushort), ("instructions", ctypes.c_void_p)]
+
+
+def _drop_capabilities(here: _Machine, keep: int) -> None:
+    """exec gives none back: no_new_privs is set, and where it may be the bounding set is emptied, too."""
+    kept = keep & _capabilities(here)
+    for capability in range(_CAPABILITIES):
+        if not kept >> capability & 1:
+            try:
+                _call(here.prctl, _DROP_FROM_BOUNDING_SET, capability, 0, 0, 0)
+            except OSError:  # beyond the last, or not ours to drop
+                break
+    data = struct.pack("6I", *(kept & 0xFFFFFFFF, kept & 0xFFFFFFFF, 0), *(kept >> 32, kept >> 32, 0))
+    _call(here.capset, _capability_header(), ctypes.create_string_buffer(data))
+
+
+def _capabilities(here: _Machine) -> int:
+    """That this thread is permitted, as a mask."""
+    data = ctypes.create_string_buffer(24)
+    _call(here.capget, _capability_header(), data)
+    _, low, _, _, high, _ = struct.unpack("6I", data.raw)
+    return int(high << 32 | low)
+
+
+def _capability_header() -> ctypes.Array[ctypes.c_char]:
+    return ctypes.create_string_buffer(struct.pack("Ii", _CAPABILITY_VERSION, 0))
+
+
+def _call(number: int, *arguments: object) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    given = [ctypes.c_long(each) if isinstance(each, int) else each for each in arguments]
+    if libc.syscall(ctypes.c_long(number), *given) != 0:
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error))
