@@ -2,9 +2,10 @@
 
 `harden` is for the calling thread and every process that it starts: they inherit both before exec, at no cost per
 start. It goes with the filter of sandlock; of two verdicts the kernel takes the stricter. sandlock's supervisor works
-in threads that inherit it too: it needs pidfd_getfd, so `REFUSED_IN_THE_CHILD` names what sandlock itself refuses.
+in threads that inherit it too: what it needs, a listening unix socket and pidfd_getfd, is left to it and refused in the
+child by sandlock (`REFUSED_IN_THE_CHILD`).
 
-No socket of any kind is made, whatever its family and protocol; of pairs of sockets those that cannot send elsewhere.
+Sockets are made of one kind, unix streams, which can neither connect nor listen; and pairs that cannot send elsewhere.
 System calls newer than `_NEWEST` do not exist inside. docs/design/sandbox.md has the reasons for each group.
 """
 
@@ -42,9 +43,8 @@ class _Numbers(NamedTuple):
 
 
 REFUSED = {
-    # the network: Landlock knows bind and connect of TCP alone
-    "socket": _Numbers(41, 198), "connect": _Numbers(42, 203), "bind": _Numbers(49, 200),
-    "listen": _Numbers(50, 201), "accept": _Numbers(43, 202), "accept4": _Numbers(288, 242),
+    # the network, of which Landlock knows bind and connect of TCP alone; and every way of asking without a system call
+    "connect": _Numbers(42, 203),
     "io_uring_setup": _Numbers(425, 425), "io_uring_enter": _Numbers(426, 426), "io_uring_register": _Numbers(427, 427),
     # queues that have a name in the whole machine
     "mq_open": _Numbers(240, 180), "mq_unlink": _Numbers(241, 181),
@@ -68,12 +68,21 @@ REFUSED_IN_THE_CHILD = (
     "fanotify_init", "fanotify_mark", "syslog", "pidfd_getfd", "sethostname", "setdomainname", "open_tree", "fsopen",
     "clock_settime", "clock_adjtime", "adjtimex", "settimeofday", "chroot",
 )  # fmt: skip
-"""For sandlock's own list: pidfd_getfd, and a second line for others. It accepts no socket, connect or bind there."""
+"""For sandlock's own list: what its supervisor needs, and a second line for others. It takes no socket, connect or bind
+there."""
 _PRLIMIT = _Numbers(302, 261)
 _SENDTO = _Numbers(44, 206)  # send(2) is sendto(2) without an address
-_SOCKETPAIR = _Numbers(53, 199)
-_FCNTL, _IOCTL = _Numbers(72, 25), _Numbers(16, 29)
-JUDGED = {"prlimit64": _PRLIMIT, "sendto": _SENDTO, "socketpair": _SOCKETPAIR, "fcntl": _FCNTL, "ioctl": _IOCTL}
+_SOCKET, _SOCKETPAIR = _Numbers(41, 198), _Numbers(53, 199)
+_FCNTL, _IOCTL, _UTIMENSAT = _Numbers(72, 25), _Numbers(16, 29), _Numbers(280, 88)
+_OWN_THREAD = {
+    "sched_setparam": _Numbers(142, 118), "sched_setscheduler": _Numbers(144, 119),
+    "sched_setaffinity": _Numbers(203, 122), "sched_setattr": _Numbers(314, 274),
+}  # fmt: skip
+_SETPRIORITY, _IOPRIO_SET = _Numbers(141, 140), _Numbers(251, 30)
+JUDGED = {
+    "prlimit64": _PRLIMIT, "sendto": _SENDTO, "socket": _SOCKET, "socketpair": _SOCKETPAIR, "fcntl": _FCNTL,
+    "ioctl": _IOCTL, "utimensat": _UTIMENSAT, "setpriority": _SETPRIORITY, "ioprio_set": _IOPRIO_SET, **_OWN_THREAD,
+}  # fmt: skip
 """Those of which the arguments decide."""
 _SIGNALS_AND_LEASES = (8, 10, 15, 1024, 1026)  # F_SETOWN, F_SETSIG, F_SETOWN_EX, F_SETLEASE, F_NOTIFY
 _TERMINALS_AND_OWNERS = (0x5412, 0x541C, 0x8901, 0x8902)  # TIOCSTI, TIOCLINUX, FIOSETOWN, SIOCSPGRP
@@ -166,17 +175,16 @@ def program(name: str) -> list[Instruction]:
 
     for numbers in REFUSED.values():
         case(numbers, [(RETURN, 0, 0, EPERM)])
-    case(_PRLIMIT, _one_of(0, (0,), ALLOW, EPERM))  # the process's own limits alone, written as 0
-    case(_SENDTO, [
-        (LOAD, 0, 0, _low(4)), (EQUAL, 0, 3, 0), (LOAD, 0, 0, _high(4)), (EQUAL, 0, 1, 0),  # no address
-        (RETURN, 0, 0, ALLOW), (RETURN, 0, 0, EPERM),
-    ])  # fmt: skip
-    case(_SOCKETPAIR, [  # no datagrams: sendmsg(2) sends those to any address, which lies in memory
-        (LOAD, 0, 0, _low(0)), (EQUAL, 0, 5, socket.AF_UNIX),
-        (LOAD, 0, 0, _low(1)), (AND, 0, 0, 0xF),
-        (EQUAL, 1, 0, socket.SOCK_STREAM), (EQUAL, 0, 1, socket.SOCK_SEQPACKET),
-        (RETURN, 0, 0, ALLOW), (RETURN, 0, 0, EPERM),
-    ])  # fmt: skip
+    case(_PRLIMIT, _all_of((_low(0), 0)))  # its own, written as 0; so with the rest of these
+    for numbers in _OWN_THREAD.values():
+        case(numbers, _all_of((_low(0), 0)))
+    case(_SETPRIORITY, _all_of((_low(0), 0), (_low(1), 0)))  # PRIO_PROCESS
+    case(_IOPRIO_SET, _all_of((_low(0), 1), (_low(1), 0)))  # IOPRIO_WHO_PROCESS
+    case(_SENDTO, _all_of((_low(4), 0), (_high(4), 0)))  # to no address
+    case(_UTIMENSAT, _all_of((_low(1), 0), (_high(1), 0)))  # of a file that it has open, not of a path
+    # no datagrams: sendmsg(2) sends those to any address, which lies in memory, where no filter looks
+    case(_SOCKET, _unix_of(socket.SOCK_STREAM))
+    case(_SOCKETPAIR, _unix_of(socket.SOCK_STREAM, socket.SOCK_SEQPACKET))
     case(_FCNTL, _one_of(1, _SIGNALS_AND_LEASES, EPERM, ALLOW))
     case(_IOCTL, _one_of(1, _TERMINALS_AND_OWNERS, EPERM, ALLOW))
     code.append((RETURN, 0, 0, ALLOW))
@@ -186,6 +194,26 @@ def program(name: str) -> list[Instruction]:
 def _one_of(argument: int, values: Sequence[int], hit: int, miss: int) -> list[Instruction]:
     tests = [(EQUAL, len(values) - place, 0, value) for place, value in enumerate(values)]
     return [(LOAD, 0, 0, _low(argument)), *tests, (RETURN, 0, 0, miss), (RETURN, 0, 0, hit)]
+
+
+def _all_of(*fields: tuple[int, int]) -> list[Instruction]:
+    """Each of these words has this value."""
+    last = len(fields) - 1
+    tests = [
+        each
+        for place, (field, value) in enumerate(fields)
+        for each in ((LOAD, 0, 0, field), (EQUAL, 0, 2 * (last - place) + 1, value))
+    ]
+    return [*tests, (RETURN, 0, 0, ALLOW), (RETURN, 0, 0, EPERM)]
+
+
+def _unix_of(*kinds: int) -> list[Instruction]:
+    """Of family AF_UNIX, and of one of these types; their flags do not matter."""
+    tests = [(EQUAL, len(kinds) - place, 0, kind) for place, kind in enumerate(kinds)]
+    return [
+        (LOAD, 0, 0, _low(0)), (EQUAL, 1, 0, socket.AF_UNIX), (RETURN, 0, 0, EPERM),
+        (LOAD, 0, 0, _low(1)), (AND, 0, 0, 0xF), *tests, (RETURN, 0, 0, EPERM), (RETURN, 0, 0, ALLOW),
+    ]  # fmt: skip
 
 
 def _low(argument: int) -> int:

@@ -19,6 +19,7 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
+import secrets
 import signal
 import subprocess
 import sys
@@ -50,20 +51,22 @@ _ENVIRONMENT = {
 } | LIBRARIES
 _CODE = Path(__file__).parent.parent
 
-_NEVER_OF_CODE = (
+_NEVER = (
     # Landlock says nothing of modes, owners, times and attributes of files, which lie outside as well
-    "chmod", "fchmod", "fchmodat", "fchmodat2", "chown", "fchown", "lchown", "fchownat",
-    "utime", "utimes", "utimensat", "futimesat",
+    "chmod", "fchmod", "fchmodat", "fchmodat2", "chown", "fchown", "lchown", "fchownat", "utime", "utimes", "futimesat",
     "setxattr", "lsetxattr", "fsetxattr", "setxattrat", "removexattr", "lremovexattr", "fremovexattr", "removexattrat",
-    # nor of what one process may do to another of the same user
+    # nor, before its ABI 6, of what one process may do to another of the same user
     "kill", "tkill", "tgkill", "pidfd_open", "pidfd_send_signal", "rt_sigqueueinfo", "rt_tgsigqueueinfo",
-    "sched_setaffinity", "sched_setscheduler", "sched_setparam", "sched_setattr",
-    "setpriority", "ioprio_set", "migrate_pages", "move_pages", "process_madvise", "kcmp",
+    "migrate_pages", "move_pages", "process_madvise", "kcmp",
+)  # fmt: skip
+"""System calls beyond those that the library and `filter` refuse."""
+_NEVER_OF_CODE = (
+    "utimensat", "sched_setaffinity", "sched_setscheduler", "sched_setparam", "sched_setattr", "setpriority",
+    "ioprio_set",
     # files in memory are no memory that is counted; and with PR_SET_PDEATHSIG it would outlive who started it
     "memfd_create", "memfd_secret", "prctl",
 )  # fmt: skip
 """What code that others wrote may not ask of the kernel, and libraries that it imports do without."""
-
 _LAST_WORDS_SECONDS = 0.5
 """How long `kill` waits for what was written to standard error to be passed on."""
 
@@ -221,6 +224,7 @@ def _start_caged(argv: list[str], cage: Cage, environment: dict[str, str]) -> _P
     limits = cage.limits
     readable = {str(path) for path in (*_readable(), *cage.readable) if path.exists()}
     box = sandlock.Sandbox(
+        name=secrets.token_hex(8),  # of its supervisor's socket: nobody can take the next one's name beforehand
         fs_readable=sorted(readable),
         fs_writable=[str(cage.writable), "/dev/null"],  # libraries open it for writing while they are imported
         clean_env=True,
@@ -229,7 +233,7 @@ def _start_caged(argv: list[str], cage: Cage, environment: dict[str, str]) -> _P
         max_memory=f"{limits.memory_mb}M",
         max_processes=limits.processes,
         max_open_files=limits.open_files,
-        extra_deny_syscalls=[*system_calls.REFUSED_IN_THE_CHILD, *(_NEVER_OF_CODE if cage.code else ())],
+        extra_deny_syscalls=[*system_calls.REFUSED_IN_THE_CHILD, *_NEVER, *(_NEVER_OF_CODE if cage.code else ())],
         no_coredump=True,
         allow_degraded=[
             sandlock.Protection.FS_IOCTL_DEV,

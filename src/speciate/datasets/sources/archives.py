@@ -146,13 +146,15 @@ class _Unpacking:
             with member.content() as source, path.open("xb") as target:
                 while (block := source.read(_BLOCK)) and written <= min(most, max(member.declared, _HARMLESS)):
                     written += target.write(block)
+                # As old as its archive: a later attempt, which unpacks it again, knows it for the same file. By its
+                # descriptor, for the sandbox refuses to set the times of a path.
+                target.flush()
+                os.utime(target.fileno(), ns=(self._age, self._age))
         except _BROKEN as error:
             reason = f"It cannot be unpacked: {_said(error)}."
         else:
             if not block:
                 self._left, self._most = self._left - written, self._most - written
-                # As old as its archive: a later attempt, which unpacks it again, knows it for the same file.
-                os.utime(path, ns=(self._age, self._age))
                 return None
             reason = (
                 f"It is longer than the {member.declared:,} bytes that it declares."

@@ -51,8 +51,9 @@ def unpack(payload: dict[str, Any]) -> dict[str, Any]:
                     names.append(None)
                     continue
                 name = f"{row:08}{_suffix(data, given)}"
-                Path(name).write_bytes(data)
-                os.utime(name, ns=(age, age))  # a later attempt knows it for the same file
+                with open(name, "wb", buffering=0) as file:
+                    file.write(data)
+                    os.utime(file.fileno(), ns=(age, age))  # a later attempt knows it for the same file
                 names.append(name)
             there = pa.array([name is not None for name in names])
             others = with_class_names(batch.drop_columns([column])).add_column(0, KEY, pa.array(names, pa.string()))

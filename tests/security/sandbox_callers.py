@@ -1,0 +1,172 @@
+"""Every caller of `sandbox.start`, asked to start: what it hands over is caught, so that something else runs in it."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+from unittest import mock
+
+from speciate.datasets.sources import unpacking
+from speciate.evaluation import caged_lines, code_scorer, gym_scorer, own_scorer
+from speciate.evaluation.environments import simulators
+from speciate.evaluation.predictors import code
+from speciate.jobs import pool
+from speciate.modalities.messages import Message
+from speciate.sandbox import Cage, CagePolicy, python, start
+from speciate.serving import runner
+from speciate.serving.folder import Target
+from speciate.settings import Settings
+from speciate.training.language.reinforcement import environment
+from speciate.training.language.rewards import specs
+from speciate.training.language.rewards.reward import Asked
+from speciate.training.language.rewards.table import KINDS, Place
+from speciate.workspace.workspace import Folders
+
+STARTING = (caged_lines, pool, runner, unpacking)
+"""The modules that call `start`; the test looks whether there are others."""
+
+
+class Begun(Exception):
+    """What a caller handed to `start`."""
+
+    def __init__(self, argv: list[str], cage: Cage, policy: CagePolicy = "required", environment: Any = None) -> None:
+        super().__init__()
+        self.argv, self.cage, self.policy, self.environment = argv, cage, policy, environment
+
+
+def by_pool(folder: Path) -> None:
+    """Previews, SQL, predictions, and the decoding of an ingest: `readable` is what it adds."""
+    pool.Pool(Folders(folder / "workspace"), Settings()).ask("a:b", {}, readable=frozenset({folder / "listed"}))
+
+
+def by_unpacking(folder: Path) -> None:
+    desk = unpacking.Desk(None, "required", Folders(folder / "workspace"), folder)  # type: ignore[arg-type]  # not asked
+    unpacking.unpack_into(folder / "unpacked", "a:b", {}, readable=[folder / "listed"], desk=desk)
+
+
+def by_runner(folder: Path) -> None:
+    target = Target(generation=1, model="m@v1", path="models/m", task="classification", modality="image")
+    runner.Runner(folder / "workspace", folder / "scratch", target, 4096, "required")
+
+
+def by_scorer(folder: Path) -> None:
+    (folder / "mine.py").write_text("def score(example, prediction): return 1.0")
+    own_scorer.score_all(folder, folder / "mine.py", "score", [{"example": {}, "prediction": {}}])
+
+
+def by_gym_scorer(folder: Path) -> None:
+    gym_scorer.score_all(folder, [{"example": {"entry": "{}"}, "prediction": {"output": "1"}}])
+
+
+def by_code_scorer(folder: Path) -> None:
+    code_scorer.score_all(folder, [{"example": {"tests": "pass"}, "prediction": {"output": "pass"}}])
+
+
+def by_candidate(folder: Path) -> None:
+    """A function in somebody's file as a model under evaluation."""
+    file = folder / "mine.py"
+    file.write_text("def predict(inputs): return inputs")
+    identity = code.named(file.read_bytes(), "predict")
+    run = SimpleNamespace(folders=Folders(folder / "workspace"), folder=SimpleNamespace(path=folder))
+    contestant = SimpleNamespace(path=str(file), function="predict", identity=identity)
+    with code._caged(SimpleNamespace(run=run, contestant=contestant)) as ask:  # type: ignore[arg-type]  # all it looks at
+        ask([SimpleNamespace(media="text")])  # type: ignore[list-item]
+
+
+def by_simulators(folder: Path) -> None:
+    with simulators.opened("gymnasium:CartPole-v1", folder, "required", look=False):
+        pass
+
+
+def by_environment(folder: Path) -> None:
+    """Tools that a language model calls while it learns."""
+    described = environment.Described(folder / "mine.py", "Mine", "", "", [], True)
+    host = environment.Host(environment.EnvironmentSpec(file="mine.py:Mine"), described, [], folder, "required")
+    host.reward(1)
+
+
+def by_reward(spec: Callable[[Path], specs.RewardSpec]) -> Callable[[Path], None]:
+    def asked(folder: Path) -> None:
+        given = spec(folder)
+        marker = KINDS[given.kind](given, Place(folder))
+        marker.mark([Asked((Message("user", "?"),), "answer", None, {"tests": "pass"})])
+
+    return asked
+
+
+def python_reward(folder: Path) -> specs.PythonReward:
+    (folder / "mine.py").write_text("def reward(*_): return [1.0]")
+    return specs.PythonReward(kind="python", file=f"{folder / 'mine.py'}:reward")
+
+
+SANDBOXES: dict[str, Callable[[Path], None]] = {
+    "pool": by_pool,
+    "unpacking": by_unpacking,
+    "model process": by_runner,
+    "scorer": by_scorer,
+    "gym scorer": by_gym_scorer,
+    "code scorer": by_code_scorer,
+    "candidate in a file": by_candidate,
+    "simulators": by_simulators,
+    "environment": by_environment,
+    "reward in a file": by_reward(python_reward),
+    "reward by rules": by_reward(lambda _: specs.RegexReward(kind="regex", pattern="x")),
+    "reward by programs": by_reward(lambda _: specs.CodeReward(kind="code")),
+}
+NONE = "none"
+
+
+class Started(NamedTuple):
+    run: Callable[[list[str]], Any]
+    """Starts Python with these arguments in the sandbox, or without any; the arguments of the caller come last."""
+    kept: int = 0
+    """Capabilities that root's process may keep, by what the code says of the sandbox."""
+
+
+def started(name: str, folder: Path) -> Started:
+    if name == NONE:
+        return Started(lambda arguments: _Free(_changed(python("speciate.jobs.pool_process"), arguments), folder))
+    found = begun(name, folder)
+    found.cage.writable.mkdir(parents=True, exist_ok=True)
+    return Started(
+        lambda arguments: start(_changed(found.argv, arguments), found.cage, found.policy, found.environment),
+        getattr(found.cage, "capabilities", 0),
+    )
+
+
+def begun(name: str, folder: Path) -> Begun:
+    """What the caller hands over."""
+    with ExitStack() as stack:
+        for module in STARTING:
+            stack.enter_context(mock.patch.object(module, "start", _caught))
+        try:
+            SANDBOXES[name](folder)
+        except Begun as found:
+            return found
+    raise AssertionError(f"{name} starts nothing")
+
+
+def _caught(*given: Any, **named: Any) -> None:
+    raise Begun(*given, **named)
+
+
+def _changed(argv: list[str], arguments: list[str]) -> list[str]:
+    interpreter, isolated, dash_m, *module = argv
+    assert (isolated, dash_m) == ("-I", "-m")
+    return [interpreter, isolated, *arguments, *module]
+
+
+class _Free:
+    """A process as a sandboxed one is, in no sandbox."""
+
+    def __init__(self, argv: list[str], folder: Path) -> None:
+        self._process = subprocess.Popen(argv, cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
+        self.stdout = self._process.stdout
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
