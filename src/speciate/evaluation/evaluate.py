@@ -27,6 +27,7 @@ from speciate.jobs.job import Job, Limits, Resources
 from speciate.jobs.kinds import Kind, Plan
 from speciate.models.endpoints import Endpoint
 from speciate.refs import DatasetRef, dataset_ref
+from speciate.sandbox import check as check_sandbox
 from speciate.tasks import preference
 from speciate.tasks.anomaly import ANOMALY
 from speciate.tasks.contract import Terms
@@ -122,6 +123,8 @@ def plan(spec: EvaluateSpec, workspace: Workspace) -> Plan:
         if spec.judge
         else None
     )
+    if scorers.is_sandboxed(spec.scorer) or any(each.source == "code" for each in everyone.values()):
+        check_sandbox(workspace.settings.cage, code=True)
     scored = Scoring(ref=spec.scorer, metric=scorers.find(spec.scorer).metric()) if spec.scorer else None
     metrics = _metrics(spec, use_case, task, positive, [each.metric for each in (scored, judge) if each])
     _check_environments(manifest, metrics)

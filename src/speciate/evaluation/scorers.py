@@ -64,6 +64,11 @@ def find(ref: str, policy: CagePolicy = "required") -> Scorer:
     return Scorer(own.signature, own.better, score_all)
 
 
+def is_sandboxed(ref: str | None) -> bool:
+    """Whether what it runs was written by others, or by a model: not a package's function, which is installed."""
+    return ref is not None and not ref.startswith(_PACKAGE)
+
+
 def _score_own(
     own: own_scorer.OwnScorer, policy: CagePolicy, run_folder: Path, rows: Sequence[Mapping[str, Any]]
 ) -> list[Scored]:

@@ -28,13 +28,13 @@ class Stream:
     descriptor: int
     name: str
     rest: bytes = b""
-    kept: int = 0
+    heard: int = 0
     ended: threading.Event = field(default_factory=threading.Event)
     """All that it wrote has been passed on."""
 
     @property
     def spent(self) -> bool:
-        return self.kept >= MOST_BYTES
+        return self.heard >= MOST_BYTES
 
 
 class Relay:
@@ -94,11 +94,13 @@ class Relay:
             lines, rest = [*lines, rest], b""
         stream.rest = rest
         for line in lines:
-            if not stream.spent and (shown := cleaned(line)):
-                stream.kept += max(len(line), len(shown)) + 1
+            if stream.spent:
+                return
+            stream.heard += len(line) + 1
+            if shown := cleaned(line):
                 self._write(f"[{stream.name}] {shown}\n")
-                if stream.spent:
-                    self._write(f"[{stream.name}] wrote more than {MOST_BYTES:,} bytes here; the rest is dropped\n")
+            if stream.spent:
+                self._write(f"[{stream.name}] wrote more than {MOST_BYTES:,} bytes here; the rest is dropped\n")
 
     def _write(self, text: str) -> None:
         with contextlib.suppress(OSError):  # our own standard error is closed, or its disk is full

@@ -60,7 +60,7 @@ def doctor(arguments: argparse.Namespace) -> int:
         f"speciate {__version__}, Python {platform.python_version()}, {platform.system()} {platform.release()}": core(),
         "Extras": extras(),
         "Packaged models": packaged(),
-        "Sandbox (the cage for foreign bytes)": cage(),
+        "Sandbox (for foreign bytes and others' code)": cage(),
         "Unattended": service(workspace),
         f"Disk of {workspace}": [*check_folder(workspace), *runtime()],
     }
@@ -129,16 +129,20 @@ def packaged() -> list[Check]:
 
 
 def cage() -> list[Check]:
-    """The layers that this kernel has; one that is needed and missing is not ok."""
-    if sys.platform != "linux":
-        return [
-            Check("cage", False, 'only Linux has it; foreign bytes need `cage = "where_possible"` in settings.toml')
-        ]
-    return [
+    """Each layer, whether this kernel has it, and what follows. One that is needed and missing is not ok."""
+    rows = [
         Check(
             layer.name, layer.there or not layer.needed, layer.what + ("" if layer.there else ": this kernel lacks it")
         )
         for layer in layers()
+    ]
+    lacking = [layer.name for layer in layers() if layer.needed and not layer.there]
+    why = f"refused, for the sandbox lacks: {', '.join(lacking)}" if lacking else "runs in the whole sandbox"
+    bytes_of_others = 'are not read, unless a person sets `cage = "where_possible"` in settings.toml'
+    return [
+        *rows,
+        Check("code", not lacking, f"rewards, scorers, environments and programs of others: {why}"),
+        *([Check("bytes", False, f"files of others {bytes_of_others}")] if lacking else []),
     ]
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from speciate.errors import Code, SpeciateError
+from speciate.sandbox import check
 from speciate.training.hyperparameters import Parameters
 from speciate.training.language.reinforcement import environment
 from speciate.training.language.rewards import bound as rewards
@@ -19,6 +20,7 @@ def bound(parameters: Parameters, asked: Mapping[str, Any], workspace: Workspace
         return parameters
     own = False
     if isinstance(parameters, GrpoParameters) and parameters.environment is not None:
+        check("required", code=True)  # whatever the settings, as for rewards
         described = environment.describe(parameters.environment)
         own = described.rewards
         update: dict[str, Any] = {"environment": environment.bound(parameters.environment)}

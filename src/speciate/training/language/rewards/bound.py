@@ -42,7 +42,7 @@ def _bound(spec: RewardSpec, workspace: Workspace) -> RewardSpec:
     if isinstance(spec, RegexReward | SchemaReward | MathReward | GymReward):
         ruled.check(spec)
     if spec.kind not in WITHOUT_A_CAGE:
-        check("required")  # whatever the settings: what models wrote runs in it
+        check("required", code=True)  # whatever the settings: what models wrote runs in it
     return functions.bound(spec) if isinstance(spec, PythonReward) else spec
 
 
