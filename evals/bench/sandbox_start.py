@@ -65,9 +65,8 @@ def main() -> int:
                 paired = statistics.median(n / o for o, n in zip(old, new, strict=True))
                 worst = max(worst, ratio) if what == "start" else worst
                 medians = f"before {statistics.median(old):6.2f} ms, after {statistics.median(new):6.2f} ms"
-                print(
-                    f"{program:7} {what:16} {medians}, ratio {ratio:.3f} (median of pairs {paired:.3f}, {len(pairs)} pairs)"
-                )
+                ratios = f"ratio {ratio:.3f} (median of {len(pairs)} pairs {paired:.3f})"
+                print(f"{program:7} {what:16} {medians}, {ratios}")
     finally:
         before.end()
         after.end()

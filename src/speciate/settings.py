@@ -231,7 +231,7 @@ class Settings(BaseModel):
     usd_per_hour: float | None = Field(None, ge=0)
     """What this machine costs with all its cores; None: a usual price of rented ones."""
     cage: Literal["required", "where_possible"] = "required"
-    """Whether foreign bytes may be decoded on a kernel that lacks the cage."""
+    """Whether foreign bytes may be decoded on a kernel that lacks the sandbox. Others' code never runs there."""
     serving: Serving = Field(default_factory=Serving)
     log: Log = Field(default_factory=Log)
     trust: Trust = Field(default_factory=Trust)

@@ -1,5 +1,5 @@
-"""Starts sandboxed processes as it is told: a line `python` or `true`, answered with two times in milliseconds, from the
-call of `start` until the process has run, and until it was killed and reaped.
+"""Starts sandboxed processes as it is told: a line `python` or `true`, answered with two times in milliseconds, from
+the call of `start` until the process has run, and until it was killed and reaped.
 
     PYTHONPATH=TREE/src python sandbox_starts.py
 """
