@@ -112,7 +112,10 @@ def test_the_numbers_are_those_of_the_kernel_s_own_headers(machine: str) -> None
     text = HEADERS[machine].read_text()
     told = {name: int(value) for name, value in re.findall(r"#define __NR(?:3264)?_(\w+)\s+(\d+)\b", text)}
     ours = {name: numbers[MACHINES.index(machine)] for name, numbers in {**REFUSED, **JUDGED}.items()}
-    assert {name: told.get(name) for name in ours} == ours
+    newer = {"statmount", "listmount"}  # than the headers of a distribution that lasts
+    assert {name: told.get(name) for name in ours if name in told or name not in newer} == {
+        name: number for name, number in ours.items() if name in told or name not in newer
+    }
 
 
 def test_another_architecture_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -89,6 +89,18 @@ def test_first_starts_from_many_threads_share_one_starter(tmp_path: Path, monkey
     assert len(processes._starters) == 1
 
 
+def test_what_cannot_be_listened_to_does_not_run_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_left(descriptor: int, name: str) -> None:
+        os.close(descriptor)
+        raise OSError(24, "Too many open files")
+
+    before = psutil.Process().children(recursive=True)
+    monkeypatch.setattr(processes, "relay", none_left)
+    with pytest.raises(OSError, match="Too many"):
+        start(SLEEPS, Cage((), tmp_path))
+    assert psutil.Process().children(recursive=True) == before
+
+
 @pytest.mark.slow
 def test_after_hundreds_of_starts_nothing_is_left(tmp_path: Path) -> None:
     me, cage = psutil.Process(), Cage((), tmp_path)

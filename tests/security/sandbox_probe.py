@@ -544,7 +544,8 @@ def clock() -> Any:
 
 @attempt
 def sysv_shm() -> Any:
-    return sc(29, 0, 4096, 0o1600)
+    sc(31, sc(29, 0, 4096, 0o1600), 0, 0)
+    return "made some"
 
 
 @attempt
@@ -594,12 +595,16 @@ def unix_bind_and_send() -> Any:
 
 @attempt
 def message_queue() -> Any:
-    return sc(240, b"spk%d" % os.getpid(), 0o102, 0o600, 0)
+    name = b"spk%d" % os.getpid()
+    sc(240, name, 0o102, 0o600, 0)
+    sc(241, name)
+    return "made one"
 
 
 @attempt
 def sysv_messages() -> Any:
-    return sc(68, 0, 0o1600)
+    sc(71, sc(68, 0, 0o1600), 0, 0)
+    return "made some"
 
 
 @attempt
@@ -642,6 +647,22 @@ def parent_root() -> Any:
 def hard_link_outside() -> Any:
     os.link(C["secret"], "hard")
     return open("hard").read()
+
+
+@attempt
+def clone3_a_user_namespace() -> Any:
+    if (
+        child := sc(435, ctypes.create_string_buffer(struct.pack("Q" * 11, 0x10000000, *[0] * 3, 17, *[0] * 6)), 88)
+    ) == 0:
+        os._exit(0)
+    os.waitpid(child, 0)
+    return "has a namespace"
+
+
+@attempt
+def list_mounts() -> Any:
+    asked, found = struct.pack("IIQQQ", 32, 0, 0xFFFFFFFFFFFFFFFF, 0, 0), ctypes.create_string_buffer(8 * 64)
+    return f"{sc(458, ctypes.create_string_buffer(asked), found, 64, 0)} mounts"
 
 
 @attempt

@@ -1,4 +1,4 @@
-"""Attempts to get out of every sandbox that we start, as root and as an ordinary user: 76 of a first table and twelve
+"""Attempts to get out of every sandbox that we start, as root and as an ordinary user: 76 of a first table and fourteen
 more. Each is the sandbox of its real caller (sandbox_callers.py); without one most of the attempts succeed."""
 
 from __future__ import annotations

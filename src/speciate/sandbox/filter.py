@@ -57,7 +57,8 @@ REFUSED = {
     # other views of the file system
     "chroot": _Numbers(161, 51), "open_tree": _Numbers(428, 428), "move_mount": _Numbers(429, 429),
     "fsopen": _Numbers(430, 430), "fsmount": _Numbers(432, 432), "fspick": _Numbers(433, 433),
-    "mount_setattr": _Numbers(442, 442), "quotactl": _Numbers(179, 60), "quotactl_fd": _Numbers(443, 443),
+    "mount_setattr": _Numbers(442, 442), "statmount": _Numbers(457, 457), "listmount": _Numbers(458, 458),
+    "quotactl": _Numbers(179, 60), "quotactl_fd": _Numbers(443, 443),
     # the machine's log, names, clock and accounts
     "syslog": _Numbers(103, 116), "sethostname": _Numbers(170, 161), "setdomainname": _Numbers(171, 162),
     "clock_settime": _Numbers(227, 112), "settimeofday": _Numbers(164, 170), "adjtimex": _Numbers(159, 171),

@@ -158,8 +158,13 @@ def start(
         process = _starter(os.getpid(), cage.capabilities).submit(_start_free, list(argv), cage, variables).result()
     else:
         process = _start_free(list(argv), cage, variables)
-    assert process.stderr is not None
-    messages = relay(os.dup(process.stderr.fileno()), f"sandboxed {process.pid} {_named(argv)}")
+    try:
+        _set_limits(process.pid, cage.limits)  # from here: the starter may change its own limits alone
+        assert process.stderr is not None
+        messages = relay(os.dup(process.stderr.fileno()), f"sandboxed {process.pid} {_named(argv)}")
+    except BaseException:  # no descriptor is left, say
+        _abandon(process)
+        raise
     process.stderr.close()
     return Caged(process, messages)
 
@@ -203,13 +208,11 @@ os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_i
 def _sandboxed(argv: list[str], cage: Cage, environment: dict[str, str]) -> _Process:
     starter = _starter(os.getpid(), cage.capabilities)
     try:
-        process = starter.submit(_start_caged, argv, cage, environment).result()
+        return starter.submit(_start_caged, argv, cage, environment).result()
     except RuntimeError as error:  # the library knows no other
         raise SpeciateError(
             Code.UNAVAILABLE, f"The sandbox could not be started: {error}.", "Repeat the call in a moment."
         ) from error
-    _set_limits(process.pid, cage.limits)  # from here: the starter may change its own limits alone
-    return process
 
 
 def _readable() -> list[Path]:
@@ -248,7 +251,7 @@ def _start_caged(argv: list[str], cage: Cage, environment: dict[str, str]) -> _P
 
 def _set_limits(pid: int | None, limits: Limits) -> None:
     """The limits that the library does not set. The process may be gone already."""
-    if not pid:  # 0 would mean ourselves
+    if not pid or sys.platform != "linux":  # 0 would mean ourselves; other systems cannot set another's
         return
     size = limits.file_mb * 1024 * 1024
     with contextlib.suppress(ProcessLookupError):
@@ -269,6 +272,16 @@ def _start_free(argv: list[str], cage: Cage, environment: dict[str, str]) -> _Pr
         start_new_session=True,
     )
     return process  # type: ignore[no-any-return]  # Popen has these attributes, typed more widely
+
+
+def _abandon(process: _Process) -> None:
+    if process.pid:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait(5)
+    for stream in (process.stdin, process.stdout, process.stderr):
+        if stream is not None:
+            stream.close()
 
 
 def _named(argv: Sequence[str]) -> str:

@@ -71,7 +71,14 @@ class Relay:
                 self._register(self._resting.popleft()[1])
 
     def _register(self, stream: Stream) -> None:
-        self._selector.register(stream.descriptor, selectors.EVENT_READ, stream)
+        try:
+            self._selector.register(stream.descriptor, selectors.EVENT_READ, stream)
+        except OSError:  # too many are watched: this one cannot be heard, but all the others can
+            self._close(stream)
+
+    def _close(self, stream: Stream) -> None:
+        os.close(stream.descriptor)
+        stream.ended.set()
 
     def _read(self, stream: Stream) -> None:
         try:
@@ -83,8 +90,7 @@ class Relay:
         if not data or stream.spent:
             self._selector.unregister(stream.descriptor)
         if not data:
-            os.close(stream.descriptor)
-            stream.ended.set()
+            self._close(stream)
         elif stream.spent:
             self._resting.append((time.monotonic() + _PAUSE_SECONDS, stream))
 
