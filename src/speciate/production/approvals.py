@@ -11,10 +11,12 @@ import importlib
 import json
 from collections.abc import Callable, Mapping
 from functools import partial
+from types import MappingProxyType
 from typing import Any, NamedTuple, NoReturn, TypeVar
 
 from speciate.errors import Code, SpeciateError, unknown
 from speciate.ids import new_id
+from speciate.production import audit
 from speciate.workspace.database import Database, Row, Transaction
 from speciate.workspace.workspace import Workspace
 
@@ -28,6 +30,7 @@ ACTIONS = {
 }
 
 Found = TypeVar("Found")
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 PENDING, APPROVED, DENIED, EXPIRED, VOID = "pending", "approved", "denied", "expired", "void"
 
@@ -148,8 +151,15 @@ def _place_of(cursor: str, found: list[Approval]) -> int:
     )
 
 
-def decide(workspace: Workspace, id: str, approve: bool, by: str) -> Decided:  # noqa: A002
-    """A person's answer, and, where it is yes, the action itself, in one transaction.
+def decide(
+    workspace: Workspace,
+    id: str,  # noqa: A002
+    approve: bool,
+    by: str,
+    proof: Mapping[str, Any] = _NOTHING,
+) -> Decided:
+    """A person's answer, and, where it is yes, the action itself, in one transaction. A signed answer (`signed` in
+    `proof`) has a row of its own in the audit, after those of what it led to.
 
     Raises CONFLICT for an approval that was answered or has expired, and REFUSED where its row no longer matches the
     hash that it was asked with.
@@ -161,12 +171,12 @@ def decide(workspace: Workspace, id: str, approve: bool, by: str) -> Decided:  #
         current = _approval(tx.execute(_GET, [id])[0])
         _check_open(current, tx.now)
         if not approve:
-            return Decided(_close(tx, current, DENIED, by), None, f"denied by {by}")
+            return Decided(_close(tx, current, DENIED, by, proof), None, f"denied by {by}")
         try:
             result = action(tx, current.arguments, by)
         except SpeciateError as error:
-            return Decided(_close(tx, current, VOID, by), None, str(error))
-        approved = _close(tx, current, APPROVED, by)
+            return Decided(_close(tx, current, VOID, by, proof), None, str(error))
+        approved = _close(tx, current, APPROVED, by, proof)
         for twin in _twins(tx, current.action, current.arguments):
             _close(tx, twin, VOID, by)  # what it asks for is done
         return Decided(approved, result)
@@ -227,7 +237,15 @@ def _check_open(approval: Approval, now: float) -> None:
         )
 
 
-def _close(tx: Transaction, approval: Approval, state: str, by: str) -> Approval:
+def _close(tx: Transaction, approval: Approval, state: str, by: str, proof: Mapping[str, Any] = _NOTHING) -> Approval:
     tx.execute(_DECIDE, [state, by, tx.now, approval.id])
-    tx.event(f"approval:{approval.id}", "approval.decided", {"state": state, "by": by, "action": approval.action})
+    told = {"state": state, "by": by, "action": approval.action}
+    if "signed" in proof:
+        row = audit.append(
+            tx, actor=by, action="deny" if state == DENIED else "approve",
+            use_case=str(approval.arguments.get("use_case") or audit.WORKSPACE), before=None, after=state,
+            evidence={"approval": approval.id, **proof},
+        )  # fmt: skip
+        told["audit"] = row.hash
+    tx.event(f"approval:{approval.id}", "approval.decided", told)
     return approval._replace(state=state, decided_by=by, decided_at=tx.now)

@@ -2,8 +2,8 @@
 
 An edited or removed row breaks the chain from there on. A removed tail would not, so `verify` also compares the chain
 with the event log, where each of them left its hash, and with heads that were kept outside the catalog
-(`audit_heads.py`, or by a person). It does not defend against somebody who rewrites all of it with care: that needs a
-head that is not on this machine.
+(`audit_heads.py`, or by a person). Somebody who rewrites all of it with care is found where people sign
+(`signed_trail.py`) or a head was kept outside the workspace (`outside_head.py`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ WORKSPACE = "*"
 """What stands for a use case in rows about the whole workspace; no name has this sign."""
 CANARY, CANARY_END = "canary", "canary_end"
 _MOVES = ("promote", "rollback")
-_GENESIS = "0" * 64
+GENESIS = "0" * 64
 _COLUMNS = "seq, stamp, actor, action, use_case, before, after, evidence, previous_hash, hash"
 _LAST = "SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1"
 _APPEND = "INSERT INTO audit VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
@@ -28,8 +28,11 @@ _OF_USE_CASE = f"SELECT {_COLUMNS} FROM audit WHERE use_case = ? ORDER BY seq"
 _NEWEST = f"SELECT {_COLUMNS} FROM audit WHERE ? IS NULL OR use_case = ? ORDER BY seq DESC LIMIT ?"
 _POINTED = "SELECT use_case || '@' || alias, model FROM aliases WHERE alias IN ('production', 'canary') ORDER BY ALL"
 _TOLD = """
-SELECT data FROM events
-WHERE type IN ('alias.moved', 'canary.set', 'canary.ended', 'policy.changed', 'consent.changed') ORDER BY seq
+SELECT data ->> 'audit' FROM events
+WHERE type IN (
+    'alias.moved', 'canary.set', 'canary.ended', 'policy.changed', 'consent.changed', 'key.changed', 'approval.decided'
+) AND data ->> 'audit' IS NOT NULL
+ORDER BY seq
 """
 
 
@@ -38,7 +41,8 @@ class Row(NamedTuple):
     stamp: float
     actor: str
     action: str
-    """promote, rollback, canary, canary_end, policy, allow, disallow or sign, or the name of a setting."""
+    """promote, rollback, canary, canary_end, policy, allow, disallow, sign, approve, deny, key_enroll, key_revoke,
+    settings or accept, or the name of a setting."""
     use_case: str
     before: str | None
     after: str | None
@@ -68,7 +72,7 @@ def append(
 ) -> Row:
     """Add a row to the chain, in the transaction that makes the change that it tells of."""
     last = tx.execute(_LAST)
-    seq, previous = (last[0][0] + 1, last[0][1]) if last else (1, _GENESIS)
+    seq, previous = (last[0][0] + 1, last[0][1]) if last else (1, GENESIS)
     row = Row(seq, tx.now, actor, action, use_case, before, after, json.dumps(evidence, sort_keys=True), previous, "")
     row = row._replace(hash=digest(row))
     tx.execute(_APPEND, row)
@@ -84,6 +88,10 @@ def of_use_case(database: Database, use_case: str) -> list[Row]:
     return [Row(*row) for row in database.read(_OF_USE_CASE, [use_case])]
 
 
+def every(database: Database) -> list[Row]:
+    return [Row(*row) for row in database.read(_ALL)]
+
+
 def newest(database: Database, use_case: str | None = None, most: int = 50) -> list[Row]:
     """The last rows, oldest first; of one use case where one is named (`*`: the workspace)."""
     return [Row(*row) for row in database.read(_NEWEST, [use_case, use_case, most])][::-1]
@@ -92,12 +100,12 @@ def newest(database: Database, use_case: str | None = None, most: int = 50) -> l
 def verify(database: Database, heads: Mapping[int, str] | None = None) -> Verdict:
     """Recompute the whole chain and compare it with the aliases, the events, and heads that were kept elsewhere (number
     of a row -> its hash). The first problem names the first row that is not as it was."""
-    rows = [Row(*row) for row in database.read(_ALL)]
-    hashes = [json.loads(data)["audit"] for (data,) in database.read(_TOLD)]
+    rows = every(database)
+    hashes = [told for (told,) in database.read(_TOLD)]
     pointed: dict[str, str] = dict(database.read(_POINTED))
     return Verdict(
         len(rows),
-        rows[-1].hash if rows else _GENESIS,
+        rows[-1].hash if rows else GENESIS,
         (*_broken_links(rows), *_lost_heads(rows, heads or {}), *_disagreements(rows, hashes, pointed)),
     )
 
@@ -114,7 +122,7 @@ def _lost_heads(rows: Sequence[Row], heads: Mapping[int, str]) -> list[str]:
 
 
 def _broken_links(rows: list[Row]) -> list[str]:
-    problems, previous = [], _GENESIS
+    problems, previous = [], GENESIS
     for number, row in enumerate(rows, 1):
         if row.seq != number:
             problems.append(f"row {number} is missing: the next one is numbered {row.seq}")

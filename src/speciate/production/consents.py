@@ -6,7 +6,9 @@ Nothing in the surface of tools leads here: the command line calls it on a termi
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from speciate.datasets import consent, versions
 from speciate.datasets.consent import Consent
@@ -20,6 +22,7 @@ from speciate.workspace.workspace import Workspace
 _DAY = 24 * 3600.0
 _GRANT = "INSERT OR REPLACE INTO consents VALUES (?, ?, ?, ?, ?, ?)"
 _REVOKE = "DELETE FROM consents WHERE dataset = ? AND host = ?"
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
 _HOSTS = "SELECT host FROM consents WHERE dataset = ? ORDER BY host"
 
 
@@ -49,8 +52,18 @@ def asked(workspace: Workspace, dataset: str, host: str) -> Asked:
     return Asked(newest.ref, newest.rows, newest.modality, host, before)
 
 
-def allow(workspace: Workspace, dataset: str, host: str, *, usd: float, days: float | None, by: str) -> Consent:
-    """Give consent, in place of one that was given before; what is spent counts anew from here.
+def allow(
+    workspace: Workspace,
+    dataset: str,
+    host: str,
+    *,
+    usd: float,
+    days: float | None,
+    by: str,
+    proof: Mapping[str, Any] = _NOTHING,
+) -> Consent:
+    """Give consent, in place of one that was given before; what is spent counts anew from here. `proof`: what the row's
+    evidence has, too.
 
     Raises what `asked` raises, and INVALID for a sum or a time that is none.
     """
@@ -63,13 +76,13 @@ def allow(workspace: Workspace, dataset: str, host: str, *, usd: float, days: fl
         before = consent.find(tx, dataset, host)
         after = Consent(dataset, host, usd, 0.0, tx.now, None if days is None else tx.now + days * _DAY, by)
         tx.execute(_GRANT, [dataset, host, after.usd_cap, after.granted, after.expires, by])
-        _record(tx, "allow", dataset, host, before, after, by)
+        _record(tx, "allow", dataset, host, before, after, by, proof)
         return after
 
     return workspace.database.transact(grant)
 
 
-def disallow(workspace: Workspace, dataset: str, host: str, by: str) -> Consent:
+def disallow(workspace: Workspace, dataset: str, host: str, by: str, proof: Mapping[str, Any] = _NOTHING) -> Consent:
     """Take a consent back and return it. NOT_FOUND where there is none. What runs is not stopped."""
 
     def revoke(tx: Transaction) -> Consent:
@@ -77,7 +90,7 @@ def disallow(workspace: Workspace, dataset: str, host: str, by: str) -> Consent:
         if before is None:
             known = [f"{each.dataset} --host {each.host}" for each in consent.listed(tx)]
             raise unknown("consent", f"{dataset} --host {host}", known, "See: speciate allow --list")
-        _revoke(tx, before, by)
+        _revoke(tx, before, by, proof)
         return before
 
     return workspace.database.transact(revoke)
@@ -87,16 +100,23 @@ def end_all(tx: Transaction, dataset: str, by: str) -> None:
     """Of a dataset that is no more: another one of its name was not meant."""
     for (host,) in tx.execute(_HOSTS, [dataset]):
         if (before := consent.find(tx, dataset, host)) is not None:
-            _revoke(tx, before, by)
+            _revoke(tx, before, by, _NOTHING)
 
 
-def _revoke(tx: Transaction, before: Consent, by: str) -> None:
+def _revoke(tx: Transaction, before: Consent, by: str, proof: Mapping[str, Any]) -> None:
     tx.execute(_REVOKE, [before.dataset, before.host])
-    _record(tx, "disallow", before.dataset, before.host, before, None, by)
+    _record(tx, "disallow", before.dataset, before.host, before, None, by, proof)
 
 
 def _record(
-    tx: Transaction, action: str, dataset: str, host: str, before: Consent | None, after: Consent | None, by: str
+    tx: Transaction,
+    action: str,
+    dataset: str,
+    host: str,
+    before: Consent | None,
+    after: Consent | None,
+    by: str,
+    proof: Mapping[str, Any],
 ) -> None:
     told = {
         "dataset": dataset,
@@ -106,8 +126,9 @@ def _record(
         "spent_usd": before.spent_usd if before else 0.0,
     }
     row = audit.append(
-        tx, actor=by, action=action, use_case=audit.WORKSPACE, before=_shown(before), after=_shown(after), evidence=told
-    )
+        tx, actor=by, action=action, use_case=audit.WORKSPACE, before=_shown(before), after=_shown(after),
+        evidence={**told, **proof},
+    )  # fmt: skip
     tx.event(f"dataset:{dataset}", "consent.changed", {"action": action, "by": by, **told, "audit": row.hash})
 
 

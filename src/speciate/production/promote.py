@@ -17,7 +17,8 @@ A named person may override what stands against it, on a terminal alone (`overri
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from speciate import usecases
@@ -27,7 +28,7 @@ from speciate.faults import fault
 from speciate.jobs.job import ENDED, Job, Resources
 from speciate.jobs.kinds import Kind, Plan
 from speciate.models import registry
-from speciate.production import aliases, approvals
+from speciate.production import aliases, approval_keys, approvals
 from speciate.production.promotion import (
     PromoteSpec,
     against,
@@ -43,6 +44,7 @@ from speciate.settings import Settings
 from speciate.workspace.database import Transaction
 from speciate.workspace.workspace import Workspace
 
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
 _NEWEST_MODEL = "SELECT max(version) FROM model_versions WHERE name = ?"
 
 
@@ -103,8 +105,17 @@ def apply_approved(tx: Transaction, arguments: dict[str, Any], by: str) -> dict[
     return _apply(tx, spec, decision, None, approved_by=by)
 
 
-def override(tx: Transaction, spec: PromoteSpec, *, reason: str, by: str, seen: Sequence[str]) -> dict[str, Any]:
-    """A named person's word in place of a decision, about the objections that the person has `seen`.
+def override(
+    tx: Transaction,
+    spec: PromoteSpec,
+    *,
+    reason: str,
+    by: str,
+    seen: Sequence[str],
+    proof: Mapping[str, Any] = _NOTHING,
+) -> dict[str, Any]:
+    """A named person's word in place of a decision, about the objections that the person has `seen`. `proof`: what the
+    row's evidence has, too.
 
     Raises CONFLICT where others stand against it by now, or another version serves than was believed.
     """
@@ -117,7 +128,7 @@ def override(tx: Transaction, spec: PromoteSpec, *, reason: str, by: str, seen: 
     decision = decision_of(tx, spec)
     evidence = {
         "decision": decision.decision.id if decision else None, "override": reason, "overridden": overridden,
-        "note": spec.note, "asked_by": by, "approved_by": by,
+        "note": spec.note, "asked_by": by, "approved_by": by, **proof,
     }  # fmt: skip
     return {"state": "applied", "to": spec.model, "reasons": [f"overridden by {by}"], **_move(tx, spec, by, evidence)}
 
@@ -173,7 +184,7 @@ def _ask(tx: Transaction, spec: PromoteSpec, found: Recorded, whys: list[str], h
         "approval": {
             "id": approval.id,
             "expires": approval.expires,
-            "how": f"A person runs on a terminal: speciate approve {approval.id}",
+            "how": approval_keys.how(tx, approval.id),
         },
     }
 

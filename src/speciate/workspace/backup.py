@@ -33,7 +33,15 @@ _KEPT_NEWEST, _KEPT_DAYS = 12, 14
 _COPIED = (
     "settings.toml", "blobs", "packs", "datasets", "features", "models", "predictions", "evaluations", "runs", "logged",
 )  # fmt: skip
-_URGENT = {"alias.moved", "canary.set", "canary.ended", "data.forgotten", "consent.changed"}
+_URGENT = {
+    "alias.moved",
+    "canary.set",
+    "canary.ended",
+    "data.forgotten",
+    "consent.changed",
+    "key.changed",
+    "policy.changed",
+}
 _log = logging.getLogger(__name__)
 
 

@@ -55,8 +55,16 @@ def _tool_calls(connection: duckdb.DuckDBPyConnection) -> None:
     )
 
 
+def _approval_keys(connection: duckdb.DuckDBPyConnection) -> None:
+    """5 -> 6: keys of people who sign what they decide."""
+    connection.execute(
+        "CREATE TABLE approval_keys (fingerprint VARCHAR PRIMARY KEY, name VARCHAR NOT NULL, kind VARCHAR NOT NULL, "
+        "public VARCHAR NOT NULL, enrolled DOUBLE NOT NULL, revoked DOUBLE)"
+    )
+
+
 # Number n takes a catalog from version n to n + 1. Append only; a released one never changes.
-MIGRATIONS: dict[int, Migration] = {1: _parts_and_tags, 2: _consents, 3: _canaries, 4: _tool_calls}
+MIGRATIONS: dict[int, Migration] = {1: _parts_and_tags, 2: _consents, 3: _canaries, 4: _tool_calls, 5: _approval_keys}
 
 
 def migrate(path: Path) -> int:

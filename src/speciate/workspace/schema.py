@@ -5,7 +5,7 @@ primary keys: a scan of 100,000 jobs costs 2 ms, while DuckDB's secondary indexe
 Times are seconds since the epoch (UTC) as DOUBLE.
 """
 
-VERSION = 5
+VERSION = 6
 
 TABLES = """
 CREATE TABLE meta (key VARCHAR PRIMARY KEY, value VARCHAR NOT NULL);
@@ -121,6 +121,12 @@ CREATE TABLE approvals (
     id VARCHAR PRIMARY KEY, action VARCHAR NOT NULL, arguments VARCHAR NOT NULL, evidence VARCHAR NOT NULL,
     hash VARCHAR NOT NULL, state VARCHAR NOT NULL, created DOUBLE NOT NULL, expires DOUBLE NOT NULL,
     decided_by VARCHAR, decided_at DOUBLE
+);
+
+-- Public halves of people's keys. Which are in force says the audit (production/signed_trail.py); this is for reading.
+CREATE TABLE approval_keys (
+    fingerprint VARCHAR PRIMARY KEY, name VARCHAR NOT NULL, kind VARCHAR NOT NULL, public VARCHAR NOT NULL,
+    enrolled DOUBLE NOT NULL, revoked DOUBLE
 );
 
 -- What a person allowed to leave this machine: examples of a dataset, for a host, up to a sum since it was granted.

@@ -1,0 +1,273 @@
+"""What only a person may do, once a key is enrolled: questions, and the check of signed answers, in the daemon.
+
+A question is open for two minutes and for one attempt, in memory alone. What is checked is computed from the daemon's
+own state; of an answer only the key, the challenge and the signature are read. Which keys count is computed once, from
+the trail (`signed_trail.py`) and from the head outside the workspace (`outside_head.py`), and after that changes only by
+what was signed here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import secrets
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
+
+from speciate.errors import Code, SpeciateError
+from speciate.production import approval_keys, audit, confirmed_settings, outside_head, signed_trail
+from speciate.production.outside_head import Head
+from speciate.production.statement import Key, Question, Signed, canonical, check
+from speciate.settings import Settings
+from speciate.workspace.database import Event
+from speciate.workspace.workspace import Workspace
+
+SECONDS = 120.0
+"""For an answer."""
+_MOST_OPEN = 1000
+_log = logging.getLogger(__name__)
+_READ = (
+    "Read `speciate audit verify`. To go on from this trail, a person signs: speciate audit accept. Where no key that "
+    "was known is in it, restore a newer backup."
+)
+
+
+class Asked(NamedTuple):
+    """A question as the command line gets it."""
+
+    question: Question
+    workspace: str
+    head: str
+    challenge: str
+    until: float
+    keys: tuple[Key, ...]
+    """Those that may sign; empty where a typed yes is enough."""
+
+    def document(self) -> dict[str, Any]:
+        return self._asdict() | {
+            "question": self.question._asdict(), "keys": [key._asdict() for key in self.keys],
+        }  # fmt: skip
+
+
+class _Open(NamedTuple):
+    question: str
+    head: str
+    until: float
+    ends: float
+    """By the monotonic clock: the other one may be set."""
+
+
+class Authority:
+    """Of one open workspace. Thread-safe."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace, self._lock = workspace, threading.Lock()
+        self._change, self._paused = threading.Lock(), False
+        self._open: dict[str, _Open] = {}
+        rows = audit.every(workspace.database)
+        standing = signed_trail.replay(rows, workspace.identity)
+        self._kept, unreadable = _kept(workspace.identity)
+        self._misfits = (*unreadable, *(_misfits(rows, standing, self._kept) if self._kept else ()))
+        self._keys = dict(standing.keys)
+        if self._misfits and self._kept:  # nobody but who was known may speak for a trail that is not the known one
+            self._keys = {mark: key for mark, key in self._keys.items() if mark in self._kept.keys}
+        self._confirmed = standing.settings
+        self._trail_problems = standing.problems
+        self._differences: tuple[str, ...] = ()
+        if self.required and self._confirmed is not None:
+            self._differences = tuple(confirmed_settings.differences(workspace.settings, self._confirmed))
+
+    # What holds
+
+    @property
+    def required(self) -> bool:
+        """Whether a person's answer must be signed."""
+        return bool(self._keys) or bool(self._misfits) or bool(self._trail_problems and self._confirmed is not None)
+
+    @property
+    def keys(self) -> Mapping[str, Key]:
+        """In force, by fingerprint."""
+        return dict(self._keys)
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """Why what the workspace says of itself may not be what a person decided."""
+        return (*self._trail_problems, *self._misfits, *self._differences)
+
+    @property
+    def confirmed(self) -> dict[str, Any]:
+        """Settings as they were confirmed last; as they are, where no key was enrolled before."""
+        found = self._confirmed if self.required and self._confirmed is not None else None
+        return dict(found if found is not None else confirmed_settings.snapshot(self._workspace.settings))
+
+    def settings(self) -> Settings:
+        """Those in force: the stricter ones, where settings.toml is not as it was confirmed."""
+        settings = self._workspace.settings
+        if not self._differences or self._confirmed is None:
+            return settings
+        return confirmed_settings.stricter(settings, self._confirmed)
+
+    def sentence(self) -> str:
+        """What an approval in this workspace is worth."""
+        return approval_keys.worth(len(self._keys)) if self._keys or not self.required else _NO_KNOWN_KEY
+
+    # Questions and answers
+
+    def ask(self, question: Question) -> Asked:
+        """Open a question. Raises REFUSED where no key that could answer it is known."""
+        keys = self._signers(question)
+        head = signed_trail.head_of(audit.newest(self._workspace.database, most=1))
+        challenge, clock = secrets.token_hex(16), self._workspace.clock
+        until = round(clock.now() + SECONDS, 3)
+        with self._lock:
+            now = clock.monotonic()
+            for old in [each for each, held in self._open.items() if held.ends <= now]:
+                del self._open[old]
+            while len(self._open) >= _MOST_OPEN:
+                del self._open[next(iter(self._open))]
+            self._open[challenge] = _Open(_text(question), head, until, now + SECONDS)
+        return Asked(question, self._workspace.identity, head, challenge, until, tuple(keys.values()))
+
+    def check(self, question: Question, answer: Any) -> Signed | None:
+        """The signed answer to what would be done now; None where a typed yes is enough. The question is closed by it,
+        whatever comes of it.
+
+        Raises REFUSED without a signature, and for one of another key, question, workspace or time.
+        """
+        keys = self._signers(question)
+        if not keys:
+            return None
+        if not isinstance(answer, dict):
+            raise SpeciateError(
+                Code.REFUSED,
+                "Only a person decides this: it needs the signature of an approval key, and none came with it.",
+                "A person runs the command on a terminal and signs; `speciate key list` names the keys.",
+            )
+        with self._lock:
+            held = self._open.pop(str(answer.get("challenge")), None)
+        if held is None or held.ends <= self._workspace.clock.monotonic():
+            raise SpeciateError(
+                Code.REFUSED,
+                "This answers no open question: each is open for two minutes, for one answer, and not over a restart "
+                "of the daemon.",
+                _AGAIN,
+            )
+        if held.question != _text(question):
+            raise SpeciateError(Code.CONFLICT, "What was shown is not what would be decided.", _AGAIN)
+        key = keys.get(str(answer.get("key")))
+        if key is None:
+            raise SpeciateError(
+                Code.REFUSED, "The key that signed this is not enrolled here.", "See: speciate key list"
+            )
+        signed = Signed(
+            workspace=self._workspace.identity, decision=question.decision, action=question.action,
+            arguments=dict(question.arguments), shown=dict(question.shown), head=held.head,
+            challenge=str(answer["challenge"]), until=held.until, key=key.fingerprint, name=key.name,
+            signature=str(answer.get("signature")),
+        )  # fmt: skip
+        check(key, signed.message(), signed.signature)
+        return signed
+
+    def _signers(self, question: Question) -> dict[str, Key]:
+        """Who may answer. The first key signs for itself."""
+        if not self.required:
+            return approval_keys.asked(question.arguments) if question.decision == "key enroll" else {}
+        if not self._keys:
+            raise SpeciateError(Code.REFUSED, _NO_KNOWN_KEY, _READ)
+        return self.keys
+
+    # What was signed changes who may sign
+
+    def enroll(self, key: Key, by: str, proof: Mapping[str, Any]) -> audit.Row:
+        """Raises CONFLICT for a key or a name that is in force."""
+        approval_keys.check_new(key, self._keys)
+        with self._changing():
+            row = approval_keys.enroll(self._workspace, key, by, proof)
+            if not self._keys:
+                self._confirmed = confirmed_settings.snapshot(self._workspace.settings)
+            self._keys = {**self._keys, key.fingerprint: key}
+        return row
+
+    def revoke(self, key: Key, by: str, proof: Mapping[str, Any]) -> audit.Row:
+        with self._changing():
+            row = approval_keys.revoke(self._workspace, key, by, proof)
+            self._keys = {mark: each for mark, each in self._keys.items() if mark != key.fingerprint}
+        return row
+
+    def accept(self, by: str, proof: Mapping[str, Any]) -> audit.Row:
+        """A person goes on from this trail as it is: it is the known one from here on."""
+        with self._changing():
+            row = approval_keys.accept(self._workspace, list(self.problems), by, proof)
+            self._misfits, self._trail_problems = (), ()
+        return row
+
+    @contextlib.contextmanager
+    def _changing(self) -> Iterator[None]:
+        """The head outside is not moved on to a row whose keys are not known here yet: a process that ends in between
+        would leave what looks like a key that somebody slipped in."""
+        with self._change:
+            self._paused = True
+            try:
+                yield
+            finally:
+                self._paused = False
+        self.keep_head()
+
+    # The head outside the workspace
+
+    def listen(self) -> None:
+        """Keep the head from here on. Where what was kept does not fit, it stays, for it is the evidence."""
+        self._workspace.database.listen(self._heard)
+        self.keep_head()
+
+    def _heard(self, events: Sequence[Event]) -> None:
+        if any("audit" in event.data for event in events):
+            self.keep_head()
+
+    def keep_head(self) -> None:
+        with self._lock:
+            if self._paused or self._misfits or (not self._keys and self._kept is None):
+                return
+            row = audit.newest(self._workspace.database, most=1)
+            keys = tuple(sorted(self._keys))
+            head = Head(row[0].seq, row[0].hash, keys, str(self._workspace.folders.root)) if row else None
+            if head is None or head == self._kept:
+                return
+            try:
+                outside_head.write(self._workspace.identity, head)
+            except OSError:
+                _log.exception("the head of the audit could not be kept outside the workspace")
+            else:
+                self._kept = head
+
+
+_AGAIN = "Ask again: repeat the command on a terminal."
+_NO_KNOWN_KEY = (
+    "A key was enrolled in this workspace, and the catalog that is here does not have it: nobody can approve anything."
+)
+_of_workspace: WeakKeyDictionary[Workspace, Authority] = WeakKeyDictionary()
+_making = threading.Lock()
+
+
+def of(workspace: Workspace) -> Authority:
+    with _making:
+        if workspace not in _of_workspace:
+            _of_workspace[workspace] = Authority(workspace)
+        return _of_workspace[workspace]
+
+
+def _text(question: Question) -> str:
+    return canonical(question._asdict())
+
+
+def _kept(identity: str) -> tuple[Head | None, tuple[str, ...]]:
+    try:
+        return outside_head.read(identity), ()
+    except ValueError as error:
+        return None, (str(error),)
+
+
+def _misfits(rows: Sequence[audit.Row], standing: signed_trail.Standing, kept: Head) -> tuple[str, ...]:
+    return outside_head.misfits(rows, standing.keys_after, kept) if kept.keys or standing.periods else ()

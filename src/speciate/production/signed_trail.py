@@ -1,0 +1,281 @@
+"""Which approval keys are in force, and what of the trail a person signed: computed from the rows of the audit alone.
+
+From the first enrollment on, each row that only a person may cause carries a signature of a key that was in force then,
+and of exactly what the row says. The first enrollment signs itself: it is trusted on first use. Pure, but for the check
+of signatures of OpenSSH keys.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+
+from speciate.errors import SpeciateError
+from speciate.production import audit
+from speciate.production.statement import Key, Signed, check, public_key
+
+ENROLL, REVOKE, CONFIRM, ACCEPT = "key_enroll", "key_revoke", "settings", "accept"
+"""Actions of rows."""
+APPROVE, DENY = "approve", "deny"
+_CLOCK_SECONDS = 60.0
+
+
+class Period(NamedTuple):
+    """A time during which a key was in force."""
+
+    start: float
+    end: float | None
+
+
+class Standing(NamedTuple):
+    """What the trail says at its end."""
+
+    keys: dict[str, Key]
+    """In force, by fingerprint."""
+    problems: tuple[str, ...]
+    settings: dict[str, Any] | None
+    """What of the settings was confirmed last; None where no key was ever enrolled."""
+    answered: frozenset[str]
+    """Ids of approvals that were answered with a signature."""
+    periods: tuple[Period, ...]
+    keys_at: dict[int, frozenset[str]]
+    """Number of a row -> the fingerprints in force after it; only rows where that changed."""
+
+    def keys_after(self, row: int) -> frozenset[str]:
+        changed = [number for number in self.keys_at if number <= row]
+        return self.keys_at[max(changed)] if changed else frozenset()
+
+
+def head_of(rows: Sequence[audit.Row]) -> str:
+    """As it stands in a statement."""
+    return f"{rows[-1].seq}:{rows[-1].hash}" if rows else f"0:{audit.GENESIS}"
+
+
+def replay(rows: Sequence[audit.Row], identity: str) -> Standing:
+    """Follow the trail from its first row. `identity`: of the workspace."""
+    follower = _Follower(identity)
+    for row in rows:
+        follower.take(row)
+    return follower.standing()
+
+
+class _Follower:
+    def __init__(self, identity: str) -> None:
+        self._identity = identity
+        self._keys: dict[str, Key] = {}
+        self._problems: list[str] = []
+        self._settings: dict[str, Any] | None = None
+        self._answered: set[str] = set()
+        self._challenges: set[str] = set()
+        self._heads = {f"0:{audit.GENESIS}"}
+        self._uncovered: list[audit.Row] = []
+        self._periods: list[Period] = []
+        self._keys_at: dict[int, frozenset[str]] = {}
+
+    def take(self, row: audit.Row) -> None:
+        evidence = _evidence(row)
+        if problem := self._problem(row, evidence):
+            self._problems.append(f"row {row.seq} ({row.action}): {problem}")
+        self._heads.add(f"{row.seq}:{row.hash}")
+
+    def standing(self) -> Standing:
+        self._flush()
+        return Standing(
+            dict(self._keys), tuple(self._problems), self._settings, frozenset(self._answered), tuple(self._periods),
+            dict(self._keys_at),
+        )  # fmt: skip
+
+    def _flush(self) -> None:
+        """Nothing that follows can vouch for these any more."""
+        for row in self._uncovered:
+            self._problems.append(f"row {row.seq} ({row.action}): a key was in force, and no person signed this")
+        self._uncovered = []
+
+    def _problem(self, row: audit.Row, evidence: Mapping[str, Any]) -> str | None:
+        given = evidence.get("signed")
+        if given is None:
+            if self._keys and _is_a_persons(row, evidence):
+                self._uncovered.append(row)
+            else:
+                self._flush()
+                if row.action == ENROLL:
+                    return "an enrollment without a signature"
+            return None
+        try:
+            signed = Signed.model_validate(given)
+            key = self._key_of(row, evidence, signed)
+            check(key, signed.message(), signed.signature)
+        except ValidationError:
+            return "its signature cannot be read"
+        except (SpeciateError, ValueError) as error:
+            return f"its signature does not hold: {error}"
+        return self._misfit(row, evidence, signed) or self._accept(row, evidence, signed)
+
+    def _key_of(self, row: audit.Row, evidence: Mapping[str, Any], signed: Signed) -> Key:
+        known = self._keys
+        if row.action == ENROLL and not known:
+            new = _enrolled(evidence)
+            known = {new.fingerprint: new}
+        if signed.key not in known:
+            raise ValueError(f"the key {signed.key[:16]} was not in force then")
+        return known[signed.key]
+
+    def _misfit(self, row: audit.Row, evidence: Mapping[str, Any], signed: Signed) -> str | None:
+        if signed.workspace != self._identity:
+            return "it was signed for another workspace"
+        if signed.head not in self._heads:
+            return "the rows before it are not those that were there when it was signed"
+        if signed.challenge in self._challenges:
+            return "its signature was used before"
+        if row.stamp > signed.until + _CLOCK_SECONDS:
+            return "it was signed for an earlier time"
+        if row.action not in _FITS or not _FITS[row.action](row, evidence, signed):
+            return "it does not say what was signed"
+        return None
+
+    def _accept(self, row: audit.Row, evidence: Mapping[str, Any], signed: Signed) -> str | None:
+        self._challenges.add(signed.challenge)
+        problem = None
+        if row.action in (APPROVE, DENY):
+            self._answered.add(str(signed.shown.get("id")))
+            left = [each for each in self._uncovered if not _follows(each, signed, row)]
+            self._uncovered = []
+            if left:
+                problem = f"row {left[0].seq} is not what was approved"
+        self._flush()
+        if row.action == ENROLL:
+            new = _enrolled(evidence)
+            if not self._keys:
+                self._periods.append(Period(row.stamp, None))
+            self._keys[new.fingerprint] = new
+        elif row.action == REVOKE:
+            self._keys.pop(str(row.before), None)
+            if not self._keys:
+                self._periods[-1] = self._periods[-1]._replace(end=row.stamp)
+        if row.action in (ENROLL, REVOKE):
+            self._keys_at[row.seq] = frozenset(self._keys)
+        if isinstance(confirmed := signed.shown.get("settings"), dict):
+            self._settings = confirmed
+        return problem
+
+
+def _evidence(row: audit.Row) -> dict[str, Any]:
+    try:
+        found = json.loads(row.evidence)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _enrolled(evidence: Mapping[str, Any]) -> Key:
+    return public_key(str(evidence.get("name")), str(evidence.get("kind")), str(evidence.get("public")))
+
+
+def _is_a_persons(row: audit.Row, evidence: Mapping[str, Any]) -> bool:
+    if row.action in ("promote", audit.CANARY):
+        return bool(evidence.get("override") or evidence.get("approved_by"))
+    return row.action in _FITS
+
+
+def _follows(row: audit.Row, signed: Signed, answer: audit.Row) -> bool:
+    """Whether an unsigned row is what this approval led to: they are one transaction."""
+    asked = signed.arguments
+    if row.stamp != answer.stamp or answer.after != "approved":
+        return False
+    if row.action in ("promote", audit.CANARY):
+        share = float(_evidence(row).get("percent", 100))
+        return (
+            signed.action == "promote"
+            and (row.use_case, row.after) == (asked.get("use_case"), asked.get("model"))
+            and share == float(asked.get("canary_percent", 100))
+        )
+    if row.action == "disallow":  # the consents of a dataset that was deleted end with it
+        named = _evidence(row).get("dataset")
+        return signed.action == "delete" and (asked.get("noun"), asked.get("name")) == ("dataset", named)
+    return False
+
+
+Fits = Callable[[audit.Row, Mapping[str, Any], Signed], bool]
+
+
+def _answer(row: audit.Row, evidence: Mapping[str, Any], signed: Signed) -> bool:
+    done = ("approved", "void") if row.action == APPROVE else ("denied",)
+    return signed.decision == row.action and evidence.get("approval") == signed.shown.get("id") and row.after in done
+
+
+def _policy(row: audit.Row, evidence: Mapping[str, Any], signed: Signed) -> bool:
+    wanted, use_case = signed.arguments.get("policy"), signed.arguments.get("use_case")
+    return signed.decision == "policy" and row.after == (f"{use_case}: {wanted}" if use_case else wanted)
+
+
+def _host(row: audit.Row, evidence: Mapping[str, Any], signed: Signed) -> bool:
+    before, after = (set((each or "").split()) for each in (row.before, row.after))
+    host = {str(signed.arguments.get("host")).lower()}
+    return signed.decision == "host" and after == (before | host if signed.arguments.get("add") else before - host)
+
+
+def _consent(row: audit.Row, evidence: Mapping[str, Any], signed: Signed) -> bool:
+    same = all(evidence.get(name) == signed.arguments.get(name) for name in ("dataset", "host"))
+    if row.action == "allow":
+        days = signed.arguments.get("days")
+        ends = None if days is None else row.stamp + float(days) * 86_400
+        same = same and (evidence.get("usd_cap"), evidence.get("expires")) == (signed.arguments.get("usd"), ends)
+    return same and signed.decision == row.action
+
+
+def _signature(row: audit.Row, evidence: Mapping[str, Any], signed: Signed) -> bool:
+    told = {name: evidence.get(name) for name in ("model", "id", "key")}
+    return signed.decision == "signed" and told == dict(signed.shown)
+
+
+def _override(row: audit.Row, evidence: Mapping[str, Any], signed: Signed) -> bool:
+    asked, shown = signed.arguments, signed.shown
+    return (
+        signed.decision == "override"
+        and (row.use_case, row.after) == (asked.get("use_case"), shown.get("model"))
+        and (evidence.get("override"), evidence.get("overridden")) == (asked.get("reason"), shown.get("objections"))
+        and float(evidence.get("percent", 100)) == float(asked.get("canary_percent") or 100)
+    )
+
+
+def _enrollment(row: audit.Row, evidence: Mapping[str, Any], signed: Signed) -> bool:
+    told = {name: evidence.get(name) for name in ("name", "kind", "public")}
+    return (
+        signed.decision == "key enroll"
+        and told == dict(signed.arguments)
+        and row.after == _enrolled(evidence).fingerprint
+    )
+
+
+def _revocation(row: audit.Row, evidence: Mapping[str, Any], signed: Signed) -> bool:
+    return signed.decision == "key revoke" and row.before == signed.shown.get("key")
+
+
+def _confirmation(row: audit.Row, evidence: Mapping[str, Any], signed: Signed) -> bool:
+    return signed.decision == "settings" and evidence.get("settings") == signed.shown.get("settings")
+
+
+def _acceptance(row: audit.Row, evidence: Mapping[str, Any], signed: Signed) -> bool:
+    return signed.decision == "accept" and evidence.get("problems") == signed.shown.get("problems")
+
+
+_FITS: dict[str, Fits] = {
+    APPROVE: _answer,
+    DENY: _answer,
+    "policy": _policy,
+    "policies": _policy,
+    "private_hosts": _host,
+    "allow": _consent,
+    "disallow": _consent,
+    "sign": _signature,
+    "promote": _override,
+    audit.CANARY: _override,
+    ENROLL: _enrollment,
+    REVOKE: _revocation,
+    CONFIRM: _confirmation,
+    ACCEPT: _acceptance,
+}
+"""Action of a row that a person signs -> whether the row says what was signed."""
