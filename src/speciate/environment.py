@@ -46,10 +46,24 @@ def runtime_folder() -> Path:
     return folder
 
 
+SYSTEM_SOCKETS = Path("/run/speciate")
+"""Where daemons listen that the system runs under a user of their own. Only root can make this folder."""
+
+
+def system_socket(workspace: Path) -> Path:
+    return SYSTEM_SOCKETS / f"{_digest(workspace)}.sock"
+
+
+def _digest(workspace: Path) -> str:
+    """The same for every spelling of the folder's path."""
+    return hashlib.sha256(os.fsencode(os.path.realpath(workspace))).hexdigest()[:24]
+
+
 def socket_path(workspace: Path) -> Path:
-    """Where the daemon of `workspace` listens: the same for every spelling of the folder's path."""
-    digest = hashlib.sha256(os.fsencode(os.path.realpath(workspace))).hexdigest()[:24]
-    path = runtime_folder() / f"{digest}.sock"
+    """Where the daemon of `workspace` listens: at the system's place, where one does, else at a place of this user."""
+    if (shared := system_socket(workspace)).exists():
+        return shared
+    path = runtime_folder() / f"{_digest(workspace)}.sock"
     if len(os.fsencode(path)) > 100:
         raise SpeciateError(
             Code.UNAVAILABLE,

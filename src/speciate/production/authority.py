@@ -2,7 +2,7 @@
 
 A question is open for two minutes and for one attempt, in memory alone. What is checked is computed from the daemon's
 own state; of an answer only the key, the challenge and the signature are read. Which keys count is computed once, from
-the trail (`signed_trail.py`) and from the head outside the workspace (`outside_head.py`), and after that changes only by
+the trail (`signed_trail.py`) and from the head outside the workspace (`outside_head.py`); after that it changes only by
 what was signed here.
 """
 
@@ -95,6 +95,11 @@ class Authority:
     def problems(self) -> tuple[str, ...]:
         """Why what the workspace says of itself may not be what a person decided."""
         return (*self._trail_problems, *self._misfits, *self._differences)
+
+    @property
+    def differences(self) -> tuple[str, ...]:
+        """What of settings.toml is not as it was confirmed."""
+        return self._differences
 
     @property
     def confirmed(self) -> dict[str, Any]:

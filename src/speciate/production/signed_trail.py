@@ -38,6 +38,8 @@ class Standing(NamedTuple):
     problems: tuple[str, ...]
     settings: dict[str, Any] | None
     """What of the settings was confirmed last; None where no key was ever enrolled."""
+    signed: int
+    """Rows with a signature that holds."""
     answered: frozenset[str]
     """Ids of approvals that were answered with a signature."""
     periods: tuple[Period, ...]
@@ -71,12 +73,13 @@ class _Follower:
         self._answered: set[str] = set()
         self._challenges: set[str] = set()
         self._heads = {f"0:{audit.GENESIS}"}
+        self._signed = 0
         self._uncovered: list[audit.Row] = []
         self._periods: list[Period] = []
         self._keys_at: dict[int, frozenset[str]] = {}
 
     def take(self, row: audit.Row) -> None:
-        evidence = _evidence(row)
+        evidence = evidence_of(row)
         if problem := self._problem(row, evidence):
             self._problems.append(f"row {row.seq} ({row.action}): {problem}")
         self._heads.add(f"{row.seq}:{row.hash}")
@@ -84,8 +87,8 @@ class _Follower:
     def standing(self) -> Standing:
         self._flush()
         return Standing(
-            dict(self._keys), tuple(self._problems), self._settings, frozenset(self._answered), tuple(self._periods),
-            dict(self._keys_at),
+            dict(self._keys), tuple(self._problems), self._settings, self._signed, frozenset(self._answered),
+            tuple(self._periods), dict(self._keys_at),
         )  # fmt: skip
 
     def _flush(self) -> None:
@@ -138,6 +141,7 @@ class _Follower:
 
     def _accept(self, row: audit.Row, evidence: Mapping[str, Any], signed: Signed) -> str | None:
         self._challenges.add(signed.challenge)
+        self._signed += 1
         problem = None
         if row.action in (APPROVE, DENY):
             self._answered.add(str(signed.shown.get("id")))
@@ -162,7 +166,7 @@ class _Follower:
         return problem
 
 
-def _evidence(row: audit.Row) -> dict[str, Any]:
+def evidence_of(row: audit.Row) -> dict[str, Any]:
     try:
         found = json.loads(row.evidence)
     except ValueError:
@@ -186,14 +190,14 @@ def _follows(row: audit.Row, signed: Signed, answer: audit.Row) -> bool:
     if row.stamp != answer.stamp or answer.after != "approved":
         return False
     if row.action in ("promote", audit.CANARY):
-        share = float(_evidence(row).get("percent", 100))
+        share = float(evidence_of(row).get("percent", 100))
         return (
             signed.action == "promote"
             and (row.use_case, row.after) == (asked.get("use_case"), asked.get("model"))
             and share == float(asked.get("canary_percent", 100))
         )
     if row.action == "disallow":  # the consents of a dataset that was deleted end with it
-        named = _evidence(row).get("dataset")
+        named = evidence_of(row).get("dataset")
         return signed.action == "delete" and (asked.get("noun"), asked.get("name")) == ("dataset", named)
     return False
 

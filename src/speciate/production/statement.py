@@ -1,7 +1,7 @@
 """What a person signs, and whether a signature is of it: an ed25519 key sealed by a passphrase, or one of `ssh-keygen`.
 
-The daemon builds a statement from its own state, the command line from what it showed, and a later check from the row of
-the audit. A signature is valid where all three are the same bytes.
+The daemon builds a statement from its own state, the command line from what it showed, and a later check from the row
+of the audit. A signature is valid where all three are the same bytes.
 """
 
 from __future__ import annotations
@@ -149,19 +149,8 @@ def _check_ssh(key: Key, message: bytes, signature: str) -> None:
         allowed, armored = Path(folder, "allowed_signers"), Path(folder, "signature")
         allowed.write_text(f'person namespaces="{NAMESPACE}" {key.public}\n')
         armored.write_text(signature)
-        command = [
-            ssh_keygen(),
-            "-Y",
-            "verify",
-            "-f",
-            str(allowed),
-            "-I",
-            "person",
-            "-n",
-            NAMESPACE,
-            "-s",
-            str(armored),
-        ]
+        files = ("-f", str(allowed), "-s", str(armored))
+        command = [ssh_keygen(), "-Y", "verify", "-I", "person", "-n", NAMESPACE, *files]
         try:
             ran = subprocess.run(command, input=message, capture_output=True, timeout=_SSH_SECONDS, check=False)
         except subprocess.TimeoutExpired:

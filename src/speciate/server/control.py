@@ -1,6 +1,7 @@
 """What the command line asks of a running daemon, beside calling tools: a visible table of actions.
 
-These are not tools: an agent must not reach them through MCP. Approvals above all.
+These are not tools: an agent must not reach them through MCP. Approvals above all: what only a person may cause says so
+in the table, and where a key is enrolled it is done only with a person's signature (`production/authority.py`).
 """
 
 from __future__ import annotations
@@ -9,36 +10,79 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from speciate import __version__, usecases
 from speciate.datasets import consent
 from speciate.errors import Code, SpeciateError, unknown
+from speciate.hosts import check_host
 from speciate.loop import ledger
 from speciate.models import registry, signature
-from speciate.production import aliases, approvals, audit, audit_heads, consents, policy, promote, signed
+from speciate.production import (
+    aliases,
+    approval_keys,
+    approvals,
+    audit,
+    audit_heads,
+    authority,
+    confirmed_settings,
+    consents,
+    policy,
+    promote,
+    signed,
+    trail_check,
+)
+from speciate.production.statement import Question
 from speciate.server import tracing
+from speciate.server.account import Account, own
+from speciate.server.untrusted import clean_text
 from speciate.serving import slots
+from speciate.settings import load
 from speciate.workspace.backup import automatic_backups, back_up
 
 if TYPE_CHECKING:
     from speciate.server.service import Service
 
-ENDING = {"stop", "drain", "policy", "host"}
+ENDING = {"stop", "drain", "policy", "host", "settings"}
 """Actions after whose answer the daemon leaves."""
+_LONGEST_NAME = 100
 _JOBS = "SELECT state, count(*) FROM jobs GROUP BY state ORDER BY state"
 
 
-def perform(service: Service, request: dict[str, Any]) -> dict[str, Any]:
-    """Do what `request["action"]` names and return the answer. In a worker thread. Raises SpeciateError."""
-    name = str(request.get("action"))
-    if name not in _ACTIONS:
-        raise unknown("action", name, _ACTIONS, "Run `speciate --help`.")
-    return _ACTIONS[name](service, request)
+class Person(NamedTuple):
+    """Who decides."""
+
+    name: str
+    """The account, by the kernel."""
+    proof: dict[str, Any]
+    """For the evidence of the row: the signature, and a name that the client claimed where it is another one."""
+
+
+def perform(service: Service, request: dict[str, Any], caller: Account | None = None) -> dict[str, Any]:
+    """Do what `request["action"]` names and return the answer. In a worker thread. Raises SpeciateError.
+
+    `caller`: who is at the other end, by the kernel; None: this process itself.
+    """
+    action, name = _found(str(request.get("action"))), (caller or own()).name
+    if action.question is None:
+        return action.run(service, request | {"by": name})
+    signed = authority.of(service.workspace).check(action.question(service, request), request.get("signed"))
+    proof: dict[str, Any] = {"signed": signed.model_dump()} if signed else {}
+    if (claimed := request.get("by")) not in (None, name):
+        proof["claimed"] = clean_text(str(claimed))[:_LONGEST_NAME]
+    if action is ACTIONS["settings"]:  # what is written down is what was shown, not what the client says
+        request = request | {"differences": list(authority.of(service.workspace).differences)}
+    return action.run(service, request, Person(name, proof))
+
+
+def _found(name: str) -> Anyone | OnlyPerson:
+    if name not in ACTIONS:
+        raise unknown("action", name, ACTIONS, "Run `speciate --help`.")
+    return ACTIONS[name]
 
 
 def _status(service: Service, request: dict[str, Any]) -> dict[str, Any]:
-    workspace = service.workspace
+    workspace, held = service.workspace, authority.of(service.workspace)
     saved = automatic_backups(workspace.folders.backups)
     return {
         "workspace": str(workspace.folders.root),
@@ -50,6 +94,10 @@ def _status(service: Service, request: dict[str, Any]) -> dict[str, Any]:
         "policy": workspace.settings.policy,
         "newest_backup": saved[-1].name if saved else None,
         "salvaged": str(workspace.salvaged) if workspace.salvaged else None,
+        "approvals": held.sentence(),
+        "problems": list(held.problems),
+        "policies": dict(workspace.settings.policies),
+        "private_hosts": list(workspace.settings.private_hosts),
     }
 
 
@@ -63,16 +111,22 @@ def _drain(service: Service, request: dict[str, Any]) -> dict[str, Any]:
     return _leave(service, request)
 
 
-def _policy(service: Service, request: dict[str, Any]) -> dict[str, Any]:
+def _policy(service: Service, request: dict[str, Any], by: Person) -> dict[str, Any]:
     """The next daemon reads the new settings; runs go on."""
-    policy.change(service.workspace, request["policy"], str(request["by"]), request.get("use_case"))
+    policy.change(service.workspace, request["policy"], by.name, request.get("use_case"), by.proof)
     return _leave(service, request)
 
 
-def _host(service: Service, request: dict[str, Any]) -> dict[str, Any]:
+def _host(service: Service, request: dict[str, Any], by: Person) -> dict[str, Any]:
     """As for the policy, the next daemon reads it."""
     change = policy.add_host if request["add"] else policy.remove_host
-    change(service.workspace, str(request["host"]), str(request["by"]))
+    change(service.workspace, str(request["host"]), by.name, by.proof)
+    return _leave(service, request)
+
+
+def _confirm(service: Service, request: dict[str, Any], by: Person) -> dict[str, Any]:
+    """What settings.toml says now is what a person wants; the next daemon does it."""
+    policy.confirm(service.workspace, request["differences"], by.name, by.proof)
     return _leave(service, request)
 
 
@@ -91,12 +145,17 @@ def _version(service: Service, request: dict[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _signed(service: Service, request: dict[str, Any]) -> dict[str, Any]:
+def _signed(service: Service, request: dict[str, Any], by: Person) -> dict[str, Any]:
     """A row of the audit for a signature that lies there now."""
+    told = _signature(service, request)
+    signed.record(service.workspace, told["model"], told["id"], told["key"], by.name, by.proof)
+    return {"model": told["model"], "key": told["key"]}
+
+
+def _signature(service: Service, request: dict[str, Any]) -> dict[str, str]:
     where = _version(service, request)
     key = signature.look(Path(where["folder"]), ()).key
-    signed.record(service.workspace, where["model"], where["id"], str(key), str(request["by"]))
-    return {"model": where["model"], "key": str(key)}
+    return {"model": str(where["model"]), "id": str(where["id"]), "key": str(key)}
 
 
 def _backup(service: Service, request: dict[str, Any]) -> dict[str, Any]:
@@ -109,13 +168,13 @@ def _approval(service: Service, request: dict[str, Any]) -> dict[str, Any]:
     return approval._asdict() | {"state": approval.state_at(service.workspace.clock.now())}
 
 
-def _decide(approve: bool) -> Callable[[Service, dict[str, Any]], dict[str, Any]]:
-    def decide(service: Service, request: dict[str, Any]) -> dict[str, Any]:
+def _decide(approve: bool) -> Callable[[Service, dict[str, Any], Person], dict[str, Any]]:
+    def decide(service: Service, request: dict[str, Any], by: Person) -> dict[str, Any]:
         if not request.get("hash") or request["hash"] != _approval(service, request)["hash"]:
             raise SpeciateError(
                 Code.CONFLICT, "What was shown is not what would be decided.", "Look at it again: speciate approve ID"
             )
-        made = approvals.decide(service.workspace, request["id"], approve, str(request["by"]))
+        made = approvals.decide(service.workspace, request["id"], approve, by.name, by.proof)
         return {"state": made.approval.state, "result": made.result, "reason": made.reason}
 
     return decide
@@ -131,15 +190,16 @@ def _consents(service: Service, request: dict[str, Any]) -> dict[str, Any]:
     return {"consents": [each._asdict() for each in consent.listed(service.workspace.database)]}
 
 
-def _allow(service: Service, request: dict[str, Any]) -> dict[str, Any]:
+def _allow(service: Service, request: dict[str, Any], by: Person) -> dict[str, Any]:
     usd, days = float(request["usd"]), request["days"]
-    dataset, host, by = (str(request[name]) for name in ("dataset", "host", "by"))
-    return consents.allow(service.workspace, dataset, host, usd=usd, days=days, by=by)._asdict()
+    dataset, host = str(request["dataset"]), str(request["host"])
+    given = consents.allow(service.workspace, dataset, host, usd=usd, days=days, by=by.name, proof=by.proof)
+    return given._asdict()
 
 
-def _disallow(service: Service, request: dict[str, Any]) -> dict[str, Any]:
-    dataset, host, by = (str(request[name]) for name in ("dataset", "host", "by"))
-    return consents.disallow(service.workspace, dataset, host, by)._asdict()
+def _disallow(service: Service, request: dict[str, Any], by: Person) -> dict[str, Any]:
+    dataset, host = str(request["dataset"]), str(request["host"])
+    return consents.disallow(service.workspace, dataset, host, by.name, by.proof)._asdict()
 
 
 def _refresh(service: Service, request: dict[str, Any]) -> dict[str, Any]:
@@ -189,14 +249,18 @@ def _ledger(service: Service, request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _verify(service: Service, request: dict[str, Any]) -> dict[str, Any]:
-    """`head`: of a row, as a person kept it elsewhere."""
+    """`head`: of a row, as a person kept it elsewhere. `kept`: the caller's own head outside the workspace."""
     workspace = service.workspace
     verdict = audit.verify(workspace.database, audit_heads.read(workspace.folders.root / audit_heads.NAME))
-    kept = str(request.get("head") or "")
-    rows = audit.newest(workspace.database, most=verdict.rows)
-    if kept and not any(row.hash.startswith(kept) for row in rows):
-        verdict = verdict._replace(problems=(f"no row has the hash {kept!r}", *verdict.problems))
-    return verdict._asdict()
+    wanted = str(request.get("head") or "")
+    rows = audit.every(workspace.database)
+    if wanted and not any(row.hash.startswith(wanted) for row in rows):
+        verdict = verdict._replace(problems=(f"no row has the hash {wanted!r}", *verdict.problems))
+    found = trail_check.check(workspace, rows, request.get("kept"))
+    problems = (*verdict.problems, *found.problems)
+    return verdict._replace(problems=problems)._asdict() | {
+        "signed": found.signed, "keys": list(found.keys), "identity": workspace.identity,
+    }  # fmt: skip
 
 
 def _trail(service: Service, request: dict[str, Any]) -> dict[str, Any]:
@@ -213,15 +277,14 @@ def _promotion(service: Service, request: dict[str, Any]) -> dict[str, Any]:
     return {"model": spec.model, "serving": serving, "objections": seen}
 
 
-def _override(service: Service, request: dict[str, Any]) -> dict[str, Any]:
+def _override(service: Service, request: dict[str, Any], by: Person) -> dict[str, Any]:
     """What was shown, done on a named person's word."""
-    workspace, by = service.workspace, str(request["by"])
+    workspace = service.workspace
     spec = promote.exact(workspace, _wanted(request)).model_copy(
         update={"expected_current": request["serving"] or aliases.NOTHING}
     )
-    return workspace.database.transact(
-        lambda tx: promote.override(tx, spec, reason=str(request["reason"]), by=by, seen=request["objections"])
-    )
+    told: dict[str, Any] = {"reason": str(request["reason"]), "seen": request["objections"]}
+    return workspace.database.transact(lambda tx: promote.override(tx, spec, by=by.name, proof=by.proof, **told))
 
 
 def _wanted(request: dict[str, Any]) -> promote.PromoteSpec:
@@ -229,32 +292,181 @@ def _wanted(request: dict[str, Any]) -> promote.PromoteSpec:
     return promote.PromoteSpec.model_validate(given)
 
 
-_ACTIONS: dict[str, Callable[[Service, dict[str, Any]], dict[str, Any]]] = {
-    "status": _status,
-    "stop": _leave,
-    "drain": _drain,
-    "policy": _policy,
-    "host": _host,
-    "version": _version,
-    "signed": _signed,
-    "backup": _backup,
-    "refresh": _refresh,
-    "fingerprint": _fingerprint,
-    "approval": _approval,
-    "approve": _decide(approve=True),
-    "deny": _decide(approve=False),
-    "consent": _consent,
-    "consents": _consents,
-    "allow": _allow,
-    "disallow": _disallow,
-    "audit": _verify,
-    "ledger": _ledger,
-    "trail": _trail,
-    "promotion": _promotion,
-    "override": _override,
-    "slot start": _start_slot,
-    "slot stop": _stop_slot,
-    "slots": _slots,
-    "labels": tracing.labels,
-    "trace": tracing.trace,
+# Keys of people
+
+
+def _keys(service: Service, request: dict[str, Any]) -> dict[str, Any]:
+    held = authority.of(service.workspace)
+    listed = [each._asdict() for each in approval_keys.listed(service.workspace.database)]
+    return {"keys": listed, "worth": held.sentence(), "problems": list(held.problems)}
+
+
+def _enroll(service: Service, request: dict[str, Any], by: Person) -> dict[str, Any]:
+    (key,) = approval_keys.asked(request).values()
+    row = authority.of(service.workspace).enroll(key, by.name, by.proof)
+    return {"key": key.fingerprint, "audit": row.hash}
+
+
+def _revoke(service: Service, request: dict[str, Any], by: Person) -> dict[str, Any]:
+    held = authority.of(service.workspace)
+    row = held.revoke(approval_keys.find(held.keys, str(request["key"])), by.name, by.proof)
+    return {"left": len(held.keys), "worth": held.sentence(), "audit": row.hash}
+
+
+def _accept(service: Service, request: dict[str, Any], by: Person) -> dict[str, Any]:
+    row = authority.of(service.workspace).accept(by.name, by.proof)
+    return {"audit": row.hash}
+
+
+# What a person must see before answering
+
+
+def _question(service: Service, request: dict[str, Any]) -> dict[str, Any]:
+    """What the action `about` would do, and a challenge for the answer."""
+    about = request.get("about")
+    name = str(about.get("action")) if isinstance(about, dict) else "nothing"
+    action = _found(name)
+    if action.question is None:
+        raise SpeciateError(Code.INVALID, f"{name!r} needs no person.", "Call it without a question.")
+    return authority.of(service.workspace).ask(action.question(service, about)).document()
+
+
+def _about_approval(decision: str) -> Callable[[Service, dict[str, Any]], Question]:
+    def about(service: Service, request: dict[str, Any]) -> Question:
+        asked = approvals.get(service.workspace.database, str(request.get("id")))
+        shown = {"id": asked.id, "evidence": asked.evidence, "hash": asked.hash, "expires": asked.expires}
+        return Question(decision, asked.action, asked.arguments, shown)
+
+    return about
+
+
+def _about_policy(service: Service, request: dict[str, Any]) -> Question:
+    settings, use_case = service.workspace.settings, request.get("use_case")
+    arguments = {"policy": str(request.get("policy")), "use_case": use_case}
+    if use_case is None:
+        now, changed = settings.policy, {"policy": arguments["policy"]}
+    else:
+        now = settings.policy_of(str(use_case))
+        changed = {"policies": {**settings.policies, str(use_case): arguments["policy"]}}
+    return Question("policy", "policy", arguments, {"now": now, "settings": _confirmed(service, changed)})
+
+
+def _about_host(service: Service, request: dict[str, Any]) -> Question:
+    add, host = bool(request.get("add")), check_host(str(request.get("host")))
+    now = service.workspace.settings.private_hosts
+    after = list(dict.fromkeys((*now, host))) if add else [each for each in now if each != host]
+    settings = _confirmed(service, {"private_hosts": after})
+    return Question("host", "host", {"add": add, "host": host}, {"now": list(now), "settings": settings})
+
+
+def _confirmed(service: Service, changed: dict[str, Any]) -> dict[str, Any]:
+    """What a person will have confirmed of the settings after this change: what somebody else wrote is not among it."""
+    return authority.of(service.workspace).confirmed | changed
+
+
+def _about_settings(service: Service, request: dict[str, Any]) -> Question:
+    now = confirmed_settings.snapshot(load(service.workspace.folders.root))
+    shown = {"before": authority.of(service.workspace).confirmed, "settings": now}
+    return Question("settings", "settings", {}, shown)
+
+
+def _about_signature(service: Service, request: dict[str, Any]) -> Question:
+    return Question("signed", "signed", {"model": str(request.get("model"))}, _signature(service, request))
+
+
+def _about_consent(service: Service, request: dict[str, Any]) -> Question:
+    shown = _consent(service, request)
+    arguments = {name: request.get(name) for name in ("dataset", "usd", "days")} | {"host": shown["host"]}
+    return Question("allow", "allow", arguments, shown)
+
+
+def _about_disallowing(service: Service, request: dict[str, Any]) -> Question:
+    dataset, host = str(request.get("dataset")), str(request.get("host"))
+    found = consent.find(service.workspace.database, dataset, host)
+    shown = {"before": found._asdict() if found else None}
+    return Question("disallow", "disallow", {"dataset": dataset, "host": host}, shown)
+
+
+def _about_override(service: Service, request: dict[str, Any]) -> Question:
+    named = ("use_case", "model", "canary_percent", "reason")
+    arguments = {name: request.get(name) for name in named}
+    return Question("override", "override", arguments, _promotion(service, request))
+
+
+def _about_enrollment(service: Service, request: dict[str, Any]) -> Question:
+    (key,) = approval_keys.asked(request).values()
+    held = authority.of(service.workspace)
+    approval_keys.check_new(key, held.keys)
+    arguments = {"name": key.name, "kind": key.kind, "public": key.public}
+    shown = {"key": key.fingerprint, "enrolled": sorted(held.keys), "settings": held.confirmed}
+    return Question("key enroll", "key enroll", arguments, shown)
+
+
+def _about_revocation(service: Service, request: dict[str, Any]) -> Question:
+    keys = authority.of(service.workspace).keys
+    key = approval_keys.find(keys, str(request.get("key")))
+    shown = {"key": key.fingerprint, "name": key.name, "left": sorted(set(keys) - {key.fingerprint})}
+    return Question("key revoke", "key revoke", {"key": str(request.get("key"))}, shown)
+
+
+def _about_trail(service: Service, request: dict[str, Any]) -> Question:
+    return Question("accept", "accept", {}, {"problems": list(authority.of(service.workspace).problems)})
+
+
+Run = Callable[["Service", dict[str, Any]], dict[str, Any]]
+RunByPerson = Callable[["Service", dict[str, Any], Person], dict[str, Any]]
+Ask = Callable[["Service", dict[str, Any]], Question]
+
+
+class Anyone(NamedTuple):
+    """An action that needs no person: `why` not."""
+
+    run: Run
+    why: str
+    question: None = None
+
+
+class OnlyPerson(NamedTuple):
+    """An action that only a person may cause: where a key is enrolled, by a signature of the question."""
+
+    run: RunByPerson
+    question: Ask
+
+
+_READS = "it only reads"
+
+ACTIONS: dict[str, Anyone | OnlyPerson] = {
+    "status": Anyone(_status, _READS),
+    "stop": Anyone(_leave, "a kill does the same; runs go on, and the next client starts a daemon"),
+    "drain": Anyone(_drain, "as stop: a newer version takes over"),
+    "question": Anyone(_question, _READS),
+    "policy": OnlyPerson(_policy, _about_policy),
+    "settings": OnlyPerson(_confirm, _about_settings),
+    "host": OnlyPerson(_host, _about_host),
+    "version": Anyone(_version, _READS),
+    "signed": OnlyPerson(_signed, _about_signature),
+    "backup": Anyone(_backup, "a copy, which this account could make without the daemon"),
+    "refresh": Anyone(_refresh, "asks public sources what models there are, and sends nothing of the workspace"),
+    "fingerprint": Anyone(_fingerprint, "spends only what a person allowed: speciate allow"),
+    "approval": Anyone(_approval, _READS),
+    "approve": OnlyPerson(_decide(approve=True), _about_approval("approve")),
+    "deny": OnlyPerson(_decide(approve=False), _about_approval("deny")),
+    "consent": Anyone(_consent, _READS),
+    "consents": Anyone(_consents, _READS),
+    "allow": OnlyPerson(_allow, _about_consent),
+    "disallow": OnlyPerson(_disallow, _about_disallowing),
+    "keys": Anyone(_keys, _READS),
+    "key enroll": OnlyPerson(_enroll, _about_enrollment),
+    "key revoke": OnlyPerson(_revoke, _about_revocation),
+    "audit": Anyone(_verify, _READS),
+    "accept": OnlyPerson(_accept, _about_trail),
+    "ledger": Anyone(_ledger, _READS),
+    "trail": Anyone(_trail, _READS),
+    "promotion": Anyone(_promotion, _READS),
+    "override": OnlyPerson(_override, _about_override),
+    "slot start": Anyone(_start_slot, "serves what is in production already"),
+    "slot stop": Anyone(_stop_slot, "a kill does the same; what is in production stays"),
+    "slots": Anyone(_slots, _READS),
+    "labels": Anyone(tracing.labels, "feedback, which record_feedback takes over MCP, too"),
+    "trace": Anyone(tracing.trace, _READS),
 }

@@ -12,7 +12,6 @@ import os
 import secrets
 import signal
 import socket
-import struct
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -27,7 +26,7 @@ from anyio.streams.buffered import BufferedByteStream
 
 import speciate.tools
 from speciate import __version__
-from speciate.environment import socket_path
+from speciate.environment import socket_path, system_socket
 from speciate.errors import Code, SpeciateError
 from speciate.jobs.engine import Engine
 from speciate.jobs.folder import write_whole
@@ -35,9 +34,9 @@ from speciate.jobs.pool import Pool
 from speciate.jobs.processes import identity
 from speciate.loop.housekeeping import Housekeeper
 from speciate.predictions.folder import all_logs
-from speciate.production import audit_heads, logged, notifier
+from speciate.production import audit_heads, authority, logged, notifier
 from speciate.production.loading import keep_loaded
-from speciate.server import control, mcp_app
+from speciate.server import account, control, mcp_app
 from speciate.server.protocol import CONTROL, DRAINING, HELLO_BYTES, HTTP, MCP, encode, refusal
 from speciate.server.surface import Caller
 from speciate.serving.keeper import Keeper
@@ -51,17 +50,28 @@ from speciate.workspace.workspace import Workspace
 _TICK_SECONDS = 1.0
 _HELLO_SECONDS = 10
 _DRAIN_SECONDS = 10.0
+_RAW_SOCKET = anyio.abc.SocketAttribute.raw_socket
 NO_LONGER_OWNER = 74
 _log = logging.getLogger(__name__)
 
 
 def serve(
-    root: Path, lock: Lock, ready: Callable[[], None], fixtures: Sequence[Path] = (), *, stay: bool = False
+    root: Path,
+    lock: Lock,
+    ready: Callable[[], None],
+    fixtures: Sequence[Path] = (),
+    *,
+    stay: bool = False,
+    group: int | None = None,
 ) -> None:
     """Open the workspace and serve it until it is time to leave; `stay`: not because nobody needs it. Calls `ready`
-    once clients can connect."""
+    once clients can connect. `group`: whose members are served, too, at the system's socket."""
     require_local(root)
     workspace = Workspace(root)
+    held = authority.of(workspace)
+    for problem in held.problems:
+        _log.warning("authority: %s", problem)
+    workspace.settings = held.settings()
     if workspace.salvaged:
         _log.warning("the catalog's log was torn; the last commits may be lost; see %s", workspace.salvaged)
     backups = AutomaticBackups(workspace)
@@ -70,13 +80,16 @@ def serve(
     housekeeper = Housekeeper(workspace, engine)
     tender = Tender(root, lambda: all_logs(workspace.folders))
     try:
-        service = Service(workspace, engine, pool, keeper, lock, fixtures, stay=stay)  # fixtures may bring kinds
+        service = Service(
+            workspace, engine, pool, keeper, lock, fixtures, stay=stay, group=group
+        )  # fixtures may bring kinds
         engine.start()
         keeper.start()
         backups.start()
         housekeeper.start()
         keep_loaded(workspace, pool, keeper.keeps)
         audit_heads.keep(workspace)
+        held.listen()
         hooks += notifier.hooks(workspace)
         for hook in hooks:
             hook.start()
@@ -129,8 +142,9 @@ class Service:
         fixtures: Sequence[Path],
         *,
         stay: bool = False,
+        group: int | None = None,
     ) -> None:
-        self._stay = stay
+        self._stay, self._group = stay, group
         self.workspace, self.engine, self.pool, self.keeper = workspace, engine, pool, keeper
         self.started = workspace.clock.now()
         self.draining = False
@@ -142,7 +156,8 @@ class Service:
         self._leave = anyio.Event()
         self._forgotten = False
         workspace.database.listen(self._heard)
-        self._path = socket_path(workspace.folders.root)
+        root = workspace.folders.root
+        self._path = socket_path(root) if group is None else system_socket(root)
         self._protocols = {MCP: self._serve_mcp, CONTROL: self._serve_control, HTTP: self._serve_http}
 
     @property
@@ -152,9 +167,11 @@ class Service:
 
     async def run(self, ready: Callable[[], None]) -> None:
         self._path.unlink(missing_ok=True)  # a leftover: whoever listened here held the lock that we hold
-        listener = await anyio.create_unix_listener(self._path, mode=0o600)
+        listener = await anyio.create_unix_listener(self._path, mode=0o600 if self._group is None else 0o660)
+        if self._group is not None:
+            os.chown(self._path, -1, self._group)
         inode = self._path.stat().st_ino
-        _write_card(self.workspace)
+        _write_card(self.workspace, self._path)
         async with anyio.create_task_group() as connections:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(listener.serve, self._accept, connections)
@@ -188,7 +205,7 @@ class Service:
         client = _Client(stream)
         async with client:
             try:
-                if _is_mine(stream):
+                if account.admitted(account.peer(stream.extra(_RAW_SOCKET)), self._group):
                     with anyio.fail_after(_HELLO_SECONDS):
                         hello = json.loads(await client.receive_until(b"\n", HELLO_BYTES))
                     await self._greet(client, hello)
@@ -215,7 +232,9 @@ class Service:
 
     async def _serve_mcp(self, client: _Client, hello: dict[str, Any]) -> None:
         folder = hello.get("folder")
-        caller = Caller(Path(folder) if folder else None, str(hello.get("client", "")), "stdio")
+        peer = account.peer(client.extra(_RAW_SOCKET))
+        mine = peer.uid in {os.getuid(), 0}  # others say of their folder what they like, and the daemon may read more
+        caller = Caller(Path(folder) if folder and mine else None, f"{peer.name} over MCP", "stdio")
         await client.send(encode({"ok": True, "version": __version__, "read_only": self._read_only}))
         self._clients.add(client)
         try:
@@ -226,7 +245,8 @@ class Service:
 
     async def _serve_control(self, client: _Client, hello: dict[str, Any]) -> None:
         try:
-            answer = await anyio.to_thread.run_sync(control.perform, self, hello)
+            caller = account.peer(client.extra(_RAW_SOCKET))
+            answer = await anyio.to_thread.run_sync(control.perform, self, hello, caller)
         except SpeciateError as error:
             await client.send(encode(refusal(error)))
         else:
@@ -298,15 +318,6 @@ class Service:
                 self.leave()
 
 
-def _is_mine(stream: anyio.abc.SocketStream) -> bool:
-    """Whether the peer runs as our user. The socket's mode says so already; this holds where modes are ignored."""
-    raw = stream.extra(anyio.abc.SocketAttribute.raw_socket)
-    if not hasattr(socket, "SO_PEERCRED"):
-        return True  # macOS: mode 0600 in a folder of mode 0700
-    _, uid, _ = struct.unpack("3i", raw.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
-    return bool(uid in {os.getuid(), 0})
-
-
 def _other_version(hello: dict[str, Any]) -> SpeciateError:
     return SpeciateError(
         Code.INVALID,
@@ -373,7 +384,7 @@ def _token(path: Path) -> str:
     return token
 
 
-def _write_card(workspace: Workspace) -> None:
+def _write_card(workspace: Workspace, path: Path) -> None:
     """daemon.json tells people and programs who serves; the lock alone decides."""
     pid = os.getpid()
     _, start, boot = identity(pid).split()
@@ -382,6 +393,6 @@ def _write_card(workspace: Workspace) -> None:
         "start_time": start,
         "boot_id": boot,
         "version": __version__,
-        "socket": str(socket_path(workspace.folders.root)),
+        "socket": str(path),
     }
     write_whole(workspace.folders.root / "daemon.json", json.dumps(card))

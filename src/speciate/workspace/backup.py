@@ -34,14 +34,8 @@ _COPIED = (
     "settings.toml", "blobs", "packs", "datasets", "features", "models", "predictions", "evaluations", "runs", "logged",
 )  # fmt: skip
 _URGENT = {
-    "alias.moved",
-    "canary.set",
-    "canary.ended",
-    "data.forgotten",
-    "consent.changed",
-    "key.changed",
-    "policy.changed",
-}
+    "alias.moved", "canary.set", "canary.ended", "data.forgotten", "consent.changed", "key.changed", "policy.changed",
+}  # fmt: skip
 _log = logging.getLogger(__name__)
 
 

@@ -1,0 +1,102 @@
+"""What `speciate audit verify` finds beyond the chain: signatures, keys, answers, consents and heads kept outside."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from speciate.datasets import consent
+from speciate.datasets.consent import Consent
+from speciate.production import approval_keys, approvals, audit, authority, outside_head, signed_trail
+from speciate.production.approval_keys import Enrolled
+from speciate.production.approvals import Approval
+from speciate.production.outside_head import Head
+from speciate.production.signed_trail import Period
+from speciate.production.statement import Key
+from speciate.workspace.workspace import Workspace
+
+
+class Found(NamedTuple):
+    signed: int
+    """Rows with a signature that holds."""
+    keys: tuple[str, ...]
+    """Fingerprints in force by the trail."""
+    problems: tuple[str, ...]
+
+
+def check(workspace: Workspace, rows: Sequence[audit.Row], kept: object = None) -> Found:
+    """`kept`: a head that the caller brings, beside the daemon's own."""
+    standing = signed_trail.replay(rows, workspace.identity)
+    heads, problems = _heads(workspace.identity, kept)
+    problems += standing.problems
+    for head in heads:
+        problems += [each for each in outside_head.misfits(rows, standing.keys_after, head) if each not in problems]
+    if standing.periods:
+        problems += _keys(standing.keys, approval_keys.listed(workspace.database))
+        everything = approvals.listed(workspace.database, workspace.clock.now())
+        problems += _answers(everything, standing.answered, standing.periods)
+        problems += _consents(consent.listed(workspace.database), rows)
+    problems += [each for each in authority.of(workspace).problems if each not in problems]
+    return Found(standing.signed, tuple(sorted(standing.keys)), tuple(problems))
+
+
+def _heads(identity: str, brought: object) -> tuple[list[Head], list[str]]:
+    heads, problems = list[Head](), list[str]()
+    try:
+        found = outside_head.read(identity)
+    except ValueError as error:
+        problems.append(str(error))
+        found = None
+    heads += [found] if found else []
+    if isinstance(brought, dict):
+        try:
+            keys = tuple(sorted(map(str, brought["keys"])))
+            heads.append(Head(int(brought["row"]), str(brought["hash"]), keys, str(brought.get("workspace", ""))))
+        except (KeyError, TypeError, ValueError):
+            problems.append("the head that was brought cannot be read")
+    return list(dict.fromkeys(heads)), problems
+
+
+def _keys(in_force: Mapping[str, Key], table: Iterable[Enrolled]) -> list[str]:
+    """The table beside the trail."""
+    there = {each.fingerprint: each.public for each in table if each.revoked is None}
+    trail = {mark: key.public for mark, key in in_force.items()}
+    return [
+        *(f"the key {mark} is in the catalog, and no row enrolled it" for mark in sorted({*there} - {*trail})),
+        *(f"the key {mark} was enrolled, and is not in the catalog" for mark in sorted({*trail} - {*there})),
+        *(
+            f"the key {mark} is another one in the catalog"
+            for mark in trail
+            if there.get(mark, trail[mark]) != trail[mark]
+        ),
+    ]
+
+
+def _answers(everything: Iterable[Approval], answered: frozenset[str], periods: Sequence[Period]) -> list[str]:
+    """Approvals that are answered in the catalog, while a key was in force, and not in the trail."""
+    return [
+        f"{each.id} is {each.state} in the catalog, and no person signed that"
+        for each in everything
+        if each.state in (approvals.APPROVED, approvals.DENIED)
+        and each.id not in answered
+        and any(_within(each.decided_at or 0.0, period) for period in periods)
+    ]
+
+
+def _within(stamp: float, period: Period) -> bool:
+    return stamp >= period.start and (period.end is None or stamp <= period.end)
+
+
+def _consents(given: Iterable[Consent], rows: Sequence[audit.Row]) -> list[str]:
+    """Each consent must be what the last row about it says."""
+    last: dict[tuple[Any, Any], tuple[Any, ...] | None] = {}
+    for row in rows:
+        if row.action in ("allow", "disallow"):
+            told = signed_trail.evidence_of(row)
+            allowed = (told.get("usd_cap"), told.get("expires")) if row.action == "allow" else None
+            last[told.get("dataset"), told.get("host")] = allowed
+    return [
+        f"the consent for {each.dataset} to {each.host} is not what the trail says"
+        for each in given
+        if last.get((each.dataset, each.host)) != (each.usd_cap, each.expires)
+    ]

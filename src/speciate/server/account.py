@@ -1,0 +1,69 @@
+"""Who is at the other end of a unix socket, by the kernel: what the client says of itself plays no part.
+
+Linux answers with `SO_PEERCRED` and `SO_PEERGROUPS`, macOS with `LOCAL_PEERCRED`; the groups are those of the process
+when it connected. Standard library only.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import socket
+import struct
+import sys
+from typing import NamedTuple
+
+_PEERGROUPS = 59  # SO_PEERGROUPS, which the module socket does not name
+_BUFFER = 1024  # bytes: the most that Python reads of an option, which are 256 groups
+_SOL_LOCAL, _LOCAL_PEERCRED, _XUCRED = 0, 1, "=IIhxx16I"  # sys/un.h and sys/ucred.h of macOS
+
+
+class Account(NamedTuple):
+    """Of the process that connected."""
+
+    uid: int
+    groups: frozenset[int]
+
+    @property
+    def name(self) -> str:
+        try:
+            return pwd.getpwuid(self.uid).pw_name
+        except KeyError:
+            return f"uid {self.uid}"
+
+
+def own() -> Account:
+    """Of this process."""
+    return Account(os.getuid(), frozenset({os.getgid(), *os.getgroups()}))
+
+
+def peer(connection: socket.socket) -> Account:
+    """Raises OSError where the kernel does not say."""
+    if sys.platform == "darwin":
+        return from_xucred(connection.getsockopt(_SOL_LOCAL, _LOCAL_PEERCRED, struct.calcsize(_XUCRED)))
+    _, uid, gid = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    try:
+        listed = connection.getsockopt(socket.SOL_SOCKET, _PEERGROUPS, _BUFFER)
+        groups = frozenset(struct.unpack(f"{len(listed) // 4}I", listed))
+    except OSError:  # more than fit
+        groups = _of_database(uid, gid)
+    return Account(uid, groups | {gid})
+
+
+def _of_database(uid: int, gid: int) -> frozenset[int]:
+    """As the system's files have them now."""
+    try:
+        return frozenset(os.getgrouplist(pwd.getpwuid(uid).pw_name, gid))
+    except KeyError:
+        return frozenset()
+
+
+def from_xucred(data: bytes) -> Account:
+    """What macOS answers: a version, the user, and up to 16 groups, the first of which is the effective one."""
+    _, uid, count, *groups = struct.unpack(_XUCRED, data)
+    return Account(uid, frozenset(groups[: max(0, count)]))
+
+
+def admitted(account: Account, group: int | None) -> bool:
+    """Whether it may use this daemon: as its own user, as root, or as a member of the group that the daemon serves."""
+    return account.uid in {os.getuid(), 0} or (group is not None and group in account.groups)
