@@ -31,7 +31,8 @@ _COMMANDS = {
     "allow": "speciate.server.terminal:allow",
     "disallow": "speciate.server.terminal:disallow",
     "secret": "speciate.server.keys:secret",
-    "audit": "speciate.server.online:audit",
+    "key": "speciate.server.key_commands:key",
+    "audit": "speciate.server.audit_command:audit",
     "ledger": "speciate.server.ledger_command:ledger",
     "slot": "speciate.server.slot_commands:slot",
     "labels": "speciate.server.answer_commands:labels",
@@ -96,6 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     deny = command("deny", "refuse a waiting action (asks on the terminal)")
     deny.add_argument("id", metavar="APPROVAL")
     _of_a_person(command)
+    _add_key(commands, shared)
     secret = commands.add_parser("secret", help="keys of services: set, list, remove", description="Keys of services.")
     actions = secret.add_subparsers(dest="action", required=True, metavar="ACTION")
     put = actions.add_parser("set", help="store a key: asked for on a terminal, else read from standard input")
@@ -104,7 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     actions.add_parser("list", help="names, hosts and when each was set; never the keys")
     actions.add_parser("remove", help="forget a key").add_argument("name", metavar="NAME")
     audit = command("audit", "check the trail of alias moves, policy and consents")
-    audit.add_argument("action", choices=("verify", "list"))
+    audit.add_argument("action", choices=("verify", "list", "accept"))
     audit.add_argument("--head", metavar="HASH", help="verify: the hash of a row, as it was kept elsewhere")
     audit.add_argument("--use-case", metavar="NAME", help="list: of this one alone; '*': of the workspace")
     audit.add_argument("--last", type=int, default=50, metavar="N", help="list: so many rows (default: 50)")
@@ -127,6 +129,19 @@ def _add_ledger(command: Callable[[str, str], argparse.ArgumentParser]) -> None:
     ledger = command("ledger", "how long models take from the use case to production, what they cost, how they hold")
     ledger.add_argument("--json", action="store_true", help="all of it, for programs")
     ledger.add_argument("--picture", metavar="FILE.svg", help="draw the stages, too")
+
+
+def _add_key(commands: argparse._SubParsersAction[argparse.ArgumentParser], shared: argparse.ArgumentParser) -> None:
+    key = commands.add_parser(
+        "key", help="keys that sign what a person decides: enroll, list, revoke", description="Keys of people."
+    )
+    actions = key.add_subparsers(dest="action", required=True, metavar="ACTION")
+    enroll = actions.add_parser("enroll", help="from then on decisions are signed", parents=[shared])
+    enroll.add_argument("--name", metavar="NAME", help="of the key (default: your account)")
+    enroll.add_argument("--ssh", metavar="PUBLIC_KEY", help="a key of OpenSSH, such as a hardware key's .pub file")
+    actions.add_parser("list", help="which are enrolled", parents=[shared])
+    revoke = actions.add_parser("revoke", help="a key signs nothing any more", parents=[shared])
+    revoke.add_argument("key", metavar="KEY", help="its name, or how its fingerprint begins")
 
 
 def _add_slot(commands: argparse._SubParsersAction[argparse.ArgumentParser], shared: argparse.ArgumentParser) -> None:
@@ -164,6 +179,7 @@ def _of_a_person(command: Callable[[str, str], argparse.ArgumentParser]) -> None
     policy = command("policy", "show or change who lets models into production (asks on the terminal)")
     policy.add_argument("policy", nargs="?", choices=("auto", "person"))
     policy.add_argument("--use-case", metavar="NAME", help="of this one alone")
+    policy.add_argument("--confirm", action="store_true", help="what was changed in settings.toml by hand is wanted")
     promote = command("promote", "let a model serve although its evidence does not (asks on the terminal)")
     promote.add_argument("use_case", metavar="USE_CASE")
     promote.add_argument("model", metavar="MODEL")

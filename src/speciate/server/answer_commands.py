@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from speciate.server.online import control
+from speciate.server.person import need, who
 from speciate.server.picture_file import picture_file, write
-from speciate.server.terminal import need, who
 
 _LONGEST = 600
 _PICTURES = (".svg", ".png")

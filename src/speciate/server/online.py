@@ -112,22 +112,13 @@ def fingerprint(arguments: argparse.Namespace) -> int:
     return 1 if started["refused"] else 0
 
 
-def audit(arguments: argparse.Namespace) -> int:
-    """verify: 1 where something is wrong with the trail, which the first line after the head names."""
-    if arguments.action == "list":
-        for row in control(arguments, "trail", start=True, use_case=arguments.use_case, most=arguments.last)["rows"]:
-            _say(_audited(row))
-        return 0
-    verdict = control(arguments, "audit", start=True, head=arguments.head)
-    _say("\n".join([f"{verdict['rows']} rows, head {verdict['head']}", *verdict["problems"]]))
-    return 1 if verdict["problems"] else 0
-
-
-def _audited(row: dict[str, Any]) -> str:
+def audited(row: dict[str, Any]) -> str:
     """One line: number, time, who, what, and on what grounds."""
     stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(row["stamp"]))
     moved = f"{row['before'] or 'nothing'} -> {row['after'] or 'nothing'}"
     grounds = {name: row["evidence"].get(name) for name in ("override", "decision", "reason", "percent")}
+    if isinstance(signed := row["evidence"].get("signed"), dict):
+        grounds["signed by"] = signed.get("name")
     told = ", ".join(f"{name}: {value}" for name, value in grounds.items() if value is not None)
     return clean_text(
         f"{row['seq']}  {stamp}Z  {row['actor']}  {row['action']}  {row['use_case']}  {moved}  {told}".rstrip()

@@ -17,24 +17,33 @@ from typing import Any
 from speciate.environment import workspace_path
 from speciate.errors import Code, SpeciateError
 from speciate.models import sealed, signature
-from speciate.server import terminal
+from speciate.server import person
 from speciate.server.online import control
+from speciate.server.person import Asked, Wanted
 from speciate.settings import load
 
 
 def sign(arguments: argparse.Namespace) -> int:
-    terminal.need()
+    person.need()
     found = control(arguments, "version", start=True, model=arguments.model)
     folder, ref = Path(found["folder"]), str(found["model"])
     if sealed.check(folder) != found["id"]:
         raise SpeciateError(Code.REFUSED, f"The files of {ref} are not what was registered.", "Restore them first.")
     _say(f"{ref}, {found['bytes']:,} bytes, id {found['id']}\nmade by {found['method']} from {found['base']}")
-    if not terminal.yes(f"Sign exactly this with {arguments.key}?"):
+    if not person.yes(f"Sign exactly this with {arguments.key}?"):
         return 1
     write(folder, Path(arguments.key))
-    told = control(arguments, "signed", start=True, model=ref, by=terminal.who())
-    _say(f"Signed by the key {told['key'][:16]}.")
-    return 0
+    told = person.decide(arguments, Wanted("signed", {"model": ref}, "Note it in the audit?", ask_yes=False), _show)
+    _say("The signature lies beside the files, and no row of the audit tells of it." if told is None else _done(told))
+    return 1 if told is None else 0
+
+
+def _show(asked: Asked) -> None:
+    _say(f"{asked.shown['model']}, id {asked.shown['id']}, is signed by the key {asked.shown['key'][:16]}.")
+
+
+def _done(told: dict[str, Any]) -> str:
+    return f"Signed by the key {told['key'][:16]}."
 
 
 def verify(arguments: argparse.Namespace) -> int:

@@ -1,15 +1,14 @@
-"""The commands that only a person gives: they want a terminal, show what is decided, and ask for a typed yes.
+"""The commands that only a person gives: they want a terminal, show what is decided, and ask for a signature, or for a
+typed yes where no key is enrolled.
 
-No tool reaches these. A program that runs as the same user could still imitate a person on a pseudo-terminal; that is
-a boundary of the operating system, not of this file.
+No tool reaches these. A program that runs as the same user can imitate a typed yes on a pseudo-terminal; a signature
+wants the passphrase or the touch, too (`person.py`).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import pwd
 import sys
 import time
 from typing import Any
@@ -17,7 +16,10 @@ from typing import Any
 from speciate.environment import workspace_path
 from speciate.errors import Code, SpeciateError
 from speciate.hosts import check_host
+from speciate.server.dial import NoDaemon
 from speciate.server.online import control
+from speciate.server.person import Asked, Wanted, ask, decide, need, who
+from speciate.server.untrusted import clean_text
 from speciate.settings import load
 
 
@@ -30,59 +32,99 @@ def deny(arguments: argparse.Namespace) -> int:
 
 
 def policy(arguments: argparse.Namespace) -> int:
-    """Of the workspace, or of one use case."""
+    """Of the workspace, or of one use case; or all of settings.toml that decides what needs a person (`--confirm`)."""
+    if arguments.confirm:
+        return _confirm(arguments)
     workspace, use_case = workspace_path(arguments.workspace), arguments.use_case
-    settings = load(workspace)
-    current = settings.policy_of(use_case) if use_case else settings.policy
-    if arguments.policy is None or arguments.policy == current:
-        _say(current)
-        for name, own in settings.policies.items() if use_case is None else ():
+    if arguments.policy is None:
+        current, policies = _policies(arguments)
+        _say(policies.get(use_case, current) if use_case else current)
+        for name, own in policies.items() if use_case is None else ():
             _say(f"{name}: {own}")
         return 0
+    request = {"policy": arguments.policy, "use_case": use_case}
+
+    def show(asked: Asked) -> None:
+        _say(f"Workspace {workspace}" + (f", use case {use_case}" if use_case else ""))
+        _say(f"Now: {_MEANING[asked.shown['now']]}\nThen: {_MEANING[arguments.policy]}")
+
     need()
-    _say(f"Workspace {workspace}" + (f", use case {use_case}" if use_case else ""))
-    _say(f"Now: {_MEANING[current]}\nThen: {_MEANING[arguments.policy]}")
-    if not yes(f"Change the policy to {arguments.policy}?"):
-        return 1
-    control(arguments, "policy", start=True, policy=arguments.policy, use_case=use_case, by=who())
-    return 0
+    if ask(arguments, "policy", request).shown["now"] == arguments.policy:
+        _say(arguments.policy)
+        return 0
+    made = decide(arguments, Wanted("policy", request, f"Change the policy to {arguments.policy}?"), show)
+    return 1 if made is None else 0
+
+
+def _policies(arguments: argparse.Namespace) -> tuple[str, dict[str, str]]:
+    """From the daemon, where one runs: it may hold to stricter ones than the file. Starts none."""
+    try:
+        told = control(arguments, "status")
+    except NoDaemon:
+        settings = load(workspace_path(arguments.workspace))
+        return settings.policy, dict(settings.policies)
+    return told["policy"], told["policies"]
+
+
+def _confirm(arguments: argparse.Namespace) -> int:
+    def show(asked: Asked) -> None:
+        before, now = asked.shown["before"], asked.shown["settings"]
+        for name, value in now.items():
+            changed = "" if value == before.get(name) else f"  (confirmed: {json.dumps(before.get(name))})"
+            _say(f"{name} = {json.dumps(value)}{changed}")
+
+    made = decide(arguments, Wanted("settings", {}, "Confirm these settings?"), show)
+    return 1 if made is None else 0
 
 
 def promote(arguments: argparse.Namespace) -> int:
     """Overrides what stands against a promotion. What nothing stands against needs none: promote_model does it."""
     need()
     wanted = {"use_case": arguments.use_case, "model": arguments.model, "canary_percent": arguments.canary_percent}
-    shown = control(arguments, "promotion", start=True, **wanted)
-    if not shown["objections"]:
+    if not control(arguments, "promotion", start=True, **wanted)["objections"]:
         _say("Nothing stands against it, so there is nothing to override: call promote_model.")
         return 1
-    _say(f"{shown['model']} would serve {arguments.use_case}, where {shown['serving'] or 'nothing'} serves now.")
-    _say("Against it stands:\n" + "\n".join(f"  - {each}" for each in shown["objections"]))
-    _say(f"Your name ({who()}) and your reason go into the audit: {arguments.override}")
-    if not yes("Let it serve all the same?"):
+
+    def show(asked: Asked) -> dict[str, Any]:
+        shown = asked.shown
+        _say(f"{shown['model']} would serve {arguments.use_case}, where {shown['serving'] or 'nothing'} serves now.")
+        _say("Against it stands:\n" + "\n".join(f"  - {each}" for each in shown["objections"]))
+        _say(f"Your name ({who()}) and your reason go into the audit: {arguments.override}")
+        return {"serving": shown["serving"], "objections": shown["objections"]}
+
+    request = {**wanted, "reason": arguments.override}
+    made = decide(arguments, Wanted("override", request, "Let it serve all the same?"), show)
+    if made is None:
         return 1
-    about = {"reason": arguments.override, "serving": shown["serving"], "objections": shown["objections"]}
-    made = control(arguments, "override", start=True, by=who(), **wanted, **about)
     _say(json.dumps(made, indent=2))
     return 0
 
 
 def hosts(arguments: argparse.Namespace) -> int:
     """Those at private addresses that may be asked. Taking one away needs no typed yes."""
-    workspace = workspace_path(arguments.workspace)
     if arguments.action == "list":
-        for host in load(workspace).private_hosts:
+        for host in _private_hosts(arguments):
             _say(host)
         return 0
-    host = check_host(arguments.host or "")
-    need()
-    if arguments.action == "add":
-        _say(f"Models at {host} may then be asked, also where that is this machine or leads into a private network.")
-        _say("What listens there may pass on what it is sent. What leaves this machine needs `speciate allow` besides.")
-        if not yes(f"List {host}?"):
-            return 1
-    control(arguments, "host", start=True, add=arguments.action == "add", host=host, by=who())
-    return 0
+    host, add = check_host(arguments.host or ""), arguments.action == "add"
+
+    def show(asked: Asked) -> None:
+        if add:
+            _say(
+                f"Models at {host} may then be asked, also where that is this machine or leads into a private network."
+            )
+            _say("What listens there may pass on what it is sent; what leaves this machine needs speciate allow, too.")
+
+    question = f"List {host}?" if add else f"Take {host} away?"
+    made = decide(arguments, Wanted("host", {"add": add, "host": host}, question, ask_yes=add), show)
+    return 1 if made is None else 0
+
+
+def _private_hosts(arguments: argparse.Namespace) -> list[str]:
+    try:
+        return list(control(arguments, "status")["private_hosts"])
+    except NoDaemon:
+        return list(load(workspace_path(arguments.workspace)).private_hosts)
 
 
 def allow(arguments: argparse.Namespace) -> int:
@@ -96,25 +138,35 @@ def allow(arguments: argparse.Namespace) -> int:
             "Which dataset, which host, and for how much money?",
             "speciate allow DATASET --host HOST --usd CAP [--days N], or speciate allow --list",
         )
-    need()
-    asked = control(arguments, "consent", start=True, dataset=arguments.dataset, host=arguments.host)
-    _say(f"{asked['rows']} examples of {asked['dataset']} ({asked['modality']}), and all later versions of it,")
-    _say(f"may then be sent to {asked['host']}, for up to {arguments.usd:g} USD in all,")
     days = arguments.days
-    _say("until it is taken back (speciate disallow)." if days is None else f"for {days:g} days.")
-    if asked["before"]:
-        _say(f"Now: {_consent(asked['before'])}")
-    if not yes("Allow exactly this?"):
+
+    def show(asked: Asked) -> None:
+        shown = asked.shown
+        _say(f"{shown['rows']} examples of {shown['dataset']} ({shown['modality']}), and all later versions of it,")
+        _say(f"may then be sent to {shown['host']}, for up to {arguments.usd:g} USD in all,")
+        _say("until it is taken back (speciate disallow)." if days is None else f"for {days:g} days.")
+        if shown["before"]:
+            _say(f"Now: {_consent(shown['before'])}")
+
+    request = {"dataset": arguments.dataset, "host": arguments.host, "usd": arguments.usd, "days": days}
+    made = decide(arguments, Wanted("allow", request, "Allow exactly this?"), show)
+    if made is None:
         return 1
-    granted = {"dataset": arguments.dataset, "host": arguments.host, "usd": arguments.usd, "days": arguments.days}
-    _say(_consent(control(arguments, "allow", start=True, by=who(), **granted)))
+    _say(_consent(made))
     return 0
 
 
 def disallow(arguments: argparse.Namespace) -> int:
     """Without a typed yes: it only takes away."""
-    need()
-    ended = control(arguments, "disallow", start=True, dataset=arguments.dataset, host=arguments.host, by=who())
+    request = {"dataset": arguments.dataset, "host": arguments.host}
+
+    def show(asked: Asked) -> None:
+        if asked.shown["before"]:
+            _say(_consent(asked.shown["before"]))
+
+    ended = decide(arguments, Wanted("disallow", request, "Take this back?", ask_yes=False), show)
+    if ended is None:
+        return 1
     _say(f"Taken back: {_consent(ended)}")
     _say("Jobs that run already go on; control_job(action='cancel') stops one.")
     return 0
@@ -141,35 +193,20 @@ def _decide(arguments: argparse.Namespace, action: str) -> int:
             f"Approval {approval['id']!r} is {approval['state']}: each is answered once, before it expires.",
             "See list_approvals for what waits.",
         )
-    _say(f"{approval['id']} ({approval['state']}, expires {time.ctime(approval['expires'])})")
-    _say(f"Action: {approval['action']}")
-    _say("Arguments: " + json.dumps(approval["arguments"], indent=2))
-    _say("Evidence: " + json.dumps(approval["evidence"], indent=2))
-    if not yes(f"{action.capitalize()} exactly this?"):
+
+    def show(asked: Asked) -> dict[str, Any]:
+        _say(f"{asked.shown['id']} ({approval['state']}, expires {time.ctime(asked.shown['expires'])})")
+        _say(f"Action: {asked.action}")
+        _say("Arguments: " + json.dumps(asked.arguments, indent=2))
+        _say("Evidence: " + json.dumps(asked.shown["evidence"], indent=2))
+        return {"hash": asked.shown["hash"]}
+
+    made = decide(arguments, Wanted(action, {"id": arguments.id}, f"{action.capitalize()} exactly this?"), show)
+    if made is None:
         return 1
-    made = control(arguments, action, start=True, id=arguments.id, hash=approval["hash"], by=who())
     _say(json.dumps(made, indent=2))
     return 0 if made["state"] == ("approved" if action == "approve" else "denied") else 1
 
 
-def who() -> str:
-    return pwd.getpwuid(os.getuid()).pw_name
-
-
-def need() -> None:
-    if not sys.stdin.isatty():
-        raise SpeciateError(
-            Code.REFUSED, "Only a person decides this, and standard input is no terminal.", "Run it in a terminal."
-        )
-
-
-def yes(question: str) -> bool:
-    answer = input(f"{question} Type yes: ")
-    if answer.strip() != "yes":
-        _say("Nothing was changed.")
-        return False
-    return True
-
-
 def _say(text: str) -> None:
-    sys.stdout.write(text + "\n")
+    sys.stdout.write(clean_text(text) + "\n")

@@ -1,0 +1,246 @@
+"""A person's answer to the daemon's question, at the terminal: a typed yes, or where keys are enrolled a signature.
+
+What is signed is what was shown here, hashed here. The passphrase comes from the controlling terminal alone, never from
+standard input, an argument or the environment, and what was typed before the question is thrown away.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import pwd
+import subprocess
+import sys
+import tempfile
+import termios
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from speciate.errors import Code, SpeciateError
+from speciate.production import outside_head
+from speciate.production.outside_head import Head
+from speciate.production.statement import NAMESPACE, Key, Question, public_key, ssh_keygen, statement
+from speciate.server import sealed_key
+from speciate.server.online import control
+from speciate.server.sealed_key import Stored
+from speciate.server.untrusted import clean_text
+
+_SSH_SECONDS = 120
+_LONGEST = 1024  # bytes of a passphrase
+
+
+class Asked(NamedTuple):
+    """The daemon's question."""
+
+    shown: Mapping[str, Any]
+    arguments: Mapping[str, Any]
+    action: str
+    message: bytes
+    """What is signed."""
+    challenge: str
+    workspace: str
+    """Its identity."""
+    keys: tuple[Key, ...]
+    """Empty where a typed yes is enough."""
+
+
+class Wanted(NamedTuple):
+    """What is asked of the daemon."""
+
+    action: str
+    request: dict[str, Any]
+    question: str
+    """For the person: `Approve exactly this?`"""
+    ask_yes: bool = True
+    """Where nobody signs: whether a typed yes is wanted."""
+
+
+def who() -> str:
+    return pwd.getpwuid(os.getuid()).pw_name
+
+
+def need() -> None:
+    if not sys.stdin.isatty():
+        raise SpeciateError(
+            Code.REFUSED, "Only a person decides this, and standard input is no terminal.", "Run it in a terminal."
+        )
+
+
+def ask(arguments: argparse.Namespace, action: str, request: Mapping[str, Any]) -> Asked:
+    """What the daemon would do."""
+    told = control(arguments, "question", start=True, about={"action": action, **request})
+    question = Question(**told["question"])
+    message = statement(told["workspace"], question, told["head"], told["challenge"], told["until"])
+    keys = tuple(public_key(each["name"], each["kind"], each["public"]) for each in told["keys"])
+    return Asked(
+        question.shown, question.arguments, question.action, message, told["challenge"], told["workspace"], keys
+    )
+
+
+def decide(
+    arguments: argparse.Namespace,
+    wanted: Wanted,
+    show: Callable[[Asked], Mapping[str, Any] | None],
+    unsealed: tuple[Stored, Ed25519PrivateKey] | None = None,
+) -> dict[str, Any] | None:
+    """Ask the daemon what would be done, show it, get the person's answer, and have it done. None where the person did
+    not want it.
+
+    `show` may return more arguments for the action. `unsealed`: a key that was opened a moment ago.
+    """
+    need()
+    asked = ask(arguments, wanted.action, wanted.request)
+    more = show(asked) or {}
+    if asked.keys:
+        answer = _signed(asked, wanted.question, unsealed)
+        if answer is None:
+            return None
+        more = {**more, "signed": answer}
+    elif wanted.ask_yes:
+        _say(UNSIGNED.format(who()))
+        if not yes(wanted.question):
+            return None
+    made = control(arguments, wanted.action, start=True, by=who(), **{**wanted.request, **more})
+    if asked.keys:
+        keep_head(arguments)
+    return made
+
+
+UNSIGNED = "No key is enrolled here: anybody who runs programs as {} could give this answer (speciate key enroll)."
+
+
+def keep_head(arguments: argparse.Namespace) -> None:
+    """In this person's config folder, where the daemon may be another user's; only along a trail that fits what was
+    kept."""
+    verdict = control(arguments, "audit", start=True, kept=kept(arguments))
+    if verdict["problems"] or not verdict["rows"]:
+        return
+    root = str(control(arguments, "status")["workspace"])
+    head = Head(int(verdict["rows"]), str(verdict["head"]), tuple(verdict["keys"]), root)
+    with contextlib.suppress(OSError, ValueError):
+        outside_head.write(str(verdict["identity"]), head)
+
+
+def kept(arguments: argparse.Namespace) -> dict[str, Any] | None:
+    """This person's own head of the workspace. Raises INVALID for one that cannot be read."""
+    identity = str(control(arguments, "status", start=True)["identity"])
+    try:
+        found = outside_head.read(identity)
+    except ValueError as error:
+        raise SpeciateError(
+            Code.INVALID, str(error), "Find out who wrote to it; without the file, verify compares less."
+        ) from None
+    return found._asdict() if found else None
+
+
+# Answers
+
+
+def yes(question: str) -> bool:
+    answer = input(f"{question} Type yes: ")
+    if answer.strip() != "yes":
+        _say("Nothing was changed.")
+        return False
+    return True
+
+
+def _signed(asked: Asked, question: str, unsealed: tuple[Stored, Ed25519PrivateKey] | None) -> dict[str, str] | None:
+    """The answer with its signature; None where the person did not want it. The keys of OpenSSH first, for they may be
+    hardware; where one does not sign, a sealed one."""
+    marks = {key.fingerprint: key for key in asked.keys}
+    if unsealed is not None and unsealed[0].key.fingerprint in marks:
+        return _answer(asked, unsealed[0].key, unsealed[1].sign(asked.message).hex())
+    mine = [stored for stored in sealed_key.every() if stored.key.fingerprint in marks]
+    if not mine:
+        names = ", ".join(f"{key.name} ({key.fingerprint[:16]})" for key in asked.keys)
+        raise SpeciateError(
+            Code.REFUSED,
+            f"This needs the signature of an enrolled key, and none of them is in {sealed_key.folder()}: {names}.",
+            "Let its owner run the command, or enroll yours with it: speciate key enroll",
+        )
+    failed = ""
+    for stored in sorted(mine, key=lambda each: each.key.kind != "ssh"):
+        if stored.key.kind == "ssh":
+            if not yes(f"{question} The key {stored.key.name} signs it."):
+                return None
+            try:
+                return _answer(asked, stored.key, _signed_by_ssh(stored, asked.message))
+            except SpeciateError as error:
+                failed = str(error)
+                _say(failed)
+                continue
+        phrase = passphrase(f"{question} Passphrase of the key {stored.key.name} (nothing: no): ")
+        if not phrase:
+            _say("Nothing was changed.")
+            return None
+        return _answer(asked, stored.key, sealed_key.unseal(stored, phrase).sign(asked.message).hex())
+    raise SpeciateError(Code.UNAVAILABLE, f"No key signed. {failed}", "Repeat the command with the key at hand.")
+
+
+def _answer(asked: Asked, key: Key, signature: str) -> dict[str, str]:
+    return {"challenge": asked.challenge, "key": key.fingerprint, "signature": signature}
+
+
+def _signed_by_ssh(stored: Stored, message: bytes) -> str:
+    """By `ssh-keygen -Y sign`, which asks for a passphrase or a touch itself; without the private half's file, by the
+    agent that has it."""
+    private = stored.ssh.with_suffix("") if stored.ssh and stored.ssh.suffix == ".pub" else stored.ssh
+    with tempfile.TemporaryDirectory(prefix="speciate-sign-") as folder:
+        public = Path(folder, "key.pub")
+        public.write_text(f"{stored.key.public}\n")
+        file = private if private and private.is_file() else public
+        command = [ssh_keygen(), "-Y", "sign", "-n", NAMESPACE, "-f", str(file)]
+        try:
+            ran = subprocess.run(command, input=message, capture_output=True, timeout=_SSH_SECONDS, check=False)
+        except subprocess.TimeoutExpired:
+            raise SpeciateError(
+                Code.UNAVAILABLE, f"ssh-keygen did not sign within {_SSH_SECONDS} s.", "Repeat the command."
+            ) from None
+    if ran.returncode != 0:
+        said = clean_text(ran.stderr.decode(errors="replace")).strip()[-300:]
+        raise SpeciateError(
+            Code.UNAVAILABLE, f"ssh-keygen did not sign with {file}: {said}", "Repeat it with the key at hand."
+        )
+    return ran.stdout.decode()
+
+
+def passphrase(prompt: str) -> str:
+    """From the controlling terminal, without echo. Raises REFUSED where there is none."""
+    with _terminal() as terminal:
+        before = termios.tcgetattr(terminal)
+        silent = list(before)
+        silent[3] = int(silent[3]) & ~termios.ECHO | termios.ICANON
+        try:
+            termios.tcsetattr(terminal, termios.TCSAFLUSH, silent)  # drops what was typed ahead of the question
+            os.write(terminal, prompt.encode())
+            line = os.read(terminal, _LONGEST)
+        finally:
+            termios.tcsetattr(terminal, termios.TCSAFLUSH, before)
+            os.write(terminal, b"\n")
+    try:
+        return line.decode().rstrip("\r\n")
+    except UnicodeDecodeError:
+        raise SpeciateError(Code.INVALID, "The passphrase is no UTF-8 text.", "Type it again.") from None
+
+
+@contextlib.contextmanager
+def _terminal() -> Iterator[int]:
+    try:
+        terminal = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError:
+        raise SpeciateError(
+            Code.REFUSED, "A passphrase is typed on a terminal, and this process has none.", "Run it in a terminal."
+        ) from None
+    try:
+        yield terminal
+    finally:
+        os.close(terminal)
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()

@@ -1,0 +1,60 @@
+"""The command line at a pseudo-terminal, and people with keys, for tests of what only a person may do."""
+
+from __future__ import annotations
+
+import os
+import pty
+import select
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+CLI = [sys.executable, "-m", "speciate.cli"]
+PHRASE = "correct horse battery staple"
+
+
+class Screen(NamedTuple):
+    text: str
+    status: int
+
+
+def type_at(arguments: Sequence[str], answers: Sequence[tuple[str, str]], *, ahead: str = "") -> Screen:
+    """Run a command at a terminal of its own. Each answer is typed once its question was shown since the last one;
+    `ahead` is typed before there is any question."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execv(sys.executable, [*CLI, *arguments])
+    if ahead:
+        os.write(terminal, ahead.encode())
+    shown, seen, left = b"", 0, list(answers)
+    deadline = time.monotonic() + 90
+    while select.select([terminal], [], [], max(0.0, deadline - time.monotonic()))[0]:
+        try:
+            data = os.read(terminal, 4096)
+        except OSError:  # Linux says so at the end
+            break
+        if not data:
+            break
+        shown += data
+        while left and left[0][0].encode() in shown[seen:]:
+            seen = len(shown)
+            os.write(terminal, left.pop(0)[1].encode() + b"\n")
+    else:
+        os.kill(pid, 9)
+    os.close(terminal)
+    return Screen(shown.decode(errors="replace"), os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+
+
+def enroll(workspace: Path, *more: str, phrase: str = PHRASE, signed_by: str = "") -> Screen:
+    """A new key, in the config folder of this process. `signed_by`: the phrase of the key that signs; else its own."""
+    answers = [("characters or more: ", phrase), ("The same again: ", phrase)]
+    if signed_by:
+        answers.append(("(nothing: no): ", signed_by))
+    return type_at(["key", "enroll", *more, "--workspace", str(workspace)], answers)
+
+
+def sign(workspace: Path, *arguments: str, phrase: str = PHRASE, ahead: str = "") -> Screen:
+    """A command whose question is answered with the passphrase."""
+    return type_at([*arguments, "--workspace", str(workspace)], [("(nothing: no): ", phrase)], ahead=ahead)
