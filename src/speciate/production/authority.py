@@ -190,8 +190,6 @@ class Authority:
         approval_keys.check_new(key, self._keys)
         with self._changing():
             row = approval_keys.enroll(self._workspace, key, by, proof)
-            if not self._keys:
-                self._confirmed = confirmed_settings.snapshot(self._workspace.settings)
             self._keys = {**self._keys, key.fingerprint: key}
         return row
 
@@ -200,6 +198,10 @@ class Authority:
             row = approval_keys.revoke(self._workspace, key, by, proof)
             self._keys = {mark: each for mark, each in self._keys.items() if mark != key.fingerprint}
         return row
+
+    def confirm(self, settings: dict[str, Any]) -> None:
+        """Once a row says so."""
+        self._confirmed = settings
 
     def accept(self, by: str, proof: Mapping[str, Any]) -> audit.Row:
         """A person goes on from this trail as it is: it is the known one from here on."""

@@ -72,7 +72,10 @@ def perform(service: Service, request: dict[str, Any], caller: Account | None = 
         proof["claimed"] = clean_text(str(claimed))[:_LONGEST_NAME]
     if action is ACTIONS["settings"]:  # what is written down is what was shown, not what the client says
         request = request | {"differences": list(authority.of(service.workspace).differences)}
-    return action.run(service, request, Person(name, proof))
+    made = action.run(service, request, Person(name, proof))
+    if signed and isinstance(confirmed := signed.shown.get("settings"), dict):
+        authority.of(service.workspace).confirm(confirmed)
+    return made
 
 
 def _found(name: str) -> Anyone | OnlyPerson:
