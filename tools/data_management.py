@@ -10,7 +10,7 @@ from pydantic import Field
 from speciate.datasets.purge import Target
 from speciate.errors import Code, SpeciateError
 from speciate.ids import check_name
-from speciate.production import deletion, forget, retention
+from speciate.production import approval_keys, deletion, forget, retention
 from speciate.production.approvals import Approval, postponed
 from speciate.refs import dataset_ref
 from speciate.server.surface import (
@@ -144,7 +144,7 @@ def _delete(app: App, ref: str, idempotency_key: str | None, *, dry_run: bool) -
         return DryRun(valid=True, estimate=Estimate(), resolved={"deletes": doomed().refs})
 
     def step(tx: Transaction) -> NeedsApproval:
-        return _waiting(deletion.ask(tx, doomed(), app.workspace.settings.approval_hours))
+        return _waiting(tx, deletion.ask(tx, doomed(), app.workspace.settings.approval_hours))
 
     arguments = {"action": "delete", "ref": ref}
     return once(app, "manage_data", arguments, idempotency_key, step, answer=NeedsApproval)
@@ -156,14 +156,14 @@ def _purge(app: App, target: Target, idempotency_key: str | None, *, dry_run: bo
         return DryRun(valid=True, estimate=Estimate(), resolved=found())
 
     def step(tx: Transaction) -> NeedsApproval:
-        return _waiting(forget.ask(tx, target, found(), app.workspace.settings.approval_hours))
+        return _waiting(tx, forget.ask(tx, target, found(), app.workspace.settings.approval_hours))
 
     arguments = {"action": "purge", **target.model_dump()}
     return once(app, "manage_data", arguments, idempotency_key, step, answer=NeedsApproval)
 
 
-def _waiting(approval: Approval) -> NeedsApproval:
-    how = f"A person runs on a terminal: speciate approve {approval.id}"
+def _waiting(tx: Transaction, approval: Approval) -> NeedsApproval:
+    how = approval_keys.how(tx, approval.id)
     until = datetime.fromtimestamp(approval.expires, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     return NeedsApproval(
         approval=Question(id=approval.id, expires=approval.expires, until=until, how=how),

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from speciate.production import approvals
+from speciate.production import approval_keys, approvals
 from speciate.production import predict as predicting
 from speciate.production import promote as promotion
 from speciate.production.predict import Input
@@ -74,6 +74,7 @@ class Approval(Result):
 class Approvals(Result):
     approvals: tuple[Approval, ...]
     next_cursor: str | None = None
+    note: str
 
 
 class Asked(Result):
@@ -191,4 +192,5 @@ def list_approvals(
             for item in page.approvals
         ),
         next_cursor=page.next_cursor,
+        note=approval_keys.note(app.workspace.database),
     )  # fmt: skip

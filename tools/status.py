@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from speciate.loop.status import UseCaseStatus, status
+from speciate.production import approval_keys
 from speciate.server.surface import App, NextAction, Result, tool
 from speciate.serving import slots
 
@@ -98,6 +99,7 @@ class StatusView(Result):
     seconds_to_recover: float | None = None
     disk: DiskView
     alerts: tuple[str, ...] = ()
+    approvals: str
 
 
 @tool(read_only=True)
@@ -112,4 +114,5 @@ def get_status(app: App, use_case: str | None = None) -> StatusView:
         seconds_to_recover=found.deliveries.seconds_to_recover,
         disk=DiskView(**found.disk._asdict()),
         alerts=tuple(found.alerts),
+        approvals=approval_keys.note(app.workspace.database),
     )

@@ -122,6 +122,7 @@ def _add_serve(command: Callable[[str, str], argparse.ArgumentParser]) -> None:
     how.add_argument("--http", type=_port, metavar="PORT", help="serve streamable HTTP on 127.0.0.1 instead; 0: any")
     how.add_argument("--install", action="store_true", help="let the system start the daemon at login")
     how.add_argument("--uninstall", action="store_true", help="take that back")
+    serve.add_argument("--system", action="store_true", help="as root: with --install, under a user of its own")
     serve.add_argument("--fixture", action="append", default=[], help=argparse.SUPPRESS)
 
 

@@ -50,6 +50,14 @@ SYSTEM_SOCKETS = Path("/run/speciate")
 """Where daemons listen that the system runs under a user of their own. Only root can make this folder."""
 
 
+SYSTEM_UNITS = Path("/etc/systemd/system")
+
+
+def system_unit(workspace: Path) -> Path:
+    """The systemd unit of the workspace's daemon, where it has a user of its own."""
+    return SYSTEM_UNITS / f"speciate-{_digest(workspace)[:8]}.service"
+
+
 def system_socket(workspace: Path) -> Path:
     return SYSTEM_SOCKETS / f"{_digest(workspace)}.sock"
 
@@ -61,7 +69,7 @@ def _digest(workspace: Path) -> str:
 
 def socket_path(workspace: Path) -> Path:
     """Where the daemon of `workspace` listens: at the system's place, where one does, else at a place of this user."""
-    if (shared := system_socket(workspace)).exists():
+    if os.path.exists(shared := system_socket(workspace)):  # where we may not look there is none for us
         return shared
     path = runtime_folder() / f"{_digest(workspace)}.sock"
     if len(os.fsencode(path)) > 100:

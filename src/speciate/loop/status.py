@@ -11,7 +11,7 @@ from speciate.loop import ledger
 from speciate.loop.deliveries import Deliveries
 from speciate.loop.ledger import History
 from speciate.loop.time_to_model import TimeToModel
-from speciate.production import aliases, approvals, baked, notifier, provider
+from speciate.production import aliases, approvals, authority, baked, notifier, provider
 from speciate.production.aliases import Alias
 from speciate.production.approvals import Approval
 from speciate.usecases import UseCase
@@ -115,7 +115,13 @@ def status(workspace: Workspace, use_case: str | None = None) -> Status:
         found,
         ledger.delivered(known.history, now),
         _disk(workspace, room),
-        [*alerts(room), *_broken(found), *provider.alerts(database), *notifier.alerts(workspace)],
+        [
+            *alerts(room),
+            *_broken(found),
+            *provider.alerts(database),
+            *notifier.alerts(workspace),
+            *(f"Not as a person decided it: {problem}" for problem in authority.of(workspace).problems),
+        ],
     )
 
 

@@ -41,7 +41,9 @@ def listed(database: Database) -> list[Enrolled]:
 def worth(keys: int) -> str:
     """What an approval is worth where so many keys are in force: a sentence."""
     if keys:
-        return "A person signs each approval here: no program can, without the passphrase or the touch of an enrolled key."
+        return (
+            "A person signs each approval here: no program can, without the passphrase or the touch of an enrolled key."
+        )
     return (
         "No key is enrolled here, so anybody who runs programs with this account could have given an approval: "
         "speciate key enroll changes that."

@@ -98,6 +98,7 @@ def _status(service: Service, request: dict[str, Any]) -> dict[str, Any]:
         "newest_backup": saved[-1].name if saved else None,
         "salvaged": str(workspace.salvaged) if workspace.salvaged else None,
         "identity": workspace.identity,
+        "signed": held.required,
         "approvals": held.sentence(),
         "problems": list(held.problems),
         "policies": dict(workspace.settings.policies),

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import grp
 import importlib
 import logging
 import logging.handlers
@@ -58,6 +59,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m speciate.server.daemon")
     parser.add_argument("--workspace", type=Path, required=True)
     parser.add_argument("--detach", action="store_true", help="leave the caller's session and return at once")
+    parser.add_argument("--group", help="serve its members, too, at the system's socket")
     parser.add_argument("--stay", action="store_true", help="do not end when idle")
     parser.add_argument("--fixture", type=Path, action="append", default=[], help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -70,7 +72,8 @@ def main() -> int:
         lock = Lock(root)
         _log_to(root / "daemon.log")
         serve = importlib.import_module("speciate.server.service").serve
-        serve(root, lock, lambda: starter.tell({"won": True}), arguments.fixture, stay=arguments.stay)
+        group = grp.getgrnam(arguments.group).gr_gid if arguments.group else None
+        serve(root, lock, lambda: starter.tell({"won": True}), arguments.fixture, stay=arguments.stay, group=group)
     except Held:
         starter.tell({"won": False})
         return LOST

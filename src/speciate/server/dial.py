@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from speciate import __version__
-from speciate.environment import clean_environment, socket_path
+from speciate.environment import clean_environment, socket_path, system_unit
 from speciate.errors import Code, SpeciateError
 from speciate.server.protocol import DRAINING, Line, as_error, encode
 
 _PATIENCE_SECONDS = 60.0
+_SYSTEM_SECONDS = 15.0
 _PAUSE_SECONDS = 0.02, 0.2
 
 
@@ -51,7 +52,9 @@ def dial(
     what the daemon refused with.
     """
     hello = {"protocol": protocol, "version": __version__, "folder": os.getcwd(), "client": client, **more}
-    deadline = time.monotonic() + _PATIENCE_SECONDS
+    unit = system_unit(workspace)
+    by_system = unit.exists()
+    deadline = time.monotonic() + (_SYSTEM_SECONDS if by_system else _PATIENCE_SECONDS)
     pause, longest = _PAUSE_SECONDS
     while True:
         dialled = _try(workspace, hello)
@@ -61,9 +64,15 @@ def dial(
             raise NoDaemon(
                 Code.UNAVAILABLE, f"No daemon serves {workspace}.", "Any `speciate call` or `speciate serve` starts it."
             )
-        if not _start(workspace, fixtures, deadline):
+        if by_system or not _start(workspace, fixtures, deadline):
             time.sleep(pause)  # another one holds the lock: it is about to listen, or about to end
             pause = min(2 * pause, longest)
+        if by_system and time.monotonic() > deadline:
+            raise SpeciateError(
+                Code.UNAVAILABLE,
+                f"The daemon of {workspace} is started by the system alone, and it does not answer you.",
+                f"Is it running: systemctl status {unit.name}; and are you in its group: id",
+            )
         if time.monotonic() > deadline:
             raise SpeciateError(
                 Code.UNAVAILABLE,

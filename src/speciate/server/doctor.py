@@ -15,8 +15,11 @@ from speciate import __version__
 from speciate.environment import runtime_folder, workspace_path
 from speciate.errors import SpeciateError
 from speciate.models.packaged import PACKAGED
+from speciate.production import outside_head
 from speciate.sandbox import layers
 from speciate.server import unattended
+from speciate.server.dial import NoDaemon, dial
+from speciate.server.protocol import CONTROL
 from speciate.workspace.filesystem import Check, check_folder
 
 ENABLES = {
@@ -62,13 +65,14 @@ def doctor(arguments: argparse.Namespace) -> int:
         "Packaged models": packaged(),
         "Sandbox (for foreign bytes and others' code)": cage(),
         "Unattended": service(workspace),
+        "Approvals": approving(workspace),
         f"Disk of {workspace}": [*check_folder(workspace), *runtime()],
     }
     for title, checks in sections.items():
         sys.stdout.write(f"{title}\n")
         for check in checks:
             sys.stdout.write(f"  {'ok ' if check.ok else '-- '} {check.name:<12} {check.what}\n")
-    needed = (sections.popitem()[1], core(), cage())
+    needed = (sections.popitem()[1], core(), cage(), sections["Approvals"][1:])
     return 0 if all(check.ok for checks in needed for check in checks) else 1
 
 
@@ -150,6 +154,26 @@ def service(workspace: Path) -> list[Check]:
     """Whether the system starts the daemon at login."""
     found = unattended.state(workspace)
     return [Check("service", found.active, found.what)]
+
+
+def approving(workspace: Path) -> list[Check]:
+    """What an approval is worth, first, and then what of the trail is not as people decided it. Starts no daemon: where
+    none runs, only what was kept outside the workspace is known."""
+    if not workspace.is_dir():
+        return [Check("key", False, "there is no workspace yet")]
+    try:
+        dialled = dial(workspace, CONTROL, start=False, action="status")
+    except NoDaemon:
+        kept = outside_head.at(workspace)
+        keys = ", ".join(sorted({key for head in kept for key in head.keys}))
+        said = f"by what was kept outside the workspace, these are enrolled: {keys}" if keys else "no daemon runs"
+        return [Check("key", bool(keys), f"{said} (with a daemon this says what an approval is worth)")]
+    except SpeciateError as error:
+        return [Check("key", False, str(error))]
+    dialled.line.close()
+    told = dialled.answer["result"]
+    worth = Check("key", bool(told["signed"]), told["approvals"])
+    return [worth, *(Check("trail", False, problem) for problem in told["problems"])]
 
 
 def runtime() -> list[Check]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from speciate.environment import workspace_path
 from speciate.errors import Code, SpeciateError
+from speciate.server import system_unit
 from speciate.server.client import connect
 from speciate.server.dial import NoDaemon, dial
 from speciate.server.protocol import CONTROL, HTTP
@@ -20,10 +21,12 @@ from speciate.server.untrusted import clean_text
 
 
 def serve(arguments: argparse.Namespace) -> int:
+    if arguments.system and not (arguments.install or arguments.uninstall):
+        raise SpeciateError(Code.INVALID, "--system goes with --install or --uninstall.", "Leave it out, or add one.")
     if arguments.install:
-        return install(arguments)
+        return system_unit.install(arguments) if arguments.system else install(arguments)
     if arguments.uninstall:
-        return uninstall(arguments)
+        return system_unit.uninstall(arguments) if arguments.system else uninstall(arguments)
     if arguments.http is not None:
         return _serve_http(arguments)
     fixtures = [os.path.abspath(path) for path in arguments.fixture]

@@ -119,14 +119,14 @@ def unit_of(workspace: Path) -> Unit:
 
 def service(workspace: Path, command: Sequence[str], variables: Mapping[str, str]) -> str:
     """A systemd unit. 75: another daemon owns the workspace, which is no failure."""
-    environment = "\n".join(f"Environment={_quoted(f'{name}={value}')}" for name, value in sorted(variables.items()))
+    environment = "\n".join(f"Environment={quoted(f'{name}={value}')}" for name, value in sorted(variables.items()))
     return f"""\
 [Unit]
-Description=speciate: {_escaped(str(workspace))}
+Description=speciate: {escaped(str(workspace))}
 StartLimitIntervalSec=0
 
 [Service]
-ExecStart={" ".join(_quoted(word).replace("$", "$$") for word in command)}
+ExecStart={" ".join(quoted(word).replace("$", "$$") for word in command)}
 {environment}
 Restart=always
 RestartSec={_AGAIN_SECONDS}
@@ -164,12 +164,12 @@ def plist(name: str, command: Sequence[str], variables: Mapping[str, str]) -> st
 """
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
     """systemd.unit(5): `%` begins a specifier; a value ends with its line."""
     return text.replace("%", "%%").replace("\n", " ")
 
 
-def _quoted(word: str) -> str:
+def quoted(word: str) -> str:
     """systemd.syntax(7), quoting: in double quotes, with C escapes; in commands `$` must be doubled besides."""
     inside = word.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
     return f'"{inside}"'.replace("%", "%%")
