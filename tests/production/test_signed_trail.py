@@ -1,4 +1,4 @@
-"""A workspace whose people sign: what is decided honestly has no problems, and each way to forge the catalog is found."""
+"""A workspace whose people sign: honest decisions have no problems, and each way to forge the catalog is found."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ def decide(workspace: Workspace, signer: Signer, action: str, id: str) -> dict[s
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a workspace and the config folder beside it, made once and copied for each test: two keys, a host, a
-    promotion, a denial and a policy."""
+    """A folder with a workspace and the config folder beside it, made once and copied for each test: two keys, a host,
+    a promotion, a denial and a policy."""
     folder = tmp_path_factory.mktemp("signed")
     root = folder / "workspace"
     root.mkdir()
@@ -120,9 +120,10 @@ def rehash(tx: Transaction) -> None:
             "UPDATE audit SET previous_hash = ?, hash = ? WHERE seq = ?", [made.previous_hash, previous, row.seq]
         )
     for seq, data in tx.execute("SELECT seq, data FROM events"):
+        text = data
         for old, new in renamed.items():
-            data = data.replace(old, new)
-        tx.execute("UPDATE events SET data = ? WHERE seq = ?", [data, seq])
+            text = text.replace(old, new)
+        tx.execute("UPDATE events SET data = ? WHERE seq = ?", [text, seq])
 
 
 def edit(sql: str) -> Callable[[Transaction], None]:
@@ -168,21 +169,22 @@ def cut(tx: Transaction) -> None:
 def approve_in_the_table(tx: Transaction) -> None:
     tx.execute("UPDATE approvals SET state = 'approved', decided_by = 'ann' WHERE state = 'denied'")
     tx.execute(
-        "INSERT INTO approvals SELECT 'approval-slipped', * EXCLUDE (id) FROM approvals WHERE decided_at IS NOT NULL LIMIT 1"
+        "INSERT INTO approvals SELECT 'approval-slipped', * EXCLUDE (id) FROM approvals WHERE state = 'approved' LIMIT 1"
     )
 
 
+_OTHER = "does not say what was signed"
 FORGERIES: dict[str, tuple[Callable[[Transaction], None], str]] = {
-    "another policy": (edit("UPDATE audit SET after = 'digits: auto' WHERE action = 'policies'"), "does not say what was signed"),
+    "another policy": (edit("UPDATE audit SET after = 'digits: auto' WHERE action = 'policies'"), _OTHER),
     "another model in an approved promotion": (
         edit("UPDATE audit SET after = 'evil@v9' WHERE action = 'promote'"), "is not what was approved",
     ),
-    "another host": (edit("UPDATE audit SET after = 'evil.example' WHERE action = 'private_hosts'"), "does not say what was signed"),
+    "another host": (edit("UPDATE audit SET after = 'evil.example' WHERE action = 'private_hosts'"), _OTHER),
     "a denial turned into an approval": (
-        edit("UPDATE audit SET action = 'approve', after = 'approved' WHERE action = 'deny'"), "does not say what was signed",
+        edit("UPDATE audit SET action = 'approve', after = 'approved' WHERE action = 'deny'"), _OTHER,
     ),
     "a signature of something else": (
-        edit("UPDATE audit SET evidence = replace(evidence, 'digits', 'other') WHERE action = 'policies'"), "does not hold",
+        edit("UPDATE audit SET evidence = replace(evidence, 'digits', 'x') WHERE action = 'policies'"), "does not hold",
     ),
     "no signature any more": (
         edit("UPDATE audit SET evidence = '{}' WHERE action = 'policies'"), "no person signed this",
@@ -199,7 +201,7 @@ FORGERIES: dict[str, tuple[Callable[[Transaction], None], str]] = {
         enter_a_row("key_enroll", EVE.key.fingerprint, EVE.enrollment), "no person signed this",
     ),
     "the end cut off": (cut, "were known outside the workspace"),
-    "an approval answered in its table": (approve_in_the_table, "approval-slipped is approved in the catalog, and no person signed that"),
+    "an approval answered in its table": (approve_in_the_table, "approval-slipped is approved in the catalog"),
     "a consent entered in its table": (
         lambda tx: tx.execute("INSERT INTO consents VALUES ('d', 'evil.example', 9.0, 1.0, NULL, 'ann')") and None,
         "the consent for d to evil.example is not what the trail says",

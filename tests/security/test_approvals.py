@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -101,7 +102,7 @@ def test_every_action_says_whether_it_needs_a_person_and_why_not() -> None:
     assert {name for name, action in ACTIONS.items() if isinstance(action, Anyone)} == NOBODYS, (
         "an action that needs no person is added here by somebody who thought of it"
     )
-    assert control.ENDING <= set(ACTIONS)
+    assert set(ACTIONS) >= control.ENDING
 
 
 NOBODYS = {
@@ -402,3 +403,33 @@ def test_a_key_file_that_is_not_its_owners_alone_is_refused(tmp_path: Path, monk
     swapped = Ed25519PrivateKey.generate().public_key().public_bytes_raw().hex()
     with pytest.raises(SpeciateError, match="does not open"):
         sealed_key.unseal(stored._replace(key=stored.key._replace(public=swapped)), PHRASE)
+
+
+@pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="ssh-keygen is not installed")
+def test_a_second_key_is_enrolled_by_the_first_and_signs_through_ssh_keygen(
+    here: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, config = here.elsewhere.workspace, tmp_path / "config"
+    shutil.copytree(Path(os.environ["XDG_CONFIG_HOME"]), config)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(config))
+    key = tmp_path / "id_ed25519"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
+    made = sign(root, "key", "enroll", "--name", "token", "--ssh", str(key.with_suffix(".pub")))
+    assert (made.status, "One of them signs this" in made.text) == (0, True), made.text
+    done = type_at(["hosts", "add", "127.0.0.1:9", "--workspace", str(root)], [("Type yes:", "yes")])
+    assert done.status == 0, done.text
+    assert "signed by: token" in run("audit", "list", workspace=root).stdout.splitlines()[-1]
+    key.unlink()
+    fell_back = type_at(
+        ["hosts", "remove", "127.0.0.1:9", "--workspace", str(root)],
+        [("Type yes:", "yes"), ("(nothing: no): ", PHRASE)],
+    )
+    assert (fell_back.status, "ssh-keygen did not sign" in fell_back.text) == (0, True), fell_back.text
+    assert run("audit", "verify", workspace=root).returncode == 0
+    revoked = type_at(
+        ["key", "revoke", "token", "--workspace", str(root)], [("Type yes:", "yes"), ("(nothing: no): ", PHRASE)]
+    )
+    assert (revoked.status, "no program can" in revoked.text) == (0, True), revoked.text
+    listed = run("key", "list", workspace=root)
+    assert "revoked" in listed.stdout
+    assert run("doctor", workspace=root).stdout.count("no program can") == 1
