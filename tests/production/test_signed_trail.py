@@ -169,7 +169,8 @@ def cut(tx: Transaction) -> None:
 def approve_in_the_table(tx: Transaction) -> None:
     tx.execute("UPDATE approvals SET state = 'approved', decided_by = 'ann' WHERE state = 'denied'")
     tx.execute(
-        "INSERT INTO approvals SELECT 'approval-slipped', * EXCLUDE (id) FROM approvals WHERE state = 'approved' LIMIT 1"
+        "INSERT INTO approvals SELECT 'approval-slipped', * EXCLUDE (id) FROM approvals "
+        "WHERE state = 'approved' LIMIT 1"
     )
 
 

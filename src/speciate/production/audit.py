@@ -106,7 +106,7 @@ def verify(database: Database, heads: Mapping[int, str] | None = None) -> Verdic
     return Verdict(
         len(rows),
         rows[-1].hash if rows else GENESIS,
-        (*_broken_links(rows), *_lost_heads(rows, heads or {}), *_disagreements(rows, hashes, pointed)),
+        (*broken_links(rows), *_lost_heads(rows, heads or {}), *_disagreements(rows, hashes, pointed)),
     )
 
 
@@ -121,7 +121,7 @@ def _lost_heads(rows: Sequence[Row], heads: Mapping[int, str]) -> list[str]:
     return []
 
 
-def _broken_links(rows: list[Row]) -> list[str]:
+def broken_links(rows: Sequence[Row]) -> list[str]:
     problems, previous = [], GENESIS
     for number, row in enumerate(rows, 1):
         if row.seq != number:

@@ -67,8 +67,8 @@ class Authority:
         self._change, self._paused = threading.Lock(), False
         self._open: dict[str, _Open] = {}
         rows = audit.every(workspace.database)
-        standing = signed_trail.replay(rows, workspace.identity)
         self._kept, unreadable = _kept(workspace.identity)
+        standing = signed_trail.replay(rows, workspace.identity, _known(rows, self._kept))
         self._misfits = (*unreadable, *(_misfits(rows, standing, self._kept) if self._kept else ()))
         self._keys = dict(standing.keys)
         if self._misfits and self._kept:  # nobody but who was known may speak for a trail that is not the known one
@@ -207,6 +207,8 @@ class Authority:
         """A person goes on from this trail as it is: it is the known one from here on."""
         with self._changing():
             row = approval_keys.accept(self._workspace, list(self.problems), by, proof)
+            rows = audit.every(self._workspace.database)
+            self._keys = dict(signed_trail.replay(rows, self._workspace.identity).keys)
             self._misfits, self._trail_problems = (), ()
         return row
 
@@ -274,6 +276,13 @@ def _kept(identity: str) -> tuple[Head | None, tuple[str, ...]]:
         return outside_head.read(identity), ()
     except ValueError as error:
         return None, (str(error),)
+
+
+def _known(rows: Sequence[audit.Row], kept: Head | None) -> int:
+    """How many rows are as they were when their head was kept."""
+    if kept is None or not 0 < kept.row <= len(rows) or rows[kept.row - 1].hash != kept.hash:
+        return 0
+    return kept.row if not audit.broken_links(rows[: kept.row]) else 0
 
 
 def _misfits(rows: Sequence[audit.Row], standing: signed_trail.Standing, kept: Head) -> tuple[str, ...]:

@@ -56,17 +56,18 @@ def head_of(rows: Sequence[audit.Row]) -> str:
     return f"{rows[-1].seq}:{rows[-1].hash}" if rows else f"0:{audit.GENESIS}"
 
 
-def replay(rows: Sequence[audit.Row], identity: str) -> Standing:
-    """Follow the trail from its first row. `identity`: of the workspace."""
-    follower = _Follower(identity)
+def replay(rows: Sequence[audit.Row], identity: str, known: int = 0) -> Standing:
+    """Follow the trail from its first row. `identity`: of the workspace. `known`: so many rows are whole and end where
+    a head that was kept says, so their signatures were checked before; those of `ssh-keygen` cost a process each."""
+    follower = _Follower(identity, known)
     for row in rows:
         follower.take(row)
     return follower.standing()
 
 
 class _Follower:
-    def __init__(self, identity: str) -> None:
-        self._identity = identity
+    def __init__(self, identity: str, known: int) -> None:
+        self._identity, self._known = identity, known
         self._keys: dict[str, Key] = {}
         self._problems: list[str] = []
         self._settings: dict[str, Any] | None = None
@@ -110,7 +111,8 @@ class _Follower:
         try:
             signed = Signed.model_validate(given)
             key = self._key_of(row, evidence, signed)
-            check(key, signed.message(), signed.signature)
+            if row.seq > self._known:
+                check(key, signed.message(), signed.signature)
         except ValidationError:
             return "its signature cannot be read"
         except (SpeciateError, ValueError) as error:
@@ -161,6 +163,8 @@ class _Follower:
                 self._periods[-1] = self._periods[-1]._replace(end=row.stamp)
         if row.action in (ENROLL, REVOKE):
             self._keys_at[row.seq] = frozenset(self._keys)
+        if row.action == ACCEPT:
+            self._problems = [each for each in self._problems if each not in signed.shown.get("problems", ())]
         if isinstance(confirmed := signed.shown.get("settings"), dict):
             self._settings = confirmed
         return problem

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from speciate.environment import workspace_path
 from speciate.errors import Code, SpeciateError
 from speciate.production import outside_head
 from speciate.production.outside_head import Head
@@ -105,8 +106,8 @@ def decide(
         if not yes(wanted.question):
             return None
     made = control(arguments, wanted.action, start=True, by=who(), **{**wanted.request, **more})
-    if asked.keys:
-        keep_head(arguments)
+    if asked.keys and workspace_path(arguments.workspace).stat().st_uid != os.getuid():
+        keep_head(arguments)  # else the daemon keeps it in the same folder
     return made
 
 
@@ -151,6 +152,13 @@ def yes(question: str) -> bool:
 def _signed(asked: Asked, question: str, unsealed: tuple[Stored, Ed25519PrivateKey] | None) -> dict[str, str] | None:
     """The answer with its signature; None where the person did not want it. The keys of OpenSSH first, for they may be
     hardware; where one does not sign, a sealed one."""
+    if not sys.stdout.isatty():
+        raise SpeciateError(
+            Code.REFUSED,
+            "What is signed must have been shown, and standard output is no terminal.",
+            "Do not redirect it.",
+        )
+    sys.stdout.flush()
     marks = {key.fingerprint: key for key in asked.keys}
     if unsealed is not None and unsealed[0].key.fingerprint in marks:
         return _answer(asked, unsealed[0].key, unsealed[1].sign(asked.message).hex())

@@ -177,10 +177,17 @@ def _require_root() -> None:
 
 def _require_reachable(program: Path, user: str) -> None:
     """Each folder on the way to it, and what a link on the way names: one that is closed to others is closed to the
-    daemon's user."""
+    daemon's user; one that others can change is a way around all of this."""
     for path in (program, Path(os.path.realpath(program)), Path(__file__)):
         for each in (path.absolute(), *path.absolute().parents):
-            mode = each.stat().st_mode
+            info = each.stat()
+            mode = info.st_mode
+            if info.st_uid != 0 or (mode & 0o022 and not mode & stat.S_ISVTX):
+                raise SpeciateError(
+                    Code.REFUSED,
+                    f"Others than root can change {each}, and with it the daemon's program.",
+                    "Install speciate as root where only root can write, as in a venv at /opt/speciate.",
+                )
             if not mode & (stat.S_IXOTH if stat.S_ISDIR(mode) else stat.S_IROTH):
                 raise SpeciateError(
                     Code.REFUSED,
