@@ -34,8 +34,8 @@ def call(number: int, tool: str, **arguments: Any) -> dict[str, Any]:
     return {"jsonrpc": "2.0", "id": number, "method": "tools/call", "params": {"name": tool, "arguments": arguments}}
 
 
-async def talk(server: MCPServer, pieces: list[bytes]) -> list[dict[str, Any]]:
-    """What a server answers to these pieces of bytes, whose sender then closes."""
+async def talk(server: MCPServer, pieces: list[bytes], more: int = 0) -> list[dict[str, Any]]:
+    """What a server answers to these pieces of bytes, whose sender then closes. `more` answers to what is no request."""
     ours, theirs = socket.socketpair()
     answers = b""
     async with (
@@ -44,7 +44,7 @@ async def talk(server: MCPServer, pieces: list[bytes]) -> list[dict[str, Any]]:
         anyio.create_task_group() as tasks,
     ):
         tasks.start_soon(serve_stream, server, stream, CALLER)
-        asked = b"".join(pieces).count(b'"id"')
+        asked = b"".join(pieces).count(b'"id"') + more
         for piece in pieces:
             await client.send(piece)
         with anyio.fail_after(10):
@@ -79,7 +79,8 @@ def test_a_stream_is_served_in_frames_of_lines_however_they_are_cut(who: MCPServ
 
 
 def test_a_line_that_is_no_message_does_not_end_the_connection(who: MCPServer) -> None:
-    answers = anyio.run(talk, who, [frames(HELLO), b"nonsense\n", frames(READY, call(2, "whoami"))])
+    answers = anyio.run(talk, who, [frames(HELLO), b"nonsense\n", frames(READY, call(2, "whoami"))], 1)
+    assert answers[1]["error"]["code"] == -32700
     assert answers[-1]["result"]["content"][0]["text"] == "a test "
 
 

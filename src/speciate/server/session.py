@@ -56,9 +56,14 @@ class Session:
         """Whether something that was replayed is still unanswered."""
         return bool(self._own)
 
-    def sent(self, line: bytes, *, delivered: bool) -> None:
-        """The client says `line`; `delivered`: there is a daemon to hear it."""
-        message = _parse(line)
+    def holds(self, identifier: object) -> bool:
+        """Whether a request with this id is unanswered: another one would get its answer."""
+        return isinstance(identifier, str | int) and identifier in self._open
+
+    def sent(self, line: bytes, *, delivered: bool, message: dict[str, Any] | None = None) -> None:
+        """The client says `line`, which passed `frames.check`; `delivered`: there is a daemon to hear it. `message`:
+        the line, where it was parsed already."""
+        message = _parse(line) if message is None else message
         method, identifier = message.get("method"), message.get("id")
         if not isinstance(method, str):
             return
@@ -70,7 +75,9 @@ class Session:
             self._open[identifier] = _Request(line, method, tool, modern)
             (self._delivered.add if delivered else self._delivered.discard)(identifier)
         elif method == "notifications/cancelled":
-            self._open.pop(parameters.get("requestId", ""), None)
+            cancelled = parameters.get("requestId")
+            if isinstance(cancelled, str | int):
+                self._open.pop(cancelled, None)
 
     def _keep(self, method: str, parameters: dict[str, Any], line: bytes) -> None:
         if method == "initialize":
@@ -139,7 +146,8 @@ class Session:
 
     def _renamed(self, line: bytes) -> bytes:
         self._serial += 1
-        own = f"{_OWN}{self._serial}"
+        while (own := f"{_OWN}{self._serial}") in self._open:  # a client may call its requests as it likes
+            self._serial += 1
         self._own.add(own)
         return _encode(_parse(line) | {"id": own})
 

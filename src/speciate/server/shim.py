@@ -12,15 +12,18 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from speciate.environment import workspace_path
 from speciate.errors import SpeciateError
 from speciate.server.dial import dial
+from speciate.server.frames import REQUEST, Frame, Splitter, check, refusal
 from speciate.server.protocol import MCP, Line
 from speciate.server.session import Session
 
 _LINGER_SECONDS = 50.0
 """How long answers that are owed are waited for after the client has closed its side; no tool blocks longer."""
+_PIECE_BYTES = 1 << 18
 
 
 class Shim:
@@ -29,6 +32,7 @@ class Shim:
         self._session = Session()
         self._changed = threading.Condition()  # guards the session and the flags
         self._sending = threading.Lock()  # held while lines go to the daemon, so that a replay is not interleaved
+        self._writing = threading.Lock()  # held while lines go to the client: both threads answer it
         self._line: Line | None = None
         self._closed = False
 
@@ -51,26 +55,46 @@ class Shim:
     # The client's side
 
     def _read_client(self) -> None:
-        for line in _lines(self._source):
-            with self._sending:
-                with self._changed:
-                    self._session.sent(line, delivered=self._line is not None)
-                    self._changed.notify_all()
-                if self._line:
-                    self._send(self._line, line)
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
-            self._changed.wait_for(lambda: not self._session.owed, _LINGER_SECONDS)
-        if self._line:
-            self._line.finish()
+        try:
+            for frame in _frames(self._source):
+                self._take(frame)
+        finally:  # whatever a client says, its end must be noticed
+            with self._changed:
+                self._closed = True
+                self._changed.notify_all()
+                self._changed.wait_for(lambda: not self._session.owed, _LINGER_SECONDS)
+                self._session.give_up("The client closed its side.")  # nobody would hear it any more
+                self._changed.notify_all()
+            if self._line:
+                self._line.finish()
+
+    def _take(self, frame: Frame) -> None:
+        """Pass a frame on, or answer it here where it is no message."""
+        message, answer = check(frame)
+        if answer is None and isinstance(frame, bytes):
+            answer = self._passed(frame, message)
+        if answer:
+            self._write([answer])
+
+    def _passed(self, line: bytes, message: dict[str, Any]) -> bytes | None:
+        """Record it and send it to the daemon, where there is one; or how to answer it instead."""
+        with self._sending:
+            with self._changed:
+                if "method" in message and self._session.holds(message.get("id")):
+                    return refusal(message["id"], REQUEST, "A request with this id is unanswered: use another id.")
+                self._session.sent(line, delivered=self._line is not None, message=message)
+                self._changed.notify_all()
+            if self._line:
+                self._send(self._line, line)
+        return None
 
     def _write(self, lines: Sequence[bytes]) -> None:
         """To the client. A client that is gone hears nothing; its closed input ends us."""
-        for line in lines:
-            data = memoryview(line)
-            while data:
-                data = data[os.write(self._sink, data) :]
+        with self._writing:
+            for line in lines:
+                data = memoryview(line)
+                while data:
+                    data = data[os.write(self._sink, data) :]
 
     # The daemon's side
 
@@ -127,9 +151,11 @@ class Shim:
             self._changed.wait_for(lambda: self._session.owed or self._closed)
 
 
-def _lines(descriptor: int) -> Iterator[bytes]:
-    with open(descriptor, "rb", closefd=False) as file:
-        yield from iter(file.readline, b"")
+def _frames(descriptor: int) -> Iterator[Frame]:
+    splitter = Splitter()
+    while piece := os.read(descriptor, _PIECE_BYTES):
+        yield from splitter.feed(piece)
+    yield from splitter.end()
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from speciate.server.frames import LONGEST, Splitter, check
 from speciate.server.surface import Caller
 from speciate.server.updates import Updates
 
@@ -58,9 +59,9 @@ def caller_of(context: Context[Any, Any]) -> Caller:
 
 async def serve_stream(server: MCPServer, stream: ByteStream, caller: Caller) -> None:
     """Serve one connection until its end, in whichever era its first request speaks. Frames are those of stdio."""
-    low = server._lowlevel_server
+    low, writer = server._lowlevel_server, _Writer(stream)
     try:
-        async with stdio_server(_Lines(stream), _Writer(stream)) as (read, write):  # type: ignore[arg-type]  # as files
+        async with stdio_server(_Lines(stream, writer), writer) as (read, write):  # type: ignore[arg-type]  # as files
             await serve_dual_era_loop(
                 low, read, write, lifespan_state=caller, init_options=low.create_initialization_options()
             )
@@ -69,31 +70,38 @@ async def serve_stream(server: MCPServer, stream: ByteStream, caller: Caller) ->
 
 
 class _Lines:
-    """The lines of a byte stream, as the library reads them from a file. A torn last line is dropped."""
+    """The lines of a byte stream, as the library reads them from a file. A torn last line is dropped.
 
-    def __init__(self, stream: ByteStream) -> None:
-        self._stream = stream
+    The library answers nothing to a line that it cannot parse, so what is no message is answered here.
+    """
+
+    def __init__(self, stream: ByteStream, writer: _Writer) -> None:
+        self._stream, self._writer = stream, writer
 
     async def __aiter__(self) -> AsyncIterator[str]:
-        pieces: list[bytes] = []
+        splitter = Splitter()
         while True:
             try:
-                chunk = await self._stream.receive()
+                piece = await self._stream.receive()
             except (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError):
                 return
-            *lines, rest = chunk.split(b"\n")
-            for line in lines:
-                yield (b"".join(pieces) + line).decode(errors="replace")
-                pieces = []
-            pieces.append(rest)
+            for frame in splitter.feed(piece):
+                answer = check(frame).answer
+                if answer is None:
+                    assert isinstance(frame, bytes)
+                    yield frame.decode()
+                elif answer:
+                    await self._writer.write(answer.decode())
 
 
 class _Writer:
     def __init__(self, stream: ByteStream) -> None:
         self._stream = stream
+        self._turn = anyio.Lock()  # the library writes from a task of its own
 
     async def write(self, text: str) -> None:
-        await self._stream.send(text.encode())
+        async with self._turn:
+            await self._stream.send(text.encode())
 
     async def flush(self) -> None:
         return None
