@@ -33,19 +33,25 @@ class Daemons:
         self.workspace = workspace
         self._started: list[subprocess.Popen[bytes]] = []
 
-    def candidate(self, *, fault: str = "", environment: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
-        """A daemon in the foreground, started without waiting for it."""
+    def candidate(
+        self, *, fault: str = "", environment: dict[str, str] | None = None, descriptors: int = 0
+    ) -> subprocess.Popen[bytes]:
+        """A daemon in the foreground, started without waiting for it. `descriptors`: as many as it may ever have."""
         variables = os.environ | (environment or {}) | ({"SPECIATE_FAULT": fault} if fault else {})
+        limit = ["sh", "-c", f'ulimit -n {descriptors}; exec "$@"', "sh"] if descriptors else []
+        program = [sys.executable, "-m", "speciate.server.daemon"]
         process = subprocess.Popen(
-            [sys.executable, "-m", "speciate.server.daemon", f"--workspace={self.workspace}", f"--fixture={FIXTURE}"],
+            [*limit, *program, f"--workspace={self.workspace}", f"--fixture={FIXTURE}"],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=variables,
         )  # fmt: skip
         self._started.append(process)
         return process
 
-    def start(self, *, fault: str = "", environment: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
+    def start(
+        self, *, fault: str = "", environment: dict[str, str] | None = None, descriptors: int = 0
+    ) -> subprocess.Popen[bytes]:
         """A daemon that listens."""
-        process = self.candidate(fault=fault, environment=environment)
+        process = self.candidate(fault=fault, environment=environment, descriptors=descriptors)
         assert report_of(process) == {"won": True}
         return process
 

@@ -35,7 +35,7 @@ def call(number: int, tool: str, **arguments: Any) -> dict[str, Any]:
 
 
 async def talk(server: MCPServer, pieces: list[bytes], more: int = 0) -> list[dict[str, Any]]:
-    """What a server answers to these pieces of bytes, whose sender then closes. `more` answers to what is no request."""
+    """What a server answers to these pieces of bytes, whose sender then closes; `more` beside those to requests."""
     ours, theirs = socket.socketpair()
     answers = b""
     async with (

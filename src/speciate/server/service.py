@@ -37,8 +37,10 @@ from speciate.predictions.folder import all_logs
 from speciate.production import audit_heads, authority, logged, notifier
 from speciate.production.loading import keep_loaded
 from speciate.server import account, control, mcp_app
+from speciate.server.listening import MOST_CLIENTS, Silent, serve_forever
 from speciate.server.protocol import CONTROL, DRAINING, HELLO_BYTES, HTTP, MCP, encode, refusal
 from speciate.server.surface import Caller
+from speciate.serving.http_bounds import bounded_protocol, raise_descriptor_limit
 from speciate.serving.keeper import Keeper
 from speciate.serving.tender import Tender
 from speciate.workspace.backup import AutomaticBackups
@@ -48,9 +50,9 @@ from speciate.workspace.lock import Lock
 from speciate.workspace.workspace import Workspace
 
 _TICK_SECONDS = 1.0
-_HELLO_SECONDS = 10
 _DRAIN_SECONDS = 10.0
 _RAW_SOCKET = anyio.abc.SocketAttribute.raw_socket
+_HTTP_CONNECTIONS, _HTTP_BACKLOG = 64, 256
 NO_LONGER_OWNER = 74
 _log = logging.getLogger(__name__)
 
@@ -67,6 +69,7 @@ def serve(
     """Open the workspace and serve it until it is time to leave; `stay`: not because nobody needs it. Calls `ready`
     once clients can connect. `group`: whose members are served, too, at the system's socket."""
     require_local(root)
+    raise_descriptor_limit()
     workspace = Workspace(root)
     held = authority.of(workspace)
     for problem in held.problems:
@@ -152,6 +155,7 @@ class Service:
         self._server = mcp_app.build(workspace, engine, pool, fixtures)
         self._read_only = sorted(tool.name for tool in mcp_app.declared(speciate.tools, "__tool__") if tool.read_only)
         self._clients: set[_Client] = set()
+        self._silent = Silent()
         self._last_busy = workspace.clock.monotonic()
         self._leave = anyio.Event()
         self._forgotten = False
@@ -174,7 +178,7 @@ class Service:
         _write_card(self.workspace, self._path)
         async with anyio.create_task_group() as connections:
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(listener.serve, self._accept, connections)
+                tasks.start_soon(serve_forever, listener, self._accept, connections)
                 await tasks.start(self._heed_signals)
                 tasks.start_soon(self._watch, inode)
                 ready()
@@ -206,7 +210,7 @@ class Service:
         async with client:
             try:
                 if account.admitted(account.peer(stream.extra(_RAW_SOCKET)), self._group):
-                    with anyio.fail_after(_HELLO_SECONDS):
+                    with self._silent.hello():
                         hello = json.loads(await client.receive_until(b"\n", HELLO_BYTES))
                     await self._greet(client, hello)
             except (TimeoutError, ValueError, anyio.IncompleteRead, anyio.DelimiterNotFound) as error:
@@ -231,6 +235,9 @@ class Service:
             await serve(client, hello)
 
     async def _serve_mcp(self, client: _Client, hello: dict[str, Any]) -> None:
+        if len(self._clients) >= MOST_CLIENTS:
+            await client.send(encode(refusal(_too_many())))
+            return
         folder = hello.get("folder")
         peer = account.peer(client.extra(_RAW_SOCKET))
         mine = peer.uid in {os.getuid(), 0}  # others say of their folder what they like, and the daemon may read more
@@ -263,8 +270,9 @@ class Service:
             return
         port, token = listener.getsockname()[1], _token(self.workspace.folders.root / "http.token")
         config = uvicorn.Config(
-            self._server.http_app(token, port), log_level="warning", lifespan="on", timeout_graceful_shutdown=2
-        )
+            self._server.http_app(token, port), log_level="warning", lifespan="on", timeout_graceful_shutdown=2,
+            http=bounded_protocol(_HTTP_CONNECTIONS), backlog=_HTTP_BACKLOG,
+        )  # fmt: skip
         http = _HttpServer(config)
         self._clients.add(client)
         try:
@@ -327,6 +335,14 @@ def _other_version(hello: dict[str, Any]) -> SpeciateError:
     )
 
 
+def _too_many() -> SpeciateError:
+    return SpeciateError(
+        Code.UNAVAILABLE,
+        f"{MOST_CLIENTS} clients are connected to this daemon, and it serves no more at once.",
+        "End some of them (`speciate status` counts them), then try again.",
+    )
+
+
 def _newer(version: str) -> bool:
     return _parts(version) > _parts(__version__)
 
@@ -367,7 +383,7 @@ def _loopback(port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind(("127.0.0.1", port))
-        listener.listen()  # from here on clients wait instead of being turned away
+        listener.listen(_HTTP_BACKLOG)  # from here on clients wait instead of being turned away
     except OSError as error:
         listener.close()
         raise SpeciateError(

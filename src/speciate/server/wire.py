@@ -33,6 +33,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from speciate.server.frames import LONGEST, Splitter, check
 from speciate.server.surface import Caller
 from speciate.server.updates import Updates
+from speciate.serving.http_bounds import BoundedBodies
 
 MODERN_VERSIONS = frozenset(MODERN_PROTOCOL_VERSIONS)
 HTTP_PATH = "/mcp"
@@ -174,8 +175,11 @@ def http_app(server: MCPServer, token: str, port: int, **options: Any) -> Starle
     """
     hosts = [f"{host}:{port}" for host in ("127.0.0.1", "localhost", "[::1]")]
     security = TransportSecuritySettings(allowed_hosts=hosts, allowed_origins=[f"http://{host}" for host in hosts])
-    app = server.streamable_http_app(streamable_http_path=HTTP_PATH, transport_security=security, **options)
+    app = server.streamable_http_app(
+        streamable_http_path=HTTP_PATH, transport_security=security, max_request_body_size=LONGEST, **options
+    )
     app.add_middleware(_Bearer, token=token)
+    app.add_middleware(BoundedBodies, most=LONGEST)  # the last one is the outermost
     return app
 
 

@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -37,6 +38,7 @@ from speciate.production import corrections
 from speciate.serving import bodies, chat, opinions, routing, schema
 from speciate.serving.deployment import Full, Overloaded
 from speciate.serving.folder import Target
+from speciate.serving.http_bounds import BoundedBodies
 from speciate.serving.metrics import CONTENT_TYPE, Metrics
 from speciate.serving.rate import Bucket
 from speciate.serving.slot import Empty, Slot, Submitted
@@ -85,7 +87,8 @@ class Api:
             told = f"{request.method} is not what this route takes." if status == 405 else "There is no such route."
             return _problem(status, f"{told} There are {there}.", headers=getattr(error, "headers", None))
 
-        return Starlette(routes=routes, exception_handlers={404: elsewhere, 405: elsewhere})
+        bounds = [Middleware(BoundedBodies)]  # handlers know the limits
+        return Starlette(routes=routes, exception_handlers={404: elsewhere, 405: elsewhere}, middleware=bounds)
 
     def _guarded(self, handler: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
         async def guarded(request: Request) -> Response:

@@ -28,6 +28,7 @@ from speciate.sandbox import CagePolicy
 from speciate.serving.api import Api
 from speciate.serving.deployment import Process
 from speciate.serving.folder import Claimed, SlotFolder, State, Target, Wanted
+from speciate.serving.http_bounds import bounded_protocol, raise_descriptor_limit
 from speciate.serving.metrics import Metrics
 from speciate.serving.runner import Runner
 from speciate.serving.slot import Slot
@@ -39,7 +40,7 @@ TAKEN, PORT_IN_USE = 75, 73
 _PORT_SECONDS = 3.0
 """A port may be held a moment longer by who had it before."""
 _LOOK_SECONDS = 0.2
-_BACKLOG = 512
+_CONNECTIONS = 512
 _SWITCH_SECONDS = 0.0005
 """How long the event loop may keep the interpreter while a version's thread waits for it; Python's own is 5 ms, which
 would be added to the answer of every batch."""
@@ -69,6 +70,7 @@ def main(path: str) -> int:
     if wanted is None or folder.stopped:
         return 0
     fault("slot_claimed")
+    raise_descriptor_limit()
     try:
         listener = _listen(wanted.options.port, folder.state().port)
     except PortInUse as error:
@@ -98,6 +100,7 @@ def _serve(folder: SlotFolder, root: Path, wanted: Wanted, listener: socket.sock
         uvicorn.Config(
             Api(slot, metrics, folder.token(), log).app(), lifespan="off", log_level="warning", access_log=False,
             timeout_keep_alive=75, timeout_graceful_shutdown=int(wanted.options.drain_seconds),
+            http=bounded_protocol(_CONNECTIONS), backlog=_CONNECTIONS,
         )
     )  # fmt: skip
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -140,7 +143,7 @@ def _bound(port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind(("127.0.0.1", port))
-        listener.listen(_BACKLOG)
+        listener.listen(_CONNECTIONS)
     except OSError:
         listener.close()
         raise
