@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import pytest
 import uvicorn
 
+from speciate import local_sockets
 from speciate.serving import slots, tallies
 from speciate.serving.api import Api, _withdrawn
 from speciate.serving.chat import kind_of
@@ -54,9 +55,11 @@ class Server:
         self.slot.start()
         listener = socket.create_server(("127.0.0.1", 0))
         self.port = listener.getsockname()[1]
+        near = local_sockets.listen(folder.socket, 5)
+        self.path = str(folder.socket)
         config = uvicorn.Config(Api(self.slot, metrics, TOKEN).app(), lifespan="off", log_level="error")
         self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(target=self._server.run, args=([listener],))
+        self._thread = threading.Thread(target=self._server.run, args=([listener, near],))
         self._thread.start()
         if version and "failure" not in how:
             until(lambda: self.slot.state.serving)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -34,7 +36,7 @@ def folder(workspace: Workspace) -> SlotFolder:
 @pytest.fixture
 def server(tmp_path: Path, clock: ManualClock, folder: SlotFolder) -> Iterator[Server]:
     server = Server(tmp_path, clock, target(1), Serving())
-    folder.tell(State(pid=1, port=server.port, serving="words@v1"))
+    folder.tell(State(pid=1, port=server.port, socket=server.path, serving="words@v1"))
     yield server
     server.close()
 
@@ -55,9 +57,26 @@ def test_where_no_slot_can_answer_nobody_does(workspace: Workspace, folder: Slot
     assert asking.through(workspace.folders, "other", items) is None
     folder.tell(State(pid=1, port=9, loading="words@v1"))
     assert asking.through(workspace.folders, "reviews", items) is None
-    folder.tell(State(pid=1, port=9, serving="words@v1"))  # nobody listens there
+    folder.tell(State(pid=1, port=9, socket=str(folder.socket), serving="words@v1"))  # nobody listens there
     assert asking.through(workspace.folders, "reviews", items) is None
     assert asking.through(workspace.folders, "reviews", ITEMS[1:2]) is None
+
+
+def test_who_took_the_port_is_told_nothing(workspace: Workspace, folder: SlotFolder, server: Server) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as thief:
+        folder.tell(State(pid=1, port=thief.getsockname()[1], socket=server.path, serving="words@v1"))
+        assert asking.through(workspace.folders, "reviews", ITEMS)
+        folder.tell(State(pid=1, port=thief.getsockname()[1], serving="words@v1"))
+        assert asking.through(workspace.folders, "reviews", ITEMS) is None
+        thief.settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            thief.accept()
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a socket away")
+def test_a_socket_of_another_user_is_told_nothing(workspace: Workspace, folder: SlotFolder, server: Server) -> None:
+    os.chown(server.path, 12345, -1)
+    assert asking.through(workspace.folders, "reviews", ITEMS) is None
 
 
 def test_what_a_stranger_could_not_ask_is_left_to_the_service_pool(

@@ -1,6 +1,8 @@
 """The folder of one slot: how the daemon and the slot's process agree, whoever of them dies.
 
     wanted.json    what the slot shall serve and how; written by the daemon, whole
+    port           which it has on loopback, for good
+    socket         where the daemon asks it; for its owner only
     claim          locked (flock) while the slot's process lives
     state.json     what it serves, loads, and would not serve; written by the slot, whole
     good.json      the target that served last: what a slot that is started again begins with
@@ -18,6 +20,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import os
 import secrets
@@ -28,7 +31,9 @@ from typing import Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from speciate.environment import runtime_folder
 from speciate.jobs.folder import write_whole
+from speciate.local_sockets import LONGEST_PATH
 from speciate.settings import Serving
 from speciate.workspace.lock import is_held
 from speciate.workspace.workspace import Folders
@@ -95,6 +100,9 @@ class Refused(_Frozen):
 class State(_Frozen):
     pid: int = 0
     port: int = 0
+    """Where it listens on loopback now; 0 where it does not."""
+    socket: str = ""
+    """Where the daemon asks it: a path, for a port may have become somebody else's."""
     serving: str | None = None
     since: float | None = None
     loading: str | None = None
@@ -198,6 +206,25 @@ class SlotFolder:
 
     def tell(self, state: State) -> None:
         write_whole(self.path / "state.json", state.model_dump_json(indent=1), 0o600)
+
+    def port(self) -> int:
+        """The one that it had first, and has from then on. 0: none yet."""
+        try:
+            return int((self.path / "port").read_text())
+        except (FileNotFoundError, ValueError):
+            return self.state().port  # of a slot that is older than the file
+
+    def keep_port(self, port: int) -> None:
+        if self.port() != port or not (self.path / "port").exists():
+            write_whole(self.path / "port", str(port), 0o600)
+
+    @property
+    def socket(self) -> Path:
+        """For whoever is this slot, to listen at; others ask its state. Elsewhere where the folder's path is long."""
+        near = self.path / "socket"
+        if len(os.fsencode(near)) <= LONGEST_PATH:
+            return near
+        return runtime_folder() / f"{hashlib.sha256(os.fsencode(near)).hexdigest()[:24]}.slot"
 
     def good(self) -> Target | None:
         return _read(self.path / "good.json", Target)

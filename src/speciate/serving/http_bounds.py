@@ -27,8 +27,9 @@ _SILENT_SECONDS = 10.0
 _BODY_SECONDS = 300.0
 """From a head to the end of its body."""
 _HEAD_BYTES = 64 << 10
-_DROP_SECONDS, _DROP_BYTES = 10.0, 1 << 30
-"""Of a body that nobody reads: dropped, so that its sender comes to read the answer. More ends the connection."""
+_DROP_SECONDS, _PAUSE_SECONDS = 30.0, 1.0
+_DROP_BYTES, _DROP_DECLARED_BYTES = 32 << 20, 1 << 30
+"""Of a body that nobody reads: dropped, so that its sender comes to read the answer. More, or a pause, ends it."""
 _DESCRIPTORS = 1 << 16
 _FULL = (
     b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\n"
@@ -134,8 +135,8 @@ class _Bounded(_Protocol):
 
 
 class BoundedBodies:
-    """Middleware: a body of more than `most` bytes is answered with 413. What is left of a body when it is answered is
-    dropped first: a connection that is closed over unread bytes is reset, and its client never sees the answer."""
+    """Middleware: a body of more than `most` bytes is answered with 413. What is left of a body after an answer is
+    dropped: a connection that is closed over unread bytes is reset, and its client may never see the answer."""
 
     def __init__(self, app: ASGIApp, most: int | None = None) -> None:
         self._app, self._most = app, most
@@ -185,11 +186,16 @@ class _Exchange:
     async def _answer(self, message: Message) -> None:
         if self._refused:
             return
-        if message["type"] == "http.response.start" and not self._whole:
+        if self._whole:
+            await self._send(message)
+        elif message["type"] == "http.response.start":
+            await self._send({**message, "headers": [*message.get("headers", ()), (b"connection", b"close")]})
+        elif message.get("more_body", False):
+            await self._send(message)
+        else:  # the client has its whole answer before we look at what else it sends
+            await self._send({**message, "more_body": True})
             await self._drop_rest()
-            if not self._whole:
-                message = {**message, "headers": [*message.get("headers", ()), (b"connection", b"close")]}
-        await self._send(message)
+            await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _refuse(self) -> None:
         told = f"The body is larger than {self._most or 0:,} bytes. Send less at once, or a path to a file."
@@ -197,12 +203,13 @@ class _Exchange:
         self._refused = True
 
     async def _drop_rest(self) -> None:
-        if not self._asked_for:
+        if not self._asked_for or self._declared > _DROP_DECLARED_BYTES:
             return
-        end = self._size + _DROP_BYTES
+        end = max(self._declared, self._size + _DROP_BYTES)
         try:
             async with asyncio.timeout(_DROP_SECONDS):
                 while not self._whole and self._size < end:
-                    await self._more()
+                    async with asyncio.timeout(_PAUSE_SECONDS):
+                        await self._more()
         except TimeoutError:
             return

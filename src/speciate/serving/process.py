@@ -20,6 +20,7 @@ from pathlib import Path
 
 import uvicorn
 
+from speciate import local_sockets
 from speciate.clock import SystemClock
 from speciate.faults import fault
 from speciate.predictions.folder import log_folder
@@ -71,12 +72,15 @@ def main(path: str) -> int:
         return 0
     fault("slot_claimed")
     raise_descriptor_limit()
+    kept = folder.port()
+    folder.tell(folder.state().model_copy(update={"port": 0, "socket": "", "serving": None}))
     try:
-        listener = _listen(wanted.options.port, folder.state().port)
+        listener = _listen(wanted.options.port, kept)
     except PortInUse as error:
         _log.error("%s", error)
         folder.tell(State(problem=str(error), refused=folder.state().refused))
         return PORT_IN_USE
+    folder.keep_port(listener.getsockname()[1])
     _serve(folder, root, wanted, listener)
     return 0
 
@@ -93,9 +97,10 @@ def _serve(folder: SlotFolder, root: Path, wanted: Wanted, listener: socket.sock
     log = Log(log_folder(Folders(root), wanted.use_case), settings.log.of(wanted.use_case), clock)
     tender = Tender(root, lambda: [log.folder])
     slot = Slot(folder, wanted, launch, metrics, clock)
-    port = listener.getsockname()[1]
+    port, path = listener.getsockname()[1], folder.socket
+    near = local_sockets.listen(path, _CONNECTIONS)
     folder.note("slot.started", clock.now(), pid=os.getpid(), port=port)
-    slot.start(pid=os.getpid(), port=port, problem=None, serving=None, since=None, loading=None)
+    slot.start(pid=os.getpid(), port=port, socket=str(path), problem=None, serving=None, since=None, loading=None)
     server = _Server(
         uvicorn.Config(
             Api(slot, metrics, folder.token(), log).app(), lifespan="off", log_level="warning", access_log=False,
@@ -107,7 +112,7 @@ def _serve(folder: SlotFolder, root: Path, wanted: Wanted, listener: socket.sock
         signal.signal(number, lambda *_: setattr(server, "should_exit", True))
     threading.Thread(target=_leave_when_told, args=(folder, server), name="stop", daemon=True).start()
     try:
-        server.run([listener])
+        server.run([listener, near])
     finally:
         slot.end(wanted.options.drain_seconds)
         log.close()
@@ -122,7 +127,8 @@ def _leave_when_told(folder: SlotFolder, server: uvicorn.Server) -> None:
 
 
 def _listen(port: int, before: int) -> socket.socket:
-    """A listening socket on loopback: at `port`; where that is 0 at the port it had before, or any."""
+    """A listening socket on loopback: at `port`; where that is 0 at the port it had before, and never at another:
+    clients know it, and would give their token to whoever took it. Raises PortInUse."""
     end = time.monotonic() + _PORT_SECONDS
     while True:
         try:
@@ -133,9 +139,16 @@ def _listen(port: int, before: int) -> socket.socket:
             if time.monotonic() < end and error.errno == errno.EADDRINUSE:
                 time.sleep(0.1)
                 continue
-            if port:
-                raise PortInUse(f"Port {port} cannot be used: {error.strerror}.") from None
-            return _bound(0)
+            raise PortInUse(_unusable(port, before, error)) from None
+
+
+def _unusable(port: int, before: int, error: OSError) -> str:
+    if port:
+        return f"Port {port} cannot be used: {error.strerror}."
+    return (
+        f"Port {before}, which this slot had before, cannot be used: {error.strerror}. It is tried again until it is "
+        "free. End what listens there, or stop the slot and start it with another --port."
+    )
 
 
 def _bound(port: int) -> socket.socket:

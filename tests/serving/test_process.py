@@ -1,0 +1,101 @@
+"""The process of a slot: where it listens, and that it does so for good. Real processes."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import resource
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from speciate.serving.folder import SlotFolder, State, Wanted
+from speciate.serving.process import PORT_IN_USE
+from speciate.settings import Serving
+from tests.serving.test_slot import until
+
+CROWD = 1200
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> SlotFolder:
+    """Of a slot for which nothing is in production: it listens all the same."""
+    folder = SlotFolder(tmp_path / "workspace" / "slots" / "reviews")
+    folder.create()
+    folder.want(Wanted(use_case="reviews", options=Serving()))
+    return folder
+
+
+Start = Callable[[], subprocess.Popen[bytes]]
+
+
+@pytest.fixture
+def start(folder: SlotFolder) -> Iterator[Start]:
+    made: list[subprocess.Popen[bytes]] = []
+
+    def begin() -> subprocess.Popen[bytes]:
+        program = [sys.executable, "-P", "-m", "speciate.serving.process", str(folder.path)]
+        made.append(subprocess.Popen(["sh", "-c", 'ulimit -n 1024; exec "$@"', "sh", *program]))
+        return made[-1]
+
+    yield begin
+    for each in made:
+        each.kill()
+        each.wait()
+
+
+def health(port: int) -> int:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection.request("GET", "/healthz")
+    status = connection.getresponse().status
+    connection.close()
+    return status
+
+
+def test_its_port_never_moves_also_where_somebody_takes_it_between_two_lives(folder: SlotFolder, start: Start) -> None:
+    first = start()
+    until(lambda: folder.state().port, 60)
+    port = folder.state().port
+    assert health(port) == 503
+    path = Path(folder.state().socket)
+    assert path.stat().st_mode & 0o777 == 0o600
+    first.kill()
+    first.wait()
+    with socket.create_server(("127.0.0.1", port)):
+        second = start()
+        assert second.wait(60) == PORT_IN_USE
+        problem = folder.state().problem or ""
+        assert f"Port {port}, which this slot had before" in problem
+        assert folder.state().port == 0
+        folder.tell(State())  # nor where its state is lost
+    start()
+    until(lambda: folder.state().port, 60)
+    assert folder.state().port == port
+    assert health(port) == 503
+
+
+def test_a_crowd_of_silent_connections_hurts_no_client(folder: SlotFolder, start: Start) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 8192), hard))
+    process, flood = start(), list[socket.socket]()
+    try:
+        until(lambda: folder.state().port, 60)
+        port = folder.state().port
+        for _ in range(CROWD):
+            flood.append(socket.create_connection(("127.0.0.1", port), 10))
+        assert health(port) == 503
+        assert len(os.listdir(f"/proc/{process.pid}/fd")) < 700
+    finally:
+        for each in flood:
+            each.close()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_folder_with_a_long_path_has_its_socket_elsewhere(tmp_path: Path) -> None:
+    folder = SlotFolder(tmp_path / "a-rather-long-folder-name" / ("x" * 90))
+    assert len(os.fsencode(folder.socket)) <= 100
+    assert folder.socket.parent.stat().st_mode & 0o077 == 0
