@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import tempfile
@@ -32,9 +33,18 @@ def config_folder() -> Path:
 
 
 def runtime_folder() -> Path:
-    """A short private folder for sockets (their paths end at about 104 bytes), made if needed."""
-    base = os.environ.get("XDG_RUNTIME_DIR")
-    folder = Path(base) / "speciate" if base else Path(tempfile.gettempdir()) / f"speciate-{os.getuid()}"
+    """A short private folder for sockets (their paths end at about 104 bytes), made if needed.
+
+    Below $XDG_RUNTIME_DIR, unless that is another user's or cannot be used, as after `sudo` or `su`.
+    """
+    base = os.environ.get("XDG_RUNTIME_DIR", "")
+    if os.path.isabs(base):
+        with contextlib.suppress(OSError, SpeciateError):
+            return _private(Path(base) / "speciate")
+    return _private(Path(tempfile.gettempdir()) / f"speciate-{os.getuid()}")
+
+
+def _private(folder: Path) -> Path:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     info = folder.stat()
     if info.st_uid != os.getuid() or info.st_mode & 0o077:

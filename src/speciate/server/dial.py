@@ -2,10 +2,16 @@
 
 Any number of clients may do this at once: each may start a candidate, one candidate wins the lock, the others end
 with status 75 before they import anything heavy. Standard library only.
+
+Where a daemon listens depends on the environment in which it was started (XDG_RUNTIME_DIR, TMPDIR), and a client may
+have another: one started by cron, ssh or sudo, or by an SDK that passes few variables on. So where nobody answers at
+the place that our own environment names, daemon.json in the workspace is asked. It names a socket, which is used where
+it and who listens there belong to us.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import selectors
@@ -17,14 +23,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from speciate import __version__
+from speciate import __version__, local_sockets
 from speciate.environment import clean_environment, socket_path, system_unit
 from speciate.errors import Code, SpeciateError
+from speciate.local_sockets import Foreign
 from speciate.server.protocol import DRAINING, Line, as_error, encode
 
 _PATIENCE_SECONDS = 60.0
 _SYSTEM_SECONDS = 15.0
 _PAUSE_SECONDS = 0.02, 0.2
+_CARD_BYTES = 1 << 16
 
 
 class NoDaemon(SpeciateError):
@@ -57,7 +65,7 @@ def dial(
     deadline = time.monotonic() + (_SYSTEM_SECONDS if by_system else _PATIENCE_SECONDS)
     pause, longest = _PAUSE_SECONDS
     while True:
-        dialled = _try(workspace, hello)
+        dialled, foreign = _look(workspace, hello)
         if dialled:
             return dialled
         if not start:
@@ -65,6 +73,8 @@ def dial(
                 Code.UNAVAILABLE, f"No daemon serves {workspace}.", "Any `speciate call` or `speciate serve` starts it."
             )
         if by_system or not _start(workspace, fixtures, deadline):
+            if foreign and not by_system:
+                raise _not_ours(workspace, foreign)
             time.sleep(pause)  # another one holds the lock: it is about to listen, or about to end
             pause = min(2 * pause, longest)
         if by_system and time.monotonic() > deadline:
@@ -81,12 +91,70 @@ def dial(
             )
 
 
-def _try(workspace: Path, hello: dict[str, Any]) -> Dialled | None:
-    """One attempt; None where nobody listens, or where who listens is leaving."""
+def _look(workspace: Path, hello: dict[str, Any]) -> tuple[Dialled | None, Foreign | None]:
+    """One attempt at each place; beside it whose socket was found in place of ours."""
+    usual: Path | None = None
+    with contextlib.suppress(SpeciateError):  # no place for sockets in this environment; a candidate would say so
+        usual = socket_path(workspace)
+        if (connection := _connected(usual)) and (dialled := _try(connection, hello)):
+            return dialled, None
+    named = _named_socket(workspace)
+    if named is None or named == usual:
+        return None, None
+    try:
+        connection = local_sockets.connect(named, _owners(workspace))
+    except Foreign as foreign:
+        return None, foreign
+    except OSError:
+        return None, None
+    return _try(connection, hello), None
+
+
+def _connected(path: Path) -> socket.socket | None:
+    """At a place that our own environment names: what lies there is ours, or the system's."""
     connection = socket.socket(socket.AF_UNIX)
+    try:
+        connection.connect(os.fspath(path))
+    except OSError:
+        connection.close()
+        return None
+    return connection
+
+
+def _named_socket(workspace: Path) -> Path | None:
+    """Where the newest daemon of the workspace listens, or listened, as it wrote itself."""
+    try:
+        with open(workspace / "daemon.json", "rb") as file:
+            if os.fstat(file.fileno()).st_uid not in _owners(workspace):
+                return None
+            card = json.loads(file.read(_CARD_BYTES))
+        path = card["socket"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return Path(path) if isinstance(path, str) and os.path.isabs(path) and "\0" not in path else None
+
+
+def _owners(workspace: Path) -> set[int]:
+    """Whose daemon is as good as ours: our own, and for root that of whoever owns the workspace."""
+    owners = {os.getuid()}
+    if os.getuid() == 0:
+        with contextlib.suppress(OSError):
+            owners.add(os.stat(workspace).st_uid)
+    return owners
+
+
+def _not_ours(workspace: Path, foreign: Foreign) -> SpeciateError:
+    return SpeciateError(
+        Code.UNAVAILABLE,
+        f"The daemon that serves {workspace} belongs to another user (uid {foreign.owner}), and answers nobody else.",
+        "Call as that user, or stop it as that user: speciate stop.",
+    )
+
+
+def _try(connection: socket.socket, hello: dict[str, Any]) -> Dialled | None:
+    """Say hello; None where who listens ends, or is leaving."""
     line = Line(connection)
     try:
-        connection.connect(os.fspath(socket_path(workspace)))
         line.send(encode(hello))
         answer = line.receive()
     except OSError:
