@@ -54,6 +54,17 @@ def file() -> Path:
     return config_folder() / "secrets.json"
 
 
+def inodes() -> frozenset[tuple[int, int]]:
+    """Device and inode of every file beside the keys: by these they are known under any name, such as a hard link."""
+    found = set()
+    for folder, _, names in os.walk(config_folder()):
+        for name in names:
+            with contextlib.suppress(OSError):
+                info = os.lstat(os.path.join(folder, name))
+                found.add((info.st_dev, info.st_ino))
+    return frozenset(found)
+
+
 def get(name: str, host: str) -> str:
     """The key, for this host. Raises NOT_FOUND with near names, REFUSED where it is bound to other hosts or where its
     file is open to others."""

@@ -11,6 +11,7 @@ import pytest
 from speciate import secrets
 from speciate.datasets.sources.walk import walk
 from speciate.errors import Code, SpeciateError
+from speciate.production import caller_file
 from speciate.server.roots import check_readable, check_writable, roots
 from speciate.server.surface import App, Caller
 from speciate.settings import Settings
@@ -117,3 +118,81 @@ def test_a_folder_in_whose_hidden_parts_keys_lie_is_walked_past_them(
     for path in (".config", ".config/speciate/secrets.json"):
         with pytest.raises(SpeciateError):
             check_readable(app, path)
+
+
+# What is never a root
+
+
+def started_in(workspace: Workspace, folder: Path) -> App:
+    return replace(make_app(workspace), caller=Caller(folder, "test", "stdio"))
+
+
+@pytest.mark.parametrize("where", ["/", "~", "~/..", "/home/somebody", "workspace", "workspace/runs"])
+def test_a_client_that_was_started_there_has_no_folder_and_is_told_what_to_do(
+    workspace: Workspace, tmp_path: Path, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (home := tmp_path / "users" / "ada").mkdir(parents=True)
+    (home / "notes.csv").write_text("a\n1\n")
+    monkeypatch.setenv("HOME", str(home))
+    folder = Path(where).expanduser() if where[0] in "/~" else tmp_path / where
+    app = started_in(workspace, folder)
+    assert roots(app) == [workspace.folders.exports]
+    (workspace.folders.root / "http.token").write_text("secret")
+    for path in ("/etc/passwd", home / "notes.csv", workspace.folders.root / "http.token", "settings.toml"):
+        with pytest.raises(SpeciateError) as raised:
+            check_readable(app, path)
+        assert code_of(raised) is Code.REFUSED
+        assert str(workspace.folders.exports) in str(raised.value)
+    assert "roots = [" in raised.value.recovery
+    assert check_writable(app, workspace.folders.exports / "new.csv")
+
+
+def test_a_project_in_a_home_folder_with_its_workspace_inside_is_a_root(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "ada"))
+    project = tmp_path / "ada" / "project"
+    inside = Workspace(project / ".speciate", settings=Settings())
+    beside = Workspace(tmp_path / "ada" / ".speciate", settings=Settings())
+    (project / "data.csv").write_text("a\n1\n")
+    for workspace in (inside, beside):
+        app = started_in(workspace, project)
+        assert check_readable(app, "data.csv") == project / "data.csv"
+        assert check_readable(app, ".") == project  # walks pass hidden folders over
+        for own in ("catalog.duckdb", "runs", "."):
+            with pytest.raises(SpeciateError):
+                check_readable(app, workspace.folders.root / own)
+        workspace.close()
+
+
+def test_a_folder_whose_walk_would_come_to_the_workspace_is_refused(workspace: Workspace, tmp_path: Path) -> None:
+    app = started_in(workspace, tmp_path)
+    (tmp_path / "data.csv").write_text("a\n1\n")
+    assert check_readable(app, "data.csv")
+    with pytest.raises(SpeciateError, match="own files"):
+        check_readable(app, ".")
+
+
+def test_settings_do_not_make_a_root_of_everything(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path / "open", settings=Settings(roots=[Path("/"), tmp_path / "allowed"]))
+    assert roots(make_app(workspace)) == [tmp_path / "allowed", workspace.folders.exports]
+    workspace.close()
+
+
+def test_a_hard_link_to_a_key_or_a_token_is_what_it_links_to(
+    app: App, folder: Path, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(folder / ".config"))
+    secrets.put("openai", ["api.openai.com"], "sk-planted")
+    (workspace.folders.root / "http.token").write_text("secret")
+    (folder / "many").mkdir()
+    for target, name in ((secrets.file(), "notes.txt"), (workspace.folders.root / "http.token", "more.txt")):
+        (folder / name).hardlink_to(target)
+        with pytest.raises(SpeciateError) as raised:
+            check_readable(app, name)
+        assert code_of(raised) is Code.REFUSED
+    (folder / "many" / "row.txt").hardlink_to(secrets.file())
+    walked = walk(folder / "many")
+    assert (walked.files, "keys" in walked.set_aside[0].reason) == ([], True)
+    with pytest.raises(SpeciateError, match="keys"):
+        caller_file.read(folder / "many", 1 << 20)

@@ -11,6 +11,7 @@ import os
 import stat
 from pathlib import Path
 
+from speciate import secrets
 from speciate.errors import Code, SpeciateError
 from speciate.modalities.bundles import MOST_MEMBERS, bundle
 
@@ -34,6 +35,7 @@ def read(path: Path, most: int) -> bytes:
             return _bundle(path, descriptor, most)
         if not stat.S_ISREG(kind):
             raise _unusable(path, "it is no regular file")
+        _check_no_key(path, descriptor)
         return _bytes(descriptor, most)
     except OSError as error:
         raise _unusable(path, type(error).__name__) from error
@@ -54,6 +56,7 @@ def _bundle(path: Path, folder: int, most: int) -> bytes:
         try:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise _unusable(path, f"{name!r} in it is no regular file; a folder of one example has no others")
+            _check_no_key(path, descriptor)
             members[name] = _bytes(descriptor, most)
         finally:
             os.close(descriptor)
@@ -61,6 +64,13 @@ def _bundle(path: Path, folder: int, most: int) -> bytes:
         if most < 0:
             break
     return bundle(members)
+
+
+def _check_no_key(path: Path, descriptor: int) -> None:
+    """By what was opened: a hard link has another name."""
+    info = os.fstat(descriptor)
+    if info.st_nlink > 1 and (info.st_dev, info.st_ino) in secrets.inodes():
+        raise _unusable(path, "it leads to a person's keys")
 
 
 def _bytes(descriptor: int, most: int) -> bytes:

@@ -1,27 +1,61 @@
 """Where tools may read and write: below the roots in settings, by default the caller's folder and the exports.
 
+A client that was started in `/`, in a home folder or in the workspace has no folder of its own: then the exports are
+the only root, and errors say so. The workspace's own files are below no root, exports apart, and neither is the folder
+with a person's keys, whatever the roots are and by whatever name a file is reached.
+
 Links are followed before the check, so that a link inside a root cannot lead out of it. What happens to a path after
 the check (somebody swaps in a link) is not stopped here: `production/caller_file.py` reads without following any more.
-Whatever the roots are, the folder with a person's keys is not below them.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+import pwd
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
+from speciate import secrets
 from speciate.errors import Code, SpeciateError
 from speciate.server.surface import App
 from speciate.settings import config_folder
 
 _LONGEST_SHOWN = 200
+_HOMES = {Path("/home"), Path("/Users")}
+"""Whose folders are homes of other users."""
 
 
 def roots(app: App) -> list[Path]:
     """Resolved, in the order in which error messages show them."""
+    exports = app.workspace.folders.exports.resolve()
+    return [*(path for path in _asked_for(app) if _why_no_root(app, path) is None), exports]
+
+
+def _asked_for(app: App) -> list[Path]:
     workspace, folder = app.workspace, app.caller.folder
     allowed = [root.expanduser() for root in workspace.settings.roots] or ([folder] if folder else [])
-    return [path.resolve() for path in (*allowed, workspace.folders.exports)]
+    return [path.resolve() for path in allowed]
+
+
+def _why_no_root(app: App, path: Path) -> str | None:
+    """What a folder is that is never a root, though it is the caller's or in settings."""
+    workspace = app.workspace.folders.root.resolve()
+    if path == Path(path.anchor):
+        return "the root of the file system"
+    if path.parent in _HOMES or any(home.is_relative_to(path) for home in _homes()):
+        return "a home folder, or above one"
+    return "in the workspace" if path.is_relative_to(workspace) else None
+
+
+def _homes() -> list[Path]:
+    """Of this user, by the environment and by the system."""
+    found = []
+    with contextlib.suppress(RuntimeError):
+        found.append(Path.home().resolve())
+    with contextlib.suppress(KeyError):
+        found.append(Path(pwd.getpwuid(os.getuid()).pw_dir).resolve())
+    return [home for home in found if home != Path(home.anchor)]  # some users of services have none
 
 
 def check_readable(app: App, path: str | Path) -> Path:
@@ -69,22 +103,69 @@ def _below_a_root(app: App, path: str | Path) -> Path:
         )
     allowed = roots(app)
     if not any(resolved.is_relative_to(root) for root in allowed):
+        raise _outside(app, path, resolved, allowed)
+    if _leads_into_workspace(app, resolved):
         raise SpeciateError(
             Code.REFUSED,
-            f"{str(path)!r} leads to {resolved}, outside the folders that tools may use: "
-            f"{', '.join(map(str, allowed))}.",
-            "Use a path below one of these, or ask a person to add the folder to `roots` in the workspace's "
-            "settings.toml.",
+            f"{str(path)!r} leads to the workspace's own files in {app.workspace.folders.root}.",
+            f"Use another path; of the workspace, tools may use {app.workspace.folders.exports}.",
         )
     return resolved
+
+
+def _outside(app: App, path: str | Path, resolved: Path, allowed: Sequence[Path]) -> SpeciateError:
+    refused = [f"{each} is {why}" for each in _asked_for(app) if (why := _why_no_root(app, each))]
+    never = f" ({'; '.join(refused)}, which is never one of them)" if refused else ""
+    return SpeciateError(
+        Code.REFUSED,
+        f"{str(path)!r} leads to {resolved}, outside the folders that tools may use: "
+        f"{', '.join(map(str, allowed))}{never}.",
+        "Use a path below one of these, start the client in the folder of your project, or ask a person to add the "
+        f'folder to `roots` in {app.workspace.folders.root / "settings.toml"}: roots = ["/path/to/data"]',
+    )
 
 
 def _leads_to_keys(resolved: Path) -> bool:
     """Also where a walk from there would come to them: walks pass hidden folders over."""
     keys = config_folder().resolve()
-    if resolved.is_relative_to(keys):
+    return _leads_into(resolved, keys) or _is_one_of(resolved, secrets.inodes())
+
+
+def _leads_into_workspace(app: App, resolved: Path) -> bool:
+    """The exports apart."""
+    workspace, exports = app.workspace.folders.root.resolve(), app.workspace.folders.exports.resolve()
+    if resolved.is_relative_to(exports):
+        return False
+    return _leads_into(resolved, workspace) or _is_one_of(resolved, _inodes(workspace))
+
+
+def _leads_into(resolved: Path, folder: Path) -> bool:
+    if resolved.is_relative_to(folder):
         return True
-    return keys.is_relative_to(resolved) and not any(part.startswith(".") for part in keys.relative_to(resolved).parts)
+    return folder.is_relative_to(resolved) and not any(
+        part.startswith(".") for part in folder.relative_to(resolved).parts
+    )
+
+
+def _is_one_of(path: Path, inodes: Collection[tuple[int, int]]) -> bool:
+    """By device and inode: a hard link has another path."""
+    try:
+        info = path.stat()
+    except (OSError, ValueError):
+        return False
+    return (info.st_dev, info.st_ino) in inodes
+
+
+def _inodes(workspace: Path) -> set[tuple[int, int]]:
+    """Of the catalog, tokens and other files at the top of the workspace, and of the tokens of slots. What is sealed is
+    linked into exports."""
+    files = [*workspace.iterdir(), *workspace.glob("slots/*/token")]
+    found = set()
+    for file in files:
+        with contextlib.suppress(OSError):
+            info = file.stat()
+            found.add((info.st_dev, info.st_ino))
+    return found
 
 
 def _exists(path: Path) -> bool:

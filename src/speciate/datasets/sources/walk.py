@@ -12,6 +12,7 @@ import stat
 from pathlib import Path
 from typing import NamedTuple
 
+from speciate import secrets
 from speciate.errors import Code, SpeciateError
 
 MOST_FILES = 5_000_000
@@ -49,6 +50,7 @@ def walk(folder: Path, *, links: bool = True) -> Walked:
     aside: list[SetAside] = []
     about: list[str] = []
     left = [str(folder)]
+    keys = {number: device for device, number in secrets.inodes()}
     while left:
         here = left.pop()
         try:
@@ -59,7 +61,10 @@ def walk(folder: Path, *, links: bool = True) -> Walked:
         for entry in entries:
             if entry.name.startswith("."):
                 continue
-            if (reason := _why_not(entry, root, links=links)) is not None:
+            reason = _why_not(entry, root, links=links)
+            if reason is None and entry.inode() in keys and entry.stat().st_dev == keys[entry.inode()]:
+                reason = "It is a file of a person's keys, under another name."
+            if reason is not None:
                 aside.append(SetAside(_shown(entry.path, folder), reason))
             elif entry.is_dir(follow_symlinks=False):
                 if not entry.name.startswith("__"):
