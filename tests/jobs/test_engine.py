@@ -6,18 +6,19 @@ import os
 import signal
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from speciate.errors import Code, SpeciateError
 from speciate.jobs.engine import Engine
-from speciate.jobs.job import Job, State
-from speciate.jobs.kinds import Kinds
+from speciate.jobs.job import Job, Resources, State
+from speciate.jobs.kinds import Kinds, Plan
 from speciate.settings import Capacity, Settings
 from speciate.workspace.room import GB
 from speciate.workspace.workspace import Workspace
-from tests.jobs.work import KINDS, WORK
+from tests.jobs.work import KINDS, WORK, Work
 
 LONG = 20.0
 """Seconds that no test waits for unless something is broken."""
@@ -250,6 +251,33 @@ def test_what_this_machine_can_never_run_is_refused_at_the_call(tmp_path: Path) 
     engine = Engine(workspace, Kinds(extra=[WORK]))
     with pytest.raises(SpeciateError, match=r"1 of cpu asked, 0\.5 there"):
         engine.submit("work", {})
+    workspace.close()
+
+
+def test_what_could_never_have_room_is_refused_at_the_call_and_in_its_dry_run(tmp_path: Path) -> None:
+    def large(spec: Work, workspace: Workspace) -> Plan:
+        return Plan(payload=spec.model_dump(), bytes=50 * GB)
+
+    workspace = Workspace(tmp_path / "w", settings=Settings())
+    workspace.room.usage = lambda folder: (40 * GB, 39 * GB)
+    engine = Engine(workspace, Kinds(extra=[replace(WORK, name="large", plan=large)]))
+    for ask in (engine.submit, engine.plan):
+        with pytest.raises(SpeciateError, match=r"can never run it: it may write 50 GB"):
+            ask("large", {})
+    assert engine.list(limit=5) == []
+    workspace.close()
+
+
+@pytest.mark.parametrize(("cpu", "gpu"), [(1e6, 0), (float("nan"), 0), (1, 99)])
+def test_a_dry_run_refuses_what_the_call_would(tmp_path: Path, cpu: float, gpu: int) -> None:
+    def greedy(spec: Work, workspace: Workspace) -> Plan:
+        return Plan(payload=spec.model_dump(), resources=Resources(cpu=cpu, gpu=gpu))
+
+    workspace = Workspace(tmp_path / "w", settings=Settings())
+    engine = Engine(workspace, Kinds(extra=[replace(WORK, name="greedy", plan=greedy)]))
+    for ask in (engine.submit, engine.plan):
+        with pytest.raises(SpeciateError, match="can never run it"):
+            ask("greedy", {})
     workspace.close()
 
 

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -51,14 +52,19 @@ def zygote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(tmp_path / "z"))
     listener.listen()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            Zygote(listener, (tmp_path / "z").unlink).serve()
-        finally:
-            os._exit(0)
-    listener.close()
-    yield pid
+    with subprocess.Popen(["sleep", "60"]) as daemon:
+        watch = os.pidfd_open(daemon.pid)
+        pid = os.fork()
+        if pid == 0:
+            try:
+                Zygote(listener, (tmp_path / "z").unlink, watch).serve()
+            finally:
+                os._exit(0)
+        listener.close()
+        os.close(watch)
+        (tmp_path / "daemon").write_text(str(daemon.pid))
+        yield pid
+        daemon.kill()
     (tmp_path / "over").touch()
     if os.waitpid(pid, os.WNOHANG)[0] == 0:
         os.kill(pid, signal.SIGKILL)
@@ -104,3 +110,23 @@ def test_one_without_children_ends_at_once(zygote: int, tmp_path: Path) -> None:
     _asked(tmp_path / "z", {"end": True}).close()
     _until(lambda: _ended(zygote))
     assert not (tmp_path / "z").exists()
+
+
+def test_one_whose_daemon_died_takes_no_more_runs_and_ends_with_those_that_it_has(zygote: int, tmp_path: Path) -> None:
+    null = os.open(os.devnull, os.O_RDWR)
+    with _asked(tmp_path / "z", {"run": str(tmp_path)}, null, null) as run, run.makefile("r") as lines:
+        assert json.loads(lines.readline())["pid"]
+        os.kill(int((tmp_path / "daemon").read_text()), signal.SIGKILL)
+        _until(lambda: not (tmp_path / "z").exists())
+        assert not _ended(zygote)
+        (tmp_path / "over").touch()
+        assert json.loads(lines.readline()) == {"status": 7}
+    os.close(null)
+    _until(lambda: _ended(zygote))
+
+
+def test_one_whose_daemon_died_before_it_looked_does_not_begin(tmp_path: Path) -> None:
+    address = tmp_path / "z"
+    program = [sys.executable, "-m", "speciate.jobs.zygote", str(tmp_path), "classical", str(address), "1"]
+    assert subprocess.run(program, check=False, timeout=60).returncode == 0
+    assert not address.exists()

@@ -27,6 +27,7 @@ from speciate.jobs.folder import RunFolder
 from speciate.jobs.job import ENDED, Job, State
 from speciate.jobs.kinds import Kind, Kinds, Plan
 from speciate.jobs.reconcile import Reconciler
+from speciate.jobs.rooming import never_has_room
 from speciate.jobs.schedule import never_fits
 from speciate.jobs.store import Enqueue, Store, Tell
 from speciate.jobs.transitions import Asked
@@ -102,7 +103,26 @@ class Engine:
     def plan(self, kind: str, spec: Mapping[str, Any]) -> Plan:
         """Check everything that can be checked, and start nothing."""
         declared = self.kinds[kind]
-        return _planned(declared, _validated(declared, spec), self.workspace)
+        plan = _planned(declared, _validated(declared, spec), self.workspace)
+        self._check_fits(declared, plan)
+        return plan
+
+    def _check_fits(self, declared: Kind, plan: Plan) -> None:
+        """Refuse what would wait for ever: it asks for more than this machine has."""
+        if declared.executor != "local":
+            return
+        if lacking := never_fits(plan.resources, self.capacity):
+            raise SpeciateError(
+                Code.REFUSED,
+                f"This machine can never run it: {lacking}.",
+                "Ask for less, or raise [capacity] in settings.toml, if the machine has more.",
+            )
+        if plan.bytes and not declared.gives_room and (full := never_has_room(plan.bytes, self.workspace.room.look())):
+            raise SpeciateError(
+                Code.REFUSED,
+                f"This machine can never run it: {full}.",
+                "Ask for less, or change [disk] in settings.toml.",
+            )
 
     def submit(
         self,
@@ -125,13 +145,7 @@ class Engine:
             require_space(self.workspace.folders.root)
         checked = _validated(declared, spec)
         plan = _planned(declared, checked, self.workspace) if not after else Plan()
-        lacking = never_fits(plan.resources, self.capacity) if declared.executor == "local" else None
-        if lacking:
-            raise SpeciateError(
-                Code.REFUSED,
-                f"This machine can never run it: {lacking}.",
-                "Ask for less, or raise [capacity] in settings.",
-            )
+        self._check_fits(declared, plan)
         now = self.workspace.clock.now()
         job = Job.model_construct(
             id=JobId(id_from_key("job", key) if key is not None else new_id("job")),

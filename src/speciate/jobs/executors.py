@@ -151,7 +151,8 @@ class LocalExecutor:
             try:
                 probe.connect(address)
             except OSError:
-                self._spawn([sys.executable, "-m", "speciate.jobs.zygote", str(self._workspace), profile, address])
+                program = [sys.executable, "-m", "speciate.jobs.zygote", str(self._workspace), profile, address]
+                self._spawn([*program, str(os.getpid())])
         return address
 
     def _spawn(self, argv: list[str]) -> None:

@@ -17,7 +17,7 @@ from speciate.jobs.executors import Alive, Ended, Executor, Gone, Pending, RunSp
 from speciate.jobs.folder import Outcome, RunFolder
 from speciate.jobs.job import Job, State
 from speciate.jobs.kinds import Kinds, Plan
-from speciate.jobs.rooming import USUAL_BYTES, room_for
+from speciate.jobs.rooming import USUAL_BYTES, never_has_room, room_for
 from speciate.jobs.schedule import choose, never_fits, waiting
 from speciate.jobs.store import Store, Tell, keep_plan, plan_of
 from speciate.jobs.transitions import Claimed, Exited, Failed, Happening, Lost, NoRoom, Overdue, SeenAlive
@@ -292,9 +292,13 @@ class Reconciler:
         for job in queued:
             if job.not_before <= now and (plan := self._plan(job)) is not None:
                 job = job.model_copy(update={"resources": plan.resources})  # noqa: PLW2901 - what it asks is known now
-                if never := never_fits(plan.resources, self._capacity):
+                never = never_fits(plan.resources, self._capacity)
+                if never is None and plan.bytes and not self._kinds[job.kind].gives_room:
+                    never = never_has_room(plan.bytes, room)
+                if never:
                     error = {"class": "user", "message": f"this machine can never run it: {never}"}
-                    self._tell(job, Failed(error | {"recovery": "Ask for less, or raise [capacity] in settings.toml."}))
+                    recovery = "Ask for less, or change [capacity] or [disk] in settings.toml."
+                    self._tell(job, Failed(error | {"recovery": recovery}))
                 else:
                     planned.append(job)
         needs: dict[str, int] = {

@@ -38,6 +38,14 @@ def room_for(queued: Sequence[Job], live: Sequence[Job], needs: Mapping[str, int
     return Rooming(start, held)
 
 
+def never_has_room(need: int, room: Room) -> str | None:
+    """Why a run that writes so much could not even be alone on this disk, in words; None where it could."""
+    most = room.total - room.floor if room.quota is None else min(room.total - room.floor, room.quota)
+    if need <= most:
+        return None
+    return f"it may write {amount(need)}, and the workspace can never have more than {amount(max(0, most))}"
+
+
 def _why(need: int, room: Room, *, busy: bool) -> str:
     more = ", less what runs may still write" if busy else ""
     return (

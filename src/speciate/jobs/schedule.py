@@ -33,7 +33,7 @@ def never_fits(resources: Resources, capacity: Capacity) -> str | None:
     """What this machine will never have enough of for it, in words."""
     whole = _free(capacity, ())
     for name, amount in _pool(resources).items():
-        if amount > whole.get(name, 0.0):
+        if not amount <= whole.get(name, 0.0):  # written so that what is no number never fits, either
             return f"{amount:g} of {name} asked, {whole.get(name, 0.0):g} there"
     return None
 

@@ -1,8 +1,9 @@
 """A process that has made the imports of a family of jobs once, and forks a child for each run.
 
-`python -m speciate.jobs.zygote WORKSPACE PROFILE SOCKET`. It computes nothing, starts no thread of its own and never
-touches a GPU, so a fork of it is as good as a new interpreter that has imported. It listens before it imports: the
-first supervisor waits in line for exactly as long as the imports take. One at a time per socket, by lock.
+`python -m speciate.jobs.zygote WORKSPACE PROFILE SOCKET PID`, PID being that of its parent, the daemon. It computes
+nothing, starts no thread of its own and never touches a GPU, so a fork of it is as good as a new interpreter that has
+imported. It listens before it imports: the first supervisor waits in line for exactly as long as the imports take. One
+at a time per socket, by lock. It takes no more runs once its daemon is dead, and ends with the last that it has.
 """
 
 from __future__ import annotations
@@ -43,23 +44,28 @@ _IDLE_SECONDS = 300.0
 
 
 class Zygote:
-    def __init__(self, listener: socket.socket, leave: Callable[[], None]) -> None:
-        """`leave` gives the address up; from then on another one may have it."""
-        self._listener, self._leave = listener, leave
+    def __init__(self, listener: socket.socket, leave: Callable[[], None], daemon: int | None = None) -> None:
+        """`leave` gives the address up; from then on another one may have it. `daemon`: a pidfd of whom it serves."""
+        self._listener, self._leave, self._daemon = listener, leave, daemon
         self._selector = selectors.DefaultSelector()
         self._selector.register(listener, selectors.EVENT_READ)
+        if daemon is not None:
+            self._selector.register(daemon, selectors.EVENT_READ)
         self._children: dict[int, tuple[int, socket.socket]] = {}  # pidfd -> pid and who asked
 
     def serve(self) -> None:
-        """Until it was asked to end, or nobody asked for five minutes, and its children have ended: it alone can see
-        how they do."""
+        """Until it was asked to end, its daemon died, or nobody asked for five minutes, and its children have ended: it
+        alone can see how they do."""
         listens = True
         while listens or self._children:
             ready = self._selector.select(_IDLE_SECONDS)
             for key, _ in ready:
-                if key.fileobj is not self._listener:
+                if key.fd == self._daemon:
+                    self._selector.unregister(key.fd)
+                    listens = listens and self._close()
+                elif key.fileobj is not self._listener:
                     self._reap(key.fd)
-                elif not self._accept():
+                elif listens and not self._accept():
                     listens = self._close()
             if listens and not ready and not self._children:
                 listens = self._close()
@@ -125,7 +131,10 @@ class Zygote:
             connection.sendall(json.dumps({"status": os.waitstatus_to_exitcode(status)}).encode() + b"\n")
 
 
-def main(profile: str, address: str) -> int:
+def main(profile: str, address: str, parent: int) -> int:
+    daemon = os.pidfd_open(parent)
+    if os.getppid() != parent:
+        return 0  # it died before we looked
     lock = os.open(address + ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -144,9 +153,9 @@ def main(profile: str, address: str) -> int:
             Path(address).unlink(missing_ok=True)
             os.close(lock)
 
-        Zygote(listener, leave).serve()
+        Zygote(listener, leave, daemon).serve()
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[2], sys.argv[3]))
+    sys.exit(main(sys.argv[2], sys.argv[3], int(sys.argv[4])))
