@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from speciate.datasets.sources.readers import Question
 from speciate.datasets.sources.readers.choice import Reader
 from speciate.datasets.versions import Manifest, Part
 from speciate.errors import Code, SpeciateError
-from speciate.jobs.pool import Pool
+from speciate.jobs.pool import Busy, Ended, Pool
 from speciate.settings import Settings
 from speciate.workspace.workspace import Folders
 
@@ -99,6 +100,27 @@ def test_a_question_that_takes_too_long_costs_its_process_only(pool: Pool, folde
     assert raised.value.code is Code.UNAVAILABLE
     assert processes(folders) == []
     assert pool.ask(QUERY, sql("SELECT 1", folders))["rows"] == [[1]]
+
+
+def test_a_patient_question_outlasts_a_pool_that_is_busy(folders: Folders) -> None:
+    pool = Pool(folders, Settings(), size=1)
+
+    def occupy() -> None:
+        with pytest.raises(Ended):
+            pool.ask(QUERY, sql(ENDLESS, folders), 1.5)
+
+    busy = threading.Thread(target=occupy)
+    busy.start()
+    while not pool.busy:
+        time.sleep(0.01)
+    with pytest.raises(Busy):
+        pool.ask(QUERY, sql("SELECT 1", folders), 0.2)
+    # nor does the start of a process, which is longer than the question's time, end it
+    assert pool.ask(QUERY, sql("SELECT 1", folders), 0.2, patience=60)["rows"] == [[1]]
+    with pytest.raises(Ended):  # but a question that is itself too long is ended in its time
+        pool.ask(QUERY, sql(ENDLESS, folders), 0.2, patience=60)
+    busy.join()
+    pool.close()
 
 
 def test_a_process_that_dies_is_replaced(pool: Pool, folders: Folders) -> None:

@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 
 from speciate.errors import Code, SpeciateError
-from speciate.jobs.pool import Pool
+from speciate.jobs.pool import Ended, Pool
 from speciate.models import registry
 from speciate.models.registry import ModelVersion
 from speciate.production import aliases, loading
 from speciate.production.answer import load
+from speciate.production.predict import ANSWER, Input, predict
 from speciate.sandbox import python
 from speciate.workspace.workspace import Workspace
 from tests.training.world import define, make_dataset, model_path, thirds, train_now
@@ -84,6 +85,36 @@ def test_what_could_not_be_loaded_is_said_and_tried_again(words: ModelVersion) -
         with pytest.raises(SpeciateError, match="Other weights"):
             loading.of(pool).wait(words, 30)
     assert len(pool.asked) == 2
+
+
+class BusyMachine(Pool):
+    """Loads in its time; its first answer is ended in the middle, as by a machine that is busy."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.given: list[float] = []
+
+    def ask(self, service: str, payload: dict[str, Any], timeout: float = 20.0, **_: Any) -> dict[str, Any]:
+        self.asked.append(service)
+        if service == loading.LOAD:
+            return {}
+        self.given.append(timeout)
+        if len(self.given) == 1:
+            raise Ended(Code.UNAVAILABLE, "It was stopped.", "Ask for less.")
+        said = {"id": "0", "output": "good", "confidence": 1.0, "error": None}
+        return {"predictions": [said for _ in payload["items"]]}
+
+
+def test_an_answer_has_all_that_is_left_of_its_call_and_the_next_call_does_not_fail_as_it_did(
+    workspace: Workspace, words: ModelVersion
+) -> None:
+    pool = BusyMachine()
+    with pytest.raises(SpeciateError, match="words@v1 could not answer within the 43 s") as error:
+        predict(workspace, pool, "words@v1", [Input(text="good")])
+    assert "repeat the call" in error.value.recovery
+    assert predict(workspace, pool, "words@v1", [Input(text="good")]).predictions[0].output == "good"
+    assert pool.asked == [loading.LOAD, ANSWER, loading.LOAD, ANSWER]
+    assert min(pool.given) > 35  # the pool's own 20 s are for what needs no model
 
 
 def test_where_nothing_serves_nothing_is_loaded_until_something_does(workspace: Workspace, words: ModelVersion) -> None:

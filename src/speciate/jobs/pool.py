@@ -33,8 +33,16 @@ Readable = frozenset[Path]
 Content = TypeVar("Content")
 
 
+CALL_SECONDS = 43.0
+"""`patience` of a question that is all that a tool asks: no call takes more than 45 s."""
+
+
 class Busy(SpeciateError):
     """UNAVAILABLE: no process was free in time, so the question was never asked."""
+
+
+class Ended(SpeciateError):
+    """UNAVAILABLE: the process did not answer in time or died. What it had loaded is gone with it."""
 
 
 class _Server:
@@ -108,14 +116,22 @@ class Pool:
         self._closed = False
 
     def ask(
-        self, service: str, payload: dict[str, Any], timeout: float = 20.0, *, readable: frozenset[Path] = frozenset()
+        self,
+        service: str,
+        payload: dict[str, Any],
+        timeout: float = 20.0,
+        *,
+        readable: frozenset[Path] = frozenset(),
+        patience: float = 0.0,
     ) -> dict[str, Any]:
         """The service's answer, or the SpeciateError that it raised.
 
-        `readable`: more files or folders that this question may read. UNAVAILABLE where `timeout` seconds (waiting for
-        a free process included) were not enough, or the process ran out of memory or crashed.
+        `readable`: more files or folders that this question may read. UNAVAILABLE where `timeout` seconds were not
+        enough, or the process ran out of memory or crashed. Waiting for a free process is part of them, and so is
+        starting one; with more `patience` (seconds, for all of it) they begin once a process that was started before
+        is free, so that a busy machine alone is no reason to give up.
         """
-        with self._answered(service, payload, timeout, readable) as (_, answer):
+        with self._answered(service, payload, timeout, readable, patience) as (_, answer):
             return answer
 
     def ask_for_file(
@@ -141,16 +157,20 @@ class Pool:
 
     @contextlib.contextmanager
     def _answered(
-        self, service: str, payload: dict[str, Any], timeout: float, readable: Readable
+        self, service: str, payload: dict[str, Any], timeout: float, readable: Readable, patience: float = 0.0
     ) -> Iterator[tuple[_Server, dict[str, Any]]]:
         """The answer, and the process that gave it while it is still ours."""
-        deadline = time.monotonic() + timeout
+        begun = time.monotonic()
+        end = deadline = begun + max(timeout, patience)
+        free_by = max(end - timeout, begun + timeout) if patience else end
         question = json.dumps({"service": service, "payload": payload}).encode() + b"\n"
-        with self._server(readable, deadline, timeout) as server:
+        with self._server(readable, min(free_by, end), free_by - begun) as server:
+            if patience and server.asked:
+                deadline = min(end, time.monotonic() + timeout)
             try:
                 reply = json.loads(server.ask(question, deadline))
             except TimeoutError:
-                raise _too_slow(service, timeout) from None
+                raise _too_slow(service, deadline - begun) from None
             except (EOFError, ValueError):
                 raise _died(service) from None
             server.healthy = True
@@ -244,16 +264,16 @@ class Pool:
         return None
 
 
-def _too_slow(service: str, timeout: float) -> SpeciateError:
-    return SpeciateError(
+def _too_slow(service: str, seconds: float) -> SpeciateError:
+    return Ended(
         Code.UNAVAILABLE,
-        f"{service.rpartition(':')[2]!r} did not finish within {timeout:g} s and was stopped.",
+        f"{service.rpartition(':')[2]!r} did not finish within {seconds:.3g} s and was stopped.",
         "Ask for less (fewer rows, a narrower condition, a smaller file).",
     )
 
 
 def _died(service: str) -> SpeciateError:
-    return SpeciateError(
+    return Ended(
         Code.UNAVAILABLE,
         f"The process that ran {service.rpartition(':')[2]!r} was ended: it needed more than {_LIMITS.memory_mb} MB "
         "of memory, or it crashed on this input.",

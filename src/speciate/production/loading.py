@@ -51,6 +51,14 @@ class Loading:
                 load.start()
             return load
 
+    def begin_again(self, version: ModelVersion) -> _Load:
+        """What had loaded it is gone. One that is on its way goes on."""
+        with self._lock:
+            load = self._begun.get(version.path)
+            if load is not None and not load.is_alive():
+                del self._begun[version.path]
+        return self.begin(version)
+
     def wait(self, version: ModelVersion, seconds: float) -> None:
         """Until it is loaded. UNAVAILABLE after so many seconds, while it goes on; what loading raised otherwise."""
         load = self.begin(version)

@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from speciate.errors import Code, SpeciateError
-from speciate.jobs.pool import Pool
+from speciate.jobs.pool import CALL_SECONDS, Ended, Pool
 from speciate.models import registry
 from speciate.models.card import Card
 from speciate.models.registry import ModelVersion
@@ -27,8 +27,8 @@ from speciate.workspace.database import Transaction
 from speciate.workspace.workspace import Workspace
 
 ANSWER = "speciate.production.answer:answer"
-_PATIENCE_SECONDS = 24.0
-"""For a model that is being loaded. No call takes more than 45 s, and the answer itself may take 20."""
+_LOAD_SECONDS = 28.0
+"""For a model that is being loaded, of the `CALL_SECONDS` that a call has: the answer needs some, too."""
 MOST_BYTES = 64 * 1024 * 1024
 """Of all inputs of one call together; more is a job's work."""
 _LONGEST_ERROR = 300
@@ -139,12 +139,14 @@ def predict(
     """
     ref = model_ref(model)
     version = registry.resolve(workspace.database, workspace.folders, model)
+    began = time.monotonic()
     payload = _payload(version.card, version.path, inputs, place)
     started = time.perf_counter()
     said = serving(ref.name, payload["items"]) if ref.alias == "production" else None
     if said is None:
-        loading.of(pool).wait(version, _PATIENCE_SECONDS)
-        said = Said(pool.ask(ANSWER, payload)["predictions"], version.ref)
+        end = began + CALL_SECONDS
+        loading.of(pool).wait(version, min(_LOAD_SECONDS, end - time.monotonic()))
+        said = Said(_ask_pool(pool, version, payload, end)["predictions"], version.ref)
         if ref.alias == "production":
             said = _logged(workspace, ref.name, version, payload["items"], said, 1000 * (time.perf_counter() - started))
     latency_ms = 1000 * (time.perf_counter() - started)
@@ -152,6 +154,21 @@ def predict(
     if any(item.error is None for item in predictions):
         _record_first(workspace, ref, name)
     return Answer(predictions, name, latency_ms)
+
+
+def _ask_pool(pool: Pool, version: ModelVersion, payload: dict[str, Any], end: float) -> dict[str, Any]:
+    """What the pool answers until `end`. Where its process was ended, the model is loaded again, with the patience that
+    loading has: the next call would be ended in the middle of it, too."""
+    try:
+        return pool.ask(ANSWER, payload, max(1.0, end - time.monotonic()))
+    except Ended as error:
+        loading.of(pool).begin_again(version)
+        raise SpeciateError(
+            Code.UNAVAILABLE,
+            f"{version.ref} could not answer within the {CALL_SECONDS:.0f} s of a call: the inputs are too many, or "
+            f"the machine is busy. {error.message}",
+            "Its model is being loaded again: repeat the call in a moment, with fewer inputs if there are many.",
+        ) from error
 
 
 def _logged(

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from speciate.datasets.look.query import Page, query
 from speciate.datasets.versions import Manifest
 from speciate.errors import Code, SpeciateError
-from speciate.jobs.pool import Busy, Pool
+from speciate.jobs.pool import CALL_SECONDS, Busy, Pool
 from speciate.workspace.workspace import Folders
 
 _SHOWN, _QUALITY = ("id", "label", "split", "group_key", "source"), ("quality", "reason")
@@ -93,7 +93,7 @@ def _cut(cell: Any) -> Any:
 def _drawn(pool: Pool, payload: dict[str, Any], manifest: Manifest, *, named: bool) -> dict[str, Any]:
     """What the service answers. Where that takes too long, the call that asks for a third of it."""
     try:
-        return pool.ask(_SERVICE, payload)
+        return pool.ask(_SERVICE, payload, patience=CALL_SECONDS)
     except SpeciateError as error:
         if error.code is not Code.UNAVAILABLE or isinstance(error, Busy):
             raise

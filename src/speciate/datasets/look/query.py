@@ -10,7 +10,7 @@ from speciate.datasets.columns import clean
 from speciate.datasets.look.sql_cage import condition
 from speciate.datasets.versions import Manifest
 from speciate.errors import Code, SpeciateError
-from speciate.jobs.pool import Pool
+from speciate.jobs.pool import CALL_SECONDS, Pool
 from speciate.workspace.workspace import Folders
 
 _SERVICE = "speciate.datasets.look.sql_cage:query"
@@ -58,7 +58,7 @@ def query(
         "offset": offset,
         "whole": whole,
     }
-    answer = pool.ask(_SERVICE, payload, timeout)
+    answer = pool.ask(_SERVICE, payload, timeout, patience=CALL_SECONDS)
     rows = answer["rows"]
     more = f"v{manifest.version}.{offset + len(rows)}" if answer["more"] else None
     return Page([clean(name) for name in answer["columns"]], rows, more)
@@ -87,7 +87,7 @@ def query_log(
         "offset": offset,
         "whole": False,
     }
-    answer = pool.ask(_SERVICE, payload, readable=frozenset((folder,)))
+    answer = pool.ask(_SERVICE, payload, readable=frozenset((folder,)), patience=CALL_SECONDS)
     rows = answer["rows"]
     return Page([clean(name) for name in answer["columns"]], rows, f"{offset + len(rows)}" if answer["more"] else None)
 
