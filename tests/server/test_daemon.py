@@ -124,8 +124,10 @@ def test_it_stays_while_a_job_is_unfinished(daemons: Daemons, tmp_path: Path, cl
     daemons.workspace.mkdir()
     (daemons.workspace / "settings.toml").write_text("idle_exit_minutes = 0.005\n")
     process = daemons.start()
+    held = dial(daemons.workspace, MCP)  # a client takes its time to start
     shell = client()
     shell.initialize()
+    held.line.close()
     (trace := tmp_path / "trace").mkdir()
     shell.call("start_work", {"key": "k", "seconds": 1.5, "trace": str(trace)})
     shell.close()

@@ -80,7 +80,7 @@ def test_a_stream_is_served_in_frames_of_lines_however_they_are_cut(who: MCPServ
 
 def test_a_line_that_is_no_message_does_not_end_the_connection(who: MCPServer) -> None:
     answers = anyio.run(talk, who, [frames(HELLO), b"nonsense\n", frames(READY, call(2, "whoami"))], 1)
-    assert answers[1]["error"]["code"] == -32700
+    assert -32700 in [each["error"]["code"] for each in answers if "error" in each]
     assert answers[-1]["result"]["content"][0]["text"] == "a test "
 
 
