@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load, save, save_file
 
+from speciate import foreign_files
 from speciate.errors import Code, SpeciateError
 from speciate.models import trust
 
@@ -124,7 +125,7 @@ def test_a_folder_made_to_do_harm_is_refused_with_the_reason(name: str, tmp_path
 
 
 def test_what_is_too_long_to_be_settings_is_refused_unread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trust, "LONGEST_TEXT", 10)
+    monkeypatch.setattr(foreign_files, "LONGEST_TEXT", 10)
     with pytest.raises(SpeciateError, match="more than 10"):
         trust.check(model(tmp_path))
 

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from speciate.datasets.versions import Manifest
 from speciate.errors import Code, SpeciateError, unknown
+from speciate.evaluation import own_code
 from speciate.evaluation.predictors import inspect_log_service
 from speciate.evaluation.predictors.code_service import named
 from speciate.evaluation.prices import usd_for, usd_per_core_hour
@@ -182,12 +183,7 @@ def _code(ref: str) -> Contestant:
             "Call again with such a name; the function takes a list of inputs and returns a list of answers.",
         )
     path = Path(file)
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise SpeciateError(
-            Code.NOT_FOUND, f"{path.name} cannot be read: {error.strerror}.", "Call again with another file."
-        ) from error
+    content = own_code.read(path, "Call again with another file.")
     identity = named(content, function)
     return Contestant(
         name=f"{CODE}{path.name}:{function}@{identity.removeprefix('code-')[:8]}",

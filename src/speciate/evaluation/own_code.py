@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from speciate import foreign_files
 from speciate.errors import Code, SpeciateError, unknown
 from speciate.evaluation.caged_lines import CagedLines
 from speciate.sandbox import CagePolicy
@@ -37,10 +38,10 @@ class OwnFunction(NamedTuple):
 def describe(file: Path, function: str, recovery: str) -> OwnFunction:
     """What the file says of itself. NOT_FOUND for the file, with `recovery`, or the function, INVALID where it cannot
     be one."""
-    content = _read(file, recovery)
+    content = read(file, recovery)
     try:
         body = ast.parse(content).body
-    except (SyntaxError, ValueError) as error:
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:  # the last two: nested too deep
         raise SpeciateError(
             Code.INVALID, f"{file.name} is no Python: {error}.", "Mend the file, then call again."
         ) from error
@@ -66,7 +67,7 @@ def loader(
     CONFLICT where it has other bytes than those agreed on. What is returned raises INVALID where the file cannot be
     loaded, `what` being its part in things, and UNAVAILABLE where this kernel has no cage.
     """
-    content = _read(file, agreed.recovery)
+    content = read(file, agreed.recovery)
     if agreed.sha256 is not None and hashlib.sha256(content).hexdigest() != agreed.sha256:
         raise SpeciateError(
             Code.CONFLICT, f"{file.name} has changed since {agreed.asked_for} was asked for.", agreed.recovery
@@ -144,11 +145,16 @@ def cage_hint(error: str) -> str:
     )
 
 
-def _read(file: Path, recovery: str) -> bytes:
+def read(file: Path, recovery: str) -> bytes:
+    """The bytes of a file of code that a caller named. NOT_FOUND, or INVALID where it is no plain file or too long."""
     try:
-        return file.read_bytes()
+        return foreign_files.read(file, foreign_files.LONGEST_CODE)
+    except foreign_files.NotAFile as error:
+        raise SpeciateError(Code.INVALID, f"{file} cannot be read: {error.strerror}.", recovery) from error
     except OSError as error:
         raise SpeciateError(Code.NOT_FOUND, f"{file} cannot be read: {error.strerror}.", recovery) from error
+    except ValueError as error:
+        raise SpeciateError(Code.INVALID, f"{file} cannot be read: {error}.", recovery) from error
 
 
 def _unloadable(what: str, why: str) -> SpeciateError:

@@ -6,11 +6,11 @@ are converted into the cache first. Nothing is downloaded and no code of a folde
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from speciate import foreign_files
 from speciate.errors import Code, SpeciateError
 from speciate.language import positions
 from speciate.language.conversion import converted
@@ -37,7 +37,7 @@ def writes(folder: Path) -> bool:
 def config(folder: Path) -> dict[str, Any]:
     """Its config.json; empty where there is none that can be read."""
     try:
-        found = json.loads((folder / "config.json").read_text())
+        found = foreign_files.read_json(folder / "config.json")
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from speciate import foreign_files
 from speciate.errors import Code, SpeciateError
 from speciate.modalities.scans.volumes import as_pictures, is_volume
 from speciate.models import packaged, sealed, weights
@@ -206,7 +207,8 @@ def load_encoder(
     """The encoder behind a ref; hashes its weights. Raises INVALID, NOT_FOUND, REFUSED or MISSING_EXTRA.
 
     `precision` None: what this machine computes fastest. A trained model keeps the one that it was trained with.
-    `folder`: where a registered version lies, whoever resolved it; `pkg:` and `path:` are found without. `media`: the
+    `folder`: where a registered version lies, whoever resolved it, or a copy of `path:`; `pkg:` and `path:` are found
+    without. `media`: the
     modality of what will be embedded, where it may be another than the model's.
     """
     ref = model_ref(base_model)
@@ -262,7 +264,8 @@ def _frozen_folder(ref: ModelRef, folder: Path | None) -> Path:
     match ref.source:
         case "pkg":
             return packaged.locate(ref.name)
-        case "path":
+        case "path" if folder is None:
+            foreign_files.check_folder(Path(ref.name))
             return Path(ref.name)
         case "new" | "timm":
             raise SpeciateError(
@@ -304,7 +307,7 @@ def _stated_width(folder: Path, modality: str) -> int | None:
     """Where a file says it: then what is cached is read without loading the network."""
     if saved.holds(folder):
         return int(saved.read(folder)["width"])
-    config: dict[str, Any] = json.loads((folder / "config.json").read_text())
+    config: dict[str, Any] = foreign_files.read_json(folder / "config.json")
     return config.get("hidden_size") if modality in _OF_TOKENS else None
 
 

@@ -87,6 +87,7 @@ def plan(spec: FetchSpec, workspace: Workspace) -> Plan:
         folder = Path(ref.name)
         if not folder.is_dir():
             raise SpeciateError(Code.NOT_FOUND, f"There is no folder {ref.name!r}.", "Name an existing model folder.")
+        weights.check_folder(folder)
         trust.choose(_names(folder))
         return Plan(payload={"spec": spec.model_dump()}, resolved=resolved, bytes=_size(folder))
     repository, _ = _repository(ref)
@@ -144,15 +145,12 @@ def run(run: Run) -> dict[str, Any]:
     staged = run.folder.outputs / _STAGED
     shutil.rmtree(staged, ignore_errors=True)
     staged.mkdir(parents=True)
-    if ref.source == "path" and given.holds(Path(ref.name)):
-        return {"card": _given(spec, Path(ref.name), staged, run).model_dump()}
     if ref.source == "path":
         folder = Path(ref.name)
-        chosen = trust.choose(_names(folder))
-        where = Source(source=spec.source, set_aside=chosen.set_aside)
-        trust.check(folder)
+        where = Source(source=spec.source, set_aside=trust.take(folder, staged).set_aside)
         scanned = scanner.scan(folder)
-        _take(folder, chosen.files, staged, copy=True)
+        if given.holds(staged):
+            return {"card": _given(spec, folder, staged, scanned, run).model_dump()}
         details = _told_by_its_readme(staged / "README.md")
     else:
         found = _found(run, ref)
@@ -161,7 +159,8 @@ def run(run: Run) -> dict[str, Any]:
         _download(run, found, chosen.files, folder)
         trust.check(folder)
         scanned = scanner.scan(folder)
-        _take(folder, chosen.files, staged, copy=False)
+        for name in chosen.files:
+            os.link(folder / name, staged / name)
         details = found.details
         where = Source(
             source=f"hf:{found.repository}", repository=found.repository, revision=found.commit,
@@ -173,11 +172,20 @@ def run(run: Run) -> dict[str, Any]:
     return {"card": card.model_dump()}
 
 
-def _given(spec: FetchSpec, folder: Path, staged: Path, run: Run) -> Card:
-    """A model that export_model wrote: its files as they were sealed, and the facts of its card."""
-    trust.check(folder)
-    scanned = scanner.scan(folder)
-    facts = given.take(folder, staged)
+def _given(spec: FetchSpec, folder: Path, staged: Path, scanned: scanner.Scanned, run: Run) -> Card:
+    """A model that export_model wrote: its files as they were sealed, and the facts of its card. `staged`: a copy of
+    the folder, in whose place stands what was sealed."""
+    copy = run.folder.path / "copy"
+    shutil.rmtree(copy, ignore_errors=True)
+    staged.rename(copy)
+    staged.mkdir()
+    try:
+        facts = given.take(copy, staged)
+    except SpeciateError as error:
+        raise SpeciateError(
+            error.code, error.message.replace(str(copy), str(folder)), error.recovery, error.foreign
+        ) from error
+    shutil.rmtree(copy)
     trust.check(staged)
     facts |= {"task": spec.task} if spec.task else {}
     facts |= {"license": licenses.spdx(spec.license)} if spec.license else {}
@@ -214,15 +222,6 @@ def _patiently(ask: Callable[[], T]) -> T:
 
 def _token(run: Run) -> str | None:
     return run.secret(_KEY) if run.payload.get("host") else None
-
-
-def _take(folder: Path, names: Iterable[str], target: Path, *, copy: bool) -> None:
-    """`copy`: files that somebody else may yet change; those of our cache are linked."""
-    for name in names:
-        if copy:
-            shutil.copyfile(folder / name, target / name, follow_symlinks=False)
-        else:
-            os.link(folder / name, target / name)
 
 
 def _card(spec: FetchSpec, where: Source, staged: Path, details: dict[str, Any]) -> Card:

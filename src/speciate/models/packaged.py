@@ -112,5 +112,11 @@ def _folder(packaged: Packaged) -> Path | None:
         return None
     for root in found.submodule_search_locations or ():
         if (folder := Path(root) / packaged.folder).is_dir():
-            return folder
+            return _of_files(folder, packaged.weights or "model.safetensors")
     return None
+
+
+def _of_files(folder: Path, name: str) -> Path:
+    """The folder where the files themselves lie: some installers link each of them."""
+    file = folder / name
+    return file.resolve().parent if file.is_symlink() else folder

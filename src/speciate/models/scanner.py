@@ -13,6 +13,7 @@ import stat
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from speciate import foreign_files
 from speciate.errors import Code, SpeciateError
 
 _PACKAGE = "picklescan"
@@ -35,7 +36,7 @@ def scan(folder: Path) -> Scanned:
     """All files at the top of a folder, those too that would not be taken. REFUSED where one runs code when it is
     unpickled."""
     try:
-        from picklescan.scanner import scan_file_path
+        from picklescan.scanner import scan_bytes
     except ImportError:
         return Scanned(None, 0)
     logging.getLogger(_PACKAGE).setLevel(logging.CRITICAL)  # what it says quotes foreign names
@@ -45,7 +46,8 @@ def scan(folder: Path) -> Scanned:
         if not stat.S_ISREG(said.st_mode) or said.st_size > _LARGEST or path.suffix.lower() in _LEFT_OUT:
             continue
         try:
-            found: Any = scan_file_path(str(path))
+            with foreign_files.open_file(path) as opened:
+                found: Any = scan_bytes(opened, str(path), path.suffix)
         except Exception:  # noqa: BLE001 - of the library, on bytes that were made to confuse it
             unread.append(path.name)
             continue

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from speciate import foreign_files
 from speciate.errors import Code, SpeciateError
 
 _ALLOWED = re.compile(
@@ -23,9 +24,10 @@ _ALLOWED = re.compile(
 )
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".npy", ".npz", ".h5", ".msgpack", ".ot")
 _CODE = (".py", ".pyc", ".so", ".sh", ".ipynb", ".dll", ".exe")
-MOST_FILES, LONGEST_TEXT = 2_000, 64 << 20
 _LONGEST_HEADER = 100_000_000  # bytes; what safetensors itself reads at most
 _DEEPEST = 64
+_POOLING, _SETTINGS = "1_Pooling", "config.json"
+"""Where models of sentence-transformers say how states become a vector: the one folder below that is read."""
 _BYTES = {
     "BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "I16": 16, "U16": 16, "F16": 16, "BF16": 16,
     "I32": 32, "U32": 32, "F32": 32, "I64": 64, "U64": 64, "F64": 64, "C64": 64, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6,
@@ -52,8 +54,8 @@ def choose(names: Iterable[str]) -> Chosen:
     names = sorted(names)
     aside = {name: why for name in names if (why := _why_not(name)) is not None}
     taken = tuple(name for name in names if name not in aside)
-    if len(names) > MOST_FILES:
-        raise _refused(f"It has {len(names):,} files, more than {MOST_FILES:,}.")
+    if len(names) > foreign_files.MOST_FILES:
+        raise _refused(f"It has {len(names):,} files, more than {foreign_files.MOST_FILES:,}.")
     if not any(name.endswith(".safetensors") for name in taken):
         pickles = [name for name in names if name.lower().endswith(_PICKLES)]
         if not pickles:
@@ -61,6 +63,22 @@ def choose(names: Iterable[str]) -> Chosen:
         said = f"its weights are pickles ({', '.join(map(repr, pickles[:3]))}), which can run code"
         raise _refused(f"It has no weights as safetensors: {said}.")
     return Chosen(taken, aside)
+
+
+def take(folder: Path, target: Path) -> Chosen:
+    """Copy what may be loaded of a folder that a caller named into the empty folder `target`, and check the copy.
+
+    REFUSED as `choose`, `check` and foreign_files.py have it: what was looked at is what will be loaded.
+    """
+    foreign_files.check_folder(folder)
+    chosen = choose(f"{path.name}/" if path.is_dir() else path.name for path in folder.iterdir())
+    foreign_files.copy(folder, chosen.files, target)
+    if (folder / _POOLING / _SETTINGS).is_file():
+        (target / _POOLING).mkdir()
+        foreign_files.copy(folder / _POOLING, (_SETTINGS,), target / _POOLING)
+        _check_file(target / _POOLING / _SETTINGS)
+    check(target)
+    return chosen
 
 
 def check(folder: Path) -> None:
@@ -95,8 +113,8 @@ def _check_file(path: Path) -> None:
     if path.suffix.lower() == ".safetensors":
         _check_weights(path, size)
         return
-    if size > LONGEST_TEXT:
-        raise _refused(f"{path.name!r} has {size:,} bytes, more than {LONGEST_TEXT:,}.")
+    if size > foreign_files.LONGEST_TEXT:
+        raise _refused(f"{path.name!r} has {size:,} bytes, more than {foreign_files.LONGEST_TEXT:,}.")
     if path.suffix.lower() == ".json":
         _check_settings(path)
 
@@ -156,7 +174,7 @@ def _check_index(path: Path, said: Any) -> None:
 
 def _check_weights(path: Path, size: int) -> None:
     """The format's own rules: https://github.com/huggingface/safetensors#format."""
-    with path.open("rb") as file:
+    with foreign_files.open_file(path) as file:
         length = int.from_bytes(file.read(8), "little")
         if size < 8 or length > min(size - 8, _LONGEST_HEADER):
             why = f"its header would have {length:,} bytes of {size:,}"

@@ -61,7 +61,8 @@ def _homes() -> list[Path]:
 def check_readable(app: App, path: str | Path) -> Path:
     """The absolute path of something that exists, below a root.
 
-    Raises SpeciateError REFUSED outside the roots, NOT_FOUND, or INVALID where it is no path at all.
+    Raises SpeciateError REFUSED outside the roots, NOT_FOUND, or INVALID where it is no path at all, or leads to a
+    pipe, a socket or a device.
     """
     resolved = _below_a_root(app, path)
     if not _exists(resolved):
@@ -69,6 +70,12 @@ def check_readable(app: App, path: str | Path) -> Path:
             Code.NOT_FOUND,
             f"There is no file or folder {str(path)!r} (looked at {resolved}).",
             "Call again with a path that exists, absolute or relative to your folder.",
+        )
+    if not (resolved.is_file() or resolved.is_dir()):
+        raise SpeciateError(
+            Code.INVALID,
+            f"{str(path)!r} is neither a file nor a folder, but a pipe, a socket or a device.",
+            "Call again with a path of data.",
         )
     return resolved
 

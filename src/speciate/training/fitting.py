@@ -15,7 +15,7 @@ from speciate.evaluation.prices import usd_for
 from speciate.jobs.run import Run
 from speciate.models.card import Card
 from speciate.tasks.parts import names_of
-from speciate.training import classical, der, distill, ewc, full, lora, lwf, probe, provenance, replay, slda
+from speciate.training import bases, classical, der, distill, ewc, full, lora, lwf, probe, provenance, replay, slda
 from speciate.training.costs import Tally
 from speciate.training.estimate import asked_by
 from speciate.training.held_out import Remaining, unseen
@@ -52,15 +52,20 @@ _NO_RECIPE = {"manifest", "dearer", "repeats", "base_folder", "base_learned_from
 
 def run(run: Run) -> dict[str, Any]:
     """Writes `outputs/model/`; returns card and report. Raises SpeciateError for data that cannot be learned."""
-    payload, tally = Payload.model_validate(run.payload), Tally(run)
+    tally = Tally(run)
     try:
-        if payload.device == "cuda":
-            gpus.take(run.folders.cache / gpus.FOLDER, payload.processes)
-        with gathered(run, payload.processes, payload.device, payload.threads, partial(_follow, run, payload)) as team:
-            return _run(run, payload, tally, team)
+        with bases.copied(run, Payload.model_validate(run.payload)) as payload:
+            return _gathered(run, payload, tally)
     except BaseException:
         tally.keep()  # stopped, or out of memory: another attempt goes on
         raise
+
+
+def _gathered(run: Run, payload: Payload, tally: Tally) -> dict[str, Any]:
+    if payload.device == "cuda":
+        gpus.take(run.folders.cache / gpus.FOLDER, payload.processes)
+    with gathered(run, payload.processes, payload.device, payload.threads, partial(_follow, run, payload)) as team:
+        return _run(run, payload, tally, team)
 
 
 def _follow(run: Run, payload: Payload, team: Follower) -> None:

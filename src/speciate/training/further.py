@@ -16,7 +16,7 @@ from speciate.language.bases import check as check_writes
 from speciate.language.bases import writes
 from speciate.models import registry
 from speciate.models.card import Card
-from speciate.models.weights import files
+from speciate.models.weights import check_folder, files
 from speciate.refs import model_ref
 from speciate.tasks import preference, soft
 from speciate.tasks.network import has_head
@@ -57,6 +57,8 @@ def writers_teach(spec: TrainSpec, workspace: Workspace) -> bool:
         return False
     ref = model_ref(spec.teacher[0])
     if ref.source in ("path", "api"):
+        if ref.source == "path":
+            check_folder(Path(ref.name))
         return ref.source == "api" or writes(Path(ref.name))
     return registry.resolve(workspace.database, workspace.folders, ref).card.task in WRITTEN
 

@@ -25,6 +25,7 @@ from speciate.evaluation.seen import seen
 from speciate.jobs.run import Run, Stopped
 from speciate.models.encoders import load_encoder
 from speciate.tasks.embeddings import Embeddings
+from speciate.training import bases
 from speciate.training.pruning import Scores, prune
 from speciate.training.specs import Payload
 from speciate.training.study import Study
@@ -162,17 +163,17 @@ def _show(
 
     began = time.monotonic()
     progress(0, len(examples))
-    base_model, folder = payload.spec.base_model or name, payload.base_folder
-    encoder = load_encoder(
-        base_model, payload.threads, folder=Path(folder) if folder else None, media=payload.manifest.modality
-    )
-    embeddings, found = Embeddings(base_model, encoder, run.folders, progress), list[npt.NDArray[np.float32]]()
-    least = max(_CHUNK, math.ceil(len(examples) / 5))
-    for start in range(0, len(examples), least):
-        spent = time.monotonic() - began
-        if found and part is not None and spent * (1 + 1 / len(found)) > part:
-            break
-        found.append(embeddings.encode(examples[start : start + least]))
+    base_model, found = payload.spec.base_model or name, list[npt.NDArray[np.float32]]()
+    with bases.copied(run, payload) as copied:
+        folder = Path(copied.base_folder) if copied.base_folder else None
+        encoder = load_encoder(base_model, payload.threads, folder=folder, media=payload.manifest.modality)
+        embeddings = Embeddings(base_model, encoder, run.folders, progress)
+        least = max(_CHUNK, math.ceil(len(examples) / 5))
+        for start in range(0, len(examples), least):
+            spent = time.monotonic() - began
+            if found and part is not None and spent * (1 + 1 / len(found)) > part:
+                break
+            found.append(embeddings.encode(examples[start : start + least]))
     return _Shown(np.concatenate(found), encoder.parameters, time.monotonic() - began)
 
 

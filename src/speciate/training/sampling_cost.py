@@ -25,7 +25,7 @@ from speciate.jobs.run import Run
 from speciate.models.encoders import load_encoder
 from speciate.tasks import predictor
 from speciate.tasks.embeddings import Embeddings
-from speciate.training import classical, full, lora, probe
+from speciate.training import bases, classical, full, lora, probe
 from speciate.training.costs import Spent, Tally, now
 from speciate.training.language.recipes import LANGUAGE_RECIPES
 from speciate.training.language.specs import LanguageParameters, RewardedParameters
@@ -59,7 +59,8 @@ def cost(run: Run, payload: Payload, share: float) -> dict[str, Any]:
 
     with threadpool_limits(limits=payload.threads), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return _Measurement(run, payload).go(share)
+        with bases.copied(run, payload) as copied:
+            return _Measurement(run, copied).go(share)
 
 
 class _Measurement:

@@ -27,5 +27,5 @@ def bytes_written(method: str, changes: str | None, base_folder: str | None) -> 
 
 def _size(folder: Path) -> int:
     """Of the weights; a folder that is gone has none."""
-    files = [folder] if folder.is_file() else folder.rglob("*")
+    files = [folder] if folder.is_file() else folder.glob("*")
     return sum(path.stat().st_size for path in files if path.suffix in _WEIGHTS and path.is_file())

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from speciate import foreign_files
 from speciate.datasets.sources.readers.choice import LEAST_STEPS, Reader, format_of, is_recording, table_suffix
 from speciate.datasets.sources.walk import SetAside, Walked, walk
 from speciate.errors import Code, SpeciateError
@@ -103,9 +104,8 @@ def check_source(source: Path) -> int:
             raise SpeciateError(
                 Code.INVALID, f"{str(source)!r} is neither a file nor a folder.", "Call again with a path of data."
             )
-        size = source.stat().st_size
-        with source.open("rb"):
-            pass
+        with foreign_files.open_file(source) as file:
+            size = os.fstat(file.fileno()).st_size
     except FileNotFoundError:
         raise SpeciateError(
             Code.NOT_FOUND, f"There is no file or folder {str(source)!r}.", "Call again with a path that exists."
@@ -301,7 +301,7 @@ def modality_of(head: bytes, name: str) -> str | None:
 
 def _head(path: Path) -> bytes:
     try:
-        with path.open("rb") as file:
+        with foreign_files.open_file(path.resolve()) as file:  # `walk` allows links that stay inside
             return file.read(_HEAD)
-    except OSError:
+    except (OSError, RuntimeError):
         return b""

@@ -15,7 +15,7 @@ from typing import Any
 
 from speciate.datasets.loading.loader import Example
 from speciate.errors import Code, SpeciateError
-from speciate.evaluation import rollouts
+from speciate.evaluation import own_code, rollouts
 from speciate.evaluation.answers import Ask, answer_all
 from speciate.evaluation.caged_lines import CagedLines
 from speciate.evaluation.predictors.code_service import named, packed
@@ -84,7 +84,7 @@ def _caged(asked: Asked) -> Iterator[Ask]:
 def _source(asked: Asked) -> dict[str, str]:
     """What the file holds, if that is what the evaluation was asked for with."""
     file, function = Path(asked.contestant.path or ""), asked.contestant.function or ""
-    content = file.read_bytes()
+    content = own_code.read(file, "Call evaluate_models again with a file that is there.")
     if named(content, function) != asked.contestant.identity:
         raise SpeciateError(
             Code.CONFLICT,

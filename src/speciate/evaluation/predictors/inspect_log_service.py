@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import os
 import re
 import struct
 import zipfile
@@ -21,6 +22,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from speciate import foreign_files
 from speciate.errors import Code, SpeciateError
 
 MOST_BYTES = 1 << 30
@@ -76,12 +78,16 @@ def read(payload: dict[str, Any]) -> dict[str, Any]:
 
 
 def named(path: Path) -> str:
-    """What a log of this content is known by. INVALID where it is too large."""
-    if path.stat().st_size > MOST_BYTES:
-        raise SpeciateError(
-            Code.INVALID, f"{path.name} has more than {MOST_BYTES >> 30} GiB.", "Name a log with fewer samples."
-        )
-    with path.open("rb") as file:
+    """What a log of this content is known by. INVALID where it is too large, or no plain file."""
+    try:
+        opened = foreign_files.open_file(path)
+    except foreign_files.NotAFile as error:
+        raise foreign_files.unreadable(path, error) from error
+    with opened as file:
+        if os.fstat(file.fileno()).st_size > MOST_BYTES:
+            raise SpeciateError(
+                Code.INVALID, f"{path.name} has more than {MOST_BYTES >> 30} GiB.", "Name a log with fewer samples."
+            )
         return f"inspect-{hashlib.file_digest(file, 'sha256').hexdigest()}"
 
 

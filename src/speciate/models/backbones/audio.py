@@ -10,7 +10,6 @@ Of a recording longer than `_LONGEST` seconds the beginning is read: attention c
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from speciate import foreign_files
 from speciate.errors import Code, SpeciateError
 from speciate.modalities.sound.mel import BANDS, SAMPLE_RATE, log_mel
 from speciate.models.backbones import transformer
@@ -177,7 +177,7 @@ def _from_folder(base_model: str, folder: Path) -> AudioBackbone:
     for name, value in _CERTAIN.items():
         setattr(module.config, name, value)
     path = folder / "preprocessor_config.json"
-    said = json.loads(path.read_text()) if path.is_file() else {}
+    said = foreign_files.read_json(path) if path.is_file() else {}
     return AudioBackbone(base_model, Preprocessing(float(_LONGEST), loudness=said.get("do_normalize", True)), module)
 
 

@@ -7,7 +7,6 @@ a class token (Beyer et al. 2022); others are pooled as they were made to be.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from speciate import foreign_files
 from speciate.errors import Code, SpeciateError, unknown
 from speciate.modalities.scans.volumes import as_pictures, is_volume
 from speciate.models.backbones import transformer
@@ -207,7 +207,7 @@ def _from_folder(base_model: str, media: Sequence[Any], folder: Path) -> ImageBa
 def _published(folder: Path, media: Sequence[Any], declared: Any) -> Preprocessing:
     """What preprocessor_config.json says; fitted on the media where it says nothing."""
     path = folder / "preprocessor_config.json"
-    said = json.loads(path.read_text()) if path.is_file() else {}
+    said = foreign_files.read_json(path) if path.is_file() else {}
     crop = said.get("crop_size") if said.get("do_center_crop") else None
     side = _number(crop) or _number(said.get("size")) or _number(declared) or _fitting_side(media, _SMALLEST_TIMM)
     if not said.get("do_normalize", True):
@@ -240,7 +240,7 @@ def _from_timm(base_model: str, media: Sequence[Any], seed: int) -> ImageBackbon
 def timm_name(folder: Path) -> str | None:
     """The network in a folder as timm publishes it; None where it is no such folder."""
     try:
-        said = json.loads((folder / "config.json").read_text())
+        said = foreign_files.read_json(folder / "config.json")
         name = f"{said['architecture']}.{tag}" if (tag := said["pretrained_cfg"].get("tag")) else said["architecture"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from speciate import foreign_files
 from speciate.errors import Code, SpeciateError
 from speciate.models.backbones import exported
 from speciate.models.backbones.contract import Backbone
@@ -66,9 +67,19 @@ def is_export(folder: Path) -> bool:
 
 
 def modality(folder: Path) -> str | None:
-    return str(read(folder)["modality"]) if holds(folder) else None
+    said = read(folder).get("modality") if holds(folder) else None
+    return said if isinstance(said, str) else None
 
 
 def read(folder: Path) -> dict[str, Any]:
-    settings: dict[str, Any] = json.loads((folder / SETTINGS).read_text())
-    return settings
+    """INVALID where it is no JSON object."""
+    try:
+        settings: Any = foreign_files.read_json(folder / SETTINGS)
+        if isinstance(settings, dict):
+            return settings
+        why = "it is no JSON object"
+    except (OSError, ValueError) as error:
+        why = str(error)[:200]
+    raise SpeciateError(
+        Code.INVALID, f"{folder / SETTINGS} cannot be read: {why}.", "Train the model again with train_model."
+    )

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from speciate import foreign_files
 from speciate.errors import Code, SpeciateError, closest
 from speciate.models import packaged
 from speciate.models.backbones import exported, saved
@@ -150,7 +150,7 @@ _NEEDS = ("torch", "transformers")
 def modality_of(base_model: str, folder: Path | None = None) -> str | None:
     """What a base model reads; None where it cannot be told.
 
-    `path:` names its folder itself; for a registered model the folder of its version is needed.
+    `path:` names its folder itself, unless `folder` is a copy; for a registered model that of its version is needed.
     """
     if base_model in ARCHITECTURES:
         return ARCHITECTURES[base_model].modality
@@ -164,7 +164,7 @@ def modality_of(base_model: str, folder: Path | None = None) -> str | None:
             entry = packaged.PACKAGED.get(rest)
             return entry.modality if entry else None
         case "path":
-            return _folder_modality(Path(rest))
+            return _folder_modality(folder or Path(rest))
     return _folder_modality(folder) if folder else None
 
 
@@ -200,8 +200,9 @@ def usual_rate(base_model: str) -> float:
 def build(base_model: str, media: Sequence[Any], seed: int, folder: Path | None = None, **options: Any) -> Backbone:
     """The backbone to be trained, fitted on the training media where its weights are fresh.
 
-    `folder` is where a registered version lies; `pkg:` and `path:` are found without. `options` are those of the
-    modality's `build`. The same arguments give the same weights. Raises INVALID, NOT_FOUND or MISSING_EXTRA.
+    `folder` is where a registered version lies, or a copy of `path:`; `pkg:` and `path:` are found without. `options`
+    are those of the modality's `build`. The same arguments give the same weights. Raises INVALID, NOT_FOUND or
+    MISSING_EXTRA.
     """
     folder = _locate(base_model, folder)
     _check_libraries()
@@ -252,14 +253,14 @@ def _locate(base_model: str, folder: Path | None) -> Path | None:
                 f"Train it with train_model(method='sft', base_model={base_model!r}, ...).",
             )
         return packaged.locate(ref.name)
-    return Path(ref.name) if ref.source == "path" else folder
+    return folder or (Path(ref.name) if ref.source == "path" else None)
 
 
 def _folder_modality(folder: Path) -> str | None:
     if (found := saved.modality(folder)) is not None:
         return found
     try:
-        config = json.loads((folder / "config.json").read_text())
+        config = foreign_files.read_json(folder / "config.json")
         kind = str(config.get("model_type") or "timm" * ("architecture" in config and "pretrained_cfg" in config))
     except (OSError, ValueError, TypeError, AttributeError):
         return None

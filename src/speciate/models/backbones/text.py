@@ -6,7 +6,6 @@ A text is cut after `max_tokens`. Left out: the dense layers that some sentence-
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from speciate import foreign_files
 from speciate.models.backbones import sequences, transformer
 from speciate.models.backbones.contract import Backbone, Item, States, refuse_medium
 from speciate.models.backbones.sequences import Pooling
@@ -149,7 +149,7 @@ def _published_tokenizer(folder: Path) -> Tokenizer:
 def published_pooling(folder: Path) -> Pooling:
     """What a sentence-transformers folder says of itself, else the mean."""
     try:
-        settings = json.loads((folder / "1_Pooling" / "config.json").read_text())
+        settings = foreign_files.read_json(folder / "1_Pooling" / "config.json")
     except (OSError, ValueError):
         return "mean"
     if settings.get("pooling_mode_cls_token"):

@@ -6,7 +6,6 @@ becomes a square: none of it is cut off, at the price of its proportions. States
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from speciate import foreign_files
 from speciate.models.backbones import transformer
 from speciate.models.backbones.contract import Item, States, refuse_medium, refuse_units
 
@@ -117,7 +117,7 @@ def _from_folder(base_model: str, clips: Sequence[Pixels], folder: Path) -> Vide
     module: Any = transformer.published(folder)
     config = {name: each for name, each in transformer.settings_of(module.config).items() if name not in _LABELS}
     path = folder / "preprocessor_config.json"
-    said = json.loads(path.read_text()) if path.is_file() else {}
+    said = foreign_files.read_json(path) if path.is_file() else {}
     shown = _fitted(clips, int(config["num_frames"]), int(config["image_size"]))
     if not said.get("do_normalize", True):
         shown = shown._replace(mean=(0.0,) * 3, std=(1.0,) * 3)

@@ -15,6 +15,7 @@ from speciate.language import bases
 from speciate.language.forms import Form
 from speciate.language.generation import Sampling
 from speciate.models import sealed
+from speciate.refs import model_ref
 from speciate.tasks.writing import WritingPredictor
 from speciate.training.language.durable_trainer import Session
 from speciate.training.language.memory import micro_batch
@@ -119,10 +120,18 @@ def session(study: Study, parameters: LanguageParameters, learner: Pupil, data: 
         "method": study.payload.spec.method,
         "parameters": known,
         "seed": study.payload.spec.seed,
-        "base": sealed.check(learner.folder) if (learner.folder / sealed.MANIFEST).is_file() else str(learner.folder),
+        "base": _base_identity(study, learner.folder),
         "data": data,
     }
     return Session(study, identity, parameters.patience, parameters.keep == "best", **more)
+
+
+def _base_identity(study: Study, folder: Path) -> str:
+    """What says in a checkpoint whether a later attempt begins with the same weights."""
+    if (folder / sealed.MANIFEST).is_file():
+        return sealed.check(folder)
+    named = study.payload.spec.base_model or ""
+    return named if model_ref(named).source == "path" else str(folder)  # each attempt has a copy of its own
 
 
 def digest(*parts: Any) -> str:

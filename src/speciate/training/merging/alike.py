@@ -12,6 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from speciate import foreign_files
 from speciate.errors import Code, SpeciateError
 from speciate.language.bases import writes
 from speciate.models import sealed
@@ -94,7 +95,7 @@ def is_writer(folder: Path) -> bool:
 
 def _predictor(folder: Path) -> dict[str, Any]:
     try:
-        found: dict[str, Any] = json.loads((folder / PREDICTOR).read_text())
+        found: dict[str, Any] = foreign_files.read_json(folder / PREDICTOR)
     except (OSError, ValueError):
         return {}
     return found

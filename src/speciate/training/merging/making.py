@@ -20,9 +20,10 @@ from speciate.evaluation.seen import seen
 from speciate.evaluation.statistics import Estimate
 from speciate.jobs.run import Run, Stopped
 from speciate.language.bases import ready
-from speciate.models import sealed
+from speciate.models import sealed, trust
 from speciate.models.backbones import saved, table
 from speciate.models.card import Card
+from speciate.refs import model_ref
 from speciate.tasks import predictor as predictors
 from speciate.tasks.network import NetworkPredictor, as_scores, scores
 from speciate.tasks.table import PER_UNIT
@@ -205,6 +206,12 @@ def _base(run: Run, payload: MergePayload) -> Path | None:
     if payload.base_folder is None:
         return None
     folder = Path(payload.base_folder)
+    if payload.base is not None and model_ref(payload.base).source == "path":
+        copy = run.folder.path / "base-of-caller"
+        shutil.rmtree(copy, ignore_errors=True)
+        copy.mkdir()
+        trust.take(folder, copy)
+        folder = copy
     if alike.is_writer(folder):
         return ready(folder, run.folders.cache)
     if saved.holds(folder):

@@ -6,13 +6,13 @@ making.py. Adapters are no case of their own: `lora` ends in whole weights, so a
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
+from speciate import foreign_files
 from speciate.datasets import versions as datasets
 from speciate.datasets.versions import Manifest
 from speciate.environment import cores
@@ -24,6 +24,7 @@ from speciate.jobs.kinds import Kind, Plan
 from speciate.models import registry
 from speciate.models.backbones import saved
 from speciate.models.registry import ModelVersion
+from speciate.models.weights import check_folder
 from speciate.refs import dataset_ref, model_ref
 from speciate.training import train
 from speciate.training.merging import alike, beginnings
@@ -142,6 +143,8 @@ def _base(workspace: Workspace, base: str, first: ModelVersion, spec: MergeSpec)
     ref = model_ref(base)
     version = registry.resolve(workspace.database, workspace.folders, ref) if ref.source != "path" else None
     folder = version.path if version else Path(ref.name)
+    if version is None:
+        check_folder(folder)
     if alike.is_writer(first.path):  # no part of it came with the task
         return str(folder), True
     head = saved.holds(folder) and _same_answers(folder, first.path) and alike.has_head_of(folder, first.path)
@@ -158,7 +161,7 @@ def _base(workspace: Workspace, base: str, first: ModelVersion, spec: MergeSpec)
 def _same_answers(base: Path, folder: Path) -> bool:
     """Whether the two heads speak of the same labels or units: shapes alone would not tell."""
     try:
-        one, two = (json.loads((each / alike.PREDICTOR).read_text())["readout"] for each in (base, folder))
+        one, two = (foreign_files.read_json(each / alike.PREDICTOR)["readout"] for each in (base, folder))
     except (OSError, ValueError, KeyError):
         return False
     return not alike.differences(one, two, alike.CALIBRATION)

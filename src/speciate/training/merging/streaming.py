@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from speciate import foreign_files
 from speciate.errors import Code, SpeciateError
 from speciate.models import sealed
 
@@ -62,7 +63,7 @@ def weight_files(folder: Path) -> list[Path]:
 def header(file: Path) -> tuple[dict[str, Any], bytes]:
     """Parsed, and with its length in front as it stands in the file."""
     try:
-        with file.open("rb") as opened:
+        with foreign_files.open_file(file) as opened:
             length = opened.read(8)
             size = int.from_bytes(length, "little")
             if not 0 < size < _LONGEST:
@@ -72,7 +73,7 @@ def header(file: Path) -> tuple[dict[str, Any], bytes]:
         for name, entry in parsed.items():
             if name != _METADATA:
                 _ = entry["dtype"], entry["shape"], entry["data_offsets"]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise SpeciateError(
             Code.INVALID, f"{file.name} is not a safetensors file: {error}", "Train the model again with train_model."
         ) from error

@@ -72,10 +72,7 @@ def describe(spec: EnvironmentSpec) -> Described:
     if not path or not name.isidentifier():
         raise SpeciateError(Code.INVALID, f"{spec.file!r} names no class of a file.", _HOW)
     file = Path(path).absolute()
-    try:
-        content = file.read_bytes()
-    except OSError as error:
-        raise SpeciateError(Code.NOT_FOUND, f"{file} cannot be read: {error.strerror}.", _HOW) from error
+    content = own_code.read(file, _HOW)
     sha256 = hashlib.sha256(content).hexdigest()
     if spec.sha256 not in (None, sha256):
         raise SpeciateError(
@@ -85,7 +82,7 @@ def describe(spec: EnvironmentSpec) -> Described:
     try:
         source = content.decode()
         classes = {each.name: each for each in ast.parse(source).body if isinstance(each, ast.ClassDef)}
-    except (SyntaxError, ValueError) as error:
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:  # the last two: nested too deep
         raise SpeciateError(
             Code.INVALID, f"{file.name} is no Python: {error}.", "Mend the file, then call again."
         ) from error
