@@ -6,18 +6,25 @@ one, so that one bad example costs only itself.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
+import numpy as np
+
 from speciate.datasets.loading.keys import keys
 from speciate.datasets.loading.loader import Example
 from speciate.evaluation import recorded
+from speciate.evaluation.metrics.answers import LARGEST
 from speciate.evaluation.recorded import Journal, Kept, Key
 from speciate.jobs.run import Run, Stopped
 from speciate.tasks.contract import Prediction
+from speciate.vocabulary import Family
 
 CHUNK = 256
+_ROUNDING = 1e-3
+"""By how much a probability may be off."""
 _COMPUTES = 1
 """Raised when our own code comes to answer otherwise from the same files."""
 Item = TypeVar("Item")
@@ -79,19 +86,96 @@ def _chunks(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
         yield items[start : start + size]
 
 
+def checked(answer: Answer, family: Family | None = None) -> Answer:
+    """The answer, or an error in its place where it is none: no JSON with finite numbers alone, not what an answer of
+    this family is made of, or a confidence or probabilities that are no shares."""
+    if answer.error is not None or answer.output is None:
+        return Answer(None, error=str(answer.error or "it gave no answer")[:300])
+    why = _why_not(answer.output, family) or _why_unsure(answer)
+    return answer if why is None else Answer(None, error=f"{_shown(answer.output)}: {why}")
+
+
+def _why_not(output: Any, family: Family | None) -> str | None:
+    try:
+        text = json.dumps(output, allow_nan=False, ensure_ascii=False, default=_no_json)
+        text.encode()
+    except RecursionError:
+        return "the answer is nested too deep"
+    except (TypeError, ValueError):  # also half a character
+        return "the answer holds what is no JSON, such as a number that is not finite"
+    match family:
+        case "classification" | "ordinal" | "anomaly" if isinstance(output, list | tuple | dict):
+            return "the answer is no label"
+        case "regression" if not _is_number(output):
+            return "the answer is no number"
+        case "transcription" | "generation" if not isinstance(output, str):
+            return "the answer is no text"
+        case "multi-label" if not _is_list(output, _is_label):
+            return "the answer is no list of labels"
+        case "tokens" if not _is_list(output, lambda each: isinstance(each, str)):
+            return "the answer is no list of tags"
+        case "retrieval" if not _is_list(output, _is_number):
+            return "the answer is no list of numbers"
+    return None
+
+
+def _why_unsure(answer: Answer) -> str | None:
+    if answer.confidence is not None and not _is_share(answer.confidence):
+        return "its confidence is no number from 0 to 1"
+    if answer.probabilities is None:
+        return None
+    named = isinstance(answer.probabilities, dict) and all(isinstance(name, str) for name in answer.probabilities)
+    if not named or not all(map(_is_share, answer.probabilities.values())):
+        return "its probabilities are no numbers from 0 to 1, each by its label"
+    return None
+
+
+def _is_number(value: Any) -> bool:
+    """Whose powers are finite, too."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return abs(value) <= LARGEST
+
+
+def _is_share(value: Any) -> bool:
+    return _is_number(value) and -_ROUNDING <= value <= 1 + _ROUNDING
+
+
+def _is_label(value: Any) -> bool:
+    return isinstance(value, str | int) and not isinstance(value, bool)
+
+
+def _is_list(value: Any, holds: Callable[[Any], bool]) -> bool:
+    return isinstance(value, list | tuple) and all(map(holds, value))
+
+
+def _no_json(value: Any) -> Any:
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    raise TypeError
+
+
+def _shown(output: Any) -> str:
+    return ascii(output)[:60] if isinstance(output, str | int | float) else f"a {type(output).__name__}"
+
+
 def _ask(ask: Ask, chunk: Sequence[Example]) -> list[Answer]:
     try:
-        return [_answer(prediction) for prediction in ask(chunk)]
+        said = list(ask(chunk))
+        if len(said) != len(chunk):
+            raise ValueError(f"{len(said)} answers to {len(chunk)} examples")
+        return [_answer(prediction) for prediction in said]
     except Exception:  # noqa: BLE001 - a model may fail in any way; which example it was shows one by one
         return [_ask_one(ask, example) for example in chunk]
 
 
 def _ask_one(ask: Ask, example: Example) -> Answer:
     try:
-        return _answer(ask([example])[0])
+        (said,) = ask([example])
+        return _answer(said)
     except Exception as error:  # noqa: BLE001 - recorded beside the example, and counted
         return Answer(None, error=f"{type(error).__name__}: {error}"[:300])
 
 
 def _answer(prediction: Prediction) -> Answer:
-    return Answer(prediction.output, prediction.confidence, prediction.probabilities)
+    return checked(Answer(prediction.output, prediction.confidence, prediction.probabilities))

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from speciate.datasets.loading.loader import Example, load_examples
 from speciate.errors import Code, SpeciateError, closest
 from speciate.evaluation import scoring
-from speciate.evaluation.answers import Answer
+from speciate.evaluation.answers import Answer, checked
 from speciate.evaluation.compare import Entry, Question, build
 from speciate.evaluation.contestants import Contestant
 from speciate.evaluation.judges.judge import Case, mark
@@ -96,8 +96,17 @@ def _sheets(
         def tell(count: int, place: int = place, name: str = contestant.name) -> None:
             run.progress(place * len(examples) + count, len(task.contestants) * len(examples), "answers", name)
 
-        sheets.append(hand_in(Asked(run, task, contestant, shown, labels, learned, taught, tell)))
+        sheets.append(_checked(hand_in(Asked(run, task, contestant, shown, labels, learned, taught, tell)), task))
     return sheets
+
+
+def _checked(sheet: Sheet, task: EvaluationTask) -> Sheet:
+    """With an error in the place of each answer that is none of this task's."""
+    if sheet.contestant.source == "constant":
+        return sheet
+    return sheet._replace(
+        repeats=tuple([checked(answer, task.family) for answer in answers] for answers in sheet.repeats)
+    )
 
 
 def _brought(

@@ -265,7 +265,8 @@ def _frozen_folder(ref: ModelRef, folder: Path | None) -> Path:
         case "pkg":
             return packaged.locate(ref.name)
         case "path" if folder is None:
-            foreign_files.check_folder(Path(ref.name))
+            if Path(ref.name).is_dir():
+                foreign_files.check_folder(Path(ref.name))
             return Path(ref.name)
         case "new" | "timm":
             raise SpeciateError(

@@ -50,6 +50,10 @@ class Statistic(NamedTuple):
     combine: Callable[[Floats], Floats]
 
 
+LARGEST = 1e60
+"""Of a number that is answered, for its fourth power is still one."""
+
+
 def label_answers(
     truth: Sequence[str],
     given: Sequence[str | None],

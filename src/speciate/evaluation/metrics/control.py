@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from speciate.evaluation.metrics.answers import Answers, Statistic
+from speciate.evaluation.metrics.answers import LARGEST, Answers, Statistic
 from speciate.evaluation.statistics import Floats
 from speciate.tasks.control import ACTIONS, ENVIRONMENT, METRIC, ROLLOUT, SUCCESS
 
@@ -49,7 +49,7 @@ def _actions(answer: Any, truth: Floats) -> Floats | None:
         given = np.array(answer[ACTIONS] if isinstance(answer, dict) else answer, float)
     except (TypeError, ValueError, KeyError):
         return None
-    return given if given.shape == truth.shape and np.isfinite(given).all() else None
+    return given if given.shape == truth.shape and (np.abs(given) <= LARGEST).all() else None
 
 
 MEANS: dict[str, Callable[[Answers], Floats]] = {"action_mae": _mae, "action_mse": _mse, METRIC: _success}

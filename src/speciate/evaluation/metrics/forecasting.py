@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from speciate.evaluation.metrics.answers import Answers, Statistic
+from speciate.evaluation.metrics.answers import LARGEST, Answers, Statistic
 from speciate.evaluation.statistics import Floats
 
 
@@ -66,7 +66,7 @@ def _steps(answer: Any, truth: Floats) -> Floats | None:
         return None
     if len(truth) == 1 and steps.ndim == 1:
         steps = steps[None, :]
-    return steps if steps.shape == truth.shape and np.isfinite(steps).all() else None
+    return steps if steps.shape == truth.shape and (np.abs(steps) <= LARGEST).all() else None
 
 
 MEANS: dict[str, Callable[[Answers], Floats]] = {"forecast_mae": _mae, "mase": _mase, "smape": _smape}
