@@ -20,11 +20,20 @@ if TYPE_CHECKING:
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 _TRANSLATED = ipaddress.ip_network("64:ff9b::/96")
 """IPv4 behind a NAT64 (RFC 6052)."""
+_UNICAST = ipaddress.ip_network("2000::/3")
+"""Where IPv6 has public addresses; elsewhere lie those of a site, of one machine, and IPv4 in forms that are no longer
+used (`::127.0.0.1`, RFC 4291), of which `is_global` knows nothing."""
 
 
 def is_public(address: str) -> bool:
     """Whether it is one of the open internet, also inside an IPv6 address. `address` as a socket has it."""
-    return all(each.is_global and not each.is_multicast for each in _meant(ipaddress.ip_address(address)))
+    return all(_is_public(each) for each in _meant(ipaddress.ip_address(address)))
+
+
+def _is_public(address: Address) -> bool:
+    if isinstance(address, ipaddress.IPv6Address) and address not in _UNICAST and address not in _TRANSLATED:
+        return False
+    return address.is_global and not address.is_multicast
 
 
 def may_reach(address: str, host: str, port: int, listed: Collection[str]) -> bool:

@@ -14,6 +14,7 @@ LONGEST_MODEL = 200
 """Characters of a model's name at an endpoint."""
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,63}")
+_NUMBER = re.compile(r"(?i)\d+|0x[0-9a-f]*")
 _KEYS_BEGIN = ("sk-", "sk_", "gsk_", "hf_", "xai-", "fw_", "AIza")
 """Of the providers that we know."""
 
@@ -32,8 +33,12 @@ class Endpoint(BaseModel):
     @classmethod
     def _is_http(cls, value: str) -> str:
         parts = urlsplit(value)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query:
-            raise ValueError("base_url must be like https://HOST/v1, without user, password or query")
+        odd = "@" in parts.netloc or parts.query or parts.fragment or not value.isascii() or not value.isprintable()
+        if parts.scheme not in ("http", "https") or not parts.hostname or odd or set(value) & set(" \\?#"):
+            raise ValueError("base_url must be like https://HOST/v1: ASCII, without user, password, query or fragment")
+        _ = parts.port  # raises where it is none
+        if _NUMBER.fullmatch(parts.hostname.rstrip(".").rpartition(".")[2]):  # else it is read in several ways
+            ipaddress.IPv4Address(parts.hostname)
         if parts.scheme == "http" and not _is_loopback(parts.hostname):
             raise ValueError("base_url must begin with https:// unless the host is this machine")
         return value.rstrip("/")

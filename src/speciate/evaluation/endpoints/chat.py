@@ -189,7 +189,7 @@ class Chat:
                 return heard.failed(f"no connection: {error}")
             except httpx2.TimeoutException:
                 return heard.failed(f"silence for more than {timeouts.read:g} s", may_cost=True)
-            except (httpx2.HTTPError, httpx2.StreamError, OSError) as error:
+            except (httpx2.HTTPError, httpx2.StreamError, httpx2.InvalidURL, OSError) as error:
                 return heard.failed(f"the connection broke: {type(error).__name__}", may_cost=True)
         return heard.failed(f"not done within {self._timeouts.whole:g} s", may_cost=True)
 

@@ -47,7 +47,7 @@ def _misses(answers: Answers) -> list[Floats]:
 def _actions(answer: Any, truth: Floats) -> Floats | None:
     try:
         given = np.array(answer[ACTIONS] if isinstance(answer, dict) else answer, float)
-    except (TypeError, ValueError, KeyError):
+    except (TypeError, ValueError, KeyError, OverflowError):
         return None
     return given if given.shape == truth.shape and (np.abs(given) <= LARGEST).all() else None
 

@@ -73,7 +73,7 @@ def _readable(answer: Any) -> list[dict[str, Any]] | None:
             }
             for each in answer
         ]
-    except (TypeError, KeyError, ValueError, AttributeError):
+    except (TypeError, KeyError, ValueError, AttributeError, OverflowError):
         return None
 
 

@@ -62,7 +62,7 @@ def _misses(answers: Answers) -> list[Floats]:
 def _steps(answer: Any, truth: Floats) -> Floats | None:
     try:
         steps = np.array(answer, float)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     if len(truth) == 1 and steps.ndim == 1:
         steps = steps[None, :]

@@ -37,7 +37,7 @@ def _maps(truth: dict[str, Any], given: Any) -> _Maps:
     try:
         codes = np.array([0, *(labels.setdefault(label, len(labels) + 1) for label in given["labels"])])
         said = codes[resized(from_runs(given["rle"], given["size"]), truth["size"])]
-    except (TypeError, KeyError, ValueError, IndexError):
+    except (TypeError, KeyError, ValueError, IndexError, OverflowError):
         said = None
     return _Maps(true, said, len(labels), tuple(truth.get("spacing", (1.0,) * true.ndim)))
 
