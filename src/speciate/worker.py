@@ -24,7 +24,7 @@ from speciate.errors import SpeciateError
 from speciate.faults import fault
 from speciate.jobs.folder import RESUMABLE, SECOND, Outcome, RunFolder, write_whole
 from speciate.jobs.processes import identity
-from speciate.jobs.redaction import RedactedStream, Redaction
+from speciate.jobs.redaction import RedactedStream, Redaction, redirect_logging
 from speciate.jobs.run import OutOfMemory, Run, Stopped, Transient
 
 Entry = Callable[[Run], dict[str, Any] | None]
@@ -101,7 +101,10 @@ def main(path: str) -> int:
     write_whole(folder.path / "worker", identity(os.getpid()))
     keys = received(folder)
     if redaction := Redaction(keys.values()):
-        sys.stdout, sys.stderr = (cast(TextIO, RedactedStream(each, redaction)) for each in (sys.stdout, sys.stderr))
+        plain = sys.stdout, sys.stderr
+        redacted = [RedactedStream(each, redaction) for each in plain]
+        sys.stdout, sys.stderr = (cast(TextIO, each) for each in redacted)
+        redirect_logging(zip(plain, redacted, strict=True))
     signal.signal(signal.SIGTERM, _stop)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
     logging.getLogger("httpx2").setLevel(logging.WARNING)  # a line for each of a thousand calls hides all others
@@ -111,6 +114,9 @@ def main(path: str) -> int:
     except Stopped:  # between the run's end and here
         outcome = Outcome(RESUMABLE, "stopped", "stopped on request")
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for each in (sys.stdout, sys.stderr):
+        if isinstance(each, RedactedStream):
+            each.drain()
     fault("worker_before_exit")
     folder.end(Outcome(outcome.code, outcome.kind, *map(redaction, outcome[2:])))
     fault("worker_after_exit")

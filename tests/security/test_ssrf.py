@@ -306,7 +306,9 @@ def test_a_connection_that_is_kept_open_serves_no_other_host(
         "https://@api.example/v1", "https://api.example\\@evil.example/v1", "https://api.example/v1#x",
         "https://api.example/v1?key=x", "https://api.example:99999/v1", "https://api.example:x/v1", "file:///etc/passwd",
         "unix:///run/x.sock", "https:///v1", "https://api.example /v1", "https://api.example\t/v1", "https://äpi.example/v1",
-        "http://169.254.169.254/v1", "http://10.0.0.1/v1", "https://2130706433/v1", "https://127.1/v1", "https://0x7f000001/v1", "https://0177.0.0.1/v1", "https://127.0.0.1./v1", "gopher://api.example/", "https://[::1/v1", "",
+        "http://169.254.169.254/v1", "http://10.0.0.1/v1",
+        "https://2130706433/v1", "https://127.1/v1", "https://0x7f000001/v1", "https://0177.0.0.1/v1",
+        "https://127.0.0.1./v1", "gopher://api.example/", "https://[::1/v1", "",
     ],
 )  # fmt: skip
 def test_an_address_with_anything_odd_in_it_is_none(url: str) -> None:

@@ -54,7 +54,7 @@ class Run:
         return self._keys[name]
 
     def progress(self, done: float, total: float | None = None, unit: str = "", message: str = "") -> None:
-        line = {"at": time.time(), "done": done, "total": total, "unit": unit, "message": message}
+        line = {"at": time.time(), "done": done, "total": total, "unit": unit, "message": self.redacted(message)}
         with (self.folder.path / "progress.jsonl").open("a") as file:
             file.write(json.dumps(line) + "\n")
 
