@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from speciate.environment import (
     clean_environment,
@@ -22,6 +22,7 @@ from speciate.environment import (
     workspace_path,
 )
 from speciate.errors import Code, SpeciateError
+from speciate.finite import finite
 from speciate.hosts import check_host
 
 __all__ = [
@@ -271,10 +272,13 @@ def _host(host: str) -> str:
 def load(workspace: Path) -> Settings:
     path = workspace / "settings.toml"
     try:
-        return Settings.model_validate(tomllib.loads(path.read_text()))
+        said = tomllib.loads(path.read_text())
+        if odd := [name for name, value in said.items() if not finite(value)]:
+            raise ValueError(f"{odd[0]} holds nan or inf, by which nothing can be limited")
+        return Settings.model_validate(said)
     except FileNotFoundError:
         return Settings()
-    except (tomllib.TOMLDecodeError, ValidationError, OSError) as error:
+    except (ValueError, RecursionError, OSError) as error:
         raise SpeciateError(
             Code.INVALID, f"{path} cannot be used: {error}", "Mend the file, or remove it to get the defaults."
         ) from error

@@ -17,7 +17,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from speciate.errors import Code, SpeciateError
 from speciate.sandbox import Cage, Caged, Limits, python, start
@@ -171,14 +171,13 @@ class Pool:
                 reply = json.loads(server.ask(question, deadline))
             except TimeoutError:
                 raise _too_slow(service, deadline - begun) from None
-            except (EOFError, ValueError):
+            except (EOFError, ValueError, RecursionError):
                 raise _died(service) from None
+            answer = _told(reply, service)
             server.healthy = True
-            if (failure := reply.get("error")) is not None:
-                raise SpeciateError(
-                    Code(failure["code"]), *(failure[part] for part in ("message", "recovery", "foreign"))
-                )
-            yield server, reply["answer"]
+            if isinstance(answer, SpeciateError):
+                raise answer
+            yield server, answer
 
     @property
     def size(self) -> int:
@@ -270,6 +269,18 @@ def _too_slow(service: str, seconds: float) -> SpeciateError:
         f"{service.rpartition(':')[2]!r} did not finish within {seconds:.3g} s and was stopped.",
         "Ask for less (fewer rows, a narrower condition, a smaller file).",
     )
+
+
+def _told(reply: Any, service: str) -> dict[str, Any] | SpeciateError:
+    """The answer or the error in a reply, which may be anything: foreign bytes are read where it was written."""
+    failure = reply.get("error") if isinstance(reply, dict) else None
+    if failure is None and isinstance(reply, dict) and isinstance(reply.get("answer"), dict):
+        return cast(dict[str, Any], reply["answer"])
+    try:
+        words = [str(failure[part]) for part in ("message", "recovery", "foreign")]
+        return SpeciateError(Code(failure["code"]), *words)
+    except (TypeError, KeyError, ValueError):
+        raise _died(service) from None
 
 
 def _died(service: str) -> SpeciateError:

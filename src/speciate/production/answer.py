@@ -17,6 +17,7 @@ import pyarrow as pa
 from speciate.datasets.inputs import input_values
 from speciate.datasets.loading.loader import Example
 from speciate.errors import Code, SpeciateError
+from speciate.finite import NOT_FINITE, finite
 from speciate.modalities import find
 from speciate.modalities.bundles import is_bundle
 from speciate.modalities.contract import DecodeError
@@ -35,11 +36,20 @@ def answer(payload: dict[str, Any]) -> dict[str, Any]:
     model = _loaded(payload["model"])
     decoded = [_decode(item, payload) for item in payload["items"]]
     usable = [example for example in decoded if isinstance(example, Example)]
-    answers = iter(_answers(model, usable))
+    given = _answers(model, usable)
+    if len(given) != len(usable):
+        raise SpeciateError(
+            Code.INVALID,
+            f"The model gave {len(given)} answers to {len(usable)} inputs.",
+            "Use another version: describe_model names them.",
+        )
+    answers = iter(given)
     predictions: list[dict[str, Any]] = []
     for item, example in zip(payload["items"], decoded, strict=True):
         found = next(answers) if isinstance(example, Example) else example
-        if isinstance(found, Prediction):
+        if isinstance(found, Prediction) and not (finite(found.output) and finite(found.confidence)):
+            predictions.append({"id": item["id"], "output": None, "confidence": None, "error": NOT_FINITE})
+        elif isinstance(found, Prediction):
             predictions.append(
                 {"id": item["id"], "output": found.output, "confidence": found.confidence, "error": None}
             )

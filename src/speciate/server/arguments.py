@@ -14,6 +14,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from speciate.errors import Code, SpeciateError, closest
+from speciate.finite import finite
 
 Schema = dict[str, Any]
 
@@ -46,8 +47,15 @@ def parse(tool: str, model: type[BaseModel], schema: Schema, given: Mapping[str,
 
     Raises SpeciateError INVALID that names the mistakes, what is valid, and the call to make.
     """
+    unquoted = _unquoted(given, schema)
+    if odd := [name for name, value in unquoted.items() if not finite(value)]:
+        raise SpeciateError(
+            Code.INVALID,
+            f"{', '.join(map(repr, odd[:_SHOWN]))} holds NaN or an infinite number, which JSON does not have.",
+            f"Call {tool} again with finite numbers.",
+        )
     try:
-        arguments = model.model_validate(_unquoted(given, schema))
+        arguments = model.model_validate(unquoted)
     except ValidationError as error:
         raise _refusal(tool, schema, error.errors(include_url=False)) from None
     return {name: getattr(arguments, name) for name in model.model_fields}
@@ -63,7 +71,7 @@ def _unquote(value: Any, schema: Schema) -> Any:
         return value
     try:
         return json.loads(value)
-    except ValueError:
+    except (ValueError, RecursionError):
         return value
 
 

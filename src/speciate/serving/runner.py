@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from speciate.errors import Code, SpeciateError
+from speciate.finite import NOT_FINITE, finite
 from speciate.sandbox import Cage, Caged, CagePolicy, Limits, python, start
 from speciate.serving.folder import Target
 
 LOAD, ANSWER = "speciate.production.answer:load", "speciate.production.answer:answer"
 _LONGEST_ANSWER = 256 * 1024 * 1024  # bytes, of a whole batch
 _MB = 1024 * 1024
-NOT_FINITE = "The model's answer is not a finite number."
 
 Item = dict[str, Any]
 
@@ -111,11 +111,13 @@ class Runner:
 
         try:
             reply = json.loads(line, parse_constant=constant)
-        except ValueError:
+            if (failure := reply.get("error")) is not None:
+                refused = SpeciateError(Code(failure["code"]), str(failure["message"]), str(failure["recovery"]))
+            else:
+                return dict(reply["answer"]), bool(odd)
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):  # it may say anything
             raise Died from None
-        if (failure := reply.get("error")) is not None:
-            raise SpeciateError(Code(failure["code"]), failure["message"], failure["recovery"])
-        return reply["answer"], bool(odd)
+        raise refused
 
     def _exchange(self, question: bytes, seconds: float) -> bytes:
         deadline = time.monotonic() + seconds
@@ -147,12 +149,3 @@ def _checked(prediction: Item) -> Item:
     if finite(prediction.get("output")) and finite(prediction.get("confidence")):
         return prediction
     return {**prediction, "output": None, "confidence": None, "error": NOT_FINITE}
-
-
-def finite(value: Any) -> bool:
-    """Whether every number in a JSON value is one."""
-    if isinstance(value, float):
-        return value - value == 0  # NaN and the infinities give NaN
-    if isinstance(value, dict):
-        return all(map(finite, value.values()))
-    return all(map(finite, value)) if isinstance(value, list) else True

@@ -14,10 +14,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from speciate.finite import NOT_FINITE
 from speciate.jobs.folder import write_whole
 from speciate.production.tally import Tally
 from speciate.serving.deployment import Overloaded
-from speciate.serving.runner import NOT_FINITE
 
 _KEPT = 8
 """Tallies, of those that were counted last."""

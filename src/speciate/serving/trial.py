@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from speciate.errors import SpeciateError
+from speciate.finite import NOT_FINITE, finite
 from speciate.serving.folder import Target
-from speciate.serving.runner import NOT_FINITE, Died, Slow, finite
+from speciate.serving.runner import Died, Slow
 
 _PASSES = 3
 _TRIAL_SECONDS, _FEWEST = 10.0, 3
