@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from speciate import features
+from speciate.errors import SpeciateError
 from speciate.models.encoders import Vectors
 from speciate.workspace.workspace import Workspace
 
@@ -39,6 +40,17 @@ def test_what_was_embedded_once_is_read_and_the_rest_computed(workspace: Workspa
     assert encoder.asked == TEXTS
     np.testing.assert_array_equal(again[1:], first)
     np.testing.assert_array_equal(again[:, 1], [3, 1, 2])
+
+
+@pytest.mark.parametrize("odd", [[np.nan, 1], [1, np.inf], [1], [1, 2, 3]])
+def test_vectors_that_are_none_are_an_error_of_the_model_and_not_kept(workspace: Workspace, odd: list[float]) -> None:
+    class Broken(Lengths):
+        def embed(self, media: Sequence[Any]) -> Iterator[tuple[list[int], Vectors]]:
+            yield [0], np.array([odd], np.float32)
+
+    with pytest.raises(SpeciateError, match="lengths-1"):
+        features.embed(workspace.folders, Broken(), ["a"], TEXTS[:1])
+    assert not features.known(workspace.folders, "lengths-1", ["a"]).any()
 
 
 def test_each_run_writes_one_part_and_none_where_all_is_known(workspace: Workspace) -> None:

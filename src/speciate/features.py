@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from speciate.errors import Code, SpeciateError
 from speciate.models.encoders import Encoder, Vectors
 from speciate.workspace.workspace import Folders
 
@@ -67,6 +68,12 @@ def embed(
     try:
         for places, vectors in encoder.embed([media[place] for place in first]):
             chosen = [first[place] for place in places]
+            if vectors.shape != (len(chosen), encoder.width) or not np.isfinite(vectors).all():
+                raise SpeciateError(
+                    Code.INVALID,
+                    f"The model {encoder.id!r} gave vectors of another shape, or with numbers that are not finite.",
+                    "Use another model; nothing of these vectors was kept.",
+                )
             found[chosen] = vectors
             computed += chosen
             progress(len(computed), len(first))
