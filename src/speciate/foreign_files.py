@@ -58,6 +58,21 @@ def read(path: Path, most: int) -> bytes:
         return _bytes(file, path.name, most)
 
 
+def open_named(path: Path) -> BinaryIO:
+    """As `open_file`, of a path that was resolved and checked: no link is followed on the way any more."""
+    folder = open_folder(path.parent)
+    try:
+        return open_file(path, folder)
+    finally:
+        os.close(folder)
+
+
+def read_named(path: Path, most: int) -> bytes:
+    """As `read`, of a path that was resolved and checked: no link is followed on the way any more."""
+    with open_named(path) as file:
+        return _bytes(file, path.name, most)
+
+
 def read_json(path: Path, most: int = LONGEST_SETTINGS) -> Any:
     """Raises as `read` does, and ValueError for no JSON, or JSON that is nested too deep."""
     try:
@@ -67,7 +82,8 @@ def read_json(path: Path, most: int = LONGEST_SETTINGS) -> Any:
 
 
 def open_folder(path: Path) -> int:
-    """A descriptor of the folder at an absolute path, on the way to which no link is followed. OSError where one is."""
+    """A descriptor of the folder at a path, on the way to which no link is followed. OSError where one is."""
+    path = path.absolute()
     folder = os.open(path.anchor, _STEP)
     for name in path.parts[1:]:
         try:

@@ -148,7 +148,7 @@ def cage_hint(error: str) -> str:
 def read(file: Path, recovery: str) -> bytes:
     """The bytes of a file of code that a caller named. NOT_FOUND, or INVALID where it is no plain file or too long."""
     try:
-        return foreign_files.read(file, foreign_files.LONGEST_CODE)
+        return foreign_files.read_named(file, foreign_files.LONGEST_CODE)
     except foreign_files.NotAFile as error:
         raise SpeciateError(Code.INVALID, f"{file} cannot be read: {error.strerror}.", recovery) from error
     except OSError as error:

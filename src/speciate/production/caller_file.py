@@ -11,11 +11,10 @@ import os
 import stat
 from pathlib import Path
 
-from speciate import secrets
+from speciate import foreign_files, secrets
 from speciate.errors import Code, SpeciateError
 from speciate.modalities.bundles import MOST_MEMBERS, bundle
 
-_STEP = os.O_DIRECTORY | os.O_NOFOLLOW | getattr(os, "O_PATH", os.O_RDONLY)
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK  # opening a pipe would wait for its writer
 
 
@@ -79,12 +78,8 @@ def _bytes(descriptor: int, most: int) -> bytes:
 
 
 def _open(path: Path) -> int:
-    folder = os.open(path.anchor, _STEP)
+    folder = foreign_files.open_folder(path.parent)
     try:
-        for name in path.parts[1:-1]:
-            below = os.open(name, _STEP, dir_fd=folder)
-            os.close(folder)
-            folder = below
         return os.open(path.name, _FILE, dir_fd=folder)
     finally:
         os.close(folder)

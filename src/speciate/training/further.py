@@ -57,7 +57,7 @@ def writers_teach(spec: TrainSpec, workspace: Workspace) -> bool:
         return False
     ref = model_ref(spec.teacher[0])
     if ref.source in ("path", "api"):
-        if ref.source == "path":
+        if ref.source == "path" and Path(ref.name).is_dir():
             check_folder(Path(ref.name))
         return ref.source == "api" or writes(Path(ref.name))
     return registry.resolve(workspace.database, workspace.folders, ref).card.task in WRITTEN

@@ -80,7 +80,7 @@ def read(payload: dict[str, Any]) -> dict[str, Any]:
 def named(path: Path) -> str:
     """What a log of this content is known by. INVALID where it is too large, or no plain file."""
     try:
-        opened = foreign_files.open_file(path)
+        opened = foreign_files.open_named(path)
     except foreign_files.NotAFile as error:
         raise foreign_files.unreadable(path, error) from error
     with opened as file:
