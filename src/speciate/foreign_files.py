@@ -14,8 +14,9 @@ import os
 import shutil
 import stat
 from collections.abc import Iterable, Iterator
+from io import BufferedReader, BufferedWriter
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from speciate.errors import Code, SpeciateError
 
@@ -35,7 +36,7 @@ class NotAFile(OSError):
     """A link, a pipe, a socket, a device or a folder, where a plain file was expected."""
 
 
-def open_file(path: Path, folder: int | None = None) -> BinaryIO:
+def open_file(path: Path, folder: int | None = None) -> BufferedReader:
     """A plain file. `path` is followed to its folder; `folder`: the descriptor of that, from `open_folder`.
 
     Raises NotAFile for all else, FileNotFoundError, or another OSError.
@@ -58,7 +59,7 @@ def read(path: Path, most: int) -> bytes:
         return _bytes(file, path.name, most)
 
 
-def open_named(path: Path) -> BinaryIO:
+def open_named(path: Path) -> BufferedReader:
     """As `open_file`, of a path that was resolved and checked: no link is followed on the way any more."""
     folder = open_folder(path.parent)
     try:
@@ -137,7 +138,7 @@ def unreadable(path: Path, error: OSError) -> SpeciateError:
     )
 
 
-def _bytes(file: BinaryIO, name: str, most: int) -> bytes:
+def _bytes(file: BufferedReader, name: str, most: int) -> bytes:
     if os.fstat(file.fileno()).st_size > most or len(data := file.read(most + 1)) > most:
         raise ValueError(f"{name!r} has more than {most:,} bytes")
     return data
@@ -170,7 +171,7 @@ def _as_refusal(folder: Path) -> Iterator[None]:
         raise _refused(folder, "a file of it went away meanwhile", "Call again once nobody changes it.") from error
 
 
-def _copy(source: BinaryIO, target: BinaryIO) -> None:
+def _copy(source: BufferedReader, target: BufferedWriter) -> None:
     left = os.fstat(source.fileno()).st_size
     try:
         while left and (done := os.copy_file_range(source.fileno(), target.fileno(), min(left, 1 << 30))):

@@ -273,7 +273,7 @@ def _too_slow(service: str, seconds: float) -> SpeciateError:
 
 def _told(reply: Any, service: str) -> dict[str, Any] | SpeciateError:
     """The answer or the error in a reply, which may be anything: foreign bytes are read where it was written."""
-    failure = reply.get("error") if isinstance(reply, dict) else None
+    failure: Any = reply.get("error") if isinstance(reply, dict) else None
     if failure is None and isinstance(reply, dict) and isinstance(reply.get("answer"), dict):
         return cast(dict[str, Any], reply["answer"])
     try:
