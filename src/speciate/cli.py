@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from speciate import __version__
 from speciate.errors import SpeciateError
+from speciate.workspace import storage
 
 _COMMANDS = {
     "init": "speciate.server.offline:init",
@@ -54,6 +55,11 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:  # who reads has seen enough
         sys.stdout = None  # lest the interpreter flushes into the closed pipe
         return 0
+    except OSError as error:
+        if (said := storage.explained(error)) is None:
+            raise
+        print(said, file=sys.stderr)
+        return 1
 
 
 def _parser() -> argparse.ArgumentParser:

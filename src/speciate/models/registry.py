@@ -196,11 +196,15 @@ def _publish(staged: Path | None, target: Path, card: Card) -> None:
     temporary = target.with_name(f".{target.name}.{os.getpid()}")
     for leftover in (temporary, target):
         shutil.rmtree(leftover, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    for path in sorted(staged.iterdir()) if staged else ():
-        os.link(path, temporary / path.name)
-    (temporary / sealed.CARD).write_text(json.dumps(card.model_dump(), indent=1))
-    temporary.rename(target)
+    try:
+        temporary.mkdir(parents=True)
+        for path in sorted(staged.iterdir()) if staged else ():
+            os.link(path, temporary / path.name)
+        (temporary / sealed.CARD).write_text(json.dumps(card.model_dump(), indent=1))
+        temporary.rename(target)
+    except BaseException:  # a full disk, say
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
 
 
 def _behind_alias(database: Database, ref: ModelRef) -> ModelRef:

@@ -31,7 +31,7 @@ def record(log: Log, feedback: Feedback, now: float, check: Callable[[Answered, 
     if not log.feedback(given):
         raise SpeciateError(
             Code.UNAVAILABLE,
-            "The feedback could not be written: the disk takes nothing.",
+            "The disk that holds the workspace is full or takes nothing more, so the feedback was not written.",
             "Free some space (manage_data(action='gc')), then repeat the call.",
         )
     since = reading.since_of(now, log.settings.retention_days)

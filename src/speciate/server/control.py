@@ -38,6 +38,7 @@ from speciate.server.account import Account, own
 from speciate.server.untrusted import clean_text
 from speciate.serving import slots
 from speciate.settings import load
+from speciate.workspace import storage
 from speciate.workspace.backup import automatic_backups, back_up
 
 if TYPE_CHECKING:
@@ -63,6 +64,17 @@ def perform(service: Service, request: dict[str, Any], caller: Account | None = 
 
     `caller`: who is at the other end, by the kernel; None: this process itself.
     """
+    try:
+        return _perform(service, request, caller)
+    except SpeciateError:
+        raise
+    except Exception as error:
+        if (said := storage.explained(error, service.workspace.folders.root)) is None:
+            raise
+        raise said from error
+
+
+def _perform(service: Service, request: dict[str, Any], caller: Account | None) -> dict[str, Any]:
     action, name = _found(str(request.get("action"))), (caller or own()).name
     if action.question is None:
         return action.run(service, request | {"by": name})

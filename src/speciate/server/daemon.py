@@ -20,6 +20,7 @@ from pathlib import Path
 
 from speciate.errors import Code, SpeciateError
 from speciate.server.protocol import encode, refusal
+from speciate.workspace import storage
 from speciate.workspace.lock import Held, Lock, unusable
 
 LOST = 75
@@ -108,12 +109,8 @@ def _log_to(path: Path) -> None:
 
 def _explained(root: Path, error: Exception) -> SpeciateError:
     """What is not ours to refuse: a disk that filled up under DuckDB, or a defect."""
-    if "No space left" in str(error):
-        return SpeciateError(
-            Code.UNAVAILABLE,
-            f"The disk that holds {root} is full, so the workspace cannot be opened. Nothing was lost.",
-            "Free some space, then repeat the call.",
-        )
+    if (said := storage.explained(error, root)) is not None:
+        return said
     return SpeciateError(
         Code.INTERNAL,
         f"The daemon of {root} failed: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",

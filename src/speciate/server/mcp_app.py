@@ -54,6 +54,7 @@ from speciate.server.surface import IN_PROCESS, JSON, App, Caller, Declaration, 
 from speciate.server.tasks import JobTasks, Tasks
 from speciate.server.untrusted import clean_text
 from speciate.server.updates import Updates
+from speciate.workspace import storage
 from speciate.workspace.workspace import Workspace
 
 THREADS = 128
@@ -192,9 +193,9 @@ class Server:
             return render(ready.declaration.function(app, **values))
         except SpeciateError as error:
             return render_error(tool, error)
-        except Exception as error:  # noqa: BLE001 - a defect: the log has it whole, the client its kind
+        except Exception as error:  # noqa: BLE001 - the log has it whole, the client its kind
             _log.exception("%s failed", tool)
-            return render_error(tool, _defect(error))
+            return render_error(tool, storage.explained(error, self._app.workspace.folders.root) or _defect(error))
 
     def _find(self, tool: str) -> _Ready:
         if tool not in self._ready:
@@ -267,6 +268,10 @@ def _reader(app: App, declaration: ResourceDeclaration) -> Callable[..., str]:
         except SpeciateError as error:
             kind = mcp_errors.ResourceNotFoundError if error.code is Code.NOT_FOUND else mcp_errors.ResourceError
             raise kind(clean_text(str(error))) from error
+        except Exception as error:
+            if (said := storage.explained(error, app.workspace.folders.root)) is None:
+                raise
+            raise mcp_errors.ResourceError(clean_text(str(said))) from error
 
     signature = inspect.signature(function, eval_str=True)
     parameters = list(signature.parameters.values())[1:]

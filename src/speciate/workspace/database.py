@@ -25,6 +25,7 @@ import duckdb
 
 from speciate.clock import Clock
 from speciate.errors import Code, SpeciateError
+from speciate.workspace import storage
 
 Row = tuple[Any, ...]
 Item = TypeVar("Item")
@@ -277,18 +278,13 @@ def _by_function(calls: list[_Call]) -> Iterable[tuple[Callable[..., Sequence[An
 
 
 def _full_or_broken(error: BaseException) -> BaseException:
-    """The error a caller should see: a full disk is theirs to mend, the rest is passed on."""
-    text = str(error)
-    if isinstance(error, duckdb.Error | OSError) and ("No space left" in text or "Disk quota" in text):
-        return SpeciateError(
-            Code.UNAVAILABLE,
-            "The disk that holds the workspace is full, so nothing was changed.",
-            "Free some space, then repeat the same call.",
-        )
+    """The error a caller should see: what is theirs to mend is said, the rest is passed on."""
+    if (full := storage.explained(error)) is not None:
+        return full
     if isinstance(error, duckdb.FatalException):
         return SpeciateError(
             Code.UNAVAILABLE,
-            f"The catalog had to be closed: {text.splitlines()[0]}",
+            f"The catalog had to be closed: {str(error).splitlines()[0]}",
             "Repeat the call; the daemon restarts by itself.",
         )
     return error

@@ -7,12 +7,12 @@ only, for it is taken before anything heavy is imported.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 from pathlib import Path
 
 from speciate.errors import Code, SpeciateError
+from speciate.workspace import storage
 
 _OURS = {"catalog.duckdb", "settings.toml", "daemon.lock", "daemon.log", "runs", "backups"}
 
@@ -73,12 +73,8 @@ def is_held(path: Path) -> bool:
 
 def unusable(root: Path, error: OSError) -> SpeciateError:
     """The error for a folder that the system does not let us use."""
-    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        return SpeciateError(
-            Code.UNAVAILABLE,
-            f"The disk that holds the workspace {root} is full.",
-            "Free some space, then repeat the call; nothing of what was acknowledged is lost.",
-        )
+    if (said := storage.explained(error, root)) is not None:
+        return said
     return SpeciateError(
         Code.UNAVAILABLE,
         f"The workspace {root} cannot be used: {error.strerror or error}.",

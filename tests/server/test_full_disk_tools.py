@@ -1,0 +1,198 @@
+"""Every tool on a disk that is full to the last byte: one clear error, nothing half done, and the same call works after.
+
+The table below must name every tool that is not read-only, so a new one fails here until somebody says how to call it.
+The disk is a real one: a small tmpfs where this user may mount, else one that is limited by RLIMIT_FSIZE, which is
+another refusal of the same kind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from speciate.server.mcp_app import offered_tools
+from tests.server.processes import Daemons, Stdio, end
+from tests.server.test_daemon import fill
+
+
+class World(NamedTuple):
+    """A workspace with one of everything, on a disk that `ballast` fills."""
+
+    shell: Stdio
+    workspace: Path
+    ballast: Path
+    folder: Path
+    """Of the caller, on another disk."""
+    example: str
+    prediction: str
+    waiting: str
+    """A job that is paused."""
+
+
+def points(rows: int = 400) -> list[dict[str, Any]]:
+    return [{"a": number % 7 + 10 * (number % 2), "b": number / 9, "label": "ab"[number % 2]} for number in range(rows)]
+
+
+def use_case(name: str, **more: Any) -> dict[str, Any]:
+    return {"name": name, "task": "tabular-classification", "objective": {"metric": "accuracy", "target": 0.6}} | more
+
+
+TABLE: dict[str, Callable[[World], dict[str, Any]]] = {
+    "add_examples": lambda world: {"dataset": "points", "rows": [{"a": 90.5, "b": 1.0, "label": "a"}]},
+    "control_job": lambda world: {"job": world.waiting, "action": "cancel"},
+    "create_dataset": lambda world: {"name": "notes", "rows": [{"text": "one row", "label": "x"}]},
+    "curate_dataset": lambda world: {"dataset": "points@v1", "steps": [{"op": "filter", "where": "a > 1"}]},
+    "define_use_case": lambda world: use_case("other", description="x" * 1500),
+    "evaluate_models": lambda world: {"models": ["constant:", "sorter"], "dataset": "points@v1", "latency": False},
+    "export_dataset": lambda world: {"dataset": "points", "format": "csv", "path": str(world.folder / "rows")},
+    "export_model": lambda world: {"model": "sorter@v1", "path": str(world.folder / "model")},
+    "label_examples": lambda world: {
+        "dataset": "points", "labels": [{"id": world.example, "label": "b"}], "source": "human",
+    },
+    "manage_data": lambda world: {"action": "tag", "ref": "points@v1", "tag": "kept"},
+    "merge_models": lambda world: {"name": "merged", "models": ["sorter@v1", "sorter@v1"], "method": "soup"},
+    "plan_training": lambda world: {"dataset": "points@v1", "method": "classical", "measure": True},
+    "rollback_model": lambda world: {
+        "use_case": "sorting", "expected_current": "second@v1", "reason": "a test " * 60,
+    },
+    "promote_model": lambda world: {"use_case": "sorting", "model": "second@v1"},
+    "record_feedback": lambda world: {"prediction": world.prediction, "label": "a", "source": "human"},
+    "register_model": lambda world: {
+        "name": "there", "endpoint": {"base_url": "http://127.0.0.1:9/v1", "model": "m"}, "task": "text-generation",
+    },
+    "specialize": lambda world: {"use_case": "sorting", "dataset": "points@v1", "budget_minutes": 1},
+    "train_model": lambda world: {"name": "later", "dataset": "points@v1", "method": "classical"},
+}  # fmt: skip
+"""How each writing tool is called. What cannot succeed in this small world is refused for its own reason once there is
+room (`merge_models` wants networks, and nobody allowed the host of `register_model`)."""
+REFUSED_ANYWAY = {"merge_models", "register_model"}
+
+
+def test_every_tool_that_writes_is_in_the_table() -> None:
+    writing = {tool.name for tool in offered_tools() if not (tool.annotations and tool.annotations.read_only_hint)}
+    assert set(TABLE) == writing
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    root = tmp_path_factory.mktemp("full")
+    daemons = Daemons(root / "workspace")
+    daemons.workspace.mkdir()
+    mounted = os.getuid() == 0 and shutil.which("mount") and not subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=160m", "tmpfs", str(daemons.workspace)], capture_output=True, check=False
+    ).returncode
+    if not mounted:
+        pytest.skip("nobody may mount a small disk here; the file limit's test below says the same of another limit")
+    (root / "folder").mkdir()
+    (daemons.workspace / "settings.toml").write_text(
+        f'policy = "auto"\nroots = ["{root / "folder"}"]\n[disk]\nstop_below_gb = 0.02\n'
+    )
+    shell = None
+    try:
+        daemons.start()
+        shell = Stdio(daemons.workspace)
+        shell.initialize()
+        yield _made(shell, daemons.workspace, root / "folder")
+    finally:
+        if shell:
+            end(shell.process)
+        daemons.close()
+        subprocess.run(["umount", "-l", str(daemons.workspace)], check=True)
+
+
+def _made(shell: Stdio, workspace: Path, folder: Path) -> World:
+    called(shell, "define_use_case", **use_case("sorting"))
+    ended(shell, called(shell, "create_dataset", name="points", rows=points(), label="label")["job"])
+    for name in ("sorter", "second"):
+        ended(shell, called(shell, "train_model", name=name, dataset="points", method="classical")["job"])
+        asked = {"models": ["constant:", name], "use_case": "sorting", "dataset": "points", "latency": False}
+        ended(shell, called(shell, "evaluate_models", **asked)["job"])
+    promoted = called(shell, "promote_model", use_case="sorting", model="sorter@v1")
+    assert promoted["state"] == "applied", promoted
+    shell.call("move_alias", {"use_case": "sorting", "model": "second@v1"})  # of the fixture
+    answer = called(shell, "predict", use_case="sorting", inputs=[{"row": {"a": 3, "b": 0.5}}])
+    rows = called(shell, "query_dataset", dataset="points", sql="SELECT id FROM examples ORDER BY id LIMIT 1")
+    waiting = called(shell, "curate_dataset", dataset="points@v1", steps=[{"op": "filter", "where": "a > 2"}])["job"]
+    called(shell, "control_job", job=waiting, action="pause")
+    return World(
+        shell, workspace, workspace / "ballast", folder, rows["untrusted"]["rows"][0][0],
+        answer["predictions"][0]["prediction"], waiting,
+    )  # fmt: skip
+
+
+def called(shell: Stdio, tool: str, **arguments: Any) -> dict[str, Any]:
+    answer = shell.call(tool, arguments)
+    assert not answer["isError"], answer["content"][0]["text"]
+    content: dict[str, Any] = answer["structuredContent"]
+    return content
+
+
+def ended(shell: Stdio, job: str) -> dict[str, Any]:
+    latest = time.monotonic() + 120
+    while (view := called(shell, "wait_for_job", job=job, timeout_seconds=20))["state"] not in (
+        "succeeded", "failed", "dead", "cancelled",
+    ):  # fmt: skip
+        assert time.monotonic() < latest, view
+    assert view["state"] == "succeeded", view
+    return view
+
+
+def listed(world: World) -> set[str]:
+    """Every file but logs and what a pass of the daemon writes by itself."""
+    left_out = ("daemon.log", "catalog.duckdb", "ballast", "cache/", "backups/")
+    found = (path.relative_to(world.workspace).as_posix() for path in world.workspace.rglob("*") if path.is_file())
+    return {name for name in found if not name.startswith(left_out)}
+
+
+def said(answer: dict[str, Any]) -> str:
+    return "\n".join(block.get("text", "") for block in answer["content"])
+
+
+def use_up_what_is_open(world: World) -> None:
+    """The catalog's log and the log of answers have some room in the last page of the disk that they have already:
+    what fits there is done, rightly. So that is filled, too."""
+    padding = {
+        "define_use_case": [use_case(f"pad{size}", description="x" * size) for size in (1500, 300, 60, 1)],
+        "record_feedback": [{"prediction": world.prediction, "label": "a", "source": "human"}],
+    }
+    for tool, each in padding.items():
+        for arguments in each:
+            while not (answer := world.shell.call(tool, arguments))["isError"]:
+                arguments = arguments | ({"name": arguments["name"] + "x"} if "name" in arguments else {})  # noqa: PLW2901
+            assert "full" in said(answer), said(answer)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tool", TABLE)
+def test_a_full_disk_is_said_nothing_is_half_done_and_with_room_it_works(world: World, tool: str) -> None:
+    arguments = TABLE[tool](world)
+    fill(world.ballast)
+    try:
+        use_up_what_is_open(world)
+        before = listed(world)
+        answer = world.shell.call(tool, arguments)
+        text = said(answer)
+        assert answer["isError"], text
+        assert "full" in text, text
+        assert "defect" not in text, text
+        assert "Next: Free some space" in text, text
+        assert answer["_meta"]["speciate/error"]["code"] == "unavailable"
+        assert listed(world) == before
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            world.ballast.unlink()
+    again = world.shell.call(tool, arguments)
+    if tool in REFUSED_ANYWAY:
+        assert "full" not in said(again), said(again)
+    else:
+        assert not again["isError"], said(again)
+        if job := (again.get("structuredContent") or {}).get("job"):
+            world.shell.call("control_job", {"job": job, "action": "cancel"})
