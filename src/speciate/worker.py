@@ -26,6 +26,7 @@ from speciate.jobs.folder import RESUMABLE, SECOND, Outcome, RunFolder, write_wh
 from speciate.jobs.processes import identity
 from speciate.jobs.redaction import RedactedStream, Redaction, redirect_logging
 from speciate.jobs.run import OutOfMemory, Run, Stopped, Transient
+from speciate.workspace import storage
 
 Entry = Callable[[Run], dict[str, Any] | None]
 _FULL_BYTES = 4 << 20
@@ -83,8 +84,14 @@ def _defect(error: BaseException, free: int) -> Outcome:
         return Outcome(1, "memory", said, detail=str(error))
     if isinstance(error, Transient):
         return Outcome(1, "transient", said, detail=str(error))
-    if free < _FULL_BYTES or (isinstance(error, OSError) and error.errno in {28, 122}):  # no space, over quota
-        return Outcome(1, "full", f"the disk is full: {said}", detail=str(error))
+    refused, words = storage.refusal(error), storage.explained(error)
+    if refused is not None and words is not None and refused.number not in storage.FULL:
+        kind = "transient" if refused.number in storage.PASSING else "user"
+        return Outcome(1, kind, f"the disk refused: {said}", words.recovery, str(error))
+    if free < _FULL_BYTES or refused is not None:
+        where = f" ({Path(refused.path).parent})" if refused is not None and refused.path else ""
+        recovery = "Free some space (manage_data(action='gc', dry_run=true) shows what could go); it goes on by itself."
+        return Outcome(1, "full", f"the disk is full{where}: {said}", recovery, str(error))
     return Outcome(1, "user", said, "Call get_job(job=..., log_lines=100) for the traceback.", str(error))
 
 

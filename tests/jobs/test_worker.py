@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from speciate.jobs.executors import Gone, LocalExecutor, Pending
-from speciate.jobs.folder import RESUMABLE, SECOND, Outcome, RunFolder
+from speciate.jobs.folder import RESUMABLE, SECOND, Outcome, RunFolder, write_whole
 from tests.jobs.work import ENTRY
 
 
@@ -60,3 +64,61 @@ def test_what_a_defect_says_is_kept_apart_from_our_words(tmp_path: Path) -> None
     assert outcome.kind == "user"
     assert "IGNORE" in outcome.detail
     assert "IGNORE" not in outcome.message + outcome.recovery
+
+
+_FULL = """
+import json
+def fill(run):
+    print("before")
+    with open(run.payload["path"], "wb") as file:
+        file.write(b"x" * (1 << 20))
+"""
+
+
+def an_entry(root: Path) -> str:
+    (root / "filling.py").write_text(_FULL)
+    return f"{root / 'filling.py'}:fill"
+
+
+def test_a_disk_that_is_full_inside_a_run_has_its_own_class_and_says_where(tmp_path: Path) -> None:
+    folder = a_folder(tmp_path, path="/dev/full")  # a real ENOSPC, on any machine
+    spec = folder.spec() | {"entry": an_entry(tmp_path)}
+    write_whole(folder.path / "spec.json", json.dumps(spec))
+    assert work(folder) == 1
+    outcome = folder.outcome()
+    assert outcome is not None
+    assert (outcome.kind, outcome.message) == ("full", "the disk is full: OSError in the run")
+    assert "Free some space" in outcome.recovery
+    assert not (folder.path / "reserve").exists()
+
+
+def test_a_file_that_may_not_grow_is_no_full_disk_and_is_not_tried_again(tmp_path: Path) -> None:
+    folder = a_folder(tmp_path, path=str(tmp_path / "large"))
+    write_whole(folder.path / "spec.json", json.dumps(folder.spec() | {"entry": an_entry(tmp_path)}))
+    limited = f"import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (262144, 262144)); \
+sys.argv = ['worker', {str(folder.path)!r}]; runpy.run_module('speciate.worker', run_name='__main__')"
+    assert subprocess.run([sys.executable, "-c", limited], check=False, stdout=subprocess.DEVNULL).returncode == 1
+    outcome = folder.outcome()
+    assert outcome is not None
+    assert outcome.kind == "user"
+    assert "ulimit -f" in outcome.recovery
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can mount a small disk")
+def test_a_run_can_say_that_the_disk_is_full_on_the_very_disk_that_is_full(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)], check=False).returncode:
+        pytest.skip("this machine lets nobody mount")
+    try:
+        folder = a_folder(disk, path=str(disk / "large"))
+        write_whole(folder.path / "spec.json", json.dumps(folder.spec() | {"entry": an_entry(tmp_path)}))
+        (disk / "ballast").write_bytes(b"x" * (900 << 10))
+        work(folder)
+        outcome = folder.outcome()
+        assert outcome is not None
+        assert outcome.kind == "full"
+        assert "goes on by itself" in outcome.recovery
+        assert not list(folder.path.glob("*.tmp"))
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)

@@ -86,9 +86,15 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     root = tmp_path_factory.mktemp("full")
     daemons = Daemons(root / "workspace")
     daemons.workspace.mkdir()
-    mounted = os.getuid() == 0 and shutil.which("mount") and not subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=160m", "tmpfs", str(daemons.workspace)], capture_output=True, check=False
-    ).returncode
+    mounted = (
+        os.getuid() == 0
+        and shutil.which("mount")
+        and not subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=160m", "tmpfs", str(daemons.workspace)],
+            capture_output=True,
+            check=False,
+        ).returncode
+    )
     if not mounted:
         pytest.skip("nobody may mount a small disk here; the file limit's test below says the same of another limit")
     (root / "folder").mkdir()

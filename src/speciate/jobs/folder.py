@@ -8,6 +8,7 @@
     progress.jsonl   {at, done, total, unit, message} lines, appended
     cancel           exists: stop at the next safe point
     checkpoints/ outputs/
+    reserve          room for `exit` on a disk that is full by then; given back at the end
     exit             {"code", "class", "message", "recovery", "detail"}; written whole, last
 
 Standard library only: supervisor and zygote import it.
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from speciate.workspace.lock import is_held
+from speciate.workspace.storage import FULL
 
 RESUMABLE = 85
 """Exit code of a run that stopped on request after a checkpoint."""
@@ -28,6 +30,9 @@ RESUMABLE = 85
 
 SECOND = 76
 """Exit code of a worker that found its attempt begun by another one. It says nothing about the attempt."""
+
+
+_RESERVE, _RESERVE_BYTES = "reserve", 16_384
 
 
 class Outcome(NamedTuple):
@@ -52,11 +57,15 @@ class Progress(NamedTuple):
 def write_whole(path: Path, text: str, mode: int = 0o666) -> None:
     """All of `text` or nothing is at `path`, whenever the machine stops. `mode`: who may, less the umask."""
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    with open(temporary, "w", opener=lambda name, flags: os.open(name, flags, mode)) as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with open(temporary, "w", opener=lambda name, flags: os.open(name, flags, mode)) as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)  # what a full disk took of it is in the way of everybody
+        raise
 
 
 class RunFolder:
@@ -73,6 +82,7 @@ class RunFolder:
         self.outputs.mkdir(parents=True, exist_ok=True)
         self.checkpoints.mkdir(exist_ok=True)
         if not (self.path / "spec.json").exists():
+            (self.path / _RESERVE).write_bytes(os.urandom(_RESERVE_BYTES))  # random: nothing packs it into less
             write_whole(self.path / "spec.json", json.dumps(spec))
 
     def spec(self) -> dict[str, Any]:
@@ -108,10 +118,20 @@ class RunFolder:
         return Outcome(data["code"], data["class"], *words)
 
     def end(self, outcome: Outcome) -> None:
-        """Write `exit`, once: the first word stands."""
-        if not (self.path / "exit").exists():
-            data = outcome._asdict()
-            write_whole(self.path / "exit", json.dumps({"code": data.pop("code"), "class": data.pop("kind"), **data}))
+        """Write `exit`, once: the first word stands. On a full disk it takes the room that was reserved for it."""
+        path, reserve = self.path / "exit", self.path / _RESERVE
+        if path.exists():
+            return
+        data = outcome._asdict()
+        text = json.dumps({"code": data.pop("code"), "class": data.pop("kind"), **data})
+        try:
+            write_whole(path, text)
+        except OSError as error:
+            if error.errno not in FULL or not reserve.exists():
+                raise
+            reserve.unlink()
+            write_whole(path, text)
+        reserve.unlink(missing_ok=True)
 
     def result(self) -> dict[str, Any] | None:
         """What the run returned, where it ended well."""

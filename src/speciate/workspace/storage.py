@@ -18,6 +18,8 @@ from speciate.errors import Code, SpeciateError
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 """What room mends."""
+PASSING = frozenset({errno.EIO, errno.ESTALE, errno.ENOTCONN})
+"""What may be gone at the next try."""
 _TEXTS = {
     errno.ENOSPC: ("No space left on device", "os error 28"),
     errno.EDQUOT: ("Disk quota exceeded", "os error 122"),
