@@ -29,6 +29,8 @@ class Code(StrEnum):
     """Cannot be done now (full disk, locked workspace); the same call may succeed later."""
     NEWER_SCHEMA = "newer_schema"
     """The workspace was written by a newer version."""
+    DAMAGED = "damaged"
+    """A file is not what was written; what does not need it is usable."""
     INTERNAL = "internal"
     """A defect in speciate; the daemon's log has the traceback."""
 

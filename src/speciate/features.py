@@ -9,6 +9,7 @@ harmless, as an extractor's id fixes the vector. `merge` makes few large parts o
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -23,12 +24,14 @@ import pyarrow.parquet as pq
 
 from speciate.errors import Code, SpeciateError
 from speciate.models.encoders import Encoder, Vectors
+from speciate.workspace import integrity
 from speciate.workspace.workspace import Folders
 
 _PART_BYTES = 256 * 1024 * 1024
 """Merged parts grow no larger: one is read whole."""
 _BATCH = 4096  # rows
 _TRIES = 5
+_log = logging.getLogger(__name__)
 
 Known = npt.NDArray[np.bool_]
 Keys: TypeAlias = Sequence[str] | pa.Array | pa.ChunkedArray
@@ -177,15 +180,27 @@ def _seal(folder: Path, keys: pa.Array, vectors: Vectors) -> None:
     content = pc.list_element(pc.split_pattern(keys, ":", max_splits=1), 0)
     table = pa.table({"key": keys, "content": content, "vector": column})
     temporary = folder / f".{uuid.uuid4().hex}.tmp"
-    with temporary.open("wb") as file:
-        pq.write_table(table, file, compression="none", use_dictionary=False, write_statistics=False)
-        file.flush()
+    with temporary.open("w+b") as file:
+        integrity.write_table(table, file, compression="none", use_dictionary=False, write_statistics=False)
         os.fsync(file.fileno())
     temporary.rename(folder / f"part-{uuid.uuid4().hex}.parquet")
 
 
 def _parts(folders: Folders, extractor: str) -> list[Path]:
-    return sorted((folders.features / extractor).glob("*.parquet"))
+    """Those that are whole: a damaged one goes, and what was in it is computed again."""
+    return [part for part in sorted((folders.features / extractor).glob("*.parquet")) if _is_whole(part)]
+
+
+def _is_whole(part: Path) -> bool:
+    try:
+        integrity.check(part, "Its vectors are computed again.")
+    except FileNotFoundError:  # merged meanwhile
+        return True
+    except SpeciateError as error:
+        _log.warning("%s", error.message)
+        part.unlink(missing_ok=True)
+        return False
+    return True
 
 
 def _groups(parts: Sequence[Path]) -> Iterator[list[Path]]:

@@ -22,7 +22,7 @@ from typing import Any, TextIO, cast
 
 from speciate.errors import SpeciateError
 from speciate.faults import fault
-from speciate.jobs.folder import RESUMABLE, SECOND, Outcome, RunFolder, write_whole
+from speciate.jobs.folder import RESUMABLE, SECOND, Outcome, RunFolder, write_checked, write_whole
 from speciate.jobs.processes import identity
 from speciate.jobs.redaction import RedactedStream, Redaction, redirect_logging
 from speciate.jobs.run import OutOfMemory, Run, Stopped, Transient
@@ -66,7 +66,7 @@ def perform(folder: RunFolder, keys: Mapping[str, str] = MappingProxyType({})) -
     """Do the run, and turn every way in which it can end into an outcome."""
     try:
         result = load(folder.spec()["entry"])(Run(folder, keys))
-        write_whole(folder.outputs / "result.json", json.dumps(result or {}))
+        write_checked(folder.outputs / "result.json", result or {})
         return Outcome(0, "ok")
     except Stopped:
         return Outcome(RESUMABLE, "stopped", "stopped on request")

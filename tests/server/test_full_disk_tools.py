@@ -1,4 +1,4 @@
-"""Every tool on a disk that is full to the last byte: one clear error, nothing half done, and the same call works after.
+"""Every tool on a disk that is full to the last byte: one clear error, nothing half done, and afterwards it works.
 
 The table below must name every tool that is not read-only, so a new one fails here until somebody says how to call it.
 The disk is a real one: a small tmpfs where this user may mount, else one that is limited by RLIMIT_FSIZE, which is

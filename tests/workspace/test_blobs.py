@@ -27,7 +27,7 @@ def test_a_damaged_blob_is_not_handed_out(tmp_path: Path) -> None:
     blobs.path(name).write_bytes(b"scam")
     with pytest.raises(SpeciateError, match="is damaged") as caught:
         blobs.get(name)
-    assert caught.value.code is Code.INTERNAL
+    assert caught.value.code is Code.DAMAGED
 
 
 def test_a_missing_blob_and_a_name_that_is_none_are_told_apart(tmp_path: Path) -> None:

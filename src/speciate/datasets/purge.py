@@ -33,6 +33,8 @@ from speciate.datasets.scan import Places
 from speciate.datasets.sealing import digests, seal
 from speciate.datasets.succession import counts
 from speciate.datasets.versions import Manifest, Part
+from speciate.errors import SpeciateError
+from speciate.workspace import integrity
 from speciate.workspace.blobs import Blobs
 from speciate.workspace.packs import PackReader, PackWriter, index_path
 from speciate.workspace.workspace import Folders
@@ -179,10 +181,11 @@ def sealed_files(folders: Folders) -> Found:
 
 
 def _column_names(file: Path) -> list[str] | None:
-    """None where the file cannot be read."""
+    """None where the file is damaged."""
     try:
+        integrity.check(file, "")
         return list(pq.read_schema(file).names)
-    except (pa.ArrowException, OSError):
+    except (pa.ArrowException, OSError, SpeciateError):
         return None
 
 
@@ -336,8 +339,8 @@ def _without(folders: Folders, file: str, places: Places) -> str:
 def _packed(pack: Path) -> list[str] | None:
     """sha256 of every blob in it; None where it has no index, or a damaged one."""
     try:
-        return list(pq.read_table(index_path(pack), columns=["sha256"])["sha256"].to_pylist())
-    except (pa.ArrowException, OSError):
+        return list(integrity.read_table(index_path(pack), "", columns=["sha256"])["sha256"].to_pylist())
+    except (OSError, SpeciateError):
         return None
 
 
@@ -376,9 +379,8 @@ def _forget_vectors(part: Path, known: set[str]) -> None:
         return
     if not gone.all():
         temporary = part.with_name(f".{uuid.uuid4().hex}.tmp")
-        with temporary.open("wb") as file:
-            pq.write_table(table.filter(pa.array(~gone)), file)
-            file.flush()
+        with temporary.open("w+b") as file:
+            integrity.write_table(table.filter(pa.array(~gone)), file)
             os.fsync(file.fileno())
         temporary.rename(part.with_name(f"part-{uuid.uuid4().hex}.parquet"))
     part.unlink()

@@ -16,11 +16,17 @@ import pyarrow.parquet as pq
 
 from speciate.datasets.versions import Manifest, Part
 from speciate.errors import Code, SpeciateError
+from speciate.workspace import integrity
 from speciate.workspace.workspace import Folders
 
 PART, PLACE = "_part", "_place"
 _AS_THEY_ARE = "hive_partitioning = false"
 """Or a workspace below a folder such as `seed=7` would have a column `seed`."""
+_LOST = "With it, rows of every dataset version that names it are lost."
+_RECOVERY = (
+    "Restore the file from a backup of the workspace, or make the dataset again from its source (create_dataset); "
+    "`speciate verify --all` names everything that is damaged. Other versions and models stay usable."
+)
 Places = npt.NDArray[np.int64]
 
 
@@ -68,6 +74,7 @@ def read_placed(folders: Folders, manifest: Manifest) -> pa.Table:
 def live_rows(folders: Folders, part: Part, columns: Sequence[str] | None = None) -> pa.Table:
     """The rows of one part; of `columns` those that it has."""
     file = folders.root / part.file
+    integrity.check(file, _LOST, _RECOVERY)
     if columns is not None:
         there = set(pq.read_schema(file).names)
         columns = [name for name in columns if name in there]
@@ -83,7 +90,7 @@ def positions(folders: Folders, part: Part) -> Places:
     """Which rows of the part's file the version no longer holds, ascending."""
     if part.removed is None:
         return np.zeros(0, np.int64)
-    return np.asarray(pq.read_table(folders.root / part.removed)["position"], np.int64)
+    return np.asarray(integrity.read_table(folders.root / part.removed, _LOST, _RECOVERY)["position"], np.int64)
 
 
 def relation(folders: Folders, manifest: Manifest) -> str:
@@ -101,6 +108,7 @@ def relation(folders: Folders, manifest: Manifest) -> str:
 
 def rows_of_file(file: Path, condition: str) -> str:
     """SELECT of the rows of a sealed file whose `file_row_number` fulfils a condition."""
+    integrity.check(file, _LOST, _RECOVERY)
     source = f"read_parquet({quoted(file)}, file_row_number = true, {_AS_THEY_ARE})"
     return f"SELECT * EXCLUDE (file_row_number) FROM {source} WHERE {condition}"
 
@@ -124,6 +132,8 @@ def _check_there(folders: Folders, manifest: Manifest) -> None:
             f"{manifest.ref} is no longer what it was: {missing.name} is gone, as after a purge or a deletion.",
             f"Make the same call again, or call describe_dataset(dataset={manifest.name!r}).",
         )
+    for path in files(folders, manifest):
+        integrity.check(path, f"With it, rows of {manifest.ref} are lost.", _RECOVERY)
 
 
 def _together(tables: list[pa.Table]) -> pa.Table:

@@ -7,14 +7,15 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from speciate.evaluation import recorded
 from speciate.evaluation.evaluate import FILES
 from speciate.evaluation.pages.files import delete_pages
+from speciate.workspace import integrity
 from speciate.workspace.workspace import Folders
 
 PURGED = "[purged]"
+_LOST = "Nobody can tell which examples it holds."
 
 
 def forget_examples(folder: Path, ids: Collection[str], labels: Sequence[str]) -> bool:
@@ -24,7 +25,9 @@ def forget_examples(folder: Path, ids: Collection[str], labels: Sequence[str]) -
     Pages of the evaluation, which showed its examples, are deleted.
     """
     paths = [path for name in FILES if (path := folder / name).exists()]
-    if any(pc.any(_gone(pq.read_table(path, columns=["example"])["example"], ids)).as_py() for path in paths):
+    if any(
+        pc.any(_gone(integrity.read_table(path, _LOST, columns=["example"])["example"], ids)).as_py() for path in paths
+    ):
         delete_pages(Folders(folder.parent.parent), folder.name)  # first: what is killed here comes by again
     return _without(paths, "example", ids, labels)
 
@@ -37,7 +40,7 @@ def forget_answers(folders: Folders, ids: Collection[str], labels: Sequence[str]
 def _without(paths: Sequence[Path], column: str, ids: Collection[str], labels: Sequence[str]) -> bool:
     found = False
     for path in paths:
-        table = pq.read_table(path)
+        table = integrity.read_table(path, _LOST)
         gone = _gone(table[column], ids)
         if pc.any(gone).as_py():
             found = True

@@ -8,8 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from speciate.datasets.operations.context import Evaluated
 from speciate.datasets.operations.contract import Others, Outside
 from speciate.datasets.versions import Manifest
@@ -18,6 +16,7 @@ from speciate.evaluation import report, stored
 from speciate.evaluation.metrics import alone, judged
 from speciate.refs import dataset_ref
 from speciate.vocabulary import Family, find_metric
+from speciate.workspace import integrity
 from speciate.workspace.workspace import Workspace
 
 _OF_TEXTS: tuple[Family, ...] = ("generation", "transcription", "classification")
@@ -95,7 +94,9 @@ def _scores(payload: Mapping[str, Any]) -> dict[tuple[str, str], float]:
     if payload["main"]:
         return {}
     wanted = [("metric", "=", payload["metric"])]
-    rows = pq.read_table(Path(payload["folder"]) / "scores.parquet", filters=wanted).to_pylist()
+    rows = integrity.read_table(
+        Path(payload["folder"]) / "scores.parquet", stored.LOST, stored.RECOVERY, filters=wanted
+    ).to_pylist()
     if not rows:
         raise SpeciateError(
             Code.INVALID,

@@ -22,7 +22,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from speciate.workspace import integrity
 from speciate.workspace.workspace import Folders
+
+_LOST = "With it, answers that models gave, and what they cost, are lost."
+_RECOVERY = (
+    "Restore it from a backup of the workspace, or run `speciate verify --all --set-aside`: it is moved away, and what "
+    "was in it is asked again, at a cost where the model has a price."
+)
 
 
 class Key(NamedTuple):
@@ -159,7 +166,7 @@ def _everything(folder: Path, asked: Collection[str]) -> Iterator[tuple[Key, Kep
     for path in _files(folder, "*"):
         rows = [_row(line) for line in _lines(path) if line.get("key") in asked]
         if sealed := _sealed(path):
-            table = pq.read_table(sealed)
+            table = integrity.read_table(sealed, _LOST, _RECOVERY)
             rows = table.filter(pc.is_in(table["key"], value_set=pa.array(sorted(asked), pa.string()))).to_pylist()
         for row in rows:
             yield Key(row.pop("key"), row.pop("repeat")), _kept(row)
@@ -188,13 +195,14 @@ def _sealed(path: Path) -> Path | None:
 
 def _costs(path: Path) -> list[dict[str, Any]]:
     if sealed := _sealed(path):
-        return list(pq.read_table(sealed, columns=["host", "usd", "usd_at_most"]).to_pylist())
+        return list(integrity.read_table(sealed, _LOST, _RECOVERY, columns=["host", "usd", "usd_at_most"]).to_pylist())
     return [line for line in _lines(path) if "key" in line]
 
 
 def _unheard(path: Path) -> list[dict[str, Any]]:
     """Questions that were put and whose answer nobody heard: `host` and `usd_at_most` of each."""
     if sealed := _sealed(path):
+        integrity.check(sealed, _LOST, _RECOVERY)
         said = (pq.read_schema(sealed).metadata or {}).get(_UNHEARD.encode(), b"[]")
         unheard: list[dict[str, Any]] = json.loads(said)
         return unheard
@@ -242,9 +250,8 @@ def _unused(folder: Path, owner: str) -> Path:
 def write_table(table: pa.Table, path: Path) -> None:
     """All of it or what was there before, whenever the machine stops."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
-        pq.write_table(table, file)
-        file.flush()
+    with temporary.open("w+b") as file:
+        integrity.write_table(table, file)
         os.fsync(file.fileno())
     temporary.replace(path)
 

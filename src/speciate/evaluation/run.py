@@ -15,11 +15,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from speciate.datasets.loading.loader import Example, load_examples
 from speciate.errors import Code, SpeciateError, closest
-from speciate.evaluation import scoring
+from speciate.evaluation import recorded, scoring
 from speciate.evaluation.answers import Answer, checked
 from speciate.evaluation.compare import Entry, Question, build
 from speciate.evaluation.contestants import Contestant
@@ -294,10 +293,14 @@ def _write(
     sheets: Sequence[Sheet],
     entries: Sequence[Entry],
 ) -> None:
-    pq.write_table(_examples_table(examples, truth), outputs / EXAMPLES)
     rows = _prediction_rows(task, examples, sheets, entries)
-    pq.write_table(pa.Table.from_pylist(rows, _PREDICTION_SCHEMA), outputs / PREDICTIONS)
-    pq.write_table(pa.Table.from_pylist(_score_rows(task, examples, entries), _SCORE_SCHEMA), outputs / SCORES)
+    tables = {
+        EXAMPLES: _examples_table(examples, truth),
+        PREDICTIONS: pa.Table.from_pylist(rows, _PREDICTION_SCHEMA),
+        SCORES: pa.Table.from_pylist(_score_rows(task, examples, entries), _SCORE_SCHEMA),
+    }
+    for name, table in tables.items():
+        recorded.write_table(table, outputs / name)
 
 
 _PREDICTION_SCHEMA = pa.schema(

@@ -18,12 +18,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from speciate.errors import Code, SpeciateError, unknown
+from speciate.evaluation import stored
 from speciate.evaluation.holm import holm
 from speciate.evaluation.report import interval, number
 from speciate.evaluation.statistics import Codes, Floats, clustered_mean, paired_difference, proportion
 from speciate.evaluation.stored import label
 from speciate.sample_size import detectable
 from speciate.vocabulary import Metric, find_metric
+from speciate.workspace import integrity
 
 _FIXED = ("example", "group_key", "preview")
 _MOST = 20
@@ -50,6 +52,7 @@ def by_columns(payload: dict[str, Any]) -> dict[str, Any]:
     that are not wanted. Empty where no metric has a score per example.
     """
     folder = Path(payload["folder"])
+    integrity.check(folder / "scores.parquet", stored.LOST, stored.RECOVERY)
     if not pq.read_metadata(folder / "scores.parquet").num_rows:
         return {"columns": [], "metric": None}
     cells = _Cells(payload)
@@ -64,8 +67,9 @@ class _Cells:
 
     def __init__(self, payload: dict[str, Any]) -> None:
         folder = Path(payload["folder"])
-        self._examples = pq.read_table(folder / "examples.parquet")
-        scores = pq.read_table(folder / "scores.parquet", columns=["model", "example", "metric", "value"])
+        self._examples = integrity.read_table(folder / "examples.parquet", stored.LOST, stored.RECOVERY)
+        columns = ["model", "example", "metric", "value"]
+        scores = integrity.read_table(folder / "scores.parquet", stored.LOST, stored.RECOVERY, columns=columns)
         self.metric = _metric(scores, payload["metric"])
         place = {name: i for i, name in enumerate(self._examples["example"].to_pylist())}
         self._first = _scores_of(scores, payload["baseline"], self.metric, place)

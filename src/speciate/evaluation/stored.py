@@ -15,6 +15,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from speciate.vocabulary import Family, find_metric
+from speciate.workspace import integrity
+
+LOST = "With it, rows of this evaluation are lost; its report and its decision stand."
+RECOVERY = (
+    "Restore the file from a backup of the workspace, or call evaluate_models again for another evaluation; "
+    "`speciate verify --all` names everything that is damaged."
+)
 
 _OWN = ("example", "group_key", "truth", "preview")
 _ANSWER = ("model", "example", "output", "number", "confidence", "error", "score")
@@ -30,7 +37,7 @@ def read_examples(payload: Mapping[str, Any]) -> dict[str, Example]:
 
     An example without a text to show gets the cells of its input columns as one.
     """
-    table = pq.read_table(Path(payload["folder"]) / "examples.parquet")
+    table = integrity.read_table(Path(payload["folder"]) / "examples.parquet", LOST, RECOVERY)
     inputs = [name for name in payload.get("inputs", ()) if name in table.column_names]
     rows = table.select([*_OWN, *(name for name in inputs if name not in _OWN)]).to_pylist()
     return {row["example"]: row | {"preview": row["preview"] or _cells(row, inputs)} for row in rows}
@@ -39,6 +46,7 @@ def read_examples(payload: Mapping[str, Any]) -> dict[str, Example]:
 def read_answers(payload: Mapping[str, Any], models: Sequence[str] | None = None) -> list[Answer]:
     """Of these models, or of all; in the order of the file."""
     path = Path(payload["folder"]) / "predictions.parquet"
+    integrity.check(path, LOST, RECOVERY)
     known = set(pq.read_schema(path).names)
     chosen = [("model", "in", list(models))] if models is not None else None
     table: pa.Table = pq.read_table(path, columns=[name for name in _ANSWER if name in known], filters=chosen)

@@ -11,16 +11,22 @@
     reserve          room for `exit` on a disk that is full by then; given back at the end
     exit             {"code", "class", "message", "recovery", "detail"}; written whole, last
 
-Standard library only: supervisor and zygote import it.
+spec.json, exit and outputs/result.json carry a checksum of their content (`_check`), so that none is believed that a
+disk has changed; those of before there was one are taken as they are. Standard library only: supervisor and zygote
+import it.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import logging
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from speciate.errors import Code, SpeciateError
 from speciate.workspace.lock import is_held
 from speciate.workspace.storage import FULL
 
@@ -32,6 +38,8 @@ SECOND = 76
 """Exit code of a worker that found its attempt begun by another one. It says nothing about the attempt."""
 
 
+_CHECK = "_check"
+_log = logging.getLogger(__name__)
 _RESERVE, _RESERVE_BYTES = "reserve", 16_384
 
 
@@ -68,6 +76,28 @@ def write_whole(path: Path, text: str, mode: int = 0o666) -> None:
         raise
 
 
+def write_checked(path: Path, document: Mapping[str, Any]) -> None:
+    """As `write_whole`, as JSON with a checksum in it."""
+    write_whole(path, json.dumps({**document, _CHECK: _checksum(json.dumps(document))}))
+
+
+def read_checked(path: Path, recovery: str) -> dict[str, Any]:
+    """What `write_checked` wrote. Raises DAMAGED, FileNotFoundError."""
+    known, document = None, None
+    try:
+        document = json.loads(path.read_bytes())
+        known = document.pop(_CHECK, None)
+    except (ValueError, RecursionError, AttributeError):
+        document = None
+    if not isinstance(document, dict) or (known is not None and known != _checksum(json.dumps(document))):
+        raise SpeciateError(Code.DAMAGED, f"{path} is damaged: it is not what was written.", recovery)
+    return document
+
+
+def _checksum(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
 class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -83,11 +113,11 @@ class RunFolder:
         self.checkpoints.mkdir(exist_ok=True)
         if not (self.path / "spec.json").exists():
             (self.path / _RESERVE).write_bytes(os.urandom(_RESERVE_BYTES))  # random: nothing packs it into less
-            write_whole(self.path / "spec.json", json.dumps(spec))
+            write_checked(self.path / "spec.json", spec)
 
     def spec(self) -> dict[str, Any]:
-        loaded: dict[str, Any] = json.loads((self.path / "spec.json").read_text())
-        return loaded
+        """Raises DAMAGED where it is not what was written, FileNotFoundError."""
+        return read_checked(self.path / "spec.json", "The next attempt gets a new one: control_job(action='retry').")
 
     def alive(self) -> bool:
         """Whether the claim is held: something of this attempt still lives. The kernel frees it at the last death."""
@@ -110,9 +140,13 @@ class RunFolder:
         return (self.path / "cancel").exists()
 
     def outcome(self) -> Outcome | None:
+        """How it ended. None where it said nothing, or where nobody can read it any more: then it counts as lost."""
         try:
-            data = json.loads((self.path / "exit").read_text())
+            data = read_checked(self.path / "exit", "The attempt counts as lost.")
         except FileNotFoundError:
+            return None
+        except SpeciateError as error:
+            _log.error("%s", error)
             return None
         words = (data.get(name, "") for name in ("message", "recovery", "detail"))
         return Outcome(data["code"], data["class"], *words)
@@ -123,23 +157,22 @@ class RunFolder:
         if path.exists():
             return
         data = outcome._asdict()
-        text = json.dumps({"code": data.pop("code"), "class": data.pop("kind"), **data})
+        document = {"code": data.pop("code"), "class": data.pop("kind"), **data}
         try:
-            write_whole(path, text)
+            write_checked(path, document)
         except OSError as error:
             if error.errno not in FULL or not reserve.exists():
                 raise
             reserve.unlink()
-            write_whole(path, text)
+            write_checked(path, document)
         reserve.unlink(missing_ok=True)
 
     def result(self) -> dict[str, Any] | None:
-        """What the run returned, where it ended well."""
+        """What the run returned, where it ended well. Raises DAMAGED where that is not what was written."""
         try:
-            loaded: dict[str, Any] = json.loads((self.outputs / "result.json").read_text())
+            return read_checked(self.outputs / "result.json", "Call control_job(action='retry') to run it again.")
         except FileNotFoundError:
             return None
-        return loaded
 
     def progress(self) -> Progress | None:
         """The newest whole line of progress."""
@@ -152,9 +185,9 @@ class RunFolder:
         for line in reversed(lines[:-1]):  # what follows the last newline is still being written
             try:
                 data = json.loads(line)
-            except ValueError:
+                return Progress(data["at"], data["done"], data["total"], data["unit"], data["message"])
+            except (ValueError, KeyError, TypeError):
                 continue
-            return Progress(data["at"], data["done"], data["total"], data["unit"], data["message"])
         return None
 
     def log_tail(self, lines: int) -> str:

@@ -192,6 +192,11 @@ class Reconciler:
                 collected = kind.collect(folder)
                 result = {}
                 register = lambda tx, job: kind.commit(tx, job, collected)  # noqa: E731
+            except SpeciateError as error:
+                _log.warning("%s: its outputs cannot be used: %s", job.id, error.message)
+                if outcome.kind == "ok":
+                    said = f"its outputs cannot be used: {error.message}"
+                    outcome = Outcome(1, "user", said, error.recovery, error.foreign)
             except Exception as error:  # noqa: BLE001 - whatever a file can be wrong in
                 _log.exception("%s: its outputs cannot be used", job.id)
                 if outcome.kind == "ok":

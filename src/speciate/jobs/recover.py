@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from pydantic import ValidationError
 
+from speciate.errors import SpeciateError
 from speciate.jobs import rows
 from speciate.jobs.folder import RunFolder
 from speciate.jobs.job import Job
@@ -55,7 +56,7 @@ def _newest_runs(runs: Path) -> tuple[dict[str, Job], list[str]]:
     for folder in sorted(runs.iterdir()) if runs.is_dir() else []:
         try:
             job = Job.model_validate(RunFolder(folder).spec()["row"])
-        except (OSError, ValueError, KeyError, ValidationError) as error:
+        except (OSError, ValueError, KeyError, ValidationError, SpeciateError) as error:
             lost.append(f"run {folder.name}: its spec.json cannot be read ({type(error).__name__})")
             continue
         if RunFolder(folder).stop_asked():  # by whom is lost with the catalog: it waits for somebody who knows

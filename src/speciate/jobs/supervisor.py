@@ -50,14 +50,14 @@ def supervise(path: Path) -> int:
     fault("supervisor_claimed")
     write_whole(path / "supervisor", identity(os.getpid()))
     fault("supervisor_started")
-    spec = folder.spec()
     inherited = () if broken("claim_inherited") else (claim,)
     try:
+        spec = folder.spec()
         keys = {name: secrets.get(name, host) for name, host in spec.get("secrets", ())}
         ending = _fork_from(spec["zygote"], folder, inherited, keys) if spec.get("zygote") else None
         ending = ending or _execute(folder, inherited, keys)
-    except SpeciateError as error:  # its keys: no worker was started
-        kind = "transient" if error.code is Code.UNAVAILABLE else "user"
+    except SpeciateError as error:  # its keys, or a spec that a disk changed: no worker was started
+        kind = "transient" if error.code in (Code.UNAVAILABLE, Code.DAMAGED) else "user"
         folder.end(Outcome(1, kind, error.message, error.recovery))
         return 0
     fault("supervisor_before_exit")

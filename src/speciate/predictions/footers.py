@@ -10,9 +10,19 @@ import json
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from speciate.workspace import integrity
+
+if TYPE_CHECKING:  # the daemon starts without it
+    import pyarrow as pa
 
 _KEPT = 20_000
+_LOST = "With it, logged answers, or what was said of them, are lost."
+RECOVERY = (
+    "Restore the file from a backup of the workspace, or run `speciate verify --all --set-aside`: it is moved away, "
+    "and the rest of the log is read without it."
+)
 _IDS = ("id", "prediction")
 """The first columns of answers and of feedback."""
 
@@ -48,6 +58,11 @@ def footer(path: Path) -> Footer:
     return _read(path, (found.st_ino, found.st_size, found.st_mtime_ns))
 
 
+def read_part(path: Path, **options: Any) -> pa.Table:
+    """A part's rows. Raises DAMAGED where it is not what was written, FileNotFoundError."""
+    return integrity.read_table(path, _LOST, RECOVERY, partitioning=None, **options)
+
+
 def covered(parts: Iterable[Path]) -> set[str]:
     """Names of the segments that these parts hold."""
     return {name for path in parts for name in footer(path).segments}
@@ -55,9 +70,14 @@ def covered(parts: Iterable[Path]) -> set[str]:
 
 @lru_cache(maxsize=_KEPT)
 def _read(path: Path, stamp: tuple[int, int, int]) -> Footer:
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    metadata = pq.read_metadata(path)
+    try:
+        integrity.check_footer(path, _LOST, RECOVERY)
+        metadata = pq.read_metadata(path)
+    except pa.ArrowException as error:
+        raise integrity.damaged(path, "it cannot be read as Parquet", _LOST, RECOVERY) from error
     told = metadata.metadata or {}
     groups = [metadata.row_group(group).column(0).statistics for group in range(metadata.num_row_groups)]
     known = [each for each in groups if each is not None and each.has_min_max]

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from speciate.predictions import identity
 from speciate.predictions.folder import ANSWERS, FEEDBACK, LogFolder
-from speciate.predictions.footers import covered, footer
+from speciate.predictions.footers import covered, footer, read_part
 from speciate.predictions.records import ANSWER, GAP, decode, holding
 from speciate.predictions.records import FEEDBACK as FEEDBACK_LINE
 
@@ -227,17 +227,13 @@ def _everything(
     needle: bytes | None = None,
 ) -> tuple[list[pa.Table], Lines]:  # fmt: skip
     """Parts (filtered), and of the segments the lines with `needle`, or all."""
-    import pyarrow.parquet as pq
-
     for attempt in range(_TRIES):
         segments = folder.all_segments()
         parts = folder.all_parts(kind)
         try:
             sealed = covered(folder.all_parts())
             tables = [
-                pq.read_table(
-                    path, columns=columns, filters=None if told.holds_only(filters) else filters, partitioning=None
-                )
+                read_part(path, columns=columns, filters=None if told.holds_only(filters) else filters)
                 for path in parts
                 if (told := footer(path)).may_hold(filters)
             ]

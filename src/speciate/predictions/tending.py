@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING, Any
 
 from speciate.predictions import identity, reading
 from speciate.predictions.folder import ANSWERS, FEEDBACK, Dropped, LogFolder, all_logs
-from speciate.predictions.footers import covered, footer
+from speciate.predictions.footers import covered, footer, read_part
 from speciate.settings import Log, load
+from speciate.workspace import integrity
 from speciate.workspace.blobs import sync_folder
 from speciate.workspace.workspace import Folders
 
@@ -100,9 +101,8 @@ def keep(path: Path, kind: str, chosen: Callable[[pa.Table], Sequence[bool]]) ->
     """Rewrite a part with the chosen rows alone; how many went. One that holds none any more goes, unless it tells of
     segments that are still there."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
-    rows = pq.read_table(path, partitioning=None)
+    rows = read_part(path)
     mask = list(chosen(rows))
     if all(mask):
         return 0
@@ -118,9 +118,7 @@ def keep(path: Path, kind: str, chosen: Callable[[pa.Table], Sequence[bool]]) ->
 
 def rewrite(path: Path, change: Callable[[pa.Table], pa.Table]) -> None:
     """Put other cells into a part; nothing happens where they are the same."""
-    import pyarrow.parquet as pq
-
-    before = pq.read_table(path, partitioning=None)
+    before = read_part(path)
     after = change(before)
     if not after.equals(before):
         told = {name.decode(): value.decode() for name, value in (before.schema.metadata or {}).items()}
@@ -129,12 +127,10 @@ def rewrite(path: Path, change: Callable[[pa.Table], pa.Table]) -> None:
 
 def bound(folder: LogFolder, quota: int, now: float) -> None:
     """Drop the oldest parts, and with them their files, until the rest fits."""
-    import pyarrow.parquet as pq
-
     for path in folder.all_parts():
         if folder.size().bytes <= quota:
             return
-        rows = pq.read_table(path, columns=["id", "at"], partitioning=None)
+        rows = read_part(path, columns=["id", "at"])
         before = folder.dropped()
         newest = max(rows["at"].to_pylist(), default=0.0)
         folder.note_dropped(Dropped(until=max(before.until, newest), answers=before.answers + rows.num_rows))
@@ -163,14 +159,11 @@ def collect(folder: LogFolder, now: float, *, grace: float = _GRACE_SECONDS) -> 
 
 def write(target: Path, rows: pa.Table, told: dict[str, Any]) -> None:
     """Whole or not at all, and on the disk when this returns."""
-    import pyarrow.parquet as pq
-
     metadata = {name: str(value) for name, value in told.items()}
     partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
     try:
-        with open(partial, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-            pq.write_table(rows.replace_schema_metadata(metadata), file, compression="zstd")
-            file.flush()
+        with open(partial, "x+b", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+            integrity.write_table(rows.replace_schema_metadata(metadata), file, compression="zstd")
             os.fsync(file.fileno())
         partial.replace(target)
     except BaseException:

@@ -12,7 +12,9 @@ forgotten, a new copy is made and every older one is deleted, and so are the cat
 
 from __future__ import annotations
 
+import hashlib
 import itertools
+import json
 import logging
 import os
 import shutil
@@ -36,6 +38,8 @@ _COPIED = (
 _URGENT = {
     "alias.moved", "canary.set", "canary.ended", "data.forgotten", "consent.changed", "key.changed", "policy.changed",
 }  # fmt: skip
+SUMS = "sha256.json"
+"""In each automatic backup: file -> sha256."""
 _log = logging.getLogger(__name__)
 
 
@@ -54,10 +58,31 @@ def save_catalog(database: Database, folder: Path, now: float) -> Path:
     partial = folder / f".{target.name}.partial"
     shutil.rmtree(partial, ignore_errors=True)
     database.read(f"EXPORT DATABASE {quoted(partial)} (FORMAT parquet)")
+    sums = {path.name: file_sum(path) for path in sorted(partial.iterdir())}
+    (partial / SUMS).write_text(json.dumps(sums, indent=1))
     _sync(partial)
     partial.rename(target)
     sync_folder(folder)
     return target
+
+
+def file_sum(path: Path) -> str:
+    """sha256."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def wrong_in(backup: Path) -> str | None:
+    """The file of an automatic backup that is not as it was written; None where all are, or where it is from before
+    backups said what they hold."""
+    try:
+        sums: dict[str, str] = json.loads((backup / SUMS).read_bytes())
+        return next((name for name, known in sums.items() if file_sum(backup / name) != known), None)
+    except FileNotFoundError as error:
+        missing = Path(str(error.filename)).name
+        return None if missing == SUMS else missing
+    except (ValueError, AttributeError, OSError):
+        return SUMS
 
 
 def automatic_backups(folder: Path) -> list[Path]:

@@ -40,7 +40,7 @@ class Blobs:
         return sha256
 
     def get(self, sha256: str) -> bytes:
-        """The bytes, checked against their name. NOT_FOUND where there are none, INTERNAL where they were damaged."""
+        """The bytes, checked against their name. NOT_FOUND where there are none, DAMAGED where they were."""
         try:
             data = self.path(sha256).read_bytes()
         except FileNotFoundError:
@@ -63,9 +63,10 @@ def check_digest(data: bytes, sha256: str, path: Path) -> None:
     found = hashlib.sha256(data).hexdigest()
     if found != sha256:
         raise SpeciateError(
-            Code.INTERNAL,
+            Code.DAMAGED,
             f"{path} is damaged: its content has sha256 {found[:16]}..., it should be {sha256[:16]}...",
-            "Restore the file from a backup of the workspace, or create the dataset again from its source.",
+            "Restore the file from a backup of the workspace, or create the dataset again from its source; "
+            "`speciate verify --all` names everything that is damaged.",
         )
 
 

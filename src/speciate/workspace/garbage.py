@@ -19,6 +19,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 
+from speciate.errors import SpeciateError
+from speciate.workspace import integrity
 from speciate.workspace.packs import index_path
 from speciate.workspace.workspace import Folders
 
@@ -143,6 +145,7 @@ def _named_by(folders: Folders, live: Live, names: Collection[str]) -> set[str] 
 def _values(file: Path, names: Collection[str] | None = None) -> set[str] | None:
     """Texts in these columns (default: all) of a Parquet file; None where it cannot be read."""
     try:
+        integrity.check(file, "")
         schema = pq.read_schema(file)
         texts = [
             name
@@ -150,7 +153,7 @@ def _values(file: Path, names: Collection[str] | None = None) -> set[str] | None
             if name in schema.names and pa.types.is_string(schema.field(name).type)
         ]
         table = pq.read_table(file, columns=texts)
-    except (pa.ArrowException, OSError):
+    except (pa.ArrowException, OSError, SpeciateError):
         return None
     return {value for name in texts for value in pc.unique(table[name]).to_pylist() if value}
 

@@ -17,9 +17,9 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from speciate.errors import Code, SpeciateError
+from speciate.workspace import integrity
 from speciate.workspace.blobs import check_digest, sync_folder
 
 _SCHEMA = pa.schema([("sha256", pa.string()), ("offset", pa.int64()), ("length", pa.int64())])
@@ -80,9 +80,8 @@ class PackWriter:
             schema=_SCHEMA,
         )
         temporary = self._partial.with_suffix(".index")
-        with temporary.open("xb") as file:
-            pq.write_table(table, file, compression="zstd")
-            file.flush()
+        with temporary.open("x+b") as file:
+            integrity.write_table(table, file, compression="zstd")
             os.fsync(file.fileno())
         os.chmod(temporary, 0o444)
         temporary.replace(target)
@@ -102,17 +101,24 @@ def index_path(pack: Path) -> Path:
     return pack.with_suffix(".parquet")
 
 
+_LOST = "With it, the media in its pack cannot be found."
+_RECOVERY = "Restore it from a backup of the workspace, or create the dataset again from its source."
+
+
 class _OpenPack:
     def __init__(self, path: Path) -> None:
         try:
-            index = pq.read_table(index_path(path), schema=_SCHEMA)
             self.descriptor = os.open(path, os.O_RDONLY)
         except FileNotFoundError as error:
-            raise SpeciateError(
-                Code.NOT_FOUND,
-                f"The pack {path.name} or its index is missing from {path.parent}.",
-                "Restore it from a backup of the workspace, or create the dataset again from its source.",
-            ) from error
+            raise _missing(path) from error
+        try:
+            index = integrity.read_table(index_path(path), _LOST, _RECOVERY, schema=_SCHEMA)
+        except FileNotFoundError as error:
+            os.close(self.descriptor)
+            raise _missing(path) from error
+        except SpeciateError:
+            os.close(self.descriptor)
+            raise
         self.path = path
         self.digests = np.array(index["sha256"].to_pylist(), dtype="S64")
         self.offsets, self.lengths = index["offset"].to_numpy(), index["length"].to_numpy()
@@ -124,6 +130,14 @@ class _OpenPack:
         return None
 
 
+def _missing(path: Path) -> SpeciateError:
+    return SpeciateError(
+        Code.NOT_FOUND,
+        f"The pack {path.name} or its index is missing from {path.parent}.",
+        "Restore it from a backup of the workspace, or create the dataset again from its source.",
+    )
+
+
 class PackReader:
     """Reads from any number of sealed packs. Thread-safe: every read names its own position."""
 
@@ -131,8 +145,7 @@ class PackReader:
         self._packs = [_OpenPack(path) for path in packs]
 
     def get(self, sha256: str) -> bytes:
-        """The bytes, checked against their name. NOT_FOUND where no pack holds them, INTERNAL where all that do are
-        damaged."""
+        """The bytes, checked against their name. NOT_FOUND where no pack holds them, DAMAGED where all that do are."""
         damage: SpeciateError | None = None
         for pack in self._packs:
             if entry := pack.find(sha256):

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import duckdb
 
 from speciate.errors import Code, SpeciateError
-from speciate.workspace.backup import automatic_backups, quoted
+from speciate.workspace.backup import automatic_backups, quoted, wrong_in
 from speciate.workspace.migrations import migrate
 from speciate.workspace.salvage import salvage
 from speciate.workspace.workspace import Folders
@@ -65,6 +65,9 @@ def _import_newest(catalog: Path, backups: Sequence[Path]) -> tuple[str, list[st
         partial = catalog.with_name("catalog.rebuilding.duckdb")
         for leftover in (partial, _log_of(partial)):
             leftover.unlink(missing_ok=True)
+        if wrong_in(backup) is not None:
+            unreadable.append(backup.name)
+            continue
         try:
             with duckdb.connect(str(partial)) as connection:
                 connection.execute(f"IMPORT DATABASE {quoted(backup)}")

@@ -87,7 +87,7 @@ _WORDS = {
     ),
     errno.EROFS: (
         "The filesystem that holds {where} is mounted read-only, so nothing was changed.",
-        "The system does that after faults of a disk: look at `dmesg`, mount it for writing, then repeat the same call.",
+        "The system does that after faults of a disk: look at `dmesg`, mount it for writing, then repeat the call.",
     ),
     errno.EIO: (
         "The disk that holds {where} fails to read or write.",
