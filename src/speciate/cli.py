@@ -28,7 +28,7 @@ _COMMANDS = {
     "policy": "speciate.server.terminal:policy",
     "hosts": "speciate.server.terminal:hosts",
     "sign": "speciate.server.signing:sign",
-    "verify": "speciate.server.signing:verify",
+    "verify": "speciate.server.verify_command:verify",
     "allow": "speciate.server.terminal:allow",
     "disallow": "speciate.server.terminal:disallow",
     "secret": "speciate.server.keys:secret",
@@ -207,9 +207,12 @@ def _of_a_person(command: Callable[[str, str], argparse.ArgumentParser]) -> None
     sign = command("sign", "put a signature beside a model version's files (asks on the terminal)")
     sign.add_argument("model", metavar="MODEL")
     sign.add_argument("--key", metavar="PRIVATE.pem", required=True)
-    verify = command("verify", "read a model version's files again and compare them with its signature")
-    verify.add_argument("model", metavar="MODEL")
+    verify = command("verify", "read files again: a model version's signature, or with --all everything that is kept")
+    verify.add_argument("model", metavar="MODEL", nargs="?", help="compare its files with its signature")
     verify.add_argument("--key", metavar="PUBLIC.pem", help="default: those of the settings")
+    verify.add_argument("--all", action="store_true", help="every file of the workspace: damaged and missing ones")
+    verify.add_argument("--set-aside", action="store_true", help="move damaged parts of logs and caches away")
+    verify.add_argument("--json", action="store_true", help="what was found, for programs")
 
 
 def _port(text: str) -> int:

@@ -155,6 +155,7 @@ def purge(folders: Folders, versions: Sequence[tuple[Manifest, Lanes]], target: 
     blobs = [Blobs(folders.blobs).path(content) for content in sorted(known[CONTENT]) if _is_blob(folders, content)]
     obsolete = [*cuts, *packs, *(index_path(Path(pack)).as_posix() for pack in packs)]
     obsolete += [path.relative_to(folders.root).as_posix() for path in blobs]
+    obsolete += [integrity.DAMAGED_FOLDER] if (folders.root / integrity.DAMAGED_FOLDER).exists() else []
     needed, damaged = _needed(manifests), [*damaged, *_damaged_packs(folders)]
     obsolete += sorted({*damaged} - needed)
     return Purged(reduced, known, texts, labels, obsolete, sorted(needed & {*damaged}), _cells(cuts))

@@ -43,7 +43,8 @@ def check(folder: Path) -> str:
         if not path.is_file() or file_hash(path) != expected:
             raise SpeciateError(
                 Code.REFUSED,
-                f"{path} is not what was sealed: the file is gone or its sha256 has changed.",
+                f"{path} is not what was sealed: the file is gone or its sha256 has changed (or {MANIFEST}, which "
+                "lists it, has).",
                 "Train the model again with train_model, or restore the file from a copy.",
             )
     return hashlib.sha256(text).hexdigest()

@@ -25,7 +25,7 @@ def read(path: Path) -> dict[int, str]:
     """Number of a row -> its hash; empty where there is no file. A torn last line is left out."""
     heads: dict[int, str] = {}
     with contextlib.suppress(FileNotFoundError):
-        for line in path.read_text().splitlines():
+        for line in path.read_bytes().decode(errors="replace").splitlines():
             number, _, digest = line.partition(" ")
             if number.isdigit() and len(digest) == 64:
                 heads.setdefault(int(number), digest)

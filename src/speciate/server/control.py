@@ -31,6 +31,7 @@ from speciate.production import (
     promote,
     signed,
     trail_check,
+    verification,
 )
 from speciate.production.statement import Question
 from speciate.server import tracing
@@ -280,6 +281,11 @@ def _verify(service: Service, request: dict[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _inventory(service: Service, request: dict[str, Any]) -> dict[str, Any]:
+    """What the catalog refers to, for who compares the files with it."""
+    return verification.inventory(service.workspace).model_dump(mode="json")
+
+
 def _trail(service: Service, request: dict[str, Any]) -> dict[str, Any]:
     rows = audit.newest(service.workspace.database, request.get("use_case"), int(request.get("most", 50)))
     return {"rows": [row._asdict() | {"evidence": json.loads(row.evidence)} for row in rows]}
@@ -476,6 +482,7 @@ ACTIONS: dict[str, Anyone | OnlyPerson] = {
     "key enroll": OnlyPerson(_enroll, _about_enrollment),
     "key revoke": OnlyPerson(_revoke, _about_revocation),
     "audit": Anyone(_verify, _READS),
+    "inventory": Anyone(_inventory, _READS),
     "accept": OnlyPerson(_accept, _about_trail),
     "ledger": Anyone(_ledger, _READS),
     "trail": Anyone(_trail, _READS),

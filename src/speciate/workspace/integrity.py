@@ -27,6 +27,8 @@ if TYPE_CHECKING:  # who only looks at a workspace starts without it
     import pyarrow as pa
 
 
+DAMAGED_FOLDER = "damaged"
+"""Where `speciate verify --all --set-aside` moves damaged parts of logs and caches to, below the workspace."""
 _MAGIC = b"SPSEAL01"
 _ALL_BYTES, _FOOTER_BYTES = 32, 16
 _SEAL_BYTES = len(_MAGIC) + _ALL_BYTES + _FOOTER_BYTES
@@ -101,8 +103,10 @@ def examine(path: Path) -> str | None:
     return _compare(path, path.name) if _NAMED.fullmatch(path.name) else None
 
 
-def is_sealed(path: Path) -> bool:
-    """Whether a Parquet file says itself what it should be; a name of its content does not count."""
+def says_itself(path: Path) -> bool:
+    """Whether a Parquet file says what it should be, by its name or by a seal."""
+    if _NAMED.fullmatch(path.stem):
+        return True
     with path.open("rb") as file:
         return _seal_of(file) is not None
 

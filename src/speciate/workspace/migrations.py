@@ -9,6 +9,7 @@ from pathlib import Path
 import duckdb
 
 from speciate.errors import Code, SpeciateError
+from speciate.workspace import storage
 from speciate.workspace.schema import TABLES, VERSION
 
 Migration = Callable[[duckdb.DuckDBPyConnection], None]
@@ -70,7 +71,8 @@ MIGRATIONS: dict[int, Migration] = {1: _parts_and_tags, 2: _consents, 3: _canari
 def migrate(path: Path) -> int:
     """Create the catalog or bring it up to date; return the version it had before (0: new).
 
-    Raises SpeciateError NEWER_SCHEMA for a catalog of a later release and UNAVAILABLE where another process holds it.
+    Raises SpeciateError NEWER_SCHEMA for a catalog of a later release, UNAVAILABLE where another process holds it,
+    DAMAGED where a block of it is not what was written.
     """
     connection = _connect(path)
     try:
@@ -92,6 +94,10 @@ def migrate(path: Path) -> int:
             connection.execute("COMMIT")
             connection.execute("CHECKPOINT")
         return found
+    except duckdb.Error as error:
+        if (said := storage.explained(error, path.parent)) is not None:
+            raise said from error
+        raise
     finally:
         connection.close()
 
@@ -99,13 +105,15 @@ def migrate(path: Path) -> int:
 def _connect(path: Path) -> duckdb.DuckDBPyConnection:
     try:
         return duckdb.connect(str(path))
-    except duckdb.IOException as error:
-        if "lock" in str(error).lower():
+    except duckdb.Error as error:
+        if isinstance(error, duckdb.IOException) and "lock" in str(error).lower():
             raise SpeciateError(
                 Code.UNAVAILABLE,
                 f"{path} is held by another process.",
                 "One daemon owns a workspace; reach it through `speciate call` or `speciate serve`.",
             ) from error
+        if (said := storage.explained(error, path.parent)) is not None:
+            raise said from error
         raise SpeciateError(
             Code.INVALID,
             f"{path} cannot be opened as a catalog: {str(error).splitlines()[0]}",

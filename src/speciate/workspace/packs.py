@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
@@ -136,6 +136,30 @@ def _missing(path: Path) -> SpeciateError:
         f"The pack {path.name} or its index is missing from {path.parent}.",
         "Restore it from a backup of the workspace, or create the dataset again from its source.",
     )
+
+
+class Pack(_OpenPack):
+    """One sealed pack, to be read whole."""
+
+    @property
+    def count(self) -> int:
+        return len(self.digests)
+
+    def __iter__(self) -> Iterator[tuple[str, bytes]]:
+        """Each blob with the sha256 that it should have."""
+        for digest, offset, length in zip(self.digests, self.offsets, self.lengths, strict=True):
+            yield digest.decode(), os.pread(self.descriptor, int(length), int(offset))
+
+    def __enter__(self) -> Pack:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self.descriptor)
+
+
+def open_pack(path: Path) -> Pack:
+    """NOT_FOUND where it or its index is missing, DAMAGED where the index is."""
+    return Pack(path)
 
 
 class PackReader:

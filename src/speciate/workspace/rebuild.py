@@ -14,6 +14,7 @@ from typing import NamedTuple
 import duckdb
 
 from speciate.errors import Code, SpeciateError
+from speciate.workspace import storage
 from speciate.workspace.backup import automatic_backups, quoted, wrong_in
 from speciate.workspace.migrations import migrate
 from speciate.workspace.salvage import salvage
@@ -44,6 +45,7 @@ def rebuild_catalog(root: Path) -> Rebuilt:
         try:
             kept = salvage(folders.catalog)
             migrate(folders.catalog)
+            check_blocks(folders.catalog)
         except SpeciateError as error:
             if error.code in {Code.NEWER_SCHEMA, Code.UNAVAILABLE}:
                 raise
@@ -56,6 +58,18 @@ def rebuild_catalog(root: Path) -> Rebuilt:
     lost = [f"backup {name}: it cannot be read" for name in unreadable]
     lost.append(_LOST if source else "everything that only the catalog knew: there is no backup")
     return Rebuilt(source or "nothing", _count(folders.catalog), kept, tuple(lost))
+
+
+def check_blocks(catalog: Path) -> None:
+    """Read every block of every table: DuckDB compares each with its checksum only then. Raises DAMAGED."""
+    try:
+        with duckdb.connect(str(catalog)) as connection:
+            for (name,) in connection.execute(_TABLES).fetchall():
+                connection.execute(f'SELECT count(hash(row)) FROM "{name}" AS row').fetchall()
+    except duckdb.Error as error:
+        if (said := storage.explained(error, catalog.parent)) is not None:
+            raise said from error
+        raise
 
 
 def _import_newest(catalog: Path, backups: Sequence[Path]) -> tuple[str, list[str]]:

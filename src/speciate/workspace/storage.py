@@ -1,7 +1,7 @@
-"""What a disk says no with, in words: full, over quota, too large a file, read-only, or failing. Standard library only.
+"""What a disk says no with, in words: full, over quota, too large a file, read-only, failing, or a changed catalog.
 
 Libraries wrap the system's errors in their own (DuckDB, Arrow, safetensors), so the chain of an error is looked through
-and, where it has no number, its text. Nothing is concluded from any other text.
+and, where it has no number, its text. Nothing is concluded from any other text. Standard library only.
 """
 
 from __future__ import annotations
@@ -54,6 +54,13 @@ def explained(error: BaseException, workspace: Path | None = None, needed: int |
 
     UNAVAILABLE for all of them: once the disk is mended, the same call succeeds.
     """
+    if any(_is_corrupt(each) for each in _chain(error)):
+        return SpeciateError(
+            Code.DAMAGED,
+            f"The catalog of {_where(None, workspace)} is damaged: a block of catalog.duckdb is not what was written.",
+            "Run `speciate stop`, then `speciate rebuild`: it keeps the old file, takes the newest backup and the run "
+            "folders, and says what it could not restore.",
+        )
     found = refusal(error)
     if found is None:
         return None
@@ -116,10 +123,18 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 def _number(error: BaseException) -> int | None:
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno if error.errno in _TEXTS else None
-    if isinstance(error, OSError) or type(error).__module__.partition(".")[0].lstrip("_") in _LIBRARIES:
+    if isinstance(error, OSError) or _library(error) in _LIBRARIES:
         text = str(error)
         return next((number for number, texts in _TEXTS.items() if any(each in text for each in texts)), None)
     return None
+
+
+def _is_corrupt(error: BaseException) -> bool:
+    return _library(error) == "duckdb" and "Corrupt database file" in str(error)
+
+
+def _library(error: BaseException) -> str:
+    return type(error).__module__.partition(".")[0].lstrip("_")
 
 
 def _path(error: BaseException) -> str | None:
