@@ -8,6 +8,7 @@ too: it must be allowed as well.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import NamedTuple
 
 from speciate.errors import Code, SpeciateError
@@ -21,8 +22,10 @@ _CONSENTS = f"SELECT dataset, host, usd_cap, {_SPENT}, granted, expires, granted
 _OF = f"{_CONSENTS} WHERE dataset = ? AND host = ?"
 _ALL = f"{_CONSENTS} ORDER BY dataset, host"
 _ORIGINS = "SELECT name, version, parents, operation -> 'deleted' FROM dataset_versions"
+_END = "UPDATE consents SET expires = granted WHERE dataset = ? AND host = ?"
 _SPEND = """
-INSERT INTO spending VALUES (?, ?, ?, ?, ?)
+INSERT INTO spending
+VALUES ($1, $2, $3, $4, greatest($5, (SELECT granted FROM consents WHERE dataset = $1 AND host = $2)))
 ON CONFLICT (dataset, host, job) DO UPDATE SET usd = greatest(usd, excluded.usd), stamp = excluded.stamp
 """
 
@@ -62,9 +65,25 @@ def check(reader: Database | Transaction, dataset: str, host: str) -> Consent:
 def spend(tx: Transaction, dataset: str, host: str, usd: float, job: str) -> None:
     """Record what `job` spent in all on answers of `host` about `dataset`. Told again, it only replaces a smaller sum.
 
-    For what each attempt spent by itself, pass its run id as `job`.
+    For what each attempt spent by itself, pass its run id as `job`. It counts for the consent that is in force, also
+    where the clock went back since that was given.
     """
     tx.execute(_SPEND, [dataset_ref(dataset).name, host, job, usd, tx.now])
+
+
+def end_those_over(database: Database, passed: Callable[[float], float]) -> None:
+    """Mark consents whose time is over, so that a clock which goes back later revives none. `passed`: seconds since a
+    stamp, at most."""
+    now = database.now()
+    over = [
+        (each.dataset, each.host)
+        for each in listed(database)
+        if each.expires is not None
+        and each.expires > each.granted
+        and (now >= each.expires or passed(each.granted) >= each.expires - each.granted)
+    ]
+    if over:
+        database.transact(lambda tx: [tx.execute(_END, [*each]) for each in over] and None)
 
 
 def find(reader: Database | Transaction, name: str, host: str) -> Consent | None:

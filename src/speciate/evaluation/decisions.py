@@ -11,6 +11,8 @@ from speciate.workspace.database import Database, Row, Transaction
 
 _COLUMNS = "evidence, use_case, use_case_version, evaluation, created"
 _INSERT = "INSERT INTO decisions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
+_NEWEST = "SELECT max(created) FROM decisions"
+_STEP_SECONDS = 0.001
 _GET = f"SELECT {_COLUMNS} FROM decisions WHERE id = ?"
 _IDS = "SELECT id FROM decisions ORDER BY created DESC LIMIT 1000"
 _OF = f"""
@@ -42,12 +44,15 @@ def identify(decision: Decision, evaluation: str) -> Decision:
 
 
 def store(tx: Transaction, decision: Decision, *, use_case: str, version: int, evaluation: str) -> None:
-    """Keep a decision. Doing it again changes nothing."""
+    """Keep a decision. Doing it again changes nothing. Its time is never before that of another, for the newest counts,
+    also where the clock went back."""
+    ((newest,),) = tx.execute(_NEWEST)
+    created = tx.now if newest is None or newest <= tx.now else newest + _STEP_SECONDS
     tx.execute(
         _INSERT,
         [
             decision.id, use_case, version, evaluation, decision.candidate, decision.baseline, decision.verdict,
-            decision.model_dump_json(), tx.now,
+            decision.model_dump_json(), created,
         ],
     )  # fmt: skip
 

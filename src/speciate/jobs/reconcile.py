@@ -18,7 +18,7 @@ from speciate.jobs.folder import Outcome, RunFolder
 from speciate.jobs.job import Job, State
 from speciate.jobs.kinds import Kinds, Plan
 from speciate.jobs.rooming import USUAL_BYTES, never_has_room, room_for
-from speciate.jobs.schedule import choose, never_fits, waiting
+from speciate.jobs.schedule import choose, is_due, never_fits, waiting
 from speciate.jobs.store import Store, Tell, keep_plan, plan_of
 from speciate.jobs.transitions import Claimed, Exited, Failed, Happening, Lost, NoRoom, Overdue, SeenAlive
 from speciate.settings import Capacity
@@ -63,6 +63,7 @@ class Reconciler:
         self._jobs: list[Job] = []
         self._read_at: int | None = None  # the commit after which `_jobs` was read
         # What this process remembers of its own acts; all of it may be forgotten.
+        self._now = 0.0  # by the uptime: what this process remembers goes by that
         self._launched: dict[str, float] = {}  # run -> when
         self._signalled: dict[str, str] = {}  # run -> 'asked' or 'forced'
         self._plans: dict[str, Plan] = {}
@@ -77,7 +78,8 @@ class Reconciler:
     def tick(self) -> int:
         """One pass. Returns how many jobs are live or may start, so that the caller knows how soon to look again; who
         waits for the disk is not among them."""
-        now = self._workspace.clock.now()
+        now, self._now = self._workspace.clock.now(), self._workspace.clock.monotonic()
+        self._workspace.elapsed.save()
         jobs = self._active()
         known = {job.id for job in jobs}
         self._plans = {name: plan for name, plan in self._plans.items() if name in known}
@@ -88,11 +90,11 @@ class Reconciler:
         if room.low:
             live = [self._hold(job, room) for job in live]
         for job in live:
-            self._guard(job, now, lambda job=job: self._observe(job, now))  # type: ignore[misc]
+            self._guard(job, lambda job=job: self._observe(job))  # type: ignore[misc]
         queued = [job for job in jobs if job.state is State.QUEUED]
         for job in jobs:
             if job.state in {State.QUEUED, State.WAITING}:
-                self._check_queue_limit(job, now)
+                self._check_queue_limit(job)
         if not self.draining:
             self._start(queued, live, room, now)
         return len(live) + len(queued) - len(self._held)
@@ -114,17 +116,17 @@ class Reconciler:
         """Written when it is asked for, by whatever thread: a pass comes dozens of times a second."""
         return waiting(*self._asked, self._capacity).get(job)
 
-    def _guard(self, job: Job, now: float, act: Callable[[], None]) -> None:
+    def _guard(self, job: Job, act: Callable[[], None]) -> None:
         """One job's trouble must not stop the others'; it is looked at again after a pause that grows."""
         trouble = self._troubles.get(job.id, Trouble())
-        if now < trouble.until:
+        if self._now < trouble.until:
             return
         try:
             act()
         except Exception as error:  # noqa: BLE001 - logged; a later pass may succeed
             _log.warning("%s could not be reconciled", job.id, exc_info=not isinstance(error, SpeciateError))
             pause = min(60.0, 0.1 * 2.0**trouble.times)
-            self._troubles[job.id] = Trouble(trouble.times + 1, now + pause, str(error))
+            self._troubles[job.id] = Trouble(trouble.times + 1, self._now + pause, str(error))
         else:
             self._troubles.pop(job.id, None)
 
@@ -137,43 +139,47 @@ class Reconciler:
 
     # Runs that live, or should
 
-    def _observe(self, job: Job, now: float) -> None:
+    def _observe(self, job: Job) -> None:
         handle = job.handle or self._executor.handle(job.run_id)
         match self._executor.poll(handle):
             case Alive():
                 if job.state is State.STARTING:
                     job = self._tell(job, SeenAlive(job.attempt))
-                self._pass_on_request(self._check_limits(job, now), handle, now)
+                self._pass_on_request(self._check_limits(job), handle)
             case Ended(outcome):
                 self._finish(job, outcome)
             case Gone():
                 fault("lost_before_commit")
-                self._tell(job, Lost(job.attempt, self._progressed(job)))
+                self._tell(job, Lost(job.attempt, self._progressed(job), self._ran(job)))
                 self._forget(job)
             case Pending() if job.request:
-                self._pass_on_request(job, handle, now)
+                self._pass_on_request(job, handle)
             case Pending():
-                self._relaunch(job, now)
+                self._relaunch(job)
 
-    def _check_limits(self, job: Job, now: float) -> Job:
-        limits = job.limits
-        if limits.run_seconds is not None and job.started and now - job.started > limits.run_seconds:
+    def _ran(self, job: Job) -> float | None:
+        """Seconds of the newest attempt until now, whatever the clock says."""
+        return self._workspace.elapsed.least(job.started) if job.started is not None else None
+
+    def _check_limits(self, job: Job) -> Job:
+        limits, ran = job.limits, self._ran(job)
+        if limits.run_seconds is not None and ran is not None and ran > limits.run_seconds:
             return self._tell(job, Overdue("run", limits.run_seconds))
         if limits.silence_seconds is not None:
             progress = RunFolder(self._workspace.folders.runs / job.run_id).progress()
-            heard = progress.at if progress else job.started or now
-            if now - heard > limits.silence_seconds:
+            heard = progress.at if progress else job.started
+            if heard is not None and self._workspace.elapsed.least(heard) > limits.silence_seconds:
                 return self._tell(job, Overdue("silence", limits.silence_seconds))
         return job
 
-    def _pass_on_request(self, job: Job, handle: dict[str, Any], now: float) -> None:
+    def _pass_on_request(self, job: Job, handle: dict[str, Any]) -> None:
         if not job.request or job.request_at is None:
             return
         sent = self._signalled.get(job.run_id)
         if sent is None:
             self._executor.cancel(handle, force=False)
             self._signalled[job.run_id] = "asked"
-        elif now - job.request_at > job.limits.grace_seconds:
+        elif self._workspace.elapsed.least(job.request_at) > job.limits.grace_seconds:
             self._executor.cancel(handle, force=True)  # again each pass, until its claim is free
 
     def _progressed(self, job: Job) -> bool:
@@ -203,7 +209,7 @@ class Reconciler:
                     said = f"its outputs cannot be used: {type(error).__name__}"
                     outcome = Outcome(1, "user", said, "The daemon's log has the traceback.", str(error))
         fault("finish_before_commit")
-        self._commit(job, Exited(job.attempt, outcome, result, self._progressed(job)), register)
+        self._commit(job, Exited(job.attempt, outcome, result, self._progressed(job), self._ran(job)), register)
         fault("finish_after_commit")
         self._forget(job)
 
@@ -216,26 +222,28 @@ class Reconciler:
         except SpeciateError as error:
             if error.code is Code.UNAVAILABLE:  # a full disk: nothing is lost, the run's folder waits
                 raise
-            self._tell(job, Exited(job.attempt, Outcome(1, "user", error.message, error.recovery, error.foreign)))
+            refused = Outcome(1, "user", error.message, error.recovery, error.foreign)
+            self._tell(job, Exited(job.attempt, refused, ran=exited.ran))
         except Exception as error:
             if self._troubles.get(job.id, Trouble()).times < _COMMIT_TRIES:
                 raise
             _log.exception("%s: its outputs could not be registered", job.id)
             said = f"its outputs could not be registered: {type(error).__name__}"
             outcome = Outcome(1, "user", said, "The daemon's log has the traceback.", str(error))
-            self._tell(job, Exited(job.attempt, outcome))
+            self._tell(job, Exited(job.attempt, outcome, ran=exited.ran))
 
     def _forget(self, job: Job) -> None:
         self._launched.pop(job.run_id, None)
         self._signalled.pop(job.run_id, None)
         self._plans.pop(job.id, None)
 
-    def _relaunch(self, job: Job, now: float) -> None:
+    def _relaunch(self, job: Job) -> None:
         """The start is on disk, but no supervisor has been seen: launch the same attempt (again)."""
-        if now - self._launched.get(job.run_id, 0.0) > _RELAUNCH_SECONDS:
+        launched = self._launched.get(job.run_id)
+        if launched is None or self._now - launched > _RELAUNCH_SECONDS:
             plan = self._plan(job)
             if plan is not None:
-                self._launch(job, plan, now)
+                self._launch(job, plan)
 
     # The disk
 
@@ -287,15 +295,15 @@ class Reconciler:
 
     # Jobs that wait for room
 
-    def _check_queue_limit(self, job: Job, now: float) -> None:
+    def _check_queue_limit(self, job: Job) -> None:
         limit = job.limits.queue_seconds
-        if limit is not None and now - job.changed > limit:
+        if limit is not None and self._workspace.elapsed.least(job.changed) > limit:
             self._tell(job, Overdue("queue", limit))
 
     def _start(self, queued: list[Job], live: list[Job], room: Room, now: float) -> None:
         planned = []
         for job in queued:
-            if job.not_before <= now and (plan := self._plan(job)) is not None:
+            if is_due(job, now) and (plan := self._plan(job)) is not None:
                 job = job.model_copy(update={"resources": plan.resources})  # noqa: PLW2901 - what it asks is known now
                 never = never_fits(plan.resources, self._capacity)
                 if never is None and plan.bytes and not self._kinds[job.kind].gives_room:
@@ -315,7 +323,7 @@ class Reconciler:
         chosen = choose(rooming.start, live, self._capacity, now)
         self._asked = (rooming.start, chosen, live)
         for job in chosen:
-            self._guard(job, now, lambda job=job: self._claim(job, now))  # type: ignore[misc]
+            self._guard(job, lambda job=job: self._claim(job))  # type: ignore[misc]
 
     def _plan(self, job: Job) -> Plan | None:
         """The plan of a job; where it is refused, the job has failed and there is none."""
@@ -335,15 +343,15 @@ class Reconciler:
                 return None
         return self._plans[job.id]
 
-    def _claim(self, job: Job, now: float) -> None:
+    def _claim(self, job: Job) -> None:
         handle = self._executor.handle(f"{job.id}.{job.attempt + 1}")
         plan = self._plans[job.id]
         claimed = self._tell(job, Claimed(handle, job.resources), lambda tx, job: keep_plan(tx, job.id, plan))
         fault("claim_after_commit")
         if claimed.state is State.STARTING:
-            self._launch(claimed, plan, now)
+            self._launch(claimed, plan)
 
-    def _launch(self, job: Job, plan: Plan, now: float) -> None:
+    def _launch(self, job: Job, plan: Plan) -> None:
         kind = self._kinds[job.kind]
         runs = self._workspace.folders.runs
         earlier = [runs / f"{job.id}.{attempt}" for attempt in range(job.attempt - 1, 0, -1)]
@@ -360,7 +368,7 @@ class Reconciler:
             "resume_from": [str(path) for path in earlier if path.is_dir()],
             "row": job.model_dump(mode="json", exclude={"result", "error"}),  # what `rebuild` needs
         }
-        self._launched[job.run_id] = now
+        self._launched[job.run_id] = self._now
         preload = kind.preload if plan.preload is None else plan.preload
         self._executor.submit(RunSpec(job.run_id, spec, "" if plan.resources.gpu else preload))
         fault("launched")

@@ -13,6 +13,8 @@ from speciate.settings import Capacity
 
 PATIENCE_SECONDS = 60.0
 _MOST_NAMED = 3
+_CLOCK_SECONDS = 5.0
+"""By which a clock is slewed back without having been set."""
 
 
 def _pool(resources: Resources) -> dict[str, float]:
@@ -72,17 +74,23 @@ def _named(jobs: Sequence[str]) -> str:
     return ", ".join([*jobs[:_MOST_NAMED], *more])
 
 
+def is_due(job: Job, now: float) -> bool:
+    """Whether its pause before the next try is over. Where the clock went back behind the moment at which the pause was
+    set, nobody knows how long that is ago: then it is, for a pause is minutes, and the clock may be back by a year."""
+    return job.not_before <= now or now < job.changed - _CLOCK_SECONDS
+
+
 def choose(queued: Sequence[Job], live: Sequence[Job], capacity: Capacity, now: float) -> list[Job]:
     """The jobs to start, in order. `queued` may hold jobs whose backoff has not passed."""
     free = _free(capacity, (job.resources for job in live))
     chosen = []
     for job in sorted(queued, key=lambda job: (-job.priority, job.created, job.id)):
-        if job.not_before > now:
+        if not is_due(job, now):
             continue
         needs = {name: amount for name, amount in _pool(job.resources).items() if amount > 0}
         if all(free.get(name, 0.0) >= amount for name, amount in needs.items()):
             chosen.append(job)
-        elif now - job.created < PATIENCE_SECONDS:
+        elif 0 <= now - job.created < PATIENCE_SECONDS:  # below 0 the clock went back, and nobody knows how long
             continue
         # Started, or reserved for one that has waited long enough.
         for name, amount in needs.items():

@@ -50,6 +50,8 @@ class Exited:
     result: dict[str, Any] | None = None
     progressed: bool = False
     """Whether it came further than the attempts before it."""
+    ran: float | None = None
+    """Seconds, by what counts on however the clock is set; None: by the clock."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ class Lost:
 
     attempt: int
     progressed: bool
+    ran: float | None = None
 
 
 @dataclass(frozen=True)
@@ -135,6 +138,20 @@ def decide(job: Job, event: Happening, now: float) -> Job:
         return _asked(job, event, now)
     if job.state in ENDED:
         return job
+    if isinstance(event, Exited | Lost) and event.ran is not None and _is_of(job, event.attempt):
+        return _counted(job, event, now, event.ran)
+    return _decide(job, event, now)
+
+
+def _counted(job: Job, event: Happening, now: float, ran: float) -> Job:
+    """With the run's time as it was measured, where the clock says another one."""
+    after = _decide(job, event, now)
+    if job.executor == "composite" or job.started is None or after is job:
+        return after
+    return after.model_copy(update={"run_seconds": job.run_seconds + ran})
+
+
+def _decide(job: Job, event: Happening, now: float) -> Job:
     match event:
         case NeedsMet():
             return _to(job, State.QUEUED, now) if job.state is State.WAITING else job
@@ -318,7 +335,7 @@ def _pause(job: Job, now: float) -> Job:
 def _ran(job: Job, now: float) -> float:
     if job.executor == "composite":
         return 0.0  # its children run, it does not
-    return job.run_seconds + (now - job.started if job.state in LIVE and job.started is not None else 0.0)
+    return job.run_seconds + (max(0.0, now - job.started) if job.state in LIVE and job.started is not None else 0.0)
 
 
 def _to(job: Job, state: State, now: float, **changes: Any) -> Job:

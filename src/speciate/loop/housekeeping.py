@@ -8,9 +8,10 @@ from __future__ import annotations
 import logging
 import threading
 
+from speciate.datasets import consent
 from speciate.errors import SpeciateError
 from speciate.jobs.engine import Engine
-from speciate.production import retention
+from speciate.production import approvals, retention
 from speciate.workspace.workspace import Workspace
 
 _HOUR = 3600.0
@@ -52,22 +53,28 @@ class Housekeeper:
     def look(self) -> str | None:
         """One pass; the job that it began, if any."""
         workspace, settings = self._workspace, self._workspace.settings.retention
-        database, now = workspace.database, workspace.clock.now()
+        database = workspace.database
         last, unfinished = database.read(_LAST)[0]
         since = last if last is not None else database.read(_FIRST)[0][0]
         if unfinished or since is None:
             return None
         busy = bool(database.read(_BUSY))
-        if not due(now - since, settings.gc_hours, busy=busy, low=workspace.room.look().low):
+        if not due(workspace.elapsed.most(since), settings.gc_hours, busy=busy, low=workspace.room.look().low):
             return None
         dropped = database.transact(lambda tx: retention.drop(tx, settings.keep_versions))
         if dropped:
             _log.info("deleted, for more than %s newer versions are there: %s", settings.keep_versions, dropped)
         return self._engine.submit("gc", {}, key=f"housekeeping/{since}").id
 
+    def end_what_is_over(self) -> None:
+        """Approvals and consents past their time, marked as such."""
+        approvals.expire(self._workspace)
+        consent.end_those_over(self._workspace.database, self._workspace.elapsed.most)
+
     def _keep(self) -> None:
         while not self._stop.wait(_LOOK_SECONDS):
             try:
+                self.end_what_is_over()
                 self.look()
             except (SpeciateError, OSError):  # a full disk, say: the next pass may succeed
                 _log.exception("housekeeping failed")

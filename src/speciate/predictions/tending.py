@@ -19,12 +19,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from speciate.clock import SystemClock
 from speciate.predictions import identity, reading
 from speciate.predictions.folder import ANSWERS, FEEDBACK, Dropped, LogFolder, all_logs
 from speciate.predictions.footers import covered, footer, read_part
 from speciate.settings import Log, load
 from speciate.workspace import integrity
 from speciate.workspace.blobs import sync_folder
+from speciate.workspace.elapsed import Elapsed
 from speciate.workspace.workspace import Folders
 
 if TYPE_CHECKING:
@@ -39,12 +41,13 @@ PART_BYTES = 64 << 20
 _log = logging.getLogger(__name__)
 
 
-def tend(folder: LogFolder, settings: Log, now: float) -> None:
-    """All of it, once. Does nothing where another process does it already."""
+def tend(folder: LogFolder, settings: Log, now: float, old: float | None = None) -> None:
+    """All of it, once. Does nothing where another process does it already. `old`: what was given before is older than
+    the retention, however the clock was set since; default: by `now`."""
     with folder.tended(wait=False) as mine:
         if mine:
             seal(folder)
-            forget_old(folder, reading.since_of(now, settings.retention_days))
+            forget_old(folder, reading.since_of(now, settings.retention_days) if old is None else old)
             bound(folder, int(settings.quota_mb * _MB), now)
             collect(folder, now)
 
@@ -177,11 +180,13 @@ def main(root: str, *use_cases: str) -> int:
     os.nice(10)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     settings, status = load(Path(root)).log, 0
+    elapsed = Elapsed(Path(root), SystemClock())
     for folder in all_logs(Folders(Path(root))):
         if not use_cases or folder.use_case in use_cases:
             try:
                 folder.create()
-                tend(folder, settings.of(folder.use_case), time.time())
+                own = settings.of(folder.use_case)
+                tend(folder, own, time.time(), elapsed.cutoff(86_400.0 * own.retention_days))
             except Exception:  # noqa: BLE001 - one damaged part, say, is no reason to let the other logs grow
                 _log.exception("the log of %s could not be looked after", folder.use_case)
                 status = 1

@@ -46,6 +46,8 @@ WHERE action = ? AND arguments ->> 'use_case' = ? AND arguments ->> 'model' = ? 
 ORDER BY created
 """
 _LIST = f"SELECT {_COLUMNS} FROM approvals ORDER BY created DESC, id LIMIT 1000"
+_PENDING = f"SELECT {_COLUMNS} FROM approvals WHERE state = 'pending'"
+_EXPIRE = "UPDATE approvals SET state = 'expired' WHERE id = ? AND state = 'pending' RETURNING id"
 _IDS = "SELECT id FROM approvals"
 _DECIDE = "UPDATE approvals SET state = ?, decided_by = ?, decided_at = ? WHERE id = ?"
 
@@ -166,10 +168,11 @@ def decide(
     """
     approval = get(workspace.database, id)
     action = _action(approval.action)
+    passed = workspace.elapsed.most(approval.created)  # the clock may have been set back behind its end
 
     def answer(tx: Transaction) -> Decided:
         current = _approval(tx.execute(_GET, [id])[0])
-        _check_open(current, tx.now)
+        _check_open(current, max(tx.now, current.created + passed))
         if not approve:
             return Decided(_close(tx, current, DENIED, by, proof), None, f"denied by {by}")
         try:
@@ -182,6 +185,30 @@ def decide(
         return Decided(approved, result)
 
     return workspace.database.transact(answer)
+
+
+def expire(workspace: Workspace) -> list[str]:
+    """Mark what nobody answered in its time, by the clock or by what passed in truth: a clock that goes back later
+    revives none of them. Their ids."""
+    waiting = [_approval(row) for row in workspace.database.read(_PENDING)]
+    now = workspace.clock.now()
+    over = [
+        each.id
+        for each in waiting
+        if now >= each.expires or workspace.elapsed.most(each.created) >= each.expires - each.created
+    ]
+    if not over:
+        return []
+
+    def mark(tx: Transaction) -> list[str]:
+        marked = []
+        for name in over:
+            if tx.execute(_EXPIRE, [name]):
+                tx.event(f"approval:{name}", "approval.expired", {})
+                marked.append(name)
+        return marked
+
+    return workspace.database.transact(mark)
 
 
 def withdraw(tx: Transaction, action: str, use_case: str, model: str, by: str) -> None:

@@ -25,6 +25,7 @@ from speciate.jobs.run import Run
 from speciate.production import mentions
 from speciate.workspace import garbage, rewriting
 from speciate.workspace.database import Transaction
+from speciate.workspace.elapsed import least_age
 from speciate.workspace.garbage import Garbage, Live
 from speciate.workspace.packs import index_path
 from speciate.workspace.tombstones import buried
@@ -117,29 +118,30 @@ def commit(tx: Transaction, job: Job, collected: dict[str, Any]) -> dict[str, An
 
 def _marked(workspace: Workspace) -> tuple[Live, float]:
     """What must stay, and since when everything must."""
-    database, now = workspace.database, workspace.clock.now()
+    database, elapsed = workspace.database, workspace.elapsed
     retention = workspace.settings.retention
-    runs_since, checkpoints_since = now - retention.runs_days * _DAY, now - retention.checkpoints_days * _DAY
-    files, blobs, begun = named(_manifests(workspace)), set[str](), [now - GRACE_SECONDS]
+    timeline = elapsed.look()
+    files, blobs, begun = named(_manifests(workspace)), set[str](), [elapsed.cutoff(GRACE_SECONDS)]
     runs, checkpoints = set[str](), set[str]()
     for id, over, state, executor, attempts, created, ended, spec, plan_text in database.read(_JOBS):  # noqa: A001
         attempted = {f"{id}.{attempt}" for attempt in range(1, attempts + 1)}
-        if over and (ended or created) < checkpoints_since:
+        age = least_age(timeline, ended or created) if over else 0.0
+        if age > retention.checkpoints_days * _DAY:
             checkpoints |= attempted
-        if over and (ended or created) < runs_since:
+        if age > retention.runs_days * _DAY:
             runs |= attempted
             continue
         texts = {*mentions.strings(json.loads(spec)), *mentions.strings(json.loads(plan_text or "null"))}
         blobs |= texts  # those of them that are the name of a blob
         if state != "succeeded" and executor != "inline":  # it goes on, or may be told to
-            begun.append(created)
+            begun.append(min(created, elapsed.cutoff(elapsed.most(created))))
             files |= texts  # those of them that are the name of a sealed file or a pack
     live = Live(
         files=frozenset(files),
         blobs=frozenset(text for text in blobs if len(text) == 64),
         runs=frozenset(runs),
         checkpoints=frozenset(checkpoints - runs),
-        exports_before=0.0 if retention.exports_days is None else now - retention.exports_days * _DAY,
+        exports_before=0.0 if retention.exports_days is None else elapsed.cutoff(retention.exports_days * _DAY),
         models=frozenset(f"{name}/v{number}" for name, number in buried(database, "model")),
         evaluations=frozenset(id for (id,) in database.read(_EVALUATIONS)),  # noqa: A001
     )

@@ -104,7 +104,7 @@ def _status(service: Service, request: dict[str, Any]) -> dict[str, Any]:
         "workspace": str(workspace.folders.root),
         "pid": os.getpid(),
         "version": __version__,
-        "running_seconds": round(workspace.clock.now() - service.started, 1),
+        "running_seconds": round(workspace.elapsed.most(service.started), 1),
         "clients": service.clients,
         "jobs": dict(workspace.database.read(_JOBS)),
         "policy": workspace.settings.policy,

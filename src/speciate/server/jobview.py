@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 from pydantic import Field
@@ -97,23 +97,26 @@ class LogPiece(Result):
     untrusted: dict[str, str]
 
 
+_Age = Callable[[float], float]
+"""Seconds since a stamp, however the clock was set since."""
+
+
 def line(engine: Engine, job: Job) -> JobLine:
-    now = engine.workspace.clock.now()
     children = engine.children(job.id) if job.executor == "composite" else ()
-    return _line(job, children, now)
+    return _line(job, children, engine.workspace.elapsed.least)
 
 
 def view(engine: Engine, job: Job, log_lines: int) -> JobView:
-    now = engine.workspace.clock.now()
+    age = engine.workspace.elapsed.least
     folder, children = engine.folder(job), engine.children(job.id)
     progress = folder.progress()
     told = _told(engine, children) if progress is None else progress
-    eta = _eta(job, progress, now)
+    eta = _eta(job, progress, age)
     return JobView(
         job=job.id, kind=job.kind, state=job.state, attempt=job.attempt, reason=_reason(engine, job, children),
         request=job.request, progress=JobProgress(done=told.done, total=told.total, unit=told.unit) if told else None,
-        eta_seconds=eta, run_seconds=_run_seconds(job, children, now), result=job.result, error=_error(job),
-        children=tuple(_line(child, (), now) for child in children), next_actions=_next_actions(engine, job),
+        eta_seconds=eta, run_seconds=_run_seconds(job, children, age), result=job.result, error=_error(job),
+        children=tuple(_line(child, (), age) for child in children), next_actions=_next_actions(engine, job),
         poll_after_seconds=None if job.state in _AT_REST else min(30.0, max(2.0, (eta or 10.0) / 2)),
         untrusted=ForeignText(
             log_tail=folder.log_tail(log_lines),
@@ -123,10 +126,10 @@ def view(engine: Engine, job: Job, log_lines: int) -> JobView:
     )  # fmt: skip
 
 
-def _line(job: Job, children: Sequence[Job], now: float) -> JobLine:
+def _line(job: Job, children: Sequence[Job], age: _Age) -> JobLine:
     return JobLine(
         job=job.id, kind=job.kind, state=job.state, attempt=job.attempt, use_case=job.use_case, step=job.step,
-        created_at=job.created, run_seconds=_run_seconds(job, children, now),
+        created_at=job.created, run_seconds=_run_seconds(job, children, age),
     )  # fmt: skip
 
 
@@ -222,21 +225,21 @@ def _tell(engine: Engine, tell: Progress, job: Job, told: float) -> float:
     return max(done, told)
 
 
-def _eta(job: Job, progress: RunProgress | None, now: float) -> float | None:
+def _eta(job: Job, progress: RunProgress | None, age: _Age) -> float | None:
     """Seconds left if it goes on as it did since the attempt began; before its first step what its plan expected."""
     if job.state in ENDED:
         return None
     if job.state not in LIVE or job.started is None or progress is None or not progress.total or progress.done <= 0:
-        began = job.started if job.state in LIVE and job.started is not None else now
-        return None if job.estimate is None else round(max(0.0, job.estimate - (now - began)), 1)
-    return round(max(0.0, (now - job.started) * (progress.total - progress.done) / progress.done), 1)
+        ran = age(job.started) if job.state in LIVE and job.started is not None else 0.0
+        return None if job.estimate is None else round(max(0.0, job.estimate - ran), 1)
+    return round(max(0.0, age(job.started) * (progress.total - progress.done) / progress.done), 1)
 
 
-def _run_seconds(job: Job, children: Sequence[Job], now: float) -> float:
+def _run_seconds(job: Job, children: Sequence[Job], age: _Age) -> float:
     """Of all attempts; of a composite the sum of its children's."""
     if children:
-        return round(sum(_run_seconds(child, (), now) for child in children), 3)
-    running = now - job.started if job.state in LIVE and job.started is not None else 0.0
+        return round(sum(_run_seconds(child, (), age) for child in children), 3)
+    running = age(job.started) if job.state in LIVE and job.started is not None else 0.0
     return round(job.run_seconds + max(0.0, running), 3)
 
 

@@ -64,7 +64,8 @@ class Baker:
             self._over.add(_key(alias))
             return
         settings = self._workspace.settings.bake_of(alias.use_case)
-        judgement = bake.judge(self._watched(alias), settings, self._workspace.clock.now())
+        now = alias.changed + self._workspace.elapsed.least(alias.changed)  # however the clock was set since
+        judgement = bake.judge(self._watched(alias), settings, now)
         if judgement.state == "survived":
             self._workspace.database.transact(lambda tx: _say_once(tx, alias, baked.survived(alias), judgement))
         elif judgement.state == "broken":

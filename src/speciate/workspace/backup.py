@@ -12,6 +12,7 @@ forgotten, a new copy is made and every older one is deleted, and so are the cat
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import json
@@ -20,7 +21,7 @@ import os
 import shutil
 import threading
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,6 +39,7 @@ _COPIED = (
 _URGENT = {
     "alias.moved", "canary.set", "canary.ended", "data.forgotten", "consent.changed", "key.changed", "policy.changed",
 }  # fmt: skip
+_STAMP, _SECOND = "%Y%m%dT%H%M%SZ", timedelta(seconds=1)
 SUMS = "sha256.json"
 """In each automatic backup: file -> sha256."""
 _log = logging.getLogger(__name__)
@@ -51,10 +53,9 @@ class Backup(NamedTuple):
 
 def save_catalog(database: Database, folder: Path, now: float) -> Path:
     """Write the whole catalog as Parquet into a new folder of `folder`, named by time and newest event."""
-    stamp = datetime.fromtimestamp(now, UTC).strftime("%Y%m%dT%H%M%SZ")
-    target = folder / f"auto-{stamp}-{database.last_seq}"
-    if target.exists():
+    if (target := folder / f"auto-{_stamp(now, [])}-{database.last_seq}").exists():
         return target
+    target = folder / f"auto-{_stamp(now, automatic_backups(folder))}-{database.last_seq}"
     partial = folder / f".{target.name}.partial"
     shutil.rmtree(partial, ignore_errors=True)
     database.read(f"EXPORT DATABASE {quoted(partial)} (FORMAT parquet)")
@@ -64,6 +65,14 @@ def save_catalog(database: Database, folder: Path, now: float) -> Path:
     partial.rename(target)
     sync_folder(folder)
     return target
+
+
+def _stamp(now: float, saved: Sequence[Path]) -> str:
+    """The time, or a second after the newest backup where the clock went back: names must sort as backups came."""
+    moment = datetime.fromtimestamp(max(0.0, now), UTC)
+    with contextlib.suppress(IndexError, ValueError):
+        moment = max(moment, datetime.strptime(saved[-1].name.split("-")[1], _STAMP).replace(tzinfo=UTC) + _SECOND)
+    return moment.strftime(_STAMP)
 
 
 def file_sum(path: Path) -> str:

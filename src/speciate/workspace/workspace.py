@@ -9,6 +9,7 @@ from speciate.clock import Clock, SystemClock
 from speciate.settings import Settings, load
 from speciate.workspace import rewriting
 from speciate.workspace.database import Database, Transaction
+from speciate.workspace.elapsed import Elapsed
 from speciate.workspace.migrations import migrate
 from speciate.workspace.room import RoomGauge
 from speciate.workspace.salvage import salvage
@@ -57,6 +58,7 @@ class Workspace:
             rewriting.rewrite(self.folders.catalog, run)
             self.database = Database(self.folders.catalog, self.clock)
         self._identity = self.database.transact(_identity)
+        self.elapsed = Elapsed(root, self.clock)
 
     @property
     def identity(self) -> str:
@@ -65,6 +67,7 @@ class Workspace:
 
     def close(self) -> None:
         run = None if self.database.closed else rewriting.asked(self.database)
+        self.elapsed.save(now=True)
         self.database.close()
         if run:
             rewriting.rewrite(self.folders.catalog, run)
