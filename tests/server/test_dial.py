@@ -157,6 +157,28 @@ def test_a_daemon_of_another_user_is_named_at_once(
             dial(daemons.workspace, CONTROL, action="status")
 
 
+@pytest.mark.parametrize("named", [True, False], ids=["by the card", "at the usual place"])
+def test_what_a_daemon_refuses_with_is_raised_at_once(daemons: Daemons, tmp_path: Path, *, named: bool) -> None:
+    daemons.workspace.mkdir()
+    path = tmp_path / "s" if named else socket_path(daemons.workspace)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        (daemons.workspace / "daemon.json").write_text(json.dumps({"socket": str(path)}))
+
+        def refuse() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(b'{"ok": false, "code": "unavailable", "message": "Too many.", "recovery": ""}\n')
+
+        with ThreadPoolExecutor(1) as threads:
+            threads.submit(refuse)
+            with pytest.raises(SpeciateError, match="Too many"):
+                dial(daemons.workspace, CONTROL, action="status")
+    path.unlink()
+
+
 def test_a_runtime_folder_that_is_anothers_is_passed_over(
     places: dict[str, dict[str, str]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

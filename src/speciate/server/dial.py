@@ -96,8 +96,8 @@ def _look(workspace: Path, hello: dict[str, Any]) -> tuple[Dialled | None, Forei
     usual: Path | None = None
     with contextlib.suppress(SpeciateError):  # no place for sockets in this environment; a candidate would say so
         usual = socket_path(workspace)
-        if (connection := _connected(usual)) and (dialled := _try(connection, hello)):
-            return dialled, None
+    if usual and (connection := _connected(usual)) and (dialled := _try(connection, hello)):
+        return dialled, None
     named = _named_socket(workspace)
     if named is None or named == usual:
         return None, None

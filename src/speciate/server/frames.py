@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple, NoReturn
 
 LONGEST = 64 << 20
-"""Bytes of a frame, and of an HTTP body: as much as the inputs of one `predict` may hold."""
+"""Bytes of a frame, and of an HTTP body: 48 MB of files as base64. Larger ones are named by path."""
 DEEPEST = 100
 """Levels of nesting. The library's parser refuses 200, Python's about 1,000."""
 _KEPT = 1 << 16

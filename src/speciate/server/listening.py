@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import anyio
 import anyio.abc
@@ -17,15 +18,15 @@ import anyio.abc
 HELLO_SECONDS = 10.0
 MOST_SILENT = 64
 MOST_CLIENTS = 256
-"""Clients of MCP at once; each is a connection that lasts."""
+"""Connections that last, of MCP clients and of those that keep HTTP open."""
 _PAUSE_SECONDS = 0.2
 _PASSING = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ECONNABORTED, errno.EPERM, errno.EPROTO}
 _log = logging.getLogger(__name__)
 
 
 async def serve_forever(
-    listener: anyio.abc.Listener[anyio.abc.SocketStream],
-    handle: Callable[[anyio.abc.SocketStream], Awaitable[None]],
+    listener: anyio.abc.SocketListener,
+    handle: Callable[[anyio.abc.SocketStream], Coroutine[Any, Any, None]],
     connections: anyio.abc.TaskGroup,
 ) -> None:
     """As `listener.serve`, which ends at the first accept that fails. Raises BrokenResourceError for what lasts."""

@@ -231,13 +231,12 @@ class Service:
             _log.info("leaving for version %s", hello["version"])
             await client.send(encode({"ok": False, "code": DRAINING}))
             self.leave()
+        elif serve != self._serve_control and len(self._clients) >= MOST_CLIENTS:
+            await client.send(encode(refusal(_too_many())))
         else:
             await serve(client, hello)
 
     async def _serve_mcp(self, client: _Client, hello: dict[str, Any]) -> None:
-        if len(self._clients) >= MOST_CLIENTS:
-            await client.send(encode(refusal(_too_many())))
-            return
         folder = hello.get("folder")
         peer = account.peer(client.extra(_RAW_SOCKET))
         mine = peer.uid in {os.getuid(), 0}  # others say of their folder what they like, and the daemon may read more

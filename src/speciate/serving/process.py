@@ -6,6 +6,7 @@ use, which its state says.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
@@ -73,14 +74,16 @@ def main(path: str) -> int:
     fault("slot_claimed")
     raise_descriptor_limit()
     kept = folder.port()
-    folder.tell(folder.state().model_copy(update={"port": 0, "socket": "", "serving": None}))
+    with contextlib.suppress(OSError):  # a full disk, say
+        folder.tell(folder.state().model_copy(update={"port": 0, "socket": "", "serving": None}))
     try:
         listener = _listen(wanted.options.port, kept)
     except PortInUse as error:
         _log.error("%s", error)
         folder.tell(State(problem=str(error), refused=folder.state().refused))
         return PORT_IN_USE
-    folder.keep_port(listener.getsockname()[1])
+    with contextlib.suppress(OSError):
+        folder.keep_port(listener.getsockname()[1])
     _serve(folder, root, wanted, listener)
     return 0
 
@@ -115,6 +118,7 @@ def _serve(folder: SlotFolder, root: Path, wanted: Wanted, listener: socket.sock
         server.run([listener, near])
     finally:
         slot.end(wanted.options.drain_seconds)
+        path.unlink(missing_ok=True)
         log.close()
         tender.close()
         folder.note("slot.ended", clock.now(), pid=os.getpid())
