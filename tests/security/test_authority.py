@@ -24,7 +24,7 @@ from speciate.errors import Code, SpeciateError
 from speciate.evaluation import decisions
 from speciate.evaluation.report import Decision
 from speciate.jobs.engine import Engine
-from speciate.production import aliases, approvals, audit, consents, policy, promote
+from speciate.production import aliases, approval_keys, approvals, audit, consents, policy, promote
 from speciate.server.mcp_app import Server, offered_tools
 from speciate.server.surface import App, Caller
 from speciate.usecases import Definition, Objective, UseCaseLimits
@@ -98,7 +98,8 @@ CALLS: dict[str, list[Call]] = {
 }  # fmt: skip
 GRANTING = (
     (approvals, "decide"), (promote, "override"), (promote, "apply_approved"), (usecases, "apply_approved"),
-    (policy, "_change"), (consents, "allow"), (consents, "disallow"), (secrets, "put"), (secrets, "remove"),
+    (policy, "_change"), (policy, "confirm"), (consents, "allow"), (consents, "disallow"), (secrets, "put"),
+    (secrets, "remove"), (approval_keys, "enroll"), (approval_keys, "revoke"), (approval_keys, "accept"),
 )  # fmt: skip
 """What a person's commands call."""
 _decide = approvals.decide

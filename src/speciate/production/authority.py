@@ -175,7 +175,7 @@ class Authority:
         check(key, signed.message(), signed.signature)
         return signed
 
-    def _signers(self, question: Question) -> dict[str, Key]:
+    def _signers(self, question: Question) -> Mapping[str, Key]:
         """Who may answer. The first key signs for itself."""
         if not self.required:
             return approval_keys.asked(question.arguments) if question.decision == "key enroll" else {}

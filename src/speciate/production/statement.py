@@ -15,7 +15,7 @@ import subprocess
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -26,7 +26,8 @@ from speciate.errors import Code, SpeciateError
 NAMESPACE = "speciate-approval"
 """For `ssh-keygen -Y`: a signature for any other purpose is none of ours."""
 _CONTEXT = b"speciate-approval-v1\0"
-_SEALED, _SSH = "sealed", "ssh"
+_SEALED: Final = "sealed"
+_SSH: Final = "ssh"
 Kind = Literal["sealed", "ssh"]
 _SSH_SECONDS = 20
 _LONGEST_PUBLIC, _LONGEST_SIGNATURE = 4096, 16_384
