@@ -27,7 +27,7 @@ from tests.server.processes import MODERN, Daemons, end
 COMMANDS = (
     "init", "serve", "call", "status", "stop", "doctor", "backup", "rebuild", "approve", "deny", "promote", "policy",
     "hosts",
-    "sign", "verify", "allow", "disallow", "secret", "audit",
+    "sign", "verify", "allow", "disallow", "secret", "audit", "key",
 )  # fmt: skip
 _CLI = [sys.executable, "-m", "speciate.cli"]
 

@@ -347,8 +347,8 @@ def _accept(service: Service, request: dict[str, Any], by: Person) -> dict[str, 
 def _question(service: Service, request: dict[str, Any]) -> dict[str, Any]:
     """What the action `about` would do, and a challenge for the answer."""
     about = request.get("about")
-    name = str(about.get("action")) if isinstance(about, dict) else "nothing"
-    action = _found(name)
+    about = about if isinstance(about, dict) else {}
+    action = _found(name := str(about.get("action")))
     if action.question is None:
         raise SpeciateError(Code.INVALID, f"{name!r} needs no person.", "Call it without a question.")
     return authority.of(service.workspace).ask(action.question(service, about)).document()
