@@ -148,7 +148,7 @@ KINDS: Mapping[str, Kind] = {
     "a run's spec": Kind(lambda kept: kept.run.path / "spec.json", lambda kept: kept.run.spec()),
     "a run's end": Kind(lambda kept: kept.run.path / "exit", lambda kept: kept.run.outcome(), lost=False),
     "a checkpoint": Kind(lambda kept: kept.checkpoint / "state.json", lambda kept: sealed.check(kept.checkpoint)),
-    "a backup": Kind(lambda kept: next(_newest_backup(kept).glob("events*.parquet")), None),
+    "a backup": Kind(lambda kept: next(_newest_backup(kept).glob("*events*")), None),
 }
 
 
@@ -203,7 +203,12 @@ def test_a_flipped_byte_is_found_and_named_and_the_rest_is_usable(
     elif kind.read:
         assert kind.read(kept) != whole  # without it, and nothing else in its place
     for other, each in KINDS.items():
-        if each.read and each.path(kept).parent != path.parent and other not in ("a pack", "a pack's index"):
+        if (
+            other != name
+            and each.read
+            and each.path(kept).parent != path.parent
+            and other not in ("a pack", "a pack's index")
+        ):
             each.read(kept)
 
 

@@ -30,6 +30,8 @@ if TYPE_CHECKING:  # who only looks at a workspace starts without it
 DAMAGED_FOLDER = "damaged"
 """Where `speciate verify --all --set-aside` moves damaged parts of logs and caches to, below the workspace."""
 _MAGIC = b"SPSEAL01"
+_FLIPPED = 2
+"""So many bytes of a seal's beginning may differ for it to be a damaged one, and not none."""
 _ALL_BYTES, _FOOTER_BYTES = 32, 16
 _SEAL_BYTES = len(_MAGIC) + _ALL_BYTES + _FOOTER_BYTES
 _TAIL_BYTES = 8
@@ -51,7 +53,7 @@ def write_table(table: pa.Table, file: IO[bytes], **options: Any) -> None:
     footer = file.read(size - start)
     digest = _digest(file, start, footer)
     file.seek(start)
-    file.write(_MAGIC + digest + hashlib.sha256(footer).digest()[:_FOOTER_BYTES] + footer)
+    file.write(_MAGIC + digest + _short(footer) + footer)
     file.flush()
 
 
@@ -72,7 +74,7 @@ def check_footer(path: Path, lost: str, recovery: str = _RESTORE) -> None:
             return
         start = _footer(file, file.seek(0, os.SEEK_END))
         file.seek(start)
-        if hashlib.sha256(file.read()).digest()[:_FOOTER_BYTES] != seal[_ALL_BYTES:]:
+        if _short(file.read()) != seal[_ALL_BYTES:]:
             raise damaged(path, "its footer is not what was written", lost, recovery)
 
 
@@ -130,7 +132,7 @@ def _examine_parquet(path: Path) -> str | None:
             start = _footer(file, file.seek(0, os.SEEK_END))
             file.seek(start)
             footer = file.read()
-            same = _digest(file, start - _SEAL_BYTES, footer) == seal[:_ALL_BYTES]
+            same = _digest(file, start - _SEAL_BYTES, footer) + _short(footer) == seal
             return None if same else "its sha256 is not the one in it"
     if _NAMED.fullmatch(path.stem):
         return _compare(path, path.stem)
@@ -153,13 +155,17 @@ def _compare(path: Path, name: str) -> str | None:
 
 
 def _seal_of(file: IO[bytes]) -> bytes | None:
+    """None where there is none; nothing, which no digest is, where its beginning was changed."""
     size = file.seek(0, os.SEEK_END)
     start = _footer(file, size)
     if start < _SEAL_BYTES:
         return None
     file.seek(start - _SEAL_BYTES)
     seal = file.read(_SEAL_BYTES)
-    return seal[len(_MAGIC) :] if seal.startswith(_MAGIC) else None
+    same = sum(mine == theirs for mine, theirs in zip(seal, _MAGIC, strict=False))
+    if same == len(_MAGIC):
+        return seal[len(_MAGIC) :]
+    return b"" if same >= len(_MAGIC) - _FLIPPED else None
 
 
 def _footer(file: IO[bytes], size: int) -> int:
@@ -170,6 +176,10 @@ def _footer(file: IO[bytes], size: int) -> int:
     (length,) = struct.unpack("<I", file.read(4))
     start = size - _TAIL_BYTES - length
     return start if start >= 0 else -1
+
+
+def _short(footer: bytes) -> bytes:
+    return hashlib.sha256(footer).digest()[:_FOOTER_BYTES]
 
 
 def _digest(file: IO[bytes], end: int, footer: bytes) -> bytes:
