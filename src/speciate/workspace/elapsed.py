@@ -39,8 +39,8 @@ _log = logging.getLogger(__name__)
 
 
 class Segment(NamedTuple):
-    """From `start` on, a stamp of the wall clock minus the offset is the time that has passed. In seconds. The offset is
-    between two numbers where segments were joined: a clock that stands still makes many."""
+    """From `start` on, a stamp of the wall clock minus the offset is the time that has passed. In seconds. The offset
+    is between two numbers where segments were joined: a clock that stands still makes many."""
 
     start: float
     low: float

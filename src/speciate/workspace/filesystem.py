@@ -11,8 +11,22 @@ from pathlib import Path
 from typing import NamedTuple
 
 from speciate.errors import Code, SpeciateError
+from speciate.workspace.storage import FULL
 
-_NETWORK = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "fuse.sshfs", "fuse.s3fs", "fuse.rclone"}
+_NETWORK = {
+    "nfs", "nfs4", "cifs", "smb2", "smb3", "smbfs", "ncpfs", "9p", "afs", "coda", "ceph", "glusterfs", "lustre", "gpfs",
+    "beegfs", "pvfs2", "orangefs", "ocfs2", "gfs2", "davfs", "vboxsf", "prl_fs", "fuse.sshfs", "fuse.s3fs",
+    "fuse.rclone", "fuse.glusterfs", "fuse.ceph", "fuse.ceph-fuse", "fuse.gcsfuse", "fuse.goofys", "fuse.blobfuse",
+    "fuse.blobfuse2", "fuse.mount-s3", "fuse.davfs", "fuse.juicefs", "fuse.JuiceFS", "fuse.seaweedfs", "fuse.mfs", "fuse.lizardfs",
+    "fuse.curlftpfs", "fuse.smbnetfs", "fuse.vmhgfs-fuse",
+}  # fmt: skip
+_RISKS = {
+    "overlay": "overlay, as in a container: what is written goes with the container unless a volume is mounted here",
+    "tmpfs": "tmpfs: it is memory, and all of it is gone when the machine stops",
+    "ramfs": "ramfs: it is memory, and all of it is gone when the machine stops",
+    "virtiofs": "virtiofs, a folder of the host: never open the workspace on the host and in here at once",
+}
+_FUSE = "{}, a program's filesystem: whether its locks hold across machines nobody here can tell; use it from one alone"
 _NEEDED_BYTES = 1 << 30
 _LEAST_BYTES = 16 << 20
 
@@ -32,20 +46,38 @@ def check_folder(folder: Path) -> list[Check]:
         return [Check("writable", False, f"{there} cannot be written by you")]
     probe = there / f".speciate-probe-{uuid.uuid4().hex[:8]}"
     try:
-        return [_is_local(there), _has_space(there), _locks(probe), _syncs(probe)]
+        return [_is_local(there), _has_space(there), _locks(probe), _renames(probe), _syncs(probe)]
     finally:
         probe.unlink(missing_ok=True)
 
 
 def require_local(folder: Path) -> None:
-    """Refuse a filesystem on which a lock may be granted to two machines."""
+    """Refuse a filesystem on which a lock may be granted to two machines, or to two processes, or on which a file does
+    not take another's place. Nothing overrides that: two owners of one catalog would end it."""
     check = _is_local(folder)
+    if check.ok and os.access(folder, os.W_OK):
+        check = _holds(folder)
     if not check.ok:
         raise SpeciateError(
             Code.REFUSED,
             f"{folder} cannot hold a workspace: {check.what}.",
             "Put the workspace on a local disk (--workspace or SPECIATE_HOME); copy results with `speciate backup`.",
         )
+
+
+def _holds(folder: Path) -> Check:
+    """Whether locks and renames do what is built on them, tried here; what cannot be tried for want of room is said by
+    whoever needs the room."""
+    probe = folder / f".speciate-probe-{uuid.uuid4().hex[:8]}"
+    try:
+        locks = _locks(probe)
+        return locks if not locks.ok else _renames(probe)
+    except OSError as error:
+        if error.errno in FULL:
+            return Check("locks", True, "not tried: the disk is full")
+        return Check("locks", False, f"locks and renames cannot be tried: {error.strerror}")
+    finally:
+        probe.unlink(missing_ok=True)
 
 
 def require_space(folder: Path, size: int = 0) -> None:
@@ -85,6 +117,10 @@ def _is_local(folder: Path) -> Check:
     found = kind(folder)
     if found in _NETWORK:
         return Check("local", False, f"{found} is a network filesystem, whose locks do not hold across machines")
+    if found in _RISKS:
+        return Check("local", True, _RISKS[found])
+    if found.startswith("fuse"):
+        return Check("local", True, _FUSE.format(found))
     return Check("local", True, found or "local, as far as the system says")
 
 
@@ -107,6 +143,28 @@ def _locks(probe: Path) -> Check:
         os.close(first)
         os.close(second)
     return Check("locks", False, "flock was granted twice")
+
+
+def _renames(probe: Path) -> Check:
+    """A file takes the place of another one, whole, under a reader that keeps the old one. That it does so at once for
+    everybody cannot be tried."""
+    other = probe.with_name(probe.name + ".new")
+    try:
+        probe.write_bytes(b"old")
+        with probe.open("rb") as reader:
+            other.write_bytes(b"new")
+            other.replace(probe)
+            kept = reader.read()
+        found = probe.read_bytes()
+    except OSError as error:
+        if error.errno in FULL:
+            return Check("rename", True, "not tried: the disk is full")
+        return Check("rename", False, f"rename fails: {error.strerror}")
+    finally:
+        other.unlink(missing_ok=True)
+    if (found, kept) != (b"new", b"old"):
+        return Check("rename", False, "after a rename another file's content was read")
+    return Check("rename", True, "rename replaces")
 
 
 def _syncs(probe: Path) -> Check:
