@@ -100,6 +100,13 @@ class ChildrenGone:
 
 
 @dataclass(frozen=True)
+class Copied:
+    """It is found in a copy of its workspace: what runs of it is the original's, and nothing here may touch that."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
 class Asked:
     """Somebody wants it: 'cancel', 'pause', 'resume' or 'retry'."""
 
@@ -120,6 +127,7 @@ Happening = (
     | NoRoom
     | Stepped
     | ChildrenGone
+    | Copied
     | Asked
 )
 
@@ -162,6 +170,10 @@ def decide(job: Job, event: Happening, now: float) -> Job:
             return _to(job, State.RUNNING, now, attempt=max(job.attempt, 1), started=job.started or now)
         case ChildrenGone():
             return _end(job, State.CANCELLED, now, reason=job.reason) if job.request == "cancel" else job
+        case Copied(reason):
+            if job.state is State.PAUSED:
+                return job
+            return _to(job, State.PAUSED, now, handle=None, request=None, request_at=None, reason=reason)
         case Overdue(limit, seconds):
             return _overdue(job, limit, seconds, now)
         case NoRoom(reason):

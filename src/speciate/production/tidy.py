@@ -2,35 +2,43 @@
 
 It takes nothing that anybody could still reach, so no person is asked. What is younger than a day stays, and whatever
 was written since the oldest job began that may yet go on: a run seals files long before a version names them. What
-jobs left that ended long ago goes as settings.toml says (`retention`): run folders, checkpoints, exports.
+jobs left that ended long ago goes as settings.toml says (`retention`): run folders, checkpoints, exports. Of the rest
+garbage_rules.py decides, from what custody.py knows. In a workspace where it was not yet said what would go, nothing
+goes but what a person asked to delete or forget.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 from collections import Counter
 from collections.abc import Iterable
 from math import inf
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import duckdb
 from pydantic import BaseModel, ConfigDict
 
 from speciate import features
 from speciate.datasets.versions import Manifest
+from speciate.errors import Code, SpeciateError
 from speciate.jobs.engine import measured
 from speciate.jobs.job import Job, Resources
 from speciate.jobs.kinds import Kind, Plan
 from speciate.jobs.run import Run
 from speciate.production import mentions
-from speciate.workspace import garbage, rewriting
-from speciate.workspace.database import Transaction
+from speciate.production.custody import belongs, custody, lost_rows
+from speciate.workspace import garbage, lost, place, rewriting
+from speciate.workspace.backup import save_catalog
+from speciate.workspace.database import Database, Transaction
+from speciate.workspace.gaps import GRACE_SECONDS
 from speciate.workspace.garbage import Garbage, Live
+from speciate.workspace.garbage_rules import Custody
 from speciate.workspace.packs import index_path
 from speciate.workspace.tombstones import buried
 from speciate.workspace.workspace import Folders, Workspace
 
-GRACE_SECONDS = 24 * 3600.0
 _DAY = 24 * 3600.0
 _MANIFESTS = "SELECT manifest FROM dataset_versions"
 _EVALUATIONS = "SELECT id FROM evaluations"
@@ -45,8 +53,12 @@ _REDACT_APPROVALS = "UPDATE approvals SET arguments = ? WHERE arguments ->> 'sha
 _STEPS = "SELECT id, result FROM jobs WHERE parent = ? AND result IS NOT NULL"
 _SET_RESULT = "UPDATE jobs SET result = ? WHERE id = ?"
 _FORGET_PLANS = "DELETE FROM job_plans WHERE job IN (SELECT id FROM jobs WHERE parent = ?)"
+REPORTED, SUBJECT = "garbage.reported", "workspace:garbage"
+_LAST_REPORT = "SELECT seq, stamp, data FROM events WHERE type = ? ORDER BY seq DESC LIMIT 1"
+_LAST_BEGINNING = f"SELECT coalesce(max(seq), 0) FROM events WHERE type IN ('{lost.REBUILT}', '{place.COPIED}')"
 _NEWEST_EVENT = "SELECT coalesce(max(seq), 0) FROM events"
 _LISTED = 50
+_log = logging.getLogger(__name__)
 
 
 class GcSpec(BaseModel):
@@ -60,20 +72,44 @@ class GcSpec(BaseModel):
     unless a version that came later has the same file."""
 
 
+class Report(NamedTuple):
+    """What the first look in a workspace said would go."""
+
+    at: float
+    bytes: int
+    lacking: list[str]
+    """Rows that a backup has and the catalog has lost."""
+
+
+class _Marked(NamedTuple):
+    live: Live
+    """What must stay."""
+    custody: Custody
+    lacking: list[str]
+
+
 def plan(spec: GcSpec, workspace: Workspace) -> Plan:
     """A purge's last step has the machine to itself: then whatever looks like a leftover is one."""
     capacity = measured(workspace.settings.capacity)
-    live, cutoff = _marked(workspace)
+    sweeps = reported(workspace.database) is not None
+    if sweeps and not spec.purge:
+        _have_a_witness(workspace)
+    marked = _marked(workspace)
     needed = named(_manifests(workspace))
     doomed = {name: garbage.written(workspace.folders.root / name) for name in spec.doomed if name not in needed}
-    payload = {"live": live.model_dump(mode="json"), "cutoff": cutoff, **spec.model_dump(), "doomed": doomed}
+    payload = {
+        "live": marked.live.model_dump(mode="json"), "custody": marked.custody.model_dump(mode="json"),
+        "identity": workspace.identity, "sweeps": sweeps, "lacking": marked.lacking[:_LISTED],
+        **spec.model_dump(), "doomed": doomed,
+    }  # fmt: skip
     return Plan(payload=payload, resources=Resources(cpu=capacity.cpu if spec.purge else 1.0))
 
 
 def survey(workspace: Workspace) -> dict[str, Any]:
-    """What a run would delete now: `{kinds: {kind: {files, bytes}}, bytes, first: [paths]}`."""
-    live, cutoff = _marked(workspace)
-    found = garbage.find(workspace.folders, live, cutoff)
+    """What a run would delete now: `{kinds: {kind: {files, bytes}}, bytes, first: [paths]}`; `kept`: what nothing names
+    and stays all the same, by why; `lacking`: what a backup has and the catalog has lost."""
+    marked = _marked(workspace)
+    found, kept = garbage.survey(workspace.folders, marked.live, marked.custody)
     files, sizes = Counter(each.kind for each in found), Counter[str]()
     for each in found:
         sizes[each.kind] += each.bytes
@@ -81,25 +117,56 @@ def survey(workspace: Workspace) -> dict[str, Any]:
         "kinds": {kind: {"files": files[kind], "bytes": sizes[kind]} for kind in sorted(files)},
         "bytes": sum(sizes.values()),
         "first": [each.path.relative_to(workspace.folders.root).as_posix() for each in found[:_LISTED]],
+        "kept": kept,
+        "lacking": marked.lacking[:_LISTED],
     }
 
 
+def reported(database: Database) -> Report | None:
+    """What was said would go; None where nothing was since the workspace, or its catalog, began."""
+    row = database.read_one(_LAST_REPORT, [REPORTED])
+    if row is None or row[0] < database.read(_LAST_BEGINNING)[0][0]:
+        return None
+    data = json.loads(row[2])
+    return Report(row[1], data["bytes"], data["lacking"])
+
+
+def report(workspace: Workspace, found: dict[str, Any]) -> None:
+    """Say what would go (`retention.survey`), before anything goes here for the first time."""
+    said = {name: found[name] for name in ("kinds", "bytes", "kept", "lacking")}
+    workspace.database.transact(lambda tx: tx.event(SUBJECT, REPORTED, said))
+
+
 def run(run: Run) -> dict[str, Any]:
+    """What is to go is written down before any of it goes: `outputs/garbage.txt`."""
     folders, payload = run.folders, run.payload
+    if not belongs(folders.root, payload.get("identity", "")):
+        raise SpeciateError(
+            Code.REFUSED,
+            f"{folders.root} is not the folder of the catalog that this was planned for ({lost.ANCHOR}); nothing went.",
+            "Stop the daemon (`speciate stop`) and call again: it says what is wrong.",
+        )
     live = Live.model_validate(payload["live"])
-    found = garbage.find(folders, live, payload["cutoff"])
+    found, kept = garbage.survey(folders, live, Custody.model_validate(payload["custody"]))
+    if not payload["sweeps"]:
+        found, kept = [], {}
     found += _doomed(folders, payload["doomed"])
     if payload["purge"]:
         found += [*garbage.leftovers(folders), *garbage.caches(folders)]
         found += garbage.orphans(folders, live, payload["since"])
         _empty_logs(folders)
     found = [each for each in dict.fromkeys(found) if each.path != run.folder.path]
+    if not payload["purge"]:  # names may be what is to be forgotten
+        listed = (f"{each.kind}\t{each.bytes}\t{each.path.relative_to(folders.root).as_posix()}\n" for each in found)
+        (run.outputs / "garbage.txt").write_text("".join(listed))
     run.progress(0, len(found), "files")
     freed = garbage.delete(found)
     for extractor in sorted(path.name for path in folders.features.glob("*") if path.is_dir()):
         features.merge(folders, extractor)
     run.progress(len(found), len(found), "files")
-    return {"freed": dict(sorted(freed.items())), "bytes": sum(freed.values())}
+    more = {"kept": kept} if kept else {}
+    more |= {"lacking": payload["lacking"]} if payload["lacking"] else {}
+    return {"freed": dict(sorted(freed.items())), "bytes": sum(freed.values()), **more}
 
 
 def commit(tx: Transaction, job: Job, collected: dict[str, Any]) -> dict[str, Any]:
@@ -115,12 +182,23 @@ def commit(tx: Transaction, job: Job, collected: dict[str, Any]) -> dict[str, An
     return dict(collected)
 
 
-def _marked(workspace: Workspace) -> tuple[Live, float]:
-    """What must stay, and since when everything must."""
+def _have_a_witness(workspace: Workspace) -> None:
+    """A backup that is no older than what may go at most. Without one (a full disk), what nothing names stays."""
+    now = workspace.clock.now()
+    if custody(workspace, 0.0).witnessed < now - GRACE_SECONDS:
+        try:
+            save_catalog(workspace.database, workspace.folders.backups, now)
+        except (duckdb.Error, OSError):
+            _log.exception("no backup could be made before garbage is collected")
+
+
+def _marked(workspace: Workspace) -> _Marked:
     database, now = workspace.database, workspace.clock.now()
     retention = workspace.settings.retention
     runs_since, checkpoints_since = now - retention.runs_days * _DAY, now - retention.checkpoints_days * _DAY
-    files, blobs, begun = named(_manifests(workspace)), set[str](), [now - GRACE_SECONDS]
+    gone = lost_rows(workspace)
+    files, begun = named([*_manifests(workspace), *gone.manifests]), [now - GRACE_SECONDS]
+    blobs = {text for spec in gone.specs for text in mentions.strings(spec)}
     runs, checkpoints = set[str](), set[str]()
     for id, over, state, executor, attempts, created, ended, spec, plan_text in database.read(_JOBS):  # noqa: A001
         attempted = {f"{id}.{attempt}" for attempt in range(1, attempts + 1)}
@@ -141,9 +219,9 @@ def _marked(workspace: Workspace) -> tuple[Live, float]:
         checkpoints=frozenset(checkpoints - runs),
         exports_before=0.0 if retention.exports_days is None else now - retention.exports_days * _DAY,
         models=frozenset(f"{name}/v{number}" for name, number in buried(database, "model")),
-        evaluations=frozenset(id for (id,) in database.read(_EVALUATIONS)),  # noqa: A001
+        evaluations=frozenset([*(id for (id,) in database.read(_EVALUATIONS)), *gone.evaluations]),  # noqa: A001
     )
-    return live, min(begun)
+    return _Marked(live, custody(workspace, min(begun)), gone.refs)
 
 
 def _manifests(workspace: Workspace) -> list[Manifest]:

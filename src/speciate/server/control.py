@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any
 from speciate import __version__, usecases
 from speciate.datasets import consent
 from speciate.errors import Code, SpeciateError, unknown
+from speciate.jobs.copied import paused_as_copied
 from speciate.loop import ledger
 from speciate.models import registry, signature
 from speciate.production import aliases, approvals, audit, audit_heads, consents, policy, promote, signed
 from speciate.server import tracing
 from speciate.serving import slots
+from speciate.workspace import place
 from speciate.workspace.backup import automatic_backups, back_up
 
 if TYPE_CHECKING:
@@ -50,6 +52,8 @@ def _status(service: Service, request: dict[str, Any]) -> dict[str, Any]:
         "policy": workspace.settings.policy,
         "newest_backup": saved[-1].name if saved else None,
         "salvaged": str(workspace.salvaged) if workspace.salvaged else None,
+        "copy_of": place.original_of(workspace.database),
+        "paused_as_copied": len(paused_as_copied(workspace.database)),
     }
 
 
@@ -97,6 +101,11 @@ def _signed(service: Service, request: dict[str, Any]) -> dict[str, Any]:
     key = signature.look(Path(where["folder"]), ()).key
     signed.record(service.workspace, where["model"], where["id"], str(key), str(request["by"]))
     return {"model": where["model"], "key": str(key)}
+
+
+def _resume(service: Service, request: dict[str, Any]) -> dict[str, Any]:
+    """What was paused because the workspace is a copy."""
+    return {"jobs": [job.id for job in service.engine.resume_copied()]}
 
 
 def _backup(service: Service, request: dict[str, Any]) -> dict[str, Any]:
@@ -238,6 +247,7 @@ _ACTIONS: dict[str, Callable[[Service, dict[str, Any]], dict[str, Any]]] = {
     "version": _version,
     "signed": _signed,
     "backup": _backup,
+    "resume": _resume,
     "refresh": _refresh,
     "fingerprint": _fingerprint,
     "approval": _approval,

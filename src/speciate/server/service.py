@@ -40,6 +40,7 @@ from speciate.production.loading import keep_loaded
 from speciate.server import control, mcp_app
 from speciate.server.protocol import CONTROL, DRAINING, HELLO_BYTES, HTTP, MCP, encode, refusal
 from speciate.server.surface import Caller
+from speciate.serving.folder import all_slots
 from speciate.serving.keeper import Keeper
 from speciate.serving.tender import Tender
 from speciate.workspace.backup import AutomaticBackups
@@ -64,6 +65,8 @@ def serve(
     workspace = Workspace(root)
     if workspace.salvaged:
         _log.warning("the catalog's log was torn; the last commits may be lost; see %s", workspace.salvaged)
+    for slot in all_slots(workspace.folders) if workspace.copied_from else ():
+        slot.stop()  # before the engine notes that this copy was dealt with
     backups = AutomaticBackups(workspace)
     engine, pool = Engine(workspace), Pool(workspace.folders, workspace.settings)
     keeper, hooks = Keeper(workspace, pool), list[notifier.Hook]()

@@ -25,13 +25,16 @@ from typing import NamedTuple
 import duckdb
 
 from speciate.errors import Code, SpeciateError
+from speciate.workspace import lost, place
 from speciate.workspace.blobs import sync_folder
 from speciate.workspace.database import Database, Event
 from speciate.workspace.workspace import Workspace
 
 _KEPT_NEWEST, _KEPT_DAYS = 12, 14
+_FIRST_SECONDS = 60.0
+"""After its start a daemon does not save sooner, unless something is urgent."""
 _COPIED = (
-    "settings.toml", "blobs", "packs", "datasets", "features", "models", "predictions", "evaluations", "runs", "logged",
+    "settings.toml", lost.ANCHOR, "blobs", "packs", "datasets", "features", "models", "predictions", "evaluations", "runs", "logged",
 )  # fmt: skip
 _URGENT = {"alias.moved", "canary.set", "canary.ended", "data.forgotten", "consent.changed"}
 _log = logging.getLogger(__name__)
@@ -63,6 +66,15 @@ def automatic_backups(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("auto-*") if (path / "load.sql").exists())
 
 
+def made_at(backup: Path) -> float:
+    """Seconds since the epoch, from its name; 0 for another's name."""
+    try:
+        stamp = datetime.strptime(backup.name.split("-")[1], "%Y%m%dT%H%M%SZ")
+    except (IndexError, ValueError):
+        return 0.0
+    return stamp.replace(tzinfo=UTC).timestamp()
+
+
 def superseded(names: Sequence[str]) -> list[str]:
     """Which backups may go: all but the newest 12 and the last of each of the newest 14 days. Oldest first, both."""
     days = {name.split("-")[1][:8]: name for name in names}  # a later one of the same day replaces the earlier
@@ -77,7 +89,11 @@ class AutomaticBackups:
         self._workspace = workspace
         self._wake = threading.Event()
         self._stopping = False
-        self._saved_seq = _newest_seq(automatic_backups(workspace.folders.backups))
+        saved = automatic_backups(workspace.folders.backups)
+        self._saved_seq = _newest_seq(saved)
+        self._pause = 60.0 * workspace.settings.backup_minutes
+        age = workspace.clock.now() - made_at(saved[-1]) if saved else self._pause
+        self._first_pause = min(self._pause, max(_FIRST_SECONDS, self._pause - age))
         self._thread = threading.Thread(target=self._loop, name="backups", daemon=True)
 
     def start(self) -> None:
@@ -98,9 +114,11 @@ class AutomaticBackups:
             self._wake.set()
 
     def _loop(self) -> None:
+        pause = self._first_pause  # daemons that never live for an hour must make some, too
         while True:
-            self._wake.wait(60 * self._workspace.settings.backup_minutes)
+            self._wake.wait(pause)
             self._wake.clear()
+            pause = self._pause
             if self._stopping:
                 return
             self._save_if_possible()
@@ -136,7 +154,8 @@ class AutomaticBackups:
 
 
 def back_up(workspace: Workspace, target: Path) -> Backup:
-    """Copy the workspace into a new folder, which is itself a workspace. Raises REFUSED where something is there.
+    """Copy the workspace into a new folder, which is itself a workspace, and is marked as a copy: where it is opened, its
+    jobs are paused (jobs/copied.py). Raises REFUSED where something is there.
 
     The catalog is copied first: every file that it names is sealed by then.
     """
@@ -151,7 +170,7 @@ def back_up(workspace: Workspace, target: Path) -> Backup:
     shutil.rmtree(partial, ignore_errors=True)
     try:
         partial.mkdir(mode=0o700, parents=True)
-        _copy_catalog(workspace.database, partial / "catalog.duckdb")
+        _copy_catalog(workspace.database, partial / "catalog.duckdb", root)
         for name in _COPIED:
             _copy(root / name, partial / name)
         _sync(partial)
@@ -170,12 +189,14 @@ def back_up(workspace: Workspace, target: Path) -> Backup:
 _serial = itertools.count()
 
 
-def _copy_catalog(database: Database, target: Path) -> None:
+def _copy_catalog(database: Database, target: Path, original: Path) -> None:
     name = f"backup_{next(_serial)}"
+    key, value = place.mark_copy(original)
     ((source,),) = database.read("SELECT current_database()")
     database.read(f"ATTACH {quoted(target)} AS {name}")
     try:
         database.read(f'COPY FROM DATABASE "{source}" TO {name}')
+        database.read(f"INSERT OR REPLACE INTO {name}.meta VALUES (?, ?)", [key, value])
     except duckdb.Error as error:
         raise SpeciateError(
             Code.UNAVAILABLE, f"The catalog could not be copied: {str(error).splitlines()[0]}", "Free some space."

@@ -9,6 +9,7 @@ from pathlib import Path
 import duckdb
 
 from speciate.errors import Code, SpeciateError
+from speciate.faults import fault
 from speciate.workspace.schema import TABLES, VERSION
 
 Migration = Callable[[duckdb.DuckDBPyConnection], None]
@@ -59,10 +60,11 @@ def _tool_calls(connection: duckdb.DuckDBPyConnection) -> None:
 MIGRATIONS: dict[int, Migration] = {1: _parts_and_tags, 2: _consents, 3: _canaries, 4: _tool_calls}
 
 
-def migrate(path: Path) -> int:
+def migrate(path: Path, check: Callable[[duckdb.DuckDBPyConnection], None] | None = None) -> int:
     """Create the catalog or bring it up to date; return the version it had before (0: new).
 
-    Raises SpeciateError NEWER_SCHEMA for a catalog of a later release and UNAVAILABLE where another process holds it.
+    `check` sees it before anything is changed, and may refuse it. Raises SpeciateError NEWER_SCHEMA for a catalog of a
+    later release and UNAVAILABLE where another process holds it.
     """
     connection = _connect(path)
     try:
@@ -73,6 +75,8 @@ def migrate(path: Path) -> int:
                 f"{path} has schema {found}, but this speciate knows up to {VERSION}.",
                 "Install the newer speciate that wrote it: pip install -U speciate",
             )
+        if check:
+            check(connection)
         if found < VERSION:
             connection.execute("CHECKPOINT")
             connection.execute("BEGIN")
@@ -81,7 +85,9 @@ def migrate(path: Path) -> int:
             for number in range(found or VERSION, VERSION):
                 MIGRATIONS[number](connection)
             connection.execute("INSERT OR REPLACE INTO meta VALUES ('schema', ?)", [str(VERSION)])
+            fault("migrate_before_commit")
             connection.execute("COMMIT")
+            fault("migrate_after_commit")
             connection.execute("CHECKPOINT")
         return found
     finally:
