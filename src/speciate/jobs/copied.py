@@ -39,9 +39,10 @@ def pause_copied(workspace: Workspace) -> int:
     count = workspace.database.transact(pause)
     workspace.copied_from = None
     _log.warning(
-        "this workspace is a copy of %s: %d jobs are paused and every slot is off; `speciate resume` lets the jobs go on",
-        original, count,
-    )  # fmt: skip
+        "this workspace is a copy of %s: %d jobs are paused (`speciate resume` lets them go on), and every slot is off",
+        original,
+        count,
+    )
     return count
 
 

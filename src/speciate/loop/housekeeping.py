@@ -1,6 +1,7 @@
 """Collects garbage by itself: daily, when nothing runs; sooner on a disk that is nearly full; never where settings say.
 
-What may go is decided by production/tidy.py and retention.py; this only says when.
+What may go is decided by production/tidy.py and retention.py; this only says when. The first time in a workspace (also
+one that was rebuilt, or is a copy) nothing goes: what would go is said, and it goes from the next day on.
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ import threading
 
 from speciate.errors import SpeciateError
 from speciate.jobs.engine import Engine
-from speciate.production import retention
+from speciate.production import retention, tidy
 from speciate.workspace.workspace import Workspace
 
 _HOUR = 3600.0
+_DAY = 24 * _HOUR
 _LOOK_SECONDS = 60.0
 _HOURS_WHEN_LOW = 1.0
 _PATIENCE = 7
@@ -57,13 +59,23 @@ class Housekeeper:
         since = last if last is not None else database.read(_FIRST)[0][0]
         if unfinished or since is None:
             return None
-        busy = bool(database.read(_BUSY))
+        busy, report = bool(database.read(_BUSY)), tidy.reported(database)
+        if report and since <= report.at and now - report.at < _DAY:
+            return None  # a person has a day to look at what would go
         if not due(now - since, settings.gc_hours, busy=busy, low=workspace.room.look().low):
+            return None
+        if report is None:
+            self._report()
             return None
         dropped = database.transact(lambda tx: retention.drop(tx, settings.keep_versions))
         if dropped:
             _log.info("deleted, for more than %s newer versions are there: %s", settings.keep_versions, dropped)
         return self._engine.submit("gc", {}, key=f"housekeeping/{since}").id
+
+    def _report(self) -> None:
+        found = retention.survey(self._workspace)
+        tidy.report(self._workspace, found)
+        _log.info("nothing was deleted yet; from tomorrow on housekeeping would delete %s", found)
 
     def _keep(self) -> None:
         while not self._stop.wait(_LOOK_SECONDS):

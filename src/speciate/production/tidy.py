@@ -34,7 +34,7 @@ from speciate.workspace.backup import save_catalog
 from speciate.workspace.database import Database, Transaction
 from speciate.workspace.gaps import GRACE_SECONDS
 from speciate.workspace.garbage import Garbage, Live
-from speciate.workspace.garbage_rules import Custody
+from speciate.workspace.garbage_rules import Custody, Spared
 from speciate.workspace.packs import index_path
 from speciate.workspace.tombstones import buried
 from speciate.workspace.workspace import Folders, Workspace
@@ -55,6 +55,9 @@ _SET_RESULT = "UPDATE jobs SET result = ? WHERE id = ?"
 _FORGET_PLANS = "DELETE FROM job_plans WHERE job IN (SELECT id FROM jobs WHERE parent = ?)"
 REPORTED, SUBJECT = "garbage.reported", "workspace:garbage"
 _LAST_REPORT = "SELECT seq, stamp, data FROM events WHERE type = ? ORDER BY seq DESC LIMIT 1"
+_LAST_SWEEP = """
+SELECT ended, result FROM jobs WHERE kind = 'gc' AND state = 'succeeded' AND spec = '{}' ORDER BY ended DESC LIMIT 1
+"""
 _LAST_BEGINNING = f"SELECT coalesce(max(seq), 0) FROM events WHERE type IN ('{lost.REBUILT}', '{place.COPIED}')"
 _NEWEST_EVENT = "SELECT coalesce(max(seq), 0) FROM events"
 _LISTED = 50
@@ -73,12 +76,14 @@ class GcSpec(BaseModel):
 
 
 class Report(NamedTuple):
-    """What the first look in a workspace said would go."""
+    """What was said would go, or what a run deleted."""
 
     at: float
     bytes: int
     lacking: list[str]
     """Rows that a backup has and the catalog has lost."""
+    implausible: bool
+    """Whether the catalog names almost nothing of what lies there."""
 
 
 class _Marked(NamedTuple):
@@ -127,13 +132,26 @@ def reported(database: Database) -> Report | None:
     row = database.read_one(_LAST_REPORT, [REPORTED])
     if row is None or row[0] < database.read(_LAST_BEGINNING)[0][0]:
         return None
-    data = json.loads(row[2])
-    return Report(row[1], data["bytes"], data["lacking"])
+    return _report(row[1], json.loads(row[2]))
+
+
+def last_sweep(database: Database) -> Report | None:
+    """Of the newest run since the workspace, or its catalog, began; not one that only ended a deletion or a purge."""
+    row = database.read_one(_LAST_SWEEP)
+    since = reported(database)
+    if row is None or since is None or row[0] < since.at:
+        return None
+    return _report(row[0], json.loads(row[1]))
+
+
+def _report(at: float, data: dict[str, Any]) -> Report:
+    return Report(at, data.get("bytes", 0), data.get("lacking", []), Spared.IMPLAUSIBLE in data.get("kept", {}))
 
 
 def report(workspace: Workspace, found: dict[str, Any]) -> None:
     """Say what would go (`retention.survey`), before anything goes here for the first time."""
     said = {name: found[name] for name in ("kinds", "bytes", "kept", "lacking")}
+    said["bytes"] += found.get("versions", {}).get("bytes", 0)
     workspace.database.transact(lambda tx: tx.event(SUBJECT, REPORTED, said))
 
 

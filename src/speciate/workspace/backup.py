@@ -34,7 +34,8 @@ _KEPT_NEWEST, _KEPT_DAYS = 12, 14
 _FIRST_SECONDS = 60.0
 """After its start a daemon does not save sooner, unless something is urgent."""
 _COPIED = (
-    "settings.toml", lost.ANCHOR, "blobs", "packs", "datasets", "features", "models", "predictions", "evaluations", "runs", "logged",
+    "settings.toml", lost.ANCHOR, "blobs", "packs", "datasets", "features", "models", "predictions", "evaluations",
+    "runs", "logged",
 )  # fmt: skip
 _URGENT = {"alias.moved", "canary.set", "canary.ended", "data.forgotten", "consent.changed"}
 _log = logging.getLogger(__name__)
@@ -154,8 +155,8 @@ class AutomaticBackups:
 
 
 def back_up(workspace: Workspace, target: Path) -> Backup:
-    """Copy the workspace into a new folder, which is itself a workspace, and is marked as a copy: where it is opened, its
-    jobs are paused (jobs/copied.py). Raises REFUSED where something is there.
+    """Copy the workspace into a new folder, which is itself a workspace, and is marked as a copy: where it is opened,
+    its jobs are paused (jobs/copied.py). Raises REFUSED where something is there.
 
     The catalog is copied first: every file that it names is sealed by then.
     """

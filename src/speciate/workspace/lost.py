@@ -25,11 +25,11 @@ REBUILT = "workspace.rebuilt"
 """The event with which a catalog begins that was made from a backup."""
 _SHOWN = 5
 _SIGNS = (
-    "audit.heads", "backups/*", "models/*/v*", "datasets/*/*.parquet", "packs/*.pack", "runs/*/spec.json",
+    "audit.heads", "backups/auto-*", "models/*/v*", "datasets/*/*.parquet", "packs/*.pack", "runs/*/spec.json",
     "evaluations/*",
 )  # fmt: skip
 """What only a workspace has in which something happened."""
-_MORE_SIGNS = (ANCHOR, "catalog.duckdb.wal", "blobs/??/*", "logged/*/*")
+_MORE_SIGNS = (ANCHOR, "backups/*", "catalog.duckdb.wal", "blobs/??/*", "logged/*/*")
 """What only a workspace has that had a catalog."""
 _IDENTITY = "SELECT value FROM meta WHERE key = 'identity'"
 _NEWEST = "SELECT coalesce(max(seq), 0) FROM events"
@@ -89,8 +89,9 @@ class Doubt(NamedTuple):
     why: str
 
 
-def doubt(facts: Facts) -> Doubt | None:
-    """Why the catalog may not be the one of these folders; None where everything agrees. Pure."""
+def doubt(facts: Facts, *, torn: bool = False) -> Doubt | None:
+    """Why the catalog may not be the one of these folders; None where everything agrees. `torn`: the end of its log was
+    just cut off, so that only a backup can say that it is too short. Pure."""
     catalog, anchor, backup = facts.catalog, facts.anchor, facts.backup
     there = f"its data are there: {', '.join(facts.signs)}" if facts.signs else "it had one"
     if catalog is None:
@@ -102,11 +103,11 @@ def doubt(facts: Facts) -> Doubt | None:
         return Doubt("older", f"ends at event {catalog.events}, and its newest backup at {backup.events}")
     if backup and not facts.continues:
         return Doubt("diverged", f"has another event {backup.events} than its newest backup")
-    if catalog.events == 0 and facts.signs:
+    if catalog.events == 0 and facts.signs and not torn:
         return Doubt("empty", f"is empty, but {there}")
-    if expected and not catalog.identity:
+    if expected and not catalog.identity and not torn:
         return Doubt("older", "is from before this workspace got its identity")
-    if anchor and catalog.events < anchor.events:
+    if anchor and catalog.events < anchor.events and not torn:
         return Doubt("older", f"ends at event {catalog.events}, and it had come to {anchor.events}")
     if anchor is None and not facts.knows_some:
         return Doubt("foreign", f"names nothing of what lies there: {', '.join(facts.signs)}")
@@ -114,22 +115,19 @@ def doubt(facts: Facts) -> Doubt | None:
 
 
 def refuse_missing(root: Path) -> None:
-    """Raise REFUSED where there is no catalog and there was one. Reads names alone."""
+    """Raise REFUSED where there is no catalog and there was one. Reads names alone. An empty file that a killed first
+    start left, which DuckDB would not open, goes."""
     catalog = root / "catalog.duckdb"
     if catalog.exists() and catalog.stat().st_size:
         return
     if found := doubt(Facts(None, read_anchor(root), signs=signs(root, (*_SIGNS, *_MORE_SIGNS)))):
         raise refusal(root, found)
+    catalog.unlink(missing_ok=True)
 
 
 def refuse_wrong(root: Path, connection: duckdb.DuckDBPyConnection, *, torn: bool = False) -> None:
-    """Raise REFUSED where the catalog on this connection, of whatever schema, is not the one of the folder. `torn`: the
-    end of its log was just cut off, so that it is shorter than it was."""
-    found = doubt(facts_of(root, connection))
-    if found and torn and found.kind == "older":
-        anchor = read_anchor(root)
-        found = doubt(facts_of(root, connection)._replace(anchor=anchor and anchor._replace(events=0)))
-    if found:
+    """Raise REFUSED where the catalog on this connection, of whatever schema, is not the one of the folder."""
+    if found := doubt(facts_of(root, connection), torn=torn):
         raise refusal(root, found)
 
 

@@ -16,7 +16,12 @@ Migration = Callable[[duckdb.DuckDBPyConnection], None]
 
 
 def _parts_and_tags(connection: duckdb.DuckDBPyConnection) -> None:
-    """1 -> 2: tags of dataset versions; a manifest lists parts where it listed files, all of whose rows it held."""
+    """1 -> 2: tags of dataset versions; a manifest lists parts where it listed files, all of whose rows it held.
+
+    The first catalogs of version 1 had neither plans nor estimates of jobs.
+    """
+    connection.execute("ALTER TABLE jobs ADD COLUMN IF NOT EXISTS estimate DOUBLE")
+    connection.execute("CREATE TABLE IF NOT EXISTS job_plans (job VARCHAR PRIMARY KEY, plan VARCHAR NOT NULL)")
     connection.execute(
         "CREATE TABLE dataset_tags (name VARCHAR NOT NULL, tag VARCHAR NOT NULL, version INTEGER NOT NULL, "
         "PRIMARY KEY (name, tag))"
