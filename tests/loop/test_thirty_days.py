@@ -242,7 +242,10 @@ def _say(number: int, tx: Transaction) -> None:
     tx.event(f"other:{number}", "other")
 
 
-_WAYS = ["deleted", "deleted_with_its_backups", "emptied", "fresh", "older", "another_workspaces"]
+_WAYS = [
+    "older", "deleted_with_its_backups",
+    *(pytest.param(how, marks=pytest.mark.slow) for how in ("deleted", "emptied", "fresh", "another_workspaces")),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("how", _WAYS)
@@ -278,11 +281,11 @@ def test_on_a_healthy_workspace_all_of_the_garbage_goes_and_it_alone(made: World
 
     def look(workspace: Workspace, day: int) -> None:
         seen[day] = _files(made.root)
-        if day == 0:
+        if day == 1:  # on the day before, what a person had deleted went
             assert "MB are there that nothing needs" in status(workspace).alerts[0]
 
     _days(made.root, clock, 30, look)
-    first = {path for path in made.garbage if path not in seen[0]}
+    first = {path for path in made.garbage if path not in seen[1]}
     assert first == {path for path in made.garbage if path.startswith("models/unwanted")}, "a person asked for that"
     left = _files(made.root)
     assert not left & made.garbage
@@ -309,14 +312,14 @@ def test_rows_that_vanish_without_a_word_keep_their_files_and_somebody_hears_of_
 
     def look(workspace: Workspace, day: int) -> None:
         assert _files(made.root) >= made.needed | made.notes, f"day {day}"
-        assert any("The catalog lacks" in alert for alert in status(workspace).alerts)
+        assert day == 0 or any("The catalog lacks" in alert for alert in status(workspace).alerts)
 
-    _days(made.root, clock, 13, look)
+    _days(made.root, clock, 30, look)
     assert len(automatic_backups(made.root / "backups")) > 5
 
 
 def test_a_swapped_identity_stops_a_run_that_was_planned_before(made: World, clock: ManualClock) -> None:
-    _days(made.root, clock, 1)
+    _days(made.root, clock, 2)
     workspace = Workspace(made.root, clock, _SETTINGS)
     plan = tidy.plan(tidy.GcSpec(), workspace)
     assert plan.payload["sweeps"]

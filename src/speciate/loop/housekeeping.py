@@ -62,7 +62,7 @@ class Housekeeper:
         busy, report = bool(database.read(_BUSY)), tidy.reported(database)
         if report and since <= report.at and now - report.at < _DAY:
             return None  # a person has a day to look at what would go
-        if not due(now - since, settings.gc_hours, busy=busy, low=workspace.room.look().low):
+        if not due(now - since, settings.gc_hours, busy=busy and report is not None, low=workspace.room.look().low):
             return None
         if report is None:
             self._report()

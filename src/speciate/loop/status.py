@@ -176,7 +176,7 @@ def _of_the_catalog(workspace: Workspace) -> list[str]:
     if newest and newest.lacking:
         found.append(
             f"The catalog lacks {len(newest.lacking)} rows that a backup has and nobody deleted, such as "
-            f"{newest.lacking[0]!r}: their files stay. `speciate stop`, then look into backups/."
+            f"{newest.lacking[0]!r}. Their files stay as long as {' and '.join(newest.known_to)} in backups/ does."
         )
     if newest and newest.implausible:
         found.append(

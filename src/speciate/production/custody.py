@@ -1,7 +1,8 @@
 """How well the catalog knows its folders, for garbage_rules.py: its backups, its gaps, and when jobs were at work.
 
 A row that a kept backup of this very catalog has and the catalog has not, although nobody deleted it, was lost: what it
-names counts as named, and `get_status` says so. Backups from before something was forgotten are not asked.
+names counts as named, the backup is kept, and `get_status` says so. Backups from before something was forgotten are
+not asked.
 """
 
 from __future__ import annotations
@@ -58,6 +59,8 @@ class Lost(NamedTuple):
     evaluations: list[str]
     specs: list[dict[str, Any]]
     """Of jobs."""
+    backups: list[str]
+    """Names of those that have them; they are kept (workspace/backup.py)."""
 
 
 def custody(workspace: Workspace, cutoff: float) -> Custody:
@@ -94,7 +97,7 @@ def lost_rows(workspace: Workspace) -> Lost:
     known["evaluation"] = {ref for (ref,) in database.read(_EVALUATIONS)}
     known["job"] = {ref for (ref,) in database.read(_JOBS)}
     deleted = {noun: {f"{name}@v{number}" for name, number in buried(database, noun)} for noun in ("dataset", "model")}
-    found = Lost([], [], [], [], [])
+    found = Lost([], [], [], [], [], [])
     for saved in backups(workspace):
         try:
             _add_lost(database, saved.path, known, deleted, found)
@@ -116,6 +119,8 @@ def _add_lost(
     found.manifests.extend(_manifests(database, backup, missing["dataset"]))
     found.models.extend(missing["model"])
     found.evaluations.extend(missing["evaluation"])
+    if any(missing.values()):
+        found.backups.append(backup.name)
     if missing["job"]:
         rows = database.read(_SPECS, [str(backup / _FILES["job"]), missing["job"]])
         found.specs.extend(json.loads(spec) for spec, _ in rows)

@@ -30,7 +30,7 @@ from speciate.jobs.run import Run
 from speciate.production import mentions
 from speciate.production.custody import belongs, custody, lost_rows
 from speciate.workspace import garbage, lost, place, rewriting
-from speciate.workspace.backup import save_catalog
+from speciate.workspace.backup import keep_backups, save_catalog
 from speciate.workspace.database import Database, Transaction
 from speciate.workspace.gaps import GRACE_SECONDS
 from speciate.workspace.garbage import Garbage, Live
@@ -82,6 +82,8 @@ class Report(NamedTuple):
     bytes: int
     lacking: list[str]
     """Rows that a backup has and the catalog has lost."""
+    known_to: list[str]
+    """Names of the backups that have them."""
     implausible: bool
     """Whether the catalog names almost nothing of what lies there."""
 
@@ -91,6 +93,9 @@ class _Marked(NamedTuple):
     """What must stay."""
     custody: Custody
     lacking: list[str]
+    """Rows that backups have and the catalog has lost."""
+    known_to: list[str]
+    """Names of those backups."""
 
 
 def plan(spec: GcSpec, workspace: Workspace) -> Plan:
@@ -105,6 +110,7 @@ def plan(spec: GcSpec, workspace: Workspace) -> Plan:
     payload = {
         "live": marked.live.model_dump(mode="json"), "custody": marked.custody.model_dump(mode="json"),
         "identity": workspace.identity, "sweeps": sweeps, "lacking": marked.lacking[:_LISTED],
+        "known_to": marked.known_to,
         **spec.model_dump(), "doomed": doomed,
     }  # fmt: skip
     return Plan(payload=payload, resources=Resources(cpu=capacity.cpu if spec.purge else 1.0))
@@ -124,6 +130,7 @@ def survey(workspace: Workspace) -> dict[str, Any]:
         "first": [each.path.relative_to(workspace.folders.root).as_posix() for each in found[:_LISTED]],
         "kept": kept,
         "lacking": marked.lacking[:_LISTED],
+        "known_to": marked.known_to,
     }
 
 
@@ -145,14 +152,20 @@ def last_sweep(database: Database) -> Report | None:
 
 
 def _report(at: float, data: dict[str, Any]) -> Report:
-    return Report(at, data.get("bytes", 0), data.get("lacking", []), Spared.IMPLAUSIBLE in data.get("kept", {}))
+    lacking, known_to = data.get("lacking", []), data.get("known_to", [])
+    return Report(at, data.get("bytes", 0), lacking, known_to, Spared.IMPLAUSIBLE in data.get("kept", {}))
 
 
 def report(workspace: Workspace, found: dict[str, Any]) -> None:
     """Say what would go (`retention.survey`), before anything goes here for the first time."""
-    said = {name: found[name] for name in ("kinds", "bytes", "kept", "lacking")}
+    said = {name: found[name] for name in ("kinds", "bytes", "kept", "lacking", "known_to")}
     said["bytes"] += found.get("versions", {}).get("bytes", 0)
-    workspace.database.transact(lambda tx: tx.event(SUBJECT, REPORTED, said))
+
+    def say(tx: Transaction) -> None:
+        keep_backups(tx, said["known_to"])
+        tx.event(SUBJECT, REPORTED, said)
+
+    workspace.database.transact(say)
 
 
 def run(run: Run) -> dict[str, Any]:
@@ -183,18 +196,21 @@ def run(run: Run) -> dict[str, Any]:
         features.merge(folders, extractor)
     run.progress(len(found), len(found), "files")
     more = {"kept": kept} if kept else {}
-    more |= {"lacking": payload["lacking"]} if payload["lacking"] else {}
+    more |= {name: payload[name] for name in ("lacking", "known_to") if payload[name]}
     return {"freed": dict(sorted(freed.items())), "bytes": sum(freed.values()), **more}
 
 
 def commit(tx: Transaction, job: Job, collected: dict[str, Any]) -> dict[str, Any]:
     """Where something was to be forgotten, the catalog's file is rewritten when it is next let go, and the backups from
-    before are replaced by one from now (workspace/backup.py). What a purge was about stands nowhere any more."""
+    before are replaced by one from now (workspace/backup.py); those that alone know rows that the catalog lost go with a
+    purge only. What a purge was about stands nowhere any more."""
     spec = GcSpec.model_validate(job.spec)
+    keep_backups(tx, collected.get("known_to", ()))
     if spec.purge and job.parent:
         _redact(tx, job.parent)
-    if spec.purge or spec.doomed:
+    if spec.purge or (spec.doomed and not collected.get("lacking")):
         tx.execute("INSERT OR REPLACE INTO meta VALUES ('forgotten', ?)", [str(tx.execute(_NEWEST_EVENT)[0][0])])
+    if spec.purge or spec.doomed:
         rewriting.ask(tx, job.run_id)
         tx.event(job.parent or job.id, "data.forgotten")
     return dict(collected)
@@ -239,7 +255,7 @@ def _marked(workspace: Workspace) -> _Marked:
         models=frozenset(f"{name}/v{number}" for name, number in buried(database, "model")),
         evaluations=frozenset([*(id for (id,) in database.read(_EVALUATIONS)), *gone.evaluations]),  # noqa: A001
     )
-    return _Marked(live, custody(workspace, min(begun)), gone.refs)
+    return _Marked(live, custody(workspace, min(begun)), gone.refs, gone.backups)
 
 
 def _manifests(workspace: Workspace) -> list[Manifest]:

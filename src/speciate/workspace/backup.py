@@ -6,18 +6,20 @@ and after each move of an alias or change of a consent; a catalog beside copies 
 logs and earlier backups are left out of the latter. Neither waits for runs: what a live run has not sealed is not in
 the copy.
 
-How long: the newest 12 and the last of each of the newest 14 days. A purge cuts that short: as soon as something was
-forgotten, a new copy is made and every older one is deleted, and so are the catalogs that a repair set aside.
+How long: the newest 12, the last of each of the newest 14 days, and those that know what the catalog lost. A purge cuts
+that short: as soon as something was forgotten, a new copy is made and every older one is deleted, and so are the
+catalogs that a repair set aside.
 """
 
 from __future__ import annotations
 
 import itertools
+import json
 import logging
 import os
 import shutil
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -27,7 +29,7 @@ import duckdb
 from speciate.errors import Code, SpeciateError
 from speciate.workspace import lost, place
 from speciate.workspace.blobs import sync_folder
-from speciate.workspace.database import Database, Event
+from speciate.workspace.database import Database, Event, Transaction
 from speciate.workspace.workspace import Workspace
 
 _KEPT_NEWEST, _KEPT_DAYS = 12, 14
@@ -38,6 +40,9 @@ _COPIED = (
     "runs", "logged",
 )  # fmt: skip
 _URGENT = {"alias.moved", "canary.set", "canary.ended", "data.forgotten", "consent.changed"}
+_KEPT = "kept_backups"
+_GET = "SELECT value FROM meta WHERE key = ?"
+_PUT = "INSERT OR REPLACE INTO meta VALUES (?, ?)"
 _log = logging.getLogger(__name__)
 
 
@@ -81,6 +86,12 @@ def superseded(names: Sequence[str]) -> list[str]:
     days = {name.split("-")[1][:8]: name for name in names}  # a later one of the same day replaces the earlier
     kept = set(names[-_KEPT_NEWEST:]) | {days[day] for day in sorted(days)[-_KEPT_DAYS:]}
     return [name for name in names if name not in kept]
+
+
+def keep_backups(tx: Transaction, names: Collection[str]) -> None:
+    """Leave these automatic backups however old they become: they alone know something. Until it is said anew."""
+    if names or tx.execute(_GET, [_KEPT]):
+        tx.execute(_PUT, [_KEPT, json.dumps(sorted(names))])
 
 
 class AutomaticBackups:
@@ -138,8 +149,10 @@ class AutomaticBackups:
         if seq != self._saved_seq:
             target = save_catalog(database, folder, self._workspace.clock.now())
             self._saved_seq = seq
+            kept = database.read_one(_GET, [_KEPT])
             for name in superseded([path.name for path in automatic_backups(folder)]):
-                shutil.rmtree(folder / name)
+                if kept is None or name not in json.loads(kept[0]):
+                    shutil.rmtree(folder / name)
         for path in self._remembering():
             shutil.rmtree(path, ignore_errors=True)
         return target
