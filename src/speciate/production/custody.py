@@ -26,7 +26,11 @@ from speciate.workspace.workspace import Workspace
 
 _FIRST = "SELECT min(stamp) FROM events"
 _FORGOTTEN = "SELECT value FROM meta WHERE key = 'forgotten'"
-_WORKED = "SELECT created, coalesce(ended, 9e15) FROM jobs WHERE executor = 'local'"
+_WORKED = """
+SELECT created, CASE WHEN state IN ('succeeded', 'failed', 'cancelled', 'dead') THEN coalesce(ended, changed)
+    ELSE 9e15 END
+FROM jobs WHERE executor = 'local'
+"""
 _VERSIONS = {
     noun: f"SELECT name || '@v' || version FROM {noun}_versions" for noun in ("dataset", "model")
 }  # fmt: skip

@@ -202,8 +202,8 @@ def run(run: Run) -> dict[str, Any]:
 
 def commit(tx: Transaction, job: Job, collected: dict[str, Any]) -> dict[str, Any]:
     """Where something was to be forgotten, the catalog's file is rewritten when it is next let go, and the backups from
-    before are replaced by one from now (workspace/backup.py); those that alone know rows that the catalog lost go with a
-    purge only. What a purge was about stands nowhere any more."""
+    before are replaced by one from now (workspace/backup.py); those that alone know rows that the catalog lost go only
+    with a purge. What a purge was about stands nowhere any more."""
     spec = GcSpec.model_validate(job.spec)
     keep_backups(tx, collected.get("known_to", ()))
     if spec.purge and job.parent:
