@@ -77,7 +77,7 @@ def custody(workspace: Workspace, cutoff: float) -> Custody:
         witnessed=max((made_at(each.path) for each in saved), default=0.0),
         since=9e15 if first is None else float(first),
         gaps=tuple(gaps.noted(database.read)),
-        worked=joined(database.read(_WORKED)),  # type: ignore[arg-type] - rows of two numbers
+        worked=joined((float(since), float(until)) for since, until in database.read(_WORKED)),
     )
 
 

@@ -171,15 +171,15 @@ def report(workspace: Workspace, found: dict[str, Any]) -> None:
 def run(run: Run) -> dict[str, Any]:
     """What is to go is written down before any of it goes: `outputs/garbage.txt`."""
     folders, payload = run.folders, run.payload
-    if not belongs(folders.root, payload.get("identity", "")):
+    if "identity" in payload and not belongs(folders.root, payload["identity"]):
         raise SpeciateError(
             Code.REFUSED,
             f"{folders.root} is not the folder of the catalog that this was planned for ({lost.ANCHOR}); nothing went.",
             "Stop the daemon (`speciate stop`) and call again: it says what is wrong.",
         )
     live = Live.model_validate(payload["live"])
-    found, kept = garbage.survey(folders, live, Custody.model_validate(payload["custody"]))
-    if not payload["sweeps"]:
+    found, kept = garbage.survey(folders, live, Custody.model_validate(payload.get("custody", {})))
+    if not payload.get("sweeps"):  # also where an older release planned it
         found, kept = [], {}
     found += _doomed(folders, payload["doomed"])
     if payload["purge"]:
@@ -196,7 +196,7 @@ def run(run: Run) -> dict[str, Any]:
         features.merge(folders, extractor)
     run.progress(len(found), len(found), "files")
     more = {"kept": kept} if kept else {}
-    more |= {name: payload[name] for name in ("lacking", "known_to") if payload[name]}
+    more |= {name: payload[name] for name in ("lacking", "known_to") if payload.get(name)}
     return {"freed": dict(sorted(freed.items())), "bytes": sum(freed.values()), **more}
 
 
