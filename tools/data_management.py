@@ -10,7 +10,7 @@ from pydantic import Field
 from speciate.datasets.purge import Target
 from speciate.errors import Code, SpeciateError
 from speciate.ids import check_name
-from speciate.production import approval_keys, deletion, forget, retention
+from speciate.production import approval_keys, deletion, forget, retention, tidy
 from speciate.production.approvals import Approval, postponed
 from speciate.refs import dataset_ref
 from speciate.server.surface import (
@@ -71,7 +71,8 @@ def manage_data(
 ) -> Tagged | JobStarted | NeedsApproval | DryRun:
     """Tag versions, delete unneeded ones, forget examples everywhere (purge), free disk (gc).
 
-    delete and purge need a person, on a terminal: `speciate approve ID`. dry_run shows what would go.
+    delete and purge need a person, on a terminal: `speciate approve ID`. dry_run shows what would go; so does the
+    first gc in a workspace.
     """
     _check_given(action, ref=ref, group=group, example=example, tag=tag)
     if action == "gc":
@@ -131,8 +132,12 @@ def _tag(app: App, spec: dict[str, Any], idempotency_key: str | None, *, dry_run
 
 
 def _collect_garbage(app: App, idempotency_key: str | None, *, dry_run: bool) -> JobStarted | DryRun:
-    if dry_run:
+    said = tidy.reported(app.workspace.database) is not None
+    if dry_run or not said:
         found = retention.survey(app.workspace)
+        if not said:  # before anything goes here for the first time
+            tidy.report(app.workspace, found)
+            found |= {"note": "Nothing was deleted. To delete this, call manage_data(action='gc')."}
         return DryRun(valid=True, estimate=Estimate(bytes=found["bytes"]), resolved=found)
     return start_job(app, "gc", {}, idempotency_key=idempotency_key)
 

@@ -19,6 +19,7 @@ _COMMANDS = {
     "stop": "speciate.server.online:stop",
     "doctor": "speciate.server.doctor:doctor",
     "backup": "speciate.server.online:backup",
+    "resume": "speciate.server.online:resume",
     "refresh": "speciate.server.online:refresh",
     "fingerprint": "speciate.server.online:fingerprint",
     "rebuild": "speciate.server.offline:rebuild",
@@ -90,6 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     command("doctor", "check this machine, the installation and the workspace's disk")
     backup = command("backup", "copy the workspace into a new folder, which is a workspace itself")
     backup.add_argument("target", metavar="DIR")
+    command("resume", "let the jobs go on that are paused because the workspace is a copy of another one")
     refresh = command("refresh", "ask for the world's models again: installed packages and the hub")
     refresh.add_argument("sources", metavar="SOURCE", nargs="*", help="timm, mteb, prices, hub ...; default: all")
     refresh.add_argument("--vectors", action="store_true", help="embed what they are for, too: takes minutes")

@@ -40,6 +40,7 @@ def test_a_job_that_ended_and_one_that_still_runs_are_both_there_again(tmp_path:
     end(engine)
     lose_catalog(tmp_path / "workspace")
 
+    assert rebuild_catalog(tmp_path / "workspace").source == "nothing"
     workspace = Workspace(tmp_path / "workspace")
     recovered = recover_jobs(workspace)
     assert set(recovered.jobs) == {done.id, live.id}

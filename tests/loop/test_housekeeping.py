@@ -15,7 +15,7 @@ from speciate.jobs.kinds import Kinds
 from speciate.loop.housekeeping import Housekeeper, due
 from speciate.models import registry
 from speciate.models.card import Card
-from speciate.production import approvals, deletion, retention
+from speciate.production import approvals, deletion, retention, tidy
 from speciate.settings import Capacity, Retention, Settings
 from speciate.workspace.database import Transaction
 from speciate.workspace.room import GB
@@ -82,6 +82,11 @@ def test_a_day_after_the_workspace_began_and_then_daily(engine: Engine, stage: S
     world.define(workspace)
     assert keeper.look() is None
     clock.advance(24 * _HOUR)
+    assert keeper.look() is None, "it only says what would go"
+    assert tidy.reported(workspace.database)
+    clock.advance(23 * _HOUR)
+    assert keeper.look() is None, "a person has a day to look at that"
+    clock.advance(1 * _HOUR)
     first = keeper.look()
     assert first is not None
     assert keeper.look() is None, "one at a time"
@@ -105,6 +110,9 @@ def test_it_waits_for_runs_unless_the_disk_is_nearly_full(engine: Engine, stage:
     stage.truth[f"{job.id}.1"] = Alive()
     clock.advance(30 * _HOUR)
     assert keeper.look() is None
+    assert tidy.reported(workspace.database), "to say what would go is in nobody's way"
+    clock.advance(24 * _HOUR)
+    assert keeper.look() is None
     workspace.room.usage = lambda folder: (10 * GB, GB // 4)
     assert keeper.look() is not None
 
@@ -127,6 +135,9 @@ def test_older_versions_go_but_for_those_that_something_needs(engine: Engine, cl
     assert (set(shown["refs"]), shown["bytes"] > 1000) == (gone, True)
     before = set(_left(workspace))
     clock.advance(8 * 24 * _HOUR)
+    assert Housekeeper(workspace, engine).look() is None
+    assert set(_left(workspace)) == before, "the first time it only says so"
+    clock.advance(24 * _HOUR)
     assert Housekeeper(workspace, engine).look() is not None
     assert before - set(_left(workspace)) == gone
     rows = workspace.database.read("SELECT data ->> 'by' FROM events WHERE type = 'model.deleted'")

@@ -495,16 +495,22 @@ def test_a_name_of_both_must_say_which(workspace: Workspace) -> None:
 
 def test_garbage_keeps_what_versions_and_unfinished_jobs_name(workspace: Workspace, clock: ManualClock) -> None:
     _make(workspace)
-    orphan = workspace.folders.datasets / NAME / "orphan.parquet"
+    orphan = workspace.folders.datasets / NAME / f"{'0' * 32}.parquet"
     kept = next(path for path in (workspace.folders.datasets / NAME).iterdir())
     orphan.write_bytes(kept.read_bytes())
     clock.advance(2 * tidy.GRACE_SECONDS)
     begun = clock.now() - tidy.GRACE_SECONDS - 60
     os.utime(orphan, (begun + 30, begun + 30))
-    assert tidy.survey(workspace)["first"] == ["datasets/notes/orphan.parquet"]
+    assert tidy.survey(workspace)["first"] == [], "no job was at work then: nobody knows whose it is"
+    _job(workspace, "ingest", {"name": "failed"}, created=begun, changed=begun + 60)
+    assert tidy.survey(workspace)["first"] == [], "and no backup has seen the catalog without a need for it"
+    assert AutomaticBackups(workspace).save()
+    assert tidy.survey(workspace)["first"] == [f"datasets/notes/{orphan.name}"]
     running = _job(workspace, "ingest", {"name": "slow"}, State.RUNNING, created=begun)
     assert tidy.survey(workspace)["first"] == []  # it may be this job's, which has run for longer than a day
     workspace.database.transact(lambda tx: _end(tx, running))
+    assert _perform(workspace, tidy.KIND, {})["freed"] == {}, "it was not said yet that it would go"
+    tidy.report(workspace, tidy.survey(workspace))
     assert _perform(workspace, tidy.KIND, {})["freed"].keys() == {"datasets"}
     assert (orphan.exists(), kept.exists()) == (False, True)
 

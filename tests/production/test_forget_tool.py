@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
@@ -15,7 +16,9 @@ from speciate.jobs.pool import Pool
 from speciate.production import approvals
 from speciate.server.surface import App, DryRun, JobStarted
 from speciate.settings import Settings
+from speciate.workspace.backup import AutomaticBackups
 from speciate.workspace.workspace import Workspace
+from tests.conftest import ManualClock
 from tests.data import ingest, review_rows
 
 
@@ -86,7 +89,7 @@ def test_arguments_that_do_not_fit_the_action_are_refused(app: App, arguments: d
     assert caught.value.code is Code.INVALID
 
 
-def test_tags_and_garbage_need_nobody(app: App, reviews: str) -> None:
+def test_tags_and_garbage_need_nobody(app: App, reviews: str, clock: ManualClock) -> None:
     tagged = manage_data(app, "tag", ref=reviews, tag="gold")
     assert isinstance(tagged, Tagged)
     assert (tagged.state, tagged.dataset, tagged.was) == ("succeeded", reviews, None)
@@ -96,6 +99,13 @@ def test_tags_and_garbage_need_nobody(app: App, reviews: str) -> None:
     with pytest.raises(SpeciateError, match="has the tag 'gold'"):
         manage_data(app, "delete", ref=reviews)
     assert isinstance(manage_data(app, "untag", ref="reviews", tag="gold"), JobStarted)
+    for blob in app.workspace.folders.blobs.glob("??/*"):
+        os.utime(blob, (clock.now(), clock.now()))
+    clock.advance(2 * 24 * 3600)
+    assert AutomaticBackups(app.workspace).save()
+    first = manage_data(app, "gc")
+    assert isinstance(first, DryRun), "the first time in a workspace it only shows what would go"
+    assert "Nothing was deleted" in first.resolved["note"]
     listed = manage_data(app, "gc", dry_run=True)
     assert isinstance(listed, DryRun)
     assert listed.resolved["kinds"].keys() == {"blobs"}  # this test's rows were given to no job

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -14,11 +15,14 @@ import pytest
 from speciate.workspace import garbage
 from speciate.workspace.blobs import Blobs
 from speciate.workspace.garbage import Live
+from speciate.workspace.garbage_rules import Custody, Spared
 from speciate.workspace.packs import PackWriter, index_path
 from speciate.workspace.workspace import Folders
 
 _NOTHING = Live(files=frozenset(), blobs=frozenset(), runs=frozenset(), models=frozenset(), evaluations=frozenset())
 _OLD, _CUTOFF = 1_000_000.0, 2_000_000.0
+_CUSTODY = Custody(trusted=True, cutoff=_CUTOFF, witnessed=_CUTOFF, worked=((0.0, _CUTOFF),))
+_HEX = "0123456789abcdef" * 2
 
 
 @pytest.fixture
@@ -41,6 +45,11 @@ def _file(path: Path, text: str = "x" * 10) -> Path:
     return path
 
 
+def _sealed(name: str) -> str:
+    """As a file of rows is named."""
+    return hashlib.sha256(name.encode()).hexdigest()[:32] + ".parquet"
+
+
 def _pack(folders: Folders, data: bytes) -> Path:
     with PackWriter(folders.packs) as writer:
         writer.add(data)
@@ -54,7 +63,7 @@ def _part(path: Path, **columns: list[str]) -> Path:
 
 
 def _found(folders: Folders, live: Live = _NOTHING) -> set[tuple[str, str]]:
-    found = garbage.find(folders, live, _CUTOFF)
+    found = garbage.find(folders, live, _CUSTODY)
     return {(each.kind, each.path.relative_to(folders.root).as_posix()) for each in found}
 
 
@@ -67,16 +76,18 @@ def test_a_pack_goes_with_its_index_and_stays_with_it(folders: Folders) -> None:
 
 def test_what_a_run_in_flight_has_sealed_stays_until_it_is_older_than_the_cutoff(folders: Folders) -> None:
     _pack(folders, b"no manifest names it yet")
-    _part(folders.datasets / "d" / "new.parquet", id=["a"])
+    _part(folders.datasets / "d" / _sealed("new"), id=["a"])
     assert _found(folders) == set()
 
 
 def test_blobs_stay_for_jobs_and_as_media_of_a_version(folders: Folders) -> None:
     blobs = Blobs(folders.blobs)
     media, rows, lost = blobs.put(b"media"), blobs.put(b"rows"), blobs.put(b"lost")
-    _part(folders.datasets / "d" / "part.parquet", id=["a"], _content=[media])
+    _part(folders.datasets / "d" / _sealed("part"), id=["a"], _content=[media])
     _aged(folders.root)
-    live = _NOTHING.model_copy(update={"files": frozenset({"datasets/d/part.parquet"}), "blobs": frozenset({rows})})
+    live = _NOTHING.model_copy(
+        update={"files": frozenset({f"datasets/d/{_sealed('part')}"}), "blobs": frozenset({rows})}
+    )
     assert _found(folders, live) == {("blobs", f"blobs/{lost[:2]}/{lost}")}
 
 
@@ -89,23 +100,29 @@ def test_a_blob_that_is_wanted_again_is_young_again(folders: Folders) -> None:
 
 
 def test_cached_vectors_go_when_none_of_their_items_is_in_a_version(folders: Folders) -> None:
-    _part(folders.datasets / "d" / "part.parquet", id=["a"], _content=["c1"])
-    _part(folders.features / "e" / "part-1.parquet", key=["c1", "c9"], content=["c1", "c9"])
-    _part(folders.features / "e" / "part-2.parquet", key=["c8"], content=["c8"])
+    _part(folders.datasets / "d" / _sealed("part"), id=["a"], _content=["c1"])
+    _part(folders.features / "e" / f"part-{_HEX}.parquet", key=["c1", "c9"], content=["c1", "c9"])
+    _part(folders.features / "e" / f"part-{_HEX[::-1]}.parquet", key=["c8"], content=["c8"])
     _aged(folders.root)
-    live = _NOTHING.model_copy(update={"files": frozenset({"datasets/d/part.parquet"})})
-    assert _found(folders, live) == {("features", "features/e/part-2.parquet")}
+    live = _NOTHING.model_copy(update={"files": frozenset({f"datasets/d/{_sealed('part')}"})})
+    assert _found(folders, live) == {("features", f"features/e/part-{_HEX[::-1]}.parquet")}
 
 
 def test_of_models_only_the_deleted_go_and_of_runs_only_those_that_are_listed(folders: Folders) -> None:
-    for name in ("models/m/v1/w", "models/m/v2/w", "runs/job-a.1/log", "runs/job-b.1/log", "evaluations/e/x"):
+    for name in (
+        "models/m/v1/model.json",
+        "models/m/v2/model.json",
+        "runs/job-a.1/log",
+        "runs/job-b.1/log",
+        "evaluations/evaluation-2/x",
+    ):
         _file(folders.root / name)
     _aged(folders.root)
     live = _NOTHING.model_copy(update={"runs": frozenset({"job-a.1"}), "models": frozenset({"m/v1"})})
     assert _found(folders, live) == {
         ("models", "models/m/v1"),
         ("runs", "runs/job-a.1"),
-        ("evaluations", "evaluations/e"),
+        ("evaluations", "evaluations/evaluation-2"),
     }
 
 
@@ -138,17 +155,17 @@ def test_the_folder_that_a_service_process_stands_in_stays(folders: Folders) -> 
 
 def test_deleting_tells_the_bytes_by_kind_and_may_be_repeated(folders: Folders) -> None:
     _file(folders.cache / "a", "x" * 7)
-    _file(folders.root / "evaluations" / "e" / "x", "y" * 5)
+    _file(folders.root / "evaluations" / "evaluation-2" / "x", "y" * 5)
     _aged(folders.root)
-    found = garbage.find(folders, _NOTHING, _CUTOFF)
+    found = garbage.find(folders, _NOTHING, _CUSTODY)
     assert garbage.delete(found) == {"cache": 7, "evaluations": 5}
     assert garbage.delete(found) == {}
 
 
 def test_what_is_written_again_between_finding_and_deleting_stays(folders: Folders) -> None:
-    again, lost = (_part(folders.datasets / "d" / f"{name}.parquet", id=["a"]) for name in ("again", "lost"))
+    again, lost = (_part(folders.datasets / "d" / _sealed(name), id=["a"]) for name in ("again", "lost"))
     _aged(folders.root)
-    found = garbage.find(folders, _NOTHING, _CUTOFF)
+    found = garbage.find(folders, _NOTHING, _CUSTODY)
     os.utime(again)  # as sealing the same rows does
     assert garbage.delete(found).keys() == {"datasets"}
     assert (again.exists(), lost.exists()) == (True, False)
@@ -157,21 +174,24 @@ def test_what_is_written_again_between_finding_and_deleting_stays(folders: Folde
 def test_what_a_job_names_beside_our_files_is_never_opened(folders: Folders, tmp_path: Path) -> None:
     foreign = _file(tmp_path / "upload.parquet", "text,label")
     lost = Blobs(folders.blobs).put(b"lost")
-    _part(folders.features / "e" / "part-1.parquet", key=["c1"])
+    _part(folders.features / "e" / f"part-{_HEX}.parquet", key=["c1"])
     _aged(folders.root)
     names = {str(foreign), "upload.parquet", "datasets/../upload.parquet", "x" * 5000 + ".parquet", "\0.parquet"}
     live = _NOTHING.model_copy(update={"files": frozenset(names)})
-    assert _found(folders, live) == {("blobs", f"blobs/{lost[:2]}/{lost}"), ("features", "features/e/part-1.parquet")}
+    assert _found(folders, live) == {
+        ("blobs", f"blobs/{lost[:2]}/{lost}"),
+        ("features", f"features/e/part-{_HEX}.parquet"),
+    }
 
 
 def test_what_a_damaged_file_may_need_stays(folders: Folders) -> None:
     Blobs(folders.blobs).put(b"perhaps")
-    _file(folders.datasets / "d" / "part.parquet", "PAR1 no longer")
-    _part(folders.features / "e" / "part-1.parquet", key=["c1"])
-    _file(folders.features / "e" / "part-2.parquet", "torn")
+    _file(folders.datasets / "d" / _sealed("part"), "PAR1 no longer")
+    _part(folders.features / "e" / f"part-{_HEX}.parquet", key=["c1"])
+    _file(folders.features / "e" / f"part-{_HEX[::-1]}.parquet", "torn")
     _aged(folders.root)
-    live = _NOTHING.model_copy(update={"files": frozenset({"datasets/d/part.parquet"})})
-    assert _found(folders, live) == {("features", "features/e/part-2.parquet")}
+    live = _NOTHING.model_copy(update={"files": frozenset({f"datasets/d/{_sealed('part')}"})})
+    assert _found(folders, live) == {("features", f"features/e/part-{_HEX[::-1]}.parquet")}
 
 
 def test_checkpoints_and_exports_go_where_it_is_said_and_nothing_beside_them(folders: Folders) -> None:
@@ -190,3 +210,36 @@ def test_checkpoints_and_exports_go_where_it_is_said_and_nothing_beside_them(fol
     assert _found(folders, live) == {("checkpoints", "runs/job-a.1/checkpoints")}, "exports stay unless it is said"
     live = live.model_copy(update={"exports_before": _CUTOFF})
     assert _found(folders, live) == {("checkpoints", "runs/job-a.1/checkpoints"), ("exports", "exports/old")}
+
+
+_NOTES = [
+    "models/notes.txt", "models/m/notes.txt", "models/m/v1/notes.txt", "datasets/notes.parquet",
+    "datasets/d/mine.parquet", "packs/README", "packs/mine.pack", "blobs/ab/notes", "features/e/mine.parquet",
+    "features/e/mine.tmp", "predictions/p/mine.parquet", "evaluations/mine/notes.txt", "notes.txt",
+]  # fmt: skip
+
+
+def test_what_we_never_wrote_is_never_touched(folders: Folders) -> None:
+    for name in (*_NOTES, "models/m/v1/files.json", "models/m/v1/model.json", "models/m/v1/weights.safetensors"):
+        _file(folders.root / name)
+    _file(folders.root / "models/m/v1/files.json", '{"weights.safetensors": "abc"}')
+    _aged(folders.root)
+    live = _NOTHING.model_copy(update={"models": frozenset({"m/v1"})})
+    found = garbage.find(folders, live, _CUSTODY)
+    assert [(each.kind, each.path.name) for each in found] == [("models", "v1")]
+    garbage.delete(found)
+    left = {path.relative_to(folders.root).as_posix() for path in folders.root.rglob("*") if path.is_file()}
+    assert left == set(_NOTES)
+    assert garbage.find(folders, live, _CUSTODY) == [], "what is left of a deleted version is not found again"
+
+
+def test_a_catalog_that_names_almost_nothing_is_not_believed(folders: Folders) -> None:
+    for number in range(12):
+        _part(folders.datasets / "d" / _sealed(str(number)), id=["a"])
+    _file(folders.cache / "thumbnail.png")
+    _aged(folders.root)
+    found = garbage.survey(folders, _NOTHING, _CUSTODY)
+    assert [each.kind for each in found.garbage] == ["cache"]
+    assert found.spared[Spared.IMPLAUSIBLE]["files"] == 12
+    live = _NOTHING.model_copy(update={"files": frozenset(f"datasets/d/{_sealed(str(n))}" for n in range(2))})
+    assert len(garbage.find(folders, live, _CUSTODY)) == 11, "two of twelve are named: the others may be garbage"

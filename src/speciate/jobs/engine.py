@@ -21,6 +21,7 @@ from speciate.errors import Code, SpeciateError, closest
 from speciate.faults import fault
 from speciate.ids import JobId, id_from_key, new_id
 from speciate.jobs import rows
+from speciate.jobs.copied import pause_copied, paused_as_copied
 from speciate.jobs.executors import Executor, LocalExecutor
 from speciate.jobs.fingerprint import fingerprint
 from speciate.jobs.folder import RunFolder
@@ -54,6 +55,7 @@ class Engine:
         self._wake = threading.Event()
         self._stopping = False
         self._thread: threading.Thread | None = None
+        pause_copied(workspace)  # before anything could begin
         workspace.database.listen(self._heard)
 
     # Life
@@ -175,6 +177,10 @@ class Engine:
         assert isinstance(answer, Job)  # errors are raised by `write`
         self._wake.set()
         return answer
+
+    def resume_copied(self) -> list[Job]:
+        """Let go on what was paused because the workspace is a copy; those that were."""
+        return [self.control(job, "resume") for job in paused_as_copied(self.workspace.database)]
 
     # Looking
 

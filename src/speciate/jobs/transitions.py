@@ -103,6 +103,13 @@ class ChildrenGone:
 
 
 @dataclass(frozen=True)
+class Copied:
+    """It is found in a copy of its workspace: what runs of it is the original's, and nothing here may touch that."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
 class Asked:
     """Somebody wants it: 'cancel', 'pause', 'resume' or 'retry'."""
 
@@ -123,6 +130,7 @@ Happening = (
     | NoRoom
     | Stepped
     | ChildrenGone
+    | Copied
     | Asked
 )
 
@@ -179,6 +187,10 @@ def _decide(job: Job, event: Happening, now: float) -> Job:
             return _to(job, State.RUNNING, now, attempt=max(job.attempt, 1), started=job.started or now)
         case ChildrenGone():
             return _end(job, State.CANCELLED, now, reason=job.reason) if job.request == "cancel" else job
+        case Copied(reason):
+            if job.state is State.PAUSED:
+                return job
+            return _to(job, State.PAUSED, now, handle=None, request=None, request_at=None, reason=reason)
         case Overdue(limit, seconds):
             return _overdue(job, limit, seconds, now)
         case NoRoom(reason):

@@ -1,6 +1,7 @@
 """Collects garbage by itself: daily, when nothing runs; sooner on a disk that is nearly full; never where settings say.
 
-What may go is decided by production/tidy.py and retention.py; this only says when.
+What may go is decided by production/tidy.py and retention.py; this only says when. The first time in a workspace (also
+one that was rebuilt, or is a copy) nothing goes: what would go is said, and it goes from the next day on.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ import threading
 from speciate.datasets import consent
 from speciate.errors import SpeciateError
 from speciate.jobs.engine import Engine
-from speciate.production import approvals, retention
+from speciate.production import approvals, retention, tidy
 from speciate.workspace.workspace import Workspace
 
 _HOUR = 3600.0
+_DAY = 24 * _HOUR
 _LOOK_SECONDS = 60.0
 _HOURS_WHEN_LOW = 1.0
 _PATIENCE = 7
@@ -58,13 +60,24 @@ class Housekeeper:
         since = last if last is not None else database.read(_FIRST)[0][0]
         if unfinished or since is None:
             return None
-        busy = bool(database.read(_BUSY))
-        if not due(workspace.elapsed.most(since), settings.gc_hours, busy=busy, low=workspace.room.look().low):
+        busy, report = bool(database.read(_BUSY)), tidy.reported(database)
+        if report and since <= report.at and workspace.elapsed.least(report.at) < _DAY:
+            return None  # a person has a day to look at what would go
+        passed, low = workspace.elapsed.most(since), workspace.room.look().low
+        if not due(passed, settings.gc_hours, busy=busy and report is not None, low=low):
+            return None
+        if report is None:
+            self._report()
             return None
         dropped = database.transact(lambda tx: retention.drop(tx, settings.keep_versions))
         if dropped:
             _log.info("deleted, for more than %s newer versions are there: %s", settings.keep_versions, dropped)
         return self._engine.submit("gc", {}, key=f"housekeeping/{since}").id
+
+    def _report(self) -> None:
+        found = retention.survey(self._workspace)
+        tidy.report(self._workspace, found)
+        _log.info("nothing was deleted yet; from tomorrow on housekeeping would delete %s", found)
 
     def end_what_is_over(self) -> None:
         """Approvals and consents past their time, marked as such."""

@@ -7,14 +7,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from speciate import usecases
+from speciate.jobs.copied import paused_as_copied
 from speciate.loop import ledger
 from speciate.loop.deliveries import Deliveries
 from speciate.loop.ledger import History
 from speciate.loop.time_to_model import TimeToModel
-from speciate.production import aliases, approvals, authority, baked, notifier, provider
+from speciate.production import aliases, approvals, authority, baked, notifier, provider, tidy
 from speciate.production.aliases import Alias
 from speciate.production.approvals import Approval
 from speciate.usecases import UseCase
+from speciate.workspace import place
 from speciate.workspace.room import Room
 from speciate.workspace.workspace import Workspace
 
@@ -117,6 +119,7 @@ def status(workspace: Workspace, use_case: str | None = None) -> Status:
         _disk(workspace, room),
         [
             *alerts(room),
+            *_of_the_catalog(workspace),
             *_broken(found),
             *provider.alerts(database),
             *notifier.alerts(workspace),
@@ -152,6 +155,36 @@ def _broken(found: Sequence[UseCaseStatus]) -> list[str]:
         for each in found
         if each.bake == "broken"
     ]
+
+
+def _of_the_catalog(workspace: Workspace) -> list[str]:
+    """Whether it is a copy's whose jobs wait, what housekeeping would delete for the first time, what was lost."""
+    database, found = workspace.database, list[str]()
+    if waiting := paused_as_copied(database):
+        original = place.original_of(database) or "another workspace"
+        found.append(
+            f"This workspace is a copy of {original}: {len(waiting)} jobs are paused, such as {waiting[0]}, for the "
+            "original may run them. `speciate resume` lets all of them go on, control_job(action='resume') one."
+        )
+    report = tidy.reported(database)
+    swept = tidy.last_sweep(database)
+    if report and report.bytes and (swept is None or swept.at < report.at):
+        found.append(
+            f"{report.bytes / 1e6:.1f} MB are there that nothing needs. Housekeeping deletes them a day after it first "
+            "found them: manage_data(action='gc', dry_run=true) lists them; `[retention] gc_hours = 0` keeps all."
+        )
+    newest = max((each for each in (report, swept) if each), key=lambda each: each.at, default=None)
+    if newest and newest.lacking:
+        found.append(
+            f"The catalog lacks {len(newest.lacking)} rows that a backup has and nobody deleted, such as "
+            f"{newest.lacking[0]!r}. Their files stay as long as {' and '.join(newest.known_to)} in backups/ does."
+        )
+    if newest and newest.implausible:
+        found.append(
+            "The catalog names almost nothing of what lies in the workspace, so garbage collection deletes none of it: "
+            "`speciate stop`, then `speciate rebuild`; what is garbage indeed is deleted by hand."
+        )
+    return found
 
 
 def alerts(room: Room) -> list[str]:

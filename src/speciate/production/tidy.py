@@ -2,36 +2,44 @@
 
 It takes nothing that anybody could still reach, so no person is asked. What is younger than a day stays, and whatever
 was written since the oldest job began that may yet go on: a run seals files long before a version names them. What
-jobs left that ended long ago goes as settings.toml says (`retention`): run folders, checkpoints, exports.
+jobs left that ended long ago goes as settings.toml says (`retention`): run folders, checkpoints, exports. Of the rest
+garbage_rules.py decides, from what custody.py knows. In a workspace where it was not yet said what would go, nothing
+goes but what a person asked to delete or forget.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 from collections import Counter
 from collections.abc import Iterable
 from math import inf
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import duckdb
 from pydantic import BaseModel, ConfigDict
 
 from speciate import features
 from speciate.datasets.versions import Manifest
+from speciate.errors import Code, SpeciateError
 from speciate.jobs.engine import measured
 from speciate.jobs.job import Job, Resources
 from speciate.jobs.kinds import Kind, Plan
 from speciate.jobs.run import Run
 from speciate.production import mentions
-from speciate.workspace import garbage, rewriting
-from speciate.workspace.database import Transaction
+from speciate.production.custody import belongs, custody, lost_rows
+from speciate.workspace import garbage, lost, place, rewriting
+from speciate.workspace.backup import keep_backups, save_catalog
+from speciate.workspace.database import Database, Transaction
 from speciate.workspace.elapsed import least_age
+from speciate.workspace.gaps import GRACE_SECONDS
 from speciate.workspace.garbage import Garbage, Live
+from speciate.workspace.garbage_rules import Custody, Spared
 from speciate.workspace.packs import index_path
 from speciate.workspace.tombstones import buried
 from speciate.workspace.workspace import Folders, Workspace
 
-GRACE_SECONDS = 24 * 3600.0
 _DAY = 24 * 3600.0
 _MANIFESTS = "SELECT manifest FROM dataset_versions"
 _EVALUATIONS = "SELECT id FROM evaluations"
@@ -46,8 +54,15 @@ _REDACT_APPROVALS = "UPDATE approvals SET arguments = ? WHERE arguments ->> 'sha
 _STEPS = "SELECT id, result FROM jobs WHERE parent = ? AND result IS NOT NULL"
 _SET_RESULT = "UPDATE jobs SET result = ? WHERE id = ?"
 _FORGET_PLANS = "DELETE FROM job_plans WHERE job IN (SELECT id FROM jobs WHERE parent = ?)"
+REPORTED, SUBJECT = "garbage.reported", "workspace:garbage"
+_LAST_REPORT = "SELECT seq, stamp, data FROM events WHERE type = ? ORDER BY seq DESC LIMIT 1"
+_LAST_SWEEP = """
+SELECT ended, result FROM jobs WHERE kind = 'gc' AND state = 'succeeded' AND spec = '{}' ORDER BY ended DESC LIMIT 1
+"""
+_LAST_BEGINNING = f"SELECT coalesce(max(seq), 0) FROM events WHERE type IN ('{lost.REBUILT}', '{place.COPIED}')"
 _NEWEST_EVENT = "SELECT coalesce(max(seq), 0) FROM events"
 _LISTED = 50
+_log = logging.getLogger(__name__)
 
 
 class GcSpec(BaseModel):
@@ -61,20 +76,52 @@ class GcSpec(BaseModel):
     unless a version that came later has the same file."""
 
 
+class Report(NamedTuple):
+    """What was said would go, or what a run deleted."""
+
+    at: float
+    bytes: int
+    lacking: list[str]
+    """Rows that a backup has and the catalog has lost."""
+    known_to: list[str]
+    """Names of the backups that have them."""
+    implausible: bool
+    """Whether the catalog names almost nothing of what lies there."""
+
+
+class _Marked(NamedTuple):
+    live: Live
+    """What must stay."""
+    custody: Custody
+    lacking: list[str]
+    """Rows that backups have and the catalog has lost."""
+    known_to: list[str]
+    """Names of those backups."""
+
+
 def plan(spec: GcSpec, workspace: Workspace) -> Plan:
     """A purge's last step has the machine to itself: then whatever looks like a leftover is one."""
     capacity = measured(workspace.settings.capacity)
-    live, cutoff = _marked(workspace)
+    sweeps = reported(workspace.database) is not None
+    if sweeps and not spec.purge:
+        _have_a_witness(workspace)
+    marked = _marked(workspace)
     needed = named(_manifests(workspace))
     doomed = {name: garbage.written(workspace.folders.root / name) for name in spec.doomed if name not in needed}
-    payload = {"live": live.model_dump(mode="json"), "cutoff": cutoff, **spec.model_dump(), "doomed": doomed}
+    payload = {
+        "live": marked.live.model_dump(mode="json"), "custody": marked.custody.model_dump(mode="json"),
+        "identity": workspace.identity, "sweeps": sweeps, "lacking": marked.lacking[:_LISTED],
+        "known_to": marked.known_to,
+        **spec.model_dump(), "doomed": doomed,
+    }  # fmt: skip
     return Plan(payload=payload, resources=Resources(cpu=capacity.cpu if spec.purge else 1.0))
 
 
 def survey(workspace: Workspace) -> dict[str, Any]:
-    """What a run would delete now: `{kinds: {kind: {files, bytes}}, bytes, first: [paths]}`."""
-    live, cutoff = _marked(workspace)
-    found = garbage.find(workspace.folders, live, cutoff)
+    """What a run would delete now: `{kinds: {kind: {files, bytes}}, bytes, first: [paths]}`; `kept`: what nothing names
+    and stays all the same, by why; `lacking`: what a backup has and the catalog has lost."""
+    marked = _marked(workspace)
+    found, kept = garbage.survey(workspace.folders, marked.live, marked.custody)
     files, sizes = Counter(each.kind for each in found), Counter[str]()
     for each in found:
         sizes[each.kind] += each.bytes
@@ -82,46 +129,111 @@ def survey(workspace: Workspace) -> dict[str, Any]:
         "kinds": {kind: {"files": files[kind], "bytes": sizes[kind]} for kind in sorted(files)},
         "bytes": sum(sizes.values()),
         "first": [each.path.relative_to(workspace.folders.root).as_posix() for each in found[:_LISTED]],
+        "kept": kept,
+        "lacking": marked.lacking[:_LISTED],
+        "known_to": marked.known_to,
     }
 
 
+def reported(database: Database) -> Report | None:
+    """What was said would go; None where nothing was since the workspace, or its catalog, began."""
+    row = database.read_one(_LAST_REPORT, [REPORTED])
+    if row is None or row[0] < database.read(_LAST_BEGINNING)[0][0]:
+        return None
+    return _report(row[1], json.loads(row[2]))
+
+
+def last_sweep(database: Database) -> Report | None:
+    """Of the newest run since the workspace, or its catalog, began; not one that only ended a deletion or a purge."""
+    row = database.read_one(_LAST_SWEEP)
+    since = reported(database)
+    if row is None or since is None or row[0] < since.at:
+        return None
+    return _report(row[0], json.loads(row[1]))
+
+
+def _report(at: float, data: dict[str, Any]) -> Report:
+    lacking, known_to = data.get("lacking", []), data.get("known_to", [])
+    return Report(at, data.get("bytes", 0), lacking, known_to, Spared.IMPLAUSIBLE in data.get("kept", {}))
+
+
+def report(workspace: Workspace, found: dict[str, Any]) -> None:
+    """Say what would go (`retention.survey`), before anything goes here for the first time."""
+    said = {name: found[name] for name in ("kinds", "bytes", "kept", "lacking", "known_to")}
+    said["bytes"] += found.get("versions", {}).get("bytes", 0)
+
+    def say(tx: Transaction) -> None:
+        keep_backups(tx, said["known_to"])
+        tx.event(SUBJECT, REPORTED, said)
+
+    workspace.database.transact(say)
+
+
 def run(run: Run) -> dict[str, Any]:
+    """What is to go is written down before any of it goes: `outputs/garbage.txt`."""
     folders, payload = run.folders, run.payload
+    if "identity" in payload and not belongs(folders.root, payload["identity"]):
+        raise SpeciateError(
+            Code.REFUSED,
+            f"{folders.root} is not the folder of the catalog that this was planned for ({lost.ANCHOR}); nothing went.",
+            "Stop the daemon (`speciate stop`) and call again: it says what is wrong.",
+        )
     live = Live.model_validate(payload["live"])
-    found = garbage.find(folders, live, payload["cutoff"])
+    found, kept = garbage.survey(folders, live, Custody.model_validate(payload.get("custody", {})))
+    if not payload.get("sweeps"):  # also where an older release planned it
+        found, kept = [], {}
     found += _doomed(folders, payload["doomed"])
     if payload["purge"]:
         found += [*garbage.leftovers(folders), *garbage.caches(folders)]
         found += garbage.orphans(folders, live, payload["since"])
         _empty_logs(folders)
     found = [each for each in dict.fromkeys(found) if each.path != run.folder.path]
+    if not payload["purge"]:  # names may be what is to be forgotten
+        listed = (f"{each.kind}\t{each.bytes}\t{each.path.relative_to(folders.root).as_posix()}\n" for each in found)
+        (run.outputs / "garbage.txt").write_text("".join(listed))
     run.progress(0, len(found), "files")
     freed = garbage.delete(found)
     for extractor in sorted(path.name for path in folders.features.glob("*") if path.is_dir()):
         features.merge(folders, extractor)
     run.progress(len(found), len(found), "files")
-    return {"freed": dict(sorted(freed.items())), "bytes": sum(freed.values())}
+    more = {"kept": kept} if kept else {}
+    more |= {name: payload[name] for name in ("lacking", "known_to") if payload.get(name)}
+    return {"freed": dict(sorted(freed.items())), "bytes": sum(freed.values()), **more}
 
 
 def commit(tx: Transaction, job: Job, collected: dict[str, Any]) -> dict[str, Any]:
     """Where something was to be forgotten, the catalog's file is rewritten when it is next let go, and the backups from
-    before are replaced by one from now (workspace/backup.py). What a purge was about stands nowhere any more."""
+    before are replaced by one from now (workspace/backup.py); those that alone know rows that the catalog lost go only
+    with a purge. What a purge was about stands nowhere any more."""
     spec = GcSpec.model_validate(job.spec)
+    keep_backups(tx, collected.get("known_to", ()))
     if spec.purge and job.parent:
         _redact(tx, job.parent)
-    if spec.purge or spec.doomed:
+    if spec.purge or (spec.doomed and not collected.get("lacking")):
         tx.execute("INSERT OR REPLACE INTO meta VALUES ('forgotten', ?)", [str(tx.execute(_NEWEST_EVENT)[0][0])])
+    if spec.purge or spec.doomed:
         rewriting.ask(tx, job.run_id)
         tx.event(job.parent or job.id, "data.forgotten")
     return dict(collected)
 
 
-def _marked(workspace: Workspace) -> tuple[Live, float]:
+def _have_a_witness(workspace: Workspace) -> None:
+    """A backup that is no older than what may go at most. Without one (a full disk), what nothing names stays."""
+    if custody(workspace, 0.0).witnessed < workspace.elapsed.cutoff(GRACE_SECONDS):
+        try:
+            save_catalog(workspace.database, workspace.folders.backups, workspace.clock.now())
+        except (duckdb.Error, OSError):
+            _log.exception("no backup could be made before garbage is collected")
+
+
+def _marked(workspace: Workspace) -> _Marked:
     """What must stay, and since when everything must."""
     database, elapsed = workspace.database, workspace.elapsed
     retention = workspace.settings.retention
     timeline = elapsed.look()
-    files, blobs, begun = named(_manifests(workspace)), set[str](), [elapsed.cutoff(GRACE_SECONDS)]
+    gone = lost_rows(workspace)
+    files, begun = named([*_manifests(workspace), *gone.manifests]), [elapsed.cutoff(GRACE_SECONDS)]
+    blobs = {text for spec in gone.specs for text in mentions.strings(spec)}
     runs, checkpoints = set[str](), set[str]()
     for id, over, state, executor, attempts, created, ended, spec, plan_text in database.read(_JOBS):  # noqa: A001
         attempted = {f"{id}.{attempt}" for attempt in range(1, attempts + 1)}
@@ -143,9 +255,9 @@ def _marked(workspace: Workspace) -> tuple[Live, float]:
         checkpoints=frozenset(checkpoints - runs),
         exports_before=0.0 if retention.exports_days is None else elapsed.cutoff(retention.exports_days * _DAY),
         models=frozenset(f"{name}/v{number}" for name, number in buried(database, "model")),
-        evaluations=frozenset(id for (id,) in database.read(_EVALUATIONS)),  # noqa: A001
+        evaluations=frozenset([*(id for (id,) in database.read(_EVALUATIONS)), *gone.evaluations]),  # noqa: A001
     )
-    return live, min(begun)
+    return _Marked(live, custody(workspace, min(begun)), gone.refs, gone.backups)
 
 
 def _manifests(workspace: Workspace) -> list[Manifest]:

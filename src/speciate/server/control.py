@@ -16,6 +16,7 @@ from speciate import __version__, usecases
 from speciate.datasets import consent
 from speciate.errors import Code, SpeciateError, unknown
 from speciate.hosts import check_host
+from speciate.jobs.copied import paused_as_copied
 from speciate.loop import ledger
 from speciate.models import registry, signature
 from speciate.production import (
@@ -39,7 +40,7 @@ from speciate.server.account import Account, own
 from speciate.server.untrusted import clean_text
 from speciate.serving import slots
 from speciate.settings import load
-from speciate.workspace import storage
+from speciate.workspace import place, storage
 from speciate.workspace.backup import automatic_backups, back_up
 
 if TYPE_CHECKING:
@@ -116,6 +117,8 @@ def _status(service: Service, request: dict[str, Any]) -> dict[str, Any]:
         "problems": list(held.problems),
         "policies": dict(workspace.settings.policies),
         "private_hosts": list(workspace.settings.private_hosts),
+        "copy_of": place.original_of(workspace.database),
+        "paused_as_copied": len(paused_as_copied(workspace.database)),
     }
 
 
@@ -174,6 +177,11 @@ def _signature(service: Service, request: dict[str, Any]) -> dict[str, str]:
     where = _version(service, request)
     key = signature.look(Path(where["folder"]), ()).key
     return {"model": str(where["model"]), "id": str(where["id"]), "key": str(key)}
+
+
+def _resume(service: Service, request: dict[str, Any]) -> dict[str, Any]:
+    """What was paused because the workspace is a copy."""
+    return {"jobs": [job.id for job in service.engine.resume_copied()]}
 
 
 def _backup(service: Service, request: dict[str, Any]) -> dict[str, Any]:
@@ -469,6 +477,7 @@ ACTIONS: dict[str, Anyone | OnlyPerson] = {
     "version": Anyone(_version, _READS),
     "signed": OnlyPerson(_signed, _about_signature),
     "backup": Anyone(_backup, "a copy, which this account could make without the daemon"),
+    "resume": Anyone(_resume, "jobs that were asked for already; control_job does it one by one"),
     "refresh": Anyone(_refresh, "asks public sources what models there are, and sends nothing of the workspace"),
     "fingerprint": Anyone(_fingerprint, "spends only what a person allowed: speciate allow"),
     "approval": Anyone(_approval, _READS),

@@ -10,6 +10,7 @@ from speciate.environment import workspace_path
 from speciate.errors import Code, SpeciateError
 from speciate.jobs.folder import write_whole
 from speciate.jobs.recover import recover_jobs
+from speciate.workspace import lost
 from speciate.workspace.filesystem import require_local
 from speciate.workspace.lock import Held, Lock
 from speciate.workspace.rebuild import rebuild_catalog
@@ -25,6 +26,7 @@ def init(arguments: argparse.Namespace) -> int:
         )
     lock = _owned(root)
     require_local(root)
+    lost.refuse_missing(root)  # a workspace that lost its catalog is not made anew, not even its settings
     write_whole(root / "settings.toml", f'policy = "{arguments.policy}"\n')
     Workspace(root).close()
     lock.release()
@@ -45,6 +47,7 @@ def rebuild(arguments: argparse.Namespace) -> int:
     _say(f"{len(recovered.jobs)} jobs came back from their run folders.")
     for line in (*report.lost, *recovered.lost):
         _say(f"Not restored: {line}")
+    _say("Files that nothing names now and that were written since then stay: garbage collection leaves them alone.")
     if report.kept:
         _say(f"The old catalog is kept in {report.kept}.")
     return 0

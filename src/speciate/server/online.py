@@ -97,6 +97,14 @@ def backup(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def resume(arguments: argparse.Namespace) -> int:
+    """Jobs of a copied workspace."""
+    _check_exists(arguments)
+    resumed = control(arguments, "resume", start=True)["jobs"]
+    _say("\n".join([*resumed, f"{len(resumed)} jobs go on that were paused because this workspace is a copy."]))
+    return 0
+
+
 def refresh(arguments: argparse.Namespace) -> int:
     started = control(arguments, "refresh", start=True, sources=arguments.sources, vectors=arguments.vectors)
     _say(f"{started['job']} asks them; until it has ended, search_models knows what it knew.")

@@ -40,6 +40,7 @@ from speciate.server import account, control, mcp_app
 from speciate.server.listening import MOST_CLIENTS, Silent, serve_forever
 from speciate.server.protocol import CONTROL, DRAINING, HELLO_BYTES, HTTP, MCP, encode, refusal
 from speciate.server.surface import Caller
+from speciate.serving.folder import all_slots
 from speciate.serving.http_bounds import bounded_protocol, raise_descriptor_limit
 from speciate.serving.keeper import Keeper
 from speciate.serving.tender import Tender
@@ -77,6 +78,8 @@ def serve(
     workspace.settings = held.settings()
     if workspace.salvaged:
         _log.warning("the catalog's log was torn; the last commits may be lost; see %s", workspace.salvaged)
+    for slot in all_slots(workspace.folders) if workspace.copied_from else ():
+        slot.stop()  # before the engine notes that this copy was dealt with
     backups = AutomaticBackups(workspace)
     engine, pool = Engine(workspace), Pool(workspace.folders, workspace.settings)
     keeper, hooks = Keeper(workspace, pool), list[notifier.Hook]()

@@ -6,8 +6,9 @@ and after each move of an alias or change of a consent; a catalog beside copies 
 logs and earlier backups are left out of the latter. Neither waits for runs: what a live run has not sealed is not in
 the copy.
 
-How long: the newest 12 and the last of each of the newest 14 days. A purge cuts that short: as soon as something was
-forgotten, a new copy is made and every older one is deleted, and so are the catalogs that a repair set aside.
+How long: the newest 12, the last of each of the newest 14 days, and those that know what the catalog lost. A purge cuts
+that short: as soon as something was forgotten, a new copy is made and every older one is deleted, and so are the
+catalogs that a repair set aside.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import logging
 import os
 import shutil
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
@@ -28,13 +29,17 @@ from typing import NamedTuple
 import duckdb
 
 from speciate.errors import Code, SpeciateError
+from speciate.workspace import lost, place
 from speciate.workspace.blobs import sync_folder
-from speciate.workspace.database import Database, Event
+from speciate.workspace.database import Database, Event, Transaction
 from speciate.workspace.workspace import Workspace
 
 _KEPT_NEWEST, _KEPT_DAYS = 12, 14
+_FIRST_SECONDS = 60.0
+"""After its start a daemon does not save sooner, unless something is urgent."""
 _COPIED = (
-    "settings.toml", "blobs", "packs", "datasets", "features", "models", "predictions", "evaluations", "runs", "logged",
+    "settings.toml", lost.ANCHOR, "blobs", "packs", "datasets", "features", "models", "predictions", "evaluations",
+    "runs", "logged",
 )  # fmt: skip
 _URGENT = {
     "alias.moved", "canary.set", "canary.ended", "data.forgotten", "consent.changed", "key.changed", "policy.changed",
@@ -42,6 +47,9 @@ _URGENT = {
 _STAMP, _SECOND = "%Y%m%dT%H%M%SZ", timedelta(seconds=1)
 SUMS = "sha256.json"
 """In each automatic backup: file -> sha256."""
+_KEPT = "kept_backups"
+_GET = "SELECT value FROM meta WHERE key = ?"
+_PUT = "INSERT OR REPLACE INTO meta VALUES (?, ?)"
 _log = logging.getLogger(__name__)
 
 
@@ -99,11 +107,26 @@ def automatic_backups(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("auto-*") if (path / "load.sql").exists())
 
 
+def made_at(backup: Path) -> float:
+    """Seconds since the epoch, from its name; 0 for another's name."""
+    try:
+        stamp = datetime.strptime(backup.name.split("-")[1], _STAMP)
+    except (IndexError, ValueError):
+        return 0.0
+    return stamp.replace(tzinfo=UTC).timestamp()
+
+
 def superseded(names: Sequence[str]) -> list[str]:
     """Which backups may go: all but the newest 12 and the last of each of the newest 14 days. Oldest first, both."""
     days = {name.split("-")[1][:8]: name for name in names}  # a later one of the same day replaces the earlier
     kept = set(names[-_KEPT_NEWEST:]) | {days[day] for day in sorted(days)[-_KEPT_DAYS:]}
     return [name for name in names if name not in kept]
+
+
+def keep_backups(tx: Transaction, names: Collection[str]) -> None:
+    """Leave these automatic backups however old they become: they alone know something. Until it is said anew."""
+    if names or tx.execute(_GET, [_KEPT]):
+        tx.execute(_PUT, [_KEPT, json.dumps(sorted(names))])
 
 
 class AutomaticBackups:
@@ -113,7 +136,11 @@ class AutomaticBackups:
         self._workspace = workspace
         self._wake = threading.Event()
         self._stopping = False
-        self._saved_seq = _newest_seq(automatic_backups(workspace.folders.backups))
+        saved = automatic_backups(workspace.folders.backups)
+        self._saved_seq = _newest_seq(saved)
+        self._pause = 60.0 * workspace.settings.backup_minutes
+        age = workspace.clock.now() - made_at(saved[-1]) if saved else self._pause
+        self._first_pause = min(self._pause, max(_FIRST_SECONDS, self._pause - age))
         self._thread = threading.Thread(target=self._loop, name="backups", daemon=True)
 
     def start(self) -> None:
@@ -134,9 +161,11 @@ class AutomaticBackups:
             self._wake.set()
 
     def _loop(self) -> None:
+        pause = self._first_pause  # daemons that never live for an hour must make some, too
         while True:
-            self._wake.wait(60 * self._workspace.settings.backup_minutes)
+            self._wake.wait(pause)
             self._wake.clear()
+            pause = self._pause
             if self._stopping:
                 return
             self._save_if_possible()
@@ -155,8 +184,10 @@ class AutomaticBackups:
         if seq != self._saved_seq:
             target = save_catalog(database, folder, self._workspace.clock.now())
             self._saved_seq = seq
+            kept = database.read_one(_GET, [_KEPT])
             for name in superseded([path.name for path in automatic_backups(folder)]):
-                shutil.rmtree(folder / name)
+                if kept is None or name not in json.loads(kept[0]):
+                    shutil.rmtree(folder / name)
         for path in self._remembering():
             shutil.rmtree(path, ignore_errors=True)
         return target
@@ -172,7 +203,8 @@ class AutomaticBackups:
 
 
 def back_up(workspace: Workspace, target: Path) -> Backup:
-    """Copy the workspace into a new folder, which is itself a workspace. Raises REFUSED where something is there.
+    """Copy the workspace into a new folder, which is itself a workspace, and is marked as a copy: where it is opened,
+    its jobs are paused (jobs/copied.py). Raises REFUSED where something is there.
 
     The catalog is copied first: every file that it names is sealed by then.
     """
@@ -187,7 +219,7 @@ def back_up(workspace: Workspace, target: Path) -> Backup:
     shutil.rmtree(partial, ignore_errors=True)
     try:
         partial.mkdir(mode=0o700, parents=True)
-        _copy_catalog(workspace.database, partial / "catalog.duckdb")
+        _copy_catalog(workspace.database, partial / "catalog.duckdb", root)
         for name in _COPIED:
             _copy(root / name, partial / name)
         _sync(partial)
@@ -206,12 +238,14 @@ def back_up(workspace: Workspace, target: Path) -> Backup:
 _serial = itertools.count()
 
 
-def _copy_catalog(database: Database, target: Path) -> None:
+def _copy_catalog(database: Database, target: Path, original: Path) -> None:
     name = f"backup_{next(_serial)}"
+    key, value = place.mark_copy(original)
     ((source,),) = database.read("SELECT current_database()")
     database.read(f"ATTACH {quoted(target)} AS {name}")
     try:
         database.read(f'COPY FROM DATABASE "{source}" TO {name}')
+        database.read(f"INSERT OR REPLACE INTO {name}.meta VALUES (?, ?)", [key, value])
     except duckdb.Error as error:
         raise SpeciateError(
             Code.UNAVAILABLE, f"The catalog could not be copied: {str(error).splitlines()[0]}", "Free some space."

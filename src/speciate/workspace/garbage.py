@@ -1,15 +1,17 @@
 """Files that nothing refers to, found and deleted; runs in a worker, and knows names and times alone.
 
-Nothing that is younger than the cutoff is touched, for a run seals files long before a manifest names them. What is
-still referred to is given: `Live`. Mark and sweep, both from scratch each time, so that a kill costs nothing. Where a
-sealed file is damaged nobody can tell what it needs, so everything that it might need stays.
+What is still referred to is given: `Live`. Of the rest, garbage_rules.py says what may go. Mark and sweep, both from
+scratch each time, so that a kill costs nothing. Where a sealed file is damaged nobody can tell what it needs, so
+everything that it might need stays. Only what has a name that we give is looked at: anybody's own files stay.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -21,11 +23,22 @@ from pydantic import BaseModel, ConfigDict
 
 from speciate.errors import SpeciateError
 from speciate.workspace import integrity
+from speciate.workspace.garbage_rules import ACCOUNTED, Custody, Spared, implausible, spared
 from speciate.workspace.packs import index_path
 from speciate.workspace.workspace import Folders
 
-_LEFTOVER = re.compile(r"^\..*\.(partial|tmp|index|\d+\.[0-9a-f]{8})$|^\.v\d+\.\d+$|\.tmp$|\.partial$")
-"""Names of files that were being written: write_durably, packs, features, model versions, run folders."""
+_LEFTOVER = re.compile(r"^\..*\.(partial|tmp|index|\d+\.[0-9a-f]{8})$|^\.v\d+\.\d+$")
+"""Names of files that were being written: write_durably, packs, features, model versions."""
+_SEALED = re.compile(r"[0-9a-f]{32}\.parquet")
+_PACK = re.compile(r"[0-9a-f]{32}\.(pack|parquet)")
+_FEATURES = re.compile(r"part-[0-9a-f]{32}\.parquet")
+_ANSWERS = re.compile(r"job-[0-9a-z]+\.\d+(\.\d+)*\.parquet")
+_BLOB = re.compile(r"[0-9a-f]{64}")
+_EVALUATION = re.compile(r"evaluation-[0-9a-z]+")
+_VERSION = re.compile(r"v\d+")
+_VERSION_FILES = ("files.json", "model.json", "model.sig")
+"""Of a model version's folder, beside those that files.json lists: models/sealed.py and signature.py."""
+_COUNTED = ("datasets", "packs", "evaluations")
 _TABLE = re.compile(r"datasets/[^/.\0][^/\0]{0,99}/[^/.\0][^/\0]{0,99}\.parquet")
 """A sealed file of rows, relative to the root. Whatever else a job names is none of ours, and is never opened here."""
 _PROCESSES = Path("/proc")
@@ -59,12 +72,44 @@ class Garbage(NamedTuple):
     written: float
 
 
-def find(folders: Folders, live: Live, cutoff: float) -> list[Garbage]:
-    """Everything that nothing refers to and that was last written before `cutoff` (seconds since the epoch)."""
+class Survey(NamedTuple):
+    garbage: list[Garbage]
+    spared: dict[str, dict[str, int]]
+    """Why -> `{files, bytes}` of what nothing names and stays all the same."""
+
+
+def find(folders: Folders, live: Live, custody: Custody) -> list[Garbage]:
+    """Everything that nothing refers to and that may go."""
+    return survey(folders, live, custody).garbage
+
+
+def survey(folders: Folders, live: Live, custody: Custody) -> Survey:
+    """What may go, and what nothing refers to either but stays."""
     found = [*_sealed(folders, live), *_features(folders, live), *_blobs(folders, live), *_folders(folders, live)]
     found += [("leftovers", path) for path in _leftovers(folders)]
     found += [("cache", path) for path in _cache(folders)]
-    return [each for each in _weighed(sorted(set(found))) if each.written < cutoff]
+    weighed = [(each, spared(each.kind, each.written, custody)) for each in _weighed(sorted(set(found)))]
+    going = sum(why is None and _counts(each) for each, why in weighed)
+    if implausible(_named(folders, live), going):
+        weighed = [(each, why or (None if each.kind in ACCOUNTED else Spared.IMPLAUSIBLE)) for each, why in weighed]
+    files, sizes = Counter[str](), Counter[str]()
+    for each, why in weighed:
+        if why is not None and why is not Spared.YOUNG:
+            files[why] += 1
+            sizes[why] += each.bytes
+    kept = {why: {"files": files[why], "bytes": sizes[why]} for why in sorted(files)}
+    return Survey([each for each, why in weighed if why is None], kept)
+
+
+def _counts(each: Garbage) -> bool:
+    return each.kind in _COUNTED and not (each.kind == "packs" and each.path.suffix == ".parquet")
+
+
+def _named(folders: Folders, live: Live) -> int:
+    """How many sealed files that lie there the catalog names."""
+    files = (name for name in live.files if name.endswith(".pack") or _TABLE.fullmatch(name))
+    there = sum((folders.root / name).is_file() for name in files)
+    return there + sum((folders.evaluations / name).is_dir() for name in live.evaluations)
 
 
 def delete(garbage: Iterable[Garbage]) -> dict[str, int]:
@@ -77,8 +122,11 @@ def delete(garbage: Iterable[Garbage]) -> dict[str, int]:
 
 
 def remove(path: Path) -> bool:
-    """Whether something was there. A folder goes with all that it holds."""
+    """Whether something was there. A folder goes with all that it holds; that of a model version stays where it holds
+    files that are not the version's."""
     if path.is_dir() and not path.is_symlink():
+        if path.parent.parent.name == "models" and _VERSION.fullmatch(path.name):
+            return _remove_version(path)
         shutil.rmtree(path, ignore_errors=True)
         return True
     try:
@@ -86,6 +134,25 @@ def remove(path: Path) -> bool:
     except FileNotFoundError:
         return False
     return True
+
+
+def _remove_version(folder: Path) -> bool:
+    files = _version_files(folder)
+    for path in files:
+        path.unlink(missing_ok=True)
+    if not any(folder.iterdir()):
+        folder.rmdir()
+    return bool(files)
+
+
+def _version_files(folder: Path) -> list[Path]:
+    """Those that we wrote, the list of them last: a kill between two leaves a folder that says what is to go."""
+    try:
+        listed = json.loads((folder / _VERSION_FILES[0]).read_bytes())
+        names = [name for name in listed if Path(name).name == name]
+    except (OSError, ValueError, TypeError, RecursionError):
+        names = []
+    return [path for name in (*names, *reversed(_VERSION_FILES)) if (path := folder / name).is_file()]
 
 
 def leftovers(folders: Folders) -> list[Garbage]:
@@ -108,19 +175,21 @@ def _weighed(found: Iterable[tuple[str, Path]]) -> list[Garbage]:
 
 
 def _sealed(folders: Folders, live: Live) -> Iterator[tuple[str, Path]]:
-    for path in folders.datasets.rglob("*.parquet"):
-        if _name(folders, path) not in live.files:
+    for path in folders.datasets.glob("*/*.parquet"):
+        if _SEALED.fullmatch(path.name) and _name(folders, path) not in live.files:
             yield "datasets", path
     packs = {path for path in folders.packs.glob("*.pack") if _name(folders, path) in live.files}
     kept = {*packs, *map(index_path, packs)}
-    for path in folders.packs.glob("[!.]*"):
-        if path not in kept:
+    for path in folders.packs.glob("*"):
+        if _PACK.fullmatch(path.name) and path not in kept:
             yield "packs", path
 
 
 def _features(folders: Folders, live: Live) -> Iterator[tuple[str, Path]]:
     """Parts of caches whose items are in no version any more: vectors, and answers of models."""
-    parts = sorted([*folders.features.glob("*/*.parquet"), *folders.predictions.glob("*/*.parquet")])
+    vectors = (path for path in folders.features.glob("*/*.parquet") if _FEATURES.fullmatch(path.name))
+    answers = (path for path in folders.predictions.glob("*/*.parquet") if _ANSWERS.fullmatch(path.name))
+    parts = sorted([*vectors, *answers])
     if not parts:
         return
     known = _named_by(folders, live, ("id", "_content", "_fingerprint"))
@@ -159,7 +228,8 @@ def _values(file: Path, names: Collection[str] | None = None) -> set[str] | None
 
 
 def _blobs(folders: Folders, live: Live) -> Iterator[tuple[str, Path]]:
-    unnamed = [path for path in folders.blobs.glob("??/[!.]*") if path.name not in live.blobs]
+    there = (path for path in folders.blobs.glob("??/*") if _BLOB.fullmatch(path.name))
+    unnamed = [path for path in there if path.name not in live.blobs and path.parent.name == path.name[:2]]
     media = _named_by(folders, live, ("_content",)) if unnamed else None
     if media is not None:
         yield from (("blobs", path) for path in unnamed if path.name not in media)
@@ -172,8 +242,9 @@ def _folders(folders: Folders, live: Live) -> Iterator[tuple[str, Path]]:
     for path in folders.exports.glob("*") if live.exports_before else ():
         if written(path) < live.exports_before and not live.files & {str(path), _name(folders, path)}:
             yield "exports", path
-    yield from (("models", folders.models / name) for name in live.models if (folders.models / name).is_dir())
-    yield from (("evaluations", path) for path in folders.evaluations.glob("*") if path.name not in live.evaluations)
+    yield from (("models", folders.models / name) for name in live.models if _version_files(folders.models / name))
+    evaluations = (path for path in folders.evaluations.glob("*") if _EVALUATION.fullmatch(path.name))
+    yield from (("evaluations", path) for path in evaluations if path.name not in live.evaluations)
 
 
 def _leftovers(folders: Folders) -> Iterator[Path]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from speciate.errors import Code, SpeciateError
 from speciate.workspace import storage
 
-_OURS = {"catalog.duckdb", "settings.toml", "daemon.lock", "daemon.log", "runs", "backups"}
+_OURS = {"catalog.duckdb", "identity.json", "settings.toml", "daemon.lock", "daemon.log", "runs", "backups"}
 
 
 class Held(Exception):

@@ -9,6 +9,7 @@ from pathlib import Path
 import duckdb
 
 from speciate.errors import Code, SpeciateError
+from speciate.faults import fault
 from speciate.workspace import storage
 from speciate.workspace.schema import TABLES, VERSION
 
@@ -16,7 +17,12 @@ Migration = Callable[[duckdb.DuckDBPyConnection], None]
 
 
 def _parts_and_tags(connection: duckdb.DuckDBPyConnection) -> None:
-    """1 -> 2: tags of dataset versions; a manifest lists parts where it listed files, all of whose rows it held."""
+    """1 -> 2: tags of dataset versions; a manifest lists parts where it listed files, all of whose rows it held.
+
+    The first catalogs of version 1 had neither plans nor estimates of jobs.
+    """
+    connection.execute("ALTER TABLE jobs ADD COLUMN IF NOT EXISTS estimate DOUBLE")
+    connection.execute("CREATE TABLE IF NOT EXISTS job_plans (job VARCHAR PRIMARY KEY, plan VARCHAR NOT NULL)")
     connection.execute(
         "CREATE TABLE dataset_tags (name VARCHAR NOT NULL, tag VARCHAR NOT NULL, version INTEGER NOT NULL, "
         "PRIMARY KEY (name, tag))"
@@ -68,11 +74,11 @@ def _approval_keys(connection: duckdb.DuckDBPyConnection) -> None:
 MIGRATIONS: dict[int, Migration] = {1: _parts_and_tags, 2: _consents, 3: _canaries, 4: _tool_calls, 5: _approval_keys}
 
 
-def migrate(path: Path) -> int:
+def migrate(path: Path, check: Callable[[duckdb.DuckDBPyConnection], None] | None = None) -> int:
     """Create the catalog or bring it up to date; return the version it had before (0: new).
 
-    Raises SpeciateError NEWER_SCHEMA for a catalog of a later release, UNAVAILABLE where another process holds it,
-    DAMAGED where a block of it is not what was written.
+    `check` sees it before anything is changed, and may refuse it. Raises SpeciateError NEWER_SCHEMA for a catalog of a
+    later release, UNAVAILABLE where another process holds it, DAMAGED where a block of it is not what was written.
     """
     connection = _connect(path)
     try:
@@ -83,6 +89,8 @@ def migrate(path: Path) -> int:
                 f"{path} has schema {found}, but this speciate knows up to {VERSION}.",
                 "Install the newer speciate that wrote it: pip install -U speciate",
             )
+        if check:
+            check(connection)
         if found < VERSION:
             connection.execute("CHECKPOINT")
             connection.execute("BEGIN")
@@ -91,7 +99,9 @@ def migrate(path: Path) -> int:
             for number in range(found or VERSION, VERSION):
                 MIGRATIONS[number](connection)
             connection.execute("INSERT OR REPLACE INTO meta VALUES ('schema', ?)", [str(VERSION)])
+            fault("migrate_before_commit")
             connection.execute("COMMIT")
+            fault("migrate_after_commit")
             connection.execute("CHECKPOINT")
         return found
     except duckdb.Error as error:

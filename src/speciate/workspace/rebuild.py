@@ -1,20 +1,27 @@
-"""A catalog again, where the old one is lost or cannot be opened: from the newest automatic backup that can be read.
+"""A catalog again, where the old one is lost, is not the right one, or cannot be opened.
 
-A catalog that opens, after its torn log was cut, is itself the newest truth and is kept. Otherwise the old files are
-moved aside, never deleted. What came after the backup is lost here; jobs that had started come back from their run
-folders (jobs/recover.py).
+The fuller source wins: a catalog that opens and has all that the newest backup has (after its torn log was cut) is
+kept; otherwise the newest automatic backup that can be read becomes the catalog. What loses is moved aside, never
+deleted: the old catalog, and backups that the new one does not go on from. What came after the backup is lost here;
+jobs that had started come back from their run folders (jobs/recover.py). Killed at any moment, it may be run again.
+
+The new catalog notes the time of which it knows nothing (gaps.py): files from then are no garbage.
 """
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import duckdb
 
+from speciate.clock import Clock, SystemClock
 from speciate.errors import Code, SpeciateError
-from speciate.workspace import storage
+from speciate.faults import fault
+from speciate.workspace import gaps, lost, storage
 from speciate.workspace.backup import automatic_backups, quoted, wrong_in
 from speciate.workspace.migrations import migrate
 from speciate.workspace.salvage import salvage
@@ -22,6 +29,10 @@ from speciate.workspace.workspace import Folders
 
 _TABLES = "SELECT table_name FROM duckdb_tables() ORDER BY table_name"
 _LOST = "what changed after it: use cases, aliases, audit, approvals, consents, answers and jobs that had not started"
+_IDENTITY = "SELECT value FROM meta WHERE key = 'identity'"
+_GIVE_IDENTITY = "INSERT INTO meta VALUES ('identity', ?) ON CONFLICT DO NOTHING"
+_NEWEST = "SELECT coalesce(max(seq), 0) FROM events"
+_SAY = "INSERT INTO events VALUES (?, ?, 'workspace:catalog', ?, '{}')"
 
 
 class Rebuilt(NamedTuple):
@@ -34,30 +45,45 @@ class Rebuilt(NamedTuple):
     """What could not be restored, a sentence each."""
 
 
-def rebuild_catalog(root: Path) -> Rebuilt:
+class _Import(NamedTuple):
+    source: Path | None
+    """The backup that was imported; None: there is none."""
+    failed: list[str]
+    """Names of fuller backups that cannot be read."""
+
+
+def rebuild_catalog(root: Path, clock: Clock | None = None) -> Rebuilt:
     """Leave an openable catalog of the present schema. The caller holds the workspace's lock.
 
     Raises SpeciateError NEWER_SCHEMA or UNAVAILABLE for a catalog that another version or another process owns.
     """
-    folders = Folders(root)
+    folders, now = Folders(root), (clock or SystemClock()).now()
     folders.make()
-    if folders.catalog.exists():
+    if folders.catalog.exists() and folders.catalog.stat().st_size:
         try:
             kept = salvage(folders.catalog)
-            migrate(folders.catalog)
+            migrate(folders.catalog, partial(lost.refuse_wrong, root, torn=True))
             check_blocks(folders.catalog)
         except SpeciateError as error:
             if error.code in {Code.NEWER_SCHEMA, Code.UNAVAILABLE}:
                 raise
         else:
-            return Rebuilt("the catalog itself, which opens", _count(folders.catalog), kept, ())
-    kept = _set_aside(folders)
-    backups = automatic_backups(folders.backups)[::-1]
-    source, unreadable = _import_newest(folders.catalog, backups)
-    migrate(folders.catalog)
-    lost = [f"backup {name}: it cannot be read" for name in unreadable]
-    lost.append(_LOST if source else "everything that only the catalog knew: there is no backup")
-    return Rebuilt(source or "nothing", _count(folders.catalog), kept, tuple(lost))
+            gone = _keep_what_opens(folders, now, torn=kept is not None)
+            return Rebuilt("the catalog itself, which opens", _count(folders.catalog), kept, gone)
+    anchor = lost.read_anchor(root)
+    made = folders.catalog.with_name("catalog.rebuilding.duckdb")
+    imported = _import_newest(made, folders.backups, anchor.identity if anchor else None)
+    migrate(made)
+    new = _begin(made, anchor, now)
+    kept = _set_aside(folders, imported.source)
+    fault("rebuild_before_replace")
+    made.replace(folders.catalog)
+    fault("rebuild_after_replace")
+    lost.write_anchor(root, new)
+    missing = [f"backup {name}: it cannot be read" for name in imported.failed]
+    missing.append(_LOST if imported.source else "everything that only the catalog knew: there is no backup")
+    source = imported.source.name if imported.source else "nothing"
+    return Rebuilt(source, _count(folders.catalog), kept, tuple(missing))
 
 
 def check_blocks(catalog: Path) -> None:
@@ -72,31 +98,62 @@ def check_blocks(catalog: Path) -> None:
         raise
 
 
-def _import_newest(catalog: Path, backups: Sequence[Path]) -> tuple[str, list[str]]:
-    """Import the first of `backups` that can be read; its name, and the names of those that cannot."""
-    unreadable: list[str] = []
+def _keep_what_opens(folders: Folders, now: float, *, torn: bool) -> tuple[str, ...]:
+    """Where it had come further once, or its log was just cut, that is noted. What is lost, a sentence each."""
+    anchor = lost.read_anchor(folders.root)
+    with duckdb.connect(str(folders.catalog)) as connection:
+        read = lost.reader(connection)
+        events, identity = int(read(_NEWEST, [])[0][0]), read(_IDENTITY, [])
+        shorter = anchor is not None and events < anchor.events
+        if torn or shorter:
+            gaps.note(read, now)
+    if anchor and identity and shorter:
+        lost.write_anchor(folders.root, lost.Anchor(str(identity[0][0]), events))
+        return (f"what happened after event {events}: the catalog had come to {anchor.events}, and no backup has it",)
+    return ()
+
+
+def _import_newest(target: Path, folder: Path, identity: str | None) -> _Import:
+    """Import the fullest readable backup of this identity into `target`, a new file; where there is none, none."""
+    failed: list[str] = []
+    with duckdb.connect() as memory:
+        backups = list(lost.readable(lost.reader(memory), folder, identity))
+    known = {each.path for each in backups}
     for backup in backups:
-        partial = catalog.with_name("catalog.rebuilding.duckdb")
-        for leftover in (partial, _log_of(partial)):
-            leftover.unlink(missing_ok=True)
-        if wrong_in(backup) is not None:
-            unreadable.append(backup.name)
+        _remove(target)
+        if wrong_in(backup.path) is not None:
+            failed.append(backup.path.name)
             continue
         try:
-            with duckdb.connect(str(partial)) as connection:
-                connection.execute(f"IMPORT DATABASE {quoted(backup)}")
+            with duckdb.connect(str(target)) as connection:
+                connection.execute(f"IMPORT DATABASE {quoted(backup.path)}")
                 connection.execute("CHECKPOINT")
         except duckdb.Error:
-            unreadable.append(backup.name)
+            failed.append(backup.path.name)
             continue
-        partial.replace(catalog)
-        return backup.name, unreadable
-    return "", unreadable
+        damaged = [path.name for path in _beyond(folder, backup.path) if path not in known]
+        return _Import(backup.path, sorted({*failed, *damaged}))
+    _remove(target)
+    return _Import(None, sorted({*failed, *(path.name for path in automatic_backups(folder) if path not in known)}))
 
 
-def _set_aside(folders: Folders) -> Path | None:
-    """Move the old catalog and its log into a new folder of `backups/`; None where there is none."""
+def _begin(made: Path, anchor: lost.Anchor | None, now: float) -> lost.Anchor:
+    """The catalog gets its identity, its gap, and the event that says where it began."""
+    with duckdb.connect(str(made)) as connection:
+        read = lost.reader(connection)
+        gaps.note(read, now)
+        events = int(read(_NEWEST, [])[0][0]) + 1
+        connection.execute(_SAY, [events, now, lost.REBUILT])
+        connection.execute(_GIVE_IDENTITY, [anchor.identity if anchor else secrets.token_hex(16)])
+        connection.execute("CHECKPOINT")
+        return lost.Anchor(str(read(_IDENTITY, [])[0][0]), events)
+
+
+def _set_aside(folders: Folders, source: Path | None) -> Path | None:
+    """Move the old catalog with its log, and backups beyond the source, which would contradict the new one, into a new
+    folder of `backups/`; None where there is nothing to move."""
     old = [path for path in (folders.catalog, _log_of(folders.catalog)) if path.exists()]
+    old += _beyond(folders.backups, source)
     if not old:
         return None
     number = 1
@@ -106,6 +163,17 @@ def _set_aside(folders: Folders) -> Path | None:
     for path in old:
         path.rename(folder / path.name)
     return folder
+
+
+def _beyond(folder: Path, source: Path | None) -> Sequence[Path]:
+    """Automatic backups with more events than this one."""
+    last = lost.events_of(source) if source else 0
+    return [path for path in automatic_backups(folder) if lost.events_of(path) > last]
+
+
+def _remove(catalog: Path) -> None:
+    for leftover in (catalog, _log_of(catalog)):
+        leftover.unlink(missing_ok=True)
 
 
 def _count(catalog: Path) -> dict[str, int]:

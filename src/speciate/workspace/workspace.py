@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
+from functools import partial
 from pathlib import Path
 
 from speciate.clock import Clock, SystemClock
 from speciate.settings import Settings, load
-from speciate.workspace import rewriting
+from speciate.workspace import gaps, lost, place, rewriting
 from speciate.workspace.database import Database, Transaction
 from speciate.workspace.elapsed import Elapsed
 from speciate.workspace.migrations import migrate
@@ -41,7 +43,11 @@ class Folders:
 
 
 class Workspace:
-    """The daemon's view: folders, settings and the catalog. Open one per process that holds `daemon.lock`."""
+    """The daemon's view: folders, settings and the catalog. Open one per process that holds `daemon.lock`.
+
+    Raises SpeciateError REFUSED where the catalog is lost or is not the one of these folders (lost.py); then nothing
+    was made or changed.
+    """
 
     def __init__(self, root: Path, clock: Clock | None = None, settings: Settings | None = None) -> None:
         self.clock: Clock = clock or SystemClock()
@@ -49,34 +55,59 @@ class Workspace:
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.settings = settings or load(root)
         self.room = RoomGauge(root, self.settings.disk)
+        lost.refuse_missing(root)
+        lost.refuse_before_replay(root)
         self.salvaged = salvage(self.folders.catalog)
-        migrate(self.folders.catalog)  # refuses what is not ours, before anything is laid beside it
+        agrees = partial(lost.refuse_wrong, root, torn=self.salvaged is not None)
+        migrate(self.folders.catalog, agrees)  # refuses what is not ours, before anything is laid beside it
         self.folders.make()
         self.database = Database(self.folders.catalog, self.clock)
         if run := rewriting.asked(self.database):
             self.database.close()
             rewriting.rewrite(self.folders.catalog, run)
             self.database = Database(self.folders.catalog, self.clock)
-        self._identity = self.database.transact(_identity)
+        self._identity = self._begin()
         self.elapsed = Elapsed(root, self.clock)
+        lost.write_anchor(root, lost.Anchor(self._identity, self.database.last_seq))
+        self.copied_from = place.copied_from(self.database, root, self._identity)
+        """Where the original lies, if this is a copy whose jobs nobody has dealt with yet (jobs/copied.py)."""
+        if self.copied_from is None:
+            self.database.transact(lambda tx: place.settle(tx, root))
+
+    def _begin(self) -> str:
+        """What every catalog notes when it is opened; its identity, which lies in the file itself before we go on."""
+        anchor = lost.read_anchor(self.folders.root)
+        made = anchor.identity if anchor else secrets.token_hex(16)  # a torn log may have taken it along
+
+        def begin(tx: Transaction) -> tuple[str, bool]:
+            if self.salvaged:
+                gaps.note(tx.execute, tx.now)
+            return _identity(tx, made)
+
+        identity, new = self.database.transact(begin)
+        if new:
+            self.database.checkpoint()
+        return identity
 
     @property
     def identity(self) -> str:
-        """Random hex digits that a catalog gets once and that its backups share. No path: it survives a move."""
+        """Random hex digits that a catalog gets once and its backups share; no path, so that it survives a move."""
         return self._identity
 
     def close(self) -> None:
         run = None if self.database.closed else rewriting.asked(self.database)
         self.elapsed.save(now=True)
+        events = self.database.last_seq
         self.database.close()
         if run:
             rewriting.rewrite(self.folders.catalog, run)
+        with contextlib.suppress(OSError):  # it only dates what was said before
+            lost.write_anchor(self.folders.root, lost.Anchor(self._identity, events))
 
 
-def _identity(tx: Transaction) -> str:
-    """Read it, or make it for a new catalog and for one of before there was any."""
+def _identity(tx: Transaction, made: str) -> tuple[str, bool]:
+    """Read it, or give it `made` to a new catalog and to one of before there was any; whether it was given."""
     if found := tx.execute("SELECT value FROM meta WHERE key = 'identity'"):
-        return str(found[0][0])
-    made = secrets.token_hex(16)
+        return str(found[0][0]), False
     tx.execute("INSERT INTO meta VALUES ('identity', ?)", [made])
-    return made
+    return made, True

@@ -1,0 +1,245 @@
+"""Whether the catalog that lies in a workspace is the one that its folders belong to.
+
+What a catalog does not name looks like garbage, so a wrong catalog ends in deleted data. It is compared, before
+anything is made or changed, with what else remembers it: `identity.json` beside it, the automatic backups, and the
+folders. The decision (`doubt`) is a pure function of these facts; a catalog that is doubted is refused, and `speciate
+rebuild` is the way back. Older workspaces have no identity: they get one where nothing contradicts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import duckdb
+
+from speciate.errors import Code, SpeciateError
+from speciate.workspace.blobs import write_durably
+
+ANCHOR = "identity.json"
+REBUILT = "workspace.rebuilt"
+"""The event with which a catalog begins that was made from a backup."""
+_SHOWN = 5
+_SIGNS = (
+    "audit.heads", "backups/auto-*", "models/*/v*", "datasets/*/*.parquet", "packs/*.pack", "runs/*/spec.json",
+    "evaluations/*",
+)  # fmt: skip
+"""What only a workspace has in which something happened."""
+_MORE_SIGNS = (ANCHOR, "backups/*", "catalog.duckdb.wal", "blobs/??/*", "logged/*/*")
+"""What only a workspace has that had a catalog."""
+_IDENTITY = "SELECT value FROM meta WHERE key = 'identity'"
+_NEWEST = "SELECT coalesce(max(seq), 0) FROM events"
+_EVENT = "SELECT stamp, type FROM events WHERE seq = ?"
+_SAVED_IDENTITY = "SELECT value FROM read_parquet(?) WHERE key = 'identity'"
+_SAVED_EVENT = "SELECT stamp, type FROM read_parquet(?) WHERE seq = ?"
+_NAMED = "SELECT 1 FROM jobs WHERE id IN (SELECT unnest(?::VARCHAR[])) LIMIT 1"
+_NAMED_MODEL = "SELECT 1 FROM model_versions WHERE name || '/v' || version IN (SELECT unnest(?::VARCHAR[])) LIMIT 1"
+_MANIFESTS = "SELECT manifest FROM dataset_versions"
+_log = logging.getLogger(__name__)
+
+Read = Callable[[str, Sequence[object]], Sequence[tuple[Any, ...]]]
+"""Runs one SELECT, on a connection or a `Database`."""
+
+
+class Anchor(NamedTuple):
+    """What `identity.json` says: whose folders these are, and how far the catalog had come when it was last closed."""
+
+    identity: str
+    events: int = 0
+
+
+class Known(NamedTuple):
+    """What a catalog or a backup says of itself."""
+
+    identity: str | None
+    events: int
+    """The number of its newest event."""
+
+
+class Saved(NamedTuple):
+    """An automatic backup that can be read."""
+
+    path: Path
+    identity: str | None
+    events: int
+    event: tuple[Any, ...]
+    """Stamp and type of its newest event."""
+
+
+class Facts(NamedTuple):
+    catalog: Known | None
+    """None: there is no file, or one without tables."""
+    anchor: Anchor | None = None
+    backup: Known | None = None
+    """The newest that can be read and is not of another workspace."""
+    continues: bool = True
+    """Whether the catalog has the backup's newest event."""
+    signs: tuple[str, ...] = ()
+    """Of what lies in the folders."""
+    knows_some: bool = True
+    """Whether the catalog names anything of what lies there."""
+
+
+class Doubt(NamedTuple):
+    kind: Literal["gone", "empty", "older", "diverged", "foreign"]
+    why: str
+
+
+def doubt(facts: Facts, *, torn: bool = False) -> Doubt | None:
+    """Why the catalog may not be the one of these folders; None where everything agrees. `torn`: the end of its log was
+    just cut off, so that only a backup can say that it is too short. Pure."""
+    catalog, anchor, backup = facts.catalog, facts.anchor, facts.backup
+    there = f"its data are there: {', '.join(facts.signs)}" if facts.signs else "it had one"
+    if catalog is None:
+        return Doubt("gone", f"is gone or empty, but {there}") if facts.signs or anchor or backup else None
+    expected = anchor.identity if anchor else backup.identity if backup else None
+    if catalog.identity and expected and catalog.identity != expected:
+        return Doubt("foreign", "is that of another workspace")
+    if backup and catalog.events < backup.events:
+        return Doubt("older", f"ends at event {catalog.events}, and its newest backup at {backup.events}")
+    if backup and not facts.continues:
+        return Doubt("diverged", f"has another event {backup.events} than its newest backup")
+    if catalog.events == 0 and facts.signs and not torn:
+        return Doubt("empty", f"is empty, but {there}")
+    if expected and not catalog.identity and not torn:
+        return Doubt("older", "is from before this workspace got its identity")
+    if anchor and catalog.events < anchor.events and not torn:
+        return Doubt("older", f"ends at event {catalog.events}, and it had come to {anchor.events}")
+    if anchor is None and not facts.knows_some:
+        return Doubt("foreign", f"names nothing of what lies there: {', '.join(facts.signs)}")
+    return None
+
+
+def refuse_missing(root: Path) -> None:
+    """Raise REFUSED where there is no catalog and there was one. Reads names alone. An empty file that a killed first
+    start left, which DuckDB would not open, goes."""
+    catalog = root / "catalog.duckdb"
+    if catalog.exists() and catalog.stat().st_size:
+        return
+    if found := doubt(Facts(None, read_anchor(root), signs=signs(root, (*_SIGNS, *_MORE_SIGNS)))):
+        raise refusal(root, found)
+    catalog.unlink(missing_ok=True)
+
+
+def refuse_wrong(root: Path, connection: duckdb.DuckDBPyConnection, *, torn: bool = False) -> None:
+    """Raise REFUSED where the catalog on this connection, of whatever schema, is not the one of the folder."""
+    if found := doubt(facts_of(root, connection), torn=torn):
+        raise refusal(root, found)
+
+
+def refuse_before_replay(root: Path) -> None:
+    """As `refuse_wrong`, before a log that a killed owner left is folded into the file. What cannot be read like that
+    is for `salvage` to mend."""
+    if not (root / "catalog.duckdb.wal").exists():
+        return
+    with contextlib.suppress(duckdb.Error), duckdb.connect(str(root / "catalog.duckdb"), read_only=True) as connection:
+        refuse_wrong(root, connection)
+
+
+def refusal(root: Path, found: Doubt) -> SpeciateError:
+    return SpeciateError(
+        Code.REFUSED,
+        f"The catalog of {root} (catalog.duckdb) {found.why}. Nothing was changed.",
+        f"Put the right file back, or run `speciate rebuild --workspace {root}`: it takes the newest backup and the "
+        "run folders, and keeps what is there aside. To begin anew: `speciate init --workspace` with a new folder.",
+    )
+
+
+def facts_of(root: Path, connection: duckdb.DuckDBPyConnection) -> Facts:
+    """Of an open catalog; one without tables counts as none."""
+    anchor = read_anchor(root)
+    tables = {name for (name,) in connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()}
+    if not {"meta", "events"} <= tables:
+        return Facts(None, anchor, signs=signs(root, (*_SIGNS, *_MORE_SIGNS)))
+    read = reader(connection)
+    identity, events = _own_identity(read), int(read(_NEWEST, [])[0][0])
+    saved = next(readable(read, root / "backups", anchor.identity if anchor else None), None)
+    found = signs(root) if anchor is None or events == 0 else ()
+    return Facts(
+        Known(identity, events),
+        anchor,
+        Known(saved.identity, saved.events) if saved else None,
+        continues=saved is None or _has(read, saved),
+        signs=found,
+        knows_some=anchor is not None or not found or _knows_some(root, read),
+    )
+
+
+def signs(root: Path, patterns: Sequence[str] = _SIGNS) -> tuple[str, ...]:
+    """Names of what tells that something happened here, one of each kind, at most five."""
+    found = (next(root.glob(pattern), None) for pattern in patterns)
+    return tuple(path.relative_to(root).as_posix() for path in found if path is not None)[:_SHOWN]
+
+
+def reader(connection: duckdb.DuckDBPyConnection) -> Read:
+    return lambda sql, parameters: connection.execute(sql, parameters).fetchall()
+
+
+# Backups
+
+
+def readable(read: Read, folder: Path, identity: str | None) -> Iterator[Saved]:
+    """Automatic backups that can be read and are of this identity, or of before there was any; fullest first. Where
+    `identity` is None, any."""
+    named = [path for path in folder.glob("auto-*-*") if path.name.rpartition("-")[2].isdigit()]
+    for path in sorted(named, key=lambda path: (events_of(path), path.name), reverse=True):
+        try:
+            owner = read(_SAVED_IDENTITY, [str(path / "meta.parquet")])
+            event = read(_SAVED_EVENT, [str(path / "events.parquet"), events_of(path)])
+        except duckdb.Error:
+            _log.warning("the backup %s cannot be read", path.name)
+            continue
+        if event and (identity is None or not owner or owner[0][0] == identity):
+            yield Saved(path, str(owner[0][0]) if owner else None, events_of(path), tuple(event[0]))
+
+
+def trusted(read: Read, root: Path, identity: str) -> Iterator[Saved]:
+    """Backups of the very catalog that `read` reads: it has the newest event of each. Fullest first."""
+    return (saved for saved in readable(read, root / "backups", identity) if _has(read, saved))
+
+
+def events_of(backup: Path) -> int:
+    """The number of the newest event in an automatic backup: the end of its name."""
+    return int(backup.name.rpartition("-")[2])
+
+
+def _has(read: Read, saved: Saved) -> bool:
+    """A purge may change what an event says, so its time and type are compared alone."""
+    return [tuple(row) for row in read(_EVENT, [saved.events])] == [saved.event]
+
+
+def _own_identity(read: Read) -> str | None:
+    rows = read(_IDENTITY, [])
+    return str(rows[0][0]) if rows else None
+
+
+def _knows_some(root: Path, read: Read) -> bool:
+    """Whether the catalog names a run, a model version or a sealed file that is there; true where none of them is."""
+    runs = [path.parent.name.rpartition(".")[0] for path in root.glob("runs/*/spec.json")]
+    models = [f"{path.parent.name}/{path.name}" for path in root.glob("models/*/v*")]
+    files = [path.relative_to(root).as_posix() for path in root.glob("datasets/*/*.parquet")]
+    if not (runs or models or files):
+        return True
+    manifests = "\n".join(text for (text,) in read(_MANIFESTS, [])) if files else ""
+    return bool(read(_NAMED, [runs]) or read(_NAMED_MODEL, [models]) or any(name in manifests for name in files))
+
+
+# The anchor
+
+
+def read_anchor(root: Path) -> Anchor | None:
+    """None where the file is missing or is not one of ours."""
+    try:
+        said = json.loads((root / ANCHOR).read_text())
+        return Anchor(str(said["identity"]), int(said["events"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def write_anchor(root: Path, anchor: Anchor) -> None:
+    if read_anchor(root) != anchor:
+        write_durably(root / ANCHOR, json.dumps(anchor._asdict()).encode())

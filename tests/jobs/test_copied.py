@@ -1,0 +1,130 @@
+"""What was queued in a workspace is not run again by a copy of it, until a person says so."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from speciate.jobs.copied import paused_as_copied
+from speciate.jobs.engine import Engine
+from speciate.jobs.executors import Alive
+from speciate.jobs.job import State
+from speciate.jobs.kinds import Kinds
+from speciate.loop.status import status
+from speciate.settings import Capacity, Settings
+from speciate.workspace import place
+from speciate.workspace.backup import back_up
+from speciate.workspace.place import Place, is_copy
+from speciate.workspace.workspace import Workspace
+from tests.conftest import ManualClock
+from tests.jobs.test_reconcile import Stage
+from tests.jobs.work import KINDS
+
+_SETTINGS = Settings(policy="auto", capacity=Capacity(cpu=1, memory_mb=1000))
+
+
+def _engine(root: Path, clock: ManualClock, stage: Stage) -> Engine:
+    return Engine(Workspace(root, clock, _SETTINGS), Kinds(extra=KINDS), executor=stage)
+
+
+@pytest.fixture
+def original(tmp_path: Path, clock: ManualClock) -> Iterator[Engine]:
+    """One job runs, one is queued, one waits for it, one has ended, and a composite has a child."""
+    stage = Stage()
+    engine = _engine(tmp_path / "w", clock, stage)
+    ended = engine.submit("work", {})
+    engine.control(ended.id, "cancel")
+    running = engine.submit("work", {"value": 1})
+    engine.tick()
+    stage.truth[f"{running.id}.1"] = Alive()
+    engine.tick()
+    queued = engine.submit("work", {"value": 2})
+    engine.submit("work", {"value": 3}, after=[queued.id])
+    engine.submit("chain", {"works": [{}]})
+    assert engine.get(running.id).state is State.RUNNING
+    yield engine
+    engine.workspace.close()
+
+
+def _backed_up(original: Engine, target: Path) -> None:
+    back_up(original.workspace, target)
+
+
+def _copied(original: Engine, target: Path) -> None:
+    original.workspace.close()
+    shutil.copytree(original.workspace.folders.root, target)
+
+
+@pytest.mark.parametrize("copy", [_backed_up, _copied], ids=["speciate_backup", "cp_r"])
+def test_a_copy_runs_nothing_until_a_person_says_so(
+    original: Engine, copy: Callable[[Engine, Path], None], tmp_path: Path, clock: ManualClock,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    unfinished = [job for job in original.list() if job.state is not State.CANCELLED]
+    copy(original, tmp_path / "copy")
+    stage = Stage()
+    with caplog.at_level(logging.WARNING):
+        engine = _engine(tmp_path / "copy", clock, stage)
+    assert "is a copy of" in caplog.text
+    for _ in range(3):
+        engine.tick()
+        clock.advance(100)
+    assert (stage.submitted, stage.cancelled) == ([], [])
+    assert {engine.get(job.id).state for job in unfinished} == {State.PAUSED}
+    assert engine.idle()
+    assert place.original_of(engine.workspace.database) == str(tmp_path / "w")
+    assert f"copy of {tmp_path / 'w'}: {len(unfinished)} jobs are paused" in status(engine.workspace).alerts[0]
+    first = next(job for job in unfinished if job.spec.get("value") == 2)
+    assert engine.control(first.id, "resume").state is State.QUEUED
+    engine.tick()
+    assert stage.submitted == [f"{first.id}.1"]
+    engine.workspace.close()
+
+    again = _engine(tmp_path / "copy", clock, stage)
+    assert len(paused_as_copied(again.workspace.database)) == len(unfinished) - 1, "once, not at every start"
+    again.resume_copied()
+    assert not [job for job in again.list() if job.state is State.PAUSED]
+    assert {job.state for job in again.list() if job.spec.get("value") == 3} == {State.WAITING}
+    assert not status(again.workspace).alerts
+    again.workspace.close()
+
+
+def test_the_original_goes_on_and_so_does_one_that_was_moved(
+    original: Engine, tmp_path: Path, clock: ManualClock
+) -> None:
+    before = {job.id: job.state for job in original.list()}
+    back_up(original.workspace, tmp_path / "copy")
+    original.workspace.close()
+    (tmp_path / "w").rename(tmp_path / "moved")
+    moved = _engine(tmp_path / "moved", clock, Stage())
+    assert {job.id: job.state for job in moved.list()} == before
+    assert moved.workspace.copied_from is None
+    moved.workspace.close()
+    (tmp_path / "moved").rename(tmp_path / "w")
+    back = _engine(tmp_path / "w", clock, Stage())
+    assert {job.id: job.state for job in back.list()} == before
+    back.workspace.close()
+
+
+def test_a_copy_in_the_place_of_the_original_is_one_too(original: Engine, tmp_path: Path, clock: ManualClock) -> None:
+    _copied(original, tmp_path / "copy")
+    (tmp_path / "w").rename(tmp_path / "kept")
+    (tmp_path / "copy").rename(tmp_path / "w")
+    engine = _engine(tmp_path / "w", clock, Stage())
+    assert paused_as_copied(engine.workspace.database)
+    engine.workspace.close()
+
+
+_places = st.builds(Place, st.sampled_from(["/a", "/b"]), st.integers(1, 2))
+
+
+@given(noted=st.none() | _places, now=_places, there=st.booleans())
+def test_only_the_same_or_a_moved_folder_is_no_copy(noted: Place | None, now: Place, there: bool) -> None:
+    found = is_copy(noted, now, original_there=there)
+    assert found is (noted is not None and noted != now and (there or noted.inode != now.inode))
