@@ -51,8 +51,9 @@ def unpack(payload: dict[str, Any]) -> dict[str, Any]:
                     names.append(None)
                     continue
                 name = f"{row:08}{_suffix(data, given)}"
-                with open(name, "wb", buffering=0) as file:
+                with open(name, "wb") as file:
                     file.write(data)
+                    file.flush()
                     os.utime(file.fileno(), ns=(age, age))  # a later attempt knows it for the same file
                 names.append(name)
             there = pa.array([name is not None for name in names])
