@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from speciate.workspace import garbage
+from speciate.workspace.backup import file_sum
 from speciate.workspace.blobs import Blobs
 from speciate.workspace.garbage import Live
 from speciate.workspace.garbage_rules import Custody, Spared
@@ -62,6 +63,13 @@ def _part(path: Path, **columns: list[str]) -> Path:
     return path
 
 
+def _sealed_part(folders: Folders, **columns: list[str]) -> str:
+    """A file of rows, named by its content, as the manifest has it."""
+    path = _part(folders.datasets / "d" / "unsealed", **columns)
+    sealed = path.rename(path.with_name(f"{file_sum(path)[:32]}.parquet"))
+    return sealed.relative_to(folders.root).as_posix()
+
+
 def _found(folders: Folders, live: Live = _NOTHING) -> set[tuple[str, str]]:
     found = garbage.find(folders, live, _CUSTODY)
     return {(each.kind, each.path.relative_to(folders.root).as_posix()) for each in found}
@@ -83,11 +91,9 @@ def test_what_a_run_in_flight_has_sealed_stays_until_it_is_older_than_the_cutoff
 def test_blobs_stay_for_jobs_and_as_media_of_a_version(folders: Folders) -> None:
     blobs = Blobs(folders.blobs)
     media, rows, lost = blobs.put(b"media"), blobs.put(b"rows"), blobs.put(b"lost")
-    _part(folders.datasets / "d" / _sealed("part"), id=["a"], _content=[media])
+    part = _sealed_part(folders, id=["a"], _content=[media])
     _aged(folders.root)
-    live = _NOTHING.model_copy(
-        update={"files": frozenset({f"datasets/d/{_sealed('part')}"}), "blobs": frozenset({rows})}
-    )
+    live = _NOTHING.model_copy(update={"files": frozenset({part}), "blobs": frozenset({rows})})
     assert _found(folders, live) == {("blobs", f"blobs/{lost[:2]}/{lost}")}
 
 
@@ -100,11 +106,11 @@ def test_a_blob_that_is_wanted_again_is_young_again(folders: Folders) -> None:
 
 
 def test_cached_vectors_go_when_none_of_their_items_is_in_a_version(folders: Folders) -> None:
-    _part(folders.datasets / "d" / _sealed("part"), id=["a"], _content=["c1"])
+    part = _sealed_part(folders, id=["a"], _content=["c1"])
     _part(folders.features / "e" / f"part-{_HEX}.parquet", key=["c1", "c9"], content=["c1", "c9"])
     _part(folders.features / "e" / f"part-{_HEX[::-1]}.parquet", key=["c8"], content=["c8"])
     _aged(folders.root)
-    live = _NOTHING.model_copy(update={"files": frozenset({f"datasets/d/{_sealed('part')}"})})
+    live = _NOTHING.model_copy(update={"files": frozenset({part})})
     assert _found(folders, live) == {("features", f"features/e/part-{_HEX[::-1]}.parquet")}
 
 
