@@ -142,9 +142,7 @@ def backoff(retry: int) -> float:
 
 def decide(job: Job, event: Happening, now: float) -> Job:
     """The job after `event`. Raises SpeciateError only for `Asked`, where the request makes no sense."""
-    if isinstance(event, Asked):
-        return _asked(job, event, now)
-    if job.state in ENDED:
+    if job.state in ENDED and not isinstance(event, Asked):
         return job
     if isinstance(event, Exited | Lost) and event.ran is not None and _is_of(job, event.attempt):
         return _counted(job, event, now, event.ran)
@@ -161,6 +159,8 @@ def _counted(job: Job, event: Happening, now: float, ran: float) -> Job:
 
 def _decide(job: Job, event: Happening, now: float) -> Job:
     match event:
+        case Asked():
+            return _asked(job, event, now)
         case NeedsMet():
             return _to(job, State.QUEUED, now) if job.state is State.WAITING else job
         case NeedsFailed(reason):

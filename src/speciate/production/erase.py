@@ -125,11 +125,11 @@ def _answers_without(folders: Folders, purged: Purged) -> tuple[list[str], list[
         try:
             if forget_examples(path, purged.marks["id"], purged.labels):
                 found.append(path.name)
-        except (pa.ArrowException, OSError, KeyError):
+        except (pa.ArrowException, OSError, KeyError, SpeciateError):
             damaged.append(path.relative_to(folders.root).as_posix())
     try:
         forget_answers(folders, purged.marks["id"], purged.labels)
-    except (pa.ArrowException, OSError, KeyError):
+    except (pa.ArrowException, OSError, KeyError, SpeciateError):
         damaged.append(folders.predictions.relative_to(folders.root).as_posix())
     return found, damaged
 

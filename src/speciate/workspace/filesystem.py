@@ -17,9 +17,8 @@ _NETWORK = {
     "nfs", "nfs4", "cifs", "smb2", "smb3", "smbfs", "ncpfs", "9p", "afs", "coda", "ceph", "glusterfs", "lustre", "gpfs",
     "beegfs", "pvfs2", "orangefs", "ocfs2", "gfs2", "davfs", "vboxsf", "prl_fs", "fuse.sshfs", "fuse.s3fs",
     "fuse.rclone", "fuse.glusterfs", "fuse.ceph", "fuse.ceph-fuse", "fuse.gcsfuse", "fuse.goofys", "fuse.blobfuse",
-    "fuse.blobfuse2", "fuse.mount-s3", "fuse.davfs", "fuse.juicefs", "fuse.JuiceFS", "fuse.seaweedfs",
-    "fuse.mfs", "fuse.lizardfs",
-    "fuse.curlftpfs", "fuse.smbnetfs", "fuse.vmhgfs-fuse",
+    "fuse.blobfuse2", "fuse.mount-s3", "fuse.davfs", "fuse.juicefs", "fuse.JuiceFS", "fuse.seaweedfs", "fuse.mfs",
+    "fuse.lizardfs", "fuse.curlftpfs", "fuse.smbnetfs", "fuse.vmhgfs-fuse",
 }  # fmt: skip
 _RISKS = {
     "overlay": "overlay, as in a container: what is written goes with the container unless a volume is mounted here",
