@@ -57,6 +57,15 @@ def test_a_handshake_that_was_not_answered_is_simply_asked_again() -> None:
     assert session.replay() == [hello]
 
 
+def test_a_handshake_that_was_refused_is_not_replayed() -> None:
+    """A client whose probe timed out says initialize where the daemon is of the newer era by then, and goes on in it."""
+    session = Session()
+    session.sent(frame("initialize", 1, **LEGACY), delivered=True)
+    assert session.received(json.dumps({"jsonrpc": "2.0", "id": 1, "error": {"code": -32022, "message": "no"}}).encode())
+    assert session.opening() is None
+    assert session.replay() == []
+
+
 def test_calls_that_only_read_are_repeated_and_others_are_answered_with_advice(session: Session) -> None:
     session.sent(call("get_job", 2), delivered=True)
     session.sent(call("promote_model", 3), delivered=True)

@@ -100,7 +100,9 @@ class Session:
         if identifier in self._own:
             self._own.discard(identifier)
             return False
-        self._open.pop(identifier, None)
+        request = self._open.pop(identifier, None)
+        if request and request.method == "initialize" and "error" in message:
+            self._initialize = None  # refused, as on a connection of the newer era: the next daemon must not hear it
         return True
 
     # A new connection
