@@ -31,9 +31,7 @@ SELECT created, CASE WHEN state IN ('succeeded', 'failed', 'cancelled', 'dead') 
     ELSE 9e15 END
 FROM jobs WHERE executor = 'local'
 """
-_VERSIONS = {
-    noun: f"SELECT name || '@v' || version FROM {noun}_versions" for noun in ("dataset", "model")
-}  # fmt: skip
+_VERSIONS = {noun: f"SELECT name || '@v' || version FROM {noun}_versions" for noun in ("dataset", "model")}
 _JOBS = "SELECT id FROM jobs"
 _EVALUATIONS = "SELECT id FROM evaluations"
 _SAVED = {
@@ -49,7 +47,7 @@ _FILES = {
 _MANIFESTS = """
 SELECT manifest FROM read_parquet(?) WHERE name || '@v' || version IN (SELECT unnest(?::VARCHAR[]))
 """
-_SPECS = "SELECT spec, attempt FROM read_parquet(?) WHERE id IN (SELECT unnest(?::VARCHAR[]))"
+_SPECS = "SELECT spec FROM read_parquet(?) WHERE id IN (SELECT unnest(?::VARCHAR[]))"
 _log = logging.getLogger(__name__)
 
 
@@ -96,13 +94,13 @@ def backups(workspace: Workspace) -> list[Saved]:
 
 def lost_rows(workspace: Workspace) -> Lost:
     """Of all kept backups."""
-    database = workspace.database
+    database, saved_before = workspace.database, backups(workspace)  # first: whatever they have was committed by then
     known: dict[str, set[str]] = {noun: {ref for (ref,) in database.read(sql)} for noun, sql in _VERSIONS.items()}
     known["evaluation"] = {ref for (ref,) in database.read(_EVALUATIONS)}
     known["job"] = {ref for (ref,) in database.read(_JOBS)}
     deleted = {noun: {f"{name}@v{number}" for name, number in buried(database, noun)} for noun in ("dataset", "model")}
     found = Lost([], [], [], [], [], [])
-    for saved in backups(workspace):
+    for saved in saved_before:
         try:
             _add_lost(database, saved.path, known, deleted, found)
         except (duckdb.Error, ValueError):
@@ -127,7 +125,7 @@ def _add_lost(
         found.backups.append(backup.name)
     if missing["job"]:
         rows = database.read(_SPECS, [str(backup / _FILES["job"]), missing["job"]])
-        found.specs.extend(json.loads(spec) for spec, _ in rows)
+        found.specs.extend(json.loads(spec) for (spec,) in rows)
 
 
 def _manifests(database: Database, backup: Path, refs: Sequence[str]) -> list[Manifest]:
