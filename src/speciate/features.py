@@ -112,7 +112,10 @@ def merge(folders: Folders, extractor: str) -> None:
         return
     with (folder / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        for group in _groups(_parts(folders, extractor)):
+        for several in _groups(_listed(folders, extractor)):
+            group = [part for part in several if _is_whole(part)]
+            if not group:
+                continue
             tables = [pq.read_table(part) for part in group]
             keys = pa.chunked_array([chunk for table in tables for chunk in table["key"].chunks]).combine_chunks()
             vectors = np.concatenate([_numbers(table["vector"].combine_chunks()) for table in tables])
@@ -188,7 +191,11 @@ def _seal(folder: Path, keys: pa.Array, vectors: Vectors) -> None:
 
 def _parts(folders: Folders, extractor: str) -> list[Path]:
     """Those that are whole: a damaged one goes, and what was in it is computed again."""
-    return [part for part in sorted((folders.features / extractor).glob("*.parquet")) if _is_whole(part)]
+    return [part for part in _listed(folders, extractor) if _is_whole(part)]
+
+
+def _listed(folders: Folders, extractor: str) -> list[Path]:
+    return sorted((folders.features / extractor).glob("*.parquet"))
 
 
 def _is_whole(part: Path) -> bool:

@@ -1,8 +1,7 @@
 """Every tool on a disk that is full to the last byte: one clear error, nothing half done, and afterwards it works.
 
 The table below must name every tool that is not read-only, so a new one fails here until somebody says how to call it.
-The disk is a real one: a small tmpfs where this user may mount, else one that is limited by RLIMIT_FSIZE, which is
-another refusal of the same kind.
+The disk is a real one, a small tmpfs. Where nobody may mount one, /dev/full gives the same refusal, to one tool.
 """
 
 from __future__ import annotations
@@ -12,11 +11,14 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from speciate.server.mcp_app import offered_tools
+from speciate.server.mcp_app import Server, offered_tools
+from speciate.workspace.workspace import Workspace
+from tests.server.apps import make_app
 from tests.server.processes import Daemons, Stdio, end
 from tests.server.small_world import World, make, said, use_case
 from tests.server.test_daemon import fill
@@ -57,6 +59,31 @@ def test_every_tool_that_writes_is_in_the_table() -> None:
     assert set(TABLE) == writing
 
 
+def test_rows_that_the_disk_does_not_take_are_no_defect(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a mount: every temporary file of a blob is /dev/full, which refuses as a full disk does."""
+    server = Server(make_app(workspace))
+    opened = Path.open
+
+    def full(path: Path, *arguments: Any, **more: Any) -> Any:
+        return (
+            opened(Path("/dev/full"), "wb")
+            if path.is_relative_to(workspace.folders.blobs)
+            else opened(path, *arguments, **more)
+        )
+
+    rows = {"name": "notes", "rows": [{"text": "one row", "label": "x"}]}
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "open", full)
+        answer = server.call("create_dataset", rows)
+    text = "".join(getattr(block, "text", "") for block in answer.content)
+    assert answer.is_error
+    assert "is full" in text
+    assert "defect" not in text
+    assert [path for path in workspace.folders.blobs.rglob("*") if path.is_file()] == []
+    assert workspace.database.read("SELECT count(*) FROM jobs") == [(0,)]
+    assert not server.call("create_dataset", rows | {"dry_run": True}).is_error
+
+
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     root = tmp_path_factory.mktemp("full")
@@ -72,7 +99,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         ).returncode
     )
     if not mounted:
-        pytest.skip("nobody may mount a small disk here; the file limit's test below says the same of another limit")
+        pytest.skip("nobody may mount a small disk here; what /dev/full says is tested below all the same")
     (root / "folder").mkdir()
     (daemons.workspace / "settings.toml").write_text(
         f'policy = "auto"\nroots = ["{root / "folder"}"]\n[disk]\nstop_below_gb = 0.02\n'

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from speciate.datasets.sealing import seal
 from speciate.workspace import garbage
 from speciate.workspace.backup import file_sum
 from speciate.workspace.blobs import Blobs
@@ -249,3 +250,16 @@ def test_a_catalog_that_names_almost_nothing_is_not_believed(folders: Folders) -
     assert found.spared[Spared.IMPLAUSIBLE]["files"] == 12
     live = _NOTHING.model_copy(update={"files": frozenset(f"datasets/d/{_sealed(str(n))}" for n in range(2))})
     assert len(garbage.find(folders, live, _CUSTODY)) == 11, "two of twelve are named: the others may be garbage"
+
+
+def test_a_flipped_byte_in_a_table_of_rows_costs_no_blob(folders: Folders) -> None:
+    blobs = Blobs(folders.blobs)
+    lost = blobs.put(b"nobody seems to need it")
+    sealed = seal(pa.table({"id": ["a"], "_content": [blobs.put(b"media")]}), folders.datasets / "d")
+    _aged(folders.blobs)
+    live = _NOTHING.model_copy(update={"files": frozenset({f"datasets/d/{sealed.name}"})})
+    assert _found(folders, live) == {("blobs", f"blobs/{lost[:2]}/{lost}")}
+    sealed.chmod(0o644)
+    whole = sealed.read_bytes()
+    sealed.write_bytes(whole[:-300] + bytes([whole[-300] ^ 1]) + whole[-299:])
+    assert _found(folders, live) == set()

@@ -162,8 +162,8 @@ class Reconciler:
         return self._workspace.elapsed.least(job.started) if job.started is not None else None
 
     def _check_limits(self, job: Job) -> Job:
-        limits, ran = job.limits, self._ran(job)
-        if limits.run_seconds is not None and ran is not None and ran > limits.run_seconds:
+        limits = job.limits
+        if limits.run_seconds is not None and (self._ran(job) or 0.0) > limits.run_seconds:
             return self._tell(job, Overdue("run", limits.run_seconds))
         if limits.silence_seconds is not None:
             progress = RunFolder(self._workspace.folders.runs / job.run_id).progress()
