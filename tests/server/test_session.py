@@ -61,7 +61,9 @@ def test_a_handshake_that_was_refused_is_not_replayed() -> None:
     """A client whose probe timed out says initialize where the daemon is of the newer era by then, and goes on in it."""
     session = Session()
     session.sent(frame("initialize", 1, **LEGACY), delivered=True)
-    assert session.received(json.dumps({"jsonrpc": "2.0", "id": 1, "error": {"code": -32022, "message": "no"}}).encode())
+    assert session.received(
+        json.dumps({"jsonrpc": "2.0", "id": 1, "error": {"code": -32022, "message": "no"}}).encode()
+    )
     assert session.opening() is None
     assert session.replay() == []
 
