@@ -58,7 +58,7 @@ def test_a_handshake_that_was_not_answered_is_simply_asked_again() -> None:
 
 
 def test_a_handshake_that_was_refused_is_not_replayed() -> None:
-    """A client whose probe timed out says initialize where the daemon is of the newer era by then, and goes on in it."""
+    """A client whose probe timed out says initialize to a daemon of the newer era, and goes on in that era."""
     session = Session()
     session.sent(frame("initialize", 1, **LEGACY), delivered=True)
     assert session.received(
