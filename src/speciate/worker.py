@@ -22,15 +22,13 @@ from typing import Any, TextIO, cast
 
 from speciate.errors import SpeciateError
 from speciate.faults import fault
-from speciate.jobs.folder import RESUMABLE, SECOND, Outcome, RunFolder, write_checked, write_whole
+from speciate.jobs.folder import FULL_BYTES, NO_ROOM, RESUMABLE, SECOND, Outcome, RunFolder, write_checked, write_whole
 from speciate.jobs.processes import identity
 from speciate.jobs.redaction import RedactedStream, Redaction, redirect_logging
 from speciate.jobs.run import OutOfMemory, Run, Stopped, Transient
 from speciate.workspace import storage
 
 Entry = Callable[[Run], dict[str, Any] | None]
-_FULL_BYTES = 4 << 20
-"""With less free than that, whatever failed is put down to the disk: libraries say so in many ways."""
 
 
 def load(entry: str) -> Entry:
@@ -88,7 +86,7 @@ def _defect(error: BaseException, free: int) -> Outcome:
     if refused is not None and words is not None and refused.number not in storage.FULL:
         kind = "transient" if refused.number in storage.PASSING else "user"
         return Outcome(1, kind, f"the disk refused: {said}", words.recovery, str(error))
-    if free < _FULL_BYTES or refused is not None:
+    if free < FULL_BYTES or refused is not None:
         where = f" ({Path(refused.path).parent})" if refused is not None and refused.path else ""
         recovery = "Free some space (manage_data(action='gc', dry_run=true) shows what could go); it goes on by itself."
         return Outcome(1, "full", f"the disk is full{where}: {said}", recovery, str(error))
@@ -101,8 +99,16 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 
 def main(path: str) -> int:
-    """Run the attempt in `path` to its end and return its exit code."""
-    folder = RunFolder(Path(path))
+    """Run the attempt in `path` to its end and return its exit code; NO_ROOM where the disk takes not even that."""
+    try:
+        return _live(RunFolder(Path(path)))
+    except OSError as error:
+        if error.errno not in storage.FULL:
+            raise
+        return NO_ROOM
+
+
+def _live(folder: RunFolder) -> int:
     if not folder.begin():
         return SECOND
     write_whole(folder.path / "worker", identity(os.getpid()))

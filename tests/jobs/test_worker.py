@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from speciate.jobs import supervisor
 from speciate.jobs.executors import Gone, LocalExecutor, Pending
-from speciate.jobs.folder import RESUMABLE, SECOND, Outcome, RunFolder, write_whole
+from speciate.jobs.folder import NO_ROOM, RESUMABLE, SECOND, Outcome, RunFolder, write_whole
 from tests.jobs.work import ENTRY
 
 
@@ -122,3 +123,10 @@ def test_a_run_can_say_that_the_disk_is_full_on_the_very_disk_that_is_full(tmp_p
         assert not list(folder.path.glob("*.tmp"))
     finally:
         subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def test_a_worker_that_dies_before_it_can_speak_on_a_full_disk_is_not_to_blame() -> None:
+    assert supervisor._outcome(supervisor.Ending(1), free=1 << 20).kind == "full"
+    assert supervisor._outcome(supervisor.Ending(NO_ROOM), free=1 << 30).kind == "full"
+    assert supervisor._outcome(supervisor.Ending(1), free=1 << 30).kind == "user"
+    assert supervisor._outcome(supervisor.Ending(-9), free=1 << 20).kind == "killed"

@@ -40,7 +40,13 @@ SECOND = 76
 
 _CHECK = "_check"
 _log = logging.getLogger(__name__)
+FULL_BYTES = 4 << 20
+"""With less free than that, whatever failed is put down to the disk: libraries say so in many ways."""
 _RESERVE, _RESERVE_BYTES = "reserve", 16_384
+
+
+NO_ROOM = 77
+"""Exit code of a worker that a full disk kept from writing how it ended."""
 
 
 class Outcome(NamedTuple):

@@ -13,6 +13,7 @@ import fcntl
 import json
 import os
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -25,7 +26,7 @@ from typing import NamedTuple
 from speciate import secrets
 from speciate.errors import Code, SpeciateError
 from speciate.faults import broken, fault
-from speciate.jobs.folder import SECOND, Outcome, RunFolder, write_whole
+from speciate.jobs.folder import FULL_BYTES, NO_ROOM, SECOND, Outcome, RunFolder, write_whole
 from speciate.jobs.processes import identity
 
 _CRASHES = {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE}
@@ -62,7 +63,7 @@ def supervise(path: Path) -> int:
         return 0
     fault("supervisor_before_exit")
     if ending.status != SECOND and folder.outcome() is None:
-        folder.end(_outcome(ending))
+        folder.end(_outcome(ending, shutil.disk_usage(path).free))
     return 0
 
 
@@ -154,14 +155,19 @@ def _pidfd(pid: int) -> int | None:
         return None
 
 
-def _outcome(ending: Ending) -> Outcome:
-    """How a worker ended that left no word itself."""
+def _outcome(ending: Ending, free: int) -> Outcome:
+    """How a worker ended that left no word itself. `free`: bytes that its disk has now."""
     if ending.status is None:
         return Outcome(-1, "killed", "its process was killed")
     if ending.status < 0:
         number = signal.Signals(-ending.status)
         kind = "transient" if number in _CRASHES else "killed"
         return Outcome(ending.status, kind, f"its process ended by {number.name}")
+    if ending.status == NO_ROOM or free < FULL_BYTES:
+        return Outcome(
+            ending.status, "full", "the disk is full: its process could not even say why it ended",
+            "Free some space (manage_data(action='gc', dry_run=true) shows what could go); it goes on by itself.",
+        )  # fmt: skip
     return Outcome(
         ending.status, "user", f"its process ended with code {ending.status} before it could say why",
         "Call get_job(job=..., log_lines=100) for its log.",
