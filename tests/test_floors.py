@@ -17,7 +17,7 @@ SOURCE = ROOT / "src" / "speciate"
 FLOORS = {
     "__init__": 0, "errors": 0, "ids": 0, "refs": 0, "clock": 0, "settings": 0, "environment": 0, "faults": 0,
     "vocabulary": 0,
-    "sample_size": 0, "hosts": 0, "peers": 0, "local_sockets": 0, "foreign_files": 0, "finite": 0,
+    "sample_size": 0, "hosts": 0, "peers": 0, "local_sockets": 0, "account": 0, "foreign_files": 0, "finite": 0,
     "workspace": 1, "sandbox": 1, "secrets": 1, "hub": 1,
     "jobs": 2,
     "modalities": 3, "usecases": 3,

@@ -8,9 +8,10 @@ from __future__ import annotations
 import os
 import socket
 import stat
-import struct
 from collections.abc import Collection
 from pathlib import Path
+
+from speciate import account
 
 LONGEST_PATH = 100
 """Bytes of a socket's path; the system ends at 104 (macOS) or 108."""
@@ -35,7 +36,7 @@ def connect(path: Path, owners: Collection[int], timeout: float | None = None) -
     try:
         connection.settimeout(timeout)
         connection.connect(os.fspath(path))
-        if (owner := peer_uid(connection)) is not None and owner not in owners:
+        if (owner := account.peer(connection).uid) not in owners:
             raise Foreign(path, owner)
     except BaseException:
         connection.close()
@@ -58,12 +59,3 @@ def listen(path: Path, backlog: int) -> socket.socket:
         listener.close()
         raise
     return listener
-
-
-def peer_uid(connection: socket.socket) -> int | None:
-    """Of the process at the other end; None where the system does not say (macOS)."""
-    if not hasattr(socket, "SO_PEERCRED"):
-        return None
-    raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-    _, uid, _ = struct.unpack("3i", raw)
-    return int(uid)

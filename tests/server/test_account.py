@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 
 import speciate
-from speciate.server import account
-from speciate.server.account import Account, admitted
+from speciate import account, local_sockets
+from speciate.account import Account, admitted, may_succeed
+from speciate.local_sockets import Foreign
+from speciate.server import person
 from tests.server.processes import Daemons, end, report_of
 
 _WHO = '''
@@ -54,8 +56,30 @@ def test_its_own_user_root_and_the_group_may_call(peer: Account, group: int | No
     assert admitted(peer, group) is may
 
 
-def test_an_account_without_a_name_has_its_number() -> None:
+def test_whoever_is_only_served_does_not_end_the_daemon_with_a_newer_version() -> None:
+    me, root, member = (Account(uid, frozenset({7})) for uid in (os.getuid(), 0, 4242))
+    assert [may_succeed(each, 7) for each in (me, root, member)] == [True, True, False]
+    assert may_succeed(member, None), "without a group only its own user and root are admitted at all"
+
+
+def test_an_account_without_a_name_has_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Account(424_242, frozenset()).name == "uid 424242"
+    monkeypatch.setattr(os, "getuid", lambda: 424_242)
+    assert person.who() == "uid 424242"
+
+
+def test_a_client_asks_the_kernel_who_listens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the same reading as the daemon's, on each system; and it speaks to nobody of whom the kernel does not tell."""
+    monkeypatch.chdir(tmp_path)
+    with local_sockets.listen(Path("s"), 1):
+        monkeypatch.setattr(account, "peer", lambda connection: Account(4242, frozenset()))
+        with pytest.raises(Foreign, match="uid 4242"):
+            local_sockets.connect(Path("s"), {os.getuid()})
+        monkeypatch.undo()
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.delattr(socket, "SO_PEERCRED")
+        with pytest.raises(OSError, match="nothing here knows"):
+            local_sockets.connect(Path("s"), {os.getuid()})
 
 
 def test_what_an_agent_leaves_over_mcp_names_the_account_and_not_what_it_calls_itself(tmp_path: Path) -> None:

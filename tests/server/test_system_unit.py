@@ -24,10 +24,11 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from speciate import account
 from speciate.environment import SYSTEM_SOCKETS, system_socket, system_unit
 from speciate.errors import Code, SpeciateError
-from speciate.server import account
 from speciate.server import system_unit as units
+from speciate.server.protocol import MCP
 from speciate.server.system_unit import System
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0 or sys.platform != "linux", reason="makes users of the system")
@@ -235,6 +236,10 @@ def test_a_member_cannot_reach_behind_the_daemon(running: Setup) -> None:
     for attempt, error in attempts.items():
         ran = running.run(running.member, code=f"import os; {attempt}")
         assert error in ran.stderr, (attempt, ran.stderr)
+    code = f"import socket; s = socket.socket(1); s.connect('{system_socket(running.system.workspace)}'); "
+    hello = json.dumps({"protocol": MCP, "version": "999.0"})
+    ran = running.run(running.member, code=f"{code}s.sendall({hello!r}.encode() + b'\\n'); print(s.recv(999))")
+    assert '"ok": true' in ran.stdout.replace('":true', '": true'), "a newer version of a member's ends no daemon"
     assert running.daemon.poll() is None
 
 

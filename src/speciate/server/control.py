@@ -6,13 +6,13 @@ in the table, and where a key is enrolled it is done only with a person's signat
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from speciate import __version__, usecases
+from speciate.account import Account, own
 from speciate.datasets import consent
 from speciate.errors import Code, SpeciateError, unknown
 from speciate.hosts import check_host
@@ -31,12 +31,12 @@ from speciate.production import (
     policy,
     promote,
     signed,
+    signed_trail,
     trail_check,
     verification,
 )
 from speciate.production.statement import Question
 from speciate.server import tracing
-from speciate.server.account import Account, own
 from speciate.server.untrusted import clean_text
 from speciate.serving import slots
 from speciate.settings import load
@@ -296,7 +296,7 @@ def _inventory(service: Service, request: dict[str, Any]) -> dict[str, Any]:
 
 def _trail(service: Service, request: dict[str, Any]) -> dict[str, Any]:
     rows = audit.newest(service.workspace.database, request.get("use_case"), int(request.get("most", 50)))
-    return {"rows": [row._asdict() | {"evidence": json.loads(row.evidence)} for row in rows]}
+    return {"rows": [row._asdict() | {"evidence": signed_trail.evidence_of(row)} for row in rows]}
 
 
 def _promotion(service: Service, request: dict[str, Any]) -> dict[str, Any]:

@@ -29,10 +29,10 @@ def _enroll(arguments: argparse.Namespace) -> int:
     unsealed, mine = None, Path(arguments.ssh).expanduser().absolute() if arguments.ssh else None
     if mine:
         ssh_keygen()
-        public = _ssh(mine, arguments.name or person.who())
+        public = _ssh(mine, arguments.name or person.who().replace(" ", "-"))
         sealed_key.remember(public, mine)
     else:
-        unsealed, public = _sealed(arguments.name or person.who())
+        unsealed, public = _sealed(arguments.name or person.who().replace(" ", "-"))
     request = {"name": public.name, "kind": public.kind, "public": public.public}
     wanted = Wanted("key enroll", request, f"Enroll the key {public.name}?")
     if person.decide(arguments, wanted, _show_enrollment, unsealed) is None:

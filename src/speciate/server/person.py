@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import pwd
 import subprocess
 import sys
 import tempfile
@@ -20,6 +19,7 @@ from typing import Any, NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from speciate import account
 from speciate.environment import workspace_path
 from speciate.errors import Code, SpeciateError
 from speciate.production import outside_head
@@ -61,7 +61,7 @@ class Wanted(NamedTuple):
 
 
 def who() -> str:
-    return pwd.getpwuid(os.getuid()).pw_name
+    return account.own().name
 
 
 def need() -> None:

@@ -25,7 +25,7 @@ import uvicorn
 from anyio.streams.buffered import BufferedByteStream
 
 import speciate.tools
-from speciate import __version__
+from speciate import __version__, account
 from speciate.environment import socket_path, system_socket
 from speciate.errors import Code, SpeciateError
 from speciate.jobs.engine import Engine
@@ -36,7 +36,7 @@ from speciate.loop.housekeeping import Housekeeper
 from speciate.predictions.folder import all_logs
 from speciate.production import audit_heads, authority, logged, notifier
 from speciate.production.loading import keep_loaded
-from speciate.server import account, control, mcp_app
+from speciate.server import control, mcp_app
 from speciate.server.listening import MOST_CLIENTS, Silent, serve_forever
 from speciate.server.protocol import CONTROL, DRAINING, HELLO_BYTES, HTTP, MCP, encode, refusal
 from speciate.server.surface import Caller
@@ -230,7 +230,11 @@ class Service:
         serve = self._protocols.get(str(hello.get("protocol")))
         if serve is None:
             await client.send(encode(refusal(_other_version(hello))))
-        elif serve == self._serve_mcp and _newer(str(hello.get("version", ""))):
+        elif (
+            serve == self._serve_mcp
+            and _newer(str(hello.get("version", "")))
+            and account.may_succeed(account.peer(client.extra(_RAW_SOCKET)), self._group)
+        ):
             _log.info("leaving for version %s", hello["version"])
             await client.send(encode({"ok": False, "code": DRAINING}))
             self.leave()
@@ -242,7 +246,7 @@ class Service:
     async def _serve_mcp(self, client: _Client, hello: dict[str, Any]) -> None:
         folder = hello.get("folder")
         peer = account.peer(client.extra(_RAW_SOCKET))
-        mine = peer.uid in {os.getuid(), 0}  # others say of their folder what they like, and the daemon may read more
+        mine = account.owns(peer)  # others say of their folder what they like, and the daemon may read more
         caller = Caller(Path(folder) if folder and mine else None, f"{peer.name} over MCP", "stdio")
         await client.send(encode({"ok": True, "version": __version__, "read_only": self._read_only}))
         self._clients.add(client)

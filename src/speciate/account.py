@@ -41,6 +41,8 @@ def peer(connection: socket.socket) -> Account:
     """Raises OSError where the kernel does not say."""
     if sys.platform == "darwin":
         return from_xucred(connection.getsockopt(_SOL_LOCAL, _LOCAL_PEERCRED, struct.calcsize(_XUCRED)))
+    if not hasattr(socket, "SO_PEERCRED"):
+        raise OSError(f"on {sys.platform} nothing here knows how to ask who is at the other end of a socket")
     _, uid, gid = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
     try:
         listed = connection.getsockopt(socket.SOL_SOCKET, _PEERGROUPS, _BUFFER)
@@ -66,4 +68,14 @@ def from_xucred(data: bytes) -> Account:
 
 def admitted(account: Account, group: int | None) -> bool:
     """Whether it may use this daemon: as its own user, as root, or as a member of the group that the daemon serves."""
-    return account.uid in {os.getuid(), 0} or (group is not None and group in account.groups)
+    return owns(account) or (group is not None and group in account.groups)
+
+
+def owns(account: Account) -> bool:
+    """Whether it could end or replace this process without being asked: as its own user, or as root."""
+    return account.uid in {os.getuid(), 0}
+
+
+def may_succeed(account: Account, group: int | None) -> bool:
+    """Whether this daemon leaves because this one brings a newer version: whoever is only served may not end it."""
+    return group is None or owns(account)
