@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from speciate.production import approvals, audit, audit_heads, authority, outside_head, trail_check
+from speciate.production.statement import Question
 from speciate.settings import load
 from speciate.workspace.backup import back_up, save_catalog
 from speciate.workspace.database import Transaction
@@ -180,6 +181,21 @@ FORGERIES: dict[str, tuple[Callable[[Transaction], None], str]] = {
     "another model in an approved promotion": (
         edit("UPDATE audit SET after = 'evil@v9' WHERE action = 'promote'"), "is not what was approved",
     ),
+    "a share that is no number": (
+        edit("UPDATE audit SET evidence = json_merge_patch(evidence, '{\"percent\": \"x\"}') WHERE action = 'promote'"),
+        "row 4 is not what was approved",
+    ),
+    "evidence that no reader can follow": (
+        edit(f"UPDATE audit SET evidence = '{'[' * 100_000}' WHERE action = 'policies'"), "no person signed this",
+    ),
+    "evidence that is no JSON": (edit("UPDATE audit SET evidence = 'x' WHERE action = 'deny'"), "row 6 (deny)"),
+    "a key that is none": (
+        edit("UPDATE audit SET evidence = json_merge_patch(evidence, '{\"public\": 7}') WHERE seq = 2"),
+        "row 2 (key_enroll): ",
+    ),
+    "a consent that names no dataset": (
+        enter_a_row("allow", "x", {"dataset": [], "host": {}, "signed": [1]}), "row 8 (allow): its signature",
+    ),
     "another host": (edit("UPDATE audit SET after = 'evil.example' WHERE action = 'private_hosts'"), _OTHER),
     "a denial turned into an approval": (
         edit("UPDATE audit SET action = 'approve', after = 'approved' WHERE action = 'deny'"), _OTHER,
@@ -217,6 +233,27 @@ def test_whoever_writes_to_the_catalog_is_found(trail: Workspace, name: str) -> 
     trail.database.transact(forge)
     found = problems(trail)
     assert any(said in problem for problem in found), found
+
+
+@pytest.mark.parametrize("percent", [5.0, "x", [], None, pytest.param(10**400, id="huge")])
+def test_a_signed_row_whose_share_is_no_number_is_named_and_the_daemon_starts(trail: Workspace, percent: Any) -> None:
+    arguments = {"use_case": "digits", "model": "m@v4", "canary_percent": 5, "reason": "why not"}
+    question = Question("override", "override", arguments, {"model": "m@v4", "serving": "m@v1", "objections": ["x"]})
+    held = authority.of(trail)
+    signed = held.check(question, ANN.answer(held.ask(question).document()))
+    assert signed is not None
+    told = {"percent": percent, "override": "why not", "overridden": ["x"], "signed": signed.model_dump()}
+
+    def add(tx: Transaction) -> None:
+        row = audit.append(
+            tx, actor="root", action=audit.CANARY, use_case="digits", before=None, after="m@v4", evidence=told
+        )
+        tx.event("workspace:policy", "policy.changed", {"audit": row.hash})
+
+    trail.database.transact(add)
+    found = problems(trail)
+    said = any("row 8 (canary): it does not say what was signed" in each for each in found)
+    assert said is (percent != 5.0), found
 
 
 def test_a_trail_that_was_made_anew_with_another_key_is_found_and_nobody_signs_in_it(trail: Workspace) -> None:

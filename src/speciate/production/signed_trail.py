@@ -21,6 +21,8 @@ ENROLL, REVOKE, CONFIRM, ACCEPT = "key_enroll", "key_revoke", "settings", "accep
 """Actions of rows."""
 APPROVE, DENY = "approve", "deny"
 _CLOCK_SECONDS = 60.0
+_UNREADABLE = (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError, SpeciateError)
+"""What a row may raise that somebody wrote by hand."""
 
 
 class Period(NamedTuple):
@@ -80,8 +82,11 @@ class _Follower:
         self._keys_at: dict[int, frozenset[str]] = {}
 
     def take(self, row: audit.Row) -> None:
-        evidence = evidence_of(row)
-        if problem := self._problem(row, evidence):
+        try:
+            problem = self._problem(row, evidence_of(row))
+        except _UNREADABLE as error:
+            problem = f"it cannot be read: {error}"  # whoever wrote it must not keep the daemon from starting
+        if problem:
             self._problems.append(f"row {row.seq} ({row.action}): {problem}")
         self._heads.add(f"{row.seq}:{row.hash}")
 
@@ -164,7 +169,9 @@ class _Follower:
         if row.action in (ENROLL, REVOKE):
             self._keys_at[row.seq] = frozenset(self._keys)
         if row.action == ACCEPT:
-            self._problems = [each for each in self._problems if each not in signed.shown.get("problems", ())]
+            known = signed.shown.get("problems")
+            known = known if isinstance(known, list) else []
+            self._problems = [each for each in self._problems if each not in known]
         if isinstance(confirmed := signed.shown.get("settings"), dict):
             self._settings = confirmed
         return problem
@@ -173,9 +180,14 @@ class _Follower:
 def evidence_of(row: audit.Row) -> dict[str, Any]:
     try:
         found = json.loads(row.evidence)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def _number(value: Any) -> float | None:
+    """None for what is none: a row holds whatever somebody wrote into it."""
+    return float(value) if isinstance(value, int | float) and abs(value) < 1e15 else None
 
 
 def _enrolled(evidence: Mapping[str, Any]) -> Key:
@@ -194,11 +206,12 @@ def _follows(row: audit.Row, signed: Signed, answer: audit.Row) -> bool:
     if row.stamp != answer.stamp or answer.after != "approved":
         return False
     if row.action in ("promote", audit.CANARY):
-        share = float(evidence_of(row).get("percent", 100))
+        share = _number(evidence_of(row).get("percent", 100))
         return (
             signed.action == "promote"
             and (row.use_case, row.after) == (asked.get("use_case"), asked.get("model"))
-            and share == float(asked.get("canary_percent", 100))
+            and share is not None
+            and share == _number(asked.get("canary_percent", 100))
         )
     if row.action == "disallow":  # the consents of a dataset that was deleted end with it
         named = evidence_of(row).get("dataset")
@@ -229,7 +242,7 @@ def _consent(row: audit.Row, evidence: Mapping[str, Any], signed: Signed) -> boo
     same = all(evidence.get(name) == signed.arguments.get(name) for name in ("dataset", "host"))
     if row.action == "allow":
         days = signed.arguments.get("days")
-        ends = None if days is None else row.stamp + float(days) * 86_400
+        ends = None if days is None else row.stamp + (_number(days) or 0.0) * 86_400
         same = same and (evidence.get("usd_cap"), evidence.get("expires")) == (signed.arguments.get("usd"), ends)
     return same and signed.decision == row.action
 
@@ -245,7 +258,7 @@ def _override(row: audit.Row, evidence: Mapping[str, Any], signed: Signed) -> bo
         signed.decision == "override"
         and (row.use_case, row.after) == (asked.get("use_case"), shown.get("model"))
         and (evidence.get("override"), evidence.get("overridden")) == (asked.get("reason"), shown.get("objections"))
-        and float(evidence.get("percent", 100)) == float(asked.get("canary_percent") or 100)
+        and _number(evidence.get("percent", 100)) == _number(asked.get("canary_percent") or 100)
     )
 
 

@@ -89,12 +89,12 @@ def _within(stamp: float, period: Period) -> bool:
 
 def _consents(given: Iterable[Consent], rows: Sequence[audit.Row]) -> list[str]:
     """Each consent must be what the last row about it says."""
-    last: dict[tuple[Any, Any], tuple[Any, ...] | None] = {}
+    last: dict[tuple[str, str], tuple[Any, ...] | None] = {}
     for row in rows:
         if row.action in ("allow", "disallow"):
             told = signed_trail.evidence_of(row)
             allowed = (told.get("usd_cap"), told.get("expires")) if row.action == "allow" else None
-            last[told.get("dataset"), told.get("host")] = allowed
+            last[str(told.get("dataset")), str(told.get("host"))] = allowed  # a forged row may hold a list there
     return [
         f"the consent for {each.dataset} to {each.host} is not what the trail says"
         for each in given
