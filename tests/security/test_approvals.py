@@ -353,7 +353,9 @@ def test_a_process_without_a_terminal_has_no_passphrase() -> None:
 # The file of the key
 
 
-def test_a_key_file_that_is_not_its_owners_alone_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_key_file_that_is_not_its_owners_alone_is_left_out_and_the_others_sign(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     stored, private = sealed_key.create("jane", PHRASE)
     assert stored.path.stat().st_mode & 0o777 == 0o600
@@ -367,15 +369,20 @@ def test_a_key_file_that_is_not_its_owners_alone_is_refused(tmp_path: Path, monk
     data = stored.path.read_text()
     told = json.loads(data)
 
+    spare, _ = sealed_key.create("spare", PHRASE)
+
     def refused(said: str) -> None:
-        with pytest.raises(SpeciateError, match=said):
-            list(sealed_key.every())
+        assert list(sealed_key.every()) == [spare], "one file takes no other key along"
+        told = capsys.readouterr().err
+        assert said in told
+        assert str(stored.path) in told
 
     stored.path.chmod(0o640)
     refused("must belong to you alone")
     stored.path.chmod(0o600)
     stored.path.parent.chmod(0o755)
-    refused("must belong to you alone")
+    with pytest.raises(SpeciateError, match="must belong to you alone"):
+        list(sealed_key.every())
     stored.path.parent.chmod(0o700)
     os.link(stored.path, tmp_path / "second name")
     refused("has 2 names")

@@ -10,6 +10,7 @@ import json
 import os
 import secrets
 import stat
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -98,14 +99,20 @@ def find(name: str) -> Stored | None:
 
 
 def every() -> Iterator[Stored]:
-    """By name. Raises REFUSED for a file that others may read or that is a link, INVALID for a damaged one."""
+    """By name. One that is damaged, a link or open to others is left out, and said on standard error: it must not keep
+    the other keys from signing. Raises REFUSED for a folder that is open to others."""
     try:
         names = sorted(name for name in os.listdir(folder()) if name.endswith(".json"))
     except FileNotFoundError:
         return
     _check_private(folder().stat(), folder(), "700")
     for name in names:
-        yield _read(folder() / name)
+        try:
+            stored = _read(folder() / name)
+        except SpeciateError as error:
+            sys.stderr.write(f"This key is left out: {error}\n")
+            continue
+        yield stored
 
 
 def _read(path: Path) -> Stored:
