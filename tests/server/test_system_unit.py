@@ -7,8 +7,10 @@ the group, the environment) is done here by hand, from the unit's text.
 from __future__ import annotations
 
 import argparse
+import grp
 import json
 import os
+import pwd
 import re
 import secrets
 import shlex
@@ -69,6 +71,39 @@ def test_a_program_that_others_cannot_reach_is_refused(tmp_path: Path) -> None:
     program.parent.chmod(0o777)
     with pytest.raises(SpeciateError, match="Others than root can change"):
         units._require_reachable(program, "speciate")
+
+
+@needs_root
+def test_a_workspace_that_others_can_swap_is_refused_and_no_link_is_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(units, "_require_reachable", lambda program, user: None)
+    system, nobody = System("nobody", grp.getgrgid(0).gr_name, tmp_path / "state", tmp_path), pwd.getpwnam("nobody")
+    for name in ("theirs", "open", "target", "mine"):
+        (tmp_path / name).mkdir()
+    os.chown(tmp_path / "theirs", 4242, -1)
+    (tmp_path / "open").chmod(0o777)
+    (tmp_path / "their link").symlink_to(tmp_path / "mine")
+    os.chown(tmp_path / "their link", 4242, -1, follow_symlinks=False)
+    os.chown(tmp_path / "target", nobody.pw_uid, -1)
+    (tmp_path / "target").chmod(0o755)
+    (tmp_path / "link").symlink_to(tmp_path / "target")
+    (tmp_path / "root's link").symlink_to("mine")
+    refused = {
+        "theirs/workspace": "Others than root", "theirs/a/workspace": "Others than root",
+        "open/workspace": "Others than root", "their link/workspace": "Others than root",
+        "link": "is a link", "mine": "belongs to another user",
+    }  # fmt: skip
+    for where, said in refused.items():
+        with pytest.raises(SpeciateError, match=said) as caught:
+            units.set_up(system, tmp_path / where)
+        assert caught.value.code is Code.REFUSED, where
+    assert ((tmp_path / "target").stat().st_mode & 0o777, (tmp_path / "mine").stat().st_uid) == (0o755, 0)
+    for _ in range(2):
+        units.set_up(system, tmp_path / "root's link" / "new" / "workspace")
+    made = (tmp_path / "mine" / "new" / "workspace").stat()
+    assert (made.st_uid, made.st_mode & 0o777) == (nobody.pw_uid, 0o700)
+    assert (tmp_path / "mine" / "new").stat().st_uid == 0
 
 
 def test_what_macos_says_of_a_peer_is_read() -> None:

@@ -26,6 +26,8 @@ from speciate.server.unattended import escaped, quoted
 
 _CALL_SECONDS = 60
 _AGAIN_SECONDS = 1
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_MOST_LINKS = 40
 _KEPT = ("PATH", "LANG", "LC_ALL", "HF_ENDPOINT", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "SSL_CERT_FILE")
 
 
@@ -82,18 +84,89 @@ def set_up(system: System, workspace: Path) -> Path:
         )  # fmt: skip
     owner = pwd.getpwnam(system.user)
     for folder, mode in ((system.state, 0o711), (system.state / "config", 0o700), (workspace, 0o700)):
-        if folder.exists() and folder.stat().st_uid != owner.pw_uid:
-            raise SpeciateError(
-                Code.REFUSED,
-                f"{folder} belongs to another user than {system.user}, who must own it.",
-                f"Where it is to be this daemon's, run: chown -R {system.user}: {folder}",
-            )
-        folder.mkdir(parents=True, exist_ok=True)
-        os.chown(folder, owner.pw_uid, owner.pw_gid)
-        folder.chmod(mode)
+        _own_folder(folder, owner, mode)
     unit = system.units / system_unit(workspace).name
     write_whole(unit, text(system, workspace), mode=0o644)
     return unit
+
+
+def _own_folder(folder: Path, owner: pwd.struct_passwd, mode: int) -> None:
+    """Made where it is not there. Root gives nothing away by it: each step holds the folder before it open, and follows
+    no link but root's. Raises REFUSED where another user owns the folder, or can rename what is on the way to it."""
+    parent = _enter(folder, owner)
+    try:
+        made = True
+        try:
+            os.mkdir(folder.name, 0o700, dir_fd=parent)
+        except FileExistsError:
+            made = False
+        try:
+            descriptor = os.open(folder.name, _FOLDER, dir_fd=parent)
+        except OSError as error:
+            raise SpeciateError(
+                Code.REFUSED, f"{folder} is a link, or no folder: {error.strerror}.", "Name the folder itself."
+            ) from None
+    finally:
+        os.close(parent)
+    try:
+        info = os.fstat(descriptor)
+        if info.st_uid != owner.pw_uid and not (made and info.st_uid == os.geteuid()):
+            raise SpeciateError(
+                Code.REFUSED,
+                f"{folder} belongs to another user than {owner.pw_name}, who must own it.",
+                f"Where it is to be this daemon's, run: chown -R {owner.pw_name}: {folder}",
+            )
+        os.fchown(descriptor, owner.pw_uid, owner.pw_gid)
+        os.fchmod(descriptor, mode)
+    finally:
+        os.close(descriptor)
+
+
+def _enter(folder: Path, owner: pwd.struct_passwd) -> int:
+    """A descriptor of what `folder` lies in; what is missing on the way is made, as root's."""
+    here, links = os.open("/", _FOLDER), 0
+    left = list(reversed(folder.absolute().parts[1:-1]))
+    try:
+        while left:
+            part = left.pop()
+            try:
+                info = os.stat(part, dir_fd=here, follow_symlinks=False)
+            except FileNotFoundError:
+                os.mkdir(part, 0o755, dir_fd=here)
+                info = os.stat(part, dir_fd=here, follow_symlinks=False)
+            if stat.S_ISLNK(info.st_mode):
+                links += 1
+                if info.st_uid != 0 or links > _MOST_LINKS:
+                    raise _changeable(folder, part)
+                target = Path(os.readlink(part, dir_fd=here))
+                if target.is_absolute():
+                    os.close(here)
+                    here = os.open("/", _FOLDER)
+                left.extend(reversed(target.parts[1:] if target.is_absolute() else target.parts))
+                continue
+            there = os.open(part, _FOLDER, dir_fd=here)
+            os.close(here)
+            here = there
+            info = os.fstat(here)
+            if info.st_uid not in {0, owner.pw_uid} or (info.st_mode & 0o022 and not info.st_mode & stat.S_ISVTX):
+                raise _changeable(folder, part)
+    except OSError as error:
+        os.close(here)
+        raise SpeciateError(
+            Code.REFUSED, f"{folder} cannot be reached: {error.strerror}.", "Name another --workspace."
+        ) from None
+    except SpeciateError:
+        os.close(here)
+        raise
+    return here
+
+
+def _changeable(folder: Path, part: str) -> SpeciateError:
+    return SpeciateError(
+        Code.REFUSED,
+        f"Others than root can change {part!r} on the way to {folder}, and put another folder in its place.",
+        "Name a --workspace in a folder where only root can write, as /srv/speciate, or leave it out.",
+    )
 
 
 def take_back(system: System, workspace: Path) -> Path | None:
