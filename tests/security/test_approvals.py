@@ -20,8 +20,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from speciate.errors import Code, SpeciateError
 from speciate.production import approvals
-from speciate.server import control, sealed_key
+from speciate.production.statement import Key
+from speciate.server import control, person, sealed_key
 from speciate.server.control import ACTIONS, Anyone, OnlyPerson
+from speciate.server.sealed_key import Stored
 from speciate.workspace.workspace import Workspace
 from tests.production.people import Signer
 from tests.server.processes import Daemons
@@ -350,6 +352,22 @@ def test_a_process_without_a_terminal_has_no_passphrase() -> None:
     assert "this process has none" in ran.stderr
 
 
+def test_a_person_is_told_when_to_touch_a_hardware_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`ssh-keygen` says so too, on what is captured for the case that it fails."""
+    program = tmp_path / "ssh-keygen"
+    program.write_text("#!/bin/sh\necho 'Confirm user presence' >&2\nexit 1\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(person, "ssh_keygen", lambda: str(program))
+    told = {"sk-ssh-ed25519@openssh.com": "Touch the key now.\n", "ssh-ed25519": ""}
+    for kind, said in told.items():
+        stored = Stored(tmp_path / "k.json", Key("f" * 64, "token", "ssh", f"{kind} AAAA"), {}, None)
+        with pytest.raises(SpeciateError, match="did not sign"):
+            person._signed_by_ssh(stored, b"message")
+        assert capsys.readouterr().out == said
+
+
 # The file of the key
 
 
@@ -421,8 +439,18 @@ def test_a_second_key_is_enrolled_by_the_first_and_signs_through_ssh_keygen(
     monkeypatch.setenv("XDG_CONFIG_HOME", str(config))
     key = tmp_path / "id_ed25519"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
-    made = sign(root, "key", "enroll", "--name", "token", "--ssh", str(key.with_suffix(".pub")))
+    enrolling = ["key", "enroll", "--name", "token", "--ssh", str(key.with_suffix(".pub")), "--workspace", str(root)]
+    unwanted = type_at(enrolling, [("Type yes:", "no")])
+    assert (unwanted.status, "as much as that key file or its agent" in unwanted.text) == (1, True), unwanted.text
+    assert "token" not in run("key", "list", workspace=root).stdout
+    made = type_at(enrolling, [("Type yes:", "yes"), ("(nothing: no): ", PHRASE)])
     assert (made.status, "One of them signs this" in made.text) == (0, True), made.text
+    for told in (
+        run("key", "list", workspace=root).stdout, run("doctor", workspace=root).stdout,
+        run("call", "get_status", workspace=root).stdout, run("call", "list_approvals", workspace=root).stdout,
+    ):  # fmt: skip
+        assert "as much as that key file or its agent" in told
+        assert "no program can" not in told
     done = type_at(["hosts", "add", "127.0.0.1:9", "--workspace", str(root)], [("Type yes:", "yes")])
     assert done.status == 0, done.text
     assert "signed by: token" in run("audit", "list", workspace=root).stdout.splitlines()[-1]

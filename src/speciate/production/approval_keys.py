@@ -6,7 +6,7 @@ trail (`signed_trail.py`); the table is for reading.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from speciate.errors import Code, SpeciateError, unknown
@@ -21,7 +21,7 @@ _COLUMNS = "fingerprint, name, kind, public, enrolled, revoked"
 _ALL = f"SELECT {_COLUMNS} FROM approval_keys ORDER BY enrolled, fingerprint"
 _PUT = "INSERT OR REPLACE INTO approval_keys VALUES (?, ?, ?, ?, ?, NULL)"
 _REVOKE = "UPDATE approval_keys SET revoked = ? WHERE fingerprint = ?"
-_IN_FORCE = "SELECT count(*) FROM approval_keys WHERE revoked IS NULL"
+_IN_FORCE = "SELECT fingerprint, name, kind, public FROM approval_keys WHERE revoked IS NULL ORDER BY name"
 
 
 class Enrolled(NamedTuple):
@@ -38,8 +38,14 @@ def listed(database: Database) -> list[Enrolled]:
     return [Enrolled(*row) for row in database.read(_ALL)]
 
 
-def worth(keys: int) -> str:
-    """What an approval is worth where so many keys are in force: a sentence."""
+def worth(keys: Iterable[Key]) -> str:
+    """What an approval is worth where these keys are in force: a sentence."""
+    keys = list(keys)
+    if bare := ", ".join(key.name for key in keys if key.bare):
+        return (
+            f"Each approval is signed here, but a key of OpenSSH that wants no touch can sign it ({bare}): an approval "
+            "is worth as much as that key file or its agent, and a program that reaches either needs no person."
+        )
     if keys:
         return (
             "A person signs each approval here: no program can, without the passphrase or the touch of an enrolled key."
@@ -52,14 +58,19 @@ def worth(keys: int) -> str:
 
 def note(reader: Database | Transaction) -> str:
     """`worth` of a workspace as its catalog has it."""
+    return worth(_in_force(reader))
+
+
+def _in_force(reader: Database | Transaction) -> list[Key]:
     rows = reader.execute(_IN_FORCE) if isinstance(reader, Transaction) else reader.read(_IN_FORCE)
-    return worth(rows[0][0])
+    return [Key(*row) for row in rows]
 
 
 def how(tx: Transaction, approval: str) -> str:
     """How a person answers, and what that is worth."""
     said = f"A person runs on a terminal: speciate approve {approval}"
-    return said if tx.execute(_IN_FORCE)[0][0] else f"{said}. {worth(0)}"
+    keys = _in_force(tx)
+    return said if keys and not any(key.bare for key in keys) else f"{said}. {worth(keys)}"
 
 
 def asked(arguments: Mapping[str, Any]) -> dict[str, Key]:

@@ -116,7 +116,7 @@ class Authority:
 
     def sentence(self) -> str:
         """What an approval in this workspace is worth."""
-        return approval_keys.worth(len(self._keys)) if self._keys or not self.required else _NO_KNOWN_KEY
+        return approval_keys.worth(self._keys.values()) if self._keys or not self.required else _NO_KNOWN_KEY
 
     # Questions and answers
 

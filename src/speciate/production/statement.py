@@ -45,6 +45,17 @@ class Key(NamedTuple):
     public: str
     """32 bytes in hex digits, or the line of an OpenSSH public key without its comment."""
 
+    @property
+    def hardware(self) -> bool:
+        """Whether it lies in hardware and signs with a touch."""
+        return self.kind == _SSH and self.public.startswith("sk-")
+
+    @property
+    def bare(self) -> bool:
+        """Whether nothing that we know of stands between it and a program: its file may have no passphrase, or an agent
+        may have it open."""
+        return self.kind == _SSH and not self.hardware
+
 
 class Question(NamedTuple):
     """What would be done, as it is shown to a person."""
@@ -140,7 +151,7 @@ def check(key: Key, message: bytes, signature: str) -> None:
 def _check_ssh(key: Key, message: bytes, signature: str) -> None:
     """By `ssh-keygen -Y verify` against this one key. A hardware key's signature must say that it was touched, which
     `ssh-keygen` itself does not ask for."""
-    if key.public.startswith("sk-") and not _touched(signature):
+    if key.hardware and not _touched(signature):
         raise SpeciateError(
             Code.REFUSED,
             f"The key {key.name!r} signed without a touch, so a program may have done it alone.",

@@ -18,6 +18,11 @@ from speciate.server.person import Asked, Wanted
 from speciate.server.sealed_key import Stored
 
 _LONGEST = 4096
+_BARE = (
+    "This is a key of type {}, which wants no touch. Where its file has no passphrase, or an agent has it open, any "
+    "program of your account can sign with it: an approval is then worth as much as that key file or its agent. "
+    "Better: a hardware key (ssh-keygen -t ed25519-sk), or a key that speciate seals (leave out --ssh)."
+)
 
 
 def key(arguments: argparse.Namespace) -> int:
@@ -30,6 +35,10 @@ def _enroll(arguments: argparse.Namespace) -> int:
     if mine:
         ssh_keygen()
         public = _ssh(mine, arguments.name or person.who().replace(" ", "-"))
+        if public.bare:
+            _say(_BARE.format(public.public.split()[0]))
+            if not person.yes("Enroll it all the same?"):
+                return 1
         sealed_key.remember(public, mine)
     else:
         unsealed, public = _sealed(arguments.name or person.who().replace(" ", "-"))

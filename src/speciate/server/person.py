@@ -201,6 +201,8 @@ def _signed_by_ssh(stored: Stored, message: bytes) -> str:
         public = Path(folder, "key.pub")
         public.write_text(f"{stored.key.public}\n")
         file = private if private and private.is_file() else public
+        if stored.key.hardware:  # what ssh-keygen says of it is captured with its errors
+            _say("Touch the key now.")
         command = [ssh_keygen(), "-Y", "sign", "-n", NAMESPACE, "-f", str(file)]
         try:
             ran = subprocess.run(command, input=message, capture_output=True, timeout=_SSH_SECONDS, check=False)
