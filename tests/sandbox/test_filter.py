@@ -8,6 +8,7 @@ import socket
 import stat
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import NamedTuple
 
@@ -124,6 +125,26 @@ def test_another_architecture_is_refused(monkeypatch: pytest.MonkeyPatch) -> Non
     assert system_calls._tried() == (False, False)
     with pytest.raises(OSError, match="riscv64"):
         system_calls.harden()
+
+
+@needs_sandbox
+def test_a_trial_that_failed_once_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(keep: int = 0) -> None:
+        raise OSError(11, "Resource temporarily unavailable")
+
+    def no_thread(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(system_calls, "_success", None)
+    with monkeypatch.context() as patch:
+        patch.setattr(system_calls, "harden", fails)
+        assert system_calls.tried() == (False, False)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", no_thread)
+        assert system_calls.tried() == (False, False)
+    assert system_calls.tried() == (True, True)
+    monkeypatch.setattr(system_calls, "harden", fails)
+    assert system_calls.tried() == (True, True), "a success is found out once"
 
 
 @needs_sandbox

@@ -19,7 +19,6 @@ import struct
 import sys
 import threading
 from collections.abc import Sequence
-from functools import cache
 from typing import NamedTuple
 
 CAP_DAC_READ_SEARCH = 1 << 2
@@ -138,14 +137,25 @@ def harden(keep: int = 0) -> None:
     _call(here.seccomp, _FILTER_MODE, 0, ctypes.byref(_Program(len(code), ctypes.addressof(packed))))
 
 
-@cache
 def tried() -> Tried:
-    """Found out by doing it in a thread that ends afterwards, and looking whether it is in force."""
+    """Found out by doing it in a thread that ends afterwards, and looking whether it is in force. Only a whole success
+    is kept: what fails may have failed for want of memory or threads, and is tried again."""
+    global _success  # noqa: PLW0603 - a success of one kernel stays true
+    if _success is not None:
+        return _success
     found = [Tried(False, False)]
     thread = threading.Thread(target=lambda: found.append(_tried()), name="sandbox-trial")
-    thread.start()
+    try:
+        thread.start()
+    except RuntimeError:  # no more threads now
+        return found[-1]
     thread.join()
+    if all(found[-1]):
+        _success = found[-1]
     return found[-1]
+
+
+_success: Tried | None = None
 
 
 def _tried() -> Tried:
