@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from speciate.clock import SystemClock
 from speciate.workspace import elapsed
 from speciate.workspace.elapsed import Elapsed, begin, cutoff, greatest_age, least_age, see
 
 DAY, YEAR = 86_400.0, 365 * 86_400.0
 START = 1_800_000_000.0
+
+
+def test_on_macos_too_the_uptime_counts_sleep(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There CLOCK_MONOTONIC counts it, and time.monotonic does not."""
+    monkeypatch.delattr(time, "CLOCK_BOOTTIME", raising=False)
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(time, "monotonic", lambda: 5.0)
+    monkeypatch.setattr(time, "clock_gettime", {time.CLOCK_MONOTONIC: 3_605.0}.__getitem__)
+    assert elapsed.uptime(SystemClock()) == 3_605.0
 
 
 class SetClock:

@@ -19,9 +19,9 @@ import hashlib
 import json
 import logging
 import math
+import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -171,9 +171,11 @@ def boot() -> str:
         return ""
 
 
-_boottime: Callable[[], float] = (
-    (lambda: time.clock_gettime(time.CLOCK_BOOTTIME)) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic
-)
+def _boottime() -> float:
+    """macOS: CLOCK_MONOTONIC counts sleep there, while `time.monotonic` (mach_absolute_time) stops."""
+    if hasattr(time, "CLOCK_BOOTTIME"):
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+    return time.clock_gettime(time.CLOCK_MONOTONIC) if sys.platform == "darwin" else time.monotonic()
 
 
 def _checksum(document: dict[str, object]) -> str:
