@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import json
 import os
+import stat
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -54,13 +55,19 @@ def file() -> Path:
     return config_folder() / "secrets.json"
 
 
-def inodes() -> frozenset[tuple[int, int]]:
-    """Device and inode of every file beside the keys: by these they are known under any name, such as a hard link."""
+def inodes(workspace: Path | None = None) -> frozenset[tuple[int, int]]:
+    """Device and inode of every file beside the keys, and of the catalog, the tokens and the other files at the top of
+    the workspace: by these they are known under any name, such as a hard link. What is sealed is none of them, for it
+    is linked into exports."""
+    paths = [Path(folder, name) for folder, _, names in os.walk(config_folder()) for name in names]
+    if workspace is not None:
+        with contextlib.suppress(OSError):
+            paths += [*workspace.iterdir(), *workspace.glob("slots/*/token")]
     found = set()
-    for folder, _, names in os.walk(config_folder()):
-        for name in names:
-            with contextlib.suppress(OSError):
-                info = os.lstat(os.path.join(folder, name))
+    for path in paths:
+        with contextlib.suppress(OSError):
+            info = path.stat()
+            if not stat.S_ISDIR(info.st_mode):
                 found.add((info.st_dev, info.st_ino))
     return frozenset(found)
 

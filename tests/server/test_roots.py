@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from speciate import secrets
+from speciate.datasets.sources.listing import look
 from speciate.datasets.sources.walk import walk
 from speciate.errors import Code, SpeciateError
 from speciate.production import caller_file
@@ -196,3 +197,23 @@ def test_a_hard_link_to_a_key_or_a_token_is_what_it_links_to(
     assert (walked.files, "keys" in walked.set_aside[0].reason) == ([], True)
     with pytest.raises(SpeciateError, match="keys"):
         caller_file.read(folder / "many", 1 << 20)
+
+
+@pytest.mark.parametrize("own", ["http.token", "slots/reviews/token", "catalog.duckdb"])
+def test_in_a_named_folder_a_hard_link_to_the_workspace_s_own_file_is_not_read(
+    app: App, folder: Path, workspace: Workspace, own: str
+) -> None:
+    target, root = workspace.folders.root / own, workspace.folders.root
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if not target.exists():
+        target.write_text("planted")
+    (folder / "many").mkdir()
+    (folder / "many" / "row.txt").hardlink_to(target)
+    (folder / "many" / "good.txt").write_text("good")
+    (folder / "again.txt").hardlink_to(folder / "many" / "good.txt")  # links of the caller's own are no matter
+    found, aside, _ = look(check_readable(app, "many"), root)
+    assert found == [folder / "many" / "good.txt"]
+    assert [(each.name, "of the workspace" in each.reason) for each in aside] == [("row.txt", True)]
+    with pytest.raises(SpeciateError, match="own files"):
+        caller_file.read(folder / "many", 1 << 30, root)
+    assert caller_file.read(folder / "again.txt", 1 << 20, root) == b"good"

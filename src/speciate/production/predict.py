@@ -46,6 +46,10 @@ _recorded: WeakKeyDictionary[Workspace, set[tuple[str, str]]] = WeakKeyDictionar
 """Use case and version of the first answers that are known to be in the events: not every answer searches them."""
 
 
+_Read = Callable[[str, int], bytes]
+"""The bytes of what an input names, up to so many; SpeciateError for what cannot be read."""
+
+
 class Input(BaseModel):
     """One thing to answer, in exactly one of these forms."""
 
@@ -140,7 +144,12 @@ def predict(
     ref = model_ref(model)
     version = registry.resolve(workspace.database, workspace.folders, model)
     began = time.monotonic()
-    payload = _payload(version.card, version.path, inputs, place)
+    payload = _payload(
+        version.card,
+        version.path,
+        inputs,
+        lambda path, most: caller_file.read(place(path), most, workspace.folders.root),
+    )
     started = time.perf_counter()
     said = serving(ref.name, payload["items"]) if ref.alias == "production" else None
     if said is None:
@@ -203,12 +212,12 @@ def _clip(text: str) -> str:
     return text if len(text) <= _LONGEST_ERROR else f"{text[:_LONGEST_ERROR]}..."
 
 
-def _payload(card: Card, path: Path, inputs: Sequence[Input], place: Callable[[str], Path]) -> dict[str, Any]:
+def _payload(card: Card, path: Path, inputs: Sequence[Input], read: _Read) -> dict[str, Any]:
     items, room = [], MOST_BYTES
     for number, given in enumerate(inputs):
         item: dict[str, Any] = {"id": given.id or str(number)}
         if given.path is not None:
-            data = _read(given.path, place, room)
+            data = _read_or_error(read, given.path, room)
             if isinstance(data, SpeciateError):
                 item["error"] = str(data)
             else:
@@ -220,12 +229,12 @@ def _payload(card: Card, path: Path, inputs: Sequence[Input], place: Callable[[s
         elif given.text is not None:
             item["text"] = given.text
         elif card.parts and given.row is not None:
-            read = _Reading(place, room)
+            reading = _Reading(read, room)
             try:
-                item["parts"] = parts_of_row(given.row, card.parts, read, card.ignored_parts)
+                item["parts"] = parts_of_row(given.row, card.parts, reading, card.ignored_parts)
             except SpeciateError as error:
                 item["error"] = str(error)
-            room = read.room
+            room = reading.room
         else:
             item["row"] = given.row
         _check_room(room)
@@ -243,18 +252,18 @@ def _payload(card: Card, path: Path, inputs: Sequence[Input], place: Callable[[s
 class _Reading:
     """Files of one row, with the bytes that are left for them."""
 
-    def __init__(self, place: Callable[[str], Path], room: int) -> None:
-        self._place, self.room = place, room
+    def __init__(self, read: _Read, room: int) -> None:
+        self._read, self.room = read, room
 
     def __call__(self, path: str) -> bytes:
-        data = caller_file.read(self._place(path), max(self.room, 0))
+        data = self._read(path, max(self.room, 0))
         self.room -= len(data)
         return data
 
 
-def _read(path: str, place: Callable[[str], Path], most: int) -> bytes | SpeciateError:
+def _read_or_error(read: _Read, path: str, most: int) -> bytes | SpeciateError:
     try:
-        return caller_file.read(place(path), most)
+        return read(path, most)
     except SpeciateError as error:
         return error
 

@@ -143,7 +143,7 @@ def _leads_into_workspace(app: App, resolved: Path) -> bool:
     workspace, exports = app.workspace.folders.root.resolve(), app.workspace.folders.exports.resolve()
     if resolved.is_relative_to(exports):
         return False
-    return _leads_into(resolved, workspace) or _is_one_of(resolved, _inodes(workspace))
+    return _leads_into(resolved, workspace) or _is_one_of(resolved, secrets.inodes(workspace))
 
 
 def _leads_into(resolved: Path, folder: Path) -> bool:
@@ -161,18 +161,6 @@ def _is_one_of(path: Path, inodes: Collection[tuple[int, int]]) -> bool:
     except (OSError, ValueError):
         return False
     return (info.st_dev, info.st_ino) in inodes
-
-
-def _inodes(workspace: Path) -> set[tuple[int, int]]:
-    """Of the catalog, tokens and other files at the top of the workspace, and of the tokens of slots. What is sealed is
-    linked into exports."""
-    files = [*workspace.iterdir(), *workspace.glob("slots/*/token")]
-    found = set()
-    for file in files:
-        with contextlib.suppress(OSError):
-            info = file.stat()
-            found.add((info.st_dev, info.st_ino))
-    return found
 
 
 def _exists(path: Path) -> bool:

@@ -14,7 +14,7 @@ from tests import data
 
 
 def laid_out(source: Path, modality: str = "auto") -> LaidOut:
-    files = named_files([(path, name_below(source, path)) for path in look(source).files])
+    files = named_files([(path, name_below(source, path)) for path in look(source, source / "nowhere").files])
     return lay_out(source, files, modality, Reader())
 
 

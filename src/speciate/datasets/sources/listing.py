@@ -119,9 +119,9 @@ def check_source(source: Path) -> int:
     return size
 
 
-def look(source: Path) -> Walked:
-    """The files at a source, which may be one itself."""
-    return walk(source) if source.is_dir() else Walked([source], [])
+def look(source: Path, workspace: Path) -> Walked:
+    """The files at a source, which may be one itself, without those of the workspace."""
+    return walk(source, workspace) if source.is_dir() else Walked([source], [])
 
 
 class LaidOut(NamedTuple):

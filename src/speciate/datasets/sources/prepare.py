@@ -175,7 +175,7 @@ class _Unpacked(NamedTuple):
 
 def _unpacked(place: _Place, skip: Path | None, desk: Desk) -> _Unpacked:
     """The files at a place and those in its archives, whose names follow that of the archive where there are others."""
-    found, aside, about = look(place.path)
+    found, aside, about = look(place.path, desk.folders.root)
     files = [(path, name_below(place.path, path)) for path in found if path != skip]
     archives = [(path, name) for path, name in files if archive_suffix(path.name)]
     packed = set(archives)

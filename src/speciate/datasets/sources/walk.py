@@ -40,17 +40,19 @@ class Walked(NamedTuple):
     """READMEs and licences, by the names that SetAside has: no examples, and nothing is wrong with them."""
 
 
-def walk(folder: Path, *, links: bool = True) -> Walked:
+def walk(folder: Path, workspace: Path | None = None, *, links: bool = True) -> Walked:
     """Hidden files and `__*` folders are passed over in silence; all else is in one of the lists.
 
-    `links`: whether links to files inside are followed. REFUSED beyond MOST_FILES.
+    `links`: whether links to files inside are followed. `workspace`: whose own files are set aside under any name, as
+    keys are; None for a folder that a sandboxed process filled. REFUSED beyond MOST_FILES.
     """
     root = folder.resolve()
     files: list[str] = []
     aside: list[SetAside] = []
     about: list[str] = []
     left = [str(folder)]
-    keys = {number: device for device, number in secrets.inodes()}
+    own = secrets.inodes(workspace)
+    numbers = {number for _, number in own}  # looked at first, for they cost no stat
     while left:
         here = left.pop()
         try:
@@ -62,8 +64,8 @@ def walk(folder: Path, *, links: bool = True) -> Walked:
             if entry.name.startswith("."):
                 continue
             reason = _why_not(entry, root, links=links)
-            if reason is None and entry.inode() in keys and entry.stat().st_dev == keys[entry.inode()]:
-                reason = "It is a file of a person's keys, under another name."
+            if reason is None and entry.inode() in numbers and (entry.stat().st_dev, entry.inode()) in own:
+                reason = "It is a file of a person's keys or of the workspace itself, under another name."
             if reason is not None:
                 aside.append(SetAside(_shown(entry.path, folder), reason))
             elif entry.is_dir(follow_symlinks=False):
