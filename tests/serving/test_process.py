@@ -8,13 +8,16 @@ import resource
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from speciate import local_sockets
 from speciate.serving.folder import SlotFolder, State, Wanted
 from speciate.serving.process import PORT_IN_USE
+from speciate.serving.slots import view
 from speciate.settings import Serving
 from tests.serving.test_slot import until
 
@@ -76,6 +79,29 @@ def test_its_port_never_moves_also_where_somebody_takes_it_between_two_lives(fol
     until(lambda: folder.state().port, 60)
     assert folder.state().port == port
     assert health(port) == 503
+
+
+@pytest.mark.parametrize("elsewhere", [True, False])
+def test_where_the_workspace_has_no_unix_sockets_it_serves_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, folder: SlotFolder, start: Start, elsewhere: bool
+) -> None:
+    with tempfile.TemporaryDirectory(prefix="sock") as short:
+        monkeypatch.setenv("XDG_RUNTIME_DIR", short)
+        folder.socket.mkdir()  # nothing can be bound there, as on a file system without sockets
+        if not elsewhere:
+            folder.far_socket.mkdir()
+        start()
+        until(lambda: folder.state().port, 60)
+        state = folder.state()
+        assert health(state.port) == 503
+        assert state.socket == (str(folder.far_socket) if elsewhere else "")
+        said = view(folder).problem
+        assert said is None if elsewhere else "daemon cannot reach this deployment" in (said or "")
+        if elsewhere:
+            connection = local_sockets.connect(folder.far_socket, {os.getuid()}, 10)
+            connection.sendall(b"GET /healthz HTTP/1.1\r\nhost: slot\r\n\r\n")
+            assert connection.recv(100).startswith(b"HTTP/1.1 503")
+            connection.close()
 
 
 def test_a_crowd_of_silent_connections_hurts_no_client(folder: SlotFolder, start: Start) -> None:

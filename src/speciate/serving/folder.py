@@ -113,6 +113,8 @@ class State(_Frozen):
     canary_refused: Refused | None = None
     problem: str | None = None
     """Why the slot cannot serve at all, such as a port in use."""
+    apart: str | None = None
+    """Why the daemon cannot ask it, though clients over HTTP can."""
 
 
 class Entry(NamedTuple):
@@ -222,9 +224,13 @@ class SlotFolder:
     def socket(self) -> Path:
         """For whoever is this slot, to listen at; others ask its state. Elsewhere where the folder's path is long."""
         near = self.path / "socket"
-        if len(os.fsencode(near)) <= LONGEST_PATH:
-            return near
-        return runtime_folder() / f"{hashlib.sha256(os.fsencode(near)).hexdigest()[:24]}.slot"
+        return near if len(os.fsencode(near)) <= LONGEST_PATH else self.far_socket
+
+    @property
+    def far_socket(self) -> Path:
+        """Below no workspace, also for one whose file system has no sockets. Raises REFUSED, or OSError, where this
+        user has no private folder for sockets."""
+        return runtime_folder() / f"{hashlib.sha256(os.fsencode(self.path / 'socket')).hexdigest()[:24]}.slot"
 
     def good(self) -> Target | None:
         return _read(self.path / "good.json", Target)

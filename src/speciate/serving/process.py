@@ -23,6 +23,7 @@ import uvicorn
 
 from speciate import local_sockets
 from speciate.clock import SystemClock
+from speciate.errors import SpeciateError
 from speciate.faults import fault
 from speciate.predictions.folder import log_folder
 from speciate.predictions.log import Log
@@ -46,6 +47,10 @@ _CONNECTIONS = 512
 _SWITCH_SECONDS = 0.0005
 """How long the event loop may keep the interpreter while a version's thread waits for it; Python's own is 5 ms, which
 would be added to the answer of every batch."""
+_APART = (
+    "The daemon cannot reach this deployment, for no unix socket could be made in its folder, nor in the folder for "
+    "sockets that `speciate doctor` names. Clients over HTTP are served; `predict` loads the model in the daemon's pool."
+)
 _log = logging.getLogger(__name__)
 
 
@@ -100,10 +105,13 @@ def _serve(folder: SlotFolder, root: Path, wanted: Wanted, listener: socket.sock
     log = Log(log_folder(Folders(root), wanted.use_case), settings.log.of(wanted.use_case), clock)
     tender = Tender(root, lambda: [log.folder])
     slot = Slot(folder, wanted, launch, metrics, clock)
-    port, path = listener.getsockname()[1], folder.socket
-    near = local_sockets.listen(path, _CONNECTIONS)
+    port, near = listener.getsockname()[1], _near(folder)
+    path = near.getsockname() if near else ""
+    apart = None if near else _APART
     folder.note("slot.started", clock.now(), pid=os.getpid(), port=port)
-    slot.start(pid=os.getpid(), port=port, socket=str(path), problem=None, serving=None, since=None, loading=None)
+    slot.start(
+        pid=os.getpid(), port=port, socket=path, apart=apart, problem=None, serving=None, since=None, loading=None
+    )
     server = _Server(
         uvicorn.Config(
             Api(slot, metrics, folder.token(), log).app(), lifespan="off", log_level="warning", access_log=False,
@@ -115,10 +123,11 @@ def _serve(folder: SlotFolder, root: Path, wanted: Wanted, listener: socket.sock
         signal.signal(number, lambda *_: setattr(server, "should_exit", True))
     threading.Thread(target=_leave_when_told, args=(folder, server), name="stop", daemon=True).start()
     try:
-        server.run([listener, near])
+        server.run([listener, near] if near else [listener])
     finally:
         slot.end(wanted.options.drain_seconds)
-        path.unlink(missing_ok=True)
+        if near:
+            Path(path).unlink(missing_ok=True)
         log.close()
         tender.close()
         folder.note("slot.ended", clock.now(), pid=os.getpid())
@@ -128,6 +137,17 @@ def _leave_when_told(folder: SlotFolder, server: uvicorn.Server) -> None:
     while not folder.stopped:
         time.sleep(_LOOK_SECONDS)
     server.should_exit = True
+
+
+def _near(folder: SlotFolder) -> socket.socket | None:
+    """Where the daemon asks: in the deployment's folder, or where its file system has no sockets (virtiofs, exFAT) in
+    this user's folder for them. None where neither can be: clients over HTTP are served all the same."""
+    for place in ("socket", "far_socket"):
+        try:
+            return local_sockets.listen(getattr(folder, place), _CONNECTIONS)
+        except (OSError, SpeciateError) as error:
+            _log.warning("no unix socket (%s): %s", place, error)
+    return None
 
 
 def _listen(port: int, before: int) -> socket.socket:

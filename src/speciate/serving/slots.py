@@ -101,7 +101,7 @@ def view(folder: SlotFolder) -> SlotView:
         wanted=wanted.target.model if wanted and wanted.target else None,
         loading=state.loading if alive else None,
         refused=f"{refused.model}: {refused.why}" if refused else None,
-        problem=state.problem,
+        problem=state.problem or (state.apart if alive else None),
         canary=_canary(state, wanted) if alive else None,
         overloaded=_overloaded(folder, wanted),
         token=folder.path / "token",
