@@ -49,7 +49,7 @@ _SWITCH_SECONDS = 0.0005
 would be added to the answer of every batch."""
 _APART = (
     "The daemon cannot reach this deployment, for no unix socket could be made in its folder, nor in the folder for "
-    "sockets that `speciate doctor` names. Clients over HTTP are served; `predict` loads the model in the daemon's pool."
+    "sockets that `speciate doctor` names. Clients over HTTP are served; `predict` uses the daemon's own pool."
 )
 _log = logging.getLogger(__name__)
 
