@@ -18,8 +18,8 @@ from speciate.models.packaged import PACKAGED
 from speciate.production import outside_head
 from speciate.sandbox import layers
 from speciate.server import unattended
-from speciate.server.dial import NoDaemon, dial
-from speciate.server.protocol import CONTROL
+from speciate.server.dial import NoDaemon
+from speciate.server.online import told
 from speciate.workspace.filesystem import Check, check_folder
 
 ENABLES = {
@@ -162,7 +162,9 @@ def approving(workspace: Path) -> list[Check]:
     if not workspace.is_dir():
         return [Check("key", False, "there is no workspace yet")]
     try:
-        dialled = dial(workspace, CONTROL, start=False, action="status")
+        status = told(workspace, "status")
+        worth = Check("key", bool(status["signed"]), status["approvals"])
+        problems = list(status["problems"])
     except NoDaemon:
         kept = outside_head.at(workspace)
         keys = ", ".join(sorted({key for head in kept for key in head.keys}))
@@ -170,10 +172,7 @@ def approving(workspace: Path) -> list[Check]:
         return [Check("key", bool(keys), f"{said} (with a daemon this says what an approval is worth)")]
     except SpeciateError as error:
         return [Check("key", False, str(error))]
-    dialled.line.close()
-    told = dialled.answer["result"]
-    worth = Check("key", bool(told["signed"]), told["approvals"])
-    return [worth, *(Check("trail", False, problem) for problem in told["problems"])]
+    return [worth, *(Check("trail", False, problem) for problem in problems)]
 
 
 def runtime() -> list[Check]:

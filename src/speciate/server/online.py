@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 from speciate.environment import workspace_path
@@ -145,11 +146,36 @@ def _check_exists(arguments: argparse.Namespace) -> None:
 
 
 def control(arguments: argparse.Namespace, action: str, *, start: bool = False, **more: Any) -> dict[str, Any]:
-    """The daemon's answer to one control request. Raises what it refused with, UNAVAILABLE where none runs."""
-    dialled = dial(workspace_path(arguments.workspace), CONTROL, start=start, action=action, **more)
+    """The daemon's answer to one control request. Raises what it refused with, UNAVAILABLE where none runs, or where an
+    older one does that does not know the action; also for a field that an older one leaves out, where that is read."""
+    return told(workspace_path(arguments.workspace), action, start=start, **more)
+
+
+def told(workspace: Path, action: str, *, start: bool = False, **more: Any) -> dict[str, Any]:
+    """As `control`."""
+    try:
+        dialled = dial(workspace, CONTROL, start=start, action=action, **more)
+    except SpeciateError as error:
+        if error.code is Code.NOT_FOUND and error.message.startswith("There is no action "):
+            raise _older(error.message) from error
+        raise
     dialled.line.close()
-    result: dict[str, Any] = dialled.answer["result"]
-    return result
+    return _Told(dialled.answer["result"])
+
+
+class _Told(dict[str, Any]):
+    """Its fields are those of this version's daemon."""
+
+    def __missing__(self, field: str) -> Any:
+        raise _older(f"Its answer has no {field!r}.")
+
+
+def _older(why: str) -> SpeciateError:
+    return SpeciateError(
+        Code.UNAVAILABLE,
+        f"The daemon of this workspace is an older version. {why}",
+        "Run `speciate stop`, then repeat.",
+    )
 
 
 def _say(text: str) -> None:
