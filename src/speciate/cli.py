@@ -87,11 +87,11 @@ def _parser() -> argparse.ArgumentParser:
     call.add_argument("tool", metavar="TOOL", nargs="?", help="without it, the tools are listed")
     call.add_argument("--args", default="{}", metavar="JSON", help="the arguments, as one JSON object")
     command("status", "what the daemon of the workspace does")
-    command("stop", "end the daemon; runs go on and are adopted by the next one")
+    command("stop", "end the daemon; runs continue and are adopted by the next one")
     command("doctor", "check this machine, the installation and the workspace's disk")
     backup = command("backup", "copy the workspace into a new folder, which is a workspace itself")
     backup.add_argument("target", metavar="DIR")
-    command("resume", "let the jobs go on that are paused because the workspace is a copy of another one")
+    command("resume", "resume the jobs that are paused because the workspace is a copy of another one")
     refresh = command("refresh", "ask for the world's models again: installed packages and the hub")
     refresh.add_argument("sources", metavar="SOURCE", nargs="*", help="timm, mteb, prices, hub ...; default: all")
     refresh.add_argument("--vectors", action="store_true", help="embed what they are for, too: takes minutes")
@@ -213,7 +213,7 @@ def _of_a_person(command: Callable[[str, str], argparse.ArgumentParser]) -> None
     verify.add_argument("model", metavar="MODEL", nargs="?", help="compare its files with its signature")
     verify.add_argument("--key", metavar="PUBLIC.pem", help="default: those of the settings")
     verify.add_argument("--all", action="store_true", help="every file of the workspace: damaged and missing ones")
-    verify.add_argument("--set-aside", action="store_true", help="move damaged parts of logs and caches away")
+    verify.add_argument("--quarantine", action="store_true", help="move damaged parts of logs and caches away")
     verify.add_argument("--json", action="store_true", help="what was found, for programs")
 
 

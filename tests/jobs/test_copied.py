@@ -112,19 +112,30 @@ def test_the_original_goes_on_and_so_does_one_that_was_moved(
     back.workspace.close()
 
 
-def test_a_copy_in_the_place_of_the_original_is_one_too(original: Engine, tmp_path: Path, clock: ManualClock) -> None:
-    _copied(original, tmp_path / "copy")
+@pytest.mark.parametrize("copy", [_backed_up, _copied], ids=["speciate_backup", "cp_r"])
+def test_what_lies_in_the_place_of_the_original_is_a_copy_only_where_a_backup_marked_it(
+    original: Engine, copy: Callable[[Engine, Path], None], tmp_path: Path, clock: ManualClock
+) -> None:
+    """A folder that is restored in place, or mounted anew, has another inode."""
+    before = {job.id: job.state for job in original.list()}
+    copy(original, tmp_path / "copy")
+    original.workspace.close()
     (tmp_path / "w").rename(tmp_path / "kept")
     (tmp_path / "copy").rename(tmp_path / "w")
     engine = _engine(tmp_path / "w", clock, Stage())
-    assert paused_as_copied(engine.workspace.database)
+    marked = copy is _backed_up
+    assert bool(paused_as_copied(engine.workspace.database)) is marked
+    assert marked or {job.id: job.state for job in engine.list()} == before
     engine.workspace.close()
+    kept = _engine(tmp_path / "kept", clock, Stage())
+    assert paused_as_copied(kept.workspace.database), "of two that could both run them, one waits"
+    kept.workspace.close()
 
 
 _places = st.builds(Place, st.sampled_from(["/a", "/b"]), st.integers(1, 2))
 
 
 @given(noted=st.none() | _places, now=_places, there=st.booleans())
-def test_only_the_same_or_a_moved_folder_is_no_copy(noted: Place | None, now: Place, there: bool) -> None:
+def test_only_the_same_place_or_a_moved_folder_is_no_copy(noted: Place | None, now: Place, there: bool) -> None:
     found = is_copy(noted, now, original_there=there)
-    assert found is (noted is not None and noted != now and (there or noted.inode != now.inode))
+    assert found is (noted is not None and noted.path != now.path and (there or noted.inode != now.inode))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -10,13 +11,15 @@ import pytest
 
 from speciate.jobs.engine import Engine
 from speciate.jobs.executors import Alive, Ended
-from speciate.jobs.folder import Outcome, RunFolder
+from speciate.jobs.folder import Outcome, RunFolder, write_whole
 from speciate.jobs.kinds import Kinds
+from speciate.jobs.run import Run
 from speciate.loop.housekeeping import Housekeeper, due
 from speciate.models import registry
 from speciate.models.card import Card
-from speciate.production import approvals, deletion, retention, tidy
+from speciate.production import approvals, custody, deletion, retention, tidy
 from speciate.settings import Capacity, Retention, Settings
+from speciate.workspace.backup import AutomaticBackups, automatic_backups
 from speciate.workspace.database import Transaction
 from speciate.workspace.room import GB
 from speciate.workspace.workspace import Folders, Workspace
@@ -158,3 +161,38 @@ def test_many_versions_cost_no_look_at_everything_each(engine: Engine, monkeypat
     assert len(dropped) == 20
     assert len(looks) <= 5, "once for all, and twice for each name"
     assert workspace.database.read("SELECT count(*) FROM jobs WHERE kind = 'gc'") == [(2,)]
+
+
+def test_what_the_settings_let_go_leaves_older_backups_and_what_a_person_deletes_does_not(
+    engine: Engine, stage: Stage, clock: ManualClock
+) -> None:
+    workspace, backups = engine.workspace, AutomaticBackups(engine.workspace)
+    _make(workspace, "plain", 4)
+    first = backups.save()
+    workspace.database.transact(lambda tx: retention.drop(tx, 2))
+    _sweep(engine, stage)
+    clock.advance(_HOUR)
+    second = backups.save()
+    assert _numbers(workspace, "plain") == [3, 4]
+    assert automatic_backups(workspace.folders.backups) == [first, second]
+    assert custody.backups(workspace), "they are still asked for what the catalog lost"
+    asked = {"noun": "model", "name": "plain", "versions": [3]}
+    workspace.database.transact(lambda tx: deletion.apply_approved(tx, asked, "ada"))
+    _sweep(engine, stage)
+    clock.advance(_HOUR)
+    third = backups.save()
+    assert automatic_backups(workspace.folders.backups) == [third]
+
+
+def _sweep(engine: Engine, stage: Stage) -> None:
+    """Run the waiting job `gc` as a worker does."""
+    workspace = engine.workspace
+    ((name, text),) = workspace.database.read("SELECT id, spec FROM jobs WHERE kind = 'gc' AND state = 'queued'")
+    engine.tick()
+    folder = RunFolder(workspace.folders.runs / f"{name}.1")
+    payload = tidy.plan(tidy.GcSpec.model_validate_json(text), workspace).payload
+    folder.create({"payload": payload, "job": name, "workspace": str(workspace.folders.root)})
+    write_whole(folder.outputs / "result.json", json.dumps(tidy.run(Run(folder))))
+    stage.truth[f"{name}.1"] = Ended(Outcome(0, "ok"))
+    engine.tick()
+    assert str(engine.get(name).state) == "succeeded"

@@ -226,13 +226,13 @@ def test_the_versions_that_need_a_missing_file_are_named(kept: Kept) -> None:
         hidden.rename(path)
 
 
-def test_a_log_is_read_again_once_its_damaged_part_is_set_aside(
+def test_a_log_is_read_again_once_its_damaged_part_is_quarantined(
     kept: Kept, flipped: Callable[[Path, float], None]
 ) -> None:
     flipped(_log_part(kept), 0.4)
     (one,) = found(kept)
     assert one.may_go
-    moved = verification.set_aside(kept.workspace.folders, one)
+    moved = verification.quarantine(kept.workspace.folders, one)
     assert moved.exists()
     assert reading.answers(kept.log).num_rows == 0
     moved.unlink()

@@ -85,7 +85,7 @@ def test_a_backup_that_is_opened_says_what_it_is_and_waits_for_a_person(daemons:
         assert f"is a copy of {root}: 3 jobs are paused" in (copy / "daemon.log").read_text()
         resumed = run(copy, "resume")
         assert resumed.returncode == 0
-        assert "3 jobs go on" in resumed.stdout
+        assert "3 jobs are resumed" in resumed.stdout
     finally:
         Daemons(copy).close()
         for job in jobs:

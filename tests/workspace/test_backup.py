@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import threading
@@ -11,6 +12,7 @@ from speciate.errors import Code, SpeciateError
 from speciate.settings import Settings
 from speciate.workspace.backup import AutomaticBackups, automatic_backups, back_up, save_catalog, superseded
 from speciate.workspace.blobs import Blobs
+from speciate.workspace.database import Transaction
 from speciate.workspace.rebuild import rebuild_catalog
 from speciate.workspace.workspace import Workspace
 from tests.conftest import ManualClock
@@ -180,3 +182,71 @@ def test_a_catalog_that_opens_is_the_newest_truth(tmp_path: Path) -> None:
     assert report.kept is None
     assert report.lost == ()
     assert report.rows["events"] == 1
+
+
+# What a repair kept, and a purge
+
+
+def forget(workspace: Workspace) -> None:
+    """As the last step of a purge does (production/tidy.py)."""
+
+    def note(tx: Transaction) -> None:
+        tx.execute("INSERT OR REPLACE INTO meta SELECT 'forgotten', max(seq)::VARCHAR FROM events")
+        tx.event("job-1", "data.forgotten")
+
+    workspace.database.transact(note)
+
+
+def test_a_purge_deletes_what_repairs_kept_before_it_and_not_what_they_keep_later(
+    tmp_path: Path, clock: ManualClock
+) -> None:
+    """By events: the clock may be set back between."""
+    workspace = Workspace(tmp_path / "workspace", clock, Settings())
+    add(workspace, "a", "b")
+    save_catalog(workspace.database, workspace.folders.backups, clock.now())
+    first = rebuild_catalog(damaged(workspace), clock).kept
+    assert first
+    workspace = Workspace(tmp_path / "workspace", clock, Settings())
+    forget(workspace)
+    AutomaticBackups(workspace).save()
+    assert not first.exists()
+    clock.jump(-1e6)
+    add(workspace, "c")
+    clock.advance(3600)
+    fuller = AutomaticBackups(workspace).save()
+    assert fuller
+    (fuller / "events.parquet").write_bytes(b"garbage")
+    second = rebuild_catalog(damaged(workspace), clock).kept
+    for key in ("d", "e"):
+        workspace = Workspace(tmp_path / "workspace", clock, Settings())
+        add(workspace, key)
+        AutomaticBackups(workspace).save()
+        workspace.close()
+    assert second
+    assert {path.name for path in second.iterdir()} >= {"catalog.duckdb", fuller.name}
+    workspace = Workspace(tmp_path / "workspace", clock, Settings())
+    forget(workspace)
+    AutomaticBackups(workspace).save()
+    assert not second.exists()
+    workspace.close()
+
+
+def test_numbers_that_are_given_anew_hide_nothing_from_a_purge(tmp_path: Path, clock: ManualClock) -> None:
+    """What was kept when the catalog had 9 events is from before a purge that is event 4 of the catalog after it."""
+    workspace = Workspace(tmp_path / "workspace", clock, Settings())
+    add(workspace, "a")
+    first = save_catalog(workspace.database, workspace.folders.backups, clock.now())
+    add(workspace, *"bcdefgh")
+    clock.advance(60)
+    save_catalog(workspace.database, workspace.folders.backups, clock.now())
+    kept = [rebuild_catalog(damaged(workspace), clock).kept]
+    for path in automatic_backups(tmp_path / "workspace" / "backups"):
+        if path != first:
+            shutil.rmtree(path)
+    kept.append(rebuild_catalog(damaged(workspace), clock).kept)
+    workspace = Workspace(tmp_path / "workspace", clock, Settings())
+    add(workspace, "x")
+    forget(workspace)
+    AutomaticBackups(workspace).save()
+    assert [path for path in kept if path is None or path.exists()] == []
+    workspace.close()

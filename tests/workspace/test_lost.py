@@ -22,6 +22,7 @@ from speciate.workspace.backup import automatic_backups, back_up, save_catalog
 from speciate.workspace.database import Transaction
 from speciate.workspace.lost import Anchor, Facts, Known, doubt
 from speciate.workspace.rebuild import rebuild_catalog
+from speciate.workspace.salvage import salvage
 from speciate.workspace.workspace import Workspace
 from tests.conftest import ManualClock
 
@@ -201,7 +202,55 @@ def test_a_log_of_another_catalog_is_never_replayed_and_stays(root: Path, clock:
     assert (root.parent / "killed" / "catalog.duckdb.wal").read_bytes() in kept
 
 
+@pytest.mark.parametrize("what", ["events", "identity"])
+def test_a_catalog_without_events_or_identity_and_without_a_backup_is_begun_anew(
+    root: Path, clock: ManualClock, what: str
+) -> None:
+    shutil.rmtree(automatic_backups(root / "backups")[0])
+    with duckdb.connect(str(root / "catalog.duckdb")) as connection:
+        connection.execute("DELETE FROM events" if what == "events" else "DELETE FROM meta WHERE key = 'identity'")
+    with pytest.raises(SpeciateError, match="speciate rebuild"):
+        opened(root, clock)
+    report = rebuild_catalog(root, clock)
+    assert report.source == "nothing"
+    assert report.kept
+    assert (report.kept / "catalog.duckdb").exists()
+    workspace = opened(root, clock)
+    assert gaps.noted(workspace.database.read) == [(0.0, clock.now())]
+    workspace.close()
+
+
+def test_a_kill_right_after_a_torn_log_was_cut_is_no_loss(root: Path, clock: ManualClock) -> None:
+    code = "import sys, os; from pathlib import Path; from speciate.workspace.workspace import Workspace as W; w = W(Path(sys.argv[1])); w.database.transact(lambda tx: tx.event('x', 'y')); os._exit(9)"  # noqa: E501
+    subprocess.run([sys.executable, "-c", code, str(root)], check=False)
+    log = root / "catalog.duckdb.wal"
+    data = bytearray(log.read_bytes())
+    data[-7] ^= 0xFF
+    log.write_bytes(data)
+    lost.write_anchor(root, lost.read_anchor(root)._replace(events=4))  # type: ignore[union-attr]
+    kept = salvage(root / "catalog.duckdb")  # and the power went
+    assert kept
+    workspace = opened(root, clock)
+    assert (workspace.salvaged, workspace.database.last_seq) == (kept, 3)
+    assert len(gaps.noted(workspace.database.read)) == 1
+    workspace.close()
+    again = opened(root, clock)
+    assert again.salvaged is None, "once"
+    again.close()
+
+
 # What opens
+
+
+def test_a_folder_with_names_that_anybody_gives_is_no_lost_workspace(tmp_path: Path, clock: ManualClock) -> None:
+    for name in (
+        "evaluations/2024/scores.parquet", "backups/auto-may.zip", "models/resnet/v1/weights.bin", "packs/a.pack",
+        "datasets/mine/train.parquet", "runs/first/spec.json", "blobs/ab/x", "logged/web/today.log",
+    ):  # fmt: skip
+        (tmp_path / "w" / name).parent.mkdir(parents=True)
+        (tmp_path / "w" / name).touch()
+    opened(tmp_path / "w", clock).close()
+    opened(tmp_path / "w", clock).close()
 
 
 def test_a_copied_a_moved_and_a_backed_up_workspace_open(root: Path, clock: ManualClock, tmp_path: Path) -> None:

@@ -27,8 +27,8 @@ from speciate.workspace.workspace import Folders
 
 _LOST = "With it, answers that models gave, and what they cost, are lost."
 _RECOVERY = (
-    "Restore it from a backup of the workspace, or run `speciate verify --all --set-aside`: it is moved away, and what "
-    "was in it is asked again, at a cost where the model has a price."
+    "Restore it from a backup of the workspace, or run `speciate verify --all --quarantine`: it is moved away, and "
+    "what was in it is asked again, at a cost where the model has a price."
 )
 
 

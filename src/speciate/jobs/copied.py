@@ -1,6 +1,6 @@
 """What was queued in a workspace is that workspace's to run: where a copy of it is opened, its jobs are paused.
 
-A person lets them go on: `speciate resume` all of them, or `control_job(action='resume')` one.
+A person resumes them: `speciate resume` all of them, or `control_job(action='resume')` one.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def pause_copied(workspace: Workspace) -> int:
     count = workspace.database.transact(pause)
     workspace.copied_from = None
     _log.warning(
-        "this workspace is a copy of %s: %d jobs are paused (`speciate resume` lets them go on), and every slot is off",
+        "this workspace is a copy of %s: %d jobs are paused (`speciate resume` resumes them), and every slot is off",
         original,
         count,
     )

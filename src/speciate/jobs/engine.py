@@ -179,7 +179,7 @@ class Engine:
         return answer
 
     def resume_copied(self) -> list[Job]:
-        """Let go on what was paused because the workspace is a copy; those that were."""
+        """Resume what was paused because the workspace is a copy; those that were."""
         return [self.control(job, "resume") for job in paused_as_copied(self.workspace.database)]
 
     # Looking

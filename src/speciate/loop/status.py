@@ -164,7 +164,7 @@ def _of_the_catalog(workspace: Workspace) -> list[str]:
         original = place.original_of(database) or "another workspace"
         found.append(
             f"This workspace is a copy of {original}: {len(waiting)} jobs are paused, such as {waiting[0]}, for the "
-            "original may run them. `speciate resume` lets all of them go on, control_job(action='resume') one."
+            "original may run them. `speciate resume` resumes all of them, control_job(action='resume') one."
         )
     report = tidy.reported(database)
     swept = tidy.last_sweep(database)

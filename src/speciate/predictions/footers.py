@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # the daemon starts without it
 _KEPT = 20_000
 _LOST = "With it, logged answers, or what was said of them, are lost."
 RECOVERY = (
-    "Restore the file from a backup of the workspace, or run `speciate verify --all --set-aside`: it is moved away, "
+    "Restore the file from a backup of the workspace, or run `speciate verify --all --quarantine`: it is moved away, "
     "and the rest of the log is read without it."
 )
 _IDS = ("id", "prediction")

@@ -117,8 +117,9 @@ def ask(tx: Transaction, doomed: Doomed, hours: float) -> Approval:
     return approvals.request(tx, "delete", arguments, evidence, subject=f"{doomed.noun}:{doomed.name}", hours=hours)
 
 
-def apply_approved(tx: Transaction, arguments: dict[str, Any], by: str) -> dict[str, Any]:
-    """What `approvals.decide` calls once a person said yes: the same checks again, then the deed."""
+def apply_approved(tx: Transaction, arguments: dict[str, Any], by: str, *, surplus: bool = False) -> dict[str, Any]:
+    """What `approvals.decide` calls once a person said yes: the same checks again, then the deed. `surplus`: nobody
+    did, the settings say so; then backups from before stay."""
     doomed = Doomed(arguments["noun"], arguments["name"], tuple(arguments["versions"]))
     check(tx, doomed)
     files = _files(tx, doomed)
@@ -130,7 +131,8 @@ def apply_approved(tx: Transaction, arguments: dict[str, Any], by: str) -> dict[
         consents.end_all(tx, doomed.name, by)
     bury(tx, doomed.noun, doomed.name, doomed.numbers)
     tx.event(f"{doomed.noun}:{doomed.name}", f"{doomed.noun}.deleted", {"versions": list(doomed.numbers), "by": by})
-    return {"deleted": doomed.refs, "job": enqueue(tx, GC, {"doomed": files})}
+    spec = {"doomed": files, **({"surplus": True} if surplus else {})}
+    return {"deleted": doomed.refs, "job": enqueue(tx, GC, spec)}
 
 
 def _files(tx: Transaction, doomed: Doomed) -> list[str]:

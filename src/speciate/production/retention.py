@@ -60,7 +60,8 @@ def drop(tx: Transaction, keep: int | None) -> list[str]:
     """Delete them; their files follow by a job `gc` for each name. Their refs."""
     dropped = []
     for doomed in surplus(tx, keep):
-        deletion.apply_approved(tx, {"noun": doomed.noun, "name": doomed.name, "versions": doomed.numbers}, ACTOR)
+        arguments = {"noun": doomed.noun, "name": doomed.name, "versions": doomed.numbers}
+        deletion.apply_approved(tx, arguments, ACTOR, surplus=True)
         dropped += doomed.refs
     return dropped
 

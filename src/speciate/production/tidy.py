@@ -74,6 +74,8 @@ class GcSpec(BaseModel):
     doomed: tuple[str, ...] = ()
     """Files and folders below the workspace's root that hold what was purged or deleted: they go whatever their age,
     unless a version that came later has the same file."""
+    surplus: bool = False
+    """Whether the settings and no person let `doomed` go (retention.py): then nothing is to be forgotten."""
 
 
 class Report(NamedTuple):
@@ -202,16 +204,17 @@ def run(run: Run) -> dict[str, Any]:
 
 
 def commit(tx: Transaction, job: Job, collected: dict[str, Any]) -> dict[str, Any]:
-    """Where something was to be forgotten, the catalog's file is rewritten when it is next let go, and the backups from
-    before are replaced by one from now (workspace/backup.py); those that alone know rows that the catalog lost go only
-    with a purge. What a purge was about stands nowhere any more."""
+    """Where a person had something deleted or forgotten, the catalog's file is rewritten when it is next let go, and
+    the backups from before are replaced by one from now (workspace/backup.py); those that alone know rows that the
+    catalog lost go only with a purge. What a purge was about stands nowhere any more."""
     spec = GcSpec.model_validate(job.spec)
     keep_backups(tx, collected.get("known_to", ()))
     if spec.purge and job.parent:
         _redact(tx, job.parent)
-    if spec.purge or (spec.doomed and not collected.get("lacking")):
+    asked = spec.doomed and not spec.surplus
+    if spec.purge or (asked and not collected.get("lacking")):
         tx.execute("INSERT OR REPLACE INTO meta VALUES ('forgotten', ?)", [str(tx.execute(_NEWEST_EVENT)[0][0])])
-    if spec.purge or spec.doomed:
+    if spec.purge or asked:
         rewriting.ask(tx, job.run_id)
         tx.event(job.parent or job.id, "data.forgotten")
     return dict(collected)

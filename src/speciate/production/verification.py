@@ -160,12 +160,14 @@ class Walk:
     def _caches(self) -> Iterator[Finding]:
         again = "nothing: it is dropped at the next use, and its vectors are computed again"
         yield from self._wrong(sorted(self._folders.features.glob("*/*.parquet")), again, may_go=True)
-        asked = f"{_RESTORE}, or set it aside (--set-aside): what was in it is asked again, at a cost where models cost"
+        asked = (
+            f"{_RESTORE}, or quarantine it (--quarantine): what was in it is asked again, at a cost where models cost"
+        )
         yield from self._wrong(sorted(self._folders.predictions.glob("*/*.parquet")), asked, may_go=True)
 
     def _logs(self) -> Iterator[Finding]:
         for log in all_logs(self._folders):
-            what = f"{_RESTORE}, or set it aside (--set-aside): the rest of the log is read without it"
+            what = f"{_RESTORE}, or quarantine it (--quarantine): the rest of the log is read without it"
             yield from self._wrong(sorted(log.parts.glob("*.parquet")), what, (f"log:{log.use_case}",), may_go=True)
             yield from self._wrong(sorted(log.media.glob("??/*")), what, (f"log:{log.use_case}",), may_go=True)
             yield from self._lines(log)
@@ -279,7 +281,7 @@ def inventory(workspace: Workspace) -> Inventory:
         return Inventory(catalog=wrong or (str(storage.explained(error, workspace.folders.root) or error),))
 
 
-def set_aside(folders: Folders, finding: Finding) -> Path:
+def quarantine(folders: Folders, finding: Finding) -> Path:
     """Move a damaged part of a log or a cache away, for whom it stands in the way of. Where it lies now."""
     target = folders.root / integrity.DAMAGED_FOLDER / finding.path
     target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

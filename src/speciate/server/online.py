@@ -88,7 +88,7 @@ def status(arguments: argparse.Namespace) -> int:
 def stop(arguments: argparse.Namespace) -> int:
     _check_exists(arguments)
     left = control(arguments, "stop")
-    _say(f"Process {left['pid']} ends; runs go on and are adopted by the next daemon.")
+    _say(f"Process {left['pid']} ends; runs continue and are adopted by the next daemon.")
     return 0
 
 
@@ -102,7 +102,7 @@ def resume(arguments: argparse.Namespace) -> int:
     """Jobs of a copied workspace."""
     _check_exists(arguments)
     resumed = control(arguments, "resume", start=True)["jobs"]
-    _say("\n".join([*resumed, f"{len(resumed)} jobs go on that were paused because this workspace is a copy."]))
+    _say("\n".join([*resumed, f"{len(resumed)} jobs are resumed that were paused because this workspace is a copy."]))
     return 0
 
 

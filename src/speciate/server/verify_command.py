@@ -13,7 +13,7 @@ import time
 
 from speciate.environment import workspace_path
 from speciate.errors import Code, SpeciateError
-from speciate.production.verification import MISSING, Finding, Inventory, Seen, Walk, parsed, set_aside, shown
+from speciate.production.verification import MISSING, Finding, Inventory, Seen, Walk, parsed, quarantine, shown
 from speciate.server import signing
 from speciate.server.online import control
 from speciate.server.untrusted import clean_text
@@ -48,8 +48,8 @@ def verify(arguments: argparse.Namespace) -> int:
         if not arguments.json:
             progress.clear()
             _say(_line(finding))
-        if arguments.set_aside and finding.may_go:
-            place = set_aside(folders, finding)
+        if arguments.quarantine and finding.may_go:
+            place = quarantine(folders, finding)
             if not arguments.json:
                 _say(f"  moved to {place.relative_to(folders.root)}")
     progress.clear()

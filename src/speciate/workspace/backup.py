@@ -8,7 +8,7 @@ the copy.
 
 How long: the newest 12, the last of each of the newest 14 days, and those that know what the catalog lost. A purge cuts
 that short: as soon as something was forgotten, a new copy is made and every older one is deleted, and so are the
-catalogs that a repair set aside.
+catalogs that a repair kept before (aside.py).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from typing import NamedTuple
 import duckdb
 
 from speciate.errors import Code, SpeciateError
-from speciate.workspace import lost, place
+from speciate.workspace import aside, lost, place
 from speciate.workspace.blobs import sync_folder
 from speciate.workspace.database import Database, Event, Transaction
 from speciate.workspace.workspace import Workspace
@@ -199,7 +199,8 @@ class AutomaticBackups:
             return []
         folder, since = self._workspace.folders.backups, int(row[0])
         saved = [path for path in automatic_backups(folder) if _newest_seq([path]) <= since]
-        return [*saved, *folder.glob("torn-*"), *folder.glob("replaced-*"), *folder.glob(".auto-*.partial")]
+        kept = [path for path in aside.folders(folder) if aside.events_of(path) <= since]
+        return [*saved, *kept, *folder.glob(".auto-*.partial")]
 
 
 def back_up(workspace: Workspace, target: Path) -> Backup:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:  # who only looks at a workspace starts without it
 
 
 DAMAGED_FOLDER = "damaged"
-"""Where `speciate verify --all --set-aside` moves damaged parts of logs and caches to, below the workspace."""
+"""Where `speciate verify --all --quarantine` moves damaged parts of logs and caches to, below the workspace."""
 _MAGIC = b"SPSEAL01"
 _FLIPPED = 2
 """So many bytes of a seal's beginning may differ for it to be a damaged one, and not none."""

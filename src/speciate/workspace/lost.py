@@ -18,18 +18,26 @@ from typing import Any, Literal, NamedTuple
 import duckdb
 
 from speciate.errors import Code, SpeciateError
+from speciate.workspace import aside
 from speciate.workspace.blobs import write_durably
 
 ANCHOR = "identity.json"
 REBUILT = "workspace.rebuilt"
 """The event with which a catalog begins that was made from a backup."""
 _SHOWN = 5
-_SIGNS = (
-    "audit.heads", "backups/auto-*", "models/*/v*", "datasets/*/*.parquet", "packs/*.pack", "runs/*/spec.json",
-    "evaluations/*",
+_HEX32, _HEX64 = "[0-9a-f]" * 32, "[0-9a-f]" * 64
+_RUNS, _MODELS, _ROWS = (
+    "runs/job-*.[0-9]*/spec.json", "models/*/v[0-9]*/files.json", f"datasets/*/{_HEX32}.parquet",
 )  # fmt: skip
-"""What only a workspace has in which something happened."""
-_MORE_SIGNS = (ANCHOR, "backups/*", "catalog.duckdb.wal", "blobs/??/*", "logged/*/*")
+_SIGNS = (
+    "audit.heads", "backups/auto-*Z-[0-9]*/load.sql", _MODELS, _ROWS, f"packs/{_HEX32}.pack", _RUNS,
+    "evaluations/evaluation-*/*.parquet",
+)  # fmt: skip
+"""What only a workspace has in which something happened. Names that we give: anybody has a folder `models`."""
+_MORE_SIGNS = (
+    ANCHOR, "backups/torn-*/catalog.duckdb", "backups/replaced-*/*", "catalog.duckdb.wal", f"blobs/??/{_HEX64}",
+    "logged/*/lines/*.jsonl", "logged/*/parts/*.answers.parquet",
+)  # fmt: skip
 """What only a workspace has that had a catalog."""
 _IDENTITY = "SELECT value FROM meta WHERE key = 'identity'"
 _NEWEST = "SELECT coalesce(max(seq), 0) FROM events"
@@ -85,7 +93,8 @@ class Facts(NamedTuple):
 
 
 class Doubt(NamedTuple):
-    kind: Literal["gone", "empty", "older", "diverged", "foreign"]
+    kind: Literal["gone", "empty", "older", "shorter", "diverged", "foreign"]
+    """`shorter`: only than it once was; nothing that is left has more."""
     why: str
 
 
@@ -108,7 +117,7 @@ def doubt(facts: Facts, *, torn: bool = False) -> Doubt | None:
     if expected and not catalog.identity and not torn:
         return Doubt("older", "is from before this workspace got its identity")
     if anchor and catalog.events < anchor.events and not torn:
-        return Doubt("older", f"ends at event {catalog.events}, and it had come to {anchor.events}")
+        return Doubt("shorter", f"ends at event {catalog.events}, and it had come to {anchor.events}")
     if anchor is None and not facts.knows_some:
         return Doubt("foreign", f"names nothing of what lies there: {', '.join(facts.signs)}")
     return None
@@ -131,13 +140,23 @@ def refuse_wrong(root: Path, connection: duckdb.DuckDBPyConnection, *, torn: boo
         raise refusal(root, found)
 
 
+def refuse_useless(root: Path, connection: duckdb.DuckDBPyConnection) -> None:
+    """Raise REFUSED where something is better than this catalog: a backup, or a new one. For a rebuild, after which
+    `refuse_wrong` must not refuse what it kept."""
+    facts = facts_of(root, connection)
+    found = doubt(facts)
+    if found and not (found.kind == "shorter" and facts.catalog and facts.catalog.events):
+        raise refusal(root, found)
+
+
 def refuse_before_replay(root: Path) -> None:
     """As `refuse_wrong`, before a log that a killed owner left is folded into the file. What cannot be read like that
     is for `salvage` to mend."""
     if not (root / "catalog.duckdb.wal").exists():
         return
+    torn = aside.unfinished(root / "backups") is not None
     with contextlib.suppress(duckdb.Error), duckdb.connect(str(root / "catalog.duckdb"), read_only=True) as connection:
-        refuse_wrong(root, connection)
+        refuse_wrong(root, connection, torn=torn)
 
 
 def refusal(root: Path, found: Doubt) -> SpeciateError:
@@ -219,9 +238,9 @@ def _own_identity(read: Read) -> str | None:
 
 def _knows_some(root: Path, read: Read) -> bool:
     """Whether the catalog names a run, a model version or a sealed file that is there; true where none of them is."""
-    runs = [path.parent.name.rpartition(".")[0] for path in root.glob("runs/*/spec.json")]
-    models = [f"{path.parent.name}/{path.name}" for path in root.glob("models/*/v*")]
-    files = [path.relative_to(root).as_posix() for path in root.glob("datasets/*/*.parquet")]
+    runs = [path.parent.name.rpartition(".")[0] for path in root.glob(_RUNS)]
+    models = [f"{path.parent.parent.name}/{path.parent.name}" for path in root.glob(_MODELS)]
+    files = [path.relative_to(root).as_posix() for path in root.glob(_ROWS)]
     if not (runs or models or files):
         return True
     manifests = "\n".join(text for (text,) in read(_MANIFESTS, [])) if files else ""

@@ -2,7 +2,8 @@
 
 What a copy has queued is the original's to run: two of them would ask endpoints, pay and notify twice. So a catalog
 notes where it lies (path and inode of its folder), and `speciate backup` marks what it makes. A folder that was moved
-is no copy: it keeps its inode, or, on another disk, cannot be told from one and is treated as one.
+is no copy: it keeps its inode, or, on another disk, cannot be told from one and is treated as one. Nor is one that lies
+where it lay, whatever its inode: it was restored there, or mounted anew.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ def here(root: Path) -> Place:
 def is_copy(noted: Place | None, now: Place, *, original_there: bool) -> bool:
     """By where the catalog last lay and where it lies; `original_there`: another folder lies where it last lay and has
     the same identity. Pure."""
-    if noted is None or noted == now:
+    if noted is None or noted.path == now.path:
         return False
     return original_there or noted.inode != now.inode
 

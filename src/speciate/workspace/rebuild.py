@@ -21,7 +21,7 @@ import duckdb
 from speciate.clock import Clock, SystemClock
 from speciate.errors import Code, SpeciateError
 from speciate.faults import fault
-from speciate.workspace import gaps, lost, storage
+from speciate.workspace import aside, gaps, lost, rewriting, storage
 from speciate.workspace.backup import automatic_backups, quoted, wrong_in
 from speciate.workspace.migrations import migrate
 from speciate.workspace.salvage import salvage
@@ -30,6 +30,7 @@ from speciate.workspace.workspace import Folders
 _TABLES = "SELECT table_name FROM duckdb_tables() ORDER BY table_name"
 _LOST = "what changed after it: use cases, aliases, audit, approvals, consents, answers and jobs that had not started"
 _IDENTITY = "SELECT value FROM meta WHERE key = 'identity'"
+_REWRITE = "SELECT value FROM meta WHERE key = ?"
 _GIVE_IDENTITY = "INSERT INTO meta VALUES ('identity', ?) ON CONFLICT DO NOTHING"
 _NEWEST = "SELECT coalesce(max(seq), 0) FROM events"
 _SAY = "INSERT INTO events VALUES (?, ?, 'workspace:catalog', ?, '{}')"
@@ -62,7 +63,7 @@ def rebuild_catalog(root: Path, clock: Clock | None = None) -> Rebuilt:
     if folders.catalog.exists() and folders.catalog.stat().st_size:
         try:
             kept = salvage(folders.catalog)
-            migrate(folders.catalog, partial(lost.refuse_wrong, root, torn=True))
+            migrate(folders.catalog, partial(lost.refuse_useless, root))
             check_blocks(folders.catalog)
         except SpeciateError as error:
             if error.code in {Code.NEWER_SCHEMA, Code.UNAVAILABLE}:
@@ -75,11 +76,12 @@ def rebuild_catalog(root: Path, clock: Clock | None = None) -> Rebuilt:
     imported = _import_newest(made, folders.backups, anchor.identity if anchor else None)
     migrate(made)
     new = _begin(made, anchor, now)
-    kept = _set_aside(folders, imported.source)
+    kept = _set_aside(folders, imported.source, new.events)
     fault("rebuild_before_replace")
     made.replace(folders.catalog)
     fault("rebuild_after_replace")
     lost.write_anchor(root, new)
+    aside.settle(folders.backups, new.events, clean=True)
     missing = [f"backup {name}: it cannot be read" for name in imported.failed]
     missing.append(_LOST if imported.source else "everything that only the catalog knew: there is no backup")
     source = imported.source.name if imported.source else "nothing"
@@ -107,8 +109,11 @@ def _keep_what_opens(folders: Folders, now: float, *, torn: bool) -> tuple[str, 
         shorter = anchor is not None and events < anchor.events
         if torn or shorter:
             gaps.note(read, now)
+        clean = not read(_REWRITE, [rewriting.NOTE])
     if anchor and identity and shorter:
         lost.write_anchor(folders.root, lost.Anchor(str(identity[0][0]), events))
+    aside.settle(folders.backups, events, clean=clean)
+    if anchor and shorter:
         return (f"what happened after event {events}: the catalog had come to {anchor.events}, and no backup has it",)
     return ()
 
@@ -149,9 +154,9 @@ def _begin(made: Path, anchor: lost.Anchor | None, now: float) -> lost.Anchor:
         return lost.Anchor(str(read(_IDENTITY, [])[0][0]), events)
 
 
-def _set_aside(folders: Folders, source: Path | None) -> Path | None:
+def _set_aside(folders: Folders, source: Path | None, events: int) -> Path | None:
     """Move the old catalog with its log, and backups beyond the source, which would contradict the new one, into a new
-    folder of `backups/`; None where there is nothing to move."""
+    folder of `backups/`; None where there is nothing to move. `events`: of the new one."""
     old = [path for path in (folders.catalog, _log_of(folders.catalog)) if path.exists()]
     old += _beyond(folders.backups, source)
     if not old:
@@ -160,6 +165,7 @@ def _set_aside(folders: Folders, source: Path | None) -> Path | None:
     while (folder := folders.backups / f"replaced-{number}").exists():
         number += 1
     folder.mkdir()
+    aside.note(folder, events)
     for path in old:
         path.rename(folder / path.name)
     return folder

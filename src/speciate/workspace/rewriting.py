@@ -18,17 +18,18 @@ import duckdb
 from speciate.workspace.blobs import sync_folder
 from speciate.workspace.database import Database, Transaction
 
-_NOTE = "rewrite"
+NOTE = "rewrite"
+"""Its key in `meta`."""
 _log = logging.getLogger(__name__)
 
 
 def ask(tx: Transaction, run: str) -> None:
     """Have the catalog rewritten, and the folder of this run deleted, before or when it is opened next."""
-    tx.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", [_NOTE, run])
+    tx.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", [NOTE, run])
 
 
 def asked(database: Database) -> str | None:
-    row = database.read_one("SELECT value FROM meta WHERE key = ?", [_NOTE])
+    row = database.read_one("SELECT value FROM meta WHERE key = ?", [NOTE])
     return None if row is None else str(row[0])
 
 
@@ -46,7 +47,7 @@ def rewrite(catalog: Path, run: str) -> bool:
             ((source,),) = connection.execute("SELECT current_database()").fetchall()
             connection.execute(f"ATTACH {_quoted(partial)} AS rewritten")
             connection.execute(f'COPY FROM DATABASE "{source}" TO rewritten')
-            connection.execute("DELETE FROM rewritten.meta WHERE key = ?", [_NOTE])
+            connection.execute("DELETE FROM rewritten.meta WHERE key = ?", [NOTE])
             connection.execute("CHECKPOINT rewritten")
             connection.execute("DETACH rewritten")
         shutil.rmtree(catalog.parent / "runs" / run, ignore_errors=True)

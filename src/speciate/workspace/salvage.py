@@ -15,23 +15,27 @@ from pathlib import Path
 import duckdb
 
 from speciate.errors import Code, SpeciateError
+from speciate.workspace import aside
 
 _POSITION = re.compile(r"byte position (\d+)")
 
 
 def salvage(catalog: Path) -> Path | None:
-    """Make the catalog openable. Returns the folder with the untouched copies where the log was not whole."""
+    """Make the catalog openable. Returns the folder with the untouched copies where the log was not whole; also where
+    somebody was killed after cutting it: what follows from that (the gap, the anchor) is the caller's, who says that it
+    is done by `aside.settle`."""
     log = catalog.with_name(catalog.name + ".wal")
+    before = aside.unfinished(catalog.parent / "backups")
     if not log.exists():
-        return None
+        return before
     kept = None if is_whole(log.read_bytes()) else _set_aside(catalog, log)
     while True:
         try:
             duckdb.connect(str(catalog)).close()
-            return kept
+            return kept or before
         except duckdb.Error as error:
             if "Could not set lock" in str(error):
-                return kept  # another process has it open: whoever opens it for real says so
+                return kept or before  # another process has it open: whoever opens it for real says so
             match = _POSITION.search(str(error))
             if "WAL" not in str(error) or not match or not log.exists():
                 raise _beyond_repair(catalog, error) from error

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from speciate.clock import Clock, SystemClock
 from speciate.settings import Settings, load
-from speciate.workspace import gaps, lost, place, rewriting
+from speciate.workspace import aside, gaps, lost, place, rewriting
 from speciate.workspace.database import Database, Transaction
 from speciate.workspace.elapsed import Elapsed
 from speciate.workspace.migrations import migrate
@@ -69,6 +69,7 @@ class Workspace:
         self._identity = self._begin()
         self.elapsed = Elapsed(root, self.clock)
         lost.write_anchor(root, lost.Anchor(self._identity, self.database.last_seq))
+        aside.settle(self.folders.backups, self.database.last_seq, clean=run is None)
         self.copied_from = place.copied_from(self.database, root, self._identity)
         """Where the original lies, if this is a copy whose jobs nobody has dealt with yet (jobs/copied.py)."""
         if self.copied_from is None:
