@@ -74,8 +74,9 @@ def redirect_logging(streams: Iterable[tuple[Any, RedactedStream]]) -> None:
     instead = {id(old): new for old, new in streams}
     for logger in (logging.root, *logging.Logger.manager.loggerDict.values()):
         for handler in getattr(logger, "handlers", ()):
-            if isinstance(handler, logging.StreamHandler) and id(handler.stream) in instead:
-                handler.stream = instead[id(handler.stream)]
+            kept = vars(handler).get("stream")  # others, such as logging.lastResort, look sys.stderr up at each line
+            if isinstance(handler, logging.StreamHandler) and id(kept) in instead:
+                handler.stream = instead[id(kept)]
 
 
 def _forms(key: str) -> Iterator[str]:
