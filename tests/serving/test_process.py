@@ -72,7 +72,7 @@ def test_its_port_never_moves_also_where_somebody_takes_it_between_two_lives(fol
         second = start()
         assert second.wait(60) == PORT_IN_USE
         problem = folder.state().problem or ""
-        assert f"Port {port}, which this slot had before" in problem
+        assert f"Port {port}, which this deployment had before" in problem
         assert folder.state().port == 0
         folder.tell(State())  # nor where its state is lost
     start()

@@ -118,7 +118,7 @@ def revoke(workspace: Workspace, key: Key, by: str, proof: Mapping[str, Any]) ->
 
 
 def accept(workspace: Workspace, problems: list[str], by: str, proof: Mapping[str, Any]) -> audit.Row:
-    """A row that says that a person knows of these problems of the trail and goes on from it."""
+    """A row that says that a person knows of these problems of the trail and continues from it."""
     told = {"problems": problems, **proof}
     return workspace.database.transact(lambda tx: _record(tx, ACCEPT, None, None, by, told))
 

@@ -188,7 +188,7 @@ def decide(
 
 
 def expire(workspace: Workspace) -> list[str]:
-    """Mark what nobody answered in its time, by the clock or by what passed in truth: a clock that goes back later
+    """Mark what nobody answered in its time, by the clock or by the time that has passed: a clock that goes back later
     revives none of them. Their ids."""
     waiting = [_approval(row) for row in workspace.database.read(_PENDING)]
     now = workspace.clock.now()

@@ -29,8 +29,8 @@ SECONDS = 120.0
 _MOST_OPEN = 1000
 _log = logging.getLogger(__name__)
 _READ = (
-    "Read `speciate audit verify`. To go on from this trail, a person signs: speciate audit accept. Where no key that "
-    "was known is in it, restore a newer backup."
+    "Read `speciate audit verify`. To continue from this trail, a person signs: speciate audit accept. Where no key "
+    "that was known is in it, restore a newer backup."
 )
 
 
@@ -204,7 +204,7 @@ class Authority:
         self._confirmed = settings
 
     def accept(self, by: str, proof: Mapping[str, Any]) -> audit.Row:
-        """A person goes on from this trail as it is: it is the known one from here on."""
+        """A person continues from this trail as it is: it is the known one from here on."""
         with self._changing():
             row = approval_keys.accept(self._workspace, list(self.problems), by, proof)
             rows = audit.every(self._workspace.database)

@@ -210,7 +210,7 @@ class Walk:
             try:
                 sealed.check(folder)
             except SpeciateError as error:
-                what = "nothing: the job goes on from the checkpoint before it"
+                what = "nothing: the job resumes from the checkpoint before it"
                 yield self._finding(folder, error.message, (run.path.name.partition(".")[0],), what)
 
     def _backups(self) -> Iterator[Finding]:

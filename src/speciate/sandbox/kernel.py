@@ -68,7 +68,7 @@ def check(policy: CagePolicy, *, code: bool = False) -> None:
             f"This kernel cannot sandbox {'code' if code else 'bytes'} of others (missing: {lacking}), and this "
             "workspace requires the sandbox.",
             "Run `speciate doctor`."
-            + ("" if code else " To go on without it, a person sets cage = 'where_possible' in settings.toml."),
+            + ("" if code else " To continue without it, a person sets cage = 'where_possible' in settings.toml."),
         )
     if code:
         raise SpeciateError(

@@ -1,4 +1,4 @@
-"""`speciate audit`: read the trail, check it, and go on from one that is not the known one."""
+"""`speciate audit`: read the trail, check it, and continue from one that is not the known one."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def _verify(arguments: argparse.Namespace) -> int:
 
 
 def _accept(arguments: argparse.Namespace) -> int:
-    """After a backup was restored, say: what is missing stays missing, and the trail goes on."""
-    made = person.decide(arguments, Wanted("accept", {}, "Go on from this trail?"), _show)
+    """After a backup was restored, say: what is missing stays missing, and the trail continues."""
+    made = person.decide(arguments, Wanted("accept", {}, "Continue from this trail?"), _show)
     if made is None:
         return 1
     _say(f"Accepted, with row {made['audit'][:16]}.")

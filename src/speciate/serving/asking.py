@@ -1,4 +1,4 @@
-"""Asks a slot from the daemon, as any client over HTTP would: one way in, so that every answer is counted there.
+"""Asks a deployment from the daemon, as any client over HTTP would: one way in, so that every answer is counted there.
 
 Not by its port, which somebody else may have taken while it was not there: by a unix socket of its own.
 """

@@ -214,7 +214,7 @@ class SlotFolder:
         try:
             return int((self.path / "port").read_text())
         except (FileNotFoundError, ValueError):
-            return self.state().port  # of a slot that is older than the file
+            return self.state().port  # of a deployment that is older than the file
 
     def keep_port(self, port: int) -> None:
         if self.port() != port or not (self.path / "port").exists():
@@ -222,7 +222,7 @@ class SlotFolder:
 
     @property
     def socket(self) -> Path:
-        """For whoever is this slot, to listen at; others ask its state. Elsewhere where the folder's path is long."""
+        """For whoever is this deployment, to listen at; others ask its state. Elsewhere where its path is long."""
         near = self.path / "socket"
         return near if len(os.fsencode(near)) <= LONGEST_PATH else self.far_socket
 

@@ -170,8 +170,8 @@ def _unusable(port: int, before: int, error: OSError) -> str:
     if port:
         return f"Port {port} cannot be used: {error.strerror}."
     return (
-        f"Port {before}, which this slot had before, cannot be used: {error.strerror}. It is tried again until it is "
-        "free. End what listens there, or stop the slot and start it with another --port."
+        f"Port {before}, which this deployment had before, cannot be used: {error.strerror}. It is tried again until "
+        "it is free. End what listens there, or stop the deployment and start it with another --port."
     )
 
 

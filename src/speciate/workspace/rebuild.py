@@ -2,7 +2,7 @@
 
 The fuller source wins: a catalog that opens and has all that the newest backup has (after its torn log was cut) is
 kept; otherwise the newest automatic backup that can be read becomes the catalog. What loses is moved aside, never
-deleted: the old catalog, and backups that the new one does not go on from. What came after the backup is lost here;
+deleted: the old catalog, and backups that the new one does not continue from. What came after the backup is lost here;
 jobs that had started come back from their run folders (jobs/recover.py). Killed at any moment, it may be run again.
 
 The new catalog notes the time of which it knows nothing (gaps.py): files from then are no garbage.
