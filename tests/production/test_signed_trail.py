@@ -30,6 +30,10 @@ def _config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
 
 
+def head_of(workspace: Workspace) -> Path:
+    return outside_head.path(workspace.identity, workspace.folders.root)
+
+
 def problems(workspace: Workspace) -> list[str]:
     """As `speciate audit verify` of the next daemon finds them."""
     forget(workspace)
@@ -74,7 +78,9 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pending = approvals.listed(workspace.database, workspace.clock.now(), "pending")[0].id
         assert decide(workspace, BOB, "deny", pending)["state"] == "denied"
         do(workspace, ANN, "policy", policy="person", use_case="digits")
+        head = head_of(workspace)
         workspace.close()
+        head.rename(folder / "head")
     return folder
 
 
@@ -83,6 +89,8 @@ def trail(built: Path, tmp_path: Path, clock: ManualClock) -> Iterator[Workspace
     for name in ("workspace", "config"):
         shutil.copytree(built / name, tmp_path / name, dirs_exist_ok=True)
     workspace = Workspace(tmp_path / "workspace", clock=clock)
+    head = json.loads((built / "head").read_text()) | {"workspace": str(workspace.folders.root.resolve())}
+    head_of(workspace).write_text(json.dumps(head))
     authority.of(workspace).listen()
     audit_heads.keep(workspace)
     yield workspace
@@ -164,6 +172,11 @@ def repeat_a_row(tx: Transaction) -> None:
 
 def cut(tx: Transaction) -> None:
     tx.execute("DELETE FROM events WHERE data LIKE '%' || (SELECT hash FROM audit ORDER BY seq DESC LIMIT 1) || '%'")
+    tx.execute("DELETE FROM audit WHERE seq = (SELECT max(seq) FROM audit)")
+
+
+def cut_the_row(tx: Transaction) -> None:
+    """The event stays, so that the catalog can be opened."""
     tx.execute("DELETE FROM audit WHERE seq = (SELECT max(seq) FROM audit)")
 
 
@@ -263,15 +276,15 @@ def test_a_trail_that_was_made_anew_with_another_key_is_found_and_nobody_signs_i
         for table in ("audit", "events", "approval_keys", "approvals"):
             tx.execute(f"DELETE FROM {table}")
 
-    kept = outside_head.path(trail.identity).read_bytes()
+    kept = head_of(trail).read_bytes()
     (trail.folders.root / audit_heads.NAME).unlink()
     trail.database.transact(begin)
-    outside_head.path(trail.identity).unlink()
+    head_of(trail).unlink()
     forget(trail)
     for signer in (EVE, BOB, ANN):
         enroll(trail, signer, by=EVE)
     trail.database.transact(lambda tx: tx.execute("DELETE FROM aliases"))
-    outside_head.path(trail.identity).write_bytes(kept)
+    head_of(trail).write_bytes(kept)
     found = problems(trail)
     assert any("known outside the workspace" in problem for problem in found), found
     with pytest.raises(Exception, match="is not enrolled here"):
@@ -322,6 +335,48 @@ def test_a_copy_of_the_workspace_has_its_keys_and_asks_for_their_signature(trail
     copy.close()
 
 
+def test_a_copy_and_its_original_have_heads_of_their_own(trail: Workspace, tmp_path: Path) -> None:
+    """A drill: the copy's decisions are no news to the original, and the original's none to the copy."""
+    back_up(trail, tmp_path / "copy")
+    do(trail, ANN, "host", add=True, host="127.0.0.1:9")
+    copy = Workspace(tmp_path / "copy", clock=trail.clock)
+    assert authority.of(copy).problems == (), "the original went on after the backup"
+    authority.of(copy).listen()
+    for host in ("127.0.0.1:10", "127.0.0.1:11"):
+        do(copy, BOB, "host", add=True, host=host)
+    copy.close()
+    assert [each for each in problems(trail) if "outside" in each] == []
+    do(trail, ANN, "host", add=True, host="127.0.0.1:12")
+    again = Workspace(tmp_path / "copy", clock=trail.clock)
+    assert [each for each in problems(again) if "outside" in each] == []
+    trail.database.transact(cut_the_row)
+    again.database.transact(cut_the_row)
+    for each in (trail, again):
+        assert any("known outside the workspace" in problem for problem in problems(each))
+    again.close()
+
+
+def test_a_workspace_that_was_moved_and_moved_back_is_compared_with_what_was_known_elsewhere(
+    trail: Workspace, tmp_path: Path
+) -> None:
+    root, moved, clock = trail.folders.root, tmp_path / "moved", trail.clock
+    trail.database.transact(cut_the_row)
+    trail.close()
+    root.rename(moved)
+    there = Workspace(moved, clock=clock)
+    assert any("the trail ends at row 6, and 1 more were known" in each for each in problems(there))
+    authority.of(there).listen()
+    do(there, ANN, "accept")
+    assert [head.workspace for head in outside_head.at(moved)] == [str(moved)]
+    assert not outside_head.at(root), "the head moved along"
+    there.database.transact(cut_the_row)
+    there.close()
+    moved.rename(root)
+    back = Workspace(root, clock=clock)
+    assert any("known outside the workspace" in each for each in problems(back))
+    back.close()
+
+
 def test_the_last_key_may_be_revoked_and_then_anybody_decides_again(trail: Workspace) -> None:
     do(trail, ANN, "key revoke", key="bob")
     with pytest.raises(Exception, match="is not enrolled here"):
@@ -349,7 +404,7 @@ def test_a_workspace_without_keys_needs_no_signature_and_keeps_no_head(workspace
     perform(workspace, "policy", policy="person", by="root")
     [row] = audit.every(workspace.database)
     assert (row.actor, json.loads(row.evidence)) == ("root", {})
-    assert not outside_head.path(workspace.identity).exists()
+    assert not head_of(workspace).exists()
     assert "anybody who runs programs with this account" in perform(workspace, "keys")["worth"]
 
 
@@ -377,7 +432,7 @@ def test_settings_edited_by_hand_are_told_and_the_stricter_hold_until_confirmed(
 
 
 def test_a_damaged_head_is_a_problem_and_not_a_crash(trail: Workspace) -> None:
-    outside_head.path(trail.identity).write_text("{")
+    head_of(trail).write_text("{")
     assert any("cannot be read" in each for each in problems(trail))
 
 

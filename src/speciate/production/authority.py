@@ -67,7 +67,7 @@ class Authority:
         self._change, self._paused = threading.Lock(), False
         self._open: dict[str, _Open] = {}
         rows = audit.every(workspace.database)
-        self._kept, unreadable = _kept(workspace.identity)
+        self._kept, unreadable = _kept(workspace)
         standing = signed_trail.replay(rows, workspace.identity, _known(rows, self._kept))
         self._misfits = (*unreadable, *(_misfits(rows, standing, self._kept) if self._kept else ()))
         self._keys = dict(standing.keys)
@@ -241,11 +241,11 @@ class Authority:
                 return
             row = audit.newest(self._workspace.database, most=1)
             keys = tuple(sorted(self._keys))
-            head = Head(row[0].seq, row[0].hash, keys, str(self._workspace.folders.root)) if row else None
+            head = Head(row[0].seq, row[0].hash, keys, str(self._workspace.folders.root.resolve())) if row else None
             if head is None or head == self._kept:
                 return
             try:
-                outside_head.write(self._workspace.identity, head)
+                outside_head.write(self._workspace.identity, head, self._kept)
             except OSError:
                 _log.exception("the head of the audit could not be kept outside the workspace")
             else:
@@ -271,9 +271,13 @@ def _text(question: Question) -> str:
     return canonical(question._asdict())
 
 
-def _kept(identity: str) -> tuple[Head | None, tuple[str, ...]]:
+def _kept(workspace: Workspace) -> tuple[Head | None, tuple[str, ...]]:
+    identity, root = workspace.identity, workspace.folders.root
     try:
-        return outside_head.read(identity), ()
+        head = outside_head.read(identity, root)
+        if head is None and (beside := outside_head.beside(identity, root)):
+            _log.warning("a copy: its trail is not compared with the head that is kept of %s", ", ".join(beside))
+        return head, ()
     except ValueError as error:
         return None, (str(error),)
 

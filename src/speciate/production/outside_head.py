@@ -7,6 +7,7 @@ each whole in themselves; they do not fit this head. Who may write to both is no
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -17,6 +18,7 @@ from typing import NamedTuple
 from speciate.jobs.folder import write_whole
 from speciate.production import audit
 from speciate.settings import config_folder
+from speciate.workspace import place
 
 _IDENTITY = re.compile(r"[0-9a-f]{32}")
 
@@ -27,19 +29,44 @@ class Head(NamedTuple):
     keys: tuple[str, ...]
     """Fingerprints, sorted."""
     workspace: str
-    """Where it lay, for people; a workspace that was moved keeps its identity."""
+    """Where it lay: a copy has the same identity, and a trail of its own from then on."""
 
 
-def path(identity: str) -> Path:
-    """Raises ValueError for what is no identity."""
+def path(identity: str, workspace: Path) -> Path:
+    """Of the head of the workspace at that place. Raises ValueError for what is no identity."""
     if not _IDENTITY.fullmatch(identity):
         raise ValueError(f"{identity!r} is no identity of a workspace")
-    return config_folder() / "heads" / f"{identity}.json"
+    where = hashlib.sha256(os.fsencode(workspace.resolve())).hexdigest()[:16]
+    return _folder() / f"{identity}-{where}.json"
 
 
-def read(identity: str) -> Head | None:
-    """None where none was kept. Raises ValueError for a file that is not as it was written."""
-    file = path(identity)
+def read(identity: str, workspace: Path) -> Head | None:
+    """What was kept of the workspace there; where nothing was and it may have been moved, the furthest of what was kept
+    where no workspace of this identity lies any more. None for a copy beside its original, which begins anew.
+
+    Raises ValueError for a file that is not as it was written.
+    """
+    own = path(identity, workspace)
+    if (head := _read(own)) is not None:
+        return head
+    others = [_read(file) for file in sorted(_folder().glob(f"{identity}*.json"))]
+    moved = [
+        head for head in others if head is not None and not place.another_at(Path(head.workspace), workspace, identity)
+    ]
+    return max(moved, key=lambda head: head.row, default=None)
+
+
+def beside(identity: str, workspace: Path) -> list[str]:
+    """Places of other workspaces of this identity of which heads were kept: this one is a copy, or was copied."""
+    heads = (_read(file) for file in sorted(_folder().glob(f"{identity}*.json")))
+    return [each.workspace for each in heads if each and place.another_at(Path(each.workspace), workspace, identity)]
+
+
+def _folder() -> Path:
+    return config_folder() / "heads"
+
+
+def _read(file: Path) -> Head | None:
     try:
         found = json.loads(file.read_text())
         keys = tuple(sorted(str(key) for key in found["keys"]))
@@ -50,9 +77,10 @@ def read(identity: str) -> Head | None:
         raise ValueError(f"{file} cannot be read: {error}") from error
 
 
-def write(identity: str, head: Head) -> None:
-    """Whole or not at all. Raises OSError."""
-    file = path(identity)
+def write(identity: str, head: Head, before: Head | None = None) -> None:
+    """Whole or not at all. `before`: what was read; of a place that was left it goes, so that a workspace that is moved
+    back later is compared with the newest. Raises OSError."""
+    file = path(identity, Path(head.workspace))
     for folder in (file.parent.parent, file.parent):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     write_whole(file, json.dumps(head._asdict()), mode=0o600)
@@ -61,17 +89,21 @@ def write(identity: str, head: Head) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+    if before is not None and before.workspace != head.workspace:
+        left = path(identity, Path(before.workspace))
+        if left != file:
+            left.unlink(missing_ok=True)
 
 
 def at(workspace: Path) -> list[Head]:
     """Heads of workspaces that lay there: for whoever knows no identity."""
     found = []
-    for file in sorted((config_folder() / "heads").glob("*.json")):
+    for file in sorted(_folder().glob("*.json")):
         try:
-            head = read(file.stem)
+            head = _read(file)
         except ValueError:
             continue
-        if head is not None and head.workspace == str(workspace):
+        if head is not None and head.workspace == str(workspace.resolve()):
             found.append(head)
     return found
 

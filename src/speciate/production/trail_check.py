@@ -27,7 +27,7 @@ class Found(NamedTuple):
 def check(workspace: Workspace, rows: Sequence[audit.Row], kept: object = None) -> Found:
     """`kept`: a head that the caller brings, beside the daemon's own."""
     standing = signed_trail.replay(rows, workspace.identity)
-    heads, problems = _heads(workspace.identity, kept)
+    heads, problems = _heads(workspace, kept)
     problems += standing.problems
     for head in heads:
         problems += [each for each in outside_head.misfits(rows, standing.keys_after, head) if each not in problems]
@@ -40,10 +40,10 @@ def check(workspace: Workspace, rows: Sequence[audit.Row], kept: object = None) 
     return Found(standing.signed, tuple(sorted(standing.keys)), tuple(problems))
 
 
-def _heads(identity: str, brought: object) -> tuple[list[Head], list[str]]:
+def _heads(workspace: Workspace, brought: object) -> tuple[list[Head], list[str]]:
     heads, problems = list[Head](), list[str]()
     try:
-        found = outside_head.read(identity)
+        found = outside_head.read(workspace.identity, workspace.folders.root)
     except ValueError as error:
         problems.append(str(error))
         found = None

@@ -117,20 +117,21 @@ UNSIGNED = "No key is enrolled here: anybody who runs programs as {} could give 
 def keep_head(arguments: argparse.Namespace) -> None:
     """In this person's config folder, where the daemon may be another user's; only along a trail that fits what was
     kept."""
-    verdict = control(arguments, "audit", start=True, kept=kept(arguments))
+    before = kept(arguments)
+    verdict = control(arguments, "audit", start=True, kept=before)
     if verdict["problems"] or not verdict["rows"]:
         return
-    root = str(control(arguments, "status")["workspace"])
+    root = str(Path(control(arguments, "status")["workspace"]).resolve())
     head = Head(int(verdict["rows"]), str(verdict["head"]), tuple(verdict["keys"]), root)
     with contextlib.suppress(OSError, ValueError):
-        outside_head.write(str(verdict["identity"]), head)
+        outside_head.write(str(verdict["identity"]), head, Head(**before) if before else None)
 
 
 def kept(arguments: argparse.Namespace) -> dict[str, Any] | None:
     """This person's own head of the workspace. Raises INVALID for one that cannot be read."""
-    identity = str(control(arguments, "status", start=True)["identity"])
+    status = control(arguments, "status", start=True)
     try:
-        found = outside_head.read(identity)
+        found = outside_head.read(str(status["identity"]), Path(status["workspace"]))
     except ValueError as error:
         raise SpeciateError(
             Code.INVALID, str(error), "Find out who wrote to it; without the file, verify compares less."

@@ -45,7 +45,7 @@ def copied_from(database: Database, root: Path, identity: str) -> str | None:
     if marked := database.read_one(_GET, [_MARK]):
         return str(marked[0])
     noted = _noted(database.read_one(_GET, [_PLACE]))
-    if noted is None or not is_copy(noted, here(root), original_there=_is_there(noted, root, identity)):
+    if noted is None or not is_copy(noted, here(root), original_there=another_at(Path(noted.path), root, identity)):
         return None
     return noted.path
 
@@ -79,8 +79,8 @@ def _noted(row: tuple[object, ...] | None) -> Place | None:
     return Place(str(path), int(inode))
 
 
-def _is_there(noted: Place, root: Path, identity: str) -> bool:
-    there = Path(noted.path)
+def another_at(there: Path, root: Path, identity: str) -> bool:
+    """Whether a workspace of this identity lies at `there` that is not the one at `root`."""
     try:
         same = there.samefile(root)
     except OSError:
