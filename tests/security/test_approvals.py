@@ -108,7 +108,8 @@ def test_every_action_says_whether_it_needs_a_person_and_why_not() -> None:
 
 
 NOBODYS = {
-    "status", "stop", "drain", "question", "version", "backup", "refresh", "fingerprint", "approval", "consent",
+    "status", "stop", "drain", "resume", "inventory", "question", "version", "backup", "refresh",
+    "fingerprint", "approval", "consent",
     "consents", "keys", "audit", "ledger", "trail", "promotion", "slot start", "slot stop", "slots", "labels", "trace",
     "inventory", "resume",
 }  # fmt: skip
