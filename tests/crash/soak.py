@@ -46,7 +46,7 @@ ROLES = ("daemon", "supervisor", "worker", "run", "zygote", "service", "deployme
 _MOST = 0.16
 """Of all kills, for one role: shims come back at once, and would take most while a daemon starts."""
 FLOOD, FLOOD_SECONDS = 300, 4.0
-_LEFT_SECONDS = 60.0
+_LEFT_SECONDS, _BACK_SECONDS = 60.0, 120.0
 
 
 class Outcome(NamedTuple):
@@ -86,6 +86,7 @@ class Soak:
         try:
             self._kill_all_along()
             reports = self._reports()
+            broken += self._answers_again()
             self._stop.set()
             for thread in threads:
                 thread.join(120)
@@ -101,8 +102,6 @@ class Soak:
             self.world.stop()
         verdict = self.world.verdict()
         broken += verdict.wrong()
-        if self.counts["asked"] == 0 or self.counts["answered"] < self.counts["asked"] / 4:
-            broken.append(f"the deployment hardly answered: {dict(self.counts)}")
         return Outcome(dict(self.world.kills), verdict.acknowledged, broken, dict(self.counts))
 
     # The world
@@ -150,6 +149,13 @@ class Soak:
 
     def _reports(self) -> list[str]:
         return [client.communicate(timeout=600)[0].strip() for client in self._clients]
+
+    def _answers_again(self) -> list[str]:
+        """Whether the deployment serves once nobody kills it any more."""
+        before, end = self.counts["answered"], time.monotonic() + _BACK_SECONDS
+        while self.counts["answered"] == before and time.monotonic() < end:
+            time.sleep(0.2)
+        return [] if self.counts["answered"] > before else ["the deployment did not come back"]
 
     def _stopped(self) -> list[str]:
         """End all of it as a person would, and look what is left."""

@@ -111,7 +111,6 @@ NOBODYS = {
     "status", "stop", "drain", "resume", "inventory", "question", "version", "backup", "refresh",
     "fingerprint", "approval", "consent",
     "consents", "keys", "audit", "ledger", "trail", "promotion", "slot start", "slot stop", "slots", "labels", "trace",
-    "inventory", "resume",
 }  # fmt: skip
 EVE = Signer("eve")
 REQUESTS: dict[str, dict[str, Any]] = {
