@@ -39,7 +39,7 @@ def pause_copied(workspace: Workspace) -> int:
     count = workspace.database.transact(pause)
     workspace.copied_from = None
     _log.warning(
-        "this workspace is a copy of %s: %d jobs are paused (`speciate resume` resumes them), and every deployment is off",
+        "this workspace is a copy of %s: %d jobs are paused (`speciate resume`), and every deployment is off",
         original,
         count,
     )
