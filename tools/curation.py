@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from speciate.server.roots import check_refs
 from speciate.server.surface import (
     App,
     DryRun,
@@ -37,5 +38,10 @@ def curate_dataset(
 ) -> JobStarted | DryRun:
     """Make the next version of a dataset by operations; starts a job. To change single labels call label_examples."""
     then = (NextAction(tool="describe_dataset", arguments={"dataset": dataset.partition("@")[0]}),)
-    spec = {"dataset": dataset, "steps": steps}
+    spec = {"dataset": dataset, "steps": [_checked(app, step) for step in steps]}
     return start_job(app, "curate", spec, idempotency_key=idempotency_key, dry_run=dry_run, next_actions=then)
+
+
+def _checked(app: App, step: dict[str, Any]) -> dict[str, Any]:
+    """With the whole path of a file that its model names; in other fields such words are data."""
+    return {name: check_refs(app, value) if name == "model" else value for name, value in step.items()}

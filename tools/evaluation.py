@@ -6,14 +6,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from speciate.evaluation.contestants import CODE, ENSEMBLE, INSPECT
 from speciate.evaluation.describe import Described, Part, describe
 from speciate.evaluation.endpoints.prompts import Prompt
 from speciate.evaluation.judges.spec import Judging
 from speciate.evaluation.leaderboard import draw
 from speciate.evaluation.pages.files import write_page
 from speciate.evaluation.report import BreakEven, Comparison, Decision, Row, Verdicts
-from speciate.server.roots import check_readable
+from speciate.server.roots import check_function, check_refs
 from speciate.server.surface import (
     App,
     DryRun,
@@ -205,12 +204,12 @@ def evaluate_models(
     To read the result, call describe_evaluation.
     """
     spec = {
-        "models": [_placed(app, model) for model in models],
+        "models": check_refs(app, models),
         "dataset": dataset,
         "suite": suite,
         "use_case": use_case,
         "metrics": metrics or [],
-        "scorer": _placed(app, f"{CODE}{scorer}").removeprefix(CODE) if scorer else None,
+        "scorer": scorer if scorer is None or scorer.startswith("package:") else check_function(app, scorer),
         "judge": _judge(app, judge) if judge else None,
         "prompt": (prompt or Prompt()).model_dump(mode="json"),
         "repeats": repeats,
@@ -221,20 +220,8 @@ def evaluate_models(
 
 
 def _judge(app: App, judge: Judging) -> dict[str, Any]:
-    human = {_placed(app, model): column for model, column in judge.human.items()}
-    return judge.model_dump(mode="json") | {"model": _placed(app, judge.model), "human": human}
-
-
-def _placed(app: App, ref: str) -> str:
-    """A ref with the absolute path of the file that it names, if it names one that the caller may have read."""
-    if ref.startswith(ENSEMBLE):
-        return ENSEMBLE + "+".join(_placed(app, member) for member in ref.removeprefix(ENSEMBLE).split("+"))
-    if ref.startswith(INSPECT):
-        return f"{INSPECT}{check_readable(app, ref.removeprefix(INSPECT))}"
-    file, colon, function = ref.removeprefix(CODE).rpartition(":")
-    if not ref.startswith(CODE) or not file.endswith(".py"):
-        return ref
-    return f"{CODE}{check_readable(app, file)}{colon}{function}"
+    human = {check_refs(app, model): column for model, column in judge.human.items()}
+    return judge.model_dump(mode="json") | {"model": check_refs(app, judge.model), "human": human}
 
 
 @tool(read_only=True)

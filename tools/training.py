@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from speciate.server.first_fetched import start_job
-from speciate.server.roots import check_readable
+from speciate.server.roots import check_function, check_refs
 from speciate.server.surface import (
     App,
     DryRun,
@@ -28,7 +28,6 @@ BaseModel = Annotated[
     str | None,
     Field(description="pkg:minilm, new:vit, timm:NAME, hf:org/name, path:/dir or a model of yours."),
 ]
-_PATH = "path:"
 Minutes = Annotated[float, Field(gt=0, le=100_000, description="Of run time, all jobs together.")]
 
 
@@ -61,14 +60,14 @@ def plan_training(
             "use_case": use_case,
             "task": task,
             "method": method,
-            "base_model": _below_a_root(app, base_model),
+            "base_model": check_refs(app, base_model),
             "budget_minutes": budget_minutes,
         }
         spec = {key: value for key, value in asked.items() if value is not None}
         started = start_job(app, "measure", spec, _named(base_model), idempotency_key=idempotency_key)
         assert isinstance(started, JobStarted), "nothing else comes without dry_run"
         return started
-    base = _below_a_root(app, base_model)
+    base = check_refs(app, base_model)
     plan = planning.plan_training(
         app.workspace,
         dataset,
@@ -128,7 +127,7 @@ def train_model(
         "name": name,
         "dataset": dataset,
         "method": method,
-        "base_model": _below_a_root(app, base_model),
+        "base_model": check_refs(app, base_model),
         "use_case": use_case,
         "task": task,
         "target": target,
@@ -138,7 +137,7 @@ def train_model(
         "budget_usd": budget_usd,
         "resources": resources.model_dump() if resources else None,
         "continue_from": continue_from,
-        "teacher": [_below_a_root(app, each) for each in _listed(teacher)] or None,
+        "teacher": [check_refs(app, each) for each in _listed(teacher)] or None,
         "like": like,
     }
     spec = {key: value for key, value in given.items() if value is not None}
@@ -165,7 +164,7 @@ def specialize(
 
     For one training alone, call train_model.
     """
-    bases = [_below_a_root(app, base) or base for base in base_models or ()]
+    bases = [check_refs(app, base) or base for base in base_models or ()]
     found = ways(app.workspace, use_case, dataset, bases, methods or ())
     spec = {
         "use_case": use_case,
@@ -190,13 +189,6 @@ def _listed(named: str | list[str] | None) -> list[str]:
     return [named] if isinstance(named, str) else named or []
 
 
-def _below_a_root(app: App, base_model: str | None) -> str | None:
-    """A folder of weights is read like any file of the caller's."""
-    if base_model is None or not base_model.startswith(_PATH):
-        return base_model
-    return f"{_PATH}{check_readable(app, base_model.removeprefix(_PATH))}"
-
-
 def _with_files_below_a_root(app: App, hyperparameters: dict[str, Any] | None) -> dict[str, Any] | None:
     """A file of a reward or an environment, 'path/to/file.py:NAME', is read like any file of the caller's."""
     if hyperparameters is None:
@@ -211,5 +203,4 @@ def _with_files_below_a_root(app: App, hyperparameters: dict[str, Any] | None) -
 
 def _placed(app: App, reward: Any) -> Any:
     file = reward.get("file") if isinstance(reward, dict) else None
-    path, colon, function = file.rpartition(":") if isinstance(file, str) else ("", "", "")
-    return {**reward, "file": f"{check_readable(app, path)}{colon}{function}"} if path else reward
+    return {**reward, "file": check_function(app, file)} if isinstance(file, str) else reward

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from speciate.production.requirements import Required, check_possible, require
+from speciate.server.roots import check_refs
 from speciate.server.surface import App, IdempotencyKey, NextAction, Result, once, tool
 from speciate.usecases import Definition, Gate, Objective, Suites, UseCaseLimits
 from speciate.workspace.database import Transaction
@@ -71,7 +72,7 @@ def define_use_case(
         target_column=target_column,
         positive_label=positive_label,
         limits=limits or UseCaseLimits(),
-        incumbent=incumbent,
+        incumbent=check_refs(app, incumbent),
         gates=tuple(gates or ()),
         suites=suites or Suites(),
         description=description,

@@ -12,8 +12,9 @@ from speciate import secrets
 from speciate.datasets.sources.listing import look
 from speciate.datasets.sources.walk import walk
 from speciate.errors import Code, SpeciateError
+from speciate.evaluation import own_code
 from speciate.production import caller_file
-from speciate.server.roots import check_readable, check_writable, roots
+from speciate.server.roots import check_function, check_readable, check_refs, check_writable, roots
 from speciate.server.surface import App, Caller
 from speciate.settings import Settings
 from speciate.workspace.workspace import Workspace
@@ -217,3 +218,20 @@ def test_in_a_named_folder_a_hard_link_to_the_workspace_s_own_file_is_not_read(
     with pytest.raises(SpeciateError, match="own files"):
         caller_file.read(folder / "many", 1 << 30, root)
     assert caller_file.read(folder / "again.txt", 1 << 20, root) == b"good"
+
+
+@pytest.mark.parametrize("ref", ["code:{}:guess", "inspect:{}", "path:{}", "ensemble:mine@v1+code:{}:guess"])
+def test_a_ref_leads_to_no_file_outside_whatever_its_name(app: App, folder: Path, tmp_path: Path, ref: str) -> None:
+    (outside := tmp_path / "conf").write_text("def guess(): pass\n")
+    with pytest.raises(SpeciateError, match="outside the folders"):
+        check_refs(app, ref.format(outside))
+    (folder / "mine.py").write_text("def guess(): pass\n")
+    assert check_refs(app, [ref.format("mine.py")]) == [ref.format(folder / "mine.py")]
+
+
+def test_a_scorer_is_a_file_of_python_below_a_root(app: App, folder: Path) -> None:
+    with pytest.raises(SpeciateError, match="outside the folders"):
+        check_function(app, "/etc/passwd:score")
+    assert check_function(app, "code_passes") == "code_passes"
+    with pytest.raises(SpeciateError, match=r"must end in \.py"):
+        own_code.read(folder / "data.csv", "Call again.")

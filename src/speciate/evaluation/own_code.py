@@ -146,7 +146,12 @@ def cage_hint(error: str) -> str:
 
 
 def read(file: Path, recovery: str) -> bytes:
-    """The bytes of a file of code that a caller named. NOT_FOUND, or INVALID where it is no plain file or too long."""
+    """The bytes of a file of code that a caller named. NOT_FOUND, or INVALID where it is no plain file, too long, or
+    not named as Python is: what else lies in a folder is not code, and errors would quote it."""
+    if file.suffix != ".py":
+        raise SpeciateError(
+            Code.INVALID, f"{str(file)!r} is no file of Python code: its name must end in .py.", recovery
+        )
     try:
         return foreign_files.read_named(file, foreign_files.LONGEST_CODE)
     except foreign_files.NotAFile as error:

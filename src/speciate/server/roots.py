@@ -15,6 +15,7 @@ import os
 import pwd
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Any
 
 from speciate import secrets
 from speciate.errors import Code, SpeciateError
@@ -78,6 +79,35 @@ def check_readable(app: App, path: str | Path) -> Path:
             "Call again with a path of data.",
         )
     return resolved
+
+
+def check_refs(app: App, value: Any) -> Any:
+    """`value`, one or several model refs or JSON that holds such, with the absolute path of each file that a ref names:
+    `code:FILE:FUNCTION`, `inspect:FILE`, `path:FOLDER`, also in an ensemble. Raises as `check_readable` does."""
+    if isinstance(value, str):
+        return _check_ref(app, value)
+    if isinstance(value, list):
+        return [check_refs(app, each) for each in value]
+    if isinstance(value, dict):
+        return {name: check_refs(app, each) for name, each in value.items()}
+    return value
+
+
+def _check_ref(app: App, ref: str) -> str:
+    kind, colon, named = ref.partition(":")
+    if kind == "ensemble":
+        return kind + colon + "+".join(_check_ref(app, member) for member in named.split("+"))
+    if kind in {"inspect", "path"}:
+        return f"{kind}:{check_readable(app, named)}"
+    if kind == "code":
+        return f"{kind}:{check_function(app, named)}"
+    return ref
+
+
+def check_function(app: App, named: str) -> str:
+    """`FILE:FUNCTION` with the file's absolute path. A name of another form is left for the engine to refuse."""
+    file, colon, function = named.rpartition(":")
+    return f"{check_readable(app, file)}{colon}{function}" if file else named
 
 
 def check_writable(app: App, path: str | Path) -> Path:
