@@ -70,9 +70,9 @@ def test_an_end_that_was_cut_off_everywhere_is_found_by_a_head_that_was_kept(wor
     _tamper(workspace, "DELETE FROM events WHERE seq = (SELECT max(seq) FROM events)")
     _tamper(workspace, "UPDATE aliases SET model = 'digits-model@v1' WHERE alias = 'production'")
     assert _tamper(workspace, "DELETE FROM audit WHERE seq = 2") == ()
-    assert audit.verify(workspace.database, heads).problems == (
-        "row 2 is missing: the chain ends at row 1, and it was longer once",
-    )
+    [problem] = audit.verify(workspace.database, heads).problems
+    assert problem.startswith("row 2 is missing: the chain ends at row 1, and it was longer once")
+    assert "speciate audit accept" in problem, "the next step"
     _moves(workspace, "digits-model@v3")
     [problem] = audit.verify(workspace.database, heads).problems
     assert problem.startswith("row 2 is another one than the one whose hash was kept")

@@ -10,8 +10,11 @@ from typing import Any
 
 import pytest
 
+from speciate.errors import SpeciateError
 from speciate.production import approvals, audit, audit_heads, authority, outside_head, trail_check
 from speciate.production.statement import Question
+from speciate.production.verification import inventory
+from speciate.server.roots import check_readable
 from speciate.settings import load
 from speciate.workspace.backup import back_up, save_catalog
 from speciate.workspace.database import Transaction
@@ -20,6 +23,7 @@ from speciate.workspace.workspace import Workspace
 from tests.conftest import ManualClock
 from tests.production import world
 from tests.production.people import Signer, ask, do, enroll, forget, perform
+from tests.server.apps import make_app
 
 ANN, BOB, EVE = Signer("ann"), Signer("bob"), Signer("eve")
 HOST = "127.0.0.1:8000"
@@ -324,6 +328,88 @@ def test_an_older_catalog_that_was_put_back_is_found_until_a_person_goes_on_from
     assert [each for each in problems(again) if "outside the workspace" in each] == []
     assert "accept" in [row.action for row in audit.every(again.database)]
     again.close()
+
+
+def without_its_last_row(trail: Workspace) -> tuple[Workspace, audit.Row]:
+    """The catalog rebuilt from a backup that is one row older, and that row."""
+    root, clock = trail.folders.root, trail.clock
+    save_catalog(trail.database, trail.folders.backups, clock.now())
+    enroll(trail, EVE, by=ANN)
+    lost = audit.newest(trail.database, most=1)[0]
+    trail.close()
+    (root / "catalog.duckdb").write_bytes(b"garbage" * 1000)
+    (root / "catalog.duckdb.wal").unlink(missing_ok=True)
+    rebuild_catalog(root)
+    again = Workspace(root, clock=clock)
+    audit_heads.keep(again)
+    return again, lost
+
+
+@pytest.mark.parametrize("rows_since", [0, 1])
+def test_heads_in_the_workspace_are_settled_by_who_accepts(trail: Workspace, rows_since: int) -> None:
+    """A lost row's number is given out again; its line stays in the file, as a comment, and later losses are found."""
+    again, lost = without_its_last_row(trail)
+    path = again.folders.root / audit_heads.NAME
+    before = path.read_text().splitlines()
+    assert f"{lost.seq} {lost.hash}" in before
+    found = problems(again)
+    assert any(f"row {lost.seq} is missing" in each and "speciate audit accept" in each for each in found), found
+    for _ in range(rows_since):
+        do(again, BOB, "host", add=False, host=HOST)
+        again.settings = load(again.folders.root)
+    do(again, ANN, "accept")
+    told = json.loads(audit.newest(again.database, most=1)[0].evidence)["problems"]
+    assert any(f"row {lost.seq} is" in each for each in told), "what was accepted is in the row"
+    again.database.checkpoint()
+    assert problems(again) == []
+    assert inventory(again).catalog == ()
+    kept = path.read_text()
+    assert f"was accepted: {lost.seq} {lost.hash}\n" in kept
+    assert {*before} - {*kept.splitlines()} == {f"{lost.seq} {lost.hash}"}, "the other lines are as they were"
+    again.database.transact(cut_the_row)
+    assert any("longer once" in each for each in problems(again))
+    again.close()
+
+
+def test_heads_that_could_not_be_settled_are_settled_by_accepting_again(
+    trail: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    again, _ = without_its_last_row(trail)
+
+    def full(*given: object, **named: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(audit_heads, "write_whole", full)
+        with pytest.raises((OSError, SpeciateError)):
+            do(again, ANN, "accept")
+    assert problems(again) != []
+    do(again, ANN, "accept")
+    assert problems(again) == []
+    again.close()
+
+
+def test_settings_that_were_changed_by_hand_say_who_confirms_them(trail: Workspace, tmp_path: Path) -> None:
+    """Of a root in the file the refusal says that a person must confirm it, and not to write it there."""
+    (tmp_path / "data").mkdir()
+    file = trail.folders.root / "settings.toml"
+    file.write_text(f'roots = ["{tmp_path / "data"}"]\n' + (file.read_text() if file.exists() else ""))
+    for restarted in (False, True):
+        if restarted:
+            forget(trail)
+            trail.settings = load(trail.folders.root)
+            [problem] = [each for each in authority.of(trail).problems if each.startswith("roots in settings.toml")]
+            assert "speciate policy --confirm" in problem
+            assert "speciate stop" in problem
+            trail.settings = authority.of(trail).settings()
+        with pytest.raises(SpeciateError, match="was not confirmed") as caught:
+            check_readable(make_app(trail), tmp_path / "data")
+        assert "speciate policy --confirm" in caught.value.recovery
+    do(trail, ANN, "settings")
+    forget(trail)
+    trail.settings = load(trail.folders.root)
+    trail.settings = authority.of(trail).settings()
+    assert check_readable(make_app(trail), tmp_path / "data") == tmp_path / "data"
 
 
 def test_a_copy_of_the_workspace_has_its_keys_and_asks_for_their_signature(trail: Workspace, tmp_path: Path) -> None:

@@ -175,6 +175,15 @@ def test_a_folder_whose_walk_would_come_to_the_workspace_is_refused(workspace: W
         check_readable(app, ".")
 
 
+def test_a_root_that_was_written_after_the_start_needs_a_restart(
+    app: App, workspace: Workspace, tmp_path: Path
+) -> None:
+    (workspace.folders.root / "settings.toml").write_text(f'roots = ["{tmp_path / "more"}"]\n')
+    with pytest.raises(SpeciateError, match="not in force yet") as raised:
+        check_readable(app, tmp_path / "more" / "x.csv")
+    assert "speciate stop" in raised.value.recovery
+
+
 def test_settings_do_not_make_a_root_of_everything(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path / "open", settings=Settings(roots=[Path("/"), tmp_path / "allowed"]))
     assert roots(make_app(workspace)) == [tmp_path / "allowed", workspace.folders.exports]

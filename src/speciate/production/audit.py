@@ -20,6 +20,11 @@ WORKSPACE = "*"
 CANARY, CANARY_END = "canary", "canary_end"
 _MOVES = ("promote", "rollback")
 GENESIS = "0" * 64
+NEXT_STEP = (
+    "restore a newer backup, or a person continues from this trail: speciate audit accept (signed where a key is "
+    "enrolled, else with a typed yes)"
+)
+"""Where rows were lost."""
 _COLUMNS = "seq, stamp, actor, action, use_case, before, after, evidence, previous_hash, hash"
 _LAST = "SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1"
 _APPEND = "INSERT INTO audit VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
@@ -106,18 +111,18 @@ def verify(database: Database, heads: Mapping[int, str] | None = None) -> Verdic
     return Verdict(
         len(rows),
         rows[-1].hash if rows else GENESIS,
-        (*broken_links(rows), *_lost_heads(rows, heads or {}), *_disagreements(rows, hashes, pointed)),
+        (*broken_links(rows), *lost_heads(rows, heads or {}), *_disagreements(rows, hashes, pointed)),
     )
 
 
-def _lost_heads(rows: Sequence[Row], heads: Mapping[int, str]) -> list[str]:
+def lost_heads(rows: Sequence[Row], heads: Mapping[int, str]) -> list[str]:
     """What was the end of the chain once must still be in it."""
     there = {row.seq: row.hash for row in rows}
     for number, kept in sorted(heads.items()):
         if number not in there:
-            return [f"row {number} is missing: the chain ends at row {len(rows)}, and it was longer once"]
+            return [f"row {number} is missing: the chain ends at row {len(rows)}, and it was longer once; {NEXT_STEP}"]
         if there[number] != kept:
-            return [f"row {number} is another one than the one whose hash was kept ({kept[:16]})"]
+            return [f"row {number} is another one than the one whose hash was kept ({kept[:16]}); {NEXT_STEP}"]
     return []
 
 

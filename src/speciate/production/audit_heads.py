@@ -2,7 +2,8 @@
 
 Each row's hash is appended once it is committed. What is compared with it (`audit.verify`) must still be in the chain:
 an older catalog that was put back, or rows that were cut off, are found. A process that dies between commit and line
-leaves a gap, which proves nothing either way. A copy elsewhere holds against whoever writes to this one, too.
+leaves a gap, which proves nothing either way. Where a person continued from another trail (`speciate audit accept`),
+what does not fit it stays in the file as a comment. A copy elsewhere holds against whoever writes to this one, too.
 """
 
 from __future__ import annotations
@@ -10,14 +11,18 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Sequence
+import threading
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from speciate.jobs.folder import write_whole
 from speciate.production import audit
 from speciate.workspace.database import Event
 from speciate.workspace.workspace import Workspace
 
 NAME = "audit.heads"
+_writing = threading.Lock()
+"""Lines are appended by the listener's thread, and the file is written anew by who accepts."""
 _log = logging.getLogger(__name__)
 
 
@@ -27,7 +32,7 @@ def read(path: Path) -> dict[int, str]:
     with contextlib.suppress(FileNotFoundError):
         for line in path.read_bytes().decode(errors="replace").splitlines():
             number, _, digest = line.partition(" ")
-            if number.isdigit() and len(digest) == 64:
+            if number.isdecimal() and len(digest) == 64:
                 heads.setdefault(int(number), digest)
     return heads
 
@@ -44,7 +49,36 @@ def keep(workspace: Workspace) -> None:
     _append(workspace, path)
 
 
+def problems(workspace: Workspace) -> list[str]:
+    """What was kept and is not in the chain."""
+    return audit.lost_heads(audit.every(workspace.database), read(workspace.folders.root / NAME))
+
+
+def settle(workspace: Workspace, accepted: audit.Row) -> None:
+    """A person continues from the trail as it is: lines that do not fit it are kept as comments, and it counts from
+    here on. Until this is done the problems stay, and accepting again does it. Raises OSError."""
+    path = workspace.folders.root / NAME
+    with _writing:
+        rows = {row.seq: row.hash for row in audit.every(workspace.database)}
+        lines = path.read_bytes().decode(errors="replace").splitlines() if path.exists() else []
+        told = [
+            line if _fits(line, rows) else f"# before row {accepted.seq} was accepted: {line}" for line in lines if line
+        ]
+        head = f"{accepted.seq} {accepted.hash}"
+        write_whole(path, "\n".join([*told, *([] if head in told else [head])]) + "\n", mode=0o600)
+
+
+def _fits(line: str, rows: Mapping[int, str]) -> bool:
+    number, _, digest = line.partition(" ")
+    return line.startswith("#") or (number.isdecimal() and rows.get(int(number)) == digest)
+
+
 def _append(workspace: Workspace, path: Path) -> None:
+    with _writing:
+        _append_newest(workspace, path)
+
+
+def _append_newest(workspace: Workspace, path: Path) -> None:
     newest = audit.newest(workspace.database, most=1)
     if not newest or newest[0].seq in read(path):
         return

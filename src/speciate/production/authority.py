@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 from speciate.errors import Code, SpeciateError
-from speciate.production import approval_keys, audit, confirmed_settings, outside_head, signed_trail
+from speciate.production import approval_keys, audit, audit_heads, confirmed_settings, outside_head, signed_trail
 from speciate.production.outside_head import Head
 from speciate.production.statement import Key, Question, Signed, canonical, check
 from speciate.settings import Settings
@@ -27,6 +27,11 @@ from speciate.workspace.workspace import Workspace
 SECONDS = 120.0
 """For an answer."""
 _MOST_OPEN = 1000
+CONFIRM = (
+    "the stricter of both is in force. A person who wants what is in the file confirms it: speciate policy --confirm. "
+    "Who does not want it takes it back there, then: speciate stop"
+)
+"""Where settings.toml is not as it was confirmed."""
 _log = logging.getLogger(__name__)
 _READ = (
     "Read `speciate audit verify`. To continue from this trail, a person signs: speciate audit accept. Where no key "
@@ -94,7 +99,7 @@ class Authority:
     @property
     def problems(self) -> tuple[str, ...]:
         """Why what the workspace says of itself may not be what a person decided."""
-        return (*self._trail_problems, *self._misfits, *self._differences)
+        return (*self._trail_problems, *self._misfits, *(f"{each}; {CONFIRM}" for each in self._differences))
 
     @property
     def differences(self) -> tuple[str, ...]:
@@ -203,10 +208,16 @@ class Authority:
         """Once a row says so."""
         self._confirmed = settings
 
+    def to_accept(self) -> list[str]:
+        """What a person must know of before continuing from this trail."""
+        return [*self.problems, *audit_heads.problems(self._workspace)]
+
     def accept(self, by: str, proof: Mapping[str, Any]) -> audit.Row:
-        """A person continues from this trail as it is: it is the known one from here on."""
+        """A person continues from this trail as it is: it is the known one from here on, also for the heads in the
+        workspace. Raises OSError where these cannot be written; then it is to be accepted again."""
         with self._changing():
-            row = approval_keys.accept(self._workspace, list(self.problems), by, proof)
+            row = approval_keys.accept(self._workspace, self.to_accept(), by, proof)
+            audit_heads.settle(self._workspace, row)
             rows = audit.every(self._workspace.database)
             self._keys = dict(signed_trail.replay(rows, self._workspace.identity).keys)
             self._misfits, self._trail_problems = (), ()

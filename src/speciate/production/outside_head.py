@@ -114,7 +114,7 @@ def misfits(rows: Sequence[audit.Row], keys_after: Callable[[int], frozenset[str
         missing = kept.row - len(rows)
         return (
             f"the trail ends at row {len(rows)}, and {missing} more were known outside the workspace: "
-            "the catalog is an older one",
+            f"the catalog is an older one; {audit.NEXT_STEP}",
         )
     hash_ = rows[kept.row - 1].hash if kept.row else audit.GENESIS
     if hash_ != kept.hash:

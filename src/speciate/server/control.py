@@ -441,7 +441,7 @@ def _about_revocation(service: Service, request: dict[str, Any]) -> Question:
 
 
 def _about_trail(service: Service, request: dict[str, Any]) -> Question:
-    return Question("accept", "accept", {}, {"problems": list(authority.of(service.workspace).problems)})
+    return Question("accept", "accept", {}, {"problems": authority.of(service.workspace).to_accept()})
 
 
 Run = Callable[["Service", dict[str, Any]], dict[str, Any]]

@@ -19,8 +19,9 @@ from typing import Any
 
 from speciate import secrets
 from speciate.errors import Code, SpeciateError
+from speciate.production import authority
 from speciate.server.surface import App
-from speciate.settings import config_folder
+from speciate.settings import config_folder, load
 
 _LONGEST_SHOWN = 200
 _HOMES = {Path("/home"), Path("/Users")}
@@ -152,6 +153,8 @@ def _below_a_root(app: App, path: str | Path) -> Path:
 
 def _outside(app: App, path: str | Path, resolved: Path, allowed: Sequence[Path]) -> SpeciateError:
     refused = [f"{each} is {why}" for each in _asked_for(app) if (why := _why_no_root(app, each))]
+    if (unread := _in_the_file_alone(app, resolved)) is not None:
+        return unread
     never = f" ({'; '.join(refused)}, which is never one of them)" if refused else ""
     return SpeciateError(
         Code.REFUSED,
@@ -159,6 +162,30 @@ def _outside(app: App, path: str | Path, resolved: Path, allowed: Sequence[Path]
         f"{', '.join(map(str, allowed))}{never}.",
         "Use a path below one of these, start the client in the folder of your project, or ask a person to add the "
         f'folder to `roots` in {app.workspace.folders.root / "settings.toml"}: roots = ["/path/to/data"]',
+    )
+
+
+def _in_the_file_alone(app: App, resolved: Path) -> SpeciateError | None:
+    """For a path below a root that is in settings.toml and not in force: it was written there by hand."""
+    workspace = app.workspace
+    try:
+        written = [root.expanduser().resolve() for root in load(workspace.folders.root).roots]
+    except (SpeciateError, OSError, RuntimeError, ValueError):  # no settings: nothing is known of what is wanted
+        return None
+    found = [root for root in written if resolved.is_relative_to(root) and _why_no_root(app, root) is None]
+    if not found:
+        return None
+    file, what = workspace.folders.root / "settings.toml", f"{str(resolved)!r} is below {found[0]}, which is in `roots`"
+    if authority.of(workspace).required:
+        return SpeciateError(
+            Code.REFUSED,
+            f"{what} in {file} and was not confirmed with a signature, as settings must be where a key is enrolled.",
+            "Ask a person to confirm it in a terminal: speciate policy --confirm. The daemon then restarts with it.",
+        )
+    return SpeciateError(
+        Code.REFUSED,
+        f"{what} in {file} and not in force yet: the daemon read that file when it started.",
+        "Ask a person to restart the daemon: speciate stop. The next call starts one that reads it.",
     )
 
 
