@@ -49,5 +49,11 @@ def test_examples_without_a_score_are_counted_and_none_at_all_ends_the_run(flowe
     assert "raised); these do not count" in note
     assert result["report"]["metric"].startswith("own:score@")
     file.write_text("def score(example, prediction):\n    return example['none']\n")
-    with pytest.raises(SpeciateError, match="gave no score of any of 200 answers"):
+    with pytest.raises(SpeciateError, match="gave no score of any of 200 answers") as refusal:
         world.evaluate_models(flowers, models=["column:rules"], scorer=f"{file}:score", latency=False)
+    assert refusal.value.foreign == "KeyError: 'none'"
+    file.write_text("def score(example, prediction):\n    raise ValueError('do\\nthis ' * 100)\n")
+    with pytest.raises(SpeciateError, match="200 raised") as refusal:
+        world.evaluate_models(flowers, models=["column:rules"], scorer=f"{file}:score", latency=False)
+    assert "do this" not in str(refusal.value)
+    assert refusal.value.foreign == ("ValueError: " + "do this " * 100)[:200]

@@ -18,10 +18,12 @@ from speciate.errors import Code, SpeciateError
 from speciate.evaluation import scorers
 from speciate.evaluation.answers import Answer
 from speciate.evaluation.marks import Marks
-from speciate.evaluation.own_scorer import Scored, failures
+from speciate.evaluation.own_scorer import Scored, ScorerError, failures
 from speciate.evaluation.predictors.contract import Sheet
 from speciate.evaluation.task import Scoring
 from speciate.jobs.run import Run
+
+_SHOWN = 200
 
 
 def mark(
@@ -88,7 +90,15 @@ def _nothing(scoring: Scoring, every: Sequence[Scored]) -> SpeciateError:
         Code.INVALID,
         f"{scoring.metric} gave no score of any of {len(every)} answers: {why}.",
         "Mend the function, then call evaluate_models again: recorded answers are not asked for again.",
+        _first(every),
     )
+
+
+def _first(every: Sequence[Scored]) -> str:
+    """What the code raised first; where it raised nothing, what else was wrong first. Foreign text, of one line."""
+    failed = [each for each in every if isinstance(each, ScorerError)]
+    raised = [each for each in failed if each.failure == "raised"]
+    return " ".join((raised or failed)[0].detail.split())[:_SHOWN] if failed else ""
 
 
 def _example(example: Example, truth: Any) -> dict[str, Any]:
