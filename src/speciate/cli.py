@@ -15,7 +15,7 @@ _COMMANDS = {
     "init": "speciate.server.offline:init",
     "serve": "speciate.server.online:serve",
     "call": "speciate.server.online:call",
-    "status": "speciate.server.online:status",
+    "status": "speciate.server.status_command:status",
     "stop": "speciate.server.online:stop",
     "doctor": "speciate.server.doctor:doctor",
     "backup": "speciate.server.online:backup",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import shutil
@@ -18,6 +19,7 @@ import pytest
 
 from speciate.environment import socket_path
 from speciate.errors import Code, SpeciateError
+from speciate.server import online
 from speciate.server.dial import dial
 from speciate.server.protocol import CONTROL, MCP, encode
 from speciate.workspace.lock import Held, Lock
@@ -339,3 +341,19 @@ def fill(path: Path) -> None:
                 file.write(b"x" * size)
             except OSError:
                 size //= 2
+
+
+@pytest.mark.parametrize(("serving", "status", "said"), [(7, 1, "is still ending"), (8, 0, "has ended")])
+def test_stop_waits_for_the_process_that_it_told_and_for_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    serving: int, status: int, said: str,
+) -> None:  # fmt: skip
+    """Process 7 was told; `serving` is named by the card while somebody holds the lock."""
+    lock = Lock(tmp_path)
+    (tmp_path / "daemon.json").write_text(json.dumps({"pid": serving}))
+    monkeypatch.setattr(online, "control", lambda arguments, action: {"pid": 7})
+    monkeypatch.setattr(online, "_END_SECONDS", 0.1)
+    assert online.stop(argparse.Namespace(workspace=str(tmp_path))) == status
+    assert f"Process 7 {said}" in capsys.readouterr().out
+    lock.release()
+    assert online.stop(argparse.Namespace(workspace=str(tmp_path))) == 0

@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
-import psutil
-
+from speciate.workspace.lock import is_held
 from tests.server.processes import LEGACY, Daemons, Stdio
 
 _CLI = [sys.executable, "-m", "speciate.cli"]
@@ -25,12 +23,12 @@ def run(workspace: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def stop(workspace: Path) -> None:
-    """And wait until the daemon has let go."""
+    """Nothing of the daemon is left when it returns."""
     left = run(workspace, "stop")
-    pid = int(left.stdout.split()[1])
-    deadline = time.monotonic() + 30
-    while psutil.pid_exists(pid) and time.monotonic() < deadline:
-        time.sleep(0.02)
+    assert (left.returncode, left.stderr) == (0, "")
+    assert "has ended" in left.stdout
+    assert not is_held(workspace / "daemon.lock")
+    assert not (workspace / "catalog.duckdb.wal").exists()
 
 
 def test_every_client_of_a_lost_catalog_hears_the_way_back(daemons: Daemons, client: Callable[[], Stdio]) -> None:
@@ -41,11 +39,20 @@ def test_every_client_of_a_lost_catalog_hears_the_way_back(daemons: Daemons, cli
     (root / "catalog.duckdb").unlink()
     before = {path for path in root.rglob("*") if path.name not in {"daemon.log", "daemon.lock", "daemon.json"}}
     way_back = f"speciate rebuild --workspace {root}"
-    for command in (("call", "list_jobs"), ("backup", str(root.parent / "copy")), ("audit", "verify"), ("init",)):
+    for command in (
+        ("call", "list_jobs"),
+        ("backup", str(root.parent / "copy")),
+        ("audit", "verify"),
+        ("init",),
+        ("status",),
+    ):
         done = run(root, *command)
         assert done.returncode == 1, command
         assert command == ("init",) or way_back in done.stderr
         assert "Traceback" not in done.stderr
+    doctor = run(root, "doctor")
+    assert doctor.returncode == 1
+    assert way_back in next(line for line in doctor.stdout.splitlines() if line.startswith("  --  catalog"))
     (root / "settings.toml").rename(root.parent / "settings.toml")
     assert way_back in run(root, "init").stderr, "a new one is not made where an old one was"
     (root.parent / "settings.toml").rename(root / "settings.toml")

@@ -16,7 +16,8 @@ import speciate
 from speciate.environment import socket_path
 from speciate.errors import Code, SpeciateError
 from speciate.server import doctor, person, service
-from speciate.server.online import control, status
+from speciate.server.online import control
+from speciate.server.status_command import status
 
 KNOWN = {"status": {"pid": 1, "version": "0.1.0", "jobs": {}}, "stop": {"pid": 1}}
 """What 0.1.0 answers, in part."""

@@ -20,6 +20,7 @@ from speciate.sandbox import layers
 from speciate.server import unattended
 from speciate.server.dial import NoDaemon
 from speciate.server.online import told
+from speciate.workspace import lost
 from speciate.workspace.filesystem import Check, check_folder
 
 ENABLES = {
@@ -66,7 +67,7 @@ def doctor(arguments: argparse.Namespace) -> int:
         "Sandbox (for foreign bytes and others' code)": cage(),
         "Unattended": service(workspace),
         "Approvals": approving(workspace),
-        f"Disk of {workspace}": [*check_folder(workspace), *runtime()],
+        f"Disk of {workspace}": [*check_folder(workspace), *catalog(workspace), *runtime()],
     }
     for title, checks in sections.items():
         sys.stdout.write(f"{title}\n")
@@ -173,6 +174,15 @@ def approving(workspace: Path) -> list[Check]:
     except SpeciateError as error:
         return [Check("key", False, str(error))]
     return [worth, *(Check("trail", False, problem) for problem in problems)]
+
+
+def catalog(workspace: Path) -> list[Check]:
+    """One that is gone, though it was there; else nothing."""
+    try:
+        refused = lost.missing(workspace)
+    except OSError:
+        return []  # what cannot be looked at, the checks of the folder tell
+    return [Check("catalog", False, str(refused))] if refused else []
 
 
 def runtime() -> list[Check]:

@@ -14,11 +14,15 @@ from speciate.environment import workspace_path
 from speciate.errors import Code, SpeciateError
 from speciate.server import system_unit
 from speciate.server.client import connect
-from speciate.server.dial import NoDaemon, dial
+from speciate.server.dial import dial
 from speciate.server.protocol import CONTROL, HTTP
 from speciate.server.shim import Shim
 from speciate.server.unattended import install, uninstall
 from speciate.server.untrusted import clean_text
+from speciate.workspace.lock import is_held
+
+_END_SECONDS = 30.0
+_PAUSE_SECONDS = 0.05
 
 
 def serve(arguments: argparse.Namespace) -> int:
@@ -52,7 +56,7 @@ def _serve_http(arguments: argparse.Namespace) -> int:
 
 
 def call(arguments: argparse.Namespace) -> int:
-    _check_exists(arguments)
+    check_exists(arguments)
     if arguments.tool is None:
         return _list_tools(arguments)
     try:
@@ -74,22 +78,37 @@ def _list_tools(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def status(arguments: argparse.Namespace) -> int:
-    _check_exists(arguments)
-    try:
-        answer = control(arguments, "status")
-    except NoDaemon as none:
-        _say(str(none))
-    else:
-        _say(json.dumps(answer, indent=2))
-    return 0
-
-
 def stop(arguments: argparse.Namespace) -> int:
-    _check_exists(arguments)
-    left = control(arguments, "stop")
-    _say(f"Process {left['pid']} ends; runs continue and are adopted by the next daemon.")
+    """Until the daemon has let go of the workspace, whose files are then whole; 1 where that takes too long."""
+    check_exists(arguments)
+    workspace, pid = workspace_path(arguments.workspace), control(arguments, "stop")["pid"]
+    try:
+        ended = _has_ended(workspace, pid, time.monotonic() + _END_SECONDS)
+    except OSError:  # a daemon of the system, whose lock others cannot open
+        _say(f"Process {pid} ends; runs continue and are adopted by the next daemon.")
+        return 0
+    if not ended:
+        _say(f"Process {pid} is still ending, after {_END_SECONDS:.0f} s: see {workspace / 'daemon.log'}.")
+        return 1
+    _say(f"Process {pid} has ended; runs continue and are adopted by the next daemon.")
     return 0
+
+
+def _has_ended(workspace: Path, pid: int, deadline: float) -> bool:
+    """Whether it frees the lock by then, or another daemon has it already, whose card replaces its own."""
+    while is_held(workspace / "daemon.lock") and _serving(workspace) in (pid, None):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(_PAUSE_SECONDS)
+    return True
+
+
+def _serving(workspace: Path) -> int | None:
+    """The process that daemon.json names."""
+    try:
+        return int(json.loads((workspace / "daemon.json").read_text())["pid"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def backup(arguments: argparse.Namespace) -> int:
@@ -100,7 +119,7 @@ def backup(arguments: argparse.Namespace) -> int:
 
 def resume(arguments: argparse.Namespace) -> int:
     """Jobs of a copied workspace."""
-    _check_exists(arguments)
+    check_exists(arguments)
     resumed = control(arguments, "resume", start=True)["jobs"]
     _say("\n".join([*resumed, f"{len(resumed)} jobs are resumed that were paused because this workspace is a copy."]))
     return 0
@@ -137,7 +156,7 @@ def audited(row: dict[str, Any]) -> str:
     )
 
 
-def _check_exists(arguments: argparse.Namespace) -> None:
+def check_exists(arguments: argparse.Namespace) -> None:
     """A workspace that was named must be there: a misspelt one would be made, and look as if all were lost."""
     if arguments.workspace and not (workspace := workspace_path(arguments.workspace)).is_dir():
         raise SpeciateError(

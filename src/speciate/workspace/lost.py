@@ -126,12 +126,20 @@ def doubt(facts: Facts, *, torn: bool = False) -> Doubt | None:
 def refuse_missing(root: Path) -> None:
     """Raise REFUSED where there is no catalog and there was one. Reads names alone. An empty file that a killed first
     start left, which DuckDB would not open, goes."""
+    if refused := missing(root):
+        raise refused
+    catalog = root / "catalog.duckdb"
+    if not (catalog.exists() and catalog.stat().st_size):
+        catalog.unlink(missing_ok=True)
+
+
+def missing(root: Path) -> SpeciateError | None:
+    """What to refuse with where there is no catalog and there was one. Reads names alone, and changes nothing."""
     catalog = root / "catalog.duckdb"
     if catalog.exists() and catalog.stat().st_size:
-        return
-    if found := doubt(Facts(None, read_anchor(root), signs=signs(root, (*_SIGNS, *_MORE_SIGNS)))):
-        raise refusal(root, found)
-    catalog.unlink(missing_ok=True)
+        return None
+    found = doubt(Facts(None, read_anchor(root), signs=signs(root, (*_SIGNS, *_MORE_SIGNS))))
+    return refusal(root, found) if found else None
 
 
 def refuse_wrong(root: Path, connection: duckdb.DuckDBPyConnection, *, torn: bool = False) -> None:
