@@ -79,6 +79,15 @@ def test_a_use_case_has_a_policy_of_its_own(daemons: Daemons) -> None:
     assert "policies  *  digits: person -> digits: auto" in row
 
 
+def test_settings_that_were_confirmed_are_printed(daemons: Daemons) -> None:
+    (daemons.workspace / "settings.toml").write_text('private_hosts = ["127.0.0.1:9"]\n')
+    shown, status = type_into(daemons, "policy", "--confirm", answer="yes")
+    assert status == 0, shown
+    told = shown.replace("\r", "").rpartition("Confirmed:\n")[2]
+    assert 'policy = "person"\n' in told, shown
+    assert 'private_hosts = ["127.0.0.1:9"]\n' in told, shown
+
+
 def test_a_failing_hook_is_said_in_get_status(daemons: Daemons) -> None:
     (daemons.workspace / "settings.toml").write_text('policy = "person"\n[notify]\ncommand = ["/nonexistent/hook"]\n')
     run(daemons, "call", "get_status")

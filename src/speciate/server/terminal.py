@@ -67,14 +67,21 @@ def _policies(arguments: argparse.Namespace) -> tuple[str, dict[str, str]]:
 
 
 def _confirm(arguments: argparse.Namespace) -> int:
+    confirmed = list[str]()
+
     def show(asked: Asked) -> None:
         before, now = asked.shown["before"], asked.shown["settings"]
         for name, value in now.items():
+            confirmed.append(f"{name} = {json.dumps(value)}")
             changed = "" if value == before.get(name) else f"  (confirmed: {json.dumps(before.get(name))})"
             _say(f"{name} = {json.dumps(value)}{changed}")
 
     made = decide(arguments, Wanted("settings", {}, "Confirm these settings?"), show)
-    return 1 if made is None else 0
+    if made is None:
+        return 1
+    _say("\n".join(["Confirmed:", *confirmed]))
+    _say("The daemon ends now; the next call starts one that does it.")
+    return 0
 
 
 def promote(arguments: argparse.Namespace) -> int:
