@@ -5,6 +5,7 @@ from __future__ import annotations
 from speciate.production import aliases, audit, audit_heads
 from speciate.workspace.database import Transaction
 from speciate.workspace.workspace import Workspace
+from tests.production.people import perform
 
 
 def _moves(workspace: Workspace, *models: str) -> None:
@@ -76,6 +77,9 @@ def test_an_end_that_was_cut_off_everywhere_is_found_by_a_head_that_was_kept(wor
     _moves(workspace, "digits-model@v3")
     [problem] = audit.verify(workspace.database, heads).problems
     assert problem.startswith("row 2 is another one than the one whose hash was kept")
+    perform(workspace, "accept")  # without a key a typed yes is enough, and the row says what was accepted
+    assert audit.newest(workspace.database)[-1].action == "accept"
+    assert perform(workspace, "audit")["problems"] == ()
 
 
 def test_a_torn_line_among_the_heads_is_left_out(workspace: Workspace) -> None:

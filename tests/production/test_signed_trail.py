@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from speciate.errors import SpeciateError
 from speciate.production import approvals, audit, audit_heads, authority, outside_head, trail_check
 from speciate.production.statement import Question
 from speciate.production.verification import inventory
+from speciate.server import person
 from speciate.server.roots import check_readable
 from speciate.settings import load
 from speciate.workspace.backup import back_up, save_catalog
@@ -387,6 +389,36 @@ def test_heads_that_could_not_be_settled_are_settled_by_accepting_again(
     do(again, ANN, "accept")
     assert problems(again) == []
     again.close()
+
+
+@pytest.mark.parametrize("accepted", [True, False])
+def test_the_head_of_who_accepts_goes_along_where_the_daemon_is_another_users(
+    trail: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, accepted: bool
+) -> None:
+    """Each has a config folder of their own. Without the acceptance a head that does not fit stays: it is evidence."""
+    root = trail.folders.root
+    told = {"status": {"identity": trail.identity, "workspace": str(root)}}
+
+    def control(arguments: argparse.Namespace, action: str, *, start: bool = False, **request: Any) -> dict[str, Any]:
+        return told.get(action) or perform(trail, action, **request)
+
+    monkeypatch.setattr(person, "control", control)
+    forget(trail)
+    authority.of(trail)  # with the daemon's head; its folder is no more looked at below
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "ann"))
+    outside_head.write(trail.identity, outside_head.Head(99, "f" * 64, (ANN.key.fingerprint,), str(root.resolve())))
+    real, calls = outside_head.read, list[Path]()
+
+    def read(identity: str, workspace: Path) -> outside_head.Head | None:
+        calls.append(workspace)
+        return real(identity, workspace) if len(calls) == 1 else None  # the second one is the daemon's
+
+    monkeypatch.setattr(outside_head, "read", read)
+    person.keep_head(argparse.Namespace(), accepted=accepted)
+    assert len(calls) == 2
+    head = real(trail.identity, root)
+    assert head is not None
+    assert head.row == (7 if accepted else 99)
 
 
 def test_settings_that_were_changed_by_hand_say_who_confirms_them(trail: Workspace, tmp_path: Path) -> None:

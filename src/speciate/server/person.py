@@ -107,18 +107,18 @@ def decide(
             return None
     made = control(arguments, wanted.action, start=True, by=who(), **{**wanted.request, **more})
     if asked.keys and workspace_path(arguments.workspace).stat().st_uid != os.getuid():
-        keep_head(arguments)  # else the daemon keeps it in the same folder
+        keep_head(arguments, accepted=wanted.action == "accept")  # else the daemon keeps it in the same folder
     return made
 
 
 UNSIGNED = "No key is enrolled here: anybody who runs programs as {} could give this answer (speciate key enroll)."
 
 
-def keep_head(arguments: argparse.Namespace) -> None:
+def keep_head(arguments: argparse.Namespace, *, accepted: bool = False) -> None:
     """In this person's config folder, where the daemon may be another user's; only along a trail that fits what was
-    kept."""
+    kept, or that this person `accepted` a moment ago."""
     before = kept(arguments)
-    verdict = control(arguments, "audit", start=True, kept=before)
+    verdict = control(arguments, "audit", start=True, kept=None if accepted else before)
     if verdict["problems"] or not verdict["rows"]:
         return
     root = str(Path(control(arguments, "status")["workspace"]).resolve())
