@@ -45,6 +45,8 @@ ROLES = ("daemon", "supervisor", "worker", "run", "zygote", "service", "deployme
 """Whom a kill meets: of those that live, whoever was met least so far. `run`: a supervisor with its worker."""
 _MOST = 0.16
 """Of all kills, for one role: shims come back at once, and would take most while a daemon starts."""
+_KILLS_A_RUN = 10
+"""Kills wait for the work: as many for each run that began. On a busy machine nothing would ever be finished else."""
 FLOOD, FLOOD_SECONDS = 300, 4.0
 _LEFT_SECONDS, _BACK_SECONDS = 60.0, 120.0
 
@@ -121,7 +123,7 @@ class Soak:
         while any(client.poll() is None for client in self._clients):
             if self.world.kills.total() >= self.wanted:
                 (self.world.trace / "enough").touch()
-            else:
+            elif self.world.kills.total() < _KILLS_A_RUN * (len(self.world.began()) + 1):
                 for role in sorted(ROLES, key=lambda each: (self.world.kills[each], self.chance.random())):
                     if self.world.kills[role] <= _MOST * (self.world.kills.total() + 20) and self._kill(role):
                         break
