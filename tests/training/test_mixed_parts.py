@@ -16,7 +16,7 @@ from PIL import Image
 from speciate.modalities.bundles import bundle
 from speciate.models import registry
 from speciate.models.registry import ModelVersion
-from speciate.production import model_card
+from speciate.production import caller_file, model_card
 from speciate.production.answer import answer
 from speciate.production.predict import Input, _payload
 from speciate.workspace.workspace import Workspace
@@ -57,7 +57,7 @@ def trained(workspace: Workspace, **hyperparameters: Any) -> tuple[ModelVersion,
 
 
 def answered(version: ModelVersion, *inputs: Input) -> list[dict[str, Any]]:
-    payload = _payload(version.card, version.path, inputs, Path)
+    payload = _payload(version.card, version.path, inputs, lambda path, most: caller_file.read(Path(path), most))
     return list(answer(payload)["predictions"])
 
 

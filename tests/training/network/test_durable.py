@@ -110,7 +110,7 @@ def test_kill_minus_nine_in_a_step_and_in_a_save(tmp_path: Path, uninterrupted: 
     code, run = work(tmp_path, 3)
     assert code == 0
     result = json.loads((run.outputs / "result.json").read_text())
-    assert result == {"digest": uninterrupted, "resumed_at": result["resumed_at"]}
+    assert result["digest"] == uninterrupted
     assert result["resumed_at"] > 5
 
 

@@ -55,7 +55,7 @@ def _f1_macro_labels(answers: Answers) -> Statistic:
 def _tables(answers: Answers) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:
     """(n, K) of what is true and what is given, of all labels that anybody knows; (n,) of errors."""
     sets = [[set(each or ()) for each in side] for side in (answers.truth, answers.given)]
-    labels = sorted(set(answers.labels).union(*sets[0], *sets[1]))
+    labels = sorted(set(answers.labels).union(*sets[0], *sets[1]), key=repr)  # a model may answer numbers, too
     true, given = (np.array([[name in each for name in labels] for each in side], bool) for side in sets)
     shape = len(answers.truth), len(labels)
     return true.reshape(shape), given.reshape(shape), np.array([each is None for each in answers.given])
