@@ -210,6 +210,7 @@ class Soak:
     def _http(self) -> None:
         """`speciate serve --http`, started again when it is killed."""
         argv = [sys.executable, "-m", "speciate.cli", "serve", "--http", "0", "--workspace", str(self.world.workspace)]
+        argv += ["--fixture", str(FIXTURE)]  # whoever starts the daemon brings the clients' tools
         while not self._stop.is_set():
             process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             while process.poll() is None and not self._stop.wait(0.5):
