@@ -92,7 +92,7 @@ class Soak:
             self._stop.set()
             for thread in threads:
                 thread.join(120)
-            broken += [f"a client ended with: {text[-1500:]}" for text in reports if not text.startswith("done")]
+            broken += [f"a client ended with: {text[-1500:]}" for text in reports if "\ndone " not in f"\n{text}"]
             self.counts["reconnects"] = sum(
                 len(file.read_text().splitlines()) for file in self.world.trace.glob("*.reconnects")
             )
