@@ -15,7 +15,7 @@ from typing import Any, TextIO
 from urllib.parse import quote
 
 _SHORTEST_ENCODED = 10
-"""Characters of a form that does not look like a key: shorter ones also occur in what is none."""
+"""Characters of a form that does not look like a key: shorter ones also occur in other text."""
 
 
 class Redaction:

@@ -186,7 +186,7 @@ def evidence_of(row: audit.Row) -> dict[str, Any]:
 
 
 def _number(value: Any) -> float | None:
-    """None for what is none: a row holds whatever somebody wrote into it."""
+    """None for anything else: a row holds whatever somebody wrote into it."""
     return float(value) if isinstance(value, int | float) and abs(value) < 1e15 else None
 
 

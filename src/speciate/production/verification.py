@@ -57,7 +57,7 @@ class Finding(NamedTuple):
     needed_by: tuple[str, ...]
     what_to_do: str
     may_go: bool = False
-    """It can be set aside: others go on without it."""
+    """It can be excluded: others continue without it."""
 
 
 class Seen(NamedTuple):

@@ -43,7 +43,7 @@ class Walked(NamedTuple):
 def walk(folder: Path, workspace: Path | None = None, *, links: bool = True) -> Walked:
     """Hidden files and `__*` folders are passed over in silence; all else is in one of the lists.
 
-    `links`: whether links to files inside are followed. `workspace`: whose own files are set aside under any name, as
+    `links`: whether links to files inside are followed. `workspace`: whose own files are left out under any name, as
     keys are; None for a folder that a sandboxed process filled. REFUSED beyond MOST_FILES.
     """
     root = folder.resolve()
