@@ -25,12 +25,16 @@ CROWD = 1200
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> SlotFolder:
-    """Of a slot for which nothing is in production: it listens all the same."""
-    folder = SlotFolder(tmp_path / "workspace" / "slots" / "reviews")
-    folder.create()
-    folder.want(Wanted(use_case="reviews", options=Serving()))
-    return folder
+def folder() -> Iterator[SlotFolder]:
+    """Of a slot for which nothing is in production: it listens all the same.
+
+    Its path is short: with a long one the socket lies in the runtime folder at once.
+    """
+    with tempfile.TemporaryDirectory(prefix="slot-") as short:
+        folder = SlotFolder(Path(short) / "slots" / "reviews")
+        folder.create()
+        folder.want(Wanted(use_case="reviews", options=Serving()))
+        yield folder
 
 
 Start = Callable[[], subprocess.Popen[bytes]]
