@@ -46,7 +46,8 @@ ROLES = ("daemon", "supervisor", "worker", "run", "zygote", "service", "deployme
 _MOST = 0.16
 """Of all kills, for one role: shims come back at once, and would take most while a daemon starts."""
 _KILLS_A_RUN = 10
-"""Kills wait for the work: as many for each run that began. On a busy machine nothing would ever be finished else."""
+"""Kills wait for the work: so many at most before another run begins. On a busy machine nothing would ever be finished
+else: whatever comes up is killed before it has done anything, and the rest of the soak shows nothing."""
 FLOOD, FLOOD_SECONDS = 300, 4.0
 _LEFT_SECONDS, _BACK_SECONDS = 60.0, 120.0
 
@@ -120,13 +121,16 @@ class Soak:
 
     def _kill_all_along(self) -> None:
         began = told = time.monotonic()
+        runs = kills = 0
         while any(client.poll() is None for client in self._clients):
             if self.world.kills.total() >= self.wanted:
                 (self.world.trace / "enough").touch()
-            elif self.world.kills.total() < _KILLS_A_RUN * (len(self.world.began()) + 1):
+            elif (self.world.kills.total() - kills) < _KILLS_A_RUN:
                 for role in sorted(ROLES, key=lambda each: (self.world.kills[each], self.chance.random())):
                     if self.world.kills[role] <= _MOST * (self.world.kills.total() + 20) and self._kill(role):
                         break
+            if (now := len(self.world.began())) > runs:
+                runs, kills = now, self.world.kills.total()
             time.sleep(self.chance.uniform(0.1, 0.9))
             if time.monotonic() - told > 60:
                 told = time.monotonic()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from speciate.server.session import Session
+from speciate.server.session import WAIT_SECONDS, WAITING_TOOL, Session
 from tests.server.processes import LEGACY, MODERN
 
 
@@ -77,6 +78,38 @@ def test_calls_that_only_read_are_repeated_and_others_are_answered_with_advice(s
     assert "same idempotency_key" in interrupted["result"]["content"][0]["text"]
     assert "resultType" not in interrupted["result"]
     assert session.replay()[1:] == [call("get_job", 2)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "left"),
+    [
+        ({"job": "j", "timeout_seconds": 5}, 2.0),
+        ({"job": "j"}, WAIT_SECONDS - 3),
+        ({"job": "j", "timeout_seconds": 1}, 0.0),
+    ],
+)
+def test_a_wait_that_is_repeated_waits_for_the_rest_of_its_time(arguments: dict[str, Any], left: float) -> None:
+    now = [100.0]
+    session = Session(lambda: now[0])
+    session.read_only = {WAITING_TOOL}
+    session.sent(frame("tools/call", 7, name=WAITING_TOOL, arguments=arguments), delivered=True)
+    now[0] += 3
+    (again,) = session.replay()
+    assert json.loads(again)["params"]["arguments"] == {"job": "j", "timeout_seconds": left}
+    assert len(session.replay()) == 1
+
+
+@pytest.mark.parametrize("arguments", [[1], {"timeout_seconds": "long"}, None, 5])
+def test_a_wait_that_the_daemon_will_refuse_is_repeated_as_it_is(arguments: Any) -> None:
+    session = Session()
+    session.read_only = {WAITING_TOOL}
+    session.sent(frame("tools/call", 7, name=WAITING_TOOL, arguments=arguments), delivered=True)
+    assert len(session.replay()) == 1
+
+
+def test_the_waiting_tool_is_the_one_that_the_server_has() -> None:
+    tool = json.loads((Path(__file__).parents[1] / "surface" / "wait_for_job.json").read_text())
+    assert tool["inputSchema"]["properties"]["timeout_seconds"]["default"] == WAIT_SECONDS
 
 
 def test_a_change_that_no_daemon_has_heard_of_is_simply_asked(session: Session) -> None:

@@ -3,18 +3,22 @@
 Pure: lines in, lines out. Requests that only read are repeated on the new connection. A call of a tool that changes
 something may have been done, or not; it is answered with an error that tells the client how to find out. Both eras:
 `initialize` and subscriptions of the older one are replayed under ids of our own, whose answers the client never
-sees; a `subscriptions/listen` of the newer one is an open request like any other.
+sees; a `subscriptions/listen` of the newer one is an open request like any other. A repeated `wait_for_job` waits only
+for the rest of its time: else a client of daemons that end every few seconds would never be answered.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+import time
+from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 _OWN = "speciate-replay-"
 _MODERN = "io.modelcontextprotocol/protocolVersion"
 _CHANGING_METHODS = {"tasks/update"}
+WAITING_TOOL, WAIT_SECONDS = "wait_for_job", 30.0
+"""The tool that takes its time, and its `timeout_seconds` where the call gives none."""
 _ADVICE = (
     "{tool} was interrupted: the daemon of the workspace ended before it answered, so the change may have been made "
     "or not. A new daemon runs. Repeat the call with the same idempotency_key and arguments: it is then done exactly "
@@ -29,12 +33,14 @@ class _Request(NamedTuple):
     method: str
     tool: str
     modern: bool
+    since: float
 
 
 class Session:
     """`read_only` are the tools that may be repeated; the daemon names them when it says hello."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self.read_only: Collection[str] = ()
         self._open: dict[Key, _Request] = {}
         self._delivered: set[Key] = set()
@@ -72,7 +78,7 @@ class Session:
         if isinstance(identifier, str | int):
             tool = str(parameters.get("name", "")) if method == "tools/call" else ""
             modern = _MODERN in (parameters.get("_meta") or {})
-            self._open[identifier] = _Request(line, method, tool, modern)
+            self._open[identifier] = _Request(line, method, tool, modern, self._clock())
             (self._delivered.add if delivered else self._delivered.discard)(identifier)
         elif method == "notifications/cancelled":
             cancelled = parameters.get("requestId")
@@ -119,7 +125,7 @@ class Session:
         self._delivered = set(self._open)
         lines = [self._initialized] if self._initialized else []
         lines += [self._renamed(line) for line in self._kept.values()]
-        return lines + [request.line for request in self._open.values()]
+        return lines + [self._repeated(request) for request in self._open.values()]
 
     def interrupted(self) -> list[bytes]:
         """Answers for the client to calls that cannot be repeated; they are no longer open."""
@@ -145,6 +151,18 @@ class Session:
         if request.method == "tools/call":
             return request.tool in self.read_only
         return request.method not in _CHANGING_METHODS
+
+    def _repeated(self, request: _Request) -> bytes:
+        if request.tool != WAITING_TOOL:
+            return request.line
+        message = _parse(request.line)
+        arguments = message["params"].get("arguments") or {}
+        wanted = arguments.get("timeout_seconds", WAIT_SECONDS) if isinstance(arguments, dict) else None
+        if not isinstance(wanted, int | float):
+            return request.line  # the daemon says what is wrong with it
+        left = max(0.0, wanted - (self._clock() - request.since))
+        message["params"]["arguments"] = arguments | {"timeout_seconds": min(wanted, left)}
+        return _encode(message)
 
     def _renamed(self, line: bytes) -> bytes:
         self._serial += 1
