@@ -23,7 +23,21 @@ def workspace_path(explicit: str | None = None) -> Path:
     if home := os.environ.get("SPECIATE_HOME"):
         return Path(home).expanduser().absolute()
     here = Path.cwd() / ".speciate"
-    return here if here.is_dir() else Path.home() / ".speciate"
+    return here if here.is_dir() else _default_workspace()
+
+
+def _default_workspace() -> Path:
+    return Path.home() / ".speciate"
+
+
+def made_unnamed(workspace: Path) -> str | None:
+    """What to say where this workspace was made just now; None where somebody named it."""
+    if os.path.realpath(workspace) != os.path.realpath(_default_workspace()):
+        return None
+    return (
+        f"A new, empty workspace was made in {workspace}, for neither --workspace nor SPECIATE_HOME names one and the "
+        "folder where the client was started has no .speciate. If another one was meant, name it so, and start again."
+    )
 
 
 def config_folder() -> Path:
