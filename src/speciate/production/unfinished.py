@@ -2,8 +2,8 @@
 
 A question that its call cannot wait for is left to the pool, which has `PATIENCE_SECONDS` for it. Whoever repeats the
 call waits for that one instead of beginning again. Question and answer are held in memory alone, until somebody takes
-the answer or `_KEPT_SECONDS` have passed: there is no file that a purge or a redaction would have to reach, and the
-daemon leaves after either. An answer that nobody takes was given to nobody, and is not logged.
+the answer or `_KEPT_SECONDS` have passed: there is no file that a purge would have to reach, and the daemon leaves
+after one. An answer that nobody takes was given to nobody, and is not logged.
 
 One process of the pool at least stays free for what ends in time: where no other one may be kept, a question is ended
 with its call.
