@@ -31,12 +31,12 @@ def _default_workspace() -> Path:
 
 
 def made_unnamed(workspace: Path) -> str | None:
-    """What to say where this workspace was made just now; None where somebody named it."""
+    """What to say where this workspace was made just now; None where somebody must have named it."""
     if os.path.realpath(workspace) != os.path.realpath(_default_workspace()):
         return None
     return (
-        f"A new, empty workspace was made in {workspace}, for neither --workspace nor SPECIATE_HOME names one and the "
-        "folder where the client was started has no .speciate. If another one was meant, name it so, and start again."
+        f"A new, empty workspace was made in {workspace}: it is used where neither --workspace nor SPECIATE_HOME names "
+        "another one and the folder of the client has no .speciate. If you meant another one, name it, and start again."
     )
 
 
