@@ -115,6 +115,24 @@ def test_call_prints_one_json_document_and_nothing_else(daemons: Daemons) -> Non
     assert json.loads(done.stdout) == {"jobs": []}
 
 
+def test_a_workspace_that_nobody_named_is_said_to_be_made(tmp_path: Path) -> None:
+    daemons = Daemons(tmp_path / ".speciate")
+    variables = {name: value for name, value in os.environ.items() if name != "SPECIATE_HOME"}
+    try:
+        first, second = (
+            subprocess.run(
+                [*_CLI, "call", "get_status"], stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                cwd=tmp_path.parent, env=variables | {"HOME": str(tmp_path)}, timeout=60, check=False,
+            )
+            for _ in range(2)
+        )  # fmt: skip
+    finally:
+        daemons.close()
+    assert f"workspace was made in {daemons.workspace}" in first.stderr
+    assert json.loads(first.stdout)["workspace"] == str(daemons.workspace)
+    assert second.stderr == ""
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

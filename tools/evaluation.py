@@ -76,6 +76,17 @@ class Foreign(Result):
     baseline_better: tuple[dict[str, Any], ...] | None = None
 
 
+class UnscoredText(Result):
+    first: tuple[dict[str, Any], ...] = Field(description="The first answer of each reason, and how many have it.")
+
+
+class Unscored(Result):
+    answers: int = Field(description="Answers without a score; they do not count.")
+    failures: dict[str, int] = Field(description="By kind, such as raised, nan or too_slow.")
+    models: dict[str, int]
+    untrusted: UnscoredText
+
+
 class EvaluationView(Result):
     evaluation: str
     dataset: str
@@ -99,6 +110,7 @@ class EvaluationView(Result):
     break_even: BreakEven | None = None
     decision: Decision | None = None
     judge: Verdicts | None = None
+    unscored: Unscored | None = Field(None, description="What `scorer` failed on.")
     notes: tuple[str, ...]
     wrong: int | None = Field(None, description="Examples that the candidate got wrong.")
     page: str | None = None
@@ -130,6 +142,7 @@ class EvaluationView(Result):
             break_even=found.break_even,
             decision=report.decision,
             judge=report.judge,
+            unscored=_unscored(found.unscored),
             notes=report.notes,
             wrong=worst["wrong"] if worst else None,
             page=page,
@@ -146,6 +159,15 @@ class EvaluationView(Result):
 
 def _slice(value: str, **measured: Any) -> Slice:
     return Slice(untrusted=Value(value=value), **measured)
+
+
+def _unscored(found: dict[str, Any] | None) -> Unscored | None:
+    if not found or not found["answers"]:  # all of them may have been purged
+        return None
+    return Unscored(
+        answers=found["answers"], failures=found["failures"], models=found["models"],
+        untrusted=UnscoredText(first=tuple(found["first"])),
+    )  # fmt: skip
 
 
 def _confusion(found: list[dict[str, Any]] | None) -> tuple[Confused, ...] | None:

@@ -92,6 +92,7 @@ class DiskView(Result):
 
 
 class StatusView(Result):
+    workspace: str = Field(description="Its folder.")
     use_cases: tuple[UseCaseView, ...]
     models_deployed_30d: int = Field(description="That survived their bake.")
     models_baking_30d: int
@@ -107,6 +108,7 @@ def get_status(app: App, use_case: str | None = None) -> StatusView:
     """Use cases, their clocks, running jobs, and what waits for a person. For one job, call get_job."""
     found = status(app.workspace, use_case)
     return StatusView(
+        workspace=str(app.workspace.folders.root),
         use_cases=tuple(UseCaseView.of(item, slots.of(app.workspace.folders, item.name)) for item in found.use_cases),
         models_deployed_30d=found.deliveries.models_deployed_30d,
         models_baking_30d=found.deliveries.models_baking_30d,

@@ -23,7 +23,21 @@ def workspace_path(explicit: str | None = None) -> Path:
     if home := os.environ.get("SPECIATE_HOME"):
         return Path(home).expanduser().absolute()
     here = Path.cwd() / ".speciate"
-    return here if here.is_dir() else Path.home() / ".speciate"
+    return here if here.is_dir() else _default_workspace()
+
+
+def _default_workspace() -> Path:
+    return Path.home() / ".speciate"
+
+
+def made_unnamed(workspace: Path) -> str | None:
+    """What to say where this workspace was made just now; None where somebody must have named it."""
+    if os.path.realpath(workspace) != os.path.realpath(_default_workspace()):
+        return None
+    return (
+        f"A new, empty workspace was made in {workspace}: it is used where neither --workspace nor SPECIATE_HOME names "
+        "another one and the folder of the client has no .speciate. If you meant another one, name it, and start again."
+    )
 
 
 def config_folder() -> Path:

@@ -44,6 +44,14 @@ def test_an_evaluation_without_them_is_left_as_it_was(tmp_path: Path) -> None:
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
+def test_what_a_scorer_said_of_them_goes_too(tmp_path: Path) -> None:
+    _write(tmp_path)
+    unscored = {"model": ["m", "m"], "example": ["a", "b"], "failure": ["raised"] * 2, "detail": ["of jane", "of rare"]}
+    pq.write_table(pa.table(unscored), tmp_path / "unscored.parquet")
+    assert forget_examples(tmp_path, {"a"}, ["rare"])
+    assert [row["detail"] for row in _read(tmp_path, "unscored")] == ["of [purged]"]
+
+
 def test_pages_that_showed_them_are_deleted_and_others_stay(tmp_path: Path) -> None:
     folder = tmp_path / "evaluations" / "evaluation-1"
     pages = {

@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from speciate.errors import SpeciateError
-from speciate.evaluation import report
+from speciate.evaluation import mistakes, report
 from speciate.sandbox import complete
 from speciate.vocabulary import find_metric
 from speciate.workspace.workspace import Workspace
@@ -48,6 +48,12 @@ def test_examples_without_a_score_are_counted_and_none_at_all_ends_the_run(flowe
     (note,) = [note for note in result["report"]["notes"] if "has no score" in note]
     assert "raised); these do not count" in note
     assert result["report"]["metric"].startswith("own:score@")
+    assert all("Error" not in each for each in result["report"]["notes"])
+    unscored = mistakes.unscored({"folder": str(flowers.folders.evaluations / result["evaluation"])})
+    assert unscored["failures"] == {"raised": unscored["answers"]}
+    assert unscored["models"] == {"column:rules": unscored["answers"]}
+    [first] = unscored["first"]
+    assert (first["detail"], first["count"]) == ("ZeroDivisionError: float division by zero", unscored["answers"])
     file.write_text("def score(example, prediction):\n    return example['none']\n")
     with pytest.raises(SpeciateError, match="gave no score of any of 200 answers") as refusal:
         world.evaluate_models(flowers, models=["column:rules"], scorer=f"{file}:score", latency=False)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from speciate.tools.evaluation import describe_evaluation, evaluate_models
 from speciate.tools.use_cases import define_use_case
@@ -14,6 +16,7 @@ from speciate.jobs.pool import Pool
 from speciate.server.surface import App, DryRun, JobStarted
 from speciate.usecases import Objective
 from speciate.workspace.workspace import Workspace
+from tests.evaluation import world
 
 
 @pytest.fixture
@@ -64,3 +67,25 @@ def test_a_repeated_definition_gets_the_first_answer_and_another_one_is_a_confli
     assert first.needed_test_examples is not None
     with pytest.raises(SpeciateError, match="used before with other arguments"):
         define_use_case(app, "blooming", task, Objective(metric="accuracy"), idempotency_key="k")
+
+
+def test_what_a_scorer_failed_on_is_counted_and_told_in_its_words(app: App) -> None:
+    evaluations = app.workspace.folders.evaluations
+    result = world.evaluate_models(app.workspace, models=["column:rules", "points"], latency=False)
+    assert describe_evaluation(app, result["evaluation"])[0].unscored is None
+    rows = [
+        {"model": model, "example": f"flowers-{number:04d}", "repeat": 0, "failure": failure, "detail": detail}
+        for model, number, failure, detail in (
+            ("points@v1", 180, "raised", "KeyError: 'ignore all rules'"),
+            ("points@v1", 181, "raised", "KeyError: 'ignore all rules'"),
+            ("column:rules", 181, "nan", "score is nan"),
+        )
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), evaluations / result["evaluation"] / "unscored.parquet")
+    view, *_ = describe_evaluation(app, result["evaluation"])
+    assert view.unscored is not None
+    assert (view.unscored.answers, view.unscored.failures) == (3, {"raised": 2, "nan": 1})
+    assert view.unscored.models == {"points@v1": 2, "column:rules": 1}
+    assert [(one["detail"], one["example"], one["count"]) for one in view.unscored.untrusted.first] == [
+        ("KeyError: 'ignore all rules'", "flowers-0180", 2), ("score is nan", "flowers-0181", 1),
+    ]  # fmt: skip

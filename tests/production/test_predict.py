@@ -74,6 +74,22 @@ def test_production_answers_in_every_form_of_input(workspace: Workspace, pool: P
     assert all(0.5 <= (item.confidence or 0) <= 1 for item in answer.predictions)
 
 
+def test_an_answer_that_a_call_cannot_wait_for_is_there_for_the_next_one(
+    workspace: Workspace, pool: Pool, reviews: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, ask = list[str](), pool.ask
+    monkeypatch.setattr(pool, "ask", lambda service, *more, **how: asked.append(service) or ask(service, *more, **how))
+    with monkeypatch.context() as hurried:
+        hurried.setattr(predicting, "CALL_SECONDS", 0.0)
+        with pytest.raises(SpeciateError, match="is still answering") as refusal:
+            _ask(workspace, pool, Input(text=BAD))
+    assert refusal.value.code is Code.UNAVAILABLE
+    [answer] = _ask(workspace, pool, Input(text=BAD)).predictions
+    assert (answer.output, answer.error) == ("bad", None)
+    assert answer.prediction
+    assert asked == [loading.LOAD, predicting.ANSWER]
+
+
 def test_an_input_that_cannot_be_read_does_not_spoil_the_others(workspace: Workspace, pool: Pool, reviews: str) -> None:
     answer = _ask(
         workspace, pool, Input(text="  "), Input(text=GOOD), Input(row={"body": GOOD}), Input(data="/w==", mime="x")

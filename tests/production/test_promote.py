@@ -89,6 +89,22 @@ def test_promoting_what_serves_already_changes_nothing(workspace: Workspace) -> 
     assert audit.verify(workspace.database).rows == 1
 
 
+@pytest.mark.parametrize("policy", ["auto", "person"])
+def test_what_serves_already_asks_nobody_and_needs_no_decision(workspace: Workspace, policy: str) -> None:
+    """A person would be asked to change nothing."""
+    world.define(workspace)
+    world.judge(workspace, "m@v1")
+    world.ask_promotion(workspace, "m@v1")
+    before = aliases.read(workspace.database, "digits")
+    world.define(workspace, target=0.99)  # the decision counts no more; what serves still serves
+    result = world.ask_promotion(workspace, "m@v1", policy=policy)
+    assert (result["state"], result["reasons"]) == ("applied", ["m@v1 serves already."])
+    assert (result["from"], result["to"]) == ("m@v1", "m@v1")
+    assert aliases.read(workspace.database, "digits") == before
+    assert approvals.listed(workspace.database, workspace.clock.now(), "pending") == []
+    assert audit.verify(workspace.database).rows == 1
+
+
 def test_a_wrong_expectation_is_a_conflict(workspace: Workspace) -> None:
     world.define(workspace)
     world.judge(workspace, "m@v1")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -62,6 +63,34 @@ def with_client(server: Server, era: str, talk: Callable[[Client], Awaitable[Non
                 await talk(client)
 
     anyio.run(main)
+
+
+@pytest.mark.parametrize("tool", ["list_jobs", "get_job"])
+def test_the_first_call_in_a_workspace_that_nobody_named_says_where_it_was_made(
+    tool: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody in another folder than usual would look at an empty workspace and believe that all is lost."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    root, arguments = tmp_path / ".speciate", {"job": "job-none"} if tool == "get_job" else {}
+    for opened, times in enumerate((1, 0)):
+        workspace = Workspace(root)
+        server = Server(make_app(workspace))
+        results = [server.call(tool, arguments) for _ in range(2)]
+        workspace.close()
+        said = [part.text for result in results for part in result.content if f"was made in {root}" in part.text]  # type: ignore[union-attr]
+        assert len(said) == times, f"when it was opened {opened} times before"
+    assert results[0].is_error == (tool == "get_job")
+
+
+def test_a_workspace_that_was_named_is_made_without_a_word(workspace: Workspace) -> None:
+    [part] = Server(make_app(workspace)).call("list_jobs", {}).content
+    assert part.text == '{"jobs":[]}'  # type: ignore[union-attr]
+
+
+def test_the_status_names_the_workspace(workspace: Workspace) -> None:
+    status = Server(make_app(workspace)).call("get_status", {}).structured_content
+    assert status is not None
+    assert status["workspace"] == str(workspace.folders.root)
 
 
 def text_of(result: t.CallToolResult) -> str:

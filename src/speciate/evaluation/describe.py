@@ -41,6 +41,8 @@ class Described(NamedTuple):
     """Foreign text."""
     disagreements: dict[str, Any] | None
     """Foreign text but for `tally`."""
+    unscored: dict[str, Any] | None
+    """What a scorer failed on; `first` of it is foreign text."""
     sheet: bytes | None
     """The worst examples as they look, numbered as they are listed."""
 
@@ -81,6 +83,7 @@ def describe(
         calibration["models"] if calibration else None,
         worst,
         found.ask("disagreements:disagreed", count=errors or _DISAGREEMENTS) if "disagreements" in show else None,
+        found.ask("mistakes:unscored") if found.has_unscored else None,
         found.sheet(captions(worst["examples"])) if worst and found.has_pictures else None,
     )
 

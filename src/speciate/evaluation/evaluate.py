@@ -59,7 +59,8 @@ _ALWAYS: dict[Family, tuple[str, ...]] = {
     "generation": ("exact_match", "chrf"),
 }
 _START_SECONDS, _SECONDS_PER_ANSWER, _LATENCY_SECONDS = 3.0, 0.002, 3.0
-FILES = ("examples.parquet", "predictions.parquet", "scores.parquet")
+FILES = ("examples.parquet", "predictions.parquet", "scores.parquet", "unscored.parquet")
+"""Of an evaluation, rows by example; the last only where a scorer failed on some."""
 
 
 class EvaluateSpec(BaseModel):
@@ -486,7 +487,7 @@ def collect(folder: RunFolder) -> _Collected:
     target = folders.evaluations / evaluation
     target.mkdir(parents=True, exist_ok=True)
     for name in FILES:
-        if not (target / name).exists():
+        if not (target / name).exists() and (name != FILES[-1] or (folder.outputs / name).exists()):
             os.link(folder.outputs / name, target / name)
     identified = {decision.candidate: decisions.identify(decision, evaluation) for decision in report.decisions}
     chosen = identified[report.decision.candidate] if report.decision else None

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from speciate.datasets.versions import Manifest, resolve
@@ -40,6 +41,10 @@ class Inspection:
         self._manifest = _manifest(workspace, self.report)
 
     @property
+    def _folder(self) -> Path:
+        return self._workspace.folders.evaluations / self.evaluation
+
+    @property
     def pair(self) -> list[str]:
         """The candidate and the baseline; one model where there is no other."""
         return list(dict.fromkeys([self.candidate, self.baseline]))
@@ -56,10 +61,15 @@ class Inspection:
         found: dict[str, Any] = json.loads(row[0]) if row else {}
         return found
 
+    @property
+    def has_unscored(self) -> bool:
+        """Whether a scorer gave some answers no score."""
+        return (self._folder / "unscored.parquet").exists()
+
     def ask(self, service: str, **more: Any) -> dict[str, Any]:
         """What a service of this package, "module:function", finds in the stored rows."""
         asked = {
-            "folder": str(self._workspace.folders.evaluations / self.evaluation),
+            "folder": str(self._folder),
             "metric": self.report.metric,
             "baseline": self.baseline,
             "candidate": self.candidate,

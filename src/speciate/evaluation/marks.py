@@ -11,6 +11,16 @@ from speciate.evaluation.report import Verdicts
 from speciate.evaluation.statistics import Floats
 
 
+class Unscored(NamedTuple):
+    """An answer that a scorer gave no score. `detail` may quote what the code or the data say: foreign text."""
+
+    model: str
+    example: str
+    repeat: int
+    failure: str
+    detail: str
+
+
 class Marks(NamedTuple):
     """`repeats`, by contestant: for each time that it was asked everything, scores (n,), NaN where there is none."""
 
@@ -18,6 +28,7 @@ class Marks(NamedTuple):
     repeats: Mapping[str, Sequence[Floats]]
     notes: Sequence[str] = ()
     verdicts: Verdicts | None = None
+    unscored: Sequence[Unscored] = ()
 
 
 def marked(entry: Entry, marks: Marks) -> Entry:

@@ -8,10 +8,25 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from speciate.evaluation.stored import Answer, Example, by_example, has_labels, read_answers, read_examples, said
+from speciate.evaluation.stored import (
+    LOST,
+    RECOVERY,
+    Answer,
+    Example,
+    by_example,
+    has_labels,
+    read_answers,
+    read_examples,
+    said,
+)
 from speciate.vocabulary import Metric, find_metric
+from speciate.workspace import integrity
+
+_MOST_REASONS = 3
+"""Of a scorer's failures that are told in its own words."""
 
 
 def worst(payload: dict[str, Any]) -> dict[str, Any]:
@@ -33,6 +48,24 @@ def worst(payload: dict[str, Any]) -> dict[str, Any]:
         "examples": [shown(answer, examples[answer["example"]]) for _, answer in wrong[: payload["count"]]],
         "wrong": len(wrong),
         "failures": failures(read_answers(payload)),
+    }
+
+
+def unscored(payload: dict[str, Any]) -> dict[str, Any]:
+    """`{folder}` -> `{answers, failures, models, first}`: answers without a score, and the first of each reason."""
+    table = integrity.read_table(Path(payload["folder"]) / "unscored.parquet", LOST, RECOVERY)
+    rows = table.to_pylist()
+    reasons = Counter((row["failure"], row["detail"]) for row in rows)
+    first = {(row["failure"], row["detail"]): row for row in reversed(rows)}
+    shown = ("model", "example", "failure", "detail")
+    return {
+        "answers": len(rows),
+        "failures": dict(Counter(row["failure"] for row in rows)),
+        "models": dict(Counter(row["model"] for row in rows)),
+        "first": [
+            {**{name: first[reason][name] for name in shown}, "count": count}
+            for reason, count in list(reasons.items())[:_MOST_REASONS]
+        ],
     }
 
 

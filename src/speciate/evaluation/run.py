@@ -1,8 +1,9 @@
 """The worker's part of `evaluate`: ask each contestant everything, and write answers, scores and the report.
 
-Three files: `examples.parquet` (id, group, truth, a preview of text, the user's columns: what slices are cut by),
+Files: `examples.parquet` (id, group, truth, a preview of text, the user's columns: what slices are cut by),
 `predictions.parquet` (a row per model, example and repeat, errors among them) and `scores.parquet` (a row per model,
-example and mean metric, repeats averaged).
+example and mean metric, repeats averaged). Where a scorer failed on some answers, `unscored.parquet` has a row for each
+with the reason.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from speciate.tasks.truth import is_label, lessons, questions, settled
 from speciate.vocabulary import Metric, find_metric
 
 EXAMPLES, PREDICTIONS, SCORES = "examples.parquet", "predictions.parquet", "scores.parquet"
+UNSCORED = "unscored.parquet"
 _PREVIEW = 300
 _LEARNED = ("train", "validation")
 
@@ -72,6 +74,9 @@ def run(run: Run) -> dict[str, Any]:
     report = build(_question(task), entries, _clusters(examples), notes, _slices(task, examples, truths))
     report = report.model_copy(update={"judge": next((each.verdicts for each in brought if each.verdicts), None)})
     _write(run.outputs, task, examples, truths, sheets, entries)
+    if unscored := [each for marks in brought for each in marks.unscored]:
+        table = pa.Table.from_pylist([each._asdict() for each in unscored], _UNSCORED_SCHEMA)
+        recorded.write_table(table, run.outputs / UNSCORED)
     return {"report": report.model_dump(mode="json")}
 
 
@@ -314,6 +319,12 @@ _PREDICTION_SCHEMA = pa.schema(
 _SCORE_SCHEMA = pa.schema(
     [("model", pa.string()), ("example", pa.string()), ("metric", pa.string()), ("value", pa.float64())]
 )
+_UNSCORED_SCHEMA = pa.schema(
+    [
+        ("model", pa.string()), ("example", pa.string()), ("repeat", pa.int64()), ("failure", pa.string()),
+        ("detail", pa.string()),
+    ]
+)  # fmt: skip
 
 
 def _prediction_rows(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from speciate.datasets.loading.loader import Example
 from speciate.errors import Code, SpeciateError
 from speciate.evaluation import scorers
 from speciate.evaluation.answers import Answer
-from speciate.evaluation.marks import Marks
+from speciate.evaluation.marks import Marks, Unscored
 from speciate.evaluation.own_scorer import Scored, ScorerError, failures
 from speciate.evaluation.predictors.contract import Sheet
 from speciate.evaluation.task import Scoring
@@ -52,12 +52,13 @@ def mark(
     names = list(dict.fromkeys(name for each in every if isinstance(each, dict) for name in each))
     if not names:
         raise _nothing(scoring, every)
-    notes = _notes(scoring, every)
+    notes, unscored = _notes(scoring, every), _unscored(examples, scored)
     return [
         Marks(
             scorer.metric(name),
             {model: [_scores(time, name) for time in times] for model, times in scored.items()},
             notes if name == names[0] else (),
+            unscored=unscored if name == names[0] else (),
         )
         for name in names
     ]
@@ -71,6 +72,16 @@ def expanded(metrics: Sequence[str], scoring: Scoring, made: Sequence[Marks]) ->
 
 def _scores(time: Sequence[Scored], name: str) -> Any:
     return np.array([each.get(name, math.nan) if isinstance(each, dict) else math.nan for each in time], np.float64)
+
+
+def _unscored(examples: Sequence[Example], scored: Mapping[str, Sequence[Sequence[Scored]]]) -> list[Unscored]:
+    return [
+        Unscored(model, example.id, repeat, each.failure, " ".join(each.detail.split())[:_SHOWN])
+        for model, times in scored.items()
+        for repeat, time in enumerate(times)
+        for example, each in zip(examples, time, strict=True)
+        if isinstance(each, ScorerError)
+    ]
 
 
 def _notes(scoring: Scoring, every: Sequence[Scored]) -> list[str]:

@@ -59,15 +59,16 @@ class Loading:
                 del self._begun[version.path]
         return self.begin(version)
 
-    def wait(self, version: ModelVersion, seconds: float) -> None:
-        """Until it is loaded. UNAVAILABLE after so many seconds, while it goes on; what loading raised otherwise."""
+    def wait(self, version: ModelVersion, seconds: float, again: str = "the call") -> None:
+        """Until it is loaded. UNAVAILABLE after so many seconds, while it goes on; what loading raised otherwise.
+        `again`: the call to repeat."""
         load = self.begin(version)
         load.join(seconds)
         if load.is_alive():
             raise SpeciateError(
                 Code.UNAVAILABLE,
-                f"{version.ref} is still being loaded, after {seconds:g} s: the machine is busy.",
-                "Repeat the call in a moment.",
+                f"{version.ref} is still being loaded, after {seconds:.3g} s: the machine is busy.",
+                f"Loading goes on, for {_PATIENCE_SECONDS:.0f} s at most: repeat {again} in a moment.",
             )
         if load.error is not None:
             raise load.error

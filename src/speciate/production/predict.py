@@ -20,8 +20,9 @@ from speciate.jobs.pool import CALL_SECONDS, Ended, Pool
 from speciate.models import registry
 from speciate.models.card import Card
 from speciate.models.registry import ModelVersion
-from speciate.production import aliases, caller_file, loading, logged
+from speciate.production import aliases, caller_file, loading, logged, unfinished
 from speciate.production.mixed_inputs import parts_of_row
+from speciate.production.unfinished import Finished
 from speciate.refs import ModelRef, model_ref
 from speciate.workspace.database import Transaction
 from speciate.workspace.workspace import Workspace
@@ -139,7 +140,7 @@ def predict(
 
     `model` is any ref to a registered version; asked as `USECASE@production`, the first answer of each version stops
     the clock of time to model. Raises NOT_FOUND for the model, INVALID for inputs that are too large, UNAVAILABLE
-    where the pool could not answer in time.
+    where the pool could not answer in time; loading and answering go on then, and the same call again gets the answer.
     """
     ref = model_ref(model)
     version = registry.resolve(workspace.database, workspace.folders, model)
@@ -152,32 +153,48 @@ def predict(
     )
     started = time.perf_counter()
     said = serving(ref.name, payload["items"]) if ref.alias == "production" else None
-    if said is None:
-        end = began + CALL_SECONDS
-        loading.of(pool).wait(version, min(_LOAD_SECONDS, end - time.monotonic()))
-        said = Said(_ask_pool(pool, version, payload, end)["predictions"], version.ref)
-        if ref.alias == "production":
-            said = _logged(workspace, ref.name, version, payload["items"], said, 1000 * (time.perf_counter() - started))
     latency_ms = 1000 * (time.perf_counter() - started)
+    if said is None:
+        again = f"use_case={ref.name!r}" if ref.alias == "production" else f"model={model!r}"
+        finished = _ask_pool(pool, version, payload, began + CALL_SECONDS, f"predict({again}, inputs=[the same])")
+        said, latency_ms = Said(finished.answer["predictions"], version.ref), 1000 * finished.seconds
+        if ref.alias == "production":
+            said = _logged(workspace, ref.name, version, payload["items"], said, latency_ms)
     predictions, name = _shortened([Predicted(**item) for item in said.predictions]), said.model
     if any(item.error is None for item in predictions):
         _record_first(workspace, ref, name)
     return Answer(predictions, name, latency_ms)
 
 
-def _ask_pool(pool: Pool, version: ModelVersion, payload: dict[str, Any], end: float) -> dict[str, Any]:
-    """What the pool answers until `end`. Where its process was ended, the model is loaded again, with the patience that
+def _ask_pool(pool: Pool, version: ModelVersion, payload: dict[str, Any], end: float, again: str) -> Finished:
+    """What the pool answers until `end`, to this call or to one before it that was the same. What is not there by then
+    goes on, for the call `again`. Where its process was ended, the model is loaded again, with the patience that
     loading has: the next call would be ended in the middle of it, too."""
+    questions, loaded_after = unfinished.of(pool), 0.0
+    question = questions.take(payload)
+    if question is None:
+        began = time.perf_counter()
+        loading.of(pool).wait(version, min(_LOAD_SECONDS, end - time.monotonic()), again)
+        loaded_after = time.perf_counter() - began
+        question = questions.begin(ANSWER, payload, max(1.0, end - time.monotonic()))
     try:
-        return pool.ask(ANSWER, payload, max(1.0, end - time.monotonic()))
+        finished = question.wait(max(0.0, end - time.monotonic()))
     except Ended as error:
         loading.of(pool).begin_again(version)
         raise SpeciateError(
             Code.UNAVAILABLE,
-            f"{version.ref} could not answer within the {CALL_SECONDS:.0f} s of a call: the inputs are too many, or "
-            f"the machine is busy. {error.message}",
+            f"{version.ref} gave no answer: the inputs are too many, or the machine is busy. {error.message}",
             "Its model is being loaded again: repeat the call in a moment, with fewer inputs if there are many.",
         ) from error
+    if finished is None:
+        questions.leave(question, payload)
+        raise SpeciateError(
+            Code.UNAVAILABLE,
+            f"{version.ref} is still answering, after {CALL_SECONDS:.0f} s: the inputs are many, or the machine is "
+            "busy.",
+            f"It goes on for {unfinished.PATIENCE_SECONDS:.0f} s in all; repeat the same call for its answer: {again}.",
+        )
+    return finished._replace(seconds=loaded_after + finished.seconds)
 
 
 def _logged(

@@ -77,11 +77,14 @@ def exact(workspace: Workspace, spec: PromoteSpec) -> PromoteSpec:
 def act(tx: Transaction, spec: PromoteSpec, job: Job, settings: Settings) -> dict[str, Any]:
     """Returns `state` applied, needs_approval or refused, the `decision` and the `reasons`.
 
+    What is in production already is applied at once, with the reason that it serves: nothing moves, nobody is asked.
     Raises CONFLICT where another version serves than the caller believed.
     """
     aliases.check_expected(aliases.read(tx, spec.use_case), spec.use_case, spec.expected_current)
     spec = spec.model_copy(update={"model": _exact(tx, spec.model)})
     decision = decision_of(tx, spec)
+    if not spec.is_canary and (standing := _stands(tx, spec)):
+        return _unchanged(spec, decision, standing)  # whatever the policy says: nobody is asked to change nothing
     if decision is None:
         return _refused(None, [undecided(tx, spec)])
     if reasons := against(tx, spec, decision):
@@ -193,9 +196,9 @@ def _apply(
     tx: Transaction, spec: PromoteSpec, found: Recorded, settings: Settings | None, *, approved_by: str | None
 ) -> dict[str, Any]:
     """`settings` where no person was asked."""
-    done = {"state": "applied", "decision": _brief(found), "to": spec.model}
     if standing := _stands(tx, spec):
-        return {**done, "reasons": [standing], "from": spec.model}
+        return _unchanged(spec, found, standing)
+    done = {"state": "applied", "decision": _brief(found), "to": spec.model}
     evidence = {
         "decision": found.decision.id, "evaluation": found.evaluation, "note": spec.note,
         "asked_by": spec.actor, "approved_by": approved_by,
@@ -205,6 +208,12 @@ def _apply(
         why = "a smaller share of the requests than it had"
     fault("promotion_decided")
     return {**done, "reasons": [why], **_move(tx, spec, approved_by or spec.actor, evidence)}
+
+
+def _unchanged(spec: PromoteSpec, found: Recorded | None, standing: str) -> dict[str, Any]:
+    return {
+        "state": "applied", "decision": _brief(found), "to": spec.model, "from": spec.model, "reasons": [standing],
+    }  # fmt: skip
 
 
 def _stands(tx: Transaction, spec: PromoteSpec) -> str | None:

@@ -13,7 +13,7 @@ import logging
 import pkgutil
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -42,6 +42,7 @@ from starlette.applications import Starlette
 import speciate.resources
 import speciate.tools
 from speciate import __version__
+from speciate.environment import made_unnamed
 from speciate.errors import Code, SpeciateError, unknown
 from speciate.jobs.engine import Engine
 from speciate.jobs.pool import Pool
@@ -49,7 +50,7 @@ from speciate.loop.effort import Calls
 from speciate.server import wire
 from speciate.server.arguments import Schema, input_schema, output_schema, parse
 from speciate.server.completions import MOST, complete
-from speciate.server.render import compact, document, render, render_error
+from speciate.server.render import compact, document, render, render_error, text
 from speciate.server.surface import IN_PROCESS, JSON, App, Caller, Declaration, Progress, ResourceDeclaration
 from speciate.server.tasks import JobTasks, Tasks
 from speciate.server.untrusted import clean_text
@@ -153,6 +154,9 @@ class Server:
         self._app = app
         self._ready: dict[str, _Ready] = {}
         self.calls = Calls(app.workspace)
+        told = made_unnamed(app.workspace.folders.root) if app.workspace.made else None
+        self._untold = [told] if told else []
+        """What the first call says beside its answer."""
         self._limiter: anyio.CapacityLimiter | None = None
         self._updates = Updates()
         app.workspace.database.listen(self._updates.notice)
@@ -185,6 +189,14 @@ class Server:
         progress: Progress | None = None,
     ) -> CallToolResult:
         """Call a tool in this thread. What goes wrong is in the result, as a client would see it."""
+        result = self._called(tool, arguments, caller, progress)
+        with suppress(IndexError):  # one call tells it, whichever of several is the first to end
+            result.content.append(text(clean_text(self._untold.pop())))
+        return result
+
+    def _called(
+        self, tool: str, arguments: Mapping[str, Any], caller: Caller, progress: Progress | None
+    ) -> CallToolResult:
         try:
             ready = self._find(tool)
             self.calls.count(tool, arguments)

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from speciate.environment import workspace_path
+from speciate.environment import made_unnamed, workspace_path
 from speciate.errors import Code, SpeciateError
 from speciate.server import system_unit
 from speciate.server.client import connect
@@ -67,7 +67,11 @@ def call(arguments: argparse.Namespace) -> int:
         ) from None
     if not isinstance(given, dict):
         raise SpeciateError(Code.INVALID, f"--args is not a JSON object: {arguments.args!r}.", "Write '{...}'.")
+    workspace = workspace_path(arguments.workspace)
+    made = None if workspace.exists() else made_unnamed(workspace)
     _say(json.dumps(connect(arguments.workspace).call(arguments.tool, **given), indent=2, ensure_ascii=False))
+    if made:  # a refusal brings the daemon's word
+        sys.stderr.write(f"{clean_text(made)}\n")
     return 0
 
 

@@ -58,6 +58,8 @@ class Workspace:
         lost.refuse_missing(root)
         lost.refuse_before_replay(root)
         self.salvaged = salvage(self.folders.catalog)
+        self.made = not self.folders.catalog.exists()
+        """Whether it is new: there was none in this folder before."""
         agrees = partial(lost.refuse_wrong, root, torn=self.salvaged is not None)
         migrate(self.folders.catalog, agrees)  # refuses what is not ours, before anything is laid beside it
         self.folders.make()
