@@ -156,12 +156,14 @@ class World:
         processes = self.processes()
         for worker in processes["worker"]:
             with contextlib.suppress(psutil.Error):
-                run = worker.cmdline()[-1]
-                pair = [process for process in processes["supervisor"] if process.cmdline()[-1] == run]
+                run = worker.cmdline()[-1:]  # empty where it has just ended
+                pair = [process for process in processes["supervisor"] if run and process.cmdline()[-1:] == run]
+                if not pair:
+                    continue
                 for process in (*pair, worker):
                     process.send_signal(signal.SIGKILL)
                 self.kills["run"] += 1
-                return bool(pair)
+                return True
         return False
 
     def stop(self) -> None:
