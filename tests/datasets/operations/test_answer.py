@@ -115,7 +115,7 @@ def test_a_run_that_is_stopped_goes_on_where_it_was(teacher: tuple[Workspace, An
     server.before = stop
     with pytest.raises(Stopped):
         run(Run(first))
-    paid = kind.collect(first).paid
+    paid = kind.paid(first)
     assert sum(paid.values()) > 0  # what a run that did not end has paid counts
     asked = len(server.asked)
     known = sum(pq.read_metadata(file).num_rows for file in recorded.sealed(workspace.folders))
@@ -141,6 +141,20 @@ def test_a_cap_is_kept_and_what_was_paid_is_counted(teacher: tuple[Workspace, An
         curate(workspace, "sums", STEP | {"max_tokens": 8, "budget_usd": 0.001})
     assert 0 < len(server.asked) < 16
     assert consent.listed(workspace.database) == []
+
+
+def test_a_run_spends_no_more_than_its_share(teacher: tuple[Workspace, Answering]) -> None:
+    workspace, server = teacher
+    kind = Kinds()["curate"]
+    plan = kind.plan(kind.spec(dataset="sums", steps=[STEP | {"max_tokens": 8}]), workspace)
+    folder = RunFolder(workspace.folders.runs / "job-x.1")
+    share = {server.endpoint().host: 0.001}
+    spec = {"payload": plan.payload, "job": "job-x", "workspace": str(workspace.folders.root), "allowances": share}
+    folder.create(spec)
+    with pytest.raises(SpeciateError, match="budget"):
+        run(Run(folder))
+    assert 0 < len(server.asked) < 16
+    assert 0 < sum(kind.paid(folder).values()) <= 0.001
 
 
 def test_a_model_of_ours_answers_with_its_own_task(teacher: tuple[Workspace, Answering]) -> None:
