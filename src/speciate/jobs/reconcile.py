@@ -22,7 +22,7 @@ from speciate.jobs.rooming import USUAL_BYTES, never_has_room, room_for
 from speciate.jobs.schedule import choose, is_due, never_fits, waiting
 from speciate.jobs.store import Store, Tell, keep_plan, plan_of
 from speciate.jobs.transitions import Claimed, Exited, Failed, Happening, Lost, NoRoom, Overdue, SeenAlive
-from speciate.settings import Capacity
+from speciate.settings import Capacity, safety
 from speciate.workspace.database import Transaction
 from speciate.workspace.room import Room, taken
 from speciate.workspace.workspace import Workspace
@@ -411,6 +411,7 @@ class Reconciler:
             "payload": plan.payload,
             "secrets": plan.secrets,  # their names and hosts
             "workspace": str(self._workspace.folders.root),
+            "settings": safety(self._workspace.settings),
             "resources": plan.resources.model_dump(),
             "memory_retries": job.shrinks,
             "resume_from": [str(path) for path in earlier if path.is_dir()],

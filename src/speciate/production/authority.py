@@ -122,7 +122,7 @@ class Authority:
         return confirmed_settings.stricter(settings, self._confirmed)
 
     def _edited(self) -> tuple[str, ...]:
-        """What somebody wrote into settings.toml since the daemon read it. It is read again only where it was written."""
+        """What somebody wrote into settings.toml since the daemon read it. Read again only where it was written."""
         stamp = _stamp(self._workspace)
         if stamp != self._file:
             try:
