@@ -17,11 +17,13 @@ from speciate.datasets.versions import resolve
 from speciate.errors import Code, SpeciateError
 from speciate.evaluation import recorded, teachers
 from speciate.evaluation.endpoints.prompts import Prompt
+from speciate.jobs.allowances import Spend
 from speciate.jobs.folder import RunFolder
 from speciate.jobs.kinds import Kinds
 from speciate.jobs.run import Run, Stopped
 from speciate.modalities.messages import conversation
 from speciate.models import served as serving
+from speciate.production import consents
 from speciate.settings import Settings
 from speciate.workspace.workspace import Workspace
 from tests import data
@@ -132,6 +134,21 @@ def test_nothing_leaves_the_machine_that_no_person_allowed(teacher: tuple[Worksp
         curate(workspace, "sums", STEP | {"model": "far"})
     assert caught.value.code is Code.REFUSED
     assert "speciate allow sums" in caught.value.recovery
+    assert server.asked == []
+
+
+def test_the_plan_says_how_much_the_steps_may_spend_together_and_where(teacher: tuple[Workspace, Answering]) -> None:
+    workspace, server = teacher
+    register(workspace, "far", server, base_url="https://api.example.com/v1")
+    consents.allow(workspace, "sums", "api.example.com", usd=5.0, days=None, by="ann")
+    kind = Kinds()["curate"]
+    for budgets, usd in (((1.0, 0.5), 1.5), ((1.0, None), None)):
+        steps = [
+            STEP | {"model": "far", "column": f"answer_{number}", "budget_usd": budget}
+            for number, budget in enumerate(budgets)
+        ]
+        plan = kind.plan(kind.spec(dataset="sums", steps=steps), workspace)
+        assert plan.spends == (Spend(dataset="sums", host="api.example.com", usd=usd),)
     assert server.asked == []
 
 
