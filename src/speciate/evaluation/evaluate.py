@@ -500,6 +500,8 @@ def collect(folder: RunFolder) -> _Collected:
 def paid(folder: RunFolder) -> dict[tuple[str, str], float]:
     """USD by dataset and host, of all attempts until now at most."""
     spec = folder.spec()
+    if not spec["payload"]["allowances"]:
+        return {}  # nothing leaves this machine
     spent = recorded.paid(Folders(Path(spec["workspace"])), spec["job"])
     return {(spec["payload"]["dataset"]["name"], host): usd for host, usd in spent.items()}
 

@@ -147,8 +147,6 @@ class Kind:
     """Registers what was collected, in the transaction that ends the job; returns the job's result. Idempotent."""
     paid: Callable[[RunFolder], Mapping[tuple[str, str], float]] = _nothing_paid
     """USD by dataset and host that the job paid until now in all its attempts, at most. Recorded however a run ends."""
-    partial: bool = False
-    """Whether outputs are committed also when the run failed or was cancelled (`collect` must cope)."""
     next: Callable[[Any, Sequence[Child], float], NextStep] | None = None
     """Composites: (spec, children so far, now) -> the children that must exist now, or the end. Pure."""
     act: Callable[[Transaction, Any, Job, Settings], dict[str, Any]] | None = None

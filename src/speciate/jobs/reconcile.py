@@ -196,7 +196,7 @@ class Reconciler:
         kind = self._kinds[job.kind]
         result: dict[str, Any] | None = None
         register = None
-        if outcome.kind == "ok" or kind.partial:
+        if outcome.kind == "ok":
             folder = RunFolder(self._workspace.folders.runs / job.run_id)
             try:
                 collected = kind.collect(folder)
@@ -204,14 +204,12 @@ class Reconciler:
                 register = lambda tx, job: kind.commit(tx, job, collected)  # noqa: E731
             except SpeciateError as error:
                 _log.warning("%s: its outputs cannot be used: %s", job.id, error.message)
-                if outcome.kind == "ok":
-                    said = f"its outputs cannot be used: {error.message}"
-                    outcome = Outcome(1, "user", said, error.recovery, error.foreign)
+                said = f"its outputs cannot be used: {error.message}"
+                outcome = Outcome(1, "user", said, error.recovery, error.foreign)
             except Exception as error:  # noqa: BLE001 - whatever a file can be wrong in
                 _log.exception("%s: its outputs cannot be used", job.id)
-                if outcome.kind == "ok":
-                    said = f"its outputs cannot be used: {type(error).__name__}"
-                    outcome = Outcome(1, "user", said, "The daemon's log has the traceback.", str(error))
+                said = f"its outputs cannot be used: {type(error).__name__}"
+                outcome = Outcome(1, "user", said, "The daemon's log has the traceback.", str(error))
         paid = self._paid(job)
         fault("finish_before_commit")
         self._commit(job, Exited(job.attempt, outcome, result, self._progressed(job), self._ran(job)), register, paid)
