@@ -170,7 +170,8 @@ def test_status_and_stop_start_nothing(daemons: Daemons) -> None:
 
 def test_backup_and_rebuild_bring_a_workspace_back(daemons: Daemons, tmp_path: Path) -> None:
     run(daemons, "call", "list_jobs")
-    assert run(daemons, "backup", "copy", cwd=tmp_path).returncode == 0
+    made = run(daemons, "backup", "copy", cwd=tmp_path)
+    assert (made.returncode, "all compared with what was written" in made.stdout) == (0, True)
     assert (tmp_path / "copy" / "catalog.duckdb").exists()
     held = run(daemons, "rebuild")
     assert held.returncode == 1
