@@ -40,6 +40,15 @@ def daemons(tmp_path: Path) -> Iterator[Daemons]:
     daemons.close()
 
 
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemons]:
+    """A workspace for tests that change nothing: one daemon, which the first of them starts."""
+    daemons = Daemons(tmp_path_factory.mktemp("shared") / "workspace")
+    daemons.workspace.mkdir()
+    yield daemons
+    daemons.close()
+
+
 def run(daemons: Daemons, *arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [*_CLI, *arguments, "--workspace", str(daemons.workspace)],
@@ -89,7 +98,7 @@ def test_the_package_runs_as_a_module_as_the_command_does() -> None:
     assert speciate.__version__ in said.stdout
 
 
-def test_the_version_is_the_packages(daemons: Daemons) -> None:
+def test_the_version_is_the_packages() -> None:
     project = tomllib.loads(Path(__file__).parents[1].joinpath("pyproject.toml").read_text())["project"]
     assert speciate.__version__ == project["version"]
     assert (
@@ -109,8 +118,8 @@ def test_init_makes_a_workspace_once_and_writes_the_policy(daemons: Daemons) -> 
     assert (daemons.workspace / "settings.toml").read_text() == 'policy = "auto"\n'
 
 
-def test_call_prints_one_json_document_and_nothing_else(daemons: Daemons) -> None:
-    done = run(daemons, "call", "list_jobs", "--args", '{"limit": 5}')
+def test_call_prints_one_json_document_and_nothing_else(shared: Daemons) -> None:
+    done = run(shared, "call", "list_jobs", "--args", '{"limit": 5}')
     assert (done.returncode, done.stderr) == (0, "")
     assert json.loads(done.stdout) == {"jobs": []}
 
@@ -143,15 +152,15 @@ def test_a_workspace_that_nobody_named_is_said_to_be_made(tmp_path: Path) -> Non
         (("list_jobs", "--args", "[5]"), "not a JSON object"),
     ],
 )
-def test_a_refused_call_says_why_on_stderr_alone(daemons: Daemons, arguments: tuple[str, ...], said: str) -> None:
-    done = run(daemons, "call", *arguments)
+def test_a_refused_call_says_why_on_stderr_alone(shared: Daemons, arguments: tuple[str, ...], said: str) -> None:
+    done = run(shared, "call", *arguments)
     assert (done.returncode, done.stdout) == (1, "")
     assert said in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_python_calls_the_same_tools_and_gets_the_code_of_an_error(daemons: Daemons) -> None:
-    client = speciate.connect(daemons.workspace)
+def test_python_calls_the_same_tools_and_gets_the_code_of_an_error(shared: Daemons) -> None:
+    client = speciate.connect(shared.workspace)
     assert client.call("list_jobs", limit=5) == {"jobs": []}
     with pytest.raises(SpeciateError) as caught:
         client.call("get_job", job="job-x")
@@ -179,7 +188,8 @@ def test_status_and_stop_start_nothing(daemons: Daemons) -> None:
 
 def test_backup_and_rebuild_bring_a_workspace_back(daemons: Daemons, tmp_path: Path) -> None:
     run(daemons, "call", "list_jobs")
-    assert run(daemons, "backup", "copy", cwd=tmp_path).returncode == 0
+    made = run(daemons, "backup", "copy", cwd=tmp_path)
+    assert (made.returncode, "all compared with what was written" in made.stdout) == (0, True)
     assert (tmp_path / "copy" / "catalog.duckdb").exists()
     held = run(daemons, "rebuild")
     assert held.returncode == 1
@@ -194,8 +204,8 @@ def test_backup_and_rebuild_bring_a_workspace_back(daemons: Daemons, tmp_path: P
     assert run(daemons, "call", "list_jobs").returncode == 0
 
 
-def test_the_audit_of_a_new_workspace_is_whole(daemons: Daemons) -> None:
-    assert run(daemons, "audit", "verify").returncode == 0
+def test_the_audit_of_a_new_workspace_is_whole(shared: Daemons) -> None:
+    assert run(shared, "audit", "verify").returncode == 0
 
 
 @pytest.mark.parametrize("command", [("call", "list_jobs"), ("status",), ("stop",)])
@@ -207,8 +217,8 @@ def test_a_workspace_that_was_misspelt_is_not_made(daemons: Daemons, command: tu
     assert not daemons.workspace.exists()
 
 
-def test_call_without_a_tool_lists_them(daemons: Daemons) -> None:
-    done = run(daemons, "call")
+def test_call_without_a_tool_lists_them(shared: Daemons) -> None:
+    done = run(shared, "call")
     assert (done.returncode, done.stderr) == (0, "")
     assert "list_jobs             Jobs, newest first.\n" in done.stdout
 
@@ -335,8 +345,8 @@ def test_a_person_allows_a_dataset_to_leave_and_takes_it_back(daemons: Daemons) 
 
 
 @pytest.mark.parametrize("arguments", [(), ("lesions",), ("lesions", "--host", "a.example"), (*ALLOW[:-1], "much")])
-def test_what_is_allowed_is_said_in_full(daemons: Daemons, arguments: tuple[str, ...]) -> None:
-    done = run(daemons, *(arguments if arguments[:1] == ("allow",) else ("allow", *arguments)))
+def test_what_is_allowed_is_said_in_full(shared: Daemons, arguments: tuple[str, ...]) -> None:
+    done = run(shared, *(arguments if arguments[:1] == ("allow",) else ("allow", *arguments)))
     assert done.returncode in (1, 2)
     assert "--usd" in done.stderr
 

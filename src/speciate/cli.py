@@ -18,7 +18,7 @@ _COMMANDS = {
     "status": "speciate.server.status_command:status",
     "stop": "speciate.server.online:stop",
     "doctor": "speciate.server.doctor:doctor",
-    "backup": "speciate.server.online:backup",
+    "backup": "speciate.server.backup_command:backup",
     "resume": "speciate.server.online:resume",
     "refresh": "speciate.server.online:refresh",
     "fingerprint": "speciate.server.online:fingerprint",

@@ -36,6 +36,8 @@ __all__ = [
     "Trust",
     "clean_environment",
     "config_folder",
+    "hold",
+    "in_force",
     "keeps_test_hooks",
     "load",
     "runtime_folder",
@@ -282,3 +284,25 @@ def load(workspace: Path) -> Settings:
         raise SpeciateError(
             Code.INVALID, f"{path} cannot be used: {error}", "Mend the file, or remove it to get the defaults."
         ) from error
+
+
+_SAFETY = ("cage", "trust")
+_held: dict[Path, dict[str, Any]] = {}
+
+
+def safety(settings: Settings) -> dict[str, Any]:
+    """What of the settings guards the machine in other processes than the daemon, as JSON for `hold`."""
+    return settings.model_dump(mode="json", include=set(_SAFETY))
+
+
+def hold(workspace: Path, values: dict[str, Any]) -> None:
+    """From here on `in_force` gives these in this process, whatever somebody writes into settings.toml: the daemon's,
+    which are those that a person confirmed."""
+    _held[workspace.resolve()] = {name: values[name] for name in _SAFETY if name in values}
+
+
+def in_force(workspace: Path) -> Settings:
+    """The settings, with the sandbox and the signatures as the daemon has them."""
+    settings = load(workspace)
+    held = _held.get(workspace.resolve())
+    return Settings.model_validate({**settings.model_dump(), **held}) if held else settings

@@ -20,6 +20,7 @@ from pathlib import Path
 from types import FrameType, MappingProxyType
 from typing import Any, TextIO, cast
 
+from speciate import settings
 from speciate.errors import SpeciateError
 from speciate.faults import fault
 from speciate.jobs.folder import FULL_BYTES, NO_ROOM, RESUMABLE, SECOND, Outcome, RunFolder, write_checked, write_whole
@@ -63,7 +64,9 @@ def received(folder: RunFolder) -> dict[str, str]:
 def perform(folder: RunFolder, keys: Mapping[str, str] = MappingProxyType({})) -> Outcome:
     """Do the run, and turn every way in which it can end into an outcome."""
     try:
-        result = load(folder.spec()["entry"])(Run(folder, keys))
+        spec = folder.spec()
+        settings.hold(Path(spec["workspace"]), spec.get("settings", {}))
+        result = load(spec["entry"])(Run(folder, keys))
         write_checked(folder.outputs / "result.json", result or {})
         return Outcome(0, "ok")
     except Stopped:

@@ -8,6 +8,7 @@ import pytest
 
 from speciate.datasets import consent
 from speciate.errors import Code, SpeciateError
+from speciate.jobs import allowances
 from speciate.workspace.workspace import Workspace
 from tests.conftest import ManualClock
 
@@ -33,7 +34,7 @@ def a_grant(
 
 
 def spend(workspace: Workspace, usd: float, job: str, host: str = HOST) -> None:
-    workspace.database.transact(lambda tx: consent.spend(tx, "lesions@v1", host, usd, job))
+    workspace.database.transact(lambda tx: allowances.record(tx, "lesions", host, usd, job))
 
 
 def refusal(workspace: Workspace, dataset: str = "lesions", host: str = HOST) -> SpeciateError:

@@ -12,6 +12,7 @@ import pytest
 from speciate.errors import SpeciateError
 from speciate.evaluation import fingerprint
 from speciate.evaluation.endpoints import history, probes
+from speciate.jobs.allowances import Spend
 from speciate.models import served as registered
 from speciate.production import consents
 from speciate.settings import Settings
@@ -131,6 +132,7 @@ def test_nothing_is_asked_elsewhere_without_a_consent_and_no_more_is_spent(
     plan = fingerprint.plan(spec, workspace)
     assert plan.payload["budget_usd"] == 0.1
     assert plan.resolved["consent"] == data.name
+    assert plan.spends == (Spend(dataset=data.name, host="api.example.com", usd=fingerprint.BUDGET_USD),)
     assert plan.usd is not None
     assert 0 < plan.usd < 0.1
     assert fingerprint.plan(spec.model_copy(update={"budget_usd": 0.01}), workspace).payload["budget_usd"] == 0.01

@@ -25,20 +25,12 @@ def commit_never(tx: Transaction, job: Job, collected: Any) -> dict[str, Any]:
     raise OSError("the folder is read-only")
 
 
-def collect_files(folder: RunFolder) -> list[str]:
-    return sorted(file.name for file in folder.outputs.iterdir())
-
-
 def plan_now(spec: Work, workspace: Workspace) -> Plan:
     """Resolves to the time of the plan, as a bare ref resolves to the newest version."""
     return Plan(payload={"planned": workspace.clock.now()})
 
 
 STUBBORN = Kind(name="stubborn", spec=Work, plan=plan, run=ENTRY, commit=commit_never)
-PARTIAL = Kind(
-    name="partial", spec=Work, plan=plan, run=ENTRY, partial=True,
-    collect=collect_files, commit=lambda tx, job, files: {"kept": files},
-)  # fmt: skip
 DATED = Kind(name="dated", spec=Work, plan=plan_now, run=ENTRY)
 LIMITED = Kind(
     name="limited", spec=Work, plan=plan, run=ENTRY,
@@ -81,7 +73,7 @@ def stage() -> Stage:
 @pytest.fixture
 def engine(tmp_path: Path, clock: ManualClock, stage: Stage) -> Iterator[Engine]:
     workspace = Workspace(tmp_path / "w", clock=clock, settings=Settings(capacity=Capacity(cpu=2, memory_mb=1000)))
-    yield Engine(workspace, Kinds(extra=[*KINDS, LIMITED, STUBBORN, PARTIAL, DATED]), executor=stage)
+    yield Engine(workspace, Kinds(extra=[*KINDS, LIMITED, STUBBORN, DATED]), executor=stage)
     workspace.close()
 
 
@@ -303,15 +295,3 @@ def test_outputs_that_cannot_be_registered_are_tried_again_and_then_fail_the_job
         engine.tick()
     assert passes > 3, "what may pass by itself is tried again"
     assert "could not be registered: OSError" in (engine.get(job.id).reason or "")
-
-
-def test_kinds_that_keep_partial_outputs_commit_them_when_cancelled(engine: Engine, stage: Stage) -> None:
-    job = running(engine, stage, "partial")
-    outputs = RunFolder(engine.workspace.folders.runs / job.run_id).outputs
-    outputs.mkdir(parents=True)
-    (outputs / "part-1").touch()
-    engine.control(job.id, "cancel")
-    stage.truth[job.run_id] = Ended(Outcome(85, "stopped"))
-    engine.tick()
-    ended = engine.get(job.id)
-    assert (ended.state, ended.result) == (State.CANCELLED, {"kept": ["part-1"]})

@@ -8,7 +8,7 @@ import pytest
 
 from speciate.datasets import consent
 from speciate.evaluation import decisions
-from speciate.jobs import rows
+from speciate.jobs import allowances, rows
 from speciate.jobs.job import State
 from speciate.loop.housekeeping import Housekeeper
 from speciate.predictions import reading, tending
@@ -116,7 +116,7 @@ def test_a_consent_whose_time_is_over_stays_so_when_the_clock_goes_back(
 def test_a_cap_holds_though_the_clock_went_back(workspace: Workspace, clock: ManualClock) -> None:
     _allowed(workspace, days=None)
     clock.jump(-YEAR)
-    workspace.database.transact(lambda tx: consent.spend(tx, "points", "h.example", 7.0, "job-x"))
+    workspace.database.transact(lambda tx: allowances.record(tx, "points", "h.example", 7.0, "job-x"))
     found = consent.find(workspace.database, "points", "h.example")
     assert found is not None
     assert found.spent_usd == 7.0

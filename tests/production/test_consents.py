@@ -9,6 +9,7 @@ import pytest
 
 from speciate.datasets import consent
 from speciate.errors import Code, SpeciateError
+from speciate.jobs import allowances
 from speciate.production import audit, consents, deletion
 from speciate.workspace.backup import back_up, save_catalog
 from speciate.workspace.migrations import migrate
@@ -54,7 +55,7 @@ def test_a_row_of_the_audit_that_no_event_tells_of_is_found(workspace: Workspace
 
 def test_a_new_consent_counts_money_anew(workspace: Workspace, clock: ManualClock) -> None:
     allow(workspace)
-    workspace.database.transact(lambda tx: consent.spend(tx, "lesions", HOST, 4.0, "job-a"))
+    workspace.database.transact(lambda tx: allowances.record(tx, "lesions", HOST, 4.0, "job-a"))
     clock.advance(1)
     allow(workspace, days=1)
     found = consent.check(workspace.database, "lesions", HOST)
@@ -112,7 +113,7 @@ def test_a_deleted_datasets_name_is_allowed_nothing(workspace: Workspace) -> Non
 
 def test_a_copy_and_a_rebuilt_catalog_know_what_was_allowed(workspace: Workspace, tmp_path: Path) -> None:
     allow(workspace)
-    workspace.database.transact(lambda tx: consent.spend(tx, "lesions", HOST, 4.0, "job-a"))
+    workspace.database.transact(lambda tx: allowances.record(tx, "lesions", HOST, 4.0, "job-a"))
     expected = consent.listed(workspace.database)
     back_up(workspace, tmp_path / "copy")
     save_catalog(workspace.database, workspace.folders.backups, 0)

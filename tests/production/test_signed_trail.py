@@ -549,6 +549,36 @@ def test_settings_edited_by_hand_are_told_and_the_stricter_hold_until_confirmed(
     third.close()
 
 
+def test_settings_edited_by_hand_are_told_while_the_daemon_runs(trail: Workspace) -> None:
+    path, held = trail.folders.root / "settings.toml", authority.of(trail)
+    before = path.read_text()
+    assert held.problems == ()
+    path.write_text(before + 'cage = "where_possible"\n')
+    [problem] = held.problems
+    assert 'cage in settings.toml is "where_possible", and "required" was confirmed' in problem
+    assert "speciate policy --confirm" in problem
+    assert trail.settings.cage == "required"
+    path.write_text("cage = ")
+    assert any("could not start with it" in each for each in held.problems)
+    path.write_text(before)
+    assert held.problems == ()
+    path.write_text(before + 'cage = "where_possible"\n')
+    assert held.problems
+    do(trail, ANN, "settings")
+    assert held.problems == ()
+
+
+def test_a_settings_file_that_nobody_wrote_to_is_not_read_again(
+    trail: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held, read = authority.of(trail), list[Path]()
+    monkeypatch.setattr(authority, "load", lambda root: read.append(root) or load(root))
+    (trail.folders.root / "settings.toml").touch()
+    for _ in range(5):
+        assert held.problems == ()
+    assert len(read) == 1
+
+
 def test_a_damaged_head_is_a_problem_and_not_a_crash(trail: Workspace) -> None:
     head_of(trail).write_text("{")
     assert any("cannot be read" in each for each in problems(trail))

@@ -139,3 +139,47 @@ def test_killing_waits_for_nobody_who_keeps_standard_error_open(tmp_path: Path) 
     assert time.monotonic() - began < 8
     with pytest.raises(ProcessLookupError):
         os.kill(process.pid, 0)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can be somebody else")
+def test_sandlocks_own_socket_answers_nobody_of_another_account(tmp_path: Path) -> None:
+    """It tells which folders a sandbox may read. Its name is seen by every account of this machine."""
+    readable = tmp_path / "patients"
+    readable.mkdir()
+    before = _abstract_names()
+    process = start(SLEEPS, Cage((readable,), tmp_path))
+    try:
+        deadline = time.monotonic() + 20
+        while not (names := [name for name in _abstract_names() - before if name.startswith("@sandlock/0/")]):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        assert len(names) == 1
+        mine, others = (_asked_as(uid, names[0][1:]) for uid in (0, 65534))
+    finally:
+        process.kill()
+    assert str(readable) in mine
+    assert others in ("", "closed")
+
+
+def _abstract_names() -> set[str]:
+    return {line.split()[-1] for line in Path("/proc/net/unix").read_text().splitlines() if "@" in line}
+
+
+def _asked_as(uid: int, name: str) -> str:
+    asks = f"""
+        import json, os, socket, struct
+        os.setgroups([]), os.setgid({uid}), os.setuid({uid})
+        question = json.dumps({{"v": 1, "verb": "config", "args": {{}}}}).encode()
+        with socket.socket(socket.AF_UNIX) as line:
+            line.settimeout(10)
+            line.connect(chr(0) + {name!r})
+            try:
+                line.sendall(struct.pack(">I", len(question)) + question)
+                print(line.makefile("rb").read().decode(errors="replace"), end="")
+            except (ConnectionError, BrokenPipeError):
+                print("closed", end="")
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(asks)], capture_output=True, text=True, timeout=60, check=True
+    )
+    return done.stdout

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from speciate import peers
 from speciate.errors import Code, SpeciateError
-from speciate.evaluation.endpoints.asking import ask_all
+from speciate.evaluation.endpoints.asking import Limits, ask_all
 from speciate.evaluation.endpoints.chat import Reply, Request
 from speciate.models.endpoints import Endpoint
 from speciate.settings import load
@@ -28,6 +28,8 @@ from tests.models.test_fetching import GOOD, fetched
 
 NAME, PUBLIC = "models.example", "93.184.216.34"
 QUESTION = [Request([{"role": "user", "content": "x: 1\ny: 1"}], 8)]
+LIMITS = Limits(attempts=2, backoff_s=0.01)
+"""A name that nobody knows is tried again, as one would be whose server is away: at once, not after 30 s in all."""
 
 
 @pytest.fixture
@@ -53,7 +55,7 @@ def lead(monkeypatch: pytest.MonkeyPatch, *addresses: str) -> list[str]:
 def asked(url: str, listed: tuple[str, ...]) -> Reply:
     replies: dict[int, Reply] = {}
     endpoint = Endpoint.model_construct(base_url=url, model="m", secret=None, usd_per_1m_input=0, usd_per_1m_output=0)
-    ask_all(endpoint, QUESTION, key=None, record=replies.__setitem__, private_hosts=listed)
+    ask_all(endpoint, QUESTION, key=None, record=replies.__setitem__, private_hosts=listed, limits=LIMITS)
     return replies[0]
 
 

@@ -23,11 +23,6 @@ _OF = f"{_CONSENTS} WHERE dataset = ? AND host = ?"
 _ALL = f"{_CONSENTS} ORDER BY dataset, host"
 _ORIGINS = "SELECT name, version, parents, operation -> 'deleted' FROM dataset_versions"
 _END = "UPDATE consents SET expires = granted WHERE dataset = ? AND host = ?"
-_SPEND = """
-INSERT INTO spending
-VALUES ($1, $2, $3, $4, greatest($5, (SELECT granted FROM consents WHERE dataset = $1 AND host = $2)))
-ON CONFLICT (dataset, host, job) DO UPDATE SET usd = greatest(usd, excluded.usd), stamp = excluded.stamp
-"""
 
 
 class Consent(NamedTuple):
@@ -51,7 +46,7 @@ def check(reader: Database | Transaction, dataset: str, host: str) -> Consent:
 
     Raises REFUSED, with what a person would type, where nobody allowed it, the time is over or the money is spent; and
     so for every dataset that its rows came from, whose money is not counted here. A bare name stands for all versions.
-    Jobs that run at the same time each see what those that ended have spent.
+    What runs that live may yet spend is not taken off: a job whose share they hold waits for it (`jobs/allowances.py`).
     """
     name = dataset_ref(dataset).name
     for source in sorted(_sources(reader, dataset) - {name}):
@@ -60,15 +55,6 @@ def check(reader: Database | Transaction, dataset: str, host: str) -> Consent:
     if consent.spent_usd >= consent.usd_cap:
         raise _refused(name, host, f"the {consent.usd_cap:g} USD allowed for it are spent ({consent.spent_usd:.2f})")
     return consent
-
-
-def spend(tx: Transaction, dataset: str, host: str, usd: float, job: str) -> None:
-    """Record what `job` spent in all on answers of `host` about `dataset`. Told again, it only replaces a smaller sum.
-
-    For what each attempt spent by itself, pass its run id as `job`. It counts for the consent that is in force, also
-    where the clock went back since that was given.
-    """
-    tx.execute(_SPEND, [dataset_ref(dataset).name, host, job, usd, tx.now])
 
 
 def end_those_over(database: Database, passed: Callable[[float], float]) -> None:

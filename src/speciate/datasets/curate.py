@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, Field
 
-from speciate.datasets import consent, missing_labels, scan, succession
+from speciate.datasets import missing_labels, scan, succession
 from speciate.datasets.columns import QUALITIES, clean
 from speciate.datasets.intake.rows import quality_report, split_report
 from speciate.datasets.lthash import unpacked
@@ -31,6 +31,7 @@ from speciate.datasets.similarity import extractors
 from speciate.datasets.splitting import empty_splits
 from speciate.datasets.versions import Manifest, packed_lanes, resolve, version
 from speciate.errors import Code, SpeciateError
+from speciate.jobs.allowances import Spend
 from speciate.jobs.folder import RunFolder
 from speciate.jobs.job import Job, Resources
 from speciate.jobs.kinds import Kind, Plan
@@ -131,6 +132,7 @@ def plan(spec: CurateSpec, workspace: Workspace) -> Plan:
         resources=Resources(cpu=1, memory_mb=(2048 if torch else 1024) + rows * _BYTES_PER_ROW // 2**20),
         resolved={"dataset": manifest.ref, "rows": manifest.rows, "steps": list(payload.steps), **asked},
         secrets=tuple(sorted({key for each in outside.values() for key in each.secrets})),
+        spends=_spends(outside),
         usd=None if None in costs else sum(cost for cost in costs if cost is not None) if costs else None,
         preload="torch" if torch else "classical" if classical else "",
     )
@@ -150,6 +152,18 @@ def _outside(steps: Sequence[Step], manifest: Manifest, others: Others, workspac
         if settled is not None:
             found[step.number] = settled
     return found
+
+
+def _spends(outside: Mapping[int, Outside]) -> tuple[Spend, ...]:
+    """Per dataset and host one, for all steps that ask there; with no bound where one of them has none."""
+    found = dict[tuple[str, str], list[float | None]]()
+    for settled in outside.values():
+        for each in settled.spends:
+            found.setdefault((each.dataset, each.host), []).append(each.usd)
+    return tuple(
+        Spend(dataset=dataset, host=host, usd=None if None in usd else sum(each for each in usd if each is not None))
+        for (dataset, host), usd in found.items()
+    )
 
 
 def _named(step: Step, outside: Outside | None) -> Step:
@@ -258,30 +272,27 @@ def _result(step: Step, before: pa.Table, outcome: Outcome) -> dict[str, Any]:
 
 
 class _Collected(NamedTuple):
-    """`paid`: USD by host, of all attempts until now; `version` None where this one did not end well."""
+    """`paid`: USD by host, of all attempts until now."""
 
-    dataset: str
     paid: Mapping[str, float]
-    version: Made | None
+    version: Made
 
 
 def collect(folder: RunFolder) -> _Collected:
-    """Also of a run that failed: what it paid counts."""
+    return _Collected({host: usd for (_, host), usd in paid(folder).items()}, collect_made(folder))
+
+
+def paid(folder: RunFolder) -> dict[tuple[str, str], float]:
+    """USD by dataset and host, of all attempts until now at most."""
     spec = folder.spec()
-    payload = Payload.model_validate(spec["payload"])
-    paid: Mapping[str, float] = {}
-    if payload.outside:
-        module, function = _PAID
-        paid = getattr(import_module(module), function)(Folders(Path(spec["workspace"])), spec["job"])
-    ended = folder.result() is not None
-    return _Collected(payload.manifest.ref, paid, collect_made(folder) if ended else None)
+    if not spec["payload"]["outside"]:
+        return {}
+    module, function = _PAID
+    spent = getattr(import_module(module), function)(Folders(Path(spec["workspace"])), spec["job"])
+    return {(spec["payload"]["manifest"]["name"], host): usd for host, usd in spent.items()}
 
 
 def commit(tx: Transaction, job: Job, collected: _Collected) -> dict[str, Any]:
-    for host, usd in collected.paid.items():
-        consent.spend(tx, collected.dataset, host, usd, job.id)
-    if collected.version is None:
-        return {}
     result = commit_made(tx, job, collected.version)
     spent = {host: round(usd, 6) for host, usd in sorted(collected.paid.items())}
     return result | ({"spent_usd": spent} if spent else {})
@@ -294,6 +305,6 @@ KIND = Kind(
     run="speciate.datasets.curate:run",
     collect=collect,
     commit=commit,
+    paid=paid,
     preload="classical",
-    partial=True,
 )

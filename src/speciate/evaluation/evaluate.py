@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from speciate.datasets import consent, missing_labels
+from speciate.datasets import missing_labels
 from speciate.datasets.versions import Manifest, version
 from speciate.errors import Code, SpeciateError, closest, unknown
 from speciate.evaluation import decisions, libraries, outlay, recorded, scorers
@@ -175,6 +175,7 @@ def plan(spec: EvaluateSpec, workspace: Workspace) -> Plan:
         payload=payload,
         secrets=outside.secrets,
         usd=outside.usd,
+        spends=outside.spends(manifest.name, spec.budget_usd),
         resources=Resources(cpu=1, memory_mb=_memory_mb(examples, len(everyone), len(manifest.labels))),
         seconds=_seconds(examples, len(everyone), spec.latency),
         use_case=spec.use_case,
@@ -463,12 +464,11 @@ def _memory_mb(examples: int, models: int, labels: int) -> int:
 
 
 class _Collected(NamedTuple):
-    """`paid`: USD by host, of all attempts until now; `report` None where this one did not end well."""
+    """`paid`: USD by host, of all attempts until now."""
 
-    dataset: str
     paid: dict[str, float]
     evaluation: str
-    report: Report | None
+    report: Report
     further: tuple[str, ...] = ()
     """Suites on which a candidate must also pass."""
     heard: tuple[tuple[Endpoint, tuple[str, ...]], ...] = ()
@@ -478,11 +478,8 @@ class _Collected(NamedTuple):
 def collect(folder: RunFolder) -> _Collected:
     """Check the run's files and link them to `evaluations/ID/`, where they stay when the run folder goes."""
     spec = folder.spec()
-    folders, result = Folders(Path(spec["workspace"])), folder.result()
+    folders, result = Folders(Path(spec["workspace"])), folder.result() or {}
     evaluation = id_from_key("evaluation", spec["job"])
-    collected = _Collected(spec["payload"]["dataset"]["name"], recorded.paid(folders, spec["job"]), evaluation, None)
-    if result is None:
-        return collected
     report = Report.model_validate(result["report"])
     target = folders.evaluations / evaluation
     target.mkdir(parents=True, exist_ok=True)
@@ -492,11 +489,22 @@ def collect(folder: RunFolder) -> _Collected:
     identified = {decision.candidate: decisions.identify(decision, evaluation) for decision in report.decisions}
     chosen = identified[report.decision.candidate] if report.decision else None
     further = Suites.model_validate(spec["payload"]["use_case"]["suites"]).further if report.use_case else ()
-    return collected._replace(
+    return _Collected(
+        paid=recorded.paid(folders, spec["job"]),
+        evaluation=evaluation,
         further=further,
         heard=_heard(spec["payload"]["contestants"], report),
         report=report.model_copy(update={"decision": chosen, "decisions": tuple(identified.values())}),
     )
+
+
+def paid(folder: RunFolder) -> dict[tuple[str, str], float]:
+    """USD by dataset and host, of all attempts until now at most."""
+    spec = folder.spec()
+    if not spec["payload"]["allowances"]:
+        return {}  # nothing leaves this machine
+    spent = recorded.paid(Folders(Path(spec["workspace"])), spec["job"])
+    return {(spec["payload"]["dataset"]["name"], host): usd for host, usd in spent.items()}
 
 
 def _heard(contestants: list[dict[str, Any]], report: Report) -> tuple[tuple[Endpoint, tuple[str, ...]], ...]:
@@ -509,12 +517,8 @@ def _heard(contestants: list[dict[str, Any]], report: Report) -> tuple[tuple[End
 
 
 def commit(tx: Transaction, job: Job, collected: _Collected) -> dict[str, Any]:
-    """Store the evaluation and its decisions, and what answers cost, also where there is no evaluation."""
+    """Store the evaluation and its decisions."""
     evaluation, report = collected.evaluation, collected.report
-    for host, usd in collected.paid.items():
-        consent.spend(tx, collected.dataset, host, usd, job.id)
-    if report is None:
-        return {}
     models = ",".join(row.model for row in report.leaderboard)
     tx.execute(
         _INSERT,
@@ -569,6 +573,6 @@ KIND = Kind(
     run="speciate.evaluation.run:run",
     collect=collect,
     commit=commit,
-    partial=True,
+    paid=paid,
     limits=Limits(silence_seconds=900),
 )

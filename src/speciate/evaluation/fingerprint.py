@@ -23,6 +23,7 @@ from speciate.evaluation.endpoints.asking import Asked, Budget, Limits, ask_all
 from speciate.evaluation.endpoints.chat import Reply, Request
 from speciate.evaluation.endpoints.likeness import Fingerprint, Told
 from speciate.evaluation.endpoints.pricing import at_most, price_of
+from speciate.jobs.allowances import Spend
 from speciate.jobs.folder import RunFolder
 from speciate.jobs.job import Job
 from speciate.jobs.kinds import Kind, Plan
@@ -84,6 +85,7 @@ def plan(spec: FingerprintSpec, workspace: Workspace) -> Plan:
             "model": card.ref,
         },
         usd=worst,
+        spends=(Spend(dataset=allowed.dataset, host=endpoint.host, usd=spec.budget_usd),) if allowed else (),
         secrets=named,
         resolved={"host": endpoint.host, "calls": len(probes.PROMPTS) * probes.PASSES}
         | ({"consent": allowed.dataset} if allowed else {}),
@@ -113,6 +115,8 @@ def _consent(spec: FingerprintSpec, workspace: Workspace, endpoint: Endpoint) ->
 def run(run: Run) -> dict[str, Any]:
     """Ask, each reply on disk as soon as it is there; a later attempt asks anew, for what counts is one time."""
     endpoint, budget = Endpoint.model_validate(run.payload["endpoint"]), run.payload["budget_usd"]
+    if budget is not None:
+        budget = min(budget, run.allowances.get(endpoint.host, budget))
     key = None if endpoint.secret is None else run.secret(endpoint.secret)
     purse = _Purse(run, budget)
     sampling = _sampling(run, endpoint, key, purse)
@@ -223,30 +227,32 @@ def _ask(run: Run, endpoint: Endpoint, key: str | None, asked: list[Request], re
 class Collected(NamedTuple):
     endpoint: Endpoint
     model: str
-    dataset: str | None
     usd: float
-    run: str
-    found: Fingerprint | None
+    found: Fingerprint
 
 
 def collect(folder: RunFolder) -> Collected:
-    payload, result = folder.spec()["payload"], folder.result()
+    payload, result = folder.spec()["payload"], folder.result() or {}
     return Collected(
         endpoint=Endpoint.model_validate(payload["endpoint"]),
         model=payload["model"],
-        dataset=payload["dataset"],
         usd=spent(folder),
-        run=Path(folder.path).name,
-        found=None if result is None else Fingerprint.model_validate(result["fingerprint"]),
+        found=Fingerprint.model_validate(result["fingerprint"]),
     )
+
+
+def paid(folder: RunFolder) -> dict[tuple[str, str], float]:
+    """USD by dataset and host, of this attempt and those before it at most."""
+    spec = folder.spec()
+    payload = spec["payload"]
+    if payload["dataset"] is None:
+        return {}
+    attempts = [folder, *(RunFolder(Path(path)) for path in spec.get("resume_from", ()))]
+    return {(payload["dataset"], Endpoint.model_validate(payload["endpoint"]).host): sum(map(spent, attempts))}
 
 
 def commit(tx: Transaction, job: Job, collected: Collected) -> dict[str, Any]:
     endpoint, found = collected.endpoint, collected.found
-    if collected.dataset is not None and collected.usd:
-        consent.spend(tx, collected.dataset, endpoint.host, collected.usd, collected.run)
-    if found is None:
-        return {}
     likeness = history.keep(tx, endpoint, found, job.id)
     result: dict[str, Any] = {
         "model": collected.model,
@@ -269,5 +275,5 @@ KIND = Kind(
     run="speciate.evaluation.fingerprint:run",
     collect=collect,
     commit=commit,
-    partial=True,
+    paid=paid,
 )

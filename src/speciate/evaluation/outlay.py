@@ -14,6 +14,7 @@ from speciate.evaluation.contestants import Contestant
 from speciate.evaluation.endpoints import prompts
 from speciate.evaluation.endpoints.pricing import CHARACTERS_PER_TOKEN, estimate, price_of
 from speciate.evaluation.endpoints.prompts import Prompt
+from speciate.jobs.allowances import Spend
 from speciate.models.endpoints import Endpoint
 from speciate.secrets import Named
 from speciate.workspace.workspace import Workspace
@@ -35,6 +36,9 @@ class Outlay(NamedTuple):
     allowances: dict[str, float]
     """By host, what a person allowed to be spent on this dataset and is left."""
     resolved: dict[str, Any]
+
+    def spends(self, dataset: str, budget_usd: float | None) -> tuple[Spend, ...]:
+        return tuple(Spend(dataset=dataset, host=host, usd=budget_usd) for host in sorted(self.allowances))
 
 
 class Asking(NamedTuple):

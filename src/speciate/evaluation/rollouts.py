@@ -21,7 +21,7 @@ from speciate.evaluation.answers import Ask
 from speciate.evaluation.environments.simulators import Step, opened
 from speciate.modalities.robots.episode import Camera, Episode
 from speciate.sandbox import CagePolicy
-from speciate.settings import load
+from speciate.settings import in_force
 from speciate.tasks.contract import Prediction
 from speciate.tasks.control import ACTIONS, ENVIRONMENT, METRIC, ROLLOUT, SEED, START, SUCCESS
 
@@ -100,7 +100,7 @@ def acting(ask: Ask, examples: Sequence[Example], metrics: Sequence[str], root: 
         return ask
     for name in sorted({start.environment for example in examples if (start := start_of(example))}):
         environments.check(name)
-    return Acting(ask, folder, load(root).cage)
+    return Acting(ask, folder, in_force(root).cage)
 
 
 def identified(identity: str, metrics: Sequence[str]) -> str:

@@ -56,7 +56,7 @@ class EvaluationTask(BaseModel):
     budget_usd: float | None = None
     """What may be spent on answers in all."""
     allowances: dict[str, float] = {}
-    """By host, what a person allowed to be spent on this dataset and is left."""
+    """By host, what was left at the plan of what a person allowed for this dataset. A run's own share replaces it."""
     private_hosts: tuple[str, ...] = ()
     """Hosts at private addresses that a person listed."""
     usd_per_core_hour: float

@@ -81,6 +81,7 @@ def plan(parameters: Any, manifest: Manifest, others: Others, workspace: Workspa
         },
         secrets=outside.secrets,
         usd=outside.usd,
+        spends=outside.spends(manifest.name, parameters.budget_usd),
         resolved={"model": contestant.name, "task": task.name, **outside.resolved},
     )
 

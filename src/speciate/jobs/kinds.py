@@ -15,6 +15,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from speciate.errors import unknown
+from speciate.jobs.allowances import Spend
 from speciate.jobs.folder import RunFolder
 from speciate.jobs.job import Job, Limits, Resources
 from speciate.secrets import Named
@@ -70,6 +71,8 @@ class Plan(BaseModel):
     """The zygote for this very run, where it is not the kind's."""
     secrets: tuple[Named, ...] = ()
     """Keys that the run needs, each `(name, host)`: it gets them through a pipe, as `run.secret(name)`."""
+    spends: tuple[Spend, ...] = ()
+    """Money that the run may spend of what a person allowed; it gets its share as `run.allowances`."""
     resolved: dict[str, Any] = Field(default_factory=dict)
     """What the caller's words came to mean (`{"dataset": "digits@v1"}`), shown by `dry_run`."""
 
@@ -122,6 +125,10 @@ def _result_file(folder: RunFolder) -> dict[str, Any]:
     return folder.result() or {}
 
 
+def _nothing_paid(folder: RunFolder) -> Mapping[tuple[str, str], float]:
+    return {}
+
+
 def _pass_on(tx: Transaction, job: Job, collected: Any) -> dict[str, Any]:
     return dict(collected)
 
@@ -138,8 +145,8 @@ class Kind:
     """Reads and checks outputs outside the writer's transaction."""
     commit: Callable[[Transaction, Job, Any], dict[str, Any]] = _pass_on
     """Registers what was collected, in the transaction that ends the job; returns the job's result. Idempotent."""
-    partial: bool = False
-    """Whether outputs are committed also when the run failed or was cancelled (`collect` must cope)."""
+    paid: Callable[[RunFolder], Mapping[tuple[str, str], float]] = _nothing_paid
+    """USD by dataset and host that the job paid until now in all its attempts, at most. Recorded however a run ends."""
     next: Callable[[Any, Sequence[Child], float], NextStep] | None = None
     """Composites: (spec, children so far, now) -> the children that must exist now, or the end. Pure."""
     act: Callable[[Transaction, Any, Job, Settings], dict[str, Any]] | None = None

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 
 from speciate.errors import Code, SpeciateError
 from speciate.faults import fault
-from speciate.jobs import rows
+from speciate.jobs import allowances, rows
+from speciate.jobs.allowances import Ledger
 from speciate.jobs.executors import Alive, Ended, Executor, Gone, Pending, RunSpec
 from speciate.jobs.folder import Outcome, RunFolder
 from speciate.jobs.job import Job, State
@@ -21,7 +22,7 @@ from speciate.jobs.rooming import USUAL_BYTES, never_has_room, room_for
 from speciate.jobs.schedule import choose, is_due, never_fits, waiting
 from speciate.jobs.store import Store, Tell, keep_plan, plan_of
 from speciate.jobs.transitions import Claimed, Exited, Failed, Happening, Lost, NoRoom, Overdue, SeenAlive
-from speciate.settings import Capacity
+from speciate.settings import Capacity, safety
 from speciate.workspace.database import Transaction
 from speciate.workspace.room import Room, taken
 from speciate.workspace.workspace import Workspace
@@ -37,6 +38,9 @@ _RELAUNCH_SECONDS = 5.0
 _LOOK_AGAIN_SECONDS = 60.0
 _COMMIT_TRIES = 8
 _log = logging.getLogger(__name__)
+
+
+_Register = Callable[[Transaction, Job], dict[str, Any] | None]
 
 
 class Trouble(NamedTuple):
@@ -68,7 +72,8 @@ class Reconciler:
         self._signalled: dict[str, str] = {}  # run -> 'asked' or 'forced'
         self._plans: dict[str, Plan] = {}
         self._troubles: dict[str, Trouble] = {}
-        self._held: dict[str, str] = {}  # queued job -> why the disk has no room for it
+        self._held: dict[str, str] = {}  # queued job -> why the disk has no room for it, or others hold its money
+        self._ledger: tuple[int, Ledger] | None = None  # as of so many commits
         self._asked: tuple[list[Job], list[Job], list[Job]] = ([], [], [])  # queued, chosen of them, and live before
         self._low: bool | None = None  # what the last event about the disk said; None: not read yet
         self._bytes: dict[str, int] = {}  # queued or live job -> what it may write
@@ -130,9 +135,7 @@ class Reconciler:
         else:
             self._troubles.pop(job.id, None)
 
-    def _tell(
-        self, job: Job, event: Happening, register: Callable[[Transaction, Job], dict[str, Any] | None] | None = None
-    ) -> Job:
+    def _tell(self, job: Job, event: Happening, register: _Register | None = None) -> Job:
         answer = self._workspace.database.write(self._store.tell, Tell(job.id, event, register))
         assert isinstance(answer, Job)  # errors are raised by `write`
         return answer
@@ -149,8 +152,9 @@ class Reconciler:
             case Ended(outcome):
                 self._finish(job, outcome)
             case Gone():
+                paid = self._paid(job)
                 fault("lost_before_commit")
-                self._tell(job, Lost(job.attempt, self._progressed(job), self._ran(job)))
+                self._tell(job, Lost(job.attempt, self._progressed(job), self._ran(job)), paid)
                 self._forget(job)
             case Pending() if job.request:
                 self._pass_on_request(job, handle)
@@ -192,7 +196,7 @@ class Reconciler:
         kind = self._kinds[job.kind]
         result: dict[str, Any] | None = None
         register = None
-        if outcome.kind == "ok" or kind.partial:
+        if outcome.kind == "ok":
             folder = RunFolder(self._workspace.folders.runs / job.run_id)
             try:
                 collected = kind.collect(folder)
@@ -200,37 +204,54 @@ class Reconciler:
                 register = lambda tx, job: kind.commit(tx, job, collected)  # noqa: E731
             except SpeciateError as error:
                 _log.warning("%s: its outputs cannot be used: %s", job.id, error.message)
-                if outcome.kind == "ok":
-                    said = f"its outputs cannot be used: {error.message}"
-                    outcome = Outcome(1, "user", said, error.recovery, error.foreign)
+                said = f"its outputs cannot be used: {error.message}"
+                outcome = Outcome(1, "user", said, error.recovery, error.foreign)
             except Exception as error:  # noqa: BLE001 - whatever a file can be wrong in
                 _log.exception("%s: its outputs cannot be used", job.id)
-                if outcome.kind == "ok":
-                    said = f"its outputs cannot be used: {type(error).__name__}"
-                    outcome = Outcome(1, "user", said, "The daemon's log has the traceback.", str(error))
+                said = f"its outputs cannot be used: {type(error).__name__}"
+                outcome = Outcome(1, "user", said, "The daemon's log has the traceback.", str(error))
+        paid = self._paid(job)
         fault("finish_before_commit")
-        self._commit(job, Exited(job.attempt, outcome, result, self._progressed(job), self._ran(job)), register)
+        self._commit(job, Exited(job.attempt, outcome, result, self._progressed(job), self._ran(job)), register, paid)
         fault("finish_after_commit")
         self._forget(job)
 
-    def _commit(
-        self, job: Job, exited: Exited, register: Callable[[Transaction, Job], dict[str, Any] | None] | None
-    ) -> None:
+    def _paid(self, job: Job) -> _Register | None:
+        """Records what the job's attempts paid until now: with the end of each, or its share would be free unspent."""
+        database, folder = self._workspace.database, RunFolder(self._workspace.folders.runs / job.run_id)
+        if not folder.started():
+            return None  # it never began
+        try:
+            paid = dict(self._kinds[job.kind].paid(folder))
+        except Exception:  # noqa: BLE001 - damaged files must not keep the job alive: then its whole share is spent
+            _log.exception("%s: what it paid cannot be read", job.id)
+            plan = plan_of(database, job.id) or Plan()
+            shares = allowances.by_host(allowances.ledger(database), job.id, plan.spends)
+            paid = {(each.dataset, each.host): shares[each.host] for each in plan.spends}
+
+        def register(tx: Transaction, job: Job) -> None:
+            for (dataset, host), usd in paid.items():
+                if usd:
+                    allowances.record(tx, dataset, host, usd, job.id)
+
+        return register if paid else None
+
+    def _commit(self, job: Job, exited: Exited, register: _Register | None, paid: _Register | None) -> None:
         """What the run made and its end, together. A refusal is the job's error; what may pass is tried again."""
         try:
-            self._tell(job, exited, register)
+            self._tell(job, exited, _both(paid, register))
         except SpeciateError as error:
             if error.code is Code.UNAVAILABLE:  # a full disk: nothing is lost, the run's folder waits
                 raise
             refused = Outcome(1, "user", error.message, error.recovery, error.foreign)
-            self._tell(job, Exited(job.attempt, refused, ran=exited.ran))
+            self._tell(job, Exited(job.attempt, refused, ran=exited.ran), paid)
         except Exception as error:
             if self._troubles.get(job.id, Trouble()).times < _COMMIT_TRIES:
                 raise
             _log.exception("%s: its outputs could not be registered", job.id)
             said = f"its outputs could not be registered: {type(error).__name__}"
             outcome = Outcome(1, "user", said, "The daemon's log has the traceback.", str(error))
-            self._tell(job, Exited(job.attempt, outcome, ran=exited.ran))
+            self._tell(job, Exited(job.attempt, outcome, ran=exited.ran), paid)
 
     def _forget(self, job: Job) -> None:
         self._launched.pop(job.run_id, None)
@@ -314,16 +335,41 @@ class Reconciler:
                     self._tell(job, Failed(error | {"recovery": recovery}))
                 else:
                     planned.append(job)
+        planned, unpaid = self._with_money(planned)
         needs: dict[str, int] = {
             job.id: need for job in planned if (need := self._needed(job, self._plans[job.id])) is not None
         }
         needs |= {job.id: self._bytes[job.id] for job in live if job.id in self._bytes}
         rooming = room_for(planned, live, needs, room)
-        self._held = rooming.held
+        self._held = rooming.held | unpaid
         chosen = choose(rooming.start, live, self._capacity, now)
         self._asked = (rooming.start, chosen, live)
         for job in chosen:
             self._guard(job, lambda job=job: self._claim(job))  # type: ignore[misc]
+
+    def _with_money(self, planned: list[Job]) -> tuple[list[Job], dict[str, str]]:
+        """Those whose share of what people allowed is free, and why others wait. In the order in which they start: who
+        waits holds its share against those behind it, so that it cannot starve."""
+        if not any(self._plans[job.id].spends for job in planned):
+            return planned, {}
+        database = self._workspace.database
+        if self._ledger is None or self._ledger[0] != database.commits:
+            commits = database.commits  # before it is read: what is committed meanwhile is read again
+            self._ledger = commits, allowances.ledger(database)
+        ledger, start, held = self._ledger[1], list[Job](), dict[str, str]()
+        for job in sorted(planned, key=lambda job: (-job.priority, job.created, job.id)):
+            if spends := self._plans[job.id].spends:
+                try:
+                    why = ledger.why_it_waits(job.id, spends)
+                except SpeciateError as error:
+                    self._tell(job, Failed({"class": "user", "message": error.message, "recovery": error.recovery}))
+                    continue
+                ledger = ledger.with_holder(job.id, spends)
+                if why is not None:
+                    held[job.id] = why
+                    continue
+            start.append(job)
+        return start, held
 
     def _plan(self, job: Job) -> Plan | None:
         """The plan of a job; where it is refused, the job has failed and there is none."""
@@ -363,12 +409,27 @@ class Reconciler:
             "payload": plan.payload,
             "secrets": plan.secrets,  # their names and hosts
             "workspace": str(self._workspace.folders.root),
+            "settings": safety(self._workspace.settings),
             "resources": plan.resources.model_dump(),
             "memory_retries": job.shrinks,
             "resume_from": [str(path) for path in earlier if path.is_dir()],
             "row": job.model_dump(mode="json", exclude={"result", "error"}),  # what `rebuild` needs
         }
+        if plan.spends:
+            ledger = allowances.ledger(self._workspace.database)
+            spec["allowances"] = allowances.by_host(ledger, job.id, plan.spends)
         self._launched[job.run_id] = self._now
         preload = kind.preload if plan.preload is None else plan.preload
         self._executor.submit(RunSpec(job.run_id, spec, "" if plan.resources.gpu else preload))
         fault("launched")
+
+
+def _both(first: _Register | None, second: _Register | None) -> _Register | None:
+    if first is None or second is None:
+        return first or second
+
+    def register(tx: Transaction, job: Job) -> dict[str, Any] | None:
+        first(tx, job)
+        return second(tx, job)
+
+    return register

@@ -38,6 +38,8 @@ class Run:
         spec = folder.spec()
         self.payload: dict[str, Any] = spec["payload"]
         self.job: str = spec["job"]
+        self.allowances: dict[str, float] = spec.get("allowances", {})
+        """By host, what all attempts of this job may spend there together."""
         self.folders = Folders(Path(spec["workspace"]))
         self.memory_retries: int = spec.get("memory_retries", 0)
         """How often this job ran out of memory before: halve the micro-batch that often."""

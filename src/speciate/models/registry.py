@@ -18,7 +18,7 @@ from speciate.models import packaged, providers, sealed, signature
 from speciate.models.card import Card
 from speciate.models.endpoints import Endpoint
 from speciate.refs import ModelRef, model_ref
-from speciate.settings import load as load_settings
+from speciate.settings import in_force
 from speciate.workspace import tombstones
 from speciate.workspace.database import Database, Transaction
 from speciate.workspace.workspace import Folders
@@ -102,7 +102,7 @@ def resolve(database: Database, folders: Folders, ref: ModelRef | str) -> ModelV
 
 
 def _keys(folders: Folders) -> tuple[Path, ...] | None:
-    trust = load_settings(folders.root).trust
+    trust = in_force(folders.root).trust
     return tuple(trust.keys(folders.root)) if trust.require_signature else None
 
 

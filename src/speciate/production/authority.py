@@ -20,7 +20,7 @@ from speciate.errors import Code, SpeciateError
 from speciate.production import approval_keys, audit, audit_heads, confirmed_settings, outside_head, signed_trail
 from speciate.production.outside_head import Head
 from speciate.production.statement import Key, Question, Signed, canonical, check
-from speciate.settings import Settings
+from speciate.settings import Settings, load
 from speciate.workspace.database import Event
 from speciate.workspace.workspace import Workspace
 
@@ -81,6 +81,7 @@ class Authority:
         self._confirmed = standing.settings
         self._trail_problems = standing.problems
         self._differences: tuple[str, ...] = ()
+        self._file, self._edits = _stamp(workspace), tuple[str, ...]()
         if self.required and self._confirmed is not None:
             self._differences = tuple(confirmed_settings.differences(workspace.settings, self._confirmed))
 
@@ -99,7 +100,8 @@ class Authority:
     @property
     def problems(self) -> tuple[str, ...]:
         """Why what the workspace says of itself may not be what a person decided."""
-        return (*self._trail_problems, *self._misfits, *(f"{each}; {CONFIRM}" for each in self._differences))
+        told = (f"{each}; {CONFIRM}" for each in dict.fromkeys((*self._differences, *self._edited())))
+        return (*self._trail_problems, *self._misfits, *told)
 
     @property
     def differences(self) -> tuple[str, ...]:
@@ -118,6 +120,19 @@ class Authority:
         if not self._differences or self._confirmed is None:
             return settings
         return confirmed_settings.stricter(settings, self._confirmed)
+
+    def _edited(self) -> tuple[str, ...]:
+        """What somebody wrote into settings.toml since the daemon read it. Read again only where it was written."""
+        stamp = _stamp(self._workspace)
+        if stamp != self._file:
+            try:
+                now = load(self._workspace.folders.root)
+            except SpeciateError as error:
+                self._edits = (f"settings.toml was changed, and the daemon could not start with it: {error.message}",)
+            else:
+                self._edits = tuple(confirmed_settings.differences(now, self.confirmed)) if self.required else ()
+            self._file = stamp
+        return self._edits
 
     def sentence(self) -> str:
         """What an approval in this workspace is worth."""
@@ -206,7 +221,7 @@ class Authority:
 
     def confirm(self, settings: dict[str, Any]) -> None:
         """Once a row says so."""
-        self._confirmed = settings
+        self._confirmed, self._file = settings, None
 
     def to_accept(self) -> list[str]:
         """What a person must know of before continuing from this trail."""
@@ -276,6 +291,15 @@ def of(workspace: Workspace) -> Authority:
         if workspace not in _of_workspace:
             _of_workspace[workspace] = Authority(workspace)
         return _of_workspace[workspace]
+
+
+def _stamp(workspace: Workspace) -> tuple[int, int, int] | None:
+    """Changes whenever somebody writes settings.toml; None without one."""
+    try:
+        found = (workspace.folders.root / "settings.toml").stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _text(question: Question) -> str:

@@ -1,8 +1,8 @@
 """Settings that decide what needs a person, as a person confirmed them with a signature, beside what the file says now.
 
 A text editor changes settings.toml without a row in the audit. Where a key is enrolled, what differs is told, and the
-stricter of both holds in the daemon until a person confirms. Processes of runs read the file itself for the sandbox's
-and the signatures' sake: what of these is loosened there holds in them at once.
+stricter of both holds until a person confirms: in the daemon, and in the processes of runs and deployments, which get
+the daemon's `cage` and `trust` (`settings.hold`).
 """
 
 from __future__ import annotations

@@ -16,7 +16,6 @@ from speciate.models.registry import ModelVersion
 from speciate.production import model_card
 from speciate.production.provider import Provider, provider
 from speciate.refs import model_ref
-from speciate.settings import load as load_settings
 from speciate.workspace.database import Database
 from speciate.workspace.workspace import Workspace
 
@@ -163,7 +162,7 @@ def _trust(version: ModelVersion, workspace: Workspace) -> Trust:
 def _signed(version: ModelVersion, workspace: Workspace) -> dict[str, Any]:
     if version.place is None or not version.card.version:
         return {"signature": "none", "signed_by": None}
-    found = signing.look(version.place, load_settings(workspace.folders.root).trust.keys(workspace.folders.root))
+    found = signing.look(version.place, workspace.settings.trust.keys(workspace.folders.root))
     return {"signature": found.state, "signed_by": found.signer or found.key}
 
 

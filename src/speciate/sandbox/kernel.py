@@ -32,14 +32,18 @@ def layers() -> list[Layer]:
         ("truncation", 3, "files outside cannot be emptied"),
         ("network", 4, "no TCP connections, by Landlock as well"),
         ("devices", 5, "no device commands"),
-        ("signals", 6, "no signals to other processes, no abstract sockets"),
+        ("signals", 6, "no signals to processes outside, no connections to their abstract sockets"),
     )
     name = machine.name if machine else f"{platform.machine()}: system calls are known for x86-64 and arm64 alone"
     untried = "" if machine is None or machine.tried else ": its table of system calls was not tried on such a machine"
+    filtered = (
+        "no socket connects or listens: of all kinds only unix streams and pairs can be made; no watches, devices or "
+        "limits of others (seccomp; tried now)"
+    )
     return [
         *(Layer(what, abi >= least, least <= _NEEDED_ABI, says) for what, least, says in landlock),
         Layer("architecture", machine is not None, True, name + untried),
-        Layer("filter", tried.filter, True, "no sockets, watches, devices or limits of others (seccomp; tried now)"),
+        Layer("filter", tried.filter, True, filtered),
         Layer("capabilities", tried.capabilities, True, "none for others' code, also where root starts it"),
     ]  # fmt: skip
 

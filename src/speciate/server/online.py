@@ -115,12 +115,6 @@ def _serving(workspace: Path) -> int | None:
         return None
 
 
-def backup(arguments: argparse.Namespace) -> int:
-    made = control(arguments, "backup", start=True, target=os.path.abspath(arguments.target))
-    _say(f"{made['path']}: {made['files']} files, {made['bytes'] / 1e6:.1f} MB")
-    return 0
-
-
 def resume(arguments: argparse.Namespace) -> int:
     """Jobs of a copied workspace."""
     check_exists(arguments)

@@ -44,6 +44,7 @@ from speciate.serving.folder import all_slots
 from speciate.serving.http_bounds import bounded_protocol, raise_descriptor_limit
 from speciate.serving.keeper import Keeper
 from speciate.serving.tender import Tender
+from speciate.settings import hold, safety
 from speciate.workspace.backup import AutomaticBackups
 from speciate.workspace.database import Event
 from speciate.workspace.filesystem import require_local
@@ -76,6 +77,7 @@ def serve(
     for problem in held.problems:
         _log.warning("authority: %s", problem)
     workspace.settings = held.settings()
+    hold(root, safety(workspace.settings))
     if workspace.salvaged:
         _log.warning("the catalog's log was torn; the last commits may be lost; see %s", workspace.salvaged)
     for slot in all_slots(workspace.folders) if workspace.copied_from else ():

@@ -38,41 +38,42 @@ def verify(arguments: argparse.Namespace) -> int:
     folders = Folders(workspace_path(arguments.workspace))
     if not folders.root.is_dir():
         raise SpeciateError(Code.NOT_FOUND, f"There is no workspace {folders.root}.", "Name one with --workspace.")
-    known = _inventory(arguments)
-    progress = _Progress(quiet=arguments.json or not sys.stderr.isatty())
+    known = inventory_of(arguments, quiet=arguments.json)
+    progress = Progress(quiet=arguments.json)
     walk, found = Walk(folders, known, progress.tell), list[Finding]()
     for finding in walk:
-        if finding.why == MISSING and not _still_needed(arguments, known, finding):
+        if finding.why == MISSING and not still_needed(arguments, known, finding):
             continue
         found.append(finding)
         if not arguments.json:
             progress.clear()
-            _say(_line(finding))
+            say(finding_text(finding))
         if arguments.quarantine and finding.may_go:
             place = quarantine(folders, finding)
             if not arguments.json:
-                _say(f"  moved to {place.relative_to(folders.root)}")
+                say(f"  moved to {place.relative_to(folders.root)}")
     progress.clear()
     if arguments.json:
         document = {"catalog": known.catalog, "found": [shown(each) for each in found], **walk.seen._asdict()}
-        _say(json.dumps(document, indent=2, ensure_ascii=False))
+        say(json.dumps(document, indent=2, ensure_ascii=False))
     else:
-        _say(_summary(walk.seen, found, known))
+        say(_summary(walk.seen, found, known))
     return 1 if found or known.catalog else 0
 
 
-def _inventory(arguments: argparse.Namespace) -> Inventory:
+def inventory_of(arguments: argparse.Namespace, *, quiet: bool) -> Inventory:
+    """What the catalog refers to. Unless `quiet`, what is wrong with the catalog is said."""
     try:
         known = parsed(control(arguments, "inventory", start=True))
     except SpeciateError as error:
         known = Inventory(catalog=(str(error),))
-    if not arguments.json:
+    if not quiet:
         for problem in known.catalog:
-            _say(f"catalog.duckdb: {clean_text(problem)}")
+            say(f"catalog.duckdb: {clean_text(problem)}")
     return known
 
 
-def _still_needed(arguments: argparse.Namespace, known: Inventory, finding: Finding) -> bool:
+def still_needed(arguments: argparse.Namespace, known: Inventory, finding: Finding) -> bool:
     """Somebody may have deleted what needed it since the catalog was asked."""
     if known.catalog and not known.files:
         return True
@@ -81,7 +82,7 @@ def _still_needed(arguments: argparse.Namespace, known: Inventory, finding: Find
     return finding.path in needed or any(finding.path.startswith(f"evaluations/{each}/") for each in now.evaluations)
 
 
-def _line(finding: Finding) -> str:
+def finding_text(finding: Finding) -> str:
     needed = f"\n  needed by {', '.join(finding.needed_by)}" if finding.needed_by else ""
     return clean_text(f"{finding.path}: {finding.why}{needed}\n  next: {finding.what_to_do}")
 
@@ -94,11 +95,12 @@ def _summary(seen: Seen, found: list[Finding], known: Inventory) -> str:
     return said
 
 
-class _Progress:
+class Progress:
     """A line on a terminal, every other second."""
 
-    def __init__(self, *, quiet: bool) -> None:
-        self._quiet, self._next, self._shown = quiet, time.monotonic() + _SHOW_SECONDS, False
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._quiet = quiet or not sys.stderr.isatty()
+        self._next, self._shown = time.monotonic() + _SHOW_SECONDS, False
 
     def tell(self, files: int, count: int) -> None:
         if not self._quiet and time.monotonic() >= self._next:
@@ -112,6 +114,6 @@ class _Progress:
             self._shown = False
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
     sys.stdout.write(text + "\n")
     sys.stdout.flush()

@@ -198,7 +198,7 @@ class Keeper:
         self._tell_of_death(folder, watched)
         if watched.start and now - watched.start.at < watched.gap:
             return
-        watched.start = _Start(_spawn(folder.path, self._workspace.folders.root), now)
+        watched.start = _Start(_spawn(folder.path, self._workspace), now)
         watched.gap = min(max(2 * watched.gap, _FIRST_GAP), _LONGEST_GAP)
 
     def _tell_of_death(self, folder: SlotFolder, watched: _Watched) -> None:
@@ -236,10 +236,10 @@ def _known(tx: Transaction, subject: str, entry: Entry) -> bool:
     return bool(tx.execute(_HEARD, [subject, entry.id]))
 
 
-def _spawn(folder: Path, root: Path) -> subprocess.Popen[bytes]:
+def _spawn(folder: Path, workspace: Workspace) -> subprocess.Popen[bytes]:
+    program = [sys.executable, "-P", "-m", "speciate.serving.process", str(folder), workspace.settings.cage]
     with (folder / "log").open("ab") as log:
         return subprocess.Popen(
-            [sys.executable, "-P", "-m", "speciate.serving.process", str(folder)],
-            stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=clean_environment(), cwd=root,
-            start_new_session=True,
+            program, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=clean_environment(),
+            cwd=workspace.folders.root, start_new_session=True,
         )  # fmt: skip

@@ -36,7 +36,7 @@ from speciate.serving.metrics import Metrics
 from speciate.serving.runner import Runner
 from speciate.serving.slot import Slot
 from speciate.serving.tender import Tender
-from speciate.settings import load
+from speciate.settings import hold, in_force
 from speciate.workspace.workspace import Folders
 
 TAKEN, PORT_IN_USE = 75, 73
@@ -65,7 +65,8 @@ class _Server(uvicorn.Server):
         yield
 
 
-def main(path: str) -> int:
+def main(path: str, cage: str | None = None) -> int:
+    """`cage`: how the daemon sandboxes; without it as settings.toml says."""
     folder = SlotFolder(Path(path))
     root = folder.path.parent.parent
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -78,6 +79,8 @@ def main(path: str) -> int:
         return 0
     fault("slot_claimed")
     raise_descriptor_limit()
+    if cage is not None:
+        hold(root, {"cage": cage})
     kept = folder.port()
     with contextlib.suppress(OSError):  # a full disk, say
         folder.tell(folder.state().model_copy(update={"port": 0, "socket": "", "serving": None}))
@@ -94,7 +97,7 @@ def main(path: str) -> int:
 
 
 def _serve(folder: SlotFolder, root: Path, wanted: Wanted, listener: socket.socket) -> None:
-    settings = load(root)
+    settings = in_force(root)
     policy: CagePolicy = settings.cage
 
     def launch(target: Target) -> Process:
@@ -188,4 +191,4 @@ def _bound(port: int) -> socket.socket:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(*sys.argv[1:3]))

@@ -17,11 +17,13 @@ from speciate.datasets.versions import resolve
 from speciate.errors import Code, SpeciateError
 from speciate.evaluation import recorded, teachers
 from speciate.evaluation.endpoints.prompts import Prompt
+from speciate.jobs.allowances import Spend
 from speciate.jobs.folder import RunFolder
 from speciate.jobs.kinds import Kinds
 from speciate.jobs.run import Run, Stopped
 from speciate.modalities.messages import conversation
 from speciate.models import served as serving
+from speciate.production import consents
 from speciate.settings import Settings
 from speciate.workspace.workspace import Workspace
 from tests import data
@@ -115,7 +117,7 @@ def test_a_run_that_is_stopped_goes_on_where_it_was(teacher: tuple[Workspace, An
     server.before = stop
     with pytest.raises(Stopped):
         run(Run(first))
-    paid = kind.collect(first).paid
+    paid = kind.paid(first)
     assert sum(paid.values()) > 0  # what a run that did not end has paid counts
     asked = len(server.asked)
     known = sum(pq.read_metadata(file).num_rows for file in recorded.sealed(workspace.folders))
@@ -135,12 +137,41 @@ def test_nothing_leaves_the_machine_that_no_person_allowed(teacher: tuple[Worksp
     assert server.asked == []
 
 
+def test_the_plan_says_how_much_the_steps_may_spend_together_and_where(teacher: tuple[Workspace, Answering]) -> None:
+    workspace, server = teacher
+    register(workspace, "far", server, base_url="https://api.example.com/v1")
+    consents.allow(workspace, "sums", "api.example.com", usd=5.0, days=None, by="ann")
+    kind = Kinds()["curate"]
+    for budgets, usd in (((1.0, 0.5), 1.5), ((1.0, None), None)):
+        steps = [
+            STEP | {"model": "far", "column": f"answer_{number}", "budget_usd": budget}
+            for number, budget in enumerate(budgets)
+        ]
+        plan = kind.plan(kind.spec(dataset="sums", steps=steps), workspace)
+        assert plan.spends == (Spend(dataset="sums", host="api.example.com", usd=usd),)
+    assert server.asked == []
+
+
 def test_a_cap_is_kept_and_what_was_paid_is_counted(teacher: tuple[Workspace, Answering]) -> None:
     workspace, server = teacher
     with pytest.raises(SpeciateError, match="budget"):
         curate(workspace, "sums", STEP | {"max_tokens": 8, "budget_usd": 0.001})
     assert 0 < len(server.asked) < 16
     assert consent.listed(workspace.database) == []
+
+
+def test_a_run_spends_no_more_than_its_share(teacher: tuple[Workspace, Answering]) -> None:
+    workspace, server = teacher
+    kind = Kinds()["curate"]
+    plan = kind.plan(kind.spec(dataset="sums", steps=[STEP | {"max_tokens": 8}]), workspace)
+    folder = RunFolder(workspace.folders.runs / "job-x.1")
+    share = {server.endpoint().host: 0.001}
+    spec = {"payload": plan.payload, "job": "job-x", "workspace": str(workspace.folders.root), "allowances": share}
+    folder.create(spec)
+    with pytest.raises(SpeciateError, match="budget"):
+        run(Run(folder))
+    assert 0 < len(server.asked) < 16
+    assert 0 < sum(kind.paid(folder).values()) <= 0.001
 
 
 def test_a_model_of_ours_answers_with_its_own_task(teacher: tuple[Workspace, Answering]) -> None:

@@ -16,7 +16,7 @@ from speciate.datasets.exports.shipment import Shipment, has_files
 from speciate.datasets.sources.unpacking import Desk, unpack_into
 from speciate.datasets.versions import Manifest
 from speciate.jobs.pool import Pool
-from speciate.settings import load
+from speciate.settings import in_force
 from speciate.workspace.packs import index_path
 
 _WRITE = "speciate.datasets.exports.lerobot_writing:write"
@@ -51,7 +51,7 @@ class LeRobot:
                     seen.add(content)
                     episodes.append({"content": content, "columns": _columns(cells)})
             splits[piece.hub if piece.split else "train"] = [first, len(episodes)]
-        folders, settings = shipment.folders, load(shipment.folders.root)
+        folders, settings = shipment.folders, in_force(shipment.folders.root)
         packs = [folders.root / pack for pack in shipment.manifest.packs]
         readable = [path for pack in packs for path in (pack, index_path(pack))]
         work = folder / ".lerobot"

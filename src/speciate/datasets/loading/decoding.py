@@ -23,7 +23,7 @@ from speciate.errors import Code, SpeciateError
 from speciate.jobs.pool import Pool
 from speciate.modalities import find
 from speciate.modalities.contract import DecodeError, Modality
-from speciate.settings import load
+from speciate.settings import in_force
 from speciate.workspace.packs import PackReader
 from speciate.workspace.workspace import Folders
 
@@ -75,7 +75,7 @@ class Decoder:
     ) -> None:
         workers = workers or cores()
         self._about = {"packs": [str(pack) for pack in packs], "modality": modality, "size": size}
-        self._pool = Pool(folders, load(folders.root), size=workers)
+        self._pool = Pool(folders, in_force(folders.root), size=workers)
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="decode")
         self._most, self._length = workers * ahead, _FIRST_CHUNK
 

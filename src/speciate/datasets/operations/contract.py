@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict
 
 from speciate.datasets.versions import Manifest
 from speciate.errors import Code, SpeciateError
+from speciate.jobs.allowances import Spend
 from speciate.secrets import Named
 
 if TYPE_CHECKING:  # only workers have one
@@ -57,6 +58,8 @@ class Outside(NamedTuple):
     secrets: tuple[Named, ...] = ()
     usd: float | None = 0.0
     """About what it costs; None where that is not known."""
+    spends: tuple[Spend, ...] = ()
+    """Money of what a person allowed."""
     resolved: Mapping[str, Any] = MappingProxyType({})
     """For `dry_run`."""
 

@@ -23,7 +23,7 @@ from speciate.modalities import find
 from speciate.modalities.contract import DecodeError
 from speciate.modalities.mixed.multimodal import PartName
 from speciate.models.encoders import Vectors
-from speciate.settings import load
+from speciate.settings import in_force
 from speciate.workspace.workspace import Folders
 
 _SERVICE = "speciate.datasets.similarity.descriptors:describe_part"
@@ -41,7 +41,7 @@ def describe(folders: Folders, manifest: Manifest, rows: pa.Table, part: PartNam
     workers = min(cores(), -(-rows.num_rows // _CHUNK))
     if not workers:
         return
-    pool = Pool(folders, load(folders.root), size=workers)
+    pool = Pool(folders, in_force(folders.root), size=workers)
     threads = ThreadPoolExecutor(workers, thread_name_prefix="describe")
     flights: deque[Future[Vectors]] = deque()
     try:

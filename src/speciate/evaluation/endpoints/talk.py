@@ -84,10 +84,11 @@ class Talk:
         return None if self._endpoint.secret is None else self._run.secret(self._endpoint.secret)
 
     def _budget(self) -> Budget:
-        """The least of what the caller and the person who let the data leave allow."""
+        """The least of what the caller and the person who let the data leave allow; of that, this job's share."""
         task, paid = self._task, recorded.paid(self._run.folders, self._run.job)
+        allowances = {**task.allowances, **self._run.allowances}
         left = [] if task.budget_usd is None else [task.budget_usd - sum(paid.values())]
-        if (allowed := task.allowances.get(self._endpoint.host)) is not None:
+        if (allowed := allowances.get(self._endpoint.host)) is not None:
             left.append(allowed - paid.get(self._endpoint.host, 0.0))
         return Budget(max(0.0, min(left)) if left else None)
 

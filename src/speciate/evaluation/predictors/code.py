@@ -21,7 +21,7 @@ from speciate.evaluation.caged_lines import CagedLines
 from speciate.evaluation.predictors.code_service import named, packed
 from speciate.evaluation.predictors.contract import Asked, Sheet
 from speciate.evaluation.timing import measure
-from speciate.settings import load
+from speciate.settings import in_force
 from speciate.tasks.contract import Prediction
 
 _MODULE = "speciate.evaluation.predictors.code_service"
@@ -48,7 +48,7 @@ def hand_in(asked: Asked) -> Sheet:
 @contextlib.contextmanager
 def _caged(asked: Asked) -> Iterator[Ask]:
     """The function, in a process that lives as long as it behaves."""
-    source, policy = _source(asked), load(asked.run.folders.root).cage
+    source, policy = _source(asked), in_force(asked.run.folders.root).cage
     process: CagedLines | None = None
     ends = 0
 

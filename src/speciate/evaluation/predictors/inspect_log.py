@@ -32,7 +32,7 @@ from speciate.evaluation.predictors.inspect_log_service import Sample
 from speciate.evaluation.recorded import Journal, Kept, Key
 from speciate.jobs.pool import Pool
 from speciate.models import providers
-from speciate.settings import load
+from speciate.settings import in_force
 
 _SERVICE = "speciate.evaluation.predictors.inspect_log_service:read"
 _SECONDS = 300.0
@@ -105,7 +105,7 @@ def _read(asked: Asked) -> tuple[str, str, list[Sample], int]:
     start: int | None = 0
     said: dict[str, Any] = {}
     unreadable = 0
-    with contextlib.closing(Pool(asked.run.folders, load(asked.run.folders.root), size=1)) as pool:
+    with contextlib.closing(Pool(asked.run.folders, in_force(asked.run.folders.root), size=1)) as pool:
         while start is not None:
             question = {"file": str(file), "identity": asked.contestant.identity, "start": start}
             said = pool.ask(_SERVICE, question, _SECONDS, readable=frozenset({file}))
