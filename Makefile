@@ -55,7 +55,7 @@ docs: install    ## write the generated parts of README and AGENTS again
 	$(BIN)/cog -I docs -r $(GENERATED)
 
 known-models: install  ## make the shipped table of the world's models again from the packages that name them
-	$(BIN)/python -m speciate.models.shipping
+	$(BIN)/python -m speciate.models.search.build_index
 
 # A plain editable install hides speciate.tools, .resources and .prompts from mypy, since they lie outside src/. So it
 # reads a tree of links in which everything lies where an import finds it.

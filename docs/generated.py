@@ -9,7 +9,7 @@ from pathlib import Path
 
 import speciate.tools
 
-from speciate.server.surface import Declaration
+from speciate.server.tool_api import Declaration
 
 _ROOT = Path(__file__).parent.parent
 _ROOMS = ("src/speciate", "tools", "resources", "prompts", "evals", "docs")

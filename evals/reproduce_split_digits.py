@@ -31,12 +31,12 @@ from sklearn.datasets import load_digits
 
 from speciate.datasets.loading.loader import Example, load_examples
 from speciate.datasets.versions import resolve
-from speciate.ids import JobId
 from speciate.jobs.folder import RunFolder
 from speciate.jobs.job import Job, State
 from speciate.jobs.kinds import Kinds
 from speciate.jobs.run import Run
 from speciate.models import registry
+from speciate.refs import JobId
 from speciate.tasks.predictor import load
 from speciate.workspace.workspace import Workspace
 

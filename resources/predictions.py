@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
+from speciate.lineage import trace
+from speciate.predictions import answer_lookup
+from speciate.predictions import label_queue as labels
 from speciate.predictions.feedback import Source
-from speciate.predictions.queue import Strategy
-from speciate.production import labels, logged, origins
-from speciate.production.feedback import Quality
-from speciate.server.surface import App, NextAction, Result, resource
+from speciate.predictions.label_queue import Strategy
+from speciate.predictions.quality import Quality
+from speciate.server.tool_api import App, NextAction, Result, resource
 
 _MOST = 100
 
 
-class Untrusted(Result):
+class ForeignPrediction(Result):
     input: Any = None
     output: Any = None
     label: Any = None
@@ -61,7 +63,7 @@ class QueueItem(Result):
     confidence: float | None = None
     at: float
     files: tuple[str, ...] = ()
-    untrusted: Untrusted
+    untrusted: ForeignPrediction
 
 
 class QueueView(Result):
@@ -72,7 +74,7 @@ class QueueView(Result):
     next_actions: tuple[NextAction, ...] = ()
 
 
-class Words(Result):
+class ForeignFeedback(Result):
     label: Any = None
     by: str = ""
     """As whoever sent it says, over HTTP whatever they like."""
@@ -82,7 +84,7 @@ class FeedbackView(Result):
     source: str
     score: float | None = None
     at: float
-    untrusted: Words
+    untrusted: ForeignFeedback
 
 
 class PredictionView(Result):
@@ -97,13 +99,13 @@ class PredictionView(Result):
     left_out: tuple[str, ...]
     feedback: tuple[FeedbackView, ...]
     lineage: str
-    untrusted: Untrusted
+    untrusted: ForeignPrediction
 
 
 @resource("speciate://use-cases/{name}/answers")
 def logged_answers(app: App, name: str) -> LoggedView:
     """What the log of a use case holds, and how good each version is by feedback. Rows: query_dataset('log:NAME')."""
-    found = labels.logged(app.workspace, name)
+    found = labels.summarize_log(app.workspace, name)
     held = found.held
     return LoggedView(
         use_case=name, answers=held.answers, sample=found.sample, missed=held.missed, torn=held.torn, first=held.first,
@@ -121,7 +123,7 @@ def label_queue(
     items = tuple(
         QueueItem(
             prediction=each.prediction, drawn=each.drawn, model=each.model, confidence=each.confidence, at=each.at,
-            files=each.files, untrusted=Untrusted(input=each.input, output=each.output, label=each.said or None),
+            files=each.files, untrusted=ForeignPrediction(input=each.input, output=each.output, label=each.said or None),
         )
         for each in found.items
     )  # fmt: skip
@@ -138,18 +140,18 @@ def label_queue(
 @resource("speciate://predictions/{prediction}")
 def prediction(app: App, prediction: str) -> PredictionView:
     """One logged answer: what was asked and answered, what was said of it, and all that it rests on, as text."""
-    found = logged.described(app.workspace, prediction)
+    found = answer_lookup.describe_answer(app.workspace, prediction)
     answer = found.answer
     return PredictionView(
         prediction=answer.id, use_case=found.use_case, model=answer.model, at=answer.at, confidence=answer.confidence,
         error=answer.error, ms=answer.ms, redacted=answer.redacted, left_out=answer.left_out,
         feedback=tuple(
             FeedbackView(source=each.source, score=each.score, at=each.at,
-                         untrusted=Words(label=each.label, by=each.by))
+                         untrusted=ForeignFeedback(label=each.label, by=each.by))
             for each in found.feedback
         ),
-        lineage=origins.of_answer(app.workspace, prediction).text,
-        untrusted=Untrusted(input=answer.input, output=answer.output),
+        lineage=trace.trace_answer(app.workspace, prediction).text,
+        untrusted=ForeignPrediction(input=answer.input, output=answer.output),
     )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 from sklearn.datasets import load_breast_cancer, load_digits
 
-from speciate.datasets.intake.inline_rows import keep_rows
+from speciate.datasets.ingest.ingest import store_inline_rows
 from speciate.datasets.versions import Manifest, resolve
 from speciate.jobs.folder import RunFolder
 from speciate.jobs.job import Job, State
@@ -113,7 +113,7 @@ def tumour_csv(path: Path, count: int = 200) -> Path:
 def ingest(workspace: Workspace, name: str, **spec: Any) -> Manifest:
     """One ingest, as the engine would run it; the registered version. `rows` as create_dataset takes them."""
     if "rows" in spec:
-        spec["rows"] = keep_rows(workspace, spec["rows"])
+        spec["rows"] = store_inline_rows(workspace, spec["rows"])
     return resolve(workspace.database, run_job(workspace, "ingest", name=name, **spec)["dataset"])
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from speciate.environment import clean_environment, cores, go_online
-from speciate.sandbox import Cage, start
+from speciate.sandbox import Sandbox, start
 
 TOLD = {
     "OMP_WAIT_POLICY": "passive", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1",
@@ -31,7 +31,7 @@ def test_a_process_of_ours_is_told_before_it_imports(monkeypatch: pytest.MonkeyP
 
 
 def test_a_caged_process_is_told_the_same(tmp_path: Path) -> None:
-    caged = start([sys.executable, "-I", "-c", SHOWN], Cage((), tmp_path), "where_possible")
+    caged = start([sys.executable, "-I", "-c", SHOWN], Sandbox((), tmp_path), "where_possible")
     try:
         assert json.loads(caged.stdout.read()).items() >= TOLD.items()
     finally:

@@ -44,7 +44,7 @@ HEAVY_AT_TOP = {"statistics.py": "is about nothing but SciPy's distributions, an
 DAEMON = """
 import speciate.resources, speciate.server.service, speciate.tools
 from speciate.jobs.kinds import Kinds
-from speciate.server.mcp_app import declared
+from speciate.server.mcp.app import declared
 declared(speciate.tools, "__tool__"), declared(speciate.resources, "__resource__")
 kinds = Kinds()
 [kinds[name] for name in kinds.names()]

@@ -7,13 +7,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from speciate.datasets.purge import Target
 from speciate.errors import Code, SpeciateError
-from speciate.ids import check_name
-from speciate.production import approval_keys, deletion, forget, retention, tidy
-from speciate.production.approvals import Approval, postponed
-from speciate.refs import dataset_ref
-from speciate.server.surface import (
+from speciate.governance import approval_keys
+from speciate.governance.approvals import Approval, postponed
+from speciate.privacy import deletion, gc, purge
+from speciate.privacy.purge_datasets import Target
+from speciate.refs import check_name, dataset_ref
+from speciate.server.tool_api import (  # fmt: skip
     App,
     DryRun,
     DryRunFlag,
@@ -25,13 +25,13 @@ from speciate.server.surface import (
     once,
     start_job,
     tool,
-)  # fmt: skip
+)
 from speciate.workspace.database import Transaction
 
 Action = Literal["delete", "purge", "gc", "tag", "untag"]
 
 
-class Question(Result):
+class ApprovalQuestion(Result):
     id: str
     expires: float
     until: str
@@ -39,7 +39,7 @@ class Question(Result):
     how: str
 
 
-class Tagged(JobStarted):
+class TagResult(JobStarted):
     """Done. `dataset` is the version that the tag names, or, after untag, named; `was` what it named before."""
 
     dataset: str
@@ -51,7 +51,7 @@ class NeedsApproval(Result):
     """Nothing was changed. The job begins when a person agrees; `speciate approve` prints its id."""
 
     state: Literal["needs_approval"] = "needs_approval"
-    approval: Question
+    approval: ApprovalQuestion
     evidence: dict[str, Any]
     next_actions: tuple[NextAction, ...] = ()
 
@@ -68,7 +68,7 @@ def manage_data(
     tag: str | None = None,
     idempotency_key: IdempotencyKey = None,
     dry_run: DryRunFlag = False,
-) -> Tagged | JobStarted | NeedsApproval | DryRun:
+) -> TagResult | JobStarted | NeedsApproval | DryRun:
     """Tag versions, delete unneeded ones, forget examples everywhere (purge), free disk (gc).
 
     delete and purge need a person, on a terminal: `speciate approve ID`. dry_run shows what would go; so does the
@@ -81,7 +81,7 @@ def manage_data(
     if action == "delete":
         return _delete(app, ref, idempotency_key, dry_run=dry_run)
     if action == "purge":
-        return _purge(app, Target(dataset=_bare(ref), group=group, example=example), idempotency_key, dry_run=dry_run)
+        return _purge(app, Target(dataset=_without_version(ref), group=group, example=example), idempotency_key, dry_run=dry_run)
     return _tag(app, {"action": action, "ref": ref, "tag": tag}, idempotency_key, dry_run=dry_run)
 
 
@@ -108,7 +108,7 @@ def _check_given(action: Action, **arguments: str | None) -> None:
         )
 
 
-def _bare(ref: str) -> str:
+def _without_version(ref: str) -> str:
     """A purge is about every version."""
     name = dataset_ref(ref).name
     if name != ref:
@@ -120,7 +120,7 @@ def _bare(ref: str) -> str:
     return check_name("dataset", name)
 
 
-def _tag(app: App, spec: dict[str, Any], idempotency_key: str | None, *, dry_run: bool) -> Tagged | JobStarted | DryRun:
+def _tag(app: App, spec: dict[str, Any], idempotency_key: str | None, *, dry_run: bool) -> TagResult | JobStarted | DryRun:
     begun = start_job(app, "tag", spec, idempotency_key=idempotency_key, dry_run=dry_run)
     if isinstance(begun, DryRun):
         return begun
@@ -128,50 +128,50 @@ def _tag(app: App, spec: dict[str, Any], idempotency_key: str | None, *, dry_run
     if done is None:
         return begun
     describe = NextAction(tool="describe_dataset", arguments={"dataset": done["dataset"]})
-    return Tagged(**begun.model_dump(exclude={"next_actions"}), **done, next_actions=(describe,))
+    return TagResult(**begun.model_dump(exclude={"next_actions"}), **done, next_actions=(describe,))
 
 
 def _collect_garbage(app: App, idempotency_key: str | None, *, dry_run: bool) -> JobStarted | DryRun:
-    said = tidy.reported(app.workspace.database) is not None
+    said = gc.announced(app.workspace.database) is not None
     if dry_run or not said:
-        found = retention.survey(app.workspace)
+        found = deletion.survey_with_surplus(app.workspace)
         if not said:  # before anything goes here for the first time
-            tidy.report(app.workspace, found)
+            gc.announce(app.workspace, found)
             found |= {"note": "Nothing was deleted. To delete this, call manage_data(action='gc')."}
         return DryRun(valid=True, estimate=Estimate(bytes=found["bytes"]), resolved=found)
     return start_job(app, "gc", {}, idempotency_key=idempotency_key)
 
 
 def _delete(app: App, ref: str, idempotency_key: str | None, *, dry_run: bool) -> NeedsApproval | DryRun:
-    doomed = postponed(lambda: deletion.resolve(app.workspace, ref))
+    doomed = postponed(lambda: deletion.resolve_versions(app.workspace, ref))
     if dry_run:
-        app.workspace.database.transact(lambda tx: deletion.check(tx, doomed()))
+        app.workspace.database.transact(lambda tx: deletion.check_deletable(tx, doomed()))
         return DryRun(valid=True, estimate=Estimate(), resolved={"deletes": doomed().refs})
 
     def step(tx: Transaction) -> NeedsApproval:
-        return _waiting(tx, deletion.ask(tx, doomed(), app.workspace.settings.approval_hours))
+        return _needs_approval(tx, deletion.request_deletion(tx, doomed(), app.workspace.settings.approval_hours))
 
     arguments = {"action": "delete", "ref": ref}
     return once(app, "manage_data", arguments, idempotency_key, step, answer=NeedsApproval)
 
 
 def _purge(app: App, target: Target, idempotency_key: str | None, *, dry_run: bool) -> NeedsApproval | DryRun:
-    found = postponed(lambda: forget.survey(app.workspace, app.pool, target))
+    found = postponed(lambda: purge.survey(app.workspace, app.pool, target))
     if dry_run:
         return DryRun(valid=True, estimate=Estimate(), resolved=found())
 
     def step(tx: Transaction) -> NeedsApproval:
-        return _waiting(tx, forget.ask(tx, target, found(), app.workspace.settings.approval_hours))
+        return _needs_approval(tx, purge.request_purge(tx, target, found(), app.workspace.settings.approval_hours))
 
     arguments = {"action": "purge", **target.model_dump()}
     return once(app, "manage_data", arguments, idempotency_key, step, answer=NeedsApproval)
 
 
-def _waiting(tx: Transaction, approval: Approval) -> NeedsApproval:
-    how = approval_keys.how(tx, approval.id)
+def _needs_approval(tx: Transaction, approval: Approval) -> NeedsApproval:
+    how = approval_keys.answer_instructions(tx, approval.id)
     until = datetime.fromtimestamp(approval.expires, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     return NeedsApproval(
-        approval=Question(id=approval.id, expires=approval.expires, until=until, how=how),
+        approval=ApprovalQuestion(id=approval.id, expires=approval.expires, until=until, how=how),
         evidence=approval.evidence,
         next_actions=(NextAction(tool="list_approvals", arguments={"state": "pending"}),),
     )

@@ -7,9 +7,9 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from speciate.errors import Code, SpeciateError
-from speciate.production.exports.gates import Quantize
+from speciate.exports.export_gates import Quantize
 from speciate.server.roots import check_writable
-from speciate.server.surface import App, DryRun, DryRunFlag, IdempotencyKey, JobStarted, start_job, tool
+from speciate.server.tool_api import App, DryRun, DryRunFlag, IdempotencyKey, JobStarted, start_job, tool
 
 
 @tool()

@@ -6,22 +6,22 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from speciate import usecases
+from speciate import use_cases
 from speciate.errors import Code, SpeciateError
-from speciate.models import known, registry, served
+from speciate.lineage import trace
+from speciate.lineage.model_report import ModelReport, model_report
+from speciate.lineage.trace import Trace
+from speciate.models import registry
 from speciate.models.endpoints import Endpoint
-from speciate.models.query import AtLeast, Query
-from speciate.models.search import Hit, Sort
+from speciate.models.search import known_models
+from speciate.models.search.ranking import Hit, Sort
+from speciate.models.search.search_query import AtLeast, Query
+from speciate.models.search.sources import Figure
 from speciate.models.signature import State
-from speciate.models.sources.contract import Figure
-from speciate.production import origins
-from speciate.production.dossier import Dossier, dossier
 from speciate.refs import ModelRef, model_ref
-from speciate.server.lineageview import LineageView
-from speciate.server.next_evaluations import after_model
-from speciate.server.next_searches import in_words, relaxed, unfolded
+from speciate.server.next_actions import after_model, search_children, search_notes, search_relaxed
 from speciate.server.roots import check_readable
-from speciate.server.surface import (
+from speciate.server.tool_api import (
     App,
     DryRun,
     DryRunFlag,
@@ -63,7 +63,7 @@ class FoundModel(Result):
     origins: dict[str, str] = Field(description="Who told each of these fields, and when.")
 
 
-class Dropped(Result):
+class ConstraintEffect(Result):
     fails: int
     unknown: int = Field(description="Of which it is not known whether they hold it.")
     alone: int = Field(description="How many more there would be without it.")
@@ -73,7 +73,7 @@ class FoundModels(Result):
     models: tuple[FoundModel, ...]
     total: int = Field(description="Models that fit.")
     rows: int = Field(description="What they make with each family as one row.")
-    dropped_by: dict[str, Dropped] = Field(description="By the argument that removed them.")
+    dropped_by: dict[str, ConstraintEffect] = Field(description="By the argument that removed them.")
     notes: tuple[str, ...] | None = Field(None, description="Of constraints that nothing can hold.")
     next_cursor: str | None = None
     next_actions: tuple[NextAction, ...] = ()
@@ -108,24 +108,24 @@ def search_models(
         released_after=released_after, installed=installed, children_of=children_of,
     )  # fmt: skip
     database = app.workspace.database
-    asked = known.completed(asked, usecases.get(database, use_case) if use_case else None)
-    (offset, by_words), here = _place(cursor), known.Here.now(app.workspace)
+    asked = known_models.complete_query(asked, use_cases.get(database, use_case) if use_case else None)
+    (offset, by_words), here = _parse_cursor(cursor), known_models.AccessContext.now(app.workspace)
     pool = None if by_words else app.pool
-    found = known.search(app.workspace, asked, sort=sort, limit=limit, offset=offset, pool=pool, here=here)
+    found = known_models.search(app.workspace, asked, sort=sort, limit=limit, offset=offset, pool=pool, here=here)
     going_on = f"{offset + limit}{'' if found.by_meaning else _BY_WORDS}"
     return FoundModels(
-        models=tuple(_shown(hit, asked, here) for hit in found.hits),
+        models=tuple(_found_model(hit, asked, here) for hit in found.hits),
         total=found.total,
         rows=found.shown,
-        dropped_by={name: Dropped(**each._asdict()) for name, each in found.dropped_by.items()},
-        notes=in_words(app.workspace, asked, found) or None,
+        dropped_by={name: ConstraintEffect(**each._asdict()) for name, each in found.dropped_by.items()},
+        notes=search_notes(app.workspace, asked, found) or None,
         next_cursor=going_on if offset + limit < found.shown else None,
-        next_actions=unfolded(asked, found, use_case) if found.total else relaxed(asked, found),
+        next_actions=search_children(asked, found, use_case) if found.total else search_relaxed(asked, found),
     )
 
 
-def _shown(hit: Hit, asked: Query, here: known.Here) -> FoundModel:
-    row, access = hit.row, known.access(hit.row, here)
+def _found_model(hit: Hit, asked: Query, here: known_models.AccessContext) -> FoundModel:
+    row, access = hit.row, known_models.access(hit.row, here)
     price = Price(usd_per_1m_input=row["usd_per_1m_input"], usd_per_1m_output=row["usd_per_1m_output"])
     tasks = row["tasks"] or ()
     return FoundModel(
@@ -140,12 +140,12 @@ def _shown(hit: Hit, asked: Query, here: known.Here) -> FoundModel:
         needs=access.needs,
         score_parts=hit.score_parts,
         children=hit.children,
-        why=_why(row, hit),
+        why=_why_found(row, hit),
         origins=_origins(row),
     )  # fmt: skip
 
 
-def _why(row: dict[str, Any], hit: Hit) -> str:
+def _why_found(row: dict[str, Any], hit: Hit) -> str:
     """A sentence from what is known, nothing more."""
     strongest = max(hit.score_parts, key=lambda name: hit.score_parts[name], default="")
     said = {"words": "its words fit", "meaning": "it is near to what was asked for",
@@ -163,7 +163,7 @@ def _origins(row: dict[str, Any]) -> dict[str, str]:
     return {name: told[field] for field, name in shown.items() if field in told}
 
 
-def _place(cursor: str | None) -> tuple[int, bool]:
+def _parse_cursor(cursor: str | None) -> tuple[int, bool]:
     """Where a page begins, and whether the page before was ordered without a vector of the query: then this one is,
     too, or rows would come twice."""
     if cursor is None:
@@ -184,7 +184,7 @@ class VersionLine(Result):
     usd: float | None = None
 
 
-class Evaluated(Result):
+class EvaluationLine(Result):
     evaluation: str
     dataset: str
     metric: str
@@ -219,7 +219,7 @@ class Cards(Result):
     readme: str | None = Field(None, description="Its publisher's own.")
 
 
-class Elsewhere(Result):
+class ExternalModel(Result):
     license: str | None = None
     published_metrics: tuple[Figure, ...] = ()
     price: Price | None = None
@@ -242,6 +242,27 @@ class ExportView(Result):
     measured: dict[str, Any] = Field(description="Parity, metric, latency, memory and bytes, parent and export.")
 
 
+class LineageNode(Result):
+    id: str = Field(description="KIND:NAME")
+    facts: dict[str, Any] | None = None
+
+
+class LineageView(Result):
+    nodes: tuple[LineageNode, ...]
+    edges: tuple[tuple[str, str, str], ...] = Field(description="From, to, how.")
+    not_shown: int | None = None
+
+    @classmethod
+    def of(cls, traced: Trace) -> LineageView:
+        shown = traced.graph.nearest(traced.start, _SHOWN)
+        return cls(
+            nodes=tuple(LineageNode(id=node.id, facts=node.facts or None) for node in shown.nodes.values()),
+            edges=tuple((edge.source, edge.target, edge.how) for edge in shown.edges),
+            not_shown=len(traced.graph.nodes) - len(shown.nodes) or None,
+        )
+
+
+
 class ModelDescription(Result):
     model: str
     task: str | None = None
@@ -250,14 +271,14 @@ class ModelDescription(Result):
     versions: tuple[VersionLine, ...]
     aliases: dict[str, str] = Field(description="USE_CASE@ALIAS -> version.")
     lineage: LineageView = Field(description="What came from what, around it; of a prediction all that it rests on.")
-    evaluations: tuple[Evaluated, ...]
+    evaluations: tuple[EvaluationLine, ...]
     trust: TrustView | None = Field(None, description="Left out: it is not of this workspace.")
     provider: ProviderView | None = Field(None, description="Of an endpoint: whether it still serves what it served.")
     export: ExportView | None = Field(None, description="Of an export: what it showed beside its parent.")
     available: bool
     needs: tuple[str, ...] = ()
     card: str = Field(description="Written from what is known here, Markdown.")
-    elsewhere: Elsewhere | None = Field(None, description="Of a model of the world: what the index knows.")
+    elsewhere: ExternalModel | None = Field(None, description="Of a model of the world: what the index knows.")
     next_actions: tuple[NextAction, ...] = ()
     untrusted: Cards
 
@@ -273,12 +294,12 @@ def describe_model(
 
     Of a model of the world (hf:, timm:) what search_models knows of it.
     """
-    traced = origins.of_answer(app.workspace, model) if origins.is_answer(model) else None
-    model = origins.model_of(app.workspace, model) if traced else model
+    traced = trace.trace_answer(app.workspace, model) if trace.is_answer(model) else None
+    model = trace.model_of_answer(app.workspace, model) if traced else model
     ref = model_ref(model)
-    if registry.fetched(app.workspace.database, ref) is None and (row := known.told(app.workspace, ref)) is not None:
-        return _elsewhere(app, ref, row)
-    found = dossier(app.workspace, model)
+    if registry.fetched(app.workspace.database, ref) is None and (row := known_models.find_row(app.workspace, ref)) is not None:
+        return _describe_external(app, ref, row)
+    found = model_report(app.workspace, model)
     card = found.shown
     return ModelDescription(
         model=card.ref, task=card.task, modality=card.modality, parameters=card.parameters,
@@ -287,16 +308,16 @@ def describe_model(
                         base_model=each.base_model, seconds=each.seconds, usd=each.usd)
             for each in found.versions[-_SHOWN_VERSIONS:]
         ),
-        aliases=found.aliases, lineage=LineageView.of(traced or origins.of_model(app.workspace, card.ref)),
-        evaluations=tuple(Evaluated(**each._asdict()) for each in found.evaluations),
+        aliases=found.aliases, lineage=LineageView.of(traced or trace.trace_model(app.workspace, card.ref)),
+        evaluations=tuple(EvaluationLine(**each._asdict()) for each in found.evaluations),
         provider=ProviderView(**found.provider._asdict()) if found.provider else None,
         export=_export(card.recipe.get("export")), trust=TrustView(**found.trust._asdict()),
         available=found.access.available, needs=found.access.needs,
-        card=found.card, untrusted=Cards(readme=found.readme), next_actions=_after(app, found),
+        card=found.card, untrusted=Cards(readme=found.readme), next_actions=_next_actions(app, found),
     )  # fmt: skip
 
 
-def _after(app: App, found: Dossier) -> tuple[NextAction, ...]:
+def _next_actions(app: App, found: ModelReport) -> tuple[NextAction, ...]:
     """To its newest evaluation; where there is none, to one."""
     if found.evaluations:
         newest = found.evaluations[0].evaluation
@@ -313,8 +334,8 @@ def _export(record: dict[str, Any] | None) -> ExportView | None:
     )  # fmt: skip
 
 
-def _elsewhere(app: App, ref: ModelRef, row: dict[str, Any]) -> ModelDescription:
-    access, tasks, modalities = known.access(row, known.Here.now(app.workspace)), row["tasks"], row["modalities"]
+def _describe_external(app: App, ref: ModelRef, row: dict[str, Any]) -> ModelDescription:
+    access, tasks, modalities = known_models.access(row, known_models.AccessContext.now(app.workspace)), row["tasks"], row["modalities"]
     price = Price(usd_per_1m_input=row["usd_per_1m_input"], usd_per_1m_output=row["usd_per_1m_output"])
     fetch = NextAction(tool="register_model", arguments={"name": registry.name_of(ref), "source": str(ref)})
     size = f"{row['parameters']:,} parameters" if row["parameters"] else "of unknown size"
@@ -322,9 +343,9 @@ def _elsewhere(app: App, ref: ModelRef, row: dict[str, Any]) -> ModelDescription
     return ModelDescription(
         model=row["ref"], task=next(iter(tasks or ()), None), modality=next(iter(modalities or ()), None),
         parameters=row["parameters"], versions=(), aliases={}, evaluations=(),
-        lineage=LineageView.of(origins.elsewhere(row["ref"], row["base_model"])),
+        lineage=LineageView.of(trace.trace_foreign_model(row["ref"], row["base_model"])),
         available=access.available, needs=access.needs, card=said,
-        elsewhere=Elsewhere(
+        elsewhere=ExternalModel(
             license=row["license"], price=None if price == Price() else price, released=row["released"],
             bytes=row["bytes"], origins=dict(row["origins"]),
             published_metrics=tuple(Figure(**figure) for figure in (row["published"] or ())),
@@ -367,14 +388,14 @@ def register_model(
         spec = {"name": name, "source": _readable(app, source or ""), "task": task, "license": license}
         spec = {key: value for key, value in spec.items() if value is not None}
         return start_job(app, "fetch", spec, idempotency_key=idempotency_key, dry_run=dry_run)
-    card = served.prepare(app.workspace, name, endpoint, task=task, license=license)
+    card = registry.served_card(app.workspace, name, endpoint, task=task, license=license)
     if dry_run:
         return DryRun(valid=True, estimate=Estimate(), resolved={"host": endpoint.host})
 
     def step(tx: Transaction) -> ModelRegistered:
-        model = served.register(tx, app.workspace, card).ref
+        model = registry.register_served(tx, app.workspace, card).ref
         then = NextAction(tool="evaluate_models", arguments={"models": [model]})
-        needs = served.needs(endpoint, app.workspace.settings.private_hosts)
+        needs = registry.commands_needed(endpoint, app.workspace.settings.private_hosts)
         return ModelRegistered(model=model, host=endpoint.host, needs=needs, next_actions=(then,))
 
     arguments = {"name": name, "endpoint": endpoint.model_dump(), "task": task, "license": license}
@@ -384,3 +405,9 @@ def register_model(
 def _readable(app: App, source: str) -> str:
     """A folder of the caller's with its whole path, if it lies below the roots."""
     return _PATH + str(check_readable(app, source.removeprefix(_PATH))) if source.startswith(_PATH) else source
+
+
+# How a graph of lineage is shown in an answer: the nodes nearest to what was asked about.
+
+
+_SHOWN = 40

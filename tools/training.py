@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 from pydantic import Field
 
-from speciate.server.first_fetched import start_job
+from speciate.server import tool_api
 from speciate.server.roots import check_function, check_refs
-from speciate.server.surface import (
+from speciate.server.tool_api import (
     App,
     DryRun,
     DryRunFlag,
+    Estimate,
     IdempotencyKey,
     JobStarted,
     NextAction,
     Result,
+    start_job,
     tool,
 )
-from speciate.training import plan as planning
-from speciate.training.plan import Candidate, Refused
-from speciate.training.specialize import has_many, ways
-from speciate.training.specs import MOST_SEED, Further, Method, Room
+from speciate.training.hyperparameters import MOST_SEED
+from speciate.training.merging.merge_spec import MergeMethod
+from speciate.training.planning import training_plan as planning
+from speciate.training.planning.fetch_first import fetch_all, models_to_fetch, plan_before_fetch
+from speciate.training.planning.training_plan import PlannedCandidate, UnavailableCandidate
+from speciate.training.specialize import choose_candidates, needs_shortlist
+from speciate.training.train_spec import Method, PriorModelMethod, RequestedResources
 
 DatasetName = Annotated[str, Field(description="name or name@v3.")]
 BaseModel = Annotated[
@@ -33,8 +39,8 @@ Minutes = Annotated[float, Field(gt=0, le=100_000, description="Of run time, all
 
 class TrainingPlan(Result):
     dataset: str
-    candidates: tuple[Candidate, ...]
-    refused: tuple[Refused, ...]
+    candidates: tuple[PlannedCandidate, ...]
+    refused: tuple[UnavailableCandidate, ...]
     needed_test_examples: int | None = None
     test_examples: int
     warnings: tuple[str, ...] = ()
@@ -64,7 +70,7 @@ def plan_training(
             "budget_minutes": budget_minutes,
         }
         spec = {key: value for key, value in asked.items() if value is not None}
-        started = start_job(app, "measure", spec, _named(base_model), idempotency_key=idempotency_key)
+        started = start_job_after_fetch(app, "measure", spec, _one_or_none(base_model), idempotency_key=idempotency_key)
         assert isinstance(started, JobStarted), "nothing else comes without dry_run"
         return started
     base = check_refs(app, base_model)
@@ -103,7 +109,7 @@ def train_model(
     app: App,
     name: Annotated[str | None, Field(description="The model gets the next version of this name.")] = None,
     dataset: Annotated[str | None, Field(description="name or name@v3.")] = None,
-    method: Method | Further | None = None,
+    method: Method | PriorModelMethod | None = None,
     base_model: BaseModel = None,
     use_case: str | None = None,
     task: str | None = None,
@@ -112,7 +118,7 @@ def train_model(
     seed: Annotated[int | None, Field(ge=0, le=MOST_SEED)] = None,
     budget_minutes: Minutes | None = None,
     budget_usd: Annotated[float | None, Field(gt=0, description="Of this machine's time.")] = None,
-    resources: Annotated[Room | None, Field(description="What it may use.")] = None,
+    resources: Annotated[RequestedResources | None, Field(description="What it may use.")] = None,
     continue_from: Annotated[str | None, Field(description="A model version whose network is trained on.")] = None,
     teacher: Annotated[str | list[str] | None, Field(description="For distill: one model, or several.")] = None,
     like: Annotated[
@@ -137,12 +143,12 @@ def train_model(
         "budget_usd": budget_usd,
         "resources": resources.model_dump() if resources else None,
         "continue_from": continue_from,
-        "teacher": [check_refs(app, each) for each in _listed(teacher)] or None,
+        "teacher": [check_refs(app, each) for each in _as_list(teacher)] or None,
         "like": like,
     }
     spec = {key: value for key, value in given.items() if value is not None}
-    return start_job(
-        app, "train", spec, _named(base_model), idempotency_key=idempotency_key, dry_run=dry_run
+    return start_job_after_fetch(
+        app, "train", spec, _one_or_none(base_model), idempotency_key=idempotency_key, dry_run=dry_run
     )  # fmt: skip
 
 
@@ -165,7 +171,7 @@ def specialize(
     For one training alone, call train_model.
     """
     bases = [check_refs(app, base) or base for base in base_models or ()]
-    found = ways(app.workspace, use_case, dataset, bases, methods or ())
+    found = choose_candidates(app.workspace, use_case, dataset, bases, methods or ())
     spec = {
         "use_case": use_case,
         "dataset": dataset,
@@ -175,17 +181,17 @@ def specialize(
         "methods": methods or [],
         "order": order or [],
         "ways": [way.model_dump(exclude_none=True) for way in found],
-        "shortlist": has_many(app.workspace, use_case, found),
+        "shortlist": needs_shortlist(app.workspace, use_case, found),
         **({"like": like} if like else {}),
     }
-    return start_job(app, "specialize", spec, bases, idempotency_key=idempotency_key, dry_run=dry_run)
+    return start_job_after_fetch(app, "specialize", spec, bases, idempotency_key=idempotency_key, dry_run=dry_run)
 
 
-def _named(base_model: str | None) -> list[str]:
+def _one_or_none(base_model: str | None) -> list[str]:
     return [] if base_model is None else [base_model]
 
 
-def _listed(named: str | list[str] | None) -> list[str]:
+def _as_list(named: str | list[str] | None) -> list[str]:
     return [named] if isinstance(named, str) else named or []
 
 
@@ -195,12 +201,72 @@ def _with_files_below_a_root(app: App, hyperparameters: dict[str, Any] | None) -
         return None
     placed, rewards = dict(hyperparameters), hyperparameters.get("rewards")
     if isinstance(rewards, list):
-        placed["rewards"] = [_placed(app, each) for each in rewards]
+        placed["rewards"] = [_with_checked_file(app, each) for each in rewards]
     if "environment" in placed:
-        placed["environment"] = _placed(app, placed["environment"])
+        placed["environment"] = _with_checked_file(app, placed["environment"])
     return placed
 
 
-def _placed(app: App, reward: Any) -> Any:
+def _with_checked_file(app: App, reward: Any) -> Any:
     file = reward.get("file") if isinstance(reward, dict) else None
     return {**reward, "file": check_function(app, file)} if isinstance(file, str) else reward
+
+
+# Merging: several models of one base as one, by their weights.
+
+
+MergedModels = Annotated[list[str], Field(min_length=1, max_length=64, description="Trained here from one base model.")]
+
+
+@tool()
+def merge_models(
+    app: App,
+    name: Annotated[str, Field(description="The merge gets the next version of this name.")],
+    models: MergedModels,
+    method: Annotated[MergeMethod, Field(description="soup: mean; greedy: of those that help on validation.")],
+    weights: Annotated[list[float] | None, Field(description="One a model; slerp: shares of two.")] = None,
+    dataset: Annotated[str | None, Field(description="To choose and measure on; default: what all learned.")] = None,
+    hyperparameters: Annotated[
+        dict[str, Any] | None, Field(description="density, scale (ties, dare); seed (dare).")
+    ] = None,
+    idempotency_key: IdempotencyKey = None,
+    dry_run: DryRunFlag = False,
+) -> JobStarted | DryRun:
+    """Make one model of several of one base and task by their weights, without training. Then call evaluate_models."""
+    given = {
+        "name": name,
+        "models": models,
+        "method": method,
+        "weights": weights,
+        "dataset": dataset,
+        "hyperparameters": hyperparameters,
+    }
+    spec = {key: value for key, value in given.items() if value is not None}
+    return start_job(app, "merge", spec, idempotency_key=idempotency_key, dry_run=dry_run)
+
+
+# Starting a job whose base models may still be on the hub: then they are fetched first, by jobs that it waits for.
+
+
+
+def start_job_after_fetch(
+    app: App,
+    kind: str,
+    spec: Mapping[str, Any],
+    base_models: Sequence[str],
+    *,
+    idempotency_key: str | None = None,
+    dry_run: bool = False,
+) -> JobStarted | DryRun:
+    """As that of the surface. Where a base model must come first, what does not depend on it is checked now, and the
+    rest when it is here."""
+    wanted = models_to_fetch(app.workspace, base_models)
+    if not wanted:
+        return tool_api.start_job(app, kind, spec, idempotency_key=idempotency_key, dry_run=dry_run)
+    plan = plan_before_fetch(app.engine, kind, spec, wanted)
+    if dry_run:
+        resolved = plan.resolved | {"fetched_first": [each.ref for each in wanted]}
+        return DryRun(valid=True, estimate=Estimate(), resolved=resolved)
+    fetches = fetch_all(app.engine, wanted, idempotency_key)
+    return tool_api.start_job(app, kind, spec, idempotency_key=idempotency_key, after=fetches)
+

@@ -19,10 +19,10 @@ from pathlib import Path
 
 from serving import USE_CASE, prepare, texts
 
-from speciate.production import answer
 from speciate.sandbox import python
-from speciate.serving.folder import Target
-from speciate.serving.runner import ANSWER, Runner
+from speciate.serving import predict_worker
+from speciate.serving.deployment_folder import Target
+from speciate.serving.replica import ANSWER, Runner
 
 Ask = Callable[[int], None]
 
@@ -74,7 +74,7 @@ def main() -> None:
             generation=1, model=model, path=str(path), task="text-classification", modality="text", inputs=("text",)
         )
         starts: dict[str, list[float]] = {"caged": [], "uncaged": []}
-        asks: dict[str, Ask] = {"in-process": lambda count: answer.answer(payload(target, count)) and None}
+        asks: dict[str, Ask] = {"in-process": lambda count: predict_worker.answer(payload(target, count)) and None}
         for _ in range(3):
             began = time.monotonic()
             runner = Runner(root, root / "cache" / "pool", target, 4096, "required")

@@ -24,9 +24,9 @@ import pydicom
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, JPEG2000Lossless
 
-from speciate.datasets.sources.gathering.dicom_headers import TAGS, read_headers
-from speciate.datasets.sources.prepare import prepare
-from speciate.datasets.sources.unpacking import Desk
+from speciate.datasets.gathering.dicom_headers import TAGS, read_headers
+from speciate.datasets.sources.prepare import prepare_source
+from speciate.datasets.sources.sandbox_calls import SourceContext
 from speciate.jobs.pool import Pool
 from speciate.settings import Settings
 from speciate.workspace.workspace import Folders
@@ -79,7 +79,7 @@ def arms(files: list[Path], folder: Path, work: Path) -> dict[str, Callable[[], 
         folders.make()
         pool = Pool(folders, Settings(), size=os.cpu_count() or 1)
         try:
-            return sum(len(file.parts) for file in prepare(folder, Desk(pool, "required", folders, work)).files)
+            return sum(len(file.parts) for file in prepare_source(folder, SourceContext(pool, "required", folders, work)).files)
         finally:
             pool.close()
 

@@ -33,7 +33,7 @@ from torch.utils.data import DataLoader
 
 from speciate.datasets.columns import CONTENT, FINGERPRINT, KEY, SKETCH, START, STOP
 from speciate.datasets.loading.stream import Stream
-from speciate.datasets.succession import found
+from speciate.datasets.next_version import seal_first
 from speciate.datasets.versions import Manifest
 from speciate.workspace.packs import PackWriter
 from speciate.workspace.workspace import Folders
@@ -67,7 +67,7 @@ def sealed(folders: Folders, modality: str, rows: dict[str, Any], **roles: Any) 
         | {name: pa.nulls(count, pa.float64()) for name in (START, STOP)}
     )
     blank = Manifest(name="bench", version=0, id="", modality=modality, parts=(), columns={}, rows=0, **roles)
-    return found(folders, table, blank).manifest
+    return seal_first(folders, table, blank).manifest
 
 
 def image_version(folders: Folders, folder: Path) -> Manifest:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from sklearn.datasets import load_digits
-from tests.training.merging.test_merge import merge_now
+from tests.training.merging.test_merge_models import merge_now
 from tests.training.world import make_dataset, model_path, png, train_now
 
 from speciate.datasets.loading.loader import load_examples

@@ -35,9 +35,8 @@ from speciate.models import registry
 from speciate.models.encoders import load_encoder
 from speciate.settings import Settings
 from speciate.tasks import predictor
-from speciate.tasks.embeddings import Embeddings
-from speciate.training.pruning import Scores, places, prune
-from speciate.training.transferability import h_score, indicators, logme, scaled
+from speciate.tasks.representations import Embeddings
+from speciate.training.planning.transferability import Scores, h_score, indicators, logme, prune, rank_places, scaled
 from speciate.workspace.workspace import Workspace
 
 LABELLED, VALIDATION, TEST = 200, 100, 1000
@@ -123,7 +122,7 @@ def measure(workspace: Workspace, name: str, refs: Sequence[str]) -> Measured:
             seconds[way] += time.perf_counter() - began
     scores = [Scores(*pair) for pair in zip(values["LogME"], values["H-score"], strict=True)]
     found = {way: np.array(column) for way, column in values.items()}
-    found["LogME and H-score"] = -np.array(places(scores, sizes), float)
+    found["LogME and H-score"] = -np.array(rank_places(scores, sizes), float)
     found["largest first"] = np.array(sizes, float)
     return Measured(found, seconds, scores)
 

@@ -23,12 +23,12 @@ from tests.training.language.world import attempt, base, make_sums, payload
 from speciate.datasets.loading.loader import load_examples
 from speciate.jobs.run import Run
 from speciate.settings import Settings
-from speciate.training.language.durable_trainer import durable
-from speciate.training.language.lessons import form, lessons, rows, turns
-from speciate.training.language.pupil import digest, pupil, session, settings
-from speciate.training.language.specs import SftParameters
-from speciate.training.specs import Payload
-from speciate.training.study import Study
+from speciate.training.language.durable_trainer import make_durable
+from speciate.training.language.model_setup import digest, load_base_model, make_session, trainer_arguments
+from speciate.training.language.tokenized_examples import choose_prompt_form, find_turns, token_rows, tokenize_splits
+from speciate.training.language_hyperparameters import SftParameters
+from speciate.training.train_spec import Payload
+from speciate.training.training_context import TrainingContext
 from speciate.workspace.workspace import Workspace
 
 RATE = 5e-5
@@ -53,18 +53,18 @@ class Bench:
         )  # fmt: skip
         run = Run(attempt(self.workspace, asked, f"job-{self.count}"))
         told = Payload.model_validate(run.payload)
-        study = Study(run, told, load_examples(run.folders, told.manifest, ("train",)))
+        study = TrainingContext(run, told, load_examples(run.folders, told.manifest, ("train",)))
         parameters = told.parameters
         assert isinstance(parameters, SftParameters)
-        learner = pupil(study, parameters)
-        how = form(study, learner.tokenizer, parameters, [each.asked for each in turns(study, study.train)])
-        found = lessons(study, learner.tokenizer, how, parameters, "completion", learner.longest)
-        told_by = settings(study, parameters, RATE) | ({} if ours else {"logging_steps": 10})  # trl's default
+        learner = load_base_model(study, parameters)
+        how = choose_prompt_form(study, learner.tokenizer, parameters, [each.asked for each in find_turns(study, study.train)])
+        found = tokenize_splits(study, learner.tokenizer, how, parameters, "completion", learner.longest)
+        told_by = trainer_arguments(study, parameters, RATE) | ({} if ours else {"logging_steps": 10})  # trl's default
         arguments = SFTConfig(**told_by, max_length=None)
-        made = (durable(SFTTrainer) if ours else SFTTrainer)(
-            model=learner.model, processing_class=learner.tokenizer, args=arguments, train_dataset=rows(found.train)
+        made = (make_durable(SFTTrainer) if ours else SFTTrainer)(
+            model=learner.model, processing_class=learner.tokenizer, args=arguments, train_dataset=token_rows(found.train)
         )
-        return made, session(study, parameters, learner, digest(found))
+        return made, make_session(study, parameters, learner, digest(found))
 
     def seconds(self, steps: int, ours: bool) -> float:
         made, told = self.trainer(steps, ours)

@@ -57,14 +57,14 @@ def closest(value: str, known: Iterable[str], count: int = 3) -> str:
     known = sorted(known)
     near = difflib.get_close_matches(value, known, count)
     if near:
-        return "did you mean " + ", ".join(map(_quoted, near)) + "?"
+        return "did you mean " + ", ".join(map(_quote_name, near)) + "?"
     if known:
-        shown = ", ".join(map(_quoted, known[:10]))
+        shown = ", ".join(map(_quote_name, known[:10]))
         return f"known: {shown}" + (f" and {len(known) - 10} more." if len(known) > 10 else ".")
     return "there are none yet."
 
 
-def _quoted(name: str) -> str:
+def _quote_name(name: str) -> str:
     """As Python writes it, so without characters that hide or turn text; cut, for it may be a column of anybody's."""
     return repr(name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…")
 

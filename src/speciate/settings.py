@@ -22,7 +22,7 @@ from speciate.environment import (
     workspace_path,
 )
 from speciate.errors import Code, SpeciateError
-from speciate.finite import finite
+from speciate.finite import is_finite
 from speciate.hosts import check_host
 
 __all__ = [
@@ -275,7 +275,7 @@ def load(workspace: Path) -> Settings:
     path = workspace / "settings.toml"
     try:
         said = tomllib.loads(path.read_text())
-        if odd := [name for name, value in said.items() if not finite(value)]:
+        if odd := [name for name, value in said.items() if not is_finite(value)]:
             raise ValueError(f"{odd[0]} holds nan or inf, by which nothing can be limited")
         return Settings.model_validate(said)
     except FileNotFoundError:

@@ -24,10 +24,9 @@ from speciate import settings
 from speciate.errors import SpeciateError
 from speciate.faults import fault
 from speciate.jobs.folder import FULL_BYTES, NO_ROOM, RESUMABLE, SECOND, Outcome, RunFolder, write_checked, write_whole
-from speciate.jobs.processes import identity
-from speciate.jobs.redaction import RedactedStream, Redaction, redirect_logging
-from speciate.jobs.run import OutOfMemory, Run, Stopped, Transient
-from speciate.workspace import storage
+from speciate.jobs.process_identity import identity
+from speciate.jobs.run import OutOfMemory, RedactedStream, Redaction, Run, Stopped, Transient, redirect_logging
+from speciate.workspace import filesystem
 
 Entry = Callable[[Run], dict[str, Any] | None]
 
@@ -47,7 +46,7 @@ def load(entry: str) -> Entry:
     return function
 
 
-def received(folder: RunFolder) -> dict[str, str]:
+def receive_keys(folder: RunFolder) -> dict[str, str]:
     """The keys that the run's spec names, by name, from the pipe that is its standard input; nothing of it is left for
     a child to inherit."""
     if not folder.spec().get("secrets"):
@@ -75,19 +74,19 @@ def perform(folder: RunFolder, keys: Mapping[str, str] = MappingProxyType({})) -
         return Outcome(1, "user", error.message, error.recovery, error.foreign)
     except BaseException as error:  # noqa: BLE001 - a run may raise anything, and its owner must hear of it
         traceback.print_exc()
-        return _defect(error, shutil.disk_usage(folder.path).free)
+        return _outcome_of_error(error, shutil.disk_usage(folder.path).free)
 
 
-def _defect(error: BaseException, free: int) -> Outcome:
+def _outcome_of_error(error: BaseException, free: int) -> Outcome:
     """What the error says may quote a user's data: only its type is shown as ours."""
     said = f"{type(error).__name__} in the run"
     if isinstance(error, OutOfMemory | MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's, unseen
         return Outcome(1, "memory", said, detail=str(error))
     if isinstance(error, Transient):
         return Outcome(1, "transient", said, detail=str(error))
-    refused, words = storage.refusal(error), storage.explained(error)
-    if refused is not None and words is not None and refused.number not in storage.FULL:
-        kind = "transient" if refused.number in storage.PASSING else "user"
+    refused, words = filesystem.find_refusal(error), filesystem.explain(error)
+    if refused is not None and words is not None and refused.number not in filesystem.FULL:
+        kind = "transient" if refused.number in filesystem.PASSING else "user"
         return Outcome(1, kind, f"the disk refused: {said}", words.recovery, str(error))
     if free < FULL_BYTES or refused is not None:
         where = f" ({Path(refused.path).parent})" if refused is not None and refused.path else ""
@@ -104,18 +103,18 @@ def _stop(number: int, frame: FrameType | None) -> None:
 def main(path: str) -> int:
     """Run the attempt in `path` to its end and return its exit code; NO_ROOM where the disk takes not even that."""
     try:
-        return _live(RunFolder(Path(path)))
+        return _run_folder(RunFolder(Path(path)))
     except OSError as error:
-        if error.errno not in storage.FULL:
+        if error.errno not in filesystem.FULL:
             raise
         return NO_ROOM
 
 
-def _live(folder: RunFolder) -> int:
+def _run_folder(folder: RunFolder) -> int:
     if not folder.begin():
         return SECOND
     write_whole(folder.path / "worker", identity(os.getpid()))
-    keys = received(folder)
+    keys = receive_keys(folder)
     if redaction := Redaction(keys.values()):
         plain = sys.stdout, sys.stderr
         redacted = [RedactedStream(each, redaction) for each in plain]

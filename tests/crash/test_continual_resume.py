@@ -13,7 +13,7 @@ import pytest
 
 from tests.crash.test_training_resume import TINY, World, _killed, _paused, _steps, world
 from tests.data import ingest
-from tests.training.test_continual import points
+from tests.training.recipes.test_continual import points
 
 pytestmark = pytest.mark.slow
 

@@ -70,7 +70,7 @@ def test_a_consent_ends_when_its_time_is_over(workspace: Workspace, clock: Manua
     assert consent.check(workspace.database, "lesions", HOST).expires == clock.now() + 10
     clock.advance(10)
     assert "the time for which grace allowed it is over" in refusal(workspace).message
-    assert [each.dataset for each in consent.listed(workspace.database)] == ["lesions"]
+    assert [each.dataset for each in consent.list_consents(workspace.database)] == ["lesions"]
 
 
 def test_a_transaction_may_ask_too(workspace: Workspace) -> None:

@@ -16,15 +16,15 @@ import pytest
 
 import speciate
 from speciate.datasets.curate import KIND, CurateSpec, run
-from speciate.datasets.operations import sample
+from speciate.datasets.operations import sample_balance
 from speciate.datasets.operations.context import Context
-from speciate.datasets.operations.contract import Outcome
+from speciate.datasets.operations.operation import Outcome
 from speciate.datasets.versions import resolve, version
 from speciate.errors import Code, SpeciateError
-from speciate.ids import JobId
 from speciate.jobs.folder import RunFolder, write_whole
 from speciate.jobs.job import Job, State
 from speciate.jobs.run import Run, Stopped
+from speciate.refs import JobId
 from speciate.server.client import Client
 from speciate.workspace.workspace import Workspace
 from tests import data
@@ -140,7 +140,7 @@ def test_an_operation_that_gives_two_rows_one_id_makes_nothing(
         return Outcome(pa.concat_tables([rows, rows.slice(3, 1)]))
 
     data.ingest(workspace, "set", rows=tuple(data.review_rows(20)), label="label")
-    monkeypatch.setattr(sample, "SAMPLE", dataclasses.replace(sample.SAMPLE, apply=twice))
+    monkeypatch.setattr(sample_balance, "SAMPLE", dataclasses.replace(sample_balance.SAMPLE, apply=twice))
     with pytest.raises(SpeciateError) as raised:
         curate(workspace, "set", {"op": "sample", "n": 5})
     assert raised.value.message.startswith("Step 1 (sample) gave several rows the id 'ex-")

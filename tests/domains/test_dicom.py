@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from speciate.datasets import scan
-from speciate.datasets.splitting import audit, members_of
+from speciate.datasets import version_rows
+from speciate.datasets.splits import audit_split, members_of
 from speciate.datasets.versions import resolve
 from speciate.server.client import Client
 from speciate.workspace.workspace import Workspace
 from tests import data
 from tests.domains.calling import ended
-from tests.domains.phantoms import hospital
+from tests.domains.medical_files import hospital
 
 DOCS = Path(__file__).parents[2] / "docs" / "dicom.md"
 
@@ -78,7 +78,7 @@ def test_patients_never_cross_a_split_and_a_random_split_would_let_them(workspac
     findings = hospital(tmp_path, patients=12, shape=(4, 24, 24))
     labels = {"path": findings, "key": "patient", "column": "finding"}
     manifest = data.ingest(workspace, "chests", source=tmp_path / "sent", labels=labels)
-    rows = scan.read(workspace.folders, resolve(workspace.database, manifest.ref))
+    rows = version_rows.read(workspace.folders, resolve(workspace.database, manifest.ref))
     members = members_of(rows, "dicom")
     splits = rows["split"].to_pylist()
     of_patients: dict[str, set[str]] = {}
@@ -87,6 +87,6 @@ def test_patients_never_cross_a_split_and_a_random_split_would_let_them(workspac
     assert len(of_patients) == 12
     assert all(len(found) == 1 for found in of_patients.values())
     assert set(splits) == {"train", "validation", "test"}
-    assert audit(members, splits)["groups_across"] == 0
+    assert audit_split(members, splits)["groups_across"] == 0
     random.Random(0).shuffle(splits)
-    assert audit(members, splits)["groups_across"] > 0
+    assert audit_split(members, splits)["groups_across"] > 0

@@ -12,14 +12,14 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from speciate.datasets import scan
-from speciate.datasets.splitting import audit, members_of
+from speciate.datasets import version_rows
+from speciate.datasets.splits import audit_split, members_of
 from speciate.datasets.versions import resolve
 from speciate.server.client import Client
 from speciate.workspace.workspace import Workspace
 from tests import data
 from tests.domains.calling import ended
-from tests.domains.parts import FAMILIES, copies, rough, turned
+from tests.domains.machine_parts import FAMILIES, copies, rough, turned
 from tests.modalities.mesh_samples import exported
 
 DOCS = Path(__file__).parents[2] / "docs" / "meshes.md"
@@ -116,7 +116,7 @@ def test_the_guide_measures_points_as_it_says() -> None:
 def test_copies_never_cross_a_split_and_a_random_split_would_let_them(workspace: Workspace, tmp_path: Path) -> None:
     store(tmp_path / "parts", 5, again=5)
     manifest = data.ingest(workspace, "parts", source=tmp_path / "parts", label="folder")
-    rows = scan.read(workspace.folders, resolve(workspace.database, manifest.ref))
+    rows = version_rows.read(workspace.folders, resolve(workspace.database, manifest.ref))
     members, splits = members_of(rows, "mesh"), rows["split"].to_pylist()
     assert set(splits) == {"train", "validation", "test"}
     of_parts: dict[str, set[str]] = {}
@@ -124,6 +124,6 @@ def test_copies_never_cross_a_split_and_a_random_split_would_let_them(workspace:
         of_parts.setdefault(source.partition(".")[0].partition(" ")[0], set()).add(split)
     assert len(of_parts) == 30
     assert all(len(found) == 1 for found in of_parts.values()), of_parts
-    assert audit(members, splits)["near_duplicates_across"] == 0
+    assert audit_split(members, splits)["near_duplicates_across"] == 0
     random.Random(0).shuffle(splits)
-    assert audit(members, splits)["near_duplicates_across"] > 0
+    assert audit_split(members, splits)["near_duplicates_across"] > 0

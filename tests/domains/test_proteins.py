@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from speciate.datasets import scan
-from speciate.datasets.splitting import audit, members_of
+from speciate.datasets import version_rows
+from speciate.datasets.splits import audit_split, members_of
 from speciate.datasets.versions import Manifest
 from speciate.modalities.biology.homology import HOMOLOGY
 from speciate.server.client import Client
@@ -38,7 +38,7 @@ def calls() -> list[dict[str, Any]]:
 def placed(workspace: Workspace, manifest: Manifest) -> dict[str, set[str]]:
     """The splits that each family lies in."""
     found: dict[str, set[str]] = {}
-    for row in scan.read(workspace.folders, manifest, ["name", "split"]).to_pylist():
+    for row in version_rows.read(workspace.folders, manifest, ["name", "split"]).to_pylist():
         found.setdefault(row["name"].partition("_")[0], set()).add(row["split"])
     return found
 
@@ -51,13 +51,13 @@ def test_families_never_cross_a_split_and_a_random_split_would_part_them(workspa
     assert len(found) == 20
     assert all(len(splits) == 1 for splits in found.values())
     assert set().union(*found.values()) == {"train", "validation", "test"}
-    rows = scan.read(workspace.folders, manifest)
+    rows = version_rows.read(workspace.folders, manifest)
     splits = rows["split"].to_pylist()
-    told = audit(members_of(rows, "protein"), splits, rows["id"].to_pylist())
+    told = audit_split(members_of(rows, "protein"), splits, rows["id"].to_pylist())
     assert told["near_duplicates_across"] == 0
     assert told["test_units"] < splits.count("test")  # a family is one unit, not four
     random.Random(0).shuffle(splits)
-    parted = audit(members_of(rows, "protein"), splits, rows["id"].to_pylist())
+    parted = audit_split(members_of(rows, "protein"), splits, rows["id"].to_pylist())
     assert parted["near_duplicates_across"] > 20
     assert len(parted["near_duplicate_examples"]) == 5
 
@@ -90,7 +90,7 @@ def test_structures_of_one_family_stay_together_whatever_format_they_come_in(
     (folder / "g_0.pdb").write_bytes(pdb(small("A", residues=140)))
     (folder / "g_1.cif").write_bytes(mmcif(small("A", residues=130)))
     manifest = data.ingest(workspace, "models", source=folder)
-    rows = scan.read(workspace.folders, manifest, ["source", "split", "residues", "missing_backbone_atoms", "format"])
+    rows = version_rows.read(workspace.folders, manifest, ["source", "split", "residues", "missing_backbone_atoms", "format"])
     found: dict[str, set[str]] = {}
     for row in rows.to_pylist():
         found.setdefault(row["source"].partition("_")[0], set()).add(row["split"])
@@ -110,7 +110,7 @@ def test_bad_files_are_named_counted_and_set_aside(workspace: Workspace, tmp_pat
     for name, content in files.items():
         (folder / name).write_bytes(content)
     manifest = data.ingest(workspace, "files", source=folder, modality="protein")
-    rows = scan.read(workspace.folders, manifest, ["source", "quality", "reason"]).to_pylist()
+    rows = version_rows.read(workspace.folders, manifest, ["source", "quality", "reason"]).to_pylist()
     assert {row["source"]: row["quality"] for row in rows} == {
         "good.pdb": "ok", "good.cif": "ok", "cut.pdb": "partial", "cut.cif": "partial", "counts.pdb": "partial",
         "letter.pdb": "error",

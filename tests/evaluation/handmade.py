@@ -11,8 +11,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from speciate.evaluation.report import Comparison, Control, Decision, GateResult, Report, Row, Value
-from speciate.usecases import Gate
+from speciate.evaluation.reports.report import Comparison, Control, Decision, GateResult, Report, Row, Value
+from speciate.use_cases import Gate
 from speciate.workspace.workspace import Workspace
 
 _INSERT = "INSERT INTO evaluations VALUES (?, ?, ?, ?, ?, ?, ?)"

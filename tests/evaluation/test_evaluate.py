@@ -9,17 +9,19 @@ import pytest
 from speciate.datasets.loading.loader import Example, load_examples
 from speciate.datasets.versions import resolve
 from speciate.errors import Code, SpeciateError
-from speciate.evaluation import decisions, mistakes, report, slices
-from speciate.evaluation.answers import Answer, answer_all
-from speciate.evaluation.describe import against_baseline
+from speciate.evaluation import decisions
 from speciate.evaluation.evaluate import EvaluateSpec, plan
-from speciate.evaluation.leaderboard import draw
-from speciate.evaluation.memory import measure_memory
-from speciate.evaluation.predictors.column import from_column
-from speciate.evaluation.task import EvaluationTask
+from speciate.evaluation.payload import EvaluationTask
+from speciate.evaluation.predictors.answering import Answer, answer_all
+from speciate.evaluation.predictors.by_source import from_column
+from speciate.evaluation.predictors.memory_use import measure_memory
+from speciate.evaluation.reports import error_analysis, report, slice_metrics
+from speciate.evaluation.reports.describe_evaluation import against_baseline
+from speciate.evaluation.reports.leaderboard_chart import draw_leaderboard
+from speciate.governance import approvals
 from speciate.jobs.run import Run, Stopped
-from speciate.production import approvals, promote
-from speciate.tasks.contract import Prediction
+from speciate.promotion import promote
+from speciate.tasks.task import Prediction
 from speciate.vocabulary import Family
 from speciate.workspace.workspace import Workspace
 from tests.evaluation import world
@@ -43,7 +45,7 @@ def test_a_model_is_compared_with_the_incumbent_and_decided_on(flowers: Workspac
     assert kept is not None
     assert kept.decision.id == result["decision"]["id"]
     assert kept.evaluation == result["evaluation"]
-    found = report.find(flowers.database, result["evaluation"])
+    found = report.find_report(flowers.database, result["evaluation"])
     assert found.dataset == "flowers@v1:test"
     assert (found.n, found.clusters) == (200, 100)
     assert found.row("points").p95_ms is not None
@@ -68,26 +70,26 @@ def test_slices_and_worst_examples_come_from_the_stored_rows(flowers: Workspace)
         "folder": str(flowers.folders.evaluations / result["evaluation"]), "metric": "accuracy", "column": "site",
         "baseline": "column:rules", "candidate": "points@v1", "count": 3,
     }  # fmt: skip
-    cut = slices.by_column(asked)
+    cut = slice_metrics.slices_by_column(asked)
     assert {one["value"] for one in cut["slices"]} == {"north", "south"}
     assert sum(one["n"] for one in cut["slices"]) == 200
     assert all(one["p_holm"] >= one["p_value"] for one in cut["slices"])
-    assert {one["value"] for one in slices.by_column(asked | {"column": "label"})["slices"]} == {"yes", "no"}
-    wrong = mistakes.worst(asked)
+    assert {one["value"] for one in slice_metrics.slices_by_column(asked | {"column": "label"})["slices"]} == {"yes", "no"}
+    wrong = error_analysis.worst_examples(asked)
     assert 0 < len(wrong["examples"]) <= 3
     assert all(example["truth"] != example["output"] for example in wrong["examples"])
     with pytest.raises(SpeciateError, match="did you mean 'site'"):
-        slices.by_column(asked | {"column": "sites"})
+        slice_metrics.slices_by_column(asked | {"column": "sites"})
 
 
 def test_any_model_can_be_the_baseline_of_a_description(flowers: Workspace) -> None:
     result = world.evaluate_models(flowers, models=["constant:", "points"], use_case="flowering", latency=False)
-    found = report.find(flowers.database, result["evaluation"])
+    found = report.find_report(flowers.database, result["evaluation"])
     turned = {c.candidate: c for c in against_baseline(found, "points@v1")}
     assert set(turned) == {"column:rules", "constant:"}
     assert all(c.delta is not None and c.delta < 0 for c in turned.values())
     assert all(c.p_holm is not None and c.p_value is not None and c.p_holm >= c.p_value for c in turned.values())
-    assert draw(found, "points@v1", "constant:").startswith(b"\x89PNG")
+    assert draw_leaderboard(found, "points@v1", "constant:").startswith(b"\x89PNG")
 
 
 def test_numbers_are_compared_by_their_errors(workspace: Workspace) -> None:
@@ -95,7 +97,7 @@ def test_numbers_are_compared_by_their_errors(workspace: Workspace) -> None:
     model = world.train_model(workspace, "adder", dataset="sums")
     result = world.evaluate_models(workspace, dataset="sums", models=["constant:", model], latency=False)
     assert [row["model"] for row in result["report"]["leaderboard"]] == ["adder@v1", "constant:"]
-    found = report.find(workspace.database, result["evaluation"])
+    found = report.find_report(workspace.database, result["evaluation"])
     assert set(found.row("adder").metrics) == {"mae", "rmse", "r2"}
     compared = found.compare("constant:", "adder@v1", "rmse")
     assert compared is not None
@@ -216,7 +218,7 @@ def test_memory_is_that_of_one_copy_in_a_process_of_its_own(flowers: Workspace) 
     alone = world.evaluate_models(flowers, models=["points"], use_case="flowering", latency=False)
     beside = world.evaluate_models(flowers, models=["constant:", "points"], use_case="flowering", latency=False)
     first, second = (
-        report.find(flowers.database, one["evaluation"]).row("points").memory_mb for one in (alone, beside)
+        report.find_report(flowers.database, one["evaluation"]).row("points").memory_mb for one in (alone, beside)
     )
     assert first is not None
     assert first > 0

@@ -14,8 +14,9 @@ from scipy import stats
 from sklearn import metrics as oracle
 
 from speciate.errors import Code, SpeciateError
-from speciate.evaluation import libraries, metrics
+from speciate.evaluation import metrics
 from speciate.evaluation.metrics import Answers, contributions, corpus, label_answers, number_answers
+from speciate.evaluation.metrics import metric as libraries
 from speciate.vocabulary import METRICS, find_metric, metrics_of
 
 PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
@@ -31,8 +32,8 @@ GIVEN = np.array(LABELS)[CHANCES.argmax(1)]
 
 
 def answers(positive: str | None = None) -> Answers:
-    chances = [dict(zip(LABELS, row, strict=True)) for row in CHANCES]
-    return label_answers(list(TRUTH), list(GIVEN), chances, LABELS, positive)
+    probabilities = [dict(zip(LABELS, row, strict=True)) for row in CHANCES]
+    return label_answers(list(TRUTH), list(GIVEN), probabilities, LABELS, positive)
 
 
 def value(name: str, given: Answers) -> float:
@@ -86,10 +87,10 @@ def calibration_error(sure: np.ndarray, right: np.ndarray) -> float:
 
 
 def test_calibration_is_that_of_probabilities_which_come_true() -> None:
-    chances = RANDOM.uniform(0.5, 1, 20_000)
-    truth = np.where(RANDOM.random(20_000) < chances, "a", "b")
-    honest = [{"a": each, "b": 1 - each} for each in chances]
-    boastful = [{"a": (1 + each) / 2, "b": (1 - each) / 2} for each in chances]
+    probabilities = RANDOM.uniform(0.5, 1, 20_000)
+    truth = np.where(RANDOM.random(20_000) < probabilities, "a", "b")
+    honest = [{"a": each, "b": 1 - each} for each in probabilities]
+    boastful = [{"a": (1 + each) / 2, "b": (1 - each) / 2} for each in probabilities]
     made = [label_answers(list(truth), ["a"] * 20_000, each, ("a", "b")) for each in (honest, boastful)]
     assert value("ece", made[0]) < 0.015
     assert value("ece", made[1]) == pytest.approx(0.125, abs=0.01)
@@ -97,10 +98,10 @@ def test_calibration_is_that_of_probabilities_which_come_true() -> None:
 
 def test_the_five_most_probable_labels_are_scikit_learns() -> None:
     labels = [f"l{i}" for i in range(9)]
-    chances, truth = RANDOM.dirichlet(np.ones(9), 60), RANDOM.integers(0, 9, 60)
-    rows = [dict(zip(labels, row, strict=True)) for row in chances]
-    made = label_answers([labels[i] for i in truth], [labels[i] for i in chances.argmax(1)], rows, labels)
-    assert value("top_5_accuracy", made) == oracle.top_k_accuracy_score(truth, chances, k=5, labels=range(9))
+    probabilities, truth = RANDOM.dirichlet(np.ones(9), 60), RANDOM.integers(0, 9, 60)
+    rows = [dict(zip(labels, row, strict=True)) for row in probabilities]
+    made = label_answers([labels[i] for i in truth], [labels[i] for i in probabilities.argmax(1)], rows, labels)
+    assert value("top_5_accuracy", made) == oracle.top_k_accuracy_score(truth, probabilities, k=5, labels=range(9))
 
 
 def test_labels_that_are_equally_probable_share_the_places_that_are_left_and_a_certain_answer_has_one() -> None:
@@ -185,8 +186,8 @@ def test_weights_of_clusters_mean_repeated_examples(name: str) -> None:
     clusters = np.arange(N) // 4
     weights = RANDOM.integers(0, 3, clusters.max() + 1).astype(float)
     twice = np.repeat(np.arange(N), weights[clusters].astype(int))
-    chances = [dict(zip(LABELS, row, strict=True)) for row in CHANCES[twice]]
-    repeated = label_answers(list(TRUTH[twice]), list(GIVEN[twice]), chances, LABELS, "b")
+    probabilities = [dict(zip(LABELS, row, strict=True)) for row in CHANCES[twice]]
+    repeated = label_answers(list(TRUTH[twice]), list(GIVEN[twice]), probabilities, LABELS, "b")
     weighted = corpus(find_metric(name), answers("b"), clusters)(weights[None, :])[0]
     assert weighted == pytest.approx(value(name, repeated))
 
@@ -251,8 +252,8 @@ def test_every_metric_is_computed_and_every_one_that_is_computed_is_known() -> N
 
 def test_a_metric_whose_library_is_absent_is_named_and_no_other_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "sacrebleu" else object())
-    assert [name for name in METRICS if libraries.lacking(METRICS[name])] == ["bleu", "chrf"]
-    libraries.check([METRICS["accuracy"], METRICS["rouge_l"]])
+    assert [name for name in METRICS if libraries.lacks_library(METRICS[name])] == ["bleu", "chrf"]
+    libraries.check_libraries([METRICS["accuracy"], METRICS["rouge_l"]])
     with pytest.raises(SpeciateError, match="sacrebleu is not installed") as refusal:
-        libraries.check([METRICS["accuracy"], METRICS["bleu"]])
+        libraries.check_libraries([METRICS["accuracy"], METRICS["bleu"]])
     assert refusal.value.code is Code.MISSING_EXTRA

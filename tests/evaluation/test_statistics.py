@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from speciate.evaluation.holm import holm
 from speciate.evaluation.statistics import (
     bootstrap,
     bootstrap_difference,
@@ -16,6 +15,7 @@ from speciate.evaluation.statistics import (
     cluster_weights,
     clustered_mean,
     degrees_of_freedom,
+    holm,
     jackknife_error,
     jackknife_weights,
     mcnemar_exact,

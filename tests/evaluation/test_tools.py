@@ -13,8 +13,8 @@ from speciate.tools.use_cases import define_use_case
 from speciate.errors import SpeciateError
 from speciate.jobs.engine import Engine
 from speciate.jobs.pool import Pool
-from speciate.server.surface import App, DryRun, JobStarted
-from speciate.usecases import Objective
+from speciate.server.tool_api import App, DryRun, JobStarted
+from speciate.use_cases import Objective
 from speciate.workspace.workspace import Workspace
 from tests.evaluation import world
 

@@ -9,17 +9,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from speciate import usecases
+from speciate import use_cases
 from speciate.datasets import versions
 from speciate.datasets.versions import Manifest
 from speciate.evaluation import evaluate
-from speciate.ids import JobId, id_from_key
 from speciate.jobs.folder import RunFolder
 from speciate.jobs.job import Job, State
 from speciate.jobs.kinds import Kind
 from speciate.jobs.run import Run
+from speciate.refs import JobId, id_from_key
 from speciate.training import train
-from speciate.usecases import Definition
+from speciate.use_cases import Definition
 from speciate.worker import load
 from speciate.workspace.workspace import Workspace
 
@@ -82,7 +82,7 @@ def define(workspace: Workspace, **changes: Any) -> None:
         "objective": {"metric": "accuracy", "target": 0.8},
     }  # fmt: skip
     definition = Definition.model_validate(given | changes)
-    workspace.database.transact(lambda tx: usecases.define(tx, definition, policy="auto"))
+    workspace.database.transact(lambda tx: use_cases.define(tx, definition, policy="auto"))
 
 
 def train_model(workspace: Workspace, name: str = "points", **spec: Any) -> str:

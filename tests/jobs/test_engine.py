@@ -16,7 +16,7 @@ from speciate.jobs.engine import Engine
 from speciate.jobs.job import Job, Resources, State
 from speciate.jobs.kinds import Kinds, Plan
 from speciate.settings import Capacity, Settings
-from speciate.workspace.room import GB
+from speciate.workspace.disk_space import GB
 from speciate.workspace.workspace import Workspace
 from tests.jobs.work import KINDS, WORK, Work
 

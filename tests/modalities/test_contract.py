@@ -12,12 +12,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from speciate.datasets.similarity import near
-from speciate.datasets.sources.readers.rows import REASON
-from speciate.datasets.sources.readers.ts import read_ts
+from speciate.datasets.readers.rows import REASON
+from speciate.datasets.readers.time_series import read_ts
+from speciate.datasets.similarity import near_duplicates
 from speciate.errors import SpeciateError
 from speciate.modalities import find, table
-from speciate.modalities.contract import LARGEST_THUMBNAIL, DecodeError, Judgement, Kinship, Sketching, SketchingByPart
+from speciate.modalities.contract import (
+    LARGEST_THUMBNAIL,
+    DecodeError,
+    Judgement,
+    PairwiseSimilarity,
+    Sketching,
+    SketchingByPart,
+)
 from tests.modalities.samples import BOMBS, SAMPLES, Sample
 
 EACH = pytest.mark.parametrize("sample", SAMPLES, ids=lambda sample: sample.label)
@@ -71,7 +78,7 @@ def usable(name: str, media: Any) -> None:
     if isinstance(modality.sketching, SketchingByPart):
         assert sketch is not None
         assert modality.sketching.is_sound(sketch)
-    elif not isinstance(modality.sketching, Kinship):
+    elif not isinstance(modality.sketching, PairwiseSimilarity):
         assert sketch is None or (modality.sketching is not None and len(sketch) == modality.sketching.width)
 
 
@@ -240,7 +247,7 @@ def test_the_same_medium_is_its_own_near_duplicate(name: str) -> None:
         if isinstance(modality.sketching, Sketching):
             assert modality.sketching.keys(row).dtype == np.uint64
             assert modality.sketching.near(row, row).tolist() == [True]
-        assert near.pairs([sketch, None, sketch], modality.sketching).tolist() == [[0, 2]]
+        assert near_duplicates.near_duplicate_pairs([sketch, None, sketch], modality.sketching).tolist() == [[0, 2]]
 
 
 @pytest.mark.parametrize("line", ["1,2,3:slow", "1,2,3,4:4,5,6:slow", "1,2,3:4,5,6,7", "1,2:4,5:slow"])

@@ -9,14 +9,14 @@ import sys
 import textwrap
 from pathlib import Path
 
-from speciate.predictions import reading, tending
-from speciate.predictions.folder import LogFolder
+from speciate.predictions import maintenance, reading
+from speciate.predictions.log_files import LogFolder
 
 _SERVES = """
 import sys, threading
 from pathlib import Path
-from speciate.clock import SystemClock
-from speciate.predictions.folder import LogFolder
+from speciate.workspace.clock import SystemClock
+from speciate.predictions.log_files import LogFolder
 from speciate.predictions.log import About, Log
 from speciate.settings import Log as Settings
 log = Log(LogFolder(Path(sys.argv[1])), Settings(), SystemClock())
@@ -49,7 +49,7 @@ def test_every_answer_that_left_is_in_the_log_whenever_its_writer_is_killed(tmp_
             os.kill(process.pid, signal.SIGKILL)
             left += [line.strip() for line in process.stdout if line.endswith("\n")]
         if answers == 300:
-            tending.seal(folder)
+            maintenance.seal_segments(folder)
     there = reading.answers(folder, columns=["id"])["id"].to_pylist()
     assert len(there) == len(set(there))
     assert set(left) <= set(there)

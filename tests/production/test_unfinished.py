@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 from speciate.errors import Code, SpeciateError
-from speciate.jobs.pool import Ended, Pool
-from speciate.predictions import reading
-from speciate.production import loading, logged, unfinished
-from speciate.production import predict as predicting
-from speciate.production.predict import Answer, Input, predict
+from speciate.jobs.pool import Pool, PoolProcessEnded
+from speciate.predictions import answer_lookup, reading
+from speciate.production import unfinished
+from speciate.serving import predict as predicting
+from speciate.serving import preloading
+from speciate.serving.predict import Answer, Input, predict
 from speciate.settings import Settings
 from speciate.workspace.workspace import Workspace
 from tests.serving.world import USE_CASE, move, trained
@@ -36,11 +37,11 @@ class SlowAnswers(Pool):
         self, service: str, payload: dict[str, Any], timeout: float = 20.0, *,
         readable: frozenset[Path] = frozenset(), patience: float = 0.0,
     ) -> dict[str, Any]:  # fmt: skip
-        if service == loading.LOAD:
+        if service == preloading.LOAD:
             return {}
         self.given.append(timeout)
         if not self.done.wait(min(timeout, 30)):
-            raise Ended(Code.UNAVAILABLE, "It was stopped.", "Ask for less.")
+            raise PoolProcessEnded(Code.UNAVAILABLE, "It was stopped.", "Ask for less.")
         if self.failure:
             raise self.failure
         one = {"output": "good", "confidence": 1.0, "error": None}
@@ -52,7 +53,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
     workspace = Workspace(tmp_path_factory.mktemp("slow") / "workspace", settings=Settings(policy="auto"))
     move(workspace, trained(workspace).ref)
     yield workspace
-    logged.of(workspace).close()
+    answer_lookup.logs_of(workspace).close()
     workspace.close()
 
 
@@ -76,7 +77,7 @@ def _refused(workspace: Workspace, pool: Pool, inputs: list[Input] = SAME) -> Sp
 
 
 def _logged(workspace: Workspace) -> list[str]:
-    return list(reading.answers(logged.of(workspace).of(USE_CASE).folder)["id"].to_pylist())
+    return list(reading.answers(answer_lookup.logs_of(workspace).of(USE_CASE).folder)["id"].to_pylist())
 
 
 def test_the_same_call_again_gets_the_answer_that_its_first_one_could_not_wait_for(
@@ -113,7 +114,7 @@ def test_other_inputs_are_another_question_and_one_alone_outlives_its_call(
 def test_what_ended_an_answer_is_told_to_the_repeated_call_and_the_one_after_asks_anew(
     served: Workspace, pool: SlowAnswers
 ) -> None:
-    pool.failure = Ended(Code.UNAVAILABLE, "The process ran out of memory.", "Ask for less.")
+    pool.failure = PoolProcessEnded(Code.UNAVAILABLE, "The process ran out of memory.", "Ask for less.")
     _refused(served, pool)
     pool.done.set()
     assert "The process ran out of memory." in _refused(served, pool).message

@@ -16,9 +16,9 @@ import pytest
 from pydicom.dataset import Dataset
 
 import speciate
-from speciate.modalities.scans.deidentification.engine import deidentify
-from speciate.modalities.scans.deidentification.profile import OPTIONS, action, listed, parse_profile, rows
-from speciate.modalities.scans.deidentification.pseudonyms import Pseudonyms, shifted
+from speciate.modalities.medical.deidentification.deidentifier import deidentify
+from speciate.modalities.medical.deidentification.profile import OPTIONS, action, listed, parse_profile, rows
+from speciate.modalities.medical.deidentification.pseudonyms import Pseudonyms, shift_date
 from speciate.server.client import Client, ToolError
 from tests.security import planted, scans
 from tests.server.processes import Daemons
@@ -78,7 +78,7 @@ def test_nothing_planted_survives_but_what_an_option_keeps(profile: str, implici
             assert str(there.value) == str(each.value) or there.value == each.value, told
             kept.add(each.trace or b"")
         elif said == "C" and each.vr in ("DA", "DT") and "modified_dates" in profile:
-            assert str(there.value) == shifted(each.value, days), told
+            assert str(there.value) == shift_date(each.value, days), told
             moved.add(str(there.value).encode())
         elif there is not None:
             assert str(there.value) != str(each.value), told

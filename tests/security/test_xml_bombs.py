@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from speciate.datasets import scan
+from speciate.datasets import version_rows
 from speciate.datasets.versions import Manifest
 from speciate.workspace.workspace import Workspace
 from tests.data import ingest
@@ -136,7 +136,7 @@ def test_what_lies_in_metadata_is_neither_expanded_nor_followed(
     began = time.monotonic()
     made: Manifest = ingest(workspace, "d", source=str(folder), modality=modality)
     assert time.monotonic() - began < _SECONDS
-    rows = scan.read(workspace.folders, made).to_pylist()
+    rows = version_rows.read(workspace.folders, made).to_pylist()
     assert [row["quality"] for row in rows if "good" in str(row)] == ["ok"]
     assert asked[1:] == []
     assert not any(SECRET.encode() in path.read_bytes() for path in workspace.folders.root.rglob("*") if path.is_file())

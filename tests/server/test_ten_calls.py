@@ -16,10 +16,10 @@ import anyio
 import pytest
 from mcp import Client, StdioServerParameters
 
-from speciate.sandbox import complete
+from speciate.sandbox import is_complete
 from tests.server.processes import Daemons
 
-pytestmark = pytest.mark.skipif(not complete(), reason="this kernel lacks a layer of the cage")
+pytestmark = pytest.mark.skipif(not is_complete(), reason="this kernel lacks a layer of the cage")
 
 PAGE = Path(__file__).parents[2] / "docs" / "ten-calls.md"
 _ENDED = {"succeeded", "failed", "cancelled", "dead"}
@@ -168,7 +168,7 @@ def requests(slot: Path) -> int:
 
 
 def _count(document: Any) -> int:
-    """Of all versions: each is a tally (production/tally.py), whose shares are of the requests."""
+    """Of all versions: each is a tally (promotion/request_counters.py), whose shares are of the requests."""
     if isinstance(document, dict):
         return document["failed"]["n"] if "failed" in document else sum(_count(value) for value in document.values())
     return sum(_count(item) for item in document) if isinstance(document, list) else 0

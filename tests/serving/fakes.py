@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from speciate.errors import Code, SpeciateError
-from speciate.serving.folder import Target
-from speciate.serving.runner import Died, Slow
+from speciate.serving.deployment_folder import Target
+from speciate.serving.replica import AnswerTimeout, ProcessDied
 
 POISON, SLOW, NAN = "poison", "slow", "nan"
 
@@ -51,15 +51,15 @@ class FakeProcess:
         self.given.append(seconds)
         self.busy.set()
         if self._gate and not self._gate.wait(min(seconds, 30)):
-            raise Slow
+            raise AnswerTimeout
         if self.interrupted:
-            raise Died
+            raise ProcessDied
         self.batches.append(len(items))
         texts = [str(item["text"] if "text" in item else item["row"]["text"]) for item in items]
         if POISON in texts:
-            raise Died
+            raise ProcessDied
         if SLOW in texts:
-            raise Slow
+            raise AnswerTimeout
         time.sleep(self._seconds)
         return [
             {"id": "0", "output": self.target.model, "confidence": float("nan") if self._nan else 0.9, "error": None}

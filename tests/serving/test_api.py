@@ -16,19 +16,17 @@ from typing import Any, NamedTuple
 import pytest
 import uvicorn
 
-from speciate import local_sockets
-from speciate.serving import slots, tallies
-from speciate.serving.api import Api, _withdrawn
-from speciate.serving.chat import kind_of
-from speciate.serving.deployment import Overloaded
-from speciate.serving.folder import SlotFolder, Target, Wanted
-from speciate.serving.metrics import Metrics
-from speciate.serving.runner import Slow
-from speciate.serving.slot import Slot
+from speciate import unix_sockets
+from speciate.serving import deployments, request_metrics
+from speciate.serving.api import Api, _withdraw, chat_error_type
+from speciate.serving.deployment import Deployment
+from speciate.serving.deployment_folder import DeploymentFolder, Target, Wanted
+from speciate.serving.replica import AnswerTimeout, Overloaded
+from speciate.serving.request_metrics import Metrics
 from speciate.settings import Serving
 from tests.conftest import ManualClock
 from tests.serving.fakes import POISON, FakeProcess, target
-from tests.serving.test_slot import until
+from tests.serving.test_deployment import until
 
 TOKEN = "secret"
 
@@ -42,7 +40,7 @@ class Said(NamedTuple):
 class Server:
     def __init__(self, path: Path, clock: ManualClock, version: Target | None, options: Serving, **how: Any) -> None:
         self.processes: list[FakeProcess] = []
-        folder = SlotFolder(path / f"slot-{time.monotonic_ns()}")
+        folder = DeploymentFolder(path / f"slot-{time.monotonic_ns()}")
         folder.create()
         wanted, metrics = Wanted(use_case="reviews", options=options, target=version), Metrics("reviews")
         folder.want(wanted)
@@ -51,11 +49,11 @@ class Server:
             self.processes.append(FakeProcess(version, **how))
             return self.processes[-1]
 
-        self.slot = Slot(folder, wanted, launch, metrics, clock)
+        self.slot = Deployment(folder, wanted, launch, metrics, clock)
         self.slot.start()
         listener = socket.create_server(("127.0.0.1", 0))
         self.port = listener.getsockname()[1]
-        near = local_sockets.listen(folder.socket, 5)
+        near = unix_sockets.listen(folder.socket, 5)
         self.path = str(folder.socket)
         config = uvicorn.Config(Api(self.slot, metrics, TOKEN).app(), lifespan="off", log_level="error")
         self._server = uvicorn.Server(config)
@@ -292,7 +290,7 @@ def test_what_waited_too_long_is_the_slots_overload_and_no_failure_of_the_versio
     def answer(items: Any, seconds: float) -> list[dict[str, Any]]:
         asked.append(text := items[0]["text"])
         if not let_go[text].wait(seconds):
-            raise Slow
+            raise AnswerTimeout
         return [{"id": "0", "output": "words@v1", "confidence": 0.9, "error": None}]
 
     process.answer = answer  # type: ignore[method-assign]
@@ -316,9 +314,9 @@ def test_what_waited_too_long_is_the_slots_overload_and_no_failure_of_the_versio
     until(lambda: counted in server.ask(path="/metrics").body)
     assert asked == ["a", "b"], "who gave up before its turn is asked of nobody"
     server.slot.end(5)
-    [tally] = tallies.read(server.slot.folder.tallies)
+    [tally] = request_metrics.read_counters(server.slot.folder.tallies)
     assert (tally.requests, tally.failed.bad, tally.overloaded) == (1, 0, 3)
-    assert slots.view(server.slot.folder).overloaded == 3
+    assert deployments.deployment_view(server.slot.folder).overloaded == 3
 
 
 def test_an_input_that_is_given_up_was_late_unless_the_model_has_it_or_answered_it() -> None:
@@ -328,7 +326,7 @@ def test_an_input_that_is_given_up_was_late_unless_the_model_has_it_or_answered_
     answered.set_result({"error": None})
     dropped.set_exception(Overloaded())
     failed.set_exception(TimeoutError())
-    assert [_withdrawn(each) for each in (waiting, asked, answered, dropped, failed)] == [
+    assert [_withdraw(each) for each in (waiting, asked, answered, dropped, failed)] == [
         True, False, False, True, False
     ]  # fmt: skip
     assert waiting.cancelled(), "its turn will not come"
@@ -339,7 +337,7 @@ def test_a_version_that_needs_longer_than_a_request_may_take_fails_though_its_cl
     assert server.ask(texts("a")).status == 504
     until(lambda: server.processes[0].ended)
     server.slot.end(5)
-    [tally] = tallies.read(server.slot.folder.tallies)
+    [tally] = request_metrics.read_counters(server.slot.folder.tallies)
     assert (tally.requests, tally.failed.bad, tally.overloaded) == (1, 1, 0)
 
 
@@ -420,7 +418,7 @@ def test_a_chat_that_nothing_answers_is_no_fault_of_the_request(serve: Serve) ->
     [(400, "invalid_request_error"), (401, "authentication_error"), (429, "rate_limit_error"), (504, "server_error")],
 )
 def test_an_error_of_a_chat_has_openai_s_type(status: int, kind: str) -> None:
-    assert kind_of(status) == kind
+    assert chat_error_type(status) == kind
 
 
 def test_a_model_that_does_not_write_says_so_to_a_chat(serve: Serve) -> None:

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from speciate.serving import tallies
-from speciate.serving.folder import Target, Wanted
+from speciate.serving import request_metrics
+from speciate.serving.deployment import Deployment
+from speciate.serving.deployment_folder import Target, Wanted
 from speciate.serving.routing import to_canary
-from speciate.serving.slot import Slot
 from speciate.settings import Serving
 from tests.conftest import ManualClock
 from tests.serving.fakes import POISON, target
 from tests.serving.test_api import Server
-from tests.serving.test_slot import Stage, serves, until
+from tests.serving.test_deployment import Stage, serves, until
 
 KEYS = [f"user-{number}" for number in range(60)]
 
@@ -36,7 +36,7 @@ def want(stage: Stage, version: Target, canary: Target | None = None, percent: f
     )  # fmt: skip
 
 
-def answered(slot: Slot, key: str) -> str:
+def answered(slot: Deployment, key: str) -> str:
     return str(slot.submit([{"text": "a"}], 20, key).answers[0].result(20)["output"])
 
 
@@ -125,7 +125,7 @@ def test_requests_are_counted_for_each_move_of_an_alias(stage: Stage) -> None:
         assert 'speciate_requests_total{model="words@v2",status="200",use_case="reviews"}' in metrics
     finally:
         server.close()
-    found = {tally.key: tally for tally in tallies.read(server.slot.folder.tallies)}
+    found = {tally.key: tally for tally in request_metrics.read_counters(server.slot.folder.tallies)}
     one, two = found["production", 4, "words@v1"], found["canary", 7, "words@v2"]
     assert one.requests + two.requests == 2 * len(KEYS) + 41
     assert (one.failed.bad, two.failed.bad) == (0, 1)
@@ -136,28 +136,28 @@ def test_requests_are_counted_for_each_move_of_an_alias(stage: Stage) -> None:
 
 
 def test_a_slot_that_begins_again_counts_on(stage: Stage, clock: ManualClock) -> None:
-    outcome, key = tallies.Outcome(0.1, failed=False, not_finite=False, unusable=False), ("production", 1, "words@v1")
+    outcome, key = request_metrics.Outcome(0.1, failed=False, not_finite=False, unusable=False), ("production", 1, "words@v1")
     for _ in range(2):
-        counts = tallies.Tallies(stage.folder.tallies)
+        counts = request_metrics.CounterFile(stage.folder.tallies)
         counts.add(key, clock.now(), outcome)
         counts.time(key, clock.now(), slow=True)
         counts.write(now=True)
-    [tally] = tallies.read(stage.folder.tallies)
+    [tally] = request_metrics.read_counters(stage.folder.tallies)
     assert (tally.requests, tally.slow.bad) == (2, 2)
     stage.folder.tallies.write_text('[{"of": "another version"}]')
-    assert tallies.read(stage.folder.tallies) == []
+    assert request_metrics.read_counters(stage.folder.tallies) == []
 
 
 def test_what_serves_is_not_dropped_for_the_canaries_beside_it(stage: Stage, clock: ManualClock) -> None:
-    counts = tallies.Tallies(stage.folder.tallies)
+    counts = request_metrics.CounterFile(stage.folder.tallies)
     outcome, serves = (
-        tallies.Outcome(0.1, failed=False, not_finite=False, unusable=False),
+        request_metrics.Outcome(0.1, failed=False, not_finite=False, unusable=False),
         ("production", 1, "words@v1"),
     )
     for number in range(20):
         counts.add(serves, clock.now(), outcome)
         counts.add(("canary", number, "words@v2"), clock.now(), outcome)
     counts.write(now=True)
-    found = {tally.key: tally.requests for tally in tallies.read(stage.folder.tallies)}
+    found = {tally.key: tally.requests for tally in request_metrics.read_counters(stage.folder.tallies)}
     assert found[serves] == 20
     assert len(found) == 8

@@ -13,8 +13,8 @@ from PIL import Image
 from speciate.datasets.loading.loader import Example
 from speciate.evaluation.metrics import contributions, corpus, judged
 from speciate.models.backbones.contract import States
-from speciate.tasks.contract import Posed
-from speciate.tasks.network import NetworkPredictor
+from speciate.tasks.network_predictor import NetworkPredictor
+from speciate.tasks.task import TaskExample
 from speciate.vocabulary import find_metric, find_task
 
 _RATE = 5e-3
@@ -77,7 +77,7 @@ def _ending(series: Any) -> npt.NDArray[np.float32]:
     return relative.astype(np.float32)
 
 
-def train(task: str, form: Any, modality: str, posed: Sequence[Posed], steps: int) -> NetworkPredictor:
+def train(task: str, form: Any, modality: str, posed: Sequence[TaskExample], steps: int) -> NetworkPredictor:
     """A small network that learned what was posed, 16 at a time."""
     torch.manual_seed(0)
     readout = form.of([one.truth for one in posed], {})
@@ -100,7 +100,7 @@ def train(task: str, form: Any, modality: str, posed: Sequence[Posed], steps: in
     return NetworkPredictor(task, readout, backbone, head)
 
 
-def value(metric: str, predictor: Any, asked: Sequence[Posed]) -> float:
+def value(metric: str, predictor: Any, asked: Sequence[TaskExample]) -> float:
     """Of a predictor, or of the constant answer."""
     given = predictor.predict([one.example for one in asked])
     answers = judged(

@@ -10,7 +10,7 @@ import torch
 
 from speciate.datasets.loading.loader import Example
 from speciate.models.backbones.contract import States
-from speciate.tasks.contract import Readout
+from speciate.tasks.task import TaskHead
 
 
 def examples(*media: Any) -> list[Example]:
@@ -30,7 +30,7 @@ def states(media: Sequence[Any], layer: torch.nn.Module) -> States:
     return States(sequence, mask, pooled)
 
 
-def learned(readout: Readout, media: Sequence[Any], truths: Sequence[Any], steps: int = 150, width: int = 16) -> Any:
+def learned(readout: TaskHead, media: Sequence[Any], truths: Sequence[Any], steps: int = 150, width: int = 16) -> Any:
     """Trains the head and a layer below it; returns a function from media to scores, and the losses."""
     torch.manual_seed(0)
     layer, head = torch.nn.Linear(media[0].shape[1], width), readout.head(width)

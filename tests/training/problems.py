@@ -20,10 +20,10 @@ from mnist1d.data import get_dataset_args, make_dataset
 from PIL import Image
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, load_wine
 
-from speciate.modalities.forms import ply, shapes
+from speciate.modalities.geometry import ply, shape_descriptors
 from speciate.workspace.workspace import Workspace
 from tests.data import ingest
-from tests.domains import lerobot_set, parts
+from tests.domains import lerobot_set, machine_parts
 from tests.modalities import mesh_samples
 from tests.modalities.nifti_samples import organ, packed, written
 from tests.modalities.video_samples import DIRECTIONS, clip, encode
@@ -600,15 +600,15 @@ def _acted(*, sight: bool) -> Problem:
 
 def _scanned(part: trimesh.Trimesh, chance: np.random.Generator) -> trimesh.Trimesh:
     """Rough, turned and moved anyhow, of any size."""
-    return parts.turned(parts.rough(part, chance, 0.002), chance, chance.uniform(0.5, 2))
+    return machine_parts.turned(machine_parts.rough(part, chance, 0.002), chance, chance.uniform(0.5, 2))
 
 
 def _families(*, as_clouds: bool = False) -> list[tuple[bytes, dict[str, Any]]]:
-    chance, names, made = _generator(), list(parts.FAMILIES), []
+    chance, names, made = _generator(), list(machine_parts.FAMILIES), []
     for place in range(240):
-        found = _scanned(parts.FAMILIES[names[place % 6]](chance), chance)
+        found = _scanned(machine_parts.FAMILIES[names[place % 6]](chance), chance)
         if as_clouds:
-            points = shapes.sampled(np.asarray(found.triangles), 800, place).points
+            points = shape_descriptors.sampled(np.asarray(found.triangles), 800, place).points
             data = ply.encode(points + chance.normal(0, 0.01 * found.scale, points.shape).astype(np.float32))
         else:
             data = mesh_samples.exported(found, "stl")
@@ -621,7 +621,7 @@ def _bolts(label: Callable[[float], Any]) -> list[tuple[bytes, dict[str, Any]]]:
     chance, made = _generator(), []
     for _ in range(240):
         radius, length = chance.uniform(0.25, 0.5), chance.uniform(2.0, 5.0)
-        found = _scanned(parts.bolt_of(radius, length, chance.uniform(0.8, 1.1), 0.6), chance)
+        found = _scanned(machine_parts.bolt_of(radius, length, chance.uniform(0.8, 1.1), 0.6), chance)
         made.append((mesh_samples.exported(found, "stl"), {"label": label(length / radius)}))
     return made
 
@@ -631,7 +631,7 @@ def _together() -> list[tuple[bytes, dict[str, Any]]]:
     chance, made = _generator(), []
     for _ in range(240):
         names = sorted(chance.choice(["bolt", "gear", "spring"], chance.integers(1, 4), replace=False).tolist())
-        there = [parts.FAMILIES[name](chance).apply_translation([4 * at, 0, 0]) for at, name in enumerate(names)]
+        there = [machine_parts.FAMILIES[name](chance).apply_translation([4 * at, 0, 0]) for at, name in enumerate(names)]
         found = _scanned(trimesh.util.concatenate(there), chance)
         made.append((mesh_samples.exported(found, "stl"), {"label": json.dumps(names)}))
     return made
@@ -641,7 +641,7 @@ def _bent() -> list[tuple[bytes, dict[str, Any]]]:
     """Bolts; every fourth is bent."""
     chance, made = _generator(), []
     for place in range(240):
-        found = parts.bolt(chance).subdivide().subdivide()
+        found = machine_parts.bolt(chance).subdivide().subdivide()
         if place % 4 == 0:
             found.vertices[:, 0] += 0.12 * found.vertices[:, 2] ** 2
         data = mesh_samples.exported(_scanned(found, chance), "stl")

@@ -1,13 +1,20 @@
-"""The columns that every version has, and how the user's columns get names beside them."""
+"""The columns that every version has, how the user's columns get names beside them, and how a cell becomes a class name.
+
+Imports no pyarrow at its top: sandboxed processes start with it."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:  # the daemon knows the names without pyarrow
+from speciate.modalities.tabular import plain
+
+if TYPE_CHECKING:
     import pyarrow as pa
+
 
 FIXED = ("id", "split", "label", "group_key", "quality", "reason", "source")
 CONTENT, FINGERPRINT, KEY = "_content", "_fingerprint", "_key"
@@ -84,3 +91,32 @@ def type_name(kind: pa.DataType) -> str:
         "BLOB": types.is_binary(kind),
     }
     return next((name for name, fits in named.items() if fits), str(kind).upper())
+
+
+# How a dataset names a class, whatever cell it comes from: one rule for ingest, labels, truths and feedback. Pure.
+
+
+_LONGEST_CLASS, _BEGINNING = 64, 55  # characters
+_SHORTENED = re.compile(r".{55}~[0-9a-f]{8}")
+SHORTENED = "{count} classes have names of more than 64 characters: stored are the first 55 and a hash."
+
+
+def class_name(value: Any) -> str:
+    """A class as it is stored: 1 and 1.0 are the same one, a list is JSON. Empty where nothing of it can be printed."""
+    if isinstance(value, list | dict):
+        value = json.dumps(value, ensure_ascii=False)
+    text = str(value).lower() if isinstance(value, bool) else str(plain(value)).strip()
+    return shorten_class_name("".join(c for c in text if c.isprintable()))
+
+
+def shorten_class_name(name: str) -> str:
+    """A class of at most 64 characters; of a longer one the beginning and a hash, which keeps it apart from others."""
+    if len(name) <= _LONGEST_CLASS:
+        return name
+    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()
+    return f"{name[:_BEGINNING]}~{digest[: _LONGEST_CLASS - _BEGINNING - 1]}"
+
+
+def is_shortened(name: str) -> bool:
+    return _SHORTENED.fullmatch(name) is not None
+

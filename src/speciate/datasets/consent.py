@@ -1,6 +1,6 @@
 """What a person allowed to leave this machine: the examples of a dataset, for a host, up to a sum of money.
 
-Nothing here grants: `production/consents.py` does, for a person on a terminal. A consent is for a dataset's name, so
+Nothing here grants: `governance/consents.py` does, for a person on a terminal. A consent is for a dataset's name, so
 for all its versions and for what is added to them. Rows that a version took over from another dataset stay that one's,
 too: it must be allowed as well.
 """
@@ -53,7 +53,7 @@ def check(reader: Database | Transaction, dataset: str, host: str) -> Consent:
         _in_force(reader, source, host, f" (rows of {name!r} came from it)")
     consent = _in_force(reader, name, host)
     if consent.spent_usd >= consent.usd_cap:
-        raise _refused(name, host, f"the {consent.usd_cap:g} USD allowed for it are spent ({consent.spent_usd:.2f})")
+        raise _consent_error(name, host, f"the {consent.usd_cap:g} USD allowed for it are spent ({consent.spent_usd:.2f})")
     return consent
 
 
@@ -63,7 +63,7 @@ def end_those_over(database: Database, passed: Callable[[float], float]) -> None
     now = database.now()
     over = [
         (each.dataset, each.host)
-        for each in listed(database)
+        for each in list_consents(database)
         if each.expires is not None
         and each.expires > each.granted
         and (now >= each.expires or passed(each.granted) >= each.expires - each.granted)
@@ -78,7 +78,7 @@ def find(reader: Database | Transaction, name: str, host: str) -> Consent | None
     return Consent(*rows[0]) if rows else None
 
 
-def listed(reader: Database | Transaction) -> list[Consent]:
+def list_consents(reader: Database | Transaction) -> list[Consent]:
     """All that were given and not taken back, by dataset and host."""
     return [Consent(*row) for row in _rows(reader, _ALL, [])]
 
@@ -86,14 +86,14 @@ def listed(reader: Database | Transaction) -> list[Consent]:
 def _in_force(reader: Database | Transaction, name: str, host: str, whose: str = "") -> Consent:
     consent = find(reader, name, host)
     if consent is None:
-        raise _refused(name, host, f"no person allowed it{whose}")
+        raise _consent_error(name, host, f"no person allowed it{whose}")
     now = reader.now if isinstance(reader, Transaction) else reader.now()
     if consent.expires is not None and now >= consent.expires:
-        raise _refused(name, host, f"the time for which {consent.by} allowed it is over{whose}")
+        raise _consent_error(name, host, f"the time for which {consent.by} allowed it is over{whose}")
     return consent
 
 
-def _refused(name: str, host: str, why: str) -> SpeciateError:
+def _consent_error(name: str, host: str, why: str) -> SpeciateError:
     return SpeciateError(
         Code.REFUSED,
         f"No example of {name!r} may be sent to {host}: {why}.",

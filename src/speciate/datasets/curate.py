@@ -1,36 +1,35 @@
 """The job kind `curate`: operations on a dataset, one after another, as one next version.
 
-The plan checks all steps as far as the manifest tells and resolves what they name; the run applies them to the whole
-table and seals the result. Between steps nothing is sealed, so a step that fails leaves nothing behind.
-"""
+Steps are parsed first, each an operation with its parameters, or one clear error. The plan checks all steps as far as
+the manifest tells and resolves what they name; the run applies them to the whole table and seals the result. Between
+steps nothing is sealed, so a step that fails leaves nothing behind."""
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from speciate.datasets import missing_labels, scan, succession
+from speciate.datasets import next_version, operations, splits, version_rows
 from speciate.datasets.columns import QUALITIES, clean
-from speciate.datasets.intake.rows import quality_report, split_report
-from speciate.datasets.lthash import unpacked
+from speciate.datasets.content_hash import unpack_lanes
+from speciate.datasets.ingest.draft import quality_report, split_report
+from speciate.datasets.next_version import NewVersion, pack_version
+from speciate.datasets.next_version import collect as collect_made
+from speciate.datasets.next_version import commit as commit_made
 from speciate.datasets.operations.context import Context
-from speciate.datasets.operations.contract import Others, Outcome, Outside, Reference
-from speciate.datasets.operations.masks import usable
-from speciate.datasets.operations.steps import Step, foresee, foreseen, parse, resolved
-from speciate.datasets.registration import Made, made
-from speciate.datasets.registration import collect as collect_made
-from speciate.datasets.registration import commit as commit_made
+from speciate.datasets.operations.operation import Operation, Others, Outcome, Outside, Reference, usable_rows
 from speciate.datasets.similarity import extractors
-from speciate.datasets.splitting import empty_splits
+from speciate.datasets.splits import empty_split_warnings
 from speciate.datasets.versions import Manifest, packed_lanes, resolve, version
-from speciate.errors import Code, SpeciateError
+from speciate.errors import Code, SpeciateError, unknown
 from speciate.jobs.allowances import Spend
 from speciate.jobs.folder import RunFolder
 from speciate.jobs.job import Job, Resources
@@ -44,7 +43,7 @@ from speciate.settings import Settings
 from speciate.workspace.database import Transaction
 from speciate.workspace.workspace import Folders, Workspace
 
-_PAID = ("speciate.evaluation.recorded", "paid")
+_PAID = ("speciate.evaluation.answer_cache", "paid")
 """Stands above this floor, so it is named by string."""
 _BYTES_PER_ROW = 1_500
 
@@ -106,10 +105,10 @@ def plan(spec: CurateSpec, workspace: Workspace) -> Plan:
         models[model.ref] = str(model.path)
         return model.ref
 
-    steps = resolved(parse(spec.steps), full_name)
-    checked = foresee(steps, manifest, others)
+    steps = resolve_steps(parse_steps(spec.steps), full_name)
+    checked = preflight_steps(steps, manifest, others)
     outside = _outside(steps, manifest, others, workspace)
-    steps = [_named(step, outside.get(step.number)) for step in steps]
+    steps = [_name_models(step, outside.get(step.number)) for step in steps]
     payload = Payload(
         manifest=manifest,
         lanes=packed_lanes(workspace.database, manifest).hex(),
@@ -166,17 +165,17 @@ def _spends(outside: Mapping[int, Outside]) -> tuple[Spend, ...]:
     )
 
 
-def _named(step: Step, outside: Outside | None) -> Step:
+def _name_models(step: Step, outside: Outside | None) -> Step:
     return step._replace(parameters=step.parameters.model_copy(update=dict(outside.names))) if outside else step
 
 
 def run(run: Run) -> dict[str, Any]:
     """Applies the steps in order and seals the next version."""
     payload = Payload.model_validate(run.payload)
-    parent, steps = payload.manifest, parse(payload.steps)
+    parent, steps = payload.manifest, parse_steps(payload.steps)
     pool = Pool(run.folders, Settings(cage=payload.cage), size=1)
     context = Context(run, parent, pool, payload.others, payload.models)
-    rows, results = scan.read(run.folders, parent), []
+    rows, results = version_rows.read(run.folders, parent), []
     before = payload.report.get("split", {})
     how = {name: before[name] for name in ("made_by", "fractions", "seed") if before.get(name) is not None}
     shares: list[str] = []
@@ -184,26 +183,26 @@ def run(run: Run) -> dict[str, Any]:
         for step in steps:
             context.progress(step.number - 1, len(steps), "steps", step.operation.name)
             if step.number > payload.checked:
-                foreseen(step, context.manifest, payload.others)
+                preflight_step(step, context.manifest, payload.others)
             context.outside = payload.outside.get(str(step.number), {})
-            outcome = _applied(step, rows, context)
+            outcome = _apply_step(step, rows, context)
             results.append(_result(step, rows, outcome))
             rows = outcome.rows.sort_by("id")
-            context.manifest = _so_far(outcome.manifest or context.manifest, rows)
+            context.manifest = _manifest_so_far(outcome.manifest or context.manifest, rows)
             if outcome.split_made_by is not None:
                 how = {"made_by": outcome.split_made_by, **outcome.dealing}
-                shares = missing_labels.uneven(_dealt(rows), outcome.dealing.get("fractions", {}))
+                shares = splits.uneven_split_warnings(_splits_of_usable(rows), outcome.dealing.get("fractions", {}))
     finally:
         pool.close()
         shutil.rmtree(run.folder.path / "scratch", ignore_errors=True)
-    sealed = succession.succeed(run.folders, parent, unpacked(bytes.fromhex(payload.lanes)), rows, context.manifest)
+    sealed = next_version.seal_changed(run.folders, parent, unpack_lanes(bytes.fromhex(payload.lanes)), rows, context.manifest)
     split = split_report(rows, parent.modality, made=True) | how
     warnings = [
-        *empty_splits(_dealt(rows), how.get("fractions", {})),
-        *missing_labels.warnings(split["missing_labels"]),
+        *empty_split_warnings(_splits_of_usable(rows), how.get("fractions", {})),
+        *splits.missing_label_warnings(split["missing_labels"]),
     ]
     report = quality_report(rows) | {"split": split, "warnings": [*warnings, *shares]}
-    return made(
+    return pack_version(
         sealed,
         parents=tuple(dict.fromkeys((parent.ref, *sorted(payload.others)))),
         operation={"op": "curate", "steps": [step.written() for step in steps]},
@@ -213,12 +212,12 @@ def run(run: Run) -> dict[str, Any]:
     )
 
 
-def _dealt(rows: pa.Table) -> list[str | None]:
+def _splits_of_usable(rows: pa.Table) -> list[str | None]:
     """The split of each usable row."""
-    return list(rows.filter(pa.array(usable(rows)))["split"].to_pylist())
+    return list(rows.filter(pa.array(usable_rows(rows)))["split"].to_pylist())
 
 
-def _applied(step: Step, rows: pa.Table, context: Context) -> Outcome:
+def _apply_step(step: Step, rows: pa.Table, context: Context) -> Outcome:
     """INVALID where no usable example would be left, or where ids are no longer unique."""
     try:
         outcome = step.operation.apply(rows, step.parameters, context)
@@ -230,7 +229,7 @@ def _applied(step: Step, rows: pa.Table, context: Context) -> Outcome:
             f"{step} gave several rows the id {again!r}, and an id names one example.",
             "Call again without the step, and mend the operation: new rows need ids of their own.",
         )
-    before, after = int(usable(rows).sum()), int(usable(outcome.rows).sum())
+    before, after = int(usable_rows(rows).sum()), int(usable_rows(outcome.rows).sum())
     if not outcome.rows.num_rows or (before and not after):
         raise SpeciateError(
             Code.INVALID,
@@ -250,12 +249,12 @@ def _not_unique(rows: pa.Table) -> str | None:
     return str(found.field("values")[0].as_py()) if len(found) else "null"
 
 
-def _so_far(manifest: Manifest, rows: pa.Table) -> Manifest:
+def _manifest_so_far(manifest: Manifest, rows: pa.Table) -> Manifest:
     """With what follows from the rows, for the next step."""
     follows: dict[str, Any] = {
-        "columns": succession.user_columns(rows),
-        "splits": succession.counts(rows, "split"),
-        "labels": {} if manifest.numeric else succession.counts(rows, "label"),
+        "columns": next_version.user_columns(rows),
+        "splits": next_version.count_values(rows, "split"),
+        "labels": {} if manifest.numeric else next_version.count_values(rows, "label"),
         "rows": rows.num_rows,
     }
     return manifest.model_copy(update=follows)
@@ -271,15 +270,15 @@ def _result(step: Step, before: pa.Table, outcome: Outcome) -> dict[str, Any]:
     return result
 
 
-class _Collected(NamedTuple):
+class _CurateOutputs(NamedTuple):
     """`paid`: USD by host, of all attempts until now."""
 
     paid: Mapping[str, float]
-    version: Made
+    version: NewVersion
 
 
-def collect(folder: RunFolder) -> _Collected:
-    return _Collected({host: usd for (_, host), usd in paid(folder).items()}, collect_made(folder))
+def collect(folder: RunFolder) -> _CurateOutputs:
+    return _CurateOutputs({host: usd for (_, host), usd in paid(folder).items()}, collect_made(folder))
 
 
 def paid(folder: RunFolder) -> dict[tuple[str, str], float]:
@@ -292,7 +291,7 @@ def paid(folder: RunFolder) -> dict[tuple[str, str], float]:
     return {(spec["payload"]["manifest"]["name"], host): usd for host, usd in spent.items()}
 
 
-def commit(tx: Transaction, job: Job, collected: _Collected) -> dict[str, Any]:
+def commit(tx: Transaction, job: Job, collected: _CurateOutputs) -> dict[str, Any]:
     result = commit_made(tx, job, collected.version)
     spent = {host: round(usd, 6) for host, usd in sorted(collected.paid.items())}
     return result | ({"spent_usd": spent} if spent else {})
@@ -308,3 +307,101 @@ KIND = Kind(
     paid=paid,
     preload="classical",
 )
+
+
+# Steps as a caller writes them, made sense of: each an operation with its parameters, or one clear error.
+
+
+_EXTRAS = {"sklearn": "classical", "cleanlab": "curate", "pydicom": "medical", "scipy": "medical"}
+
+Resolve = Callable[[Reference, str | None], str | None]
+"""What a parameter names and how -> its full name; None for an extractor is the modality's own."""
+
+
+class Step(NamedTuple):
+    number: int
+    """From 1."""
+    operation: Operation
+    parameters: BaseModel
+
+    def __str__(self) -> str:
+        return f"Step {self.number} ({self.operation.name})"
+
+    def written(self) -> dict[str, Any]:
+        """As it may be called for again."""
+        return {"op": self.operation.name, **self.parameters.model_dump(mode="json", exclude_none=True)}
+
+    def blamed(self, error: SpeciateError) -> SpeciateError:
+        return SpeciateError(error.code, f"{self}: {error.message}", error.recovery, error.foreign)
+
+
+def parse_steps(written: Sequence[Mapping[str, Any]]) -> list[Step]:
+    """NOT_FOUND for an unknown operation or parameter, INVALID for a wrong value, MISSING_EXTRA for what it needs."""
+    return [_parse_step(number, dict(step)) for number, step in enumerate(written, 1)]
+
+
+def resolve_steps(steps: Sequence[Step], resolve: Resolve) -> list[Step]:
+    """With the full names of all that parameters refer to."""
+    return [_resolve_step(step, resolve) for step in steps]
+
+
+def preflight_steps(steps: Sequence[Step], manifest: Manifest, others: Others) -> int:
+    """Raises what can be known to go wrong; of how many steps it is known, as what a step makes may not be."""
+    known: Manifest | None = manifest
+    for step in steps:
+        if known is None:
+            return step.number - 1
+        known = preflight_step(step, known, others)
+    return len(steps)
+
+
+def preflight_step(step: Step, manifest: Manifest, others: Others) -> Manifest | None:
+    try:
+        return step.operation.preflight(step.parameters, manifest, others)
+    except SpeciateError as error:
+        raise step.blamed(error) from error
+
+
+def missing_packages(operation: Operation) -> tuple[str, ...]:
+    """How to install what it lacks."""
+    lacking = [name for name in operation.needs if importlib.util.find_spec(name) is None]
+    extras = dict.fromkeys(_EXTRAS.get(name) for name in lacking)
+    return tuple(f"pip install 'speciate[{extra}]'" if extra else f"pip install {lacking[0]}" for extra in extras)
+
+
+def _parse_step(number: int, written: dict[str, Any]) -> Step:
+    name = written.pop("op", None)
+    if not isinstance(name, str):
+        raise SpeciateError(
+            Code.INVALID,
+            f"Step {number} has no op.",
+            f"Name one of: {', '.join(sorted(operations.table()))}; list_options(kind='operation') says what they do.",
+        )
+    operation = operations.find(name)
+    form = operation.parameters
+    how = f"Call list_options(kind='operation', name={name!r}) for its parameters."
+    for key in written:
+        if key not in form.model_fields:
+            error = unknown(f"parameter of {name}", key, form.model_fields, how)
+            raise SpeciateError(Code.INVALID, f"Step {number}: {error.message}", how)
+    try:
+        step = Step(number, operation, form.model_validate(written))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(str(part) for part in first["loc"])
+        said = f"{place}: {first['msg']}" if place else first["msg"].removeprefix("Value error, ")
+        raise SpeciateError(Code.INVALID, f"Step {number} ({name}): {said}.", how) from error
+    if lacking := missing_packages(operation):
+        raise SpeciateError(Code.MISSING_EXTRA, f"{step} needs a library that is not installed.", f"Run: {lacking[0]}")
+    return step
+
+
+def _resolve_step(step: Step, resolve: Resolve) -> Step:
+    names: dict[str, str | None] = {}
+    for parameter, kind in step.operation.refers.items():
+        try:
+            names[parameter] = resolve(kind, getattr(step.parameters, parameter))
+        except SpeciateError as error:
+            raise step.blamed(error) from error
+    return step._replace(parameters=step.parameters.model_copy(update=names))
+

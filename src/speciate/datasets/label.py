@@ -16,15 +16,13 @@ import numpy.typing as npt
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
-from speciate.datasets import missing_labels, scan, succession
-from speciate.datasets.classes import class_name
-from speciate.datasets.columns import FINGERPRINT, with_column
-from speciate.datasets.intake.rows import MISSING, WITHOUT_LABEL, carried, quality_report, split_report
-from speciate.datasets.joining import join_rows
-from speciate.datasets.lthash import unpacked
-from speciate.datasets.registration import collect, commit, made
+from speciate.datasets import next_version, splits, version_rows
+from speciate.datasets.columns import FINGERPRINT, class_name, with_column
+from speciate.datasets.content_hash import unpack_lanes
+from speciate.datasets.ingest.draft import MISSING, WITHOUT_LABEL, carry_report, quality_report, split_report
+from speciate.datasets.next_version import collect, commit, pack_version
 from speciate.datasets.roles import label_column
-from speciate.datasets.split import FRACTIONS
+from speciate.datasets.splits import FRACTIONS, append_rows
 from speciate.datasets.versions import Manifest, packed_lanes, version
 from speciate.errors import Code, SpeciateError
 from speciate.jobs.job import Resources
@@ -78,34 +76,34 @@ def run(run: Run) -> dict[str, Any]:
     """Seals the next version."""
     payload, parent = run.payload, Manifest.model_validate(run.payload["manifest"])
     labels = json.loads(Blobs(run.folders.blobs).get(payload["labels"]))
-    old = scan.read(run.folders, parent)
+    old = version_rows.read(run.folders, parent)
     _check_ids(parent, labels, old)
     made_by, had = payload["source"], parent.label
-    rows, numeric, changed, removed = relabelled(old, labels, made_by, numeric=parent.numeric, had=had)
+    rows, numeric, changed, removed = apply_labels(old, labels, made_by, numeric=parent.numeric, had=had)
     split = payload["report"].get("split", {})
     if payload["deals"]:
         shares, seed = split.get("fractions", FRACTIONS), split.get("seed", 0)
-        rows = join_rows(rows, parent.modality, _usable_now(old, rows), fractions=shares, seed=seed)
+        rows = append_rows(rows, parent.modality, _usable_now(old, rows), fractions=shares, seed=seed)
     roles = parent.model_copy(update={"label": parent.label or "label_examples", "numeric": numeric})
-    sealed = succession.succeed(run.folders, parent, unpacked(bytes.fromhex(payload["lanes"])), rows, roles)
+    sealed = next_version.seal_changed(run.folders, parent, unpack_lanes(bytes.fromhex(payload["lanes"])), rows, roles)
     how = {name: split[name] for name in ("made_by", "fractions", "seed") if name in split}
-    report = carried(payload["report"])
+    report = carry_report(payload["report"])
     found = quality_report(rows)
     untrusted = report.get("untrusted", {}) | found["untrusted"]
     audit = split_report(rows, parent.modality, made=payload["deals"]) | how
-    return made(
+    return pack_version(
         sealed,
         parents=(parent.ref,),
         operation={"op": "label", "source": payload["source"], "changed": changed},
         report=report
         | found
-        | {"untrusted": untrusted, "split": audit, "warnings": missing_labels.warnings(audit["missing_labels"])},
+        | {"untrusted": untrusted, "split": audit, "warnings": splits.missing_label_warnings(audit["missing_labels"])},
         result={"changed": changed, "removed": removed, "parent": parent.ref},
         onto=payload["onto"],
     )
 
 
-class Relabelled(NamedTuple):
+class LabelledRows(NamedTuple):
     rows: pa.Table
     numeric: bool
     changed: int
@@ -113,7 +111,7 @@ class Relabelled(NamedTuple):
     """Of those that changed: how many lost their label."""
 
 
-def relabelled(rows: pa.Table, labels: dict[str, Any], source: str, *, numeric: bool, had: str | None) -> Relabelled:
+def apply_labels(rows: pa.Table, labels: dict[str, Any], source: str, *, numeric: bool, had: str | None) -> LabelledRows:
     """`rows` with other labels. `had`: where labels came from so far; None: the first ones decide what labels are.
 
     INVALID where a label is no number though those of the dataset are.
@@ -149,7 +147,7 @@ def relabelled(rows: pa.Table, labels: dict[str, Any], source: str, *, numeric: 
     for name, column in columns.items():
         rows = with_column(rows, name, column)
     removed = sum(a is not None and b is None for a, b in zip(before, after, strict=True))
-    return Relabelled(rows, numeric, sum(moved), removed)
+    return LabelledRows(rows, numeric, sum(moved), removed)
 
 
 def _usable_now(old: pa.Table, rows: pa.Table) -> npt.NDArray[np.bool_]:

@@ -15,8 +15,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from speciate.datasets.classes import class_name
-from speciate.datasets.columns import clean
+from speciate.datasets.columns import class_name, clean
 from speciate.errors import Code, SpeciateError, closest
 from speciate.modalities.biology.molecule import is_smiles
 from speciate.modalities.biology.protein import is_sequence
@@ -44,7 +43,7 @@ class LabelColumn(NamedTuple):
     numeric: bool
 
 
-def choose(table: pa.Table, modality: str, inputs: Sequence[str], never: Sequence[str]) -> Roles:
+def choose_roles(table: pa.Table, modality: str, inputs: Sequence[str], never: Sequence[str]) -> Roles:
     """The modality and the inputs of a table. `never`: columns that hold label, group or the like."""
     for name in inputs:
         if name not in table.column_names:
@@ -118,7 +117,7 @@ def groups(group_by: str | None, table: pa.Table, sources: Sequence[str]) -> lis
     return [found[1] if (found := pattern.search(path)) else None for path in paths]
 
 
-def ungrouped(group_by: str, found: Sequence[str | None], sources: Sequence[str]) -> tuple[str, ...]:
+def missing_group_warnings(group_by: str, found: Sequence[str | None], sources: Sequence[str]) -> tuple[str, ...]:
     """A warning, where a pattern or the folders give some of the items no group."""
     lacking = [source for group, source in zip(found, sources, strict=True) if group is None]
     if not lacking:
@@ -161,7 +160,7 @@ def _inputs_of(table: pa.Table, modality: str, free: list[str]) -> list[str]:
     if modality in ("auto", "protein") and (sequences := [name for name in texts if _sequences(table[name])]):
         return sequences[:1]
     if modality in ("auto", "text"):
-        if asked := _asked(texts):
+        if asked := _question_column(texts):
             return [asked]
         longest = max(texts, key=lambda name: _mean_length(table[name]), default=None)
         if longest is not None and (modality == "text" or _mean_length(table[longest]) >= _LONG_TEXT):
@@ -170,7 +169,7 @@ def _inputs_of(table: pa.Table, modality: str, free: list[str]) -> list[str]:
     return [name for name in free if not (_KEYS.fullmatch(name) and _all_differ(table[name])) and name not in no_number]
 
 
-def _asked(texts: Sequence[str]) -> str | None:
+def _question_column(texts: Sequence[str]) -> str | None:
     """The column with the question, where the names of the columns say so."""
     answered = any(name in texts for name in _ANSWERED)
     return next((name for name in _ASKED if name in texts and (name != "prompt" or answered)), None)
@@ -178,7 +177,7 @@ def _asked(texts: Sequence[str]) -> str | None:
 
 def says_answers(inputs: Sequence[str], columns: Sequence[str]) -> bool:
     """Whether a dataset without a label has answers all the same, by the names of its columns."""
-    return len(inputs) == 1 and inputs[0] == _asked(columns)
+    return len(inputs) == 1 and inputs[0] == _question_column(columns)
 
 
 def dates(table: pa.Table) -> list[str]:
@@ -201,7 +200,7 @@ def _modality_of(table: pa.Table, inputs: list[str]) -> str:
             return "molecule"
         if _sequences(first):
             return "protein"
-        if inputs[0] == _asked(table.column_names):
+        if inputs[0] == _question_column(table.column_names):
             return "text"
         return "text" if _mean_length(first) >= _LONG_TEXT or not _few_values(first) else "tabular"
     return "tabular"

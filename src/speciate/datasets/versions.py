@@ -1,11 +1,12 @@
-"""Dataset versions: the manifest that says what a version holds, and the rows of the catalog that name it.
+"""Dataset versions: the manifest that says what a version holds, the catalog rows that name it, and what it was made from.
 
-A version is immutable. The same content again is the same version, whatever it was made from.
-"""
+A version is immutable. The same content again is the same version, whatever it was made from. Of a deleted version its
+descendants keep the provenance."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
@@ -16,8 +17,9 @@ from speciate.refs import DatasetRef, dataset_ref
 from speciate.workspace import tombstones
 from speciate.workspace.database import Database, Transaction
 
-if TYPE_CHECKING:  # the daemon resolves names without numpy
-    from speciate.datasets.lthash import Lanes
+if TYPE_CHECKING:
+    from speciate.datasets.content_hash import Lanes
+
 
 _COLUMNS = "version, manifest, parents, operation, report, job, created"
 _MAKING = "SELECT id, state FROM jobs WHERE kind = 'ingest' AND spec ->> '$.name' = ? ORDER BY created DESC LIMIT 1"
@@ -33,7 +35,7 @@ _INSERT = "INSERT INTO dataset_versions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
 
 class Part(BaseModel):
-    """A sealed Parquet file, or what a version still holds of it. Read with datasets/scan.py."""
+    """A sealed Parquet file, or what a version still holds of it. Read with datasets/version_rows.py."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     file: str
@@ -177,7 +179,7 @@ def register(
         )
     if last and last[0][1] == manifest.id and _roles(Manifest.model_validate_json(last[0][2])) == _roles(manifest):
         return manifest.model_copy(update={"version": last[0][0]})
-    newest = max(last[0][0] if last else 0, tombstones.last(tx, "dataset", manifest.name))
+    newest = max(last[0][0] if last else 0, tombstones.last_buried(tx, "dataset", manifest.name))
     made = manifest.model_copy(update={"version": newest + 1})
     row = (
         made.name, made.version, made.id, lanes.astype("<u2").tobytes(), made.model_dump_json(),
@@ -231,3 +233,74 @@ def _no_version(database: Database, ref: DatasetRef) -> SpeciateError:
         f"Dataset {ref.name!r} has no version {ref.version}; the newest is v{row[0]}.",
         f"Call describe_dataset(dataset={ref.name!r}).",
     )
+
+
+# What versions were made from: those that are there, and of deleted ones what they left to their descendants.
+#
+# A deleted version's rows go; that it was, how it was made and from what stays with those that came from it, for
+# roles of columns, a licence and a card follow from there. It lies in the `operation` of each such version, under
+# `deleted`.
+
+
+DELETED = "deleted"
+_ALL = "SELECT name, version, manifest, parents, operation, created FROM dataset_versions"
+_SET = "UPDATE dataset_versions SET operation = ? WHERE name = ? AND version = ?"
+_GONE: dict[str, Any] = {"parts": [], "packs": [], "splits": {}, "labels": {}, "columns": {}}
+"""Of a manifest: what went with the rows."""
+
+
+def find_parent(database: Database, child: Version, ref: str) -> Version | None:
+    """One of `child.parents`; of a deleted one provenance alone. None where nothing is known of it any more."""
+    try:
+        return version(database, ref)
+    except SpeciateError as error:
+        if error.code is not Code.NOT_FOUND:
+            raise
+    heritage = child.operation.get(DELETED, {})
+    left = heritage.get(ref)
+    if left is None:
+        return None
+    operation = left["operation"] | {DELETED: heritage}
+    return Version(Manifest.model_validate(left["manifest"]), left["parents"], operation, {}, None, left["created"])
+
+
+def keep_ancestry(tx: Transaction, doomed: Collection[str]) -> None:
+    """Write into the versions that stay what they need to know of the doomed ones (refs) that they came from."""
+    rows = {f"{name}@v{number}": (name, number, *rest) for name, number, *rest in tx.execute(_ALL)}
+    left_behind = {ref: _ancestry_of_deleted(*rows[ref][2:]) for ref in doomed if ref in rows}
+    for ref, (name, number, _, parents, text, _) in rows.items():
+        if ref in doomed:
+            continue
+        operation = json.loads(text)
+        known = operation.get(DELETED, {})
+        offered = {**known, **{gone: each for heritage in left_behind.values() for gone, each in heritage.items()}}
+        heritage = _reachable_deleted(json.loads(parents), offered)
+        if heritage.keys() != known.keys():
+            tx.execute(_SET, [json.dumps(operation | {DELETED: heritage}), name, number])
+
+
+def _ancestry_of_deleted(manifest: str, parents: str, text: str, created: float) -> dict[str, Any]:
+    """What a version leaves: itself, and what was left to it."""
+    operation = json.loads(text)
+    left_to_it = operation.pop(DELETED, {})
+    found = Manifest.model_validate_json(manifest)
+    own = {
+        "manifest": json.loads(manifest) | _GONE,
+        "parents": json.loads(parents),
+        "operation": operation,
+        "created": created,
+    }
+    return {**left_to_it, found.ref: own}
+
+
+def _reachable_deleted(parents: Sequence[str], deleted: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the deleted versions that can be reached from these parents through deleted ones."""
+    found: dict[str, Any] = {}
+    left = list(parents)
+    while left:
+        ref = left.pop(0)
+        if ref in deleted and ref not in found:
+            found[ref] = deleted[ref]
+            left += deleted[ref]["parents"]
+    return found
+

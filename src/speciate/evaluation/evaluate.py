@@ -9,32 +9,33 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from speciate.datasets import missing_labels
+from speciate.datasets import splits
 from speciate.datasets.versions import Manifest, version
 from speciate.errors import Code, SpeciateError, closest, unknown
-from speciate.evaluation import decisions, libraries, outlay, recorded, scorers
-from speciate.evaluation.contestants import CANDIDATES, Contestant, find, find_incumbent
-from speciate.evaluation.endpoints import history
+from speciate.evaluation import answer_cache, decisions
+from speciate.evaluation.endpoints import cost_check, endpoint_history
+from speciate.evaluation.endpoints.pricing import usd_per_core_hour
 from speciate.evaluation.endpoints.prompts import Prompt
-from speciate.evaluation.judges import resolve as judges
-from speciate.evaluation.judges.spec import Judging
-from speciate.evaluation.prices import usd_per_core_hour
-from speciate.evaluation.report import Report, Suite, number
-from speciate.evaluation.task import Scoring
-from speciate.ids import id_from_key
+from speciate.evaluation.evaluated_models import CANDIDATES, EvaluatedModel, find_incumbent, find_model
+from speciate.evaluation.judges import judge_plan as judges
+from speciate.evaluation.judges.judge_plan import Judging
+from speciate.evaluation.metrics import metric as libraries
+from speciate.evaluation.payload import Scoring
+from speciate.evaluation.reports.report import Report, Suite, number
+from speciate.evaluation.scorers import scorer as scorers
 from speciate.jobs.folder import RunFolder
 from speciate.jobs.job import Job, Limits, Resources
 from speciate.jobs.kinds import Kind, Plan
 from speciate.models.endpoints import Endpoint
-from speciate.refs import DatasetRef, dataset_ref
+from speciate.refs import DatasetRef, dataset_ref, id_from_key
 from speciate.sandbox import check as check_sandbox
-from speciate.tasks import preference
-from speciate.tasks.anomaly import ANOMALY
-from speciate.tasks.contract import Terms
-from speciate.tasks.control import ENVIRONMENT, METRIC, SEED
-from speciate.tasks.ordinal import check_order, ranked
-from speciate.tasks.truth import TRUE_BY_THEMSELVES, is_label, usual_target
-from speciate.usecases import Suites, UseCase, get
+from speciate.tasks.example_targets import TARGET_IN_MEDIA, is_label, usual_target
+from speciate.tasks.families import preference
+from speciate.tasks.families.anomaly import ANOMALY
+from speciate.tasks.families.control import ENVIRONMENT, METRIC, SEED
+from speciate.tasks.families.ordinal import check_order, rank_labels
+from speciate.tasks.task import TaskTerms
+from speciate.use_cases import Suites, UseCase, get
 from speciate.vocabulary import Family, Metric, Task, find_metric, find_task, metrics_of, task_named
 from speciate.workspace.database import Database, Transaction
 from speciate.workspace.workspace import Folders, Workspace
@@ -102,13 +103,13 @@ def plan(spec: EvaluateSpec, workspace: Workspace) -> Plan:
     ref = ref._replace(version=manifest.version)
     _check_split(manifest, ref)
 
-    def contestant(name: str) -> Contestant:
-        return find(workspace, name, tuple(manifest.columns))
+    def evaluated_model(name: str) -> EvaluatedModel:
+        return find_model(workspace, name, tuple(manifest.columns))
 
-    asked = [contestant(name) for name in spec.models]
+    asked = [evaluated_model(name) for name in spec.models]
     incumbent = find_incumbent(workspace, use_case, tuple(manifest.columns)) if use_case else asked[0]
-    baseline = contestant(spec.baseline) if spec.baseline else incumbent
-    candidate = contestant(spec.candidate) if spec.candidate else asked[-1] if spec.pick == "last" else None
+    baseline = evaluated_model(spec.baseline) if spec.baseline else incumbent
+    candidate = evaluated_model(spec.candidate) if spec.candidate else asked[-1] if spec.pick == "last" else None
     everyone = {each.name: each for each in (baseline, *asked, *([candidate] if candidate else []))}
     task = _task(manifest, use_case, list(everyone.values()))
     _check_fits(task, list(everyone.values()))
@@ -120,27 +121,27 @@ def plan(spec: EvaluateSpec, workspace: Workspace) -> Plan:
     _check_positive(manifest, use_case)
     _check_slices(manifest, use_case)
     judge = (
-        judges.resolve(workspace, spec.judge, manifest, task.family, list(everyone.values()), baseline)
+        judges.resolve_judge(workspace, spec.judge, manifest, task.family, list(everyone.values()), baseline)
         if spec.judge
         else None
     )
     if scorers.is_sandboxed(spec.scorer) or any(each.source == "code" for each in everyone.values()):
         check_sandbox(workspace.settings.cage, code=True)
-    scored = Scoring(ref=spec.scorer, metric=scorers.find(spec.scorer).metric()) if spec.scorer else None
+    scored = Scoring(ref=spec.scorer, metric=scorers.find_scorer(spec.scorer).metric()) if spec.scorer else None
     metrics = _metrics(spec, use_case, task, positive, [each.metric for each in (scored, judge) if each])
     _check_environments(manifest, metrics)
     examples, role = manifest.splits[ref.split or ""], _role(spec, use_case)
-    asking = outlay.Asking(
+    asking = cost_check.PlannedCalls(
         manifest,
         task.family,
         tuple(manifest.labels) if is_label(manifest, target) else (),
         spec.prompt,
         examples,
         spec.repeats,
-        _timed(spec, use_case),
+        _timed_calls(spec, use_case),
     )
-    verdicts = judges.outlay_of(judge, asking, len(everyone)) if judge else None
-    outside = outlay.check(workspace, asking, list(everyone.values()), spec.budget_usd, verdicts)
+    verdicts = judges.planned_verdicts(judge, asking, len(everyone)) if judge else None
+    outside = cost_check.check_cost(workspace, asking, list(everyone.values()), spec.budget_usd, verdicts)
     payload = {
         "dataset": manifest.model_dump(mode="json"),
         "split": ref.split,
@@ -156,10 +157,10 @@ def plan(spec: EvaluateSpec, workspace: Workspace) -> Plan:
         "no_decision": _no_decision(use_case, ref, baseline, incumbent, asked)
         or _other_suite(database, use_case, role, ref),
         "suite": role,
-        "unseen": missing_labels.of_report(found.report, [ref.split])
+        "unseen": splits.warnings_of_report(found.report, [ref.split])
         if ref.split and is_label(manifest, target) and task.family != "generation"
         else [],
-        "looks": _looks(database, use_case, ref),
+        "looks": _count_looks(database, use_case, ref),
         "latency": spec.latency,
         "seed": spec.seed,
         "prompt": spec.prompt.model_dump(mode="json"),
@@ -192,15 +193,15 @@ def plan(spec: EvaluateSpec, workspace: Workspace) -> Plan:
     )
 
 
-def _timed(spec: EvaluateSpec, use_case: UseCase | None) -> int:
+def _timed_calls(spec: EvaluateSpec, use_case: UseCase | None) -> int:
     """Calls to each endpoint that are made for their latency alone."""
     if not spec.latency:
         return 0
     limited = use_case is not None and use_case.limits.p95_latency_ms is not None
-    return outlay.WARM_UP + (outlay.TIMED_FOR_A_LIMIT if limited else outlay.TIMED)
+    return cost_check.WARM_UP + (cost_check.TIMED_FOR_A_LIMIT if limited else cost_check.TIMED)
 
 
-def _preload(contestants: Iterable[Contestant]) -> str:
+def _preload(contestants: Iterable[EvaluatedModel]) -> str:
     every = [one for each in contestants for one in (each, *each.members)]
     return "torch" if any(one.base_model for one in every) else "classical"
 
@@ -209,7 +210,7 @@ def _preload(contestants: Iterable[Contestant]) -> str:
 
 
 def _no_decision(
-    use_case: UseCase | None, ref: DatasetRef, baseline: Contestant, incumbent: Contestant, asked: list[Contestant]
+    use_case: UseCase | None, ref: DatasetRef, baseline: EvaluatedModel, incumbent: EvaluatedModel, asked: list[EvaluatedModel]
 ) -> str | None:
     """Why this evaluation must not decide on promotion, or None: a weaker rival or an easier suite proves nothing."""
     if use_case is None:
@@ -242,7 +243,7 @@ def _other_suite(database: Database, use_case: UseCase | None, role: Suite, ref:
     return None
 
 
-def _looks(database: Database, use_case: UseCase | None, ref: DatasetRef) -> int:
+def _count_looks(database: Database, use_case: UseCase | None, ref: DatasetRef) -> int:
     """Earlier evaluations of the use case on this suite, in any version of it."""
     if use_case is None:
         return 0
@@ -284,7 +285,7 @@ def _check_split(manifest: Manifest, ref: DatasetRef) -> None:
     )
 
 
-def _terms(task: Task, use_case: UseCase | None, labels: Collection[str], contestants: list[Contestant]) -> Terms:
+def _terms(task: Task, use_case: UseCase | None, labels: Collection[str], contestants: list[EvaluatedModel]) -> TaskTerms:
     """What the truths depend on: the use case's and the models' own, who must have been trained for the same."""
     known = [each.terms for each in contestants if each.terms is not None]
     horizons = sorted({terms.horizon for terms in known if terms.horizon is not None})
@@ -298,13 +299,13 @@ def _terms(task: Task, use_case: UseCase | None, labels: Collection[str], contes
     if task.family == "anomaly":
         positive = positive or next((terms.positive_label for terms in known if terms.positive_label), ANOMALY)
     order = _order(labels, known) if task.family == "ordinal" else ()
-    return Terms(positive, horizons[0] if horizons else None, order)
+    return TaskTerms(positive, horizons[0] if horizons else None, order)
 
 
-def _order(labels: Collection[str], known: list[Terms]) -> tuple[str, ...]:
+def _order(labels: Collection[str], known: list[TaskTerms]) -> tuple[str, ...]:
     """The order of the models, which must rank all labels alike: errors are counted in ranks."""
     every = {*labels, *(label for terms in known for label in terms.order)}
-    rankings = sorted({tuple(ranked(every, terms.order)) for terms in known})
+    rankings = sorted({tuple(rank_labels(every, terms.order)) for terms in known})
     if len(rankings) > 1:
         raise SpeciateError(
             Code.INVALID,
@@ -316,7 +317,7 @@ def _order(labels: Collection[str], known: list[Terms]) -> tuple[str, ...]:
     return order
 
 
-def _target(manifest: Manifest, use_case: UseCase | None, task: Task, contestants: list[Contestant]) -> str | None:
+def _target(manifest: Manifest, use_case: UseCase | None, task: Task, contestants: list[EvaluatedModel]) -> str | None:
     """The use case's, else what the models were trained on, else the usual one."""
     if use_case and use_case.target_column:
         return use_case.target_column
@@ -326,9 +327,9 @@ def _target(manifest: Manifest, use_case: UseCase | None, task: Task, contestant
 
 def _check_target(manifest: Manifest, target: str | None, task: Task) -> None:
     """The truth must be there: as the dataset's label, or in a column."""
-    if task.family in TRUE_BY_THEMSELVES or (task.family == "generation" and target is None):
+    if task.family in TARGET_IN_MEDIA or (task.family == "generation" and target is None):
         return  # or conversations that end in the answer
-    if task.name == preference.TASK and preference.REJECTED not in manifest.columns:
+    if task.name == preference.PREFERENCE and preference.REJECTED not in manifest.columns:
         raise unknown(
             "column", preference.REJECTED, manifest.columns,
             "Name a dataset of pairs: the target has the better answers, this column the worse ones.",
@@ -343,41 +344,41 @@ def _check_target(manifest: Manifest, target: str | None, task: Task) -> None:
         raise unknown("column", str(target), manifest.columns, "Call define_use_case again with another target_column.")
 
 
-def _task(manifest: Manifest, use_case: UseCase | None, contestants: list[Contestant]) -> Task:
+def _task(manifest: Manifest, use_case: UseCase | None, contestants: list[EvaluatedModel]) -> Task:
     """The use case's, else the models', else what the labels look like."""
     if use_case:
         return find_task(use_case.task)
-    for contestant in contestants:
-        if contestant.task:
-            return find_task(contestant.task)
+    for evaluated_model in contestants:
+        if evaluated_model.task:
+            return find_task(evaluated_model.task)
     family = "regression" if manifest.numeric else "classification"
     name = f"{manifest.modality}-{family}"
     return find_task(name if task_named(name) else f"tabular-{family}")
 
 
-def _check_fits(task: Task, contestants: list[Contestant]) -> None:
-    for contestant in contestants:
-        others = contestant.task and find_task(contestant.task).family != task.family
-        if others or (contestant.task and (contestant.task == preference.TASK) != (task.name == preference.TASK)):
+def _check_fits(task: Task, contestants: list[EvaluatedModel]) -> None:
+    for evaluated_model in contestants:
+        others = evaluated_model.task and find_task(evaluated_model.task).family != task.family
+        if others or (evaluated_model.task and (evaluated_model.task == preference.PREFERENCE) != (task.name == preference.PREFERENCE)):
             raise SpeciateError(
                 Code.INVALID,
-                f"{contestant.name} is a model for {contestant.task!r}, but this evaluation is of {task.name!r}.",
+                f"{evaluated_model.name} is a model for {evaluated_model.task!r}, but this evaluation is of {task.name!r}.",
                 "Leave it out of models, or train one for this task with train_model.",
             )
 
 
-def _check_inputs(manifest: Manifest, contestants: list[Contestant]) -> None:
-    for contestant in contestants:
-        if contestant.modality not in (None, manifest.modality):
+def _check_inputs(manifest: Manifest, contestants: list[EvaluatedModel]) -> None:
+    for evaluated_model in contestants:
+        if evaluated_model.modality not in (None, manifest.modality):
             raise SpeciateError(
                 Code.INVALID,
-                f"{contestant.name} reads {contestant.modality}; {manifest.ref} holds {manifest.modality}.",
-                f"Name a dataset of {contestant.modality}, or leave the model out.",
+                f"{evaluated_model.name} reads {evaluated_model.modality}; {manifest.ref} holds {manifest.modality}.",
+                f"Name a dataset of {evaluated_model.modality}, or leave the model out.",
             )
-        if lacking := [name for name in contestant.inputs if name not in manifest.columns]:
+        if lacking := [name for name in evaluated_model.inputs if name not in manifest.columns]:
             raise SpeciateError(
                 Code.INVALID,
-                f"{contestant.name} reads the columns {', '.join(contestant.inputs)}; {manifest.ref} lacks "
+                f"{evaluated_model.name} reads the columns {', '.join(evaluated_model.inputs)}; {manifest.ref} lacks "
                 f"{', '.join(lacking)}.",
                 "Name a dataset that has them, or train a model on this one with train_model.",
             )
@@ -431,7 +432,7 @@ def _metrics(
     every = use_case.in_force if use_case else ()
     gates = [gate.metric for gate in every if gate.metric and gate.rule != "at_most"]
     main = [use_case.objective.metric] if use_case else []
-    extra = list(spec.metrics) or [name for name in _ALWAYS[task.family] if not libraries.lacking(find_metric(name))]
+    extra = list(spec.metrics) or [name for name in _ALWAYS[task.family] if not libraries.lacks_library(find_metric(name))]
     usual = [] if main or spec.metrics else [*brought, task.default_metric]
     names = dict.fromkeys([*main, *gates, *usual, *extra, *brought])
     fitting = metrics_of(task.family, positive)
@@ -446,7 +447,7 @@ def _metrics(
                 f"The metric {metric.name!r} {why}; this evaluation is of {task.name!r}.",
                 f"Call again with metrics among: {', '.join(fitting)}.",
             )
-    libraries.check(metrics)
+    libraries.check_libraries(metrics)
     return metrics
 
 
@@ -490,10 +491,10 @@ def collect(folder: RunFolder) -> _Collected:
     chosen = identified[report.decision.candidate] if report.decision else None
     further = Suites.model_validate(spec["payload"]["use_case"]["suites"]).further if report.use_case else ()
     return _Collected(
-        paid=recorded.paid(folders, spec["job"]),
+        paid=answer_cache.paid(folders, spec["job"]),
         evaluation=evaluation,
         further=further,
-        heard=_heard(spec["payload"]["contestants"], report),
+        heard=_served_names(spec["payload"]["contestants"], report),
         report=report.model_copy(update={"decision": chosen, "decisions": tuple(identified.values())}),
     )
 
@@ -503,11 +504,11 @@ def paid(folder: RunFolder) -> dict[tuple[str, str], float]:
     spec = folder.spec()
     if not spec["payload"]["allowances"]:
         return {}  # nothing leaves this machine
-    spent = recorded.paid(Folders(Path(spec["workspace"])), spec["job"])
+    spent = answer_cache.paid(Folders(Path(spec["workspace"])), spec["job"])
     return {(spec["payload"]["dataset"]["name"], host): usd for host, usd in spent.items()}
 
 
-def _heard(contestants: list[dict[str, Any]], report: Report) -> tuple[tuple[Endpoint, tuple[str, ...]], ...]:
+def _served_names(contestants: list[dict[str, Any]], report: Report) -> tuple[tuple[Endpoint, tuple[str, ...]], ...]:
     served = {row.model: tuple(row.served_model.split(" and ")) for row in report.leaderboard}
     return tuple(
         (Endpoint.model_validate(each["endpoint"]), served[each["name"]])
@@ -525,7 +526,7 @@ def commit(tx: Transaction, job: Job, collected: _Collected) -> dict[str, Any]:
         [evaluation, report.use_case, report.dataset, models, report.model_dump_json(), job.id, tx.now],
     )
     for endpoint, served in collected.heard:
-        history.heard(tx, endpoint, served, just_now=False)
+        endpoint_history.store_served_names(tx, endpoint, served, just_now=False)
     subject = f"use_case:{report.use_case}" if report.use_case else f"evaluation:{evaluation}"
     tx.event(subject, "evaluation.created", {"evaluation": evaluation, "dataset": report.dataset, "job": job.id})
     for decision in report.decisions:
@@ -570,7 +571,7 @@ KIND = Kind(
     name="evaluate",
     spec=EvaluateSpec,
     plan=plan,
-    run="speciate.evaluation.run:run",
+    run="speciate.evaluation.run_evaluation:run",
     collect=collect,
     commit=commit,
     paid=paid,

@@ -27,8 +27,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from speciate.errors import Code, SpeciateError
+from speciate.workspace.filesystem import FULL
 from speciate.workspace.lock import is_held
-from speciate.workspace.storage import FULL
 
 RESUMABLE = 85
 """Exit code of a run that stopped on request after a checkpoint."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from speciate.ids import JobId
+from speciate.refs import JobId
 
 
 class State(StrEnum):
@@ -92,3 +95,17 @@ class Job(BaseModel):
     def run_id(self) -> str:
         """The name of the newest attempt's run folder, and the idempotency key of its launch."""
         return f"{self.id}.{self.attempt}"
+
+
+# What makes two requests the same.
+
+
+_NOT_ASKED = ("actor", "ways", "shortlist")
+"""Who asks; and what could be tried when it was asked: the answer to a repeated call may have changed that."""
+
+
+def fingerprint(kind: str, spec: Mapping[str, Any]) -> str:
+    """sha256 over kind and spec, whatever the order of keys, without what is no part of the question."""
+    asked = {name: value for name, value in spec.items() if name not in _NOT_ASKED}
+    return hashlib.sha256(json.dumps([kind, asked], sort_keys=True, default=str).encode()).hexdigest()
+

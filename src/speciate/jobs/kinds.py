@@ -18,34 +18,34 @@ from speciate.errors import unknown
 from speciate.jobs.allowances import Spend
 from speciate.jobs.folder import RunFolder
 from speciate.jobs.job import Job, Limits, Resources
-from speciate.secrets import Named
+from speciate.secrets import SecretRequest
 from speciate.settings import Settings
 from speciate.workspace.database import Transaction
 from speciate.workspace.workspace import Workspace
 
 # Kind -> where it is declared. Loaded on first use; what stands higher in the house is named by string only.
 KINDS = {
-    "ingest": "speciate.datasets.intake.ingest:KIND",
+    "ingest": "speciate.datasets.ingest.ingest:KIND",
     "curate": "speciate.datasets.curate:KIND",
     "embed": "speciate.datasets.similarity.embed:KIND",
     "export": "speciate.datasets.exports.export:KIND",
-    "export_model": "speciate.production.export_model:KIND",
-    "convert": "speciate.production.exports.convert:KIND",
-    "fetch": "speciate.models.fetching:KIND",
-    "refresh": "speciate.models.refresh:KIND",
+    "export_model": "speciate.exports.export_model:KIND",
+    "convert": "speciate.exports.convert:KIND",
+    "fetch": "speciate.models.fetch:KIND",
+    "refresh": "speciate.models.search.refresh:KIND",
     "train": "speciate.training.train:KIND",
-    "measure": "speciate.training.measuring:KIND",
-    "shortlist": "speciate.training.shortlist:KIND",
-    "merge": "speciate.training.merging.merge:KIND",
+    "measure": "speciate.training.planning.training_plan:KIND",
+    "shortlist": "speciate.training.planning.shortlist:KIND",
+    "merge": "speciate.training.merging.merge_models:KIND",
     "evaluate": "speciate.evaluation.evaluate:KIND",
-    "fingerprint": "speciate.evaluation.fingerprint:KIND",
+    "fingerprint": "speciate.evaluation.endpoints.endpoint_fingerprint:KIND",
     "specialize": "speciate.training.specialize:KIND",
-    "promote": "speciate.production.promote:KIND",
+    "promote": "speciate.promotion.promote:KIND",
     "label": "speciate.datasets.label:KIND",
     "tag": "speciate.datasets.tags:KIND",
-    "forget": "speciate.production.forget:KIND",
-    "erase": "speciate.production.erase:KIND",
-    "gc": "speciate.production.tidy:KIND",
+    "forget": "speciate.privacy.purge:KIND",
+    "erase": "speciate.privacy.erase:KIND",
+    "gc": "speciate.privacy.gc:KIND",
 }
 
 
@@ -69,7 +69,7 @@ class Plan(BaseModel):
     use_case: str | None = None
     preload: str | None = None
     """The zygote for this very run, where it is not the kind's."""
-    secrets: tuple[Named, ...] = ()
+    secrets: tuple[SecretRequest, ...] = ()
     """Keys that the run needs, each `(name, host)`: it gets them through a pipe, as `run.secret(name)`."""
     spends: tuple[Spend, ...] = ()
     """Money that the run may spend of what a person allowed; it gets its share as `run.allowances`."""

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from speciate.errors import Code, SpeciateError
-from speciate.sandbox import Cage, Caged, Limits, python, start
+from speciate.sandbox import Limits, Sandbox, SandboxedProcess, python, start
 from speciate.settings import Settings
 from speciate.workspace.workspace import Folders
 
@@ -41,7 +41,7 @@ class Busy(SpeciateError):
     """UNAVAILABLE: no process was free in time, so the question was never asked."""
 
 
-class Ended(SpeciateError):
+class PoolProcessEnded(SpeciateError):
     """UNAVAILABLE: the process did not answer in time or died. What it had loaded is gone with it."""
 
 
@@ -54,9 +54,9 @@ class _Server:
         self._scratch = folders.cache / "pool" / uuid.uuid4().hex
         self._scratch.mkdir(parents=True)
         sealed = (folders.blobs, folders.packs, folders.datasets, folders.features, folders.models, folders.evaluations)
-        cage = Cage((*sealed, *sorted(readable)), self._scratch, _LIMITS)
+        cage = Sandbox((*sealed, *sorted(readable)), self._scratch, _LIMITS)
         try:
-            self._caged: Caged = start(python("speciate.jobs.pool_process", str(folders.root)), cage, settings.cage)
+            self._caged: SandboxedProcess = start(python("speciate.jobs.pool_process", str(folders.root)), cage, settings.cage)
         except BaseException:
             shutil.rmtree(self._scratch, ignore_errors=True)
             raise
@@ -170,10 +170,10 @@ class Pool:
             try:
                 reply = json.loads(server.ask(question, deadline))
             except TimeoutError:
-                raise _too_slow(service, deadline - begun) from None
+                raise _too_slow_error(service, deadline - begun) from None
             except (EOFError, ValueError, RecursionError):
-                raise _died(service) from None
-            answer = _told(reply, service)
+                raise _died_error(service) from None
+            answer = _parse_reply(reply, service)
             server.healthy = True
             if isinstance(answer, SpeciateError):
                 raise answer
@@ -263,15 +263,15 @@ class Pool:
         return None
 
 
-def _too_slow(service: str, seconds: float) -> SpeciateError:
-    return Ended(
+def _too_slow_error(service: str, seconds: float) -> SpeciateError:
+    return PoolProcessEnded(
         Code.UNAVAILABLE,
         f"{service.rpartition(':')[2]!r} did not finish within {seconds:.3g} s and was stopped.",
         "Ask for less (fewer rows, a narrower condition, a smaller file).",
     )
 
 
-def _told(reply: Any, service: str) -> dict[str, Any] | SpeciateError:
+def _parse_reply(reply: Any, service: str) -> dict[str, Any] | SpeciateError:
     """The answer or the error in a reply, which may be anything: foreign bytes are read where it was written."""
     failure: Any = reply.get("error") if isinstance(reply, dict) else None
     if failure is None and isinstance(reply, dict) and isinstance(reply.get("answer"), dict):
@@ -280,11 +280,11 @@ def _told(reply: Any, service: str) -> dict[str, Any] | SpeciateError:
         words = [str(failure[part]) for part in ("message", "recovery", "foreign")]
         return SpeciateError(Code(failure["code"]), *words)
     except (TypeError, KeyError, ValueError):
-        raise _died(service) from None
+        raise _died_error(service) from None
 
 
-def _died(service: str) -> SpeciateError:
-    return Ended(
+def _died_error(service: str) -> SpeciateError:
+    return PoolProcessEnded(
         Code.UNAVAILABLE,
         f"The process that ran {service.rpartition(':')[2]!r} was ended: it needed more than {_LIMITS.memory_mb} MB "
         "of memory, or it crashed on this input.",

@@ -18,13 +18,12 @@ from speciate.jobs.executors import Alive, Ended, Executor, Gone, Pending, RunSp
 from speciate.jobs.folder import Outcome, RunFolder
 from speciate.jobs.job import Job, State
 from speciate.jobs.kinds import Kinds, Plan
-from speciate.jobs.rooming import USUAL_BYTES, never_has_room, room_for
-from speciate.jobs.schedule import choose, is_due, never_fits, waiting
-from speciate.jobs.store import Store, Tell, keep_plan, plan_of
+from speciate.jobs.schedule import USUAL_BYTES, choose, is_due, never_fits, never_fits_disk, start_within_space, waiting
+from speciate.jobs.store import JobEvent, Store, keep_plan, plan_of
 from speciate.jobs.transitions import Claimed, Exited, Failed, Happening, Lost, NoRoom, Overdue, SeenAlive
 from speciate.settings import Capacity, safety
 from speciate.workspace.database import Transaction
-from speciate.workspace.room import Room, taken
+from speciate.workspace.disk_space import DiskSpace, measure_used
 from speciate.workspace.workspace import Workspace
 
 _ACTIVE = "state IN ('queued', 'waiting', 'starting', 'running') AND executor = 'local'"
@@ -51,7 +50,7 @@ class Trouble(NamedTuple):
     why: str = ""
 
 
-class _Left(NamedTuple):
+class _SpaceLeft(NamedTuple):
     bytes: int
     until: float
 
@@ -77,7 +76,7 @@ class Reconciler:
         self._asked: tuple[list[Job], list[Job], list[Job]] = ([], [], [])  # queued, chosen of them, and live before
         self._low: bool | None = None  # what the last event about the disk said; None: not read yet
         self._bytes: dict[str, int] = {}  # queued or live job -> what it may write
-        self._left: dict[str, _Left] = {}  # kind -> what its last runs left
+        self._left: dict[str, _SpaceLeft] = {}  # kind -> what its last runs left
         self.draining = False
 
     def tick(self) -> int:
@@ -136,7 +135,7 @@ class Reconciler:
             self._troubles.pop(job.id, None)
 
     def _tell(self, job: Job, event: Happening, register: _Register | None = None) -> Job:
-        answer = self._workspace.database.write(self._store.tell, Tell(job.id, event, register))
+        answer = self._workspace.database.write(self._store.tell, JobEvent(job.id, event, register))
         assert isinstance(answer, Job)  # errors are raised by `write`
         return answer
 
@@ -268,7 +267,7 @@ class Reconciler:
 
     # The disk
 
-    def _hold(self, job: Job, room: Room) -> Job:
+    def _hold(self, job: Job, room: DiskSpace) -> Job:
         """Whoever writes stops at a checkpoint, and is queued again; it starts when there is room."""
         if job.request or self._kinds[job.kind].gives_room:
             return job
@@ -281,7 +280,7 @@ class Reconciler:
             _log.exception("%s could not be told to stop", job.id)
             return job
 
-    def _tell_of_disk(self, room: Room) -> None:
+    def _tell_of_disk(self, room: DiskSpace) -> None:
         """An event whenever that changes, once, also over the death of a daemon."""
         database = self._workspace.database
         if self._low is None:
@@ -310,8 +309,8 @@ class Reconciler:
         now, known = self._workspace.clock.monotonic(), self._left.get(kind)
         if known is None or now >= known.until:
             runs, last = self._workspace.folders.runs, self._workspace.database.read(_LAST_RUNS, [kind])
-            most = max((taken(runs / f"{name}.{attempt}") for name, attempt in last), default=0)
-            known = self._left[kind] = _Left(most, now + _LOOK_AGAIN_SECONDS)
+            most = max((measure_used(runs / f"{name}.{attempt}") for name, attempt in last), default=0)
+            known = self._left[kind] = _SpaceLeft(most, now + _LOOK_AGAIN_SECONDS)
         return known.bytes
 
     # Jobs that wait for room
@@ -321,14 +320,14 @@ class Reconciler:
         if limit is not None and self._workspace.elapsed.least(job.changed) > limit:
             self._tell(job, Overdue("queue", limit))
 
-    def _start(self, queued: list[Job], live: list[Job], room: Room, now: float) -> None:
+    def _start(self, queued: list[Job], live: list[Job], room: DiskSpace, now: float) -> None:
         planned = []
         for job in queued:
             if is_due(job, now) and (plan := self._plan(job)) is not None:
                 job = job.model_copy(update={"resources": plan.resources})  # noqa: PLW2901 - what it asks is known now
                 never = never_fits(plan.resources, self._capacity)
                 if never is None and plan.bytes and not self._kinds[job.kind].gives_room:
-                    never = never_has_room(plan.bytes, room)
+                    never = never_fits_disk(plan.bytes, room)
                 if never:
                     error = {"class": "user", "message": f"this machine can never run it: {never}"}
                     recovery = "Ask for less, or change [capacity] or [disk] in settings.toml."
@@ -340,7 +339,7 @@ class Reconciler:
             job.id: need for job in planned if (need := self._needed(job, self._plans[job.id])) is not None
         }
         needs |= {job.id: self._bytes[job.id] for job in live if job.id in self._bytes}
-        rooming = room_for(planned, live, needs, room)
+        rooming = start_within_space(planned, live, needs, room)
         self._held = rooming.held | unpaid
         chosen = choose(rooming.start, live, self._capacity, now)
         self._asked = (rooming.start, chosen, live)

@@ -7,17 +7,17 @@ composites that make their next step, inline jobs that are done on the spot.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from speciate.errors import Code, SpeciateError
 from speciate.jobs import rows
-from speciate.jobs.composites import child_jobs, step
-from speciate.jobs.job import ENDED, Job, State
-from speciate.jobs.kinds import Finished, Kinds, Plan
+from speciate.jobs.job import ENDED, Job, State, fingerprint
+from speciate.jobs.kinds import Child, ChildRequest, Finished, Kind, Kinds, NextStep, Plan
 from speciate.jobs.transitions import (
     Acted,
-    Asked,
+    ActionRequested,
     ChildrenGone,
     Failed,
     Happening,
@@ -26,6 +26,7 @@ from speciate.jobs.transitions import (
     Stepped,
     decide,
 )
+from speciate.refs import JobId, id_from_key
 from speciate.settings import Settings
 from speciate.workspace.database import Database, Transaction
 
@@ -46,7 +47,7 @@ class Enqueue(NamedTuple):
     """JSON of what was resolved at the call; kept, so that the run works on just that."""
 
 
-class Tell(NamedTuple):
+class JobEvent(NamedTuple):
     """Something happened to a job; `register` writes what its run made, in the same transaction."""
 
     job: str
@@ -88,7 +89,7 @@ class Store:
             elif old.fingerprint == job.fingerprint:
                 answers.append(job.id)
             else:
-                answers.append(_other_arguments(job, old))
+                answers.append(_other_arguments_error(job, old))
         batch.settle()
         if plans:
             tx.execute(_INSERT_PLANS, [list(plans), list(plans.values())])
@@ -97,7 +98,7 @@ class Store:
             for answer in answers
         ]
 
-    def tell(self, tx: Transaction, tells: list[Tell]) -> list[Job | SpeciateError]:
+    def tell(self, tx: Transaction, tells: list[JobEvent]) -> list[Job | SpeciateError]:
         """Apply events; each answer is the job afterwards, or why the request makes no sense."""
         batch = _Batch(tx, self._kinds, self._settings)
         batch.load([tell.job for tell in tells])
@@ -108,7 +109,7 @@ class Store:
                 answers.append(SpeciateError(Code.NOT_FOUND, f"There is no job {tell.job!r}.", "Call list_jobs()."))
                 continue
             try:
-                if isinstance(tell.event, Asked):
+                if isinstance(tell.event, ActionRequested):
                     answers.append(batch.ask(before, tell.event))
                     continue
                 after = decide(before, tell.event, tx.now)
@@ -124,7 +125,7 @@ class Store:
         return [batch.jobs.get(answer.id, answer) if isinstance(answer, Job) else answer for answer in answers]
 
 
-def _other_arguments(new: Job, old: Job) -> SpeciateError:
+def _other_arguments_error(new: Job, old: Job) -> SpeciateError:
     return SpeciateError(
         Code.CONFLICT,
         f"idempotency_key {new.key!r} was used before with other arguments, for {old.id} ({old.kind}).",
@@ -174,7 +175,7 @@ class _Batch:
         if self.jobs[job.id] is not job:
             self._note(job)
 
-    def ask(self, job: Job, event: Asked) -> Job:
+    def ask(self, job: Job, event: ActionRequested) -> Job:
         """Apply a request; those to a composite go on to its children."""
         after = decide(job, event, self._tx.now)
         if after is not job and after.state is State.QUEUED:
@@ -186,7 +187,7 @@ class _Batch:
             for child in self._children(job):
                 wanted = child.state not in ENDED if event.action != "retry" else child.state in _RETRIED
                 if wanted:
-                    self.ask(child, Asked(event.action))
+                    self.ask(child, ActionRequested(event.action))
         return after
 
     def _note(self, job: Job) -> None:
@@ -276,14 +277,78 @@ class _Batch:
 
     def _step(self, job: Job) -> None:
         children = self._children(job)
-        outcome = step(self._kinds[job.kind], job, children, self._tx.now)
+        outcome = next_step(self._kinds[job.kind], job, children, self._tx.now)
         if isinstance(outcome, Finished):
             error = {"class": "user", "message": outcome.error, "recovery": outcome.recovery}
             self._note(decide(job, Failed(error) if outcome.error else Acted(outcome.result), self._tx.now))
             for child in children:
                 if child.state not in ENDED:  # nobody will ask for what it finds
-                    self.ask(child, Asked("cancel"))
+                    self.ask(child, ActionRequested("cancel"))
             return
         for child, needs in child_jobs(self._kinds, job, outcome, self._tx.now):
             if child.id not in self.jobs:
                 self.add(child, needs)
+
+
+# One step of a composite: what its pure `next` wants, as jobs.
+
+
+
+def next_step(kind: Kind, job: Job, children: Sequence[Job], now: float) -> NextStep:
+    """What the composite asks for now. A defect in `next` ends the composite, not the daemon."""
+    assert kind.next is not None, f"{kind.name} is not a composite"
+    try:
+        return kind.next(kind.spec.model_validate(job.spec), [_child_view(child) for child in children], now)
+    except Exception as error:  # plug-ins may raise anything
+        logging.getLogger(__name__).exception("%s: next() failed", job.id)
+        return Finished(
+            error=f"the next step of {kind.name} could not be found: {type(error).__name__}",
+            recovery="This is a defect; the daemon's log has the traceback.",
+        )
+
+
+def child_jobs(
+    kinds: Kinds, parent: Job, requests: Sequence[ChildRequest], now: float
+) -> list[tuple[Job, tuple[str, ...]]]:
+    """The children as jobs with what each waits for. Ids follow from parent and step: asking twice makes one."""
+    jobs: list[tuple[Job, tuple[str, ...]]] = []
+    for place, request in enumerate(requests):
+        kind = kinds[request.kind]
+        limits = kind.limits
+        if request.run_seconds is not None:
+            limits = limits.model_copy(update={"run_seconds": request.run_seconds})
+        job = Job(
+            id=child_id(parent, request.step),
+            kind=request.kind,
+            spec=request.spec,
+            fingerprint=fingerprint(request.kind, request.spec),
+            state=State.QUEUED,
+            priority=max(request.priority, parent.priority),
+            limits=limits,
+            parent=parent.id,
+            step=request.step,
+            use_case=parent.use_case,
+            executor=kind.executor,
+            created=now + place * 1e-6,  # one transaction has one time; children keep the order they were asked in
+            changed=now,
+        )
+        jobs.append((job, tuple(child_id(parent, other) for other in request.after)))
+    return jobs
+
+
+def child_id(parent: Job, step_name: str) -> JobId:
+    return JobId(id_from_key("job", f"{parent.id}/{step_name}"))
+
+
+def _child_view(job: Job) -> Child:
+    return Child(
+        id=job.id,
+        step=job.step or "",
+        kind=job.kind,
+        spec=job.spec,
+        state=str(job.state),
+        result=job.result,
+        error=job.error,
+        run_seconds=job.run_seconds,
+    )
+

@@ -27,7 +27,7 @@ from speciate import secrets
 from speciate.errors import Code, SpeciateError
 from speciate.faults import broken, fault
 from speciate.jobs.folder import FULL_BYTES, NO_ROOM, SECOND, Outcome, RunFolder, write_whole
-from speciate.jobs.processes import identity
+from speciate.jobs.process_identity import identity
 
 _CRASHES = {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE}
 _ZYGOTE_SECONDS = 3.0

@@ -103,14 +103,14 @@ class ChildrenGone:
 
 
 @dataclass(frozen=True)
-class Copied:
+class WorkspaceCopied:
     """It is found in a copy of its workspace: what runs of it is the original's, and nothing here may touch that."""
 
     reason: str
 
 
 @dataclass(frozen=True)
-class Asked:
+class ActionRequested:
     """Somebody wants it: 'cancel', 'pause', 'resume' or 'retry'."""
 
     action: str
@@ -130,8 +130,8 @@ Happening = (
     | NoRoom
     | Stepped
     | ChildrenGone
-    | Copied
-    | Asked
+    | WorkspaceCopied
+    | ActionRequested
 )
 
 
@@ -142,14 +142,14 @@ def backoff(retry: int) -> float:
 
 def decide(job: Job, event: Happening, now: float) -> Job:
     """The job after `event`. Raises SpeciateError only for `Asked`, where the request makes no sense."""
-    if job.state in ENDED and not isinstance(event, Asked):
+    if job.state in ENDED and not isinstance(event, ActionRequested):
         return job
     if isinstance(event, Exited | Lost) and event.ran is not None and _is_of(job, event.attempt):
-        return _counted(job, event, now, event.ran)
+        return _with_run_time(job, event, now, event.ran)
     return _decide(job, event, now)
 
 
-def _counted(job: Job, event: Happening, now: float, ran: float) -> Job:
+def _with_run_time(job: Job, event: Happening, now: float, ran: float) -> Job:
     """With the run's time as it was measured, where the clock says another one."""
     after = _decide(job, event, now)
     if job.executor == "composite" or job.started is None or after is job:
@@ -159,8 +159,8 @@ def _counted(job: Job, event: Happening, now: float, ran: float) -> Job:
 
 def _decide(job: Job, event: Happening, now: float) -> Job:
     match event:
-        case Asked():
-            return _asked(job, event, now)
+        case ActionRequested():
+            return _act_on_request(job, event, now)
         case NeedsMet():
             return _to(job, State.QUEUED, now) if job.state is State.WAITING else job
         case NeedsFailed(reason):
@@ -187,7 +187,7 @@ def _decide(job: Job, event: Happening, now: float) -> Job:
             return _to(job, State.RUNNING, now, attempt=max(job.attempt, 1), started=job.started or now)
         case ChildrenGone():
             return _end(job, State.CANCELLED, now, reason=job.reason) if job.request == "cancel" else job
-        case Copied(reason):
+        case WorkspaceCopied(reason):
             if job.state is State.PAUSED:
                 return job
             return _to(job, State.PAUSED, now, handle=None, request=None, request_at=None, reason=reason)
@@ -283,7 +283,7 @@ def _overdue(job: Job, limit: str, seconds: float, now: float) -> Job:
     return job
 
 
-def _asked(job: Job, event: Asked, now: float) -> Job:
+def _act_on_request(job: Job, event: ActionRequested, now: float) -> Job:
     if event.expected_attempt is not None and event.expected_attempt != job.attempt:
         raise SpeciateError(
             Code.CONFLICT,

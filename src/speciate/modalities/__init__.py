@@ -14,18 +14,18 @@ from speciate.vocabulary import MODALITY_GROUP
 MODALITIES = {
     "text": "speciate.modalities.text:TEXT",
     "image": "speciate.modalities.image:IMAGE",
-    "audio": "speciate.modalities.sound.audio:AUDIO",
-    "video": "speciate.modalities.videos.video:VIDEO",
-    "dicom": "speciate.modalities.scans.dicom:DICOM",
+    "audio": "speciate.modalities.audio:AUDIO",
+    "video": "speciate.modalities.video.video:VIDEO",
+    "dicom": "speciate.modalities.medical.dicom:DICOM",
     "protein": "speciate.modalities.biology.protein:PROTEIN",
     "molecule": "speciate.modalities.biology.molecule:MOLECULE",
     "tabular": "speciate.modalities.tabular:TABULAR",
     "time-series": "speciate.modalities.time_series:TIME_SERIES",
-    "mesh": "speciate.modalities.forms.mesh:MESH",
-    "point-cloud": "speciate.modalities.forms.point_cloud:POINT_CLOUD",
-    "nifti": "speciate.modalities.scans.nifti:NIFTI",
-    "episode": "speciate.modalities.robots.episode:EPISODE",
-    "multimodal": "speciate.modalities.mixed.multimodal:MULTIMODAL",
+    "mesh": "speciate.modalities.geometry.mesh:MESH",
+    "point-cloud": "speciate.modalities.geometry.point_cloud:POINT_CLOUD",
+    "nifti": "speciate.modalities.medical.nifti:NIFTI",
+    "episode": "speciate.modalities.robotics.episode:EPISODE",
+    "multimodal": "speciate.modalities.multimodal:MULTIMODAL",
 }
 _loaded: dict[str, Modality[Any]] = {}
 

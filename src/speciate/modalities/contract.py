@@ -64,7 +64,7 @@ Media = TypeVar("Media")
 
 @runtime_checkable
 class Sketching(Protocol):
-    """How short codes of fixed length tell near-duplicates; modalities/sketches.py has two kinds."""
+    """How short codes of fixed length tell near-duplicates; modalities/hashing.py has two kinds."""
 
     width: int
     """Bytes of one sketch."""
@@ -83,7 +83,7 @@ class Sketching(Protocol):
 
 @runtime_checkable
 class SketchingByPart(Protocol):
-    """How examples of several parts are near one another: in any of their parts (modalities/mixed/part_sketches.py)."""
+    """How examples of several parts are near one another: in any of their parts (modalities/part_sketches.py)."""
 
     def columns(self, sketches: Sequence[bytes | None], part: str | None = None) -> dict[str, SketchColumn]:
         """Sketches of examples -> for each part, or the one that is named, its own sketches in their order."""
@@ -97,11 +97,11 @@ class SketchingByPart(Protocol):
 class SketchColumn(NamedTuple):
     sketches: list[bytes | None]
     """None where the part is missing, or has too little in it to be told from others."""
-    sketching: Sketching | Kinship
+    sketching: Sketching | PairwiseSimilarity
 
 
 @runtime_checkable
-class Kinship(Protocol):
+class PairwiseSimilarity(Protocol):
     """How codes of any length tell near-duplicates, where no few bytes do: all are seen at once (homology.py)."""
 
     def pairs(self, codes: Sequence[bytes], threshold: float | None = None) -> Places:
@@ -121,7 +121,7 @@ class Modality(Protocol[Media]):
     """How a classical learner counts what `describe` returns: words, characters; None where it is a vector."""
     ngrams: tuple[int, int] = (1, 1)
     """Shortest and longest run that is counted."""
-    sketching: Sketching | SketchingByPart | Kinship | None = None
+    sketching: Sketching | SketchingByPart | PairwiseSimilarity | None = None
     """The kind of code that `sketch` makes; None where no code tells near-duplicates."""
     window_unit: Literal["seconds", "steps"] | None = None
     """What `window` counts in; None where a medium has no such axis, and `window` is not called."""

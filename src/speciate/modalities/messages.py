@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple, get_args
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 ROLES: tuple[str, ...] = get_args(Role)
 ASSISTANT, SYSTEM, USER = "assistant", "system", "user"
-PICTURE = "<image>"
+IMAGE_MARK = "<image>"
 """Stands in a content where a picture does, as many data sets have it."""
 _SPEAKERS = {"human": USER, "gpt": ASSISTANT, "bot": ASSISTANT, "model": ASSISTANT}
 """Names that some data sets have for the same roles."""
@@ -46,27 +46,27 @@ def messages(listed: Sequence[Any]) -> Conversation:
     return tuple(_message(each) for each in listed)
 
 
-def written(said: Sequence[Message]) -> str:
+def format_messages(said: Sequence[Message]) -> str:
     """As a text that `conversation` reads again: of a single question of a user the question itself."""
     if len(said) == 1 and said[0].role == USER and _listed(said[0].content) is None:
         return said[0].content
     return json.dumps([each.shown() for each in said], ensure_ascii=False)
 
 
-def answered(said: Conversation) -> tuple[Conversation, str] | None:
+def split_last_answer(said: Conversation) -> tuple[Conversation, str] | None:
     """The conversation before its last turn and that turn, where it is the assistant's and something comes before."""
     if len(said) > 1 and said[-1].role == ASSISTANT:
         return said[:-1], said[-1].content
     return None
 
 
-def last_said(cell: Any) -> str | None:
+def last_answer(cell: Any) -> str | None:
     """The answer in a cell: of a whole conversation its last turn; None of an empty one."""
     text = "" if cell is None else str(cell)
     if not text.strip():
         return None
     try:
-        turn = answered(conversation(text))
+        turn = split_last_answer(conversation(text))
     except ValueError:
         return text
     return turn[1] if turn else text
@@ -79,18 +79,18 @@ def with_system(said: Conversation, system: str | None) -> Conversation:
     return (Message(SYSTEM, system), *said)
 
 
-def readable(said: Sequence[Message]) -> str:
+def format_readable(said: Sequence[Message]) -> str:
     """For people: a line with the role before each message."""
     return "\n".join(f"{each.role}: {each.content}" for each in said)
 
 
-def as_read(text: str) -> str:
+def readable_text(text: str) -> str:
     """A text as people read it: of a conversation a line for each message. What is none stays as it is."""
     listed = _listed(text)
     if listed is None:
         return text
     try:
-        return readable(messages(listed))
+        return format_readable(messages(listed))
     except ValueError:
         return text
 
@@ -128,7 +128,7 @@ def _message(value: Any) -> Message:
 
 def _part(part: Any) -> str:
     if isinstance(part, dict) and part.get("type") in ("image", "image_url"):
-        return PICTURE  # wherever it says that the picture lies is not read
+        return IMAGE_MARK  # wherever it says that the picture lies is not read
     if not isinstance(part, dict) or part.get("type") != "text" or not isinstance(part.get("text"), str):
         raise ValueError("a message with a part that is neither text nor a picture")
     return str(part["text"])

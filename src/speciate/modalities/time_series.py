@@ -17,8 +17,8 @@ import numpy.typing as npt
 
 from speciate.modalities.contract import DecodeError, Header, Modality, Pixels, Vector
 from speciate.modalities.drawing import line_plot
-from speciate.modalities.scans import waveforms
-from speciate.modalities.scans.dicom_elements import looks_like_dicom
+from speciate.modalities.medical import dicom_waveforms
+from speciate.modalities.medical.dicom_elements import looks_like_dicom
 
 Series = npt.NDArray[np.float32]  # (C, T)
 _MOST_VALUES = 50_000_000
@@ -49,14 +49,14 @@ class TimeSeries(Modality[Series]):
 
     def inspect(self, data: bytes) -> Header:
         if looks_like_dicom(data[:_HEAD]):
-            return waveforms.inspect(data)
+            return dicom_waveforms.inspect(data)
         first = data.split(b"\n", 1)[0]
         steps, channels = data.count(b"\n") + 1, (first.count(b";") or first.count(b",") + first.count(b"\t")) + 1
         return Header(4 * steps * channels, {"steps": steps, "channels": channels})
 
     def decode(self, data: bytes) -> Series:
         if looks_like_dicom(data[:_HEAD]):
-            return self.admit(waveforms.decode(data))
+            return self.admit(dicom_waveforms.decode(data))
         header = self.inspect(data)
         if header.decoded_bytes > 4 * _MOST_VALUES:
             raise DecodeError("refused", f"More than {_MOST_VALUES:,} values.")

@@ -19,9 +19,9 @@ import numpy.typing as npt
 
 from speciate import foreign_files
 from speciate.errors import Code, SpeciateError
-from speciate.modalities.scans.volumes import as_pictures, is_volume
-from speciate.models import packaged, sealed, weights
-from speciate.models.backbones import exported, saved, table
+from speciate.modalities.medical.volumes import is_volume, slice_images
+from speciate.models import model_folder, packaged, sealed
+from speciate.models.backbones import architectures, exported
 from speciate.models.backbones.contract import Backbone
 from speciate.models.sealed import file_hash
 from speciate.refs import ModelRef, model_ref
@@ -107,7 +107,7 @@ class FrozenEncoder:
     def keep(self, folder: Path) -> None:
         """Write what `kept_encoder` needs into a model folder; nothing where a package has the weights."""
         if not self._base_model.startswith("pkg:"):
-            saved.save(self._backbone(), folder)
+            model_folder.save(self._backbone(), folder)
 
     def network(self) -> Backbone:
         """Its backbone anew, in float32 and apart from the one that embeds."""
@@ -124,10 +124,10 @@ class FrozenEncoder:
     def _load(self, precision: Precision) -> Backbone:
         import torch
 
-        if saved.holds(self._folder):
-            backbone = saved.load(self._folder, table.rebuild, self._base_model)
+        if model_folder.has_backbone(self._folder):
+            backbone = model_folder.load(self._folder, architectures.rebuild, self._base_model)
         else:
-            backbone = table.build(self._base_model, (), 0, self._folder)
+            backbone = architectures.build(self._base_model, (), 0, self._folder)
         backbone.module.eval().requires_grad_(False)
         for each in backbone.module.parameters():  # buffers stay: what positions are made of needs its digits
             each.data = each.data.to(getattr(torch, precision))
@@ -143,7 +143,7 @@ def _pooled_slices(backbone: Backbone, media: Sequence[Any]) -> torch.Tensor:
     """(N, width): of volumes, by a network of pictures: the mean over slices, each brought to unit length."""
     import torch
 
-    found = [_pooled(backbone, as_pictures(medium, _SLICES)) for medium in media]
+    found = [_pooled(backbone, slice_images(medium, _SLICES)) for medium in media]
     return torch.stack([torch.nn.functional.normalize(each, dim=1).mean(0) for each in found])
 
 
@@ -163,7 +163,7 @@ class FramesEncoder:
         return 3 * self._pictures.width
 
     def embed(self, media: Sequence[Any]) -> Iterator[tuple[list[int], Vectors]]:
-        """`media`: clips of modalities/videos/video.py."""
+        """`media`: clips of modalities/video/video.py."""
         for start in range(0, len(media), _CLIPS):
             clips = [_few(clip["frames"]) for clip in media[start : start + _CLIPS]]
             frames = [frame for clip in clips for frame in clip]
@@ -193,7 +193,7 @@ def base_models(modality: str) -> list[str]:
     return [
         f"pkg:{name}"
         for name, entry in packaged.PACKAGED.items()
-        if table.suits(entry.modality, modality) and entry.task == "feature-extraction"
+        if architectures.suits(entry.modality, modality) and entry.task == "feature-extraction"
     ]
 
 
@@ -213,10 +213,10 @@ def load_encoder(
     """
     ref = model_ref(base_model)
     folder = _frozen_folder(ref, folder)
-    if saved.is_export(folder):
+    if model_folder.is_export(folder):
         raise exported.refuse_training(base_model)
-    table.refuse_adapter(folder)
-    modality = table.modality_of(base_model, folder)
+    architectures.refuse_adapter(folder)
+    modality = architectures.modality_of(base_model, folder)
     if modality is None:
         raise SpeciateError(
             Code.INVALID,
@@ -229,18 +229,18 @@ def load_encoder(
         identity = _packaged_identity(ref.name, folder, precision)
         parameters = packaged.find(ref.name).parameters
     else:
-        identity, parameters = _identity(ref, folder, precision), sum(map(weights.count, weights.files(folder)))
+        identity, parameters = _identity(ref, folder, precision), sum(map(model_folder.count_parameters, model_folder.weight_files(folder)))
     found = FrozenEncoder(base_model, folder, modality, identity, parameters, precision, threads=threads)
     return FramesEncoder(found) if media is not None and by_frames(modality, media) else found
 
 
 def kept_encoder(base_model: str, identity: str, precision: Precision, folder: Path, threads: int = 1) -> Encoder:
     """The encoder that a model folder keeps, whose hashes the caller has checked."""
-    settings = saved.read(folder)
-    export = exported.said_of(settings)
+    settings = model_folder.read_settings(folder)
+    export = exported.export_settings(settings)
     modality, parameters = (
         str(settings["modality"]),
-        export.parameters if export else weights.count(folder / saved.WEIGHTS),
+        export.parameters if export else model_folder.count_parameters(folder / model_folder.WEIGHTS),
     )
     own = identity.removesuffix(OF_FRAMES)
     found = FrozenEncoder(base_model, folder, modality, own, parameters, precision, threads=threads)
@@ -292,9 +292,9 @@ def _packaged_identity(name: str, folder: Path, precision: Precision) -> str:
 
 def _identity(ref: ModelRef, folder: Path, precision: Precision) -> str:
     settings = {"computes": _COMPUTES, "precision": precision}
-    if saved.holds(folder):
+    if model_folder.has_backbone(folder):
         return _named(str(ref), [sealed.check(folder), settings])
-    counting = [*weights.files(folder), *(path for name in _COUNTING if (path := folder / name).is_file())]
+    counting = [*model_folder.weight_files(folder), *(path for name in _COUNTING if (path := folder / name).is_file())]
     return _named(folder.name, [{str(path.relative_to(folder)): file_hash(path) for path in counting}, settings])
 
 
@@ -306,8 +306,8 @@ def _named(name: str, what: Any) -> str:
 
 def _stated_width(folder: Path, modality: str) -> int | None:
     """Where a file says it: then what is cached is read without loading the network."""
-    if saved.holds(folder):
-        return int(saved.read(folder)["width"])
+    if model_folder.has_backbone(folder):
+        return int(model_folder.read_settings(folder)["width"])
     config: dict[str, Any] = foreign_files.read_json(folder / "config.json")
     return config.get("hidden_size") if modality in _OF_TOKENS else None
 

@@ -6,22 +6,26 @@ repeated, and leaves the run folder whole for a rebuild.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
+from speciate import hosts, secrets
 from speciate.errors import Code, SpeciateError, unknown
 from speciate.models import packaged, providers, sealed, signature
-from speciate.models.card import Card
 from speciate.models.endpoints import Endpoint
-from speciate.refs import ModelRef, model_ref
+from speciate.models.model_card import SERVED, ModelCard
+from speciate.refs import ModelRef, check_name, model_ref
 from speciate.settings import in_force
+from speciate.vocabulary import find_task
 from speciate.workspace import tombstones
 from speciate.workspace.database import Database, Transaction
-from speciate.workspace.workspace import Folders
+from speciate.workspace.workspace import Folders, Workspace
 
 _NEWEST = "SELECT card FROM model_versions WHERE name = ? ORDER BY version DESC LIMIT 1"
 _VERSION = "SELECT card FROM model_versions WHERE name = ? AND version = ?"
@@ -39,7 +43,7 @@ _USE_CASE_OF_NAME = "SELECT count(*) FROM use_cases WHERE name = ?"
 
 
 class ModelVersion(NamedTuple):
-    card: Card
+    card: ModelCard
     place: Path | None
     """The folder with the files; None where others serve it."""
     keys: tuple[Path, ...] | None = None
@@ -96,7 +100,7 @@ def resolve(database: Database, folders: Folders, ref: ModelRef | str) -> ModelV
     row = database.read_one(*((_VERSION, [ref.name, ref.version]) if ref.version else (_NEWEST, [ref.name])))
     if row is None:
         raise _no_version(database, ref)
-    card = Card.model_validate_json(row[0])
+    card = ModelCard.model_validate_json(row[0])
     place = None if card.endpoint else version_folder(folders, card.name, card.version)
     return ModelVersion(card, place, _keys(folders))
 
@@ -106,13 +110,13 @@ def _keys(folders: Folders) -> tuple[Path, ...] | None:
     return tuple(trust.keys(folders.root)) if trust.require_signature else None
 
 
-def fetched(database: Database, ref: ModelRef) -> Card | None:
+def fetched(database: Database, ref: ModelRef) -> ModelCard | None:
     """The newest version that was fetched from where `hf:org/name[@REVISION]` leads; None where there is none."""
     if ref.source != "hf":
         return None
     repository, _, revision = ref.name.partition("@")
     for (text,) in database.read(_FETCHED, [repository]):
-        card = Card.model_validate_json(text)
+        card = ModelCard.model_validate_json(text)
         if not revision or revision in (card.recipe.get("revision"), card.recipe.get("wanted")):
             return card
     return None
@@ -124,14 +128,14 @@ def name_of(ref: ModelRef) -> str:
     return re.sub(r"[^\w.\-]", "-", place, flags=re.ASCII).lstrip(".-")[:64]
 
 
-def versions(database: Database, name: str) -> list[Card]:
+def versions(database: Database, name: str) -> list[ModelCard]:
     """All versions of a name, oldest first; empty where there is none."""
-    return [Card.model_validate_json(card) for (card,) in database.read(_VERSIONS, [name])]
+    return [ModelCard.model_validate_json(card) for (card,) in database.read(_VERSIONS, [name])]
 
 
-def newest_of_each(database: Database) -> list[Card]:
+def newest_of_each(database: Database) -> list[ModelCard]:
     """The newest version of each name, by name."""
-    return [Card.model_validate_json(card) for (card,) in database.read(_NEWEST_OF_EACH)]
+    return [ModelCard.model_validate_json(card) for (card,) in database.read(_NEWEST_OF_EACH)]
 
 
 def last_of_each(database: Database) -> list[tuple[str, int]]:
@@ -149,7 +153,7 @@ def endpoint_of(database: Database, ref: str) -> Endpoint | None:
         return providers.endpoint(ref)
     name, _, version = ref.partition("@v")
     row = database.read_one(_VERSION, [name, int(version)]) if version.isdecimal() else None
-    return Card.model_validate_json(row[0]).endpoint if row else None
+    return ModelCard.model_validate_json(row[0]).endpoint if row else None
 
 
 def check_free(database: Database, name: str) -> None:
@@ -162,14 +166,14 @@ def check_free(database: Database, name: str) -> None:
         )
 
 
-def register(tx: Transaction, folders: Folders, card: Card, staged: Path | None) -> Card:
+def register(tx: Transaction, folders: Folders, card: ModelCard, staged: Path | None) -> ModelCard:
     """Make `staged` (sealed, in the run folder) the next version of `card.name`. The same bytes are one version.
 
     `staged` None: others serve it, and its folder holds the card alone.
     """
     if known := tx.execute(_SAME, [card.name, card.id]):
-        return Card.model_validate_json(known[0][0])
-    version: int = max(tx.execute(_NEXT, [card.name])[0][0], tombstones.last(tx, "model", card.name) + 1)
+        return ModelCard.model_validate_json(known[0][0])
+    version: int = max(tx.execute(_NEXT, [card.name])[0][0], tombstones.last_buried(tx, "model", card.name) + 1)
     while _taken(card, staged, version_folder(folders, card.name, version)):
         version += 1
     card = card.model_copy(update={"version": version, "created": tx.now})
@@ -183,7 +187,7 @@ def version_folder(folders: Folders, name: str, version: int) -> Path:
     return folders.models / name / f"v{version}"
 
 
-def _taken(card: Card, staged: Path | None, target: Path) -> bool:
+def _taken(card: ModelCard, staged: Path | None, target: Path) -> bool:
     """Whether another model lies there, of which the catalog lost the row. Our own leftovers do not count."""
     manifest = target / sealed.MANIFEST
     if manifest.is_file():
@@ -191,7 +195,7 @@ def _taken(card: Card, staged: Path | None, target: Path) -> bool:
     return (target / sealed.CARD).is_file() and card.id not in (target / sealed.CARD).read_text()
 
 
-def _publish(staged: Path | None, target: Path, card: Card) -> None:
+def _publish(staged: Path | None, target: Path, card: ModelCard) -> None:
     """Put the files in place in one step. What a registration that was not committed left behind is replaced."""
     temporary = target.with_name(f".{target.name}.{os.getpid()}")
     for leftover in (temporary, target):
@@ -231,3 +235,52 @@ def _no_version(database: Database, ref: ModelRef) -> SpeciateError:
             f"Use {ref.name!r} for the newest.",
         )
     return unknown("model", ref.name, known, "Call train_model or specialize to make one.")
+
+
+# Models that others serve, as versions of the registry: where they are and what they are called there, no weights.
+
+
+
+def served_card(
+    workspace: Workspace,
+    name: str,
+    endpoint: Endpoint,
+    *,
+    task: str | None,
+    license: str | None,  # noqa: A002 - as cards call it
+) -> ModelCard:
+    """The card of a version to be made. Raises INVALID for a name that is none, CONFLICT for a use case's, NOT_FOUND
+    for a task that there is not. No network is touched.
+
+    Whatever is told apart makes another version: also a price or a key's name, by which money is counted and sent.
+    """
+    check_name("model", name)
+    check_free(workspace.database, name)
+    if task is not None:
+        find_task(task)
+    told = json.dumps([endpoint.model_dump(), task, license], sort_keys=True)
+    identity = f"endpoint-{hashlib.sha256(told.encode()).hexdigest()}"
+    return ModelCard(name=name, id=identity, task=task, method=SERVED, endpoint=endpoint, license=license)
+
+
+def register_served(tx: Transaction, workspace: Workspace, card: ModelCard) -> ModelCard:
+    """The next version of its name. The same card is the same version."""
+    return register(tx, workspace.folders, card, None)
+
+
+def commands_needed(endpoint: Endpoint, private_hosts: Collection[str] = ()) -> tuple[str, ...]:
+    """What a person must yet type before it can be asked; DATASET is what will be sent there."""
+    commands = []
+    try:
+        hosts.check_url(endpoint.base_url, private_hosts)
+    except SpeciateError:
+        commands.append(f"speciate hosts add {endpoint.host}")
+    if endpoint.secret is not None:
+        try:
+            secrets.get(endpoint.secret, endpoint.host)
+        except SpeciateError:
+            commands.append(f"speciate secret set {endpoint.secret} --host {endpoint.host}")
+    if not endpoint.is_local:
+        commands.append(f"speciate allow DATASET --host {endpoint.host} --usd CAP")
+    return tuple(commands)
+

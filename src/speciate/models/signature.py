@@ -1,6 +1,6 @@
 """Who signed a model version: `model.sig` beside its files, in the format of OpenSSF Model Signing.
 
-The library `model-signing` writes it and verifies it whole (server/signing.py). At every load the same envelope is
+The library `model-signing` writes it and verifies it whole (cli/signing_commands.py). At every load the same envelope is
 checked here in milliseconds: its signature (DSSE over ECDSA) by one of the keys that a person named, and that what it
 lists is exactly what files.json lists. That the files are what files.json says is checked by sealed.py before they are
 read. The card (model.json) is not signed, as nothing that loads a model believes it.
@@ -17,7 +17,7 @@ from typing import Any, Literal, NamedTuple
 
 from speciate.errors import Code, SpeciateError
 from speciate.models import sealed
-from speciate.models.card import Card
+from speciate.models.model_card import ModelCard
 
 SIGNATURE = "model.sig"
 UNSIGNED = (sealed.CARD, SIGNATURE)
@@ -28,7 +28,7 @@ _LONGEST = 16 << 20  # bytes of a signature that are read
 State = Literal["none", "valid", "unknown_key", "broken"]
 
 
-class Signed(NamedTuple):
+class SignatureCheck(NamedTuple):
     state: State
     key: str | None
     """sha256 of the public key that the signature names."""
@@ -37,12 +37,12 @@ class Signed(NamedTuple):
     why: str
 
 
-def look(folder: Path, keys: Sequence[Path]) -> Signed:
+def verify(folder: Path, keys: Sequence[Path]) -> SignatureCheck:
     """What the signature of a sealed folder is worth by these public keys. MISSING_EXTRA without `cryptography` where
     there is one to be checked; NOT_FOUND or INVALID for a key that cannot be read."""
     path = folder / SIGNATURE
     if not path.is_file():
-        return Signed("none", None, None, f"It has no {SIGNATURE}.")
+        return SignatureCheck("none", None, None, f"It has no {SIGNATURE}.")
     try:
         if path.stat().st_size > _LONGEST:
             raise ValueError("it is too long")
@@ -53,21 +53,21 @@ def look(folder: Path, keys: Sequence[Path]) -> Signed:
         mark = base64.b64decode(envelope["signatures"][0]["sig"], validate=True)
         kind = str(envelope["payloadType"])
     except (ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
-        return Signed("broken", None, None, f"{SIGNATURE} cannot be read: {error}.")
+        return SignatureCheck("broken", None, None, f"{SIGNATURE} cannot be read: {error}.")
     known = {fingerprint(key): key for key in keys}
     if named not in known:
-        return Signed("unknown_key", named, None, f"It is signed by the key {named[:16]}, which nobody named here.")
+        return SignatureCheck("unknown_key", named, None, f"It is signed by the key {named[:16]}, which nobody named here.")
     signer = known[named].name
     if not _holds(known[named], mark, _encoded(kind, payload)):
-        return Signed("broken", named, signer, f"{SIGNATURE} was not made by the key that it names.")
+        return SignatureCheck("broken", named, signer, f"{SIGNATURE} was not made by the key that it names.")
     if (why := _differs(folder, payload)) is not None:
-        return Signed("broken", named, signer, why)
-    return Signed("valid", named, signer, f"Signed by {signer} ({named[:16]}).")
+        return SignatureCheck("broken", named, signer, why)
+    return SignatureCheck("valid", named, signer, f"Signed by {signer} ({named[:16]}).")
 
 
-def check(folder: Path, card: Card, keys: Sequence[Path]) -> None:
+def check(folder: Path, card: ModelCard, keys: Sequence[Path]) -> None:
     """REFUSED where the version is not signed by one of these keys, was changed since, or where another one lies."""
-    found = look(folder, keys)
+    found = verify(folder, keys)
     why = found.why
     if found.state == "valid":
         if hashlib.sha256((folder / sealed.MANIFEST).read_bytes()).hexdigest() == card.id:

@@ -4,7 +4,7 @@ calls of our own (`filter`), standard error by a pipe (`relay`), and what this k
 `start` runs a command in it (`processes`). Nothing here knows what is run. Floor 1: errors and environment below.
 """
 
-from speciate.sandbox.kernel import CagePolicy, Layer, check, complete, layers
-from speciate.sandbox.processes import Cage, Caged, Limits, python, start
+from speciate.sandbox.kernel import Layer, SandboxPolicy, check, is_complete, layers
+from speciate.sandbox.process import Limits, Sandbox, SandboxedProcess, python, start
 
 __all__ = ["Cage", "CagePolicy", "Caged", "Layer", "Limits", "check", "complete", "layers", "python", "start"]

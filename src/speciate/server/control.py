@@ -1,50 +1,51 @@
 """What the command line asks of a running daemon, beside calling tools: a visible table of actions.
 
 These are not tools: an agent must not reach them through MCP. Approvals above all: what only a person may cause says so
-in the table, and where a key is enrolled it is done only with a person's signature (`production/authority.py`).
+in the table, and where a key is enrolled it is done only with a person's signature (`governance/authorization.py`).
 """
 
 from __future__ import annotations
 
+import base64
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from speciate import __version__, usecases
-from speciate.account import Account, own
+from speciate import __version__, use_cases
 from speciate.datasets import consent
 from speciate.errors import Code, SpeciateError, unknown
-from speciate.hosts import check_host
-from speciate.jobs.copied import paused_as_copied
-from speciate.loop import ledger
-from speciate.models import registry, signature
-from speciate.production import (
-    aliases,
+from speciate.governance import (
     approval_keys,
     approvals,
     audit,
     audit_heads,
-    authority,
-    confirmed_settings,
+    audit_verification,
+    authorization,
     consents,
     policy,
-    promote,
-    signed,
-    signed_trail,
-    trail_check,
-    verification,
 )
-from speciate.production.statement import Question
-from speciate.server import tracing
+from speciate.governance.approval_signatures import Question
+from speciate.hosts import check_host
+from speciate.jobs.recovery import jobs_paused_as_copied
+from speciate.lineage import chart
+from speciate.lineage import trace as origins
+from speciate.loop import ledger, verification
+from speciate.models import registry, signature
+from speciate.predictions import label_queue as labelling
+from speciate.predictions.feedback import make_feedback
+from speciate.promotion import aliases, promote
 from speciate.server.untrusted import clean_text
-from speciate.serving import slots
+from speciate.serving import deployments, record_feedback
+from speciate.serving.record_feedback import UnknownClass
 from speciate.settings import load
-from speciate.workspace import place, storage
+from speciate.unix_sockets import Account, own_account
+from speciate.workspace import catalog_identity, filesystem
 from speciate.workspace.backup import automatic_backups, back_up
 
 if TYPE_CHECKING:
     from speciate.server.service import Service
+
 
 ENDING = {"stop", "drain", "policy", "host", "settings"}
 """Actions after whose answer the daemon leaves."""
@@ -71,35 +72,35 @@ def perform(service: Service, request: dict[str, Any], caller: Account | None = 
     except SpeciateError:
         raise
     except Exception as error:
-        if (said := storage.explained(error, service.workspace.folders.root)) is None:
+        if (said := filesystem.explain(error, service.workspace.folders.root)) is None:
             raise
         raise said from error
 
 
 def _perform(service: Service, request: dict[str, Any], caller: Account | None) -> dict[str, Any]:
-    action, name = _found(str(request.get("action"))), (caller or own()).name
+    action, name = _find_action(str(request.get("action"))), (caller or own_account()).name
     if action.question is None:
         return action.run(service, request | {"by": name})
-    signed = authority.of(service.workspace).check(action.question(service, request), request.get("signed"))
+    signed = authorization.authority_of(service.workspace).check(action.question(service, request), request.get("signed"))
     proof: dict[str, Any] = {"signed": signed.model_dump()} if signed else {}
     if (claimed := request.get("by")) not in (None, name):
         proof["claimed"] = clean_text(str(claimed))[:_LONGEST_NAME]
     if action is ACTIONS["settings"]:  # what is written down is what was shown, not what the client says
-        request = request | {"differences": list(authority.of(service.workspace).differences)}
+        request = request | {"differences": list(authorization.authority_of(service.workspace).differences)}
     made = action.run(service, request, Person(name, proof))
     if signed and isinstance(confirmed := signed.shown.get("settings"), dict):
-        authority.of(service.workspace).confirm(confirmed)
+        authorization.authority_of(service.workspace).confirm(confirmed)
     return made
 
 
-def _found(name: str) -> Anyone | OnlyPerson:
+def _find_action(name: str) -> OpenAction | PersonAction:
     if name not in ACTIONS:
         raise unknown("action", name, ACTIONS, "Run `speciate --help`.")
     return ACTIONS[name]
 
 
 def _status(service: Service, request: dict[str, Any]) -> dict[str, Any]:
-    workspace, held = service.workspace, authority.of(service.workspace)
+    workspace, held = service.workspace, authorization.authority_of(service.workspace)
     saved = automatic_backups(workspace.folders.backups)
     return {
         "workspace": str(workspace.folders.root),
@@ -117,38 +118,38 @@ def _status(service: Service, request: dict[str, Any]) -> dict[str, Any]:
         "problems": list(held.problems),
         "policies": dict(workspace.settings.policies),
         "private_hosts": list(workspace.settings.private_hosts),
-        "copy_of": place.original_of(workspace.database),
-        "paused_as_copied": len(paused_as_copied(workspace.database)),
+        "copy_of": catalog_identity.original_of(workspace.database),
+        "paused_as_copied": len(jobs_paused_as_copied(workspace.database)),
     }
 
 
-def _leave(service: Service, request: dict[str, Any]) -> dict[str, Any]:
+def _stop(service: Service, request: dict[str, Any]) -> dict[str, Any]:
     return {"pid": os.getpid(), "version": __version__}
 
 
 def _drain(service: Service, request: dict[str, Any]) -> dict[str, Any]:
     """Start nothing more, then leave. Runs go on under their supervisors."""
     service.engine.drain()
-    return _leave(service, request)
+    return _stop(service, request)
 
 
 def _policy(service: Service, request: dict[str, Any], by: Person) -> dict[str, Any]:
     """The next daemon reads the new settings; runs go on."""
     policy.change(service.workspace, request["policy"], by.name, request.get("use_case"), by.proof)
-    return _leave(service, request)
+    return _stop(service, request)
 
 
 def _host(service: Service, request: dict[str, Any], by: Person) -> dict[str, Any]:
     """As for the policy, the next daemon reads it."""
     change = policy.add_host if request["add"] else policy.remove_host
     change(service.workspace, str(request["host"]), by.name, by.proof)
-    return _leave(service, request)
+    return _stop(service, request)
 
 
 def _confirm(service: Service, request: dict[str, Any], by: Person) -> dict[str, Any]:
     """What settings.toml says now is what a person wants; the next daemon does it."""
     policy.confirm(service.workspace, request["differences"], by.name, by.proof)
-    return _leave(service, request)
+    return _stop(service, request)
 
 
 def _version(service: Service, request: dict[str, Any]) -> dict[str, Any]:
@@ -169,13 +170,13 @@ def _version(service: Service, request: dict[str, Any]) -> dict[str, Any]:
 def _signed(service: Service, request: dict[str, Any], by: Person) -> dict[str, Any]:
     """A row of the audit for a signature that lies there now."""
     told = _signature(service, request)
-    signed.record(service.workspace, told["model"], told["id"], told["key"], by.name, by.proof)
+    audit.record_model_signature(service.workspace, told["model"], told["id"], told["key"], by.name, by.proof)
     return {"model": told["model"], "key": told["key"]}
 
 
 def _signature(service: Service, request: dict[str, Any]) -> dict[str, str]:
     where = _version(service, request)
-    key = signature.look(Path(where["folder"]), ()).key
+    key = signature.verify(Path(where["folder"]), ()).key
     return {"model": str(where["model"]), "id": str(where["id"]), "key": str(key)}
 
 
@@ -208,12 +209,12 @@ def _decide(approve: bool) -> Callable[[Service, dict[str, Any], Person], dict[s
 
 def _consent(service: Service, request: dict[str, Any]) -> dict[str, Any]:
     """What a person must see before allowing."""
-    asked = consents.asked(service.workspace, str(request["dataset"]), str(request["host"]))
+    asked = consents.consent_request(service.workspace, str(request["dataset"]), str(request["host"]))
     return asked._asdict() | {"before": asked.before._asdict() if asked.before else None}
 
 
 def _consents(service: Service, request: dict[str, Any]) -> dict[str, Any]:
-    return {"consents": [each._asdict() for each in consent.listed(service.workspace.database)]}
+    return {"consents": [each._asdict() for each in consent.list_consents(service.workspace.database)]}
 
 
 def _allow(service: Service, request: dict[str, Any], by: Person) -> dict[str, Any]:
@@ -235,20 +236,20 @@ def _refresh(service: Service, request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _start_slot(service: Service, request: dict[str, Any]) -> dict[str, Any]:
-    started = slots.start(service.workspace, str(request["use_case"]), **request["options"])
+    started = deployments.start_deployment(service.workspace, str(request["use_case"]), **request["options"])
     service.keeper.poke()
     return _slot(started)
 
 
 def _stop_slot(service: Service, request: dict[str, Any]) -> dict[str, Any]:
-    return _slot(slots.stop(service.workspace, str(request["use_case"])))
+    return _slot(deployments.stop_deployment(service.workspace, str(request["use_case"])))
 
 
 def _slots(service: Service, request: dict[str, Any]) -> dict[str, Any]:
-    return {"slots": [_slot(each) for each in slots.listed(service.workspace)]}
+    return {"slots": [_slot(each) for each in deployments.list_deployments(service.workspace)]}
 
 
-def _slot(view: slots.SlotView) -> dict[str, Any]:
+def _slot(view: deployments.DeploymentView) -> dict[str, Any]:
     return view._asdict() | {"token": str(view.token)}
 
 
@@ -277,12 +278,12 @@ def _ledger(service: Service, request: dict[str, Any]) -> dict[str, Any]:
 def _verify(service: Service, request: dict[str, Any]) -> dict[str, Any]:
     """`head`: of a row, as a person kept it elsewhere. `kept`: the caller's own head outside the workspace."""
     workspace = service.workspace
-    verdict = audit.verify(workspace.database, audit_heads.read(workspace.folders.root / audit_heads.NAME))
+    verdict = audit.verify(workspace.database, audit_heads.read_heads(workspace.folders.root / audit_heads.NAME))
     wanted = str(request.get("head") or "")
-    rows = audit.every(workspace.database)
+    rows = audit.all_rows(workspace.database)
     if wanted and not any(row.hash.startswith(wanted) for row in rows):
         verdict = verdict._replace(problems=(f"no row has the hash {wanted!r}", *verdict.problems))
-    found = trail_check.check(workspace, rows, request.get("kept"))
+    found = audit_verification.check_audit(workspace, rows, request.get("kept"))
     problems = (*verdict.problems, *found.problems)
     return verdict._replace(problems=problems)._asdict() | {
         "signed": found.signed, "keys": list(found.keys), "identity": workspace.identity,
@@ -296,29 +297,29 @@ def _inventory(service: Service, request: dict[str, Any]) -> dict[str, Any]:
 
 def _trail(service: Service, request: dict[str, Any]) -> dict[str, Any]:
     rows = audit.newest(service.workspace.database, request.get("use_case"), int(request.get("most", 50)))
-    return {"rows": [row._asdict() | {"evidence": signed_trail.evidence_of(row)} for row in rows]}
+    return {"rows": [row._asdict() | {"evidence": approval_keys.evidence_of(row)} for row in rows]}
 
 
 def _promotion(service: Service, request: dict[str, Any]) -> dict[str, Any]:
     """What a person must see before overriding what stands against a promotion."""
     workspace = service.workspace
-    spec = promote.exact(workspace, _wanted(request))
+    spec = promote.resolve_model(workspace, _promote_spec(request))
     seen = workspace.database.transact(lambda tx: promote.objections(tx, spec))
-    serving = usecases.serving(workspace.database, spec.use_case)
+    serving = use_cases.serving(workspace.database, spec.use_case)
     return {"model": spec.model, "serving": serving, "objections": seen}
 
 
 def _override(service: Service, request: dict[str, Any], by: Person) -> dict[str, Any]:
     """What was shown, done on a named person's word."""
     workspace = service.workspace
-    spec = promote.exact(workspace, _wanted(request)).model_copy(
+    spec = promote.resolve_model(workspace, _promote_spec(request)).model_copy(
         update={"expected_current": request["serving"] or aliases.NOTHING}
     )
     told: dict[str, Any] = {"reason": str(request["reason"]), "seen": request["objections"]}
     return workspace.database.transact(lambda tx: promote.override(tx, spec, by=by.name, proof=by.proof, **told))
 
 
-def _wanted(request: dict[str, Any]) -> promote.PromoteSpec:
+def _promote_spec(request: dict[str, Any]) -> promote.PromoteSpec:
     given = {name: request[name] for name in ("use_case", "model", "canary_percent") if request.get(name) is not None}
     return promote.PromoteSpec.model_validate(given)
 
@@ -327,25 +328,25 @@ def _wanted(request: dict[str, Any]) -> promote.PromoteSpec:
 
 
 def _keys(service: Service, request: dict[str, Any]) -> dict[str, Any]:
-    held = authority.of(service.workspace)
-    listed = [each._asdict() for each in approval_keys.listed(service.workspace.database)]
+    held = authorization.authority_of(service.workspace)
+    listed = [each._asdict() for each in approval_keys.list_keys(service.workspace.database)]
     return {"keys": listed, "worth": held.sentence(), "problems": list(held.problems)}
 
 
 def _enroll(service: Service, request: dict[str, Any], by: Person) -> dict[str, Any]:
-    (key,) = approval_keys.asked(request).values()
-    row = authority.of(service.workspace).enroll(key, by.name, by.proof)
+    (key,) = approval_keys.key_to_enroll(request).values()
+    row = authorization.authority_of(service.workspace).enroll(key, by.name, by.proof)
     return {"key": key.fingerprint, "audit": row.hash}
 
 
 def _revoke(service: Service, request: dict[str, Any], by: Person) -> dict[str, Any]:
-    held = authority.of(service.workspace)
-    row = held.revoke(approval_keys.find(held.keys, str(request["key"])), by.name, by.proof)
+    held = authorization.authority_of(service.workspace)
+    row = held.revoke(approval_keys.find_key(held.keys, str(request["key"])), by.name, by.proof)
     return {"left": len(held.keys), "worth": held.sentence(), "audit": row.hash}
 
 
 def _accept(service: Service, request: dict[str, Any], by: Person) -> dict[str, Any]:
-    row = authority.of(service.workspace).accept(by.name, by.proof)
+    row = authorization.authority_of(service.workspace).accept(by.name, by.proof)
     return {"audit": row.hash}
 
 
@@ -356,10 +357,10 @@ def _question(service: Service, request: dict[str, Any]) -> dict[str, Any]:
     """What the action `about` would do, and a challenge for the answer."""
     about = request.get("about")
     about = about if isinstance(about, dict) else {}
-    action = _found(name := str(about.get("action")))
+    action = _find_action(name := str(about.get("action")))
     if action.question is None:
         raise SpeciateError(Code.INVALID, f"{name!r} needs no person.", "Call it without a question.")
-    return authority.of(service.workspace).ask(action.question(service, about)).document()
+    return authorization.authority_of(service.workspace).ask(action.question(service, about)).document()
 
 
 def _about_approval(decision: str) -> Callable[[Service, dict[str, Any]], Question]:
@@ -379,25 +380,25 @@ def _about_policy(service: Service, request: dict[str, Any]) -> Question:
     else:
         now = settings.policy_of(str(use_case))
         changed = {"policies": {**settings.policies, str(use_case): arguments["policy"]}}
-    return Question("policy", "policy", arguments, {"now": now, "settings": _confirmed(service, changed)})
+    return Question("policy", "policy", arguments, {"now": now, "settings": _confirmed_settings(service, changed)})
 
 
 def _about_host(service: Service, request: dict[str, Any]) -> Question:
     add, host = bool(request.get("add")), check_host(str(request.get("host")))
     now = service.workspace.settings.private_hosts
     after = list(dict.fromkeys((*now, host))) if add else [each for each in now if each != host]
-    settings = _confirmed(service, {"private_hosts": after})
+    settings = _confirmed_settings(service, {"private_hosts": after})
     return Question("host", "host", {"add": add, "host": host}, {"now": list(now), "settings": settings})
 
 
-def _confirmed(service: Service, changed: dict[str, Any]) -> dict[str, Any]:
+def _confirmed_settings(service: Service, changed: dict[str, Any]) -> dict[str, Any]:
     """What a person will have confirmed of the settings after this change: what somebody else wrote is not among it."""
-    return authority.of(service.workspace).confirmed | changed
+    return authorization.authority_of(service.workspace).confirmed | changed
 
 
 def _about_settings(service: Service, request: dict[str, Any]) -> Question:
-    now = confirmed_settings.snapshot(load(service.workspace.folders.root))
-    shown = {"before": authority.of(service.workspace).confirmed, "settings": now}
+    now = authorization.settings_snapshot(load(service.workspace.folders.root))
+    shown = {"before": authorization.authority_of(service.workspace).confirmed, "settings": now}
     return Question("settings", "settings", {}, shown)
 
 
@@ -425,8 +426,8 @@ def _about_override(service: Service, request: dict[str, Any]) -> Question:
 
 
 def _about_enrollment(service: Service, request: dict[str, Any]) -> Question:
-    (key,) = approval_keys.asked(request).values()
-    held = authority.of(service.workspace)
+    (key,) = approval_keys.key_to_enroll(request).values()
+    held = authorization.authority_of(service.workspace)
     approval_keys.check_new(key, held.keys)
     arguments = {"name": key.name, "kind": key.kind, "public": key.public}
     shown = {"key": key.fingerprint, "enrolled": sorted(held.keys), "settings": held.confirmed}
@@ -434,72 +435,122 @@ def _about_enrollment(service: Service, request: dict[str, Any]) -> Question:
 
 
 def _about_revocation(service: Service, request: dict[str, Any]) -> Question:
-    keys = authority.of(service.workspace).keys
-    key = approval_keys.find(keys, str(request.get("key")))
+    keys = authorization.authority_of(service.workspace).keys
+    key = approval_keys.find_key(keys, str(request.get("key")))
     shown = {"key": key.fingerprint, "name": key.name, "left": sorted(set(keys) - {key.fingerprint})}
     return Question("key revoke", "key revoke", {"key": str(request.get("key"))}, shown)
 
 
 def _about_trail(service: Service, request: dict[str, Any]) -> Question:
-    return Question("accept", "accept", {}, {"problems": authority.of(service.workspace).to_accept()})
+    return Question("accept", "accept", {}, {"problems": authorization.authority_of(service.workspace).to_accept()})
 
 
-Run = Callable[["Service", dict[str, Any]], dict[str, Any]]
-RunByPerson = Callable[["Service", dict[str, Any], Person], dict[str, Any]]
-Ask = Callable[["Service", dict[str, Any]], Question]
+RunAction = Callable[["Service", dict[str, Any]], dict[str, Any]]
+RunPersonAction = Callable[["Service", dict[str, Any], Person], dict[str, Any]]
+AskQuestion = Callable[["Service", dict[str, Any]], Question]
 
 
-class Anyone(NamedTuple):
+class OpenAction(NamedTuple):
     """An action that needs no person: `why` not."""
 
-    run: Run
+    run: RunAction
     why: str
     question: None = None
 
 
-class OnlyPerson(NamedTuple):
+class PersonAction(NamedTuple):
     """An action that only a person may cause: where a key is enrolled, by a signature of the question."""
 
-    run: RunByPerson
-    question: Ask
+    run: RunPersonAction
+    question: AskQuestion
 
 
 _READS = "it only reads"
 
-ACTIONS: dict[str, Anyone | OnlyPerson] = {
-    "status": Anyone(_status, _READS),
-    "stop": Anyone(_leave, "a kill does the same; runs go on, and the next client starts a daemon"),
-    "drain": Anyone(_drain, "as stop: a newer version takes over"),
-    "question": Anyone(_question, _READS),
-    "policy": OnlyPerson(_policy, _about_policy),
-    "settings": OnlyPerson(_confirm, _about_settings),
-    "host": OnlyPerson(_host, _about_host),
-    "version": Anyone(_version, _READS),
-    "signed": OnlyPerson(_signed, _about_signature),
-    "backup": Anyone(_backup, "a copy, which this account could make without the daemon"),
-    "resume": Anyone(_resume, "jobs that were asked for already; control_job does it one by one"),
-    "refresh": Anyone(_refresh, "asks public sources what models there are, and sends nothing of the workspace"),
-    "fingerprint": Anyone(_fingerprint, "spends only what a person allowed: speciate allow"),
-    "approval": Anyone(_approval, _READS),
-    "approve": OnlyPerson(_decide(approve=True), _about_approval("approve")),
-    "deny": OnlyPerson(_decide(approve=False), _about_approval("deny")),
-    "consent": Anyone(_consent, _READS),
-    "consents": Anyone(_consents, _READS),
-    "allow": OnlyPerson(_allow, _about_consent),
-    "disallow": OnlyPerson(_disallow, _about_disallowing),
-    "keys": Anyone(_keys, _READS),
-    "key enroll": OnlyPerson(_enroll, _about_enrollment),
-    "key revoke": OnlyPerson(_revoke, _about_revocation),
-    "audit": Anyone(_verify, _READS),
-    "inventory": Anyone(_inventory, _READS),
-    "accept": OnlyPerson(_accept, _about_trail),
-    "ledger": Anyone(_ledger, _READS),
-    "trail": Anyone(_trail, _READS),
-    "promotion": Anyone(_promotion, _READS),
-    "override": OnlyPerson(_override, _about_override),
-    "slot start": Anyone(_start_slot, "serves what is in production already"),
-    "slot stop": Anyone(_stop_slot, "a kill does the same; what is in production stays"),
-    "slots": Anyone(_slots, _READS),
-    "labels": Anyone(tracing.labels, "feedback, which record_feedback takes over MCP, too"),
-    "trace": Anyone(tracing.trace, _READS),
+
+def _labels(service: Service, request: dict[str, Any]) -> dict[str, Any]:
+    """The next answers to label; or, with `prediction`, one label stored, or why it is `unknown`."""
+    workspace, use_case = service.workspace, str(request["use_case"])
+    if "prediction" in request:
+        given = make_feedback(
+            prediction=request["prediction"], label=request["label"], source="human", by=request["by"],
+            drawn=request["drawn"], new_class=request.get("new_class", False),
+        )  # fmt: skip
+        try:
+            return {"recorded": record_feedback.add_feedback(workspace, given).answer.id}
+        except UnknownClass as error:
+            return {"unknown": error.message}
+    found = labelling.next_labels(workspace, use_case, strategy=request["strategy"], count=int(request["count"]))
+    told = labelling.summarize_log(workspace, use_case)
+    return {
+        "waiting": found.waiting,
+        "items": [item._asdict() for item in found.items],
+        "agreement": found.agreement._asdict(),
+        "quality": [each._asdict() for each in told.quality],
+        "missed": told.held.missed,
+        "root": str(workspace.folders.root),
+    }
+
+
+def _trace(service: Service, request: dict[str, Any]) -> dict[str, Any]:
+    """As text, and as a picture where one is asked for (`svg`, or `png` in Base64)."""
+    workspace, ref = service.workspace, str(request["ref"])
+    if origins.is_answer(ref):
+        traced, told = origins.trace_answer(workspace, ref), {}
+    else:
+        found = origins.trace_impact(workspace, service.pool, ref, example=request["example"], group=request["group"])
+        traced = found.traced
+        told = {"models": list(found.models), "answers": found.answers, "predictions": list(found.ids)}
+    answer = {"text": traced.text, **told}
+    if request["picture"] == "svg":
+        answer["picture"] = chart.svg(traced.graph, traced.start)
+    elif request["picture"] == "png":
+        asked = chart.payload(traced.graph, traced.start)
+        data = service.pool.ask_for_file(_DRAW, asked, lambda path, _: path.read_bytes())
+        answer["picture"] = base64.b64encode(data).decode()
+    return answer
+
+
+ACTIONS: dict[str, OpenAction | PersonAction] = {
+    "status": OpenAction(_status, _READS),
+    "stop": OpenAction(_stop, "a kill does the same; runs go on, and the next client starts a daemon"),
+    "drain": OpenAction(_drain, "as stop: a newer version takes over"),
+    "question": OpenAction(_question, _READS),
+    "policy": PersonAction(_policy, _about_policy),
+    "settings": PersonAction(_confirm, _about_settings),
+    "host": PersonAction(_host, _about_host),
+    "version": OpenAction(_version, _READS),
+    "signed": PersonAction(_signed, _about_signature),
+    "backup": OpenAction(_backup, "a copy, which this account could make without the daemon"),
+    "resume": OpenAction(_resume, "jobs that were asked for already; control_job does it one by one"),
+    "refresh": OpenAction(_refresh, "asks public sources what models there are, and sends nothing of the workspace"),
+    "fingerprint": OpenAction(_fingerprint, "spends only what a person allowed: speciate allow"),
+    "approval": OpenAction(_approval, _READS),
+    "approve": PersonAction(_decide(approve=True), _about_approval("approve")),
+    "deny": PersonAction(_decide(approve=False), _about_approval("deny")),
+    "consent": OpenAction(_consent, _READS),
+    "consents": OpenAction(_consents, _READS),
+    "allow": PersonAction(_allow, _about_consent),
+    "disallow": PersonAction(_disallow, _about_disallowing),
+    "keys": OpenAction(_keys, _READS),
+    "key enroll": PersonAction(_enroll, _about_enrollment),
+    "key revoke": PersonAction(_revoke, _about_revocation),
+    "audit": OpenAction(_verify, _READS),
+    "inventory": OpenAction(_inventory, _READS),
+    "accept": PersonAction(_accept, _about_trail),
+    "ledger": OpenAction(_ledger, _READS),
+    "trail": OpenAction(_trail, _READS),
+    "promotion": OpenAction(_promotion, _READS),
+    "override": PersonAction(_override, _about_override),
+    "slot start": OpenAction(_start_slot, "serves what is in production already"),
+    "slot stop": OpenAction(_stop_slot, "a kill does the same; what is in production stays"),
+    "slots": OpenAction(_slots, _READS),
+    "labels": OpenAction(_labels, "feedback, which record_feedback takes over MCP, too"),
+    "trace": OpenAction(_trace, _READS),
 }
+
+
+# What the command line asks about answers: the label queue, feedback of the person at the terminal, and traces.
+
+
+_DRAW = "speciate.lineage.chart:draw"

@@ -31,18 +31,15 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from speciate.errors import Code, SpeciateError
-from speciate.predictions.feedback import Feedback
-from speciate.predictions.log import About, Log
-from speciate.predictions.recording import record
-from speciate.production import corrections
-from speciate.serving import bodies, chat, opinions, routing, schema
-from speciate.serving.deployment import Full, Overloaded
-from speciate.serving.folder import Target
+from speciate.modalities import messages
+from speciate.predictions.feedback import Feedback, store_feedback
+from speciate.predictions.log import AnsweringModel, AnswerLog
+from speciate.serving import record_feedback, request_parsing, routing
+from speciate.serving.deployment import Deployment, NoVersionServes, SubmittedRequest
+from speciate.serving.deployment_folder import Target
 from speciate.serving.http_bounds import BoundedBodies
-from speciate.serving.metrics import CONTENT_TYPE, Metrics
-from speciate.serving.rate import Bucket
-from speciate.serving.slot import Empty, Slot, Submitted
-from speciate.serving.tallies import outcome_of
+from speciate.serving.replica import Full, Overloaded
+from speciate.serving.request_metrics import CONTENT_TYPE, Metrics, outcome_of
 from speciate.workspace.workspace import Folders
 
 VERSION = "x-model-version"
@@ -52,23 +49,23 @@ _STATUS = {Code.NOT_FOUND: 404, Code.INVALID: 422, Code.UNAVAILABLE: 503}
 _KEPT = "retry-after", "connection", VERSION
 
 
-class _Received(NamedTuple):
+class _Request(NamedTuple):
     body: Any
     target: Target
     key: str
     """What decides which version answers, while there are two."""
 
 
-class _Answered(NamedTuple):
+class _Response(NamedTuple):
     predictions: list[dict[str, Any]]
     model: str
 
 
 class Api:
-    def __init__(self, slot: Slot, metrics: Metrics, token: str, log: Log | None = None) -> None:
+    def __init__(self, slot: Deployment, metrics: Metrics, token: str, log: AnswerLog | None = None) -> None:
         self._slot, self._metrics, self._expected = slot, metrics, f"Bearer {token}".encode()
-        self._log, self._check = log, corrections.checker(Folders(slot.folder.path.parent.parent))
-        self._bucket = Bucket(slot.wanted.options.per_second, time.monotonic())
+        self._log, self._check = log, record_feedback.label_check(Folders(slot.folder.path.parent.parent))
+        self._bucket = TokenBucket(slot.wanted.options.per_second, time.monotonic())
 
     def app(self) -> Starlette:
         routes = [
@@ -113,9 +110,9 @@ class Api:
         received = await self._received(request, began)
         if isinstance(received, Response):
             return received
-        checked = schema.check(received.body, received.target)
+        checked = request_parsing.check_request(received.body, received.target)
         if checked.problems:
-            return _unfit(checked.problems, received.target)
+            return _invalid_request(checked.problems, received.target)
         asked = await self._asked(checked.items, received.key)
         if isinstance(asked, Response):
             return asked
@@ -130,54 +127,54 @@ class Api:
             return JSONResponse({"error": told, **content}, 422, headers=named)
         return JSONResponse(content, headers=named)
 
-    async def _received(self, request: Request, began: float) -> _Received | Response:
+    async def _received(self, request: Request, began: float) -> _Request | Response:
         """The body, and the version whose schema it is held to; or why there is none."""
         options = self._slot.wanted.options
         if wait := self._bucket.take(began):
-            return _again(429, f"More than {options.per_second:g} requests per second.", wait)
+            return _retry_later(429, f"More than {options.per_second:g} requests per second.", wait)
         if (serving := self._slot.current) is None:
-            return _again(503, self._slot.why_empty(), _LOAD_AGAIN_SECONDS)
+            return _retry_later(503, self._slot.why_empty(), _LOAD_AGAIN_SECONDS)
         try:
             async with asyncio.timeout(options.timeout_seconds):
-                body = await bodies.read(request, serving.target, int(options.body_mb * _MB))
-        except bodies.TooLarge:
+                body = await request_parsing.read(request, serving.target, int(options.body_mb * _MB))
+        except request_parsing.TooLarge:
             told = f"The body is larger than {options.body_mb:g} MB. Send fewer or smaller inputs."
             return _problem(413, told, headers={"connection": "close"})
-        except bodies.Unreadable as error:
-            return _problem(422, str(error), schema=schema.described(serving.target))
+        except request_parsing.Unreadable as error:
+            return _problem(422, str(error), schema=request_parsing.request_schema(serving.target))
         except TimeoutError:
             told = f"The body did not arrive within {options.timeout_seconds:g} s."
             return _problem(408, told, headers={"connection": "close"})
         except ClientDisconnect:
             return _problem(400, "The client went away.")
-        key = routing.key_of(request.headers, body) or uuid.uuid4().hex
-        return _Received(body, (self._slot.chosen(key) or serving).target, key)
+        key = routing.request_key(request.headers, body) or uuid.uuid4().hex
+        return _Request(body, (self._slot.chosen(key) or serving).target, key)
 
-    async def _asked(self, items: list[dict[str, Any]], key: str) -> _Answered | Response:
+    async def _asked(self, items: list[dict[str, Any]], key: str) -> _Response | Response:
         """Predictions of the version that answers this key at this moment, or why there are none."""
         began = time.monotonic()
         seconds = self._slot.wanted.options.timeout_seconds
         try:
             submitted = self._slot.submit(items, seconds, key)
         except Full:
-            return _again(429, "Too many inputs wait to be answered.", 1)
-        except Empty as why:
-            return _again(503, str(why), _LOAD_AGAIN_SECONDS)
+            return _retry_later(429, "Too many inputs wait to be answered.", 1)
+        except NoVersionServes as why:
+            return _retry_later(503, str(why), _LOAD_AGAIN_SECONDS)
         target, answers = submitted.target, await self._answers(submitted, seconds, began)
         if any(isinstance(one, Overloaded) for one in answers):
             told = f"Too many inputs wait to be answered: the turn of this request did not come within {seconds:g} s."
-            return _again(429, told, 1, headers={VERSION: target.model})
+            return _retry_later(429, told, 1, headers={VERSION: target.model})
         if any(isinstance(one, TimeoutError) for one in answers):
             told = f"The model did not answer within {seconds:g} s."
             return _problem(504, told, headers={VERSION: target.model})
-        predictions = [_said(item["id"], answer) for item, answer in zip(items, answers, strict=True)]
+        predictions = [_prediction(item["id"], answer) for item, answer in zip(items, answers, strict=True)]
         if not all(one["error"] for one in predictions):
             self._slot.answered(target.model, submitted.role)
         await self._note(items, predictions, target, began)
-        return _Answered(predictions, target.model)
+        return _Response(predictions, target.model)
 
     async def _answers(
-        self, submitted: Submitted, seconds: float, began: float
+        self, submitted: SubmittedRequest, seconds: float, began: float
     ) -> Sequence[dict[str, Any] | BaseException]:
         """Those that came within `seconds`, or why they did not. What became of the request is counted once nothing of
         it is with the model any more: whether that was too slow may be known only after the client was told."""
@@ -192,7 +189,7 @@ class Api:
         if answering.done():
             return answering.result()
         gave_up = True
-        late = [_withdrawn(future) for future in submitted.answers]
+        late = [_withdraw(future) for future in submitted.answers]
         return [Overloaded() if any(late) else TimeoutError()]
 
     async def _note(
@@ -202,7 +199,7 @@ class Api:
         written, and the answer leaves all the same."""
         if (log := self._log) is None:
             return
-        ids, about = log.ids(len(items)), About(target.model, target.generation, target.modality)
+        ids, about = log.ids(len(items)), AnsweringModel(target.model, target.generation, target.modality)
         given = ids, items, predictions, about, 1000 * (time.monotonic() - began)
         written = await asyncio.to_thread(log.note, *given) if log.heavy(items) else log.note(*given)
         for identifier, prediction in zip(ids, predictions, strict=True):
@@ -215,10 +212,10 @@ class Api:
             return _problem(404, "The answers of this slot are not logged.")
         try:
             async with asyncio.timeout(options.timeout_seconds):
-                asked = opinions.parse(await bodies.read_json(request, int(options.body_mb * _MB)))
-        except (opinions.Unfit, bodies.Unreadable) as error:
+                asked = record_feedback.parse_feedback(await request_parsing.read_json(request, int(options.body_mb * _MB)))
+        except (record_feedback.InvalidFeedback, request_parsing.Unreadable) as error:
             return _problem(422, str(error))
-        except bodies.TooLarge:
+        except request_parsing.TooLarge:
             return _problem(413, f"The body is larger than {options.body_mb:g} MB.", headers={"connection": "close"})
         except TimeoutError:
             return _problem(408, "The body did not arrive in time.", headers={"connection": "close"})
@@ -231,11 +228,11 @@ class Api:
             return _problem(recorded[0]["status"], recorded[0]["error"])
         return JSONResponse({"recorded": recorded[0]})
 
-    def _recorded(self, log: Log, listed: list[Feedback]) -> list[dict[str, Any]]:
+    def _recorded(self, log: AnswerLog, listed: list[Feedback]) -> list[dict[str, Any]]:
         found = []
         for each in listed:
             try:
-                found.append(opinions.told(record(log, each, log.now(), self._check)))
+                found.append(record_feedback.feedback_response(store_feedback(log, each, log.now(), self._check)))
             except SpeciateError as error:
                 status = _STATUS.get(error.code, 500)
                 found.append({"prediction": each.prediction, "status": status, "error": str(error)})
@@ -243,8 +240,8 @@ class Api:
 
     async def _schema(self, request: Request) -> Response:
         if (serving := self._slot.current) is None:
-            return _again(503, self._slot.why_empty(), _LOAD_AGAIN_SECONDS)
-        return JSONResponse(schema.described(serving.target), headers={VERSION: serving.target.model})
+            return _retry_later(503, self._slot.why_empty(), _LOAD_AGAIN_SECONDS)
+        return JSONResponse(request_parsing.request_schema(serving.target), headers={VERSION: serving.target.model})
 
     async def _show_metrics(self, request: Request) -> Response:
         waiting = self._slot.current.open if self._slot.current else 0
@@ -257,13 +254,13 @@ class Api:
         return JSONResponse(content, 200 if serving else 503)
 
     async def _models(self, request: Request) -> Response:
-        return JSONResponse(chat.models(self._slot.wanted.use_case, self._slot.state.since))
+        return JSONResponse(chat_models(self._slot.wanted.use_case, self._slot.state.since))
 
     async def _chat(self, request: Request) -> Response:
         began = time.monotonic()
         response = await self._chatted(request, began)
         if response.status_code >= 400:
-            told = chat.problem(str(json.loads(bytes(response.body))["error"]), chat.kind_of(response.status_code))
+            told = chat_error(str(json.loads(bytes(response.body))["error"]), chat_error_type(response.status_code))
             kept = {name: value for name in _KEPT if (value := response.headers.get(name))}
             response = JSONResponse(told, response.status_code, headers=kept)
         self._metrics.request(response.headers.get(VERSION, ""), response.status_code, time.monotonic() - began)
@@ -274,8 +271,8 @@ class Api:
         if isinstance(received, Response):
             return received
         try:
-            item = chat.item_of(received.body, received.target, self._slot.wanted.use_case)
-        except chat.Unsupported as error:
+            item = chat_item(received.body, received.target, self._slot.wanted.use_case)
+        except Unsupported as error:
             return _problem(400, str(error), headers={VERSION: received.target.model})
         asked = await self._asked([item], received.key)
         if isinstance(asked, Response):
@@ -285,16 +282,16 @@ class Api:
         if said["error"]:
             return _problem(422, said.get("error_text") or said["error"], headers=named)
         identifier = said.get("prediction") or uuid.uuid4().hex
-        made = chat.completion(identifier, str(said["output"]), asked.model, int(time.time()))
+        made = chat_completion(identifier, str(said["output"]), asked.model, int(time.time()))
         return JSONResponse(made, headers=named)
 
 
-def _withdrawn(future: Future[dict[str, Any]]) -> bool:
+def _withdraw(future: Future[dict[str, Any]]) -> bool:
     """Take an input out of the queue. Whether its turn had not come; not so where the model has it, or answered it."""
     return future.cancel() or (future.done() and isinstance(future.exception(), Overloaded))
 
 
-def _said(identifier: str, answer: dict[str, Any] | BaseException) -> dict[str, Any]:
+def _prediction(identifier: str, answer: dict[str, Any] | BaseException) -> dict[str, Any]:
     """As a client sees it. What decoders and libraries said is apart: it may quote the input."""
     if isinstance(answer, SpeciateError):
         return {"id": identifier, "output": None, "confidence": None, "error": str(answer)}
@@ -304,17 +301,108 @@ def _said(identifier: str, answer: dict[str, Any] | BaseException) -> dict[str, 
     return {**answer, "id": identifier, "error": error}
 
 
-def _unfit(problems: list[schema.Problem], target: Target) -> Response:
+def _invalid_request(problems: list[request_parsing.Problem], target: Target) -> Response:
     first = problems[0]
     told = f"{first.where}: {first.what}" if first.where else first.what
     more = f" ({len(problems) - 1} more)" if len(problems) > 1 else ""
     shown = [{"where": one.where, "problem": one.what} for one in problems[:20]]
-    return _problem(422, told + more, problems=shown, schema=schema.described(target), headers={VERSION: target.model})
+    return _problem(422, told + more, problems=shown, schema=request_parsing.request_schema(target), headers={VERSION: target.model})
 
 
-def _again(status: int, told: str, seconds: float, *, headers: Mapping[str, str] | None = None) -> Response:
+def _retry_later(status: int, told: str, seconds: float, *, headers: Mapping[str, str] | None = None) -> Response:
     return _problem(status, told, headers={"retry-after": str(max(1, round(seconds + 0.5))), **(headers or {})})
 
 
 def _problem(status: int, told: str, *, headers: Mapping[str, str] | None = None, **more: Any) -> Response:
     return JSONResponse({"error": told, **more}, status, headers=headers)
+
+
+# OpenAI's chat completions, as far as a served version has what they ask for. Pure.
+#
+# A version brings its own sampling with it, as it was judged: a request that wants another one is refused rather than
+# answered by something that nobody evaluated. Left out: streaming, tools, several choices, and counts of tokens.
+
+
+CHAT_TASK = "text-generation"
+_CHAT_FIELDS = {"model", "messages"}
+_IGNORED_CHAT_FIELDS = {"user", "metadata", "store", "stream", "n", "service_tier", "prompt_cache_key", "safety_identifier"}
+
+
+class Unsupported(Exception):
+    """The request asks for what is not served here; the text says what."""
+
+
+def chat_item(body: Any, target: Target, use_case: str) -> dict[str, Any]:
+    """A chat request as an input of `production.answer`. Raises Unsupported."""
+    if target.task != CHAT_TASK:
+        raise Unsupported(f"{target.model} is for {target.task} and does not write texts: ask POST /predict.")
+    if not isinstance(body, dict) or not isinstance(listed := body.get("messages"), list):
+        raise Unsupported('The body must be an object like {"model": "...", "messages": [{"role", "content"}]}.')
+    known = {use_case, f"{use_case}@production", target.model}
+    if (asked := body.get("model", use_case)) not in known:
+        raise Unsupported(f"There is no model {asked!r} here; name {use_case!r}.")
+    if body.get("stream") or body.get("n", 1) != 1:
+        raise Unsupported("One answer, and all of it at once: leave out 'stream' and 'n'.")
+    if others := sorted(map(str, set(body) - _CHAT_FIELDS - _IGNORED_CHAT_FIELDS)):
+        raise Unsupported(
+            f"Not supported: {', '.join(map(repr, others[:8]))}. A version answers with the sampling that it was "
+            "judged with; leave them out."
+        )
+    try:
+        return {"id": "0", "text": messages.format_messages(messages.messages(listed))}
+    except ValueError as error:
+        raise Unsupported(f"The messages cannot be used: {error}.") from None
+
+
+def chat_completion(identifier: str, text: str, model: str, created: int) -> dict[str, Any]:
+    """A chat completion with one choice."""
+    message = {"role": messages.ASSISTANT, "content": text, "refusal": None}
+    return {
+        "id": f"chatcmpl-{identifier}", "object": "chat.completion", "created": created, "model": model,
+        "choices": [{"index": 0, "message": message, "finish_reason": "stop", "logprobs": None}],
+    }  # fmt: skip
+
+
+def chat_models(use_case: str, since: float | None) -> dict[str, Any]:
+    """The list of models: the use case alone."""
+    return {
+        "object": "list",
+        "data": [{"id": use_case, "object": "model", "created": int(since or 0), "owned_by": "speciate"}],
+    }
+
+
+def chat_error_type(status: int) -> str:
+    """The `type` that OpenAI gives errors of this status: clients take 429 and 5xx for no fault of the request."""
+    if status == 401:
+        return "authentication_error"
+    if status == 429:
+        return "rate_limit_error"
+    return "server_error" if status >= 500 else "invalid_request_error"
+
+
+def chat_error(told: str, kind: str) -> dict[str, Any]:
+    """`kind`: as `kind_of` says it."""
+    return {"error": {"message": told, "type": kind, "param": None, "code": None}}
+
+
+# A token bucket (RFC 2697's committed rate): so many requests per second on average, a second's worth at once.
+
+
+
+class TokenBucket:
+    def __init__(self, per_second: float | None, now: float) -> None:
+        self._rate = per_second
+        self._most = max(1.0, per_second or 0.0)
+        self._tokens, self._at = self._most, now
+
+    def take(self, now: float) -> float:
+        """0 where a request may pass; else seconds until one may."""
+        if self._rate is None:
+            return 0.0
+        self._tokens = min(self._most, self._tokens + (now - self._at) * self._rate)
+        self._at = now
+        if self._tokens >= 1:
+            self._tokens -= 1
+            return 0.0
+        return (1 - self._tokens) / self._rate
+

@@ -9,7 +9,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speciate.datasets.exports.card import Exported, card, lineage, plain
+from speciate.datasets.exports.card import ExportSummary, card, escape_markdown, lineage
 from speciate.datasets.versions import Manifest, Version
 from speciate.workspace.workspace import Workspace
 from tests import data
@@ -56,7 +56,7 @@ def test_a_licence_is_what_was_recorded_or_unknown() -> None:
 
 def test_what_was_set_aside_is_told_with_its_reasons() -> None:
     report = {"ok": 5, "partial": 1, "untrusted": {"reasons": {"Cut off.": 1}}, "split": {"groups_across": 0}}
-    exported = Exported("folder", None, {"train": 5}, {"partial": 1}, {"train": "data/train/**"}, "label", None, [])
+    exported = ExportSummary("folder", None, {"train": 5}, {"partial": 1}, {"train": "data/train/**"}, "label", None, [])
     text = card([version({"op": "ingest"}, report)], exported)
     assert "ok: 5, partial: 1" in text
     assert "Cut off" in text
@@ -87,7 +87,7 @@ def test_what_was_set_aside_is_told_with_its_reasons() -> None:
 def test_the_card_says_whether_media_are_the_bytes_that_came_in(
     format_: str, manifest: dict[str, Any], said: str | None
 ) -> None:
-    exported = Exported(format_, None, {"train": 5}, {}, {}, None, None, [])
+    exported = ExportSummary(format_, None, {"train": 5}, {}, {}, None, None, [])
     text = card([version({"op": "curate"}, **manifest)], exported)
     assert ("the bytes that came in" in text) == (said is not None)
     assert (said or "") in text
@@ -98,12 +98,12 @@ def test_foreign_text_never_becomes_structure(text: str) -> None:
     label, column = text[:64] or "x", text[:64] or "y"
     operation = {"op": text, "source": text, "license": text, "steps": [{"op": text, text or "k": text}]}
     report = {"untrusted": {"reasons": {text: 1}}, "split": {text or "k": text}}
-    exported = Exported(text, text, {text: 1}, {text: 1}, {text: "data/a.csv"}, label, column, [])
+    exported = ExportSummary(text, text, {text: 1}, {text: 1}, {text: "data/a.csv"}, label, column, [])
     hostile = card([version(operation, report, labels={label: 1}, columns={column: text}, label=label)], exported)
     harmless = card(
         [version({"op": "z", "source": "z", "license": "z z", "steps": [{"op": "z", "z": "z"}]},
                  {"untrusted": {"reasons": {"z": 1}}, "split": {"z": "z"}}, labels={"z": 1}, columns={"z": "z"})],
-        Exported("z", "z", {"z": 1}, {"z": 1}, {"z": "z"}, "z", "z", []),
+        ExportSummary("z", "z", {"z": 1}, {"z": 1}, {"z": "z"}, "z", "z", []),
     )  # fmt: skip
     assert "<" not in hostile.split("---\n", 2)[2]
     assert set(front_matter(hostile)) - {"license_name"} == set(front_matter(harmless)) - {"license_name"}
@@ -113,7 +113,7 @@ def test_foreign_text_never_becomes_structure(text: str) -> None:
 
 @given(st.text())
 def test_plain_text_is_one_line_without_markup(text: str) -> None:
-    shown = plain(text)
+    shown = escape_markdown(text)
     assert len(shown.splitlines()) == 1
     for mark in "<>":
         assert mark not in shown

@@ -17,7 +17,7 @@ from speciate.datasets.columns import START, STOP
 from speciate.datasets.exports import export
 from speciate.datasets.exports.export import KIND, ExportSpec
 from speciate.errors import Code, SpeciateError
-from speciate.jobs import new_folder
+from speciate.jobs import atomic_folder
 from speciate.jobs.folder import RunFolder
 from speciate.jobs.run import Run, Stopped
 from speciate.workspace.workspace import Workspace
@@ -133,7 +133,7 @@ def test_a_stopped_export_leaves_nothing(workspace: Workspace, tmp_path: Path) -
 
 def test_what_another_export_writes_beside_it_stays(workspace: Workspace, tmp_path: Path) -> None:
     reviews(workspace)
-    with new_folder.hidden_beside(tmp_path / "out") as other:
+    with atomic_folder.hidden_folder_beside(tmp_path / "out") as other:
         export.run(Run(attempt(workspace, tmp_path / "out")))
         assert other.is_dir()
     assert not other.exists()

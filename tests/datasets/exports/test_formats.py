@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from speciate.datasets import scan
-from speciate.datasets.exports.shipment import class_names, ship
+from speciate.datasets import version_rows
+from speciate.datasets.exports.format import class_names, collect_content
 from speciate.workspace.workspace import Workspace
 from tests import data
 from tests.datasets.exports.worlds import seal
@@ -193,7 +193,7 @@ def test_an_object_without_a_box_is_left_out_and_counted(workspace: Workspace, t
 def test_classes_beyond_those_that_a_manifest_lists_leave_too(workspace: Workspace) -> None:
     rows = [{"text": f"text {i}", "label": f"class {i}", "split": "train"} for i in range(3)]
     made = seal(workspace, "many", rows, inputs=("text",), label="label").model_copy(update={"labels": {"class 1": 1}})
-    assert class_names(ship(made, scan.read(workspace.folders, made), None)) == ["class 0", "class 1", "class 2"]
+    assert class_names(collect_content(made, version_rows.read(workspace.folders, made), None)) == ["class 0", "class 1", "class 2"]
 
 
 def test_media_that_are_json_lie_beside_their_columns_in_shards(workspace: Workspace, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from speciate.datasets import scan
+from speciate.datasets import version_rows
 from speciate.datasets.columns import CONTENT, KEY, ORIGIN
 from speciate.datasets.versions import Manifest, resolve
 from speciate.workspace.workspace import Workspace
@@ -147,7 +147,7 @@ def test_texts_in_files_come_back_as_a_column(format_: str, workspace: Workspace
     report = export(workspace, made.name, format_, tmp_path / "out")["report"]
     again = data.ingest(workspace, "again", **report["create_again"])
     assert (again.inputs, again.splits, again.labels) == (("text",), made.splits, made.labels)
-    found = scan.read(workspace.folders, again, ["text"])["text"].to_pylist()
+    found = version_rows.read(workspace.folders, again, ["text"])["text"].to_pylist()
     assert sorted(found) == sorted(row["text"] for row in data.review_rows(20))
 
 
@@ -156,7 +156,7 @@ def test_peptides_come_back_from_fasta_with_label_and_split_in_the_header(worksp
     report = export(workspace, made.name, "fasta", tmp_path / "out")["report"]
     again = data.ingest(workspace, "again", **report["create_again"])
     wanted = ["sequence", "label", "split"]
-    old, new = (scan.read(workspace.folders, each, wanted).to_pylist() for each in (made, again))
+    old, new = (version_rows.read(workspace.folders, each, wanted).to_pylist() for each in (made, again))
     assert sorted(map(str, new)) == sorted(map(str, old))
 
 
@@ -171,7 +171,7 @@ def test_columns_and_what_they_hold_come_back_from_fasta(workspace: Workspace, t
     report = export(workspace, made.name, "fasta", tmp_path / "out")["report"]
     again = data.ingest(workspace, "again", **report["create_again"])
     wanted = ["sequence", "note", "tm", "code", "description", "split"]
-    old, new = (scan.read(workspace.folders, each, wanted).to_pylist() for each in (made, again))
+    old, new = (version_rows.read(workspace.folders, each, wanted).to_pylist() for each in (made, again))
     assert sorted(map(str, new)) == sorted(map(str, old))
 
 
@@ -184,7 +184,7 @@ def test_structures_leave_as_the_sequences_of_their_chains(workspace: Workspace,
     report = export(workspace, made.name, "fasta", tmp_path / "out")["report"]
     assert any("format folder" in note for note in report["notes"])
     again = data.ingest(workspace, "again", source=tmp_path / "out" / "data")
-    rows = scan.read(workspace.folders, again, ["name", "structure", "residues", "sequence"]).to_pylist()
+    rows = version_rows.read(workspace.folders, again, ["name", "structure", "residues", "sequence"]).to_pylist()
     assert sorted((row["name"], row["structure"], row["residues"]) for row in rows) == [
         ("one", None, 40), ("two.1", "two", 80), ("two.2", "two", 80),
     ]  # fmt: skip
@@ -210,7 +210,7 @@ def test_windows_of_sounds_come_back(format_: str, workspace: Workspace, tmp_pat
     again = data.ingest(workspace, "again", source=tmp_path / "out")
     assert again.rows == made.rows > 12
     assert again.id == made.id
-    rows = scan.read(workspace.folders, again, [ORIGIN, CONTENT, KEY]).to_pylist()
+    rows = version_rows.read(workspace.folders, again, [ORIGIN, CONTENT, KEY]).to_pylist()
     assert all(row[ORIGIN] == row[CONTENT] != row[KEY] for row in rows)  # a file that is forgotten takes its windows
 
 
@@ -229,7 +229,7 @@ def test_what_csv_cannot_say_is_noted(format_: str, remark: str | None, workspac
     report = export(workspace, "set", format_, tmp_path / "out")["report"]
     assert [note for note in report["notes"] if "no NULL: 1 cells" in note] == report["notes"][: remark == ""]
     again = data.ingest(workspace, "again", **report["create_again"])
-    found = scan.read(workspace.folders, again, ["remark"])["remark"].to_pylist()
+    found = version_rows.read(workspace.folders, again, ["remark"])["remark"].to_pylist()
     assert sorted(map(str, found)) == sorted(str(remark if row["remark"] is None else row["remark"]) for row in rows)
 
 
@@ -265,7 +265,7 @@ def test_rows_are_added_to_an_export_that_came_back(workspace: Workspace, tmp_pa
     data.ingest(workspace, "again", source=tmp_path / "out")
     row = {"text": "A quiet film about a lighthouse, seen twice.", "label": "good", "film": "film-x"}
     grown = data.ingest(workspace, "again", rows=(row,), add=True)
-    added = scan.read(workspace.folders, grown).to_pylist()
+    added = version_rows.read(workspace.folders, grown).to_pylist()
     assert [(each["label"], each["group_key"]) for each in added if each["film"] == "film-x"] == [("good", "film-x")]
 
 

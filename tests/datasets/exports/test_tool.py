@@ -13,7 +13,7 @@ from speciate.datasets.exports import FORMATS, find
 from speciate.errors import Code, SpeciateError
 from speciate.jobs.engine import Engine
 from speciate.jobs.pool import Pool
-from speciate.server.surface import App, Caller, DryRun, JobStarted
+from speciate.server.tool_api import App, Caller, DryRun, JobStarted
 from speciate.workspace.workspace import Workspace
 from tests import data
 from tests.datasets.exports.worlds import seal

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 import signal
 from pathlib import Path
 from typing import Any
@@ -9,13 +11,16 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
 from PIL import Image
 
 from speciate.datasets.loading import decoding
-from speciate.datasets.loading.decoding import Decoder, Item
-from speciate.datasets.loading.loader import load_examples
+from speciate.datasets.loading.decoding import Decoder, MediaItem, MediaReader, write_media
+from speciate.datasets.loading.loader import load_examples, media_digest
 from speciate.datasets.loading.stream import Stream
-from speciate.datasets.succession import found
+from speciate.datasets.next_version import seal_first
 from speciate.datasets.versions import Manifest
 from speciate.errors import Code, SpeciateError
 from speciate.workspace.packs import PackReader
@@ -51,7 +56,7 @@ def test_windows_are_cut_after_decoding_in_and_out_of_the_cage(folders: Folders)
 
 def test_windows_of_series_in_columns_are_cut_too(folders: Folders) -> None:
     rows = sealed.rows({"id": ["a", "b"], "x": [[1.0, 2, 3, 4]] * 2, "_start": [1, None], "_stop": [3, None]})
-    manifest = found(folders, rows, sealed.blank("time-series", ["x"])).manifest
+    manifest = seal_first(folders, rows, sealed.blank("time-series", ["x"])).manifest
     assert [example.media.tolist() for example in load_examples(folders, manifest)] == [[[2, 3]], [[1, 2, 3, 4]]]
 
 
@@ -129,7 +134,7 @@ def test_a_process_that_dies_twice_on_a_medium_is_an_error_that_names_it(
     with Decoder(folders, [], "image", workers=1) as decoder:
         monkeypatch.setattr(decoder._pool, "ask_for_file", die)
         with pytest.raises(SpeciateError, match=r"It crashed\. It was decoding example 'poison', the second time"):
-            list(decoder.decode([Item("poison", "0" * 64)]))
+            list(decoder.decode([MediaItem("poison", "0" * 64)]))
     assert len(asked) == 2
 
 
@@ -154,3 +159,51 @@ def test_what_does_not_fit_the_file_is_refused(tmp_path: Path) -> None:
     assert len(decoding._read(file, {"items": two, "failure": None}).media) == 2
     with pytest.raises(SpeciateError, match="no sense"):
         decoding._read(file, {"items": [*two[:1], ["uint8", [37]]], "failure": None})
+
+
+# Media out of a cage and back.
+
+
+ARRAYS = st.one_of(
+    arrays.arrays(kind, arrays.array_shapes(min_side=0, max_dims=3, max_side=4))
+    for kind in ("uint8", "int32", "float32")
+)
+PLAIN = st.one_of(st.text(max_size=5), st.integers(-9, 9), st.lists(st.integers(0, 9), max_size=3))
+MEDIA = st.recursive(
+    ARRAYS | PLAIN, lambda parts: st.dictionaries(st.text("abc", min_size=1), parts, max_size=3), max_leaves=6
+)
+
+
+def crossed(*media: Any) -> list[Any]:
+    file = io.BytesIO()
+    descriptions = json.loads(json.dumps([write_media(medium, file) for medium in media]))
+    reader = MediaReader(np.frombuffer(file.getvalue(), np.uint8))
+    return [reader.read(description) for description in descriptions]
+
+
+@given(st.lists(MEDIA, max_size=3))
+def test_media_come_back_as_they_were(media: list[Any]) -> None:
+    for before, after in zip(media, crossed(*media), strict=True):
+        assert media_digest(after) == media_digest(before)
+
+
+def test_another_value_type_or_name_is_another_digest() -> None:
+    media = [{"a": np.zeros(2, np.float32)}, {"b": np.zeros(2, np.float32)}, {"a": np.zeros(2, np.int32)},
+             {"a": np.ones(2, np.float32)}, {"a": {"a": np.zeros(2, np.float32)}}]  # fmt: skip
+    assert len({media_digest(medium) for medium in media}) == len(media)
+
+
+@pytest.mark.parametrize("description", [["float64", [1]], ["uint8", [-1]], ["uint8", [99]], ["object", [1]], 7,
+                                         [None, ["x"]], {"a": ["uint8", [99]]}])  # fmt: skip
+def test_what_was_not_written_is_refused(description: Any) -> None:
+    with pytest.raises((ValueError, TypeError)):
+        MediaReader(np.zeros(8, np.uint8)).read(description)
+
+
+def test_parts_within_parts_end() -> None:
+    deep: Any = ["uint8", [1]]
+    for _ in range(50):
+        deep = {"a": deep}
+    with pytest.raises(ValueError, match="parts"):
+        MediaReader(np.zeros(8, np.uint8)).read(deep)
+

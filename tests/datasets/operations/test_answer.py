@@ -12,18 +12,18 @@ import pytest
 from speciate.datasets import consent
 from speciate.datasets.curate import run
 from speciate.datasets.loading.loader import load_examples
-from speciate.datasets.operations import rationale
+from speciate.datasets.operations import answer
 from speciate.datasets.versions import resolve
 from speciate.errors import Code, SpeciateError
-from speciate.evaluation import recorded, teachers
+from speciate.evaluation import answer_cache, teacher_answers
 from speciate.evaluation.endpoints.prompts import Prompt
+from speciate.governance import consents
 from speciate.jobs.allowances import Spend
 from speciate.jobs.folder import RunFolder
 from speciate.jobs.kinds import Kinds
 from speciate.jobs.run import Run, Stopped
 from speciate.modalities.messages import conversation
-from speciate.models import served as serving
-from speciate.production import consents
+from speciate.models import registry as serving
 from speciate.settings import Settings
 from speciate.workspace.workspace import Workspace
 from tests import data
@@ -49,8 +49,8 @@ def teacher(tmp_path: Any) -> Iterator[tuple[Workspace, Answering]]:
 
 def register(workspace: Workspace, name: str, server: Answering, **endpoint: Any) -> None:
     where = server.endpoint(**{"usd_per_1m_input": 1.0, "usd_per_1m_output": 2.0} | endpoint)
-    card = serving.prepare(workspace, name, where, task=None, license=None)
-    workspace.database.transact(lambda tx: serving.register(tx, workspace, card))
+    card = serving.served_card(workspace, name, where, task=None, license=None)
+    workspace.database.transact(lambda tx: serving.register_served(tx, workspace, card))
 
 
 STEP = {"op": "answer", "model": "oracle", "template": "{input}\nAnswer in one sentence."}
@@ -120,7 +120,7 @@ def test_a_run_that_is_stopped_goes_on_where_it_was(teacher: tuple[Workspace, An
     paid = kind.paid(first)
     assert sum(paid.values()) > 0  # what a run that did not end has paid counts
     asked = len(server.asked)
-    known = sum(pq.read_metadata(file).num_rows for file in recorded.sealed(workspace.folders))
+    known = sum(pq.read_metadata(file).num_rows for file in answer_cache.sealed(workspace.folders))
     assert 0 < known < 16
     server.before = lambda number: None
     run(Run(attempt(2)))
@@ -157,7 +157,7 @@ def test_a_cap_is_kept_and_what_was_paid_is_counted(teacher: tuple[Workspace, An
     with pytest.raises(SpeciateError, match="budget"):
         curate(workspace, "sums", STEP | {"max_tokens": 8, "budget_usd": 0.001})
     assert 0 < len(server.asked) < 16
-    assert consent.listed(workspace.database) == []
+    assert consent.list_consents(workspace.database) == []
 
 
 def test_a_run_spends_no_more_than_its_share(teacher: tuple[Workspace, Answering]) -> None:
@@ -197,9 +197,9 @@ def test_a_language_model_of_ours_hears_the_words_of_the_template(teacher: tuple
     workspace, _ = teacher
     manifest = resolve(workspace.database, "sums@v1")
     examples = load_examples(workspace.folders, manifest, ("test",))[:1]
-    (plain,) = teachers.worded(Prompt(template="Add: {input}"), manifest, examples)
+    (plain,) = teacher_answers.prompted_examples(Prompt(template="Add: {input}"), manifest, examples)
     assert plain.media == f"Add: <example>\n{examples[0].media}\n</example>"
-    (told,) = teachers.worded(Prompt(system="Be short.", template="{text}"), manifest, examples)
+    (told,) = teacher_answers.prompted_examples(Prompt(system="Be short.", template="{text}"), manifest, examples)
     assert [each.shown() for each in conversation(told.media)] == [
         {"role": "system", "content": "Be short."}, {"role": "user", "content": examples[0].media},
     ]  # fmt: skip
@@ -217,9 +217,9 @@ def test_a_teacher_that_reasons_gives_what_it_reasoned_and_its_answer(teacher: t
         "2", "One and one.", "One and one.\n\nAnswer: 2", None
     ]  # fmt: skip
     assert [made.column(name)[lacking] for name in columns[:3]] == [None] * 3
-    assert made.column("answer_why_not")[lacking] == rationale.NO_ANSWER
-    assert made.steps[0]["audit"]["reasons"] == {rationale.NO_ANSWER: 1}
-    assert all(rationale.ASKED in asked for asked in server.asked)
+    assert made.column("answer_why_not")[lacking] == answer.NO_ANSWER
+    assert made.steps[0]["audit"]["reasons"] == {answer.NO_ANSWER: 1}
+    assert all(answer.REQUEST in asked for asked in server.asked)
 
 
 @pytest.mark.parametrize(
@@ -236,7 +236,7 @@ def test_a_teacher_that_reasons_gives_what_it_reasoned_and_its_answer(teacher: t
     ],
 )
 def test_what_was_reasoned_and_the_answer_are_told_apart(text: str, parts: tuple[str, str] | None) -> None:
-    found = rationale.parted(text)
+    found = answer.parse_rationale(text)
     assert (found and tuple(found)) == parts
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from speciate.datasets.operations.alikeness import comparable, least
+from speciate.datasets.operations.deduplicate import comparable_vectors, least_cosine
 from speciate.datasets.versions import Manifest, resolve
 from speciate.errors import SpeciateError
 from speciate.jobs.pool import Pool
@@ -148,10 +148,10 @@ def test_measurements_are_compared_by_what_differs_between_rows(modality: str, s
     chance = np.random.default_rng(seed)
     vectors = np.concatenate([chance.normal(size=(40, 8)), np.full((40, 1), 1e4)], axis=1).astype(np.float32)
     vectors[1, :8] = vectors[0, :8] * np.float32(1.001)
-    units = comparable(vectors, modality, None)
-    alike = np.argwhere(np.triu(units @ units.T, 1) >= least(modality, None))
+    units = comparable_vectors(vectors, modality, None)
+    alike = np.argwhere(np.triu(units @ units.T, 1) >= least_cosine(modality, None))
     assert alike.tolist() == [[0, 1]]
-    plain = comparable(vectors, modality, "some-model@1")
+    plain = comparable_vectors(vectors, modality, "some-model@1")
     assert (plain @ plain.T).min() > 0.999
 
 

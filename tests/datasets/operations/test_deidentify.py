@@ -13,15 +13,15 @@ import pytest
 from pydicom.data import get_testdata_file
 
 from speciate.datasets.columns import CONTENT, KEY, ORIGIN, with_column
+from speciate.datasets.curate import parse_steps, preflight_step
 from speciate.datasets.loading.loader import load_examples
 from speciate.datasets.operations.deidentify import COLUMN, key_of
-from speciate.datasets.operations.steps import foreseen, parse
-from speciate.datasets.purge import Target, marks, sealed_files
 from speciate.datasets.versions import Manifest
 from speciate.errors import SpeciateError
 from speciate.jobs.pool import Pool
 from speciate.modalities.bundles import members_of
-from speciate.modalities.scans.deidentification.pseudonyms import Pseudonyms
+from speciate.modalities.medical.deidentification.pseudonyms import Pseudonyms
+from speciate.privacy.purge_datasets import Target, purge_keys, sealed_files
 from speciate.workspace.packs import PackReader
 from speciate.workspace.workspace import Workspace
 from tests import data
@@ -168,7 +168,7 @@ def test_who_forgets_a_patient_forgets_what_was_made_of_the_files(world: World) 
     folders = world.workspace.folders
     target = Target(dataset="scans", group="ZQMRN0")
     files, _ = sealed_files(folders)
-    known = marks(folders, files, [world.before, world.after.manifest], target)
+    known = purge_keys(folders, files, [world.before, world.after.manifest], target)
     (mine,) = [row for row in world.after.rows.to_pylist() if row[CONTENT] in known[CONTENT]]
     assert mine["group_key"] == Pseudonyms(key_of(folders.root, "scans")).name("ZQMRN0")
 
@@ -195,15 +195,15 @@ def test_the_key_is_for_its_owners_eyes_alone(tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_be_done_is_refused_before_a_file_is_read(step: dict[str, object], said: str) -> None:
-    (parsed,) = parse([{"op": "deidentify", **step}])
+    (parsed,) = parse_steps([{"op": "deidentify", **step}])
     with pytest.raises(SpeciateError, match=said):
-        foreseen(parsed, version_of("dicom"), {})
+        preflight_step(parsed, version_of("dicom"), {})
 
 
 def test_other_modalities_are_refused() -> None:
-    (parsed,) = parse([{"op": "deidentify"}])
+    (parsed,) = parse_steps([{"op": "deidentify"}])
     with pytest.raises(SpeciateError, match="deidentify rewrites DICOM files, and scans@v1 holds image"):
-        foreseen(parsed, version_of("image"), {})
+        preflight_step(parsed, version_of("image"), {})
 
 
 def version_of(modality: str) -> Manifest:

@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from speciate.datasets.loading.loader import load_examples
-from speciate.datasets.similarity import near
+from speciate.datasets.similarity import near_duplicates
 from speciate.errors import SpeciateError
-from speciate.modalities.mixed.multimodal import MULTIMODAL
+from speciate.modalities.multimodal import MULTIMODAL
 from speciate.workspace.workspace import Workspace
 from tests import data
 from tests.datasets.operations.world import curate
@@ -65,7 +65,7 @@ def test_a_window_of_a_part_keeps_the_others_whole(rows: Workspace) -> None:
     assert all(each.media["scan.image"].shape == (16, 16, 3) and each.media["note.text"] for each in found)
     lengths = made.rows["hum_seconds"].to_pylist()
     assert sorted(lengths, key=str) == [0.5] * 18 + [None]
-    pairs = near.pairs(made.rows["_sketch"], MULTIMODAL.sketching)
+    pairs = near_duplicates.near_duplicate_pairs(made.rows["_sketch"], MULTIMODAL.sketching)
     assert len(pairs) > 7  # windows of one row share its picture
     assert curate(rows, made.manifest.ref, {"op": "split"}).steps[0]["audit"]["near_duplicates_across"] == 0
 

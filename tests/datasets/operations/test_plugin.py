@@ -13,7 +13,7 @@ import pytest
 from speciate.datasets import operations
 from speciate.datasets.versions import resolve, version
 from speciate.errors import SpeciateError
-from speciate.server.options import list_options
+from speciate.server.option_catalog import list_options
 from speciate.workspace.workspace import Workspace
 from tests import data
 from tests.datasets.operations.world import curate

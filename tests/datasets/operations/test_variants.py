@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from speciate.datasets import purge
+from speciate.datasets.content_hash import unpack_lanes
 from speciate.datasets.loading.loader import load_examples
-from speciate.datasets.lthash import unpacked
-from speciate.datasets.operations.transforms import TRANSFORMS, USUAL, changed
+from speciate.datasets.operations.variants import AUGMENTATIONS, USUAL, augment
 from speciate.datasets.versions import packed_lanes, resolve
 from speciate.errors import SpeciateError
 from speciate.jobs.kinds import Kinds
+from speciate.privacy import purge_datasets
 from speciate.settings import Settings
 from speciate.workspace.workspace import Workspace
 from tests import data
@@ -100,9 +100,9 @@ def test_who_forgets_an_example_forgets_its_variants(digits: Workspace) -> None:
     made = curate(digits, "digits", {"op": "variants"})
     forgotten = next(row["made_from"] for row in made.rows.to_pylist() if row["made_from"])
     manifests = [resolve(digits.database, ref) for ref in ("digits@v1", "digits@v2")]
-    held = [(each, unpacked(packed_lanes(digits.database, each))) for each in manifests]
-    target = purge.Target(dataset="digits", example=forgotten)
-    purged = purge.purge(digits.folders, held, target, lambda done, total, unit: None)
+    held = [(each, unpack_lanes(packed_lanes(digits.database, each))) for each in manifests]
+    target = purge_datasets.Target(dataset="digits", example=forgotten)
+    purged = purge_datasets.purge(digits.folders, held, target, lambda done, total, unit: None)
     assert [each.rows for each in purged.versions] == [1, 2]
 
 
@@ -220,8 +220,8 @@ def test_changes_are_small_valid_and_the_same_for_the_same_seed(seed: int, modal
         "audio": np.sin(np.arange(400) / 9).astype(np.float32) * chance.uniform(0.01, 1),
         "time-series": np.cumsum(chance.normal(0, 1, (2, 30)), 1),
     }[modality]
-    for kind in TRANSFORMS[modality]:
-        one, two = (changed(modality, [kind], medium.copy(), np.random.default_rng(seed)) for _ in range(2))
+    for kind in AUGMENTATIONS[modality]:
+        one, two = (augment(modality, [kind], medium.copy(), np.random.default_rng(seed)) for _ in range(2))
         assert np.array_equal(one, two)
         assert one.shape == medium.shape
         assert one.dtype == medium.dtype
@@ -233,14 +233,14 @@ def test_changes_are_small_valid_and_the_same_for_the_same_seed(seed: int, modal
 
 def test_a_picture_of_a_few_pixels_does_not_move() -> None:
     small = np.random.default_rng(0).integers(0, 256, (8, 8, 3)).astype(np.uint8)
-    assert np.array_equal(changed("image", ["shift"], small, np.random.default_rng(0)), small)
+    assert np.array_equal(augment("image", ["shift"], small, np.random.default_rng(0)), small)
 
 
 def test_a_series_of_gaps_and_one_that_stands_still_stay_what_they_are() -> None:
     flat = np.ones((1, 5))
-    assert np.array_equal(changed("time-series", ["jitter"], flat, np.random.default_rng(0)), flat)
+    assert np.array_equal(augment("time-series", ["jitter"], flat, np.random.default_rng(0)), flat)
     gaps = np.array([[1.0, np.nan, 3.0]])
-    found = changed("time-series", ["jitter"], gaps, np.random.default_rng(0))
+    found = augment("time-series", ["jitter"], gaps, np.random.default_rng(0))
     assert np.isnan(found).tolist() == [[False, True, False]]
-    nothing = changed("time-series", ["jitter"], np.full((1, 3), np.nan), np.random.default_rng(0))
+    nothing = augment("time-series", ["jitter"], np.full((1, 3), np.nan), np.random.default_rng(0))
     assert np.isnan(nothing).all()

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from speciate.datasets.loading.loader import load_examples
-from speciate.datasets.operations.window import Window, at_marks, starts
+from speciate.datasets.operations.window import Window, window_starts, windows_at_timestamps
 from speciate.datasets.versions import Manifest, resolve
 from speciate.errors import SpeciateError
 from speciate.workspace.workspace import Workspace
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.slow
 
 @given(st.integers(1, 60), st.integers(1, 20), st.integers(1, 25))
 def test_windows_are_whole_and_no_further_one_would_fit(length: int, window: int, stride: int) -> None:
-    found = starts(length, window, stride)
+    found = window_starts(length, window, stride)
     if length < window:
         assert found == [0]
     else:
@@ -35,15 +35,15 @@ def test_windows_are_whole_and_no_further_one_would_fit(length: int, window: int
 
 
 def test_fractions_of_seconds_lose_no_window_to_rounding() -> None:
-    assert len(starts(0.3, 0.1, 0.1)) == 3
-    assert len(starts(1.0, 0.5, 0.1)) == 6
+    assert len(window_starts(0.3, 0.1, 0.1)) == 3
+    assert len(window_starts(1.0, 0.5, 0.1)) == 6
 
 
 @given(st.integers(1, 60), st.integers(1, 20), st.integers(1, 25))
 def test_windows_of_units_begin_and_end_where_units_do(units: int, window: int, stride: int) -> None:
     marks = np.arange(units + 1) ** 1.5  # of different lengths
-    found = at_marks(marks, window, stride)
-    places = starts(units, window, stride)
+    found = windows_at_timestamps(marks, window, stride)
+    places = window_starts(units, window, stride)
     ends = [min(place + window, units) for place in map(int, places)]
     assert found.bounds == [(marks[int(place)], marks[end]) for place, end in zip(places, ends, strict=True)]
     assert found.rest == (ends[-1] < units)

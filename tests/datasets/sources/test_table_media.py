@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from speciate.datasets.sources.prepare import prepare
-from speciate.datasets.sources.unpacking import Desk
-from tests.datasets.desk import desk as make_desk
+from speciate.datasets.sources.prepare import prepare_source
+from speciate.datasets.sources.sandbox_calls import SourceContext
+from tests.datasets.source_context import source_context as make_desk
 
 FEATURES = datasets.Features({
     "image": datasets.Image(),
@@ -24,7 +24,7 @@ FEATURES = datasets.Features({
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Iterator[Desk]:
+def desk(tmp_path: Path) -> Iterator[SourceContext]:
     with make_desk(tmp_path) as made:
         yield made
 
@@ -51,9 +51,9 @@ def made(count: int) -> datasets.Dataset:
     )
 
 
-def test_a_saved_dataset_of_pictures(desk: Desk, tmp_path: Path) -> None:
+def test_a_saved_dataset_of_pictures(desk: SourceContext, tmp_path: Path) -> None:
     datasets.DatasetDict({"train": made(130), "test": made(3)}).save_to_disk(tmp_path / "saved")
-    found = prepare(tmp_path / "saved", desk)
+    found = prepare_source(tmp_path / "saved", desk)
     assert (found.layout, found.modality, len(found.files), found.set_aside) == ("media", "image", 133, [])
     assert [file.split for file in found.files[:4]] == ["test", "test", "test", "train"]
     assert [file.path.read_bytes() for file in found.files[3:]] == [picture(i) for i in range(130)]
@@ -65,37 +65,37 @@ def test_a_saved_dataset_of_pictures(desk: Desk, tmp_path: Path) -> None:
     assert len({file.name for file in found.files}) == 133
 
 
-def test_a_saved_dataset_of_texts_stays_a_table(desk: Desk, tmp_path: Path) -> None:
+def test_a_saved_dataset_of_texts_stays_a_table(desk: SourceContext, tmp_path: Path) -> None:
     texts = datasets.Dataset.from_dict({"text": ["a", "b"]})
     datasets.DatasetDict({"train": texts, "test": texts}).save_to_disk(tmp_path / "saved")
-    found = prepare(tmp_path / "saved", desk)
+    found = prepare_source(tmp_path / "saved", desk)
     assert [(file.name, file.split) for file in found.files] == [
         ("test/data-00000-of-00001.arrow", "test"), ("train/data-00000-of-00001.arrow", "train"),
     ]  # fmt: skip
     assert (found.layout, found.set_aside) == ("table", [])
 
 
-def test_pictures_as_plain_bytes_and_cells_without_any(desk: Desk, tmp_path: Path) -> None:
+def test_pictures_as_plain_bytes_and_cells_without_any(desk: SourceContext, tmp_path: Path) -> None:
     table = pa.table({"picture": [picture(1), None, b"words", picture(2)], "kind": ["a", "b", "c", "d"]})
     pq.write_table(table, tmp_path / "set.parquet")
-    found = prepare(tmp_path / "set.parquet", desk)
+    found = prepare_source(tmp_path / "set.parquet", desk)
     assert [file.path.read_bytes() for file in found.files] == [picture(1), b"words", picture(2)]
     assert found.labels is not None
     assert found.labels["kind"].to_pylist() == ["a", "c", "d"]
     assert found.set_aside == [("set.parquet#2", "The cell holds no bytes.")]
 
 
-def test_bytes_that_are_no_media_stay_in_the_table(desk: Desk, tmp_path: Path) -> None:
+def test_bytes_that_are_no_media_stay_in_the_table(desk: SourceContext, tmp_path: Path) -> None:
     pq.write_table(pa.table({"hash": [bytes([i] * 32) for i in range(1, 9)]}), tmp_path / "set.parquet")
-    assert prepare(tmp_path / "set.parquet", desk).layout == "table"
+    assert prepare_source(tmp_path / "set.parquet", desk).layout == "table"
 
 
-def test_half_a_file_beside_whole_ones_is_set_aside(desk: Desk, tmp_path: Path) -> None:
+def test_half_a_file_beside_whole_ones_is_set_aside(desk: SourceContext, tmp_path: Path) -> None:
     folder = tmp_path / "set"
     folder.mkdir()
     for name in ("train", "test", "more"):
         made(4).to_parquet(str(folder / f"{name}.parquet"))
     (folder / "more.parquet").write_bytes((folder / "more.parquet").read_bytes()[:-50])
-    found = prepare(folder, desk)
+    found = prepare_source(folder, desk)
     assert {file.split for file in found.files} == {"train", "test"}
     assert [name for name, _ in found.set_aside] == ["more.parquet"]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from speciate.datasets.loading.loader import Example
 from speciate.errors import SpeciateError
 from speciate.evaluation.endpoints import prompts
-from speciate.evaluation.endpoints.chat import Request
+from speciate.evaluation.endpoints.chat_client import Request
 from speciate.evaluation.endpoints.pricing import Usage, at_most, estimate, price_of
 from speciate.models.endpoints import Endpoint
 from speciate.models.providers import PROVIDERS, endpoint
@@ -99,7 +99,7 @@ def test_the_bound_counts_pictures_sound_shots_and_the_schema() -> None:
         return at_most(request)
 
     def asked(modality: str, media: object) -> Request:
-        form = prompts.form(prompts.Prompt(), "classification", modality, labels=("a", "b"))
+        form = prompts.prompt_form(prompts.Prompt(), "classification", modality, labels=("a", "b"))
         return prompts.request(form, Example("x", media, None, "x", "test", {}))
 
     text = of(asked("text", "x"))

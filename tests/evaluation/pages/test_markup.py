@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speciate.evaluation.pages.markup import Column, Markup, element, joined, table
+from speciate.evaluation.pages.markup import Column, Markup, element, join_markup, table
 from tests.evaluation.pages.reading import Page
 
 
@@ -32,7 +32,7 @@ def test_any_text_stays_text_in_an_element_and_in_an_attribute(text: str) -> Non
         (element("p", element("b", "x"), None, 3), "<p><b>x</b>3</p>"),
         (element("img", alt="", src=None), '<img alt="">'),
         (element("text", text_anchor="end", x=1.23456789), '<text text-anchor="end" x="1.23457"></text>'),
-        (joined("a\u202eb\x00c\u200b", Markup("<br>")), "abc<br>"),
+        (join_markup("a\u202eb\x00c\u200b", Markup("<br>")), "abc<br>"),
     ],
 )
 def test_elements_are_written_as_html_is(made: str, text: str) -> None:

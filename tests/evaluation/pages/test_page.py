@@ -9,12 +9,11 @@ from typing import Any
 import pytest
 
 from speciate.datasets.versions import Manifest
-from speciate.evaluation.inspection import Inspection
-from speciate.evaluation.pages.contents import Contents, asked_with, gather
-from speciate.evaluation.pages.files import write_page
-from speciate.evaluation.pages.method import again
-from speciate.evaluation.pages.page import page
-from speciate.evaluation.report import Report
+from speciate.evaluation.pages.page import render_page, write_page
+from speciate.evaluation.pages.page_data import PageData, gather, non_default_options
+from speciate.evaluation.pages.verdict_sections import repeat_arguments
+from speciate.evaluation.reports.describe_evaluation import Inspection
+from speciate.evaluation.reports.report import Report
 from speciate.jobs.pool import Pool
 from speciate.settings import Settings
 from speciate.workspace.workspace import Workspace
@@ -74,14 +73,14 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Workspace,
 
 
 @pytest.fixture(scope="module")
-def many(world: tuple[Workspace, Pool]) -> Contents:
+def many(world: tuple[Workspace, Pool]) -> PageData:
     found = gather(*world, "evaluation-many")
     return found._replace(pictures={one["id"]: PIXEL for one in found.worst["examples"]})
 
 
 @pytest.fixture(scope="module")
-def read(many: Contents) -> Page:
-    return Page(page(many))
+def read(many: PageData) -> Page:
+    return Page(render_page(many))
 
 
 def test_it_refers_to_nothing_beside_itself(read: Page) -> None:
@@ -93,8 +92,8 @@ def test_it_refers_to_nothing_beside_itself(read: Page) -> None:
     assert not {name for _, name, _ in read.attributes if name in ("srcset", "action", "xlink:href", "background")}
 
 
-def test_its_style_loads_nothing_either(many: Contents) -> None:
-    text = page(many)
+def test_its_style_loads_nothing_either(many: PageData) -> None:
+    text = render_page(many)
     style = text[text.index("<style>") : text.index("</style>")]
     assert "url(" not in style
     assert "@import" not in style
@@ -130,14 +129,14 @@ def test_tables_hold_all_there_is(read: Page) -> None:
     assert len(read.table("By site").rows) == 2
 
 
-def test_a_matrix_of_a_hundred_labels_shows_those_that_take_part_in_mistakes(many: Contents, read: Page) -> None:
+def test_a_matrix_of_a_hundred_labels_shows_those_that_take_part_in_mistakes(many: PageData, read: Page) -> None:
     candidate = many.confusion[0]
     assert len(candidate["labels"]) == 22  # twenty, the others, and no answer
     tables = [table for table in read.tables if table.caption.startswith("Answers by true label")]
     assert [table.heads for table in tables] == [1 + len(found["labels"]) for found in many.confusion]
 
 
-def test_dominated_models_are_named_with_those_that_dominate_them(many: Contents, read: Page) -> None:
+def test_dominated_models_are_named_with_those_that_dominate_them(many: PageData, read: Page) -> None:
     assert many.pareto.dominated
     assert len(read.table("Dominated models").rows) == len(many.pareto.dominated)
     hollow = [attributes for tag, attributes in read.elements if tag == "circle" and "dominated" in attributes["class"]]
@@ -165,7 +164,7 @@ def test_what_is_seen_can_be_heard(read: Page) -> None:
 
 
 def test_one_model_alone_has_a_page_without_comparisons(world: tuple[Workspace, Pool]) -> None:
-    found = Page(page(gather(*world, "evaluation-one")))
+    found = Page(render_page(gather(*world, "evaluation-one")))
     assert "There is no verdict" in found.text
     assert "Paired comparisons" not in found.text
     assert "Where models disagree" not in found.text
@@ -175,7 +174,7 @@ def test_one_model_alone_has_a_page_without_comparisons(world: tuple[Workspace, 
 
 @pytest.mark.parametrize("name", ["evaluation-one", "evaluation-many"])
 def test_nothing_says_none_or_nan(world: tuple[Workspace, Pool], name: str) -> None:
-    words = Page(page(gather(*world, name))).text.split()
+    words = Page(render_page(gather(*world, name))).text.split()
     assert not {"None", "nan", "inf", "NaN"} & set(words)
 
 
@@ -207,9 +206,9 @@ def test_columns_about_endpoints_appear_where_a_model_has_something_to_say_in_th
 ) -> None:
     found = gather(*world, "evaluation-one")
     (mine,) = found.report.leaderboard
-    plain = Page(page(found)).table("Latency, size and control")
+    plain = Page(render_page(found)).table("Latency, size and control")
     asked = mine.model_copy(update={"ttft_ms": 120.0, "repeats": 3, "nearly_seen": 2})
-    public = Page(page(found._replace(report=found.report.model_copy(update={"leaderboard": (asked,)}))))
+    public = Page(render_page(found._replace(report=found.report.model_copy(update={"leaderboard": (asked,)}))))
     assert public.table("Latency, size and control").heads == plain.heads + 2
     assert "0, 2 nearly" in public.text
 
@@ -225,6 +224,6 @@ def test_it_says_how_to_ask_again_with_what_was_not_left_as_it_is(
     world: tuple[Workspace, Pool], spec: dict[str, Any], more: dict[str, Any]
 ) -> None:
     found = gather(*world, "evaluation-many")
-    arguments = again(found._replace(options=asked_with(spec)))
+    arguments = repeat_arguments(found._replace(options=non_default_options(spec)))
     assert arguments.pop("models") == [MODELS[0], *MODELS[1:5], *MODELS[6:-1], MODELS[5], MODELS[-1]]
     assert arguments == {"dataset": "gone@v1:test", "metrics": ["accuracy"]} | more

@@ -9,9 +9,9 @@ import pytest
 
 from speciate.models import registry
 from speciate.workspace.workspace import Workspace
-from tests.language.world import tiny_model
+from tests.models.language.world import tiny_model
 from tests.training.language.world import make_sums
-from tests.training.merging.test_merge import merge_now
+from tests.training.merging.test_merge_models import merge_now
 from tests.training.world import model_path, train_now
 
 pytestmark = pytest.mark.slow

@@ -9,20 +9,20 @@ from speciate.datasets.versions import Manifest
 from speciate.errors import Code, SpeciateError, unknown
 
 if TYPE_CHECKING:  # the table of names needs no pyarrow
-    from speciate.datasets.exports.contract import Format
+    from speciate.datasets.exports.format import Format
 
 FORMATS = {
-    "folder": "speciate.datasets.exports.folder:FOLDER",
+    "folder": "speciate.datasets.exports.folders:FOLDER",
     "parquet": "speciate.datasets.exports.parquet:PARQUET",
-    "csv": "speciate.datasets.exports.delimited:CSV",
-    "jsonl": "speciate.datasets.exports.json_lines:JSONL",
-    "hf": "speciate.datasets.exports.saved:SAVED",
+    "csv": "speciate.datasets.exports.csv_jsonl:CSV",
+    "jsonl": "speciate.datasets.exports.csv_jsonl:JSONL",
+    "hf": "speciate.datasets.exports.parquet:DATASETS_FOLDER",
     "coco": "speciate.datasets.exports.coco:COCO",
-    "webdataset": "speciate.datasets.exports.shards:SHARDS",
+    "webdataset": "speciate.datasets.exports.webdataset:WEBDATASET",
     "fasta": "speciate.datasets.exports.fasta:FASTA",
-    "ply": "speciate.datasets.exports.ply:PLY",
+    "ply": "speciate.datasets.exports.folders:PLY",
     "lerobot": "speciate.datasets.exports.lerobot:LEROBOT",
-    "dicom": "speciate.datasets.exports.dicom:DICOM",
+    "dicom": "speciate.datasets.exports.folders:DICOM",
 }
 
 

@@ -1,4 +1,4 @@
-"""Cells as text: for CSV, safe in a spreadsheet, and for JSON."""
+"""Rows and cells as text: for CSV, safe in a spreadsheet, and for JSON."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ import datetime
 import json
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+
+from speciate.datasets.exports.format import ExportContent, Piece
 
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
 """What begins a formula for spreadsheets, as OWASP lists it under CSV injection. Behind apostrophes it is none, but
@@ -60,7 +62,7 @@ def notes_of_nulls(rows: pa.Table) -> tuple[str, ...]:
 
 def as_json(value: Any) -> str:
     """One line, other alphabets as they are; not a number is null, bytes are base64, dates ISO 8601."""
-    return json.dumps(_plain(value), ensure_ascii=False, allow_nan=False, default=_other)
+    return json.dumps(_json_value(value), ensure_ascii=False, allow_nan=False, default=_json_default)
 
 
 def _as_text(value: Any) -> str:
@@ -72,22 +74,53 @@ def _as_text(value: Any) -> str:
         return repr(value)
     if isinstance(value, bytes | list | dict):
         return as_json(value).strip('"') if isinstance(value, bytes) else as_json(value)
-    return _other(value)
+    return _json_default(value)
 
 
-def _plain(value: Any) -> Any:
+def _json_value(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [_json_value(item) for item in value]
     if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): _json_value(item) for key, item in value.items()}
     return value
 
 
-def _other(value: Any) -> str:
+def _json_default(value: Any) -> str:
     if isinstance(value, bytes):
         return base64.b64encode(value).decode()
     if isinstance(value, datetime.datetime | datetime.date | datetime.time):
         return value.isoformat()
     return str(value)
+
+
+# Rows as plain values, for formats made of text.
+
+
+_ROWS = 4096
+TEXT = "text"
+
+
+def text_header(shipment: ExportContent) -> list[str]:
+    """The columns; first the text where that lay in a file."""
+    text = [shipment.free(TEXT)] if shipment.media is not None else []
+    return [*text, *shipment.rows.column_names]
+
+
+def plain_rows(shipment: ExportContent, piece: Piece) -> Iterator[list[list[Any]]]:
+    """The cells under `header`, some thousand rows at a time. Media other than text have no place here."""
+    for start in range(0, piece.rows.num_rows, _ROWS):
+        batch = piece.rows.slice(start, _ROWS)
+        columns = [column.to_pylist() for column in batch.columns]
+        if shipment.media is not None:
+            first = piece.start + start
+            columns.insert(0, [text_of_file(shipment, place) for place in range(first, first + batch.num_rows)])
+        yield [list(row) for row in zip(*columns, strict=True)]
+
+
+def text_of_file(shipment: ExportContent, place: int) -> str:
+    """What a file of text says; it was UTF-8 when it was ingested."""
+    assert shipment.media is not None
+    return shipment.media.read(place).decode("utf-8-sig")
+

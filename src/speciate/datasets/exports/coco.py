@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from speciate.datasets.exports.cells import as_json
-from speciate.datasets.exports.contract import Tell, Written
-from speciate.datasets.exports.names import Names
-from speciate.datasets.exports.shipment import Piece, Shipment, has_files
+from speciate.datasets.exports.file_names import UniqueNames
+from speciate.datasets.exports.format import ExportContent, Piece, ReportProgress, WriteReport, has_files
 from speciate.datasets.versions import Manifest
 
 OBJECTS = "objects"
@@ -37,12 +36,12 @@ class Coco:
             return f"it has no column {OBJECTS!r} with the boxes and categories of each picture."
         return None
 
-    def write(self, shipment: Shipment, folder: Path, tell: Tell) -> Written:
+    def write(self, shipment: ExportContent, folder: Path, tell: ReportProgress) -> WriteReport:
         (folder / "data" / "annotations").mkdir(parents=True)
         objects = [list(_objects(cell)) for cell in shipment.rows[OBJECTS].to_pylist()]
         called = sorted({_category(each) for some in objects for each in some})
         categories = {name: number for number, name in enumerate(called, 1)}
-        names, lost = Names(), 0
+        names, lost = UniqueNames(), 0
         for piece in shipment.pieces():
             images = list(_images(shipment, piece, folder / "data" / f"{piece.name}_images", names, tell))
             annotations = [
@@ -57,10 +56,10 @@ class Coco:
             }
             target = folder / "data" / "annotations" / f"instances_{piece.name}.json"
             target.write_text(as_json(document) + "\n", encoding="utf-8")
-        return Written(notes=(f"{lost:,} objects without a box of four numbers were left out.",) if lost else ())
+        return WriteReport(notes=(f"{lost:,} objects without a box of four numbers were left out.",) if lost else ())
 
 
-def _images(shipment: Shipment, piece: Piece, folder: Path, names: Names, tell: Tell) -> Iterator[dict[str, Any]]:
+def _images(shipment: ExportContent, piece: Piece, folder: Path, names: UniqueNames, tell: ReportProgress) -> Iterator[dict[str, Any]]:
     """Writes the pictures, each under a name that is unique in the whole export: COCO knows no folders."""
     assert shipment.media is not None
     folder.mkdir()
@@ -74,7 +73,7 @@ def _images(shipment: Shipment, piece: Piece, folder: Path, names: Names, tell: 
 
 
 def _objects(cell: Any) -> Iterator[dict[str, Any]]:
-    cell = _parsed(cell)
+    cell = _parse_json(cell)
     if isinstance(cell, list):
         yield from (each for each in cell if isinstance(each, dict))
     elif isinstance(cell, dict):
@@ -83,7 +82,7 @@ def _objects(cell: Any) -> Iterator[dict[str, Any]]:
         yield from ({name: values[i] for name, values in lists.items()} for i in range(count))
 
 
-def _parsed(cell: Any) -> Any:
+def _parse_json(cell: Any) -> Any:
     """What JSON in a cell of text says; None where it is none."""
     if not isinstance(cell, str):
         return cell
@@ -108,7 +107,7 @@ def _annotation(found: dict[str, Any], image: int, categories: dict[str, int]) -
         "bbox": box,
         "area": box[2] * box[3] if area is None else area,
         "iscrowd": 0,
-        **{name: _parsed(found[name]) for name in _KEPT if found.get(name) is not None},
+        **{name: _parse_json(found[name]) for name in _KEPT if found.get(name) is not None},
     }
 
 

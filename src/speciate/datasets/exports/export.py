@@ -1,12 +1,13 @@
 """The job kind `export`: the usable rows of a version as files, for other tools and other people.
 
-Nothing half done stands at the path, whoever stops the run (jobs/new_folder.py). Only sealed rows and packed bytes are
+Nothing half done stands at the path, whoever stops the run (jobs/atomic_folder.py). Only sealed rows and packed bytes are
 read, nothing is decoded. An export can be made again at any time, so it is not synced file by file.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +15,26 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict
 
-from speciate.datasets import exports, scan
+from speciate.datasets import exports, version_rows
 from speciate.datasets.columns import WINDOW_START, WINDOW_STOP
-from speciate.datasets.exports.card import Exported, card, lineage
+from speciate.datasets.exports.card import ExportSummary, card, lineage
 from speciate.datasets.exports.cells import CsvFile
-from speciate.datasets.exports.contract import Format, Tell, Written
-from speciate.datasets.exports.identities import check_rows, check_version, told
-from speciate.datasets.exports.shipment import Shipment, has_files, ship
-from speciate.datasets.sources.exported import MARKER, Marker
+from speciate.datasets.exports.format import (
+    ExportContent,
+    Format,
+    ReportProgress,
+    WriteReport,
+    collect_content,
+    has_files,
+)
+from speciate.datasets.operations.deidentify import COLUMN, DEIDENTIFY, holds_dicom
+from speciate.datasets.sources.own_export import MARKER, Marker
 from speciate.datasets.versions import Manifest, Version
 from speciate.errors import Code, SpeciateError
 from speciate.faults import fault
+from speciate.jobs.atomic_folder import check_free, earlier_result, hidden_folder_beside, move_into_place
 from speciate.jobs.job import Resources
 from speciate.jobs.kinds import Kind, Plan
-from speciate.jobs.new_folder import check_free, finished_before, hidden_beside, move
 from speciate.jobs.run import Run, Stopped
 from speciate.modalities import find
 from speciate.refs import dataset_ref
@@ -57,7 +64,7 @@ def plan(spec: ExportSpec, workspace: Workspace) -> Plan:
     exports.fitting(spec.format, manifest)
     check_version(manifest, spec.identified)
     check_free(spec.path)
-    size = sum((workspace.folders.root / name).stat().st_size for name in _sealed(manifest))
+    size = sum((workspace.folders.root / name).stat().st_size for name in _sealed_files(manifest))
     payload = {
         "chain": [_as_json(each) for each in chain],
         "split": ref.split,
@@ -72,26 +79,26 @@ def plan(spec: ExportSpec, workspace: Workspace) -> Plan:
 def run(run: Run) -> dict[str, Any]:
     """Writes the export and says what is in it."""
     path = Path(run.payload["path"])
-    if (finished := finished_before(run, path)) is not None:
+    if (finished := earlier_result(run, path)) is not None:
         return finished
     check_free(path)
     chain = [_from_json(each) for each in run.payload["chain"]]
     manifest, split = chain[0].manifest, run.payload["split"]
     chosen = exports.fitting(run.payload["format"], manifest)
-    rows = scan.read(run.folders, manifest, splits=None if split is None else [split])
+    rows = version_rows.read(run.folders, manifest, splits=None if split is None else [split])
     usable = pc.equal(rows["quality"], "ok")
     identified = bool(run.payload.get("identified", False))
     check_rows(rows.filter(usable), manifest, identified)
     packs = PackReader(run.folders.root / pack for pack in manifest.packs) if has_files(manifest) else None
     try:
-        shipment = ship(manifest, _some(rows.filter(usable), manifest, split), packs)._replace(folders=run.folders)
+        shipment = collect_content(manifest, _rows_of_split(rows.filter(usable), manifest, split), packs)._replace(folders=run.folders)
         _require_space(path, shipment)
-        with hidden_beside(path) as folder:
-            written = chosen.write(shipment, folder, _telling(run, shipment))
+        with hidden_folder_beside(path) as folder:
+            written = chosen.write(shipment, folder, _progress_reporter(run, shipment))
             aside = rows.filter(pc.invert(usable))
-            escaped = written.escaped + _set_aside(aside, folder)
-            exported = _exported(shipment, chosen, written, aside, split)
-            (folder / "README.md").write_text(card(told(chain, identified), exported), encoding="utf-8")
+            escaped = written.escaped + _write_excluded(aside, folder)
+            exported = _summarise_export(shipment, chosen, written, aside, split)
+            (folder / "README.md").write_text(card(redact_history(chain, identified), exported), encoding="utf-8")
             marker = _marker(shipment, chosen, written.escaped)
             if marker is not None:
                 (folder / MARKER).write_text(marker.model_dump_json(indent=2) + "\n", encoding="utf-8")
@@ -99,7 +106,7 @@ def run(run: Run) -> dict[str, Any]:
             again = {} if marker is None else {"create_again": {"source": str(path)}}
             result = {"path": str(path), "report": report | again}
             fault("export_before_rename")
-            move(run, folder, path, result)
+            move_into_place(run, folder, path, result)
     finally:
         if packs is not None:
             packs.close()
@@ -107,7 +114,7 @@ def run(run: Run) -> dict[str, Any]:
     return result
 
 
-def _sealed(manifest: Manifest) -> list[str]:
+def _sealed_files(manifest: Manifest) -> list[str]:
     return [*(part.file for part in manifest.parts), *(manifest.packs if has_files(manifest) else ())]
 
 
@@ -119,7 +126,7 @@ def _from_json(found: dict[str, Any]) -> Version:
     return Version(**{**found, "manifest": Manifest.model_validate(found["manifest"])})
 
 
-def _some(rows: pa.Table, manifest: Manifest, split: str | None) -> pa.Table:
+def _rows_of_split(rows: pa.Table, manifest: Manifest, split: str | None) -> pa.Table:
     if rows.num_rows:
         return rows
     where = f" in the split {split!r}" if split is not None else ""
@@ -131,14 +138,14 @@ def _some(rows: pa.Table, manifest: Manifest, split: str | None) -> pa.Table:
     )
 
 
-def _require_space(path: Path, shipment: Shipment) -> None:
+def _require_space(path: Path, shipment: ExportContent) -> None:
     size = int(shipment.rows.nbytes)
     if shipment.media is not None:
         size += sum(shipment.media.packs.length(content) for content in shipment.media.contents)
     require_space(next(folder for folder in path.parents if folder.exists()), size)
 
 
-def _telling(run: Run, shipment: Shipment) -> Tell:
+def _progress_reporter(run: Run, shipment: ExportContent) -> ReportProgress:
     """Progress a hundred times in all, and a look at each step whether to stop."""
     total, done, shown = shipment.rows.num_rows, 0, 0
 
@@ -154,7 +161,7 @@ def _telling(run: Run, shipment: Shipment) -> Tell:
     return tell
 
 
-def _set_aside(rows: pa.Table, folder: Path) -> int:
+def _write_excluded(rows: pa.Table, folder: Path) -> int:
     """Lists what stays behind; how many cells were escaped for spreadsheets."""
     if not rows.num_rows:
         return 0
@@ -163,7 +170,7 @@ def _set_aside(rows: pa.Table, folder: Path) -> int:
     return file.escaped
 
 
-def _exported(shipment: Shipment, chosen: Format, written: Written, aside: pa.Table, split: str | None) -> Exported:
+def _summarise_export(shipment: ExportContent, chosen: Format, written: WriteReport, aside: pa.Table, split: str | None) -> ExportSummary:
     notes = list(written.notes)
     if shipment.windows:
         unit = find(shipment.manifest.modality).window_unit
@@ -173,7 +180,7 @@ def _exported(shipment: Shipment, chosen: Format, written: Written, aside: pa.Ta
         )
         if chosen.once:
             notes.append("create_dataset makes one example of each medium again, whole: the windows do not come back.")
-    return Exported(
+    return ExportSummary(
         format=chosen.name,
         part=split,
         splits={piece.split or "": piece.rows.num_rows for piece in shipment.pieces()},
@@ -185,7 +192,7 @@ def _exported(shipment: Shipment, chosen: Format, written: Written, aside: pa.Ta
     )
 
 
-def _report(shipment: Shipment, chosen: Format, exported: Exported, escaped: int, folder: Path) -> dict[str, Any]:
+def _report(shipment: ExportContent, chosen: Format, exported: ExportSummary, escaped: int, folder: Path) -> dict[str, Any]:
     files = [file for file in folder.rglob("*") if file.is_file()]
     return {
         "format": chosen.name,
@@ -199,7 +206,7 @@ def _report(shipment: Shipment, chosen: Format, exported: Exported, escaped: int
     }
 
 
-def _marker(shipment: Shipment, chosen: Format, escaped: int) -> Marker | None:
+def _marker(shipment: ExportContent, chosen: Format, escaped: int) -> Marker | None:
     """What a reader of ours must know of the columns; None where there is none."""
     if chosen.again is None:
         return None
@@ -222,3 +229,58 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 KIND = Kind(name="export", spec=ExportSpec, plan=plan, run="speciate.datasets.exports.export:run")
+
+
+# Whether files that name people may leave as they are: only where the caller says so. And what the card of an export
+# without names may tell of how it came to be.
+
+
+
+def check_version(manifest: Manifest, identified: bool) -> None:
+    """REFUSED where nothing of it was de-identified and the caller does not say that names may leave."""
+    if not identified and holds_dicom(manifest) and COLUMN not in manifest.columns:
+        raise _identities_error(manifest, "files of")
+
+
+def check_rows(rows: pa.Table, manifest: Manifest, identified: bool) -> None:
+    """The same for single rows, as some may have come later. `rows`: those that leave."""
+    if identified or not holds_dicom(manifest):
+        return
+    check_version(manifest, identified)
+    lacking = pc.sum(pc.is_null(rows[COLUMN])).as_py() or 0
+    if lacking:
+        raise _identities_error(manifest, f"{lacking:,} of {rows.num_rows:,} examples of")
+
+
+def redact_history(chain: Sequence[Version], identified: bool) -> list[Version]:
+    """The versions, newest first, as a card may tell of them: what was done before names were taken out may quote them
+    (a folder, a condition on a patient), so of that only the operations are named."""
+    if identified or not holds_dicom(chain[0].manifest):
+        return list(chain)
+    found, before = list[Version](), False
+    for each in chain:
+        steps = each.operation.get("steps") or []
+        last = max((place for place, step in enumerate(steps) if step.get("op") == DEIDENTIFY.name), default=None)
+        if before:
+            each = each._replace(operation=_without_parameters(each.operation))  # noqa: PLW2901 - the same version, told shorter
+        elif last is not None:
+            shorter = [_without_parameters(step) if place < last else step for place, step in enumerate(steps)]
+            each = each._replace(operation={**each.operation, "steps": shorter})  # noqa: PLW2901
+        before = before or last is not None
+        found.append(each)
+    return found
+
+
+def _without_parameters(operation: Mapping[str, Any]) -> dict[str, Any]:
+    kept = {name: operation[name] for name in ("op", "license") if name in operation}
+    return kept | ({"steps": [_without_parameters(step) for step in operation["steps"]]} if operation.get("steps") else {})
+
+
+def _identities_error(manifest: Manifest, what: str) -> SpeciateError:
+    return SpeciateError(
+        Code.REFUSED,
+        f"The {what} {manifest.ref} may name people: they were not de-identified.",
+        f"Call curate_dataset(dataset={manifest.name!r}, steps=[{{'op': 'deidentify'}}]) and export the version that "
+        "it makes; or, where names may leave, export_dataset with identified=true.",
+    )
+

@@ -12,11 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from speciate.datasets.exports.contract import Tell, Written
-from speciate.datasets.exports.shipment import Piece, Shipment, has_files
-from speciate.datasets.loading.decoding import Item, decode_media
+from speciate.datasets.exports.format import ExportContent, Piece, ReportProgress, WriteReport, has_files
+from speciate.datasets.loading.decoding import MediaItem, decode_media
 from speciate.datasets.versions import Manifest
-from speciate.modalities.biology.structures import chains
+from speciate.modalities.biology.protein_structures import chains
 
 _NAME = "name"
 _LINE = 60
@@ -39,7 +38,7 @@ class Fasta:
             return "FASTA holds one sequence of residues per example, which lies in one column or in a file."
         return None
 
-    def write(self, shipment: Shipment, folder: Path, tell: Tell) -> Written:
+    def write(self, shipment: ExportContent, folder: Path, tell: ReportProgress) -> WriteReport:
         (folder / "data").mkdir()
         several = False
         for piece in shipment.pieces():
@@ -52,22 +51,22 @@ class Fasta:
                         several |= shipment.media is not None
                         file.writelines(f"{line}\n" for line in _records(shipment, place, row, own))
                     tell(len(rows))
-        return Written(notes=(_OF_STRUCTURES,) if several else ())
+        return WriteReport(notes=(_OF_STRUCTURES,) if several else ())
 
 
-def _sequences(shipment: Shipment, piece: Piece, start: int, rows: list[dict[str, Any]]) -> list[list[str]]:
+def _sequences(shipment: ExportContent, piece: Piece, start: int, rows: list[dict[str, Any]]) -> list[list[str]]:
     """Of each row the sequences: one, or those of a structure's chains."""
     if shipment.media is None:
         return [[re.sub(r"\s+", "", str(row[shipment.manifest.inputs[0]]))] for row in rows]
     assert shipment.folders is not None
     first = piece.start + start
-    items = [Item(shipment.ids[place], shipment.media.contents[place]) for place in range(first, first + len(rows))]
+    items = [MediaItem(shipment.ids[place], shipment.media.contents[place]) for place in range(first, first + len(rows))]
     packs = [shipment.folders.root / pack for pack in shipment.manifest.packs]
     media = decode_media(shipment.folders, packs, shipment.manifest.modality, items)
     return [[each] if isinstance(each, str) else chains(each) for each in media]
 
 
-def _records(shipment: Shipment, place: int, row: dict[str, Any], sequences: list[str]) -> Iterator[str]:
+def _records(shipment: ExportContent, place: int, row: dict[str, Any], sequences: list[str]) -> Iterator[str]:
     medium = () if shipment.media is not None else shipment.manifest.inputs
     said = row.get(_NAME) if shipment.media is None else shipment.media.names[place].partition(".")[0]
     name = re.sub(r"\s+", "_", str(said or shipment.ids[place])).lstrip(">") or shipment.ids[place]

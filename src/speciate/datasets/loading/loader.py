@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from speciate.datasets import scan
+from speciate.datasets import version_rows
 from speciate.datasets.columns import CONTENT, FIXED, HIDDEN, START, STOP
-from speciate.datasets.identity import known_rows
-from speciate.datasets.inputs import input_values
-from speciate.datasets.loading.decoding import Item, cut, decode_here, decode_item, decode_media
+from speciate.datasets.identity import input_values, known_rows
+from speciate.datasets.loading.decoding import MediaItem, cut_window, decode_here, decode_item, decode_media
 from speciate.datasets.versions import Manifest
 from speciate.modalities import find
 from speciate.modalities.contract import DecodeError
@@ -45,50 +46,50 @@ def load_examples(
     An example without a group of its own is its own group. Files of media are decoded in caged processes; `caged`: this
     is one, decode here.
     """
-    table = scan.read(folders, manifest, splits=splits, ids=ids, usable=True)
+    table = version_rows.read(folders, manifest, splits=splits, ids=ids, usable=True)
     return examples(table, _media(folders, manifest, table, caged=caged), user_columns(table))
 
 
-def load_set_aside(folders: Folders, manifest: Manifest, ids: Collection[str]) -> list[tuple[Example, str | None]]:
+def load_excluded(folders: Folders, manifest: Manifest, ids: Collection[str]) -> list[tuple[Example, str | None]]:
     """Examples of these ids, of every quality, each with why it has no medium: None where it decoded after all. This
     must be a caged process."""
-    table = scan.read(folders, manifest, ids=ids)
+    table = version_rows.read(folders, manifest, ids=ids)
     found = list[tuple[Example, str | None]]()
-    for place, medium in enumerate(_tried(folders, manifest, table)):
-        why = medium if isinstance(medium, _Why) else None
+    for place, medium in enumerate(_decode_or_reason(folders, manifest, table)):
+        why = medium if isinstance(medium, _MissingMedium) else None
         (example,) = examples(table.slice(place, 1), [None if why is not None else medium], user_columns(table))
         found.append((example, why))
     return found
 
 
-class _Why(str):
+class _MissingMedium(str):
     """In the place of a medium."""
 
 
-def _tried(folders: Folders, manifest: Manifest, table: pa.Table) -> Iterator[Any]:
+def _decode_or_reason(folders: Folders, manifest: Manifest, table: pa.Table) -> Iterator[Any]:
     kind, bounds = find(manifest.modality), _bounds(table)
     if manifest.inputs:
         for value, window in zip(input_values(kind.name, manifest.inputs, table), bounds, strict=True):
             try:
-                yield cut(kind.name, kind.admit(value), *window)
+                yield cut_window(kind.name, kind.admit(value), *window)
             except DecodeError as error:
-                yield _Why(error.detail)
+                yield _MissingMedium(error.detail)
         return
     with PackReader(packs(folders, manifest)) as reader:
         for content, window in zip(table[CONTENT].to_pylist(), bounds, strict=True):
             if not content or content not in reader:
-                yield _Why("No bytes of it are kept.")
+                yield _MissingMedium("No bytes of it are kept.")
                 continue
             try:
                 yield decode_item(kind, reader.get(content), *window)
             except DecodeError as error:
-                yield _Why(error.detail)
+                yield _MissingMedium(error.detail)
 
 
 def load_unlabelled(folders: Folders, manifest: Manifest, reasons: Collection[str]) -> list[Example]:
     """Rows that were set aside for one of these reasons, as examples of the training split; none of which a row that is
     held out is the same, or in the same group."""
-    table = scan.read(folders, manifest)
+    table = version_rows.read(folders, manifest)
     set_aside = pc.and_(pc.equal(table["quality"], "partial"), pc.is_in(table["reason"], pa.array(sorted(reasons))))
     inside = pc.or_(pc.is_null(table["split"]), pc.equal(table["split"], "train"))
     rows = table.filter(pc.fill_null(pc.and_(set_aside, inside), False)).sort_by("id")
@@ -118,19 +119,19 @@ def user_columns(table: pa.Table) -> list[str]:
     return [name for name in table.column_names if name not in FIXED and name not in HIDDEN]
 
 
-def admitted(manifest: Manifest, table: pa.Table) -> list[Any]:
+def admit_media(manifest: Manifest, table: pa.Table) -> list[Any]:
     """The media of a version whose medium is in its input columns."""
     admit = find(manifest.modality).admit
     values = (admit(value) for value in input_values(manifest.modality, manifest.inputs, table))
     return [
-        cut(manifest.modality, media, start, stop) for media, (start, stop) in zip(values, _bounds(table), strict=True)
+        cut_window(manifest.modality, media, start, stop) for media, (start, stop) in zip(values, _bounds(table), strict=True)
     ]
 
 
-def items(table: pa.Table) -> list[Item]:
+def items(table: pa.Table) -> list[MediaItem]:
     """What must be decoded for these rows."""
     contents = zip(table["id"].to_pylist(), table[CONTENT].to_pylist(), _bounds(table), strict=True)
-    return [Item(id, content, *bounds) for id, content, bounds in contents]  # noqa: A001 - the field
+    return [MediaItem(id, content, *bounds) for id, content, bounds in contents]  # noqa: A001 - the field
 
 
 def packs(folders: Folders, manifest: Manifest) -> list[Path]:
@@ -139,7 +140,7 @@ def packs(folders: Folders, manifest: Manifest) -> list[Path]:
 
 def _media(folders: Folders, manifest: Manifest, table: pa.Table, *, caged: bool) -> list[Any]:
     if manifest.inputs:
-        return admitted(manifest, table)
+        return admit_media(manifest, table)
     if caged:
         return list(decode_here(packs(folders, manifest), manifest.modality, items(table)))
     return decode_media(folders, packs(folders, manifest), manifest.modality, items(table))
@@ -149,3 +150,31 @@ def _bounds(table: pa.Table) -> list[tuple[float | None, float | None]]:
     if START not in table.column_names:
         return [(None, None)] * table.num_rows
     return list(zip(table[START].to_pylist(), table[STOP].to_pylist(), strict=True))
+
+
+# What an example is known by in caches: its id, and what of it is shown to a model.
+
+
+
+def example_keys(examples: Sequence[Example]) -> list[str]:
+    """`ID:DIGEST` each: the same example may show more or fewer of its columns to another model."""
+    return [f"{example.id}:{media_digest(example.media)}" for example in examples]
+
+
+def media_digest(medium: Any) -> str:
+    """32 hex digits of the sha256 of a medium as it is decoded."""
+    return _sha256(medium)[:32]
+
+
+def _sha256(medium: Any) -> str:
+    """Of an array's type, shape and values, of a dict's names and parts, or of what a value prints as."""
+    if isinstance(medium, np.ndarray):
+        found = hashlib.sha256(f"{medium.dtype} {medium.shape} ".encode())
+        found.update(np.ascontiguousarray(medium).data)
+        return found.hexdigest()
+    if isinstance(medium, dict) and any(isinstance(part, np.ndarray | dict) for part in medium.values()):
+        content = "".join(f"{name} {_sha256(part)}\n" for name, part in medium.items())
+    else:
+        content = repr(medium)
+    return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()
+

@@ -38,22 +38,26 @@ from speciate.datasets.columns import (
     with_column,
 )
 from speciate.datasets.identity import sha256
-from speciate.datasets.intake.judging import Verdict, checked
-from speciate.datasets.intake.rows import MISSING
-from speciate.datasets.loading.rewriting import Rewritten
-from speciate.datasets.operations.context import Context
-from speciate.datasets.operations.contract import Operation, Others, Outcome, Parameters, refusal
+from speciate.datasets.ingest.draft import MISSING
+from speciate.datasets.ingest.validation import Verdict, parse_verdicts, validate_bytes
+from speciate.datasets.loading.decoding import cached_reader
+from speciate.datasets.operations.context import Context, RewrittenFile
+from speciate.datasets.operations.operation import Operation, Others, Outcome, Parameters, refusal
 from speciate.datasets.versions import Manifest
 from speciate.errors import Code, SpeciateError
-from speciate.ids import id_from_key
-from speciate.modalities.scans.deidentification.engine import is_looked_for
-from speciate.modalities.scans.deidentification.profile import parse_profile
-from speciate.modalities.scans.deidentification.pseudonyms import Pseudonyms
+from speciate.modalities import find
+from speciate.modalities.bundles import is_bundle, members_of
+from speciate.modalities.contract import DecodeError
+from speciate.modalities.medical.deidentification.deidentifier import Deidentified, deidentify, is_looked_for
+from speciate.modalities.medical.deidentification.profile import parse_profile
+from speciate.modalities.medical.deidentification.pseudonyms import Pseudonyms
+from speciate.modalities.medical.dicom import of_series
+from speciate.refs import id_from_key
 
 COLUMN = "deidentified"
 """By which profile; null where a row was not rewritten. An export of files looks for it."""
 TEXT_COLUMN = "text_suspected"
-_SERVICE = "speciate.datasets.operations.deidentified_files:rewrite"
+_SERVICE = "speciate.datasets.operations.deidentify:rewrite"
 _KEY_FILE = "deidentification.key"
 _KEY_BYTES = 32
 _ASIDE = "Set aside before it was de-identified."
@@ -71,7 +75,7 @@ class DeidentifyParameters(Parameters):
     pseudonym_columns: list[str] = Field([], description="Columns of yours whose values become pseudonyms.")
 
 
-def foresee(parameters: DeidentifyParameters, manifest: Manifest, others: Others) -> Manifest:
+def preflight(parameters: DeidentifyParameters, manifest: Manifest, others: Others) -> Manifest:
     parse_profile(parameters.profile)
     if not holds_dicom(manifest):
         raise refusal(
@@ -103,11 +107,11 @@ def apply(rows: pa.Table, parameters: DeidentifyParameters, context: Context) ->
     payload = {"modality": modality, "profile": str(profile), "key": pseudonyms.key.hex()}
     contents, never_kept = _contents(rows, context)
     done = context.rewritten(_SERVICE, payload, contents)
-    files = {content: _File.of(each, modality) for content, each in done.media.items()}
-    files |= {content: _File.of(Rewritten(None, 0, {"reason": _NOT_KEPT}), modality) for content in never_kept}
+    files = {content: _DeidentifiedFile.of(each, modality) for content, each in done.media.items()}
+    files |= {content: _DeidentifiedFile.of(RewrittenFile(None, 0, {"reason": _NOT_KEPT}), modality) for content in never_kept}
     own = _columns_of_files(files) & {*context.manifest.columns}
     theirs = [name for name in context.manifest.columns if name not in {*own, "bytes", COLUMN, TEXT_COLUMN}]
-    named = _naming(rows, theirs, files) - {context.manifest.label}
+    named = _identifying_columns(rows, theirs, files) - {context.manifest.label}
     dropped = set(parameters.drop_columns)
     replaced = (named | set(parameters.pseudonym_columns)) - dropped
     rows = rows.drop_columns(sorted(dropped))
@@ -115,7 +119,7 @@ def apply(rows: pa.Table, parameters: DeidentifyParameters, context: Context) ->
         cells = [None if cell is None else pseudonyms.name(str(cell)) for cell in rows[name].to_pylist()]
         rows = with_column(rows, name, pa.array(cells, pa.string()))
     rows = _without_cells(rows, files, [name for name in theirs if name not in dropped | replaced], context.manifest)
-    rows = _rewritten(rows, files, own, pseudonyms, str(profile))
+    rows = _rewrite_rows(rows, files, own, pseudonyms, str(profile))
     manifest = context.manifest.model_copy(update={"packs": (done.pack.relative_to(context.root).as_posix(),)})
     kept = [name for name in theirs if name not in dropped | replaced]
     columns = {"from_the_files": sorted(own), "pseudonyms": sorted(replaced), "dropped": sorted(dropped), "kept": kept}
@@ -162,7 +166,7 @@ def key_of(root: Path, dataset: str) -> bytes:
     return hmac.digest(found, dataset.encode(), hashlib.sha256)
 
 
-class _File(NamedTuple):
+class _DeidentifiedFile(NamedTuple):
     """What became of one medium."""
 
     content: str | None
@@ -171,19 +175,19 @@ class _File(NamedTuple):
     told: dict[str, Any]
 
     @classmethod
-    def of(cls, each: Rewritten, modality: str) -> _File:
+    def of(cls, each: RewrittenFile, modality: str) -> _DeidentifiedFile:
         if each.content is None:
             why = str(each.told.get("reason") or "its process failed.")
             return cls(None, 0, Verdict("refused", f"It could not be de-identified: {why}", {}, None, None), each.told)
-        (verdict,) = checked({"verdicts": [each.told["verdict"]]}, modality, 1)
+        (verdict,) = parse_verdicts({"verdicts": [each.told["verdict"]]}, modality, 1)
         return cls(each.content, each.size, verdict, each.told)
 
 
-def _columns_of_files(files: dict[str, _File]) -> set[str]:
+def _columns_of_files(files: dict[str, _DeidentifiedFile]) -> set[str]:
     return {str(name) for each in files.values() for name in each.told.get("names", ())}
 
 
-def _naming(rows: pa.Table, columns: Sequence[str], files: dict[str, _File]) -> set[str]:
+def _identifying_columns(rows: pa.Table, columns: Sequence[str], files: dict[str, _DeidentifiedFile]) -> set[str]:
     """Columns with a cell that says who was taken out of the file of its row, or what the file was called."""
     people = {
         content: {person.casefold() for person in each.told.get("people", ()) if is_looked_for(person)}
@@ -200,7 +204,7 @@ def _naming(rows: pa.Table, columns: Sequence[str], files: dict[str, _File]) -> 
     return found
 
 
-def _without_cells(rows: pa.Table, files: dict[str, _File], columns: Sequence[str], manifest: Manifest) -> pa.Table:
+def _without_cells(rows: pa.Table, files: dict[str, _DeidentifiedFile], columns: Sequence[str], manifest: Manifest) -> pa.Table:
     """Rows whose file was not rewritten keep nothing in these columns but the label: what of it came from the file, and
     whom it named, nobody can tell."""
     blank = [bool(content) and files[content].content is None for content in rows[CONTENT].to_pylist()]
@@ -230,8 +234,8 @@ def _names_of(source: str) -> set[str]:
     return {path, name, name.rpartition(".")[0] or name}
 
 
-def _rewritten(
-    rows: pa.Table, files: dict[str, _File], own: set[str], pseudonyms: Pseudonyms, profile: str
+def _rewrite_rows(
+    rows: pa.Table, files: dict[str, _DeidentifiedFile], own: set[str], pseudonyms: Pseudonyms, profile: str
 ) -> pa.Table:
     before = rows[CONTENT].to_pylist()
     made = [files.get(content) if content else None for content in before]
@@ -242,7 +246,7 @@ def _rewritten(
     ]
     contents = [each.content if each else None for each in made]
     groups = [None if group is None else pseudonyms.name(group) for group in rows["group_key"].to_pylist()]
-    rows = _judged(rows, made)
+    rows = _with_quality(rows, made)
     ids = _ids(contents, windows, rows)
     origins = rows[ORIGIN].to_pylist() if ORIGIN in rows.column_names else [None] * rows.num_rows
     origins = [origin or key for origin, key in zip(origins, rows[KEY].to_pylist(), strict=True)]
@@ -270,7 +274,7 @@ def _rewritten(
     return _with_fields(rows, made, windows, own)
 
 
-def _judged(rows: pa.Table, made: Sequence[_File | None]) -> pa.Table:
+def _with_quality(rows: pa.Table, made: Sequence[_DeidentifiedFile | None]) -> pa.Table:
     """Quality and reason: of what was set aside before, the reason may quote the file, so it is told anew."""
     qualities, reasons = rows["quality"].to_pylist(), rows["reason"].to_pylist()
     for place, each in enumerate(made):
@@ -294,7 +298,7 @@ def _ids(contents: Sequence[str | None], windows: Sequence[str], rows: pa.Table)
     return found
 
 
-def _with_fields(rows: pa.Table, made: Sequence[_File | None], windows: Sequence[str], own: set[str]) -> pa.Table:
+def _with_fields(rows: pa.Table, made: Sequence[_DeidentifiedFile | None], windows: Sequence[str], own: set[str]) -> pa.Table:
     """The columns that files fill. Of a window, numbers are those of the window and stay."""
     for name in sorted({*own, "bytes"} & {*rows.column_names}):
         kind, old = rows.schema.field(name).type, rows[name].to_pylist()
@@ -311,7 +315,7 @@ def _with_fields(rows: pa.Table, made: Sequence[_File | None], windows: Sequence
     return rows
 
 
-def _audit(profile: str, files: dict[str, _File], columns: dict[str, list[str]]) -> dict[str, Any]:
+def _audit(profile: str, files: dict[str, _DeidentifiedFile], columns: dict[str, list[str]]) -> dict[str, Any]:
     tags: dict[str, Counter[str]] = {}
     warnings: Counter[str] = Counter()
     for each in files.values():
@@ -337,7 +341,62 @@ DEIDENTIFY = Operation(
     name="deidentify",
     what="rewrite DICOM files without identities, after PS3.15 Annex E",
     parameters=DeidentifyParameters,
-    foresee=foresee,
+    preflight=preflight,
     apply=apply,
     needs=("pydicom", "scipy"),
 )
+
+
+# The part of `deidentify` that meets foreign files: it runs in a caged process, rewrites each, and judges the result
+# as an ingest would, so that the columns of the next version follow from files without identities.
+
+
+
+def rewrite(payload: dict[str, Any]) -> dict[str, Any]:
+    """The service (loading/rewriting.py): {packs, contents, modality, profile, key} -> {file, items}.
+
+    An item has `length`, `reason` where nothing could be written, the `verdict` on what was written, `names` of all
+    columns that the file fills before or after, `changes`, `people` that were taken out, and `warnings`. `key`: in
+    hexadecimal; it is in no answer.
+    """
+    profile, pseudonyms = parse_profile(payload["profile"]), Pseudonyms(bytes.fromhex(payload["key"]))
+    reader, path, items = cached_reader(tuple(payload["packs"])), Path.cwd() / "deidentified", list[dict[str, Any]]()
+    with path.open("wb") as file:
+        for content in payload["contents"]:
+            data = reader.get(content)
+            try:
+                made = [deidentify(each, profile, pseudonyms) for each in _instances(data)]
+            except DecodeError as error:
+                items.append({"length": None, "reason": error.detail, "names": _filled_columns(payload["modality"], data)})
+                continue
+            written = of_series([each.data for each in made])
+            file.write(written)
+            items.append({"length": len(written), **_file_report(payload["modality"], data, written, made)})
+    return {"file": path.name, "items": items}
+
+
+def _instances(data: bytes) -> list[bytes]:
+    return list(members_of(data).values()) if is_bundle(data) else [data]
+
+
+def _file_report(modality: str, data: bytes, written: bytes, made: list[Deidentified]) -> dict[str, Any]:
+    verdict = validate_bytes(find(modality), written, as_is=True)
+    changes: dict[str, dict[str, int]] = {}
+    for each in made:
+        for name, done in each.changes.items():
+            counts = changes.setdefault(name, {})
+            for what, count in done.items():
+                counts[what] = counts.get(what, 0) + count
+    return {
+        "verdict": list(verdict),
+        "names": sorted({*_filled_columns(modality, data), *verdict.fields}),
+        "changes": changes,
+        "people": sorted({person for each in made for person in each.people}),
+        "warnings": sorted({warning for each in made for warning in each.warnings}),
+    }
+
+
+def _filled_columns(modality: str, data: bytes) -> list[str]:
+    """Of the columns that the file as it was filled."""
+    return sorted(validate_bytes(find(modality), data).fields)
+

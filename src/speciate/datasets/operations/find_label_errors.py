@@ -18,11 +18,21 @@ from pydantic import Field
 
 from speciate.datasets.columns import clean, with_column
 from speciate.datasets.operations.context import Context, Vectors
-from speciate.datasets.operations.contract import Operation, Others, Outcome, Parameters, refusal
-from speciate.datasets.operations.foresight import check_classes
-from speciate.datasets.operations.masks import LEARNED, Mask, Splits, keep, usable, within
-from speciate.datasets.split import components
-from speciate.datasets.splitting import members_of
+from speciate.datasets.operations.operation import (
+    LEARNED,
+    Mask,
+    Operation,
+    Others,
+    Outcome,
+    Parameters,
+    Splits,
+    check_classes,
+    keep_rows,
+    refusal,
+    usable_rows,
+    usable_rows_in,
+)
+from speciate.datasets.splits import components, members_of
 from speciate.datasets.versions import Manifest
 
 ISSUE, SUGGESTION, QUALITY = "label_issue", "label_suggestion", "label_quality"
@@ -30,7 +40,7 @@ _FOLDS, _LEAST = 5, 3
 _SHOWN = 10
 
 Codes = npt.NDArray[np.int64]
-Chances = npt.NDArray[np.float64]  # (N, C)
+Probabilities = npt.NDArray[np.float64]  # (N, C)
 
 
 class LabelErrorParameters(Parameters):
@@ -42,7 +52,7 @@ class LabelErrorParameters(Parameters):
     seed: int = 0
 
 
-class Judged(NamedTuple):
+class LabelQuality(NamedTuple):
     """Of N labels; `quality` is the out-of-fold probability of the given one, NaN where it was not judged."""
 
     issue: Mask
@@ -50,7 +60,7 @@ class Judged(NamedTuple):
     quality: npt.NDArray[np.float64]
 
 
-def foresee(parameters: LabelErrorParameters, manifest: Manifest, others: Others) -> Manifest:
+def preflight(parameters: LabelErrorParameters, manifest: Manifest, others: Others) -> Manifest:
     check_classes(manifest, "find_label_errors")
     if parameters.action == "drop":
         return manifest
@@ -64,36 +74,36 @@ def foresee(parameters: LabelErrorParameters, manifest: Manifest, others: Others
 
 def apply(rows: pa.Table, parameters: LabelErrorParameters, context: Context) -> Outcome:
     labels = rows["label"].to_pylist()
-    places = np.array([i for i in np.flatnonzero(usable(rows)) if labels[i] is not None], np.int64)
+    places = np.array([i for i in np.flatnonzero(usable_rows(rows)) if labels[i] is not None], np.int64)
     chosen = rows.take(pa.array(places))
     names, codes = np.unique(np.array([str(labels[i]) for i in places], object), return_inverse=True)
     group = components(members_of(chosen, context.manifest.modality))
-    wanted = _judgeable(codes, group, names)
+    wanted = _learnable(codes, group, names)
     vectors = context.vectors(chosen.filter(pa.array(wanted)), parameters.extractor)
-    judged = _spread(judge(vectors, codes[wanted], group[wanted], parameters.seed), wanted)
+    judged = _scatter(find_issues(vectors, codes[wanted], group[wanted], parameters.seed), wanted)
     audit = _audit(chosen, names, codes, judged) | _left_out(names, codes, wanted)
     if parameters.action == "drop":
         kept = np.ones(rows.num_rows, bool)
-        kept[places[judged.issue & within(chosen, parameters.splits or LEARNED)]] = False
-        return Outcome(keep(rows, kept), audit)
-    flagged = within(chosen, parameters.splits) if parameters.splits else np.ones(len(places), bool)
-    told = Judged(judged.issue[flagged], judged.suggestion[flagged], judged.quality[flagged])
-    return Outcome(_flagged(rows, places[flagged], names, told), audit, flagged_column=ISSUE)
+        kept[places[judged.issue & usable_rows_in(chosen, parameters.splits or LEARNED)]] = False
+        return Outcome(keep_rows(rows, kept), audit)
+    flagged = usable_rows_in(chosen, parameters.splits) if parameters.splits else np.ones(len(places), bool)
+    told = LabelQuality(judged.issue[flagged], judged.suggestion[flagged], judged.quality[flagged])
+    return Outcome(_flag_rows(rows, places[flagged], names, told), audit, flagged_column=ISSUE)
 
 
-def judge(vectors: Vectors, codes: Codes, groups: Codes, seed: int) -> Judged:
+def find_issues(vectors: Vectors, codes: Codes, groups: Codes, seed: int) -> LabelQuality:
     """`codes`: (N,) classes, any numbers; `groups`: (N,) what must not be learned from and judged at once."""
     from cleanlab.filter import find_label_issues
 
     kinds, labels = np.unique(codes, return_inverse=True)
-    chances, judged = out_of_fold(vectors, labels, groups, seed)
+    probabilities, judged = out_of_fold(vectors, labels, groups, seed)
     issue = np.zeros(len(labels), bool)
-    issue[judged] = find_label_issues(labels[judged], chances[judged], n_jobs=1)
-    quality = np.where(judged, chances[np.arange(len(labels)), labels], np.nan)
-    return Judged(issue, kinds[chances.argmax(axis=1)], quality)
+    issue[judged] = find_label_issues(labels[judged], probabilities[judged], n_jobs=1)
+    quality = np.where(judged, probabilities[np.arange(len(labels)), labels], np.nan)
+    return LabelQuality(issue, kinds[probabilities.argmax(axis=1)], quality)
 
 
-def out_of_fold(vectors: Vectors, labels: Codes, groups: Codes, seed: int) -> tuple[Chances, Mask]:
+def out_of_fold(vectors: Vectors, labels: Codes, groups: Codes, seed: int) -> tuple[Probabilities, Mask]:
     """(N, C) probabilities of the classes 0..C-1, and for which rows the own class was among those learned."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
@@ -103,7 +113,7 @@ def out_of_fold(vectors: Vectors, labels: Codes, groups: Codes, seed: int) -> tu
 
     fewest = min(len(np.unique(groups[labels == label])) for label in np.unique(labels))
     folds = StratifiedGroupKFold(min(_FOLDS, fewest), shuffle=True, random_state=seed)
-    chances = np.zeros((len(labels), int(labels.max()) + 1))
+    probabilities = np.zeros((len(labels), int(labels.max()) + 1))
     judged = np.zeros(len(labels), bool)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # probabilities good enough to rank by
@@ -113,12 +123,12 @@ def out_of_fold(vectors: Vectors, labels: Codes, groups: Codes, seed: int) -> tu
             if len(classes) < 2:
                 continue
             model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=500))
-            chances[np.ix_(hold, classes)] = model.fit(vectors[learn], labels[learn]).predict_proba(vectors[hold])
+            probabilities[np.ix_(hold, classes)] = model.fit(vectors[learn], labels[learn]).predict_proba(vectors[hold])
             judged[hold] = np.isin(labels[hold], classes)
-    return chances, judged
+    return probabilities, judged
 
 
-def _judgeable(codes: Codes, groups: Codes, names: npt.NDArray[Any]) -> Mask:
+def _learnable(codes: Codes, groups: Codes, names: npt.NDArray[Any]) -> Mask:
     """INVALID where fewer than two classes have enough components."""
     units = np.array([len(np.unique(groups[codes == code])) for code in range(len(names))])
     enough = units >= _LEAST
@@ -134,14 +144,14 @@ def _judgeable(codes: Codes, groups: Codes, names: npt.NDArray[Any]) -> Mask:
     return np.asarray(enough[codes], bool)
 
 
-def _spread(judged: Judged, wanted: Mask) -> Judged:
+def _scatter(judged: LabelQuality, wanted: Mask) -> LabelQuality:
     """Over all rows again."""
     issue, suggestion, quality = np.zeros(len(wanted), bool), np.full(len(wanted), -1), np.full(len(wanted), np.nan)
     issue[wanted], suggestion[wanted], quality[wanted] = judged
-    return Judged(issue, suggestion, quality)
+    return LabelQuality(issue, suggestion, quality)
 
 
-def _flagged(rows: pa.Table, places: Codes, names: npt.NDArray[Any], judged: Judged) -> pa.Table:
+def _flag_rows(rows: pa.Table, places: Codes, names: npt.NDArray[Any], judged: LabelQuality) -> pa.Table:
     """Null for rows that were not judged; a suggestion only where there is an issue."""
     issue: list[bool | None] = [None] * rows.num_rows
     suggestion: list[str | None] = [None] * rows.num_rows
@@ -155,7 +165,7 @@ def _flagged(rows: pa.Table, places: Codes, names: npt.NDArray[Any], judged: Jud
     return with_column(rows, QUALITY, pa.array(quality, pa.float64()))
 
 
-def _audit(rows: pa.Table, names: npt.NDArray[Any], codes: Codes, judged: Judged) -> dict[str, Any]:
+def _audit(rows: pa.Table, names: npt.NDArray[Any], codes: Codes, judged: LabelQuality) -> dict[str, Any]:
     found = np.flatnonzero(judged.issue)
     worst = found[np.argsort(judged.quality[found], kind="stable")][:_SHOWN]
     return {
@@ -182,7 +192,7 @@ FIND_LABEL_ERRORS = Operation(
     name="find_label_errors",
     what="mark or drop examples whose label is probably wrong",
     parameters=LabelErrorParameters,
-    foresee=foresee,
+    preflight=preflight,
     apply=apply,
     refers={"extractor": "extractor"},
     needs=("sklearn", "cleanlab"),

@@ -11,13 +11,11 @@ from typing import Annotated
 import pyarrow as pa
 from pydantic import AfterValidator, Field, StringConstraints
 
-from speciate.datasets.classes import class_name
-from speciate.datasets.columns import with_column
-from speciate.datasets.intake.rows import MISSING
+from speciate.datasets.columns import class_name, with_column
+from speciate.datasets.ingest.draft import MISSING
+from speciate.datasets.next_version import MOST_LABELS
 from speciate.datasets.operations.context import Context
-from speciate.datasets.operations.contract import Operation, Others, Outcome, Parameters
-from speciate.datasets.operations.foresight import check_classes
-from speciate.datasets.succession import MOST_LABELS
+from speciate.datasets.operations.operation import Operation, Others, Outcome, Parameters, check_classes
 from speciate.datasets.versions import Manifest
 from speciate.errors import unknown
 
@@ -40,7 +38,7 @@ class RelabelParameters(Parameters):
     mapping: dict[Old, Label | None] = Field(min_length=1, description="Old label to new; null takes it away.")
 
 
-def foresee(parameters: RelabelParameters, manifest: Manifest, others: Others) -> Manifest:
+def preflight(parameters: RelabelParameters, manifest: Manifest, others: Others) -> Manifest:
     check_classes(manifest, "relabel")
     for old in parameters.mapping:
         if old not in manifest.labels and len(manifest.labels) < MOST_LABELS:  # else not all are listed
@@ -49,14 +47,14 @@ def foresee(parameters: RelabelParameters, manifest: Manifest, others: Others) -
             )
     labels = Counter[str]()
     for label, count in manifest.labels.items():
-        if (new := _renamed(label, parameters)) is not None:
+        if (new := _new_label(label, parameters)) is not None:
             labels[new] += count
     return manifest.model_copy(update={"labels": dict(labels.most_common())})
 
 
 def apply(rows: pa.Table, parameters: RelabelParameters, context: Context) -> Outcome:
     before = rows["label"].to_pylist()
-    after = [None if label is None else _renamed(label, parameters) for label in before]
+    after = [None if label is None else _new_label(label, parameters) for label in before]
     moved = Counter((a, b) for a, b in zip(before, after, strict=True) if a != b)
     qualities, reasons = rows["quality"].to_pylist(), rows["reason"].to_pylist()
     for place, (old, new) in enumerate(zip(before, after, strict=True)):
@@ -69,7 +67,7 @@ def apply(rows: pa.Table, parameters: RelabelParameters, context: Context) -> Ou
     return Outcome(rows, {"changed": sum(moved.values()), "moves": moves})
 
 
-def _renamed(label: str, parameters: RelabelParameters) -> str | None:
+def _new_label(label: str, parameters: RelabelParameters) -> str | None:
     return parameters.mapping.get(label, label)
 
 
@@ -77,6 +75,6 @@ RELABEL = Operation(
     name="relabel",
     what="rename labels, join several, or take one away",
     parameters=RelabelParameters,
-    foresee=foresee,
+    preflight=preflight,
     apply=apply,
 )

@@ -38,19 +38,26 @@ from speciate.datasets.columns import (
     with_column,
 )
 from speciate.datasets.identity import sha256
-from speciate.datasets.intake.judging_rows import judged
-from speciate.datasets.loading.marks import Marks
+from speciate.datasets.ingest.row_validation import row_verdicts
+from speciate.datasets.loading.decoding import Timestamps
 from speciate.datasets.operations.context import Context
-from speciate.datasets.operations.contract import Operation, Others, Outcome, Parameters, refusal
-from speciate.datasets.operations.masks import usable
-from speciate.datasets.row_parts import check_named, parts_of
-from speciate.datasets.together import belonging
+from speciate.datasets.operations.operation import (
+    Operation,
+    Others,
+    Outcome,
+    Parameters,
+    check_part_allowed,
+    parts_of,
+    refusal,
+    usable_rows,
+)
+from speciate.datasets.splits import group_names
 from speciate.datasets.versions import Manifest
-from speciate.ids import id_from_key
 from speciate.modalities import find
 from speciate.modalities.contract import Modality
-from speciate.modalities.mixed.multimodal import MULTIMODAL, PartName
-from speciate.modalities.mixed.part_sketches import without
+from speciate.modalities.multimodal import MULTIMODAL, PartName
+from speciate.modalities.part_sketches import drop_part
+from speciate.refs import id_from_key
 
 _UNITS = ("seconds", "steps", "frames", "keyframes")
 _MOST_WINDOWS = 1_000_000
@@ -118,7 +125,7 @@ class Window(NamedTuple):
         return f"[{self.start!r}:{self.stop!r}]"
 
 
-class Cutting(NamedTuple):
+class ExampleWindows(NamedTuple):
     """How an example is cut."""
 
     bounds: list[tuple[float, float]]
@@ -129,11 +136,11 @@ class Cutting(NamedTuple):
     """Whether something is left behind the last window."""
 
 
-def foresee(parameters: WindowParameters, manifest: Manifest, others: Others) -> Manifest:
-    check_named(parameters.part, manifest.modality)
+def preflight(parameters: WindowParameters, manifest: Manifest, others: Others) -> Manifest:
+    check_part_allowed(parameters.part, manifest.modality)
     kind = find(manifest.modality)
     if kind is MULTIMODAL:
-        return _foreseen(manifest, "seconds")  # which part has an axis only the rows can tell
+        return _manifest_of_windows(manifest, "seconds")  # which part has an axis only the rows can tell
     unit = kind.window_unit
     if unit is None:
         raise refusal(f"{manifest.modality} has no axis to cut windows from.", "Leave the step out.")
@@ -147,10 +154,10 @@ def foresee(parameters: WindowParameters, manifest: Manifest, others: Others) ->
             f"{manifest.ref} has no column {unit!r}, which tells how long each file is.",
             "Call create_dataset again on the source.",
         )
-    return _foreseen(manifest, unit)
+    return _manifest_of_windows(manifest, unit)
 
 
-def _foreseen(manifest: Manifest, unit: str) -> Manifest:
+def _manifest_of_windows(manifest: Manifest, unit: str) -> Manifest:
     taken = next((name for name in (WINDOW_START, WINDOW_STOP) if name in (*manifest.inputs, manifest.label)), None)
     if taken is not None:
         raise refusal(f"The column {taken!r} plays a role here and cannot be replaced.", "Leave the step out.")
@@ -160,10 +167,10 @@ def _foreseen(manifest: Manifest, unit: str) -> Manifest:
 
 
 def apply(rows: pa.Table, parameters: WindowParameters, context: Context) -> Outcome:
-    manifest, ok = context.manifest, usable(rows)
+    manifest, ok = context.manifest, usable_rows(rows)
     whole, beside = rows.filter(pa.array(ok)), rows.filter(pa.array(~ok))
     axis = _axis(whole, parameters, manifest)
-    whole = with_column(whole, "group_key", belonging(whole, manifest.modality, whole["id"].to_pylist()))
+    whole = with_column(whole, "group_key", group_names(whole, manifest.modality, whole["id"].to_pylist()))
     cuttings = _cut(whole, parameters, axis, context)
     longest = max((cutting.length for cutting in cuttings), default=parameters.length)
     if longest < parameters.length:
@@ -178,7 +185,7 @@ def apply(rows: pa.Table, parameters: WindowParameters, context: Context) -> Out
         spans = pa.array([window.stop - window.start for window in windows], pa.float64())
         spans = pc.if_else(pc.is_valid(cut[axis.column]), spans, None)
         cut = with_column(cut, axis.column, spans.cast(whole[axis.column].type, safe=False))
-    cut = _marked(cut, whole, windows, manifest)
+    cut = _with_bounds(cut, whole, windows, manifest)
     audit = {
         "examples": whole.num_rows,
         "windows": len(windows),
@@ -210,42 +217,42 @@ def _axis(rows: pa.Table, parameters: WindowParameters, manifest: Manifest) -> A
     return Axis(kind, str(kind.window_unit), f"{part.own}_{kind.window_unit}", part)
 
 
-def _cut(rows: pa.Table, parameters: WindowParameters, axis: Axis, context: Context) -> list[Cutting]:
+def _cut(rows: pa.Table, parameters: WindowParameters, axis: Axis, context: Context) -> list[ExampleWindows]:
     """Each example. INVALID where there would be too many windows, before they are made."""
     manifest, length, stride = context.manifest, parameters.length, parameters.step
     if parameters.unit == axis.unit:
         lengths = _lengths(rows, manifest, axis.column)
-        _check_count(sum(count(each, length, stride) for each in lengths), length, rows, manifest)
-        return [of_length(each, length, stride) for each in lengths]
-    found, total = list[Cutting](), 0
-    for marks in _own_marks(rows, context.marks(rows, parameters.unit)):
-        cutting = at_marks(marks, int(length), int(stride))
+        _check_count(sum(window_count(each, length, stride) for each in lengths), length, rows, manifest)
+        return [windows_of_length(each, length, stride) for each in lengths]
+    found, total = list[ExampleWindows](), 0
+    for marks in _own_timestamps(rows, context.marks(rows, parameters.unit)):
+        cutting = windows_at_timestamps(marks, int(length), int(stride))
         total += len(cutting.bounds)
         _check_count(total, 1, rows, manifest)
         found.append(cutting)
     return found
 
 
-def of_length(whole: float, window: float, stride: float) -> Cutting:
+def windows_of_length(whole: float, window: float, stride: float) -> ExampleWindows:
     """Of a medium that is `whole` long."""
-    bounds = [(start, min(start + window, whole)) for start in starts(whole, window, stride)]
-    return Cutting(bounds, whole, whole - bounds[-1][1] > 1e-6)
+    bounds = [(start, min(start + window, whole)) for start in window_starts(whole, window, stride)]
+    return ExampleWindows(bounds, whole, whole - bounds[-1][1] > 1e-6)
 
 
-def at_marks(marks: Marks, window: int, stride: int) -> Cutting:
+def windows_at_timestamps(marks: Timestamps, window: int, stride: int) -> ExampleWindows:
     """Windows of so many units that begin where `marks` (M + 1,) says: at each `stride`th of them."""
     units = len(marks) - 1
     first = range(0, units - window + 1, stride) if units >= window else range(1)
     bounds = [(float(marks[at]), float(marks[min(at + window, units)])) for at in first]
-    return Cutting(bounds, float(units), first[-1] + window < units)
+    return ExampleWindows(bounds, float(units), first[-1] + window < units)
 
 
-def starts(length: float, window: float, stride: float) -> list[float]:
+def window_starts(length: float, window: float, stride: float) -> list[float]:
     """Where the windows of a medium begin."""
-    return [stride * i for i in range(count(length, window, stride))]
+    return [stride * i for i in range(window_count(length, window, stride))]
 
 
-def count(length: float, window: float, stride: float) -> int:
+def window_count(length: float, window: float, stride: float) -> int:
     """How many windows a medium has."""
     return 1 if length < window else int(min((length - window) / stride, _ENDLESS) + 1e-9) + 1
 
@@ -265,7 +272,7 @@ def _check_count(windows: int, length: float, rows: pa.Table, manifest: Manifest
         )
 
 
-def _own_marks(rows: pa.Table, marks: Iterator[Marks]) -> Iterator[Marks]:
+def _own_timestamps(rows: pa.Table, marks: Iterator[Timestamps]) -> Iterator[Timestamps]:
     """Those within each example, which may be a window of its file, from its own beginning."""
     cells = rows[STOP].to_pylist() if STOP in rows.column_names else [None] * rows.num_rows
     for start, stop, found in zip(_begins(rows, START), cells, marks, strict=True):
@@ -286,11 +293,11 @@ def _lengths(rows: pa.Table, manifest: Manifest, column: str) -> list[float]:
 
 
 def _cut_cells(rows: pa.Table, windows: Sequence[Window], manifest: Manifest) -> pa.Table:
-    cut = _taken(rows, windows)
+    cut = _rows_of_windows(rows, windows)
     for name in manifest.inputs:
         cells = rows[name].to_pylist()
         cut = with_column(cut, name, pa.array([_slice(cells[w.place], w) for w in windows], rows[name].type))
-    verdicts = judged(cut.select(list(manifest.inputs)), manifest.modality, list(manifest.inputs))
+    verdicts = row_verdicts(cut.select(list(manifest.inputs)), manifest.modality, list(manifest.inputs))
     for name, verdict in _VERDICTS.items():
         cut = with_column(cut, name, verdicts[verdict])
     return cut
@@ -299,7 +306,7 @@ def _cut_cells(rows: pa.Table, windows: Sequence[Window], manifest: Manifest) ->
 def _cut_files(rows: pa.Table, windows: Sequence[Window], axis: Axis) -> pa.Table:
     before = _begins(rows, START)
     prints = rows[FINGERPRINT].to_pylist()
-    cut = _taken(rows, windows)
+    cut = _rows_of_windows(rows, windows)
     begin = [before[w.place] + w.start for w in windows]
     end = [before[w.place] + w.stop for w in windows]
     cut = with_column(cut, START, pa.array(begin, pa.float64()))
@@ -307,7 +314,7 @@ def _cut_files(rows: pa.Table, windows: Sequence[Window], axis: Axis) -> pa.Tabl
     cut = with_column(cut, FINGERPRINT, pa.array([sha256(f"{prints[w.place]}{w}") for w in windows], pa.string()))
     if axis.part is None:
         return with_column(cut, SKETCH, pa.nulls(len(windows), pa.binary()))
-    whole = [without(sketch, str(axis.part)) for sketch in cut[SKETCH].to_pylist()]
+    whole = [drop_part(sketch, str(axis.part)) for sketch in cut[SKETCH].to_pylist()]
     return with_column(cut, SKETCH, pa.array(whole, pa.binary()))
 
 
@@ -317,7 +324,7 @@ def _begins(rows: pa.Table, column: str) -> list[float]:
     return [cell or 0.0 for cell in cells]
 
 
-def _marked(cut: pa.Table, rows: pa.Table, windows: Sequence[Window], manifest: Manifest) -> pa.Table:
+def _with_bounds(cut: pa.Table, rows: pa.Table, windows: Sequence[Window], manifest: Manifest) -> pa.Table:
     """With the windows' bounds for people."""
     if manifest.inputs:
         known = rows[ORIGIN].is_valid().to_pylist() if ORIGIN in rows.column_names else [False] * rows.num_rows
@@ -330,7 +337,7 @@ def _marked(cut: pa.Table, rows: pa.Table, windows: Sequence[Window], manifest: 
     return with_column(with_column(cut, WINDOW_START, bounds[0]), WINDOW_STOP, bounds[1])
 
 
-def _taken(rows: pa.Table, windows: Sequence[Window]) -> pa.Table:
+def _rows_of_windows(rows: pa.Table, windows: Sequence[Window]) -> pa.Table:
     """A row for each window, with ids and keys of their own."""
     ids, keys = rows["id"].to_pylist(), rows[KEY].to_pylist()
     cut = rows.take(pa.array([window.place for window in windows], pa.int64()))
@@ -357,6 +364,6 @@ WINDOW = Operation(
     name="window",
     what="cut sounds, videos or series into windows, each an example of its own",
     parameters=WindowParameters,
-    foresee=foresee,
+    preflight=preflight,
     apply=apply,
 )

@@ -19,7 +19,7 @@ import numpy as np
 from speciate import modalities
 from speciate.errors import Code, SpeciateError, unknown
 from speciate.models import packaged, registry
-from speciate.models.backbones.table import modality_of, suits
+from speciate.models.backbones.architectures import modality_of, suits
 from speciate.models.encoders import Vectors, base_models, by_frames, load_encoder
 from speciate.refs import model_ref
 from speciate.workspace.workspace import Folders, Workspace
@@ -109,7 +109,7 @@ def resolve(name: str | None, modality: str, workspace: Workspace) -> str:
         if others := [choice.modality for choice in choices() if choice.name == name]:
             raise SpeciateError(Code.INVALID, f"{name!r} embeds {others[0]}, and this is {modality}.", recovery)
         if is_trained_here(name):
-            return _trained(name, modality, workspace, recovery)
+            return _resolve_registered(name, modality, workspace, recovery)
         raise unknown("extractor", name, suited, recovery)
     if suited[name].needs:
         raise SpeciateError(
@@ -137,7 +137,7 @@ def is_trained_here(name: str) -> bool:
     return name != DESCRIPTOR and ":" not in name and name not in {choice.name for choice in choices()}
 
 
-def _trained(name: str, modality: str, workspace: Workspace, recovery: str) -> str:
+def _resolve_registered(name: str, modality: str, workspace: Workspace, recovery: str) -> str:
     known = registry.names(workspace.database)
     if model_ref(name).name not in known:
         raise unknown("extractor", name, [*(choice.name for choice in choices(modality)), *known], recovery)

@@ -69,17 +69,17 @@ def unpack(payload: dict[str, Any]) -> dict[str, Any]:
         if not unpacking.members:
             raise SpeciateError(
                 Code.INVALID,
-                f"{path.name!r} cannot be unpacked: {_said(error)}.",
+                f"{path.name!r} cannot be unpacked: {_error_text(error)}.",
                 "Make the archive again, then call create_dataset again.",
             ) from error
-        unpacking.set_aside.append((path.name, f"Damaged after {unpacking.members} members: {_said(error)}."))
+        unpacking.set_aside.append((path.name, f"Damaged after {unpacking.members} members: {_error_text(error)}."))
     aside = unpacking.set_aside[:_REASONS_KEPT]
     if (more := len(unpacking.set_aside) - len(aside)) > 0:
         aside.append((path.name, f"{more:,} further members were set aside."))
     return {"members": unpacking.members, "set_aside": aside}
 
 
-def place(name: str) -> PurePosixPath | str:
+def member_path(name: str) -> PurePosixPath | str:
     """Where a member belongs below the folder, or why it must not be there."""
     parts = PurePosixPath(name.replace("\\", "/")).parts
     if not parts or "\0" in name:
@@ -109,7 +109,7 @@ class _Unpacking:
 
     def goes_on(self, member: Member) -> bool:
         """Unpack a member or set it aside; False where nothing more may be unpacked."""
-        target = place(member.name)
+        target = member_path(member.name)
         if isinstance(target, PurePosixPath) and any(part.startswith((".", "__")) for part in target.parts):
             return True  # hidden, as in a folder
         reason = target if isinstance(target, str) else self._refusal(member, target)
@@ -151,7 +151,7 @@ class _Unpacking:
                 target.flush()
                 os.utime(target.fileno(), ns=(self._age, self._age))
         except _BROKEN as error:
-            reason = f"It cannot be unpacked: {_said(error)}."
+            reason = f"It cannot be unpacked: {_error_text(error)}."
         else:
             if not block:
                 self._left, self._most = self._left - written, self._most - written
@@ -218,6 +218,6 @@ def _tar(path: Path) -> Iterator[Member]:
                 archive.members = []  # type: ignore[attr-defined]  # not in its types; it keeps every header otherwise
 
 
-def _said(error: BaseException) -> str:
+def _error_text(error: BaseException) -> str:
     text = str(error).splitlines()[0] if str(error) else type(error).__name__
     return text[:200].rstrip(".")

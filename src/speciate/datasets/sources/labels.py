@@ -1,9 +1,11 @@
-"""A table of labels beside media: which row is about which file, and the columns it brings."""
+"""Labels that lie beside media: which row of a table is about which file, or about which part of it.
+
+The caller names the table, or it is found as a sidecar: a table with a column `file_name` in the folder of the media."""
 
 from __future__ import annotations
 
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,10 +13,14 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from speciate.datasets.columns import clean
-from speciate.datasets.sources.listing import SourceFile
-from speciate.datasets.sources.readers.rows import REASON
+from speciate.datasets.columns import WINDOW_START, WINDOW_STOP, clean
+from speciate.datasets.readers.formats import table_suffix
+from speciate.datasets.readers.rows import REASON, concatenate
+from speciate.datasets.sources.listing import ExcludedFile, Listing, SourceFile, split_of_file
+from speciate.datasets.sources.sandbox_calls import ask_table
 from speciate.errors import Code, SpeciateError
+from speciate.jobs.pool import Pool
+from speciate.modalities import find
 
 _NOT_THERE = "a row names a file that is not there"
 _SHOWN = 5
@@ -29,7 +35,7 @@ class LabelsFile(NamedTuple):
     """Column with the path relative to this file or to the source, or the file's name."""
 
 
-class Beside(NamedTuple):
+class OrderedLabels(NamedTuple):
     """Labels, brought into the order of the files."""
 
     table: pa.Table
@@ -39,13 +45,13 @@ class Beside(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-class Joined(NamedTuple):
+class JoinedLabels(NamedTuple):
     table: pa.Table
     renamed: dict[str, str]
     """Columns of the labels that the media have too -> `user_NAME`, as which they stand beside those."""
 
 
-def beside(table: pa.Table, key: str, files: Sequence[SourceFile], labels: Path) -> Beside:
+def order_labels(table: pa.Table, key: str, files: Sequence[SourceFile], labels: Path) -> OrderedLabels:
     """The rows of a labels file in the order of the media. INVALID where a row may be about several files.
 
     Rows that could not be read, or that name no file, are counted in the notes.
@@ -72,10 +78,10 @@ def beside(table: pa.Table, key: str, files: Sequence[SourceFile], labels: Path)
         + (f": {', '.join(unused[:_SHOWN])}{' ...' if count > _SHOWN else ''}." if reason == _NOT_THERE else ".")
         for reason, count in reasons.items()
     )
-    return Beside(table.take(pa.array(places, pa.int64())), [place is not None for place in places], notes)
+    return OrderedLabels(table.take(pa.array(places, pa.int64())), [place is not None for place in places], notes)
 
 
-def join(media: pa.Table, labels: pa.Table) -> Joined:
+def join_labels(media: pa.Table, labels: pa.Table) -> JoinedLabels:
     """The media's own columns and those of the labels, which have a row per medium in the same order.
 
     A column in which both say the same is one column: exports name the size and the like of media, too.
@@ -86,7 +92,7 @@ def join(media: pa.Table, labels: pa.Table) -> Joined:
     for name in labels.column_names:
         if name not in same:
             media = media.append_column(renamed.get(name, name), labels[name])
-    return Joined(media, renamed)
+    return JoinedLabels(media, renamed)
 
 
 def _agree(a: pa.ChunkedArray, b: pa.ChunkedArray) -> bool:
@@ -147,3 +153,127 @@ def _stems(file: SourceFile) -> Iterator[str]:
 
 def _ambiguous(what: str) -> SpeciateError:
     return SpeciateError(Code.INVALID, f"{what}.", "Give each file one row, with its path below the source as the key.")
+
+
+# Labels of parts of media: a table of labels may name a file in several rows, where each says which part it is about,
+# by the columns `window_start` and `window_stop` in the modality's unit, or by the number of a `frame`.
+
+
+FRAME, _FRAMES = "frame", "frames"
+
+
+class ExcerptLabels(NamedTuple):
+    table: pa.Table
+    """A row per part, in the order of the files; one without a label for a file that no row names."""
+    about: tuple[int, ...]
+    """Which file each row is about."""
+    notes: tuple[str, ...]
+
+
+def are_excerpts(table: pa.Table, modality: str) -> bool:
+    """Whether rows of labels are about parts of media."""
+    kind, columns = find(modality), set(table.column_names)
+    by_frame = FRAME in columns and _FRAMES in kind.mark_units
+    return kind.window_unit is not None and (by_frame or {WINDOW_START, WINDOW_STOP} <= columns)
+
+
+def match_excerpts(table: pa.Table, key: str, files: Sequence[SourceFile], labels: Path) -> ExcerptLabels:
+    """The rows of a labels file by the files that they name. INVALID where a row may be about several files."""
+    bad = table.filter(pc.is_valid(table[REASON])) if REASON in table.column_names else table.slice(0, 0)
+    sound = table.filter(pc.is_null(table[REASON])) if REASON in table.column_names else table
+    rows: dict[str, list[int]] = defaultdict(list)
+    for place, cell in enumerate(sound[key].to_pylist() if key in sound.column_names else ()):
+        if cell is not None:
+            rows[os.path.normpath(str(cell))].append(place)
+    once = sound.take(pa.array([places[0] for places in rows.values()], pa.int64()))
+    found = order_labels(pa.concat_tables([once, bad]), key, files, labels)
+    order: list[int | None] = []
+    about: list[int] = []
+    for file, cell in enumerate(found.table[key].to_pylist()):
+        places: list[int | None] = [None] if cell is None else [*rows[os.path.normpath(str(cell))]]
+        order += places
+        about += [file] * len(places)
+    kept = sound.drop_columns([REASON]) if REASON in sound.column_names else sound
+    return ExcerptLabels(kept.take(pa.array(order, pa.int64())), tuple(about), found.notes)
+
+
+# Labels that lie beside media and are found without being named: tables with a column `file_name`, as the folders of
+# Hugging Face have them (`metadata.csv`, one for all or one a folder), and annotations in COCO's format.
+#
+# Only where it is clear which file a row is about; a table that is not used is set aside with the reason.
+
+
+KEY = "file_name"
+_MOST = 1_000
+"""Tables that are looked at; a dataset in shards has one a shard."""
+
+
+class _Sidecar(NamedTuple):
+    file: SourceFile
+    places: list[int]
+    """Of the media that it names."""
+    table: pa.Table
+    """A row for each of these."""
+    notes: tuple[str, ...]
+
+
+def with_sidecars(found: Listing, tables: Sequence[SourceFile], pool: Pool) -> Listing:
+    """The listing of media with the labels that `tables`, which lie among them, hold."""
+    used: list[_Sidecar] = []
+    aside = list(found.set_aside)
+    taken: dict[int, str] = {}
+    for file in tables[:_MOST]:
+        sidecar = _read_sidecar(found, file, pool)
+        if isinstance(sidecar, ExcludedFile):
+            aside.append(sidecar)
+        elif twice := [taken[place] for place in sidecar.places if place in taken]:
+            aside.append(ExcludedFile(file.name, f"It labels files that {twice[0]!r} labels already."))
+        else:
+            used.append(sidecar)
+            taken |= dict.fromkeys(sidecar.places, file.name)
+    aside += [ExcludedFile(file.name, f"Only {_MOST} tables beside media are looked at.") for file in tables[_MOST:]]
+    found = found._replace(set_aside=aside, notes=(*found.notes, *(note for each in used for note in each.notes)))
+    if not used:
+        return found
+    rows = concatenate([_with_split(each, used) for each in used])
+    order: list[int | None] = [None] * len(found.files)
+    for row, place in enumerate(place for each in used for place in each.places):
+        order[place] = row
+    return found._replace(labels=rows.take(pa.array(order, pa.int64())))
+
+
+def _read_sidecar(found: Listing, file: SourceFile, pool: Pool) -> _Sidecar | ExcludedFile:
+    """What a table says of the media in its folder or, where none lie there, of all."""
+    try:
+        texts = found.marker.texts if found.marker else ()
+        table = ask_table(pool, file.path, readable=found.readable, text=[KEY, *texts])
+        if found.marker is not None:
+            table = found.marker.as_exported(table, KEY)
+        if KEY not in table.column_names:
+            return ExcludedFile(file.name, f"A table beside media without a column {KEY!r}: name it in `labels`.")
+        below = [i for i, each in enumerate(found.files) if each.path.is_relative_to(file.path.parent)]
+        near = below or list(range(len(found.files)))
+        labels = order_labels(table, KEY, [found.files[i] for i in near], file.path)
+    except SpeciateError as error:
+        if error.code in (Code.INVALID, Code.REFUSED, Code.UNAVAILABLE):
+            return ExcludedFile(file.name, f"A table beside media that is not used: {error.whole}")
+        raise
+    places = [i for i, named in zip(near, labels.named, strict=True) if named]
+    if not places:
+        return ExcludedFile(file.name, f"A table beside media whose {KEY!r} names none of them.")
+    named = labels.table.filter(pa.array(labels.named)).drop_columns([KEY])
+    return _Sidecar(file, places, named, labels.notes)
+
+
+def _with_split(sidecar: _Sidecar, all_: Sequence[_Sidecar]) -> pa.Table:
+    """Where sidecars are called after splits (`instances_train2017.json`) and hold none, what they label lies there."""
+    if "split" in sidecar.table.column_names or len({_split_of_name(each.file.path) for each in all_} - {None}) < 2:
+        return sidecar.table
+    return sidecar.table.append_column(
+        "split", pa.array([_split_of_name(sidecar.file.path)] * sidecar.table.num_rows, pa.string())
+    )
+
+
+def _split_of_name(path: Path) -> str | None:
+    return split_of_file(path.name.removesuffix(table_suffix(path.name)))
+

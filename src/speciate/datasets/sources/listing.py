@@ -1,28 +1,29 @@
-"""What lies at a source: the files to read and how they are laid out, from names, sizes and first bytes alone.
+"""What lies at a source: every file below a folder, what is no example there and why, and how the files are laid out.
 
-Nothing here opens a foreign file for more than its first bytes, so it may run outside the cage.
-"""
+Names, sizes and first bytes decide. No foreign file is opened for more than its first bytes, so it may run outside the
+sandbox."""
 
 from __future__ import annotations
 
 import os
 import re
+import stat
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from speciate import foreign_files
-from speciate.datasets.sources.readers.choice import LEAST_STEPS, Reader, format_of, is_recording, table_suffix
-from speciate.datasets.sources.walk import SetAside, Walked, walk
+from speciate import foreign_files, secrets
+from speciate.datasets.readers.formats import LEAST_STEPS, Reader, format_of, is_recording, table_suffix
 from speciate.errors import Code, SpeciateError
 from speciate.modalities import find, table
-from speciate.modalities.scans.dicom_elements import looks_like_dicom
+from speciate.modalities.medical.dicom_elements import looks_like_dicom
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from speciate.datasets.sources.exported import Marker
+    from speciate.datasets.sources.own_export import Marker
+
 
 _SPLIT_NAMES = {
     "train": "train", "training": "train", "validation": "validation", "valid": "validation", "val": "validation",
@@ -60,6 +61,13 @@ class SourceFile(NamedTuple):
     """What a table of labels may call it together with others, the finest first: its study, its patient."""
 
 
+class ExcludedFile(NamedTuple):
+    """What is not read. `name` is below the source; bytes in it that are not UTF-8 are written as `\\xff`."""
+
+    name: str
+    reason: str
+
+
 class Listing(NamedTuple):
     source: Path
     """What names are relative to."""
@@ -74,7 +82,7 @@ class Listing(NamedTuple):
     """Media: columns that were found beside them, a row per file in the order of `files`, null where none names it."""
     about: tuple[int, ...] | None = None
     """Which of `files` each row of `labels` is about, where several may be about parts of one."""
-    set_aside: list[SetAside] = []  # noqa: RUF012 - never changed
+    set_aside: list[ExcludedFile] = []  # noqa: RUF012 - never changed
     """What lies there and is not read, each with the reason."""
     revision: str | None = None
     """Of a source on a hub: the commit that was read."""
@@ -119,18 +127,18 @@ def check_source(source: Path) -> int:
     return size
 
 
-def look(source: Path, workspace: Path) -> Walked:
+def find_source_files(source: Path, workspace: Path) -> FoundFiles:
     """The files at a source, which may be one itself, without those of the workspace."""
-    return walk(source, workspace) if source.is_dir() else Walked([source], [])
+    return walk_folder(source, workspace) if source.is_dir() else FoundFiles([source], [])
 
 
-class LaidOut(NamedTuple):
+class DetectedLayout(NamedTuple):
     listing: Listing
     tables: list[SourceFile]
     """Among media, the tables that lie beside them: they may hold labels."""
 
 
-def lay_out(source: Path, files: list[SourceFile], modality: str, reader: Reader) -> LaidOut:
+def detect_layout(source: Path, files: list[SourceFile], modality: str, reader: Reader) -> DetectedLayout:
     """Whether files are examples or tables of examples, of which modality, and what their names say of them.
 
     INVALID where there are none or no modality fits.
@@ -156,9 +164,9 @@ def lay_out(source: Path, files: list[SourceFile], modality: str, reader: Reader
         ]  # fmt: skip
         beside = set(tables)
         kept, rest = [file for file in files if file not in beside], []
-    aside = [SetAside(file.name, "No table; the other files here are tables.") for file in rest]
+    aside = [ExcludedFile(file.name, "No table; the other files here are tables.") for file in rest]
     listing = Listing(source, layout, found, with_splits(kept, layout), frozenset((source,)), reader, set_aside=aside)
-    return LaidOut(listing, tables)
+    return DetectedLayout(listing, tables)
 
 
 def name_below(source: Path, path: Path) -> str:
@@ -166,7 +174,7 @@ def name_below(source: Path, path: Path) -> str:
     return path.name if path == source else str(path).removeprefix(os.path.join(source, ""))
 
 
-def normal_split(name: object) -> str | None:
+def normalise_split(name: object) -> str | None:
     """`train`, `validation` or `test` for the usual spellings; another name as it is; None where there is none."""
     text = str(name).strip() if name is not None else ""
     return _SPLIT_NAMES.get(text.lower(), text[:64]) or None
@@ -235,7 +243,7 @@ def _without_cards(files: list[SourceFile]) -> list[SourceFile]:
 
 def _layout(files: list[SourceFile], modality: str, reader: Reader) -> tuple[Layout, str]:
     if reader.layout == "files":
-        return "media", modality if modality != "auto" else _voted(files)
+        return "media", modality if modality != "auto" else _majority_modality(files)
     if reader.format is not None or reader.layout is not None:
         return "table", modality
     names = [file.path.name for file in files]
@@ -254,7 +262,7 @@ def _layout(files: list[SourceFile], modality: str, reader: Reader) -> tuple[Lay
     heavy = sum(name.lower().endswith(suffixes) for name in names for suffixes in media)
     if tables * 2 >= len(files) and tables > heavy:
         return "table", "auto"
-    return "media", _voted(files)
+    return "media", _majority_modality(files)
 
 
 def _are_waveforms(files: list[SourceFile]) -> bool:
@@ -274,7 +282,7 @@ def _are_recordings(files: list[SourceFile]) -> bool:
     return 2 * sum(map(is_recording, heads)) > len(heads)
 
 
-def _voted(files: list[SourceFile]) -> str:
+def _majority_modality(files: list[SourceFile]) -> str:
     """The modality that most of the first files look like."""
     votes = Counter(name for file in files[:_VOTERS] if (name := modality_of_file(file.path)))
     if votes:
@@ -305,3 +313,110 @@ def _head(path: Path) -> bytes:
             return file.read(_HEAD)
     except (OSError, RuntimeError):
         return b""
+
+
+# Every file below a folder, and what is no example there, with the reason.
+#
+# Nothing is opened. A link is followed where it leads to a file inside the folder and nowhere else: it must not widen
+# what the caller may read. Folders are not followed through links, so that none is walked twice.
+
+
+MOST_FILES = 5_000_000
+_ABOUT = re.compile(
+    r"(?i)(readme|licen[sc]e|copying|notice)(\.(md|markdown|mdown|rst|txt|text|html?|pdf|org|adoc|asciidoc|rtf|docx?|odt))?"
+)
+"""What tells of the data and is none of it: by a text's suffix, for `car/License.png` is a picture of a class."""
+_KINDS = {
+    stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device",
+}  # fmt: skip
+
+
+class FoundFiles(NamedTuple):
+    files: list[Path]
+    """In the order of their names."""
+    set_aside: list[ExcludedFile]
+    about: list[str] = []  # noqa: RUF012 - never changed
+    """READMEs and licences, by the names that SetAside has: no examples, and nothing is wrong with them."""
+
+
+def walk_folder(folder: Path, workspace: Path | None = None, *, links: bool = True) -> FoundFiles:
+    """Hidden files and `__*` folders are passed over in silence; all else is in one of the lists.
+
+    `links`: whether links to files inside are followed. `workspace`: whose own files are left out under any name, as
+    keys are; None for a folder that a sandboxed process filled. REFUSED beyond MOST_FILES.
+    """
+    root = folder.resolve()
+    files: list[str] = []
+    aside: list[ExcludedFile] = []
+    about: list[str] = []
+    left = [str(folder)]
+    own = secrets.inodes(workspace)
+    numbers = {number for _, number in own}  # looked at first, for they cost no stat
+    while left:
+        here = left.pop()
+        try:
+            entries = list(os.scandir(here))
+        except OSError as error:
+            aside.append(ExcludedFile(_printable_path(here, folder), f"The folder cannot be read: {error.strerror}."))
+            continue
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            reason = _reason_to_exclude(entry, root, links=links)
+            if reason is None and entry.inode() in numbers and (entry.stat().st_dev, entry.inode()) in own:
+                reason = "It is a file of a person's keys or of the workspace itself, under another name."
+            if reason is not None:
+                aside.append(ExcludedFile(_printable_path(entry.path, folder), reason))
+            elif entry.is_dir(follow_symlinks=False):
+                if not entry.name.startswith("__"):
+                    left.append(entry.path)
+            elif _ABOUT.fullmatch(entry.name):
+                about.append(_printable_path(entry.path, folder))
+            else:
+                files.append(entry.path)
+        if len(files) > MOST_FILES:
+            raise SpeciateError(
+                Code.REFUSED, f"{str(folder)!r} holds more than {MOST_FILES:,} files.", "Choose a smaller folder."
+            )
+    files.sort(key=lambda path: path.split("/"))  # as paths compare, without making them do it
+    return FoundFiles([Path(path) for path in files], sorted(aside), sorted(about))
+
+
+def _reason_to_exclude(entry: os.DirEntry[str], root: Path, *, links: bool) -> str | None:
+    try:
+        entry.name.encode()
+    except UnicodeEncodeError:
+        return "Its name is not UTF-8."
+    try:
+        if entry.is_symlink():
+            return _reason_to_exclude_link(Path(entry.path), root) if links else "A link."
+        if entry.is_dir():
+            return None
+        if not entry.is_file():
+            return f"It is {_KINDS.get(stat.S_IFMT(entry.stat().st_mode), 'no file')}."
+        if not os.access(entry.path, os.R_OK):
+            return "It may not be read by this user."
+    except OSError as error:  # a path beyond what the system takes, or gone already
+        return f"It cannot be looked at: {error.strerror}."
+    return None
+
+
+def _reason_to_exclude_link(path: Path, root: Path) -> str | None:
+    try:
+        target = path.resolve(strict=True)
+    except FileNotFoundError:
+        return "A link to nothing."
+    except (OSError, RuntimeError):  # Python 3.11 says RuntimeError where links go in a circle
+        return "A link that leads in a circle."
+    if not target.is_relative_to(root):
+        return "A link that leads out of the source."
+    if target.is_dir():
+        return "A link to a folder."
+    if not target.is_file():
+        return "A link to what is no file."
+    return None if os.access(target, os.R_OK) else "It may not be read by this user."
+
+
+def _printable_path(path: str, folder: Path) -> str:
+    return os.fsencode(os.path.relpath(path, folder)).decode(errors="backslashreplace")
+

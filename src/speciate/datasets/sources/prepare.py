@@ -12,39 +12,40 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from speciate.datasets.sources import answered, exported, gym_data, hub, packaged_data, shards
+from speciate.datasets.gathering import gather_examples, mixed, recognise_modality
+from speciate.datasets.readers.formats import Reader, format_of, parse_reader, table_suffix
+from speciate.datasets.readers.rows import concatenate
+from speciate.datasets.sources import answer_log, gym_examples, hugging_face, own_export, packaged_data, webdataset
 from speciate.datasets.sources.archives import archive_suffix
-from speciate.datasets.sources.excerpts import are_excerpts, excerpts
-from speciate.datasets.sources.gathering import gathered, mixed, recognised
-from speciate.datasets.sources.labels import LabelsFile, beside
+from speciate.datasets.sources.labels import LabelsFile, are_excerpts, match_excerpts, order_labels, with_sidecars
 from speciate.datasets.sources.listing import (
-    LaidOut,
+    IN_TABLES,
+    DetectedLayout,
+    ExcludedFile,
     Listing,
     SourceFile,
     check_source,
+    detect_layout,
+    find_source_files,
     is_path,
-    lay_out,
-    look,
     name_below,
     named_files,
-    normal_split,
+    normalise_split,
+    walk_folder,
     with_splits,
 )
-from speciate.datasets.sources.readers.choice import Reader, parse_reader, table_suffix
-from speciate.datasets.sources.sidecars import with_sidecars
-from speciate.datasets.sources.tables import ask_table
-from speciate.datasets.sources.unpacked_media import with_media_of_tables
-from speciate.datasets.sources.unpacking import Desk, unpack_into
-from speciate.datasets.sources.walk import SetAside, walk
+from speciate.datasets.sources.sandbox_calls import SourceContext, ask_table, unpack_into
+from speciate.datasets.sources.table_media import KEY, METADATA
 from speciate.errors import Code, SpeciateError
-from speciate.modalities.mixed.multimodal import MULTIMODAL
+from speciate.modalities.multimodal import MULTIMODAL
 from speciate.workspace.workspace import Folders
 
 _ARCHIVE = "speciate.datasets.sources.archives:unpack"
 
 
-def check(source: Path | str, reader: str | None = None, folders: Folders | None = None) -> int:
+def check_source_name(source: Path | str, reader: str | None = None, folders: Folders | None = None) -> int:
     """Refuse at once what names, sizes and installed packages can tell. The bytes of a file; 0 for all else."""
     parse_reader(reader)
     if is_path(source):
@@ -53,17 +54,17 @@ def check(source: Path | str, reader: str | None = None, folders: Folders | None
     if kind == "pkg":
         packaged_data.find(name)
     elif kind == "gym":
-        gym_data.parse(name)
-    elif kind == answered.KIND:
-        answered.check(str(source), folders)
+        gym_examples.parse(name)
+    elif kind == answer_log.KIND:
+        answer_log.check(str(source), folders)
     else:
-        hub.parse_hub_ref(str(source))
+        hugging_face.parse_hub_ref(str(source))
     return 0
 
 
-def prepare(
+def prepare_source(
     source: Path | str,
-    desk: Desk,
+    desk: SourceContext,
     *,
     modality: str = "auto",
     reader: str | None = None,
@@ -79,9 +80,9 @@ def prepare(
 
     Raises INVALID, NOT_FOUND, REFUSED, MISSING_EXTRA or UNAVAILABLE where nothing can be read at all.
     """
-    check(source, reader)
-    place = _fetched(source, desk, label, column)
-    files, aside, readable, about = _unpacked(place, labels and labels.path, desk)
+    check_source_name(source, reader)
+    place = _fetch(source, desk, label, column)
+    files, aside, readable, about = _unpack_archives(place, labels and labels.path, desk)
     if not files and aside:
         name, reason = aside[0]
         raise SpeciateError(
@@ -89,31 +90,31 @@ def prepare(
             f"{str(source)!r} holds no file that can be read; {len(aside)} set aside, such as {name!r}: {reason}",
             "Call create_dataset with a file or folder of data.",
         )
-    export = exported.find(files, desk.pool, readable)
+    export = own_export.find_export(files, desk.pool, readable)
     if export is not None:
         files, modality = export.files, modality if modality != "auto" else export.marker.modality
-    found, tables = _laid_out(place.path, files, modality, parse_reader(reader), export)
+    found, tables = _detect_layout(place.path, files, modality, parse_reader(reader), export)
     found = found._replace(
         readable=readable, revision=place.revision, set_aside=[*place.set_aside, *aside, *found.set_aside],
-        notes=(*_left_out(about, export), *found.notes),
+        notes=(*_notes_on_ignored(about, export), *found.notes),
     )  # fmt: skip
     if found.layout == "table":
-        found = with_media_of_tables(found, desk)
+        found = with_table_media(found, desk)
     if found.modality == MULTIMODAL.name and not found.files:  # tables alone may hold bundles in their cells
-        of_tables = with_media_of_tables(found._replace(layout="table", files=list(tables)), desk)
+        of_tables = with_table_media(found._replace(layout="table", files=list(tables)), desk)
         found, tables = (of_tables, []) if of_tables.layout == "media" else (found, tables)
     if found.modality == MULTIMODAL.name:
         found, tables = mixed.gather(found, tables, desk, inputs, never)
     elif found.layout == "media":
-        found = gathered(found, desk)
-        found = found._replace(hint=mixed.hint(found) if export is None else "")
-    with hinting(found.hint):
+        found = gather_examples(found, desk)
+        found = found._replace(hint=mixed.mixed_rows_hint(found) if export is None else "")
+    with add_hint(found.hint):
         labelled = _with_labels(found, tables, labels, desk)
     return _with_splits_of_labels(_with_gathered(labelled, found.labels))
 
 
 @contextmanager
-def hinting(hint: str) -> Iterator[None]:
+def add_hint(hint: str) -> Iterator[None]:
     """What makes no sense of the files says how else they may be meant, too."""
     try:
         yield
@@ -123,64 +124,64 @@ def hinting(hint: str) -> Iterator[None]:
         raise SpeciateError(error.code, error.message, f"{hint} Else: {error.recovery}", error.foreign) from error
 
 
-def _laid_out(
-    source: Path, files: list[SourceFile], modality: str, reader: Reader, export: exported.Export | None
-) -> LaidOut:
+def _detect_layout(
+    source: Path, files: list[SourceFile], modality: str, reader: Reader, export: own_export.Export | None
+) -> DetectedLayout:
     """Of an export it is known what its files are."""
     if export is None:
-        whole = recognised(files) if reader._replace(as_is=False) == Reader() else None
+        whole = recognise_modality(files) if reader._replace(as_is=False) == Reader() else None
         if whole is not None and modality in ("auto", whole):
-            return LaidOut(Listing(source, "media", whole, with_splits(files, "media"), frozenset((source,))), [])
-        return lay_out(source, files, modality, reader)
+            return DetectedLayout(Listing(source, "media", whole, with_splits(files, "media"), frozenset((source,))), [])
+        return detect_layout(source, files, modality, reader)
     marker, tables = export.marker, list[SourceFile]()
     if marker.files and reader._replace(as_is=False) == Reader():
-        tables = [file for file in files if file.path.name in exported.SIDECARS]
+        tables = [file for file in files if file.path.name in own_export.SIDECARS]
         beside = set(tables)
         files, reader = [file for file in files if file not in beside], reader._replace(layout="files")
-    found = lay_out(source, files, modality, reader)
-    return LaidOut(found.listing._replace(marker=marker), [*tables, *found.tables])
+    found = detect_layout(source, files, modality, reader)
+    return DetectedLayout(found.listing._replace(marker=marker), [*tables, *found.tables])
 
 
-class _Place(NamedTuple):
+class _FetchedSource(NamedTuple):
     path: Path
     revision: str | None
-    set_aside: list[SetAside]
+    set_aside: list[ExcludedFile]
 
 
-def _fetched(source: Path | str, desk: Desk, label: str | None, column: str | None) -> _Place:
+def _fetch(source: Path | str, desk: SourceContext, label: str | None, column: str | None) -> _FetchedSource:
     if is_path(source):
-        return _Place(Path(source), None, [])
+        return _FetchedSource(Path(source), None, [])
     kind, _, name = str(source).partition(":")
     if kind == "hf":
-        return _Place(*hub.fetch(str(source), desk.folders))
+        return _FetchedSource(*hugging_face.fetch(str(source), desk.folders))
     folder = desk.work / "packaged"
     folder.mkdir(parents=True)
-    aside: list[SetAside] = []
+    aside: list[ExcludedFile] = []
     if kind == "gym":
-        gym_data.write(name, folder)
-    elif kind == answered.KIND:
-        aside = answered.write(str(source), desk.folders, folder, label, column)
+        gym_examples.write(name, folder)
+    elif kind == answer_log.KIND:
+        aside = answer_log.write(str(source), desk.folders, folder, label, column)
     else:
         packaged_data.find(name).write(folder)
-    return _Place(folder, None, aside)
+    return _FetchedSource(folder, None, aside)
 
 
-class _Unpacked(NamedTuple):
+class _UnpackedFiles(NamedTuple):
     files: list[SourceFile]
-    set_aside: list[SetAside]
+    set_aside: list[ExcludedFile]
     readable: frozenset[Path]
     about: list[str]
     """Names of READMEs and licences, which are no examples."""
 
 
-def _unpacked(place: _Place, skip: Path | None, desk: Desk) -> _Unpacked:
+def _unpack_archives(place: _FetchedSource, skip: Path | None, desk: SourceContext) -> _UnpackedFiles:
     """The files at a place and those in its archives, whose names follow that of the archive where there are others."""
-    found, aside, about = look(place.path, desk.folders.root)
+    found, aside, about = find_source_files(place.path, desk.folders.root)
     files = [(path, name_below(place.path, path)) for path in found if path != skip]
     archives = [(path, name) for path, name in files if archive_suffix(path.name)]
     packed = set(archives)
     named, readable = [file for file in files if file not in packed], {place.path}
-    ours = any(path.name == exported.MARKER for path, _ in files)
+    ours = any(path.name == own_export.MARKER for path, _ in files)
     for number, (path, name) in enumerate(archives):
         prefix = "" if len(files) == 1 else name.removesuffix(archive_suffix(path.name)) + "/"
         target = desk.work / f"archive-{number:04}"
@@ -189,28 +190,28 @@ def _unpacked(place: _Place, skip: Path | None, desk: Desk) -> _Unpacked:
         except SpeciateError as error:
             if len(files) == 1:
                 raise
-            aside.append(SetAside(name, error.whole))
+            aside.append(ExcludedFile(name, error.whole))
             continue
-        members, strange, told = walk(target, links=False)
+        members, strange, told = walk_folder(target, links=False)
         about += [prefix + name for name in told]
         if archive_suffix(path.name).lower() != ".zip":
             names = [name_below(target, member) for member in members]
-            if ours or shards.is_shard(names):
-                members, prefix = shards.gathered(target, names, desk.pool, ours=ours), shards.numbered(prefix)
+            if ours or webdataset.is_shard(names):
+                members, prefix = webdataset.gather_media(target, names, desk.pool, ours=ours), webdataset.split_folder_name(prefix)
         inside = [(member, prefix + name_below(target, member)) for member in members]
         named += [member for member in inside if not archive_suffix(member[1])]
         aside += [
-            SetAside(name, "An archive in an archive is not unpacked.") for _, name in inside if archive_suffix(name)
+            ExcludedFile(name, "An archive in an archive is not unpacked.") for _, name in inside if archive_suffix(name)
         ]
-        aside += [SetAside(prefix + str(name), str(reason)) for name, reason in answer["set_aside"]]
-        aside += [SetAside(prefix + name, reason) for name, reason in strange]
+        aside += [ExcludedFile(prefix + str(name), str(reason)) for name, reason in answer["set_aside"]]
+        aside += [ExcludedFile(prefix + name, reason) for name, reason in strange]
         readable.add(target)
     unique = {name: path for path, name in reversed(named)}
-    aside += [SetAside(name, "Another file has this name.") for path, name in named if unique[name] is not path]
-    return _Unpacked(named_files([(path, name) for name, path in unique.items()]), aside, frozenset(readable), about)
+    aside += [ExcludedFile(name, "Another file has this name.") for path, name in named if unique[name] is not path]
+    return _UnpackedFiles(named_files([(path, name) for name, path in unique.items()]), aside, frozenset(readable), about)
 
 
-def _left_out(about: list[str], export: exported.Export | None) -> list[str]:
+def _notes_on_ignored(about: list[str], export: own_export.Export | None) -> list[str]:
     """How many files tell of the data and are no examples; an export of ours has one card, which is its own."""
     if not about or (export is not None and len(about) == 1):
         return []
@@ -218,7 +219,7 @@ def _left_out(about: list[str], export: exported.Export | None) -> list[str]:
     return [f"{files} left out as a text about the data: {', '.join(map(repr, about[:3]))}."]
 
 
-def _with_labels(found: Listing, tables: Sequence[SourceFile], labels: LabelsFile | None, desk: Desk) -> Listing:
+def _with_labels(found: Listing, tables: Sequence[SourceFile], labels: LabelsFile | None, desk: SourceContext) -> Listing:
     """The listing of media with the labels that the caller names or that lie beside them."""
     if labels is None:
         return with_sidecars(found, tables, desk.pool)
@@ -235,12 +236,12 @@ def _with_labels(found: Listing, tables: Sequence[SourceFile], labels: LabelsFil
             "Call again with labels.path of one.",
         )
     table = ask_table(desk.pool, labels.path, text=[labels.key])
-    aside = [SetAside(file.name, "A table beside media; `labels` names another.") for file in tables]
+    aside = [ExcludedFile(file.name, "A table beside media; `labels` names another.") for file in tables]
     found = found._replace(set_aside=[*found.set_aside, *aside])
     if are_excerpts(table, found.modality):
-        parts = excerpts(table, labels.key, found.files, labels.path)
+        parts = match_excerpts(table, labels.key, found.files, labels.path)
         return found._replace(labels=parts.table, about=parts.about, notes=(*found.notes, *parts.notes))
-    rows = beside(table, labels.key, found.files, labels.path)
+    rows = order_labels(table, labels.key, found.files, labels.path)
     return found._replace(labels=rows.table, notes=(*found.notes, *rows.notes))
 
 
@@ -261,6 +262,85 @@ def _with_splits_of_labels(found: Listing) -> Listing:
         return found
     brought = found.labels["split"].to_pylist()
     files = [
-        file._replace(split=normal_split(name) or file.split) for file, name in zip(found.files, brought, strict=True)
+        file._replace(split=normalise_split(name) or file.split) for file, name in zip(found.files, brought, strict=True)
     ]
     return found._replace(files=files, labels=found.labels.drop_columns(["split"]))
+
+
+# Tables whose cells hold media become a listing of those media, labelled by the other columns.
+
+
+_COLUMN = "speciate.datasets.sources.table_media:media_column"
+_UNPACK = "speciate.datasets.sources.table_media:unpack"
+_SECONDS = 300.0
+
+
+def with_table_media(found: Listing, desk: SourceContext) -> Listing:
+    """The listing itself where no table holds media of its modality."""
+    columns = _media_columns(found, desk)
+    if not columns:
+        return found
+    aside = [
+        ExcludedFile(file.name, "A table without media; others here hold media.")
+        for file in found.files
+        if file.name not in columns
+    ]
+    media: list[SourceFile] = []
+    labels: list[pa.Table] = []
+    readable = set(found.readable)
+    for number, file in enumerate(file for file in found.files if file.name in columns):
+        target = desk.work / f"table-{number:04}"
+        payload = {"path": str(file.path), "column": columns[file.name]}
+        try:
+            answer = unpack_into(target, _UNPACK, payload, readable=found.readable, desk=desk)
+            table = ask_table(desk.pool, target / METADATA, readable=[target])
+        except SpeciateError as error:
+            aside.append(ExcludedFile(file.name, error.whole))
+            continue
+        written = {path.name for path in walk_folder(target, links=False).files if path.parent == target}
+        table = table.filter(pc.is_in(table[KEY], pa.array(sorted(written), pa.string())))
+        prefix = file.name.removesuffix(table_suffix(file.name))
+        media += [
+            SourceFile(target / name, f"{prefix}/{name}", file.split, file.folder) for name in table[KEY].to_pylist()
+        ]
+        labels.append(table.drop_columns([KEY]))
+        aside += [ExcludedFile(str(name), str(reason)) for name, reason in answer["set_aside"]]
+        readable.add(target)
+    if not media:
+        name, reason = aside[0]
+        raise SpeciateError(
+            Code.INVALID,
+            f"No table holds a medium that can be read; {name!r}: {reason}",
+            "Mend the tables first.",
+        )
+    modality = detect_layout(found.source, media, found.modality, Reader()).listing.modality
+    return found._replace(
+        layout="media",
+        modality=modality,
+        files=media,
+        readable=frozenset(readable),
+        labels=concatenate(labels),
+        set_aside=[*found.set_aside, *aside],
+    )
+
+
+def _media_columns(found: Listing, desk: SourceContext) -> dict[str, str]:
+    """Name of a table -> the column of its media."""
+    files = [file for file in found.files if format_of(file.path.name) in ("parquet", "arrow")]
+    if not files or found.modality in IN_TABLES or found.reader.layout is not None:
+        return {}
+    columns = {file.name: _media_column(file.path, found, desk) for file in files}
+    return {name: column for name, column in columns.items() if column is not None}
+
+
+def _media_column(path: Path, found: Listing, desk: SourceContext) -> str | None:
+    """None also where the file is damaged: reading it as a table says what is wrong."""
+    payload = {"path": str(path), "modality": found.modality}
+    try:
+        column: str | None = desk.pool.ask(_COLUMN, payload, _SECONDS, readable=found.readable)["column"]
+    except SpeciateError as error:
+        if error.code in (Code.INTERNAL, Code.UNAVAILABLE):  # a defect or the end of the process, by this file
+            return None
+        raise
+    return column
+

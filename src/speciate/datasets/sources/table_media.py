@@ -14,9 +14,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from speciate.datasets.sources.readers.choice import format_of
-from speciate.datasets.sources.readers.columnar import open_arrow, with_class_names
-from speciate.datasets.sources.readers.rows import unread, with_unique_names
+from speciate.datasets.readers.formats import format_of
+from speciate.datasets.readers.parquet import open_arrow, with_class_names
+from speciate.datasets.readers.rows import unread_error, with_unique_names
 from speciate.modalities import find, table
 
 METADATA, KEY = "metadata.parquet", "file_name"
@@ -62,7 +62,7 @@ def unpack(payload: dict[str, Any]) -> dict[str, Any]:
             written += filter(None, names)
     except (pa.ArrowException, OSError) as error:
         if not written:
-            raise unread(path, error) from error
+            raise unread_error(path, error) from error
         aside.append((path.name, f"It cannot be read beyond row {row}: {str(error).splitlines()[0]}."))
     if kept:
         pq.write_table(pa.concat_tables(kept), METADATA)

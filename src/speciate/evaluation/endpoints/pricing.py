@@ -1,4 +1,5 @@
-"""What calls cost in USD: by the endpoint's own prices, else by those published (genai-prices, offline).
+"""What answers cost in USD: calls by the endpoint's own prices, else by those published (genai-prices, offline); this
+machine by the core-hour.
 
 What is not known stays None and is never counted as 0.
 """
@@ -8,9 +9,11 @@ from __future__ import annotations
 import json
 from typing import Any, NamedTuple, Protocol
 
+from speciate.environment import cores
 from speciate.errors import Code, SpeciateError
-from speciate.evaluation.endpoints.chat import Request
+from speciate.evaluation.endpoints.chat_client import Request
 from speciate.models.endpoints import Endpoint
+from speciate.settings import Settings
 
 CHARACTERS_PER_TOKEN = 4.0
 """Of English prose, for estimates only; other languages and code have fewer."""
@@ -132,3 +135,20 @@ def _published(endpoint: Endpoint) -> PublishedPrice | None:
     except (LookupError, ValueError):
         return None
     return price
+
+
+# What a machine's time costs, so that models of one's own and models behind a price can be compared.
+
+
+USD_PER_CORE_HOUR = 0.05
+"""Where settings say nothing: about the list price of one virtual core with its memory at the large clouds."""
+
+
+def usd_per_core_hour(settings: Settings) -> float:
+    """From `usd_per_hour` of the whole machine, where a person set that."""
+    return USD_PER_CORE_HOUR if settings.usd_per_hour is None else settings.usd_per_hour / cores()
+
+
+def usd_for(core_seconds: float, per_core_hour: float = USD_PER_CORE_HOUR) -> float:
+    return core_seconds / 3600 * per_core_hour
+

@@ -9,21 +9,27 @@ nothing that a model says is executed, and an answer must be one of the labels, 
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import io
 import json
+import math
 import re
+import wave
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
 from speciate.datasets.loading.loader import Example
 from speciate.errors import Code, SpeciateError, closest
-from speciate.evaluation.endpoints import media
-from speciate.evaluation.endpoints.chat import Request
-from speciate.evaluation.endpoints.media import Part
-from speciate.tasks.contract import Posed
+from speciate.evaluation.endpoints.chat_client import Request
+from speciate.modalities.audio import SAMPLE_RATE
+from speciate.modalities.biology.protein import sequence_of
+from speciate.tasks.task import TaskExample
 
 Output = Literal["labels", "json_schema", "free"]
 
@@ -36,7 +42,7 @@ _SYSTEM = (
 _SYSTEM_OF_GENERATION = (
     "What you are to answer stands between tags. Write the text that answers it and nothing else, without the tags."
 )
-_ASKED: dict[str, str] = {
+_QUESTIONS: dict[str, str] = {
     "classification": "Which of these labels fits the example?\n{labels}",
     "ordinal": "Which of these labels, ordered from low to high, fits the example?\n{labels}",
     "anomaly": "Is the example normal, or unlike normal ones? Answer with one of these labels:\n{labels}",
@@ -80,8 +86,13 @@ class Prompt(BaseModel):
     max_tokens: int = Field(1024, ge=1, le=200_000, description="Of an answer, what a model thinks included.")
     seed: int | None = None
 
+# What a chat model is shown of an example: parts of a message, text, pictures as PNG, sound as WAV.
 
-class Form(NamedTuple):
+
+Part = dict[str, Any]
+
+
+class PromptForm(NamedTuple):
     """One evaluation's way of asking: the same for all its examples. Made by `form`."""
 
     prompt: Prompt
@@ -99,26 +110,26 @@ class Form(NamedTuple):
         return self.prompt.output or _OUTPUTS[self.family][0]
 
 
-def form(
+def prompt_form(
     prompt: Prompt,
     family: str,
     modality: str,
     *,
     labels: Sequence[str] = (),
     columns: Sequence[str] = (),
-    training: Sequence[Posed] = (),
-) -> Form:
+    training: Sequence[TaskExample] = (),
+) -> PromptForm:
     """Checked. `training`: examples with truths, of which `prompt.few_shot` are shown.
 
     INVALID: this cannot be asked of a chat model, or the template names what there is not.
     """
-    asked = Form(prompt, family, modality, tuple(labels), tuple(columns))
+    asked = PromptForm(prompt, family, modality, tuple(labels), tuple(columns))
     _check(asked)
-    chosen = shots(training, prompt.few_shot, prompt.seed or 0)
+    chosen = few_shot_examples(training, prompt.few_shot, prompt.seed or 0)
     return asked._replace(shots=tuple((_question(asked, each.example), _answer(asked, each.truth)) for each in chosen))
 
 
-def shots(training: Sequence[Posed], count: int, seed: int) -> list[Posed]:
+def few_shot_examples(training: Sequence[TaskExample], count: int, seed: int) -> list[TaskExample]:
     """So many examples, the truths in turn, the same whatever the order they come in. INVALID: there are fewer."""
     if count > len(training):
         raise SpeciateError(
@@ -126,14 +137,14 @@ def shots(training: Sequence[Posed], count: int, seed: int) -> list[Posed]:
             f"few_shot is {count}, but the training split has {len(training)} examples with an answer.",
             f"Call again with few_shot={len(training)} or less.",
         )
-    piles: dict[str, list[Posed]] = defaultdict(list)
-    for posed in sorted(training, key=lambda each: _draw(seed, each.example.id)):
+    piles: dict[str, list[TaskExample]] = defaultdict(list)
+    for posed in sorted(training, key=lambda each: _shuffle_key(seed, each.example.id)):
         piles[json.dumps(posed.truth, sort_keys=True, default=str)].append(posed)
-    turns = [(turn, _draw(seed, key), each) for key, pile in piles.items() for turn, each in enumerate(pile)]
+    turns = [(turn, _shuffle_key(seed, key), each) for key, pile in piles.items() for turn, each in enumerate(pile)]
     return [each for _, _, each in sorted(turns, key=lambda turn: turn[:2])[:count]]
 
 
-def request(asked: Form, example: Example) -> Request:
+def request(asked: PromptForm, example: Example) -> Request:
     """What is sent for this example."""
     prompt = asked.prompt
     usual = _SYSTEM_OF_GENERATION if asked.family == "generation" else _SYSTEM
@@ -144,14 +155,14 @@ def request(asked: Form, example: Example) -> Request:
     messages.append({"role": "user", "content": _question(asked, example)})
     sampling = {"temperature": prompt.temperature, "seed": prompt.seed}
     return Request(
-        messages=[_plain(message) for message in messages if message["content"]],
+        messages=[_text_message(message) for message in messages if message["content"]],
         max_tokens=prompt.max_tokens,
         sampling={name: value for name, value in sampling.items() if value is not None},
         answer_schema=_schema(asked),
     )
 
 
-def digest(asked: Form) -> str:
+def digest(asked: PromptForm) -> str:
     """sha256 of all that changes an answer: the question's words, the shots' content, the sampling.
 
     Which endpoint is asked is `Endpoint.identity`. Whether the endpoint obeys `answer_schema` is found out while asking
@@ -171,11 +182,11 @@ def digest(asked: Form) -> str:
 # The question
 
 
-def _question(asked: Form, example: Example) -> list[Part]:
-    text = media.as_text(asked.modality, example.media)
-    own = None if text is not None else media.as_part(asked.modality, example.media)
-    fenced = _fenced(text) if text is not None else ""
-    before, after = _filled(_template(asked), asked, example, fenced)
+def _question(asked: PromptForm, example: Example) -> list[Part]:
+    text = as_text(asked.modality, example.media)
+    own = None if text is not None else as_part(asked.modality, example.media)
+    fenced = _fence(text) if text is not None else ""
+    before, after = _fill_template(_template(asked), asked, example, fenced)
     if own is None:
         return [{"type": "text", "text": before + after}]
     return [
@@ -185,13 +196,13 @@ def _question(asked: Form, example: Example) -> list[Part]:
     ]
 
 
-def _template(asked: Form) -> str:
+def _template(asked: PromptForm) -> str:
     if asked.prompt.template is not None:
         return asked.prompt.template
-    return "\n\n".join(part for part in ("{input}", _ASKED[asked.family], _how(asked)) if part)
+    return "\n\n".join(part for part in ("{input}", _QUESTIONS[asked.family], _answer_format(asked)) if part)
 
 
-def _how(asked: Form) -> str:
+def _answer_format(asked: PromptForm) -> str:
     key = KEYS[asked.family]
     if asked.output == "json_schema":
         value = {"label": '"LABEL"', "labels": '["LABEL", ...]', "number": "NUMBER", "text": '"TEXT"'}[key]
@@ -201,7 +212,7 @@ def _how(asked: Form) -> str:
     return "Answer with the number alone." if key == "number" else ""
 
 
-def _filled(template: str, asked: Form, example: Example, fenced: str) -> tuple[str, str]:
+def _fill_template(template: str, asked: PromptForm, example: Example, fenced: str) -> tuple[str, str]:
     """The text before `{input}` and that from it on. One pass: what is put in is not looked at again."""
     pieces: list[str] = []
     place: int | None = None
@@ -232,10 +243,10 @@ def _cell(example: Example, column: str) -> Any:
 
 def _inline(cell: Any) -> str:
     """Within a sentence of a template; only what has several lines is fenced."""
-    return _fenced(cell) if isinstance(cell, str) and len(cell.splitlines()) > 1 else media.cell_text(cell)
+    return _fence(cell) if isinstance(cell, str) and len(cell.splitlines()) > 1 else cell_text(cell)
 
 
-def _fenced(text: str) -> str:
+def _fence(text: str) -> str:
     """Between tags that do not occur in it."""
     tag, number = "example", 1
     while f"<{tag}>" in text or f"</{tag}>" in text:
@@ -244,14 +255,14 @@ def _fenced(text: str) -> str:
     return f"<{tag}>\n{text}\n</{tag}>"
 
 
-def _answer(asked: Form, truth: Any) -> str:
+def _answer(asked: PromptForm, truth: Any) -> str:
     """A right answer, as it should be written."""
     if asked.output == "json_schema":
         return json.dumps({KEYS[asked.family]: truth}, ensure_ascii=False)
     return str(truth)
 
 
-def _schema(asked: Form) -> dict[str, Any] | None:
+def _schema(asked: PromptForm) -> dict[str, Any] | None:
     """What an answer in JSON must be; also of `labels`, where it keeps the endpoint to the known ones."""
     if asked.output == "free":
         return None
@@ -265,7 +276,7 @@ def _schema(asked: Form) -> dict[str, Any] | None:
     return {"type": "object", "properties": {key: kinds[key]}, "required": [key], "additionalProperties": False}
 
 
-def _plain(message: dict[str, Any]) -> dict[str, Any]:
+def _text_message(message: dict[str, Any]) -> dict[str, Any]:
     """Text alone as a string: not every endpoint takes it in parts."""
     match message["content"]:
         case [{"type": "text", "text": text}]:
@@ -273,25 +284,25 @@ def _plain(message: dict[str, Any]) -> dict[str, Any]:
     return message
 
 
-def _draw(seed: int, text: str) -> str:
+def _shuffle_key(seed: int, text: str) -> str:
     return hashlib.sha256(f"{seed} {text}".encode()).hexdigest()
 
 
 # Checks
 
 
-def _check(asked: Form) -> None:
+def _check(asked: PromptForm) -> None:
     if asked.family not in _OUTPUTS:
         raise SpeciateError(
             Code.INVALID,
             f"Chat models are not asked for {asked.family}.",
             f"Leave the public model out, or evaluate it on a task of: {', '.join(_OUTPUTS)}.",
         )
-    if asked.modality not in media.SHOWN:
+    if asked.modality not in PROMPT_MODALITIES:
         raise SpeciateError(
             Code.INVALID,
             f"Chat models cannot be shown {asked.modality}.",
-            f"Leave the public model out, or name a dataset of: {', '.join(media.SHOWN)}.",
+            f"Leave the public model out, or name a dataset of: {', '.join(PROMPT_MODALITIES)}.",
         )
     if asked.output not in _OUTPUTS[asked.family]:
         raise SpeciateError(
@@ -308,7 +319,7 @@ def _check(asked: Form) -> None:
         _check_template(asked.prompt.template, asked)
 
 
-def _check_template(template: str, asked: Form) -> None:
+def _check_template(template: str, asked: PromptForm) -> None:
     named = [match[1] for match in _PLACEHOLDER.finditer(template) if match[1] is not None]
     valid = ["input", *(["labels"] if asked.labels else []), *asked.columns]
     for name in named:
@@ -325,3 +336,58 @@ def _check_template(template: str, asked: Form) -> None:
             "Write {input} where the example belongs, or name its columns: "
             f"{', '.join(f'{{{each}}}' for each in asked.columns) or 'it has none'}.",
         )
+
+LONGEST_SIDE = 1024
+"""Pixels; larger pictures are made smaller, smaller ones stay as they are."""
+PROMPT_MODALITIES = ("text", "tabular", "protein", "image", "audio")
+"""Modalities that chat models take: those that are text, or have a part of their own."""
+
+
+def as_text(modality: str, media: Any) -> str | None:
+    """The medium in words; None where it has a part of its own."""
+    if modality == "tabular":
+        return "\n".join(f"{column}: {cell_text(cell)}" for column, cell in media.items())
+    if modality == "protein":
+        return sequence_of(media)
+    return None if modality in ("image", "audio") else str(media)
+
+
+def as_part(modality: str, media: Any) -> Part:
+    """A picture, uint8 (H, W, 3), or sound, float32 (T,) at 16 kHz, full scale 1."""
+    if modality == "image":
+        return {"type": "image_url", "image_url": {"url": "data:image/png;base64," + _base64(_png(media))}}
+    return {"type": "input_audio", "input_audio": {"data": _base64(_wav(media)), "format": "wav"}}
+
+
+def cell_text(cell: Any) -> str:
+    """A cell on one line: text with line ends is quoted as JSON, lest a cell looks like another column."""
+    if cell is None or (isinstance(cell, float) and math.isnan(cell)):
+        return "(missing)"
+    text = str(cell)
+    return json.dumps(text, ensure_ascii=False) if len(text.splitlines()) > 1 else text
+
+
+def _png(pixels: npt.NDArray[np.uint8]) -> bytes:
+    from PIL import Image
+
+    picture = Image.fromarray(pixels)
+    picture.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.LANCZOS)  # keeps the shape, never enlarges
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    return file.getvalue()
+
+
+def _wav(sound: npt.NDArray[np.float32]) -> bytes:
+    """16 bits: what is beyond full scale is clipped."""
+    file = io.BytesIO()
+    with wave.open(file, "wb") as out:
+        out.setnchannels(1)
+        out.setsampwidth(2)
+        out.setframerate(SAMPLE_RATE)
+        out.writeframes((np.clip(sound, -1, 1) * 32767).round().astype("<i2").tobytes())
+    return file.getvalue()
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+

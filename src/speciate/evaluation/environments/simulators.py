@@ -12,12 +12,12 @@ import numpy as np
 
 from speciate.errors import Code, SpeciateError
 from speciate.evaluation import environments
-from speciate.evaluation.caged_lines import CagedLines
 from speciate.evaluation.environments import Environment
 from speciate.modalities.contract import Pixels, Vector
-from speciate.sandbox import CagePolicy
+from speciate.sandbox import SandboxPolicy
+from speciate.sandbox.line_protocol import SandboxClient
 
-_SERVICE = "speciate.evaluation.environments.simulators_service"
+_SERVICE = "speciate.evaluation.environments.simulators_process"
 _START_SECONDS, _STEP_SECONDS = 120.0, 60.0
 
 
@@ -40,27 +40,27 @@ class Simulators(Protocol):
 
 
 @contextmanager
-def opened(name: str, folder: Path, policy: CagePolicy, *, look: bool) -> Iterator[Simulators]:
+def open_simulators(name: str, folder: Path, policy: SandboxPolicy, *, look: bool) -> Iterator[Simulators]:
     """Of an environment that `environments.check` passed. `look`: whether there are pictures, of ours alone. `folder`:
     where a cage may make its scratch folder. INVALID where it does not work, UNAVAILABLE where this kernel has no cage.
     """
     if environments.is_ours(name):
-        yield _Here(name, look)
+        yield _InProcessSimulators(name, look)
         return
-    lines = CagedLines(_SERVICE, folder, policy)
+    lines = SandboxClient(_SERVICE, folder, policy)
     try:
-        yield _Caged(name, lines)
+        yield _SandboxedSimulators(name, lines)
     finally:
         lines.end()
 
 
-class _Here:
+class _InProcessSimulators:
     def __init__(self, name: str, look: bool) -> None:
         self._name, self._look = name, look
         self._made: list[Environment] = []
 
     def begin(self, seeds: Sequence[int]) -> list[Step]:
-        self._made = [environments.make(self._name) for _ in seeds]
+        self._made = [environments.make_environment(self._name) for _ in seeds]
         first = [made.reset(seed=seed)[0] for made, seed in zip(self._made, seeds, strict=True)]
         return [Step(seen, self._frame(made), 0.0, False, False) for made, seen in zip(self._made, first, strict=True)]
 
@@ -76,8 +76,8 @@ class _Here:
         return made.render() if self._look else None
 
 
-class _Caged:
-    def __init__(self, name: str, lines: CagedLines) -> None:
+class _SandboxedSimulators:
+    def __init__(self, name: str, lines: SandboxClient) -> None:
         self._name, self._lines = name, lines
 
     def begin(self, seeds: Sequence[int]) -> list[Step]:

@@ -13,22 +13,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from speciate.evaluation.metrics import (
-    control,
-    detection,
-    forecasting,
-    generation,
-    labels,
-    multi_label,
-    numbers,
-    ordered,
-    ranks,
-    retrieval,
-    segmentation,
-    tokens,
-    transcripts,
-)
-from speciate.evaluation.metrics.answers import Answers, Statistic, judged, label_answers, number_answers
+from speciate.evaluation.metrics import boxes, class_labels, numbers, pixels, texts, vectors
+from speciate.evaluation.metrics.metric import Answers, Statistic, judged, label_answers, number_answers
 from speciate.evaluation.statistics import Codes, Floats
 from speciate.vocabulary import Metric
 
@@ -37,8 +23,8 @@ __all__ = [
     "number_answers",
 ]  # fmt: skip
 
-_FILES = (control, forecasting, generation, labels, multi_label, numbers, ordered, retrieval, tokens, transcripts)
-_OF_MEANS = (*_FILES, segmentation)
+_FILES = (numbers, numbers, texts, class_labels, class_labels, numbers, class_labels, vectors, texts, texts)
+_OF_MEANS = (*_FILES, pixels)
 _MEANS: dict[str, Callable[[Answers], Floats]] = {
     name: score for file in _OF_MEANS for name, score in file.MEANS.items()
 }
@@ -46,7 +32,7 @@ _STATISTICS: dict[str, Callable[[Answers], Statistic]] = {
     name: statistic for file in _FILES for name, statistic in file.STATISTICS.items()
 }
 _CORPORA: dict[str, Callable[[Answers, Codes], Callable[[Floats], Floats]]] = {
-    name: made for file in (detection, numbers, ranks) for name, made in file.CORPORA.items()
+    name: made for file in (boxes, numbers, class_labels) for name, made in file.CORPORA.items()
 }
 """Those that are no function of sums."""
 

@@ -7,9 +7,12 @@ these pages but `Markup(...)` itself, which stands beside literals alone.
 from __future__ import annotations
 
 import html
+import math
 import unicodedata
 from collections.abc import Sequence
 from typing import NamedTuple
+
+from speciate.evaluation.reports.report import Interval
 
 _VOID = frozenset({"br", "img", "meta"})
 _KEPT = "\n\t\N{ZERO WIDTH JOINER}"
@@ -31,10 +34,10 @@ def element(tag: str, *children: Child, **attributes: str | float | bool | None)
         for name, value in attributes.items()
         if value is not None and value is not False
     )
-    return Markup(f"<{tag}{given}>" if tag in _VOID else f"<{tag}{given}>{joined(*children)}</{tag}>")
+    return Markup(f"<{tag}{given}>" if tag in _VOID else f"<{tag}{given}>{join_markup(*children)}</{tag}>")
 
 
-def joined(*children: Child) -> Markup:
+def join_markup(*children: Child) -> Markup:
     return Markup("".join(text(child) for child in children if child is not None))
 
 
@@ -55,11 +58,11 @@ def paragraph(*children: Child) -> Markup:
     return element("p", *children)
 
 
-def listed(items: Sequence[Child]) -> Markup:
+def bullet_list(items: Sequence[Child]) -> Markup:
     return element("ul", *(element("li", item) for item in items))
 
 
-def facts(pairs: Sequence[tuple[str, Child]]) -> Markup:
+def definition_list(pairs: Sequence[tuple[str, Child]]) -> Markup:
     """Names and what they are; those without are left out."""
     shown = [(name, what) for name, what in pairs if what not in (None, "")]
     return element("dl", *(element("div", element("dt", name), element("dd", what)) for name, what in shown))
@@ -101,3 +104,48 @@ def _words(cell: Child) -> Markup:
 
 def _attribute(value: str | float) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+# Numbers as a reader wants them.
+
+
+NO_NUMBER = "–"
+"""What stands where there is no number."""
+
+
+def format_number(value: float | None, digits: int = 3) -> str:
+    """To so many digits; thousands in full, what is tiny or huge as a power of ten."""
+    if value is None or not math.isfinite(value):
+        return NO_NUMBER
+    size = abs(value)
+    if size and (size >= 1e7 or size < 1e-4):
+        return f"{value:.{digits}g}".replace("-", "−")
+    return (f"{value:,.0f}" if size >= 10**digits - 0.5 else f"{value:.{digits}g}").replace("-", "−")
+
+
+def format_difference(value: float | None) -> str:
+    """A difference: what is above zero says so."""
+    return f"+{format_number(value)}" if value is not None and value > 0 else format_number(value)
+
+
+def format_interval(interval: Interval | None) -> str:
+    return NO_NUMBER if interval is None else f"{format_number(interval[0])} to {format_number(interval[1])}"
+
+
+def format_p_value(p_value: float | None) -> str:
+    """A p-value, to where digits mean anything."""
+    return "< 0.001" if p_value is not None and p_value < 0.001 else format_number(p_value, 2)
+
+
+def format_usd(value: float | None) -> str:
+    """Below a hundredth of a cent nobody counts."""
+    return NO_NUMBER if value is None else "< $0.0001" if 0 < value < 0.0001 else f"${format_number(value)}"
+
+
+def format_count(value: int | None) -> str:
+    return NO_NUMBER if value is None else f"{value:,}"
+
+
+def format_percent(value: float | None) -> str:
+    return NO_NUMBER if value is None else f"{100 * value:.3g} %"
+

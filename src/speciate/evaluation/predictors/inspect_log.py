@@ -17,75 +17,73 @@ from typing import Any
 
 import numpy as np
 
-from speciate.datasets.loading.keys import keys
-from speciate.datasets.loading.loader import Example
+from speciate.datasets.loading.loader import Example, example_keys
 from speciate.errors import Code, SpeciateError
-from speciate.evaluation import recorded
-from speciate.evaluation.answers import Answer
-from speciate.evaluation.compare import Cost
-from speciate.evaluation.endpoints import media, readings
+from speciate.evaluation import answer_cache
+from speciate.evaluation.answer_cache import AnswerKey, CachedAnswer, Journal
+from speciate.evaluation.compare_models import Cost
+from speciate.evaluation.endpoints import answer_parsing, prompts
 from speciate.evaluation.endpoints.pricing import Usage, price_of
-from speciate.evaluation.endpoints.prompts import KEYS, Form
-from speciate.evaluation.predictors.contract import Asked, Sheet
+from speciate.evaluation.endpoints.prompts import KEYS, PromptForm
+from speciate.evaluation.predictors.answering import Answer, ModelAnswers, PredictorRequest
 from speciate.evaluation.predictors.endpoint import usd_per_1k
-from speciate.evaluation.predictors.inspect_log_service import Sample
-from speciate.evaluation.recorded import Journal, Kept, Key
+from speciate.evaluation.predictors.inspect_log_process import Sample
 from speciate.jobs.pool import Pool
 from speciate.models import providers
 from speciate.settings import in_force
 
-_SERVICE = "speciate.evaluation.predictors.inspect_log_service:read"
+_SERVICE = "speciate.evaluation.predictors.inspect_log_process:read"
 _SECONDS = 300.0
 _NAMED = 5
 _NO_SAMPLE = "the log has no sample about this example"
 
 
-def hand_in(asked: Asked) -> Sheet:
-    contestant = asked.contestant
-    form = Form(asked.task.prompt, asked.task.family, asked.task.dataset.modality, asked.labels, ())
+def read_inspect_log(asked: PredictorRequest) -> ModelAnswers:
+    evaluated_model = asked.evaluated_model
+    form = PromptForm(asked.task.prompt, asked.task.family, asked.task.dataset.modality, asked.labels, ())
     if form.family not in KEYS:
         raise SpeciateError(
             Code.INVALID,
             f"Answers of the family {form.family!r} are not read from logs of inspect-ai.",
-            f"Leave {contestant.name} out; there are {', '.join(KEYS)}.",
+            f"Leave {evaluated_model.name} out; there are {', '.join(KEYS)}.",
         )
-    model, status, samples, unreadable = _read(asked)
-    about, strangers, twice = matched(samples, asked.examples, form.modality)
+    model, status, samples, unreadable = _read_log(asked)
+    about, strangers, twice = match_samples(samples, asked.examples, form.modality)
     if not about:
         raise SpeciateError(
             Code.INVALID,
-            f"None of the {len(samples)} samples of {contestant.name} is about an example of {asked.task.shown}: "
+            f"None of the {len(samples)} samples of {evaluated_model.name} is about an example of {asked.task.shown}: "
             "neither is its id one's id, nor its input one's text.",
             "Name the dataset that inspect-ai was given, or give its samples the examples' ids: query_dataset.",
         )
     epochs = sorted({epoch for _, epoch in about})
-    shown = list(zip(keys(asked.examples), asked.examples, strict=True))
+    shown = list(zip(example_keys(asked.examples), asked.examples, strict=True))
     times = [
-        [(Key(name, repeat), about.get((example.id, epoch))) for name, example in shown]
+        [(AnswerKey(name, repeat), about.get((example.id, epoch))) for name, example in shown]
         for repeat, epoch in enumerate(epochs)
     ]
-    kept = {key: _kept(sample, model) for time_ in times for key, sample in time_ if sample is not None}
-    _keep(asked, kept)
+    kept = {key: _to_cache(sample, model) for time_ in times for key, sample in time_ if sample is not None}
+    _store_answers(asked, kept)
     asked.tell(len(asked.examples))
     repeats = tuple([_answer(form, sample) for _, sample in time_] for time_ in times)
     notes = _notes(asked, strangers, [key for key, sample in times[0] if sample is None], twice, unreadable, status)
-    return Sheet(contestant, repeats, _cost(list(kept.values())), (model,), tuple(notes))
+    return ModelAnswers(evaluated_model, repeats, _cost(list(kept.values())), (model,), tuple(notes))
 
 
-def matched(
+def match_samples(
     samples: Sequence[Sample], examples: Sequence[Example], modality: str
 ) -> tuple[dict[tuple[str, int], Sample], list[str], int]:
     """By example and epoch; ids of samples about none; how many samples were left out since another one came first."""
     ids = {example.id for example in examples}
     by_text: dict[str, list[str]] = defaultdict(list)
     for example in examples:
-        text = media.as_text(modality, example.media) if modality in media.SHOWN else None
+        text = prompts.as_text(modality, example.media) if modality in prompts.PROMPT_MODALITIES else None
         if text is not None:
-            by_text[_plain(text)].append(example.id)
+            by_text[_normalize_space(text)].append(example.id)
     about: dict[tuple[str, int], Sample] = {}
     strangers, twice = dict[str, None](), 0
     for sample in sorted(samples, key=lambda sample: sample.id not in ids):
-        found = [sample.id] if sample.id in ids else by_text.get(_plain(sample.input), [])
+        found = [sample.id] if sample.id in ids else by_text.get(_normalize_space(sample.input), [])
         fresh = [each for each in found if (each, sample.epoch) not in about]
         about |= {(each, sample.epoch): sample for each in fresh}
         twice += bool(found) and not fresh
@@ -94,37 +92,37 @@ def matched(
     return about, list(strangers), twice
 
 
-def _plain(text: str) -> str:
+def _normalize_space(text: str) -> str:
     return " ".join(text.split())
 
 
-def _read(asked: Asked) -> tuple[str, str, list[Sample], int]:
+def _read_log(asked: PredictorRequest) -> tuple[str, str, list[Sample], int]:
     """Model, how the run ended, its samples, and how many of them could not be read."""
-    file = Path(asked.contestant.path or "")
+    file = Path(asked.evaluated_model.path or "")
     samples: list[Sample] = []
     start: int | None = 0
     said: dict[str, Any] = {}
     unreadable = 0
     with contextlib.closing(Pool(asked.run.folders, in_force(asked.run.folders.root), size=1)) as pool:
         while start is not None:
-            question = {"file": str(file), "identity": asked.contestant.identity, "start": start}
+            question = {"file": str(file), "identity": asked.evaluated_model.identity, "start": start}
             said = pool.ask(_SERVICE, question, _SECONDS, readable=frozenset({file}))
             samples += [Sample(**each) for each in said["samples"]]
             start, unreadable = said["next"], unreadable + said["unreadable"]
     return said["model"], said["status"], samples, unreadable
 
 
-def _answer(form: Form, sample: Sample | None) -> Answer:
+def _answer(form: PromptForm, sample: Sample | None) -> Answer:
     if sample is None or sample.output is None:
         return Answer(None, error=_NO_SAMPLE if sample is None else sample.error)
     try:
-        return Answer(*readings.read(form, sample.output))
-    except readings.Unreadable as error:
+        return Answer(*answer_parsing.parse_answer(form, sample.output))
+    except answer_parsing.UnreadableAnswer as error:
         return Answer(None, error=str(error)[:300])
 
 
-def _kept(sample: Sample, model: str) -> Kept:
-    return Kept(
+def _to_cache(sample: Sample, model: str) -> CachedAnswer:
+    return CachedAnswer(
         sample.output, error=sample.error, input_tokens=sample.input_tokens, output_tokens=sample.output_tokens,
         usd=sample.usd if sample.usd is not None else _published(sample.usage), latency_s=sample.latency_s,
         served_model=model, created=time.time(),
@@ -145,16 +143,16 @@ def _published(usage: Mapping[str, Sequence[int]]) -> float | None:
     return sum(each) if each else None
 
 
-def _keep(asked: Asked, kept: Mapping[Key, Kept]) -> None:
+def _store_answers(asked: PredictorRequest, kept: Mapping[AnswerKey, CachedAnswer]) -> None:
     """With tokens, dollars and seconds of each, like all answers. No host: nothing was paid for this evaluation."""
-    fingerprint = recorded.digest(asked.contestant.identity)
-    known = recorded.read(asked.run.folders, fingerprint, kept)
+    fingerprint = answer_cache.digest(asked.evaluated_model.identity)
+    known = answer_cache.read(asked.run.folders, fingerprint, kept)
     with Journal(asked.run.folders, fingerprint, asked.run.folder.path.name) as journal:
         if fresh := [(key, each) for key, each in kept.items() if key not in known]:
             journal.keep(fresh)
 
 
-def _cost(kept: Sequence[Kept]) -> Cost:
+def _cost(kept: Sequence[CachedAnswer]) -> Cost:
     seconds = [each.latency_s for each in kept if each.latency_s is not None and each.error is None]
     return Cost(
         usd_per_1k(kept),
@@ -164,9 +162,9 @@ def _cost(kept: Sequence[Kept]) -> Cost:
 
 
 def _notes(
-    asked: Asked, strangers: Sequence[str], lacking: Sequence[Key], twice: int, unreadable: int, status: str
+    asked: PredictorRequest, strangers: Sequence[str], lacking: Sequence[AnswerKey], twice: int, unreadable: int, status: str
 ) -> list[str]:
-    name, total, notes = asked.contestant.name, len(asked.examples), []
+    name, total, notes = asked.evaluated_model.name, len(asked.examples), []
     if lacking:
         named = [key.asked.partition(":")[0] for key in lacking]
         notes.append(f"{name} has no sample about {len(lacking)} of {total} examples: {_some(named)}.")

@@ -62,7 +62,7 @@ class Homology:
         chains = [code.split(SEPARATOR) for code in codes]
         distinct = sorted(set(chain.from_iterable(chains)))
         number = {sequence: place for place, sequence in enumerate(distinct)}
-        found = _akin(distinct, IDENTITY if threshold is None else threshold)
+        found = _homologous(distinct, IDENTITY if threshold is None else threshold)
         owners: list[list[int]] = [[] for _ in distinct]
         for place, own in enumerate(chains):
             for sequence in set(own):
@@ -79,7 +79,7 @@ def least_identity(columns: int) -> float:
     return float(min(1.0, 4.8 * columns ** (-0.32 * (1 + np.exp(-columns / 1000)))))
 
 
-def _akin(sequences: Sequence[bytes], threshold: float) -> Places:
+def _homologous(sequences: Sequence[bytes], threshold: float) -> Places:
     """(M, 2) among different sequences in ascending order."""
     aligner = _Aligner(sequences, threshold)
     found, aligned, parent = [np.zeros((0, 2), np.int64)], 0, np.arange(len(sequences))

@@ -19,8 +19,8 @@ import numpy as np
 
 from speciate import foreign_files
 from speciate.errors import Code, SpeciateError
-from speciate.modalities.sound.mel import BANDS, SAMPLE_RATE, log_mel
-from speciate.models.backbones import transformer
+from speciate.modalities.audio import BANDS, SAMPLE_RATE, log_mel
+from speciate.models.backbones import hf_transformers
 from speciate.models.backbones.contract import Item, States, refuse_medium, refuse_units
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ class AudioBackbone:
     def settings(self) -> dict[str, Any]:
         return {
             "base_model": self.base_model, "modality": self.modality,
-            "config": transformer.settings_of(self._config), "preprocessing": self._shown._asdict(),
+            "config": hf_transformers.settings_of(self._config), "preprocessing": self._shown._asdict(),
         }  # fmt: skip
 
     def files(self) -> dict[str, bytes]:
@@ -131,13 +131,13 @@ def build(base_model: str, media: Sequence[Any], seed: int, folder: Path | None)
     config = _config(base_model, max((len(medium) for medium in media), default=0) / SAMPLE_RATE)
     seconds = config.max_length / _MEL_RATE if base_model == "new:ast" else float(_LONGEST)
     shown = _fitted(media, seconds) if base_model in _SPECTRA else Preprocessing(seconds)
-    return AudioBackbone(base_model, shown, transformer.fresh(config, seed))
+    return AudioBackbone(base_model, shown, hf_transformers.build_fresh(config, seed))
 
 
 def rebuild(settings: Mapping[str, Any], folder: Path) -> AudioBackbone:
     shown = Preprocessing(**settings["preprocessing"])
-    config = transformer.config_of(settings["config"])
-    return AudioBackbone(settings["base_model"], shown, transformer.empty(config))
+    config = hf_transformers.config_of(settings["config"])
+    return AudioBackbone(settings["base_model"], shown, hf_transformers.build_empty(config))
 
 
 def _config(base_model: str, seconds: float) -> Any:
@@ -165,7 +165,7 @@ def _config(base_model: str, seconds: float) -> Any:
 
 def _from_folder(base_model: str, folder: Path) -> AudioBackbone:
     """Of wav2vec 2.0's family only: other folders' spectrograms are not ours."""
-    config = transformer.published_config(folder)
+    config = hf_transformers.published_config(folder)
     if not hasattr(config, "conv_kernel") or getattr(config, "feat_extract_norm", None) != "layer":
         raise SpeciateError(
             Code.INVALID,
@@ -173,7 +173,7 @@ def _from_folder(base_model: str, folder: Path) -> AudioBackbone:
             "says of a recording would depend on the others of its batch, or its spectrogram is not made here.",
             "Use a folder of wav2vec 2.0's family with feat_extract_norm 'layer', or 'new:conformer'.",
         )
-    module = transformer.published(folder)
+    module = hf_transformers.load_published(folder)
     for name, value in _CERTAIN.items():
         setattr(module.config, name, value)
     path = folder / "preprocessor_config.json"

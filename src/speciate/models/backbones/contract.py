@@ -15,17 +15,19 @@ and a folder with `files()`, with weights of no meaning: saved.py then loads the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from speciate.errors import Code, SpeciateError
-from speciate.modalities.scans.volumes import is_volume
+from speciate.modalities.medical.volumes import is_volume
 
 if TYPE_CHECKING:
     import torch
+
 
 Item = dict[str, npt.NDArray[Any]]
 """One medium, preprocessed. Deterministic, so that it is kept over epochs."""
@@ -105,3 +107,17 @@ def refuse_units(backbone: Backbone) -> NoReturn:
         f"{backbone.base_model!r} reads {backbone.modality}, which has no words or residues to label one by one.",
         "Labels of tokens need text or protein.",
     )
+
+
+# Fresh weights from a seed alone: torch draws them from the process's one generator, which is lent and put back.
+
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+

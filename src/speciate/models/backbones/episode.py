@@ -17,9 +17,8 @@ import numpy.typing as npt
 
 from speciate.errors import Code, SpeciateError
 from speciate.modalities.contract import Pixels
-from speciate.modalities.robots.episode import Episode, frames_of_steps
-from speciate.models.backbones.contract import Backbone, Item, States, refuse_medium, refuse_units
-from speciate.models.backbones.fresh import seeded
+from speciate.modalities.robotics.episode import Episode, frames_of_steps
+from speciate.models.backbones.contract import Backbone, Item, States, refuse_medium, refuse_units, seeded
 
 if TYPE_CHECKING:
     import torch

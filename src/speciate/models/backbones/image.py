@@ -17,10 +17,9 @@ import numpy.typing as npt
 
 from speciate import foreign_files
 from speciate.errors import Code, SpeciateError, unknown
-from speciate.modalities.scans.volumes import as_pictures, is_volume
-from speciate.models.backbones import transformer
-from speciate.models.backbones.contract import Item, States, refuse_medium, refuse_units
-from speciate.models.backbones.fresh import seeded
+from speciate.modalities.medical.volumes import is_volume, slice_images
+from speciate.models.backbones import hf_transformers
+from speciate.models.backbones.contract import Item, States, refuse_medium, refuse_units, seeded
 
 if TYPE_CHECKING:
     import torch
@@ -131,8 +130,8 @@ def build(base_model: str, media: Sequence[Any], seed: int, folder: Path | None)
         image_size=side, patch_size=patch, hidden_size=_WIDTH, intermediate_size=2 * _WIDTH, num_hidden_layers=_LAYERS,
         num_attention_heads=_HEADS,
     )  # fmt: skip
-    module = transformer.fresh(config, seed)
-    return ImageBackbone(base_model, transformer.settings_of(config), _fitted(media, side), module, "fresh")
+    module = hf_transformers.build_fresh(config, seed)
+    return ImageBackbone(base_model, hf_transformers.settings_of(config), _fitted(media, side), module, "fresh")
 
 
 def rebuild(settings: Mapping[str, Any], folder: Path) -> ImageBackbone:
@@ -144,7 +143,7 @@ def rebuild(settings: Mapping[str, Any], folder: Path) -> ImageBackbone:
 def _picture(medium: Any) -> Pixels | None:
     """The medium itself, or the gray picture that a volume of one slice is; None of all else."""
     if is_volume(medium):
-        return as_pictures(medium, 1)[0] if len(medium["voxels"]) == 1 else None
+        return slice_images(medium, 1)[0] if len(medium["voxels"]) == 1 else None
     if isinstance(medium, np.ndarray) and medium.dtype == np.uint8 and medium.shape[2:] == (3,):
         return medium
     return None
@@ -193,14 +192,14 @@ def _of_timm(module: Any, pixels: torch.Tensor) -> _Seen:
 def _network(config: dict[str, Any]) -> Any:
     if "timm" in config:
         return _timm().create_model(config["timm"], pretrained=False, num_classes=0)
-    return transformer.empty(transformer.config_of(config))
+    return hf_transformers.build_empty(hf_transformers.config_of(config))
 
 
 def _from_folder(base_model: str, media: Sequence[Any], folder: Path) -> ImageBackbone:
     if (name := timm_name(folder)) is not None:
         return _timm_backbone(base_model, name, media, 0, str(folder / "model.safetensors"))
-    module: Any = transformer.published(folder)
-    config = {name: each for name, each in transformer.settings_of(module.config).items() if name not in _LABELS}
+    module: Any = hf_transformers.load_published(folder)
+    config = {name: each for name, each in hf_transformers.settings_of(module.config).items() if name not in _LABELS}
     return ImageBackbone(base_model, config, _published(folder, media, config.get("image_size")), module, "published")
 
 

@@ -20,9 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 from speciate.errors import Code, SpeciateError
-from speciate.modalities.forms import mesh
-from speciate.models.backbones.contract import Item, States, refuse_medium, refuse_units
-from speciate.models.backbones.fresh import seeded
+from speciate.modalities.geometry import mesh
+from speciate.models.backbones.contract import Item, States, refuse_medium, refuse_units, seeded
 
 if TYPE_CHECKING:
     import torch

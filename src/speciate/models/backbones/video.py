@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from speciate import foreign_files
-from speciate.models.backbones import transformer
+from speciate.models.backbones import hf_transformers
 from speciate.models.backbones.contract import Item, States, refuse_medium, refuse_units
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class VideoBackbone:
         self.width = int(config["hidden_size"])
 
     def prepare(self, media: Sequence[Any], *, per_unit: bool = False) -> list[Item]:
-        """`media`: clips of modalities/videos/video.py -> `pixels`: uint8 (F, 3, side, side)."""
+        """`media`: clips of modalities/video/video.py -> `pixels`: uint8 (F, 3, side, side)."""
         if per_unit:
             refuse_units(self)
         for medium in media:
@@ -103,19 +103,19 @@ def build(base_model: str, media: Sequence[Any], seed: int, folder: Path | None)
         image_size=side, patch_size=side // _PATCHES, num_frames=_FRAMES, tubelet_size=_TUBE, hidden_size=_WIDTH,
         intermediate_size=2 * _WIDTH, num_hidden_layers=_LAYERS, num_attention_heads=_HEADS,
     )  # fmt: skip
-    module = transformer.fresh(config, seed)
-    return VideoBackbone(base_model, transformer.settings_of(config), _fitted(clips, _FRAMES, side), module)
+    module = hf_transformers.build_fresh(config, seed)
+    return VideoBackbone(base_model, hf_transformers.settings_of(config), _fitted(clips, _FRAMES, side), module)
 
 
 def rebuild(settings: Mapping[str, Any], folder: Path) -> VideoBackbone:
     config = settings["config"]
     shown = Preprocessing(**settings["preprocessing"])
-    return VideoBackbone(settings["base_model"], config, shown, transformer.empty(transformer.config_of(config)))
+    return VideoBackbone(settings["base_model"], config, shown, hf_transformers.build_empty(hf_transformers.config_of(config)))
 
 
 def _from_folder(base_model: str, clips: Sequence[Pixels], folder: Path) -> VideoBackbone:
-    module: Any = transformer.published(folder)
-    config = {name: each for name, each in transformer.settings_of(module.config).items() if name not in _LABELS}
+    module: Any = hf_transformers.load_published(folder)
+    config = {name: each for name, each in hf_transformers.settings_of(module.config).items() if name not in _LABELS}
     path = folder / "preprocessor_config.json"
     said = foreign_files.read_json(path) if path.is_file() else {}
     shown = _fitted(clips, int(config["num_frames"]), int(config["image_size"]))

@@ -20,9 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 from speciate.errors import Code, SpeciateError
-from speciate.modalities.scans.volumes import Volume, is_volume, resampled
-from speciate.models.backbones.contract import Item, States, refuse_medium, refuse_units
-from speciate.models.backbones.fresh import seeded
+from speciate.modalities.medical.volumes import Volume, is_volume, resample
+from speciate.models.backbones.contract import Item, States, refuse_medium, refuse_units, seeded
 
 if TYPE_CHECKING:
     import torch
@@ -97,7 +96,7 @@ class VolumeBackbone:
         if not is_volume(medium):
             refuse_medium(self, medium)
         side = self._shown.side
-        cube = resampled(medium["voxels"], (side, side, side)).astype(np.float64)
+        cube = resample(medium["voxels"], (side, side, side)).astype(np.float64)
         low, middle, high = np.percentile(cube, (_BODY[0], 50, _BODY[1]))
         own = (cube - middle) / max(high - low, np.ptp(cube) / 100, 1e-6)
         scaled = (cube - self._shown.mean) / self._shown.std

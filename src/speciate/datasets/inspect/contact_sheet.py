@@ -1,0 +1,211 @@
+"""Contact sheet: thumbnails of some examples of a version in one image.
+
+`draw_thumbnails` runs in a service process, all else in the daemon."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from speciate.datasets.inspect.query import Page, query
+from speciate.datasets.loading.loader import Example, load_examples, load_excluded
+from speciate.datasets.versions import Manifest
+from speciate.errors import Code, SpeciateError
+from speciate.jobs.pool import CALL_SECONDS, Busy, Pool
+from speciate.modalities import find
+from speciate.modalities.contract import THUMBNAIL, Modality, Pixels
+from speciate.modalities.drawing import text_card
+from speciate.modalities.medical.volumes import draw_planes, is_volume
+from speciate.modalities.segmentation_masks import MASK, mask_of
+from speciate.workspace.workspace import Folders
+
+_SHOWN, _QUALITY = ("id", "label", "split", "group_key", "source"), ("quality", "reason")
+_ASKS_FOR_QUALITY = re.compile(r"\b(quality|reason)\b", re.IGNORECASE)
+_SERVICE = "speciate.datasets.inspect.contact_sheet:draw_thumbnails"
+_LONGEST_ANSWER = 300
+"""Characters of a cell of `answers`: 36 examples with two each still make one result; query_dataset shows more."""
+
+
+class ContactSheet(NamedTuple):
+    """`png`: at most 1,024 pixels wide; `rows` in reading order, foreign text."""
+
+    png: bytes
+    columns: list[str]
+    rows: list[list[Any]]
+
+
+def ask_for_contact_sheet(
+    pool: Pool,
+    folders: Folders,
+    manifest: Manifest,
+    *,
+    where: str | None = None,
+    ids: Sequence[str] | None = None,
+    split: str | None = None,
+    count: int = 12,
+    answers: Sequence[str] = (),
+) -> ContactSheet:
+    """The first `count` usable examples where a condition holds, or all those named, in that order.
+
+    `answers`: columns of the version that the rows show as well, since the picture shows only what is asked.
+
+    What was set aside is shown where it is named, where the condition asks for `quality` or `reason`, and where nothing
+    usable fits; the rows then say the quality and the reason. INVALID where there are none, NOT_FOUND where one that is
+    named is not among them.
+    """
+    condition = f"({where}\n)" if where else "true"
+    if ids is not None:
+        listed = ", ".join("'" + name.replace("'", "''") + "'" for name in ids)
+        condition += f" AND id IN ({listed})"
+    limit = count if ids is None else len(set(ids))
+
+    quoted = ('"' + name.replace('"', '""') + '"' for name in answers)
+    chosen = ", ".join((*_SHOWN, *quoted, *_QUALITY))
+
+    def ask(condition: str) -> Page:
+        sql = f"SELECT {chosen} FROM examples WHERE {condition} ORDER BY id"
+        return query(pool, folders, manifest, sql=sql, split=split, limit=limit, whole=True)
+
+    any_quality = ids is not None or _ASKS_FOR_QUALITY.search(where or "")
+    page = ask(condition if any_quality else f"quality = 'ok' AND {condition}")
+    if not page.rows:
+        page = ask(condition)
+    if not page.rows:
+        raise SpeciateError(
+            Code.INVALID,
+            f"No example of {manifest.ref} fits, so there is nothing to show.",
+            f"Call query_dataset(dataset={manifest.ref!r}) to see what there is.",
+        )
+    rows = page.rows if ids is None else _in_requested_order(page.rows, ids, manifest)
+    aside = {row[0]: row[-1] or "" for row in rows if row[-2] != "ok"}
+    payload = {
+        "root": str(folders.root), "manifest": manifest.model_dump(mode="json"), "ids": [row[0] for row in rows],
+        "aside": aside,
+    }  # fmt: skip
+    answer = _ask_to_draw(pool, payload, manifest, named=ids is not None)
+    said, known = len(_SHOWN), len(_SHOWN) + len(answers)
+    shown = len(page.columns) if aside else known
+    cut = [[*row[:said], *map(_shorten_cell, row[said:known]), *row[known:shown]] for row in rows]
+    return ContactSheet(base64.b64decode(answer["png"]), page.columns[:shown], cut)
+
+
+def _shorten_cell(cell: Any) -> Any:
+    """A text, or a conversation as JSON, that ends with a mark where it is long."""
+    text = json.dumps(cell, ensure_ascii=False) if isinstance(cell, list | dict) else cell
+    return text[:_LONGEST_ANSWER] + "…" if isinstance(text, str) and len(text) > _LONGEST_ANSWER else text
+
+
+def _ask_to_draw(pool: Pool, payload: dict[str, Any], manifest: Manifest, *, named: bool) -> dict[str, Any]:
+    """What the service answers. Where that takes too long, the call that asks for a third of it."""
+    try:
+        return pool.ask(_SERVICE, payload, patience=CALL_SECONDS)
+    except SpeciateError as error:
+        if error.code is not Code.UNAVAILABLE or isinstance(error, Busy):
+            raise
+        chosen = payload["ids"]
+        fewer = len(chosen) // 3 or len(chosen) // 2
+        less = f"ids={chosen[:fewer]!r}" if named else f"count={fewer}"
+        recovery = (
+            f"Call preview_dataset(dataset={manifest.ref!r}, {less}), else as before."
+            if fewer
+            else f"Call query_dataset(dataset={manifest.ref!r}) for its row without a picture."
+        )
+        raise SpeciateError(
+            error.code,
+            f"{len(chosen)} examples are too many for one picture. {error.message}" if fewer else error.message,
+            recovery,
+            error.foreign,
+        ) from error
+
+
+def _in_requested_order(rows: list[list[Any]], ids: Sequence[str], manifest: Manifest) -> list[list[Any]]:
+    by_id = {row[0]: row for row in rows}
+    missing = [name for name in dict.fromkeys(ids) if name not in by_id]
+    if missing:
+        raise SpeciateError(
+            Code.NOT_FOUND,
+            f"{len(missing)} of the ids are not in {manifest.ref}, such as {missing[0][:64]!r}.",
+            f"Call query_dataset(dataset={manifest.ref!r}) for ids.",
+        )
+    return [by_id[name] for name in dict.fromkeys(ids)]
+
+
+# Thumbnails of examples in one picture; runs in a service process.
+#
+# Rows that were set aside come too where they are asked for: what decodes is drawn in a frame that says so, for what
+# does not a card says why.
+
+
+_CAPTION, _GAP = 14, 6
+_FRAME, _ASIDE = 3, (200, 60, 40)
+"""Pixels and colour of the frame around what was set aside."""
+_WIDEST = 1002
+"""Pixels of a sheet."""
+
+
+def draw_thumbnails(payload: dict[str, Any]) -> dict[str, Any]:
+    """The service: {root, manifest, ids, aside: {id: why it was set aside}} -> {png: base64}, in the order of the
+    ids; `aside` only where there are some."""
+    manifest, aside = Manifest.model_validate(payload["manifest"]), payload.get("aside", {})
+    kind, folders = find(manifest.modality), Folders(Path(payload["root"]))
+    usable = [name for name in payload["ids"] if name not in aside]
+    tiles = {
+        example.id: (_thumbnail(kind, example), str(example.label or ""))
+        for example in load_examples(folders, manifest, ids=usable, caged=True)
+    }
+    for example, why in load_excluded(folders, manifest, [*aside]):
+        picture = (
+            text_card(f"Cannot be shown. {aside[example.id] or why}")
+            if why is not None
+            else _frame(_thumbnail(kind, example))
+        )
+        tiles[example.id] = picture, " ".join(filter(None, ("(set aside)", str(example.label or ""))))
+    pictures, captions = zip(*(tiles[name] for name in payload["ids"]), strict=True)
+    return {"png": base64.b64encode(draw_grid(pictures, captions, kind.thumbnail_side)).decode()}
+
+
+def _frame(picture: Pixels) -> Pixels:
+    framed = picture.copy()
+    framed[:_FRAME] = framed[-_FRAME:] = _ASIDE
+    framed[:, :_FRAME] = framed[:, -_FRAME:] = _ASIDE
+    return framed
+
+
+def _thumbnail(kind: Modality[Any], example: Example) -> Pixels:
+    """Volumes with their mask, where they have one that fits."""
+    if is_volume(example.media) and (cell := example.columns.get(MASK)):
+        try:
+            labels = mask_of(cell).pixels
+        except ValueError:
+            labels = None
+        if labels is not None and labels.shape == example.media["voxels"].shape:
+            return draw_planes(example.media, labels)
+    return kind.thumbnail(example.media)
+
+
+def draw_grid(pictures: Sequence[Pixels], captions: Sequence[str], side: int = THUMBNAIL) -> bytes:
+    """PNG of a grid of pictures (H, W, 3), each at most `side` pixels a side, with a caption below."""
+    from PIL import Image, ImageDraw
+
+    width, height = side + _GAP, side + _GAP + _CAPTION
+    columns = min(_WIDEST // width, math.ceil(math.sqrt(len(pictures) * 1.5)))
+    rows = math.ceil(len(pictures) / columns)
+    canvas = Image.new("RGB", (columns * width + _GAP, rows * height + _GAP), "#d0d0d0")
+    draw = ImageDraw.Draw(canvas)
+    for place, (picture, caption) in enumerate(zip(pictures, captions, strict=True)):
+        x, y = place % columns * width + _GAP, place // columns * height + _GAP
+        canvas.paste(Image.fromarray(np.ascontiguousarray(picture)), (x, y))
+        shown = "".join(c for c in caption if c.isprintable())[:26]
+        draw.text((x + 2, y + side), shown.encode("latin-1", "replace").decode("latin-1"), fill="black")
+    buffer = io.BytesIO()
+    canvas.save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+

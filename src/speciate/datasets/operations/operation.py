@@ -1,0 +1,313 @@
+"""What an operation is: a name, parameters, and a pure function from the rows of a version to other rows.
+
+An operation is given the whole table, rows of every quality, sorted by id. What it leaves out of its result leaves the
+version. It is repeatable: the same rows and parameters give the same result, and chance comes from a seed among the
+parameters. It reads nothing but its arguments; what else it needs, the context does for it.
+
+Below: what operations share. Checks before a row is read, masks of the rows that they touch, columns that say which
+model or rule made a value, and the parts of mixed rows."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import duckdb
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import BaseModel, ConfigDict, Field
+
+from speciate.datasets.columns import FINGERPRINT, FIXED, SKETCH, rename, with_column
+from speciate.datasets.inspect.sql_sandbox import VIEW, check, check_repeatable
+from speciate.datasets.versions import Manifest
+from speciate.errors import Code, SpeciateError, closest, unknown
+from speciate.jobs.allowances import Spend
+from speciate.modalities.multimodal import MULTIMODAL, PartName, parse_part_names
+from speciate.modalities.part_sketches import unpack_sketches
+from speciate.secrets import SecretRequest
+
+if TYPE_CHECKING:
+    from speciate.datasets.operations.context import Context
+
+
+Others = Mapping[str, Manifest]
+"""Ref -> the dataset versions that parameters name."""
+Reference = Literal["dataset", "model", "extractor"]
+
+
+class Parameters(BaseModel):
+    """What a step may say beside `op`. Anything else is refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Outcome(NamedTuple):
+    rows: pa.Table
+    audit: Mapping[str, Any] = MappingProxyType({})
+    """What a person should know of it: JSON, short."""
+    flagged_column: str | None = None
+    """The boolean column, where it marks rows instead of leaving them out."""
+    manifest: Manifest | None = None
+    """The version's, where packs or roles are others now. What follows from the rows need not be right."""
+    split_made_by: str | None = None
+    """How, where it dealt out a new split."""
+    dealing: Mapping[str, Any] = MappingProxyType({})
+    """`fractions` and `seed` of that split, for rows that come later."""
+
+
+class Outside(NamedTuple):
+    """What a step that asks models needs, settled before there is a job: consent, keys, money."""
+
+    names: Mapping[str, Any]
+    """Parameters with full names in the place of what the caller wrote."""
+    payload: Mapping[str, Any]
+    """JSON for the run's part of it (`Context.answers`)."""
+    secrets: tuple[SecretRequest, ...] = ()
+    usd: float | None = 0.0
+    """About what it costs; None where that is not known."""
+    spends: tuple[Spend, ...] = ()
+    """Money of what a person allowed."""
+    resolved: Mapping[str, Any] = MappingProxyType({})
+    """For `dry_run`."""
+
+
+def _no_preflight(parameters: Any, manifest: Manifest, others: Others) -> None:
+    return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operation:
+    name: str
+    what: str
+    """One line, for people who choose."""
+    parameters: type[BaseModel]
+    apply: Callable[[pa.Table, Any, Context], Outcome]
+    """Raises SpeciateError for what only the rows can tell."""
+    preflight: Callable[[Any, Manifest, Others], Manifest | None] = _no_preflight
+    """Refuses before anything is read, and says what the version will be like: its columns, packs and roles, and at
+    least the labels that it will have. None where that cannot be known: then later steps are checked when they run."""
+    refers: Mapping[str, Reference] = field(default_factory=dict)
+    """Which parameters name something of the workspace. They are resolved before the run: `more` becomes `more@v3`."""
+    needs: tuple[str, ...] = ()
+    """Libraries that it imports."""
+    outside: str = ""
+    """Of an operation that asks models: `module:function` of (parameters, manifest, others, workspace) -> Outside, or
+    None where this step asks none. It stands above this floor, so it is named by string."""
+
+
+def refusal(message: str, recovery: str = "Call curate_dataset again with another step.") -> SpeciateError:
+    return SpeciateError(Code.INVALID, message, recovery)
+
+
+# Which rows an operation touches, as arrays of truth values (N,).
+
+
+Mask = npt.NDArray[np.bool_]
+Splits = tuple[str, ...]
+
+LEARNED = ("train",)
+"""What is cleaned where nothing else is asked for: to thin out a test split changes the question that it asks."""
+SPLITS = Field(LEARNED, min_length=1, description="Only rows of these; one without a split is taken for one of train.")
+
+
+def usable_rows(rows: pa.Table) -> Mask:
+    return np.asarray(pc.equal(rows["quality"], "ok"), bool)
+
+
+def decoded_rows(rows: pa.Table) -> Mask:
+    """Usable, or set aside only because the label is missing: the medium decoded."""
+    decoded = pc.and_(pc.equal(rows["quality"], "partial"), pc.is_null(rows["label"]))
+    return np.asarray(usable_rows(rows) | np.asarray(pc.and_(decoded, pc.is_valid(rows[FINGERPRINT]))), bool)
+
+
+def usable_rows_in(rows: pa.Table, splits: Sequence[str]) -> Mask:
+    """Usable and in one of the splits."""
+    there = pc.is_in(pc.fill_null(rows["split"], "train"), pa.array(list(splits), pa.string()))
+    return np.asarray(usable_rows(rows) & np.asarray(there), bool)
+
+
+def keep_rows(rows: pa.Table, kept: Mask) -> pa.Table:
+    return rows.filter(pa.array(kept))
+
+
+# What can be said of a step before any row is read: whether columns and labels that it names are there.
+
+
+_NUMBER = re.compile(r"DOUBLE|FLOAT|REAL")
+_TREE = "SELECT json_serialize_sql(?::VARCHAR)"
+_OWN_NAMES = ("LAMBDA", "SUBQUERY")
+"""Expressions that bring names of their own."""
+
+
+def preflight_unchanged(parameters: Any, manifest: Manifest, others: Others) -> Manifest:
+    """Of operations that only leave rows out, and refuse nothing beforehand."""
+    return manifest
+
+
+def check_column(manifest: Manifest, name: str) -> str:
+    """NOT_FOUND with near names."""
+    if name not in FIXED and name not in manifest.columns:
+        raise unknown_column(manifest, name)
+    return name
+
+
+def unknown_column(manifest: Manifest, name: str) -> SpeciateError:
+    known = {*FIXED, *manifest.columns}
+    return unknown("column", name, known, f"Call describe_dataset(dataset={manifest.name!r}) for its columns.")
+
+
+def is_number(manifest: Manifest, name: str) -> bool:
+    """Whether the column holds numbers with fractions."""
+    kind = ("DOUBLE" if manifest.numeric else "VARCHAR") if name == "label" else manifest.columns.get(name, "VARCHAR")
+    return bool(_NUMBER.fullmatch(kind))
+
+
+def check_classes(manifest: Manifest, what: str) -> None:
+    """INVALID where there are no classes."""
+    if manifest.label is None:
+        raise refusal(
+            f"{manifest.ref} has no labels, and {what} needs them.",
+            "Call label_examples, or create_dataset with label.",
+        )
+    if manifest.numeric:
+        raise refusal(f"The labels of {manifest.ref} are numbers, and {what} is about classes.")
+
+
+def check_sql(manifest: Manifest, select: str) -> None:
+    """INVALID for what is not one SELECT over `examples` or is not repeatable, NOT_FOUND for an unknown column.
+
+    Only parses. A query that brings names of its own (subqueries, lambdas) is left to the run.
+    """
+    with duckdb.connect(":memory:") as connection:
+        check(connection, select)
+        check_repeatable(connection, select)
+        tree = json.loads(connection.execute(_TREE, [select]).fetchall()[0][0])
+    known = {name.lower() for name in (*FIXED, *manifest.columns, VIEW)}
+    stack, named = [tree], []
+    while stack:
+        node = stack.pop()
+        if isinstance(node, list):
+            stack.extend(node)
+        elif isinstance(node, dict):
+            if node.get("class") in _OWN_NAMES or (isinstance(map_ := node.get("cte_map"), dict) and map_.get("map")):
+                return
+            if node.get("class") == "COLUMN_REF":
+                named.append([str(part) for part in node.get("column_names", ())])
+            stack.extend(node.values())
+    for parts in named:
+        if not any(part.lower() in known for part in parts):
+            raise unknown_column(manifest, parts[-1])
+
+
+# How what a model or a rule made is told apart from what came in: columns that say who made it, of what, and how.
+#
+# `made_by`, `made_from` and `how` stand in rows that an operation made; what it only filled in beside an example has
+# columns of its own, `NAME_made_by` and so on, so that several models can answer the same rows. All of them are the
+# user's columns: `filter(where="made_by IS NULL")` takes everything away that was made, and no model is shown them.
+
+
+MADE_BY, MADE_FROM, HOW = "made_by", "made_from", "how"
+"""A model's ref or the name of a rule; the id of the example that it was made from; settings, in words."""
+OF_ROWS = (MADE_BY, MADE_FROM, HOW)
+WHY = "why_not"
+"""Beside a column of answers: why there is none."""
+
+
+def provenance_columns(column: str) -> tuple[str, str, str]:
+    """Names of the columns that say of `column` who made it, how, and why not."""
+    return f"{column}_{MADE_BY}", f"{column}_{HOW}", f"{column}_{WHY}"
+
+
+def declare_columns(manifest: Manifest, names: Mapping[str, str]) -> Manifest:
+    """The manifest with these columns (name -> type). INVALID for one that cannot be the user's, plays a role or that
+    SQL could not tell from another."""
+    for name in names:
+        if rename([name])[name] != name:
+            raise refusal(f"{name!r} cannot name a column of yours.", "Call again with another column.")
+        if name in manifest.inputs or name == manifest.label:
+            role = "an input" if name in manifest.inputs else "where the label comes from"
+            raise refusal(f"The column {name!r} is {role}, which cannot be replaced.", "Call again with another one.")
+        twin = next((other for other in manifest.columns if other.lower() == name.lower() and other != name), None)
+        if twin is not None:
+            raise refusal(f"SQL cannot tell {name!r} from the column {twin!r}.", "Call again with another column.")
+    return manifest.model_copy(update={"columns": {**manifest.columns, **names}})
+
+
+def fill_column(rows: pa.Table, name: str, places: Sequence[int], values: Sequence[object], kind: pa.DataType) -> pa.Table:
+    """With values at these places of the column; elsewhere what was there stays, or is null."""
+    cells = rows[name].to_pylist() if name in rows.column_names else [None] * rows.num_rows
+    if name in rows.column_names and rows.schema.field(name).type != kind:
+        kind = pa.string() if any(cell is not None for cell in cells) else kind
+    for place, value in zip(places, values, strict=True):
+        cells[place] = value
+    if pa.types.is_string(kind):
+        cells = [None if cell is None else str(cell) for cell in cells]
+    return with_column(rows, name, pa.array(cells, kind))
+
+
+def without_generated_evaluation_rows(rows: pa.Table) -> tuple[pa.Table, int]:
+    """Without the rows that were made from another example and lie where models are judged; how many those were."""
+    if MADE_FROM not in rows.column_names or not pa.types.is_string(rows.schema.field(MADE_FROM).type):
+        return rows, 0
+    of_another = pc.and_(rows[MADE_FROM].is_valid(), pc.not_equal(rows[MADE_FROM], rows["id"]))
+    known = pc.is_in(rows[MADE_FROM], rows["id"].combine_chunks())
+    judged = pc.is_in(rows["split"], pa.array(["validation", "test"]))
+    left = pc.fill_null(pc.and_(pc.and_(of_another, known), judged), False)
+    return rows.filter(pc.invert(left)), int(pc.sum(left).as_py() or 0)
+
+
+# Which parts the mixed rows of a version have, as their column `parts` says, and what their sketches say of one.
+
+
+PARTS = "parts"
+
+
+def check_part_allowed(part: str | None, modality: str) -> None:
+    """INVALID where a part is named of examples that have none."""
+    if part is not None and modality != MULTIMODAL.name:
+        raise SpeciateError(
+            Code.INVALID,
+            f"part={part!r} names a part, and examples of {modality} have none.",
+            "Call again without part.",
+        )
+
+
+def parts_of(rows: pa.Table) -> list[PartName]:
+    """The parts that any row has, by name."""
+    if PARTS not in rows.column_names:
+        return []
+    return sorted({part for cell in pc.unique(rows[PARTS]).to_pylist() if cell for part in parse_part_names(cell)})
+
+
+def find_part(rows: pa.Table, name: str) -> PartName:
+    """The part of this name, INVALID where no row has it."""
+    known = {part.own: part for part in parts_of(rows)}
+    if name not in known:
+        raise SpeciateError(
+            Code.INVALID,
+            f"No usable example has a part {name!r}; {closest(name, known)}",
+            f"Call again with part as one of {', '.join(known)}." if known else "Call again without part.",
+        )
+    return known[name]
+
+
+def rows_with_part(rows: pa.Table, part: PartName) -> npt.NDArray[np.bool_]:
+    """(N,) which rows have the part."""
+    cells = rows[PARTS].combine_chunks().dictionary_encode()
+    has = np.array([part in parse_part_names(cell) for cell in cells.dictionary.to_pylist()] + [False], bool)
+    found: npt.NDArray[np.bool_] = has[np.asarray(pc.fill_null(cells.indices.cast(pa.int64()), len(has) - 1))]
+    return found
+
+
+def part_digests(rows: pa.Table, part: PartName) -> list[bytes | None]:
+    """(N,) the same for parts that differ in nothing that matters; None where it is missing or was cut."""
+    sketches: Sequence[bytes | None] = rows[SKETCH].to_pylist()
+    found = [None if sketch is None else unpack_sketches(sketch).get(str(part)) for sketch in sketches]
+    return [None if each is None else each.digest for each in found]
+

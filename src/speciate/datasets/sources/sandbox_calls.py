@@ -1,0 +1,145 @@
+"""What the ingest asks of sandboxed processes about a source: files written into a folder, tables, and a table's columns."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import shutil
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from speciate.datasets.readers.formats import Reader
+from speciate.datasets.readers.read_table import TableRequest, check_pattern
+from speciate.errors import Code, SpeciateError
+from speciate.jobs.pool import Pool
+from speciate.sandbox import Limits, Sandbox, SandboxPolicy, python, start
+from speciate.workspace.workspace import Folders
+
+_UNPACK_LIMITS = Limits(memory_mb=4096, file_mb=2048)
+_UNPACK_SECONDS = 3600.0
+_LONGEST_ANSWER = 64 << 20  # bytes
+_SPARE = 1 << 30  # bytes of the disk that stay free
+
+
+class SourceContext(NamedTuple):
+    """Where a source is prepared."""
+
+    pool: Pool
+    cage: SandboxPolicy
+    folders: Folders
+    work: Path
+    """A folder of the run's own; made where it is missing."""
+
+
+def unpack_into(
+    folder: Path, service: str, payload: dict[str, Any], *, readable: Iterable[Path], desk: SourceContext
+) -> dict[str, Any]:
+    """The answer of `service`, whose working folder `folder` is; it gets the bytes that it may write as `budget`.
+
+    Raises what the service raises, UNAVAILABLE where the process crashed or took longer than an hour.
+    """
+    folder.mkdir(parents=True)
+    budget = max(0, shutil.disk_usage(folder).free - _SPARE)
+    question = memoryview(json.dumps({"service": service, "payload": {**payload, "budget": budget}}).encode() + b"\n")
+    command = python("speciate.jobs.pool_process", str(desk.folders.root))
+    caged = start(command, Sandbox(tuple(readable), folder, _UNPACK_LIMITS), desk.cage)
+    try:
+        while question:
+            question = question[caged.stdin.write(question) :]
+        line = _line(caged.stdout.fileno(), time.monotonic() + _UNPACK_SECONDS)
+    except BrokenPipeError:
+        line = b""
+    finally:
+        caged.kill()
+    try:
+        reply = json.loads(line)
+    except ValueError:
+        raise SpeciateError(
+            Code.UNAVAILABLE,
+            f"The process that unpacks was ended: it crashed, needed more than {_UNPACK_LIMITS.memory_mb} MB of memory, or "
+            "more than an hour.",
+            "Unpack it yourself and call create_dataset with the folder.",
+        ) from None
+    if (failure := reply.get("error")) is not None:
+        raise SpeciateError(Code(failure["code"]), failure["message"], failure["recovery"])
+    answer: dict[str, Any] = reply["answer"]
+    return answer
+
+
+def _line(descriptor: int, deadline: float) -> bytes:
+    """What is written until a line ends; less where the writer ended, was too slow or wrote too much."""
+    ready = select.poll()
+    ready.register(descriptor, select.POLLIN)
+    line = bytearray()
+    while not line.endswith(b"\n") and len(line) <= _LONGEST_ANSWER:
+        if not ready.poll(max(0.0, deadline - time.monotonic()) * 1000):
+            return b""
+        part = os.read(descriptor, 1 << 20)
+        if not part:
+            return b""
+        line += part
+    return bytes(line)
+
+
+# Asks caged processes for the tables in files; what comes back is Parquet that they wrote.
+
+
+_TABLE_SECONDS = 600.0
+_READ_TABLE = "speciate.datasets.readers.read_table:read_table"
+
+
+def ask_table(
+    pool: Pool,
+    path: Path,
+    reader: Reader = Reader(),  # noqa: B008 - never changed
+    modality: str = "auto",
+    *,
+    readable: Iterable[Path] = (),
+    text: Sequence[str] = (),
+    label: str | None = None,
+) -> pa.Table:
+    """A table file; a row that cannot be read has a reason in REASON.
+
+    `text`: columns that are taken as they are written, so that `007` stays `007`. `label`: the column that holds that
+    of series. INVALID where the file is no such table, REFUSED beyond a budget, UNAVAILABLE where its process died.
+    """
+    question = TableRequest(path, reader, modality, tuple(text), label)
+    allowed = frozenset(readable) or frozenset((path,))
+    return pool.ask_for_file(_READ_TABLE, question.payload(), _read_parquet, _TABLE_SECONDS, readable=allowed)
+
+
+def _read_parquet(path: Path, answer: dict[str, Any]) -> pa.Table:
+    return pq.read_table(path)
+
+
+# Asks the cage whether a table has the columns that a call names, so that a wrong name is refused at once.
+
+
+_CHECK_COLUMNS = "speciate.datasets.readers.read_table:check_columns"
+
+
+def check_named_columns(
+    pool: Pool, table: Path, label: str | None, inputs: Sequence[str], group_by: str | None = None
+) -> None:
+    """INVALID where the header of `table` lacks one of them; nothing where it cannot be told at once. `group_by` may be
+    a regular expression instead."""
+    columns = [("label", label)] if label not in (None, "folder") else []
+    columns += [("inputs", column) for column in inputs]
+    if not table.is_file():
+        check_pattern(group_by)
+        return
+    if not columns and group_by in (None, "folder"):
+        return
+    payload = {"path": str(table), "columns": columns, "group_by": group_by}
+    try:
+        pool.ask(_CHECK_COLUMNS, payload, readable=frozenset((table,)))
+    except SpeciateError as error:
+        if error.code is not Code.UNAVAILABLE:  # then the job will say it
+            raise
+

@@ -1,0 +1,111 @@
+"""From what a chat model said to an answer, or to the reason why it is none. Nothing is guessed."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from typing import Any
+
+from speciate.evaluation.endpoints.prompts import KEYS, PromptForm
+from speciate.tasks.task import Prediction
+
+_THOUGHT = re.compile(r"\A\s*<think>.*?</think>", re.DOTALL)
+_FENCE = re.compile(r"\A```(?:json)?\s*\n(.*?)\n?```\Z", re.DOTALL)
+_PREFIX = re.compile(r"\A(?:the\s+)?(?:final\s+)?(?:answer|label|class|category)\s*(?:is\b|[:=])\s*", re.IGNORECASE)
+_AROUND = " \t\r\n\"'`*_“”‘’«».,;:!?()[]{}<>"
+_SHOWN = 60  # characters of an answer that is none
+
+
+class UnreadableAnswer(ValueError):
+    """The model answered, but not what was asked."""
+
+
+def parse_answer(asked: PromptForm, text: str) -> Prediction:
+    """The answer in `text`. Raises Unreadable where it names another label, several, none, or is of another form."""
+    said = _THOUGHT.sub("", text).strip()
+    key = KEYS[asked.family]
+    if said in asked.labels and asked.output != "json_schema":
+        return Prediction(said, None, None)
+    if asked.output == "json_schema" or (asked.output == "labels" and said.startswith(("{", "```"))):
+        return _prediction(asked, _value(said, key))
+    return _prediction(asked, said)
+
+
+def parse_value(text: str, key: str) -> Any:
+    """What stands under `key` of the JSON object that `text` is. Raises Unreadable where there is no such thing."""
+    return _value(_THOUGHT.sub("", text).strip(), key)
+
+
+def _prediction(asked: PromptForm, value: Any) -> Prediction:
+    match KEYS[asked.family]:
+        case "label":
+            output: Any = _label(asked.labels, value)
+        case "labels":
+            if not isinstance(value, list):
+                raise UnreadableAnswer(f"{_quote(value)} is no list of labels")
+            output = sorted({_label(asked.labels, each) for each in value})
+        case "number":
+            output = _number(value)
+        case _:
+            output = _free(asked, value)
+    return Prediction(output, None, None)
+
+
+def _value(said: str, key: str) -> Any:
+    """What stands under `key` of a JSON object."""
+    fenced = _FENCE.match(said)
+    try:
+        message = json.loads(fenced[1] if fenced else said)
+    except (ValueError, RecursionError):
+        raise UnreadableAnswer(f"{_quote(said)} is not JSON") from None
+    if not isinstance(message, dict) or key not in message:
+        raise UnreadableAnswer(f"{_quote(said)} is no JSON object with {key!r}")
+    return message[key]
+
+
+def _label(labels: tuple[str, ...], value: Any) -> str:
+    """The one label that is named: as it is written, else but for case, spacing and what stands around it."""
+    said = str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""
+    if said in labels:
+        return said
+    for trim in (_fold, lambda text: _fold(_PREFIX.sub("", text.strip(_AROUND)).strip(_AROUND))):
+        wanted = trim(said)
+        near = [label for label in labels if wanted and wanted in (_fold(label), trim(label))]
+        if len(near) == 1:
+            return near[0]
+        if near:
+            raise UnreadableAnswer(f"{_quote(value)} may be {' or '.join(map(repr, near[:3]))}")
+    raise UnreadableAnswer(f"{_quote(value)} is not exactly one of the labels")
+
+
+def _fold(text: str) -> str:
+    return " ".join(text.split()).casefold()
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, str):
+        try:
+            value = float(_PREFIX.sub("", value).strip(" \t\r\n\"'`*"))
+        except ValueError:
+            raise UnreadableAnswer(f"{_quote(value)} is not a number") from None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise UnreadableAnswer(f"{_quote(value)} is not a number")
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise UnreadableAnswer(f"{_quote(value)} is not a finite number")
+    return number
+
+
+def _free(asked: PromptForm, value: Any) -> str:
+    if not isinstance(value, str):
+        raise UnreadableAnswer(f"{_quote(value)} is no text")
+    return " ".join(value.split()) if asked.family == "transcription" else value.strip()
+
+
+def _quote(value: Any) -> str:
+    return repr(value if len(str(value)) <= _SHOWN else str(value)[:_SHOWN] + "...")
+

@@ -1,0 +1,183 @@
+"""Answers of a model under evaluation, by its source: which function asks it, and those that need few lines."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from speciate.datasets.loading.loader import Example
+from speciate.evaluation.compare_models import Cost
+from speciate.evaluation.environments import rollouts
+from speciate.evaluation.predictors import code, endpoint, inspect_log
+from speciate.evaluation.predictors.answering import Answer, ModelAnswers, PredictorRequest, answer_all
+from speciate.evaluation.predictors.memory_use import measure_memory
+from speciate.evaluation.predictors.timing import measure
+from speciate.models.language.causal_lm import transformers_folder
+from speciate.tasks.families.classification import as_label
+from speciate.tasks.language_predictor import LanguagePredictor
+from speciate.tasks.predictor import constant, load
+from speciate.tasks.task import TaskTerms
+from speciate.tasks.task_heads import TASK_HEADS
+from speciate.tasks.vision_language_predictor import VisionLanguagePredictor
+from speciate.vocabulary import Family
+
+
+def predict_registered(asked: PredictorRequest) -> ModelAnswers:
+    task, evaluated_model = asked.task, asked.evaluated_model
+    path = transformers_folder(Path(evaluated_model.path or ""), asked.run.folders.cache)
+    predictor = load(path)
+    cached = load(path, asked.run.folders).predict  # features are: the answers are the same, only sooner
+    ask = rollouts.with_rollouts(cached, asked.examples, task.metrics, asked.run.folders.root, asked.run.folder.path)
+    identity = rollouts.rollout_identity(evaluated_model.identity, task.metrics)
+    answers = answer_all(asked.run, identity, asked.examples, ask, asked.tell)
+    answered = [example for example, answer in zip(asked.examples, answers, strict=True) if answer.error is None]
+    if not answered:
+        return ModelAnswers(evaluated_model, (answers,))
+    cost = measure(predictor.predict, answered, task.usd_per_core_hour, latency=task.latency, seed=task.seed)
+    notes: tuple[str, ...] = ()
+    if isinstance(predictor, LanguagePredictor | VisionLanguagePredictor):
+        notes = (f"{evaluated_model.name} is {predictor.how}.",)
+    return ModelAnswers(evaluated_model, (answers,), cost._replace(memory_mb=_measure_memory(asked, path)), notes=notes)
+
+# The answer without a model, which every model must beat.
+
+
+
+def predict_constant(asked: PredictorRequest) -> ModelAnswers:
+    task = asked.task
+    predictor = constant(task.task, asked.learned, task.terms._replace(modality=task.dataset.modality))
+    run = asked.run
+    ask = rollouts.with_rollouts(predictor.predict, asked.examples, task.metrics, run.folders.root, run.folder.path)
+    answers = [Answer(*prediction) for prediction in ask(asked.examples)]
+    return ModelAnswers(asked.evaluated_model, (answers,), Cost(0.0))
+
+
+
+def read_column(asked: PredictorRequest) -> ModelAnswers:
+    column, task = asked.evaluated_model.column or "", asked.task
+    return ModelAnswers(asked.evaluated_model, (from_column(asked.examples, column, task.family, task.dataset.modality),))
+
+_BY_SOURCE = {
+    "model": predict_registered,
+    "endpoint": endpoint.predict_endpoint,
+    "code": code.predict_code,
+    "inspect": inspect_log.read_inspect_log,
+    "column": read_column,
+    "constant": predict_constant,
+}
+
+
+def predict(asked: PredictorRequest) -> ModelAnswers:
+    """Raises Stopped where the run was asked to stop: what was answered until then is kept."""
+    if asked.evaluated_model.source == "ensemble":
+        return predict_ensemble(asked, predict)
+    return _BY_SOURCE[asked.evaluated_model.source](asked)
+
+
+# A registered model, asked on this machine.
+
+
+_MEMORY_EXAMPLES = 16
+
+
+def _measure_memory(asked: PredictorRequest, path: Path) -> float | None:
+    if not asked.task.asks_for_memory:
+        return None
+    few = [example.id for example in asked.examples[:_MEMORY_EXAMPLES]]
+    shown = asked.task.dataset.model_copy(update={"inputs": asked.evaluated_model.inputs or asked.task.dataset.inputs})
+    return measure_memory(asked.run.folders, path, shown, few)
+
+
+# The answers of the system in use, as they stand in a column of the dataset.
+
+
+_LIKE_TRUTHS: tuple[Family, ...] = ("multi-label", "tokens", "transcription", "generation")
+"""Families whose stored answers are written as truths are."""
+_NOTHING = "the column holds no answer"
+
+
+def from_column(examples: Sequence[Example], column: str, family: Family, modality: str | None = None) -> list[Answer]:
+    """An empty cell is an error."""
+    terms = TaskTerms(modality=modality)
+    return [_cell_answer(example, example.columns.get(column), family, terms) for example in examples]
+
+
+def _cell_answer(example: Example, cell: Any, family: Family, terms: TaskTerms) -> Answer:
+    if cell is None or cell == "":
+        return Answer(None, error=_NOTHING)
+    if family in _LIKE_TRUTHS:
+        try:
+            posed = TASK_HEADS[family].pose(example, cell, terms)
+        except (ValueError, TypeError) as error:
+            return Answer(None, error=f"{_NOTHING}: {error}"[:300])
+        return Answer(posed.truth) if posed else Answer(None, error=_NOTHING)
+    if family in ("classification", "ordinal", "anomaly"):
+        known = as_label(cell)
+        return Answer(known) if known else Answer(None, error=_NOTHING)
+    try:
+        return Answer(float(str(cell)) if family == "regression" else _parse_cell(cell))
+    except ValueError:
+        return Answer(None, error="the column holds no number" if family == "regression" else "no JSON")
+
+
+def _parse_cell(cell: Any) -> Any:
+    """What a stored answer says that is more than a label or a number: JSON as text, or what it is."""
+    return json.loads(cell) if isinstance(cell, str) and cell[:1] in "[{" else cell
+
+
+# Several models that answer as one: the mean of their probabilities or numbers, else the answer that most give.
+#
+# Each member's answers are recorded as its own, so that a model which also takes part by itself is asked once. An
+# answer that one member lacks is made of the others'; where none answers, there is an error.
+
+
+
+def predict_ensemble(asked: PredictorRequest, ask_member: Callable[[PredictorRequest], ModelAnswers]) -> ModelAnswers:
+    sheets = [ask_member(asked._replace(evaluated_model=member)) for member in asked.evaluated_model.members]
+    times = min(len(sheet.repeats) for sheet in sheets)
+    repeats = tuple(
+        [combine_answers(answers) for answers in zip(*(sheet.repeats[time] for sheet in sheets), strict=True)]
+        for time in range(times)
+    )
+    served = tuple(name for sheet in sheets for name in sheet.served)
+    notes = tuple(note for sheet in sheets for note in sheet.notes)
+    return ModelAnswers(asked.evaluated_model, repeats, combine_costs([sheet.cost for sheet in sheets]), served, notes)
+
+
+def combine_answers(answers: Sequence[Answer]) -> Answer:
+    """
+    >>> joined([Answer("a", 0.6, {"a": 0.6, "b": 0.4}), Answer("b", 0.9, {"a": 0.1, "b": 0.9})]).output
+    'b'
+    >>> joined([Answer(1.0), Answer(None, error="cut"), Answer(3.0)]).output
+    2.0
+    """
+    given = [answer for answer in answers if answer.error is None]
+    if not given:
+        return Answer(None, error="; ".join(dict.fromkeys(answer.error or "" for answer in answers))[:300])
+    if all(answer.probabilities for answer in given):
+        labels = dict.fromkeys(label for answer in given for label in answer.probabilities or {})
+        mean = {label: fmean((answer.probabilities or {}).get(label, 0.0) for answer in given) for label in labels}
+        best = max(mean, key=lambda label: mean[label])
+        if all(answer.output in mean for answer in given):
+            return Answer(best, mean[best], mean)
+    if all(isinstance(answer.output, int | float) for answer in given):
+        return Answer(fmean(answer.output for answer in given))
+    votes = Counter(repr(answer.output) for answer in given)
+    most = max(votes.values())
+    return next(Answer(answer.output) for answer in given if votes[repr(answer.output)] == most)
+
+
+def combine_costs(costs: Sequence[Cost]) -> Cost:
+    """Members answer one after the other, so dollars and medians add up; the p95 of a sum is not known from theirs."""
+
+    def total(name: str) -> float | None:
+        values = [getattr(cost, name) for cost in costs]
+        return None if None in values else sum(values)
+
+    devices = dict.fromkeys(cost.device for cost in costs if cost.device)
+    return Cost(total("usd_per_1k"), total("p50_ms"), None, " and ".join(devices) or None, total("memory_mb"))
+

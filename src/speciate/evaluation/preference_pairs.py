@@ -1,0 +1,115 @@
+"""What curation's `preferences` asks of evaluations: whose answers they hold, and how good each was."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from speciate.datasets.operations.context import EvaluationAnswers
+from speciate.datasets.operations.operation import Others, Outside
+from speciate.datasets.versions import Manifest
+from speciate.errors import Code, SpeciateError
+from speciate.evaluation.metrics import alone, judged
+from speciate.evaluation.reports import report, stored_answers
+from speciate.refs import dataset_ref
+from speciate.vocabulary import Family, find_metric
+from speciate.workspace import integrity
+from speciate.workspace.workspace import Workspace
+
+_OF_TEXTS: tuple[Family, ...] = ("generation", "transcription", "classification")
+
+
+def plan(parameters: Any, manifest: Manifest, others: Others, workspace: Workspace) -> Outside | None:
+    """None where the step has its answers in columns. Raises NOT_FOUND, INVALID for an evaluation of other examples."""
+    if parameters.evaluation is None:
+        return None
+    found = report.find_report(workspace.database, parameters.evaluation)
+    if dataset_ref(found.dataset).name != manifest.name:
+        raise SpeciateError(
+            Code.INVALID,
+            f"The evaluation {parameters.evaluation!r} is about {found.dataset}, not about {manifest.name}.",
+            f"Name one of {manifest.name}, or curate {dataset_ref(found.dataset).name!r}.",
+        )
+    models = [found.row(name).model for name in parameters.models] or [row.model for row in found.leaderboard]
+    if len(set(models)) < 2:
+        raise SpeciateError(
+            Code.INVALID,
+            f"{parameters.evaluation!r} has answers of {', '.join(models)}, and a pair needs two models.",
+            "Name two of its models.",
+        )
+    metric = parameters.metric or found.metric
+    payload = {
+        "folder": str(workspace.folders.evaluations / parameters.evaluation),
+        "models": models,
+        "metric": metric,
+        "main": metric == found.metric,
+        "sign": 1 if (found.better == "higher" if metric == found.metric else _sign(metric) > 0) else -1,
+    }
+    return Outside(names={"models": tuple(models), "metric": metric}, payload=payload)
+
+
+def read(payload: Mapping[str, Any]) -> EvaluationAnswers:
+    """The first answer of each model to each example, with its score; more is better.
+
+    Raises INVALID where the evaluation has no such score of single examples.
+    """
+    scores = _scores(payload)
+    found: dict[str, dict[str, tuple[str | None, float | None, str]]] = defaultdict(dict)
+    for answer in stored_answers.read_answers(payload, payload["models"]):
+        said, model, example = stored_answers.output_of(answer), answer["model"], answer["example"]
+        score = answer["score"] if payload["main"] else scores.get((model, example))
+        signed = None if score is None or math.isnan(score) else payload["sign"] * score
+        found[example].setdefault(model, (None if said is None else str(said), signed, model))
+    return EvaluationAnswers(payload["metric"], {name: list(each.values()) for name, each in found.items()})
+
+
+def scores(metric: str, truths: Sequence[str | None], given: Sequence[str | None]) -> list[float | None]:
+    """How good each answer is, more is better; None without a truth or an answer, or where the metric leaves it out."""
+    known = find_metric(metric)
+    family = next((each for each in _OF_TEXTS if each in known.families), known.families[0])
+    places = [i for i, (truth, answer) in enumerate(zip(truths, given, strict=True)) if truth and answer]
+    found: list[float | None] = [None] * len(truths)
+    if not places:
+        return found
+    wanted, said = [truths[place] for place in places], [given[place] for place in places]
+    labels = sorted({str(each) for each in (*wanted, *said)}) if family == "classification" else ()
+    try:
+        values = alone(known, judged(family, wanted, said, [None] * len(places), labels))
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        raise SpeciateError(
+            Code.INVALID,
+            f"{metric!r} cannot compare these answers with these truths; untrusted says why.",
+            "Call curate_dataset again with metric='exact_match' or 'chrf'.",
+            str(error),
+        ) from error
+    for place, value in zip(places, values, strict=True):
+        found[place] = None if math.isnan(value) else known.sign * float(value)
+    return found
+
+
+def _scores(payload: Mapping[str, Any]) -> dict[tuple[str, str], float]:
+    if payload["main"]:
+        return {}
+    wanted = [("metric", "=", payload["metric"])]
+    rows = integrity.read_table(
+        Path(payload["folder"]) / "scores.parquet", stored_answers.LOST, stored_answers.RECOVERY, filters=wanted
+    ).to_pylist()
+    if not rows:
+        raise SpeciateError(
+            Code.INVALID,
+            f"The evaluation has no score {payload['metric']!r} of single examples.",
+            "Call describe_evaluation for its metrics, or leave metric out.",
+        )
+    return {(row["model"], row["example"]): row["value"] for row in rows}
+
+
+def _sign(metric: str) -> int:
+    """Of a metric that an evaluation brought along (a judge's, a scorer's) more is better."""
+    try:
+        return find_metric(metric).sign
+    except SpeciateError:
+        return 1
+

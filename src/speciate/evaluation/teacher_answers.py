@@ -1,0 +1,218 @@
+"""Models that answer examples for others to learn from: the part of curation's data makers that asks.
+
+A teacher is a contestant: a model of this workspace, several as one, or one that others serve. It is asked as an
+evaluation would ask it, and what it answers is kept in the same place, so that neither pays for what the other has
+paid. `plan` runs in the daemon and refuses what may not be asked; `answers` runs in the worker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from speciate.datasets import consent
+from speciate.datasets.loading.loader import Example
+from speciate.datasets.operations import answer
+from speciate.datasets.operations.context import TeacherAnswers
+from speciate.datasets.operations.operation import Others, Outside
+from speciate.datasets.versions import Manifest
+from speciate.errors import Code, SpeciateError
+from speciate.evaluation.endpoints import cost_check, prompts
+from speciate.evaluation.endpoints.pricing import usd_per_core_hour
+from speciate.evaluation.endpoints.prompts import Prompt
+from speciate.evaluation.evaluated_models import EvaluatedModel, find_model
+from speciate.evaluation.payload import EvaluationTask
+from speciate.evaluation.predictors.answering import Answer, PredictorRequest, answer_all
+from speciate.evaluation.predictors.by_source import predict
+from speciate.jobs.run import Run
+from speciate.modalities.messages import SYSTEM, Message, format_messages
+from speciate.models.language.causal_lm import transformers_folder
+from speciate.tasks.predictor import load
+from speciate.vocabulary import Family, Task, find_task
+from speciate.workspace.workspace import Workspace
+
+_TEACH = ("model", "endpoint", "ensemble")
+_FAMILIES: tuple[Family, ...] = (
+    "classification", "ordinal", "multi-label", "regression", "generation", "transcription",
+)  # fmt: skip
+"""Whose answers are one cell."""
+_LABELLED: tuple[Family, ...] = ("classification", "ordinal", "multi-label")
+_USUAL = "text-generation"
+_OF_PROMPT = ("template", "system", "temperature", "max_tokens", "seed")
+
+
+def plan(parameters: Any, manifest: Manifest, others: Others, workspace: Workspace) -> Outside | None:
+    """None where the step names no model.
+
+    Raises NOT_FOUND or INVALID for a model that cannot be asked this, REFUSED without consent, and what a key or a
+    price that is missing raises.
+    """
+    if parameters.model is None:
+        return None
+    evaluated_model = find_model(workspace, parameters.model, tuple(manifest.columns))
+    task = _task(evaluated_model, parameters, manifest)
+    _check_inputs(evaluated_model, manifest)
+    labels = tuple(sorted(manifest.labels)) if task.family in _LABELLED and not manifest.numeric else ()
+    prompt = _prompt(parameters.model_dump())
+    examples = sum(manifest.splits.get(split, 0) for split in parameters.splits) or manifest.rows
+    calls = getattr(parameters, "count", 1)
+    asking = cost_check.PlannedCalls(manifest, task.family, labels, prompt, examples, calls, 0)
+    outside = cost_check.check_cost(workspace, asking, [evaluated_model], parameters.budget_usd)
+    for endpoint in cost_check.endpoints_of([evaluated_model]):
+        if not endpoint.is_local:  # rows that earlier steps take in are sent, too
+            for other in others.values():
+                consent.check(workspace.database, other.ref, endpoint.host)
+    return Outside(
+        names={"model": evaluated_model.name},
+        payload={
+            "teacher": evaluated_model.name,
+            "contestant": evaluated_model.model_dump(mode="json"),
+            "task": task.name,
+            "prompt": prompt.model_dump(mode="json"),
+            "inputs": list(evaluated_model.inputs),
+            "labels": list(labels),
+            "budget_usd": parameters.budget_usd,
+            "allowances": outside.allowances,
+            "private_hosts": list(workspace.settings.private_hosts),
+            "usd_per_core_hour": usd_per_core_hour(workspace.settings),
+        },
+        secrets=outside.secrets,
+        usd=outside.usd,
+        spends=outside.spends(manifest.name, parameters.budget_usd),
+        resolved={"model": evaluated_model.name, "task": task.name, **outside.resolved},
+    )
+
+
+def answers(
+    run: Run,
+    outside: Mapping[str, Any],
+    manifest: Manifest,
+    examples: list[Example],
+    tell: Callable[[int], None],
+    repeats: int = 1,
+) -> TeacherAnswers:
+    """Raises Stopped where the run was asked to stop, and SpeciateError where the teacher cannot be asked at all."""
+    evaluated_model = EvaluatedModel.model_validate(outside["contestant"])
+    prompt = Prompt.model_validate(outside["prompt"])
+    task = EvaluationTask(
+        dataset=manifest,
+        split=None,
+        contestants=(evaluated_model,),
+        task=outside["task"],
+        metrics=(),
+        baseline=evaluated_model.name,
+        latency=False,
+        prompt=prompt,
+        repeats=repeats,
+        budget_usd=outside["budget_usd"],
+        allowances=outside["allowances"],
+        private_hosts=tuple(outside["private_hosts"]),
+        usd_per_core_hour=outside["usd_per_core_hour"],
+    )
+    how = f"{task.task}" + (f": {' '.join(prompt.template.split())[:200]}" if prompt.template else "")
+    if not examples:
+        return TeacherAnswers(evaluated_model.name, how, [[]] * repeats)
+    notes: tuple[str, ...] = ()
+    if evaluated_model.source == "model":
+        shown = prompted_examples(prompt, manifest, examples) if prompt.template or prompt.system else examples
+        given = [_ask_local_model(run, evaluated_model, shown, tell, repeat) for repeat in range(repeats)]
+    else:
+        sheet = predict(PredictorRequest(run, task, evaluated_model, examples, tuple(outside["labels"]), (), (), tell))
+        given, notes = list(sheet.repeats), sheet.notes
+    said = [[(each.output, each.error) for each in time] for time in given]
+    return TeacherAnswers(evaluated_model.name, how, said, notes)
+
+
+def _ask_local_model(
+    run: Run, evaluated_model: EvaluatedModel, examples: list[Example], tell: Callable[[int], None], repeat: int
+) -> list[Answer]:
+    """Nothing is measured here."""
+    folder = transformers_folder(Path(evaluated_model.path or ""), run.folders.cache)
+    return answer_all(run, evaluated_model.identity, examples, load(folder, run.folders).predict, tell, repeat)
+
+
+def prompted_examples(prompt: Prompt, manifest: Manifest, examples: list[Example]) -> list[Example]:
+    """Each as the conversation that a model elsewhere would be sent; instructions only where the caller gives some."""
+    form = prompts.prompt_form(prompt, "generation", manifest.modality, columns=manifest.inputs)
+    found = []
+    for example in examples:
+        said = [
+            Message(str(each["role"]), str(each["content"]))
+            for each in prompts.request(form, example).messages
+            if prompt.system is not None or each["role"] != SYSTEM
+        ]
+        found.append(example._replace(media=format_messages(said)))
+    return found
+
+
+def _task(evaluated_model: EvaluatedModel, parameters: Any, manifest: Manifest) -> Task:
+    if evaluated_model.source not in _TEACH:
+        raise SpeciateError(
+            Code.INVALID,
+            f"{evaluated_model.name!r} is no model that can be asked here.",
+            "Name a registered model, ensemble:A+B, or api:PROVIDER/MODEL.",
+        )
+    asked = getattr(parameters, "task", None)
+    if evaluated_model.task and asked and asked != evaluated_model.task:
+        raise SpeciateError(
+            Code.INVALID, f"{evaluated_model.name} is made for {evaluated_model.task!r}, not for {asked!r}.", "Leave task out."
+        )
+    task = find_task(evaluated_model.task or asked or _USUAL)
+    if getattr(parameters, "rewrites", False) and task.family != "generation":
+        raise SpeciateError(
+            Code.INVALID,
+            f"{evaluated_model.name} answers {task.name!r}: it does not write texts anew.",
+            "Name a model that writes, such as api:PROVIDER/MODEL.",
+        )
+    if getattr(parameters, "rationale", False) and task.family != "generation":
+        raise SpeciateError(
+            Code.INVALID,
+            f"{evaluated_model.name} answers {task.name!r}, and says nothing of how it comes to that.",
+            "Leave rationale out, or name a model that writes, such as api:PROVIDER/MODEL, and no task.",
+        )
+    if task.family not in _FAMILIES:
+        raise SpeciateError(
+            Code.INVALID,
+            f"{evaluated_model.name} gives answers of the kind {task.name!r}, which do not stand in one cell.",
+            "Name a model whose answers are labels, numbers or texts.",
+        )
+    if evaluated_model.source == "model" and task.family != "generation" and getattr(parameters, "template", None):
+        raise SpeciateError(
+            Code.INVALID,
+            f"{evaluated_model.name} answers {task.name!r} as it was trained: a template has no meaning for it.",
+            "Leave template out.",
+        )
+    serves = evaluated_model.source == "model"
+    if serves and not task.suits(manifest.modality):
+        raise SpeciateError(
+            Code.INVALID,
+            f"{evaluated_model.name} is made for {task.name!r}, and {manifest.ref} holds {manifest.modality}.",
+            f"Name a model that reads {manifest.modality}.",
+        )
+    if task.family in _LABELLED and not serves and not manifest.labels:
+        raise SpeciateError(
+            Code.INVALID,
+            f"{task.name!r} needs labels to choose from, and {manifest.ref} has none.",
+            "Leave task out and ask with a template, or bring labels.",
+        )
+    return task
+
+
+def _check_inputs(evaluated_model: EvaluatedModel, manifest: Manifest) -> None:
+    lacking = [name for name in evaluated_model.inputs if name not in (*manifest.columns, *manifest.inputs)]
+    if lacking:
+        raise SpeciateError(
+            Code.INVALID,
+            f"{evaluated_model.name} reads the column {lacking[0]!r}, which {manifest.ref} lacks.",
+            f"Name a model that reads {', '.join(manifest.inputs) or 'files'}.",
+        )
+
+
+def _prompt(parameters: Mapping[str, Any]) -> Prompt:
+    known = {name: parameters[name] for name in _OF_PROMPT if name in parameters}
+    if parameters.get("rationale"):
+        known["template"] = answer.rationale_template(known.get("template"))
+        known["system"] = answer.SYSTEM if known.get("system") is None else known["system"]
+    return Prompt.model_validate(known)
+

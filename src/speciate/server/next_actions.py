@@ -1,0 +1,276 @@
+"""What to call next: after a dataset, after a model, after a search, and what an error's recovery names.
+
+Only calls that work as they stand: an evaluation is planned before it is named."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from speciate import use_cases
+from speciate.datasets import versions
+from speciate.datasets.sources import answer_log
+from speciate.datasets.version_rows import ancestors
+from speciate.datasets.versions import Manifest, Version
+from speciate.errors import Code, SpeciateError
+from speciate.evaluation import decisions, evaluate
+from speciate.models import registry
+from speciate.models.model_card import SERVED, ModelCard
+from speciate.models.search import known_models
+from speciate.models.search.ranking import SearchResult
+from speciate.models.search.search_query import Query, not_published
+from speciate.refs import SPLITS, dataset_ref
+from speciate.server.tool_api import NextAction
+from speciate.use_cases import CONSTANT, UseCase
+from speciate.vocabulary import TASKS, Task, task_named
+from speciate.workspace.database import Database
+from speciate.workspace.workspace import Workspace
+
+_FRACTIONS = {"train": 0.6, "validation": 0.2, "test": 0.2}
+_MINUTES = 10
+"""A budget that suits a first try; the caller knows better."""
+
+
+def after_dataset(database: Database, ref: str) -> tuple[NextAction, ...]:
+    """Calls that work as they stand; none where the version is gone."""
+    try:
+        found = versions.version(database, ref)
+    except SpeciateError:
+        return ()
+    look = NextAction(tool="describe_dataset", arguments={"dataset": ref})
+    if not set(SPLITS) <= found.manifest.splits.keys():
+        steps = [{"op": "split", "fractions": _FRACTIONS}]
+        return (look, NextAction(tool="curate_dataset", arguments={"dataset": ref, "steps": steps}))
+    return (look, *_find_a_model(database, found))
+
+
+def _find_a_model(database: Database, found: Version) -> tuple[NextAction, ...]:
+    """`specialize` where a use case could take it, else the use case; nothing for what is unlabelled. What was logged
+    is for the use case that was asked, whatever task its labels look like."""
+    manifest = found.manifest
+    if manifest.label is None:
+        return ()
+    names = use_cases.names(database)
+    if (asker := _use_case_of_log(database, found)) in names:
+        return (_specialize(asker, manifest),)
+    for name in names:
+        task = task_named(use_cases.get(database, name).task)
+        if task is not None and _task_suits(task, manifest):
+            return (_specialize(name, manifest),)
+    task = next((task for task in TASKS.values() if _task_suits(task, manifest)), None)
+    if task is None:
+        return ()
+    asked = {
+        "name": f"{manifest.name}-use", "task": task.name, "objective": {"metric": task.default_metric},
+    }  # fmt: skip
+    return (NextAction(tool="define_use_case", arguments=asked),)
+
+
+def _specialize(use_case: str, manifest: Manifest) -> NextAction:
+    asked = {"use_case": use_case, "dataset": manifest.name, "budget_minutes": _MINUTES}
+    return NextAction(tool="specialize", arguments=asked)
+
+
+def _use_case_of_log(database: Database, found: Version) -> str:
+    """The use case whose log the examples come from, the latest where there are several; empty where there is none."""
+    for each in (found, *ancestors(database, found)):
+        source = str(each.operation.get("source") or "")
+        if source.startswith(f"{answer_log.KIND}:"):
+            return answer_log.parse(source).use_case
+    return ""
+
+
+def _task_suits(task: Task, manifest: Manifest) -> bool:
+    family = "regression" if manifest.numeric else "classification"
+    return manifest.modality in task.modalities and task.family == family
+
+
+# What to do with a model version that a job has just made: judge it on examples that it has not learned from, beside
+# what it must beat. Only an evaluation that would be taken as it stands is named: each is planned first.
+
+
+
+def after_model(workspace: Workspace, ref: str) -> tuple[NextAction, ...]:
+    """Of a model's exact version; nothing where it is gone, or nobody knows what it learned from. Where its dataset
+    cannot judge it, what mends that."""
+    try:
+        card = registry.resolve(workspace.database, workspace.folders, ref).card
+        use_case = use_cases.get(workspace.database, card.use_case) if card.use_case else None
+    except SpeciateError:
+        return ()
+    if card.dataset is None or card.method == SERVED:
+        return ()
+    if use_case and use_cases.serving(workspace.database, use_case.name) == card.ref:
+        return (NextAction(tool="predict", arguments={"use_case": use_case.name}),)
+    refused: SpeciateError | None = None
+    for asked in _evaluations(workspace, card, use_case):
+        try:
+            evaluate.plan(evaluate.EvaluateSpec(**asked), workspace)
+        except SpeciateError as error:
+            refused = refused or error
+        else:
+            return (NextAction(tool="evaluate_models", arguments=asked),)
+    return calls_named_in(refused.recovery) if refused and refused.code is Code.INVALID else ()
+
+
+def _evaluations(workspace: Workspace, card: ModelCard, use_case: UseCase | None) -> Iterator[dict[str, Any]]:
+    """The most telling one first: on what the use case decides on, else the test split of what it was trained on."""
+    if use_case is not None:  # its incumbent takes part by itself
+        yield {"models": [card.ref], "use_case": use_case.name, **_suite(workspace, card, use_case)}
+    for rival in _rivals(workspace, card):
+        yield {"models": [rival, card.ref], "dataset": _test_split(card)}
+    yield {"models": [card.ref], "dataset": _test_split(card)}
+
+
+def _suite(workspace: Workspace, card: ModelCard, use_case: UseCase) -> dict[str, str]:
+    if use_case.suites.core:
+        return {"suite": "core"}
+    first = decisions.first_dataset(workspace.database, use_case.name)
+    own = _test_split(card)
+    return {"dataset": first if first and dataset_ref(first).name != dataset_ref(own).name else own}
+
+
+def _rivals(workspace: Workspace, card: ModelCard) -> Iterator[str]:
+    """What it was made from, then the version before it, then the constant answer."""
+    yield from card.parents[:1]
+    if card.base_model is not None:
+        yield card.base_model
+    before = [each.version for each in registry.versions(workspace.database, card.name) if each.version < card.version]
+    if before:
+        yield f"{card.name}@v{max(before)}"
+    yield CONSTANT
+
+
+def _test_split(card: ModelCard) -> str:
+    trained = dataset_ref(card.dataset or "")
+    return str(trained._replace(split="test"))
+
+
+# What to search next: the family behind a row, or the same with less asked; and in words why nothing was found.
+
+
+
+def search_children(asked: Query, found: SearchResult, use_case: str | None) -> tuple[NextAction, ...]:
+    """The first row that stands for others, with them."""
+    first = next((hit for hit in found.hits if hit.children), None)
+    if first is None:
+        return ()
+    beside = {} if use_case is None else {"use_case": use_case}
+    return (_search_again(asked.model_copy(update={"children_of": first.row["ref"]}), beside),)
+
+
+def search_relaxed(asked: Query, found: SearchResult) -> tuple[NextAction, ...]:
+    """Where nothing is left: the same without the constraints that stand in the way, few of them."""
+    if not found.lifted:
+        return ()
+    kept = tuple(each for each in asked.published if each.constraint not in found.lifted)
+    lifted = {name: Query.model_fields[name].default for name in found.lifted if name in Query.model_fields}
+    return (_search_again(asked.model_copy(update={**lifted, "published": kept}), {}),)
+
+
+def search_notes(workspace: Workspace, asked: Query, found: SearchResult) -> tuple[str, ...]:
+    """What of the constraints cannot hold of any model, and what was left out of the next call."""
+    published = known_models.models(workspace).published() if asked.published and not found.total else set()
+    wrong = {each.constraint: not_published(each, published) for each in asked.published} if published else {}
+    notes = [said for said in wrong.values() if said]
+    notes += [
+        f"Of no model here it is known whether it holds {name!r}: it removes all."
+        for name, each in found.dropped_by.items()
+        if each.unknown == found.known and not wrong.get(name)
+    ]
+    if not found.total and found.lifted:
+        notes.append(f"next_actions asks again without {', '.join(map(repr, found.lifted))}.")
+    return tuple(notes)
+
+
+def _search_again(asked: Query, beside: dict[str, Any]) -> NextAction:
+    """The same call with what a use case had filled in, as far as there are arguments for it."""
+    said = asked.model_dump(mode="json", exclude_defaults=True, exclude={"weights"})
+    arguments = {"query" if key == "text" else key: value for key, value in said.items()}
+    return NextAction(tool="search_models", arguments=arguments | beside)
+
+
+# The calls that an error's recovery names with all of their arguments, as data: what comes next where a job failed.
+# Pure.
+#
+# A recovery is our own sentence, but names of columns and files in it may be anybody's: what stands in quotes is
+# never read as a call, and only calls of tools that neither destroy nor reach outside are taken.
+
+
+_TAKEN = frozenset(
+    {
+        "curate_dataset", "define_use_case", "describe_dataset", "describe_evaluation", "describe_model",
+        "evaluate_models", "get_job", "get_status", "list_jobs", "list_options", "plan_training", "preview_dataset",
+        "query_dataset", "search_models", "train_model", "wait_for_job",
+    }
+)  # fmt: skip
+_NAME = re.compile(r"[a-z]+(?:_[a-z]+)+(?=\()")
+_MOST = 3
+
+
+def calls_named_in(recovery: str) -> tuple[NextAction, ...]:
+    """In their order, each once; one with a gap, such as `label=...`, is left out."""
+    found: list[NextAction] = []
+    for call in _calls(recovery):
+        if call is not None and call not in found:
+            found.append(call)
+    return tuple(found[:_MOST])
+
+
+def _calls(text: str) -> Iterator[NextAction | None]:
+    place = 0
+    while place < len(text):
+        sign, before = text[place], text[place - 1 : place]
+        if sign in "'\"" and not before.isalnum():  # an apostrophe follows a letter
+            place = _after_quote(text, place)
+        elif not (before.isalnum() or before == "_") and (named := _NAME.match(text, place)):
+            end = _after_brackets(text, named.end())
+            yield _call(named[0], text[place:end])
+            place = end
+        else:
+            place += 1
+
+
+def _after_quote(text: str, start: int) -> int:
+    """The place behind what is quoted from `start` on, as `repr` quotes; the end where the quote is not closed."""
+    place = start + 1
+    while place < len(text) and text[place] != text[start]:
+        place += 2 if text[place] == "\\" else 1
+    return place + 1
+
+
+def _after_brackets(text: str, start: int) -> int:
+    depth, place = 0, start
+    while place < len(text):
+        if text[place] in "'\"":
+            place = _after_quote(text, place)
+            continue
+        depth += (text[place] in "([{") - (text[place] in ")]}")
+        place += 1
+        if depth == 0:
+            return place
+    return place
+
+
+def _call(name: str, source: str) -> NextAction | None:
+    """None for another tool, and where not every argument is there as a literal."""
+    if name not in _TAKEN:
+        return None
+    try:
+        parsed = ast.parse(source, mode="eval").body
+        assert isinstance(parsed, ast.Call)
+        if parsed.args or any(keyword.arg is None for keyword in parsed.keywords):
+            return None
+        given = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in parsed.keywords}
+    except (SyntaxError, ValueError):
+        return None
+    return None if _has_gap(given) else NextAction(tool=name, arguments=given)
+
+
+def _has_gap(value: object) -> bool:
+    if isinstance(value, dict):
+        return any(map(_has_gap, value.values()))
+    return any(map(_has_gap, value)) if isinstance(value, list | tuple) else value is ...
+

@@ -1,0 +1,511 @@
+"""A version that serves: its process, the inputs that wait for it, and the thread that hands them over in batches.
+
+A process that dies under a batch is started again, and the inputs of that batch are asked one by one: so that which
+ended it spoils only itself, and all others are answered, later. Thread-safe.
+
+Whose fault a missing answer is: an input whose time passed in the queue was never the model's (Overloaded). One that
+was handed over has from then on as long as a request may take, however long it waited: only a model that needs more
+than that is too slow (TimeoutError), and its process is ended. A busy queue ends none.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import select
+import shutil
+import statistics
+import threading
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from speciate.errors import Code, SpeciateError
+from speciate.finite import NOT_FINITE, is_finite
+from speciate.sandbox import Limits, Sandbox, SandboxedProcess, SandboxPolicy, python, start
+from speciate.serving.deployment_folder import Target
+
+_RESTART_SECONDS = 1.0, 30.0
+"""Between two attempts to start a process that died: at first, and at most."""
+_log = logging.getLogger(__name__)
+
+Item = dict[str, Any]
+
+
+class LoadableModel(Protocol):
+    """As Runner."""
+
+    target: Target
+
+    def load(self, seconds: float) -> None: ...
+
+    def answer(self, items: Sequence[dict[str, Any]], seconds: float) -> list[dict[str, Any]]: ...
+
+    def cpu_seconds(self) -> float | None:
+        """That its process has used; None where nobody can tell."""
+        ...
+
+
+class Process(LoadableModel, Protocol):
+    """As Runner."""
+
+    def interrupt(self) -> None: ...
+
+    def end(self) -> None: ...
+
+
+class Full(Exception):
+    """Too many inputs wait."""
+
+
+class Overloaded(Exception):
+    """The input's time passed while it waited for its turn: the model never saw it."""
+
+
+class Retired(Exception):
+    """This version serves no more; another does."""
+
+
+class _Waiting(NamedTuple):
+    item: Item
+    since: float
+    deadline: float
+    future: Future[Item]
+    """Pending while it waits, so that who asked may cancel it; running once the model has it."""
+
+    @property
+    def seconds(self) -> float:
+        """That the model may take for it."""
+        return max(0.001, self.deadline - self.since)
+
+
+class Replica:
+    """`process`: loaded. `restart`: another one of the same version, loaded; raises what loading raises.
+    `told`: hears of each batch (inputs, seconds) and of each death of the process (0, seconds that the restart took).
+    """
+
+    def __init__(
+        self,
+        process: Process,
+        restart: Callable[[], Process],
+        batching: Batching,
+        queue: int,
+        told: Callable[[int, float], None],
+    ) -> None:
+        self._process, self._restart, self._told = process, restart, told
+        self._batching, self._most = batching, queue
+        self._change = threading.Condition()
+        self._waiting: deque[_Waiting] = deque()
+        self._answering, self._last = 0, batching.most
+        self._retired = self._abandoned = False
+        self._thread = threading.Thread(target=self._work, name=f"serve {process.target.model}", daemon=True)
+        self._thread.start()
+
+    @property
+    def target(self) -> Target:
+        return self._process.target
+
+    @property
+    def open(self) -> int:
+        """Inputs that wait or are being answered."""
+        return len(self._waiting) + self._answering
+
+    def submit(self, items: Sequence[Item], deadline: float) -> list[Future[Item]]:
+        """A prediction for each, later. In the future may be Overloaded, where `deadline` (monotonic) passes before
+        its turn comes, or TimeoutError, where the model had it for as long as there was from now to `deadline`: so that
+        may be known only after it. A future that is cancelled before its turn is asked of nobody.
+
+        All of them or none: raises Full or Retired.
+        """
+        now = time.monotonic()
+        asked = [_Waiting(item, now, deadline, Future()) for item in items]
+        with self._change:
+            if self._retired:
+                raise Retired
+            self._drop_late()  # who gave up while the model was busy takes nobody's room
+            if len(self._waiting) + len(asked) > self._most and self._waiting:
+                raise Full
+            self._waiting.extend(asked)
+            self._change.notify_all()
+        return [one.future for one in asked]
+
+    def retire(self, seconds: float) -> bool:
+        """Take nothing more, answer what is open, and free the process. Whether all was answered in time."""
+        with self._change:
+            self._retired = True
+            self._change.notify_all()
+        self._thread.join(seconds)
+        drained = not self._thread.is_alive()
+        if not drained:
+            self._abandoned = True
+            self._process.interrupt()
+            self._thread.join()
+        self._process.end()
+        return drained
+
+    # The thread
+
+    def _work(self) -> None:
+        while batch := self._next():
+            try:
+                self._answer(batch)
+            except Exception as error:  # noqa: BLE001 - whatever it is, those who wait hear of it and the thread lives
+                _log.exception("a batch failed")
+                _fail(batch, error)
+            with self._change:
+                self._answering = 0
+
+    def _next(self) -> list[_Waiting]:
+        """The next batch; empty once this version is retired and all is answered."""
+        with self._change:
+            while True:
+                self._drop_late()
+                if not self._waiting:
+                    if self._retired:
+                        return []
+                    self._change.wait()
+                    continue
+                age = time.monotonic() - self._waiting[0].since
+                waiting = len(self._waiting)
+                rest = 0.0 if self._retired else pause(waiting, age, self._batching, self._last)
+                if rest > 0:
+                    self._change.wait(rest)
+                    continue
+                count = min(self._batching.most, len(self._waiting))
+                next_ones = [self._waiting.popleft() for _ in range(count)]
+                batch = [one for one in next_ones if one.future.set_running_or_notify_cancel()]
+                if not batch:
+                    continue  # nobody waits for these any more
+                self._answering = self._last = len(batch)
+                return batch
+
+    def _drop_late(self) -> None:
+        now = time.monotonic()
+        while self._waiting and (self._waiting[0].deadline <= now or self._abandoned):
+            late = self._waiting.popleft().future
+            if late.set_running_or_notify_cancel():
+                late.set_exception(Overloaded())
+
+    def _answer(self, batch: Sequence[_Waiting]) -> None:
+        began = time.monotonic()
+        try:
+            answers = self._process.answer([one.item for one in batch], max(one.seconds for one in batch))
+        except (ProcessDied, AnswerTimeout) as error:
+            self._recover(batch, error)
+            return
+        except SpeciateError as error:
+            _fail(batch, error)
+            return
+        self._told(len(batch), time.monotonic() - began)
+        for one, answer in zip(batch, answers, strict=True):
+            _settle(one, answer)
+
+    def _recover(self, batch: Sequence[_Waiting], error: Exception) -> None:
+        if self._abandoned:
+            _fail(batch, TimeoutError())
+            return
+        _log.warning("the process of %s ended under %d inputs: %r", self.target.model, len(batch), error)
+        if len(batch) == 1:
+            _settle(batch[0], TimeoutError() if isinstance(error, AnswerTimeout) else _process_ended_error())
+        self._start_again()
+        if len(batch) > 1:
+            for one in batch:
+                if one.deadline > time.monotonic() and not self._abandoned:
+                    self._answer([one])
+                else:
+                    _settle(one, TimeoutError())
+
+    def _start_again(self) -> None:
+        """Until it succeeds, or this version is retired and nobody waits any more."""
+        began, (gap, longest) = time.monotonic(), _RESTART_SECONDS
+        self._process.end()
+        while True:
+            try:
+                self._process = self._restart()
+            except Exception:  # noqa: BLE001 - the next attempt may succeed
+                _log.exception("%s could not be started again", self.target.model)
+                with self._change:
+                    self._drop_late()
+                    if self._abandoned or (self._retired and not self._waiting):
+                        return
+                    self._change.wait(gap)
+                gap = min(2 * gap, longest)
+            else:
+                self._told(0, time.monotonic() - began)
+                return
+
+
+def _settle(one: _Waiting, answer: Item | Exception) -> None:
+    """Of one that was handed over."""
+    if isinstance(answer, Exception):
+        one.future.set_exception(answer)
+    else:
+        one.future.set_result(answer)
+
+
+def _fail(batch: Sequence[_Waiting], error: Exception) -> None:
+    for one in batch:
+        if not one.future.done():
+            _settle(one, error)
+
+
+def _process_ended_error() -> SpeciateError:
+    return SpeciateError(
+        Code.UNAVAILABLE,
+        "The model's process ended on this input: it needed too much memory, or it crashed.",
+        "Send a smaller input.",
+    )
+
+
+# Which of the inputs that wait are answered together, and when. Pure.
+#
+# Inputs that came while the model was busy go together at once: under load batches form by themselves. Only an input
+# that finds the model idle waits for others to come, and only where there were others the last time: a client that
+# asks alone, one request after another, is never held up.
+
+
+
+class Batching(NamedTuple):
+    most: int
+    """Inputs of one batch."""
+    wait: float
+    """Seconds that the oldest input waits for a full batch."""
+
+
+def pause(waiting: int, oldest_age: float, batching: Batching, last: int) -> float:
+    """Seconds until a batch should go, if nothing more comes; 0: now. `waiting` inputs, 1 at least; `last`: how many
+    the batch before had."""
+    if waiting >= batching.most or (waiting == last == 1):
+        return 0.0
+    return max(0.0, batching.wait - oldest_age)
+
+
+# A version is tried before it gets traffic: loaded, then asked real examples, one at a time, as clients will ask.
+#
+# It is refused where it cannot be loaded, answers none of them, gives numbers that are none, or is slower than its
+# use case allows. The old version may be under load beside it, and the machine busy with other things; noise only
+# adds to what is measured. So an answer counts as its time by the clock or by the processor, whichever is less; of
+# each example the quickest of its answers counts, and of these the median is held to the limit. Finer judgements are
+# evaluation's.
+
+
+_PASSES = 3
+_TRIAL_SECONDS, _FEWEST = 10.0, 3
+"""After so long no further example is asked, once so many were."""
+_MOST_SHOWN = 300  # characters
+
+
+class TrialFailed(Exception):
+    """The version gets no traffic; the text says why."""
+
+
+class TrialResult(NamedTuple):
+    load_seconds: float
+    examples: int
+    median_ms: float | None
+    """None where there were no examples."""
+
+
+def warmup_examples(folder: Path, target: Target) -> list[dict[str, Any]]:
+    """What it is tried on; none where they are gone."""
+    if target.warmup is None:
+        return []
+    try:
+        items: list[dict[str, Any]] = json.loads((folder / target.warmup).read_bytes())
+    except (OSError, ValueError):
+        return []
+    return items
+
+
+def try_version(runner: LoadableModel, items: Sequence[dict[str, Any]], seconds: float) -> TrialResult:
+    """Load the version and try it on `items`, all within so many seconds. Raises Unfit."""
+    began = time.monotonic()
+    try:
+        runner.load(seconds)
+        loaded = time.monotonic() - began
+        quickest = _fastest_answers(runner, items, began + seconds)
+    except SpeciateError as error:
+        raise TrialFailed(_clip(f"it could not be loaded: {error}")) from error
+    except ProcessDied:
+        raise TrialFailed("its process ended while it was loaded or tried: it crashed, or needed too much memory") from None
+    except AnswerTimeout:
+        raise TrialFailed(f"it was not loaded and tried within {seconds:g} s") from None
+    median = statistics.median(quickest.values()) if quickest else None
+    limit = runner.target.slowest_ms
+    if median is not None and limit is not None and median > limit:
+        raise TrialFailed(f"it is too slow: half of its answers take {median:.3g} ms or more, and the limit is {limit:g} ms")
+    return TrialResult(loaded, len(quickest), median)
+
+
+def _fastest_answers(runner: LoadableModel, items: Sequence[dict[str, Any]], deadline: float) -> dict[int, float]:
+    """Place of an example -> milliseconds of its quickest answer; not all of them where that takes too long."""
+    quickest: dict[int, float] = {}
+    enough = time.monotonic() + _TRIAL_SECONDS
+    for _ in range(_PASSES):
+        for place, item in enumerate(items):
+            at, used = time.monotonic(), runner.cpu_seconds()
+            if at > enough and len(quickest) >= min(_FEWEST, len(items)):
+                return quickest
+            [answer] = runner.answer([item], max(0.0, deadline - at))
+            took = 1000 * min(time.monotonic() - at, _since(used, runner.cpu_seconds()))
+            quickest[place] = min(took, quickest.get(place, took))
+            _check_answer(answer)
+    return quickest
+
+
+def _since(before: float | None, after: float | None) -> float:
+    """Infinite where it is not known: what a thread used that has ended is in no sum any more."""
+    return after - before if before is not None and after is not None and after >= before else math.inf
+
+
+def _check_answer(answer: dict[str, Any]) -> None:
+    numbers = is_finite(answer.get("output")) and is_finite(answer.get("confidence"))
+    if answer.get("error") == NOT_FINITE or not numbers:
+        raise TrialFailed("it answers with numbers that are none (NaN or infinite)")
+    if answer.get("error"):
+        raise TrialFailed(_clip(f"it cannot answer an example that it was trained on: {answer['error']}"))
+
+
+def _clip(text: str) -> str:
+    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}..."
+
+
+# One version in a process of its own, caged: foreign bytes are decoded there, and the model runs there.
+#
+# It reads the version's folder (and packages with weights), has no network and no other file of the workspace, and
+# dies with the slot. Ending it is how a version's memory is freed. The other end of the pipe is that of the service
+# pool. Not thread-safe: one question at a time.
+
+
+LOAD, ANSWER = "speciate.serving.predict_worker:load", "speciate.serving.predict_worker:answer"
+_LONGEST_ANSWER = 256 * 1024 * 1024  # bytes, of a whole batch
+_MB = 1024 * 1024
+
+
+class ProcessDied(Exception):
+    """The process ended under a question: it crashed, or needed more memory than it may have."""
+
+
+class AnswerTimeout(Exception):
+    """The process did not answer in time; it was killed."""
+
+
+class Runner:
+    """A started process; `load` before `answer`, `end` in any case."""
+
+    def __init__(self, root: Path, scratch: Path, target: Target, memory_mb: int, policy: SandboxPolicy) -> None:
+        self.target = target
+        self._scratch = scratch / uuid.uuid4().hex
+        self._scratch.mkdir(parents=True)
+        limits = Limits(memory_mb=memory_mb + 2 * target.bytes // _MB, file_mb=768)
+        folder = root / target.path
+        cage = Sandbox((folder,), self._scratch, limits)
+        try:
+            self._caged: SandboxedProcess = start(python("speciate.jobs.pool_process", str(root)), cage, policy)
+        except BaseException:
+            shutil.rmtree(self._scratch, ignore_errors=True)
+            raise
+        self._ready, self._room = select.poll(), select.poll()  # unlike select(), these know descriptors beyond 1023
+        self._ready.register(self._caged.stdout, select.POLLIN)
+        self._room.register(self._caged.stdin, select.POLLOUT)
+        os.set_blocking(self._caged.stdin.fileno(), False)
+        self._about = {
+            "model": str(folder),
+            "modality": target.modality,
+            "inputs": list(target.inputs),
+            "parts": list(target.parts),
+            "ignored_parts": list(target.ignored_parts),
+        }
+
+    @property
+    def pid(self) -> int:
+        return self._caged.pid
+
+    def load(self, seconds: float) -> None:
+        """Raises what loading raised, Died or Slow."""
+        self._ask(LOAD, {"model": self._about["model"]}, seconds)
+
+    def answer(self, items: Sequence[Item], seconds: float) -> list[Item]:
+        """Predictions of these items in their order, as `production.answer` makes them; Died or Slow where none are.
+
+        A number that is none (NaN, infinite) spoils its item: JSON has no such numbers, and nobody can use them.
+        """
+        numbered = [{**item, "id": str(place)} for place, item in enumerate(items)]
+        answer, odd = self._ask(ANSWER, {**self._about, "items": numbered}, seconds)
+        found: list[Item] = answer["predictions"]
+        if len(found) != len(items):
+            raise ProcessDied
+        return [_check_prediction(one) for one in found] if odd else found
+
+    def cpu_seconds(self) -> float | None:
+        """That all of its threads have used, by the scheduler's count in nanoseconds (Linux)."""
+        try:
+            threads = Path(f"/proc/{self.pid}/task").glob("*/schedstat")
+            return sum(int(one.read_text().split()[0]) for one in threads) / 1e9 or None
+        except (OSError, ValueError, IndexError):  # a thread that ended meanwhile, too
+            return None
+
+    def interrupt(self) -> None:
+        """Kill the process under whoever waits for its answer, from any thread; `end` must follow."""
+        self._caged.interrupt()
+
+    def end(self) -> None:
+        self._caged.kill()
+        shutil.rmtree(self._scratch, ignore_errors=True)
+
+    def _ask(self, service: str, payload: dict[str, Any], seconds: float) -> tuple[dict[str, Any], bool]:
+        """The answer, and whether there is a number in it that is none."""
+        line = self._exchange(json.dumps({"service": service, "payload": payload}).encode() + b"\n", seconds)
+        odd: list[str] = []
+
+        def constant(name: str) -> float:
+            odd.append(name)
+            return float(name)
+
+        try:
+            reply = json.loads(line, parse_constant=constant)
+            if (failure := reply.get("error")) is not None:
+                refused = SpeciateError(Code(failure["code"]), str(failure["message"]), str(failure["recovery"]))
+            else:
+                return dict(reply["answer"]), bool(odd)
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):  # it may say anything
+            raise ProcessDied from None
+        raise refused
+
+    def _exchange(self, question: bytes, seconds: float) -> bytes:
+        deadline = time.monotonic() + seconds
+        rest = memoryview(question)
+        try:
+            while rest:
+                self._wait(self._room, deadline)
+                rest = rest[os.write(self._caged.stdin.fileno(), rest) :]
+        except OSError:
+            raise ProcessDied from None
+        parts: list[bytes] = []
+        size = 0
+        while not (parts and parts[-1].endswith(b"\n")):
+            self._wait(self._ready, deadline)
+            part = os.read(self._caged.stdout.fileno(), 1 << 20)
+            size += len(part)
+            if not part or size > _LONGEST_ANSWER:
+                raise ProcessDied
+            parts.append(part)
+        return b"".join(parts)
+
+    def _wait(self, poll: select.poll, deadline: float) -> None:
+        if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+            self.interrupt()
+            raise AnswerTimeout
+
+
+def _check_prediction(prediction: Item) -> Item:
+    if is_finite(prediction.get("output")) and is_finite(prediction.get("confidence")):
+        return prediction
+    return {**prediction, "output": None, "confidence": None, "error": NOT_FINITE}
+

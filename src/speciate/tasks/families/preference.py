@@ -1,0 +1,75 @@
+"""Which of two answers to a text is better: the pair as a text.
+
+An example with a better and a worse answer is posed as a text that shows both without saying which is which; the
+target is `first` or `second`, so that this is a classification of two labels whose probability is a half. Which of
+them comes first is a function of the example's id. A model for it gives each answer a number (RewardPredictor); of a
+pair the larger one wins, with the probability that Bradley and Terry (1952) give to the difference.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from speciate.datasets.loading.loader import Example
+from speciate.modalities.messages import Conversation, conversation, last_answer, messages
+from speciate.models.language.example_checks import normalize
+from speciate.tasks.task import Prediction
+
+if TYPE_CHECKING:
+    pass
+
+
+PREFERENCE, REWARD = "preference", "reward"
+FIRST, SECOND = "first", "second"
+REJECTED = "rejected"
+"""The column with the worse answer, where nobody can name another: of an evaluation."""
+
+
+class AnswerPair(NamedTuple):
+    """A question with two answers."""
+
+    asked: Conversation
+    first: str
+    second: str
+
+
+def pose_pair(example: Example, better: Any, worse: Any) -> tuple[Example, str | None]:
+    """The example as it is asked, and the truth; None where there are no two different answers. ValueError where it is
+    meant to be a conversation and is none."""
+    good, bad = last_answer(better), last_answer(worse)
+    if good is None or bad is None or normalize(good) == normalize(bad):
+        return example, None
+    turned = hashlib.sha256(example.id.encode()).digest()[0] & 1
+    said = conversation(str(example.media))
+    offer = AnswerPair(said, bad, good) if turned else AnswerPair(said, good, bad)
+    return example._replace(media=pair_text(offer)), SECOND if turned else FIRST
+
+
+def pair_text(offer: AnswerPair) -> str:
+    asked = [each.shown() for each in offer.asked]
+    return json.dumps({"asked": asked, FIRST: offer.first, SECOND: offer.second}, ensure_ascii=False)
+
+
+def parse_pair(text: str) -> AnswerPair | None:
+    """What `written` wrote; None of other texts."""
+    if not text.lstrip().startswith("{"):
+        return None
+    try:
+        found = json.loads(text)
+        return AnswerPair(messages(found["asked"]), str(found[FIRST]), str(found[SECOND]))
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+def preferred_answer(first: float, second: float) -> Prediction:
+    """
+    >>> decided(1.0, 1.0).output, decided(0.0, 2.0).output
+    ('first', 'second')
+    """
+    lead = first - second
+    chance = 1 / (1 + math.exp(-lead)) if lead >= 0 else math.exp(lead) / (1 + math.exp(lead))
+    label = FIRST if first >= second else SECOND
+    return Prediction(label, max(chance, 1 - chance), {FIRST: chance, SECOND: 1 - chance})

@@ -1,0 +1,148 @@
+"""The questions that a model under reinforcement learning answers, with what a reward needs beside them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from speciate.datasets.loading.loader import Example
+from speciate.errors import Code, SpeciateError
+from speciate.modalities.messages import Conversation, conversation, format_readable, split_last_answer, with_system
+from speciate.models.language import chat_templates, example_checks
+from speciate.models.language.chat_templates import ChatFormat
+from speciate.training.language import tokenized_examples
+from speciate.training.language_hyperparameters import ReinforcementParameters
+from speciate.training.rewards.reward_spec import RewardSpec, SchemaReward
+from speciate.training.training_context import TrainingContext
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+_WITH_REFERENCE: tuple[str, ...] = ("exact", "numeric", "math")
+"""Kinds of reward that compare with the true answer."""
+
+
+class Question(NamedTuple):
+    example: Example
+    asked: Conversation
+    truth: str | None
+
+
+def needs_reference(spec: RewardSpec) -> bool:
+    return spec.kind in _WITH_REFERENCE or (isinstance(spec, SchemaReward) and spec.equal)
+
+
+def find_questions(study: TrainingContext, examples: Sequence[Example]) -> list[Question]:
+    """With truths, where there are any. A conversation that ends in an answer asks for that one. INVALID for an example
+    that is meant to be a conversation and is none."""
+    found = []
+    for example in examples:
+        truth = study.truth(example)
+        try:
+            said = conversation(str(example.media))
+        except ValueError as error:
+            raise SpeciateError(
+                Code.INVALID,
+                f"The example {example.id} of {study.payload.dataset} cannot be asked; untrusted says why.",
+                f"Look at it with preview_dataset(dataset={study.payload.dataset!r}, ids=[{example.id!r}]).",
+                str(error),
+            ) from error
+        turn = split_last_answer(said)
+        if truth is None and turn is not None:
+            said = turn[0]
+        found.append(Question(example, said, truth))
+    return found
+
+
+def check_questions(
+    study: TrainingContext, parameters: ReinforcementParameters, train: Sequence[Question], held: Sequence[Question]
+) -> list[Question]:
+    """The questions to learn from. Says what is wrong with them; INVALID where a reward cannot be had."""
+    needing = [spec.name or spec.kind for spec in parameters.rewards if needs_reference(spec)]
+    silent = [each for each in train if each.truth is None]
+    if needing and len(silent) == len(train):
+        raise SpeciateError(
+            Code.INVALID,
+            f"The reward {needing[0]!r} compares with the true answer, and no training example of "
+            f"{study.payload.dataset} has one.",
+            "Name the column with target, or call train_model again with other rewards.",
+        )
+    if needing and silent:
+        study.notes.append(f"{len(silent)} training examples without a true answer are left out: a reward needs it.")
+        train = [each for each in train if each.truth is not None]
+    learned = [format_readable(each.asked) for each in train]
+    for split, there in (("validation", [format_readable(each.asked) for each in held]), ("test", _test_questions(study))):
+        if found := example_checks.find_leaks(learned, there):
+            study.notes.append(
+                f"{len(found)} of {len(there)} {split} questions stand in the training split as well, or share 13 "
+                "words in a row with it: what is measured on them is too good."
+            )
+    return list(train)
+
+
+def _test_questions(study: TrainingContext) -> list[str]:
+    """Its questions, as texts."""
+    found = []
+    for example in tokenized_examples.test_examples(study):
+        with contextlib.suppress(ValueError):  # a conversation that is none: whoever evaluates on it is told
+            said = conversation(str(example.media))
+            turn = split_last_answer(said)
+            found.append(format_readable(said if turn is None else turn[0]))
+    return found
+
+
+def short_enough(
+    study: TrainingContext, tokenizer: PreTrainedTokenizerBase, asked: ChatFormat, parameters: ReinforcementParameters, longest: int,
+    found: Sequence[Question], which: str,
+) -> list[Question]:  # fmt: skip
+    """Those that leave room for an answer. INVALID where too few of them do."""
+    limit = min(parameters.max_length, longest - parameters.max_new_tokens)
+    lengths = [_count_tokens(tokenizer, each, asked) for each in found]
+    kept = [each for each, length in zip(found, lengths, strict=True) if length <= limit]
+    each_step = parameters.batch_size // parameters.generations
+    if which == "training" and len(kept) < each_step:
+        raise SpeciateError(
+            Code.INVALID,
+            f"{len(kept)} of {len(found)} training questions have at most {max(0, limit)} tokens, and a step asks "
+            f"{each_step}: the base model sees {longest} tokens, of which max_new_tokens={parameters.max_new_tokens} "
+            "are kept for the answer.",
+            "Call train_model again with a smaller max_new_tokens, a larger max_length, a smaller batch_size, or a "
+            "base model that sees more.",
+        )
+    if len(kept) < len(found):
+        study.notes.append(
+            f"{len(found) - len(kept)} of {len(found)} {which} questions are longer than {limit} tokens and are left "
+            "out."
+        )
+    return kept
+
+
+def _count_tokens(tokenizer: PreTrainedTokenizerBase, question: Question, asked: ChatFormat) -> int:
+    try:
+        text = chat_templates.render_prompt(tokenizer, question.asked, asked)
+    except ValueError as error:
+        raise SpeciateError(
+            Code.INVALID,
+            f"The example {question.example.id} cannot be written as the model reads it; untrusted says why.",
+            "Call train_model again with another chat_template.",
+            str(error),
+        ) from error
+    return len(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def question_rows(found: Sequence[Question], asked: ChatFormat) -> Any:
+    """As trl's trainers take them: `prompt`, and `place`, which question it is."""
+    from datasets import Dataset
+
+    prompts: list[Any] = []
+    for each in found:
+        said = with_system(each.asked, asked.system)
+        prompts.append(
+            [message.shown() for message in said]
+            if asked.template == "chat"
+            else "\n\n".join(message.content for message in said)
+        )
+    return Dataset.from_dict({"prompt": prompts, "place": list(range(len(found)))})
+

@@ -1,0 +1,232 @@
+"""Recipes `grpo` and `rloo`: reinforcement learning from rewards of a language model's answers, with trl's trainers.
+
+GRPO (Shao et al. 2024) compares several answers to a question: those better than their mean become likelier.
+`loss_type` has later forms: DAPO (Yu et al. 2025), Dr. GRPO (Liu et al. 2025), CISPO (MiniMax 2025); with
+`importance_sampling_level=sequence` it is GSPO (Zheng et al. 2025)."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import TYPE_CHECKING, Any
+
+from speciate.datasets.loading.loader import Example
+from speciate.errors import Code, SpeciateError
+from speciate.evaluation.statistics import Estimate, mean
+from speciate.models.language.chat_templates import ChatFormat
+from speciate.training.language import answer_validation, reward_hacking
+from speciate.training.language.answer_validation import NOT_MEASURED
+from speciate.training.language.durable_trainer import TrainerEnding
+from speciate.training.language.model_setup import (
+    digest,
+    finished_predictor,
+    load_base_model,
+    lora_config,
+    make_session,
+    trainer_arguments,
+)
+from speciate.training.language.policy_trainer import PolicyEvaluation, make_policy_trainer
+from speciate.training.language.questions import Question, check_questions, find_questions, question_rows, short_enough
+from speciate.training.language.tokenized_examples import choose_prompt_form
+from speciate.training.language_hyperparameters import GrpoParameters, ReinforcementParameters, RlooParameters
+from speciate.training.model_selection import SelectedModel
+from speciate.training.rewards.reward_functions import RewardFunctions, open_reward_functions
+from speciate.training.rewards.tool_environment import EnvironmentHost
+from speciate.training.training_context import TrainingContext
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+
+def fit_grpo(study: TrainingContext, parameters: GrpoParameters) -> SelectedModel:
+    from trl.trainer.grpo_config import GRPOConfig
+    from trl.trainer.grpo_trainer import GRPOTrainer
+
+    return train_with_rewards(
+        study, parameters, GRPOTrainer, GRPOConfig,
+        loss_type=parameters.loss,
+        scale_rewards=parameters.scale,
+        epsilon_high=parameters.epsilon_high,
+        importance_sampling_level=parameters.level,
+    )  # fmt: skip
+
+
+# Recipe `rloo`: a language model learns from what its own answers are worth (REINFORCE leave-one-out).
+#
+# Ahmadian et al. 2024: each answer is compared with the mean of the other answers to its question, and learned as a
+# whole. The distance to the base model is taken from the reward.
+
+
+
+def fit_rloo(study: TrainingContext, parameters: RlooParameters) -> SelectedModel:
+    from trl.trainer.rloo_config import RLOOConfig
+    from trl.trainer.rloo_trainer import RLOOTrainer
+
+    return train_with_rewards(study, parameters, RLOOTrainer, RLOOConfig, normalize_advantages=parameters.normalise)
+
+
+# What the recipes that learn from rewards share: they differ in trl's trainer, and in what its loss is told.
+
+
+_USUAL_RATE = 1e-6
+"""Where every weight learns (trl 1.16)."""
+
+
+def train_with_rewards(study: TrainingContext, parameters: ReinforcementParameters, trainer: type[Any], config: type[Any], **loss: Any) -> SelectedModel:
+    """`trainer` and `config` are trl's; `loss`: further arguments of `config`."""
+    began = time.monotonic()
+    study.progress(0, None, "", "loading the base model")
+    environment = getattr(parameters, "environment", None)
+    with study.tally.stage("preparing"):
+        learner = load_base_model(study, parameters)
+        learner.model.config.use_cache = not parameters.recompute
+        train, held = _load_questions(study, parameters)
+        asked = choose_prompt_form(study, learner.tokenizer, parameters, [each.asked for each in train])
+        limits = (study, learner.tokenizer, asked, parameters, learner.longest)
+        train, held = short_enough(*limits, train, "training"), short_enough(*limits, held, "validation")
+        held = held[: parameters.judged]
+    with open_reward_functions(study, parameters.rewards, environment, [*train, *held]) as opened:
+        with study.tally.stage("preparing"):
+            every = question_rows([*train, *held], asked)
+            more: dict[str, Any] = {}
+            if opened.host is not None:
+                loss |= tool_arguments(study, learner.tokenizer, asked, opened.host)
+                more["environment_factory"] = opened.host.kind
+            running = make_policy_trainer(trainer)(
+                model=learner.model,
+                reward_funcs=opened.functions(train),
+                processing_class=learner.tokenizer,
+                args=config(
+                    **trainer_arguments(study, parameters, _USUAL_RATE),
+                    num_generations=parameters.generations,
+                    max_completion_length=parameters.max_new_tokens,
+                    temperature=parameters.temperature,
+                    top_p=parameters.top_p,
+                    top_k=parameters.top_k,
+                    beta=parameters.beta,
+                    num_iterations=parameters.iterations,
+                    epsilon=parameters.epsilon,
+                    mask_truncated_completions=parameters.skip_cut,
+                    reward_weights=opened.weights,
+                    **loss,
+                ),
+                train_dataset=every.select(range(len(train))),
+                peft_config=lora_config(parameters),
+                **more,
+            )
+            held_rows = every.select([*range(len(train), len(every))])  # datasets refuses an empty range
+            running.ask(PolicyEvaluation(opened, held, asked, parameters, held_rows))
+            data = digest([(each.example.id, each.asked, each.truth) for each in (*train, *held)], asked)
+            running.begin(make_session(study, parameters, learner, data, watch_loss=False))
+        ending = running.go()
+        predictor = finished_predictor(study, running, learner, asked, parameters)
+        played = value_in_environment(study, running) if opened.host is not None else None
+        chosen = answer_validation.select_trained(study, predictor, parameters, ending, began, played)
+        _report_training(study, running, opened, ending)
+    return chosen
+
+
+def _load_questions(study: TrainingContext, parameters: ReinforcementParameters) -> tuple[list[Question], list[Question]]:
+    """Of both splits, in the order of their ids, those without a truth among them."""
+    train = find_questions(study, _by_id([*study.train, *study.silent]))
+    held = find_questions(study, _by_id([*study.validation, *study.silent_held]))
+    return check_questions(study, parameters, train, held), held
+
+
+def _by_id(examples: list[Example]) -> list[Example]:
+    return sorted(examples, key=lambda each: each.id)
+
+
+def _report_training(study: TrainingContext, running: Any, opened: RewardFunctions, ending: TrainerEnding) -> None:
+    """What was watched, in the report; what is suspicious, in its notes."""
+    evaluations = running.evaluations
+    found = reward_hacking.warnings(running.seen, evaluations.held)
+    first, last = reward_hacking.ends(running.seen) if running.seen else (None, None)
+    study.found["training"] |= {"held_loss": None, "held": dict(ending.held)}
+    study.found["watched"] = {
+        "begin": _finite_fields(first), "end": _finite_fields(last),
+        "held": [_finite_fields(each) for each in evaluations.held],
+        "gain": _metric_gain(running),
+        "warnings": [{"pattern": each.pattern, "what": each.said} for each in found],
+        "stopped": running.stopped,
+        "rewards": opened.told(),
+    }  # fmt: skip
+    if running.stopped:
+        kept = f"what is kept is of step {ending.step}"
+        study.notes.append(f"The training was ended at step {ending.steps}: {running.stopped}; {kept}.")
+    study.notes += [f"Suspicious: {each.said}." for each in found]
+    for each in opened.opened:
+        if missed := sum(each.failures.counted.values()):
+            study.notes.append(
+                f"The reward {each.name!r} said nothing of {missed} of {each.failures.asked} answers: "
+                f"{', '.join(f'{count} {why}' for why, count in each.failures.counted.most_common())}."
+            )
+
+
+def _finite_fields(row: Any) -> dict[str, float] | None:
+    return None if row is None else {name: each for name, each in row._asdict().items() if math.isfinite(each)}
+
+
+def _metric_gain(running: Any) -> dict[str, Any] | None:
+    """The metric of what is kept minus that of the base model, on the same held-out examples, with its interval. Where
+    they chose what is kept, as the best of `best_of` evaluations, it is too good by that; the test split is not."""
+    evaluations = running.evaluations
+    found = evaluations.difference(evaluations.held[0].step, running.kept_step) if evaluations.held else None
+    if found is None:
+        return None
+    return {
+        "value": found.delta, "interval": [found.low, found.high], "n": found.n, "method": found.method,
+        "best_of": running.chosen_of,
+    }  # fmt: skip
+
+
+# What a training with an environment needs beside: a chat template whose calls trl reads, and another judge.
+
+
+_SHOWN = 200
+
+
+def tool_arguments(study: TrainingContext, tokenizer: PreTrainedTokenizerBase, asked: ChatFormat, host: EnvironmentHost) -> dict[str, Any]:
+    """Of trl's configuration. INVALID where trl cannot read tool calls of this template, or cannot show the tools."""
+    from transformers.utils.chat_template_utils import get_json_schema
+    from trl.chat_template_utils import add_response_schema, supports_tool_calling
+
+    what = str(study.payload.spec.base_model)
+    if asked.template != "chat" or not supports_tool_calling(tokenizer):
+        raise _no_tool_calling(what, "has no chat template that shows calls of tools and their answers")
+    if not (getattr(tokenizer, "response_template", None) or getattr(tokenizer, "response_schema", None)):
+        try:
+            add_response_schema(tokenizer)
+        except ValueError as error:
+            raise _no_tool_calling(what, "has a chat template whose calls of tools trl cannot read") from error
+    instance = host.kind()
+    for each in host.described.tools:
+        try:
+            get_json_schema(getattr(instance, each.name))
+        except Exception as error:  # its own kinds of errors, told as one
+            raise SpeciateError(
+                Code.INVALID,
+                f"The tool {each.name} of {host.described.file.name} cannot be told to a model: {str(error)[:_SHOWN]}.",
+                "Write its docstring as Google does, with a line for each argument, then call again.",
+            ) from error
+    study.notes.append("Its values are those with its environment; predict and evaluate_models ask it without tools.")
+    return {"max_tool_calling_iterations": host.spec.rounds}
+
+
+def value_in_environment(study: TrainingContext, running: Any) -> Estimate:
+    """The metric of what is kept, as it was measured with its environment."""
+    scores = running.evaluations.scores.get(running.kept_step)
+    if not scores:
+        return NOT_MEASURED
+    return mean(scores, running.evaluations.clusters)
+
+
+def _no_tool_calling(what: str, why: str) -> SpeciateError:
+    return SpeciateError(
+        Code.INVALID,
+        f"{what} {why}, so it cannot be trained in an environment.",
+        "Name a base model with the template of Qwen 2.5, Qwen 3, Llama 3.1, GLM 4, GPT-OSS or another that trl "
+        "knows; or bring one with hyperparameters={'chat_template': JINJA}, as trl/chat_templates has it.",
+    )
+

@@ -1,0 +1,50 @@
+"""Texts as answers: what is asked, and what is answered without a model."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from tests.tasks.world import examples
+
+from speciate.datasets.loading.loader import Example
+from speciate.tasks.families.generation import Generation
+from speciate.tasks.predictor import constant
+from speciate.tasks.task import TaskTerms
+
+(EXAMPLE,) = examples(np.zeros(3))
+
+
+def truth(cell: object) -> object:
+    posed = Generation.pose(EXAMPLE, cell, TaskTerms())
+    return posed and posed.truth
+
+
+def test_the_truth_is_the_text_of_the_cell() -> None:
+    assert truth(" two\n words ") == " two\n words "
+    assert truth(42) == "42"
+    assert truth(None) is None
+    assert truth(" \n") is None
+    with pytest.raises(ValueError, match="is no text"):
+        truth(["a", "b"])
+
+
+@pytest.mark.parametrize("task", ["text-generation", "image-text-to-text"])
+def test_the_baseline_is_the_commonest_text(task: str) -> None:
+    (made,) = constant(task, ["b", "a", "b"], TaskTerms()).predict([EXAMPLE])
+    assert made.output == "b"
+
+
+def test_a_conversation_asks_for_its_last_turn_where_no_column_answers() -> None:
+    said = '[{"role": "user", "content": "why?"}, {"role": "assistant", "content": "so"}]'
+    asks = EXAMPLE._replace(media=said)
+    posed = Generation.pose(asks, None, TaskTerms())
+    assert posed is not None
+    assert (posed.example.media, posed.truth) == ("why?", "so")
+    assert truth_of(asks, "because") == "because"
+    assert truth_of(EXAMPLE._replace(media="why?"), None) is None
+
+
+def truth_of(example: Example, cell: object) -> object:
+    posed = Generation.pose(example, cell, TaskTerms())
+    return posed and posed.truth
+
