@@ -8,7 +8,6 @@ import pkgutil
 from pathlib import Path
 
 import speciate.tools
-
 from speciate.server.tool_api import Declaration
 
 _ROOT = Path(__file__).parent.parent

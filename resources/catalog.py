@@ -47,7 +47,6 @@ def dataset_version(app: App, name: str, version: str) -> DatasetVersion:
 # Models as documents.
 
 
-
 @resource("speciate://models/{name}/{version}", mime="text/markdown")
 def model(app: App, name: str, version: str) -> str:
     """The card of a model version (v3): what made it, how good it was found, its licence and its limits."""
@@ -55,7 +54,6 @@ def model(app: App, name: str, version: str) -> str:
 
 
 # Evaluations as resources. They never change.
-
 
 
 @resource("speciate://evaluations/{id}")
@@ -73,7 +71,6 @@ def evaluation_page(app: App, id: str) -> str:  # noqa: A002 - the address's wor
 # Use cases as resources.
 
 
-
 @resource("speciate://use-cases/{name}")
 def use_case(app: App, name: str) -> UseCase:
     """The newest version of one use case: objective, limits, incumbent and gates."""
@@ -81,7 +78,6 @@ def use_case(app: App, name: str) -> UseCase:
 
 
 # Jobs as resources: subscribe to one and hear of each of its changes.
-
 
 
 @resource("speciate://jobs/{job}")
@@ -99,9 +95,7 @@ def job_log(app: App, job: str, after: int = 0) -> LogPiece:
 # What is going on in the workspace, as a resource.
 
 
-
 @resource("speciate://status")
 def status(app: App) -> Status:
     """Use cases with their clocks, running jobs, what waits for a person, and disk."""
     return measure(app.workspace)
-

@@ -33,7 +33,9 @@ class ReachView(Result):
 @resource("speciate://datasets/{name}/{version}/reach{?example,group}")
 def dataset_reach(app: App, name: str, version: str, example: str = "", group: str = "") -> ReachView:
     """Which models learned from a dataset version (or an example or a group of it), and which answers they gave."""
-    found = trace.trace_impact(app.workspace, app.pool, f"{name}@{version}", example=example or None, group=group or None)
+    found = trace.trace_impact(
+        app.workspace, app.pool, f"{name}@{version}", example=example or None, group=group or None
+    )
     return _reach(found)
 
 

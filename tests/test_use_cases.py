@@ -211,4 +211,3 @@ def test_more_examples_are_needed_the_nearer_the_bound_is() -> None:
     assert (more_needed(100, 0.03, 0.05) or 0) < (more_needed(100, 0.03, 0.02) or 0)
     assert more_needed(100, 0.03, 0.0) is None
     assert more_needed(100, 0.03, 1.0) == 1
-

@@ -81,7 +81,9 @@ def manage_data(
     if action == "delete":
         return _delete(app, ref, idempotency_key, dry_run=dry_run)
     if action == "purge":
-        return _purge(app, Target(dataset=_without_version(ref), group=group, example=example), idempotency_key, dry_run=dry_run)
+        return _purge(
+            app, Target(dataset=_without_version(ref), group=group, example=example), idempotency_key, dry_run=dry_run
+        )
     return _tag(app, {"action": action, "ref": ref, "tag": tag}, idempotency_key, dry_run=dry_run)
 
 
@@ -120,7 +122,9 @@ def _without_version(ref: str) -> str:
     return check_name("dataset", name)
 
 
-def _tag(app: App, spec: dict[str, Any], idempotency_key: str | None, *, dry_run: bool) -> TagResult | JobStarted | DryRun:
+def _tag(
+    app: App, spec: dict[str, Any], idempotency_key: str | None, *, dry_run: bool
+) -> TagResult | JobStarted | DryRun:
     begun = start_job(app, "tag", spec, idempotency_key=idempotency_key, dry_run=dry_run)
     if isinstance(begun, DryRun):
         return begun

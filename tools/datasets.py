@@ -393,4 +393,3 @@ def find_similar(
         untrusted=NeighbourRows(rows=found.rows),
     )
     return (answer,) if found.picture is None else (answer, ToolImage(found.picture))
-

@@ -73,4 +73,3 @@ def _warnings(result: dict[str, Any], wanted: dict[str, Any], newest: str) -> tu
     if long := sum(map(is_shortened, {class_name(label) for label in wanted.values() if label is not None})):
         said.append(SHORTENED.format(count=long))
     return tuple(said)
-

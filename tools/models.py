@@ -262,7 +262,6 @@ class LineageView(Result):
         )
 
 
-
 class ModelDescription(Result):
     model: str
     task: str | None = None
@@ -297,7 +296,10 @@ def describe_model(
     traced = trace.trace_answer(app.workspace, model) if trace.is_answer(model) else None
     model = trace.model_of_answer(app.workspace, model) if traced else model
     ref = model_ref(model)
-    if registry.fetched(app.workspace.database, ref) is None and (row := known_models.find_row(app.workspace, ref)) is not None:
+    if (
+        registry.fetched(app.workspace.database, ref) is None
+        and (row := known_models.find_row(app.workspace, ref)) is not None
+    ):
         return _describe_external(app, ref, row)
     found = model_report(app.workspace, model)
     card = found.shown
@@ -335,7 +337,11 @@ def _export(record: dict[str, Any] | None) -> ExportView | None:
 
 
 def _describe_external(app: App, ref: ModelRef, row: dict[str, Any]) -> ModelDescription:
-    access, tasks, modalities = known_models.access(row, known_models.AccessContext.now(app.workspace)), row["tasks"], row["modalities"]
+    access, tasks, modalities = (
+        known_models.access(row, known_models.AccessContext.now(app.workspace)),
+        row["tasks"],
+        row["modalities"],
+    )
     price = Price(usd_per_1m_input=row["usd_per_1m_input"], usd_per_1m_output=row["usd_per_1m_output"])
     fetch = NextAction(tool="register_model", arguments={"name": registry.name_of(ref), "source": str(ref)})
     size = f"{row['parameters']:,} parameters" if row["parameters"] else "of unknown size"

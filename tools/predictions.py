@@ -76,7 +76,6 @@ def _record(app: App, given: Feedback) -> FeedbackRecorded:
     )
 
 
-
 class Output(Result):
     output: Any = None
     error_text: str | None = None

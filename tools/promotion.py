@@ -144,4 +144,3 @@ def list_approvals(
         next_cursor=page.next_cursor,
         note=approval_keys.approval_strength_here(app.workspace.database),
     )  # fmt: skip
-

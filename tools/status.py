@@ -109,7 +109,10 @@ def get_status(app: App, use_case: str | None = None) -> StatusView:
     found = status(app.workspace, use_case)
     return StatusView(
         workspace=str(app.workspace.folders.root),
-        use_cases=tuple(UseCaseView.of(item, deployments.deployment_of(app.workspace.folders, item.name)) for item in found.use_cases),
+        use_cases=tuple(
+            UseCaseView.of(item, deployments.deployment_of(app.workspace.folders, item.name))
+            for item in found.use_cases
+        ),
         models_deployed_30d=found.deliveries.models_deployed_30d,
         models_baking_30d=found.deliveries.models_baking_30d,
         change_failure_rate=found.deliveries.change_failure_rate,

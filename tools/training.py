@@ -248,7 +248,6 @@ def merge_models(
 # Starting a job whose base models may still be on the hub: then they are fetched first, by jobs that it waits for.
 
 
-
 def start_job_after_fetch(
     app: App,
     kind: str,
@@ -269,4 +268,3 @@ def start_job_after_fetch(
         return DryRun(valid=True, estimate=Estimate(), resolved=resolved)
     fetches = fetch_all(app.engine, wanted, idempotency_key)
     return tool_api.start_job(app, kind, spec, idempotency_key=idempotency_key, after=fetches)
-

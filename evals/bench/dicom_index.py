@@ -79,7 +79,9 @@ def arms(files: list[Path], folder: Path, work: Path) -> dict[str, Callable[[], 
         folders.make()
         pool = Pool(folders, Settings(), size=os.cpu_count() or 1)
         try:
-            return sum(len(file.parts) for file in prepare_source(folder, SourceContext(pool, "required", folders, work)).files)
+            return sum(
+                len(file.parts) for file in prepare_source(folder, SourceContext(pool, "required", folders, work)).files
+            )
         finally:
             pool.close()
 

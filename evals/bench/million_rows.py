@@ -119,7 +119,9 @@ def asking(folders: Folders, first: SealedVersion, theirs: Path, rounds: int) ->
     pool.close()
 
 
-def adding(folders: Folders, first: SealedVersion, added: pa.Table, hf: datasets.Dataset, theirs: Path, rounds: int) -> SealedVersion:
+def adding(
+    folders: Folders, first: SealedVersion, added: pa.Table, hf: datasets.Dataset, theirs: Path, rounds: int
+) -> SealedVersion:
     pairs, second, before = [], first, size(folders.datasets)
     for number in range(1, rounds + 1):
         began = time.perf_counter()

@@ -31,7 +31,6 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 from bm25s import BM25
-from speciate.tools.models import search_models
 
 from speciate import use_cases as usecases
 from speciate.jobs.engine import Engine
@@ -42,6 +41,7 @@ from speciate.models.search import embeddings, index, known_models
 from speciate.models.search.search_query import AtLeast, Query
 from speciate.server.tool_api import App
 from speciate.settings import Settings
+from speciate.tools.models import search_models
 from speciate.use_cases import Definition, Objective, UseCaseLimits
 from speciate.workspace.workspace import Workspace
 
@@ -205,7 +205,9 @@ def main() -> None:
         table = index.read()
         if arguments.vectors:
             vectors = random_units(table.num_rows)
-            embeddings._save_vectors(embeddings.vectors_file(workspace.folders.cache / "models"), embeddings.texts(table), vectors, ENCODER)
+            embeddings._save_vectors(
+                embeddings.vectors_file(workspace.folders.cache / "models"), embeddings.texts(table), vectors, ENCODER
+            )
             for text in {each.arguments.get("query", "") for each in asked} - {""}:
                 known_models.search(workspace, Query(text=text), sort="relevance", limit=1, offset=0, pool=app.pool)
         print(f"load {os.getloadavg()[0]:.1f}, {os.cpu_count()} cores, {table.num_rows:,} models, {len(asked)} queries")

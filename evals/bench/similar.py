@@ -122,7 +122,9 @@ def main() -> None:
         units = normalised(vectors)
 
         def search(pool: Pool, place: int) -> None:
-            nearest_neighbours.find_neighbours(engine, pool, many, NeighbourQuery(ids[place], None, "descriptor", None, 10))
+            nearest_neighbours.find_neighbours(
+                engine, pool, many, NeighbourQuery(ids[place], None, "descriptor", None, 10)
+            )
 
         print(f"load {os.getloadavg()[0]:.1f}, {os.cpu_count()} cores, {rounds} interleaved rounds, medians")
         first, later = list[tuple[float, float]](), list[tuple[float, float]]()

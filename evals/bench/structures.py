@@ -50,7 +50,9 @@ def reading(rounds: int) -> None:
     print("| file | MB | ours ms | gemmi ms |\n|---|---|---|---|")
     for path in sorted((Path(tmtools.__file__).parent / "data").glob("*.[pc]*")):
         data = path.read_bytes()
-        ours, theirs = interleaved([lambda data=data: protein_structures.read(data), lambda data=data: parsed(data)], rounds)
+        ours, theirs = interleaved(
+            [lambda data=data: protein_structures.read(data), lambda data=data: parsed(data)], rounds
+        )
         print(f"| {path.name} | {len(data) / 1e6:.1f} | {ours:.0f} | {theirs:.0f} |", flush=True)
 
 

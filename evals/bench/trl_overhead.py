@@ -57,12 +57,17 @@ class Bench:
         parameters = told.parameters
         assert isinstance(parameters, SftParameters)
         learner = load_base_model(study, parameters)
-        how = choose_prompt_form(study, learner.tokenizer, parameters, [each.asked for each in find_turns(study, study.train)])
+        how = choose_prompt_form(
+            study, learner.tokenizer, parameters, [each.asked for each in find_turns(study, study.train)]
+        )
         found = tokenize_splits(study, learner.tokenizer, how, parameters, "completion", learner.longest)
         told_by = trainer_arguments(study, parameters, RATE) | ({} if ours else {"logging_steps": 10})  # trl's default
         arguments = SFTConfig(**told_by, max_length=None)
         made = (make_durable(SFTTrainer) if ours else SFTTrainer)(
-            model=learner.model, processing_class=learner.tokenizer, args=arguments, train_dataset=token_rows(found.train)
+            model=learner.model,
+            processing_class=learner.tokenizer,
+            args=arguments,
+            train_dataset=token_rows(found.train),
         )
         return made, make_session(study, parameters, learner, digest(found))
 

@@ -334,4 +334,3 @@ def _explain_error(error: Exception, kind: Kind, repository: str) -> SpeciateErr
         f"{source} could not be fetched from {hub_endpoint()}: {said}.",
         "Check the connection, then call again: what was fetched is kept.",
     )
-

@@ -184,4 +184,3 @@ def check_host(host: str) -> str:
             "For https://api.openai.com/v1 that is api.openai.com, for http://127.0.0.1:8000/v1 it is 127.0.0.1:8000.",
         )
     return host.lower()
-

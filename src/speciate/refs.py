@@ -170,4 +170,3 @@ def check_name(noun: str, name: str) -> str:
             "Call again with another name.",
         )
     return name
-

@@ -135,4 +135,3 @@ def may_end_daemon(account: Account) -> bool:
 def may_succeed(account: Account, group: int | None) -> bool:
     """Whether this daemon leaves because this one brings a newer version: whoever is only served may not end it."""
     return group is None or may_end_daemon(account)
-

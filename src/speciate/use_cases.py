@@ -395,4 +395,3 @@ def _store(tx: Transaction, use_case: UseCase, state: str, event: str, data: dic
     spec = use_case.model_dump_json(include=set(Definition.model_fields))
     tx.execute(_INSERT, [use_case.name, use_case.version, spec, state, use_case.created])
     tx.event(f"use_case:{use_case.name}", event, {"version": use_case.version, "state": state} | data)
-

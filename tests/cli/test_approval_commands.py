@@ -8,16 +8,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.cli.test_cli import run, type_into
-from tests.promotion import world
-from tests.server.processes import Daemons
-from tests.serving.test_deployment import until
-from tests.serving.world import trained
 
 from speciate.governance import audit
 from speciate.governance.audit_heads import NAME
 from speciate.workspace.lock import is_held
 from speciate.workspace.workspace import Workspace
+from tests.cli.test_cli import run, type_into
+from tests.promotion import world
+from tests.server.processes import Daemons
+from tests.serving.test_deployment import until
+from tests.serving.world import trained
 
 pytestmark = pytest.mark.slow
 
@@ -104,4 +104,3 @@ def test_a_failing_hook_is_said_in_get_status(daemons: Daemons) -> None:
         return any("Notifications by command do not arrive" in alert for alert in alerts)
 
     until(alerted, 40)
-

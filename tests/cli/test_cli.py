@@ -16,13 +16,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.models.test_signature import make_keys, register
-from tests.server.processes import MODERN, Daemons, end
 
 import speciate
 from speciate.errors import Code, SpeciateError
 from speciate.governance import approvals
 from speciate.workspace.workspace import Workspace
+from tests.models.test_signature import make_keys, register
+from tests.server.processes import MODERN, Daemons, end
 
 COMMANDS = (
     "init", "serve", "call", "status", "stop", "doctor", "backup", "rebuild", "approve", "deny", "promote", "policy",
@@ -437,4 +437,3 @@ def post(url: str, token: str) -> int:
             return error.code
     except OSError:
         return 0
-

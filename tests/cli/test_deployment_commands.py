@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.server.processes import Daemons
-from tests.serving.test_deployment import until
-from tests.serving.world import USE_CASE, move, trained
 
 import speciate
 from speciate.serving.deployment_folder import DeploymentFolder
 from speciate.settings import Settings
 from speciate.workspace.workspace import Workspace
+from tests.server.processes import Daemons
+from tests.serving.test_deployment import until
+from tests.serving.world import USE_CASE, move, trained
 
 pytestmark = pytest.mark.slow
 
@@ -115,4 +115,3 @@ def _in_production(root: Path) -> str:
     move(workspace, model)
     workspace.close()
     return model
-

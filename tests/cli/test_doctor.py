@@ -38,4 +38,3 @@ def test_what_is_missing_is_named_with_how_to_get_it(monkeypatch: pytest.MonkeyP
     (check,) = doctor.extras()
     assert not check.ok
     assert "pip install 'speciate[scan]'; missing: nowhere-to-be-found" in check.what
-

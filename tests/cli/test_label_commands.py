@@ -54,4 +54,3 @@ def test_a_class_that_the_model_does_not_know_is_asked_about_before_it_is_stored
         )
     assert stored == [("good", False), ("mixed", True)]
     assert "'godo' is no class" in capsys.readouterr().out
-

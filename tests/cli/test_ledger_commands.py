@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.conftest import ManualClock
-from tests.promotion import world
 
 from speciate.cli import ledger_commands
 from speciate.cli.ledger_commands import duration, format_ledger, ledger_svg
 from speciate.server import control
 from speciate.workspace.workspace import Workspace
+from tests.conftest import ManualClock
+from tests.promotion import world
 
 
 class _Service:
@@ -80,4 +80,3 @@ def test_json_is_all_of_it(
 )  # fmt: skip
 def test_durations_have_two_units_at_most(seconds: float | None, text: str) -> None:
     assert duration(seconds) == text
-

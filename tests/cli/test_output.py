@@ -44,4 +44,3 @@ def test_what_was_written_is_said_and_what_was_not_is_no_traceback(tmp_path: Pat
     with pytest.raises(SpeciateError, match="cannot be written") as caught:
         write_image(tmp_path / "b.svg", b"<svg/>")
     assert caught.value.code is Code.UNAVAILABLE
-

@@ -310,4 +310,3 @@ def test_the_daemon_lends_nobody_its_eyes(running: Setup) -> None:
         assert "outside the folders that tools may use" in ran.stderr or "no folder to start from" in ran.stderr, (
             ran.stderr
         )
-

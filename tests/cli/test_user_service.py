@@ -11,11 +11,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.server.processes import Daemons
-from tests.server.test_daemon import until
 
 from speciate.cli import main, user_service
 from speciate.cli.user_service import plist, service, unit_of
+from tests.server.processes import Daemons
+from tests.server.test_daemon import until
 
 _FAKE = """#!{python}
 import json, os, sys
@@ -171,4 +171,3 @@ def test_what_the_unit_starts_stays_although_nobody_needs_it(daemons: Daemons) -
     finally:
         process.terminate()
         assert process.wait(30) == 0
-

@@ -6,10 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.server.processes import Daemons
-
 from speciate.workspace.blobs import Blobs
 from speciate.workspace.workspace import Workspace
+from tests.server.processes import Daemons
 
 
 def test_a_backup_names_what_was_damaged_and_copies_the_rest(tmp_path: Path) -> None:
@@ -32,4 +31,3 @@ def test_a_backup_names_what_was_damaged_and_copies_the_rest(tmp_path: Path) -> 
     copy = Blobs(tmp_path / "copy" / "blobs")
     assert copy.get(whole) == b"whole"
     assert copy.path(flipped).read_bytes() == b"flopped"
-

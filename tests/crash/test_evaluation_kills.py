@@ -98,7 +98,9 @@ def test_a_killed_evaluation_ends_as_one_that_was_not(
         spared, _ = evaluated(workspace, engine, whole)
     finally:
         engine.stop()
-    lost = sum(answer_cache.count_lost_calls(workspace.folders, path.name) for path in workspace.folders.predictions.iterdir())
+    lost = sum(
+        answer_cache.count_lost_calls(workspace.folders, path.name) for path in workspace.folders.predictions.iterdir()
+    )
     print(f"{CALLS} calls, {struck} kills, {proxy.calls} requests, spoilt {proxy.spoilt}, {lost} lost in flight")
     mine, theirs = answers(workspace, killed, torn), answers(workspace, spared, whole)
     ended = (("killed", killed, torn), ("again", again, torn), ("spared", spared, whole))

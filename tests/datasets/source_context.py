@@ -21,4 +21,3 @@ def source_context(folder: Path) -> Iterator[SourceContext]:
         yield SourceContext(pool, "required", folders, folder / "work")
     finally:
         pool.close()
-

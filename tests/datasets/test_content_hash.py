@@ -29,4 +29,3 @@ def test_the_id_is_the_same_on_any_machine() -> None:
     assert version_id(lanes([])) == hashlib.sha256(bytes(2048)).hexdigest()
     big_endian = lanes(ROWS).astype(np.dtype(">u2"))
     assert version_id(big_endian) == version_id(lanes(ROWS))
-

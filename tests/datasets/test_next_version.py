@@ -69,7 +69,9 @@ def plain(found: pa.Table) -> list[str]:
 
 
 def counts(folders: Folders, old: Manifest, new: Manifest) -> dict[str, Any]:
-    return compare_versions({"root": str(folders.root), "old": old.model_dump(mode="json"), "new": new.model_dump(mode="json")})
+    return compare_versions(
+        {"root": str(folders.root), "old": old.model_dump(mode="json"), "new": new.model_dump(mode="json")}
+    )
 
 
 @settings(deadline=None, max_examples=10)
@@ -136,7 +138,9 @@ def test_a_small_change_of_many_rows_writes_little(folders: Folders) -> None:
 def test_a_change_of_most_rows_starts_a_new_base(folders: Folders) -> None:
     rows: dict[str, Row] = {f"ex-{i}": ("cat", "ok", 1.0) for i in range(10)}
     first = next_version.seal_first(folders, table(rows), empty())
-    second = next_version.seal_changed(folders, first.manifest, first.lanes, table(dict.fromkeys(rows, ("dog", "ok", 1.0))))
+    second = next_version.seal_changed(
+        folders, first.manifest, first.lanes, table(dict.fromkeys(rows, ("dog", "ok", 1.0)))
+    )
     assert len(second.manifest.parts) == 1
 
 
@@ -206,4 +210,3 @@ def test_a_workspace_may_lie_below_a_folder_that_looks_like_a_partition(tmp_path
     with duckdb.connect() as connection:
         named = connection.execute(f"DESCRIBE SELECT * FROM {version_rows.relation(folders, made)}").fetchall()
     assert "seed" not in {row[0] for row in named}
-

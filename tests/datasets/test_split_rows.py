@@ -209,4 +209,3 @@ def test_a_random_split_leaks_and_the_audit_says_so(rows: pa.Table) -> None:
 def test_without_the_sketches_of_parts_it_would_leak(rows: pa.Table) -> None:
     blind = rows.set_column(rows.schema.get_field_index(SKETCH), SKETCH, pa.nulls(COUNT, pa.binary()))
     assert crossing(split_rows(blind, "multimodal").splits) > 5
-

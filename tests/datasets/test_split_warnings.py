@@ -108,4 +108,3 @@ def test_shares_that_are_not_what_was_asked_for(sizes: dict[str, int], said: str
     found = uneven_split_warnings([*splits, None], {"train": 0.7, "validation": 0.15, "test": 0.15})
     assert len(found) == (said is not None)
     assert said is None or said in found[0]
-

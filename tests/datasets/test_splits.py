@@ -180,7 +180,10 @@ def test_many_groups_of_many_sizes_keep_shares_and_labels() -> None:
 
 def test_a_split_that_is_not_wanted_gets_nothing() -> None:
     for count in (50, 9000):
-        assert set(assign_splits(columns(alone(count)), {"train": 0.8, "validation": 0, "test": 0.2})) == {"train", "test"}
+        assert set(assign_splits(columns(alone(count)), {"train": 0.8, "validation": 0, "test": 0.2})) == {
+            "train",
+            "test",
+        }
 
 
 def test_nothing_to_split() -> None:
@@ -329,4 +332,3 @@ def test_shares_that_are_wanted_are_kept() -> None:
     joined = append_rows(rows, "tabular", np.arange(count) >= 50, fractions={"train": 0.8, "test": 0.2})
     found = joined["split"].to_pylist()
     assert (found.count("train"), found.count("test")) == (80, 20)
-

@@ -149,4 +149,3 @@ def copies(mesh: trimesh.Trimesh, chance: Chance) -> Iterator[tuple[str, trimesh
     yield "shuffled", turned(shuffled(mesh, chance), chance)
     yield "divided", turned(mesh.subdivide(), chance, 0.001)
     yield "thinned", turned(thinned(mesh.subdivide()), chance)
-

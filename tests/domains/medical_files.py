@@ -156,4 +156,3 @@ def write(folder: Path, count: int = 220, seed: int = 0) -> Rounds:
             number += 1
     (folder / "labels.csv").write_text("\n".join(lines) + "\n")
     return Rounds(folder / "rows", folder / "labels.csv", copies)
-

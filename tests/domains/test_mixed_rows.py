@@ -12,11 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from speciate.tools.datasets import LabelsFile, create_dataset, curate_dataset, preview_dataset, query_dataset
-from speciate.tools.evaluation import describe_evaluation, evaluate_models
-from speciate.tools.predictions import predict
-from speciate.tools.training import specialize, train_model
-from speciate.tools.use_cases import define_use_case
 
 from speciate.datasets import version_rows, versions
 from speciate.datasets.splits import audit_split, members_of
@@ -25,6 +20,11 @@ from speciate.jobs.pool import Pool
 from speciate.server.tool_api import IN_PROCESS, App, DryRun, JobStarted
 from speciate.serving.predict import Input
 from speciate.settings import Settings
+from speciate.tools.datasets import LabelsFile, create_dataset, curate_dataset, preview_dataset, query_dataset
+from speciate.tools.evaluation import describe_evaluation, evaluate_models
+from speciate.tools.predictions import predict
+from speciate.tools.training import specialize, train_model
+from speciate.tools.use_cases import define_use_case
 from speciate.use_cases import Objective
 from speciate.workspace.workspace import Workspace
 from tests.domains import medical_files

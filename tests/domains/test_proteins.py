@@ -90,7 +90,9 @@ def test_structures_of_one_family_stay_together_whatever_format_they_come_in(
     (folder / "g_0.pdb").write_bytes(pdb(small("A", residues=140)))
     (folder / "g_1.cif").write_bytes(mmcif(small("A", residues=130)))
     manifest = data.ingest(workspace, "models", source=folder)
-    rows = version_rows.read(workspace.folders, manifest, ["source", "split", "residues", "missing_backbone_atoms", "format"])
+    rows = version_rows.read(
+        workspace.folders, manifest, ["source", "split", "residues", "missing_backbone_atoms", "format"]
+    )
     found: dict[str, set[str]] = {}
     for row in rows.to_pylist():
         found.setdefault(row["source"].partition("_")[0], set()).add(row["split"])

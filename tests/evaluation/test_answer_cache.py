@@ -94,4 +94,3 @@ def test_forgotten_examples_leave_no_answer_and_their_own_labels_no_name_behind(
     assert (found[0], found[1].output) == (TWO, f"a {PURGED}")
     words = (b"secret word", b"rare label")
     assert not any(word in path.read_bytes() for path in (folders.predictions / "f").iterdir() for word in words)
-

@@ -148,4 +148,3 @@ def test_an_effect_that_the_metric_has_no_room_for_is_none(
     metric: str, effect: float, had: float | None, shown: float | None
 ) -> None:
     assert detectable(effect, find_metric(metric), had) == shown
-

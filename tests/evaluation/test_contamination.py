@@ -50,4 +50,3 @@ def test_what_is_near_is_told_apart_from_what_is_identical(workspace: Workspace)
     asked = (workspace.folders, manifest, ids, [manifest], ("train",))
     assert find_seen(*asked) == {ids[0]}
     assert find_nearly_seen(*asked) == {ids[0], ids[1]}
-

@@ -74,7 +74,10 @@ def test_slices_and_worst_examples_come_from_the_stored_rows(flowers: Workspace)
     assert {one["value"] for one in cut["slices"]} == {"north", "south"}
     assert sum(one["n"] for one in cut["slices"]) == 200
     assert all(one["p_holm"] >= one["p_value"] for one in cut["slices"])
-    assert {one["value"] for one in slice_metrics.slices_by_column(asked | {"column": "label"})["slices"]} == {"yes", "no"}
+    assert {one["value"] for one in slice_metrics.slices_by_column(asked | {"column": "label"})["slices"]} == {
+        "yes",
+        "no",
+    }
     wrong = error_analysis.worst_examples(asked)
     assert 0 < len(wrong["examples"]) <= 3
     assert all(example["truth"] != example["output"] for example in wrong["examples"])

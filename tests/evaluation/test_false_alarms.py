@@ -150,4 +150,3 @@ def test_a_comparison_by_resampling_errs_in_five_percent(metric: str, sizes: str
             yield bootstrap_difference(*resampled(random, codes), share=metric == "f1")
 
     assert alarms(found()) < MOST
-

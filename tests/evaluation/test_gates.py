@@ -287,7 +287,6 @@ def test_no_gain_is_promised_that_the_metric_has_no_room_for(effect: float | Non
     assert said in got.reason
 
 
-
 def answers(right: np.ndarray) -> Answers:
     given = ["a" if each else "b" for each in right]
     return label_answers(["a"] * len(right), given, [None] * len(right), ["a", "b"])
@@ -329,4 +328,3 @@ def test_a_gate_on_a_column_that_is_not_there_is_refused(flowers: Workspace) -> 
         world.evaluate_models(flowers, models=["points"], use_case="flowering")
     with pytest.raises(SpeciateError, match="needs one"):
         world.define(flowers, gates=[{"rule": "no_slice_worse"}])
-

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from speciate.tools.evaluation import describe_evaluation, evaluate_models
-from speciate.tools.use_cases import define_use_case
 
 from speciate.errors import SpeciateError
 from speciate.jobs.engine import Engine
 from speciate.jobs.pool import Pool
 from speciate.server.tool_api import App, DryRun, JobStarted
+from speciate.tools.evaluation import describe_evaluation, evaluate_models
+from speciate.tools.use_cases import define_use_case
 from speciate.use_cases import Objective
 from speciate.workspace.workspace import Workspace
 from tests.evaluation import world

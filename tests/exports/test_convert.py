@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from speciate.tools.exports import export_model
 
 from speciate.errors import Code, SpeciateError
 from speciate.evaluation import decisions, evaluate
@@ -37,6 +36,7 @@ from speciate.serving.predict import Input, predict
 from speciate.settings import Settings
 from speciate.tasks.families.classification import Classification
 from speciate.tasks.network_predictor import NetworkPredictor
+from speciate.tools.exports import export_model
 from speciate.training.planning import base_models
 from speciate.workspace.workspace import Workspace
 from tests.promotion import world
@@ -189,7 +189,9 @@ def test_an_export_whose_record_lacks_a_gate_may_not_be_promoted() -> None:
 def test_an_export_is_a_model_as_any_other(
     workspace: Workspace, tmp_path: Path, pool: Pool, form: str, quantize: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(export_gates, "_SLOWER", 100.0)  # 13,000 weights: a machine that is busy decides how long they take
+    monkeypatch.setattr(
+        export_gates, "_SLOWER", 100.0
+    )  # 13,000 weights: a machine that is busy decides how long they take
     waves(workspace)
     define(workspace, "waves", "time-series-classification")
     before = parent(workspace, tmp_path)
@@ -278,4 +280,3 @@ def test_a_killed_export_begins_anew_and_is_registered_once(tmp_path: Path, monk
     finally:
         engine.stop()
         workspace.close()
-

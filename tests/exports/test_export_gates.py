@@ -122,4 +122,3 @@ def test_two_processes_are_alike_to_rounding() -> None:
     assert not convert_worker.same_scores(here, [np.array([1.0, 2.1])])
     assert not convert_worker.same_scores(here, [np.array([1.0])])
     assert not convert_worker.same_scores(here, [])
-

@@ -47,7 +47,9 @@ def media_of(modality: str) -> list[Any]:
     }[modality]
 
 
-def registered(workspace: Workspace, tmp_path: Path, backbone: Backbone, task: str) -> network_predictor.NetworkPredictor:
+def registered(
+    workspace: Workspace, tmp_path: Path, backbone: Backbone, task: str
+) -> network_predictor.NetworkPredictor:
     import torch
 
     torch.manual_seed(1)
@@ -244,4 +246,3 @@ def test_the_form_is_told_before_the_job_starts(workspace: Workspace, tmp_path: 
     registered(workspace, tmp_path, architectures.build("new:vit", media_of("image"), 0), "image-classification")
     plan = export_model.plan(ExportModelSpec(model="own", path=tmp_path / "out"), workspace)
     assert plan.resolved["form"] == transformers_folder.form_of(tmp_path / "made") == "transformers"
-

@@ -140,7 +140,9 @@ def test_nothing_is_trained_on_it_and_it_leaves_as_it_was_sealed(
     assert transformers_folder.form_of(folder) == "sealed"
 
 
-def test_an_export_of_somebody_else_is_not_taken(parent: Path, whole: tuple[Path, TracedNetwork], tmp_path: Path) -> None:
+def test_an_export_of_somebody_else_is_not_taken(
+    parent: Path, whole: tuple[Path, TracedNetwork], tmp_path: Path
+) -> None:
     """Its engine would read what they wrote; their weights as safetensors can be taken, and exported here."""
     folder = export(parent, whole, tmp_path, "onnx", "none")
     (folder / sealed.CARD).write_text(json.dumps(ModelCard(name="x", method="export").model_dump()))
@@ -160,7 +162,9 @@ def test_a_changed_byte_of_the_network_is_not_loaded(
         predictor.load(folder)
 
 
-def test_a_file_that_names_other_files_or_operators_is_refused(whole: tuple[Path, TracedNetwork], tmp_path: Path) -> None:
+def test_a_file_that_names_other_files_or_operators_is_refused(
+    whole: tuple[Path, TracedNetwork], tmp_path: Path
+) -> None:
     import onnx
 
     onnx_export.check_contained(whole[0])
@@ -209,4 +213,3 @@ def test_no_library_reports_its_use() -> None:
 def test_the_head_is_the_parents_to_the_bit(parent: Path, whole: tuple[Path, TracedNetwork], tmp_path: Path) -> None:
     folder = export(parent, whole, tmp_path, "onnx", "int8")
     assert (folder / network_predictor.HEAD).read_bytes() == (parent / network_predictor.HEAD).read_bytes()
-

@@ -60,4 +60,3 @@ def enroll(workspace: Workspace, signer: Signer, by: Signer | None = None) -> No
 def forget(workspace: Workspace) -> None:
     """What the daemon holds in memory: as after its restart."""
     authorization._of_workspace.pop(workspace, None)
-

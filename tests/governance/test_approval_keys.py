@@ -51,7 +51,9 @@ def asked(workspace: Workspace, model: str, version: int = 1) -> str:
     world.judge(workspace, model, version=version)
     world.ask_promotion(workspace, model, policy="person")
     now = workspace.clock.now()
-    return next(each.id for each in approvals.list_approvals(workspace.database, now) if each.arguments["model"] == model)
+    return next(
+        each.id for each in approvals.list_approvals(workspace.database, now) if each.arguments["model"] == model
+    )
 
 
 def decide(workspace: Workspace, signer: Signer, action: str, id: str) -> dict[str, Any]:  # noqa: A002
@@ -164,7 +166,9 @@ def enter_a_key(tx: Transaction) -> None:
 
 def enter_a_row(action: str, after: str, evidence: dict[str, Any]) -> Callable[[Transaction], None]:
     def add(tx: Transaction) -> None:
-        row = audit.append_row(tx, actor="root", action=action, use_case="*", before=None, after=after, evidence=evidence)
+        row = audit.append_row(
+            tx, actor="root", action=action, use_case="*", before=None, after=after, evidence=evidence
+        )
         tx.event("workspace:policy", "policy.changed", {"audit": row.hash})
 
     return add
@@ -406,7 +410,9 @@ def test_the_head_of_who_accepts_goes_along_where_the_daemon_is_another_users(
     forget(trail)
     authorization.authority_of(trail)  # with the daemon's head; its folder is no more looked at below
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "ann"))
-    audit_heads.write_outside_head(trail.identity, audit_heads.Head(99, "f" * 64, (ANN.key.fingerprint,), str(root.resolve())))
+    audit_heads.write_outside_head(
+        trail.identity, audit_heads.Head(99, "f" * 64, (ANN.key.fingerprint,), str(root.resolve()))
+    )
     real, calls = audit_heads.read_outside_head, list[Path]()
 
     def read(identity: str, workspace: Path) -> audit_heads.Head | None:
@@ -430,7 +436,9 @@ def test_settings_that_were_changed_by_hand_say_who_confirms_them(trail: Workspa
         if restarted:
             forget(trail)
             trail.settings = load(trail.folders.root)
-            [problem] = [each for each in authorization.authority_of(trail).problems if each.startswith("roots in settings.toml")]
+            [problem] = [
+                each for each in authorization.authority_of(trail).problems if each.startswith("roots in settings.toml")
+            ]
             assert "speciate policy --confirm" in problem
             assert "speciate stop" in problem
             trail.settings = authorization.authority_of(trail).settings()
@@ -592,4 +600,3 @@ def test_a_head_that_a_person_brings_is_compared_too(trail: Workspace, tmp_path:
         assert audit_verification.check_audit(trail, rows, head | wrong).problems, wrong
     shutil.rmtree(tmp_path / "config")
     assert audit_verification.check_audit(trail, rows, None).problems == ()
-

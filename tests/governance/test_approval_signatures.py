@@ -151,4 +151,3 @@ class Token:
 
 def _string(data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + data
-

@@ -113,4 +113,3 @@ def test_a_twin_of_what_was_done_is_void(workspace: Workspace) -> None:
     workspace.database.transact(lambda tx: tx.execute(twin))
     assert approvals.decide(workspace, first, True, "grace").approval.state == "approved"
     assert approvals.get(workspace.database, "approval-twin").state == "void"
-

@@ -101,4 +101,3 @@ def test_a_torn_line_takes_the_next_one_not_along(workspace: Workspace) -> None:
     _moves(workspace, "digits-model@v1")
     audit_heads.keep_heads(workspace)
     assert audit_heads.read_heads(path) == {1: audit.newest(workspace.database)[0].hash}
-

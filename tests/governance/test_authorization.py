@@ -87,4 +87,3 @@ def test_a_question_about_nothing_is_refused(signed: Workspace, about: object) -
 def test_a_key_with_the_name_of_none_is_refused(workspace: Workspace) -> None:
     with pytest.raises(SpeciateError, match="cannot name a key"):
         do(workspace, Signer("a/../b"), "key enroll", **Signer("a/../b").enrollment)
-

@@ -65,7 +65,9 @@ def test_a_new_consent_counts_money_anew(workspace: Workspace, clock: ManualCloc
 def test_what_is_shown_before_is_what_there_is(workspace: Workspace) -> None:
     assert consents.consent_request(workspace, "lesions", "API.OpenAI.com") == ("lesions@v1", 7, "image", HOST, None)
     allow(workspace)
-    assert consents.consent_request(workspace, "lesions", HOST).before == consent.find(workspace.database, "lesions", HOST)
+    assert consents.consent_request(workspace, "lesions", HOST).before == consent.find(
+        workspace.database, "lesions", HOST
+    )
 
 
 @pytest.mark.parametrize(
@@ -148,4 +150,3 @@ def _schema(path: Path) -> list[tuple[object, ...]]:
         return connection.execute(
             "SELECT table_name, column_name, data_type, is_nullable FROM duckdb_columns() ORDER BY ALL"
         ).fetchall()
-

@@ -29,4 +29,3 @@ def test_a_policy_that_there_is_not_changes_nothing(workspace: Workspace) -> Non
     with pytest.raises(ValidationError):
         policy.change(workspace, "anarchy", "grace")
     assert audit.verify(workspace.database).rows == 0
-

@@ -216,4 +216,3 @@ _places = st.builds(Place, st.sampled_from(["/a", "/b"]), st.integers(1, 2))
 def test_only_the_same_place_or_a_moved_folder_is_no_copy(noted: Place | None, now: Place, there: bool) -> None:
     found = is_copy(noted, now, original_there=there)
     assert found is (noted is not None and noted.path != now.path and (there or noted.inode != now.inode))
-

@@ -100,4 +100,3 @@ def test_what_a_run_says_of_its_progress_hides_it(tmp_path: Path) -> None:
 def test_a_run_without_keys_hides_nothing() -> None:
     assert not Redaction([])
     assert not Redaction([""]), "which would be everywhere"
-

@@ -292,4 +292,3 @@ def test_the_next_daemon_does_not_say_again_what_was_said(engine: Engine, stage:
     again = Engine(engine.workspace, Kinds(extra=KINDS), executor=stage)
     again.tick()
     assert _said(engine) == ["disk.low"]
-

@@ -146,7 +146,9 @@ def test_both_directions_over_a_real_chain(workspace: Workspace, tmp_path: Path)
 def test_words_of_others_make_no_line_and_no_escape_of_their_own() -> None:
     move = Move(1, 5.0, "claude\x1b[2J\nmove reviews#9, actor ada", "promote", "reviews", "m@v1", {})
     told = trace.Trace(
-        ("answer:p",), lineage.build_graph(Facts(moves=[move], answer=AnswerFact("p", "reviews", "m@v1", 6.0))), forward=False
+        ("answer:p",),
+        lineage.build_graph(Facts(moves=[move], answer=AnswerFact("p", "reviews", "m@v1", 6.0))),
+        forward=False,
     ).text
     assert "\x1b" not in told
     assert [line.strip() for line in told.splitlines() if "reviews#9" in line] != ["move reviews#9, actor ada"]
@@ -157,6 +159,7 @@ def test_one_answer_is_traced_without_counting_all_others(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(trace, "_count_answers", lambda workspace: pytest.fail("no log is to be read as a whole"))
-    monkeypatch.setattr(trace.logged, "find", lambda workspace, name: ("reviews", AnswerFact(name, "reviews", "m@v1", 1)))
+    monkeypatch.setattr(
+        trace.logged, "find", lambda workspace, name: ("reviews", AnswerFact(name, "reviews", "m@v1", 1))
+    )
     assert trace.trace_answer(workspace, "p").text.startswith("answer p, use_case reviews")
-

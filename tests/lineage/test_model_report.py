@@ -79,7 +79,6 @@ def test_a_model_that_is_not_there_names_the_nearest(workspace: Workspace) -> No
 # What is told of an endpoint that began to serve another model.
 
 
-
 @pytest.fixture
 def workspace(tmp_path: Path, clock: ManualClock) -> Iterator[Workspace]:
     workspace = Workspace(tmp_path / "w", clock=clock, settings=Settings(private_hosts=("127.0.0.1",)))
@@ -160,4 +159,3 @@ def test_the_command_asks_every_endpoint_that_may_be_asked(workspace: Workspace,
     assert [each["model"] for each in told["refused"]] == [there]
     assert "speciate allow DATASET --host api.example.com" in told["refused"][0]["why"]
     engine.stop()
-

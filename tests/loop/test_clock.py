@@ -190,4 +190,3 @@ def test_housekeeping_goes_on_when_the_clock_went_back(workspace: Workspace, clo
     clock.advance(25 * 3_600)
     keeper.look()
     assert Asked.made == 1
-

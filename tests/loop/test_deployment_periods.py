@@ -83,4 +83,3 @@ def test_rates_are_shares_and_times_are_not_negative(steps: list[Step], now: flo
     assert (found.seconds_to_recover or 0) >= 0
     assert found.models_deployed_30d + found.models_baking_30d <= 3
     assert (found.seconds_to_recover is None) or found.change_failure_rate
-

@@ -169,4 +169,3 @@ def test_what_is_unfinished_makes_it_longer_and_never_shorter() -> None:
 def test_where_too_few_are_over_nobody_knows_the_median() -> None:
     assert quantile(survival_curve([Span(1.0, True), Span(2.0, False), Span(9.0, False)]), 0.5) is None
     assert quantile(survival_curve([]), 0.5) is None
-

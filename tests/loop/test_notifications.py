@@ -289,4 +289,3 @@ def test_a_cursor_beyond_a_catalog_that_was_put_back_begins_at_its_end(workspace
     waiting(workspace)
     assert hook.look()
     assert [each.kind for each in told] == ["waiting"]
-

@@ -120,7 +120,8 @@ def _newest_backup(kept: Kept) -> Path:
 
 KINDS: Mapping[str, Kind] = {
     "rows of a dataset": Kind(
-        lambda kept: kept.root / kept.points.parts[0].file, lambda kept: version_rows.read(kept.workspace.folders, kept.points)
+        lambda kept: kept.root / kept.points.parts[0].file,
+        lambda kept: version_rows.read(kept.workspace.folders, kept.points),
     ),
     "a pack": Kind(_pack, _media),
     "a pack's index": Kind(lambda kept: index_path(_pack(kept)), _media),
@@ -255,4 +256,3 @@ def test_settings_that_are_no_toml_are_named(kept: Kept) -> None:
         assert one.path == "settings.toml"
     finally:
         path.write_text(text)
-

@@ -164,4 +164,3 @@ def test_time_runs_to_the_right_and_pitch_upwards() -> None:
 def test_other_containers_are_refused_by_name() -> None:
     buffer = io.BytesIO(sound("AIFF"))
     assert "AIFF" in refusal(buffer.getvalue()).detail
-

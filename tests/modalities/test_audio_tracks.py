@@ -81,4 +81,3 @@ def test_a_folder_of_videos_becomes_recordings_where_sound_is_asked_for(workspac
     assert set(read(workspace, "set")["quality"].to_pylist()) == {"ok"}
     lengths = sorted(len(example.media) for example in load_examples(workspace.folders, manifest))
     assert lengths == pytest.approx([4800, 8000, 9600, 11200, 12800], abs=3200)
-

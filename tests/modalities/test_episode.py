@@ -177,4 +177,3 @@ def test_a_row_of_numbers_is_an_episode_without_cameras() -> None:
     assert media["action"].shape == (2, 0)
     with pytest.raises(DecodeError, match="2 steps of state and 1 of action"):
         EPISODE.admit({"state": [[0.0], [1.0]], "action": [[1.0]]})
-

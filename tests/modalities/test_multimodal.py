@@ -130,4 +130,3 @@ def test_sketches_of_parts_come_apart_as_they_were_put_together(parts: dict[str,
 def test_names_of_parts_can_be_columns(text: str) -> None:
     part = part_name(f"{text}.image")
     assert part is None or (len(part.own) <= 40 and "/" not in part.own and "." not in part.own)
-

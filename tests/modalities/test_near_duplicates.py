@@ -262,4 +262,3 @@ def test_a_short_text_is_near_nothing(text: str) -> None:
 
 def test_signs_alone_have_a_sketch() -> None:
     assert TEXT.sketch("!" * 100) is not None
-

@@ -88,4 +88,3 @@ def test_a_volume_of_labels_is_resized_by_the_centres() -> None:
     labels[2:, :, 1] = 1
     assert (resize_labels(labels, (2, 2, 4)) == labels[::2, ::2]).all()
     assert (resize_labels(labels, (8, 4, 4))[4:] == np.repeat(labels, 2, axis=0)[4:]).all()
-

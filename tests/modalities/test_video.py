@@ -157,4 +157,3 @@ def test_directions_are_told_by_the_flow_and_hardly_by_one_frame() -> None:
 def test_sound_alone_is_no_video() -> None:
     with pytest.raises(DecodeError, match="modality='audio'"):
         VIDEO.decode(sound_file(np.sin(np.arange(16_000) / 10).astype(np.float32)))
-

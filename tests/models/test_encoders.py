@@ -121,9 +121,9 @@ def test_a_trained_networks_backbone_is_an_encoder(trained: Path) -> None:
     encoder = load_encoder("folds@v3", precision="float32", folder=trained)
     assert encoder.id.startswith("folds-v3-")
     check_vectors(encoder, PROTEINS)
-    assert encoder.parameters == sum(p.numel() for p in architectures.build("new:esm", PROTEINS, 0).module.parameters()) + sum(
-        b.numel() for _, b in _kept_buffers(architectures.build("new:esm", PROTEINS, 0).module)
-    )
+    assert encoder.parameters == sum(
+        p.numel() for p in architectures.build("new:esm", PROTEINS, 0).module.parameters()
+    ) + sum(b.numel() for _, b in _kept_buffers(architectures.build("new:esm", PROTEINS, 0).module))
 
 
 def _kept_buffers(module: Any) -> list[Any]:

@@ -205,4 +205,3 @@ def test_more_classes_take_nothing_from_the_old_ones(tmp_path: object) -> None:
     path = tmp_path / "estimator.safetensors"  # type: ignore[operator]
     estimators.save(wider, path)
     np.testing.assert_array_equal(estimators.load(path).scores(INPUTS), wider.scores(INPUTS))
-

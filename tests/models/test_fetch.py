@@ -263,4 +263,3 @@ def test_what_makes_no_sense_is_refused_before_a_job_exists(
 ) -> None:
     with pytest.raises(SpeciateError, match=why):
         fetch.plan(FetchSpec(name="theirs", **said), workspace)
-

@@ -53,12 +53,16 @@ def test_the_latest_of_each_source_counts_and_a_persons_label_first() -> None:
 def test_feedback_is_added_to_a_logged_answer_and_survives_sealing(tmp_path: Path, clock: ManualClock) -> None:
     own = log(tmp_path, clock)
     [id_] = note(own, texts("a film"))
-    first = store_feedback(own, make_feedback(prediction=f"chatcmpl-{id_}", label="bad", source="human"), clock.now(), anything)
+    first = store_feedback(
+        own, make_feedback(prediction=f"chatcmpl-{id_}", label="bad", source="human"), clock.now(), anything
+    )
     assert first.answer.id == id_
     own.close()
     maintenance.seal_segments(own.folder)
     clock.advance(5)
-    second = store_feedback(own, make_feedback(prediction=id_, score=0.0, source="system", drawn="random"), clock.now(), anything)
+    second = store_feedback(
+        own, make_feedback(prediction=id_, score=0.0, source="system", drawn="random"), clock.now(), anything
+    )
     assert {source: each.label for source, each in second.standing.items()} == {"human": "bad", "system": None}
     assert [each.source for each in reading.feedback(own.folder)] == ["human", "system"]
     own.close()
@@ -79,7 +83,9 @@ def test_feedback_reads_only_the_lines_of_its_answer(
 
     monkeypatch.setattr(log_files, "_parse_line", told_of)
     for told in ("bad", "good"):
-        found = store_feedback(own, make_feedback(prediction=ids[150], label=told, source="human"), clock.now(), anything)
+        found = store_feedback(
+            own, make_feedback(prediction=ids[150], label=told, source="human"), clock.now(), anything
+        )
     own.close()
     assert (found.answer.id, found.standing["human"].label) == (ids[150], "good")
     assert 0 < len(read) < 20
@@ -206,7 +212,10 @@ def test_agreement_is_between_labellers_and_has_an_interval() -> None:
 def test_labels_of_doubtful_answers_do_not_spoil_the_random_estimate(strategy: Strategy) -> None:
     """The surer a model is, the likelier it is right. The mixed queue takes the unsure ones away early."""
     chance = random.Random(3)
-    made = [UnlabelledAnswer(prediction_ids.new_prediction_id("x", 1.0, chance.getrandbits(50)), chance.random(), "good") for _ in range(2000)]
+    made = [
+        UnlabelledAnswer(prediction_ids.new_prediction_id("x", 1.0, chance.getrandbits(50)), chance.random(), "good")
+        for _ in range(2000)
+    ]
     right = {each.id: chance.random() < (each.confidence or 0.0) for each in made}
     said: list[StoredFeedback] = []
     for moment in range(1, 61):
@@ -214,7 +223,10 @@ def test_labels_of_doubtful_answers_do_not_spoil_the_random_estimate(strategy: S
         said += [
             given(each.id, "good" if right[each.id] else "bad", drawn=each.drawn, at=float(moment)) for each in drawn
         ]
-    found = {each.drawn: each for each in estimate_quality([AnswerOutput(each.id, "m@v1", "good") for each in made], latest_by_source(said))}
+    found = {
+        each.drawn: each
+        for each in estimate_quality([AnswerOutput(each.id, "m@v1", "good") for each in made], latest_by_source(said))
+    }
     truth = sum(right.values()) / len(right)
     assert found["random"].low is not None
     assert found["random"].high is not None
@@ -227,7 +239,9 @@ def test_what_was_said_before_or_after_its_turn_came_is_told_apart() -> None:
     names = sorted((f"pred-{number}" for number in range(4)), key=random_place)
     said = [given(names[0], at=9.0), given(names[1], at=2.0), given(names[2], at=5.0, drawn="random"),
             given(names[3], at=1.0)]  # fmt: skip
-    assert random_sample(latest_by_source(said)) == {names[1], names[2]}, "the first came after its turn, the last has not had one"
+    assert random_sample(latest_by_source(said)) == {names[1], names[2]}, (
+        "the first came after its turn, the last has not had one"
+    )
 
 
 def test_why_an_answer_is_not_there_does_not_depend_on_how_its_id_is_written(
@@ -235,7 +249,9 @@ def test_why_an_answer_is_not_there_does_not_depend_on_how_its_id_is_written(
 ) -> None:
     own = log(tmp_path, clock, sample=0.5)
     never = next(
-        each for each in own.ids(200) if not prediction_ids.is_sampled(each, 0.5) and prediction_ids.is_sampled(f"chatcmpl-{each}", 0.5)
+        each
+        for each in own.ids(200)
+        if not prediction_ids.is_sampled(each, 0.5) and prediction_ids.is_sampled(f"chatcmpl-{each}", 0.5)
     )
     for written in (never, f"chatcmpl-{never}"):
         with pytest.raises(SpeciateError, match="never logged"):

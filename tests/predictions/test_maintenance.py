@@ -249,4 +249,3 @@ def test_answers_are_counted_by_version_as_they_are_read(tmp_path: Path, clock: 
         assert reading.count_by_model(own.folder, since=since) == reading.contents(own.folder, since=since).models
     assert reading.count_by_model(own.folder) == {"films@v2": 4, "films@v1": 3}
     own.close()
-

@@ -46,4 +46,3 @@ def test_the_sample_follows_from_the_id_alone_and_grows_with_the_share() -> None
     assert all(prediction_ids.is_sampled(each, 1.0) for each in ids)
     assert not any(prediction_ids.is_sampled(each, 0.0) for each in ids)
     assert tenth == {each for each in ids if prediction_ids.is_sampled(each, 0.1)}
-

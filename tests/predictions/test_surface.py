@@ -8,11 +8,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from speciate.resources import lineage
-from speciate.resources import predictions as resources
-from speciate.tools.datasets import query_dataset
-from speciate.tools.models import describe_model
-from speciate.tools.predictions import predict, record_feedback
 
 from speciate.cli.label_commands import _item, _summary
 from speciate.errors import Code, SpeciateError
@@ -22,11 +17,16 @@ from speciate.lineage import trace
 from speciate.models.registry import ModelVersion
 from speciate.predictions import answer_lookup
 from speciate.predictions.feedback import Feedback
+from speciate.resources import lineage
+from speciate.resources import predictions as resources
 from speciate.server import control
 from speciate.server.tool_api import App
 from speciate.serving import record_feedback as logged
 from speciate.serving.predict import Input
 from speciate.settings import Settings
+from speciate.tools.datasets import query_dataset
+from speciate.tools.models import describe_model
+from speciate.tools.predictions import predict, record_feedback
 from speciate.workspace.workspace import Workspace
 from tests.serving.world import USE_CASE, move, trained
 

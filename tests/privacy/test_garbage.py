@@ -352,4 +352,3 @@ def test_joined_spans_hold_the_same_moments(spans: list[tuple[float, float]], mo
 )
 def test_a_few_files_are_never_implausible(named: int, going: int, expected: bool) -> None:
     assert implausible(named, going) is expected
-

@@ -77,7 +77,9 @@ def _job(workspace: Workspace, kind: str, spec: dict[str, Any], state: State = S
 
 
 def _model(workspace: Workspace, name: str, version: int = 1, **card: Any) -> str:
-    made = ModelCard(name=name, version=version, task="text-classification", modality="text", method="classical", **card)
+    made = ModelCard(
+        name=name, version=version, task="text-classification", modality="text", method="classical", **card
+    )
     insert = "INSERT INTO model_versions VALUES (?, ?, ?, ?, NULL, ?)"
     values = [name, version, f"{name}{version}", made.model_dump_json(), float(version)]
     workspace.database.transact(lambda tx: tx.execute(insert, values))
@@ -124,7 +126,12 @@ def test_a_version_keeps_its_number_and_says_what_was_purged(workspace: Workspac
     after = versions.version(workspace.database, ref)
     assert erased["versions"] == {ref: 2}
     assert after.manifest.ref == ref
-    assert version_rows.read(workspace.folders, after.manifest)["id"].to_pylist() == ["notes2", "notes3", "notes4", "notes5"]
+    assert version_rows.read(workspace.folders, after.manifest)["id"].to_pylist() == [
+        "notes2",
+        "notes3",
+        "notes4",
+        "notes5",
+    ]
     assert after.report["purged"] == {"rows": 2, "when": clock.now()}
     assert after.report["ok"] == 4
 
@@ -555,4 +562,3 @@ def test_what_is_only_called_like_a_dataset_is_no_mention(workspace: Workspace) 
     suite = _job(workspace, "specialize", {"use_case": "u"}, result={"suites": {"core": "species@gold:test"}})
     found = [job.id for job in references.jobs_naming(workspace.database, ["species"])]
     assert found == [made, seen, child, suite]
-

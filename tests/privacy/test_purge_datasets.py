@@ -133,7 +133,9 @@ def test_a_series_goes_with_all_windows_that_were_cut_from_it_whichever_was_aske
             "_content": ["3", "4", "5"],
         }
     )
-    original = seal_first(folders, series.drop_columns(set(series.column_names) & {"_origin"}), blank("time-series", ["id"]))
+    original = seal_first(
+        folders, series.drop_columns(set(series.column_names) & {"_origin"}), blank("time-series", ["id"])
+    )
     versions = [_named(original, "made", 1), _named(seal_first(folders, cut, blank("time-series", ["id"])), "made", 2)]
     purged = purge_datasets.purge(folders, versions, Target(dataset="made", example=example), _silent)
     left = [version_rows.read(folders, each.manifest)["id"].to_pylist() for each in purged.versions]
@@ -239,4 +241,3 @@ def test_a_training_reads_no_row_without_a_split() -> None:
     splits = ["train", "validation", "test", None, "train"]
     made = rows({"id": list("abcde"), "split": splits, "quality": ["ok", "ok", "ok", "ok", "partial"]})
     assert purge_datasets.count_training_rows(made) == 2
-

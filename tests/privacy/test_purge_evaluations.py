@@ -67,4 +67,3 @@ def test_pages_that_showed_them_are_deleted_and_others_stay(tmp_path: Path) -> N
     assert purge_examples(folder, {"a"}, ["rare"])
     assert not pages["evaluation-1"].exists()
     assert pages["evaluation-2"].exists()
-

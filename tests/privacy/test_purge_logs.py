@@ -77,4 +77,3 @@ def test_what_was_redacted_is_still_found() -> None:
     assert not forgotten.holds("pred-x", {"row": {"name": "[redacted]", "age": 37}})
     assert not forgotten.holds("pred-x", {"row": {"age": 36, "a": 1, "b": 2}}), "too little of it is known"
     assert not forgotten.holds("pred-x", None)
-

@@ -8,7 +8,6 @@ from datetime import datetime
 from typing import Any
 
 import pytest
-from speciate.tools.data_management import NeedsApproval, TagResult, manage_data
 
 from speciate.errors import Code, SpeciateError
 from speciate.governance import approvals
@@ -16,6 +15,7 @@ from speciate.jobs.engine import Engine
 from speciate.jobs.pool import Pool
 from speciate.server.tool_api import App, DryRun, JobStarted
 from speciate.settings import Settings
+from speciate.tools.data_management import NeedsApproval, TagResult, manage_data
 from speciate.workspace.backup import AutomaticBackups
 from speciate.workspace.workspace import Workspace
 from tests.conftest import ManualClock
@@ -110,4 +110,3 @@ def test_tags_and_garbage_need_nobody(app: App, reviews: str, clock: ManualClock
     assert isinstance(listed, DryRun)
     assert listed.resolved["kinds"].keys() == {"blobs"}  # this test's rows were given to no job
     assert isinstance(manage_data(app, "gc"), JobStarted)
-

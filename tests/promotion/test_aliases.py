@@ -56,4 +56,3 @@ def test_alias_audit_and_event_are_one_step(workspace: Workspace) -> None:
     event = workspace.database.events_after(0)[-1]
     assert event.type == "alias.moved"
     assert event.data["audit"] == moved.audit.hash
-

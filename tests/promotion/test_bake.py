@@ -178,4 +178,3 @@ def test_a_version_no_worse_than_a_little_known_one_before_is_hardly_ever_taken_
             for n in range(100, 2001, 100)
         )  # fmt: skip
     assert broken <= 8
-

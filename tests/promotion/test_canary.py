@@ -266,4 +266,3 @@ def test_the_policy_of_a_use_case_is_its_own(two: Workspace) -> None:
     result = world.ask_promotion(two, "m@v2", policies={"digits": "person"})
     assert result["reasons"] == ["The policy of the use case digits asks for a person."]
     assert world.ask_promotion(two, "m@v2", policy="person", policies={"digits": "auto"})["state"] == "applied"
-

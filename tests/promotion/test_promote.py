@@ -169,4 +169,3 @@ def test_a_refusal_inside_the_job_keeps_its_code(workspace: Workspace) -> None:
     with pytest.raises(SpeciateError, match="decision-nope") as caught:
         promote.result(ended)
     assert caught.value.code is Code.NOT_FOUND
-

@@ -74,4 +74,3 @@ def test_an_incumbent_that_is_not_there_is_refused(workspace: Workspace) -> None
     with pytest.raises(SpeciateError, match="nothing") as caught:
         check_possible(workspace, definition("nothing"))
     assert caught.value.code is Code.NOT_FOUND
-

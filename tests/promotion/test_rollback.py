@@ -117,4 +117,3 @@ def test_what_waited_to_promote_a_version_is_void_once_it_was_taken_back(
     assert world.ask_promotion(workspace, "m@v2", percent=waits)["state"] == "needs_approval"
     [new] = approvals.list_approvals(workspace.database, workspace.clock.now(), "pending")
     assert new.id != old.id
-

@@ -143,4 +143,3 @@ def test_clients_that_swap_at_once_while_the_daemon_dies_drop_no_request(product
     assert [row.before for row in catalog.trail] == [None, *(row.after for row in catalog.trail[:-1])]
     assert [failure for each in traffic for failure in each.failures] == []
     assert sum(len(each.answers) for each in traffic) > 100
-

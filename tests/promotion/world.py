@@ -60,4 +60,3 @@ def ask_promotion(
     )  # fmt: skip
     settings = Settings.model_validate({"policy": policy, "policies": policies or {}})
     return workspace.database.transact(lambda tx: promote.act(tx, spec, JOB, settings))
-

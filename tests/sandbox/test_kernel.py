@@ -26,8 +26,12 @@ LACKING: dict[str, Lack] = {
     "files": lambda patch: patch.setattr(kernel, "_landlock_abi", lambda: 0),
     "truncation": lambda patch: patch.setattr(kernel, "_landlock_abi", lambda: 2),
     "network": lambda patch: patch.setattr(kernel, "_landlock_abi", lambda: 3),
-    "filter": lambda patch: patch.setattr(system_calls, "probe_support", lambda: FilterSupport(filter=False, capabilities=True)),
-    "capabilities": lambda patch: patch.setattr(system_calls, "probe_support", lambda: FilterSupport(filter=True, capabilities=False)),
+    "filter": lambda patch: patch.setattr(
+        system_calls, "probe_support", lambda: FilterSupport(filter=False, capabilities=True)
+    ),
+    "capabilities": lambda patch: patch.setattr(
+        system_calls, "probe_support", lambda: FilterSupport(filter=True, capabilities=False)
+    ),
     "architecture": lambda patch: patch.setattr(system_calls, "machine", lambda: None),
 }
 

@@ -81,7 +81,9 @@ def test_first_starts_from_many_threads_share_one_starter(tmp_path: Path, monkey
     """A second one would end with the call that made it, and what it started with it."""
     monkeypatch.setattr(processes, "_starters", {})
     found: list[bytes] = []
-    threads = [threading.Thread(target=lambda: found.append(echo(start(ECHOES, Sandbox((), tmp_path))))) for _ in range(8)]
+    threads = [
+        threading.Thread(target=lambda: found.append(echo(start(ECHOES, Sandbox((), tmp_path))))) for _ in range(8)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -184,4 +186,3 @@ def _asked_as(uid: int, name: str) -> str:
         [sys.executable, "-c", textwrap.dedent(asks)], capture_output=True, text=True, timeout=60, check=True
     )
     return done.stdout
-

@@ -146,4 +146,3 @@ def test_a_kernel_without_the_cage_is_refused_unless_the_settings_allow_it(
     process = start([sys.executable, "-I", "-c", "print('free')"], cage, "where_possible")
     assert process.stdout.read() == b"free\n"
     process.kill()
-

@@ -114,4 +114,3 @@ def test_a_sandboxed_process_floods_forges_and_truncates_in_vain(
     assert all(line.startswith(name) for line in lines[1:])
     assert sum(map(len, lines)) < MOST_BYTES + 4000
     assert "the rest is dropped" in lines[-1]
-

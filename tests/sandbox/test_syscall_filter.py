@@ -199,4 +199,3 @@ def test_this_process_keeps_what_the_thread_gave_up(tmp_path: Path) -> None:
     assert all(line in Path("/proc/self/status").read_text() for line in kept)
     socket.socket().close()
     subprocess.run(["/bin/true"], check=True)
-

@@ -180,7 +180,9 @@ def _traces(app: App, ingested: str, fetched: str) -> dict[str, str]:
     log = answer_lookup.logs_of(workspace).of(USE_CASE)
     (prediction,) = log.ids(1)
     output = {"output": planted("output"), "confidence": 0.5, "error": None}
-    assert log.note([prediction], [{"id": "0", "text": planted("asked")}], [output], AnsweringModel(model, 1, "text"), 1.5)
+    assert log.note(
+        [prediction], [{"id": "0", "text": planted("asked")}], [output], AnsweringModel(model, 1, "text"), 1.5
+    )
     assert log.feedback({"prediction": prediction, "label": planted("feedback"), "source": "human", "by": "grace"})
     moved = {"use_case": USE_CASE, "model": model, "expected": None, "action": "promote", "actor": "ada"}
     noted = {"note": planted("auditnote")}

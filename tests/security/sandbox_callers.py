@@ -32,7 +32,9 @@ STARTING = (line_protocol, pool, replica, sandbox_calls)
 class Begun(Exception):
     """What a caller handed to `start`."""
 
-    def __init__(self, argv: list[str], cage: Sandbox, policy: SandboxPolicy = "required", environment: Any = None) -> None:
+    def __init__(
+        self, argv: list[str], cage: Sandbox, policy: SandboxPolicy = "required", environment: Any = None
+    ) -> None:
         super().__init__()
         self.argv, self.cage, self.policy, self.environment = argv, cage, policy, environment
 
@@ -84,7 +86,9 @@ def by_simulators(folder: Path) -> None:
 def by_environment(folder: Path) -> None:
     """Tools that a language model calls while it learns."""
     described = tool_environment.EnvironmentDescription(folder / "mine.py", "Mine", "", "", [], True)
-    host = tool_environment.EnvironmentHost(tool_environment.EnvironmentSpec(file="mine.py:Mine"), described, [], folder, "required")
+    host = tool_environment.EnvironmentHost(
+        tool_environment.EnvironmentSpec(file="mine.py:Mine"), described, [], folder, "required"
+    )
     host.reward(1)
 
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import speciate.tools
 from hypothesis import given
 from hypothesis import strategies as st
 
+import speciate.tools
 from speciate.errors import Code, SpeciateError
 from speciate.finite import NOT_FINITE
 from speciate.jobs import pool

@@ -96,7 +96,7 @@ def test_every_caller_of_the_sandbox_is_attacked() -> None:
             assert not (isinstance(node, ast.Attribute) and ast.unparse(node) == "sandbox.start"), module
     assert starting == {each.__name__ for each in STARTING}
     assert asking == {
-        "speciate.evaluation.scorers.sandboxed_scorers", "speciate.evaluation.environments.simulators",
-        "speciate.evaluation.scorers.sandboxed_scorers", "speciate.sandbox.user_code", "speciate.evaluation.predictors.code",
-        "speciate.training.rewards.tool_environment", "speciate.training.rewards.sandboxed_rewards",
+        "speciate.evaluation.environments.simulators", "speciate.evaluation.predictors.code",
+        "speciate.evaluation.scorers.sandboxed_scorers",
+        "speciate.training.language.reinforcement.environment", "speciate.training.language.rewards.ruled",
     }  # fmt: skip

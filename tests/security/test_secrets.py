@@ -142,7 +142,12 @@ def test_a_caged_process_cannot_read_the_keys(tmp_path: Path, monkeypatch: pytes
 
 def test_no_tool_can_read_a_key_or_grant_a_consent() -> None:
     """They are not even imported there; and the one module in between tells only whether a key is missing."""
-    forbidden = {"speciate.secrets", "speciate.governance.consents", "speciate.cli.key_commands", "speciate.cli.approval_commands"}
+    forbidden = {
+        "speciate.secrets",
+        "speciate.governance.consents",
+        "speciate.cli.key_commands",
+        "speciate.cli.approval_commands",
+    }
     for path in [*(ROOT / "tools").glob("*.py"), *(ROOT / "resources").glob("*.py")]:
         for node in ast.walk(ast.parse(path.read_text())):
             modules = {alias.name for alias in node.names} if isinstance(node, ast.Import) else set[str]()

@@ -93,4 +93,3 @@ def test_what_an_agent_leaves_over_mcp_names_the_account_and_not_what_it_calls_i
     finally:
         end(process)
         daemons.close()
-

@@ -233,4 +233,3 @@ def test_a_job_that_does_not_learn_has_no_curves(workspace: Workspace) -> None:
     finally:
         engine.stop()
         pool.close()
-

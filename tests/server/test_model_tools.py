@@ -5,10 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from speciate.tools.models import describe_model, register_model, search_models
-from speciate.tools.predictions import predict
-from speciate.tools.promotion import promote_model
-from speciate.tools.training import train_model
 
 from speciate.datasets.similarity import extractors
 from speciate.errors import Code, SpeciateError
@@ -17,6 +13,10 @@ from speciate.models.endpoints import Endpoint
 from speciate.models.search.search_query import AtLeast
 from speciate.server.tool_api import App
 from speciate.serving.predict import Input
+from speciate.tools.models import describe_model, register_model, search_models
+from speciate.tools.predictions import predict
+from speciate.tools.promotion import promote_model
+from speciate.tools.training import train_model
 from speciate.training.planning import base_models
 from speciate.use_cases import Definition, Objective, define
 from speciate.workspace.workspace import Workspace
@@ -110,4 +110,3 @@ def test_a_bare_source_and_an_empty_folder_say_what_is_lacking(app: App) -> None
         with pytest.raises(SpeciateError, match=r"is not whole\. It has no weights") as caught:
             register_model(app, "x", source=f"path:{folder}", dry_run=True)
         assert (name[0] if name else "nothing") in caught.value.message
-

@@ -7,10 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from speciate.tools.datasets import create_dataset, describe_dataset
-from speciate.tools.evaluation import evaluate_models
-from speciate.tools.models import describe_model
-from speciate.tools.use_cases import define_use_case
 
 from speciate import use_cases
 from speciate.datasets import versions
@@ -25,6 +21,10 @@ from speciate.server.job_view import job_view
 from speciate.server.next_actions import after_dataset, after_model, calls_named_in
 from speciate.server.tool_api import App, DryRun, JobStarted
 from speciate.settings import Settings
+from speciate.tools.datasets import create_dataset, describe_dataset
+from speciate.tools.evaluation import evaluate_models
+from speciate.tools.models import describe_model
+from speciate.tools.use_cases import define_use_case
 from speciate.use_cases import Definition, Objective
 from speciate.workspace.clock import SystemClock
 from speciate.workspace.workspace import Workspace
@@ -102,7 +102,6 @@ def test_what_was_logged_goes_to_the_use_case_that_was_asked_whatever_its_labels
 
 
 # A model that was just made leads to its evaluation: beside what it must beat, on what it has not seen.
-
 
 
 class Made:
@@ -200,7 +199,6 @@ def test_the_model_itself_and_the_job_that_made_it_lead_there(made: Made) -> Non
 # Calls in the recovery of an error become suggestions, where they are whole, harmless, and ours.
 
 
-
 def calls(recovery: str) -> list[tuple[str, dict[str, Any]]]:
     return [(each.tool, each.arguments) for each in calls_named_in(recovery)]
 
@@ -257,4 +255,3 @@ def test_a_name_of_anybodys_is_never_a_call(name: str) -> None:
 def test_three_are_enough_and_each_stands_once() -> None:
     many = " or ".join(f"get_job(job='job-{n // 2}')" for n in range(10))
     assert [call[1]["job"] for call in calls(many)] == ["job-0", "job-1", "job-2"]
-

@@ -54,4 +54,3 @@ def test_what_learns_about_pictures_is_what_can_be_set_of_that() -> None:
     assert sft.name == "sft"
     assert {"eyes", "side"} <= sft.parameters["properties"].keys()
     assert "packing" not in sft.parameters["properties"]
-

@@ -100,4 +100,3 @@ def test_a_key_cannot_take_the_place_of_a_composites_step(app: App) -> None:
 def test_a_repeat_by_another_client_is_the_same_call(app: App) -> None:
     first, second = (start_job(app, "greet", {"actor": who}, idempotency_key="k") for who in ("one", "another"))
     assert first == second
-

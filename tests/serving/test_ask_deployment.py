@@ -74,7 +74,9 @@ def test_who_took_the_port_is_told_nothing(workspace: Workspace, folder: Deploym
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can give a socket away")
-def test_a_socket_of_another_user_is_told_nothing(workspace: Workspace, folder: DeploymentFolder, server: Server) -> None:
+def test_a_socket_of_another_user_is_told_nothing(
+    workspace: Workspace, folder: DeploymentFolder, server: Server
+) -> None:
     os.chown(server.path, 12345, -1)
     assert predict.ask_deployment(workspace.folders, "reviews", ITEMS) is None
 
@@ -83,7 +85,9 @@ def test_what_a_stranger_could_not_ask_is_left_to_the_service_pool(
     workspace: Workspace, folder: DeploymentFolder, server: Server
 ) -> None:
     assert predict.ask_deployment(workspace.folders, "reviews", [{"id": "a", "row": {"body": "fine"}}]) is None
-    assert predict.ask_deployment(workspace.folders, "reviews", [{"id": str(i), "text": "a"} for i in range(300)]) is None
+    assert (
+        predict.ask_deployment(workspace.folders, "reviews", [{"id": str(i), "text": "a"} for i in range(300)]) is None
+    )
 
 
 def test_a_view_says_in_a_word_how_a_slot_is(workspace: Workspace, folder: DeploymentFolder) -> None:
@@ -98,4 +102,3 @@ def test_a_view_says_in_a_word_how_a_slot_is(workspace: Workspace, folder: Deplo
         assert found
         assert (found.state, found.url) == (word, "http://127.0.0.1:9")
     assert json.loads((folder.path / "wanted.json").read_text())["use_case"] == "reviews"
-

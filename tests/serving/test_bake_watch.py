@@ -100,7 +100,9 @@ def test_an_overload_takes_nothing_back_and_is_told(workspace: Workspace, baker:
     assert (told["requests"], told["failed"], told["overloaded"]) == (1000, 0, 1000)
 
 
-def test_what_holds_is_told_once_and_watched_no_more(workspace: Workspace, baker: BakeWatch, clock: ManualClock) -> None:
+def test_what_holds_is_told_once_and_watched_no_more(
+    workspace: Workspace, baker: BakeWatch, clock: ManualClock
+) -> None:
     serve(workspace, clock, 1000)
     baker.look(now=True)
     assert events(workspace, "promotion.survived") == []
@@ -189,7 +191,9 @@ def test_a_canary_that_breaks_is_ended_and_production_stays(
     assert result["state"] == "needs_approval", "production saw what the evidence did not"
 
 
-def test_a_canary_that_holds_is_told_and_stays_a_canary(workspace: Workspace, baker: BakeWatch, clock: ManualClock) -> None:
+def test_a_canary_that_holds_is_told_and_stays_a_canary(
+    workspace: Workspace, baker: BakeWatch, clock: ManualClock
+) -> None:
     world.judge(workspace, "m@v3", baseline="m@v2")
     world.ask_promotion(workspace, "m@v3", percent=10)
     serve(workspace, clock, 1000, alias="canary")
@@ -230,7 +234,9 @@ def test_feedback_in_the_log_takes_a_version_back(workspace: Workspace, baker: B
         answer = [{"id": "0", "output": "seven", "confidence": 0.9, "error": None}]
         [prediction] = predict.log_answers(workspace, "digits", "m@v2", "text", [{"id": "0", "text": "x"}], answer, 1.0)
         label = "seven" if number % 2 else "one"
-        record_feedback.add_feedback(workspace, feedback_of(prediction=prediction, label=label, source="human", drawn="random"))
+        record_feedback.add_feedback(
+            workspace, feedback_of(prediction=prediction, label=label, source="human", drawn="random")
+        )
     found = quality_of(workspace, "digits", "m@v2", "m@v1", clock.now() - 1)
     assert found
     assert (found.judged, found.before, round(found.allowed or 0, 6)) == (BadCount(60, 30), None, 0.1)
@@ -271,4 +277,3 @@ def test_a_move_in_between_is_not_judged_by_older_counts(
     )
     baker.look(now=True)
     assert [row.actor for row in audit.of_use_case(workspace.database, "digits")] == ["ada"] * 3
-

@@ -136,7 +136,10 @@ def test_requests_are_counted_for_each_move_of_an_alias(stage: Stage) -> None:
 
 
 def test_a_slot_that_begins_again_counts_on(stage: Stage, clock: ManualClock) -> None:
-    outcome, key = request_metrics.Outcome(0.1, failed=False, not_finite=False, unusable=False), ("production", 1, "words@v1")
+    outcome, key = (
+        request_metrics.Outcome(0.1, failed=False, not_finite=False, unusable=False),
+        ("production", 1, "words@v1"),
+    )
     for _ in range(2):
         counts = request_metrics.CounterFile(stage.folder.tallies)
         counts.add(key, clock.now(), outcome)

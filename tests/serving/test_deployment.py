@@ -203,4 +203,3 @@ def test_the_first_answer_of_each_version_is_noted_once(stage: Stage) -> None:
     for model in ("words@v1", "words@v1", "words@v2"):
         slot.answered(model)
     assert [note["model"] for note in stage.notes("production.answered")] == ["words@v1", "words@v2"]
-

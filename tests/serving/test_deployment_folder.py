@@ -92,4 +92,3 @@ def test_a_long_log_begins_anew_under_who_writes_it_and_goes_whole_when_somethin
         writer.write(b"a")
     assert (folder.path / "log").read_bytes() == b"a"
     assert not (folder.path / "log.1").exists()
-

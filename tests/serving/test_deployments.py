@@ -287,7 +287,6 @@ def model(found: Target | None) -> str | None:
 # Examples to try a version on: as clients would send them, few, and none where a client could not send them so.
 
 
-
 def gathered(workspace: Workspace, manifest: Manifest, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.chdir(folder)
     answer = gather_examples({"root": str(workspace.folders.root), "manifest": manifest.model_dump(mode="json")})
@@ -321,4 +320,3 @@ def test_of_windows_there_are_none(workspace: Workspace, tmp_path: Path, monkeyp
     columns = {"_start": [0.0], "_stop": [1.0]}
     manifest = make_dataset(workspace, "clips", "image", columns, labels=["a"], splits=["train"], media=media)
     assert gathered(workspace, manifest, tmp_path, monkeypatch) == []
-

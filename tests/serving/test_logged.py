@@ -101,7 +101,9 @@ def test_feedback_is_recorded_or_refused_with_a_reason(logged: tuple[Server, Ans
     assert server.ask(several, "/feedback", token="wrong" + TOKEN).status == 401
 
 
-def test_a_disk_that_takes_nothing_stops_no_answer(logged: tuple[Server, AnswerLog], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_takes_nothing_stops_no_answer(
+    logged: tuple[Server, AnswerLog], monkeypatch: pytest.MonkeyPatch
+) -> None:
     server, own = logged
 
     def full(*_: Any) -> None:

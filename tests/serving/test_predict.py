@@ -251,7 +251,6 @@ def test_an_answer_of_a_canary_stops_no_clock(workspace: Workspace, pool: Pool, 
 # Files and folders that a caller names: read as they are, without a link or anything that could block.
 
 
-
 def test_a_folder_is_the_bundle_of_its_files(tmp_path: Path) -> None:
     for name in ("b", "a.mtl", ".hidden"):
         (tmp_path / name).write_text(name)
@@ -344,4 +343,3 @@ def test_so_may_a_folder() -> None:
 
 def unread(path: str) -> bytes:
     raise AssertionError(path)
-

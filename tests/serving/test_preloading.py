@@ -216,4 +216,3 @@ def test_loading_a_model_that_is_not_there_says_so(tmp_path: Path) -> None:
     with pytest.raises(SpeciateError) as error:
         load({"model": str(tmp_path / "nowhere")})
     assert error.value.code is Code.NOT_FOUND
-

@@ -63,7 +63,9 @@ def health(port: int) -> int:
     return status
 
 
-def test_its_port_never_moves_also_where_somebody_takes_it_between_two_lives(folder: DeploymentFolder, start: Start) -> None:
+def test_its_port_never_moves_also_where_somebody_takes_it_between_two_lives(
+    folder: DeploymentFolder, start: Start
+) -> None:
     first = start()
     until(lambda: folder.state().port, 60)
     port = folder.state().port

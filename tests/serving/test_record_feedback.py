@@ -63,7 +63,9 @@ def test_a_model_of_numbers_is_told_numbers() -> None:
             check_label(MODEL, given(label), KnownAnswers("regression", ()))
 
 
-@pytest.mark.parametrize("known", [KnownAnswers(None, ()), KnownAnswers("classification", ()), KnownAnswers("generation", ("a",))])
+@pytest.mark.parametrize(
+    "known", [KnownAnswers(None, ()), KnownAnswers("classification", ()), KnownAnswers("generation", ("a",))]
+)
 def test_what_a_model_can_say_is_not_always_known(known: KnownAnswers) -> None:
     check_label(MODEL, given("whatever it is"), known)
 
@@ -81,4 +83,3 @@ def test_the_classes_are_those_of_the_card_beside_the_weights(tmp_path: Path) ->
         assert known_answers(Folders(tmp_path), gone) == KnownAnswers(None, ())
     (folder / "model.json").write_text("{")
     assert known_answers(Folders(tmp_path), "films@v1") == KnownAnswers(None, ())
-

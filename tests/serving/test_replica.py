@@ -380,4 +380,3 @@ def test_a_version_reads_no_other_file_of_the_workspace(workspace: Workspace, fi
     runner._about["model"] = str(there)  # as somebody who took the process over would
     with pytest.raises(TrialFailed, match="PermissionError"):
         try_version(runner, RUNNER_ITEMS, 120)
-

@@ -215,7 +215,12 @@ def _swaps(workspace: Workspace, ref: str, meant: list[Meant], action: str = "pr
 def _refuses(workspace: Workspace, ref: str, before: str) -> None:
     """A candidate that must not serve; then back to what serves, as a person would go."""
     move(workspace, ref)
-    until(lambda: (found := deployments.deployment_of(workspace.folders, USE_CASE)) and (found.refused or "").startswith(ref), PATIENCE)
+    until(
+        lambda: (
+            (found := deployments.deployment_of(workspace.folders, USE_CASE)) and (found.refused or "").startswith(ref)
+        ),
+        PATIENCE,
+    )
     assert serving(workspace) == before
     move(workspace, before)
     until(lambda: (found := deployments.deployment_of(workspace.folders, USE_CASE)) and found.refused is None, PATIENCE)

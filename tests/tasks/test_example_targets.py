@@ -44,4 +44,3 @@ def test_a_class_is_the_label() -> None:
 def test_a_cell_that_is_no_truth_names_dataset_and_column() -> None:
     with pytest.raises(SpeciateError, match="'tags' of d@v1 is no truth for 'token-classification' everywhere; "):
         _truth("token-classification", "['O', 'O']", ["O", "O"])
-

@@ -69,6 +69,9 @@ def test_one_part_is_enough_to_answer_and_none_is_too_few() -> None:
 
 def test_each_part_alone_comes_before_all_together() -> None:
     names = names_of(examples())
-    assert [[str(part) for part in chosen] for chosen in part_combinations(names)] == [["note.text"], ["scan.image"], BOTH]
+    assert [[str(part) for part in chosen] for chosen in part_combinations(names)] == [
+        ["note.text"],
+        ["scan.image"],
+        BOTH,
+    ]
     assert len(list(part_combinations(names[:1]))) == 1
-

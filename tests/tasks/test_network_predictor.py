@@ -75,4 +75,3 @@ def test_a_head_is_taken_over_where_its_outputs_mean_the_same(
     assert warm_start(fresh, after, tmp_path / "model") is same
     equal = [torch.equal(one, other) for one, other in zip(trained.parameters(), fresh.parameters(), strict=True)]
     assert all(equal) is same
-

@@ -48,7 +48,9 @@ def test_a_student_that_says_the_same_is_nowhere_off_and_any_other_is(
     wanted = torch.from_numpy(targets_from_predictions(readout, [prediction]))
     scores = torch.tensor([own], dtype=torch.float32)
     same = soft_target_loss("chances", readout.family, scores, wanted, 2.0)
-    other = soft_target_loss("chances", readout.family, scores + torch.tensor([[0.7] + [0.0] * (len(own) - 1)]), wanted, 2.0)
+    other = soft_target_loss(
+        "chances", readout.family, scores + torch.tensor([[0.7] + [0.0] * (len(own) - 1)]), wanted, 2.0
+    )
     assert same.item() == pytest.approx(0, abs=1e-6)
     assert other.item() > 0.01
 
@@ -66,7 +68,10 @@ def test_open_columns_neither_count_nor_get_a_gradient() -> None:
 
 
 def test_several_teachers_say_their_mean_chance_of_what_each_knows() -> None:
-    one, other = targets_from_predictions(ABC, [said(a=0.2, b=0.8)]), targets_from_predictions(ABC, [said(a=0.4, b=0.4, c=0.2)])
+    one, other = (
+        targets_from_predictions(ABC, [said(a=0.2, b=0.8)]),
+        targets_from_predictions(ABC, [said(a=0.4, b=0.4, c=0.2)]),
+    )
     np.testing.assert_allclose(np.exp(average_targets([one, other], ABC)), [[0.3, 0.6, 0.2]], rtol=1e-5)
 
 
@@ -75,4 +80,3 @@ def test_old_scores_go_to_the_columns_of_their_labels() -> None:
     assert grown.labels == ("a", "b", "c", "d")
     found = align_columns(Classification(labels=("b", "d")), grown, [np.array([1.0, 2.0])])
     np.testing.assert_array_equal(found, [[np.nan, 1.0, np.nan, 2.0]])
-

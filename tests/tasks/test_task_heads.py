@@ -60,4 +60,3 @@ def test_the_constant_answer_is_the_majority_or_the_mean() -> None:
     assert (label.output, label.confidence) == ("b", pytest.approx(2 / 3))
     (number,) = constant("tabular-regression", [1.0, 2.0], TaskTerms()).predict([None])  # type: ignore[list-item]  # unused
     assert number.output == 1.5
-

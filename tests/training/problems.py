@@ -631,7 +631,9 @@ def _together() -> list[tuple[bytes, dict[str, Any]]]:
     chance, made = _generator(), []
     for _ in range(240):
         names = sorted(chance.choice(["bolt", "gear", "spring"], chance.integers(1, 4), replace=False).tolist())
-        there = [machine_parts.FAMILIES[name](chance).apply_translation([4 * at, 0, 0]) for at, name in enumerate(names)]
+        there = [
+            machine_parts.FAMILIES[name](chance).apply_translation([4 * at, 0, 0]) for at, name in enumerate(names)
+        ]
         found = _scanned(trimesh.util.concatenate(there), chance)
         made.append((mesh_samples.exported(found, "stl"), {"label": json.dumps(names)}))
     return made

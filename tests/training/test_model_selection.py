@@ -45,4 +45,3 @@ def test_a_winner_that_meets_the_target_on_few_examples_is_judged_on_all_of_them
 def test_a_winner_that_misses_the_target_or_surely_meets_it_is_not(points: Workspace) -> None:
     assert trained(points, 0.999)["how"] == "validation"
     assert trained(points, 0.6)["how"] == "validation"
-

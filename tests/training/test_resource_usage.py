@@ -59,7 +59,10 @@ def test_a_smaller_micro_batch_that_fits_is_named(
 ) -> None:
     peaks = iter([200.0, 230.0])
     monkeypatch.setattr("speciate.training.networks.trial_steps.peak_mb", lambda: next(peaks))
-    assert "'micro_batch': 8}" in _refused(workspace, peptides, resources=RequestedResources(cpu=1, memory_mb=300)).recovery
+    assert (
+        "'micro_batch': 8}"
+        in _refused(workspace, peptides, resources=RequestedResources(cpu=1, memory_mb=300)).recovery
+    )
 
 
 def test_a_budget_that_is_too_small_for_an_epoch_ends_before_it_trains(workspace: Workspace, peptides: str) -> None:
@@ -146,4 +149,3 @@ def test_memory_is_told_in_mebibytes() -> None:
     assert resource_usage.peak_mb() + 1 > resource_usage.resident_mb() > 64  # the system counts to a few pages
     assert resource_usage.room_mb() > resource_usage.resident_mb()
     assert len(kept) == 64 << 20
-

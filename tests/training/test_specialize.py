@@ -347,7 +347,9 @@ def test_what_was_judged_on_other_examples_neither_ends_the_cascade_nor_beats_an
 
 
 def test_the_recipe_of_another_model_is_tried_first_and_stands_for_the_way_that_it_is() -> None:
-    spec = SPEC.model_copy(update={"like": "old@v3", "ways": (Candidate(method="classical"), Candidate(**PROBE), FRESH)})
+    spec = SPEC.model_copy(
+        update={"like": "old@v3", "ways": (Candidate(method="classical"), Candidate(**PROBE), FRESH)}
+    )
     (request,) = _requests(spec=spec)
     assert request.step == "train/like-old-v3"
     assert request.spec == {

@@ -339,4 +339,3 @@ def test_a_catalog_with_everything_is_never_doubted(facts: CatalogFacts, torn: b
         backup=facts.backup and facts.backup._replace(identity="one"),
     )  # fmt: skip
     assert find_doubt(good, torn=torn) is None
-

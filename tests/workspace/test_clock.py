@@ -137,4 +137,3 @@ def test_a_flipped_digit_in_the_file_makes_nothing_old(tmp_path: Path) -> None:
     path = tmp_path / elapsed.NAME
     path.write_bytes(path.read_bytes().replace(b"1800000000.0", b"9800000000.0", 1))
     assert Elapsed(tmp_path, clock).least(START - DAY) == pytest.approx(DAY)
-

@@ -80,4 +80,3 @@ def test_a_disk_that_is_full_keeps_the_catalog_and_the_note(tmp_path: Path, monk
     assert compaction.requested_by(again.database) is None
     assert _TOKEN.encode() not in _bytes(tmp_path / "w")
     again.close()
-

@@ -54,4 +54,3 @@ def test_a_file_with_two_names_is_one_file(tmp_path: Path) -> None:
 )
 def test_amounts_are_short(count: int, text: str) -> None:
     assert format_bytes(count) == text
-

@@ -82,4 +82,3 @@ def test_a_catalog_beyond_repair_is_left_as_it_is(crashed: Path) -> None:
     with pytest.raises(SpeciateError, match="speciate rebuild"):
         salvage_catalog(catalog)
     assert catalog.read_bytes().startswith(b"garbage")
-

@@ -208,4 +208,3 @@ def test_a_newer_schema_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
         Workspace(tmp_path / "w", settings=Settings())
     assert caught.value.code is Code.NEWER_SCHEMA
     assert (tmp_path / "w" / "catalog.duckdb").read_bytes() == before
-

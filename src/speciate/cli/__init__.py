@@ -221,8 +221,3 @@ def _port(text: str) -> int:
     if not (text.isascii() and text.isdigit() and int(text) <= 65_535):
         raise argparse.ArgumentTypeError(f"{text!r} is no port: write a number from 0 (any) to 65535")
     return int(text)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
-

@@ -60,7 +60,9 @@ def policy(arguments: argparse.Namespace) -> int:
     if ask_question(arguments, "policy", request).shown["now"] == arguments.policy:
         _say(arguments.policy)
         return 0
-    made = confirm_and_run(arguments, ActionRequest("policy", request, f"Change the policy to {arguments.policy}?"), show)
+    made = confirm_and_run(
+        arguments, ActionRequest("policy", request, f"Change the policy to {arguments.policy}?"), show
+    )
     return 1 if made is None else 0
 
 
@@ -216,7 +218,9 @@ def _decide(arguments: argparse.Namespace, action: str) -> int:
         _say("Evidence: " + json.dumps(asked.shown["evidence"], indent=2))
         return {"hash": asked.shown["hash"]}
 
-    made = confirm_and_run(arguments, ActionRequest(action, {"id": arguments.id}, f"{action.capitalize()} exactly this?"), show)
+    made = confirm_and_run(
+        arguments, ActionRequest(action, {"id": arguments.id}, f"{action.capitalize()} exactly this?"), show
+    )
     if made is None:
         return 1
     _say(json.dumps(made, indent=2))
@@ -228,7 +232,6 @@ def _say(text: str) -> None:
 
 
 # `speciate audit`: read the trail, check it, and continue from one that is not the known one.
-
 
 
 def audit(arguments: argparse.Namespace) -> int:
@@ -243,7 +246,9 @@ def _list(arguments: argparse.Namespace) -> int:
 
 def _verify(arguments: argparse.Namespace) -> int:
     """1 where something is wrong with the trail, which the first line after the head names."""
-    verdict = ask_daemon(arguments, "audit", start=True, head=arguments.head, kept=confirmation.read_kept_head(arguments))
+    verdict = ask_daemon(
+        arguments, "audit", start=True, head=arguments.head, kept=confirmation.read_kept_head(arguments)
+    )
     signed = f", {verdict['signed']} signed" if verdict["signed"] else ""
     _say_clean("\n".join([f"{verdict['rows']} rows{signed}, head {verdict['head']}", *verdict["problems"]]))
     return 1 if verdict["problems"] else 0
@@ -266,4 +271,3 @@ def _show(asked: DaemonQuestion) -> None:
 def _say_clean(text: str) -> None:
     sys.stdout.write(clean_text(text) + "\n")
     sys.stdout.flush()
-

@@ -150,7 +150,9 @@ def ask_yes(question: str) -> bool:
     return True
 
 
-def _sign_answer(asked: DaemonQuestion, question: str, unsealed: tuple[StoredKey, Ed25519PrivateKey] | None) -> dict[str, str] | None:
+def _sign_answer(
+    asked: DaemonQuestion, question: str, unsealed: tuple[StoredKey, Ed25519PrivateKey] | None
+) -> dict[str, str] | None:
     """The answer with its signature; None where the person did not want it. The keys of OpenSSH first, for they may be
     hardware; where one does not sign, a sealed one."""
     if not sys.stdout.isatty():
@@ -255,4 +257,3 @@ def _terminal() -> Iterator[int]:
 def _say(text: str) -> None:
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
-

@@ -198,4 +198,3 @@ def _older_daemon_error(why: str) -> SpeciateError:
 def _say(text: str) -> None:
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
-

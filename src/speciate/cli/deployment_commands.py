@@ -83,4 +83,3 @@ def _deployment_text(slot: dict[str, Any]) -> str:
 def _say(text: str) -> None:
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
-

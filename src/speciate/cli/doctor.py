@@ -202,4 +202,3 @@ def _distribution(name: str) -> FilesystemCheck:
 
 def _missing(modules: Iterable[str]) -> list[str]:
     return [module for module in modules if importlib.util.find_spec(module) is None]
-

@@ -134,7 +134,6 @@ def _say(text: str) -> None:
 # Standard library only.
 
 
-
 def secret(arguments: argparse.Namespace) -> int:
     return {"set": _set_secret, "list": _list_secrets, "remove": _remove_secret}[arguments.action](arguments)
 
@@ -153,7 +152,9 @@ def _set_secret(arguments: argparse.Namespace) -> int:
 
 def _list_secrets(arguments: argparse.Namespace) -> int:
     for key in secrets.list_secrets():
-        _say_line(f"{key.name:20}  {', '.join(key.hosts):40}  {time.strftime('%Y-%m-%d %H:%M', time.localtime(key.stamp))}")
+        _say_line(
+            f"{key.name:20}  {', '.join(key.hosts):40}  {time.strftime('%Y-%m-%d %H:%M', time.localtime(key.stamp))}"
+        )
     return 0
 
 
@@ -165,4 +166,3 @@ def _remove_secret(arguments: argparse.Namespace) -> int:
 
 def _say_line(text: str) -> None:
     sys.stdout.write(text + "\n")
-

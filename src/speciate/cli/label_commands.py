@@ -35,7 +35,12 @@ def labels(arguments: argparse.Namespace) -> int:
 
 def _ask_until_stored(arguments: argparse.Namespace, item: dict[str, Any]) -> None:
     """Until a label is stored, or the person skips the answer. A class that the model does not know is asked about."""
-    about = {"prediction": item["prediction"], "drawn": item["drawn"], "by": account_name(), "use_case": arguments.use_case}
+    about = {
+        "prediction": item["prediction"],
+        "drawn": item["drawn"],
+        "by": account_name(),
+        "use_case": arguments.use_case,
+    }
     while (label := _ask_for_label(item["output"])) is not None:
         told = ask_daemon(arguments, "labels", start=True, label=label, **about)
         if "unknown" not in told:
@@ -134,4 +139,3 @@ def _clip(text: str) -> str:
 def _say(text: str) -> None:
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
-

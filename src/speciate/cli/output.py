@@ -31,4 +31,3 @@ def write_image(path: Path, data: bytes) -> str:
             Code.UNAVAILABLE, f"{path} cannot be written: {error.strerror}.", "Name a file elsewhere: --picture FILE"
         ) from error
     return f"wrote {path}"
-

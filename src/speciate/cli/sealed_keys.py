@@ -180,4 +180,3 @@ def _damaged(path: Path, error: Exception) -> SpeciateError:
     return SpeciateError(
         Code.INVALID, f"{path} is not as it was written: {error}.", "Restore it, or enroll another key: speciate key"
     )
-

@@ -33,8 +33,14 @@ def sign(arguments: argparse.Namespace) -> int:
     if not confirmation.ask_yes(f"Sign exactly this with {arguments.key}?"):
         return 1
     write_signature(folder, Path(arguments.key))
-    told = confirmation.confirm_and_run(arguments, ActionRequest("signed", {"model": ref}, "Note it in the audit?", ask_yes=False), _show_signature)
-    _say_line("The signature lies beside the files, and no row of the audit tells of it." if told is None else _done_line(told))
+    told = confirmation.confirm_and_run(
+        arguments, ActionRequest("signed", {"model": ref}, "Note it in the audit?", ask_yes=False), _show_signature
+    )
+    _say_line(
+        "The signature lies beside the files, and no row of the audit tells of it."
+        if told is None
+        else _done_line(told)
+    )
     return 1 if told is None else 0
 
 
@@ -124,4 +130,3 @@ def _library() -> tuple[Any, Any, Any]:
 
 def _say_line(text: str) -> None:
     sys.stdout.write(text + "\n")
-

@@ -298,4 +298,3 @@ def _run(*command: str) -> bool:
 def _say(said: str) -> None:
     sys.stdout.write(said + "\n")
     sys.stdout.flush()
-

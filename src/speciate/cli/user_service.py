@@ -226,4 +226,3 @@ def _call(*command: str, required: bool = True) -> str | None:
 def _say(text: str) -> None:
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
-

@@ -64,7 +64,11 @@ def verify(arguments: argparse.Namespace) -> int:
                 say(f"  moved to {place.relative_to(folders.root)}")
     progress.clear()
     if arguments.json:
-        document = {"catalog": known.catalog, "found": [finding_document(each) for each in found], **walk.seen._asdict()}
+        document = {
+            "catalog": known.catalog,
+            "found": [finding_document(each) for each in found],
+            **walk.seen._asdict(),
+        }
         say(json.dumps(document, indent=2, ensure_ascii=False))
     else:
         say(_summary(walk.seen, found, known))
@@ -99,7 +103,9 @@ def finding_text(finding: Finding) -> str:
 
 def _summary(seen: WalkProgress, found: list[Finding], known: Inventory) -> str:
     wrong = len(found) + len(known.catalog)
-    said = f"{seen.files:,} files, {format_bytes(seen.bytes)}: " + (f"{wrong} damaged or missing." if wrong else "all whole.")
+    said = f"{seen.files:,} files, {format_bytes(seen.bytes)}: " + (
+        f"{wrong} damaged or missing." if wrong else "all whole."
+    )
     if seen.unsealed:
         said += f" {seen.unsealed:,} are from before files said what they hold: only that they can be read is known."
     return said
@@ -135,7 +141,6 @@ def say(text: str) -> None:
 # target's disk damaged are both found, and nobody takes a backup for whole that is not.
 
 
-
 def backup(arguments: argparse.Namespace) -> int:
     """1 where something in the copy is damaged or missing; the rest is copied nevertheless."""
     known = inventory_of(arguments, quiet=False)  # before: what is made meanwhile is in no need of being there
@@ -160,4 +165,3 @@ def backup(arguments: argparse.Namespace) -> int:
         "moves away those that can be made again; restore the others from an earlier backup."
     )
     return 1
-

@@ -73,7 +73,6 @@ def _say(text: str) -> None:
 # `speciate status`: what the daemon does, or whether a workspace without one has lost its catalog. Starts nothing.
 
 
-
 def status(arguments: argparse.Namespace) -> int:
     """Raises REFUSED, as a call would, for a catalog that is gone."""
     check_exists(arguments)
@@ -86,4 +85,3 @@ def status(arguments: argparse.Namespace) -> int:
         said = str(none)
     sys.stdout.write(said + "\n")
     return 0
-

@@ -119,4 +119,3 @@ def shorten_class_name(name: str) -> str:
 
 def is_shortened(name: str) -> bool:
     return _SHORTENED.fullmatch(name) is not None
-

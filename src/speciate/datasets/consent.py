@@ -53,7 +53,9 @@ def check(reader: Database | Transaction, dataset: str, host: str) -> Consent:
         _in_force(reader, source, host, f" (rows of {name!r} came from it)")
     consent = _in_force(reader, name, host)
     if consent.spent_usd >= consent.usd_cap:
-        raise _consent_error(name, host, f"the {consent.usd_cap:g} USD allowed for it are spent ({consent.spent_usd:.2f})")
+        raise _consent_error(
+            name, host, f"the {consent.usd_cap:g} USD allowed for it are spent ({consent.spent_usd:.2f})"
+        )
     return consent
 
 

@@ -51,7 +51,10 @@ def row_digests(table: pa.Table) -> Iterator[bytes]:
     names = [name for name in sorted(table.column_names) if name not in PROVENANCE]
     fractions = {name for name in names if pa.types.is_floating(table.schema.field(name).type)}
     for batch in table.select(names).to_batches(_BATCH):
-        columns = [_cells_without_types(batch[name].to_pylist()) if name in fractions else batch[name].to_pylist() for name in names]
+        columns = [
+            _cells_without_types(batch[name].to_pylist()) if name in fractions else batch[name].to_pylist()
+            for name in names
+        ]
         for cells in zip(*columns, strict=True):
             row = {name: cell for name, cell in zip(names, cells, strict=True) if cell is not None}
             yield hashlib.sha256(_encode(row).encode("utf-8", "surrogatepass")).digest()
@@ -99,4 +102,3 @@ def pack_lanes(total: Lanes) -> bytes:
 
 def unpack_lanes(data: bytes) -> Lanes:
     return np.frombuffer(data, "<u2").astype(np.uint16)
-

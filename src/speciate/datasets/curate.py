@@ -195,7 +195,9 @@ def run(run: Run) -> dict[str, Any]:
     finally:
         pool.close()
         shutil.rmtree(run.folder.path / "scratch", ignore_errors=True)
-    sealed = next_version.seal_changed(run.folders, parent, unpack_lanes(bytes.fromhex(payload.lanes)), rows, context.manifest)
+    sealed = next_version.seal_changed(
+        run.folders, parent, unpack_lanes(bytes.fromhex(payload.lanes)), rows, context.manifest
+    )
     split = split_report(rows, parent.modality, made=True) | how
     warnings = [
         *empty_split_warnings(_splits_of_usable(rows), how.get("fractions", {})),
@@ -404,4 +406,3 @@ def _resolve_step(step: Step, resolve: Resolve) -> Step:
         except SpeciateError as error:
             raise step.blamed(error) from error
     return step._replace(parameters=step.parameters.model_copy(update=names))
-

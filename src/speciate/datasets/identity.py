@@ -89,7 +89,6 @@ def _missing(cell: Any) -> bool:
 # What a model sees of rows whose medium lies in their cells.
 
 
-
 def input_values(modality: str, inputs: Sequence[str], table: pa.Table) -> list[Any]:
     """What the input columns of each row hold, as the modality admits it: several texts are one, a line each."""
     if modality == "tabular":
@@ -101,4 +100,3 @@ def input_values(modality: str, inputs: Sequence[str], table: pa.Table) -> list[
     if modality == "time-series":
         return [list(channels) for channels in zip(*columns, strict=True)]
     return ["\n".join(str(cell) for cell in cells if cell is not None) for cells in zip(*columns, strict=True)]
-

@@ -111,7 +111,9 @@ class LabelledRows(NamedTuple):
     """Of those that changed: how many lost their label."""
 
 
-def apply_labels(rows: pa.Table, labels: dict[str, Any], source: str, *, numeric: bool, had: str | None) -> LabelledRows:
+def apply_labels(
+    rows: pa.Table, labels: dict[str, Any], source: str, *, numeric: bool, had: str | None
+) -> LabelledRows:
     """`rows` with other labels. `had`: where labels came from so far; None: the first ones decide what labels are.
 
     INVALID where a label is no number though those of the dataset are.

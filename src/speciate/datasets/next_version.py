@@ -53,7 +53,9 @@ def seal_first(folders: Folders, rows: pa.Table, manifest: Manifest) -> SealedVe
     return SealedVersion(_complete_manifest(manifest, rows, (_part(folders, manifest, rows),), total), total)
 
 
-def seal_appended(folders: Folders, parent: Manifest, total: Lanes, added: pa.Table, packs: Sequence[str] = ()) -> SealedVersion:
+def seal_appended(
+    folders: Folders, parent: Manifest, total: Lanes, added: pa.Table, packs: Sequence[str] = ()
+) -> SealedVersion:
     """`parent` and the rows `added`, whose ids it must not have."""
     if not added.num_rows:
         return SealedVersion(parent, total)
@@ -106,7 +108,9 @@ def seal_changed(
     if gone.sum() + fresh.sum() > _WORTH_A_PART * max(new.num_rows, 1):
         return seal_first(folders, new, wanted)
     added = new.filter(pa.array(fresh))
-    after = total - lanes(row_digests(old.filter(pa.array(gone)).drop_columns([PART, PLACE]))) + lanes(row_digests(added))
+    after = (
+        total - lanes(row_digests(old.filter(pa.array(gone)).drop_columns([PART, PLACE]))) + lanes(row_digests(added))
+    )
     parts = _parts_without(folders, parent, old, gone)
     if added.num_rows:
         parts = (*parts, _part(folders, parent, added))
@@ -234,7 +238,6 @@ def _sum(a: dict[str, int], b: dict[str, int]) -> dict[str, int]:
 # How a run that made a version hands it over: what it returns, how the daemon reads that back, and registers it.
 
 
-
 class NewVersion(NamedTuple):
     """A sealed version with all that its row in the catalog says."""
 
@@ -304,4 +307,3 @@ def commit(tx: Transaction, job: Job, version: NewVersion) -> dict[str, Any]:
         onto=version.onto,
     )
     return {"dataset": manifest.ref, **version.result}
-

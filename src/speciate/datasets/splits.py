@@ -485,7 +485,11 @@ def _select_members(members: Members, mask: Mask) -> Members:
     pairs = members.pairs[mask[members.pairs].all(axis=1)]
     keys = [members.keys[place] for place in places.tolist()]
     return Members(
-        keys, _take_column(members.groups, places), _take_column(members.contents, places), members.strata[places], number[pairs]
+        keys,
+        _take_column(members.groups, places),
+        _take_column(members.contents, places),
+        members.strata[places],
+        number[pairs],
     )
 
 
@@ -497,7 +501,6 @@ def _take_column(column: Column, places: Codes) -> Column:
 
 # Which usable rows belong together, as a name for each: for rows whose sketches are about to go, as those of windows
 # do, so that what the sketches said of near-duplicates stays known.
-
 
 
 def group_names(rows: pa.Table, modality: str, names: Sequence[str]) -> pa.Array:
@@ -554,7 +557,11 @@ def find_missing_labels(rows: pa.Table, members: Members, *, made: bool) -> list
     said = []
     for each in found[:_KEPT]:
         places = np.array([place for place, other in enumerate(labels) if other == each])
-        why = _reason_missing(rows, members, component, places, len(there)) if made else "the source's own split has it so"
+        why = (
+            _reason_missing(rows, members, component, places, len(there))
+            if made
+            else "the source's own split has it so"
+        )
         said.append({"label": each, "examples": counts[each], "splits": lacking[each], "why": why})
     return said
 
@@ -602,7 +609,9 @@ def uneven_split_warnings(splits: Iterable[str | None], fractions: Mapping[str, 
     return [f"Of {total} usable examples {', '.join(said)}: groups and near-duplicates stay together."]
 
 
-def _reason_missing(rows: pa.Table, members: Members, component: npt.NDArray[np.int64], places: _Places, splits: int) -> str:
+def _reason_missing(
+    rows: pa.Table, members: Members, component: npt.NDArray[np.int64], places: _Places, splits: int
+) -> str:
     count, together = len(places), len(np.unique(component[places]))
     if count == 1:
         return "it is the only one"
@@ -626,4 +635,3 @@ def _reason_of_duplicates(rows: pa.Table, members: Members, places: _Places) -> 
 
 def _shorten_label(label: str) -> str:
     return repr(label if len(label) <= _LONGEST else f"{label[:_LONGEST]}...")
-

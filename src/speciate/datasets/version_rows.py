@@ -145,7 +145,6 @@ def _concatenate(tables: list[pa.Table]) -> pa.Table:
 # What a version goes back to, and what the versions before it held; what is gone says nothing.
 
 
-
 def ancestors(database: Database, found: Version) -> Iterator[Version]:
     """The versions of the same dataset that `found` was made from, one after the other; deleted ones without parts."""
     before: Version | None = found
@@ -182,4 +181,3 @@ def mean_length(folders: Folders, manifest: Manifest) -> float:
     with duckdb.connect() as connection:
         found = connection.execute(f"SELECT avg({length}) FROM {relation(folders, manifest)}").fetchone()
     return max(1e-3, float(found[0])) if found and found[0] is not None else 1.0
-

@@ -303,4 +303,3 @@ def _reachable_deleted(parents: Sequence[str], deleted: Mapping[str, Any]) -> di
             found[ref] = deleted[ref]
             left += deleted[ref]["parents"]
     return found
-

@@ -259,4 +259,3 @@ def write_table(table: pa.Table, path: Path) -> None:
 def digest(said: str | bytes) -> str:
     """Of what is asked, for a key."""
     return hashlib.sha256(said.encode("utf-8", "surrogatepass") if isinstance(said, str) else said).hexdigest()[:32]
-

@@ -139,7 +139,11 @@ def build(
 
 
 def _without_verdict(
-    question: Question, entries: Sequence[ModelEntry], scored: dict[str, dict[str, MetricScores]], clusters: Codes, level: float
+    question: Question,
+    entries: Sequence[ModelEntry],
+    scored: dict[str, dict[str, MetricScores]],
+    clusters: Codes,
+    level: float,
 ) -> Report:
     """The report without a verdict, every interval at `level`."""
     main = question.metrics[0]
@@ -303,7 +307,11 @@ Gains = Mapping[tuple[str, str, str], Sequence[SliceGain]]
 
 
 def _slice_gains(
-    question: Question, entries: Sequence[ModelEntry], clusters: Codes, slices: Mapping[str, Sequence[str]], level: float
+    question: Question,
+    entries: Sequence[ModelEntry],
+    clusters: Codes,
+    slices: Mapping[str, Sequence[str]],
+    level: float,
 ) -> Gains:
     """What the gates about slices need, of every rival of the baseline."""
     by_name = {entry.evaluated_model.name: entry for entry in entries}
@@ -421,7 +429,6 @@ def _evidence(report: Report, use_case: UseCase, candidate: str, level: float, c
 # those of any other mean metric.
 
 
-
 class Unscored(NamedTuple):
     """An answer that a scorer gave no score. `detail` may quote what the code or the data say: foreign text."""
 
@@ -450,4 +457,3 @@ def with_scores(entry: ModelEntry, marks: ExtraScores) -> ModelEntry:
         for answers, each in zip(entry.repeats, scores, strict=True)
     )
     return entry._replace(repeats=repeats)
-

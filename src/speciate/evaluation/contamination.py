@@ -87,4 +87,3 @@ def find_nearly_seen(
         across = pairs[(pairs[:, 0] < len(names)) & (pairs[:, 1] >= len(names))]
         found |= {names[place] for place in across[:, 0].tolist()}
     return found
-

@@ -210,7 +210,11 @@ def _preload(contestants: Iterable[EvaluatedModel]) -> str:
 
 
 def _no_decision(
-    use_case: UseCase | None, ref: DatasetRef, baseline: EvaluatedModel, incumbent: EvaluatedModel, asked: list[EvaluatedModel]
+    use_case: UseCase | None,
+    ref: DatasetRef,
+    baseline: EvaluatedModel,
+    incumbent: EvaluatedModel,
+    asked: list[EvaluatedModel],
 ) -> str | None:
     """Why this evaluation must not decide on promotion, or None: a weaker rival or an easier suite proves nothing."""
     if use_case is None:
@@ -285,7 +289,9 @@ def _check_split(manifest: Manifest, ref: DatasetRef) -> None:
     )
 
 
-def _terms(task: Task, use_case: UseCase | None, labels: Collection[str], contestants: list[EvaluatedModel]) -> TaskTerms:
+def _terms(
+    task: Task, use_case: UseCase | None, labels: Collection[str], contestants: list[EvaluatedModel]
+) -> TaskTerms:
     """What the truths depend on: the use case's and the models' own, who must have been trained for the same."""
     known = [each.terms for each in contestants if each.terms is not None]
     horizons = sorted({terms.horizon for terms in known if terms.horizon is not None})
@@ -359,7 +365,10 @@ def _task(manifest: Manifest, use_case: UseCase | None, contestants: list[Evalua
 def _check_fits(task: Task, contestants: list[EvaluatedModel]) -> None:
     for evaluated_model in contestants:
         others = evaluated_model.task and find_task(evaluated_model.task).family != task.family
-        if others or (evaluated_model.task and (evaluated_model.task == preference.PREFERENCE) != (task.name == preference.PREFERENCE)):
+        if others or (
+            evaluated_model.task
+            and (evaluated_model.task == preference.PREFERENCE) != (task.name == preference.PREFERENCE)
+        ):
             raise SpeciateError(
                 Code.INVALID,
                 f"{evaluated_model.name} is a model for {evaluated_model.task!r}, but this evaluation is of {task.name!r}.",
@@ -432,7 +441,9 @@ def _metrics(
     every = use_case.in_force if use_case else ()
     gates = [gate.metric for gate in every if gate.metric and gate.rule != "at_most"]
     main = [use_case.objective.metric] if use_case else []
-    extra = list(spec.metrics) or [name for name in _ALWAYS[task.family] if not libraries.lacks_library(find_metric(name))]
+    extra = list(spec.metrics) or [
+        name for name in _ALWAYS[task.family] if not libraries.lacks_library(find_metric(name))
+    ]
     usual = [] if main or spec.metrics else [*brought, task.default_metric]
     names = dict.fromkeys([*main, *gates, *usual, *extra, *brought])
     fitting = metrics_of(task.family, positive)

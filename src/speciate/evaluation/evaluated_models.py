@@ -70,7 +70,9 @@ def find_model(workspace: Workspace, ref: str, columns: tuple[str, ...]) -> Eval
     Raises NOT_FOUND with near names.
     """
     if ref == CONSTANT:
-        return EvaluatedModel(name=CONSTANT, source="constant", identity=CONSTANT, parameters=0, bytes=0, license="none")
+        return EvaluatedModel(
+            name=CONSTANT, source="constant", identity=CONSTANT, parameters=0, bytes=0, license="none"
+        )
     if ref.startswith(CONSTANT):
         raise SpeciateError(
             Code.INVALID,
@@ -84,7 +86,9 @@ def find_model(workspace: Workspace, ref: str, columns: tuple[str, ...]) -> Eval
             raise unknown("column", column, columns, "Call describe_dataset for the columns of this dataset.")
         return EvaluatedModel(name=ref, source="column", identity=ref, column=column)
     if ref.startswith(ENSEMBLE):
-        return _from_ensemble([find_model(workspace, member, columns) for member in ref.removeprefix(ENSEMBLE).split("+")], ref)
+        return _from_ensemble(
+            [find_model(workspace, member, columns) for member in ref.removeprefix(ENSEMBLE).split("+")], ref
+        )
     if ref.startswith(CODE):
         return _from_code(ref)
     if ref.startswith(INSPECT):
@@ -225,4 +229,3 @@ def find_incumbent(workspace: Workspace, use_case: UseCase, columns: tuple[str, 
             f"The incumbent {incumbent!r} of {use_case.name!r} cannot take part: {error.message}",
             "Call define_use_case again with incumbent: a model, 'column:NAME' of the dataset, or 'constant:'.",
         ) from error
-

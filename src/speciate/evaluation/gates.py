@@ -259,14 +259,18 @@ def _latency(row: Row, value: float, most: float) -> _GateAnswer:
     if high <= most:
         return _GateAnswer("pass", f"{stated}: within {most:g} ms")
     outcome: Outcome = "fail" if low > most else "inconclusive"
-    return _GateAnswer(outcome, f"{stated}: {'over' if outcome == 'fail' else 'cannot tell whether within'} {most:g} ms")
+    return _GateAnswer(
+        outcome, f"{stated}: {'over' if outcome == 'fail' else 'cannot tell whether within'} {most:g} ms"
+    )
 
 
 def _license(gate: Gate, evidence: Evidence) -> _GateAnswer:
     license_, allowed = evidence.candidate.control.license, evidence.limits.licenses
     if license_ is not None and license_.lower() in {name.lower() for name in allowed}:
         return _GateAnswer("pass", f"licence {license_} is allowed")
-    return _GateAnswer("fail", f"licence {license_ or 'unknown'} is not among {', '.join(allowed) or 'the allowed (none)'}")
+    return _GateAnswer(
+        "fail", f"licence {license_ or 'unknown'} is not among {', '.join(allowed) or 'the allowed (none)'}"
+    )
 
 
 def _offline(gate: Gate, evidence: Evidence) -> _GateAnswer:
@@ -278,7 +282,9 @@ def _offline(gate: Gate, evidence: Evidence) -> _GateAnswer:
 def _unseen(gate: Gate, evidence: Evidence) -> _GateAnswer:
     row = evidence.candidate
     if row.seen is None:
-        return _GateAnswer("inconclusive", "the data that it learned from are not here: whether it saw these is unknown")
+        return _GateAnswer(
+            "inconclusive", "the data that it learned from are not here: whether it saw these is unknown"
+        )
     if row.seen:
         return _GateAnswer("fail", f"{row.seen} of these examples were in its training data: it knows their answers")
     if row.nearly_seen:
@@ -456,4 +462,3 @@ def _select_answers(answers: Answers, places: Codes) -> Answers:
 def _pool_rare_values(values: Sequence[str], clusters: Codes) -> list[str]:
     independent = Counter(value for value, _ in {*zip(values, clusters.tolist(), strict=True)})
     return [value if independent[value] >= LEAST_EXAMPLES else RARE_VALUES for value in values]
-

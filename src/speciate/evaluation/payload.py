@@ -77,4 +77,3 @@ class EvaluationTask(BaseModel):
     @property
     def limits_latency(self) -> bool:
         return self.use_case is not None and any(gate.metric == "p95_latency_ms" for gate in self.use_case.in_force)
-

@@ -112,4 +112,3 @@ def _sign(metric: str) -> int:
         return find_metric(metric).sign
     except SpeciateError:
         return 1
-

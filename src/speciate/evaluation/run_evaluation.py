@@ -99,7 +99,11 @@ def _ask_models(
         def tell(count: int, place: int = place, name: str = evaluated_model.name) -> None:
             run.progress(place * len(examples) + count, len(task.contestants) * len(examples), "answers", name)
 
-        sheets.append(_check_answers(predict(PredictorRequest(run, task, evaluated_model, shown, labels, learned, taught, tell)), task))
+        sheets.append(
+            _check_answers(
+                predict(PredictorRequest(run, task, evaluated_model, shown, labels, learned, taught, tell)), task
+            )
+        )
     return sheets
 
 
@@ -122,7 +126,9 @@ def _extra_scores(
 
     brought = scoring.score_answers(run, task.scoring, examples, truths, sheets, tell) if task.scoring else []
     if task.judge is not None:
-        brought.append(judge_answers(JudgeCase(run, task, task.judge, examples, truths, sheets, _clusters(examples), tell)))
+        brought.append(
+            judge_answers(JudgeCase(run, task, task.judge, examples, truths, sheets, _clusters(examples), tell))
+        )
     return brought
 
 
@@ -157,7 +163,9 @@ class _Contamination(NamedTuple):
     nearly: int = 0
 
 
-def _contamination(run: Run, task: EvaluationTask, evaluated_model: EvaluatedModel, examples: Sequence[Example]) -> _Contamination:
+def _contamination(
+    run: Run, task: EvaluationTask, evaluated_model: EvaluatedModel, examples: Sequence[Example]
+) -> _Contamination:
     if evaluated_model.learned_from is None:
         return _Contamination(None)
     asked = (run.folders, task.dataset, {example.id for example in examples}, evaluated_model.learned_from, _LEARNED)
@@ -181,7 +189,9 @@ def _entry(task: EvaluationTask, sheet: ModelAnswers, truth: Sequence[Any], know
     )
     errors = sum(answer.output is None for answer in every)
     certain = all(answer.probabilities is None for answer in every)
-    return ModelEntry(sheet.evaluated_model, marked, errors, sheet.cost, known.exactly, known.nearly, certain, sheet.served)
+    return ModelEntry(
+        sheet.evaluated_model, marked, errors, sheet.cost, known.exactly, known.nearly, certain, sheet.served
+    )
 
 
 def _labels(task: EvaluationTask, answers: Sequence[Answer]) -> list[str]:
@@ -228,7 +238,9 @@ def _question(task: EvaluationTask) -> Question:
 
 def _splits(task: EvaluationTask) -> set[str] | None:
     """The examples to answer and, for the constant answer and for prompts, those of the training split."""
-    wants_training = any(evaluated_model.source in ("constant", "endpoint", "ensemble") for evaluated_model in task.contestants)
+    wants_training = any(
+        evaluated_model.source in ("constant", "endpoint", "ensemble") for evaluated_model in task.contestants
+    )
     return None if task.split is None else {task.split, *(["train"] if wants_training else [])}
 
 
@@ -355,7 +367,9 @@ def _output_text(output: Any) -> str | None:
     return output if isinstance(output, str) else json.dumps(output)
 
 
-def _score_rows(task: EvaluationTask, examples: Sequence[Example], entries: Sequence[ModelEntry]) -> list[dict[str, Any]]:
+def _score_rows(
+    task: EvaluationTask, examples: Sequence[Example], entries: Sequence[ModelEntry]
+) -> list[dict[str, Any]]:
     means = [metric for name in task.metrics if (metric := find_metric(name)).shape == "mean"]
     return [
         {"model": entry.evaluated_model.name, "example": example.id, "metric": metric.name, "value": float(value)}
@@ -380,4 +394,3 @@ def _examples_table(examples: Sequence[Example], truth: Sequence[Any]) -> pa.Tab
         if all(cell is None or isinstance(cell, str | int | float | bool) for cell in cells):
             own[name] = [None if cell is None else str(cell)[:_PREVIEW] for cell in cells]
     return pa.table({name: pa.array(cells, pa.string()) for name, cells in own.items()})
-

@@ -444,7 +444,6 @@ def _counted(values: ArrayLike, clusters: Codes) -> tuple[Floats, Codes]:
 # Holm's adjustment, so that many comparisons together keep the false alarms of one.
 
 
-
 def holm(p_values: Sequence[float]) -> list[float]:
     """Adjusted p-values that hold the chance of any false alarm (Holm 1979). NaN stays NaN and counts for nothing."""
     order = sorted((p, place) for place, p in enumerate(p_values) if not math.isnan(p))
@@ -453,4 +452,3 @@ def holm(p_values: Sequence[float]) -> list[float]:
         floor = max(floor, min(1.0, p * (len(order) - rank)))
         adjusted[place] = floor
     return adjusted
-

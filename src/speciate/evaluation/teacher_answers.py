@@ -156,7 +156,9 @@ def _task(evaluated_model: EvaluatedModel, parameters: Any, manifest: Manifest) 
     asked = getattr(parameters, "task", None)
     if evaluated_model.task and asked and asked != evaluated_model.task:
         raise SpeciateError(
-            Code.INVALID, f"{evaluated_model.name} is made for {evaluated_model.task!r}, not for {asked!r}.", "Leave task out."
+            Code.INVALID,
+            f"{evaluated_model.name} is made for {evaluated_model.task!r}, not for {asked!r}.",
+            "Leave task out.",
         )
     task = find_task(evaluated_model.task or asked or _USUAL)
     if getattr(parameters, "rewrites", False) and task.family != "generation":
@@ -215,4 +217,3 @@ def _prompt(parameters: Mapping[str, Any]) -> Prompt:
         known["template"] = answer.rationale_template(known.get("template"))
         known["system"] = answer.SYSTEM if known.get("system") is None else known["system"]
     return Prompt.model_validate(known)
-

@@ -147,4 +147,3 @@ KIND = Kind(
     preload="torch",
     limits=Limits(silence_seconds=1800),
 )
-

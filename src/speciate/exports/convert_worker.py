@@ -120,7 +120,13 @@ def _feeds(source: ExportableNetwork, items: Sequence[Item], names: Any) -> list
 
 
 def _measure(
-    run: Run, payload: ConvertPayload, source: ExportableNetwork, task: EvaluationTask, staged: Path, identity: str, tell: Any
+    run: Run,
+    payload: ConvertPayload,
+    source: ExportableNetwork,
+    task: EvaluationTask,
+    staged: Path,
+    identity: str,
+    tell: Any,
 ) -> Measured:
     export = load(staged)
     few = _sample(reload_check.load_questions(run.folders, task), _INPUTS)
@@ -150,7 +156,9 @@ def _measure(
     )  # fmt: skip
 
 
-def _compare_metric(run: Run, payload: ConvertPayload, task: EvaluationTask, staged: Path, identity: str) -> MetricComparison:
+def _compare_metric(
+    run: Run, payload: ConvertPayload, task: EvaluationTask, staged: Path, identity: str
+) -> MetricComparison:
     """An evaluation as any other, of the two side by side."""
     parent = task.contestants[0]
     export = parent.model_copy(update={"name": payload.name, "identity": identity, "path": str(staged)})
@@ -195,7 +203,12 @@ def _version(name: str) -> str | None:
 
 
 def _card(
-    payload: ConvertPayload, source: ExportableNetwork, staged: Path, identity: str, record: dict[str, Any], seconds: float
+    payload: ConvertPayload,
+    source: ExportableNetwork,
+    staged: Path,
+    identity: str,
+    record: dict[str, Any],
+    seconds: float,
 ) -> ModelCard:
     """The parent's facts, as far as they hold of the export, and its own record; no metric of the parent's."""
     parent = payload.parent
@@ -232,7 +245,9 @@ _NEAR = 0.01
 """Of the spread of the parent's answers: numbers nearer than that are alike."""
 
 
-def compare_scores(parent: Scores, export: Scores, answers: Sequence[Prediction], others: Sequence[Prediction]) -> Parity:
+def compare_scores(
+    parent: Scores, export: Scores, answers: Sequence[Prediction], others: Sequence[Prediction]
+) -> Parity:
     """`answers`: the parent's to the same examples; `others`: the export's."""
     alike = all(one.shape == other.shape for one, other in zip(parent, export, strict=True))
     first = np.concatenate([np.ravel(each) for each in parent]).astype(np.float64)
@@ -297,4 +312,3 @@ def compare_speed(
         parent=paces[0], export=paces[1], ratio=ratio.value, low=ratio.low, high=ratio.high, pairs=len(times),
         device=device(),
     )  # fmt: skip
-

@@ -161,4 +161,3 @@ def _size(found: Measured, quantize: Quantize) -> Gate:
     most = round((1.0 if quantize == "int8" else _LARGER) * before) + _PROGRAM_BYTES
     reason = f"its network has {after:,} bytes, the parent's {before:,} (at most {most:,})"
     return Gate(name="size", outcome="pass" if after <= most else "fail", reason=reason)
-

@@ -47,7 +47,10 @@ def plan(spec: ExportModelSpec, workspace: Workspace) -> Plan:
     folder = version.path  # refuses what others serve
     check_free(spec.path)
     told = model_report(workspace, spec.model)
-    form, size = transformers_folder.form_of(folder), sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
+    form, size = (
+        transformers_folder.form_of(folder),
+        sum(path.stat().st_size for path in folder.iterdir() if path.is_file()),
+    )
     payload = {
         "folder": str(folder),
         "path": str(spec.path),
@@ -206,4 +209,3 @@ def _of_the_head() -> list[str]:
 
 def _quoted(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
-

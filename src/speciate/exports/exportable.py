@@ -88,7 +88,9 @@ def scores(predictor: Predictor, examples: Sequence[Example]) -> list[npt.NDArra
     return list(np.asarray(predictor.estimator.scores(predictor.representation.encode(examples))))
 
 
-def write_export(subject: ExportableNetwork, parent: Path, said: ExportSettings, files: Sequence[Path], target: Path) -> str:
+def write_export(
+    subject: ExportableNetwork, parent: Path, said: ExportSettings, files: Sequence[Path], target: Path
+) -> str:
     """The export's folder, sealed; returns its id. `files`: of the engine, which are moved there."""
     target.mkdir(parents=True)
     left_out = {sealed.MANIFEST, sealed.CARD, model_folder.WEIGHTS, model_folder.SETTINGS}
@@ -141,4 +143,3 @@ def _cannot(ref: str, why: str, instead: str) -> SpeciateError:
         Code.INVALID, f"{ref} cannot be exported to another engine: {why}. {_WHAT_CAN}",
         instead or f"Call export_model(model={ref!r}, format='safetensors', path='/new/folder') to give it away.",
     )  # fmt: skip
-

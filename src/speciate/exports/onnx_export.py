@@ -201,4 +201,3 @@ def _refused(file: Path, why: str) -> SpeciateError:
         f"{file.name} is not whole in itself: {why}.",
         "Export the model again with export_model, from the version with its weights as safetensors.",
     )
-

@@ -124,4 +124,3 @@ def _silently() -> Iterator[None]:
             yield
     finally:
         root.setLevel(before)
-

@@ -45,7 +45,9 @@ def load_questions(folders: Folders, task: EvaluationTask, ids: Sequence[str] | 
     return [one.example for one in evaluation_examples(examples, manifest, task.target_column, task.task, terms)]
 
 
-def answer_in_new_process(folders: Folders, model: Path, task: EvaluationTask, ids: Sequence[str], out: Path) -> ReloadedAnswers:
+def answer_in_new_process(
+    folders: Folders, model: Path, task: EvaluationTask, ids: Sequence[str], out: Path
+) -> ReloadedAnswers:
     """Raises INVALID where the process cannot load the folder or answer."""
     request = {
         "root": str(folders.root), "model": str(model), "task": task.model_dump(mode="json"), "ids": list(ids),
@@ -97,4 +99,3 @@ def _status_mb(field: str) -> float:
 
 if __name__ == "__main__":
     main()
-

@@ -143,4 +143,3 @@ def _pictures(settings: Mapping[str, Any], folder: Path, target: Path) -> None:
         "image_mean": list(shown["mean"]), "image_std": list(shown["std"]),
     }  # fmt: skip
     (target / "preprocessor_config.json").write_text(json.dumps(said, indent=1))
-

@@ -421,4 +421,3 @@ _FITS: dict[str, Fits] = {
     ACCEPT: _acceptance,
 }
 """Action of a row that a person signs -> whether the row says what was signed."""
-

@@ -228,4 +228,3 @@ def _wrong_signature_error(key: Key) -> SpeciateError:
         f"The signature of the key {key.name!r} is not of what would be done.",
         "Ask again: repeat the command on a terminal.",
     )
-

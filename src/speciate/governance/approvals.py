@@ -276,4 +276,3 @@ def _close(tx: Transaction, approval: Approval, state: str, by: str, proof: Mapp
         told["audit"] = row.hash
     tx.event(f"approval:{approval.id}", "approval.decided", told)
     return approval._replace(state=state, decided_by=by, decided_at=tx.now)
-

@@ -187,4 +187,3 @@ def record_model_signature(
         return row
 
     return workspace.database.transact(append)
-

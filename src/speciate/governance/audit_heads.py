@@ -62,7 +62,9 @@ def accept_heads(workspace: Workspace, accepted: audit.Row) -> None:
         rows = {row.seq: row.hash for row in audit.all_rows(workspace.database)}
         lines = path.read_bytes().decode(errors="replace").splitlines() if path.exists() else []
         told = [
-            line if _is_in_chain(line, rows) else f"# before row {accepted.seq} was accepted: {line}" for line in lines if line
+            line if _is_in_chain(line, rows) else f"# before row {accepted.seq} was accepted: {line}"
+            for line in lines
+            if line
         ]
         head = f"{accepted.seq} {accepted.hash}"
         write_whole(path, "\n".join([*told, *([] if head in told else [head])]) + "\n", mode=0o600)
@@ -134,7 +136,9 @@ def read_outside_head(identity: str, workspace: Path) -> Head | None:
         return head
     others = [_read_outside_file(file) for file in sorted(_outside_folder().glob(f"{identity}*.json"))]
     moved = [
-        head for head in others if head is not None and not catalog_identity._other_workspace_at(Path(head.workspace), workspace, identity)
+        head
+        for head in others
+        if head is not None and not catalog_identity._other_workspace_at(Path(head.workspace), workspace, identity)
     ]
     return max(moved, key=lambda head: head.row, default=None)
 
@@ -142,7 +146,11 @@ def read_outside_head(identity: str, workspace: Path) -> Head | None:
 def other_places(identity: str, workspace: Path) -> list[str]:
     """Places of other workspaces of this identity of which heads were kept: this one is a copy, or was copied."""
     heads = (_read_outside_file(file) for file in sorted(_outside_folder().glob(f"{identity}*.json")))
-    return [each.workspace for each in heads if each and catalog_identity._other_workspace_at(Path(each.workspace), workspace, identity)]
+    return [
+        each.workspace
+        for each in heads
+        if each and catalog_identity._other_workspace_at(Path(each.workspace), workspace, identity)
+    ]
 
 
 def _outside_folder() -> Path:
@@ -191,7 +199,9 @@ def outside_heads_at(workspace: Path) -> list[Head]:
     return found
 
 
-def contradictions(rows: Sequence[audit.Row], keys_after: Callable[[int], frozenset[str]], kept: Head) -> tuple[str, ...]:
+def contradictions(
+    rows: Sequence[audit.Row], keys_after: Callable[[int], frozenset[str]], kept: Head
+) -> tuple[str, ...]:
     """What of a trail does not fit a head that was kept."""
     if kept.row > len(rows):
         missing = kept.row - len(rows)
@@ -207,4 +217,3 @@ def contradictions(rows: Sequence[audit.Row], keys_after: Callable[[int], frozen
         what = [f"{key} is gone" for key in gone] + [f"{key} was not known" for key in new]
         return (f"the enrolled keys are not those that were known outside the workspace: {', '.join(what)}",)
     return ()
-

@@ -29,7 +29,9 @@ def check_audit(workspace: Workspace, rows: Sequence[audit.Row], kept: object = 
     heads, problems = _heads(workspace, kept)
     problems += standing.problems
     for head in heads:
-        problems += [each for each in audit_heads.contradictions(rows, standing.keys_after, head) if each not in problems]
+        problems += [
+            each for each in audit_heads.contradictions(rows, standing.keys_after, head) if each not in problems
+        ]
     if standing.periods:
         problems += _key_problems(standing.keys, approval_keys.list_keys(workspace.database))
         everything = approvals.list_approvals(workspace.database, workspace.clock.now())
@@ -99,4 +101,3 @@ def _consent_problems(given: Iterable[Consent], rows: Sequence[audit.Row]) -> li
         for each in given
         if last.get((each.dataset, each.host)) != (each.usd_cap, each.expires)
     ]
-

@@ -139,7 +139,9 @@ class Authority:
 
     def sentence(self) -> str:
         """What an approval in this workspace is worth."""
-        return approval_keys.approval_strength(self._keys.values()) if self._keys or not self.required else _NO_KNOWN_KEY
+        return (
+            approval_keys.approval_strength(self._keys.values()) if self._keys or not self.required else _NO_KNOWN_KEY
+        )
 
     # Questions and answers
 
@@ -387,4 +389,3 @@ def stricter_settings(settings: Settings, confirmed: Mapping[str, Any]) -> Setti
 
 def _stricter_policy(now: str, before: str) -> str:
     return "person" if "person" in (now, before) else now
-

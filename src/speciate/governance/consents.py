@@ -134,4 +134,3 @@ def _record(
 
 def _describe_consent(found: Consent | None) -> str | None:
     return f"{found.dataset} to {found.host}, {found.usd_cap:g} USD" if found else None
-

@@ -118,4 +118,3 @@ def _check(changed: str, wanted: dict[str, object], name: str) -> None:
         raise SpeciateError(
             Code.INVALID, f"{name} in settings.toml takes more than a line.", "Write it in one line, then call again."
         )
-

@@ -95,4 +95,3 @@ def move_into_place(run: Run, folder: Path, path: Path, result: dict[str, Any]) 
         check_free(path)  # somebody was faster
         raise
     sync_folder(path.parent)
-

@@ -172,7 +172,9 @@ class Engine:
     def control(self, job: str, action: str, expected_attempt: int | None = None) -> Job:
         """Cancel, pause, resume or retry. Of a live run it is a request: it is done when the job's state says so."""
         self.get(job)
-        answer = self.workspace.database.write(self._store.tell, JobEvent(job, ActionRequested(action, expected_attempt)))
+        answer = self.workspace.database.write(
+            self._store.tell, JobEvent(job, ActionRequested(action, expected_attempt))
+        )
         assert isinstance(answer, Job)  # errors are raised by `write`
         self._wake.set()
         return answer
@@ -276,7 +278,6 @@ def _validate_spec(kind: Kind, spec: Mapping[str, Any]) -> Any:
 # Lets threads sleep until something happens to a job, without asking the catalog in a loop.
 
 
-
 class Waiters:
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -302,4 +303,3 @@ class Waiters:
                 for subject in subjects:
                     for bell in self._waiting.get(subject, ()):
                         bell.set()
-

@@ -108,4 +108,3 @@ def fingerprint(kind: str, spec: Mapping[str, Any]) -> str:
     """sha256 over kind and spec, whatever the order of keys, without what is no part of the question."""
     asked = {name: value for name, value in spec.items() if name not in _NOT_ASKED}
     return hashlib.sha256(json.dumps([kind, asked], sort_keys=True, default=str).encode()).hexdigest()
-

@@ -56,7 +56,9 @@ class _Server:
         sealed = (folders.blobs, folders.packs, folders.datasets, folders.features, folders.models, folders.evaluations)
         cage = Sandbox((*sealed, *sorted(readable)), self._scratch, _LIMITS)
         try:
-            self._caged: SandboxedProcess = start(python("speciate.jobs.pool_process", str(folders.root)), cage, settings.cage)
+            self._caged: SandboxedProcess = start(
+                python("speciate.jobs.pool_process", str(folders.root)), cage, settings.cage
+            )
         except BaseException:
             shutil.rmtree(self._scratch, ignore_errors=True)
             raise

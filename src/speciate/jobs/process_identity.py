@@ -48,4 +48,3 @@ def signal_group(who: str, number: signal.Signals) -> bool:
         os.killpg(pid, number)
         return True
     return False
-

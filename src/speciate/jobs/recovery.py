@@ -46,7 +46,9 @@ def recover_jobs(workspace: Workspace) -> RecoveryReport:
         for name, job in found.items():
             tx.event(name, f"job.{job.state}", {"kind": job.kind, "attempt": job.attempt, "recovered": True})
         parents = sorted({str(newest[name].parent) for name in orphans})
-        return RecoveryReport(tuple(found), tuple(f"composite job {parent}: its steps stand alone" for parent in parents))
+        return RecoveryReport(
+            tuple(found), tuple(f"composite job {parent}: its steps stand alone" for parent in parents)
+        )
 
     recovered = workspace.database.transact(put_back)
     return RecoveryReport(recovered.jobs, (*lost, *recovered.lost))
@@ -115,4 +117,3 @@ def pause_copied(workspace: Workspace) -> int:
 def jobs_paused_as_copied(database: Database) -> list[str]:
     """Ids of jobs that still wait for a person because of it; parents first."""
     return [str(name) for (name,) in database.read(_PAUSED, [COPIED_REASON])]
-

@@ -164,4 +164,3 @@ def _in_base64(data: bytes) -> Iterator[str]:
         text = coded[(0, 2, 3)[before] : whole].decode()
         yield text
         yield text.translate({ord("+"): "-", ord("/"): "_"})
-

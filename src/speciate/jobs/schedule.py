@@ -112,7 +112,9 @@ class SpaceDecision(NamedTuple):
     """Job -> why it waits."""
 
 
-def start_within_space(queued: Sequence[Job], live: Sequence[Job], needs: Mapping[str, int], room: DiskSpace) -> SpaceDecision:
+def start_within_space(
+    queued: Sequence[Job], live: Sequence[Job], needs: Mapping[str, int], room: DiskSpace
+) -> SpaceDecision:
     """Who of `queued` may start. `needs`: job -> bytes that it will write; who is not in it is never held."""
     spare = room.spare - sum(needs.get(job.id, 0) for job in live)
     start, held = list[Job](), dict[str, str]()
@@ -142,4 +144,3 @@ def _why_no_space(need: int, room: DiskSpace, *, busy: bool) -> str:
         f"It waits for room: it may write {format_bytes(need)}, but {room.short()}{more}. "
         "manage_data(action='gc', dry_run=true) shows what could go."
     )
-

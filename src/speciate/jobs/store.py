@@ -293,7 +293,6 @@ class _Batch:
 # One step of a composite: what its pure `next` wants, as jobs.
 
 
-
 def next_step(kind: Kind, job: Job, children: Sequence[Job], now: float) -> NextStep:
     """What the composite asks for now. A defect in `next` ends the composite, not the daemon."""
     assert kind.next is not None, f"{kind.name} is not a composite"
@@ -351,4 +350,3 @@ def _child_view(job: Job) -> Child:
         error=job.error,
         run_seconds=job.run_seconds,
     )
-

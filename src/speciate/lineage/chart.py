@@ -198,4 +198,3 @@ def _ascii(text: str) -> str:
 
 
 __all__ = ["Laid", "draw", "lay_out", "payload", "svg"]
-

@@ -307,4 +307,3 @@ def _single_line(text: str) -> str:
     """Names of clients, licences and such are others' words: they make no line of their own, and no escape."""
     shown = "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in text)
     return shown if len(shown) <= _LONGEST else f"{shown[:_LONGEST]}..."
-

@@ -217,7 +217,9 @@ _OBLIGATIONS = {
 """In a sentence; no legal advice."""
 
 
-def model_card_text(card: ModelCard, evaluations: Sequence[EvaluationResult], lineage: Sequence[str], source: str) -> str:
+def model_card_text(
+    card: ModelCard, evaluations: Sequence[EvaluationResult], lineage: Sequence[str], source: str
+) -> str:
     lines = [f"# {card.ref}", "", "## What it is", ""]
     facts = {
         "task": card.task, "reads": card.modality, "method": card.method, "made from": card.base_model,
@@ -227,7 +229,9 @@ def model_card_text(card: ModelCard, evaluations: Sequence[EvaluationResult], li
     }  # fmt: skip
     lines += [f"- {name}: {value}" for name, value in facts.items() if value is not None]
     lines += ["", "## How good it was found", ""]
-    lines += [_evaluation_line(each) for each in evaluations] or ["No evaluation here holds it: evaluate_models makes one."]
+    lines += [_evaluation_line(each) for each in evaluations] or [
+        "No evaluation here holds it: evaluate_models makes one."
+    ]
     if card.metrics:
         said = ", ".join(f"{name} {value:.4g}" for name, value in sorted(card.metrics.items()))
         lines += ["", f"On the data that chose it, so slightly optimistic: {said}."]
@@ -271,7 +275,9 @@ def _limits(card: ModelCard) -> list[str]:
         said.append(f"- It needs {', '.join(card.inputs)} of each example.")
     if card.parts:
         beside = (
-            f"; what else a row may bring ({_part_names(card.ignored_parts)}) is passed over" if card.ignored_parts else ""
+            f"; what else a row may bring ({_part_names(card.ignored_parts)}) is passed over"
+            if card.ignored_parts
+            else ""
         )
         said.append(f"- Of a row it reads {_part_names(card.parts)}{beside}.")
     if card.dataset:
@@ -334,4 +340,3 @@ def _served(database: Database, judged: dict[str, float]) -> dict[str, str]:
         if endpoint is not None:
             found[ref] = endpoint.identity
     return found
-

@@ -82,7 +82,9 @@ def _read_catalog(workspace: Workspace) -> Facts:
     return Facts(
         cards=_cards(database),
         data=[
-            DatasetFact(f"{name}@v{number}", tuple(json.loads(parents)), job, str(json.loads(operation).get("op", "made")))
+            DatasetFact(
+                f"{name}@v{number}", tuple(json.loads(parents)), job, str(json.loads(operation).get("op", "made"))
+            )
             for name, number, parents, operation, job in database.read(_DATA)
         ],
         evaluations=[
@@ -130,7 +132,9 @@ def trace_model(workspace: Workspace, ref: str) -> Trace:
     return Trace((start,), graph.within(around), forward=False)
 
 
-def trace_impact(workspace: Workspace, pool: Pool, ref: str, *, example: str | None = None, group: str | None = None) -> Impact:
+def trace_impact(
+    workspace: Workspace, pool: Pool, ref: str, *, example: str | None = None, group: str | None = None
+) -> Impact:
     """What came of a dataset (`name`: all versions, `name@v3`), of a single example or group of it, of a model version
     or of a base model.
 
@@ -174,7 +178,9 @@ def _start_nodes(workspace: Workspace, graph: Graph, ref: str) -> tuple[str, ...
     raise unknown("dataset, model or base model", ref, known, "Call describe_dataset() for the datasets.")
 
 
-def _versions_with_example(workspace: Workspace, pool: Pool, ref: str, example: str | None, group: str | None) -> set[str]:
+def _versions_with_example(
+    workspace: Workspace, pool: Pool, ref: str, example: str | None, group: str | None
+) -> set[str]:
     """The versions, of any dataset, in whose training part an example or the same one lies."""
     name = dataset_ref(ref).name
     if name not in versions.names(workspace.database):
@@ -217,4 +223,3 @@ def model_of_answer(workspace: Workspace, prediction: str) -> str:
 
 def is_answer(ref: str) -> bool:
     return prediction_ids.parse(ref) is not None
-

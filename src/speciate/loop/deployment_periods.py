@@ -149,4 +149,3 @@ def _exported_from(model: str, exports: Mapping[str, str]) -> str:
         seen.add(model)
         model = exports[model]
     return model
-

@@ -208,7 +208,6 @@ def deployment_metrics_of(history: History, now: float) -> DeploymentMetrics:
 # quicker than it is. At equal times ends come before what is cut off there.
 
 
-
 class Span(NamedTuple):
     seconds: float
     finished: bool
@@ -238,4 +237,3 @@ def survival_curve(spans: Iterable[Span]) -> list[SurvivalStep]:
 def quantile(steps: Sequence[SurvivalStep], share: float) -> float | None:
     """The least time within which at least `share` of them end; None where it is not known that so many ever do."""
     return next((step.seconds for step in steps if step.longer <= 1 - share + 1e-12), None)
-

@@ -60,6 +60,7 @@ class Notice(NamedTuple):
     subject: str
     data: dict[str, str]
 
+
 Deliver = Callable[[Notice], None]
 
 
@@ -259,6 +260,7 @@ def _read(path: Path) -> HookState | None:
     except (OSError, ValidationError):
         return None
 
+
 _STRANGE = re.compile(r"[^\w@.:/-]")
 _LONGEST_NAME = 96
 ENDS = {
@@ -313,4 +315,3 @@ _NAMES = ("approval", "action", "kind", "before", "after", "model", "alias", "au
 def _name(text: Any) -> str:
     """Letters, digits and the signs of names alone."""
     return _STRANGE.sub("_", str(text))[:_LONGEST_NAME]
-

@@ -315,4 +315,3 @@ def finding_document(finding: Finding) -> dict[str, Any]:
 
 def parse_inventory(document: Mapping[str, Any]) -> Inventory:
     return Inventory.model_validate(document)
-

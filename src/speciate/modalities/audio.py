@@ -242,6 +242,7 @@ def _statistics(bands: Vector) -> Vector:
 def _decibels(amplitude: float) -> float:
     return round(20 * math.log10(max(amplitude, 1e-6)), 2)
 
+
 # Whether the file of a recording is all there: what its container declares against the bytes that there are.
 #
 # libsndfile accepts a WAV, OGG or MP3 file that ends early as a shorter recording. What cannot be told: a WAV written
@@ -350,6 +351,4 @@ def _declared_frames(data: bytes, at: int) -> int | None:
     return int.from_bytes(data[at + 8 : at + 12], "big")
 
 
-
 AUDIO = Audio()
-

@@ -124,4 +124,3 @@ def read_track(track: Track, sample_rate: int) -> Vector:
     if decoded + _SHORT_BY + _SLACK * end < end - start:
         raise DecodeError("partial", f"{decoded:.2f} seconds of sound where its packets last {end - start:.2f}.")
     return np.concatenate(parts)
-

@@ -262,4 +262,3 @@ _FACTORS, _SHIFTS = _seeds[0] | np.uint64(1), _seeds[1]
 
 IMAGE_SKETCHES = ImageSketches()
 TEXT_SKETCHES = TextSketches()
-

@@ -239,6 +239,7 @@ def _from_deep_gray(values: npt.NDArray[Any]) -> Pixels:
     gray *= 255 / max(high - low, 1e-12)
     return np.repeat(gray.clip(0, 255).astype(np.uint8)[..., np.newaxis], 3, axis=2)
 
+
 # Whether the file of a picture is all there: what its container declares against the bytes that there are.
 #
 # Decoders accept a file that ends early where the missing part is a later frame, a trailer, or rows that they can
@@ -374,7 +375,6 @@ def _tiff(data: bytes) -> str | None:
 _CHECKS: dict[bytes, Callable[[bytes], str | None]] = {
     b"\xff\xd8\xff": _jpeg, b"\x89PNG\r\n\x1a\n": _png, b"GIF8": _gif, b"RIFF": _riff, b"II*\0": _tiff, b"MM\0*": _tiff,
 }  # fmt: skip
-
 
 
 IMAGE = Image()

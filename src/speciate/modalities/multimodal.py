@@ -128,10 +128,14 @@ class Multimodal(Modality[Parts]):
         sketch = {str(part): PartSketch(digest_of(each.fingerprint), each.sketch) for part, each in judged.items()}
         fingerprint = _combine_fingerprints({str(part): each.fingerprint for part, each in judged.items()})
         cautions = [f"{part}: {each.caution}" for part, each in judged.items() if each.caution is not None]
-        return Judgement(_header(parts), fingerprint, measures, pack_sketches(sketch), cautions[0] if cautions else None)
+        return Judgement(
+            _header(parts), fingerprint, measures, pack_sketches(sketch), cautions[0] if cautions else None
+        )
 
     def fingerprint(self, media: Parts) -> str:
-        return _combine_fingerprints({str(part): _kind(part).fingerprint(medium) for part, medium in present_parts(media)})
+        return _combine_fingerprints(
+            {str(part): _kind(part).fingerprint(medium) for part, medium in present_parts(media)}
+        )
 
     def measure(self, media: Parts) -> dict[str, int | float]:
         return {
@@ -364,7 +368,6 @@ def _fitting(draw: Any, text: str, width: int) -> str:
     while plain and draw.textlength(plain) > width:
         plain = plain[:-1]
     return plain
-
 
 
 MULTIMODAL = Multimodal()

@@ -123,4 +123,3 @@ def _code(part: PartSketch | None, kind: Sketching | PairwiseSimilarity | None) 
     if part is None:
         return None
     return part.digest if kind is None else part.code
-

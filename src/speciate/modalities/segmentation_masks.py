@@ -131,4 +131,3 @@ def fill_polygon(points: npt.NDArray[np.float64], size: tuple[int, int]) -> Mask
     np.add.at(turns, (rows, np.clip(np.ceil(crossing - 0.5), 0, size[1]).astype(np.int64)), 1)
     inside: Mask = np.cumsum(turns, 1)[:, :-1] % 2 == 1
     return inside
-

@@ -2,4 +2,3 @@
 
 May use: modalities and below. torch and transformers are imported in functions only.
 """
-

@@ -229,7 +229,10 @@ def load_encoder(
         identity = _packaged_identity(ref.name, folder, precision)
         parameters = packaged.find(ref.name).parameters
     else:
-        identity, parameters = _identity(ref, folder, precision), sum(map(model_folder.count_parameters, model_folder.weight_files(folder)))
+        identity, parameters = (
+            _identity(ref, folder, precision),
+            sum(map(model_folder.count_parameters, model_folder.weight_files(folder))),
+        )
     found = FrozenEncoder(base_model, folder, modality, identity, parameters, precision, threads=threads)
     return FramesEncoder(found) if media is not None and by_frames(modality, media) else found
 

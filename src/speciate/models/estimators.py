@@ -35,7 +35,6 @@ class Linear(NamedTuple):
 # Nothing learned: the inputs are the answer, as where the nearest of vectors are wanted.
 
 
-
 class Identity(NamedTuple):
     width: npt.NDArray[Any]  # () D
 
@@ -68,7 +67,10 @@ class Kernel(NamedTuple):
         """(N, D) -> (N, K); two classes, as one number, give (N, 1)."""
         inputs = np.asarray(inputs, dtype=np.float64)
         margins = np.concatenate(
-            [self._margins(inputs[start : start + _KERNEL_CHUNK]) for start in range(0, max(len(inputs), 1), _KERNEL_CHUNK)]
+            [
+                self._margins(inputs[start : start + _KERNEL_CHUNK])
+                for start in range(0, max(len(inputs), 1), _KERNEL_CHUNK)
+            ]
         )
         return _votes(margins, int(self.classes)) if self.classes > 2 else margins
 
@@ -193,7 +195,6 @@ def fit_neighbours(inputs: Any, answers: npt.NDArray[Any], count: int, *, votes:
 # deepest tree has levels, whatever the number of trees.
 
 
-
 class Trees(NamedTuple):
     """Nodes of T trees, one after another; children are absolute positions. A leaf's `feature` is -1."""
 
@@ -276,7 +277,6 @@ def side_by_side(trees: Sequence[Trees]) -> Trees:
 # alike units, or trees.
 
 
-
 class UnitRows(NamedTuple):
     """The units of N examples, one after another."""
 
@@ -324,7 +324,6 @@ def _apart(scores: npt.NDArray[Any], counts: npt.NDArray[np.int64]) -> npt.NDArr
 # How unlike the training examples something is: by the nearest of them, or by their mean and covariance.
 #
 # Isolation forests are trees (trees.py).
-
 
 
 class Distance(NamedTuple):
@@ -516,7 +515,6 @@ class StreamingLda(NamedTuple):
 # refused. Rebuilt estimators need NumPy only, so a served model imports no training library.
 
 
-
 class Estimator(Protocol):
     """A NamedTuple of arrays."""
 
@@ -578,4 +576,3 @@ def load_arrays(path: Path) -> tuple[dict[str, npt.NDArray[Any]], dict[str, str]
         raise SpeciateError(
             Code.REFUSED, f"{path} is not a safetensors file: {error}", "Train the model again with train_model."
         ) from error
-

@@ -293,4 +293,3 @@ def commit(tx: Transaction, job: Job, fetched: FetchedModel) -> dict[str, Any]:
 
 
 KIND = Kind(name="fetch", spec=FetchSpec, plan=plan, run="speciate.models.fetch:run", collect=collect, commit=commit)
-

@@ -68,4 +68,3 @@ class ModelCard(BaseModel):
         if self.version:
             return f"{self.name}@v{self.version}"
         return f"api:{self.name}" if self.endpoint else f"pkg:{self.name}"
-

@@ -136,4 +136,3 @@ def _shapes(file: Path) -> list[tuple[int, ...]]:
         raise SpeciateError(
             Code.INVALID, f"{file} is not a safetensors file: {error}", "Save the model again with save_pretrained."
         ) from error
-

@@ -240,7 +240,6 @@ def _no_version(database: Database, ref: ModelRef) -> SpeciateError:
 # Models that others serve, as versions of the registry: where they are and what they are called there, no weights.
 
 
-
 def served_card(
     workspace: Workspace,
     name: str,
@@ -283,4 +282,3 @@ def commands_needed(endpoint: Endpoint, private_hosts: Collection[str] = ()) -> 
     if not endpoint.is_local:
         commands.append(f"speciate allow DATASET --host {endpoint.host} --usd CAP")
     return tuple(commands)
-

@@ -195,4 +195,3 @@ def _facts(folder: Path) -> dict[str, Any]:
             "Export it again with export_model, which writes that file.",
             str(error)[:200],
         ) from error
-

@@ -56,7 +56,9 @@ def verify(folder: Path, keys: Sequence[Path]) -> SignatureCheck:
         return SignatureCheck("broken", None, None, f"{SIGNATURE} cannot be read: {error}.")
     known = {fingerprint(key): key for key in keys}
     if named not in known:
-        return SignatureCheck("unknown_key", named, None, f"It is signed by the key {named[:16]}, which nobody named here.")
+        return SignatureCheck(
+            "unknown_key", named, None, f"It is signed by the key {named[:16]}, which nobody named here."
+        )
     signer = known[named].name
     if not _holds(known[named], mark, _encoded(kind, payload)):
         return SignatureCheck("broken", named, signer, f"{SIGNATURE} was not made by the key that it names.")

@@ -282,4 +282,3 @@ def _refused_pickle(name: str, found: Any) -> SpeciateError:
         f"{', '.join(called[:_SHOWN])!r}. Pickles are never taken, and of this folder nothing else is either.",
         "Do not use what this publisher made; find another model with search_models.",
     )
-

@@ -42,7 +42,9 @@ class Logs:
             if parsed is not None and prediction_ids.tag(name) == parsed.tag:
                 return self.of(name)
         if parsed is None:
-            raise missing_answer_error(prediction, self._workspace.settings.log, DroppedAnswers(), self._workspace.clock.now())
+            raise missing_answer_error(
+                prediction, self._workspace.settings.log, DroppedAnswers(), self._workspace.clock.now()
+            )
         raise SpeciateError(
             Code.NOT_FOUND,
             f"{prediction} is an answer of no use case of this workspace.",

@@ -120,7 +120,11 @@ def has_disagreement(output: Any, by_source: BySource) -> bool:
     """Whether a source contradicts the answer (another label, or a score below one half), or another source."""
     labels = [given.label for given in by_source.values() if given.label is not None]
     low = any(given.score is not None and given.score < 0.5 for given in by_source.values())
-    return low or any(not matches_label(output, told) for told in labels) or any(not matches_label(labels[0], told) for told in labels)
+    return (
+        low
+        or any(not matches_label(output, told) for told in labels)
+        or any(not matches_label(labels[0], told) for told in labels)
+    )
 
 
 def _has_label(by_source: BySource, source: str) -> bool:
@@ -134,14 +138,15 @@ def _is_number(value: Any) -> bool:
 # Feedback on an answer: checked against the log, then added to it.
 
 
-
 class RecordedFeedback(NamedTuple):
     answer: LoggedAnswer
     standing: dict[Source, StoredFeedback]
     """The latest of each source, this one among them."""
 
 
-def store_feedback(log: AnswerLog, feedback: Feedback, now: float, check: Callable[[LoggedAnswer, Feedback], None]) -> RecordedFeedback:
+def store_feedback(
+    log: AnswerLog, feedback: Feedback, now: float, check: Callable[[LoggedAnswer, Feedback], None]
+) -> RecordedFeedback:
     """Add it; on the disk when this returns. `check` raises where the label cannot be one of this answer.
 
     Raises what `check` raises, INVALID for what is no id, NOT_FOUND where the log does not hold the answer (with what
@@ -180,7 +185,6 @@ def find_logged_answer(log: AnswerLog, prediction: str, now: float) -> LoggedAns
 # Why the log does not hold an answer: what can be told from its id, the settings and what was dropped. Pure.
 
 
-
 def missing_answer_error(prediction: str, settings: Log, dropped: DroppedAnswers, now: float) -> SpeciateError:
     """`prediction`: an id that was not found in the log of the use case that it names."""
     parsed = prediction_ids.parse(prediction)
@@ -212,4 +216,3 @@ def missing_answer_error(prediction: str, settings: Log, dropped: DroppedAnswers
         )
         then = "Read speciate://use-cases/NAME/answers for what is there."
     return SpeciateError(Code.NOT_FOUND, f"{told}.", then)
-

@@ -52,14 +52,18 @@ def next_in_queue(
     left = [each for each in candidates if source not in given.get(each.id, {})]
     if strategy == "disagreement":
         contradicted = [each for each in left if each.id in given and has_disagreement(each.output, given[each.id])]
-        return [QueuedAnswer(each.id, "disagreement") for each in heapq.nsmallest(count, contradicted, key=_random_order)]
+        return [
+            QueuedAnswer(each.id, "disagreement") for each in heapq.nsmallest(count, contradicted, key=_random_order)
+        ]
     by_chance, by_doubt = list[QueuedAnswer](), list[QueuedAnswer]()
     if strategy != "uncertain":
         by_chance = [QueuedAnswer(each.id, "random") for each in heapq.nsmallest(count, left, key=_random_order)]
     if strategy != "random":
         unsure = [each for each in left if each.confidence is not None]
         # twice as many: the random half may take the first of them
-        by_doubt = [QueuedAnswer(each.id, "uncertain") for each in heapq.nsmallest(2 * count, unsure, key=_uncertainty_order)]
+        by_doubt = [
+            QueuedAnswer(each.id, "uncertain") for each in heapq.nsmallest(2 * count, unsure, key=_uncertainty_order)
+        ]
     return _interleave(by_chance, by_doubt, count)
 
 
@@ -85,7 +89,6 @@ def _interleave(first: Sequence[QueuedAnswer], second: Sequence[QueuedAnswer], c
 
 
 # What to label next of a use case's answers, and what the labels so far say: read from its log.
-
 
 
 class LabelItem(NamedTuple):
@@ -164,7 +167,9 @@ def summarize_log(workspace: Workspace, use_case: str) -> LogSummary:
     counts: dict[str, int] = {source: sum(source in each for each in found.latest.values()) for source in said.SOURCES}
     quality = tuple(estimate_quality(answers, found.latest))
     sample = workspace.settings.log.of(use_case).sample
-    return LogSummary(use_case, reading.contents(log, since=found.since), sample, counts, quality, agreement(found.given))
+    return LogSummary(
+        use_case, reading.contents(log, since=found.since), sample, counts, quality, agreement(found.given)
+    )
 
 
 def _read_feedback(workspace: Workspace, use_case: str) -> _FeedbackSoFar:
@@ -183,9 +188,13 @@ def _outputs(log: LogFolder, found: _FeedbackSoFar) -> dict[str, Any]:
     return {row["id"]: _parse_cell(row["output"]) for row in rows.to_pylist()}
 
 
-def _label_item(workspace: Workspace, use_case: str, answer: LoggedAnswer, drawn: Selection, given: BySource) -> LabelItem:
+def _label_item(
+    workspace: Workspace, use_case: str, answer: LoggedAnswer, drawn: Selection, given: BySource
+) -> LabelItem:
     log = log_folder(workspace.folders, use_case)
-    files = [log.medium(each).relative_to(workspace.folders.root).as_posix() for each in reading.input_files(answer.input)]
+    files = [
+        log.medium(each).relative_to(workspace.folders.root).as_posix() for each in reading.input_files(answer.input)
+    ]
     told = {source: each.score if each.label is None else each.label for source, each in given.items()}
     return LabelItem(answer.id, drawn, answer.model, answer.confidence, answer.at, answer.input, answer.output,
                 tuple(files), told)  # fmt: skip
@@ -193,4 +202,3 @@ def _label_item(workspace: Workspace, use_case: str, answer: LoggedAnswer, drawn
 
 def _parse_cell(cell: str | None) -> Any:
     return None if cell is None else json.loads(cell)
-

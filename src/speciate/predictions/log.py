@@ -101,7 +101,9 @@ class AnswerLog:
     def feedback(self, given: Mapping[str, Any]) -> bool:
         """Write what was said of an answer: on the disk when this returns. Whether it is."""
         said = {name: self._redaction(given[name]).value for name in ("label", "by") if name in given}
-        return self._writer.append([encode({"k": FEEDBACK_LINE, "at": self._clock.now(), **given, **said})], durable=True)
+        return self._writer.append(
+            [encode({"k": FEEDBACK_LINE, "at": self._clock.now(), **given, **said})], durable=True
+        )
 
     def close(self) -> None:
         self._writer.close()
@@ -450,4 +452,3 @@ class Writer:
                 _log.exception("%s could not be flushed", each.path.name)
             finally:
                 os.close(each.descriptor)  # and with it the lock
-

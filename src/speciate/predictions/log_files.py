@@ -283,4 +283,3 @@ def _read_footer_file(path: Path, stamp: tuple[int, int, int]) -> Footer:
         min(each.min for each in known) if whole else "",
         max(each.max for each in known) if whole else None,
     )
-

@@ -151,7 +151,9 @@ def enforce_quota(folder: LogFolder, quota: int, now: float) -> None:
         path.unlink()
         gone = set(rows["id"].to_pylist())
         for each in folder.all_parts(FEEDBACK):
-            keep_rows(each, FEEDBACK, lambda said, gone=gone: [one not in gone for one in said["prediction"].to_pylist()])  # type: ignore[misc]
+            keep_rows(
+                each, FEEDBACK, lambda said, gone=gone: [one not in gone for one in said["prediction"].to_pylist()]
+            )  # type: ignore[misc]
         delete_unreferenced_files(folder, now)
 
 
@@ -250,4 +252,3 @@ class LogMaintenance:
         if due:
             command = [sys.executable, "-P", "-m", "speciate.predictions.maintenance", str(self._root), *due]
             subprocess.run(command, env=clean_environment(), stdin=subprocess.DEVNULL, check=False)
-

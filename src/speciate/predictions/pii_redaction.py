@@ -143,4 +143,3 @@ def _is_card(text: str) -> bool:
     digits = _digits(text)[::-1]
     doubled = (sum(divmod(2 * digit, 10)) if place % 2 else digit for place, digit in enumerate(digits))
     return sum(doubled) % 10 == 0 and len(set(digits)) > 1
-

@@ -83,4 +83,3 @@ def hash_to_unit(text: str, what: str = "") -> float:
 def is_sampled(text: str, share: float) -> bool:
     """Whether the answer of this id is among the `share` that is logged. A larger share holds all of a smaller one."""
     return hash_to_unit(text) < share
-

@@ -42,7 +42,9 @@ class Quality(NamedTuple):
     """Of 95 %; None where one value alone says nothing of how they vary."""
 
 
-def estimate_quality(answers: Iterable[AnswerOutput], given: Mapping[str, BySource], *, level: float = 0.95) -> list[Quality]:
+def estimate_quality(
+    answers: Iterable[AnswerOutput], given: Mapping[str, BySource], *, level: float = 0.95
+) -> list[Quality]:
     """Every estimate that the feedback allows, by model. `given`: of `feedback.latest`."""
     found: dict[tuple[str, str], list[tuple[str, Correctness]]] = {}
     for each in answers:
@@ -117,10 +119,10 @@ def _t_quantile(p: float, degrees: int) -> float:
     return z + g1 / v + g2 / v**2 + g3 / v**3 + g4 / v**4
 
 
-
 def random_place(prediction: str) -> float:
     """Of an answer in the random order, uniform in [0, 1)."""
     return prediction_ids.hash_to_unit(prediction, "queue")
+
 
 # How far labellers agree: Krippendorff's alpha for nominal labels, with a bootstrap interval. Pure.
 #
@@ -205,4 +207,3 @@ def _bootstrap_interval(units: Sequence[Sequence[Hashable]], seed: int) -> tuple
     if len(values) < _DRAWS // 2:
         return None, None
     return values[int(0.025 * len(values))], values[min(len(values) - 1, int(0.975 * len(values)))]
-

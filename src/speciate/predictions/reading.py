@@ -187,7 +187,11 @@ def find(folder: LogFolder, prediction: str, *, since: float = 0.0) -> LoggedAns
 def find_many(folder: LogFolder, predictions: Sequence[str]) -> dict[str, LoggedAnswer]:
     """Those of these ids that the log holds."""
     wanted = sorted(set(predictions))
-    parts, open_ = _read_parts_and_segments(folder, ANSWERS, None, [("id", "in", wanted)]) if wanted else ([], SegmentRows([], [], 0, 0))
+    parts, open_ = (
+        _read_parts_and_segments(folder, ANSWERS, None, [("id", "in", wanted)])
+        if wanted
+        else ([], SegmentRows([], [], 0, 0))
+    )
     rows = [row for part in parts for row in part.to_pylist()]
     rows += [row for row in open_.answers if row["id"] in set(wanted)]
     return {row["id"]: to_logged_answer(row) for row in rows}
@@ -286,4 +290,3 @@ def input_files(kept: Any) -> Iterator[str]:
 
 def _json(value: Any) -> str | None:
     return None if value is None else json.dumps(value, ensure_ascii=False)
-

@@ -316,4 +316,3 @@ def _is_deletable(tx: Transaction, doomed: VersionsToDelete) -> bool:
     except SpeciateError:
         return False
     return True
-

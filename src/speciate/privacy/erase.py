@@ -230,7 +230,9 @@ def _purge_jobs(tx: Transaction, job: Job) -> list[JobReference]:
     return [other for other in own if other.ended or other.id == job.id]
 
 
-def _exports_inside_and_outside(folders: Folders, exports: Sequence[JobReference]) -> tuple[list[str], list[dict[str, str]]]:
+def _exports_inside_and_outside(
+    folders: Folders, exports: Sequence[JobReference]
+) -> tuple[list[str], list[dict[str, str]]]:
     """What exports wrote below the workspace's own exports, and `{job, dataset, path}` of those beyond our reach."""
     inside: list[str] = []
     outside: list[dict[str, str]] = []
@@ -243,7 +245,4 @@ def _exports_inside_and_outside(folders: Folders, exports: Sequence[JobReference
     return inside, outside
 
 
-KIND = Kind(
-    name="erase", spec=EraseSpec, plan=plan, run="speciate.privacy.erase:run", collect=collect, commit=commit
-)
-
+KIND = Kind(name="erase", spec=EraseSpec, plan=plan, run="speciate.privacy.erase:run", collect=collect, commit=commit)

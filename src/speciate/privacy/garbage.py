@@ -398,4 +398,3 @@ def _at_work(moment: float, spans: Sequence[tuple[float, float]]) -> bool:
     """`spans`: disjoint, in order."""
     place = bisect_right(spans, (moment + _SLACK_SECONDS, float("inf")))
     return place > 0 and moment <= spans[place - 1][1] + _SLACK_SECONDS
-

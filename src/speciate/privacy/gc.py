@@ -245,7 +245,10 @@ def _mark(workspace: Workspace) -> _MarkResult:
         if age > retention.runs_days * _DAY:
             runs |= attempted
             continue
-        texts = {*references.string_values(json.loads(spec)), *references.string_values(json.loads(plan_text or "null"))}
+        texts = {
+            *references.string_values(json.loads(spec)),
+            *references.string_values(json.loads(plan_text or "null")),
+        }
         blobs |= texts  # those of them that are the name of a blob
         if state != "succeeded" and executor != "inline":  # it goes on, or may be told to
             begun.append(min(created, elapsed.cutoff(elapsed.most(created))))
@@ -391,7 +394,9 @@ def lost_rows(workspace: Workspace) -> LostRows:
     known: dict[str, set[str]] = {noun: {ref for (ref,) in database.read(sql)} for noun, sql in _VERSIONS.items()}
     known["evaluation"] = {ref for (ref,) in database.read(_EVALUATIONS)}
     known["job"] = {ref for (ref,) in database.read(_JOB_IDS)}
-    deleted = {noun: {f"{name}@v{number}" for name, number in buried_versions(database, noun)} for noun in ("dataset", "model")}
+    deleted = {
+        noun: {f"{name}@v{number}" for name, number in buried_versions(database, noun)} for noun in ("dataset", "model")
+    }
     found = LostRows([], [], [], [], [], [])
     for saved in saved_before:
         try:
@@ -426,4 +431,3 @@ def _saved_manifests(database: Database, backup: Path, refs: Sequence[str]) -> l
         return []
     rows = database.read(_SAVED_MANIFESTS, [str(backup / _FILES["dataset"]), list(refs)])
     return [Manifest.model_validate_json(text) for (text,) in rows]
-

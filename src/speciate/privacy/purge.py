@@ -171,4 +171,3 @@ _CATALOG = (
 )
 
 KIND = Kind(name="forget", spec=ForgetSpec, next=next_step)
-

@@ -80,7 +80,9 @@ def redact_catalog(tx: Transaction, texts: Collection[str]) -> int:
 def _redact_row(
     tx: Transaction, table: str, key: str, columns: Sequence[str], row: tuple[Any, ...], eraser: TextRedactor
 ) -> bool:
-    after = [cell if cell is None else _redact_cell(cell, eraser, name) for name, cell in zip(columns, row[1:], strict=True)]
+    after = [
+        cell if cell is None else _redact_cell(cell, eraser, name) for name, cell in zip(columns, row[1:], strict=True)
+    ]
     if after == list(row[1:]):
         return False
     assignments = ", ".join(f"{name} = ?" for name in columns)
@@ -103,4 +105,3 @@ def _texts_in(texts: Collection[str], written: str) -> list[str]:
 
 def _reserved_names(tx: Transaction) -> set[str]:
     return {name for (name,) in tx.execute(_NAMES)} | {*KINDS, *SPLITS, *QUALITIES, *METRICS, *TASKS}
-

@@ -109,7 +109,9 @@ def survey(payload: dict[str, Any]) -> dict[str, Any]:
     target = Target.model_validate(payload["target"])
     files, damaged = sealed_files(folders)
     known = purge_keys(folders, files, manifests, target)
-    cuts = {file: cut for file in files if (cut := find_rows(folders, file, known, ["id", "split", "quality", "group_key"]))}
+    cuts = {
+        file: cut for file in files if (cut := find_rows(folders, file, known, ["id", "split", "quality", "group_key"]))
+    }
     going = [(manifest, live_rows(folders, manifest, cuts)) for manifest in manifests]
     ids = {id for _, rows in going for id in rows["id"].to_pylist()}  # noqa: A001 - the column
     asked = {
@@ -119,17 +121,23 @@ def survey(payload: dict[str, Any]) -> dict[str, Any]:
         for id in rows.filter(_target_column(rows, target))["id"].to_pylist()  # noqa: A001
     }
     return {
-        "versions": [[manifest.ref, rows.num_rows, count_training_rows(rows)] for manifest, rows in going if rows.num_rows],
+        "versions": [
+            [manifest.ref, rows.num_rows, count_training_rows(rows)] for manifest, rows in going if rows.num_rows
+        ],
         "examples": len(ids),
         "outside": len(ids - asked),
         "evaluations": [
-            path.name for path in sorted(folders.evaluations.glob("*")) if evaluation_holds(path / "examples.parquet", ids)
+            path.name
+            for path in sorted(folders.evaluations.glob("*"))
+            if evaluation_holds(path / "examples.parquet", ids)
         ],
         "unreadable": sorted(_needed(manifests) & {*damaged, *_damaged_packs(folders)}),
     }
 
 
-def purge(folders: Folders, versions: Sequence[tuple[Manifest, Lanes]], target: Target, progress: Progress) -> PurgeResult:
+def purge(
+    folders: Folders, versions: Sequence[tuple[Manifest, Lanes]], target: Target, progress: Progress
+) -> PurgeResult:
     """Write every file that a version, the packs and the caches need without what goes.
 
     Where nothing does (another purge came first), nothing is written.
@@ -211,7 +219,9 @@ def purge_keys(folders: Folders, files: Sequence[str], manifests: Sequence[Manif
     return known
 
 
-def find_rows(folders: Folders, file: str, known: PurgeKeys, columns: Sequence[str] | None = None) -> RowsToRemove | None:
+def find_rows(
+    folders: Folders, file: str, known: PurgeKeys, columns: Sequence[str] | None = None
+) -> RowsToRemove | None:
     """The rows of a sealed file that go, with these columns (default: all); None where there are none."""
     places = np.flatnonzero(np.asarray(_matches_keys(_columns(folders, file, list(_KNOWN_BY)), known)))
     if not len(places):
@@ -278,7 +288,11 @@ def _live_of(folders: Folders, part: Part, cut: RowsToRemove) -> pa.Table:
 
 
 def reduce_version(
-    folders: Folders, manifest: Manifest, total: Lanes, cuts: Mapping[str, RowsToRemove], packs: Mapping[str, str | None]
+    folders: Folders,
+    manifest: Manifest,
+    total: Lanes,
+    cuts: Mapping[str, RowsToRemove],
+    packs: Mapping[str, str | None],
 ) -> ReducedVersion | None:
     """The version without what goes; None where it holds nothing of it. Its number stays, its id follows its rows.
 
@@ -304,11 +318,15 @@ def reduce_version(
         "rows": manifest.rows - count,
     }
     qualities = Counter(quality for rows in gone for quality in rows["quality"].to_pylist())
-    return ReducedVersion(left.model_copy(update=follows), after, count, sum(map(count_training_rows, gone)), dict(qualities))
+    return ReducedVersion(
+        left.model_copy(update=follows), after, count, sum(map(count_training_rows, gone)), dict(qualities)
+    )
 
 
 def _subtract_counts(before: Mapping[str, int], gone: Iterable[pa.Table], column: str) -> dict[str, int]:
-    return dict((Counter(before) - sum((Counter(count_values(rows, column)) for rows in gone), Counter())).most_common())
+    return dict(
+        (Counter(before) - sum((Counter(count_values(rows, column)) for rows in gone), Counter())).most_common()
+    )
 
 
 def _reduce_part(folders: Folders, part: Part, cut: RowsToRemove) -> Part:
@@ -435,4 +453,3 @@ def _texts_of(rows: pa.Table, names: Sequence[str]) -> set[str]:
         if pa.types.is_string(column.type):
             found.update(text for text in pc.unique(column).to_pylist() if text)
     return found
-

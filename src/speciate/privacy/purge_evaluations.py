@@ -26,7 +26,8 @@ def purge_examples(folder: Path, ids: Collection[str], labels: Sequence[str]) ->
     """
     paths = [path for name in FILES if (path := folder / name).exists()]
     if any(
-        pc.any(_is_purged(integrity.read_table(path, _LOST, columns=["example"])["example"], ids)).as_py() for path in paths
+        pc.any(_is_purged(integrity.read_table(path, _LOST, columns=["example"])["example"], ids)).as_py()
+        for path in paths
     ):
         delete_pages(Folders(folder.parent.parent), folder.name)  # first: what is killed here comes by again
     return _drop_rows(paths, "example", ids, labels)
@@ -61,4 +62,3 @@ def _clear_labels(table: pa.Table, labels: Sequence[str]) -> pa.Table:
                 column = pc.replace_substring(column, pattern=label, replacement=PURGED)
             table = table.set_column(place, field, column)
     return table
-

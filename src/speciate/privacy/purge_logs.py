@@ -106,10 +106,14 @@ def _purge_log(folder: LogFolder, forgotten: PurgedExamples, eraser: TextRedacto
         for path in folder.all_parts():
             maintenance.keep_rows(path, ANSWERS, lambda rows: _rows_to_keep(rows, forgotten, gone, files))
         for path in folder.all_parts(FEEDBACK):
-            maintenance.keep_rows(path, FEEDBACK, lambda rows: [each not in gone for each in rows["prediction"].to_pylist()])
+            maintenance.keep_rows(
+                path, FEEDBACK, lambda rows: [each not in gone for each in rows["prediction"].to_pylist()]
+            )
         for kind in (ANSWERS, FEEDBACK):
             for path in folder.all_parts(kind):
-                maintenance.rewrite_part(path, lambda rows, kind=kind: _redact_rows(rows, _REDACTED_COLUMNS[kind], eraser))  # type: ignore[misc]
+                maintenance.rewrite_part(
+                    path, lambda rows, kind=kind: _redact_rows(rows, _REDACTED_COLUMNS[kind], eraser)
+                )  # type: ignore[misc]
         listed = reading.answers(folder, columns=["media"])["media"].to_pylist()
         for sha256 in files - {each for named in listed for each in named or ()}:
             folder.medium(sha256).unlink(missing_ok=True)
@@ -177,4 +181,3 @@ def _normalize_cell(cell: Any) -> str:
 
 def _redaction(settings: Settings) -> Redaction:
     return Redaction(settings.redact, settings.columns, settings.patterns)
-

@@ -105,4 +105,3 @@ def string_values(document: Any) -> Iterator[str]:
 def _refers_to(text: str, names: Collection[str]) -> bool:
     """`name`, `name@v3`, `name@TAG`, `name:test`."""
     return any(text == name or text.startswith((f"{name}@", f"{name}:")) for name in names)
-

@@ -116,7 +116,9 @@ def move(
     if canary:
         tx.execute(_REMOVE, [use_case, CANARY])
     fault("promotion_between_alias_and_audit")
-    row = audit.append_row(tx, actor=actor, action=action, use_case=use_case, before=before, after=model, evidence=evidence)
+    row = audit.append_row(
+        tx, actor=actor, action=action, use_case=use_case, before=before, after=model, evidence=evidence
+    )
     tx.event(
         f"use_case:{use_case}",
         "alias.moved",
@@ -193,4 +195,3 @@ def _set_alias(
         tx.execute(_UPDATE, [model, generation, tx.now, percent, use_case, alias])
     else:
         tx.execute(_INSERT, [use_case, alias, model, generation, tx.now, percent])
-

@@ -198,7 +198,9 @@ def quality_of(workspace: Workspace, use_case: str, model: str, before: str | No
     return quality_from_feedback(found, use_cases.get(workspace.database, use_case), model, before)
 
 
-def quality_from_feedback(found: Sequence[quality.Quality], use_case: UseCase, model: str, before: str | None) -> Quality | None:
+def quality_from_feedback(
+    found: Sequence[quality.Quality], use_case: UseCase, model: str, before: str | None
+) -> Quality | None:
     """Of the answers drawn at random where there are some, else of any."""
     for drawn in ("random", "any"):
         for measure in ("right", "score"):
@@ -310,4 +312,3 @@ def current_automatic_rollback(reader: Database | Transaction, use_case: str) ->
 def survived_event(alias: Alias) -> str:
     """The type of the event that says so."""
     return CANARY_SURVIVED if alias.alias == CANARY else SURVIVED
-

@@ -165,7 +165,9 @@ def _refused(found: StoredDecision | None, reasons: list[str]) -> dict[str, Any]
     return {"state": "refused", "decision": _decision_summary(found), "reasons": reasons}
 
 
-def _request_approval(tx: Transaction, spec: PromoteSpec, found: StoredDecision, whys: list[str], hours: float) -> dict[str, Any]:
+def _request_approval(
+    tx: Transaction, spec: PromoteSpec, found: StoredDecision, whys: list[str], hours: float
+) -> dict[str, Any]:
     current = aliases.read(tx, spec.use_case)
     serving = current.model if current else aliases.NOTHING
     if spec.is_canary:
@@ -258,6 +260,7 @@ class PromoteSpec(BaseModel):
     def is_canary(self) -> bool:
         return self.canary_percent < 100
 
+
 KIND = Kind(name="promote", spec=PromoteSpec, plan=plan, act=act)
 
 
@@ -303,7 +306,11 @@ def decision_of(tx: Transaction, spec: PromoteSpec) -> StoredDecision | None:
 
 def reasons_against(tx: Transaction, spec: PromoteSpec, found: StoredDecision) -> list[str]:
     """Why these decisions do not let this model serve; empty where they do: on the core suite, and on each further."""
-    reasons = [*_canary_objections(tx, spec), *missing_export_evidence(tx, spec.model), *_decision_objections(tx, spec, found)]
+    reasons = [
+        *_canary_objections(tx, spec),
+        *missing_export_evidence(tx, spec.model),
+        *_decision_objections(tx, spec, found),
+    ]
     for suite in use_cases.get(tx, spec.use_case).suites.further:
         other = decisions.newest(tx, spec.use_case, spec.model, suite=suite)
         if other is None:
@@ -457,4 +464,3 @@ def export_objections(card: ModelCard) -> list[str]:
         f"{card.ref} is an export, and its record does not show that these gates held: {', '.join(missed)}. Call "
         f"export_model(model={record.get('parent', 'NAME')!r}, ...) again."
     ]
-

@@ -115,4 +115,3 @@ class RequestCounters:
         """Raises TypeError for what another version of this package wrote."""
         shares = {name: BadShare(**document[name]) for name in ("failed", "not_finite", "unusable", "slow")}
         return cls(**(document | shares))
-

@@ -62,4 +62,3 @@ def change_requirements(tx: Transaction, definition: Definition, settings: Setti
         tx, "define_use_case", arguments, evidence, subject=subject, hours=settings.approval_hours
     )
     return RequirementChange(defined, asked)
-

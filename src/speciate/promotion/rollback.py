@@ -112,4 +112,3 @@ def _check_served(tx: Transaction, use_case: str, model: str) -> None:
         why,
         f"Name one that served with `to`, or call promote_model(use_case={use_case!r}, model={model!r}).",
     )
-

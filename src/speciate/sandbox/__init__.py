@@ -7,4 +7,6 @@ calls of our own (`filter`), standard error by a pipe (`relay`), and what this k
 from speciate.sandbox.kernel import Layer, SandboxPolicy, check, is_complete, layers
 from speciate.sandbox.process import Limits, Sandbox, SandboxedProcess, python, start
 
-__all__ = ["Cage", "CagePolicy", "Caged", "Layer", "Limits", "check", "complete", "layers", "python", "start"]
+__all__ = [
+    "Layer", "Limits", "Sandbox", "SandboxPolicy", "SandboxedProcess", "check", "is_complete", "layers", "python", "start",
+]  # fmt: skip

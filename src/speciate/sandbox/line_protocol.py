@@ -104,4 +104,3 @@ def _bytes_below(folder: Path) -> int:
             with contextlib.suppress(OSError):
                 found += os.lstat(os.path.join(place, name)).st_blocks * 512
     return found
-

@@ -155,7 +155,9 @@ def start(
     if is_complete():
         process = _start_on_thread(list(argv), cage, variables)
     elif system_calls.probe_support() == (True, True):
-        process = _starter(os.getpid(), cage.capabilities).submit(_start_unsandboxed, list(argv), cage, variables).result()
+        process = (
+            _starter(os.getpid(), cage.capabilities).submit(_start_unsandboxed, list(argv), cage, variables).result()
+        )
     else:
         process = _start_unsandboxed(list(argv), cage, variables)
     try:
@@ -287,4 +289,3 @@ def _kill_half_started(process: _Process) -> None:
 def _program_name(argv: Sequence[str]) -> str:
     """The module or program, for whoever reads the log."""
     return argv[argv.index("-m") + 1] if "-m" in argv[:-1] else Path(argv[0]).name
-

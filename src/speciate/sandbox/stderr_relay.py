@@ -134,4 +134,3 @@ def relay(descriptor: int, name: str) -> Stream:
 
 
 os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
-

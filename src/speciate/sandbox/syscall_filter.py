@@ -97,6 +97,8 @@ class _Machine(NamedTuple):
     seccomp: int
     capget: int
     capset: int
+
+
 _SET_NO_NEW_PRIVS, _DROP_FROM_BOUNDING_SET, _FILTER_MODE = 38, 24, 1
 _CAPABILITY_VERSION = 0x20080522
 _CAPABILITIES = 64
@@ -265,7 +267,6 @@ def _call(number: int, *arguments: object) -> None:
     if libc.syscall(ctypes.c_long(number), *given) != 0:
         error = ctypes.get_errno()
         raise OSError(error, os.strerror(error))
-
 
 
 _MACHINES = {

@@ -126,7 +126,9 @@ class RestartingClient:
             self.lost += 1
             if isinstance(error, TimeoutError):
                 return NoAnswer("too_slow", f"more than {seconds:g} s")
-            return NoAnswer("ended", "its process ended: too much memory, it left by itself, or it wrote where it may not")
+            return NoAnswer(
+                "ended", "its process ended: too much memory, it left by itself, or it wrote where it may not"
+            )
         except BaseException:
             self.end()
             raise
@@ -166,4 +168,3 @@ def read_code(file: Path, recovery: str) -> bytes:
 def _load_error(what: str, why: str) -> SpeciateError:
     recovery = f"{sandbox_hint(why)} Mend the file, then call again.".strip()
     return SpeciateError(Code.INVALID, f"{what} cannot be loaded: {why}.", recovery)
-

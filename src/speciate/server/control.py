@@ -81,7 +81,9 @@ def _perform(service: Service, request: dict[str, Any], caller: Account | None) 
     action, name = _find_action(str(request.get("action"))), (caller or own_account()).name
     if action.question is None:
         return action.run(service, request | {"by": name})
-    signed = authorization.authority_of(service.workspace).check(action.question(service, request), request.get("signed"))
+    signed = authorization.authority_of(service.workspace).check(
+        action.question(service, request), request.get("signed")
+    )
     proof: dict[str, Any] = {"signed": signed.model_dump()} if signed else {}
     if (claimed := request.get("by")) not in (None, name):
         proof["claimed"] = clean_text(str(claimed))[:_LONGEST_NAME]

@@ -363,4 +363,3 @@ def _thin_out(lines: Sequence[dict[str, Any]], most: int) -> list[dict[str, Any]
 
 def _round_digits(value: Any) -> Any:
     return float(f"{value:.{_DIGITS}g}") if isinstance(value, float) else value
-

@@ -91,7 +91,6 @@ def _task_suits(task: Task, manifest: Manifest) -> bool:
 # what it must beat. Only an evaluation that would be taken as it stands is named: each is planned first.
 
 
-
 def after_model(workspace: Workspace, ref: str) -> tuple[NextAction, ...]:
     """Of a model's exact version; nothing where it is gone, or nobody knows what it learned from. Where its dataset
     cannot judge it, what mends that."""
@@ -149,7 +148,6 @@ def _test_split(card: ModelCard) -> str:
 
 
 # What to search next: the family behind a row, or the same with less asked; and in words why nothing was found.
-
 
 
 def search_children(asked: Query, found: SearchResult, use_case: str | None) -> tuple[NextAction, ...]:
@@ -273,4 +271,3 @@ def _has_gap(value: object) -> bool:
     if isinstance(value, dict):
         return any(map(_has_gap, value.values()))
     return any(map(_has_gap, value)) if isinstance(value, list | tuple) else value is ...
-

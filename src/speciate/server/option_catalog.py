@@ -182,7 +182,12 @@ def _rewards(task: Task | None) -> list[Option]:
     if task is not None and task.family != "generation":
         return []
     return [
-        Option(kind, spec.__doc__ or "", spec.model_json_schema(), (sandboxed_rewards.INSTALL,) if sandboxed_rewards.lacks_library(kind) else ())
+        Option(
+            kind,
+            spec.__doc__ or "",
+            spec.model_json_schema(),
+            (sandboxed_rewards.INSTALL,) if sandboxed_rewards.lacks_library(kind) else (),
+        )
         for kind, spec in REWARD_SPECS.items()
     ]
 
@@ -213,4 +218,3 @@ def first_line(module: str) -> str:
         return ""
     words = ast.get_docstring(ast.parse(Path(found.origin).read_text())) or ""
     return words.partition("\n")[0]
-

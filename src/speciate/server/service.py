@@ -251,7 +251,9 @@ class Service:
     async def _serve_mcp(self, client: _Client, hello: dict[str, Any]) -> None:
         folder = hello.get("folder")
         peer = unix_sockets.peer_account(client.extra(_RAW_SOCKET))
-        mine = unix_sockets.may_end_daemon(peer)  # others say of their folder what they like, and the daemon may read more
+        mine = unix_sockets.may_end_daemon(
+            peer
+        )  # others say of their folder what they like, and the daemon may read more
         caller = Caller(Path(folder) if folder and mine else None, f"{peer.name} over MCP", "stdio")
         await client.send(encode({"ok": True, "version": __version__, "read_only": self._read_only}))
         self._clients.add(client)
@@ -487,4 +489,3 @@ class SilentConnections:
                 self._waiting.pop(scope, None)
         if scope.cancelled_caught:
             raise TimeoutError("it said no hello in time")
-

@@ -314,4 +314,3 @@ def key_conflict(tool: str, key: str) -> SpeciateError:
 def _fingerprint(tool: str, arguments: Mapping[str, Any]) -> str:
     document = json.dumps([tool, to_jsonable_python(dict(arguments))], sort_keys=True)
     return hashlib.sha256(document.encode()).hexdigest()
-

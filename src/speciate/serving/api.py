@@ -212,7 +212,9 @@ class Api:
             return _problem(404, "The answers of this slot are not logged.")
         try:
             async with asyncio.timeout(options.timeout_seconds):
-                asked = record_feedback.parse_feedback(await request_parsing.read_json(request, int(options.body_mb * _MB)))
+                asked = record_feedback.parse_feedback(
+                    await request_parsing.read_json(request, int(options.body_mb * _MB))
+                )
         except (record_feedback.InvalidFeedback, request_parsing.Unreadable) as error:
             return _problem(422, str(error))
         except request_parsing.TooLarge:
@@ -306,7 +308,9 @@ def _invalid_request(problems: list[request_parsing.Problem], target: Target) ->
     told = f"{first.where}: {first.what}" if first.where else first.what
     more = f" ({len(problems) - 1} more)" if len(problems) > 1 else ""
     shown = [{"where": one.where, "problem": one.what} for one in problems[:20]]
-    return _problem(422, told + more, problems=shown, schema=request_parsing.request_schema(target), headers={VERSION: target.model})
+    return _problem(
+        422, told + more, problems=shown, schema=request_parsing.request_schema(target), headers={VERSION: target.model}
+    )
 
 
 def _retry_later(status: int, told: str, seconds: float, *, headers: Mapping[str, str] | None = None) -> Response:
@@ -325,7 +329,16 @@ def _problem(status: int, told: str, *, headers: Mapping[str, str] | None = None
 
 CHAT_TASK = "text-generation"
 _CHAT_FIELDS = {"model", "messages"}
-_IGNORED_CHAT_FIELDS = {"user", "metadata", "store", "stream", "n", "service_tier", "prompt_cache_key", "safety_identifier"}
+_IGNORED_CHAT_FIELDS = {
+    "user",
+    "metadata",
+    "store",
+    "stream",
+    "n",
+    "service_tier",
+    "prompt_cache_key",
+    "safety_identifier",
+}
 
 
 class Unsupported(Exception):
@@ -388,7 +401,6 @@ def chat_error(told: str, kind: str) -> dict[str, Any]:
 # A token bucket (RFC 2697's committed rate): so many requests per second on average, a second's worth at once.
 
 
-
 class TokenBucket:
     def __init__(self, per_second: float | None, now: float) -> None:
         self._rate = per_second
@@ -405,4 +417,3 @@ class TokenBucket:
             self._tokens -= 1
             return 0.0
         return (1 - self._tokens) / self._rate
-

@@ -69,7 +69,9 @@ class BakeWatch:
             self._workspace.database.transact(lambda tx: _note_once(tx, alias, bake.survived_event(alias), judgement))
         elif judgement.state == "broken":
             fault("promotion_bake_judged")
-            self._workspace.database.transact(lambda tx: _handle_broken(tx, alias, judgement, settings.rollback == "auto"))
+            self._workspace.database.transact(
+                lambda tx: _handle_broken(tx, alias, judgement, settings.rollback == "auto")
+            )
             fault("promotion_bake_acted")
 
     def _watched(self, alias: Alias) -> BakeObservation:
@@ -154,4 +156,3 @@ def _is_unmoved(tx: Transaction, alias: Alias) -> bool:
     """Whether the alias is still where it was judged."""
     now = aliases.read(tx, alias.use_case, alias.alias)
     return now is not None and (now.generation, now.model) == (alias.generation, alias.model)
-

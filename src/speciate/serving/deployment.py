@@ -59,7 +59,9 @@ class SubmittedRequest(NamedTuple):
 class Deployment:
     """`launch` starts the process of a version, which is then loaded here."""
 
-    def __init__(self, folder: DeploymentFolder, wanted: Wanted, launch: Launch, metrics: Metrics, clock: Clock) -> None:
+    def __init__(
+        self, folder: DeploymentFolder, wanted: Wanted, launch: Launch, metrics: Metrics, clock: Clock
+    ) -> None:
         self.folder, self.wanted, self._launch, self._metrics, self._clock = folder, wanted, launch, metrics, clock
         self.current: Replica | None = None
         self.canary: Replica | None = None
@@ -309,7 +311,9 @@ class Deployment:
         with self._change:
             self._loading, self._loads_canary = process, canary
         try:
-            return process, try_version(process, warmup_examples(self.folder.path, target), self.wanted.options.load_seconds)
+            return process, try_version(
+                process, warmup_examples(self.folder.path, target), self.wanted.options.load_seconds
+            )
         except BaseException:
             process.end()
             raise
@@ -360,7 +364,6 @@ class Deployment:
 # answers: it says less then.
 
 
-
 class StateWriter:
     def __init__(self, folder: DeploymentFolder, clock: Clock) -> None:
         self._folder, self._clock = folder, clock
@@ -399,4 +402,3 @@ class StateWriter:
             self._tallies.write(now=now)
         except OSError:
             _log.exception("the tallies could not be written")
-

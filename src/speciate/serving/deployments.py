@@ -265,7 +265,6 @@ def _spawn(folder: Path, workspace: Workspace) -> subprocess.Popen[bytes]:
 # Slots as people ask for them: start, stop, list. The daemon's keeper does the rest.
 
 
-
 class DeploymentView(NamedTuple):
     use_case: str
     state: str
@@ -361,7 +360,11 @@ def deployment_view(folder: DeploymentFolder) -> DeploymentView:
 def _overloaded(folder: DeploymentFolder, wanted: Wanted | None) -> int:
     stand = [wanted.target, wanted.canary] if wanted else []
     now = {target.key for target in stand if target}
-    return sum(each.overloaded for each in request_metrics.read_counters(folder.tallies) if (each.generation, each.model) in now)
+    return sum(
+        each.overloaded
+        for each in request_metrics.read_counters(folder.tallies)
+        if (each.generation, each.model) in now
+    )
 
 
 def _canary(state: State, wanted: Wanted | None) -> str | None:
@@ -476,4 +479,3 @@ def _spread(count: int) -> list[int]:
     """Places of a few rows, evenly over all."""
     most = min(_EXAMPLES, count)
     return [place * count // most for place in range(most)]
-

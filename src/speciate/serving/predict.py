@@ -30,12 +30,11 @@ from speciate.models.model_card import ModelCard
 from speciate.models.registry import ModelVersion
 from speciate.predictions.answer_lookup import logs_of
 from speciate.predictions.log import AnsweringModel
-from speciate.production import unfinished
-from speciate.production.unfinished import Finished
 from speciate.promotion import aliases
 from speciate.refs import ModelRef, model_ref
-from speciate.serving import deployments, preloading
+from speciate.serving import deployments, pending_answers, preloading
 from speciate.serving.deployment_folder import deployment_folder
+from speciate.serving.pending_answers import Finished
 from speciate.serving.request_parsing import MOST_INPUTS
 from speciate.workspace.database import Transaction
 from speciate.workspace.workspace import Folders, Workspace
@@ -183,7 +182,7 @@ def _ask_pool(pool: Pool, version: ModelVersion, payload: dict[str, Any], end: f
     """What the pool answers until `end`, to this call or to one before it that was the same. What is not there by then
     goes on, for the call `again`. Where its process was ended, the model is loaded again, with the patience that
     loading has: the next call would be ended in the middle of it, too."""
-    questions, loaded_after = unfinished.of(pool), 0.0
+    questions, loaded_after = pending_answers.of(pool), 0.0
     question = questions.take(payload)
     if question is None:
         began = time.perf_counter()
@@ -205,13 +204,18 @@ def _ask_pool(pool: Pool, version: ModelVersion, payload: dict[str, Any], end: f
             Code.UNAVAILABLE,
             f"{version.ref} is still answering, after {CALL_SECONDS:.0f} s: the inputs are many, or the machine is "
             "busy.",
-            f"It goes on for {unfinished.PATIENCE_SECONDS:.0f} s in all; repeat the same call for its answer: {again}.",
+            f"It goes on for {pending_answers.PATIENCE_SECONDS:.0f} s in all; repeat the same call for its answer: {again}.",
         )
     return finished._replace(seconds=loaded_after + finished.seconds)
 
 
 def _log_predictions(
-    workspace: Workspace, use_case: str, version: ModelVersion, items: list[dict[str, Any]], said: ServedAnswers, ms: float
+    workspace: Workspace,
+    use_case: str,
+    version: ModelVersion,
+    items: list[dict[str, Any]],
+    said: ServedAnswers,
+    ms: float,
 ) -> ServedAnswers:
     ids = log_answers(workspace, use_case, version.ref, version.card.modality or "", items, said.predictions, ms)
     numbered = zip(said.predictions, ids, strict=True)
@@ -333,7 +337,6 @@ def _record_first(workspace: Workspace, ref: ModelRef, model: str) -> None:
 # folder on the way, and only regular files are read: nothing that could block or has no end.
 
 
-
 def read_caller_file(path: Path, most: int, workspace: Path | None = None) -> bytes:
     """The bytes of the file at an absolute path without links, or the bundle of those in the folder; more than `most`
     where they are too many, and then not all of them. `workspace`: whose own files are none of a caller's.
@@ -359,7 +362,9 @@ def _bundle(path: Path, most: int, workspace: Path | None) -> bytes:
         names = sorted(name for name in os.listdir(folder) if not name.startswith("."))
         if not names or len(names) > MOST_MEMBERS:
             has = f"{len(names):,}"
-            raise _unreadable_error(path, f"a folder of one example has 1 to {MOST_MEMBERS:,} files, and this one {has}")
+            raise _unreadable_error(
+                path, f"a folder of one example has 1 to {MOST_MEMBERS:,} files, and this one {has}"
+            )
         members: dict[str, bytes] = {}
         for name in names:
             members[name] = _member(path, folder, name, most, workspace)
@@ -522,7 +527,6 @@ def _post(path: Path, token: str, body: bytes) -> dict[str, Any] | None:
         return None
     finally:
         connection.close()
-
 
 
 def log_answers(

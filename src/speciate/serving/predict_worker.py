@@ -134,4 +134,3 @@ def _bytes(text: str) -> bytes:
         raise SpeciateError(
             Code.INVALID, f"The data is not Base64: {error}.", "Call predict again with all of the file's bytes."
         ) from error
-

@@ -139,4 +139,3 @@ def load_ahead(workspace: Workspace, pool: Pool, serving: Sequence[str], made: S
                 raise load.error
         except Exception as error:  # noqa: BLE001 - ahead of any question: whoever asks gets the same error
             _log.info("%s was not loaded ahead: %s", model, error)
-

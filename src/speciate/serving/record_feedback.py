@@ -46,7 +46,9 @@ def parse_feedback(body: Any) -> FeedbackRequest:
     listed = body["feedback"] if several else [body]
     if not isinstance(listed, list) or not 1 <= len(listed) <= MOST or (several and len(body) > 1):
         raise InvalidFeedback(f'"feedback" stands alone and holds 1 to {MOST} objects like {FORM}.')
-    return FeedbackRequest([_parse_one(each, f"feedback[{place}]" if several else "") for place, each in enumerate(listed)], several)
+    return FeedbackRequest(
+        [_parse_one(each, f"feedback[{place}]" if several else "") for place, each in enumerate(listed)], several
+    )
 
 
 def _parse_one(given: Any, where: str) -> Feedback:
@@ -158,9 +160,7 @@ def _check_number(model: str, label: Any) -> None:
         )
 
 
-
 def add_feedback(workspace: Workspace, given: Feedback) -> RecordedFeedback:
     """Raises what `recording.record` and `corrections.check` raise."""
     log, check = logs_of(workspace).naming(given.prediction), label_check(workspace.folders)
     return store_feedback(log, given, workspace.clock.now(), check)
-

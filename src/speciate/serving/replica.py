@@ -270,7 +270,6 @@ def _process_ended_error() -> SpeciateError:
 # asks alone, one request after another, is never held up.
 
 
-
 class Batching(NamedTuple):
     most: int
     """Inputs of one batch."""
@@ -333,13 +332,17 @@ def try_version(runner: LoadableModel, items: Sequence[dict[str, Any]], seconds:
     except SpeciateError as error:
         raise TrialFailed(_clip(f"it could not be loaded: {error}")) from error
     except ProcessDied:
-        raise TrialFailed("its process ended while it was loaded or tried: it crashed, or needed too much memory") from None
+        raise TrialFailed(
+            "its process ended while it was loaded or tried: it crashed, or needed too much memory"
+        ) from None
     except AnswerTimeout:
         raise TrialFailed(f"it was not loaded and tried within {seconds:g} s") from None
     median = statistics.median(quickest.values()) if quickest else None
     limit = runner.target.slowest_ms
     if median is not None and limit is not None and median > limit:
-        raise TrialFailed(f"it is too slow: half of its answers take {median:.3g} ms or more, and the limit is {limit:g} ms")
+        raise TrialFailed(
+            f"it is too slow: half of its answers take {median:.3g} ms or more, and the limit is {limit:g} ms"
+        )
     return TrialResult(loaded, len(quickest), median)
 
 
@@ -508,4 +511,3 @@ def _check_prediction(prediction: Item) -> Item:
     if is_finite(prediction.get("output")) and is_finite(prediction.get("confidence")):
         return prediction
     return {**prediction, "output": None, "confidence": None, "error": NOT_FINITE}
-

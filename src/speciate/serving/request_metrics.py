@@ -184,4 +184,3 @@ def read_counters(path: Path) -> list[RequestCounters]:
         return [RequestCounters.of(document) for document in json.loads(path.read_bytes())]
     except (OSError, ValueError, TypeError, KeyError):
         return []
-

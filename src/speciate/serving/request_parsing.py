@@ -71,7 +71,11 @@ async def _chunks_within(request: Request, most: int) -> AsyncGenerator[bytes, N
 
 async def _read_form(request: Request, target: Target, most: int) -> dict[str, Any]:
     parser = MultiPartParser(
-        request.headers, _chunks_within(request, most), max_files=_MOST_FIELDS, max_fields=_MOST_FIELDS, max_part_size=most
+        request.headers,
+        _chunks_within(request, most),
+        max_files=_MOST_FIELDS,
+        max_fields=_MOST_FIELDS,
+        max_part_size=most,
     )
     try:
         form = await parser.parse()
@@ -274,4 +278,3 @@ def named_parts(names: Sequence[str], target: Target) -> dict[str, str] | None:
     """Field names of a form -> parts, where all of them are parts of this model."""
     known = _parts(target)
     return {name: known[name] for name in names} if target.parts and set(names) <= set(known) else None
-

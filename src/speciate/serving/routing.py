@@ -80,4 +80,3 @@ def empty_reason(state: State, use_case: str) -> str:
     if state.refused:
         return f"{state.refused.model} was not let serve: {state.refused.why}."
     return f"No model is in production for {use_case}."
-

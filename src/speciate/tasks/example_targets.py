@@ -106,4 +106,3 @@ def _full_label(example: Example, manifest: Manifest, task: str) -> Any:
     if find_task(task).family in _OF_CLASSES or column is None or class_name(column) != example.label:
         return example.label
     return column
-

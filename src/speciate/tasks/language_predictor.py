@@ -48,7 +48,12 @@ class LanguagePredictor:
     labels: tuple[str, ...] = ()
 
     def __init__(
-        self, model: Any, tokenizer: PreTrainedTokenizerBase, form: ChatFormat, sampling: Sampling, task: str = TEXT_GENERATION
+        self,
+        model: Any,
+        tokenizer: PreTrainedTokenizerBase,
+        form: ChatFormat,
+        sampling: Sampling,
+        task: str = TEXT_GENERATION,
     ) -> None:
         self.model, self.tokenizer, self.form, self.sampling, self.task = model, tokenizer, form, sampling, task
 
@@ -71,7 +76,9 @@ class LanguagePredictor:
         if not examples:
             return []
         try:
-            asked = [chat_templates.render_prompt(self.tokenizer, conversation(_text(each)), self.form) for each in examples]
+            asked = [
+                chat_templates.render_prompt(self.tokenizer, conversation(_text(each)), self.form) for each in examples
+            ]
             found = generate(self.model, self.tokenizer, asked, self.sampling, longest=causal_lm.longest(self.model))
         except ValueError as error:
             raise SpeciateError(
@@ -126,7 +133,6 @@ def _text(example: Example) -> str:
     return example.media
 
 
-
 class RewardPredictor:
     """Of a pair the better answer; of a conversation that ends in an answer a number, larger for better ones."""
 
@@ -155,7 +161,10 @@ class RewardPredictor:
     def numbers(self, turns: Sequence[tuple[Conversation, str]]) -> list[float]:
         """How good each answer is: the larger the better, on a scale of this model's own."""
         try:
-            ids = [chat_templates.tokenize_example(self.tokenizer, asked, said, self.form, "completion").ids for asked, said in turns]
+            ids = [
+                chat_templates.tokenize_example(self.tokenizer, asked, said, self.form, "completion").ids
+                for asked, said in turns
+            ]
             return causal_lm.score_texts(self.model, ids, self.tokenizer.pad_token_id, causal_lm.longest(self.model))
         except ValueError as error:
             raise SpeciateError(
@@ -194,7 +203,9 @@ def _last_turn(example: Example) -> tuple[Conversation, str]:
     try:
         turn = split_last_answer(conversation(str(example.media)))
     except ValueError as error:
-        raise SpeciateError(Code.INVALID, "This is no conversation; untrusted says why.", _CONVERSATION_HINT, str(error)) from error
+        raise SpeciateError(
+            Code.INVALID, "This is no conversation; untrusted says why.", _CONVERSATION_HINT, str(error)
+        ) from error
     if turn is None:
         raise SpeciateError(Code.INVALID, "There is no answer in this text that could be judged.", _CONVERSATION_HINT)
     return turn
@@ -204,4 +215,3 @@ _CONVERSATION_HINT = (
     'Ask with a conversation that ends in an answer: [{"role": "user", "content": ...}, {"role": "assistant", '
     '"content": ...}] as JSON.'
 )
-

@@ -193,4 +193,3 @@ def part_combinations(parts: Sequence[PartName]) -> Iterator[list[PartName]]:
     if len(parts) > 1:
         yield from ([part] for part in parts)
     yield list(parts)
-

@@ -59,7 +59,9 @@ class NetworkPredictor:
             return []
         media = [example.media for example in examples]
         items = self.backbone.prepare(media, per_unit=self.readout.family in PER_UNIT)
-        return predict_examples(self.readout, as_scores(scores(self.backbone, self.head, self.readout, items)), examples)
+        return predict_examples(
+            self.readout, as_scores(scores(self.backbone, self.head, self.readout, items)), examples
+        )
 
     def save(self, folder: Path) -> str:
         """Write and seal a new model folder; returns its id."""
@@ -158,7 +160,6 @@ def _batches(backbone: Backbone, items: Sequence[Item], size: int) -> Iterator[l
 # A head that goes on: what it knew stays where it stands, and new labels get new places beside it.
 
 
-
 def saved_task_head(folder: Path) -> TaskHead:
     """Of a model that was trained here, whatever learned it."""
     said = json.loads((folder / MANIFEST).read_text())["readout"]
@@ -206,4 +207,3 @@ def grow_head(head: torch.nn.Module, readout: TaskHead, folder: Path) -> None:
     for name, each in own.items():  # a linear head: a row of each for every label
         each[places] = known[name]
     head.load_state_dict(own, strict=True)
-

@@ -55,7 +55,6 @@ def ngram_choices(modality: str) -> tuple[NGrams, ...]:
 # Columns of numbers brought to mean 0 and spread 1; what is missing becomes the column's median.
 
 
-
 class Scaling(NamedTuple):
     fill: npt.NDArray[Any]  # (D,)
     centre: npt.NDArray[Any]
@@ -178,7 +177,9 @@ class Documents:
         try:
             vectorizer.fit(documents)
         except ValueError as error:
-            raise UnsuitableRepresentation(f"nothing that is counted occurs in {rare} or more of {len(documents)} texts") from error
+            raise UnsuitableRepresentation(
+                f"nothing that is counted occurs in {rare} or more of {len(documents)} texts"
+            ) from error
         return cls(modality, counting, tuple(vectorizer.get_feature_names_out().tolist()), vectorizer.idf_)
 
     def encode(self, examples: Sequence[Example]) -> Any:
@@ -212,7 +213,6 @@ def _vectorizer(counting: NGrams, **more: Any) -> Any:
 # Media as the short vector that their modality's `describe` makes of them: grey pixels, summary features.
 
 
-
 class Vectors:
     def __init__(self, modality: str, scaling: Scaling) -> None:
         self._modality, self._scaling = modality, scaling
@@ -240,7 +240,6 @@ class Vectors:
 # Media as the vector that their modality makes of them to tell what is alike: no training, nothing learned.
 
 
-
 class Features:
     def __init__(self, modality: str) -> None:
         self._modality = modality
@@ -263,7 +262,6 @@ class Features:
 
 # Series of one length as their own steps, for those that line up, as spectra and heartbeats do: what differs at one
 # place is found there, where summary features average over it.
-
 
 
 class Steps:
@@ -311,7 +309,6 @@ class Steps:
 #
 # The model's folder keeps the base model, or names one that a package has, with the id of what it computes; loading
 # refuses one that would compute something else.
-
 
 
 def _no_progress(done: int, total: int) -> None:
@@ -370,4 +367,3 @@ class Embeddings:
                 "Install the version of the weights that it was trained on, or call train_model again.",
             )
         return cls(settings["base_model"], encoder, folders)
-

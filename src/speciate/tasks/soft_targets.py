@@ -114,4 +114,3 @@ def _row(labels: Sequence[str], table: Mapping[str, float]) -> list[float]:
 def _to_probability(scores: npt.NDArray[np.float64], family: Family) -> npt.NDArray[np.float64]:
     chance: npt.NDArray[np.float64] = np.exp(scores) if family == "classification" else 1 / (1 + np.exp(-scores))
     return chance
-

@@ -214,7 +214,6 @@ def predict_examples(readout: TaskHead, scores: Any, examples: Sequence[Example]
 # The states of a picture or volume as maps, for heads that answer place by place.
 
 
-
 def as_maps(states: States, axes: int = 2) -> torch.Tensor:
     """(B, T, W) -> (B, W, height, width), or with the depth before where `axes` is 3. INVALID where the states are no
     such grid."""
@@ -225,4 +224,3 @@ def as_maps(states: States, axes: int = 2) -> torch.Tensor:
             "Use a base model that reads images, such as 'new:vit', or one for volumes, such as 'new:unet3d'.",
         )
     return states.sequence.mT.reshape(len(states.sequence), -1, *states.grid)
-

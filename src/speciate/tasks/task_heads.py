@@ -54,4 +54,3 @@ AnyTaskHead = Annotated[
     Field(discriminator="family"),
 ]
 """As it is stored with a model: those that are trained."""
-

@@ -123,4 +123,3 @@ def saved_image_settings(folder: Path) -> ImageSettings | None:
         return _VisionManifest.model_validate(json.loads((folder / MANIFEST).read_text())).sight
     except (OSError, ValueError):
         return None
-

@@ -6,10 +6,29 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from speciate.training.networks.optimizer import Schedule
-from speciate.training.shared_hyperparameters import Parameters
+
+
+class Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Parameters(Frozen):
+    """What every method takes."""
+
+    folds: int = Field(5, ge=2, le=20, description="Grouped folds where there is no validation split.")
+    horizon: int | None = Field(None, ge=1, description="Forecasting: steps to foretell.")
+    order: tuple[str, ...] = Field((), description="Ordinal labels from low to high; none: by the numbers in front.")
+    positive_label: str | None = Field(None, description="Anomaly detection: the label that is not normal.")
+    normal_share: float = Field(0.95, gt=0, lt=1, description="Anomaly detection: of normal ones, those called so.")
+
+
+# The options of each method but those of language models: one class per method.
+#
+# An option is called what scikit-learn, peft or transformers call it, where they have it.
+
 
 MOST_SEED = 2**32 - 1
 """As scikit-learn takes them."""

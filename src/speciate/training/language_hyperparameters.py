@@ -10,8 +10,8 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from speciate.models.language.chat_templates import Learn
+from speciate.training.hyperparameters import Frozen, Parameters
 from speciate.training.rewards.reward_spec import DEFAULT_REWARDS, RewardSpec
-from speciate.training.shared_hyperparameters import Frozen, Parameters
 
 TrainedWeights = Literal["lora", "full"]
 AskedPrecision = Literal["auto", "float32", "bfloat16"]
@@ -49,7 +49,9 @@ class LanguageParameters(Parameters):
         "auto", description="In which it computes; auto: bfloat16 where the device has it and the model is not tiny."
     )
     recompute: bool = Field(False, description="Activations are computed again on the way back: slower, less memory.")
-    template: RequestedTemplate = Field("auto", description="auto: the chat template where there is one, else plain text.")
+    template: RequestedTemplate = Field(
+        "auto", description="auto: the chat template where there is one, else plain text."
+    )
     chat_template: str | None = Field(
         None, max_length=100_000, description="Jinja, or 'chatml'; in place of the tokenizer's."
     )
@@ -240,7 +242,6 @@ LANGUAGE_PARAMETERS: dict[str, type[LanguageParameters]] = {
 # It stands apart from specs.py, whose methods are of language models alone.
 
 
-
 class LanguageDistillParameters(LanguageParameters):
     """Of a language model that learns from others: `distill` for text-generation."""
 
@@ -323,4 +324,3 @@ class VisionSftParameters(LanguageParameters):
 
 VISION_VARIANTS: dict[str, type[LanguageParameters]] = {"sft": VisionSftParameters}
 """The methods that learn it."""
-

@@ -214,7 +214,12 @@ def _confirmed(study: TrainingContext, best: _Contender, folds: int, sign: int) 
     The learner is settled by then, so nothing is chosen on these examples; a fold learns from a little less.
     """
     target, estimate = study.payload.objective.target, best.estimate
-    if target is None or not study.validation or study.readout.family not in _FAMILIES_WITH_FOLDS or not study.seconds_left > 0:
+    if (
+        target is None
+        or not study.validation
+        or study.readout.family not in _FAMILIES_WITH_FOLDS
+        or not study.seconds_left > 0
+    ):
         return None
     low = min(sign * estimate.low, sign * estimate.high)
     if not (sign * estimate.value >= sign * target and low < sign * target):
@@ -249,7 +254,9 @@ def measure(study: TrainingContext, readout: TaskHead, held: Sequence[Example], 
     return measure_answers(study, readout, held, predict_examples(readout, scores, held))
 
 
-def measure_answers(study: TrainingContext, readout: TaskHead, held: Sequence[Example], given: Sequence[Prediction]) -> Estimate:
+def measure_answers(
+    study: TrainingContext, readout: TaskHead, held: Sequence[Example], given: Sequence[Prediction]
+) -> Estimate:
     """The same of answers, whoever gave them."""
     metric = find_metric(study.payload.objective.metric)
     groups = [example.group or example.id for example in held]
@@ -260,7 +267,9 @@ def measure_answers(study: TrainingContext, readout: TaskHead, held: Sequence[Ex
     return mean(contributions(metric, marked), clusters)
 
 
-def scores_of(study: TrainingContext, readout: TaskHead, held: Sequence[Example], given: Sequence[Prediction]) -> list[float]:
+def scores_of(
+    study: TrainingContext, readout: TaskHead, held: Sequence[Example], given: Sequence[Prediction]
+) -> list[float]:
     """Each example's own, under the objective's metric; NaN where it does not count. Empty of a corpus metric."""
     metric = find_metric(study.payload.objective.metric)
     if metric.shape == "corpus":
@@ -268,7 +277,9 @@ def scores_of(study: TrainingContext, readout: TaskHead, held: Sequence[Example]
     return [float(each) for each in contributions(metric, _contributions(study, readout, held, given))]
 
 
-def _contributions(study: TrainingContext, readout: TaskHead, held: Sequence[Example], given: Sequence[Prediction]) -> Any:
+def _contributions(
+    study: TrainingContext, readout: TaskHead, held: Sequence[Example], given: Sequence[Prediction]
+) -> Any:
     return judged(
         readout.family,
         study.truths(held),
@@ -301,7 +312,13 @@ def _prepare(study: TrainingContext, way: LearnerGroup, folds: int) -> tuple[lis
 
 
 def _evaluate_learner(
-    study: TrainingContext, name: str, way: LearnerGroup, whole: Representation | None, learner: Learner, parts: Sequence[Division], sign: int
+    study: TrainingContext,
+    name: str,
+    way: LearnerGroup,
+    whole: Representation | None,
+    learner: Learner,
+    parts: Sequence[Division],
+    sign: int,
 ) -> _Contender:
     """Learn on each part's one side, be judged on the other."""
     fitted = [learner.learn(part.inputs, part.targets, study.payload.spec.seed) for part in parts]
@@ -359,4 +376,3 @@ def _shuffled(rows: Any, generator: np.random.Generator) -> Any:
 
     dealt = generator.permutation(rows.indices)
     return csr_array((rows.data, dealt, rows.indptr), shape=rows.shape)
-

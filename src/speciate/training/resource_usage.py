@@ -206,4 +206,3 @@ def _status(field: str) -> float | None:
     except OSError:
         return None
     return next((int(line.split()[1]) / 2**10 for line in lines if line.startswith(f"{field}:")), None)
-

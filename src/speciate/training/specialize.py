@@ -113,7 +113,11 @@ def plan(spec: SpecializeSpec, workspace: Workspace) -> Plan:
     family = find_task(use_case.task).family
     for base_model in spec.base_models:
         _check_base(base_model, manifest.modality, family, workspace)
-    there = spec.ways or _named_candidates(spec) or [Candidate(**option.model_dump()) for option in available_candidates(manifest.modality, family)]
+    there = (
+        spec.ways
+        or _named_candidates(spec)
+        or [Candidate(**option.model_dump()) for option in available_candidates(manifest.modality, family)]
+    )
     ways = _with_like(spec, _of_named_bases(spec, there))
     plans = [
         train.plan(_train_spec(spec, way, spec.dataset, spec.budget_minutes), workspace)
@@ -166,7 +170,9 @@ def needs_shortlist(workspace: Workspace, use_case: str, ways: Sequence[Candidat
     return shortlist.is_worthwhile(family, comparable_base_models(ways))
 
 
-def _suited_candidates(workspace: Workspace, modality: str, family: Family, base_models: Sequence[str]) -> list[Candidate]:
+def _suited_candidates(
+    workspace: Workspace, modality: str, family: Family, base_models: Sequence[str]
+) -> list[Candidate]:
     if not base_models:
         return [Candidate(**option.model_dump()) for option in all_candidates(workspace, modality, family)]
     found = [Candidate(**option.model_dump()) for option in available_candidates(modality, family)]
@@ -232,7 +238,9 @@ def next_step(spec: SpecializeSpec, children: Sequence[Child], now: float) -> Ne
     decision = evaluated.result.get("decision") or {}
     if decision.get("verdict") == "promote" and _PROMOTE not in steps:
         further = [suite for suite in evaluated.result.get("further_suites", ()) if f"{_EVALUATE}-{suite}" not in steps]
-        return [_further_evaluation(spec, evaluated.result, suite) for suite in further] or [_promotion(spec, evaluated.result)]
+        return [_further_evaluation(spec, evaluated.result, suite) for suite in further] or [
+            _promotion(spec, evaluated.result)
+        ]
     return Finished(result=_outcome(spec, children, evaluated.result, steps.get(_PROMOTE)))
 
 
@@ -444,7 +452,9 @@ def _outcome(
     result = {
         "decision": decision,
         "evaluation": evaluated["evaluation"],
-        "candidates": [_candidate_row(candidate, rows.get(candidate.model)) for candidate in trained_candidates(children)],
+        "candidates": [
+            _candidate_row(candidate, rows.get(candidate.model)) for candidate in trained_candidates(children)
+        ],
         "spent": {"seconds": round(sum(child.run_seconds for child in children), 3), "usd": _usd(children)},
         "promotion": _promotion_state(promote, decision),
         "report": evaluated["report"],

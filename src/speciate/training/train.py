@@ -28,6 +28,7 @@ from speciate.tasks.example_targets import TARGET_OPTIONAL, is_label, usual_targ
 from speciate.tasks.families import preference
 from speciate.tasks.families.anomaly import ANOMALY
 from speciate.tasks.task import TaskTerms
+from speciate.training.hyperparameters import Parameters
 from speciate.training.language_hyperparameters import LANGUAGE_PARAMETERS, TEXT_TASKS, VISION_TASK
 from speciate.training.planning import prior_model_checks
 from speciate.training.planning.available_methods import available_candidates
@@ -37,7 +38,6 @@ from speciate.training.planning.label_checks import check_labels
 from speciate.training.planning.language_checks import bind_reward_parameters
 from speciate.training.planning.language_checks import check_pair_columns as check_columns
 from speciate.training.planning.language_checks import check_reward_data as check_questions
-from speciate.training.shared_hyperparameters import Parameters
 from speciate.training.train_spec import (
     PARAMETERS,
     STREAMING,
@@ -181,7 +181,11 @@ def _task(spec: TrainSpec, use_case: UseCase | None, manifest: Manifest, workspa
             f"task is {spec.task!r}, but the use case {use_case.name!r} is {use_case.task!r}.",
             "Leave task out.",
         )
-    writes = "text-generation" if spec.method in LANGUAGE_PARAMETERS or prior_model_checks.language_model_teaches(spec, workspace) else None
+    writes = (
+        "text-generation"
+        if spec.method in LANGUAGE_PARAMETERS or prior_model_checks.language_model_teaches(spec, workspace)
+        else None
+    )
     writes = VISION_TASK if writes and manifest.modality in TASKS[VISION_TASK].modalities else writes
     writes = preference.PREFERENCE if spec.method == preference.REWARD else writes
     name = use_case.task if use_case else spec.task or writes or _usual_task(spec, manifest)
@@ -450,4 +454,3 @@ def _from_model(spec: TrainSpec, model: str, workspace: Workspace) -> TrainSpec:
     return spec.model_copy(
         update={"base_model": version.ref, "method": spec.method or (STREAMING if streams else "full")}
     )
-

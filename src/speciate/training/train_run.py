@@ -52,13 +52,18 @@ def run(run: Run) -> dict[str, Any]:
 def _run_with_processes(run: Run, payload: Payload, tally: CostMeter) -> dict[str, Any]:
     if payload.device == "cuda":
         take_gpus(run.folders.cache / GPU_LOCKS, payload.processes)
-    with gather_team(run, payload.processes, payload.device, payload.threads, partial(_follow_leader, run, payload)) as team:
+    with gather_team(
+        run, payload.processes, payload.device, payload.threads, partial(_follow_leader, run, payload)
+    ) as team:
         return _train(run, payload, tally, team)
 
 
 def _follow_leader(run: Run, payload: Payload, team: Follower) -> None:
     """In each other process of the team."""
-    study, parameters = TrainingContext(run, payload, _read_examples(run, payload).examples, CostMeter(), team), payload.parameters
+    study, parameters = (
+        TrainingContext(run, payload, _read_examples(run, payload).examples, CostMeter(), team),
+        payload.parameters,
+    )
     assert isinstance(parameters, FullParameters), "others learn in one process"
     with _limited_threads(payload):
         train_network.follow_leader(study, parameters, METHODS[payload.spec.method or ""](parameters), team)
@@ -208,4 +213,3 @@ def take_gpus(folder: Path, wanted: int) -> list[int]:
             os.close(lock)
     show_gpus(taken)
     return taken
-

@@ -15,9 +15,11 @@ from speciate.training.hyperparameters import (
     DerParameters,
     DistillParameters,
     EwcParameters,
+    Frozen,
     FullParameters,
     LoraParameters,
     LwfParameters,
+    Parameters,
     ProbeParameters,
     ReplayParameters,
     SldaParameters,
@@ -30,7 +32,6 @@ from speciate.training.language_hyperparameters import (
     VISION_VARIANTS,
     LanguageParameters,
 )
-from speciate.training.shared_hyperparameters import Frozen, Parameters
 
 Method = Literal["classical", "probe", "lora", "full", "sft", "dpo", "kto", "orpo", "simpo", "reward", "grpo", "rloo"]
 """What a plan tries by itself."""
@@ -192,7 +193,6 @@ class Payload(Frozen):
 # A training to try, as the cascade of `specialize` holds it. Light.
 
 
-
 class Candidate(BaseModel):
     """A training to try, in TrainSpec's words. `like` needs nothing beside it."""
 
@@ -201,4 +201,3 @@ class Candidate(BaseModel):
     base_model: str | None = None
     continue_from: str | None = None
     like: str | None = None
-

@@ -56,7 +56,12 @@ class TrainingContext:
     """
 
     def __init__(
-        self, run: Run, payload: Payload, examples: Sequence[Example], tally: CostMeter | None = None, team: Team = ALONE
+        self,
+        run: Run,
+        payload: Payload,
+        examples: Sequence[Example],
+        tally: CostMeter | None = None,
+        team: Team = ALONE,
     ) -> None:
         learned = [example for example in examples if example.split == "train"]
         terms = settle_terms(payload.terms, payload.task, learned)
@@ -212,7 +217,9 @@ class TrainingContext:
                 "Name the column of better answers with target, or another dataset: curate_dataset(steps=[{'op': "
                 "'preferences', ...}]) makes pairs.",
             )
-        asks = isinstance(self.payload.parameters, ReinforcementParameters) or learns_unlabelled(self.payload.parameters)
+        asks = isinstance(self.payload.parameters, ReinforcementParameters) or learns_unlabelled(
+            self.payload.parameters
+        )
         if distinct < (0 if asks else 1 if family in TARGET_OPTIONAL else 2):
             raise SpeciateError(
                 Code.INVALID,
@@ -274,4 +281,3 @@ class TrainingContext:
             np.zeros(len(examples)), self.targets(examples) if self._labelled else None, groups
         )
         return places
-

@@ -315,7 +315,9 @@ def copied_from(database: Database, root: Path, identity: str) -> str | None:
     if marked := database.read_one(_GET, [_MARK]):
         return str(marked[0])
     noted = _read_place(database.read_one(_GET, [_PLACE]))
-    if noted is None or not is_copy(noted, current_place(root), original_there=_other_workspace_at(Path(noted.path), root, identity)):
+    if noted is None or not is_copy(
+        noted, current_place(root), original_there=_other_workspace_at(Path(noted.path), root, identity)
+    ):
         return None
     return noted.path
 
@@ -357,4 +359,3 @@ def _other_workspace_at(there: Path, root: Path, identity: str) -> bool:
         return False
     anchor = read_anchor(there)
     return not same and anchor is not None and anchor.identity == identity
-

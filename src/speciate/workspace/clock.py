@@ -226,4 +226,3 @@ def _load(path: Path, clock: Clock) -> tuple[Timeline, float]:
     if not before.segments:
         return begin(wall), up
     return observe(before, wall, counted), up
-

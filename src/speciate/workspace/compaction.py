@@ -67,4 +67,3 @@ def _log_of(catalog: Path) -> Path:
 
 def _quote_path(path: Path) -> str:
     return "'" + str(path).replace("'", "''") + "'"
-

@@ -86,7 +86,9 @@ class DiskGauge:
         if looked is None or began >= looked.again:
             used = measure_used(self._root)
             ended = self.monotonic()
-            looked = self._looked = _Measurement(used, free, ended + max(_LOOK_SECONDS, _SHARE_OF_TIME * (ended - began)))
+            looked = self._looked = _Measurement(
+                used, free, ended + max(_LOOK_SECONDS, _SHARE_OF_TIME * (ended - began))
+            )
         return looked.used + max(0, looked.free - free)
 
 
@@ -120,4 +122,3 @@ def format_bytes(count: int) -> str:
 def _usage(folder: Path) -> tuple[int, int]:
     usage = shutil.disk_usage(folder)
     return usage.total, usage.free
-

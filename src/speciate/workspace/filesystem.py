@@ -121,7 +121,9 @@ def kind_in(mountinfo: str, path: str) -> str:
 def _is_local(folder: Path) -> FilesystemCheck:
     found = kind(folder)
     if found in _NETWORK:
-        return FilesystemCheck("local", False, f"{found} is a network filesystem, whose locks do not hold across machines")
+        return FilesystemCheck(
+            "local", False, f"{found} is a network filesystem, whose locks do not hold across machines"
+        )
     if found in _RISKS:
         return FilesystemCheck("local", True, _RISKS[found])
     if found.startswith("fuse"):
@@ -349,4 +351,3 @@ def _amount(count: int | None) -> str:
             return f"{size:.3g} {unit}"
         size /= 1024
     return f"{size:.3g} GB"
-

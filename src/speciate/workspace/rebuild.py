@@ -139,7 +139,9 @@ def _import_newest(target: Path, folder: Path, identity: str | None) -> _ImportR
         damaged = [path.name for path in _newer_backups(folder, backup.path) if path not in known]
         return _ImportResult(backup.path, sorted({*failed, *damaged}))
     _remove(target)
-    return _ImportResult(None, sorted({*failed, *(path.name for path in automatic_backups(folder) if path not in known)}))
+    return _ImportResult(
+        None, sorted({*failed, *(path.name for path in automatic_backups(folder) if path not in known)})
+    )
 
 
 def _begin(made: Path, anchor: catalog_identity.Anchor | None, now: float) -> catalog_identity.Anchor:

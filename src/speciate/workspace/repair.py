@@ -178,4 +178,3 @@ def read_gaps(execute: Execute) -> list[tuple[float, float]]:
     """Oldest first, both ends included."""
     rows = execute(_GET, [_KEY])
     return [(float(since), float(until)) for since, until in json.loads(rows[0][0])] if rows else []
-

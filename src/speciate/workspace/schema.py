@@ -288,4 +288,3 @@ def _version(connection: duckdb.DuckDBPyConnection) -> int:
         )
     rows = connection.execute("SELECT value FROM meta WHERE key = 'schema'").fetchall()
     return int(rows[0][0]) if rows else 0
-

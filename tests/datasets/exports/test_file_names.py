@@ -43,4 +43,3 @@ def test_a_row_of_a_table_gets_the_suffix_that_its_bytes_tell() -> None:
     assert file_name("train.parquet#12", (".png",), lambda: b"\xff\xd8\xff\xe0") == "train-12.jpg"
     assert file_name("x.parquet#1", (".wav", ".flac"), lambda: b"RIFF\0\0\0\0WAVE") == "x-1.wav"
     assert file_name("x.parquet#1", (".wav",), lambda: b"????") == "x-1.wav"
-

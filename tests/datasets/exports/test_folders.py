@@ -58,4 +58,3 @@ def test_clouds_leave_as_ply_with_what_their_points_have(workspace: Workspace, t
     again = there_and_back(workspace, made, tmp_path / "out")
     assert again.modality == "point-cloud"
     assert rows(workspace, again) == rows(workspace, made)
-

@@ -193,7 +193,11 @@ def test_an_object_without_a_box_is_left_out_and_counted(workspace: Workspace, t
 def test_classes_beyond_those_that_a_manifest_lists_leave_too(workspace: Workspace) -> None:
     rows = [{"text": f"text {i}", "label": f"class {i}", "split": "train"} for i in range(3)]
     made = seal(workspace, "many", rows, inputs=("text",), label="label").model_copy(update={"labels": {"class 1": 1}})
-    assert class_names(collect_content(made, version_rows.read(workspace.folders, made), None)) == ["class 0", "class 1", "class 2"]
+    assert class_names(collect_content(made, version_rows.read(workspace.folders, made), None)) == [
+        "class 0",
+        "class 1",
+        "class 2",
+    ]
 
 
 def test_media_that_are_json_lie_beside_their_columns_in_shards(workspace: Workspace, tmp_path: Path) -> None:

@@ -242,4 +242,3 @@ def test_a_directory_of_real_files_is_read(workspace: Workspace, tmp_path: Path)
     used = [row for row in found if row["quality"] != "refused"]
     assert sum(row["instances"] for row in used) == 31
     assert {row["patient"] for row in used} == {"77654033", "98890234"}
-

@@ -74,4 +74,3 @@ def test_a_header_longer_than_what_is_looked_at_is_read_by_pydicom(tmp_path: Pat
     assert read_from_head(data[: 1 << 16]) is None
     (tmp_path / "file").write_bytes(data)
     assert read_headers({"paths": [str(tmp_path / "file")]})["headers"][0]["series"] == samples.uid(8, 1)
-

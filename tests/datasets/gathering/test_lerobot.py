@@ -263,4 +263,3 @@ def test_a_source_of_two_datasets_and_other_files_lists_every_episode(
     ]  # fmt: skip
     assert all(EPISODE.sniff(file.path.read_bytes()[:4096], file.name) for file in found.files)
     assert [name for name, _ in found.set_aside] == ["notes.csv"]
-

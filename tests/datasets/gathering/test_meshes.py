@@ -75,7 +75,9 @@ def test_names_alone_tell_a_folder_of_meshes_with_materials() -> None:
 def test_options_of_a_texture_are_no_part_of_its_name(tmp_path: Path) -> None:
     path = tmp_path / "a.mtl"
     path.write_text("newmtl a\n  map_Kd -s 1 1 1 -o 0 0 red wood.png\nbump -bm 0.5 grain.png # rough\n")
-    assert read_mesh_names({"paths": [str(path), str(tmp_path / "gone.mtl")]}) == {"names": [["red wood.png", "grain.png"], []]}
+    assert read_mesh_names({"paths": [str(path), str(tmp_path / "gone.mtl")]}) == {
+        "names": [["red wood.png", "grain.png"], []]
+    }
 
 
 def test_colours_of_a_texture_reach_the_vertices() -> None:
@@ -94,4 +96,3 @@ def test_a_texture_is_found_where_its_name_is_written_in_another_way(source: Pat
 def _colours(data: bytes) -> list[tuple[int, ...]]:
     media = MESH.decode(data)
     return sorted({tuple(colour) for colour in media["colors"].tolist()})
-

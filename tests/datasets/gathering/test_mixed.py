@@ -170,4 +170,3 @@ def test_pictures_with_a_table_of_captions_stay_pictures(place: SourceContext, t
     found = prepare_source(source, place._replace(work=tmp_path / "work"))
     assert found.modality == "image"
     assert parts(mixed(place, source))["metadata.csv#1"] == ["file_name.image", "caption.text"]
-

@@ -140,4 +140,3 @@ def test_a_header_and_its_voxels_are_one_example(place: SourceContext, tmp_path:
 @pytest.mark.parametrize("card", [None, [], {"labels": 3}, {"labels": {"a": "b", "-1": "c", "2": "", "3": None}}])
 def test_a_card_that_says_nothing_names_nothing(card: object) -> None:
     assert label_names(card) == {}
-

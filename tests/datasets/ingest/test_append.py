@@ -247,4 +247,3 @@ def test_what_curation_dropped_stays_out(workspace: Workspace) -> None:
     assert manifest.rows == 22
     back = add(workspace, "set@v1", rows=rows)
     assert back.rows == 40
-

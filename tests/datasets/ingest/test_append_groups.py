@@ -72,4 +72,3 @@ def test_a_log_is_told_from_a_file_that_is_called_so() -> None:
     assert is_log("log:triage?labelled=true")
     assert not is_log("/data/log:triage")
     assert not is_log(None)
-

@@ -95,4 +95,3 @@ def test_a_part_that_is_none_is_set_aside_with_the_reason(workspace: Workspace, 
     assert "Its label is about a part that is none: from 0.5 up to 0.2 of 1 seconds." in bad
     lengths = sorted(len(example.media) for example in load_examples(workspace.folders, manifest))
     assert lengths == [4000, 8000]  # what lies behind the end is cut off
-

@@ -414,4 +414,3 @@ def test_one_damaged_table_among_many_costs_only_itself(workspace: Workspace, tm
 def test_an_object_that_is_called_like_a_key_is_no_input(name: str) -> None:
     table = pa.table({name: [{"first": str(i)} for i in range(30)], "x": range(30), "y": range(30)})
     assert choose_roles(table, "auto", (), ()) == ("tabular", ("x", "y"))
-

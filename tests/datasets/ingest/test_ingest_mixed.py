@@ -51,4 +51,3 @@ def test_a_damaged_part_sets_the_row_aside_by_name(workspace: Workspace, tmp_pat
     reasons = {row["source"]: row["reason"] for row in rows if row["quality"] == "partial"}
     assert list(reasons) == ["b/05"]
     assert reasons["b/05"].startswith("The part 'scan': ")
-

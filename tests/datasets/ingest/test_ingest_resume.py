@@ -127,4 +127,3 @@ def test_a_source_that_vanishes_is_an_error(workspace: Workspace, source: Path) 
 @given(st.lists(st.text(st.characters(codec="utf-8"))))
 def test_ids_made_at_once_are_those_made_one_by_one(keys: list[str]) -> None:
     assert example_ids(keys).to_pylist() == [id_from_key("ex", key) for key in keys]
-

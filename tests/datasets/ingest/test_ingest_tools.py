@@ -9,8 +9,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
-from speciate.tools.datasets import add_examples, create_dataset
-from speciate.tools.labels import Label, LabelResult, label_examples
 
 from speciate.datasets import version_rows
 from speciate.datasets.versions import version
@@ -18,6 +16,8 @@ from speciate.errors import SpeciateError
 from speciate.jobs.engine import Engine
 from speciate.jobs.pool import Pool
 from speciate.server.tool_api import IN_PROCESS, App, DryRun, JobStarted
+from speciate.tools.datasets import add_examples, create_dataset
+from speciate.tools.labels import Label, LabelResult, label_examples
 from speciate.workspace.workspace import Workspace
 from tests import data
 
@@ -142,7 +142,9 @@ def test_folders_that_look_like_classes_are_told(workspace: Workspace, tmp_path:
 def test_labels_for_an_older_version_say_what_they_leave_out(app: App) -> None:
     rows = data.review_rows(30)
     done(app, create_dataset(app, "set", rows=rows[:20], label="label"))
-    ids = version_rows.read(app.workspace.folders, version(app.workspace.database, "set").manifest, ["id"])["id"].to_pylist()
+    ids = version_rows.read(app.workspace.folders, version(app.workspace.database, "set").manifest, ["id"])[
+        "id"
+    ].to_pylist()
     done(app, add_examples(app, "set", rows=rows[20:]))
     late = label_examples(app, "set@v1", [Label(id=ids[0], label="new")], "human")
     assert isinstance(late, LabelResult)
@@ -169,4 +171,3 @@ def test_only_null_takes_a_label_away_and_the_answer_says_so(app: App) -> None:
     long = label_examples(app, "set", [Label(id=name, label="so " * 40)], "human")
     assert isinstance(long, LabelResult)
     assert "more than 64 characters" in long.warnings[0]
-

@@ -82,4 +82,3 @@ def test_pictures_of_one_folder_with_a_text_among_them_are_pictures(workspace: W
         (tmp_path / "set" / kind / "about this class.txt").write_text(f"what is to be known of {kind}")
     data.ingest(workspace, "set", source=tmp_path / "set", label="folder")
     assert not any(CALL in each for each in warnings(workspace))
-

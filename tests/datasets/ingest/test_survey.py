@@ -159,7 +159,9 @@ def test_a_row_that_breaks_a_process_is_the_only_error(workspace: Workspace, tmp
     assert verdicts[5]["key"] is verdicts[77]["key"] is None
     assert verdicts[6]["key"] is not None
     silent = SimpleNamespace(size=1)  # whoever comes next asks nobody
-    again = row_validation.validate_table(table, wanted, Roles("text", ("text",)), desk._replace(pool=cast(Pool, silent)))
+    again = row_validation.validate_table(
+        table, wanted, Roles("text", ("text",)), desk._replace(pool=cast(Pool, silent))
+    )
     assert again.to_pylist() == verdicts
 
 
@@ -168,4 +170,3 @@ def test_half_a_character_spoils_its_row_alone(workspace: Workspace) -> None:
     found = rows_of(workspace, data.ingest(workspace, "set", rows=rows, label="label"))
     assert Counter(row["quality"] for row in found.values()) == {"ok": 10, "error": 2}
     assert found["rows#11"]["reason"] == "It holds half a character."
-

@@ -51,4 +51,3 @@ def test_a_part_of_a_mixed_row_is_looked_at_as_closely() -> None:
     verdict = validate_bytes(find("multimodal"), row)
     assert verdict.quality == "partial"
     assert str(verdict.reason).startswith("scan.dicom: ")
-

@@ -7,12 +7,12 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from speciate.tools.datasets import query_dataset
 
 from speciate.datasets import version_rows
 from speciate.errors import SpeciateError
 from speciate.jobs.pool import Pool
 from speciate.server.tool_api import App
+from speciate.tools.datasets import query_dataset
 from speciate.workspace.workspace import Workspace
 from tests import data
 
@@ -82,4 +82,3 @@ def test_a_range_that_does_not_exist_is_named(three_versions: None, ask: Any) ->
     ):
         with pytest.raises(SpeciateError, match=message):
             ask(dataset, "SELECT 1 FROM examples")
-

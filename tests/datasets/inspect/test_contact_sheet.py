@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from PIL import Image
 from pydicom.data import get_testdata_file
-from speciate.tools.datasets import preview_dataset
 
 from speciate.datasets.inspect import contact_sheet as drawing
 from speciate.datasets.inspect.contact_sheet import ContactSheet, ask_for_contact_sheet
@@ -23,6 +22,7 @@ from speciate.errors import Code, SpeciateError
 from speciate.jobs.pool import Pool
 from speciate.modalities import find
 from speciate.server.tool_api import App
+from speciate.tools.datasets import preview_dataset
 from speciate.workspace.workspace import Workspace
 from tests import data
 from tests.datasets.operations.world import read
@@ -150,4 +150,3 @@ def test_the_answers_to_a_text_are_in_the_rows_cut_where_they_are_long(workspace
     assert all(row[5].replace("good", "bad") == row[6] for row in page.untrusted.rows)
     data.ingest(workspace, "reviews", rows=tuple(data.review_rows(4)), label="label")
     assert preview_dataset(app, "reviews")[0].columns == tuple(SHOWN)
-

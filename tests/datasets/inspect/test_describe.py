@@ -7,11 +7,11 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from speciate.tools.datasets import DatasetList, DatasetView, describe_dataset
 
 from speciate.errors import Code, SpeciateError
 from speciate.jobs.pool import Pool
 from speciate.server.tool_api import App
+from speciate.tools.datasets import DatasetList, DatasetView, describe_dataset
 from speciate.workspace.workspace import Workspace
 from tests import data
 
@@ -97,4 +97,3 @@ def test_a_chart_that_is_late_costs_no_more_than_the_chart(workspace: Workspace)
     with pytest.raises(SpeciateError):
         describe_dataset(app, "reviews")
     pool.close()
-

@@ -194,4 +194,3 @@ def test_a_wrong_column_is_answered_with_those_there_are(workspace: Workspace, p
     with pytest.raises(SpeciateError) as caught:
         query(pool, workspace.folders, reviews, where="((")
     assert "The columns are" not in caught.value.message
-

@@ -206,4 +206,3 @@ def test_parts_within_parts_end() -> None:
         deep = {"a": deep}
     with pytest.raises(ValueError, match="parts"):
         MediaReader(np.zeros(8, np.uint8)).read(deep)
-

@@ -234,7 +234,6 @@ def test_a_killed_consumer_that_resumes_has_seen_each_once(
     assert json.loads(saved.read_text())[0] == whole
 
 
-
 @given(st.text(max_size=8), st.integers(0, 2**40), st.integers(0, 100), st.integers(0, 300))
 def test_an_order_visits_each_once_and_is_the_same_again(version: str, seed: int, epoch: int, count: int) -> None:
     first = epoch_order(version, seed, epoch, count)
@@ -248,7 +247,12 @@ def test_the_order_is_fixed_for_good() -> None:
 
 
 def test_version_seed_and_epoch_each_change_the_order() -> None:
-    orders = [epoch_order("a", 0, 0, 50), epoch_order("b", 0, 0, 50), epoch_order("a", 1, 0, 50), epoch_order("a", 0, 1, 50)]
+    orders = [
+        epoch_order("a", 0, 0, 50),
+        epoch_order("b", 0, 0, 50),
+        epoch_order("a", 1, 0, 50),
+        epoch_order("a", 0, 1, 50),
+    ]
     assert len({tuple(found.tolist()) for found in orders}) == 4
 
 
@@ -270,4 +274,3 @@ def test_ranks_share_an_epoch_without_overlap_or_padding(count: int, batch: int,
         sizes = [len(own) for own in shares[-1]]
         assert max(sizes) - min(sizes) <= 1
         assert 0 < max(sizes) <= batch
-

@@ -179,7 +179,6 @@ def test_hidden_columns_are_not_seen(shared: Workspace, reviews: Manifest) -> No
 # derive: a column computed from the others.
 
 
-
 def test_a_new_column_is_computed_and_can_be_used_and_replaced(workspace: Workspace) -> None:
     data.ingest(workspace, "set", rows=tuple(data.review_rows(20)), label="label")
     made = curate(
@@ -225,4 +224,3 @@ def test_what_cannot_become_a_column_is_refused(
         curate(shared, "reviews", {"op": "derive", "column": column, "sql": sql})
     assert said in raised.value.message
     assert raised.value.recovery
-

@@ -36,7 +36,9 @@ ANSWERS = st.lists(
 
 @given(ANSWERS, st.sampled_from([0.0, 0.5]))
 @settings(max_examples=200, deadline=None)
-def test_a_pair_is_of_different_answers_of_which_one_is_surely_better(answers: list[CandidateAnswer], margin: float) -> None:
+def test_a_pair_is_of_different_answers_of_which_one_is_surely_better(
+    answers: list[CandidateAnswer], margin: float
+) -> None:
     found = choose_pair(answers, margin)
     if isinstance(found, Pair):
         best, worst = found

@@ -130,7 +130,6 @@ def test_quarantined_rows_are_never_drawn(workspace: Workspace) -> None:
 # balance: classes as frequent as the rarest, within each split, group by group.
 
 
-
 def rows() -> tuple[dict[str, object], ...]:
     return tuple(
         {
@@ -199,4 +198,3 @@ def test_shares_are_whole_add_up_and_are_within_one_of_exact(counts: dict[str, i
     assert sum(given_.values()) == wanted
     assert all(abs(given_[name] - wanted * count / total) < 1 for name, count in counts.items())
     assert all(given_[name] <= count for name, count in counts.items())
-

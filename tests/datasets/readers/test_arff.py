@@ -98,4 +98,3 @@ def test_rows_that_do_not_fit_are_bad_rows(tmp_path: Path) -> None:
 def test_a_header_that_is_none_is_one_clear_error(tmp_path: Path, text: str) -> None:
     with pytest.raises(SpeciateError, match=r"'a\.arff' cannot be read"):
         rows(tmp_path / "a.arff", text)
-

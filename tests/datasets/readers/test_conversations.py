@@ -90,4 +90,3 @@ def test_a_picture_in_a_message_is_a_mark_and_its_address_is_not_read() -> None:
     shown = [{"type": "image", "image": "/etc/passwd"}, {"type": "text", "text": "which?"}]
     assert as_text([{"role": "user", "content": shown}]) == '[{"role": "user", "content": "<image>which?"}]'
     assert "audio" in as_text([{"role": "user", "content": [{"type": "audio"}]}])  # stays as it was: no conversation
-

@@ -183,4 +183,3 @@ def test_whole_numbers_too_long_for_64_bits_keep_their_digits(tmp_path: Path) ->
     assert [row["stamp"] for row in rows] == [1234567890123456789, 1234567890123456788]
     assert [row["mass"] for row in rows] == [12345678901234567890.0, 0.5]
     assert [row["x"] for row in rows] == [1, 2]
-

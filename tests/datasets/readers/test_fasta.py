@@ -58,4 +58,3 @@ def test_long_identifiers_keep_their_digits(tmp_path: Path) -> None:
     rows = read_fasta(path, ()).to_pylist()
     assert [row["run"] for row in rows] == ["9007199254740993", "9007199254740992"]
     assert [row["n"] for row in rows] == [123456789012345, 1]
-

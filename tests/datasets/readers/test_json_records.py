@@ -109,4 +109,3 @@ def test_coco_is_a_row_per_image_and_what_cannot_be_used_is_counted(tmp_path: Pa
 def test_coco_without_any_object(tmp_path: Path) -> None:
     value = {"images": [{"id": 1, "file_name": "1.jpg"}], "annotations": [], "categories": []}
     assert found(tmp_path / "a.json", value) == [{"file_name": "1.jpg", "objects": [], "label": None}]
-

@@ -50,4 +50,3 @@ def test_a_bracket_that_is_never_closed_takes_nothing_from_those_before_and_afte
     path.write_text(">p [gene=ins] [note=open kind=toxin\nAC\n")
     (row,) = getattr(importlib.import_module(module), function)(path, ()).to_pylist()
     assert (row["gene"], row["kind"], row["description"]) == ("ins", "toxin", "[gene=ins] [note=open kind=toxin")
-

@@ -74,4 +74,3 @@ def test_without_rdkit_the_command_that_brings_it_is_told(tmp_path: Path, monkey
         read_sdf(path, ())
     assert refused.value.code is Code.MISSING_EXTRA
     assert "speciate[chem]" in str(refused.value)
-

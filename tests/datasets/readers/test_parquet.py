@@ -106,4 +106,3 @@ def test_text_under_a_wrong_name_is_told_with_its_reader(tmp_path: Path, content
         with pytest.raises(SpeciateError) as raised:
             read(tmp_path / name, ())
         assert raised.value.recovery == "Mend the file, then repeat the call."
-

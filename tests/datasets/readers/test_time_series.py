@@ -135,4 +135,3 @@ def test_a_reader_reads_back(text: str) -> None:
 def test_a_reader_that_is_none_says_which_there_are(text: str) -> None:
     with pytest.raises(SpeciateError, match="There is no reader"):
         parse_reader(text)
-

@@ -120,7 +120,9 @@ def test_another_order_of_the_rows_gives_the_same_clusters() -> None:
     order = rng.permutation(len(codes))
 
     straight = near_duplicates.clusters(len(codes), near_duplicates.near_duplicate_pairs(codes, IMAGE_SKETCHES))
-    shuffled = near_duplicates.clusters(len(codes), near_duplicates.near_duplicate_pairs([codes[place] for place in order], IMAGE_SKETCHES))
+    shuffled = near_duplicates.clusters(
+        len(codes), near_duplicates.near_duplicate_pairs([codes[place] for place in order], IMAGE_SKETCHES)
+    )
 
     back = np.empty_like(shuffled)
     back[order] = shuffled
@@ -148,7 +150,6 @@ def partition(numbers: near_duplicates.Places) -> set[frozenset[int]]:
 
 
 # Clusters around representatives, against a slow and obvious reference.
-
 
 
 def slowly(order: list[int], near: list[list[bool]]) -> set[int]:
@@ -191,4 +192,3 @@ def test_by_cosine_the_size_of_blocks_changes_nothing(count: int, seed: int, thr
     near = (units @ units.T >= threshold).tolist()
     assert {i for i in range(count) if leader[i] == i} == slowly(order, near)
     assert all(units[i] @ units[leader[i]] >= threshold - 1e-6 for i in range(count))
-

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from speciate.tools.datasets import SimilarExamples, find_similar
 
 from speciate.datasets import version_rows
 from speciate.datasets.columns import START, STOP
@@ -23,6 +22,7 @@ from speciate.jobs.pool import Pool
 from speciate.modalities import find
 from speciate.server.option_catalog import list_options
 from speciate.server.tool_api import App, JobStarted
+from speciate.tools.datasets import SimilarExamples, find_similar
 from speciate.workspace.workspace import Workspace
 from tests import data
 
@@ -150,7 +150,9 @@ def test_neighbours_are_the_nearest_by_cosine(workspace: Workspace, pool: Pool, 
 def test_a_text_finds_what_is_like_it(workspace: Workspace, pool: Pool, reviews: Manifest) -> None:
     wanted = usable(workspace, embedded(workspace, reviews)).slice(11, 1).to_pylist()[0]
 
-    found = nearest_neighbours.find_neighbours(Engine(workspace), pool, reviews, question(text=wanted["text"].upper(), k=1))
+    found = nearest_neighbours.find_neighbours(
+        Engine(workspace), pool, reviews, question(text=wanted["text"].upper(), k=1)
+    )
 
     assert isinstance(found, Neighbours)
     assert found.nearest[0][0] == wanted["id"]
@@ -163,7 +165,9 @@ def test_only_the_split_that_is_asked_about_is_searched(workspace: Workspace, po
     rows = usable(workspace, embedded(workspace, reviews))
     learned = rows.filter(pa.compute.equal(rows["split"], "train"))["id"][0].as_py()
 
-    found = nearest_neighbours.find_neighbours(Engine(workspace), pool, reviews, question(id=learned, split="test", k=100))
+    found = nearest_neighbours.find_neighbours(
+        Engine(workspace), pool, reviews, question(id=learned, split="test", k=100)
+    )
 
     assert isinstance(found, Neighbours)
     assert len(found.nearest) == reviews.splits["test"]
@@ -293,4 +297,3 @@ def test_of_equally_near_ones_the_first_are_taken() -> None:
 
     assert places.tolist() == [1, 2, 4]
     assert distances.tolist() == [0, 0, 0]
-

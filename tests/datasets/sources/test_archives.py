@@ -169,7 +169,9 @@ def test_encrypted_and_damaged_members_are_set_aside(desk: SourceContext, tmp_pa
 
 
 def test_a_member_that_would_lie_in_a_file_does_not_stop_the_others(desk: SourceContext, tmp_path: Path) -> None:
-    found = prepare_source(zipped(tmp_path / "a.zip", {"a.png": picture(7), "a.png/b.png": picture(8)} | PICTURES), desk)
+    found = prepare_source(
+        zipped(tmp_path / "a.zip", {"a.png": picture(7), "a.png/b.png": picture(8)} | PICTURES), desk
+    )
     assert names(found) == {"a.png", *PICTURES}
     assert "cannot be unpacked" in reasons(found)["a.png/b.png"]
 

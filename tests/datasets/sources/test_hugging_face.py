@@ -131,7 +131,9 @@ def test_what_was_fetched_is_not_fetched_again_and_a_commit_needs_no_network(
         ("hf:org/set/nowhere", Code.NOT_FOUND, "holds no data files below 'nowhere'"),
     ],
 )
-def test_what_is_not_there_is_one_clear_error(server: Hub, desk: SourceContext, source: str, code: Code, message: str) -> None:
+def test_what_is_not_there_is_one_clear_error(
+    server: Hub, desk: SourceContext, source: str, code: Code, message: str
+) -> None:
     with pytest.raises(SpeciateError, match=message) as raised:
         prepare_source(source, desk)
     assert raised.value.code is code
@@ -168,4 +170,3 @@ def test_refs() -> None:
 def test_a_worker_is_told_of_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "http://mirror")
     assert clean_environment()["HF_ENDPOINT"] == "http://mirror"
-

@@ -26,7 +26,9 @@ from tests import data
 
 
 def laid_out(source: Path, modality: str = "auto") -> DetectedLayout:
-    files = named_files([(path, name_below(source, path)) for path in find_source_files(source, source / "nowhere").files])
+    files = named_files(
+        [(path, name_below(source, path)) for path in find_source_files(source, source / "nowhere").files]
+    )
     return detect_layout(source, files, modality, Reader())
 
 
@@ -138,7 +140,6 @@ def test_every_file_is_read_or_named_with_a_reason(tmp_path: Path) -> None:
 # Folders as they really are: links, pipes, odd names, what may not be read.
 
 
-
 def test_links_are_followed_inside_alone_and_never_in_circles(tmp_path: Path) -> None:
     folder = tmp_path / "set"
     (folder / "a").mkdir(parents=True)
@@ -227,4 +228,3 @@ def test_too_many_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         (tmp_path / f"{i}.png").write_bytes(b"x")
     with pytest.raises(SpeciateError, match="more than 3 files"):
         walk_folder(tmp_path)
-

@@ -111,4 +111,3 @@ def test_each_task_makes_examples_whose_answers_its_scorer_takes_after_they_were
     score = get_score_answer_fn(task)
     assert [score(row["answer"], decode_entry(row["entry"])) for row in found] == [1.0] * 3
     assert encode_entry(decode_entry(found[0]["entry"])) == found[0]["entry"]
-

@@ -70,4 +70,3 @@ def test_rows_of_text(workspace: Workspace, tmp_path: Path) -> None:
 )
 def test_what_is_a_shard(names: list[str], wanted: bool) -> None:
     assert is_shard(names) is wanted
-

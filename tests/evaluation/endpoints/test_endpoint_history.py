@@ -27,7 +27,9 @@ def test_an_unchanged_endpoint_is_rarely_called_changed_however_noisy_it_is(nois
     chance = random.Random(7)
     times = 1_500
     changed = sum(
-        compare_fingerprints(taken(chance, "a", noise=noise, words=words), taken(chance, "a", noise=noise, words=words)).changed
+        compare_fingerprints(
+            taken(chance, "a", noise=noise, words=words), taken(chance, "a", noise=noise, words=words)
+        ).changed
         for _ in range(times)
     )
     assert changed <= 8  # P(more) < 0.0001 where each is called so with LEVEL
@@ -74,4 +76,3 @@ def test_other_questions_and_missing_answers_say_nothing() -> None:
     assert not compare_fingerprints(before, silent).changed
     assert not silent.whole
     assert before.disagreement == 0
-

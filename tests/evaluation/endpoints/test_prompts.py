@@ -27,7 +27,9 @@ def posed(count: int, truths: tuple[str, ...] = LABELS) -> list[TaskExample]:
     return [TaskExample(example(f"text {n}", f"id-{n}"), truths[n % len(truths)]) for n in range(count)]
 
 
-def of(prompt: Prompt | None = None, family: str = "classification", modality: str = "text", **given: Any) -> PromptForm:
+def of(
+    prompt: Prompt | None = None, family: str = "classification", modality: str = "text", **given: Any
+) -> PromptForm:
     return prompt_form(prompt or Prompt(), family, modality, **({"labels": LABELS} | given))
 
 
@@ -266,4 +268,3 @@ def test_a_template_says_where_the_picture_stands() -> None:
     assert (first["text"], second["text"]) == ("Look at ", " and choose: - a\n- b")
     assert picture["type"] == "image_url"
     assert [part["type"] for part in parts("image", pixels, "Choose: {labels}")] == ["text", "image_url"]
-

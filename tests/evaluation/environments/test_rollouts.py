@@ -142,4 +142,3 @@ def test_an_environment_that_does_not_exist_there_says_so(tmp_path: Path) -> Non
         pytest.raises(SpeciateError, match="NoSuchThing"),
     ):
         simulators.begin([0])
-

@@ -48,4 +48,3 @@ def test_a_model_does_not_judge_itself_under_another_name() -> None:
     itself = EvaluatedModel(name="itself@v1", source="endpoint", identity="i", endpoint=endpoint)
     with pytest.raises(SpeciateError, match="the same model"):
         same_family.check_same_family("judge", endpoint.model_copy(update={"secret": "another"}), [itself])
-

@@ -179,4 +179,3 @@ def test_weighted_pictures_are_pycocotools_of_copies() -> None:
     got = corpus(MAP, marked(pictures), np.arange(8))(weights[None, :].astype(float))[0]
     assert got == pytest.approx(value(marked(copies), MAP), rel=1e-6)
     assert value(marked(copies), MAP) == pytest.approx(cocos(copies)[0], rel=1e-9)
-

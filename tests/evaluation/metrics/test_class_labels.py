@@ -155,4 +155,3 @@ def test_a_label_that_only_the_truth_knows_has_its_rank_among_the_others() -> No
     assert rank_error(ordinal_answers(["10"], ["11"], ("2", "11"))) == 1
     assert ordinal_answers(["10"], ["2"], ("2", "11")).labels == ("2", "10", "11")
     assert ordinal_answers(["odd"], ["low"], ("low", "high")).labels == ("low", "high", "odd")  # in no natural order
-

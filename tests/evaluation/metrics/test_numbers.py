@@ -67,4 +67,3 @@ def test_symmetric_errors_are_shares_of_the_mean_size() -> None:
     assert value("smape", [truth], [[[3.0, 0.0, 2.0]]]) == [pytest.approx((2 * 2 / 4 + 0 + 2 * 4 / 4) / 3)]
     assert value("smape", [truth], [None]) == [2.0]
     assert value("smape", [truth], [truth["steps"]]) == [0.0]
-

@@ -140,4 +140,3 @@ def test_overlaps_of_volumes_are_scikit_learns(truth: npt.NDArray[np.uint8], ans
 def test_a_picture_is_no_answer_to_a_volume() -> None:
     truth = np.ones((2, 2, 2), np.uint8)
     assert value("dice", told(truth), told(truth[0])) == 0
-

@@ -130,4 +130,3 @@ def test_they_are_found_by_name_and_say_what_is_better() -> None:
     assert found["tm_score"].signature.startswith("package:tm_score@")
     with pytest.raises(SpeciateError, match="tm_score"):
         scorers.find_scorer("package:tm_scor")
-

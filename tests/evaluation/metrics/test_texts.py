@@ -192,4 +192,3 @@ def test_what_has_no_answer_is_wrong() -> None:
     assert tag_value("f1_spans", truth, [["B-x", "I-x"]]) == pytest.approx(2 / 3)
     assert tag_value("f1_spans", truth, [None]) == 0
     assert tag_value("f1_spans", [["O"], ["B-x"]], [None, ["B-x"]]) == pytest.approx(2 / 3)
-

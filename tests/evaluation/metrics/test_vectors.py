@@ -78,4 +78,3 @@ def test_the_same_vector_for_all_is_no_better_than_chance_whatever_their_order(m
     random = np.random.default_rng(0).normal(size=(1000, 8)).tolist()
     assert constant == pytest.approx(scores(metric, labels, random).mean(), abs=0.05)
     assert scores(metric, ["a", "a", "b", "b"], [None] * 4).tolist() == [0.0] * 4
-

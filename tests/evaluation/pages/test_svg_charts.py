@@ -80,4 +80,3 @@ def test_a_value_without_an_interval_and_an_interval_without_a_value_are_drawn()
 )  # fmt: skip
 def test_numbers_are_written_as_a_reader_wants_them(shown: str, text: str) -> None:
     assert shown == text
-

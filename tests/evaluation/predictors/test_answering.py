@@ -148,4 +148,3 @@ def examples_of(count: int) -> list[Example]:
         Example(id=f"e{number}", media=f"text {number}", label=None, split="test", group=f"e{number}", columns={})
         for number in range(count)
     ]
-

@@ -13,10 +13,6 @@ import pytest
 from mcp import Client
 from mcp_types import TextResourceContents
 from PIL import Image
-from speciate.tools.evaluation import describe_evaluation
-from tests import data
-from tests.evaluation import handmade, world
-from tests.evaluation.handmade import answer, compared, decision, report, row
 
 from speciate.datasets import version_rows
 from speciate.evaluation.reports import describe_evaluation as describe
@@ -26,7 +22,11 @@ from speciate.jobs.pool import Pool
 from speciate.server.mcp.app import Server
 from speciate.server.mcp.render import compact, document
 from speciate.server.tool_api import App
+from speciate.tools.evaluation import describe_evaluation
 from speciate.workspace.workspace import Workspace
+from tests import data
+from tests.evaluation import handmade, world
+from tests.evaluation.handmade import answer, compared, decision, report, row
 
 MODELS = [f"a-model-with-a-name-{i:02}@v1" for i in range(20)]
 METRICS = ("accuracy", "f1_macro", "balanced_accuracy")
@@ -164,4 +164,3 @@ def test_a_client_reads_the_page_as_html_and_the_report_as_json(app: App) -> Non
     told = anyio.run(read, "evaluation-twenty")
     assert told.mime_type == "application/json"
     assert json.loads(told.text)["metric"] == "accuracy"
-

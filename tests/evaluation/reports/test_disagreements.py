@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.evaluation import handmade
-from tests.evaluation.handmade import answer, report, row
 
 from speciate.evaluation.reports.error_analysis import contested_examples, disagreements
 from speciate.workspace.workspace import Workspace
+from tests.evaluation import handmade
+from tests.evaluation.handmade import answer, report, row
 
 TRUTHS = {"a": "yes", "b": "yes", "c": "no", "d": "no", "e": "yes"}
 
@@ -76,4 +76,3 @@ def test_models_that_agree_have_nothing_to_show(tmp_path: Path, alike: str) -> N
     found = disagreements(asked)
     assert found["candidate_better"] == found["baseline_better"] == []
     assert contested_examples(asked) == {"examples": []}
-

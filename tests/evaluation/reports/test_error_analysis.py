@@ -10,8 +10,6 @@ import numpy as np
 import pytest
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import confusion_matrix
-from tests.evaluation import handmade
-from tests.evaluation.handmade import answer, report, row
 
 from speciate.evaluation.reports.error_analysis import (
     NO_ANSWER,
@@ -23,6 +21,8 @@ from speciate.evaluation.reports.error_analysis import (
 )
 from speciate.evaluation.statistics import Floats
 from speciate.workspace.workspace import Workspace
+from tests.evaluation import handmade
+from tests.evaluation.handmade import answer, report, row
 
 LABELS = ["ant", "bee", "cat", "dog", "eel"]
 
@@ -92,7 +92,6 @@ def test_answers_that_are_no_labels_have_no_confusion(asked: dict[str, Any]) -> 
 # The bins of confidence are scikit-learn's.
 
 
-
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Floats, Floats]:
     root = tmp_path_factory.mktemp("w")
@@ -138,7 +137,6 @@ def test_a_model_without_confidence_has_no_bins(world: tuple[dict[str, Any], Flo
 
 
 # The worst examples, from stored answers.
-
 
 
 def stored(
@@ -199,4 +197,3 @@ def test_why_models_failed_is_told_of_each() -> None:
         {"model": "a", "errors": 3, "commonest": "cut"},
         {"model": "b", "errors": 1, "commonest": "cut"},
     ]
-

@@ -6,9 +6,9 @@ import io
 
 import pytest
 from PIL import Image
-from tests.evaluation.handmade import report, row
 
 from speciate.evaluation.reports.leaderboard_chart import draw_leaderboard
+from tests.evaluation.handmade import report, row
 
 
 @pytest.mark.parametrize("count", [1, 2, 19, 20, 60])
@@ -29,4 +29,3 @@ def test_the_candidate_is_drawn_even_where_not_all_fit() -> None:
 def test_values_that_are_not_there_leave_a_line_without_a_dot() -> None:
     rows = [row("a", None, interval=None), row("\u4e2d\u6587", None, interval=None, p95_ms=None)]
     assert draw_leaderboard(report(rows), "a", "\u4e2d\u6587").startswith(b"\x89PNG")
-

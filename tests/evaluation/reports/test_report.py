@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from tests.evaluation.handmade import compared, report, row
 
 from speciate.evaluation.reports.report import Pareto, pareto
+from tests.evaluation.handmade import compared, report, row
 
 
 def two(half: float, **cheap: float | None) -> Pareto:
@@ -35,4 +35,3 @@ def test_without_a_comparison_nobody_is_dominated() -> None:
 def test_lower_is_better_where_the_metric_says_so() -> None:
     rows = [row("far", 5.0, metric="mae"), row("near", 3.0, metric="mae")]
     assert pareto(report(rows, [compared("far", "near", -2.0, metric="mae")])).dominated == {"far": ("near",)}
-

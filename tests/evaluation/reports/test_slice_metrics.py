@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.evaluation import handmade
-from tests.evaluation.handmade import report, row
 
 from speciate.errors import SpeciateError
 from speciate.evaluation.reports.slice_metrics import slices_by_column, slices_by_columns
 from speciate.evaluation.statistics import holm, paired_difference
 from speciate.workspace.workspace import Workspace
+from tests.evaluation import handmade
+from tests.evaluation.handmade import report, row
 
 N = 120
 _random = np.random.default_rng(1)
@@ -75,4 +75,3 @@ def test_a_column_that_is_not_there_is_answered_with_those_that_are(asked: dict[
     with pytest.raises(SpeciateError, match="site"):
         slices_by_column(asked | {"column": "sites"})
     assert {one["value"] for one in slices_by_column(asked | {"column": "label"})["slices"]} == {"yes", "no"}
-

@@ -57,4 +57,3 @@ def test_one_program_changes_nothing_for_the_next(tmp_path: Path) -> None:
 def test_an_example_without_tests_is_an_error(tmp_path: Path) -> None:
     (got,) = score_programs(tmp_path, [{"example": {}, "prediction": {"output": "x = 1"}}])
     assert isinstance(got, ScorerError)
-

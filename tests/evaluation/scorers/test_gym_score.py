@@ -29,4 +29,3 @@ def test_each_right_answer_counts_and_an_example_without_an_entry_is_an_error(tm
     assert isinstance(lacking, ScorerError)
     assert not (tmp_path / "made").exists()
     assert not any((tmp_path / "run").iterdir())
-

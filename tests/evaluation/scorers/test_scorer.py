@@ -48,4 +48,3 @@ def test_a_package_brings_scorers_by_entry_point(tmp_path: Path, monkeypatch: py
 def test_programs_are_run_by_name() -> None:
     assert find_scorer("code_passes").signature == "code_passes"
     assert find_scorer("gym_score").signature == "gym_score"
-

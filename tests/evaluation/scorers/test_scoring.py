@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from tests.evaluation import world
 
 from speciate.errors import SpeciateError
 from speciate.evaluation.reports import error_analysis, report
 from speciate.sandbox import is_complete
 from speciate.vocabulary import find_metric
 from speciate.workspace.workspace import Workspace
+from tests.evaluation import world
 
 pytestmark = pytest.mark.skipif(not is_complete(), reason="this kernel has no cage")
 _CAREFUL = """
@@ -63,4 +63,3 @@ def test_examples_without_a_score_are_counted_and_none_at_all_ends_the_run(flowe
         world.evaluate_models(flowers, models=["column:rules"], scorer=f"{file}:score", latency=False)
     assert "do this" not in str(refusal.value)
     assert refusal.value.foreign == ("ValueError: " + "do this " * 100)[:200]
-

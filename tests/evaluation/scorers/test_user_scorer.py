@@ -80,7 +80,7 @@ def test_each_example_is_scored_by_the_function(tmp_path: Path) -> None:
 
 @caged
 def test_the_example_of_the_docs_runs(tmp_path: Path) -> None:
-    page = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text()
+    page = (Path(__file__).parents[3] / "docs" / "metrics.md").read_text()
     (text,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     assert scored(tmp_path, text, ["abcd", "x"]) == [{"score": 1.0}, {"score": 0.0}]
 
@@ -161,4 +161,3 @@ def test_a_file_that_has_changed_is_another_metric(tmp_path: Path) -> None:
     with pytest.raises(SpeciateError, match="has changed") as refusal:
         score_by_user(tmp_path, file, "score", [], sha256=agreed)
     assert refusal.value.code is Code.CONFLICT
-

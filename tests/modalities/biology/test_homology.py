@@ -131,7 +131,13 @@ def test_equal_sequences_are_near_and_lead_to_their_kin() -> None:
     root = protein(chance, 90)
     other = relative(root, 0.7, chance)
     codes = [protein(chance, 90).encode(), other.encode(), root.encode(), None, other.encode()]
-    assert near_duplicates.clusters(5, near_duplicates.near_duplicate_pairs(codes, HOMOLOGY)).tolist() == [0, 1, 1, 2, 1]
+    assert near_duplicates.clusters(5, near_duplicates.near_duplicate_pairs(codes, HOMOLOGY)).tolist() == [
+        0,
+        1,
+        1,
+        2,
+        1,
+    ]
 
 
 def test_what_would_only_join_what_is_joined_is_not_aligned_in_large_sets(monkeypatch: pytest.MonkeyPatch) -> None:

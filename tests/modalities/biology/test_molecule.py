@@ -59,7 +59,9 @@ def test_near_is_what_shares_most_bits() -> None:
     smiles = [Chem.CanonSmiles(each) for each in
               (CAFFEINE, "CCn1c(=O)c2c(ncn2C)n(C)c1=O", ASPIRIN, "CCCCCCCCCCCC", "CCCCCCCCCCCCC")]  # fmt: skip
     codes = [MOLECULE.sketch(each) for each in smiles]
-    assert near_duplicates.near_duplicate_pairs(codes, Bits()).tolist() == [[3, 4]]  # bits do not tell how long a chain of carbon is
+    assert near_duplicates.near_duplicate_pairs(codes, Bits()).tolist() == [
+        [3, 4]
+    ]  # bits do not tell how long a chain of carbon is
     assert near_duplicates.near_duplicate_pairs(codes, Bits(), 0.5).tolist() == [[0, 1], [3, 4]]
     generator = rdFingerprintGenerator.GetMorganGenerator(2, fpSize=2048)
     bits = [generator.GetFingerprint(Chem.MolFromSmiles(each)) for each in smiles]

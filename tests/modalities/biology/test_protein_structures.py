@@ -172,4 +172,3 @@ def test_a_picture_shows_the_chain_and_is_the_same_each_time() -> None:
     assert (picture == PROTEIN.thumbnail(PROTEIN.decode(mmcif(small())))).all()
     several = PROTEIN.thumbnail(PROTEIN.decode(deposited("2gtl.cif")))
     assert len(np.unique(several.reshape(-1, 3), axis=0)) > 500
-

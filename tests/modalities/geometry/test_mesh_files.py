@@ -275,4 +275,3 @@ def test_vertices_and_triangles_are_those_of_the_lines(lines: list[tuple[bytes, 
     triangles = sum(max(len(face.split()) - 2, 0) for face in _FACE.findall(text))
     said = declared_obj(text)
     assert (said.vertices, said.faces) == (len(_VERTEX.findall(text)), triangles)
-

@@ -136,4 +136,3 @@ def test_parts_of_a_triangle_make_up_the_whole() -> None:
     assert np.linalg.norm(np.roll(parts.corners, -1, axis=1) - parts.corners, axis=2).max() <= 0.2
     assert np.bincount(parts.face, parts.shares) == pytest.approx(np.ones(20))
     assert triangles.areas(parts.corners) == pytest.approx(triangles.areas(corners)[parts.face] * parts.shares)
-

@@ -176,4 +176,3 @@ def test_text_is_found_in_the_last_frame_and_whatever_the_type_of_numbers() -> N
 
 if __name__ == "__main__":
     print(measured())
-

@@ -309,7 +309,6 @@ def test_what_is_no_whole_date_is_not_shifted(value: str) -> None:
 # Descriptions keep nothing but words that name nobody.
 
 
-
 @pytest.mark.parametrize(
     ("text", "rest"),
     [
@@ -326,4 +325,3 @@ def test_known_words_stay_in_their_order(text: str, rest: str) -> None:
 @given(st.text())
 def test_cleaning_twice_is_cleaning_once(text: str) -> None:
     assert keep_known_words(keep_known_words(text)) == keep_known_words(text)
-

@@ -285,4 +285,3 @@ def test_sequences_of_an_unknown_length_are_walked_to_their_end() -> None:
     for share in (0.3, 0.5, 0.7):
         with pytest.raises(DecodeError):
             walk_elements(data[: int(len(data) * share)])
-

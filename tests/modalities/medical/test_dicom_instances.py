@@ -69,4 +69,3 @@ def test_a_frame_of_a_billion_pixels_in_a_small_picture_is_never_decoded() -> No
     with pytest.raises(DecodeError, match="60,000 x 20,000 pixels where the header declares 64 x 64") as raised:
         DICOM.decode(large)
     assert raised.value.quality == "partial"
-

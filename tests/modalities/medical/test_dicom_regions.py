@@ -158,4 +158,3 @@ def test_regions_of_another_scan_are_refused() -> None:
     other = samples.series(samples.phantom(6, 16))
     with pytest.raises(DecodeError, match="the pixels of its frame 1 are not those of its scan"):
         shown(segmentation(other, np.ones((6, 16, 16), np.uint8), ["all"]), series)
-

@@ -144,4 +144,3 @@ def test_a_damaged_file_is_a_series_or_an_error(changes: list[tuple[int, int]]) 
         return
     assert series.ndim == 2
     assert np.isfinite(series).all()
-

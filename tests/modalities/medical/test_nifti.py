@@ -207,4 +207,3 @@ def test_no_header_breaks_it(flips: list[tuple[int, int]]) -> None:
     assert np.isfinite(found["voxels"]).all()
     assert np.isfinite(found["spacing"]).all()
     NIFTI.judge(bytes(data))
-

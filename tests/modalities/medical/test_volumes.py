@@ -127,4 +127,3 @@ def test_a_description_tells_the_scans_with_a_lesion() -> None:
     )
     apart = np.abs(without.mean(0) - with_.mean(0)) / (without.std(0) + with_.std(0) + 1e-6)
     assert apart.max() > 1
-

@@ -142,4 +142,3 @@ def test_a_folder_is_what_can_be_built_of_it(config: PreTrainedConfig, modality:
     config.save_pretrained(tmp_path)
     (tmp_path / "tokenizer.json").write_text("{}")
     assert architectures.modality_of(f"path:{tmp_path}") == modality
-

@@ -50,6 +50,10 @@ def test_a_longer_series_is_made_as_long_as_the_longest_in_training(name: str) -
 
 @pytest.mark.parametrize("name", ["new:mlp", "new:cnn", "new:gru"])
 def test_where_something_happens_is_not_forgotten(name: str) -> None:
-    backbone, early, late = architectures.build(name, MEDIA, 0), np.zeros((1, 40), np.float32), np.zeros((1, 40), np.float32)
+    backbone, early, late = (
+        architectures.build(name, MEDIA, 0),
+        np.zeros((1, 40), np.float32),
+        np.zeros((1, 40), np.float32),
+    )
     early[0, 8:12], late[0, 24:28] = 9, 9
     assert not torch.allclose(states(backbone, early), states(backbone, late), atol=0.01)

@@ -427,4 +427,3 @@ def test_a_mesh_is_read_by_points_of_its_surface() -> None:
     assert "new:pointnet" in architectures.names("point-cloud")
     with pytest.raises(SpeciateError, match="reads point-cloud"):
         backbone.prepare([np.zeros((3, 3))])
-

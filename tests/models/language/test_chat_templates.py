@@ -27,7 +27,9 @@ REWRITES = (
 def learned(
     text: str, answer: str, learn: Learn = "completion", form: ChatFormat | None = None, tokenizer: Any = None
 ) -> str:
-    found = chat_templates.tokenize_example(tokenizer or TOKENIZER, conversation(text), answer, form or ChatFormat(), learn)
+    found = chat_templates.tokenize_example(
+        tokenizer or TOKENIZER, conversation(text), answer, form or ChatFormat(), learn
+    )
     assert len(found.ids) == len(found.labels)
     assert all(label in (IGNORED, token) for token, label in zip(found.ids, found.labels, strict=True))
     return str(TOKENIZER.decode([label for label in found.labels if label != IGNORED]))
@@ -111,7 +113,9 @@ def test_a_form_that_was_kept_without_a_beginning_can_be_merged_with_one_that_ha
     earlier = {"template": "plain", "system": None}
     now = chat_templates.usual_format(tiny_tokenizer(None)).model_dump(mode="json")
     assert differences(earlier, now, ()) == []
-    assert differences(earlier, chat_templates.plain_format(beginning(tiny_tokenizer(None))).model_dump(mode="json"), ())
+    assert differences(
+        earlier, chat_templates.plain_format(beginning(tiny_tokenizer(None))).model_dump(mode="json"), ()
+    )
 
 
 def test_a_template_that_is_lacking_is_said_with_the_way_out() -> None:
@@ -119,4 +123,3 @@ def test_a_template_that_is_lacking_is_said_with_the_way_out() -> None:
         chat_templates.check(tiny_tokenizer(None), ChatFormat(), "pkg:x")
     assert "chatml" in refusal.value.recovery
     chat_templates.check(tiny_tokenizer(None), ChatFormat(template="plain"), "pkg:x")
-

@@ -37,4 +37,3 @@ def test_pairs_that_repeat_are_counted_once_each() -> None:
 )
 def test_held_out_texts_that_were_learned_are_found(held: list[str], places: list[int]) -> None:
     assert example_checks.find_leaks(["what is this", f"it began with {LONG} words"], held) == places
-

@@ -67,4 +67,3 @@ def test_a_question_that_leaves_little_room_does_not_cut_the_answers_to_others(s
     written = said(speaker, [long, *ASKED[:2]])
     assert [each.tokens for each in written] == [256 - written[0].asked_tokens, 8, 8]
     assert written[1:] == said(speaker, ASKED[:2])
-

@@ -64,13 +64,18 @@ def test_an_answer_is_learned_and_nothing_else(seer: Seer) -> None:
         own = [label for label in seen.tokens.labels if label != IGNORED]
         assert processor.tokenizer.decode(own) == learned
         assert {len(seen.tokens.labels), *map(len, seen.kinds.values())} == {len(seen.tokens.ids)}
-        asked = vision_language.encode(processor, [vision_language.render_prompt(processor, look, None)], [look.pictures])["input_ids"][0].tolist()
+        asked = vision_language.encode(
+            processor, [vision_language.render_prompt(processor, look, None)], [look.pictures]
+        )["input_ids"][0].tolist()
         assert seen.tokens.ids[: len(asked)] == asked  # learned as it is asked
 
 
 def test_the_loss_of_a_batch_is_that_of_its_examples(seer: Seer) -> None:
     model, processor = seer
-    lessons = [vision_language.tokenize_example(processor, ONE, "red", None), vision_language.tokenize_example(processor, LATER, "red", None, every_turn=True)]
+    lessons = [
+        vision_language.tokenize_example(processor, ONE, "red", None),
+        vision_language.tokenize_example(processor, LATER, "red", None, every_turn=True),
+    ]
     alone = [model(**vision_language.collate(processor, [each])).loss.item() for each in lessons]
     counts = [each.tokens.learned for each in lessons]
     together = model(**vision_language.collate(processor, lessons)).loss.item()
@@ -78,7 +83,12 @@ def test_the_loss_of_a_batch_is_that_of_its_examples(seer: Seer) -> None:
 
 
 def test_answers_do_not_depend_on_what_is_asked_beside_them(seer: Seer) -> None:
-    asked = [ONE, TWO, ImagePrompt(ONE.said, (coloured("green", 2, (60, 30)),)), ImagePrompt(conversation("a" * 40), ONE.pictures)]
+    asked = [
+        ONE,
+        TWO,
+        ImagePrompt(ONE.said, (coloured("green", 2, (60, 30)),)),
+        ImagePrompt(conversation("a" * 40), ONE.pictures),
+    ]
     assert _said(seer, asked, batch_size=3) == [_said(seer, [each])[0] for each in asked]
 
 
@@ -93,7 +103,9 @@ def test_a_question_that_leaves_little_room_does_not_cut_the_answers_to_others(s
     assert [each.tokens for each in written if not each.finished] == [
         room for room, each in zip(rooms, written, strict=True) if not each.finished
     ]
-    assert [written[0], written[2]] == generate(model, processor, shown[::2], Sampling(max_new_tokens=5), longest=longest)
+    assert [written[0], written[2]] == generate(
+        model, processor, shown[::2], Sampling(max_new_tokens=5), longest=longest
+    )
 
 
 def test_drawn_answers_are_a_function_of_seed_question_and_picture(tmp_path: Path) -> None:
@@ -122,9 +134,9 @@ def test_a_text_begins_as_the_tokenizer_begins_texts(tmp_path: Path) -> None:
         processor.chat_template = template
         seen = vision_language.tokenize_example(processor, LATER, "red", None, every_turn=True)
         assert [place for place, token in enumerate(seen.tokens.ids) if token == number] == [0]
-        asked = vision_language.encode(processor, [vision_language.render_prompt(processor, LATER, None)], [LATER.pictures])["input_ids"][
-            0
-        ].tolist()
+        asked = vision_language.encode(
+            processor, [vision_language.render_prompt(processor, LATER, None)], [LATER.pictures]
+        )["input_ids"][0].tolist()
         assert seen.tokens.ids[: len(asked)] == asked
 
 
@@ -161,4 +173,3 @@ def test_a_folder_without_a_processor_or_eyes_is_refused(tmp_path: Path) -> None
     (tmp_path / "m" / "processor_config.json").unlink()
     with pytest.raises(SpeciateError, match="no processor beside its weights"):
         vision_language.check(tmp_path / "m", "m")
-

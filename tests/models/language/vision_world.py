@@ -141,4 +141,3 @@ def _saved(folder: Path, kind: Any, config: Any, processor: Any) -> str:
     kind(config).save_pretrained(folder)
     processor.save_pretrained(folder)
     return f"path:{folder}"
-

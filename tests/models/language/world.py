@@ -70,4 +70,3 @@ def messages(*said: str) -> str:
     """Of user and assistant in turn, as a dataset keeps them."""
     roles = ("user", "assistant")
     return json.dumps([{"role": roles[place % 2], "content": text} for place, text in enumerate(said)])
-

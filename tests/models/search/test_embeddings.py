@@ -128,4 +128,3 @@ def test_a_query_is_embedded_in_a_caged_process(workspace: Workspace, cache: Pat
         assert found.by_meaning
     finally:
         pool.close()
-

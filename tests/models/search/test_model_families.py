@@ -162,4 +162,3 @@ def test_rows_and_their_children_are_all_that_hold_the_constraints(
 
 def test_an_older_table_without_relations_is_read() -> None:
     assert set(index.read().column_names) == set(index.SCHEMA.names)
-

@@ -89,7 +89,6 @@ def test_who_is_not_asked_keeps_what_it_said_of_models_that_others_know_too() ->
 # The shipped table made again.
 
 
-
 def test_sources_that_are_installed_tell_what_the_shipped_table_holds() -> None:
     names = ["pkg", "open_clip", "segmentation_models", "prices"]
     if not all(sources.find(name).installed() for name in names):
@@ -107,4 +106,3 @@ def test_a_table_is_not_made_where_a_source_is_missing(monkeypatch: pytest.Monke
     monkeypatch.setattr(PackageSource, "installed", lambda self: self.package != "mteb")
     with pytest.raises(SpeciateError, match="not installed: mteb"):
         build_index.build(index.read(), "2026-11-27")
-

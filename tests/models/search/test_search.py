@@ -78,7 +78,9 @@ def test_thousands_of_open_and_served_models_are_known_with_who_told_it() -> Non
 
 
 def test_what_one_source_does_not_know_another_tells_and_the_first_word_stands() -> None:
-    first = SourceListing("a", "a 1", TODAY, [entry("timm:x", hub="o/x", parameters=7, tasks=("image-classification",))])
+    first = SourceListing(
+        "a", "a 1", TODAY, [entry("timm:x", hub="o/x", parameters=7, tasks=("image-classification",))]
+    )
     second = SourceListing(
         "b", "b 2", TODAY, [entry("hf:o/x", hub="o/x", parameters=9, license="MIT", tasks=("feature-extraction",))]
     )
@@ -184,7 +186,9 @@ def test_pages_together_are_the_whole() -> None:
 
 
 def test_models_of_the_workspace_are_found_beside_the_worlds(workspace: Workspace) -> None:
-    found = known_models.search(workspace, known_models.complete_query(Query(installed=True), None), sort="relevance", limit=20, offset=0)
+    found = known_models.search(
+        workspace, known_models.complete_query(Query(installed=True), None), sort="relevance", limit=20, offset=0
+    )
     here = known_models.AccessContext.now(workspace)
     assert all(known_models.access(hit.row, here).available for hit in found.hits)
     assert found.dropped_by["installed"].alone > 5_000
@@ -219,7 +223,9 @@ def test_what_a_model_needs_is_what_stands_in_its_way(
     allowed = ["d", "api.openai.com", 1.0, 0.0, None, "ann"]
     workspace.database.transact(lambda tx: tx.execute("INSERT INTO consents VALUES (?, ?, ?, ?, ?, ?)", allowed))
     assert needs("api:openai/gpt") == (True, ())
-    installed = known_models.search(workspace, Query(installed=True, sources=("prices",)), sort="price", limit=5, offset=0)
+    installed = known_models.search(
+        workspace, Query(installed=True, sources=("prices",)), sort="price", limit=5, offset=0
+    )
     assert installed.total > 50
     assert all(ref.startswith("api:openai/") for ref in refs(installed))
     assert not needs("api:nobody/m")[0]
@@ -237,4 +243,3 @@ def test_an_endpoint_of_the_workspace_needs_what_is_not_typed_yet(workspace: Wor
     assert access == (False, ("A person runs: speciate allow DATASET --host llm.example --usd CAP",))
     only = asked.model_copy(update={"installed": True})
     assert known_models.search(workspace, only, sort="relevance", limit=5, offset=0).total == 0
-

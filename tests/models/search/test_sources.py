@@ -89,4 +89,3 @@ def test_a_hub_that_does_not_answer_is_one_clear_error(how: str, monkeypatch: py
         setattr(hub, how, 1_000)
         with pytest.raises(SpeciateError, match="could not be fetched"):
             list(sources.find("hub").entries())
-

@@ -12,13 +12,13 @@ import anyio
 import mcp_types as t
 import pytest
 from mcp import Client, MCPError
-from tests.server.apps import make_app
 
 from speciate.errors import Code, SpeciateError
 from speciate.server.mcp import app as mcp_app
 from speciate.server.mcp.app import Server
 from speciate.server.tool_api import App, Result, tool
 from speciate.workspace.workspace import Workspace
+from tests.server.apps import make_app
 
 ERAS = ("auto", "legacy")
 
@@ -247,4 +247,3 @@ def test_errors_keep_their_code_for_programs(server: Server) -> None:
     assert (
         SpeciateError(**{**meta["speciate/error"], "code": Code(meta["speciate/error"]["code"])}).code is Code.NOT_FOUND
     )
-

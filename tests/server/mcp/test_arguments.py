@@ -126,4 +126,3 @@ def test_a_union_of_results_is_an_object_too() -> None:
     schema = output_schema(Made | Limits)
     assert schema["type"] == "object"
     assert len(schema["anyOf"]) == 2
-

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from tests.server.apps import make_app
 
 from speciate.jobs.job import Job, State
 from speciate.server.job_view import job_view
 from speciate.server.mcp.job_tasks import JobTasks, task_of
 from speciate.server.tool_api import App
 from speciate.workspace.workspace import Workspace
+from tests.server.apps import make_app
 
 
 @pytest.fixture
@@ -60,4 +60,3 @@ def test_cancelling_twice_is_no_error(app: App) -> None:
     for _ in range(2):
         tasks.cancel(job.id)
     assert app.engine.get(job.id).state is State.CANCELLED
-

@@ -14,12 +14,12 @@ import pytest
 from mcp.server import MCPServer
 from mcp.server.mcpserver import Context
 from starlette.applications import Starlette
-from tests.server.apps import make_app
 
 from speciate.server.mcp.app import Server
 from speciate.server.mcp.library import caller_of, http_app, serve_stream
 from speciate.server.tool_api import Caller
 from speciate.workspace.workspace import Workspace
+from tests.server.apps import make_app
 
 HELLO = {
     "jsonrpc": "2.0", "id": 1, "method": "initialize",
@@ -113,4 +113,3 @@ def test_http_is_for_holders_of_the_token_on_this_machine(
 ) -> None:
     app = http_app(Server(make_app(workspace)).mcp, TOKEN, PORT)
     assert request(app, headers).status_code == status
-

@@ -70,4 +70,3 @@ def test_named_tuples_are_shown_by_their_names() -> None:
 
     shown = document(Outer(Inner(None, (1, 2)), {"a": Inner(2.0, ())}))
     assert shown == {"inner": {"items": [1, 2]}, "more": {"a": {"value": 2.0, "items": []}}}
-

@@ -80,4 +80,3 @@ def test_a_loop_that_closes_meanwhile_does_not_hurt_the_catalogs_writer() -> Non
     loop.stale = True
     bus.notice([event("job-a")])
     loop.stale = False
-

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.tasks.learning import example
 
 from speciate.errors import SpeciateError
 from speciate.tasks.families.anomaly import Anomaly
 from speciate.tasks.task import TaskTerms
+from tests.tasks.learning import example
 
 ONE = example("a", None)
 READOUT = Anomaly.of(["normal"], {"positive_label": "broken", "normal_share": 0.9})
@@ -87,4 +87,3 @@ def test_it_is_the_same_after_json() -> None:
     readout = calibrated([1.0, 2.0, 2.5])
     assert Anomaly.model_validate_json(readout.model_dump_json()) == readout
     assert readout.labels == ("normal", "broken")
-

@@ -23,4 +23,3 @@ def test_what_stands_in_a_column_is_written_as_the_label_is(values: list[Any]) -
 @pytest.mark.parametrize("nothing", [None, "", float("nan"), "  "])
 def test_nothing_is_no_label(nothing: Any) -> None:
     assert as_label(nothing) is None
-

@@ -148,4 +148,3 @@ def test_success_counts_where_there_is_somewhere_to_act() -> None:
     found = _scores("success_rate", [placed, placed, placed, placed, elsewhere], given)
     assert found[:4] == [1, 0, 0, 0]
     assert math.isnan(found[4])
-

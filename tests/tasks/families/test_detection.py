@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.tasks.learning import example, pictures, train, value
 
 from speciate.errors import SpeciateError
 from speciate.tasks.families.detection import Detection
 from speciate.tasks.predictor import constant
 from speciate.tasks.task import TaskTerms, predict_examples
+from tests.tasks.learning import example, pictures, train, value
 
 PICTURE = example("a", np.zeros((20, 40, 3), np.uint8))
 
@@ -90,4 +90,3 @@ def test_a_cell_that_is_no_objects_says_so(cell: Any, said: str) -> None:
 def test_it_is_the_same_after_json() -> None:
     readout = Detection(labels=("cat", "dog"))
     assert Detection.model_validate_json(readout.model_dump_json()) == readout
-

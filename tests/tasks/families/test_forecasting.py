@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.tasks.learning import example, train, value, waves
 
 from speciate.datasets.loading.loader import Example
 from speciate.errors import SpeciateError
 from speciate.tasks.families.forecasting import Forecasting, Lags, LevelAndSpread, period, usual_horizon
 from speciate.tasks.network_predictor import NetworkPredictor
 from speciate.tasks.task import Prediction, TaskTerms, predict_examples
+from tests.tasks.learning import example, train, value, waves
 
 TERMS = TaskTerms(horizon=4)
 
@@ -165,4 +165,3 @@ def test_the_head_reads_the_last_state_of_the_medium() -> None:
     padded = readout.scores(head.requires_grad_(False), States(sequence, mask, sequence[:, 0]))
     whole = readout.scores(head, States(sequence[:, :3], mask[:, :3], sequence[:, 0]))
     assert padded[0] == pytest.approx(whole[0])
-

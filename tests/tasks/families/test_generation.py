@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tests.tasks.world import examples
 
 from speciate.datasets.loading.loader import Example
 from speciate.tasks.families.generation import Generation
 from speciate.tasks.predictor import constant
 from speciate.tasks.task import TaskTerms
+from tests.tasks.world import examples
 
 (EXAMPLE,) = examples(np.zeros(3))
 
@@ -47,4 +47,3 @@ def test_a_conversation_asks_for_its_last_turn_where_no_column_answers() -> None
 def truth_of(example: Example, cell: object) -> object:
     posed = Generation.pose(example, cell, TaskTerms())
     return posed and posed.truth
-

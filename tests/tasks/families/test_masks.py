@@ -78,4 +78,3 @@ def test_a_map_that_is_halved_and_doubled_keeps_its_blocks() -> None:
     blocks = np.kron(np.arange(6).reshape(2, 3), np.ones((2, 2), int))
     assert (resize_labels(blocks, (2, 3)) == np.arange(6).reshape(2, 3)).all()
     assert (resize_labels(resize_labels(blocks, (2, 3)), (4, 6)) == blocks).all()
-

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import f1_score
-from tests.tasks.world import again, examples, learned
 
 from speciate.tasks.families.multi_label import MultiLabel, labels_of
 from speciate.tasks.task import TaskTerms
+from tests.tasks.world import again, examples, learned
 
 (EXAMPLE,) = examples("x")
 
@@ -88,4 +88,3 @@ def test_it_comes_back_from_json_and_the_baseline_gives_what_is_common() -> None
     assert MultiLabel.baseline(truths, TaskTerms())(EXAMPLE).output == ["a"]
     assert MultiLabel.baseline([["a"], ["b"], ["c"], []], TaskTerms())(EXAMPLE).output == ["a", "b", "c"]
     assert readout.targets([["b", "unseen"]]).tolist() == [[0, 1, 0]]
-

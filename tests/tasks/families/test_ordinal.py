@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.tasks.world import again, examples, learned
 
 from speciate.errors import SpeciateError
 from speciate.tasks.families.ordinal import Ordinal, rank_labels
 from speciate.tasks.task import TaskTerms
+from tests.tasks.world import again, examples, learned
 
 (EXAMPLE,) = examples("x")
 GRADES = ("low", "middle", "high")
@@ -86,4 +86,3 @@ def test_labels_that_training_has_not_seen_are_no_lesson() -> None:
 def test_the_baseline_is_the_median() -> None:
     assert Ordinal.baseline(["1", "1", "2", "10", "10"], TaskTerms())(EXAMPLE).output == "2"
     assert Ordinal.baseline(["low", "middle", "high"], TaskTerms(order=GRADES))(EXAMPLE).output == "middle"
-

@@ -6,12 +6,12 @@ import json
 
 import numpy as np
 import pytest
-from tests.tasks.world import again, examples, learned
 
 from speciate.evaluation.metrics import contributions, judged
 from speciate.tasks.families.retrieval import Retrieval
 from speciate.tasks.task import TaskTerms
 from speciate.vocabulary import find_metric
+from tests.tasks.world import again, examples, learned
 
 (EXAMPLE,) = examples("x")
 
@@ -64,4 +64,3 @@ def test_a_label_is_a_word_or_a_number() -> None:
     posed = Retrieval.pose(EXAMPLE, 7, TaskTerms())
     assert posed is not None
     assert posed.truth == "7"
-

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.tasks.learning import example, pictures, train, value
 
 from speciate.errors import SpeciateError
 from speciate.modalities.segmentation_masks import from_runs, mask_cell
@@ -16,6 +15,7 @@ from speciate.models.backbones.contract import States
 from speciate.tasks.families.segmentation import Segmentation, stretch
 from speciate.tasks.predictor import constant
 from speciate.tasks.task import TaskTerms
+from tests.tasks.learning import example, pictures, train, value
 
 PICTURE = example("a", np.zeros((20, 40, 3), np.uint8))
 SQUARE = {"category": "dog", "segmentation": json.dumps([[10, 5, 30, 5, 30, 15, 10, 15]])}
@@ -48,7 +48,9 @@ def test_small_regions_lie_above_large_ones(cell: Any) -> None:
 
 def test_a_large_picture_has_a_small_truth() -> None:
     large = example("a", np.zeros((1024, 512, 3), np.uint8))
-    made = Segmentation.pose(large, [{"category": "dog", "segmentation": [[0, 0, 256, 0, 256, 512, 0, 512]]}], TaskTerms())
+    made = Segmentation.pose(
+        large, [{"category": "dog", "segmentation": [[0, 0, 256, 0, 256, 512, 0, 512]]}], TaskTerms()
+    )
     assert made is not None
     assert made.truth["size"] == [256, 128]
     assert from_runs(made.truth["rle"], [256, 128])[:128, :64].all()
@@ -192,4 +194,3 @@ def test_a_head_begins_with_the_shares_of_what_it_learns() -> None:
         begun = head(torch.zeros(1, 5, 2, 2)).softmax(1)
     assert begun[0, :, 0, 0].tolist() == pytest.approx([0.75, 0.125, 0.125], abs=1e-6)
     assert Segmentation(labels=("cat",), side=32).head(5).bias.shape == (2,)  # models of before know no shares
-

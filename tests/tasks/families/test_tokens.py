@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tests.tasks.world import again, examples, learned
 
 from speciate.tasks.families.tokens import Tokens
 from speciate.tasks.task import TaskTerms, predict_examples
+from tests.tasks.world import again, examples, learned
 
 TEXT, PROTEIN, SEQUENCE, CAPITALS = examples("Ada met Bob .", "MKVL", "MKVLA", "IBM")
 
@@ -85,4 +85,3 @@ def test_the_baseline_tags_every_unit() -> None:
     assert words(TEXT).output == ["O"] * 4
     assert words(TEXT._replace(media="SOCCER")).output == ["O"]  # capitals, as residues are
     assert residues(SEQUENCE).output == ["O"] * 5
-

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tests.tasks.world import again, examples, learned
 
 from speciate.tasks.families.transcription import Transcription
 from speciate.tasks.task import TaskTerms
+from tests.tasks.world import again, examples, learned
 
 (EXAMPLE,) = examples(np.zeros(3))
 
@@ -77,4 +77,3 @@ def test_what_cannot_be_spelt_gives_no_gradient_and_no_nan() -> None:
 
 def test_the_baseline_is_the_commonest_text() -> None:
     assert Transcription.baseline(["b", "a", "b"], TaskTerms())(EXAMPLE).output == "b"
-

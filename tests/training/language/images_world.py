@@ -47,4 +47,3 @@ def make_colours(
     shown = [(at + at // 6) % len(NAMES) for at in range(count)]
     rows = [row("which colour?", coloured(NAMES[each], at)) for at, each in enumerate(shown)]
     return make_seen(workspace, rows, [names[each] for each in shown], name=name)
-

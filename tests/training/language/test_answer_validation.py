@@ -27,4 +27,3 @@ def test_a_model_answers_where_it_was_trained_and_is_then_on_the_processor_again
     assert model.places == ["cuda", "cpu"]
     with on_device("cpu", predictor), on_device("cuda", SimpleNamespace()):  # type: ignore[arg-type]  # one without
         assert model.places == ["cuda", "cpu"]
-

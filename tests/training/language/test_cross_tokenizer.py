@@ -89,7 +89,9 @@ def test_what_is_grouped_is_the_same_text_where_texts_differ_too(mine: list[byte
 
 def test_a_place_within_a_character_is_none() -> None:
     first, second = "é".encode()[:1], "é".encode()[1:]
-    assert align_tokens([first, second, b"!"], [first, second + b"!"], True, True) == TokenGroups([0, 0, 0, 1], [0, 0, 1], 2)
+    assert align_tokens([first, second, b"!"], [first, second + b"!"], True, True) == TokenGroups(
+        [0, 0, 0, 1], [0, 0, 1], 2
+    )
     assert align_tokens([first, second], [first, second], False, False) == TokenGroups([0, 0], [0, 0, NOWHERE], 1)
 
 
@@ -104,7 +106,9 @@ def test_where_texts_part_what_comes_next_is_compared_once_more() -> None:
 
 
 def test_groups_behind_what_the_teacher_sees_are_dropped() -> None:
-    assert groups_before(TokenGroups([0, 1, 1, 2], [0, 0, 1, 2], 3), 1) == TokenGroups([0, -1, -1, -1], [0, 0, -1, -1], 1)
+    assert groups_before(TokenGroups([0, 1, 1, 2], [0, 0, 1, 2], 3), 1) == TokenGroups(
+        [0, -1, -1, -1], [0, 0, -1, -1], 1
+    )
 
 
 def test_a_token_of_one_side_counts_as_the_one_with_which_the_other_begins() -> None:
@@ -168,7 +172,9 @@ def _loss(student: Any, teacher: Any, towards: float) -> Any:
     its = cross_tokenizer.log_outcome_probabilities(teacher[:1], torch.tensor(known.teacher), known.size)
     written = cross_tokenizer.log_token_probabilities(student[:1], torch.tensor([4]))
     other = cross_tokenizer.log_token_probabilities(teacher, torch.tensor([1, 2])).sum()[None]
-    whole = cross_tokenizer.divergence(cross_tokenizer.log_written_or_else(written), cross_tokenizer.log_written_or_else(other), towards)
+    whole = cross_tokenizer.divergence(
+        cross_tokenizer.log_written_or_else(written), cross_tokenizer.log_written_or_else(other), towards
+    )
     return (cross_tokenizer.divergence(mine, its, towards) + whole).sum()
 
 
@@ -217,11 +223,12 @@ def test_what_is_sure_or_never_there_is_still_a_number() -> None:
     written = torch.tensor([0.0, -1e-9, -200.0], requires_grad=True)
     for towards in (0.0, 0.5, 1.0):
         lost = cross_tokenizer.divergence(
-            cross_tokenizer.log_written_or_else(written), cross_tokenizer.log_written_or_else(torch.tensor([-50.0, 0.0, 0.0])), towards
+            cross_tokenizer.log_written_or_else(written),
+            cross_tokenizer.log_written_or_else(torch.tensor([-50.0, 0.0, 0.0])),
+            towards,
         )
         assert lost.isfinite().all()
         assert torch.autograd.grad(lost.sum(), written)[0].isfinite().all()
     none = cross_tokenizer.log_outcome_probabilities(torch.zeros(2, 3), torch.tensor([0, 0, 0]), 4)
     other = cross_tokenizer.log_outcome_probabilities(torch.zeros(2, 3), torch.tensor([1, 2, 3]), 4)
     assert all(cross_tokenizer.divergence(none, other, towards).isfinite().all() for towards in (0.0, 0.5, 1.0))
-

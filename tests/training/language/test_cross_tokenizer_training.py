@@ -30,7 +30,9 @@ WRITTEN = ["7", "10", "privet привет", "👍🏽 ок", " 10 isis", "▁<0
 @cache
 def _stranger(kind: str = "byte pairs", longest: int = 256) -> CrossTokenizerTeacher:
     made = STRANGERS[kind]()
-    sides = [cross_tokenizer.tokenizer_side(each, SimpleNamespace(), len(each) + 3) for each in (tiny_tokenizer(), made)]
+    sides = [
+        cross_tokenizer.tokenizer_side(each, SimpleNamespace(), len(each) + 3) for each in (tiny_tokenizer(), made)
+    ]
     return cross_tokenizer.cross_tokenizer_teacher("path:/teacher", None, None, longest, *sides)
 
 
@@ -163,7 +165,9 @@ def _asked(workspace: Workspace, folder: Path, teacher: str | None = None, **giv
 
 
 def _held(folder: Any) -> list[float]:
-    return [line["held_loss"] for line in read_metrics(folder.path / "metrics.jsonl") if line.get("held_loss") is not None]
+    return [
+        line["held_loss"] for line in read_metrics(folder.path / "metrics.jsonl") if line.get("held_loss") is not None
+    ]
 
 
 def test_a_student_learns_the_chances_of_a_stranger(workspace: Workspace, tmp_path: Path) -> None:
@@ -275,4 +279,3 @@ def test_a_training_across_tokenizers_that_is_broken_off_ends_in_the_same_bits(
 ) -> None:
     teacher = _learned(workspace, tmp_path, "byte pairs")
     ends_alike(workspace, _asked(workspace, tmp_path, teacher, **way), breaks)
-

@@ -159,4 +159,3 @@ def test_kill_9_of_the_process_costs_nothing_but_time(workspace: Workspace, tmp_
     os.kill(child, signal.SIGKILL)
     assert os.WIFSIGNALED(os.waitpid(child, 0)[1]), "it had ended before"
     assert model_id(run(attempt(workspace, asked, "job-killed", first))) == model_id(whole)
-

@@ -39,4 +39,3 @@ def test_a_training_that_is_broken_off_ends_in_the_same_bits(
         base_model=tiny_qwen(tmp_path / "base", dropout=0.1), resources={"cpu": 1},
     )  # fmt: skip
     ends_alike(workspace, asked, breaks)
-

@@ -286,4 +286,3 @@ def test_wording_counts_what_is_said_again(answers: list[list[int]], distinct: f
 def test_answers_to_a_question_that_are_the_same_are_counted() -> None:
     assert measure_wording([[1], [1], [1], [1], [2], [3], [4], [5]], each=4).alike == 0.5
     assert measure_wording([[1]] * 4, each=4).alike == 1.0
-

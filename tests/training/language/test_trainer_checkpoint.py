@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     import torch
 
 
-
 def _learning() -> Learning:
     """One step of a linear layer whose bias stays as it is, beside a norm with buffers."""
     import torch
@@ -33,7 +32,9 @@ def _learning() -> Learning:
 
 
 def _best(learning: Learning) -> Best:
-    return Best(1, 0.5, trainer_checkpoint.copy_to_cpu(trainer_checkpoint.trained_weights(learning.model)), {"accuracy": 0.9})
+    return Best(
+        1, 0.5, trainer_checkpoint.copy_to_cpu(trainer_checkpoint.trained_weights(learning.model)), {"accuracy": 0.9}
+    )
 
 
 def _kept(learning: Learning, best: Best | None) -> TrainingState:
@@ -66,7 +67,9 @@ def test_what_is_kept_goes_back_where_it_was() -> None:
     found = _kept(kept, _best(kept))
     trainer_checkpoint.restore_weights(found, other.model)
     trainer_checkpoint.restore_optimizer(found, other)
-    assert _numbers(trainer_checkpoint.trained_weights(other.model)) == _numbers(trainer_checkpoint.trained_weights(kept.model))
+    assert _numbers(trainer_checkpoint.trained_weights(other.model)) == _numbers(
+        trainer_checkpoint.trained_weights(kept.model)
+    )
     assert other.scheduler.state_dict() == kept.scheduler.state_dict()
     assert other.optimizer.param_groups[0]["lr"] == kept.optimizer.param_groups[0]["lr"]
     before, after = _kept(kept, None).tensors["optimizer"], _kept(other, None).tensors["optimizer"]
@@ -121,4 +124,3 @@ def _change(model: Any) -> None:
 def _numbers(tensors: Any) -> dict[str, Any]:
     named: dict[str, torch.Tensor] = dict(tensors)
     return {name: each.tolist() for name, each in named.items()}
-

@@ -72,4 +72,3 @@ def _fast(made: Any, end: str, padding: str) -> Any:
     )
     tokenizer.chat_template = TEMPLATE
     return tokenizer
-

@@ -313,4 +313,3 @@ def test_the_statistics_of_batchnorm_are_counted_anew(workspace: Workspace) -> N
     waves(workspace, "others", 3)
     tune(workspace, "apart", dataset="others", hyperparameters=short)
     assert "BatchNorm" in refused(workspace, models=("net1", "apart"), method="soup")
-

@@ -238,4 +238,3 @@ def test_memory_is_that_of_a_tensor_and_not_of_a_model(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", _MEASURED, str(tmp_path)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert float(done.stdout) < 110, done.stdout
-

@@ -126,4 +126,3 @@ def attempt(folder: Path, number: int = 1, **payload: Any) -> tuple[int, Run]:
 
 
 TERMINATE, KILL = signal.SIGTERM, signal.SIGKILL
-

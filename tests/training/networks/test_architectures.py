@@ -87,4 +87,3 @@ def test_it_resumes_to_the_bit(name: str, precision: Precision, tmp_path: Path) 
         each.run_until(each.total)
     assert first.digest() == second.digest()
     assert second.digest() == whole.digest() != before
-

@@ -62,4 +62,3 @@ def test_items_beyond_the_budget_are_prepared_again() -> None:
             assert np.array_equal(one["words"], other["words"])
     assert rich.prepared == 100
     assert 100 < backbone.prepared <= 108
-

@@ -166,4 +166,3 @@ def test_what_needs_the_whole_batch_is_refused(readout: Any, batch_norm: bool) -
 def test_each_holds_its_share_in_memory() -> None:
     assert training(LoopParameters(batch_size=9), batch_norm=False, team=Two()).micro_batch == 5
     assert own_share(Two(), torch.arange(5).numpy()).tolist() == [0, 2, 4]
-

@@ -239,21 +239,27 @@ def test_patience_ends_with_the_best_weights_also_after_a_restart(tmp_path: Path
 
 def test_enough_ends_it_and_less_may_be_better(tmp_path: Path) -> None:
     judged = scripted([3.0, 1.0, 0.5])._replace(sign=-1)
-    ending = durable_training.train_durably(new_run(tmp_path), training(), judged, enough=lambda evaluation: evaluation.value < 2)
+    ending = durable_training.train_durably(
+        new_run(tmp_path), training(), judged, enough=lambda evaluation: evaluation.value < 2
+    )
     assert ending == durable_training.Ending("enough", 1.0, 12)
 
 
 def test_the_budget_ends_it_at_the_best_point(tmp_path: Path) -> None:
     learning = training()
     over = iter([False] * 15 + [True])
-    ending = durable_training.train_durably(new_run(tmp_path), learning, scripted([0.9, 0.8, 0.7]), over_budget=lambda: next(over))
+    ending = durable_training.train_durably(
+        new_run(tmp_path), learning, scripted([0.9, 0.8, 0.7]), over_budget=lambda: next(over)
+    )
     assert (ending.why, ending.value, ending.step, learning.step) == ("budget", 0.9, learning.epoch_steps, 15)
     assert learning.digest() == weights_of_epoch(1)
 
 
 def test_without_held_out_examples_the_last_weights_are_kept(tmp_path: Path, uninterrupted: str) -> None:
     learning = training()
-    assert durable_training.train_durably(new_run(tmp_path), learning) == durable_training.Ending("finished", None, learning.total)
+    assert durable_training.train_durably(new_run(tmp_path), learning) == durable_training.Ending(
+        "finished", None, learning.total
+    )
     assert learning.digest() == weights_of_epoch(4)
 
 
@@ -286,7 +292,8 @@ def test_curves_of_a_single_point_and_of_the_loss_alone(tmp_path: Path) -> None:
     def undefined(scores: Scores) -> float:
         return float("nan")
 
-    durable_training.train_durably(run, training(LoopParameters(epochs=1, batch_size=64)), held()._replace(measure=undefined))
+    durable_training.train_durably(
+        run, training(LoopParameters(epochs=1, batch_size=64)), held()._replace(measure=undefined)
+    )
     with Image.open(run.outputs / "curves.png") as picture:
         assert picture.size == (480, 300)
-

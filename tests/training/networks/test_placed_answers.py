@@ -66,4 +66,3 @@ def test_a_network_reads_the_end_of_series_and_foretells_what_comes_next(workspa
     assert np.shape(model.predict([longer])[0].output) == (2, 4)
     found = evaluated(workspace, "waves", "waves-model@v1", "constant:")
     assert all(np.isfinite(row["value"]) for row in found["leaderboard"])
-

@@ -30,7 +30,9 @@ def build(candidate: int) -> Training:
     return training(LoopParameters(epochs=EPOCHS, batch_size=8, learning_rate=RATES[candidate]))
 
 
-def search(run: Run, candidates: int = len(RATES), build: Callable[[int], Training] = build, **options: Any) -> SearchResult:
+def search(
+    run: Run, candidates: int = len(RATES), build: Callable[[int], Training] = build, **options: Any
+) -> SearchResult:
     judged = held()
     return successive_halving.search(run, candidates, build, judged._replace(measure=None), **options)
 
@@ -178,4 +180,3 @@ def test_where_all_diverge_it_says_so(tmp_path: Path) -> None:
 def test_a_single_candidate_is_a_plain_training(tmp_path: Path) -> None:
     found = search(new_run(tmp_path), candidates=1)
     assert (found.candidate, found.training.step, len(found.standings)) == (0, found.training.total, 1)
-

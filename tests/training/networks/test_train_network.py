@@ -235,4 +235,3 @@ def test_a_model_is_not_judged_on_what_it_cannot_read(workspace: Workspace) -> N
 
 def test_one_learning_rate_needs_no_list() -> None:
     assert FullParameters.model_validate({"learning_rate": 0.002}).learning_rate == (0.002,)
-

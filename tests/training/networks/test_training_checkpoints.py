@@ -16,7 +16,9 @@ from tests.training.networks.world import new_run, training
 
 
 def state(step: int) -> TrainingState:
-    return TrainingState({"step": step}, {"weights": {"a": torch.full((2, 3), float(step)), "scalar": torch.tensor(1.5)}})
+    return TrainingState(
+        {"step": step}, {"weights": {"a": torch.full((2, 3), float(step)), "scalar": torch.tensor(1.5)}}
+    )
 
 
 def step_of(checkpoints: Checkpoints) -> int | None:
@@ -92,4 +94,3 @@ def test_nothing_in_a_checkpoint_is_a_pickle(tmp_path: Path) -> None:
     learning.run_until(2)
     made = Checkpoints(tmp_path).save(learning.state(), {})
     assert {path.suffix for path in made.iterdir()} == {".json", ".safetensors"}
-

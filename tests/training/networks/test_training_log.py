@@ -28,4 +28,3 @@ def test_a_training_by_reward_has_a_panel_for_each_thing_that_is_watched(
     lines: list[dict[str, Any]], across: int, down: int
 ) -> None:
     assert Image.open(io.BytesIO(curve_image(lines))).size == (480 * across, 300 * down)
-

@@ -268,4 +268,3 @@ def test_the_learning_rate_rises_then_falls(steps: int, warmup: float) -> None:
     stays = [learning_rate_factor(step, steps, warmup, "constant") for step in range(steps)]
     assert stays[: top + 1] == factors[: top + 1]
     assert set(stays[top:]) == {1.0}
-

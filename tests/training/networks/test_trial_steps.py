@@ -168,4 +168,3 @@ def test_what_was_found_out_is_told_recorded_and_repeated(
         assert told["report"]["precision"]["why"] == "as asked"
     ids = [registry.resolve(workspace.database, workspace.folders, name).card.id for name in ("net", "half", "full")]
     assert ids[0] == ids[1] != ids[2]
-

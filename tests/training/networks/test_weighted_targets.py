@@ -77,4 +77,3 @@ def test_a_line_to_the_teachers_states_is_learned_and_left_behind() -> None:
     wanted = 2 * (both.line(states.pooled) - torch.from_numpy(seen)).square().mean()  # type: ignore[operator]
     torch.testing.assert_close(loss, wanted)
     assert readout.served(both) is head
-

@@ -170,4 +170,3 @@ def work(run: Run) -> Mapping[str, Any]:
     durable_training._SAVE_SHARE = 0  # before each step, however long it takes
     durable_training.train_durably(run, learning, held(), save_seconds=0.0)
     return {"digest": learning.digest(), "resumed_at": resumed.state.facts["step"] if resumed else 0}
-

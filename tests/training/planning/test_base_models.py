@@ -126,4 +126,3 @@ def test_a_network_is_not_continued_on_rows_that_lack_its_columns(workspace: Wor
     )  # fmt: skip
     with pytest.raises(SpeciateError, match="narrow@v1 has no input d, e, f, g, h"):
         train.plan(TrainSpec(name="next", dataset="narrow", continue_from="net@v1"), workspace)
-

@@ -20,7 +20,9 @@ def _asked(examples: int, method: str = "classical", visits: int = 0, length: fl
     return TrainingRequest(method, None, "text", "classification", examples, length, visits)
 
 
-def _run(job: str, asked: TrainingRequest, training: float, rest: float = 1.0, share: float | None = None) -> RecordedRun:
+def _run(
+    job: str, asked: TrainingRequest, training: float, rest: float = 1.0, share: float | None = None
+) -> RecordedRun:
     stages = {"preparing": (0.0, 0.0), "training": (training, training), "judging": (0.0, 0.0)}
     return RecordedRun(job, asked, stages, (rest, rest), 100, 150, 250, share)
 
@@ -73,7 +75,9 @@ def test_what_was_measured_of_the_very_training_counts_most() -> None:
 
 def test_work_counts_every_rung_fold_and_the_last_training_on_everything() -> None:
     assert trial_steps.planned_work(1, 3, 10, [(100, 20)], None) == trial_steps.PlannedWork(30, 80, 1, 1, 3)
-    assert trial_steps.planned_work(1, 3, 10, [(50, 50), (50, 50)], 100) == trial_steps.PlannedWork(15 + 15 + 30, 200 + 200, 4, 1, 9)
+    assert trial_steps.planned_work(1, 3, 10, [(50, 50), (50, 50)], 100) == trial_steps.PlannedWork(
+        15 + 15 + 30, 200 + 200, 4, 1, 9
+    )
 
 
 def test_the_largest_micro_batch_that_fits_is_named() -> None:
@@ -84,7 +88,6 @@ def test_the_largest_micro_batch_that_fits_is_named() -> None:
 
 
 # What a training is expected to write.
-
 
 
 @pytest.mark.parametrize(
@@ -102,4 +105,3 @@ def test_it_follows_from_the_weights_of_the_base(
 def test_without_a_base_on_disk_nothing_is_known(tmp_path: Path) -> None:
     assert bytes_written("classical", None, None) is None
     assert bytes_written("full", None, str(tmp_path / "nowhere")) is None
-

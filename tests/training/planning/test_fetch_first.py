@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from speciate.tools.training import plan_training, specialize, train_model
 
 from speciate.errors import Code, SpeciateError
 from speciate.jobs.engine import Engine
@@ -15,6 +14,7 @@ from speciate.jobs.job import Job
 from speciate.jobs.pool import Pool
 from speciate.models import registry
 from speciate.server.tool_api import App, DryRun, JobStarted
+from speciate.tools.training import plan_training, specialize, train_model
 from speciate.workspace.workspace import Workspace
 from tests.models.hub_server import COMMIT, Hub, serving
 from tests.training.world import define, make_dataset, thirds
@@ -156,4 +156,3 @@ def test_a_plan_names_the_call_that_fetches(hub: Hub, app: App, tmp_path: Path) 
     assert refused.value.code is Code.INVALID
     assert f"register_model(name='org--tiny', source='{BASE}')" in refused.value.recovery
     assert "task='text-generation'" in refused.value.recovery  # without a task it could not be evaluated
-

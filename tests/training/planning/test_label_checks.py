@@ -27,7 +27,13 @@ NUMBERS = {"numeric": True, "labels": {}}
 UNFIT: list[tuple[str, dict[str, Any], str | None, TaskTerms, str]] = [
     ("text-classification", {"labels": {"a": 10}}, "label", TaskTerms(), "at least two"),
     ("text-classification", NUMBERS, "label", TaskTerms(), "needs classes"),
-    ("text-classification", {"splits": {"train": 3}, "labels": {"a": 2, "b": 1}}, "label", TaskTerms(), "of each label"),
+    (
+        "text-classification",
+        {"splits": {"train": 3}, "labels": {"a": 2, "b": 1}},
+        "label",
+        TaskTerms(),
+        "of each label",
+    ),
     ("text-ordinal-classification", NUMBERS, "label", TaskTerms(), "no ranks"),
     ("text-ordinal-classification", {"labels": {"a": 10}}, "label", TaskTerms(), "at least two"),
     ("text-ordinal-classification", {}, "label", TaskTerms(order=("a", "c")), "the order lacks, such as 'b'"),
@@ -41,7 +47,13 @@ UNFIT: list[tuple[str, dict[str, Any], str | None, TaskTerms, str]] = [
     ("token-classification", {"labels": {class_name("O " * 40): 1}}, "label", TaskTerms(), "whole truth"),
     ("token-classification", {"columns": {"tags": "BIGINT"}}, "tags", TaskTerms(), "BIGINT"),
     ("automatic-speech-recognition", NUMBERS, "label", TaskTerms(), "are numbers"),
-    ("automatic-speech-recognition", {"labels": {class_name("w" * 65): 1, "x": 1}}, "label", TaskTerms(), "whole truth"),
+    (
+        "automatic-speech-recognition",
+        {"labels": {class_name("w" * 65): 1, "x": 1}},
+        "label",
+        TaskTerms(),
+        "whole truth",
+    ),
     ("feature-extraction", NUMBERS, "label", TaskTerms(), "are numbers"),
     ("feature-extraction", {"labels": {"a": 1, "b": 1}}, "label", TaskTerms(), "No two examples"),
     ("anomaly-detection", {}, "label", TaskTerms(positive_label="bad"), "not known"),
@@ -85,4 +97,3 @@ FIT: list[tuple[str, dict[str, Any], str | None, TaskTerms]] = [
 @pytest.mark.parametrize(("task", "changes", "target", "terms"), FIT)
 def test_what_fits_is_let_through(task: str, changes: dict[str, Any], target: str | None, terms: TaskTerms) -> None:
     check_labels(manifest(**changes), target, find_task(task), terms)
-

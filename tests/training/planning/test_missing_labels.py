@@ -39,4 +39,3 @@ def test_labels_that_a_split_lacks_are_told_by_plans_and_evaluations(workspace: 
     assert any(note.startswith("No example labelled 'sphere' lies in 'test', for its 20 ex") for note in notes), notes
     notes = data.run_job(workspace, "evaluate", models=[model], dataset="forms:train")["report"]["notes"]
     assert not any("sphere" in note for note in notes)
-

@@ -342,4 +342,3 @@ def _end(*children: Child) -> Finished:
     end = next_step(_SPEC, [*children, _child("evaluate", "evaluate", result=evaluated)], 0.0)
     assert isinstance(end, Finished)
     return end
-

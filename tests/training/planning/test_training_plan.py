@@ -4,8 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from speciate.tools.training import TrainingPlan, specialize, train_model
-from speciate.tools.training import plan_training as plan_tool
 from transformers import AutoModel, ResNetConfig
 
 from speciate.errors import Code, SpeciateError
@@ -14,6 +12,8 @@ from speciate.jobs.job import Job, State
 from speciate.models.backbones import architectures
 from speciate.refs import JobId
 from speciate.server.tool_api import DryRun, JobStarted
+from speciate.tools.training import TrainingPlan, specialize, train_model
+from speciate.tools.training import plan_training as plan_tool
 from speciate.training.hyperparameters import LoraParameters
 from speciate.training.planning.training_plan import plan_training
 from speciate.training.recipes import lora_full
@@ -127,7 +127,9 @@ def test_a_plan_does_not_offer_what_lacks_a_test_split(workspace: Workspace) -> 
 def test_a_dry_run_tells_what_is_known(workspace: Workspace) -> None:
     _dataset(workspace)
     app = make_app(workspace)
-    dry = train_model(app, "sorter", "notes", "classical", resources=RequestedResources(cpu=1, memory_mb=800), dry_run=True)
+    dry = train_model(
+        app, "sorter", "notes", "classical", resources=RequestedResources(cpu=1, memory_mb=800), dry_run=True
+    )
     assert isinstance(dry, DryRun)
     assert dry.estimate.seconds is None
     assert dry.estimate.peak_memory_mb == 800
@@ -161,8 +163,9 @@ def test_lora_of_a_network_without_linear_layers_is_refused_naming_full(workspac
         "full",
     ]
     with pytest.raises(SpeciateError, match="has none"):
-        lora_full.lora_method(LoraParameters()).adapt(architectures.build("timm:resnet10t", [np.zeros((8, 8, 3), np.uint8)], 0))
+        lora_full.lora_method(LoraParameters()).adapt(
+            architectures.build("timm:resnet10t", [np.zeros((8, 8, 3), np.uint8)], 0)
+        )
     (tmp_path / "adapter_config.json").write_text("{}")
     with pytest.raises(SpeciateError, match="holds an adapter"):
         plan_training(workspace, "pictures", base_model=base)
-

@@ -254,5 +254,6 @@ def test_fresh_weights_are_not_compared(base_model: str, is_it: bool) -> None:
 
 
 def test_a_report_tells_what_stays_best_first() -> None:
-    assert kept_base_models({"candidates": [{"base_model": "b", "kept": True}, {"base_model": "a", "kept": False}]}) == ["b"]
-
+    assert kept_base_models(
+        {"candidates": [{"base_model": "b", "kept": True}, {"base_model": "a", "kept": False}]}
+    ) == ["b"]

@@ -178,4 +178,3 @@ def test_scores_between_0_and_1_have_the_interval_that_an_evaluation_gives_them(
     found = model_selection.measure(study, Segmentation.of(truths, {}), pictures, maps)
     assert 0 < found.value < 1
     assert found.method == "clustered_t"
-

@@ -135,7 +135,9 @@ def test_a_purge_finds_what_was_replayed_and_a_deletion_is_refused(begun: Begun)
     cut = find_rows(folders, buffer.parts[0].file, known)
     assert cut is not None
     assert cut.rows["id"].to_pylist() == [row["id"]]
-    needs = database.transact(lambda tx: deletion.blockers(tx, deletion.VersionsToDelete("dataset", "kept-replay", (1,))))
+    needs = database.transact(
+        lambda tx: deletion.blockers(tx, deletion.VersionsToDelete("dataset", "kept-replay", (1,)))
+    )
     assert any("kept@v1 was trained on kept-replay@v1" in need.what for need in needs)
 
 
@@ -224,4 +226,3 @@ def test_what_a_version_is_tested_on_chooses_nothing(begun: Begun) -> None:
     now, earlier = (versions.resolve(database, name) for name in ("points-gh@v1", "points-ab@v1"))
     ((one, judging),) = continual.read_slices(folders, now, [earlier], seed=0)
     assert len(one.examples) - len(judging) == 1
-

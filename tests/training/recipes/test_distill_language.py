@@ -10,7 +10,6 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from speciate.tools.training import train_model
 
 from speciate.datasets.loading.loader import Example
 from speciate.errors import Code, SpeciateError
@@ -19,6 +18,7 @@ from speciate.jobs.run import Run
 from speciate.server.tool_api import Caller
 from speciate.tasks.language_predictor import LanguagePredictor
 from speciate.tasks.task import Prediction
+from speciate.tools.training import train_model
 from speciate.training.language import distillation_trainer
 from speciate.training.language.distillation_trainer import teacher_ensemble
 from speciate.training.networks.training_log import read_metrics
@@ -286,7 +286,9 @@ def test_a_student_comes_near_its_teacher(workspace: Workspace, tmp_path: Path, 
     asked = _asked(workspace, tmp_path, teacher=teachers, layers=1, control=True, **{**way, "epochs": 8})
     folder = attempt(workspace, asked, "job-a")
     report = run(folder)["report"]
-    held = [line["held_loss"] for line in read_metrics(folder.path / "metrics.jsonl") if line.get("held_loss") is not None]
+    held = [
+        line["held_loss"] for line in read_metrics(folder.path / "metrics.jsonl") if line.get("held_loss") is not None
+    ]
     assert held[-1] < 0.7 * held[0]
     roles = [row["role"] for row in report["distillation"]["frontier"]]
     assert roles == ["student", "control", "teacher", "teacher"]
@@ -360,5 +362,6 @@ def test_student_and_others_are_timed_by_turns() -> None:
     assert times is not None
     assert asked == [(name, at) for at in (0, 0, 1, 2) for name in ("small", "large")]
     assert len(mine) == 3
-    assert distill_language._paired_latency_ratio(cast(Any, Writes("small")), cast(Any, Writes("large")), [], []) is None
-
+    assert (
+        distill_language._paired_latency_ratio(cast(Any, Writes("small")), cast(Any, Writes("large")), [], []) is None
+    )

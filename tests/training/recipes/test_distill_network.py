@@ -167,4 +167,3 @@ def test_a_student_of_numbers_learns_a_teachers_numbers(taught: Taught) -> None:
     report = taught.distil("line@v1", "heights", alpha=1.0, learning_rate=[1e-2], epochs=40, patience=40)["report"]
     spread = float(np.std([row["label"] for row in rows]))
     assert report["validation"]["value"] < spread / 2  # its error
-

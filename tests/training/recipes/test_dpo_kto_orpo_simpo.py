@@ -245,4 +245,3 @@ def test_answers_of_an_evaluation_become_pairs_a_judge_and_a_model_that_it_teach
         assert report["training"]["ended"] == "finished"
     assert report["watched"]["rewards"]["model"]["failures"] == {}
     assert report["watched"]["end"]["reward"] != 0
-

@@ -166,4 +166,3 @@ def test_a_horizon_beyond_every_series_is_said(workspace: Workspace) -> None:
         train_now(
             workspace, name="m", dataset="waves", method="classical", task=FORECAST, hyperparameters={"horizon": 5000}
         )
-

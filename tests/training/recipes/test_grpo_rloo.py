@@ -233,4 +233,3 @@ def test_rewards_that_tell_nothing_apart_are_said_so_though_distance_is_taken_fr
     report = _run(workspace, tmp_path, "rloo", rewards=[never], beta=5.0, learning_rate=1e-2, steps=4, judged=0)
     assert report["watched"]["end"]["no_spread"] == 1.0
     assert any("get the same reward" in note for note in report["notes"])
-

@@ -58,7 +58,9 @@ def trained(workspace: Workspace, **hyperparameters: Any) -> tuple[ModelVersion,
 
 
 def answered(version: ModelVersion, *inputs: Input) -> list[dict[str, Any]]:
-    payload = _payload(version.card, version.path, inputs, lambda path, most: predict.read_caller_file(Path(path), most))
+    payload = _payload(
+        version.card, version.path, inputs, lambda path, most: predict.read_caller_file(Path(path), most)
+    )
     return list(answer(payload)["predictions"])
 
 
@@ -124,4 +126,3 @@ def _plain(grey: int) -> bytes:
     out = io.BytesIO()
     Image.fromarray(np.full((16, 16, 3), grey, np.uint8)).save(out, "PNG")
     return out.getvalue()
-

@@ -48,7 +48,6 @@ def test_a_probe_knows_words_that_training_has_not_seen_and_embeds_once(workspac
 # A head learns the same from vectors that differ little as from the same vectors spread out.
 
 
-
 def _classes(scale: float) -> tuple[Any, Any]:
     """Three clouds around one far point, one of them of half the examples."""
     chance = np.random.default_rng(0)
@@ -93,4 +92,3 @@ def test_several_labels_at_once() -> None:
 
 def test_vectors_that_are_all_the_same_do_no_harm() -> None:
     assert spread_factor(np.ones((5, 3))) == 1
-

@@ -46,4 +46,3 @@ def test_what_rare_labels_lack_goes_to_the_others() -> None:
 def test_the_name_of_a_buffer_fits() -> None:
     assert buffer_name("net") == f"net{BUFFER_SUFFIX}"
     assert len(buffer_name("n" * 64)) == 64
-

@@ -198,4 +198,3 @@ def test_a_held_out_question_that_is_too_long_does_not_lose_a_finished_training(
     assert "1 of 1 validation examples could not be asked" in " ".join(report["notes"])
     assert report["validation"]["n"] == 1
     assert report["validation"]["value"] == 0
-

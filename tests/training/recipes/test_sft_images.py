@@ -226,4 +226,3 @@ def test_a_published_model_is_asked_by_the_names_of_its_parts(workspace: Workspa
     alone = Example("b", shown["image"], None, "b", "", {})
     said = predictor.load(staged).predict([example, alone])
     assert said[0].output != said[1].output  # the question is read, too
-

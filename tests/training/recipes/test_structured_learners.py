@@ -115,7 +115,6 @@ def test_what_is_taken_as_it_is_stays(tmp_path: Path) -> None:
 # Voxels labelled one by one, without a network.
 
 
-
 def posed(seeds: range) -> list[TaskExample]:
     found = []
     for seed in seeds:
@@ -156,4 +155,3 @@ def test_a_label_that_is_unknown_is_not_learned_from() -> None:
     inputs.matrix[targets.ravel() == 255] = 1e3
     after = way.learners[0].learn(inputs, targets, 0)
     assert np.array_equal(before.weight, after.weight)
-

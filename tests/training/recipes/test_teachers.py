@@ -22,4 +22,3 @@ def test_a_clear_difference_does() -> None:
     assert _dominated(student, FrontierRow("large", "teacher", 0.5, 100, 10.0)) == [True, False]
     assert _dominated(student, FrontierRow("large", "teacher", 0.9, 100, 29.0)) == [True, False]
     assert _dominated(student, FrontierRow("large", "teacher", 0.9, 200, 10.0)) == [False, False]
-

@@ -36,4 +36,3 @@ def ask(
 ) -> list[float | None]:  # fmt: skip
     count = len(answers)
     return reward.score([QUESTION] * count, answers, truths or [None] * count, columns or [{}] * count)
-

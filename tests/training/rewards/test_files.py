@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from speciate.tools.training import _with_files_below_a_root as placed
 
 from speciate.errors import Code, SpeciateError
 from speciate.server.tool_api import App, Caller
+from speciate.tools.training import _with_files_below_a_root as placed
 from speciate.workspace.workspace import Workspace
 from tests.models.language.world import tiny_model
 from tests.server.apps import make_app
@@ -50,4 +50,3 @@ def test_a_plan_binds_a_file_to_its_bytes(workspace: Workspace, tmp_path: Path) 
     (bound,) = asked["parameters"]["rewards"]
     assert bound["sha256"] == hashlib.sha256(FILE.encode()).hexdigest()
     assert bound["file"] == f"{file}:reward"
-

@@ -30,7 +30,9 @@ def test_a_reward_model_gives_its_numbers_and_one_answer_that_is_too_long_costs_
     spec = {"kind": "model", "model": "judge@v1", "folder": str(tmp_path / "judge"), "sealed": sealed}
     with opened(tmp_path, spec) as reward:
         one, other = ask(reward, ["yes", "no"])
-        assert [one, other] == pytest.approx(load_reward_model(tmp_path / "judge").numbers([(QUESTION, "yes"), (QUESTION, "no")]))
+        assert [one, other] == pytest.approx(
+            load_reward_model(tmp_path / "judge").numbers([(QUESTION, "yes"), (QUESTION, "no")])
+        )
         assert one != other
         again, missed = ask(reward, ["yes", "no " * 5000])
         assert again == pytest.approx(one)
@@ -62,4 +64,3 @@ def test_a_task_of_reasoning_gym_is_trained_on_by_its_own_scores(workspace: Work
     told = report["watched"]["rewards"]
     assert told["gym"]["failures"] == told["exact"]["failures"] == {}
     assert told["gym"]["asked"] == told["exact"]["asked"] >= 16
-

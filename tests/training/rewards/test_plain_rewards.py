@@ -78,7 +78,11 @@ def test_each_kind_has_a_spec_and_is_opened() -> None:
 
 
 def test_rewards_of_one_kind_have_names_of_their_own() -> None:
-    assert reward_names(read({"kind": "exact"}, {"kind": "numeric"}, {"kind": "exact"})) == ["exact-1", "numeric", "exact-2"]
+    assert reward_names(read({"kind": "exact"}, {"kind": "numeric"}, {"kind": "exact"})) == [
+        "exact-1",
+        "numeric",
+        "exact-2",
+    ]
     assert reward_names(read({"kind": "exact", "name": "right"})) == ["right"]
 
 
@@ -114,11 +118,17 @@ def test_a_reward_that_says_nothing_any_more_stops_the_run() -> None:
 
 
 def test_what_stops_a_run_is_told_by_its_cause_not_by_what_followed_from_it() -> None:
-    slow, left = MissingValue("too_slow", "it took longer than its 'seconds', 5"), MissingValue("given_up", "8 answers before it")
+    slow, left = (
+        MissingValue("too_slow", "it took longer than its 'seconds', 5"),
+        MissingValue("given_up", "8 answers before it"),
+    )
     said = watched.failure_counts([left, slow, slow, left], 4)
     assert said == "too_slow: it took longer than its 'seconds', 5, for 2 of 4 answers; given_up for 2."
     assert "a larger 'seconds'" in watched.advice([left, slow])
-    assert watched.failure_counts([MissingValue("nan", "it returned nan")] * 3, 4) == "nan: it returned nan, for 3 of 4 answers."
+    assert (
+        watched.failure_counts([MissingValue("nan", "it returned nan")] * 3, 4)
+        == "nan: it returned nan, for 3 of 4 answers."
+    )
 
 
 @pytest.mark.parametrize(
@@ -131,4 +141,3 @@ def test_what_stops_a_run_is_told_by_its_cause_not_by_what_followed_from_it() ->
 )
 def test_what_the_cage_forbids_is_told_where_it_may_be_why(raised: str, hinted: bool) -> None:
     assert ("no network" in watched.advice([MissingValue("raised", raised)])) is hinted
-

@@ -263,7 +263,10 @@ def test_what_a_run_would_fail_on_is_refused_by_the_plan(
 
 
 def test_columns_that_rewards_read_are_known() -> None:
-    assert reward_columns(read({"kind": "gym"}, {"kind": "code"}, {"kind": "exact"})) == {"entry": "gym", "tests": "code"}
+    assert reward_columns(read({"kind": "gym"}, {"kind": "code"}, {"kind": "exact"})) == {
+        "entry": "gym",
+        "tests": "code",
+    }
 
 
 def test_a_kind_that_there_is_not_is_refused() -> None:
@@ -274,5 +277,6 @@ def test_a_kind_that_there_is_not_is_refused() -> None:
 def test_values_are_checked_one_by_one() -> None:
     assert check_values({"value": [1, None, True, "x"]}, 4) == [1.0, None, 1.0, MissingValue("not_a_number", "'x'")]
     assert check_values({"value": 0.5}, 1) == [0.5]
-    assert check_values({"value": [{"failure": "nonsense"}]}, 1)[0] == MissingValue("not_a_number", "{'failure': 'nonsense'}")
-
+    assert check_values({"value": [{"failure": "nonsense"}]}, 1)[0] == MissingValue(
+        "not_a_number", "{'failure': 'nonsense'}"
+    )

@@ -12,12 +12,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from speciate.tools.training import train_model
 
 from speciate.datasets.loading.loader import Example
 from speciate.errors import Code, SpeciateError
 from speciate.modalities.messages import Message
 from speciate.server.tool_api import Caller
+from speciate.tools.training import train_model
 from speciate.training.language.questions import Question
 from speciate.training.language_hyperparameters import EnvironmentSpec
 from speciate.training.rewards.tool_environment import EnvironmentHost, ToolFailed, describe_environment, read_tool
@@ -269,4 +269,3 @@ def test_a_training_in_an_environment_that_is_broken_off_ends_in_the_same_bits(
         result = run(attempt(workspace, asked, "job-broken", folder))
     assert result["report"]["watched"] == whole["report"]["watched"]
     assert model_id(result) == model_id(whole)
-

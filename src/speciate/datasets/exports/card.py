@@ -210,7 +210,9 @@ def _columns(manifest: Manifest) -> str:
         return ""
     lines = ["## Columns\n", "| column | type | a model may see it |", "|---|---|---|"]
     for name, kind in islice(manifest.columns.items(), _MOST_SHOWN):
-        lines.append(f"| {escape_markdown(name, 64)} | {escape_markdown(kind, 64)} | {'yes' if name in manifest.inputs else 'no'} |")
+        lines.append(
+            f"| {escape_markdown(name, 64)} | {escape_markdown(kind, 64)} | {'yes' if name in manifest.inputs else 'no'} |"
+        )
     return "\n".join([*lines, *_more(len(manifest.columns)), ""])
 
 
@@ -230,7 +232,10 @@ def _quality(found: Version, exported: ExportSummary | None) -> str:
     if isinstance(reasons, dict) and reasons:
         lines += [
             "",
-            *(f"- {escape_markdown(reason)} ({escape_markdown(count)})" for reason, count in islice(reasons.items(), _MOST_SHOWN)),
+            *(
+                f"- {escape_markdown(reason)} ({escape_markdown(count)})"
+                for reason, count in islice(reasons.items(), _MOST_SHOWN)
+            ),
         ]
     return "\n".join([*lines, ""])
 
@@ -240,13 +245,21 @@ def _split_audit(chain: Sequence[Version]) -> str:
     audit = next((each.report["split"] for each in chain if isinstance(each.report.get("split"), dict)), None)
     if not audit:
         return ""
-    return "\n".join(["## Split audit\n", *(f"- {escape_markdown(name)}: {escape_markdown(value)}" for name, value in audit.items()), ""])
+    return "\n".join(
+        [
+            "## Split audit\n",
+            *(f"- {escape_markdown(name)}: {escape_markdown(value)}" for name, value in audit.items()),
+            "",
+        ]
+    )
 
 
 def _provenance(chain: Sequence[Version]) -> str:
     lines = ["## Provenance\n", "Newest first.\n"]
     for each in chain:
-        lines.append(f"- {escape_markdown(each.manifest.ref)} ({each.manifest.rows:,} rows): {_operation(each.operation)}")
+        lines.append(
+            f"- {escape_markdown(each.manifest.ref)} ({each.manifest.rows:,} rows): {_operation(each.operation)}"
+        )
         lines += [f"  - {step}" for step in _steps(each.operation)]
     return "\n".join([*lines, ""])
 

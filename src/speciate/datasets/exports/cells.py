@@ -123,4 +123,3 @@ def text_of_file(shipment: ExportContent, place: int) -> str:
     """What a file of text says; it was UTF-8 when it was ingested."""
     assert shipment.media is not None
     return shipment.media.read(place).decode("utf-8-sig")
-

@@ -59,7 +59,9 @@ class Coco:
         return WriteReport(notes=(f"{lost:,} objects without a box of four numbers were left out.",) if lost else ())
 
 
-def _images(shipment: ExportContent, piece: Piece, folder: Path, names: UniqueNames, tell: ReportProgress) -> Iterator[dict[str, Any]]:
+def _images(
+    shipment: ExportContent, piece: Piece, folder: Path, names: UniqueNames, tell: ReportProgress
+) -> Iterator[dict[str, Any]]:
     """Writes the pictures, each under a name that is unique in the whole export: COCO knows no folders."""
     assert shipment.media is not None
     folder.mkdir()

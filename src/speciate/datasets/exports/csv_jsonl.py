@@ -45,7 +45,6 @@ CSV = Csv()
 # One JSONL file per split, for tables, texts and series: an object a line, with every column.
 
 
-
 class JsonLines:
     name = "jsonl"
     again = "data"
@@ -71,4 +70,3 @@ class JsonLines:
 
 
 JSONL = JsonLines()
-

@@ -91,7 +91,9 @@ def run(run: Run) -> dict[str, Any]:
     check_rows(rows.filter(usable), manifest, identified)
     packs = PackReader(run.folders.root / pack for pack in manifest.packs) if has_files(manifest) else None
     try:
-        shipment = collect_content(manifest, _rows_of_split(rows.filter(usable), manifest, split), packs)._replace(folders=run.folders)
+        shipment = collect_content(manifest, _rows_of_split(rows.filter(usable), manifest, split), packs)._replace(
+            folders=run.folders
+        )
         _require_space(path, shipment)
         with hidden_folder_beside(path) as folder:
             written = chosen.write(shipment, folder, _progress_reporter(run, shipment))
@@ -170,7 +172,9 @@ def _write_excluded(rows: pa.Table, folder: Path) -> int:
     return file.escaped
 
 
-def _summarise_export(shipment: ExportContent, chosen: Format, written: WriteReport, aside: pa.Table, split: str | None) -> ExportSummary:
+def _summarise_export(
+    shipment: ExportContent, chosen: Format, written: WriteReport, aside: pa.Table, split: str | None
+) -> ExportSummary:
     notes = list(written.notes)
     if shipment.windows:
         unit = find(shipment.manifest.modality).window_unit
@@ -192,7 +196,9 @@ def _summarise_export(shipment: ExportContent, chosen: Format, written: WriteRep
     )
 
 
-def _report(shipment: ExportContent, chosen: Format, exported: ExportSummary, escaped: int, folder: Path) -> dict[str, Any]:
+def _report(
+    shipment: ExportContent, chosen: Format, exported: ExportSummary, escaped: int, folder: Path
+) -> dict[str, Any]:
     files = [file for file in folder.rglob("*") if file.is_file()]
     return {
         "format": chosen.name,
@@ -235,7 +241,6 @@ KIND = Kind(name="export", spec=ExportSpec, plan=plan, run="speciate.datasets.ex
 # without names may tell of how it came to be.
 
 
-
 def check_version(manifest: Manifest, identified: bool) -> None:
     """REFUSED where nothing of it was de-identified and the caller does not say that names may leave."""
     if not identified and holds_dicom(manifest) and COLUMN not in manifest.columns:
@@ -273,7 +278,9 @@ def redact_history(chain: Sequence[Version], identified: bool) -> list[Version]:
 
 def _without_parameters(operation: Mapping[str, Any]) -> dict[str, Any]:
     kept = {name: operation[name] for name in ("op", "license") if name in operation}
-    return kept | ({"steps": [_without_parameters(step) for step in operation["steps"]]} if operation.get("steps") else {})
+    return kept | (
+        {"steps": [_without_parameters(step) for step in operation["steps"]]} if operation.get("steps") else {}
+    )
 
 
 def _identities_error(manifest: Manifest, what: str) -> SpeciateError:
@@ -283,4 +290,3 @@ def _identities_error(manifest: Manifest, what: str) -> SpeciateError:
         f"Call curate_dataset(dataset={manifest.name!r}, steps=[{{'op': 'deidentify'}}]) and export the version that "
         "it makes; or, where names may leave, export_dataset with identified=true.",
     )
-

@@ -60,7 +60,9 @@ def _sequences(shipment: ExportContent, piece: Piece, start: int, rows: list[dic
         return [[re.sub(r"\s+", "", str(row[shipment.manifest.inputs[0]]))] for row in rows]
     assert shipment.folders is not None
     first = piece.start + start
-    items = [MediaItem(shipment.ids[place], shipment.media.contents[place]) for place in range(first, first + len(rows))]
+    items = [
+        MediaItem(shipment.ids[place], shipment.media.contents[place]) for place in range(first, first + len(rows))
+    ]
     packs = [shipment.folders.root / pack for pack in shipment.manifest.packs]
     media = decode_media(shipment.folders, packs, shipment.manifest.modality, items)
     return [[each] if isinstance(each, str) else chains(each) for each in media]

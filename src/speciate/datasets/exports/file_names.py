@@ -136,4 +136,3 @@ def _name(part: PartName, file: bytes) -> str:
     suffix = told if told in suffixes else suffixes[0]
     plain = f"{part.own}{suffix}"
     return plain if modality_of(file[:4096], plain) == part.modality else f"{part}{suffix}"
-

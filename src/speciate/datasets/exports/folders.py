@@ -229,4 +229,3 @@ def _write_dicom(data: bytes, folder: Path, names: UniqueNames, cells: list[str]
 
 
 DICOM = DicomFolders()
-

@@ -232,4 +232,3 @@ def _media(manifest: Manifest, rows: pa.Table, packs: PackReader) -> Media:
             shared[medium] = unique.claim(f"{split}\0{folder}", name)
         found.append(shared[medium])
     return Media(packs, contents, found, folders)
-

@@ -376,4 +376,3 @@ def _parquet(path: str, table: pa.Table) -> None:
 def _json(path: str, content: Any) -> None:
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     Path(path).write_text(json.dumps(content, indent=4))
-

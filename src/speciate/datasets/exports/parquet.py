@@ -39,6 +39,7 @@ class Parquet:
                     tell(batch.num_rows)
         return WriteReport(configs)
 
+
 # Rows with their media in Arrow batches of bounded size: what the formats `parquet` and `hf` write.
 
 
@@ -68,7 +69,9 @@ def layout(shipment: ExportContent, *, numbered: bool = False) -> Layout:
         fields = [pa.field(field.name, pa.int64()) if field.name == shipment.label else field for field in fields]
     described_as = {str(shipment.label): names} if names else {}
     return Layout(
-        describe_features(pa.schema(fields), modality, medium, described_as), medium, {name: i for i, name in enumerate(names)}
+        describe_features(pa.schema(fields), modality, medium, described_as),
+        medium,
+        {name: i for i, name in enumerate(names)},
     )
 
 
@@ -150,7 +153,6 @@ def _feature(kind: pa.DataType) -> Any:
     return {"dtype": _TYPES.get(str(kind), str(kind)), "_type": "Value"}
 
 
-
 PARQUET = Parquet()
 
 
@@ -181,7 +183,9 @@ class DatasetsFolder:
         return WriteReport()
 
 
-def _write_datasets_folder(shipment: ExportContent, piece: Piece, wanted: Layout, folder: Path, tell: ReportProgress) -> None:
+def _write_datasets_folder(
+    shipment: ExportContent, piece: Piece, wanted: Layout, folder: Path, tell: ReportProgress
+) -> None:
     folder.mkdir(exist_ok=True)
     with pa.OSFile(str(folder / _DATA), "wb") as file, pa.ipc.new_stream(file, wanted.schema) as writer:
         for batch in batches(shipment, piece, wanted):
@@ -210,4 +214,3 @@ def _write_json(path: Path, document: dict[str, Any]) -> None:
 
 
 DATASETS_FOLDER = DatasetsFolder()
-

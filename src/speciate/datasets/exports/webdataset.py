@@ -49,7 +49,9 @@ class WebDataset:
         return WriteReport(configs)
 
 
-def _examples(shipment: ExportContent, piece: Piece, classes: list[str], tell: ReportProgress) -> Iterator[list[_Member]]:
+def _examples(
+    shipment: ExportContent, piece: Piece, classes: list[str], tell: ReportProgress
+) -> Iterator[list[_Member]]:
     """The members of each example, in the order of the rows."""
     number = {name: i for i, name in enumerate(classes)}
     texts = shipment.manifest.inputs if shipment.manifest.modality == TEXT else ()
@@ -100,4 +102,3 @@ def _open(folder: Path, name: str, shard: int) -> tarfile.TarFile:
 
 
 WEBDATASET = WebDataset()
-

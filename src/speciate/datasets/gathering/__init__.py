@@ -42,4 +42,3 @@ def gather_examples(found: Listing, desk: SourceContext) -> Listing:
     module, _, function = GATHERERS[found.modality].partition(":")
     gathered: Listing = getattr(importlib.import_module(module), function)(found, desk)
     return gathered
-

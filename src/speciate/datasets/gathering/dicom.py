@@ -121,7 +121,9 @@ def _with_digests(known: Sequence[FileWithHeader], found: Listing, desk: SourceC
     return [each._replace(digest=digests.get(each.file.name, "")) for each in known]
 
 
-def _ask_about_files(service: str, key: str, files: Sequence[SourceFile], found: Listing, desk: SourceContext) -> list[Any]:
+def _ask_about_files(
+    service: str, key: str, files: Sequence[SourceFile], found: Listing, desk: SourceContext
+) -> list[Any]:
     """An answer for each file, in order; a sentence where its process failed."""
     chunks = [files[start : start + _CHUNK] for start in range(0, len(files), _CHUNK)]
 
@@ -259,7 +261,9 @@ class AnnotatedScan(NamedTuple):
     frame_of_reference: str
 
 
-def with_masks(found: Listing, scans: Sequence[AnnotatedScan], annotations: Sequence[Annotation], desk: SourceContext) -> Listing:
+def with_masks(
+    found: Listing, scans: Sequence[AnnotatedScan], annotations: Sequence[Annotation], desk: SourceContext
+) -> Listing:
     """The listing with the column, where there are annotations; those that do not fit their scan are set aside."""
     if not annotations:
         return found
@@ -307,7 +311,9 @@ def _match_annotations(
     return {name: found for name, found in matched.items() if found}, aside
 
 
-def _ask_for_regions(found: Listing, name: str, annotations: Sequence[Annotation], desk: SourceContext) -> dict[str, Any]:
+def _ask_for_regions(
+    found: Listing, name: str, annotations: Sequence[Annotation], desk: SourceContext
+) -> dict[str, Any]:
     scan = next(file for file in found.files if file.name == name)
     paths = [str(path) for _, path in scan.parts] or [str(scan.path)]
     drawn_on = [str(each.file.path) for each in annotations]
@@ -361,4 +367,3 @@ def _whole(path: str) -> Any:
     walk_elements(Path(path).read_bytes())  # what ends early is no whole drawing
     with decode_errors(""):
         return pydicom.dcmread(path, force=True)
-

@@ -334,4 +334,3 @@ def _digest(path: str) -> str:
         while part := file.read(_CHUNK):
             digest.update(part)
     return digest.hexdigest()
-

@@ -591,4 +591,3 @@ def _decode_frames(data: bytes, name: str, start: float, stop: float) -> list[Pi
 
 def _broken(what: str, error: Exception) -> SpeciateError:
     return SpeciateError(Code.INVALID, f"{what} of the LeRobot dataset is damaged: {str(error)[:200]}", _MEND)
-

@@ -142,4 +142,3 @@ def _addresses(data: bytes) -> list[str]:
     except (ValueError, TypeError, AttributeError, KeyError, RecursionError):
         return []
     return [unquote(address) for address in addresses if not address.startswith("data:")]
-

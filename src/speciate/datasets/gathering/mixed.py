@@ -136,7 +136,9 @@ def _named_files(files: Sequence[SourceFile]) -> list[NamedFile]:
     ]
 
 
-def _by_rows(found: Listing, files: Sequence[SourceFile], rows: GroupedFiles, desk: SourceContext, inputs: Sequence[str]) -> Listing:
+def _by_rows(
+    found: Listing, files: Sequence[SourceFile], rows: GroupedFiles, desk: SourceContext, inputs: Sequence[str]
+) -> Listing:
     wanted = _wanted({part for row in rows.rows for part in row.parts}, inputs)
     shared = shared_folders(files)
     made = [_row(files, row, shared) for row in rows.rows]
@@ -205,7 +207,9 @@ def _by_manifest(found: Listing, table: SourceFile, manifest: ManifestRows, desk
     )
 
 
-def _add_missing_parts(made: Sequence[_MixedExample], wanted: set[PartName], desk: SourceContext) -> tuple[list[SourceFile], Counter[PartName]]:
+def _add_missing_parts(
+    made: Sequence[_MixedExample], wanted: set[PartName], desk: SourceContext
+) -> tuple[list[SourceFile], Counter[PartName]]:
     """With an empty member for each part that others have; how many lack each. Rows without any are left out."""
     nothing = desk.work / "nothing"
     desk.work.mkdir(parents=True, exist_ok=True)
@@ -417,4 +421,3 @@ def _write_text(cell: Any, path: Path, when: int) -> Path | None:
     path.write_text(str(cell), encoding="utf-8", errors="replace")
     os.utime(path, ns=(when, when))
     return path
-

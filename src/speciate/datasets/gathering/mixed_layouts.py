@@ -243,4 +243,3 @@ def _worth(found: GroupedFiles) -> tuple[int, int, int]:
     """How many files have company, in how many rows, and how few parts explain it. Of equals the first stands."""
     together = sum(sum(map(len, row.parts.values())) for row in found.rows if len(row.parts) > 1)
     return together, len(found.rows), -len({part for row in found.rows for part in row.parts})
-

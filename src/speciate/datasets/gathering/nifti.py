@@ -265,4 +265,3 @@ def _shape(volume: Volume) -> str:
 def _sizes(size: Any, spacing: Any) -> str:
     lengths = " x ".join(f"{float(side):.4g}" for side in spacing)
     return f"{' x '.join(map(str, size))} voxels of {lengths} mm"
-

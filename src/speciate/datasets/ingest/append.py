@@ -66,7 +66,9 @@ class AppendedVersion(NamedTuple):
     """Of the split."""
 
 
-def append_draft(folders: Folders, parent: ParentVersion, drafted: Draft, seed: int, packs: list[str]) -> AppendedVersion:
+def append_draft(
+    folders: Folders, parent: ParentVersion, drafted: Draft, seed: int, packs: list[str]
+) -> AppendedVersion:
     """The next version. INVALID where a column holds what the dataset's column of that name cannot."""
     schema = _schema(folders, parent.manifest)
     old = version_rows.read(folders, parent.manifest, [name for name in _NEEDED if name in schema.names])
@@ -88,7 +90,9 @@ def append_draft(folders: Folders, parent: ParentVersion, drafted: Draft, seed: 
         fractions=dealing.get("fractions", FRACTIONS),
     )
     if promoted:
-        whole = pa.concat_tables([version_rows.read(folders, parent.manifest), done.table], promote_options="permissive")
+        whole = pa.concat_tables(
+            [version_rows.read(folders, parent.manifest), done.table], promote_options="permissive"
+        )
         manifest = parent.manifest.model_copy(update={"packs": tuple(dict.fromkeys((*parent.manifest.packs, *packs)))})
         sealed = next_version.seal_first(folders, whole, manifest)
     else:
@@ -273,4 +277,3 @@ def rows_without_group(rows: pa.Table) -> Mask:
     """Rows without a group that are usable, or would be once they are labelled."""
     whole = pc.is_in(rows["quality"], pa.array(["ok", "partial"]))
     return np.asarray(pc.and_(pc.is_null(rows["group_key"]), whole), bool)
-

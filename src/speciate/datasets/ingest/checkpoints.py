@@ -87,7 +87,9 @@ class PartWriter:
             pass
 
 
-def recover_parts(attempts: Iterable[RunFolder], folders: Folders, modality: str, wanted: Mapping[str, FileState]) -> list[IngestedPart]:
+def recover_parts(
+    attempts: Iterable[RunFolder], folders: Folders, modality: str, wanted: Mapping[str, FileState]
+) -> list[IngestedPart]:
     """The parts that these attempts finished and whose files are all `wanted` as they were; no file is in two."""
     found: list[IngestedPart] = []
     left = dict(wanted)
@@ -194,4 +196,3 @@ def _part_table(items: Sequence[IngestedFile]) -> pa.Table:
 
 def _bytes(facts: FileState) -> dict[str, int]:
     return {"bytes": facts.size} if facts.size >= 0 else {}
-

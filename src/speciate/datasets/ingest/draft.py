@@ -338,7 +338,9 @@ def _cast_labels(values: Sequence[Any], is_number: bool, numeric: bool) -> pa.Ar
     return pa.array(values, pa.float64() if numeric else pa.string())
 
 
-def _append_to_splits(table: pa.Table, beside: pa.Table, modality: str, fractions: Mapping[str, float], seed: int) -> pa.Table:
+def _append_to_splits(
+    table: pa.Table, beside: pa.Table, modality: str, fractions: Mapping[str, float], seed: int
+) -> pa.Table:
     """With splits, or refused, as what lies in the dataset wants it."""
     whole = _stack_split_columns(beside, table)
     new = np.arange(whole.num_rows) >= beside.num_rows
@@ -453,4 +455,3 @@ def example_ids(keys: Sequence[str]) -> pa.Array:
         letters[:, len(NOUN) + 1 + place] = alphabet[digits.astype(np.intp)]
     offsets = np.arange(len(letters) + 1, dtype=np.int32) * letters.shape[1]
     return pa.StringArray.from_buffers(len(letters), pa.py_buffer(offsets), pa.py_buffer(letters))
-

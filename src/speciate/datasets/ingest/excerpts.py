@@ -58,7 +58,9 @@ def cut_excerpts(survey: Survey, labels: pa.Table, about: Sequence[int], ask: Re
         cells = zip(labels[WINDOW_START].to_pylist(), labels[WINDOW_STOP].to_pylist(), lengths, strict=True)
         bounds = [_check_bounds(start, stop, length, unit) for start, stop, length in cells]
     bounds = [each if usable else _WHOLE for each, usable in zip(bounds, ok, strict=True)]
-    return ExcerptSurvey(replace(survey, table=_with_bounds(joined, bounds, unit), items=_with_quality(items, bounds)), joined.renamed)
+    return ExcerptSurvey(
+        replace(survey, table=_with_bounds(joined, bounds, unit), items=_with_quality(items, bounds)), joined.renamed
+    )
 
 
 def group_excerpts(rows: pa.Table, modality: str) -> pa.Table:
@@ -71,7 +73,9 @@ def group_excerpts(rows: pa.Table, modality: str) -> pa.Table:
     return with_column(rows, "group_key", pa.array(groups.tolist(), pa.string()))
 
 
-def _bounds_of_frames(frames: list[Any], contents: list[str | None], ok: list[bool], ask: ReadTimestamps) -> list[_Bounds]:
+def _bounds_of_frames(
+    frames: list[Any], contents: list[str | None], ok: list[bool], ask: ReadTimestamps
+) -> list[_Bounds]:
     named = [content if usable and frame is not None else None
              for frame, content, usable in zip(frames, contents, ok, strict=True)]  # fmt: skip
     marks = ask(list(dict.fromkeys(content for content in named if content is not None)), "frames")
@@ -84,7 +88,9 @@ def _bounds_of_frames(frames: list[Any], contents: list[str | None], ok: list[bo
 def _bounds_of_frame(frame: Any, marks: Timestamps) -> _Bounds:
     number = _number(frame)
     if number is None or number != int(number) or not 0 <= number < len(marks) - 1:
-        return _Bounds(None, None, f"Its label is about frame {_shorten_cell(frame)} of {len(marks) - 1}, the first being 0.")
+        return _Bounds(
+            None, None, f"Its label is about frame {_shorten_cell(frame)} of {len(marks) - 1}, the first being 0."
+        )
     return _Bounds(float(marks[int(number)]), float(marks[int(number) + 1]))
 
 
@@ -126,4 +132,3 @@ def _number(cell: Any) -> float | None:
 
 def _shorten_cell(cell: Any) -> str:
     return str(cell)[:20]
-

@@ -286,7 +286,9 @@ def _read_source(spec: IngestSpec, run: Run, stored: Manifest | None, parent: Pa
             drafted = drafted._replace(table=own_export.with_windows(kept, unit))
         aside = {item.name: item.reason for item in found.set_aside[:_SHOWN]}
         untrusted = {"notes": list(found.notes), "set_aside": aside} if found.notes or aside else {}
-        return _SourceContent(drafted, survey, renamed, found.revision, len(found.set_aside), untrusted, told, found.hint)
+        return _SourceContent(
+            drafted, survey, renamed, found.revision, len(found.set_aside), untrusted, told, found.hint
+        )
     finally:
         pool.close()
         shutil.rmtree(work, ignore_errors=True)
@@ -332,7 +334,13 @@ def _survey_listing(
 
 
 def _draft_survey(
-    spec: IngestSpec, survey: Survey, parent: ParentVersion | None, run: Run, pool: Pool, work: Path, readable: frozenset[Path]
+    spec: IngestSpec,
+    survey: Survey,
+    parent: ParentVersion | None,
+    run: Run,
+    pool: Pool,
+    work: Path,
+    readable: frozenset[Path],
 ) -> Draft:
     def judge(table: pa.Table, roles: Roles) -> pa.Table:
         wanted = pc.equal(survey.items["quality"], "ok")
@@ -408,7 +416,11 @@ def _warnings(read: _SourceContent) -> list[str]:
     if drafted.label is None and says_answers(drafted.inputs, drafted.table.column_names):
         return []
     if drafted.label is None:
-        hint = " The folders look like classes: label='folder' takes them." if _folders_look_like_classes(read.survey) else ""
+        hint = (
+            " The folders look like classes: label='folder' takes them."
+            if _folders_look_like_classes(read.survey)
+            else ""
+        )
         return [
             f"No label was named: there is nothing to learn or to compare with until label_examples gives some.{hint}"
         ]
@@ -451,7 +463,6 @@ KIND = Kind(
 # Rows that come with a call lie in a blob of their own, which a spec names by its sha256: so they can be forgotten.
 
 
-
 def store_inline_rows(workspace: Workspace, rows: Sequence[dict[str, Any]]) -> str:
     """On disk when this returns."""
     return Blobs(workspace.folders.blobs).put(json.dumps(list(rows), sort_keys=True).encode("utf-8", "surrogatepass"))
@@ -461,4 +472,3 @@ def load_inline_rows(folders: Folders, sha256: str) -> list[dict[str, Any]]:
     """NOT_FOUND where they were forgotten meanwhile."""
     rows: list[dict[str, Any]] = json.loads(Blobs(folders.blobs).get(sha256))
     return rows
-

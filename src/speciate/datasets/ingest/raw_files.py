@@ -42,7 +42,9 @@ class RawFile(NamedTuple):
 
 def file_state(file: SourceFile) -> FileState:
     """Of several files: the sum of their sizes and the latest change."""
-    return _combine_states([_state_of_path(path) for _, path in file.parts]) if file.parts else _state_of_path(file.path)
+    return (
+        _combine_states([_state_of_path(path) for _, path in file.parts]) if file.parts else _state_of_path(file.path)
+    )
 
 
 def read_raw(file: SourceFile, below: Collection[str]) -> RawFile:
@@ -55,7 +57,9 @@ def read_raw(file: SourceFile, below: Collection[str]) -> RawFile:
         raw = _read(path, below)
         facts.append(raw.facts)
         if raw.data is None:
-            return raw._replace(facts=file_state(file), reason=f"{raw.reason} It is {name!r} of {len(file.parts)} files.")
+            return raw._replace(
+                facts=file_state(file), reason=f"{raw.reason} It is {name!r} of {len(file.parts)} files."
+            )
         members[name] = raw.data
         if (size := sum(each.size for each in facts)) > LONGEST_FILE:
             reason = f"Its files have {size:,} bytes and more together, more than {LONGEST_FILE:,}."
@@ -125,4 +129,3 @@ def _real(descriptor: int, path: Path) -> str:
 
 def _is_below(real: str, folders: Collection[str]) -> bool:
     return any(real == folder or real.startswith(f"{folder}/") for folder in folders)
-

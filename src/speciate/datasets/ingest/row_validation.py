@@ -83,7 +83,9 @@ def _validate_slice(rows: pa.Table, roles: Roles, desk: RowValidationContext) ->
     payload = {"file": str(file), "modality": roles.modality, "inputs": list(roles.inputs)}
     seconds = max(_LEAST_SECONDS, _SECONDS * rows.num_rows / _SLICE)
     try:
-        verdicts = ask_until_heard(lambda: desk.pool.ask_for_file(_VALIDATE_ROWS, payload, read, seconds, readable=desk.readable), run)
+        verdicts = ask_until_heard(
+            lambda: desk.pool.ask_for_file(_VALIDATE_ROWS, payload, read, seconds, readable=desk.readable), run
+        )
     except SpeciateError as error:
         verdicts = _one_by_one(rows, roles, desk, error)
     finally:
@@ -194,4 +196,3 @@ def ask_until_heard(ask: Callable[[], T], run: Run) -> T:
             if run.stopping:  # then the processes were ended under it
                 raise Stopped from None
             raise
-

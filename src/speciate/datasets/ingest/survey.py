@@ -258,7 +258,9 @@ def _validate_chunk(
     finally:
         target.unlink(missing_ok=True)
     return [
-        IngestedFile(file, raw, _use_source_names(next(verdicts) if raw.data is not None else _verdict_of_unread(raw), file))
+        IngestedFile(
+            file, raw, _use_source_names(next(verdicts) if raw.data is not None else _verdict_of_unread(raw), file)
+        )
         for file, raw in zip(files, raws, strict=True)
     ]
 
@@ -268,7 +270,9 @@ def _use_source_names(verdict: Verdict, file: SourceFile) -> Verdict:
     return verdict if reason is None else verdict._replace(reason=reason[:LONGEST_REASON])
 
 
-def _ask_validator(desk: SurveyContext, modality: str, file: Path, spans: Sequence[tuple[int, int]], *, as_is: bool) -> list[Verdict]:
+def _ask_validator(
+    desk: SurveyContext, modality: str, file: Path, spans: Sequence[tuple[int, int]], *, as_is: bool
+) -> list[Verdict]:
     """Whatever goes wrong with several files is the fault of one of them: then each is asked about alone."""
     payload = {"modality": modality, "file": str(file), "spans": spans, "as_is": as_is}
     readable = frozenset((desk.work,))
@@ -349,4 +353,3 @@ def _repeated(values: Sequence[str | None], counts: Sequence[int]) -> pa.Array:
 
 def _threads(count: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(count, thread_name_prefix="ingest")
-

@@ -92,4 +92,3 @@ def _is_sketch(sketch: bytes, modality: Modality[Any]) -> bool:
     if isinstance(sketching, PairwiseSimilarity):
         return True  # bytes of any length; what they mean is the kinship's own affair
     return sketching is not None and len(sketch) == sketching.width
-

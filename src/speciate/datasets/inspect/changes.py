@@ -48,7 +48,9 @@ def rows_only_in_sql(folders: Folders, version: Manifest, other: Manifest) -> st
     pieces = []
     for part in version.parts:
         if part.file not in theirs:
-            pieces.append(f"SELECT * FROM {version_rows.relation(folders, version.model_copy(update={'parts': (part,)}))}")
+            pieces.append(
+                f"SELECT * FROM {version_rows.relation(folders, version.model_copy(update={'parts': (part,)}))}"
+            )
         elif (condition := _back(folders, part, theirs[part.file])) is not None:
             pieces.append(version_rows.rows_of_file(folders.root / part.file, condition))
     return f"({' UNION ALL BY NAME '.join(pieces)})" if pieces else None
@@ -119,4 +121,3 @@ def compare_versions(payload: dict[str, Any]) -> dict[str, Any]:
         **{change: counts.get(change, 0) for change in ("added", "removed", "changed")},
         "label_moves": [list(move) for move in moves],
     }
-

@@ -208,4 +208,3 @@ def draw_grid(pictures: Sequence[Pixels], captions: Sequence[str], side: int = T
     buffer = io.BytesIO()
     canvas.save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
-

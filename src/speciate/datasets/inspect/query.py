@@ -108,4 +108,3 @@ def _offset(cursor: str | None, manifest: Manifest) -> int:
             f"Call again with dataset='{manifest.name}@v{found[1]}', or without cursor to begin anew.",
         )
     return int(found[2])
-

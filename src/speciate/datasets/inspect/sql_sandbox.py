@@ -262,11 +262,15 @@ def _open_view(payload: dict[str, Any]) -> duckdb.DuckDBPyConnection:
         return open_locked([file], f"read_parquet({version_rows.quoted(file)})")
     folders, manifest = Folders(Path(payload["root"])), Manifest.model_validate(payload["manifest"])
     if payload["since"] is None:
-        return open_locked(version_rows.files(folders, manifest), version_rows.relation(folders, manifest), payload["split"])
+        return open_locked(
+            version_rows.files(folders, manifest), version_rows.relation(folders, manifest), payload["split"]
+        )
     since = Manifest.model_validate(payload["since"])
     with duckdb.connect(":memory:") as connection:
         source = changes.changes_sql(connection, folders, since, manifest)
-    return open_locked([*version_rows.files(folders, manifest), *version_rows.files(folders, since)], source, payload["split"])
+    return open_locked(
+        [*version_rows.files(folders, manifest), *version_rows.files(folders, since)], source, payload["split"]
+    )
 
 
 def open_locked(files: Sequence[Path], source: str, split: str | None = None) -> duckdb.DuckDBPyConnection:
@@ -398,4 +402,3 @@ def write_log_rows(log: dict[str, Any]) -> Path:
 
 def _text_of_json(value: Any) -> str | None:
     return value if value is None or isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-

@@ -337,7 +337,9 @@ Timestamps = npt.NDArray[np.float64]
 """(M + 1,) ascending: where each of M units begins in the modality's `window_unit`, and where the last one ends."""
 
 
-def ask_for_timestamps(pool: Pool, packs: Sequence[Path], modality: str, contents: Sequence[str], unit: str) -> Iterator[Timestamps]:
+def ask_for_timestamps(
+    pool: Pool, packs: Sequence[Path], modality: str, contents: Sequence[str], unit: str
+) -> Iterator[Timestamps]:
     """Of each file that `contents` names in `packs`, in order. INVALID where one cannot be read any more."""
     chunks = [contents[start : start + _FILES_AT_ONCE] for start in range(0, len(contents), _FILES_AT_ONCE)]
     about = {"modality": modality, "packs": [str(pack) for pack in packs], "unit": unit}
@@ -383,4 +385,3 @@ def _ask_for_timestamps(pool: Pool, about: dict[str, Any], contents: Sequence[st
         return found
 
     return pool.ask_for_file(_READ_TIMESTAMPS, {**about, "contents": list(contents)}, read, _TIMESTAMPS_SECONDS)
-

@@ -124,7 +124,8 @@ def admit_media(manifest: Manifest, table: pa.Table) -> list[Any]:
     admit = find(manifest.modality).admit
     values = (admit(value) for value in input_values(manifest.modality, manifest.inputs, table))
     return [
-        cut_window(manifest.modality, media, start, stop) for media, (start, stop) in zip(values, _bounds(table), strict=True)
+        cut_window(manifest.modality, media, start, stop)
+        for media, (start, stop) in zip(values, _bounds(table), strict=True)
     ]
 
 
@@ -155,7 +156,6 @@ def _bounds(table: pa.Table) -> list[tuple[float | None, float | None]]:
 # What an example is known by in caches: its id, and what of it is shown to a model.
 
 
-
 def example_keys(examples: Sequence[Example]) -> list[str]:
     """`ID:DIGEST` each: the same example may show more or fewer of its columns to another model."""
     return [f"{example.id}:{media_digest(example.media)}" for example in examples]
@@ -177,4 +177,3 @@ def _sha256(medium: Any) -> str:
     else:
         content = repr(medium)
     return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()
-

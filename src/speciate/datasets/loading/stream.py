@@ -257,7 +257,9 @@ class MappedRows(NamedTuple):
         return found.take(pa.array(np.argsort(order, kind="stable")))
 
 
-def map_rows(folders: Folders, manifest: Manifest, columns: Sequence[str], splits: Collection[str] | None) -> MappedRows:
+def map_rows(
+    folders: Folders, manifest: Manifest, columns: Sequence[str], splits: Collection[str] | None
+) -> MappedRows:
     """The rows of quality ok, of these splits only where they are given; of `columns` those that the version has."""
     query = f"FROM {version_rows.relation(folders, manifest)}"
     folders.cache.mkdir(parents=True, exist_ok=True)
@@ -277,4 +279,3 @@ def map_rows(folders: Folders, manifest: Manifest, columns: Sequence[str], split
                 writer.write_batch(batch)
         table = pa.ipc.open_file(pa.memory_map(str(file))).read_all()
     return MappedRows(table, pc.sort_indices(table, [("id", "ascending")]).to_numpy().astype("int64"))
-

@@ -76,7 +76,9 @@ def apply(rows: pa.Table, parameters: AnswerParameters, context: Context) -> Out
     rows = fill_column(rows, why, places, reasons, pa.string())
     if parameters.rationale:
         reasoned, whole = rationale_columns(parameters.column)
-        rows = fill_column(rows, reasoned, places, [each.parted and each.parted.rationale for each in found], pa.string())
+        rows = fill_column(
+            rows, reasoned, places, [each.parted and each.parted.rationale for each in found], pa.string()
+        )
         rows = fill_column(rows, whole, places, [each.parted and each.parted.whole for each in found], pa.string())
     audit: dict[str, Any] = {"asked": len(places), "answered": sum(answered), "set_aside": len(places) - sum(answered)}
     counted = Counter(reason for reason in reasons if reason)
@@ -175,4 +177,3 @@ def parse_rationale(text: str) -> ReasonedAnswer | None:
     answer = said[marks[-1].end() :].strip(_FRAME)
     rationale = "\n\n".join(part for part in (before, said[: marks[-1].start()].strip()) if part)
     return ReasonedAnswer(rationale, answer) if answer else None
-

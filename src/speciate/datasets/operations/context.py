@@ -122,7 +122,9 @@ class Context:
         contents = rows[CONTENT].to_pylist()
         once = list(dict.fromkeys(contents))  # windows share a file
         found: dict[str, Timestamps] = {}
-        read = ask_for_timestamps(self._pool, loader.packs(self._run.folders, self.manifest), self.manifest.modality, once, unit)
+        read = ask_for_timestamps(
+            self._pool, loader.packs(self._run.folders, self.manifest), self.manifest.modality, once, unit
+        )
         for done, (content, each) in enumerate(zip(once, read, strict=True)):
             found[content] = each
             self.progress(done + 1, len(once), "files", unit)
@@ -278,4 +280,3 @@ def _ask_to_rewrite(pool: Pool, service: str, about: dict[str, Any], contents: S
         if len(contents) == 1:
             return [(None, {})]
         return [item for content in contents for item in _ask_to_rewrite(pool, service, about, [content])]
-

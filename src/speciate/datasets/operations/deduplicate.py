@@ -108,19 +108,25 @@ def _leaders(
     if parameters.by == "embedding":
         modality, extractor = part.modality if part else context.manifest.modality, parameters.extractor
         units = comparable_vectors(context.vectors(rows, extractor, part), modality, extractor)
-        return near_duplicates.leaders_by_cosine(order, units, parameters.threshold or least_cosine(modality, extractor))
+        return near_duplicates.leaders_by_cosine(
+            order, units, parameters.threshold or least_cosine(modality, extractor)
+        )
     if parameters.by == "content" and part is not None:
         cells = pa.chunked_array([pa.array(part_digests(rows, part), pa.binary())]).combine_chunks()
         return near_duplicates.leaders_by_pairs(order, _kinds(cells.dictionary_encode()), np.zeros((0, 2), np.int64))
     if parameters.by == "content":
-        return near_duplicates.leaders_by_pairs(order, _kinds(_contents(rows).dictionary_encode()), np.zeros((0, 2), np.int64))
+        return near_duplicates.leaders_by_pairs(
+            order, _kinds(_contents(rows).dictionary_encode()), np.zeros((0, 2), np.int64)
+        )
     sketching = find(context.manifest.modality).sketching
     if sketching is None or SKETCH not in rows.column_names:
         raise refusal("The rows have no sketches.", "Call create_dataset again on the source, then repeat the call.")
     column: Any = rows[SKETCH].combine_chunks()
     if isinstance(sketching, SketchingByPart):
         if part is None:
-            return near_duplicates.leaders_by_pairs(order, _near_mixed_rows(rows, sketching, parameters.threshold), np.zeros((0, 2), np.int64))
+            return near_duplicates.leaders_by_pairs(
+                order, _near_mixed_rows(rows, sketching, parameters.threshold), np.zeros((0, 2), np.int64)
+            )
         of_part = sketching.columns(column.to_pylist(), part.own).get(str(part))
         if of_part is None:
             raise refusal(f"The part {part.own!r} has no sketches.", "Call again with by='content' or by='embedding'.")
@@ -137,11 +143,15 @@ def _near_mixed_rows(rows: pa.Table, sketching: SketchingByPart, threshold: floa
     return kinds.reshape(-1).astype(np.int64)
 
 
-def _near_in_part(rows: pa.Table, sketching: SketchingByPart, part: PartName, threshold: float | None) -> near_duplicates.Places:
+def _near_in_part(
+    rows: pa.Table, sketching: SketchingByPart, part: PartName, threshold: float | None
+) -> near_duplicates.Places:
     """(N,) the same number for rows that are near in this part, or equal in it where it has too little to be told from
     others; -1 where it is missing, and a number of its own where it was cut."""
     own = part_digests(rows, part)
-    near_ones = near_duplicates.clusters(len(own), near_duplicates.near_duplicate_pairs(rows[SKETCH], sketching, threshold, part.own))
+    near_ones = near_duplicates.clusters(
+        len(own), near_duplicates.near_duplicate_pairs(rows[SKETCH], sketching, threshold, part.own)
+    )
     first: dict[bytes, int] = {}
     there = rows_with_part(rows, part)
     found = [int(code) if digest is None else first.setdefault(digest, int(code))
@@ -262,4 +272,3 @@ def _normalise(vectors: Vectors) -> Vectors:
     """Each of length 1; one without direction stays 0."""
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     return np.asarray(np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0))
-

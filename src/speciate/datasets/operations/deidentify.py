@@ -108,7 +108,9 @@ def apply(rows: pa.Table, parameters: DeidentifyParameters, context: Context) ->
     contents, never_kept = _contents(rows, context)
     done = context.rewritten(_SERVICE, payload, contents)
     files = {content: _DeidentifiedFile.of(each, modality) for content, each in done.media.items()}
-    files |= {content: _DeidentifiedFile.of(RewrittenFile(None, 0, {"reason": _NOT_KEPT}), modality) for content in never_kept}
+    files |= {
+        content: _DeidentifiedFile.of(RewrittenFile(None, 0, {"reason": _NOT_KEPT}), modality) for content in never_kept
+    }
     own = _columns_of_files(files) & {*context.manifest.columns}
     theirs = [name for name in context.manifest.columns if name not in {*own, "bytes", COLUMN, TEXT_COLUMN}]
     named = _identifying_columns(rows, theirs, files) - {context.manifest.label}
@@ -204,7 +206,9 @@ def _identifying_columns(rows: pa.Table, columns: Sequence[str], files: dict[str
     return found
 
 
-def _without_cells(rows: pa.Table, files: dict[str, _DeidentifiedFile], columns: Sequence[str], manifest: Manifest) -> pa.Table:
+def _without_cells(
+    rows: pa.Table, files: dict[str, _DeidentifiedFile], columns: Sequence[str], manifest: Manifest
+) -> pa.Table:
     """Rows whose file was not rewritten keep nothing in these columns but the label: what of it came from the file, and
     whom it named, nobody can tell."""
     blank = [bool(content) and files[content].content is None for content in rows[CONTENT].to_pylist()]
@@ -298,7 +302,9 @@ def _ids(contents: Sequence[str | None], windows: Sequence[str], rows: pa.Table)
     return found
 
 
-def _with_fields(rows: pa.Table, made: Sequence[_DeidentifiedFile | None], windows: Sequence[str], own: set[str]) -> pa.Table:
+def _with_fields(
+    rows: pa.Table, made: Sequence[_DeidentifiedFile | None], windows: Sequence[str], own: set[str]
+) -> pa.Table:
     """The columns that files fill. Of a window, numbers are those of the window and stay."""
     for name in sorted({*own, "bytes"} & {*rows.column_names}):
         kind, old = rows.schema.field(name).type, rows[name].to_pylist()
@@ -351,7 +357,6 @@ DEIDENTIFY = Operation(
 # as an ingest would, so that the columns of the next version follow from files without identities.
 
 
-
 def rewrite(payload: dict[str, Any]) -> dict[str, Any]:
     """The service (loading/rewriting.py): {packs, contents, modality, profile, key} -> {file, items}.
 
@@ -367,7 +372,9 @@ def rewrite(payload: dict[str, Any]) -> dict[str, Any]:
             try:
                 made = [deidentify(each, profile, pseudonyms) for each in _instances(data)]
             except DecodeError as error:
-                items.append({"length": None, "reason": error.detail, "names": _filled_columns(payload["modality"], data)})
+                items.append(
+                    {"length": None, "reason": error.detail, "names": _filled_columns(payload["modality"], data)}
+                )
                 continue
             written = of_series([each.data for each in made])
             file.write(written)
@@ -399,4 +406,3 @@ def _file_report(modality: str, data: bytes, written: bytes, made: list[Deidenti
 def _filled_columns(modality: str, data: bytes) -> list[str]:
     """Of the columns that the file as it was filled."""
     return sorted(validate_bytes(find(modality), data).fields)
-

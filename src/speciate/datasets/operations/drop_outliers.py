@@ -95,7 +95,9 @@ def modified_z(scores: Scores) -> Scores:
     return apart / (1.2533 * mean) if mean > 0 else np.zeros_like(apart)
 
 
-def _outliers(scores: Scores, candidates: npt.NDArray[np.bool_], parameters: OutlierParameters) -> npt.NDArray[np.bool_]:
+def _outliers(
+    scores: Scores, candidates: npt.NDArray[np.bool_], parameters: OutlierParameters
+) -> npt.NDArray[np.bool_]:
     if parameters.share is None:
         return candidates & (modified_z(scores) > (parameters.cut or _CUT))
     farthest = np.argsort(-np.where(candidates, scores, -np.inf), kind="stable")

@@ -49,7 +49,6 @@ FILTER = Operation(
 # in.
 
 
-
 class DeriveParameters(Parameters):
     column: str = Field(description="New, or one of yours to replace.")
     sql: str = Field(description="One expression over the columns, such as width * height.")
@@ -107,4 +106,3 @@ DERIVE = Operation(
     preflight=preflight_derive,
     apply=apply_derive,
 )
-

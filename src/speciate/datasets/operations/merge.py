@@ -204,7 +204,9 @@ def _unite_components(rows: pa.Table, fresh: Sequence[str], modality: str) -> _U
         if name is not None and name != goal:
             moves[f"{name} to {goal}"] += 1
             after[place] = goal
-    return _UnitedComponents(with_column(rows, "split", pa.array(after, pa.string())), len(across), dict(moves.most_common()))
+    return _UnitedComponents(
+        with_column(rows, "split", pa.array(after, pa.string())), len(across), dict(moves.most_common())
+    )
 
 
 def _learned_first(split: str) -> tuple[int, str]:

@@ -239,7 +239,9 @@ def declare_columns(manifest: Manifest, names: Mapping[str, str]) -> Manifest:
     return manifest.model_copy(update={"columns": {**manifest.columns, **names}})
 
 
-def fill_column(rows: pa.Table, name: str, places: Sequence[int], values: Sequence[object], kind: pa.DataType) -> pa.Table:
+def fill_column(
+    rows: pa.Table, name: str, places: Sequence[int], values: Sequence[object], kind: pa.DataType
+) -> pa.Table:
     """With values at these places of the column; elsewhere what was there stays, or is null."""
     cells = rows[name].to_pylist() if name in rows.column_names else [None] * rows.num_rows
     if name in rows.column_names and rows.schema.field(name).type != kind:
@@ -310,4 +312,3 @@ def part_digests(rows: pa.Table, part: PartName) -> list[bytes | None]:
     sketches: Sequence[bytes | None] = rows[SKETCH].to_pylist()
     found = [None if sketch is None else unpack_sketches(sketch).get(str(part)) for sketch in sketches]
     return [None if each is None else each.digest for each in found]
-

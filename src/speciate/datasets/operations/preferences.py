@@ -148,10 +148,14 @@ def apply(rows: pa.Table, parameters: PreferencesParameters, context: Context) -
 
 def _of_evaluation(rows: pa.Table, context: Context) -> tuple[list[list[CandidateAnswer]], str]:
     known = context.evaluated()
-    return [[CandidateAnswer(*each) for each in known.answers.get(name, ())] for name in rows["id"].to_pylist()], known.metric
+    return [
+        [CandidateAnswer(*each) for each in known.answers.get(name, ())] for name in rows["id"].to_pylist()
+    ], known.metric
 
 
-def _of_columns(rows: pa.Table, parameters: PreferencesParameters, context: Context) -> tuple[list[list[CandidateAnswer]], str]:
+def _of_columns(
+    rows: pa.Table, parameters: PreferencesParameters, context: Context
+) -> tuple[list[list[CandidateAnswer]], str]:
     texts = [_texts(rows[name]) for name in parameters.answers]
     makers = [_makers(rows, name) for name in parameters.answers]
     scores = _scores(rows, parameters, context, texts)

@@ -170,7 +170,6 @@ SAMPLE = Operation(
 # column is empty stay.
 
 
-
 class BalanceParameters(Parameters):
     column: str = Field("label", description="label, or any column of classes.")
     splits: Splits = SPLITS
@@ -200,7 +199,8 @@ def apply_balance(rows: pa.Table, parameters: BalanceParameters, context: Contex
         fewest = min(map(len, classes.values()))
         for places in classes.values():
             order = sorted(
-                places, key=lambda i: (seeded_hash(parameters.seed, groups[i] or ids[i]), seeded_hash(parameters.seed, ids[i]))
+                places,
+                key=lambda i: (seeded_hash(parameters.seed, groups[i] or ids[i]), seeded_hash(parameters.seed, ids[i])),
             )
             kept[order[fewest:]] = False
     per_class = {split: _fewest(classes) for split, classes in sorted(found.items())}
@@ -225,7 +225,6 @@ BALANCE = Operation(
 # Chance that repeats: an order by hashes of a seed and a key, and whole numbers from shares.
 
 
-
 def seeded_hash(seed: int, key: str) -> bytes:
     """Where a key stands among others: independent of what the others are, so that a sample grows without moving."""
     return hashlib.sha256(f"{seed}/{key}".encode("utf-8", "surrogatepass")).digest()
@@ -245,4 +244,3 @@ def apportion(counts: Mapping[str, int], wanted: int) -> dict[str, int]:
     for name in by_remainder[: wanted - sum(given.values())]:
         given[name] += 1
     return given
-

@@ -336,7 +336,6 @@ VARIANTS = Operation(
 # judges the result as an ingest would. What it writes is what models see: pictures as PNG, sounds as FLAC in 16 bits.
 
 
-
 def rewrite(payload: dict[str, Any]) -> dict[str, Any]:
     """The service (loading/rewriting.py): {packs, contents, modality, kinds, chance} -> {file, items}.
 
@@ -489,4 +488,3 @@ def _channel_scale(series: Medium) -> Medium:
     known = np.where(np.isfinite(series), series, np.nan)
     found = np.nanstd(known, axis=1, keepdims=True) if known.size and np.isfinite(known).any() else np.zeros((1, 1))
     return np.nan_to_num(found)
-

@@ -77,7 +77,9 @@ def _attribute(name: str, kind: str) -> _Attribute:
     if kind.startswith("{"):
         return _Attribute(_unquote(name), "nominal", tuple(str(each) for each in _cells(kind.strip("{} "))))
     word = kind.split(maxsplit=1)[0].lower() if kind else ""
-    return _Attribute(_unquote(name), "numeric" if word in _NUMERIC else "relational" if word == "relational" else "text")
+    return _Attribute(
+        _unquote(name), "numeric" if word in _NUMERIC else "relational" if word == "relational" else "text"
+    )
 
 
 def _with_label(attributes: list[_Attribute]) -> list[_Attribute]:
@@ -150,4 +152,3 @@ def _cells(line: str) -> list[str | None]:
 
 def _unquote(text: str) -> str:
     return _ESCAPE.sub(lambda found: _ESCAPED.get(found[1], found[1]), text)
-

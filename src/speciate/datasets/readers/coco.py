@@ -105,4 +105,3 @@ def _dicts(values: Any, faults: Counter[str]) -> list[dict[str, Any]]:
     if lost := len(values) - len(found):
         faults["element(s) are no objects"] += lost
     return found
-

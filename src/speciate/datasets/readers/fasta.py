@@ -83,4 +83,3 @@ def _drop_last(rows: list[dict[str, Any]], parts: list[list[str]], broken: bool)
     if broken and rows:
         rows.pop()
         parts.pop()
-

@@ -103,4 +103,3 @@ def _numbers(cells: list[bytes]) -> list[float] | None:
         return [float(cell or "nan") for cell in cells]
     except ValueError:
         return None
-

@@ -46,7 +46,9 @@ def read_json(path: Path, text: Sequence[str]) -> pa.Table:
     try:
         data = read_text(path)
         if len(data) > _LONGEST:
-            raise over_budget_error(path, f"it has {len(data):,} bytes, more than {_LONGEST:,}", "Save it as JSONL or Parquet.")
+            raise over_budget_error(
+                path, f"it has {len(data):,} bytes, more than {_LONGEST:,}", "Save it as JSONL or Parquet."
+            )
         found = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise unreadable_error(path, f"not JSON: {error}") from error
@@ -87,4 +89,3 @@ def as_row(value: Any) -> dict[str, Any]:
     if is_broken(value):
         raise ValueError("an object with half a character")
     return value
-

@@ -92,4 +92,3 @@ def _check_installed() -> None:
             "SDF files are read by RDKit, which is not installed.",
             "Run: pip install 'speciate[chem]'",
         ) from error
-

@@ -134,5 +134,6 @@ def _recovery(path: Path) -> str:
 
 
 def _too_large_error(path: Path, size: int) -> Exception:
-    return over_budget_error(path, f"it declares {size:,} bytes, more than {LONGEST_BINARY:,}", "Split it into several files.")
-
+    return over_budget_error(
+        path, f"it declares {size:,} bytes, more than {LONGEST_BINARY:,}", "Split it into several files."
+    )

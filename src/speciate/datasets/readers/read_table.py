@@ -66,7 +66,9 @@ def read_table(payload: dict[str, Any]) -> dict[str, Any]:
     try:
         if reader.layout is None and payload["modality"] != "time-series":
             _check_columns(path, columns_at_least(path, reader.format or format_of(path.name)))
-        table = reshape_series(_read(path, reader, payload["text"]), reader, payload["modality"], path, payload["label"])
+        table = reshape_series(
+            _read(path, reader, payload["text"]), reader, payload["modality"], path, payload["label"]
+        )
     except OSError as error:
         raise unreadable_error(path, error.strerror or str(error)) from error
     _check_columns(path, table.num_columns)
@@ -75,7 +77,9 @@ def read_table(payload: dict[str, Any]) -> dict[str, Any]:
         pq.write_table(table, target, compression="zstd")
     except OSError as error:
         target.unlink(missing_ok=True)
-        raise over_budget_error(path, "its table is larger than a process may write", "Split it into several files.") from error
+        raise over_budget_error(
+            path, "its table is larger than a process may write", "Split it into several files."
+        ) from error
     return {"file": target.name, "rows": table.num_rows}
 
 
@@ -161,4 +165,3 @@ def _head(path: Path) -> Path:
     target = Path.cwd() / "head"
     target.write_bytes(data[: data.rfind(b"\n") + 1] if len(data) == _HEAD else data)
     return target
-

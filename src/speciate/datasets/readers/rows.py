@@ -149,14 +149,18 @@ def read_text(path: Path) -> bytes:
     mark = next((mark for mark in _MARKS if data.startswith(mark)), None)
     if mark is None:
         if data[:200].count(0) > len(data[:200]) // 4:
-            raise unreadable_error(path, "it holds zero bytes, as UTF-16 without a byte order mark does; save it as UTF-8")
+            raise unreadable_error(
+                path, "it holds zero bytes, as UTF-16 without a byte order mark does; save it as UTF-8"
+            )
         return data
     if _MARKS[mark] == "utf-8":
         return data[len(mark) :]
     try:
         return data[len(mark) :].decode(_MARKS[mark]).encode()
     except UnicodeDecodeError as error:
-        raise unreadable_error(path, f"its mark says {_MARKS[mark]}, and {error.reason} at byte {error.start}") from error
+        raise unreadable_error(
+            path, f"its mark says {_MARKS[mark]}, and {error.reason} at byte {error.start}"
+        ) from error
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str | None]]:
@@ -190,7 +194,9 @@ def _decompress(path: Path) -> bytes:
 
 
 def _too_long(path: Path, why: str) -> Exception:
-    return over_budget_error(path, f"{why}, and one table of text may have {LONGEST_TEXT:,}", "Split it, or save it as Parquet.")
+    return over_budget_error(
+        path, f"{why}, and one table of text may have {LONGEST_TEXT:,}", "Split it, or save it as Parquet."
+    )
 
 
 # Cells that hold conversations, as data for language models have them: lists of messages become texts.
@@ -235,4 +241,3 @@ def _holds_messages(kind: pa.DataType) -> bool:
 def _without_empty_fields(cell: Any) -> Any:
     """Without the fields that Arrow adds where other rows have them; an empty list is no cell."""
     return [{name: value for name, value in (each or {}).items() if value is not None} for each in cell or ()] or None
-

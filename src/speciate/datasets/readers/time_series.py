@@ -105,7 +105,9 @@ def _from_long(table: pa.Table, columns: Sequence[str], path: Path, label: str |
     found = pa.table(series)
     lists = pa.array([[*map(list, values[:, i:j])] for i, j in zip(starts, ends, strict=True)], _SERIES_TYPE)
     found = found.append_column(_free_name(found), lists)
-    found = _with_reasons(found, _series_with_repeated_times(table[time], starts), torn and torn.where, time, label or LABEL)
+    found = _with_reasons(
+        found, _series_with_repeated_times(table[time], starts), torn and torn.where, time, label or LABEL
+    )
     if not missing:
         return found
     reasons = pa.array([f"{path.name!r} has no {identity!r} or {time!r} in a row."] * missing, pa.string())
@@ -264,7 +266,6 @@ def _misfit_error(path: Path, layout: str, why: str) -> SpeciateError:
 # Columns `series` and `label`. Time stamps are refused: every value stands at its place.
 
 
-
 def read_ts(path: Path, text: Sequence[str]) -> pa.Table:
     """A series that is not what the header declares is a bad row."""
     header, rows, bad = _Header(), [], []
@@ -330,4 +331,3 @@ def _series(line: str, header: _Header) -> dict[str, Any]:
         declared = "" if header.length is None else f" where the header declares {header.length}"
         raise ValueError(f"channels of {', '.join(map(str, sorted(lengths)))} values{declared}")
     return {"series": channels, "label": label}
-

@@ -226,7 +226,9 @@ _AHEAD = 2  # chunks per process
 _SECONDS = 120.0
 
 
-def describe_media(folders: Folders, manifest: Manifest, rows: pa.Table, part: PartName | None = None) -> Iterator[Vectors]:
+def describe_media(
+    folders: Folders, manifest: Manifest, rows: pa.Table, part: PartName | None = None
+) -> Iterator[Vectors]:
     """(B, D) at a time, in the order of the rows, by as many processes as there are cores. `part`: of mixed rows.
 
     INVALID, naming the example, where one cannot be decoded.
@@ -280,7 +282,9 @@ def _of_part(media: dict[str, Any], part: str) -> Any:
     return find(part.rpartition(".")[2]).features(media[part])
 
 
-def _ask_for_vectors(pool: Pool, folders: Folders, manifest: Manifest, rows: pa.Table, part: PartName | None) -> Vectors:
+def _ask_for_vectors(
+    pool: Pool, folders: Folders, manifest: Manifest, rows: pa.Table, part: PartName | None
+) -> Vectors:
     wanted = items(rows)
     payload = {
         "modality": manifest.modality,
@@ -308,4 +312,3 @@ def _ask_for_vectors(pool: Pool, folders: Folders, manifest: Manifest, rows: pa.
         if error.code != Code.UNAVAILABLE:
             raise
         return pool.ask_for_file(_SERVICE, payload, read, _SECONDS)  # it may have died of what another medium did to it
-

@@ -261,7 +261,9 @@ def leaders_by_cosine(order: Sequence[int], units: npt.NDArray[np.float32], thre
     return leader
 
 
-def _assign_to_leaders(block: Places, leaders: Places, leader: Places, units: npt.NDArray[np.float32], threshold: float) -> None:
+def _assign_to_leaders(
+    block: Places, leaders: Places, leader: Places, units: npt.NDArray[np.float32], threshold: float
+) -> None:
     """Each of the block to the most similar leader where one is near."""
     best, similarity = np.full(len(block), -1), np.full(len(block), -np.inf, np.float32)
     for start in range(0, len(leaders), _BLOCK):
@@ -273,4 +275,3 @@ def _assign_to_leaders(block: Places, leaders: Places, leader: Places, units: np
         best[closer], similarity[closer] = chunk[place[closer]], value[closer]
     near = similarity >= threshold
     leader[block[near]] = best[near]
-

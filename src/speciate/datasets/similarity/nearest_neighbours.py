@@ -258,4 +258,3 @@ def _check_text(text: str | None, extractor: Extractor, manifest: Manifest) -> N
         f"{extractor.name!r} takes no text, as the examples of {manifest.ref} are {manifest.modality}.",
         f"Call again with id of an example. Extractors that take text: {', '.join(able)}.",
     )
-

@@ -82,7 +82,9 @@ def check(source: str, folders: Folders | None = None) -> None:
         raise _empty_error(asked)
 
 
-def write(source: str, folders: Folders, target: Path, label: str | None, column: str | None = None) -> list[ExcludedFile]:
+def write(
+    source: str, folders: Folders, target: Path, label: str | None, column: str | None = None
+) -> list[ExcludedFile]:
     """Into the empty folder `target`; what could not be taken. `label`: how the column of labels is to be called.
     `column`: the only one that models see, if there is such: a text that was asked about is a cell of it.
 
@@ -103,7 +105,9 @@ def write(source: str, folders: Folders, target: Path, label: str | None, column
     return aside
 
 
-def examples(log: LogFolder, asked: LogQuery, column: str | None = None) -> tuple[list[LoggedExample], list[ExcludedFile]]:
+def examples(
+    log: LogFolder, asked: LogQuery, column: str | None = None
+) -> tuple[list[LoggedExample], list[ExcludedFile]]:
     """Answers whose input was kept, of the form that most have; oldest first. Texts are rows where `column` is said."""
     if not log.path.exists():
         return [], []
@@ -127,7 +131,9 @@ def examples(log: LogFolder, asked: LogQuery, column: str | None = None) -> tupl
     if forms:
         usual = forms.most_common(1)[0][0]
         aside += [
-            ExcludedFile(each.answer.id, "Its input has another form.") for each in found if _form(each, column) != usual
+            ExcludedFile(each.answer.id, "Its input has another form.")
+            for each in found
+            if _form(each, column) != usual
         ]
         found = [each for each in found if _form(each, column) == usual]
     return found, aside
@@ -180,7 +186,9 @@ def _columns_of_answers(columns: dict[str, pa.Array], taken: Sequence[LoggedExam
     return pa.table(every)
 
 
-def _write_marker(target: Path, again: str, taken: Sequence[LoggedExample], label: str, inputs: tuple[str, ...]) -> None:
+def _write_marker(
+    target: Path, again: str, taken: Sequence[LoggedExample], label: str, inputs: tuple[str, ...]
+) -> None:
     marker = Marker(
         format=KIND, again=again, modality=taken[-1].answer.modality, files=not inputs, inputs=inputs,
         label=label if any(each.label is not None for each in taken) else None,
@@ -227,4 +235,3 @@ def _empty_error(asked: LogQuery) -> SpeciateError:
         f"Read speciate://use-cases/{asked.use_case}/answers for what it holds; keep_inputs and sample are in [log] of "
         "settings.toml.",
     )
-

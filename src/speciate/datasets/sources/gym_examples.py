@@ -65,7 +65,9 @@ def parse(name: str) -> GymSource:
         else:
             task, setting = _parse_setting(key, tasks)
             if setting not in known[task].settings:
-                raise unknown(f"setting of {task}", setting, known[task].settings, f"{_HOW} Of {task}: {_settings_text(task)}.")
+                raise unknown(
+                    f"setting of {task}", setting, known[task].settings, f"{_HOW} Of {task}: {_settings_text(task)}."
+                )
             found.settings[task][setting] = _value(text)
     if not sum(found.sizes.values()):
         raise SpeciateError(Code.INVALID, f"'gym:{name}' asks for no example.", _HOW)
@@ -100,7 +102,9 @@ def _rows(task: str, gym: GymSource) -> Iterator[dict[str, str]]:
             }  # fmt: skip
 
 
-def _distinct_entries(entries: Iterator[dict[str, Any]], wanted: int, seen: set[str], alike: set[str]) -> list[dict[str, Any]]:
+def _distinct_entries(
+    entries: Iterator[dict[str, Any]], wanted: int, seen: set[str], alike: set[str]
+) -> list[dict[str, Any]]:
     """The first entries whose question is new, as the split's audit tells texts apart; then, of too few, those that are
     new by the letter: to some tasks marks are all that matters."""
     found, spare = list[dict[str, Any]](), list[dict[str, Any]]()
@@ -192,4 +196,3 @@ def _value(text: str) -> Any:
 
 def _settings_text(task: str) -> str:
     return ", ".join(f"{name}: {how}" for name, how in gym_tasks.find_task(task).settings.items())[:600]
-

@@ -102,4 +102,3 @@ def _complete(cache: Path, commit: str, below: str) -> Path:
     set aside."""
     part = f".{hashlib.sha256(below.encode()).hexdigest()[:32]}" if below else ""
     return cache / f"{commit}{part}.complete"
-

@@ -276,4 +276,3 @@ def _with_split(sidecar: _Sidecar, all_: Sequence[_Sidecar]) -> pa.Table:
 
 def _split_of_name(path: Path) -> str | None:
     return split_of_file(path.name.removesuffix(table_suffix(path.name)))
-

@@ -419,4 +419,3 @@ def _reason_to_exclude_link(path: Path, root: Path) -> str | None:
 
 def _printable_path(path: str, folder: Path) -> str:
     return os.fsencode(os.path.relpath(path, folder)).decode(errors="backslashreplace")
-

@@ -151,4 +151,3 @@ def with_windows(rows: pa.Table, unit: str | None) -> pa.Table:
     if unit is not None and {unit, written} <= set(rows.column_names):  # of the window; that of the medium is another
         rows = with_column(rows, unit, rows[written].cast(rows[unit].type)).drop_columns([written])
     return rows
-

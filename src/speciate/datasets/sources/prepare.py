@@ -131,7 +131,9 @@ def _detect_layout(
     if export is None:
         whole = recognise_modality(files) if reader._replace(as_is=False) == Reader() else None
         if whole is not None and modality in ("auto", whole):
-            return DetectedLayout(Listing(source, "media", whole, with_splits(files, "media"), frozenset((source,))), [])
+            return DetectedLayout(
+                Listing(source, "media", whole, with_splits(files, "media"), frozenset((source,))), []
+            )
         return detect_layout(source, files, modality, reader)
     marker, tables = export.marker, list[SourceFile]()
     if marker.files and reader._replace(as_is=False) == Reader():
@@ -197,18 +199,25 @@ def _unpack_archives(place: _FetchedSource, skip: Path | None, desk: SourceConte
         if archive_suffix(path.name).lower() != ".zip":
             names = [name_below(target, member) for member in members]
             if ours or webdataset.is_shard(names):
-                members, prefix = webdataset.gather_media(target, names, desk.pool, ours=ours), webdataset.split_folder_name(prefix)
+                members, prefix = (
+                    webdataset.gather_media(target, names, desk.pool, ours=ours),
+                    webdataset.split_folder_name(prefix),
+                )
         inside = [(member, prefix + name_below(target, member)) for member in members]
         named += [member for member in inside if not archive_suffix(member[1])]
         aside += [
-            ExcludedFile(name, "An archive in an archive is not unpacked.") for _, name in inside if archive_suffix(name)
+            ExcludedFile(name, "An archive in an archive is not unpacked.")
+            for _, name in inside
+            if archive_suffix(name)
         ]
         aside += [ExcludedFile(prefix + str(name), str(reason)) for name, reason in answer["set_aside"]]
         aside += [ExcludedFile(prefix + name, reason) for name, reason in strange]
         readable.add(target)
     unique = {name: path for path, name in reversed(named)}
     aside += [ExcludedFile(name, "Another file has this name.") for path, name in named if unique[name] is not path]
-    return _UnpackedFiles(named_files([(path, name) for name, path in unique.items()]), aside, frozenset(readable), about)
+    return _UnpackedFiles(
+        named_files([(path, name) for name, path in unique.items()]), aside, frozenset(readable), about
+    )
 
 
 def _notes_on_ignored(about: list[str], export: own_export.Export | None) -> list[str]:
@@ -219,7 +228,9 @@ def _notes_on_ignored(about: list[str], export: own_export.Export | None) -> lis
     return [f"{files} left out as a text about the data: {', '.join(map(repr, about[:3]))}."]
 
 
-def _with_labels(found: Listing, tables: Sequence[SourceFile], labels: LabelsFile | None, desk: SourceContext) -> Listing:
+def _with_labels(
+    found: Listing, tables: Sequence[SourceFile], labels: LabelsFile | None, desk: SourceContext
+) -> Listing:
     """The listing of media with the labels that the caller names or that lie beside them."""
     if labels is None:
         return with_sidecars(found, tables, desk.pool)
@@ -262,7 +273,8 @@ def _with_splits_of_labels(found: Listing) -> Listing:
         return found
     brought = found.labels["split"].to_pylist()
     files = [
-        file._replace(split=normalise_split(name) or file.split) for file, name in zip(found.files, brought, strict=True)
+        file._replace(split=normalise_split(name) or file.split)
+        for file, name in zip(found.files, brought, strict=True)
     ]
     return found._replace(files=files, labels=found.labels.drop_columns(["split"]))
 
@@ -343,4 +355,3 @@ def _media_column(path: Path, found: Listing, desk: SourceContext) -> str | None
             return None
         raise
     return column
-

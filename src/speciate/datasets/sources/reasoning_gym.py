@@ -115,4 +115,3 @@ def _mark_tuples(value: Any) -> Any:
 
 def _restore_tuple(value: dict[str, Any]) -> Any:
     return tuple(value[_TUPLE]) if value.keys() == {_TUPLE} else value
-

@@ -142,4 +142,3 @@ def check_named_columns(
     except SpeciateError as error:
         if error.code is not Code.UNAVAILABLE:  # then the job will say it
             raise
-

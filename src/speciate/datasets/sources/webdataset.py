@@ -134,4 +134,3 @@ def _without(row: dict[str, Any], name: str) -> dict[str, Any]:
 
 def _read_parquet(path: Path, answer: dict[str, Any]) -> pa.Table:
     return pq.read_table(path)
-

@@ -108,4 +108,3 @@ def _free(asked: PromptForm, value: Any) -> str:
 
 def _quote(value: Any) -> str:
     return repr(value if len(str(value)) <= _SHOWN else str(value)[:_SHOWN] + "...")
-

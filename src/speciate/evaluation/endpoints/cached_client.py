@@ -132,4 +132,3 @@ def _cached_answer(reply: Reply) -> CachedAnswer:
         served_model=reply.served_model,
         created=reply.created or time.time(),
     )
-

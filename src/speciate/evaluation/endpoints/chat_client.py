@@ -442,4 +442,3 @@ def _check_key(key: str | None) -> str | None:
             "A person stores it again with `speciate secret set NAME --host HOST`.",
         )
     return key or None
-

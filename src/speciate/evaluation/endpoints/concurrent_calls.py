@@ -367,7 +367,9 @@ class _CallLoop:
             case "rate_limit":
                 self._rate_limits += 1
                 after = outcome.retry_after_s
-                self._pace = concurrency.after_rate_limit(self._pace, bounds, sent=work.sent, now=now, retry_after_s=after)
+                self._pace = concurrency.after_rate_limit(
+                    self._pace, bounds, sent=work.sent, now=now, retry_after_s=after
+                )
                 # Not all of them in the same instant.
                 self._again(work, self._pace.held_until + self._random.random() * self._limits.backoff_s)
                 if now - self._answered_at > self._limits.patience_s:
@@ -486,4 +488,3 @@ def _rate_limit_error(endpoint: Endpoint, seconds: float) -> SpeciateError:
         f"{endpoint.model!r} at {endpoint.host} has answered nothing but rate limits for {seconds:.0f} s.",
         "Call again later, or raise the limit with the provider: recorded answers are kept and not asked again.",
     )
-

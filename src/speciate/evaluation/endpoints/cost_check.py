@@ -141,7 +141,9 @@ def _cost(workspace: Workspace, asking: PlannedCalls, endpoint: Endpoint) -> tup
     return calls, None if per_call is None else round(calls * per_call, 6)
 
 
-def _cost_of_verdicts(workspace: Workspace, asking: PlannedCalls, verdicts: PlannedVerdicts) -> tuple[int, float | None]:
+def _cost_of_verdicts(
+    workspace: Workspace, asking: PlannedCalls, verdicts: PlannedVerdicts
+) -> tuple[int, float | None]:
     """Texts to judge are taken to be as long as answers of the family usually are, and the reference, too."""
     text = CHARACTERS_PER_TOKEN * (_ANSWER_TOKENS["free"] if asking.family in _FREE else _ANSWER_TOKENS["labels"])
     characters = 1200 + verdicts.characters + _characters(workspace, asking.manifest) + text * (1 + verdicts.answers)
@@ -157,4 +159,3 @@ def _characters(workspace: Workspace, manifest: Manifest) -> float:
         "audio": _AUDIO_TOKENS_PER_SECOND * length * CHARACTERS_PER_TOKEN,
     }
     return media.get(manifest.modality, max(length, 20.0 * len(manifest.inputs)))
-

@@ -160,7 +160,9 @@ def _answer_digest(reply: Reply | None) -> AnswerDigest | None:
     if reply is None or reply.retryable or reply.status != 200:
         return None
     said = " ".join((reply.text or "").split()) if reply.error is None else f"\0{reply.error}"
-    return AnswerDigest(digest=hashlib.sha256(said.encode("utf-8", "surrogatepass")).hexdigest()[:16], logprob=reply.logprob)
+    return AnswerDigest(
+        digest=hashlib.sha256(said.encode("utf-8", "surrogatepass")).hexdigest()[:16], logprob=reply.logprob
+    )
 
 
 def _sampling(run: Run, endpoint: Endpoint, key: str | None, purse: _SpendingFile) -> dict[str, Any]:
@@ -168,7 +170,12 @@ def _sampling(run: Run, endpoint: Endpoint, key: str | None, purse: _SpendingFil
     for sampling in pinned_questions.SAMPLINGS[:-1]:
         heard: list[Reply] = []
         _ask(
-            run, endpoint, key, pinned_questions.pinned_requests(sampling)[:1], lambda _, reply, heard=heard: heard.append(reply), purse
+            run,
+            endpoint,
+            key,
+            pinned_questions.pinned_requests(sampling)[:1],
+            lambda _, reply, heard=heard: heard.append(reply),
+            purse,
         )
         if heard and heard[0].status != 400:
             return sampling
@@ -210,7 +217,9 @@ def spent_usd(folder: RunFolder) -> float:
         return 0.0
 
 
-def _ask(run: Run, endpoint: Endpoint, key: str | None, asked: list[Request], record: Any, purse: _SpendingFile) -> CallSummary:
+def _ask(
+    run: Run, endpoint: Endpoint, key: str | None, asked: list[Request], record: Any, purse: _SpendingFile
+) -> CallSummary:
     def settled(place: int, reply: Reply) -> None:
         purse.settle(place, reply)
         record(place, reply)
@@ -277,4 +286,3 @@ KIND = Kind(
     commit=commit,
     paid=paid,
 )
-

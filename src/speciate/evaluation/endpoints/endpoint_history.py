@@ -105,7 +105,11 @@ def _shows_change(old: tuple[AnswerDigest | None, ...], new: tuple[AnswerDigest 
     if None in old or None in new or len(old) != 2 or len(new) != 2:
         return None
     (a, b), (c, d) = old, new
-    by_time, *across = (_distance(a, b) + _distance(c, d), _distance(a, c) + _distance(b, d), _distance(a, d) + _distance(b, c))
+    by_time, *across = (
+        _distance(a, b) + _distance(c, d),
+        _distance(a, c) + _distance(b, d),
+        _distance(a, d) + _distance(b, c),
+    )
     if by_time < min(across):
         return True
     return False if min(across) < by_time and across[0] != across[1] else None
@@ -196,7 +200,9 @@ def store_served_names(tx: Transaction, endpoint: Endpoint, served: tuple[str, .
     """What a provider said that it serves, while it answered whatever it was asked. Not `just_now`: some of the answers
     may have been recorded earlier, so names that it gave at any time tell nothing new."""
     if not just_now:
-        known = {name for _, told in _read(tx, _BY_SUBJECT, [_subject(endpoint), SERVED, 1_000]) for name in _names(told)}
+        known = {
+            name for _, told in _read(tx, _BY_SUBJECT, [_subject(endpoint), SERVED, 1_000]) for name in _names(told)
+        }
         served = tuple(name for name in served if name not in known)
     if not served:
         return
@@ -242,4 +248,3 @@ def _change(row: Row) -> Change:
 
 def _read(reader: Database | Transaction, sql: str, parameters: list[Any]) -> list[Row]:
     return reader.execute(sql, parameters) if isinstance(reader, Transaction) else reader.read(sql, parameters)
-

@@ -151,4 +151,3 @@ def usd_per_core_hour(settings: Settings) -> float:
 
 def usd_for(core_seconds: float, per_core_hour: float = USD_PER_CORE_HOUR) -> float:
     return core_seconds / 3600 * per_core_hour
-

@@ -86,6 +86,7 @@ class Prompt(BaseModel):
     max_tokens: int = Field(1024, ge=1, le=200_000, description="Of an answer, what a model thinks included.")
     seed: int | None = None
 
+
 # What a chat model is shown of an example: parts of a message, text, pictures as PNG, sound as WAV.
 
 
@@ -337,6 +338,7 @@ def _check_template(template: str, asked: PromptForm) -> None:
             f"{', '.join(f'{{{each}}}' for each in asked.columns) or 'it has none'}.",
         )
 
+
 LONGEST_SIDE = 1024
 """Pixels; larger pictures are made smaller, smaller ones stay as they are."""
 PROMPT_MODALITIES = ("text", "tabular", "protein", "image", "audio")
@@ -390,4 +392,3 @@ def _wav(sound: npt.NDArray[np.float32]) -> bytes:
 
 def _base64(data: bytes) -> str:
     return base64.b64encode(data).decode()
-

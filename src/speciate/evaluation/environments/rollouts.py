@@ -65,7 +65,9 @@ class RolloutModel:
                 going = [place for place, step in enumerate(now) if step is not None]
                 if not going:
                     break
-                shown = [examples[place]._replace(media=_observation(examples[place].media, now[place])) for place in going]
+                shown = [
+                    examples[place]._replace(media=_observation(examples[place].media, now[place])) for place in going
+                ]
                 chosen = dict(zip(going, self._ask(shown), strict=True))
                 actions = [
                     None if step is None else np.asarray(chosen[place].output[ACTIONS], np.float32)[0]
@@ -93,7 +95,9 @@ def start_of(example: Example) -> Start | None:
     return Start(environment, int(seed))
 
 
-def with_rollouts(ask: AskModel, examples: Sequence[Example], metrics: Sequence[str], root: Path, folder: Path) -> AskModel:
+def with_rollouts(
+    ask: AskModel, examples: Sequence[Example], metrics: Sequence[str], root: Path, folder: Path
+) -> AskModel:
     """The model, which also acts if a metric asks for it. `root`: of the workspace, whose settings say how to cage;
     `folder`: of the run. NOT_FOUND or MISSING_EXTRA, naming the environment, where there is none such."""
     if METRIC not in metrics:
@@ -127,4 +131,3 @@ def _observation(recorded: Episode, step: Step | None) -> Episode:
         "cameras": cameras,
         "about": {**recorded["about"], "action": []},
     }
-

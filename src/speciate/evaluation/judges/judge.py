@@ -79,7 +79,8 @@ class _JudgeRun:
         """Scores: the worst grade 0, the best 1, the others as far between as they are on the scale."""
         known = judge_prompts.verdicts(self._judge)
         asked = {
-            sheet.evaluated_model.name: [self._gradable(answers) for answers in sheet.repeats] for sheet in self._case.sheets
+            sheet.evaluated_model.name: [self._gradable(answers) for answers in sheet.repeats]
+            for sheet in self._case.sheets
         }
         self._ask({key: matter for times in asked.values() for time in times for key, matter in time if key})
         return {
@@ -263,7 +264,6 @@ def _agreement_note(found: Verdicts, each: Agreement) -> str:
 # Of the verdicts on one model's answers; examples without a person's verdict are not counted.
 
 
-
 def cohen_kappa(mine: Sequence[int], theirs: Sequence[int], kinds: int, clusters: Codes, *, ordered: bool) -> Estimate:
     """`mine` and `theirs` (n,): codes below `kinds`. Cohen (1960), weighted as in Cohen (1968): scikit-learn's
     `cohen_kappa_score`, with a bootstrap over clusters. NaN where both give everything the same verdict.
@@ -302,4 +302,3 @@ def verdict_code(cell: Any, verdicts: Sequence[str]) -> int | None:
         return int(said)
     known = [verdict.casefold() for verdict in verdicts]
     return known.index(said) if said in known else None
-

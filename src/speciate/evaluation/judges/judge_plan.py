@@ -179,4 +179,3 @@ def _human(
             )
         found[name] = column
     return found
-

@@ -51,7 +51,13 @@ def request(judge: Judge, modality: str, matter: JudgedAnswers) -> Request:
     mark = _fence_tag([text for text in texts.values() if text is not None])
     shown = [f"<{name} {mark}>\n{text}\n</{name} {mark}>" for name, text in texts.items() if text is not None]
     words = "\n\n".join(
-        [f"Rubric: {asked.rubric or _RUBRIC}", *shown, _AGAIN.format(mark=mark), _instruction(judge), _answer_format(judge)]
+        [
+            f"Rubric: {asked.rubric or _RUBRIC}",
+            *shown,
+            _AGAIN.format(mark=mark),
+            _instruction(judge),
+            _answer_format(judge),
+        ]
     )
     content: str | list[Part] = [*own, {"type": "text", "text": words}] if own else words
     return Request(
@@ -118,4 +124,3 @@ def _fence_tag(texts: list[str]) -> str:
         if not any(re.search(mark, text, re.IGNORECASE) for text in texts):
             return mark
         number += 1
-

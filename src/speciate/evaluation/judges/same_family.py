@@ -57,7 +57,9 @@ def check_same_family_names(judge: str, mine: Collection[str], judged: str, thei
     """The same by names alone, of which each side may have several: what was asked for, and what is said to serve."""
     both = _all_families(mine) & _all_families(theirs)
     if both:
-        raise _same_family_error(judge, judged, f"both are of the family {' and '.join(sorted(both))!r}, by their names")
+        raise _same_family_error(
+            judge, judged, f"both are of the family {' and '.join(sorted(both))!r}, by their names"
+        )
 
 
 def _all_families(names: Collection[str]) -> frozenset[str]:
@@ -70,4 +72,3 @@ def _same_family_error(judge: str, judged: str, why: str) -> SpeciateError:
         f"{judge} would judge {judged}: {why}, and models prefer their own kind.",
         "Name a judge of another family; or call again with judge.same_family=true if it is meant so.",
     )
-

@@ -2,9 +2,10 @@
 
 Metrics are written over sums of per-example counts, so that thousands of weighted resamples are one matrix product. An
 error is an answer like any other: the worst one. It is wrong as a label (a miss, or a false alarm), has no probability
-for the truth, and as a number lies at the far end of the truth's range.
+for the reference, and as a number lies at the far end of the references' range.
 
-A file a kind of answer; each has tables of its metrics by name.
+A file per kind of answer; each has tables of its metrics by name. A new metric: its function and a line in the tables
+of its file, and its entry in speciate/vocabulary.py (METRICS). Scores of a caller's own: ../scorers/.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ __all__ = [
     "number_answers",
 ]  # fmt: skip
 
-_FILES = (numbers, numbers, texts, class_labels, class_labels, numbers, class_labels, vectors, texts, texts)
+_FILES = (class_labels, numbers, texts, vectors)
 _OF_MEANS = (*_FILES, pixels)
 _MEANS: dict[str, Callable[[Answers], Floats]] = {
     name: score for file in _OF_MEANS for name, score in file.MEANS.items()

@@ -161,4 +161,3 @@ def _average_precision(ranked: _Ranked, weights: Floats) -> Floats:
 CORPORA: dict[str, Callable[[Answers, Codes], Callable[[Floats], Floats]]] = {
     "map_50": partial(_mean_average_precision, (0.5,)), "map": partial(_mean_average_precision, _OVERLAPS),
 }  # fmt: skip
-

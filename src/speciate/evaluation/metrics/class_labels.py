@@ -155,20 +155,9 @@ def _mean_where(values: Floats, counted: NDArray[np.bool_]) -> Floats:
     return means
 
 
-MEANS: dict[str, Callable[[Answers], Floats]] = {
-    "accuracy": _accuracy, "recall": _recall, "specificity": _specificity, "log_loss": _log_loss, "brier": _brier,
-    "top_5_accuracy": _top_5_accuracy,
-}  # fmt: skip
-STATISTICS: dict[str, Callable[[Answers], Statistic]] = {
-    "balanced_accuracy": _balanced_accuracy, "f1_macro": _f1_macro, "mcc": _mcc, "precision": _precision, "f1": _f1,
-    "cohen_kappa": _cohen_kappa, "ece": _ece,
-}  # fmt: skip
-
-
 # Metrics of labels that have an order. `Answers.labels` are in the order of their ranks.
 #
 # An error, and a label of no rank, lie as far from the truth as a label can.
-
 
 
 def _rank_error(answers: Answers) -> Floats:
@@ -199,15 +188,10 @@ def _given_ranks(answers: Answers) -> Floats:
     return np.where(answers.given < 0, farthest, answers.given).astype(float)
 
 
-_ORDINAL_MEANS: dict[str, Callable[[Answers], Floats]] = {"rank_error": _rank_error}
-_ORDINAL_STATISTICS: dict[str, Callable[[Answers], Statistic]] = {"quadratic_kappa": _quadratic_kappa}
-
-
 # Metrics of any number of labels per example, each a set.
 #
 # The definitions are scikit-learn's over the table of examples and labels (the tests hold them to it). F1 is
 # undefined where there is no label, neither true nor given.
-
 
 
 def _subset_accuracy(answers: Answers) -> Floats:
@@ -256,14 +240,7 @@ def _tables(answers: Answers) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDA
     return true.reshape(shape), given.reshape(shape), np.array([each is None for each in answers.given])
 
 
-_MULTI_LABEL_MEANS: dict[str, Callable[[Answers], Floats]] = {
-    "subset_accuracy": _subset_accuracy, "hamming_loss": _hamming_loss,
-}  # fmt: skip
-_MULTI_LABEL_STATISTICS: dict[str, Callable[[Answers], Statistic]] = {"f1_micro": _f1_micro, "f1_macro_labels": _f1_macro_labels}
-
-
 # Metrics of how a model ranks examples: one sort, then cumulated weights.
-
 
 
 def _ranking_metric(
@@ -335,3 +312,27 @@ CORPORA: dict[str, Callable[[Answers, Codes], Callable[[Floats], Floats]]] = {
     },
 }
 
+
+MEANS: dict[str, Callable[[Answers], Floats]] = {
+    "accuracy": _accuracy,
+    "recall": _recall,
+    "specificity": _specificity,
+    "log_loss": _log_loss,
+    "brier": _brier,
+    "top_5_accuracy": _top_5_accuracy,
+    "rank_error": _rank_error,
+    "subset_accuracy": _subset_accuracy,
+    "hamming_loss": _hamming_loss,
+}
+STATISTICS: dict[str, Callable[[Answers], Statistic]] = {
+    "balanced_accuracy": _balanced_accuracy,
+    "f1_macro": _f1_macro,
+    "mcc": _mcc,
+    "precision": _precision,
+    "f1": _f1,
+    "cohen_kappa": _cohen_kappa,
+    "ece": _ece,
+    "quadratic_kappa": _quadratic_kappa,
+    "f1_micro": _f1_micro,
+    "f1_macro_labels": _f1_macro_labels,
+}

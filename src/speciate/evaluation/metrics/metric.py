@@ -67,10 +67,10 @@ def label_answers(
     names = tuple(labels) + tuple(sorted(set(truth) - set(labels)))
     code = {name: place for place, name in enumerate(names)}
     table = np.zeros((len(truth), len(names)))
-    for row, (answer, probabilities) in enumerate(zip(given, probabilities, strict=True)):
+    for row, (answer, shares) in enumerate(zip(given, probabilities, strict=True)):
         if answer is None:
             continue
-        for name, chance in (probabilities or {answer: 1.0}).items():
+        for name, chance in (shares or {answer: 1.0}).items():
             if name in code:
                 table[row, code[name]] = chance
     return Answers(
@@ -146,4 +146,3 @@ def check_libraries(metrics: Iterable[Metric]) -> None:
 
 def missing_library(library: str) -> SpeciateError:
     return SpeciateError(Code.MISSING_EXTRA, f"The library {library} is not installed.", f"Run: {INSTALL}")
-

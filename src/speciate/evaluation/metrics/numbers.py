@@ -116,8 +116,6 @@ def _filled_numbers(answers: Answers) -> Floats:
     return np.where(np.isnan(given), farthest, given)
 
 
-MEANS: dict[str, Callable[[Answers], Floats]] = {"mae": _mae, "mape": _mape}
-STATISTICS: dict[str, Callable[[Answers], Statistic]] = {"rmse": _rmse, "r2": _r2, "pearson": _pearson}
 CORPORA: dict[str, Callable[[Answers, Codes], Callable[[Floats], Floats]]] = {
     "spearman": _spearman, "median_ae": _median_ae,
 }  # fmt: skip
@@ -128,7 +126,6 @@ ALONE: dict[str, Callable[[Answers], Floats]] = {"median_ae": _mae, "spearman": 
 # Metrics of the steps to come, a series at a time; of several channels the mean.
 
 
-
 def _forecast_mae(answers: Answers) -> Floats:
     return np.array([miss.mean() for miss in _forecast_errors(answers)])
 
@@ -136,7 +133,10 @@ def _forecast_mae(answers: Answers) -> Floats:
 def _mase(answers: Answers) -> Floats:
     """Errors in units of `naive`. Channels that never changed have no such unit; a series of them is not counted."""
     return np.array(
-        [_scaled(miss, np.array(truth["naive"])) for miss, truth in zip(_forecast_errors(answers), answers.truth, strict=True)]
+        [
+            _scaled(miss, np.array(truth["naive"]))
+            for miss, truth in zip(_forecast_errors(answers), answers.truth, strict=True)
+        ]
     )
 
 
@@ -186,12 +186,7 @@ def _steps(answer: Any, truth: Floats) -> Floats | None:
     return steps if steps.shape == truth.shape and (np.abs(steps) <= LARGEST).all() else None
 
 
-_FORECAST_MEANS: dict[str, Callable[[Answers], Floats]] = {"forecast_mae": _forecast_mae, "mase": _mase, "smape": _smape}
-_FORECAST_STATISTICS: dict[str, Callable[[Answers], Statistic]] = {"forecast_rmse": _forecast_rmse}
-
-
 # Metrics of actions, an episode at a time: how far they are from those that were recorded, and what came of acting.
-
 
 
 def _action_mae(answers: Answers) -> Floats:
@@ -233,6 +228,19 @@ def _actions(answer: Any, truth: Floats) -> Floats | None:
     return given if given.shape == truth.shape and (np.abs(given) <= LARGEST).all() else None
 
 
-_ACTION_MEANS: dict[str, Callable[[Answers], Floats]] = {"action_mae": _action_mae, "action_mse": _action_mse, METRIC: _success_rate}
-_ACTION_STATISTICS: dict[str, Callable[[Answers], Statistic]] = {}
-
+MEANS: dict[str, Callable[[Answers], Floats]] = {
+    "mae": _mae,
+    "mape": _mape,
+    "forecast_mae": _forecast_mae,
+    "mase": _mase,
+    "smape": _smape,
+    "action_mae": _action_mae,
+    "action_mse": _action_mse,
+    METRIC: _success_rate,
+}
+STATISTICS: dict[str, Callable[[Answers], Statistic]] = {
+    "rmse": _rmse,
+    "r2": _r2,
+    "pearson": _pearson,
+    "forecast_rmse": _forecast_rmse,
+}

@@ -105,4 +105,3 @@ MEANS: dict[str, Callable[[Answers], Floats]] = {
     "pixel_accuracy": partial(_of_images, _pixel_accuracy),
     "hausdorff_95": partial(_of_images, _hausdorff_95),
 }
-

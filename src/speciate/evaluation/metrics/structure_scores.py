@@ -123,4 +123,3 @@ def _moved(places: Places, fixed: Places, onto: Places) -> Places:
 
 def _distances(places: Places) -> npt.NDArray[np.float64]:
     return np.asarray(np.linalg.norm(places[:, None] - places[None], axis=2))
-

@@ -26,7 +26,9 @@ _CLOSE = 1e-6
 
 def _exact_match(answers: Answers) -> Floats:
     pairs = zip(answers.truth, answers.given, strict=True)
-    return np.array([given is not None and normalize_text(truth) == normalize_text(given) for truth, given in pairs], np.float64)
+    return np.array(
+        [given is not None and normalize_text(truth) == normalize_text(given) for truth, given in pairs], np.float64
+    )
 
 
 def _numeric_match(answers: Answers) -> Floats:
@@ -107,17 +109,13 @@ def _rouge_l(answers: Answers) -> Floats:
 
 
 def _texts(answers: Answers) -> list[tuple[str, str]]:
-    return [(normalize_text(true), normalize_text(said)) for true, said in zip(answers.truth, answers.given, strict=True)]
+    return [
+        (normalize_text(true), normalize_text(said)) for true, said in zip(answers.truth, answers.given, strict=True)
+    ]
 
 
 def normalize_text(text: Any) -> str:
     return " ".join(str("" if text is None else text).split())
-
-
-MEANS: dict[str, Callable[[Answers], Floats]] = {
-    "exact_match": _exact_match, "numeric_match": _numeric_match, "rouge_l": _rouge_l,
-}  # fmt: skip
-STATISTICS: dict[str, Callable[[Answers], Statistic]] = {"bleu": _bleu, "chrf": _chrf}
 
 
 # Errors of transcripts, as jiwer counts them: the least insertions, deletions and substitutions per unit of the
@@ -125,7 +123,6 @@ STATISTICS: dict[str, Callable[[Answers], Statistic]] = {"bleu": _bleu, "chrf": 
 #
 # White space counts as one blank. Letters count as they are: who wants neither case nor punctuation to matter takes
 # them out of the truth before training.
-
 
 
 def _error_rate(unit: Literal["words", "characters"], answers: Answers) -> Statistic:
@@ -146,12 +143,6 @@ def _error_rate(unit: Literal["words", "characters"], answers: Answers) -> Stati
 
 def _normalized(text: object) -> str:
     return " ".join(str(text).split())
-
-
-_TRANSCRIPT_MEANS: dict[str, Callable[[Answers], Floats]] = {}
-_TRANSCRIPT_STATISTICS: dict[str, Callable[[Answers], Statistic]] = {
-    "wer": partial(_error_rate, "words"), "cer": partial(_error_rate, "characters"),
-}  # fmt: skip
 
 
 # Metrics of a tag per unit: single tags, and spans of them.
@@ -214,6 +205,16 @@ def _fitting(given: Sequence[str] | None, truth: Sequence[str]) -> Sequence[str]
     return () if given is None or len(given) > len(truth) else given
 
 
-_TAG_MEANS: dict[str, Callable[[Answers], Floats]] = {}
-_TAG_STATISTICS: dict[str, Callable[[Answers], Statistic]] = {"token_accuracy": _token_accuracy, "f1_spans": _f1_spans}
-
+MEANS: dict[str, Callable[[Answers], Floats]] = {
+    "exact_match": _exact_match,
+    "numeric_match": _numeric_match,
+    "rouge_l": _rouge_l,
+}
+STATISTICS: dict[str, Callable[[Answers], Statistic]] = {
+    "bleu": _bleu,
+    "chrf": _chrf,
+    "wer": partial(_error_rate, "words"),
+    "cer": partial(_error_rate, "characters"),
+    "token_accuracy": _token_accuracy,
+    "f1_spans": _f1_spans,
+}

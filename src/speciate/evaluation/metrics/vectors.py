@@ -101,4 +101,3 @@ MEANS: dict[str, Callable[[Answers], Floats]] = {
     "map_at_10": partial(_of_nearest, 10, _precision),
 }
 STATISTICS: dict[str, Callable[[Answers], Statistic]] = {}
-

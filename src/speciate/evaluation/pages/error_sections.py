@@ -64,7 +64,9 @@ def _slice_table(cut: Mapping[str, Any], scale: Scale, *, alone: bool) -> Markup
     column = "the true label" if cut["column"] == "truth" else cut["column"]
     if alone:
         columns = [Column("Value"), Column("Examples", True), Column("Model", True)]
-        rows: list[list[Child]] = [[s["value"], format_count(s["n"]), format_number(s["candidate"])] for s in cut["slices"]]
+        rows: list[list[Child]] = [
+            [s["value"], format_count(s["n"]), format_number(s["candidate"])] for s in cut["slices"]
+        ]
         return table(f"By {column}", columns, rows)
     columns = [
         Column("Value"), Column("Examples", True), Column("Baseline", True), Column("Candidate", True),
@@ -145,7 +147,9 @@ def _count(row: Sequence[int], place: int, *, right: bool) -> Markup:
 
 def _pairs(found: Mapping[str, Any]) -> Markup:
     columns = [Column("True label"), Column("Answered"), Column("Times", True), Column("Of that truth", True)]
-    rows: list[list[Child]] = [[truth, said, format_count(n), format_percent(part)] for truth, said, n, part in found["pairs"]]
+    rows: list[list[Child]] = [
+        [truth, said, format_count(n), format_percent(part)] for truth, said, n, part in found["pairs"]
+    ]
     more = f"; {found['more_pairs']:,} further kinds are left out" if found["more_pairs"] else ""
     return table(f"The most frequent mistakes{more}", columns, rows)
 
@@ -176,9 +180,7 @@ def _bins(found: Mapping[str, Any], role: str) -> Markup:
         for low, high, n, stated, right in found["bins"]
     ]
     without = f"; {found['without']:,} answers came without a confidence" if found["without"] else ""
-    caption = (
-        f"{role.capitalize()}: {model_name(found['model'])}. Expected calibration error {format_number(found['error'])}{without}"
-    )
+    caption = f"{role.capitalize()}: {model_name(found['model'])}. Expected calibration error {format_number(found['error'])}{without}"
     return table(caption, columns, rows)
 
 
@@ -210,13 +212,18 @@ def disagreements(contents: PageData) -> Markup | None:
     return section(
         "Where models disagree",
         table(
-            "Examples of both", [Column("Who is right"), Column("Examples", True)], [[n, format_count(c)] for n, c in tally]
+            "Examples of both",
+            [Column("Who is right"), Column("Examples", True)],
+            [[n, format_count(c)] for n, c in tally],
         ),
         *(
             part
             for title, examples in ways
             if examples
-            for part in (element("h3", title), _cards(contents, examples, _pair_facts if title != ways[2][0] else _all_facts))
+            for part in (
+                element("h3", title),
+                _cards(contents, examples, _pair_facts if title != ways[2][0] else _all_facts),
+            )
         ),
         name="disagreements",
     )
@@ -273,4 +280,3 @@ def _cell(value: Any) -> str:
     except ValueError:
         text = str(value)
         return text if len(text) <= 200 else f"{text[:199]}…"
-

@@ -135,7 +135,11 @@ def _compared(caption: str, found: Sequence[Comparison], contents: PageData, *, 
 
 
 def _tally(one: Comparison) -> str:
-    return NO_NUMBER if one.wins is None else f"{format_count(one.wins)}, {format_count(one.ties)}, {format_count(one.losses)}"
+    return (
+        NO_NUMBER
+        if one.wins is None
+        else f"{format_count(one.wins)}, {format_count(one.ties)}, {format_count(one.losses)}"
+    )
 
 
 def _metrics(contents: PageData) -> Markup | None:
@@ -145,7 +149,9 @@ def _metrics(contents: PageData) -> Markup | None:
     if not names:
         return None
     columns = [Column("Model"), *(Column(name, True) for name in names)]
-    cells: list[list[Child]] = [[ranked_name(contents, row.model), *(_cell(row, name) for name in names)] for row in rows]
+    cells: list[list[Child]] = [
+        [ranked_name(contents, row.model), *(_cell(row, name) for name in names)] for row in rows
+    ]
     return table("The other metrics, each with its 95 % interval", columns, cells)
 
 
@@ -153,7 +159,11 @@ def _cell(row: Row, metric: str) -> str:
     value = row.metrics.get(metric)
     if value is None or value.value is None:
         return NO_NUMBER
-    return f"{format_number(value.value)} ({format_interval(value.interval)})" if value.interval else format_number(value.value)
+    return (
+        f"{format_number(value.value)} ({format_interval(value.interval)})"
+        if value.interval
+        else format_number(value.value)
+    )
 
 
 def _chart(contents: PageData, costs: Sequence[tuple[Row, float | None]], across: str, up: str) -> Markup | None:
@@ -217,4 +227,3 @@ def _seen(row: Row) -> str:
 
 def _yes(there: bool) -> str:
     return "yes" if there else "no"
-

@@ -148,4 +148,3 @@ def format_count(value: int | None) -> str:
 
 def format_percent(value: float | None) -> str:
     return NO_NUMBER if value is None else f"{100 * value:.3g} %"
-

@@ -80,7 +80,6 @@ def _link(part: Markup) -> Markup:
 # Pages of evaluations below the workspace's exports, named by what they hold.
 
 
-
 def write_page(workspace: Workspace, pool: Pool, evaluation: str, baseline: str | None = None) -> Path:
     """The file of this evaluation's page: the same page is one file, another one another, and none is overwritten.
 
@@ -182,4 +181,3 @@ pre { background: var(--tint); padding: .75rem; overflow-x: auto; white-space: p
   * { print-color-adjust: exact; }
 }
 """
-

@@ -62,10 +62,10 @@ def gather(workspace: Workspace, pool: Pool, evaluation: str, baseline: str | No
     """Raises NOT_FOUND for an evaluation or a baseline that is not there."""
     found = Inspection(workspace, pool, evaluation, baseline)
     report, models = found.report, found.pair
-    worst = found.ask("mistakes:worst", count=_EXAMPLES)
-    differ = found.ask("disagreements:disagreed", count=_EACH_WAY) if len(models) > 1 else None
+    worst = found.ask("error_analysis:worst_examples", count=_EXAMPLES)
+    differ = found.ask("error_analysis:disagreements", count=_EACH_WAY) if len(models) > 1 else None
     contested = (
-        found.ask("disagreements:contested", count=_EACH_WAY)["examples"]
+        found.ask("error_analysis:contested_examples", count=_EACH_WAY)["examples"]
         if len(report.leaderboard) >= _FEWEST_FOR_CONTESTED
         else []
     )
@@ -84,9 +84,9 @@ def gather(workspace: Workspace, pool: Pool, evaluation: str, baseline: str | No
         against_baseline(report, found.baseline),
         pareto(report),
         break_even(report, found.baseline, found.candidate),
-        found.ask("slices:by_columns", but=_answer_columns(report)),
-        found.ask("confusion:confused", models=models, pairs=_PAIRS, labels=_LABELS)["models"],
-        found.ask("reliability:calibrated", models=models)["models"],
+        found.ask("slice_metrics:slices_by_columns", but=_answer_columns(report)),
+        found.ask("error_analysis:confusion", models=models, pairs=_PAIRS, labels=_LABELS)["models"],
+        found.ask("error_analysis:calibration", models=models)["models"],
         worst,
         differ,
         contested,
@@ -122,4 +122,3 @@ def _use_case(workspace: Workspace, report: Report) -> UseCase | None:
         return use_cases.get(workspace.database, report.use_case, report.use_case_version)
     except SpeciateError:
         return None
-

@@ -186,4 +186,3 @@ def _svg(width: int, height: int, title: str | None, *content: Markup) -> Markup
     """Without a title, the same numbers stand beside it, and it is hidden from those who hear the page."""
     known = {"role": "img", "aria_label": title} if title else {"aria_hidden": "true"}
     return element("svg", *content, width=width, height=height, viewBox=f"0 0 {width} {height}", **known)
-

@@ -140,7 +140,6 @@ def _limits(use_case: UseCase) -> str:
 # How it was measured, and how to do it again.
 
 
-
 def notes(contents: PageData) -> Markup | None:
     return section("Notes", bullet_list(list(contents.report.notes)), name="notes") if contents.report.notes else None
 
@@ -224,4 +223,3 @@ def _methods(contents: PageData) -> list[str]:
 def _json(arguments: dict[str, object]) -> str:
     """As an argument in single quotes of a shell."""
     return json.dumps(arguments, ensure_ascii=False).replace("'", "'\\''")
-

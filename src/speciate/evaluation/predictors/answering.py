@@ -48,7 +48,13 @@ OnProgress = Callable[[int], None]
 
 
 def answer_all(
-    run: Run, identity: str, examples: Sequence[Example], ask: AskModel, tell: OnProgress, repeat: int = 0, at_once: int = CHUNK
+    run: Run,
+    identity: str,
+    examples: Sequence[Example],
+    ask: AskModel,
+    tell: OnProgress,
+    repeat: int = 0,
+    at_once: int = CHUNK,
 ) -> list[Answer]:
     """One answer per example. `identity`: of everything that decides what the model answers; `repeat`: of one that may
     answer otherwise each time, which time it is. `at_once`: answers that are on disk together; a kill costs no more.
@@ -187,7 +193,6 @@ def _answer(prediction: Prediction) -> Answer:
 # What is asked of a contestant, and what it hands in.
 
 
-
 class PredictorRequest(NamedTuple):
     run: Run
     task: EvaluationTask
@@ -212,4 +217,3 @@ class ModelAnswers(NamedTuple):
     served: tuple[str, ...] = ()
     """What an endpoint said that it served; more than one: it changed meanwhile."""
     notes: tuple[str, ...] = ()
-

@@ -43,8 +43,8 @@ def predict_registered(asked: PredictorRequest) -> ModelAnswers:
         notes = (f"{evaluated_model.name} is {predictor.how}.",)
     return ModelAnswers(evaluated_model, (answers,), cost._replace(memory_mb=_measure_memory(asked, path)), notes=notes)
 
-# The answer without a model, which every model must beat.
 
+# The answer without a model, which every model must beat.
 
 
 def predict_constant(asked: PredictorRequest) -> ModelAnswers:
@@ -56,10 +56,12 @@ def predict_constant(asked: PredictorRequest) -> ModelAnswers:
     return ModelAnswers(asked.evaluated_model, (answers,), Cost(0.0))
 
 
-
 def read_column(asked: PredictorRequest) -> ModelAnswers:
     column, task = asked.evaluated_model.column or "", asked.task
-    return ModelAnswers(asked.evaluated_model, (from_column(asked.examples, column, task.family, task.dataset.modality),))
+    return ModelAnswers(
+        asked.evaluated_model, (from_column(asked.examples, column, task.family, task.dataset.modality),)
+    )
+
 
 _BY_SOURCE = {
     "model": predict_registered,
@@ -135,7 +137,6 @@ def _parse_cell(cell: Any) -> Any:
 # answer that one member lacks is made of the others'; where none answers, there is an error.
 
 
-
 def predict_ensemble(asked: PredictorRequest, ask_member: Callable[[PredictorRequest], ModelAnswers]) -> ModelAnswers:
     sheets = [ask_member(asked._replace(evaluated_model=member)) for member in asked.evaluated_model.members]
     times = min(len(sheet.repeats) for sheet in sheets)
@@ -180,4 +181,3 @@ def combine_costs(costs: Sequence[Cost]) -> Cost:
 
     devices = dict.fromkeys(cost.device for cost in costs if cost.device)
     return Cost(total("usd_per_1k"), total("p50_ms"), None, " and ".join(devices) or None, total("memory_mb"))
-

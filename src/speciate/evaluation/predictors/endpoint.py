@@ -43,7 +43,9 @@ def predict_endpoint(asked: PredictorRequest) -> ModelAnswers:
         cost = _measure_latency(talk, form, asked, endpoint)._replace(usd_per_1k=cost.usd_per_1k)
     repeats = tuple([_answer(form, known[key]) for key in time_] for time_ in times)
     served = served_models(known.values())
-    return ModelAnswers(asked.evaluated_model, repeats, cost, served, tuple(talk.notes(asked.evaluated_model.name, served)))
+    return ModelAnswers(
+        asked.evaluated_model, repeats, cost, served, tuple(talk.notes(asked.evaluated_model.name, served))
+    )
 
 
 def _endpoint(asked: PredictorRequest) -> Endpoint:

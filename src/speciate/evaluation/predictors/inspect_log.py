@@ -162,7 +162,12 @@ def _cost(kept: Sequence[CachedAnswer]) -> Cost:
 
 
 def _notes(
-    asked: PredictorRequest, strangers: Sequence[str], lacking: Sequence[AnswerKey], twice: int, unreadable: int, status: str
+    asked: PredictorRequest,
+    strangers: Sequence[str],
+    lacking: Sequence[AnswerKey],
+    twice: int,
+    unreadable: int,
+    status: str,
 ) -> list[str]:
     name, total, notes = asked.evaluated_model.name, len(asked.examples), []
     if lacking:

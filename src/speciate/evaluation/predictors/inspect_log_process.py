@@ -289,4 +289,3 @@ def _object(said: Any) -> Mapping[str, Any]:
     if not isinstance(said, dict):
         raise ValueError("no JSON object")
     return said
-

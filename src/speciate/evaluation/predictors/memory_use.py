@@ -62,4 +62,3 @@ def _status_mb(field: str) -> float:
 
 if __name__ == "__main__":
     main()
-

@@ -76,13 +76,13 @@ def describe(
     report, against = found.report, found.baseline
     rows = report.leaderboard if "all_models" in show else _top_rows(report, found.pair)
     names = {row.model for row in rows}
-    worst = found.ask("mistakes:worst", count=errors) if errors else None
+    worst = found.ask("error_analysis:worst_examples", count=errors) if errors else None
     confusion = (
-        found.ask("confusion:confused", models=found.pair, pairs=_PAIRS, labels=_LABELS)
+        found.ask("error_analysis:confusion", models=found.pair, pairs=_PAIRS, labels=_LABELS)
         if "confusion" in show
         else None
     )
-    calibration = found.ask("reliability:calibrated", models=found.pair) if "calibration" in show else None
+    calibration = found.ask("error_analysis:calibration", models=found.pair) if "calibration" in show else None
     return EvaluationDescription(
         report,
         against,
@@ -92,11 +92,11 @@ def describe(
         tuple(each for each in against_baseline(report, against) if each.candidate in names),
         pareto(report),
         break_even(report, against, found.candidate),
-        found.ask("slices:by_column", column=slice_by) if slice_by else None,
+        found.ask("slice_metrics:slices_by_column", column=slice_by) if slice_by else None,
         confusion["models"] if confusion else None,
         calibration["models"] if calibration else None,
         worst,
-        found.ask("disagreements:disagreed", count=errors or _DISAGREEMENTS) if "disagreements" in show else None,
+        found.ask("error_analysis:disagreements", count=errors or _DISAGREEMENTS) if "disagreements" in show else None,
         found.ask("mistakes:unscored") if found.has_unscored else None,
         found.sheet(captions(worst["examples"])) if worst and found.has_pictures else None,
     )
@@ -204,7 +204,7 @@ class Inspection:
             "candidate": self.candidate,
             "inputs": list(self._manifest.inputs) if self._manifest else [],
         }
-        return self._pool.ask(f"speciate.evaluation.{service}", asked | more)
+        return self._pool.ask(f"speciate.evaluation.reports.{service}", asked | more)
 
     # Media
 
@@ -215,14 +215,14 @@ class Inspection:
 
     def pictures(self, ids: Sequence[str]) -> dict[str, bytes]:
         """A PNG for each of these examples that can still be drawn."""
-        drawn = self._draw("one_by_one", ids=list(dict.fromkeys(ids)))
+        drawn = self._draw("draw_each", ids=list(dict.fromkeys(ids)))
         found = {name: base64.b64decode(text) for name, text in drawn.get("pictures", {}).items()}
         return {name: data for name, data in found.items() if data.startswith(_PNG)}
 
     def sheet(self, captions: Mapping[str, str]) -> bytes | None:
         """The first 30 of these examples in one picture, each with its caption, at most 1,024 pixels a side."""
         shown = list(captions)[:_MOST_ON_A_SHEET]
-        drawn = self._draw("numbered", ids=shown, captions=[captions[name] for name in shown])
+        drawn = self._draw("draw_sheet", ids=shown, captions=[captions[name] for name in shown])
         return base64.b64decode(drawn["png"]) if drawn else None
 
     def _draw(self, service: str, **payload: Any) -> dict[str, Any]:
@@ -242,4 +242,3 @@ def _manifest(workspace: Workspace, report: Report) -> Manifest | None:
         return resolve(workspace.database, dataset_ref(report.dataset)._replace(split=None))
     except SpeciateError:
         return None
-

@@ -288,7 +288,8 @@ def contested_examples(payload: dict[str, Any]) -> dict[str, Any]:
     chosen = sorted((name for name in spread if spread[name] > 0), key=lambda name: -spread[name])[: payload["count"]]
     return {
         "examples": [
-            _example_view(examples[name]) | {"answers": {model: _answer_text(given) for model, given in by_model[name].items()}}
+            _example_view(examples[name])
+            | {"answers": {model: _answer_text(given) for model, given in by_model[name].items()}}
             for name in chosen
         ]
     }
@@ -338,4 +339,3 @@ def _example_view(example: Example) -> dict[str, Any]:
 def _answer_text(given: Sequence[Answer]) -> str | float:
     answer = output_of(given[0])
     return f"(error: {given[0]['error']})" if answer is None else answer
-

@@ -99,4 +99,3 @@ def _ascii(text: str, longest: int) -> str:
     """As the font has it: Latin letters alone."""
     shown = text if len(text) <= longest else f"{text[: longest - 3]}..."
     return shown.encode("latin-1", "replace").decode("latin-1")
-

@@ -269,7 +269,6 @@ def interval(low: float, high: float) -> Interval | None:
 # Which models another one surely beats without costing more, and which are left to choose from. Pure.
 
 
-
 class Pareto(NamedTuple):
     """`dominated`: each model that is, with those that dominate it. `front` holds all others, the best value first.
 
@@ -297,4 +296,3 @@ def dominates(one: Row, other: Row, gain: Callable[[str, str], Comparison | None
         return False
     pairs = ((one.usd_per_1k, other.usd_per_1k), (one.p95_ms, other.p95_ms))
     return all(mine is not None and theirs is not None and mine <= theirs for mine, theirs in pairs)
-

@@ -68,7 +68,9 @@ class _Cells:
         folder = Path(payload["folder"])
         self._examples = integrity.read_table(folder / "examples.parquet", stored_answers.LOST, stored_answers.RECOVERY)
         columns = ["model", "example", "metric", "value"]
-        scores = integrity.read_table(folder / "scores.parquet", stored_answers.LOST, stored_answers.RECOVERY, columns=columns)
+        scores = integrity.read_table(
+            folder / "scores.parquet", stored_answers.LOST, stored_answers.RECOVERY, columns=columns
+        )
         self.metric = _metric(scores, payload["metric"])
         place = {name: i for i, name in enumerate(self._examples["example"].to_pylist())}
         self._first = _scores_of(scores, payload["baseline"], self.metric, place)
@@ -152,4 +154,3 @@ def _slice(value: str, mask: Any, first: Floats, second: Floats, groups: Codes, 
 def _mean(values: Floats, groups: Codes) -> float | None:
     zero_one = np.isin(values[~np.isnan(values)], (0.0, 1.0)).all()
     return number((proportion if zero_one else clustered_mean)(values, groups).value)
-

@@ -90,4 +90,3 @@ def _short_number(cell: str) -> str:
         return f"{float(cell):.4g}"
     except ValueError:
         return cell
-

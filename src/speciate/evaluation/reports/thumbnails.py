@@ -53,4 +53,3 @@ def _png(picture: Pixels) -> bytes:
 
 def _encoded(data: bytes) -> str:
     return base64.b64encode(data).decode()
-

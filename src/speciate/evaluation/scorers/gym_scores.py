@@ -40,4 +40,3 @@ def of_entry(answer: str, cell: str) -> float:
 @cache
 def _scorer(make: Any, task: str) -> Any:
     return make(task)
-

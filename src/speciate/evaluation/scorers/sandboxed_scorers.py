@@ -154,7 +154,11 @@ _FENCED = re.compile(r"```[^\n`]*\n(.*?)```", re.DOTALL)
 
 
 def score_programs(
-    run_folder: Path, rows: Sequence[Mapping[str, Any]], *, policy: SandboxPolicy = "required", seconds: float = PROGRAM_SECONDS
+    run_folder: Path,
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    policy: SandboxPolicy = "required",
+    seconds: float = PROGRAM_SECONDS,
 ) -> list[ScoreResult]:
     """1 where the answer passes, else 0, of each row `{"example": {"tests": ...}, "prediction": {"output": ...}}`.
 
@@ -168,7 +172,11 @@ def _score_program(run_folder: Path, row: Mapping[str, Any], policy: SandboxPoli
     tests, answer = row["example"].get(TESTS), row["prediction"].get("output")
     if not isinstance(tests, str) or not tests.strip():
         return ScorerError("not_a_number", f"the example has no text in the column {TESTS!r}")
-    return {CODE_PASSES: float(isinstance(answer, str) and _passes_tests(run_folder, program(answer), tests, policy, seconds))}
+    return {
+        CODE_PASSES: float(
+            isinstance(answer, str) and _passes_tests(run_folder, program(answer), tests, policy, seconds)
+        )
+    }
 
 
 def program(answer: str) -> str:
@@ -207,12 +215,18 @@ def check_gym() -> None:
     """MISSING_EXTRA where the package is not installed."""
     if importlib.util.find_spec(PACKAGE) is None:
         raise SpeciateError(
-            Code.MISSING_EXTRA, f"{GYM_SCORE!r} needs the package {PACKAGE!r}, which is not installed.", f"Run: {INSTALL}"
+            Code.MISSING_EXTRA,
+            f"{GYM_SCORE!r} needs the package {PACKAGE!r}, which is not installed.",
+            f"Run: {INSTALL}",
         )
 
 
 def score_gym(
-    run_folder: Path, rows: Sequence[Mapping[str, Any]], *, policy: SandboxPolicy = "required", seconds: float = GYM_SECONDS
+    run_folder: Path,
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    policy: SandboxPolicy = "required",
+    seconds: float = GYM_SECONDS,
 ) -> list[ScoreResult]:
     """0 to 1 for each row `{"example": {"entry": ...}, "prediction": {"output": ...}}`.
 
@@ -220,7 +234,9 @@ def score_gym(
     """
 
     def load() -> SandboxClient:
-        return user_code.load_code(SandboxClient(user_code.PROCESS, run_folder, policy), _LOADING, f"The scorer {GYM_SCORE!r}")
+        return user_code.load_code(
+            SandboxClient(user_code.PROCESS, run_folder, policy), _LOADING, f"The scorer {GYM_SCORE!r}"
+        )
 
     kept = RestartingClient(load, "answers")
     try:
@@ -233,4 +249,3 @@ def _score_gym_row(kept: RestartingClient, row: Mapping[str, Any], seconds: floa
     if not isinstance(row["example"].get(gym_scores.COLUMN), str):
         return ScorerError("not_a_number", f"the example has no text in the column {gym_scores.COLUMN!r}")
     return score_row(kept, GYM_SCORE, row, seconds)
-

@@ -111,4 +111,3 @@ def _reply(function: Callable[..., Any], row: Mapping[str, Any]) -> dict[str, An
 @cache
 def _points() -> dict[str, EntryPoint]:
     return {point.name: point for point in entry_points(group=GROUP)}
-

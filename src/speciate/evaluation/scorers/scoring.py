@@ -127,4 +127,3 @@ def _is_plain(media: Any) -> bool:
 def _prediction(answer: Answer) -> dict[str, Any]:
     plain: dict[str, Any] = json.loads(json.dumps(answer._asdict(), default=str))
     return plain
-

@@ -1,2 +1,1 @@
 """Proteins (sequences and structures), homology, and small molecules."""
-

@@ -173,6 +173,7 @@ def _shape(media: Structure) -> Vector:
 def _gyration(places: npt.NDArray[np.float64]) -> float:
     return float(np.sqrt(((places - places.mean(axis=0)) ** 2).sum(axis=1).mean()))
 
+
 # The course of a protein's chains as a small picture: alpha carbons joined by lines, what is near before the rest.
 #
 # Seen along the direction in which they are least spread. One chain goes from blue to red as it is numbered; of
@@ -255,6 +256,4 @@ def _colours(chain: npt.NDArray[np.int32], course: npt.NDArray[np.float64]) -> n
     return np.stack([np.interp(course, steps, channel) for channel in _COURSE.T], axis=1)
 
 
-
 PROTEIN = Protein()
-

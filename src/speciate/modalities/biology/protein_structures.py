@@ -357,4 +357,3 @@ def _fields_of(model: gemmi.Structure, others: int) -> dict[str, str | int | flo
         "waters": waters,
         "other_chains": with_polymers - (len(model[0]) - others),
     }
-

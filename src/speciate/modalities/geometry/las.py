@@ -165,4 +165,3 @@ def _unpacked(data: bytes, said: Head) -> Points:
     if colours is not None and not colours.any():
         colours = None
     return Points(places - np.array(said.low), colours, intensity)
-

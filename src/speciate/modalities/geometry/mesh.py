@@ -103,7 +103,9 @@ class Mesh(Modality[MeshMedia]):
         """(120,): the same; distances between distributions are taken between their roots (Hellinger)."""
         corners = triangles.corners_of(media)
         cloud = shape_descriptors.of_surface(corners)
-        return shape_descriptors.describe(shape_descriptors.invariants(cloud, corners), shape_descriptors.distributions(cloud))
+        return shape_descriptors.describe(
+            shape_descriptors.invariants(cloud, corners), shape_descriptors.distributions(cloud)
+        )
 
     def thumbnail(self, media: MeshMedia) -> Pixels:
         colours = media["colors"][media["faces"]] if "colors" in media else None
@@ -195,4 +197,3 @@ def _sorted(rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
 
 
 MESH = Mesh()
-

@@ -273,4 +273,3 @@ def _check_texture(data: bytes) -> None:
 
 _PLY, _STL, _ASCII_STL, _OFF_KIND, _OBJ = _Ply(), _Stl(), _AsciiStl(), _Off(), _Obj()
 _GLB, _GLTF, _BUNDLE = _Glb(), _Gltf(), _Bundle()
-

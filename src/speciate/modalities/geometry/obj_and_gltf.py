@@ -170,7 +170,9 @@ def load_obj(data: bytes, said: Declared, others: Mapping[str, bytes]) -> Loaded
     lines = _lines(data)
     if (lines.corners < 3).any():
         raise DecodeError("partial", "A face has fewer than three corners.")
-    loaded = join_meshes(load_scene(lines.joined, "obj", {normalized_path(name): member for name, member in others.items()}))
+    loaded = join_meshes(
+        load_scene(lines.joined, "obj", {normalized_path(name): member for name, member in others.items()})
+    )
     if len(loaded.faces) != said.faces:
         raise DecodeError("partial", f"{len(loaded.faces):,} triangles where its lines give {said.faces:,}.")
     unused = said.vertices - lines.used()
@@ -234,11 +236,11 @@ class _Lines:
         return named
 
 
-
 @lru_cache(maxsize=1)
 def _lines(data: bytes) -> _Lines:
     """Of the last file that was asked for: what it declares is asked before, with and after what it holds."""
     return _Lines(data)
+
 
 # glTF 2.0 (Khronos 2021) and its binary form GLB: what a file declares, held against its buffers before it is read.
 
@@ -342,4 +344,3 @@ def _check_views(tree: dict[str, Any]) -> None:
                 raise DecodeError("refused", f"An accessor of {accessor['count']:,} values.")
     except _ODD as error:
         raise DecodeError("error", f"The glTF contradicts itself: {type(error).__name__} {error}.") from error
-

@@ -328,4 +328,3 @@ def encode(
         triangles["count"], triangles["corners"] = 3, faces
         body += triangles.tobytes()
     return "\n".join([*lines, "end_header\n"]).encode() + body
-

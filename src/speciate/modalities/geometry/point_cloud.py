@@ -129,4 +129,3 @@ def _checked(loaded: Loaded) -> PointCloudMedia:
 
 
 POINT_CLOUD = PointCloud()
-

@@ -367,4 +367,3 @@ def _of_columns(table: npt.NDArray[np.float64], names: list[str]) -> Loaded:
         colours = _as_bytes(np.stack([columns[name] for name in ("red", "green", "blue")], axis=1))
     intensity = columns["intensity"].astype(np.float32) if "intensity" in columns else None
     return Loaded(np.stack([columns[axis] for axis in "xyz"], axis=1), colours, intensity)
-

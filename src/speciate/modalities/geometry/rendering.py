@@ -184,4 +184,3 @@ def _sheet(views: list[Doubles]) -> Pixels:
     small = [view.reshape(_VIEW, _SUPER, _VIEW, _SUPER, 3).mean(axis=(1, 3)) for view in views]
     rows = [np.concatenate(small[start : start + 2], axis=1) for start in (0, 2)]
     return np.asarray(np.concatenate(rows).round().clip(0, 255), np.uint8)
-

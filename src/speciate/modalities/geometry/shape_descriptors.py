@@ -200,4 +200,3 @@ _WEIGHTS = np.where(np.isin(np.arange(INVARIANTS), [AREA, *PLANES]), 0.4, 1.0)
 _SHIFTS = np.modf(np.outer(np.arange(1, _GRIDS + 1), np.sqrt([2, 3, 5, 7, 11, 13, 17, 19, 23])))[0]
 
 SHAPE_SKETCHES = ShapeSketches()
-

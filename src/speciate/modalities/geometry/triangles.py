@@ -122,4 +122,3 @@ def _components(count: int, edges: tuple[Places, Places], faces: Places) -> int:
 def corners_of(media: Any) -> Doubles:
     """(F, 3, 3) of a mesh."""
     return np.asarray(media["vertices"].astype(np.float64)[media["faces"]])
-

@@ -2,4 +2,3 @@
 
 A file is checked against what its header declares before a library reads it.
 """
-

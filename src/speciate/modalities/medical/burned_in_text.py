@@ -172,4 +172,3 @@ def _is_scale(boxes: Boxes) -> bool:
     sizes = boxes[:, [1, 3]] - boxes[:, [0, 2]]
     steps = np.diff(boxes[:, 2])
     return bool((np.ptp(sizes, axis=0) <= 1).all() and np.ptp(steps) <= 1)
-

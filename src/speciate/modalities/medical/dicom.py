@@ -254,4 +254,3 @@ def _syntax(dataset: Dataset) -> str:
 
 
 DICOM = Dicom()
-

@@ -228,4 +228,3 @@ class _Walk:
 
 def _tag_text(tag: tuple[int, int]) -> str:
     return f"({tag[0]:04X},{tag[1]:04X})"
-

@@ -206,4 +206,3 @@ def _millimetres(spacing: tuple[float, float] | None) -> str:
 
 def _partial(what: str) -> DecodeError:
     return DecodeError("partial", f"{what}.")
-

@@ -366,4 +366,3 @@ def _of_j2k(stream: bytes, place: int) -> tuple[int, int] | None:
         return None
     right, bottom, left, top = struct.unpack_from(">IIII", stream, place + 8)
     return bottom - top, right - left
-

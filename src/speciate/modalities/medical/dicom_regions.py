@@ -252,4 +252,3 @@ def _frames(dataset: Dataset) -> Iterator[npt.NDArray[Any]]:
     with decode_errors(""):
         check_streams(dataset)
         yield from iter_pixels(dataset)
-

@@ -182,7 +182,9 @@ def _name(channel: Dataset, number: int) -> str:
         return label
     with decode_errors(""):
         source = list(channel.get("ChannelSourceSequence") or ())
-        return (text_value(source[0], "CodeMeaning") or text_value(source[0], "CodeValue") if source else "") or f"channel {number}"
+        return (
+            text_value(source[0], "CodeMeaning") or text_value(source[0], "CodeValue") if source else ""
+        ) or f"channel {number}"
 
 
 def _scale(channel: Dataset) -> _Scale:
@@ -203,4 +205,3 @@ def _scale(channel: Dataset) -> _Scale:
     if not math.isfinite(found.factor) or not math.isfinite(found.offset):
         raise DecodeError("error", "A channel whose scale is no number.")
     return found
-

@@ -285,4 +285,3 @@ def _unpacked(data: bytes, most: int) -> bytearray:
 
 
 NIFTI = Nifti()
-

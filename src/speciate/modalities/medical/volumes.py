@@ -102,7 +102,6 @@ def _near(a: Sketches, b: Sketches, threshold: float | None) -> npt.NDArray[np.b
     return near
 
 
-
 PLANE, PLANES = _Plane(), Planes()
 
 

@@ -275,6 +275,7 @@ def _short(fields: dict[str, str | int | float]) -> dict[str, str | int | float]
         if value != "" and (not isinstance(value, float) or math.isfinite(value))
     }
 
+
 # A picture of what was seen and what was done: frames over time, and below them curves on the same time.
 
 
@@ -337,6 +338,4 @@ def _label(draw: object, top: int, text: str) -> None:
     draw.text((2, top + 1), shown, fill="black")
 
 
-
 EPISODE = Episodes()
-

@@ -201,4 +201,3 @@ def check_finite(values: npt.NDArray[Any], what: str) -> None:
     if len(bad):
         detail = f"in {len(bad):,} of {len(values):,} steps, first in {int(bad[0])}."
         raise DecodeError("error", f"The {what} is no number {detail}")
-

@@ -270,4 +270,3 @@ def _readable(data: bytes) -> int:
     except Exception:  # noqa: BLE001 - that is where it breaks off
         pass
     return count
-

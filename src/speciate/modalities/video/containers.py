@@ -203,4 +203,3 @@ def _missing_of_avi(data: bytes) -> Missing | None:
             return Missing(f"{len(data):,} bytes where its header declares {at:,}.")
         at += at % 2
     return None
-

@@ -155,4 +155,3 @@ def _small(frame: Any, size: tuple[int, int]) -> Pixels:
     """Bilinear, by FFmpeg."""
     small: Pixels = frame.to_ndarray(format="rgb24", width=size[0], height=size[1])
     return small
-

@@ -303,4 +303,3 @@ def _fewer(video: OpenVideo, frames: int, end: int, sound: Any, sounds: int, hea
 
 def _words(error: Exception) -> str:
     return str(getattr(error, "strerror", None) or error or type(error).__name__)[:200].rstrip(".")
-

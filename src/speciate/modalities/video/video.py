@@ -47,7 +47,6 @@ _MOST_JUDGED = 300_000_000
 # quality is found; a part that was cut out is not, for its pictures are others.
 
 
-
 class VideoSketches:
     """The sketch of each of `count` pictures (sketches.py), all zeros where nothing is to be seen."""
 
@@ -173,7 +172,9 @@ class Video(Modality[Clip]):
 
     def describe(self, media: Clip) -> Vector:
         """(384,): how it looks, and of four parts of it how much moves where and whither."""
-        return np.concatenate([look_features(media["frames"]), motion_features(media["frames"], media["times"], _SEGMENTS)])
+        return np.concatenate(
+            [look_features(media["frames"]), motion_features(media["frames"], media["times"], _SEGMENTS)]
+        )
 
     def features(self, media: Clip) -> Vector:
         """(228,): how it looks, and how much moves where and whither over its whole length."""
@@ -352,6 +353,7 @@ def _measures(pictures: list[Pixels]) -> dict[str, int | float]:
         "change": round(float(np.abs(np.diff(values, axis=0)).mean()), 4),
     }
 
+
 # What a video looks like and what moves in it, as numbers: made without weights, for classical learners and
 # distances.
 #
@@ -445,6 +447,4 @@ def _grays(frames: Pixels, side: int) -> Floats:
     return np.stack([gray(frame, side) for frame in frames]).astype(np.float32) / np.float32(255)
 
 
-
 VIDEO = Video()
-

@@ -3,4 +3,3 @@ do.
 
 A head of tasks/ stands on any of them.
 """
-

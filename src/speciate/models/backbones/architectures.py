@@ -30,6 +30,7 @@ class Architecture(NamedTuple):
     rate: float = 1e-3
     """The learning rate that did best where it was tried, of AdamW with all weights learning."""
 
+
 FILES = {
     "text": "speciate.models.backbones.text",
     "protein": "speciate.models.backbones.protein",
@@ -184,7 +185,6 @@ def _check_libraries() -> None:
                 f"Networks need the library {library!r}, which is not installed.",
                 "Run: pip install 'speciate[train]'",
             )
-
 
 
 ARCHITECTURES = {

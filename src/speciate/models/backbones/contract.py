@@ -112,7 +112,6 @@ def refuse_units(backbone: Backbone) -> NoReturn:
 # Fresh weights from a seed alone: torch draws them from the process's one generator, which is lent and put back.
 
 
-
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     import torch
@@ -120,4 +119,3 @@ def seeded(seed: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield
-

@@ -136,6 +136,7 @@ def _unlike(backbone: Backbone, name: str, sides: Sequence[int | None], had: Seq
         "Ask the version that it was exported from: it takes more.",
     )
 
+
 Compute = Callable[[Mapping[str, npt.NDArray[Any]]], list[npt.NDArray[Any]]]
 FILES: dict[Format, tuple[str, ...]] = {"onnx": ("backbone.onnx",), "openvino": ("backbone.xml", "backbone.bin")}
 """The first is what an engine opens."""
@@ -212,4 +213,3 @@ def _openvino(file: Path, threads: int, *, fastest: bool) -> Compute:
         return [np.array(found[output]) for output in compiled.outputs]  # theirs are overwritten by the next
 
     return compute
-

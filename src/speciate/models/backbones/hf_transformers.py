@@ -161,4 +161,3 @@ def hide_unneeded_libraries() -> None:
             ask()
     finally:
         importlib.util.find_spec = find
-

@@ -211,4 +211,3 @@ def _cell(medium: Row, name: str) -> Any:
     """None where it is missing, NaN or not there."""
     value = medium.get(name)
     return None if isinstance(value, float) and math.isnan(value) else value
-

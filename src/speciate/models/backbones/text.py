@@ -134,7 +134,9 @@ def _published(base_model: str, folder: Path, max_tokens: int) -> Backbone:
     config = hf_transformers.published_config(folder)
     tokenizer = _published_tokenizer(folder)
     limit = min(max_tokens, longest_input(config) or max_tokens)
-    return TextBackbone(base_model, config, hf_transformers.load_published(folder), tokenizer, limit, published_pooling(folder))
+    return TextBackbone(
+        base_model, config, hf_transformers.load_published(folder), tokenizer, limit, published_pooling(folder)
+    )
 
 
 def _published_tokenizer(folder: Path) -> Tokenizer:
@@ -244,4 +246,3 @@ def _padded(rows: Sequence[npt.NDArray[Any]], value: int, kind: Any) -> npt.NDAr
     for place, row in enumerate(rows):
         padded[place, : len(row)] = row
     return padded
-

@@ -284,4 +284,3 @@ def _inception(parts: Any, values: torch.Tensor, steps: torch.Tensor) -> tuple[t
             state = functional.relu(state + _normed(norm, narrowed(kept), mask)) * seen
             kept = state
     return state.mT, mask
-

@@ -110,7 +110,9 @@ def build(base_model: str, media: Sequence[Any], seed: int, folder: Path | None)
 def rebuild(settings: Mapping[str, Any], folder: Path) -> VideoBackbone:
     config = settings["config"]
     shown = Preprocessing(**settings["preprocessing"])
-    return VideoBackbone(settings["base_model"], config, shown, hf_transformers.build_empty(hf_transformers.config_of(config)))
+    return VideoBackbone(
+        settings["base_model"], config, shown, hf_transformers.build_empty(hf_transformers.config_of(config))
+    )
 
 
 def _from_folder(base_model: str, clips: Sequence[Pixels], folder: Path) -> VideoBackbone:

@@ -174,7 +174,9 @@ def _has_learned_positions(backbone: Any) -> bool:
     )
 
 
-def _add_positions(backbone: Any, given: tuple[Any, ...], named: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def _add_positions(
+    backbone: Any, given: tuple[Any, ...], named: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
     mask = named.get("attention_mask")
     untold = named.get("position_ids") is None and named.get("past_key_values") is None
     if untold and mask is not None and mask.dim() == 2:
@@ -247,4 +249,3 @@ def score_texts(model: Any, ids: Sequence[Sequence[int]], pad: int | None, longe
         for place, score in zip(places, scores.tolist(), strict=True):
             found[place] = float(score)
     return found
-

@@ -92,7 +92,9 @@ def render_prompt(tokenizer: PreTrainedTokenizerBase, said: Conversation, form: 
     return _render(tokenizer, said, asks=True)
 
 
-def tokenize_example(tokenizer: PreTrainedTokenizerBase, said: Conversation, answer: str, form: ChatFormat, learn: Learn) -> TokenizedExample:
+def tokenize_example(
+    tokenizer: PreTrainedTokenizerBase, said: Conversation, answer: str, form: ChatFormat, learn: Learn
+) -> TokenizedExample:
     """The question with its answer as tokens. ValueError where the template rewrites earlier turns."""
     whole = (*with_system(said, form.system), Message(ASSISTANT, answer))
     text, spans = _spans(tokenizer, whole, form, learn)
@@ -196,4 +198,3 @@ def _beginning(tokenizer: PreTrainedTokenizerBase, form: ChatFormat) -> str:
 def _join_contents(said: Sequence[Message]) -> str:
     """The contents, an empty line between them."""
     return "\n\n".join(each.content for each in said)
-

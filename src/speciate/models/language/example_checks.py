@@ -34,7 +34,9 @@ def truncation(lengths: Sequence[int], learned: Sequence[int], limit: int) -> Tr
     """`learned`: tokens of each that are still learned from after it was cut."""
     ordered = sorted(lengths)
     enough = ordered[min(len(ordered) - 1, int(0.95 * len(ordered)))] if ordered else 0
-    return Truncation(len(lengths), sum(each > limit for each in lengths), sum(not each for each in learned), limit, enough)
+    return Truncation(
+        len(lengths), sum(each > limit for each in lengths), sum(not each for each in learned), limit, enough
+    )
 
 
 def most_common_answer(answers: Sequence[str]) -> tuple[str, float] | None:
@@ -69,4 +71,3 @@ def _runs(text: str) -> list[int]:
     """Hashes of all runs of 13 words."""
     words = re.findall(r"\w+", text.casefold())
     return [hash(tuple(words[at : at + _RUN])) for at in range(len(words) - _RUN + 1)]
-

@@ -90,4 +90,3 @@ def chat_template(folder: Path) -> str | None:
     except (OSError, ValueError):
         return None
     return found if isinstance(found, str) else None
-

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-
 class Sampling(BaseModel):
     """How answers are drawn; kept with a model and part of every record of what it said."""
 
@@ -147,4 +146,3 @@ def answer(
 def _seed(seed: int, ids: Sequence[int]) -> int:
     said = hashlib.sha256(f"{seed} {list(ids)}".encode()).digest()
     return int.from_bytes(said[:7], "big")
-

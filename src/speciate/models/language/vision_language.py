@@ -182,7 +182,9 @@ def render_prompt(processor: Any, look: ImagePrompt, system: str | None) -> str:
     return _render(processor, _whole(processor, look, system), asks=True)
 
 
-def tokenize_example(processor: Any, look: ImagePrompt, answer: str, system: str | None, *, every_turn: bool = False) -> ImageExample:
+def tokenize_example(
+    processor: Any, look: ImagePrompt, answer: str, system: str | None, *, every_turn: bool = False
+) -> ImageExample:
     """The question with its answer. Learned are the last turn of the assistant, or each of them; never a picture.
 
     An answer's tokens are those of its text alone, as they are when the model is asked. ValueError where the template
@@ -335,7 +337,6 @@ def _answer(processor: Any, text: str) -> tuple[list[int], list[int]]:
 # largest first; what is drawn is a function of the seed, of the question and of its pictures.
 
 
-
 class RenderedPrompt(NamedTuple):
     """A question as the processor takes it."""
 
@@ -372,7 +373,9 @@ def generate(
     return [one for one in found if one is not None]
 
 
-def _batch(model: Any, processor: Any, asked: Sequence[RenderedPrompt], sampling: Sampling, longest: int) -> list[GeneratedText]:
+def _batch(
+    model: Any, processor: Any, asked: Sequence[RenderedPrompt], sampling: Sampling, longest: int
+) -> list[GeneratedText]:
     """A question that leaves little room does not cut the answers to others: it is asked apart from them."""
     import torch
 
@@ -407,4 +410,3 @@ def _seed(seed: int, asked: RenderedPrompt) -> int:
     for each in asked.pictures:
         said.update(repr(each.shape).encode() + each.tobytes())
     return int.from_bytes(said.digest()[:7], "big")
-

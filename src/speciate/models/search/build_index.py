@@ -61,4 +61,3 @@ def _by_source(table: pa.Table) -> Counter[str]:
 
 if __name__ == "__main__":
     sys.exit(main())
-

@@ -203,4 +203,3 @@ def _keep_query(path: Path, vector: Vector) -> None:
         temporary.replace(path)
     except OSError:
         pass
-

@@ -79,11 +79,16 @@ def list_sources(names: Iterable[str], date: str) -> Iterator[SourceListing]:
             yield SourceListing(name, source.origin(), date, source.entries())
 
 
-def merge(told: Iterable[SourceListing], sizes: Mapping[str, int] | None = None, before: pa.Table | None = None) -> pa.Table:
+def merge(
+    told: Iterable[SourceListing], sizes: Mapping[str, int] | None = None, before: pa.Table | None = None
+) -> pa.Table:
     """One row for each model, sorted by ref. `sizes`: learned numbers of timm's architectures. `before`: an earlier
     table, of which what other sources said stays, field by field."""
     told = list(told)
-    said = [*_current_facts(told, sizes), *(_earlier_facts(before, {each.source for each in told}) if before is not None else ())]
+    said = [
+        *_current_facts(told, sizes),
+        *(_earlier_facts(before, {each.source for each in told}) if before is not None else ()),
+    ]
     order = {name: place for place, name in enumerate(sources.table())}
     rows: dict[str, _Row] = {}
     for each in sorted(said, key=lambda each: order.get(each.source, len(order))):
@@ -180,4 +185,3 @@ def known_sizes(table: pa.Table) -> dict[str, int]:
         for ref, count in zip(refs, found, strict=True)
         if ref.startswith("timm:") and count is not None
     }
-

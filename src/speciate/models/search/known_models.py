@@ -38,6 +38,8 @@ class _Loaded(NamedTuple):
     """The newest event when it was seen to be true still: without another one nothing was registered since."""
     state: tuple[Any, ...]
     models: ModelIndex
+
+
 _loaded: WeakKeyDictionary[Workspace, _Loaded] = WeakKeyDictionary()
 _vectors_by_workspace: WeakKeyDictionary[Workspace, QueryVectors] = WeakKeyDictionary()
 
@@ -220,4 +222,3 @@ def _entry(card: ModelCard) -> Entry:
         bytes=card.bytes,
         format=None if card.endpoint else "safetensors",
     )
-

@@ -119,4 +119,3 @@ def _root(place: int, parents: Sequence[int | str | None]) -> int | str:
             return min(seen[seen.index(parent) :])
         seen.append(parent)
     return seen[-1]
-

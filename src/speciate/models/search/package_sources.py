@@ -65,7 +65,6 @@ def _value(node: ast.expr, constants: dict[str, ast.expr]) -> Any:
 # Weights that come as Python packages (models/packaged.py).
 
 
-
 class Packages:
     name, what, package = "pkg", "weights that come as Python packages", None
 
@@ -96,7 +95,6 @@ PACKAGES = Packages()
 #
 # The package tells neither sizes nor how good weights are. Sizes are counted on networks without memory (torch's
 # device `meta`), which takes minutes for all, so whoever builds an index brings those that are known already.
-
 
 
 class Timm(PackageSource):
@@ -441,4 +439,3 @@ def _usd(price: Any, name: str) -> float | None:
 
 
 PRICES = Prices()
-

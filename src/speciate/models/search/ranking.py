@@ -131,7 +131,13 @@ class ModelIndex:
         ]
         dropped = _dropped(held, self._count)
         return SearchResult(
-            hits, total, len(order), dropped, "meaning" in parts, () if total else _blocking_constraints(held, dropped), self._count
+            hits,
+            total,
+            len(order),
+            dropped,
+            "meaning" in parts,
+            () if total else _blocking_constraints(held, dropped),
+            self._count,
         )
 
     def row(self, ref: str) -> dict[str, Any] | None:
@@ -381,4 +387,3 @@ def _digest(texts: Sequence[str]) -> str:
     for text in texts:
         found.update(text.encode("utf-8", "surrogatepass") + b"\0")
     return found.hexdigest()[:24]
-

@@ -121,6 +121,10 @@ def commit(tx: Transaction, job: Job, made: RefreshedTable) -> dict[str, Any]:
 
 
 KIND = Kind(
-    name="refresh", spec=RefreshSpec, plan=plan, run="speciate.models.search.refresh:run", collect=collect, commit=commit
+    name="refresh",
+    spec=RefreshSpec,
+    plan=plan,
+    run="speciate.models.search.refresh:run",
+    collect=collect,
+    commit=commit,
 )
-

@@ -232,4 +232,3 @@ def _best(
     """Places, each once, with the least and the most value of each."""
     found = figures.group_by("place").aggregate([("value", "min"), ("value", "max")])
     return tuple(np.asarray(found[name]) for name in ("place", "value_min", "value_max"))  # type: ignore[return-value]
-

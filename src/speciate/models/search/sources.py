@@ -243,4 +243,3 @@ def _listed(value: Any) -> list[Any]:
 
 
 HUB = Hub()
-

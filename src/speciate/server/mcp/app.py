@@ -207,7 +207,9 @@ class Server:
             return render_error(tool, error)
         except Exception as error:  # noqa: BLE001 - the log has it whole, the client its kind
             _log.exception("%s failed", tool)
-            return render_error(tool, filesystem.explain(error, self._app.workspace.folders.root) or _defect_error(error))
+            return render_error(
+                tool, filesystem.explain(error, self._app.workspace.folders.root) or _defect_error(error)
+            )
 
     def _find(self, tool: str) -> _PreparedTool:
         if tool not in self._ready:
@@ -377,4 +379,3 @@ def complete(database: Database, address: str, argument: str, prefix: str, name:
     else:
         rows = database.read(_NAMES[noun], [prefix, MOST + 1]) if noun in _NAMES else []
     return [row[0] for row in rows]
-

@@ -163,7 +163,9 @@ def _without_titles(part: Schema, definitions: Mapping[str, Schema], above: tupl
     kept: Schema = {}
     for key, value in part.items():
         if key == "properties":
-            kept[key] = {name: _optional(_inline_references(field, definitions, above)) for name, field in value.items()}
+            kept[key] = {
+                name: _optional(_inline_references(field, definitions, above)) for name, field in value.items()
+            }
         elif key in ("title", "discriminator"):
             continue
         elif key in ("enum", "const", "default", "required", "examples"):
@@ -193,4 +195,3 @@ def _optional(field: Schema) -> Schema:
 
 def _without(schema: Schema, *keys: str) -> Schema:
     return {key: value for key, value in schema.items() if key not in keys}
-

@@ -196,4 +196,3 @@ def _dump(result: CallToolResult) -> dict[str, Any]:
 
 def _iso(seconds: float) -> str:
     return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat().replace("+00:00", "Z")
-

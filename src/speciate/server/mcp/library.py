@@ -202,4 +202,3 @@ class _Bearer:
     def _knows(self, scope: Scope) -> bool:
         given = Headers(scope=scope).get("authorization", "")
         return hmac.compare_digest(given.encode(), self._expected)
-

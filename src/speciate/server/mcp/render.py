@@ -85,4 +85,3 @@ def job_link(job: str) -> ResourceLink:
 
 def _image(picture: ToolImage) -> ImageContent:
     return ImageContent(type="image", data=base64.b64encode(picture.data).decode(), mime_type=picture.mime)
-

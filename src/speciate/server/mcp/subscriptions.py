@@ -83,4 +83,3 @@ def changed_uris(event: Event) -> list[str]:
     else:
         uris = []
     return [*uris, "speciate://status"]
-

@@ -133,4 +133,3 @@ def _no_network() -> SpeciateError:
         "No network is trained to find anomalies: it would learn to call everything normal.",
         "Call train_model with method='classical', or method='probe' on a base model.",
     )
-

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from speciate.models.backbones.contract import States
 
 
-
 class Classification(DirectSupervision, BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     family: Literal["classification"] = "classification"
@@ -92,7 +91,6 @@ class Classification(DirectSupervision, BaseModel):
 # A cell as a label: one rule for truths of every task that has labels, and for answers that stand in a column.
 
 
-
 def as_label(cell: Any) -> str | None:
     """As a dataset writes its classes: 1 and 1.0 are the same one. None where there is none."""
     if cell is None or cell == "" or (isinstance(cell, float) and math.isnan(cell)):
@@ -132,4 +130,3 @@ def fit_temperature(scores: Scores, targets: npt.NDArray[Any]) -> float | None:
         return None
     losses = [-np.log(softmax(scores, t)[rows, targets[rows]] + 1e-12).mean() for t in TEMPERATURES]
     return float(TEMPERATURES[int(np.argmin(losses))])
-

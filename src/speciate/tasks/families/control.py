@@ -60,7 +60,9 @@ class Control(BaseModel):
         steps = len(example.media["times"])
         starts = range(0, steps, _PIECE_STEPS)
         pieces = (
-            example._replace(id=f"{example.id}#{start}", media=EPISODE.window(example.media, start, start + _PIECE_STEPS))
+            example._replace(
+                id=f"{example.id}#{start}", media=EPISODE.window(example.media, start, start + _PIECE_STEPS)
+            )
             for start in starts
         )
         return [posed for piece in pieces if (posed := cls.pose(piece, cell, terms)) is not None]
@@ -187,4 +189,3 @@ def with_products(rows: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """(N, D) -> (N, D + D (D + 1) / 2)"""
     low, high = np.triu_indices(rows.shape[1])
     return np.concatenate([rows, rows[:, low] * rows[:, high]], axis=1)
-

@@ -226,4 +226,3 @@ def _radius(width: float, height: float) -> float:
     """How far a box may be moved to the side and down until it overlaps its old place by less than `_OVERLAP`."""
     both = width + height
     return (both - math.sqrt(max(both**2 - 4 * width * height * (1 - _OVERLAP) / (1 + _OVERLAP), 0.0))) / 2
-

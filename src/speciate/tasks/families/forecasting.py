@@ -201,7 +201,6 @@ def _ends(states: States) -> torch.Tensor:
 # have periods of their own. Both relative to the level and spread at the end (forecasting.py).
 
 
-
 class Lags:
     def __init__(self, channels: int, steps: int, horizon: int) -> None:
         self._channels, self._steps, self._horizon = channels, steps, horizon
@@ -239,4 +238,3 @@ class Lags:
     @classmethod
     def rebuild(cls, settings: dict[str, Any], arrays: Arrays) -> Lags:
         return cls(settings["channels"], settings["steps"], settings["horizon"])
-

@@ -137,4 +137,3 @@ def _question(texts: Sequence[tuple[PartName, str]]) -> Conversation:
     if long := next((part.own for part, each in said if len(each) > 1), None):
         raise ValueError(f"the part {long!r} is a conversation, and there are other texts beside it")
     return (Message(USER, "\n\n".join(f"{part.own}: {each[0].content}" for part, each in said)),)
-

@@ -137,4 +137,3 @@ def _curve(probabilities: Scores, wanted: npt.NDArray[np.bool_]) -> tuple[Scores
     given = len(probabilities) - np.searchsorted(probabilities[order], cuts, side="right")
     right = np.concatenate([np.cumsum(wanted[order][::-1])[::-1], [0]])[len(probabilities) - given]
     return cuts, given.astype(np.float64), right.astype(np.float64)
-

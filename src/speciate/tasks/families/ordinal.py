@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from speciate.models.backbones.contract import States
 
 
-
 _LEADING = re.compile(r"\s*([+-]?\d+(?:\.\d+)?)")
 
 
@@ -162,4 +161,3 @@ def _rank_probabilities(scores: Scores) -> Scores:
     ones, zeros = np.ones((len(above), 1)), np.zeros((len(above), 1))
     shares: Scores = np.hstack([ones, above]) - np.hstack([above, zeros])
     return shares
-

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from speciate.models.backbones.contract import States
 
 
-
 class Regression(DirectSupervision, BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     family: Literal["regression"] = "regression"
@@ -72,4 +71,3 @@ class Regression(DirectSupervision, BaseModel):
 
     def scores(self, head: torch.nn.Module, states: States) -> Sequence[npt.NDArray[Any]]:
         return list(head(states.pooled).double().cpu().numpy())
-

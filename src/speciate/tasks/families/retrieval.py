@@ -95,4 +95,3 @@ class Retrieval(DirectSupervision, BaseModel):
 
     def scores(self, head: torch.nn.Module, states: States) -> Sequence[npt.NDArray[Any]]:
         return list(head(states.pooled).double().cpu().numpy())
-

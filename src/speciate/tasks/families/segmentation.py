@@ -357,4 +357,3 @@ def _voxel_rows(volume: Volume, side: int) -> npt.NDArray[np.float32]:
 
 def _coarsen(cube: npt.NDArray[np.float32], side: int) -> npt.NDArray[np.float32]:
     return resample(resample(cube, (side, side, side)), (cube.shape[0], cube.shape[1], cube.shape[2]))
-

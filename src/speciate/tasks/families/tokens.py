@@ -231,4 +231,3 @@ def _residues(sequences: Sequence[str]) -> UnitRows:
     row, column = (np.concatenate(each).astype(np.int32) for each in (rows, columns))
     matrix = csr_array((np.ones(len(row)), (row, column)), shape=(before, _WINDOW * kinds))
     return UnitRows(matrix, np.array([len(sequence) for sequence in sequences], np.int64))
-

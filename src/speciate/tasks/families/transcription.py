@@ -84,7 +84,13 @@ class Transcription(DirectSupervision, BaseModel):
         codes = torch.cat([torch.as_tensor(each) for each in targets])
         counts = torch.tensor([len(each) for each in targets])
         losses = torch.nn.functional.ctc_loss(
-            probabilities.transpose(0, 1).cpu(), codes, lengths.cpu(), counts, _BLANK, reduction="none", zero_infinity=True
+            probabilities.transpose(0, 1).cpu(),
+            codes,
+            lengths.cpu(),
+            counts,
+            _BLANK,
+            reduction="none",
+            zero_infinity=True,
         )
         counted = (counts > 0).float()
         return (losses * counted / counts.clamp(min=1)).sum() / counted.sum().clamp(min=1)
@@ -111,4 +117,3 @@ def _front(probabilities: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tenso
 
     order = torch.sort((~mask).long(), dim=1, stable=True).indices
     return probabilities.gather(1, order.unsqueeze(2).expand_as(probabilities)), mask.sum(1)
-

@@ -117,4 +117,3 @@ def _predict_each(predictor: Predictor, some: Sequence[Example]) -> list[Predict
         return list(predictor.predict(some))
     except SpeciateError:
         return [None] if len(some) == 1 else [each for one in some for each in _predict_each(predictor, [one])]
-

@@ -142,7 +142,14 @@ def tokenizer_side(tokenizer: Any, model: Any, rows: int) -> TokenizerSide:
     return TokenizerSide(tokenizer, token_bytes(tokenizer), end_tokens(model, tokenizer), rows)
 
 
-def cross_tokenizer_teacher(model: str, form: ChatFormat | None, system: str | None, longest: int, student: TokenizerSide, teacher: TokenizerSide) -> CrossTokenizerTeacher:
+def cross_tokenizer_teacher(
+    model: str,
+    form: ChatFormat | None,
+    system: str | None,
+    longest: int,
+    student: TokenizerSide,
+    teacher: TokenizerSide,
+) -> CrossTokenizerTeacher:
     """`form`: how it was trained to be asked; one that others made is asked by its template, with the student's
     instructions."""
     form = form or chat_templates.usual_format(teacher.tokenizer, system)
@@ -188,6 +195,7 @@ def check_overlap(found: CrossTokenizerTeacher, taught: Iterable[tuple[Tokenized
             f"sees no more than {found.longest:,} tokens."
         )
     return notes
+
 
 _BYTE = re.compile(r"<0x([0-9A-F]{2})>")
 _SPACE = "▁"
@@ -358,7 +366,9 @@ def divergence(student: torch.Tensor, teacher: torch.Tensor, towards: float) -> 
 def log_outcome_probabilities(logits: torch.Tensor, outcome: torch.Tensor, size: int) -> torch.Tensor:
     """Logarithms of the chances of `size` outcomes (N, size). `logits`: (N, V). `outcome`: (V,), of each token."""
     probabilities = logits.softmax(-1)
-    return (probabilities.new_zeros(len(probabilities), size).index_add(1, outcome, probabilities) + _LEAST_PROBABILITY).log()
+    return (
+        probabilities.new_zeros(len(probabilities), size).index_add(1, outcome, probabilities) + _LEAST_PROBABILITY
+    ).log()
 
 
 def log_token_probabilities(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
@@ -372,4 +382,3 @@ def log_written_or_else(written: torch.Tensor) -> torch.Tensor:
 
     sure = written.clamp(max=_SUREST_LOG)
     return torch.stack([sure, torch.log(-torch.expm1(sure))], -1)
-

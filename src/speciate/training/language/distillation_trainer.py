@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     import torch
 
 
-
 def with_given_answers(trainer: type[Any]) -> type[Any]:
     return type(f"Taught{trainer.__name__}", (_GivenAnswers, trainer), {})
 
@@ -29,7 +28,9 @@ def answer_rows(found: Sequence[TokenizedExample], **more: Sequence[str]) -> Any
     """A `datasets.Dataset` of token ids: what is asked, and the answer, which may be empty. `more`: other columns."""
     from datasets import Dataset
 
-    return Dataset.from_dict({"prompt": list(map(prompt_tokens, found)), "completion": list(map(completion_tokens, found)), **more})
+    return Dataset.from_dict(
+        {"prompt": list(map(prompt_tokens, found)), "completion": list(map(completion_tokens, found)), **more}
+    )
 
 
 class _GivenAnswers:
@@ -300,7 +301,12 @@ class _CrossTokenizer:
             mine = own.written(many, heat)
             with torch.no_grad():
                 theirs = its.written(many, heat)
-            lost = lost + cross_tokenizer.divergence(cross_tokenizer.log_written_or_else(mine), cross_tokenizer.log_written_or_else(theirs), towards).sum()
+            lost = (
+                lost
+                + cross_tokenizer.divergence(
+                    cross_tokenizer.log_written_or_else(mine), cross_tokenizer.log_written_or_else(theirs), towards
+                ).sum()
+            )
         return lost, entropy
 
 
@@ -350,7 +356,9 @@ class _TeacherSide(NamedTuple):
         return found.new_zeros(len(self.sizes)).index_add(0, self.number[inside], found)[groups]
 
 
-def _make_side(states: torch.Tensor, tokens: torch.Tensor, groups: torch.Tensor, model: Any, outcome: torch.Tensor) -> _TeacherSide:
+def _make_side(
+    states: torch.Tensor, tokens: torch.Tensor, groups: torch.Tensor, model: Any, outcome: torch.Tensor
+) -> _TeacherSide:
     """Of states (B, T, H), tokens (B, T) and groups (B, T). A group's tokens stand side by side."""
     import torch
 
@@ -386,4 +394,3 @@ def _logit_scale(config: Any) -> tuple[float, float | None]:
     divided = getattr(config, "logits_scaling", None)
     scale = 1.0 if divided is None else divided if config.model_type == "hyperclovax" else 1 / divided
     return float(scale), getattr(config, "final_logit_softcapping", None)
-

@@ -156,7 +156,9 @@ class DurableTrainer:
             return None
         trainer_checkpoint.check_identity(self._saved.state, self._identity)
         folder, micro = f"resumed{self._session.name}", self.args.per_device_train_batch_size
-        return trainer_checkpoint.write_resume_folder(self._session.study.run.checkpoints / folder, self._saved.files, micro)
+        return trainer_checkpoint.write_resume_folder(
+            self._session.study.run.checkpoints / folder, self._saved.files, micro
+        )
 
     # What the trainer calls
 
@@ -407,7 +409,6 @@ class TrainerLog:
 # How many examples of a training are in memory at once, and what is said where one is too much.
 
 
-
 def micro_batch(batch_size: int, asked: int | None, retries: int) -> int:
     """Examples in memory at once: what was asked, halved as often as memory ran out, as far as it divides a batch.
 
@@ -434,4 +435,3 @@ def halve_when_out_of_memory(micro: int) -> Iterator[None]:
             "Call train_model again with a smaller hyperparameters={'max_length': ...}, with {'recompute': true}, or "
             "with a smaller base model.",
         ) from error
-

@@ -112,7 +112,9 @@ def _in_bfloat16(study: TrainingContext, parameters: LanguageParameters) -> bool
     return sum(each.stat().st_size for each in weights) > _TINY_BYTES and has_native_bfloat16(study.payload.device)
 
 
-def make_session(study: TrainingContext, parameters: LanguageParameters, learner: LoadedModel, data: str, **more: Any) -> TrainerSession:
+def make_session(
+    study: TrainingContext, parameters: LanguageParameters, learner: LoadedModel, data: str, **more: Any
+) -> TrainerSession:
     """`data`: what `digest` says of the examples as they are learned."""
     known = parameters.model_dump(mode="json", exclude={"micro_batch", "judged", "max_new_tokens"})
     identity: Mapping[str, Any] = {
@@ -157,4 +159,3 @@ def merge_adapters(trainer: Any) -> Any:
     model = model.cpu().eval()
     model.config.use_cache = True
     return model
-

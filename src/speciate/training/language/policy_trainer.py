@@ -202,9 +202,16 @@ class _PolicyTrainer(DurableTrainer):
 
     def _keep_good(self) -> None:
         """Where nothing is held out, and a limit may end it: the newest weights of which nothing is suspicious."""
-        if self._has_held or self._limits == Limits() or not reward_hacking.nothing_suspicious(self.seen, self.evaluations.held):
+        if (
+            self._has_held
+            or self._limits == Limits()
+            or not reward_hacking.nothing_suspicious(self.seen, self.evaluations.held)
+        ):
             return
-        self._good = self.state.global_step, trainer_checkpoint.copy_to_cpu(trainer_checkpoint.trained_weights(self.model))
+        self._good = (
+            self.state.global_step,
+            trainer_checkpoint.copy_to_cpu(trainer_checkpoint.trained_weights(self.model)),
+        )
 
     # State
 
@@ -259,7 +266,9 @@ def answer_alone(trainer: Any, texts: Sequence[str], most: int, between: Callabl
     return GreedyAnswers(counted, [])
 
 
-def answer_in_environments(trainer: Any, rows: Any, host: EnvironmentHost, most: int, between: Callable[[int], None]) -> GreedyAnswers:
+def answer_in_environments(
+    trainer: Any, rows: Any, host: EnvironmentHost, most: int, between: Callable[[int], None]
+) -> GreedyAnswers:
     """As `alone`, of rows as trl takes them: as trl's `_generate_and_score_completions` (1.16) goes about it, but
     greedily."""
     from transformers import GenerationConfig
@@ -305,4 +314,3 @@ def _answer_with_tools(trainer: Any, rows: list[dict[str, Any]], host: Environme
         for asked, ids, completion in zip(found[0], found[1], found[3], strict=True)
     ]
     return GreedyAnswers(written, [each._reward() for each in trainer.environments] if host.described.rewards else [])
-

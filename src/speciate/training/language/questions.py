@@ -73,7 +73,10 @@ def check_questions(
         study.notes.append(f"{len(silent)} training examples without a true answer are left out: a reward needs it.")
         train = [each for each in train if each.truth is not None]
     learned = [format_readable(each.asked) for each in train]
-    for split, there in (("validation", [format_readable(each.asked) for each in held]), ("test", _test_questions(study))):
+    for split, there in (
+        ("validation", [format_readable(each.asked) for each in held]),
+        ("test", _test_questions(study)),
+    ):
         if found := example_checks.find_leaks(learned, there):
             study.notes.append(
                 f"{len(found)} of {len(there)} {split} questions stand in the training split as well, or share 13 "
@@ -145,4 +148,3 @@ def question_rows(found: Sequence[Question], asked: ChatFormat) -> Any:
             else "\n\n".join(message.content for message in said)
         )
     return Dataset.from_dict({"prompt": prompts, "place": list(range(len(found)))})
-

@@ -300,7 +300,6 @@ def _mean_or_nan(values: Sequence[float]) -> float:
 # alone that a later one is compared with; of the others, what such comparisons said.
 
 
-
 class Evaluations:
     def __init__(self, groups: Sequence[str], keep_by: Literal["metric", "reward"]) -> None:
         """`groups`: of the examples that have a truth, in their order; those of one group are not independent.
@@ -371,4 +370,3 @@ def or_nan(value: Any) -> float:
 
 def or_none(value: float) -> float | None:
     return value if math.isfinite(value) else None
-

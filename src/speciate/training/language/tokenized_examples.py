@@ -65,14 +65,21 @@ def find_turns(study: TrainingContext, examples: Sequence[Example]) -> list[Turn
 
 
 def choose_prompt_form(
-    study: TrainingContext, tokenizer: PreTrainedTokenizerBase, parameters: LanguageParameters, said: Sequence[Conversation]
+    study: TrainingContext,
+    tokenizer: PreTrainedTokenizerBase,
+    parameters: LanguageParameters,
+    said: Sequence[Conversation],
 ) -> ChatFormat:
     """How the model is asked from now on: as asked for, else as the base model was, else by its template."""
     base, what = study.payload.base_folder, str(study.payload.spec.base_model)
     before = saved_form(Path(base)) if base else None
     system = parameters.system if parameters.system is not None else before.system if before else None
     if parameters.template != "auto":
-        chosen = ChatFormat(system=system) if parameters.template == "chat" else chat_templates.plain_format(tokenizer, system)
+        chosen = (
+            ChatFormat(system=system)
+            if parameters.template == "chat"
+            else chat_templates.plain_format(tokenizer, system)
+        )
     else:
         chosen = (before or chat_templates.usual_format(tokenizer)).model_copy(update={"system": system})
         if parameters.chat_template is not None:
@@ -196,7 +203,10 @@ def _check_turns(study: TrainingContext, train: Sequence[Turn], held: Sequence[T
 
 
 def _test_turns(study: TrainingContext) -> list[Turn]:
-    return [Turn(each.example, conversation(str(each.example.media)), str(each.truth)) for each in posed_test_examples(study)]
+    return [
+        Turn(each.example, conversation(str(each.example.media)), str(each.truth))
+        for each in posed_test_examples(study)
+    ]
 
 
 def _turn_text(turn: Turn) -> str:
@@ -204,7 +214,6 @@ def _turn_text(turn: Turn) -> str:
 
 
 # The test split of a training's dataset. Nothing is learned of it: it is only looked for in the training split.
-
 
 
 def test_examples(study: TrainingContext) -> list[Example]:
@@ -217,4 +226,3 @@ def posed_test_examples(study: TrainingContext) -> list[TaskExample]:
     payload = study.payload
     found = test_examples(study)
     return evaluation_examples(found, payload.manifest, payload.target, payload.task, payload.terms) if found else []
-

@@ -186,4 +186,3 @@ def _unwrapped(wrapped: Any) -> Any:
 def _as_json(said: Any) -> Any:
     """What JSON makes of it."""
     return json.loads(json.dumps(said, default=str))
-

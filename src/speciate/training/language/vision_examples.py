@@ -75,7 +75,9 @@ def choose_image_prompt(study: TrainingContext, processor: Any, parameters: Visi
     )
 
 
-def tokenize_image_splits(study: TrainingContext, processor: Any, shown: ImageSettings, parameters: VisionSftParameters, longest: int) -> VisionSplits:
+def tokenize_image_splits(
+    study: TrainingContext, processor: Any, shown: ImageSettings, parameters: VisionSftParameters, longest: int
+) -> VisionSplits:
     """Of both splits. `longest`: tokens that the model can see."""
     limit = min(parameters.max_length, longest)
     train = _find_turns(study, study.train, study.truths(study.train), shown, "training")
@@ -160,7 +162,9 @@ def _tokenize(
     return kept
 
 
-def _tokenize_turn(study: TrainingContext, processor: Any, turn: VisionTurn, shown: ImageSettings, parameters: VisionSftParameters) -> ImageExample:
+def _tokenize_turn(
+    study: TrainingContext, processor: Any, turn: VisionTurn, shown: ImageSettings, parameters: VisionSftParameters
+) -> ImageExample:
     try:
         return vision_language.tokenize_example(
             processor, turn.look, turn.answer, shown.system, every_turn=parameters.learn == "assistant"
@@ -195,7 +199,9 @@ def _too_long(lost: int, count: int, limit: int, longest: int, enough: int) -> S
     )
 
 
-def _check_turns(study: TrainingContext, train: Sequence[VisionTurn], held: Sequence[VisionTurn], shown: ImageSettings) -> None:
+def _check_turns(
+    study: TrainingContext, train: Sequence[VisionTurn], held: Sequence[VisionTurn], shown: ImageSettings
+) -> None:
     """One answer for all, the same again, and what stands in held-out splits, too."""
     if (common := example_checks.most_common_answer([each.answer for each in train])) is not None:
         study.notes.append(
@@ -243,4 +249,3 @@ def _test_turns(study: TrainingContext, shown: ImageSettings) -> list[VisionTurn
         except ValueError:
             continue  # whoever evaluates on it is told
     return found
-

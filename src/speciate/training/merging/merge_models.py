@@ -144,7 +144,11 @@ def _base(workspace: Workspace, base: str, first: ModelVersion, spec: MergeSpec)
         check_weights(folder)
     if mergeable.is_writer(first.path):  # no part of it came with the task
         return str(folder), True
-    head = model_folder.has_backbone(folder) and _same_answers(folder, first.path) and mergeable.has_head_of(folder, first.path)
+    head = (
+        model_folder.has_backbone(folder)
+        and _same_answers(folder, first.path)
+        and mergeable.has_head_of(folder, first.path)
+    )
     if not head and spec.weights and min(spec.weights) <= 0:
         raise SpeciateError(
             Code.INVALID,
@@ -317,4 +321,3 @@ def find_common_base(workspace: Workspace, versions: Sequence[ModelVersion]) -> 
         "Merge versions that were trained from one model: train_model(..., base_model='pkg:NAME'), or "
         f"continue_from={versions[0].ref!r} on other data or with another seed.",
     )
-

@@ -156,7 +156,9 @@ class _Merger:
             return judge.value(model) if judge.held else None
         if self._payload.counts_batches:
             media = [example.media for example in judge.study.train]
-            recount_batch_norms(model.backbone, model.backbone.prepare(media, per_unit=model.readout.family in PER_UNIT))
+            recount_batch_norms(
+                model.backbone, model.backbone.prepare(media, per_unit=model.readout.family in PER_UNIT)
+            )
         if not (held := judge.held):
             model.save(out)
             return None
@@ -351,4 +353,3 @@ def _batch_norms(module: torch.nn.Module) -> list[torch.nn.modules.batchnorm._Ba
     from torch.nn.modules.batchnorm import _BatchNorm
 
     return [each for each in module.modules() if isinstance(each, _BatchNorm) and each.track_running_stats]
-

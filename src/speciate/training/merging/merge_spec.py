@@ -100,4 +100,3 @@ def usual_weights(method: MergeMethod, models: Sequence[str], given: Sequence[fl
 
 def _invalid(what: str, then: str) -> SpeciateError:
     return SpeciateError(Code.INVALID, f"{what}.", then)
-

@@ -55,7 +55,9 @@ class Rule(NamedTuple):
         changes = [tensor - base for tensor in tensors]
         match self.method:
             case "ties":
-                return base + self.scale * agree_on_sign([keep_largest(each, self.density) for each in changes], self.weights)
+                return base + self.scale * agree_on_sign(
+                    [keep_largest(each, self.density) for each in changes], self.weights
+                )
             case "dare":
                 ids = self.ids or tuple(map(str, range(len(tensors))))
                 changes = [
@@ -246,7 +248,12 @@ class _Reader:
 
 
 def _merge_file(
-    path: Path, readers: Sequence[_Reader], base: _Reader | None, rule: MergeRule, out: Path, told: Callable[[str], None]
+    path: Path,
+    readers: Sequence[_Reader],
+    base: _Reader | None,
+    rule: MergeRule,
+    out: Path,
+    told: Callable[[str], None],
 ) -> None:
     """The header is that of the first: same names, types and places."""
     parsed, raw = read_header(path)
@@ -298,4 +305,3 @@ def _unlike_error(name: str, why: str) -> SpeciateError:
     return SpeciateError(
         Code.INVALID, f"The weights {name!r} cannot be merged: {why}.", "Merge models of one base and architecture."
     )
-

@@ -79,7 +79,10 @@ def weight_shape(folder: Path) -> WeightShape:
 def has_head_of(base: Path, folder: Path) -> bool:
     """Whether every tensor of the folder has a beginning in the base: then the head's changes can be told, too."""
     theirs = merge_weights.stored_tensors(base)
-    return all(name in theirs and theirs[name].shape == kept.shape for name, kept in merge_weights.stored_tensors(folder).items())
+    return all(
+        name in theirs and theirs[name].shape == kept.shape
+        for name, kept in merge_weights.stored_tensors(folder).items()
+    )
 
 
 def is_network(folder: Path) -> bool:
@@ -116,7 +119,11 @@ def _check_network(version: ModelVersion) -> None:
             f"{version.ref} is an adapter: the mean of its two factors is not the mean of the changes that they make.",
             "Merge it into its base's weights first; what 'lora' makes here is merged already.",
         )
-    if not version.card.version or not (is_network(folder) or is_writer(folder)) or not merge_weights.weight_files(folder):
+    if (
+        not version.card.version
+        or not (is_network(folder) or is_writer(folder))
+        or not merge_weights.weight_files(folder)
+    ):
         raise SpeciateError(
             Code.INVALID,
             f"{version.ref} was made by {version.card.method!r}: there is no network of ours in it whose weights could "
@@ -184,4 +191,3 @@ def _apart(first: str, other: str, why: str) -> SpeciateError:
         "Merge versions of one base model for one task and one set of labels; others can be asked together: "
         f"evaluate_models(models=['ensemble:{first}+{other}'], ...).",
     )
-

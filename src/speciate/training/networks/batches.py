@@ -102,4 +102,3 @@ class PreparedItems:
             return [self._kept[place] for place in wanted]
         made = dict(zip(missing, self._prepare([self._media[place] for place in missing]), strict=True))
         return [made[place] if place in made else self._kept[place] for place in wanted]
-

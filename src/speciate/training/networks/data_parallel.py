@@ -361,4 +361,3 @@ def _spread(tensors: Sequence[torch.Tensor]) -> None:
 def places_per_process(team: Team, size: int) -> int:
     """Of a batch of `size`, at most."""
     return -(-size // team.size)
-

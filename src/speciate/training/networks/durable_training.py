@@ -75,7 +75,9 @@ def train_durably(
     so do `parameters.patience` epochs without gain. Raises Stopped after a checkpoint, OutOfMemory (the engine tries
     again with half the micro-batch), INVALID where that cannot help or the training diverges.
     """
-    return _Session(run, training, held, where or training_place(run), over_budget, enough, report, save_seconds).go(until)
+    return _Session(run, training, held, where or training_place(run), over_budget, enough, report, save_seconds).go(
+        until
+    )
 
 
 class _Session:
@@ -207,4 +209,3 @@ def _memory(training: Training) -> Iterator[None]:
             "The training ran out of memory with one example at a time.",
             "Choose a smaller base model, or shorter or smaller examples; list_options(kind='method') names them.",
         ) from error
-

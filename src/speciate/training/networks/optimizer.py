@@ -119,4 +119,3 @@ class LoopParameters(BaseModel):
     patience: int | None = Field(
         None, ge=1, description="Stop after so many epochs without a better value on held-out examples."
     )
-

@@ -129,4 +129,3 @@ def _bytes(text: str) -> torch.Tensor:
     import torch
 
     return torch.frombuffer(bytearray(base64.b64decode(text)), dtype=torch.uint8)
-

@@ -107,4 +107,3 @@ class LossWatch:
 
     def restore(self, state: list[Any]) -> None:
         self._seen, self._above, self._mean, self._first, self._best = state
-

@@ -214,4 +214,3 @@ def _read(run: Run) -> dict[str, RateStanding]:
         if (path := folder / _STANDINGS).exists():
             return {key: RateStanding(*standing) for key, standing in json.loads(path.read_text()).items()}
     return {}
-

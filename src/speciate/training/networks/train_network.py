@@ -90,12 +90,16 @@ def train_best_network(study: TrainingContext, parameters: FullParameters, metho
     return _make_search(study, parameters, method).go()
 
 
-def follow_leader(study: TrainingContext, parameters: FullParameters, method: NetworkMethod, team: Follower) -> NoReturn:
+def follow_leader(
+    study: TrainingContext, parameters: FullParameters, method: NetworkMethod, team: Follower
+) -> NoReturn:
     """Build the trainings of the team's leader, and take their steps with it, until it is gone."""
     team.go(_make_search(study, parameters, method).build)
 
 
-def measure_network_cost(study: TrainingContext, parameters: FullParameters, method: NetworkMethod, steps: int) -> NetworkCost:
+def measure_network_cost(
+    study: TrainingContext, parameters: FullParameters, method: NetworkMethod, steps: int
+) -> NetworkCost:
     """By so many real steps."""
     return _make_search(study, parameters, method).weigh(steps)
 
@@ -120,7 +124,12 @@ def _make_search(study: TrainingContext, parameters: FullParameters, method: Net
 
 class _NetworkSearch:
     def __init__(
-        self, study: TrainingContext, parameters: FullParameters, method: NetworkMethod, base_model: str, rates: Sequence[float]
+        self,
+        study: TrainingContext,
+        parameters: FullParameters,
+        method: NetworkMethod,
+        base_model: str,
+        rates: Sequence[float],
     ) -> None:
         self._study, self._parameters, self._method = study, parameters, method
         self._precision: Precision = "float32" if parameters.precision == "auto" else parameters.precision
@@ -169,7 +178,9 @@ class _NetworkSearch:
     def _searched(self) -> trial_steps.PlannedWork:
         learn, held = self._divisions[0]
         counts = [(len(learn), len(held))]
-        return trial_steps.planned_work(len(self._rates), self._parameters.epochs, self._parameters.batch_size, counts, None)
+        return trial_steps.planned_work(
+            len(self._rates), self._parameters.epochs, self._parameters.batch_size, counts, None
+        )
 
     def _work(self, candidates: int, epochs: int) -> trial_steps.PlannedWork:
         counts = [(len(learn), len(held)) for learn, held in self._divisions]
@@ -224,7 +235,10 @@ class _NetworkSearch:
 
     def _whole(self, rate: float, epochs: int) -> Training:
         training = self._training(None, rate, epochs)
-        where, report = durable_training.training_place(self._study.run, "whole"), self._reporter(training, "all examples")
+        where, report = (
+            durable_training.training_place(self._study.run, "whole"),
+            self._reporter(training, "all examples"),
+        )
         durable_training.train_durably(
             self._study.run, training, where=where, over_budget=lambda: self._study.over_budget, report=report
         )
@@ -243,7 +257,9 @@ class _NetworkSearch:
         with self._study.tally.stage("preparing"):
             return self.build(division, rate, epochs, self._precision)
 
-    def build(self, division: int | None, rate: float, epochs: int, precision: Precision) -> trial_steps.MeasuredTraining:
+    def build(
+        self, division: int | None, rate: float, epochs: int, precision: Precision
+    ) -> trial_steps.MeasuredTraining:
         import torch
 
         study, given = self._study, self._parameters
@@ -329,4 +345,3 @@ class _NetworkSearch:
             )
             for standing in found.standings
         ]
-

@@ -199,4 +199,3 @@ def _draw_panel(pen: ImageDraw, x: int, y: int, title: str, lines: Sequence[Line
         for h, v in spots if len(spots) <= 30 else ():
             pen.ellipse((h - 2, v - 2, h + 2, v + 2), fill=line.colour)
         pen.text((right - 70 * number, y + 10), line.name, fill=line.colour, font_size=12, anchor="ra")
-

@@ -235,7 +235,9 @@ class PrecisionChoice(NamedTuple):
         return self.ratio if self.used == "bfloat16" and self.ratio else 1.0
 
 
-def choose_precision(asked: AskedPrecision, training: MeasuredTraining, device: str, pace: StepCost, seconds: float) -> PrecisionChoice:
+def choose_precision(
+    asked: AskedPrecision, training: MeasuredTraining, device: str, pace: StepCost, seconds: float
+) -> PrecisionChoice:
     """`pace`: in float32 where `auto` is asked; `seconds` lie ahead at most. The training is spent afterwards."""
     if asked != "auto":
         return PrecisionChoice(asked, "as asked")
@@ -254,7 +256,9 @@ def choose_precision(asked: AskedPrecision, training: MeasuredTraining, device: 
 def unmeasured_choice(asked: AskedPrecision) -> PrecisionChoice:
     """Where so little lies ahead that no real step is taken before."""
     return (
-        PrecisionChoice("float32", "too little lies ahead to try bfloat16") if asked == "auto" else PrecisionChoice(asked, "as asked")
+        PrecisionChoice("float32", "too little lies ahead to try bfloat16")
+        if asked == "auto"
+        else PrecisionChoice(asked, "as asked")
     )
 
 
@@ -386,4 +390,3 @@ def _cheaper_candidate(study: TrainingContext) -> str:
     named = f"method={cheaper[-1].method!r}"
     base = f", base_model={cheaper[-1].base_model!r}" if cheaper[-1].base_model else ""
     return f"Cheaper: {named}{base}."
-

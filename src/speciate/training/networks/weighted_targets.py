@@ -130,4 +130,3 @@ def _pick_states(states: States, places: Sequence[int]) -> States:
         return states
     at = list(places)
     return States(states.sequence[at], states.mask[at], states.pooled[at], states.grid)
-

@@ -283,7 +283,6 @@ def _describe(option: Option) -> str:
 # Published models that were fetched into the registry, as ways to train: they are there, so they are tried.
 
 
-
 def all_candidates(workspace: Workspace, modality: str, family: Family) -> list[Option]:
     """What can be trained with what is installed and with what was fetched, cheapest first."""
     found = [*available_candidates(modality, family), *fetched_candidates(workspace, modality, family)]
@@ -308,4 +307,3 @@ def fetched_candidates(workspace: Workspace, modality: str, family: Family) -> l
         except SpeciateError:
             continue  # nothing suits: plan_training with its name says why
     return found
-

@@ -84,7 +84,8 @@ def copy_caller_folders(run: Run, payload: Payload) -> Iterator[Payload]:
     try:
         yield payload.model_copy(
             update={
-                "base_folder": payload.base_folder and _copy_folder(place, payload.spec.base_model, payload.base_folder),
+                "base_folder": payload.base_folder
+                and _copy_folder(place, payload.spec.base_model, payload.base_folder),
                 "teachers": tuple(
                     each.model_copy(update={"folder": _copy_folder(place, each.model, each.folder)})
                     for each in payload.teachers
@@ -129,7 +130,6 @@ def _check_fresh(base_model: str) -> None:
 # Weights remember. A split that was drawn anew, or a validation split of examples that an earlier version had for
 # training, would make a warm start look better than it is. What an earlier version was only chosen on stays: that is
 # as optimistic as every choice among candidates.
-
 
 
 class UnseenExamples(NamedTuple):
@@ -188,4 +188,3 @@ def no_unseen_examples(base_model: str, dataset: str, validation: bool) -> Speci
         f"add_examples(dataset={dataset!r}) "
         "with new ones whose split is 'validation'.",
     )
-

@@ -15,10 +15,9 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from speciate.datasets.versions import Manifest
-from speciate.training.hyperparameters import FullParameters
+from speciate.training.hyperparameters import FullParameters, Parameters
 from speciate.training.language_hyperparameters import LanguageParameters, ReinforcementParameters
 from speciate.training.networks import trial_steps
-from speciate.training.shared_hyperparameters import Parameters
 from speciate.training.train_spec import Payload
 from speciate.vocabulary import Family, find_task
 from speciate.workspace.database import Database
@@ -240,4 +239,3 @@ def _weight_bytes(folder: Path) -> int:
     """Of the weights; a folder that is gone has none."""
     files = [folder] if folder.is_file() else folder.glob("*")
     return sum(path.stat().st_size for path in files if path.suffix in _WEIGHTS and path.is_file())
-

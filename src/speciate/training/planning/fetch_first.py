@@ -53,7 +53,9 @@ def models_to_fetch(workspace: Workspace, base_models: Sequence[str]) -> tuple[M
 
 def fetch_all(engine: Engine, wanted: Sequence[ModelToFetch], key: str | None) -> list[str]:
     """The jobs that fetch them: those that are on their way already, else new ones; the same for the same `key`."""
-    live = {job.spec.get("source"): job.id for job in engine.list(kind="fetch", limit=_MOST_JOBS) if job.state not in ENDED}
+    live = {
+        job.spec.get("source"): job.id for job in engine.list(kind="fetch", limit=_MOST_JOBS) if job.state not in ENDED
+    }
     return [
         live.get(each.ref)
         or engine.submit("fetch", each.spec, key=None if key is None else f"fetch/{key}/{each.ref}").id
@@ -90,4 +92,3 @@ _CHANGES: dict[str, Callable[[dict[str, Any], set[str], str], dict[str, Any]]] =
     "specialize": _specialize,
 }
 """Kind -> its spec with something else in the place of what is not here."""
-

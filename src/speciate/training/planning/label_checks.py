@@ -74,7 +74,9 @@ def _check_label_counts(manifest: Manifest) -> None:
 
 def _check_ranks(manifest: Manifest, task: Task, terms: TaskTerms) -> None:
     if manifest.numeric:
-        raise _unfit_target(manifest, f"The labels of {manifest.ref} are numbers of any size, which are no ranks for", task)
+        raise _unfit_target(
+            manifest, f"The labels of {manifest.ref} are numbers of any size, which are no ranks for", task
+        )
     _check_classes(manifest, task, terms)
     check_order(manifest.labels, terms.order)
     if terms.order and (missing := [label for label in manifest.labels if label not in terms.order]):
@@ -123,7 +125,9 @@ def _check_not_shortened(manifest: Manifest, task: Task, terms: TaskTerms) -> No
 
 def _check_groups(manifest: Manifest, task: Task, terms: TaskTerms) -> None:
     if manifest.numeric:
-        raise _unfit_target(manifest, f"The labels of {manifest.ref} are numbers, and not what belongs together, for", task)
+        raise _unfit_target(
+            manifest, f"The labels of {manifest.ref} are numbers, and not what belongs together, for", task
+        )
     if max(manifest.labels.values(), default=0) < _LEAST_PER_LABEL:
         raise SpeciateError(
             Code.INVALID,
@@ -175,4 +179,3 @@ def _is_number(text: str) -> bool:
         return math.isfinite(float(text))
     except ValueError:
         return False
-

@@ -9,6 +9,7 @@ from speciate.datasets.versions import Manifest
 from speciate.errors import Code, SpeciateError, closest
 from speciate.sandbox import check
 from speciate.tasks.families.preference import REJECTED
+from speciate.training.hyperparameters import Parameters
 from speciate.training.language.questions import needs_reference
 from speciate.training.language_hyperparameters import (
     GrpoParameters,
@@ -19,12 +20,10 @@ from speciate.training.language_hyperparameters import (
 from speciate.training.rewards import reward_table as rewards
 from speciate.training.rewards import tool_environment
 from speciate.training.rewards.reward_table import reward_columns
-from speciate.training.shared_hyperparameters import Parameters
 from speciate.workspace.workspace import Workspace
 
 if TYPE_CHECKING:
     pass
-
 
 
 def check_pair_columns(manifest: Manifest, parameters: Parameters, method: str, target: str | None) -> None:
@@ -48,7 +47,6 @@ def check_pair_columns(manifest: Manifest, parameters: Parameters, method: str, 
             f"The column {column!r} of {manifest.ref} is an input: the model would see the worse answer.",
             "Call create_dataset again with inputs that leave it out.",
         )
-
 
 
 def check_reward_data(manifest: Manifest, parameters: Parameters, target: str | None) -> None:
@@ -110,8 +108,8 @@ def _why_no_references(manifest: Manifest, target: str | None) -> str | None:
         return "no column is its answer, and it has no labels"
     return None
 
-# Foreign files and models that a training by reward names, found and bound to their bytes before there is a job.
 
+# Foreign files and models that a training by reward names, found and bound to their bytes before there is a job.
 
 
 def bind_reward_parameters(parameters: Parameters, asked: Mapping[str, Any], workspace: Workspace) -> Parameters:
@@ -134,4 +132,3 @@ def bind_reward_parameters(parameters: Parameters, asked: Mapping[str, Any], wor
             "Call train_model again with hyperparameters={'rewards': [{'kind': ...}]}, or without it.",
         )
     return parameters.model_copy(update={"rewards": rewards.bind_rewards(parameters.rewards, workspace)})
-

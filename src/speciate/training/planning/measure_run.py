@@ -40,7 +40,7 @@ from speciate.training.planning.estimates import request_of
 from speciate.training.planning.shortlist_run import compare_base_models
 from speciate.training.planning.transferability import FAMILIES, KEEP
 from speciate.training.recipes import classical, lora_full, probe
-from speciate.training.recipes.language_recipes import LANGUAGE_RECIPES
+from speciate.training.recipes.recipe_table import LANGUAGE_RECIPES
 from speciate.training.resource_usage import CostMeter, Usage, forget_peak, peak_mb, resident_mb, usage_now
 from speciate.training.train_spec import Payload
 from speciate.training.training_context import TrainingContext
@@ -70,7 +70,11 @@ def _compare_probes(run: Run, payloads: list[Payload]) -> dict[str, Any]:
     if len(probes) < 2 or find_task(payloads[0].task).family not in FAMILIES:
         return {}
     run.progress(len(payloads), len(payloads), "candidates", "comparing base models")
-    return {"shortlist": _in_fork(partial(compare_base_models, run, probes, None, KEEP, payloads[0].spec.seed, most=_COMPARED_EXAMPLES))}
+    return {
+        "shortlist": _in_fork(
+            partial(compare_base_models, run, probes, None, KEEP, payloads[0].spec.seed, most=_COMPARED_EXAMPLES)
+        )
+    }
 
 
 def _candidate_row(payload: Payload, measured: dict[str, Any], budget_minutes: float | None) -> dict[str, Any]:
@@ -133,7 +137,10 @@ _FEWEST_EXAMPLES = 40
 _TIMINGS, _LATENCY_SECONDS = 60, 3.0
 
 Fit = Callable[[TrainingContext, Any], SelectedModel]
-_METHODS: dict[str, Callable[[Any], train_network.NetworkMethod]] = {"full": lora_full.full_method, "lora": lora_full.lora_method}
+_METHODS: dict[str, Callable[[Any], train_network.NetworkMethod]] = {
+    "full": lora_full.full_method,
+    "lora": lora_full.lora_method,
+}
 
 
 class MeasuredCost(NamedTuple):
@@ -317,4 +324,3 @@ class _Measurement:
             model.predict([example])
             times.append(1000 * (time.perf_counter() - start))
         return float(np.quantile(times[1:], 0.95))
-

@@ -48,7 +48,9 @@ def suits_family(method: str, family: Family) -> bool:
     """Of the methods here, whether it does tasks of this family; True of others."""
     if method == "distill" and family == "generation":
         return True
-    return method not in _TRAINS_AS or family in (_FAMILIES_WITH_LABELS if method == STREAMING else soft_targets.FAMILIES)
+    return method not in _TRAINS_AS or family in (
+        _FAMILIES_WITH_LABELS if method == STREAMING else soft_targets.FAMILIES
+    )
 
 
 def language_model_teaches(spec: TrainSpec, workspace: Workspace) -> bool:
@@ -63,7 +65,9 @@ def language_model_teaches(spec: TrainSpec, workspace: Workspace) -> bool:
     return registry.resolve(workspace.database, workspace.folders, ref).card.task in TEXT_TASKS
 
 
-def resolve_candidate(spec: TrainSpec, manifest: Manifest, task: Task, workspace: Workspace) -> tuple[Option, Base | None]:
+def resolve_candidate(
+    spec: TrainSpec, manifest: Manifest, task: Task, workspace: Workspace
+) -> tuple[Option, Base | None]:
     """As `options.check`. What streams goes on with its own eyes, whatever they are."""
     if spec.method == STREAMING and spec.base_model and (card := _streaming_card(workspace, spec.base_model)):
         if card.modality != manifest.modality:
@@ -251,4 +255,3 @@ def _resolve_teacher(workspace: Workspace, name: str, manifest: Manifest, task: 
         model=version.ref, id=card.id, folder=str(version.path), method=card.method, parameters=card.parameters,
         bytes=card.bytes, learned_from=learned,
     )  # fmt: skip
-

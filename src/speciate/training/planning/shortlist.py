@@ -137,4 +137,3 @@ def keep_shortlisted(ways: Sequence[Candidate], report: Mapping[str, Any] | None
         for place, way in zip(places, best_first, strict=True):
             left[place] = way
     return left
-

@@ -180,4 +180,3 @@ def _target_columns(study: TrainingContext, examples: Sequence[Example]) -> Any:
     if find_task(study.payload.task).family in ("classification", "ordinal"):
         return indicators(targets)
     return np.asarray(targets, np.float64).reshape(len(examples), -1)
-

@@ -188,7 +188,6 @@ def _needed_test_examples(workspace: Workspace, name: str | None, manifest: Mani
 # Kind `measure`: what trainings would cost, by real steps and fits on a sample of the examples. No model is kept.
 
 
-
 class MeasureSpec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     dataset: str
@@ -237,4 +236,3 @@ KIND = Kind(
     run="speciate.training.planning.measure_run:run",
     limits=Limits(silence_seconds=1800),
 )
-

@@ -210,7 +210,9 @@ def prune(
     for base in best_first:
         if len(why) < keep:
             why.setdefault(base, "among the best scores")
-    found = [BaseModelStanding(base, placed[base], base in why, why.get(base, "others promise more")) for base in best_first]
+    found = [
+        BaseModelStanding(base, placed[base], base in why, why.get(base, "others promise more")) for base in best_first
+    ]
     return found + [BaseModelStanding(base, None, True, "not measured") for base in base_models if base not in scores]
 
 
@@ -227,4 +229,3 @@ def kept_base_models(report: Mapping[str, Any]) -> list[str]:
 def _rank(column: Sequence[float], value: float) -> float:
     """From 0, greatest first; equals share theirs."""
     return sum(other > value for other in column) + 0.5 * (sum(other == value for other in column) - 1)
-

@@ -99,7 +99,12 @@ def _part_groups(study: TrainingContext, wanted: Sequence[str], named: Sequence[
         counted = [part for part in chosen if multimodal_representation.is_counted(part)]
         forms = [False] if len(counted) == len(chosen) else [True, False] if counted else [True]
         for dense in forms:
-            represent = partial(multimodal_representation.Parts.fit, parts=[str(part) for part in chosen], dense=dense, one_unit=_ONE_UNIT)
+            represent = partial(
+                multimodal_representation.Parts.fit,
+                parts=[str(part) for part in chosen],
+                dense=dense,
+                one_unit=_ONE_UNIT,
+            )
             learners = _learners(study.readout, sparse=not dense)
             suited = tuple(learner for learner in learners if not wanted or learner.name in wanted)
             name = f"{label}, counted" if len(forms) > 1 and not dense else label
@@ -302,4 +307,3 @@ _STEP_LEARNERS: dict[str, tuple[Learner, ...]] = {
     "classification": (Learner("linear", logistic(1.0), _steps_too_many),),
     "regression": (Learner("linear", ridge(1.0), _steps_too_many),),
 }
-

@@ -66,10 +66,16 @@ MakeTargets = Callable[[TrainingContext, Backbone, Any], TrainingHead]
 """With the grown head."""
 
 
-def continual_method(parameters: ContinualParameters, learn_again: Callable[[TrainingContext], None], teach: MakeTargets) -> NetworkMethod:
+def continual_method(
+    parameters: ContinualParameters, learn_again: Callable[[TrainingContext], None], teach: MakeTargets
+) -> NetworkMethod:
     """`learn_again` adds earlier examples to what there is to learn, if any."""
     return NetworkMethod(
-        _train_all_weights, _train_all_weights, usual_rate, partial(_add_earlier_examples, learn_again=learn_again), partial(_grow_head, teach=teach)
+        _train_all_weights,
+        _train_all_weights,
+        usual_rate,
+        partial(_add_earlier_examples, learn_again=learn_again),
+        partial(_grow_head, teach=teach),
     )
 
 
@@ -92,7 +98,9 @@ def old_model_scores(study: TrainingContext, examples: Sequence[Example]) -> Sof
         return np.zeros((0, 0), np.float32)
     old = network_predictor.load_network(base_folder(study), study.payload.threads)
     items = old.backbone.prepare([example.media for example in examples])
-    return align_columns(old.readout, study.readout, network_predictor.scores(old.backbone, old.head, old.readout, items))
+    return align_columns(
+        old.readout, study.readout, network_predictor.scores(old.backbone, old.head, old.readout, items)
+    )
 
 
 def no_replay(study: TrainingContext) -> None:
@@ -103,7 +111,9 @@ def labels_only(study: TrainingContext, backbone: Backbone, head: Any) -> Traini
     return TrainingHead(head, study.readout, study.targets)
 
 
-def soft_target_head(study: TrainingContext, head: Any, readout: SoftTargetLoss, lesson: Callable[[Example, Any], TrainingTarget]) -> TrainingHead:
+def soft_target_head(
+    study: TrainingContext, head: Any, readout: SoftTargetLoss, lesson: Callable[[Example, Any], TrainingTarget]
+) -> TrainingHead:
     """`lesson(example, target)` says what each teaches."""
 
     def targets(examples: Sequence[Example]) -> list[TrainingTarget]:
@@ -157,13 +167,16 @@ def add_replay_buffer(study: TrainingContext, parameters: ReplayParameters) -> N
     if drawn is None:
         study.notes.append("Nothing is replayed: no earlier training example is wanted, or the new version has all.")
         return
-    operation = replay_buffer.buffer_operation(drawn, payload.spec.base_model or "", parameters.policy, payload.spec.seed)
+    operation = replay_buffer.buffer_operation(
+        drawn, payload.spec.base_model or "", parameters.policy, payload.spec.seed
+    )
     manifest = drawn.sealed.manifest
     study.beside = next_version.pack_version(
         drawn.sealed, operation=operation, report={"ok": manifest.rows}, result={}, parents=sorted(drawn.of)
     )
     old = [
-        example._replace(id=f"{REPLAYED_PREFIX}{example.id}", split="train") for example in load_examples(study.folders, manifest)
+        example._replace(id=f"{REPLAYED_PREFIX}{example.id}", split="train")
+        for example in load_examples(study.folders, manifest)
     ]
     old, times = study.learn_too(old), 1
     if old and parameters.share:
@@ -188,13 +201,14 @@ def replayed_examples(examples: Sequence[Example]) -> list[Example]:
 # knew.
 
 
-
 def fit_der(study: TrainingContext, parameters: DerParameters) -> SelectedModel:
     return fit_continual(study, parameters, der_method(parameters))
 
 
 def der_method(parameters: DerParameters) -> NetworkMethod:
-    return continual_method(parameters, partial(add_replay_buffer, parameters=parameters), partial(_der_targets, parameters=parameters))
+    return continual_method(
+        parameters, partial(add_replay_buffer, parameters=parameters), partial(_der_targets, parameters=parameters)
+    )
 
 
 def _der_targets(study: TrainingContext, backbone: Backbone, head: Any, parameters: DerParameters) -> TrainingHead:
@@ -219,7 +233,6 @@ def _der_targets(study: TrainingContext, backbone: Backbone, head: Any, paramete
 # nearly all.
 
 
-
 def fit_lwf(study: TrainingContext, parameters: LwfParameters) -> SelectedModel:
     return fit_continual(study, parameters, lwf_method(parameters))
 
@@ -242,7 +255,6 @@ def _lwf_targets(study: TrainingContext, backbone: Backbone, head: Any, paramete
 # Elastic weight consolidation (Kirkpatrick et al. 2017), as a baseline: with new labels in each version it forgets as
 # plain fine-tuning does. What mattered is the Fisher information on a sample of earlier training examples, of all
 # earlier versions together; its diagonal is taken from the gradients of their own labels.
-
 
 
 def fit_ewc(study: TrainingContext, parameters: EwcParameters) -> SelectedModel:
@@ -334,7 +346,9 @@ def _fit_first(study: TrainingContext, parameters: SldaParameters) -> SelectedMo
     def learn(inputs: np.ndarray, targets: np.ndarray, seed: int) -> Estimator:
         return StreamingLda.empty(labels, inputs.shape[1], parameters.shrinkage).learned(inputs, targets)
 
-    return select_best(study, [LearnerGroup(base_model, lambda examples: embeddings, (Learner(_SLDA_NAME, learn),))], parameters.folds)
+    return select_best(
+        study, [LearnerGroup(base_model, lambda examples: embeddings, (Learner(_SLDA_NAME, learn),))], parameters.folds
+    )
 
 
 def _fit_further(study: TrainingContext, before: TrainedPredictor) -> SelectedModel:
@@ -384,7 +398,9 @@ class SliceValues(NamedTuple):
     after: float
 
 
-def read_slices(folders: Folders, now: Manifest, earlier: Sequence[Manifest], seed: int) -> list[tuple[EarlierSlice, set[str]]]:
+def read_slices(
+    folders: Folders, now: Manifest, earlier: Sequence[Manifest], seed: int
+) -> list[tuple[EarlierSlice, set[str]]]:
     """Oldest first, with the ids of those that may judge: no example twice, none of the new version's own.
 
     `earlier`: newest first, as `learned_from` has it.
@@ -402,7 +418,9 @@ def read_slices(folders: Folders, now: Manifest, earlier: Sequence[Manifest], se
         if not kept:
             continue
         again = find_seen(folders, version, kept, others, ("validation",)) if split == "validation" else set(kept)
-        again |= find_seen(folders, version, kept, [now, *earlier], ("test",))  # what decides in the end chooses nothing
+        again |= find_seen(
+            folders, version, kept, [now, *earlier], ("test",)
+        )  # what decides in the end chooses nothing
         examples = [each._replace(split="validation") for each in load_examples(folders, version, ids=kept)]
         found.insert(0, (EarlierSlice(version.ref, split, examples), set(kept) - again))
         others.append(version)
@@ -412,14 +430,18 @@ def read_slices(folders: Folders, now: Manifest, earlier: Sequence[Manifest], se
 def add_slices(study: TrainingContext) -> list[EarlierSlice]:
     """The slices, asked of this study: what may judge comes to its validation examples."""
     payload = study.payload
-    for one, judging in read_slices(study.folders, payload.manifest, payload.base_learned_from or (), payload.spec.seed):
+    for one, judging in read_slices(
+        study.folders, payload.manifest, payload.base_learned_from or (), payload.spec.seed
+    ):
         asked = study.ask_too(one.examples)
         study.slices.append(one._replace(examples=asked))
         study.validation += [example for example in asked if example.id.partition("#")[0] in judging]
     return study.slices
 
 
-def measure_forgetting(study: TrainingContext, slices: Sequence[EarlierSlice], before: Predictor, after: Predictor) -> dict[str, Any]:
+def measure_forgetting(
+    study: TrainingContext, slices: Sequence[EarlierSlice], before: Predictor, after: Predictor
+) -> dict[str, Any]:
     """For the report. Backward transfer: how much better the new model is on the earlier versions' held-out examples
     than the one that it began with, in the mean over them (Lopez-Paz & Ranzato 2017); forgetting: how much worse, where
     it is worse."""
@@ -454,4 +476,3 @@ def _slice_value(study: TrainingContext, model: Predictor, examples: Sequence[Ex
 
 def _rounded(value: float) -> float | None:
     return round(value, 4) if math.isfinite(value) else None
-

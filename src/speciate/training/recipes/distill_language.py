@@ -100,7 +100,9 @@ def load_student(study: TrainingContext, parameters: LanguageDistillParameters) 
     return learner._replace(model=made.model)
 
 
-def prepare_distillation(study: TrainingContext, learner: LoadedModel, parameters: LanguageDistillParameters) -> DistillationSetup:
+def prepare_distillation(
+    study: TrainingContext, learner: LoadedModel, parameters: LanguageDistillParameters
+) -> DistillationSetup:
     folders = [tutors.teacher_folder(study, each) for each in study.payload.teachers]
     tokenizers = [causal_lm.load_tokenizer(each) for each in folders]
     strangers = [
@@ -117,7 +119,9 @@ def prepare_distillation(study: TrainingContext, learner: LoadedModel, parameter
         if longest < learner.longest:
             study.notes.append(f"Examples are cut at {longest:,} tokens, which is all that a teacher can see.")
     said, silent = _teacher_turns(study, parameters)
-    train, held = tokenized_examples.tokenize_turns(study, learner.tokenizer, asked, parameters, "completion", longest, said)
+    train, held = tokenized_examples.tokenize_turns(
+        study, learner.tokenizer, asked, parameters, "completion", longest, said
+    )
     if parameters.answers == "student":
         train += [_tokenize_question(learner, conversation(str(each.media)), asked) for each in silent]
         train = _with_room_for_answer(study, train, parameters, longest)
@@ -154,7 +158,9 @@ def _logit_weight(parameters: LanguageDistillParameters, strangers: Sequence[str
     return weight
 
 
-def _prompt_form(study: TrainingContext, learner: LoadedModel, tokenizers: Sequence[Any], parameters: LanguageDistillParameters) -> ChatFormat:
+def _prompt_form(
+    study: TrainingContext, learner: LoadedModel, tokenizers: Sequence[Any], parameters: LanguageDistillParameters
+) -> ChatFormat:
     """As asked for, else as the student's base model was, else as its first teacher: what that says depends on it.
     `tokenizers`: of teachers that are asked as the student is."""
     teacher = study.payload.teachers[0]
@@ -165,7 +171,9 @@ def _prompt_form(study: TrainingContext, learner: LoadedModel, tokenizers: Seque
         chat_templates.check(learner.tokenizer, before, str(study.payload.spec.base_model))
         found = before
     else:
-        found = tokenized_examples.choose_prompt_form(study, learner.tokenizer, parameters, [each.asked for each in find_turns(study, study.train)])
+        found = tokenized_examples.choose_prompt_form(
+            study, learner.tokenizer, parameters, [each.asked for each in find_turns(study, study.train)]
+        )
     for each, tokenizer in zip(study.payload.teachers, tokenizers, strict=False):
         other = tutors.teacher_prompt_form(each)
         templates = found.template == "chat" and tokenizer.chat_template != learner.tokenizer.chat_template
@@ -177,7 +185,9 @@ def _prompt_form(study: TrainingContext, learner: LoadedModel, tokenizers: Seque
     return found
 
 
-def _teacher_turns(study: TrainingContext, parameters: LanguageDistillParameters) -> tuple[list[Turn] | None, list[Example]]:
+def _teacher_turns(
+    study: TrainingContext, parameters: LanguageDistillParameters
+) -> tuple[list[Turn] | None, list[Example]]:
     """What is learned in place of the dataset's answers, and questions that have none."""
     silent: list[Example] = []
     if learns_unlabelled(parameters):
@@ -218,7 +228,9 @@ def _whole_batches(parameters: LanguageDistillParameters, found: TokenizedSplits
     return parameters.model_copy(update={"batch_size": min(parameters.batch_size, len(found.train))})
 
 
-def _logit_trainer(study: TrainingContext, learner: LoadedModel, parameters: LanguageDistillParameters, plan: DistillationSetup) -> Any:
+def _logit_trainer(
+    study: TrainingContext, learner: LoadedModel, parameters: LanguageDistillParameters, plan: DistillationSetup
+) -> Any:
     """The trainer of a student that learns what teachers give each next token."""
     from trl.trainer.distillation_config import DistillationConfig
     from trl.trainer.distillation_trainer import DistillationTrainer
@@ -259,7 +271,9 @@ def _logit_trainer(study: TrainingContext, learner: LoadedModel, parameters: Lan
     return trainer
 
 
-def _cross_tokenizer_teacher(study: TrainingContext, learner: LoadedModel, model: Any, plan: DistillationSetup) -> tuple[CrossTokenizerTeacher, tuple[Columns, Columns]]:
+def _cross_tokenizer_teacher(
+    study: TrainingContext, learner: LoadedModel, model: Any, plan: DistillationSetup
+) -> tuple[CrossTokenizerTeacher, tuple[Columns, Columns]]:
     """The teacher as it is shown answers, and the questions as it is asked them, as columns."""
     assert plan.across is not None
     teacher, found = study.payload.teachers[0], plan.found
@@ -267,14 +281,21 @@ def _cross_tokenizer_teacher(study: TrainingContext, learner: LoadedModel, model
     own = cross_tokenizer.tokenizer_side(learner.tokenizer, learner.model, head_rows(learner.model))
     its = cross_tokenizer.tokenizer_side(tokenizer, model, head_rows(model))
     form = tutors.teacher_prompt_form(teacher)
-    made = cross_tokenizer.cross_tokenizer_teacher(teacher.model, form, plan.asked.system, causal_lm.longest(model), own, its)
+    made = cross_tokenizer.cross_tokenizer_teacher(
+        teacher.model, form, plan.asked.system, causal_lm.longest(model), own, its
+    )
     train, held = ([made.asked(each) for each in questions] for questions in plan.across)
     study.notes += cross_tokenizer.check_overlap(made, zip(found.train, train, strict=True))
     return made, ({"asked": train}, {"asked": held})
 
 
 def _word_trainer(
-    study: TrainingContext, learner: LoadedModel, parameters: LanguageDistillParameters, found: TokenizedSplits, asked: ChatFormat, name: str = ""
+    study: TrainingContext,
+    learner: LoadedModel,
+    parameters: LanguageDistillParameters,
+    found: TokenizedSplits,
+    asked: ChatFormat,
+    name: str = "",
 ) -> Any:
     """The trainer of a student that learns answers word by word."""
     from trl.trainer.sft_config import SFTConfig
@@ -293,7 +314,11 @@ def _word_trainer(
 
 
 def _compare_with_teachers(
-    study: TrainingContext, chosen: SelectedModel, predictor: LanguagePredictor, parameters: LanguageDistillParameters, plan: DistillationSetup
+    study: TrainingContext,
+    chosen: SelectedModel,
+    predictor: LanguagePredictor,
+    parameters: LanguageDistillParameters,
+    plan: DistillationSetup,
 ) -> dict[str, Any]:
     """Student, the same one taught by the dataset's answers alone where that is asked for, and teachers."""
     held = sorted(study.validation, key=lambda each: each.id)[: parameters.judged]
@@ -321,12 +346,16 @@ def _compare_with_teachers(
     return {**compare_models(found, find_metric(study.payload.objective.metric)), **how}
 
 
-def _train_control(study: TrainingContext, parameters: LanguageDistillParameters, plan: DistillationSetup) -> tuple[LanguagePredictor, TrainerEnding]:
+def _train_control(
+    study: TrainingContext, parameters: LanguageDistillParameters, plan: DistillationSetup
+) -> tuple[LanguagePredictor, TrainerEnding]:
     """As many steps on the dataset's answers, by a student that begins as the other did."""
     notes = list(study.notes)
     with study.tally.stage("preparing"):
         learner = load_student(study, parameters)
-        found = tokenized_examples.tokenize_splits(study, learner.tokenizer, plan.asked, parameters, "completion", plan.longest)
+        found = tokenized_examples.tokenize_splits(
+            study, learner.tokenizer, plan.asked, parameters, "completion", plan.longest
+        )
         study.notes = notes  # they were said of the same examples
         trainer = _word_trainer(study, learner, parameters, found, plan.asked, _CONTROL_NAME)
     ending = trainer.go()
@@ -362,7 +391,6 @@ def _milliseconds(model: LanguagePredictor, example: Example) -> float:
 # What is left begins with the weights of the layers that are kept, the first and the last among them and the others
 # evenly between (as Sanh et al. 2019 and Shleifer and Rush 2020 begin their students). It writes badly until it has
 # learned again.
-
 
 
 class CutModel(NamedTuple):
@@ -442,4 +470,3 @@ def _weight_bytes_of(found: dict[str, Any], path: str, kept: tuple[int, ...]) ->
         if int(number) in kept:
             renamed[f"{path}.{kept.index(int(number))}.{rest}"] = tensor
     return renamed
-

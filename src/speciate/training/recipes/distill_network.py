@@ -117,4 +117,3 @@ def _median_latency_ms(model: Predictor, held: Sequence[Example]) -> float:
 
 def _train_all_weights(backbone: Backbone) -> None:
     backbone.module.requires_grad_(True)
-

@@ -55,7 +55,9 @@ def train_on_pairs(
         found = prepare_pairs(study, parameters)
         learner = found.learner
         limit = min(parameters.max_length, learner.longest)
-        train, held = (tokenize_pairs(some, learner.tokenizer, found.asked, limit) for some in (found.train, found.held))
+        train, held = (
+            tokenize_pairs(some, learner.tokenizer, found.asked, limit) for some in (found.train, found.held)
+        )
         if not train:
             raise SpeciateError(
                 Code.INVALID,
@@ -184,4 +186,3 @@ def fit_kto(study: TrainingContext, parameters: KtoParameters) -> SelectedModel:
         desirable_weight=parameters.good_weight,
         undesirable_weight=parameters.bad_weight,
     )  # fmt: skip
-

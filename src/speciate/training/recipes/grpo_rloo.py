@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-
 def fit_grpo(study: TrainingContext, parameters: GrpoParameters) -> SelectedModel:
     from trl.trainer.grpo_config import GRPOConfig
     from trl.trainer.grpo_trainer import GRPOTrainer
@@ -58,7 +57,6 @@ def fit_grpo(study: TrainingContext, parameters: GrpoParameters) -> SelectedMode
 # whole. The distance to the base model is taken from the reward.
 
 
-
 def fit_rloo(study: TrainingContext, parameters: RlooParameters) -> SelectedModel:
     from trl.trainer.rloo_config import RLOOConfig
     from trl.trainer.rloo_trainer import RLOOTrainer
@@ -73,7 +71,9 @@ _USUAL_RATE = 1e-6
 """Where every weight learns (trl 1.16)."""
 
 
-def train_with_rewards(study: TrainingContext, parameters: ReinforcementParameters, trainer: type[Any], config: type[Any], **loss: Any) -> SelectedModel:
+def train_with_rewards(
+    study: TrainingContext, parameters: ReinforcementParameters, trainer: type[Any], config: type[Any], **loss: Any
+) -> SelectedModel:
     """`trainer` and `config` are trl's; `loss`: further arguments of `config`."""
     began = time.monotonic()
     study.progress(0, None, "", "loading the base model")
@@ -127,7 +127,9 @@ def train_with_rewards(study: TrainingContext, parameters: ReinforcementParamete
     return chosen
 
 
-def _load_questions(study: TrainingContext, parameters: ReinforcementParameters) -> tuple[list[Question], list[Question]]:
+def _load_questions(
+    study: TrainingContext, parameters: ReinforcementParameters
+) -> tuple[list[Question], list[Question]]:
     """Of both splits, in the order of their ids, those without a truth among them."""
     train = find_questions(study, _by_id([*study.train, *study.silent]))
     held = find_questions(study, _by_id([*study.validation, *study.silent_held]))
@@ -187,7 +189,9 @@ def _metric_gain(running: Any) -> dict[str, Any] | None:
 _SHOWN = 200
 
 
-def tool_arguments(study: TrainingContext, tokenizer: PreTrainedTokenizerBase, asked: ChatFormat, host: EnvironmentHost) -> dict[str, Any]:
+def tool_arguments(
+    study: TrainingContext, tokenizer: PreTrainedTokenizerBase, asked: ChatFormat, host: EnvironmentHost
+) -> dict[str, Any]:
     """Of trl's configuration. INVALID where trl cannot read tool calls of this template, or cannot show the tools."""
     from transformers.utils.chat_template_utils import get_json_schema
     from trl.chat_template_utils import add_response_schema, supports_tool_calling
@@ -229,4 +233,3 @@ def _no_tool_calling(what: str, why: str) -> SpeciateError:
         "Name a base model with the template of Qwen 2.5, Qwen 3, Llama 3.1, GLM 4, GPT-OSS or another that trl "
         "knows; or bring one with hyperparameters={'chat_template': JINJA}, as trl/chat_templates has it.",
     )
-

@@ -73,7 +73,6 @@ def _merge_adapters(backbone: Backbone) -> None:
 # Recipe `full`: every weight of a network learns, from published weights or from fresh ones (`new:`, `timm:`).
 
 
-
 def fit_full(study: TrainingContext, parameters: FullParameters) -> SelectedModel:
     return train_best_network(study, parameters, full_method(parameters))
 
@@ -84,4 +83,3 @@ def full_method(parameters: FullParameters) -> NetworkMethod:
 
 def _train_all_weights(backbone: Backbone) -> None:
     backbone.module.requires_grad_(True)
-

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-
 TRAINING_SPLIT = "training"
 
 
@@ -59,8 +58,12 @@ class PreparedPairs(NamedTuple):
 def prepare_pairs(study: TrainingContext, parameters: PairParameters) -> PreparedPairs:
     """The base model and the pairs of both splits. INVALID where there are none."""
     learner = load_base_model(study, parameters)
-    asked = choose_prompt_form(study, learner.tokenizer, parameters, [each.asked for each in find_turns(study, study.train)])
-    tokenize_splits(study, learner.tokenizer, asked, parameters, "completion", learner.longest)  # says what is wrong with them
+    asked = choose_prompt_form(
+        study, learner.tokenizer, parameters, [each.asked for each in find_turns(study, study.train)]
+    )
+    tokenize_splits(
+        study, learner.tokenizer, asked, parameters, "completion", learner.longest
+    )  # says what is wrong with them
     train = find_pairs(study, study.train, parameters.rejected, TRAINING_SPLIT)
     if not train:
         raise SpeciateError(
@@ -92,7 +95,9 @@ def find_pairs(study: TrainingContext, examples: Sequence[Example], column: str,
     return found
 
 
-def tokenize_pairs(found: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, asked: ChatFormat, limit: int) -> list[PairTokens]:
+def tokenize_pairs(
+    found: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, asked: ChatFormat, limit: int
+) -> list[PairTokens]:
     """As `sft` learns them and the model is asked, which trl's own way differs from: it learns what a template puts
     behind the end of an answer, loses the end of a question whose last token reaches into the answer, and begins texts
     otherwise. Cut at `limit` tokens; without those of which no answer is left. INVALID where a template refuses one."""
@@ -236,4 +241,3 @@ def _counts(pairs: Sequence[tuple[str, str]]) -> tuple[Counter[str], Counter[str
     """By answer: pairs in which it is the better, and all in which it stands."""
     wins = Counter(better for better, _ in pairs)
     return wins, wins + Counter(worse for _, worse in pairs)
-

@@ -54,9 +54,13 @@ def _head_learners(readout: TaskHead, strengths: Sequence[float]) -> tuple[Learn
         case "anomaly":
             return structured_learners.DENSE_ANOMALY_LEARNERS
         case "regression":
-            return tuple(Learner(f"ridge {strength:g}", on_spread_vectors(ridge(1 / strength))) for strength in strengths)
+            return tuple(
+                Learner(f"ridge {strength:g}", on_spread_vectors(ridge(1 / strength))) for strength in strengths
+            )
         case "multi-label":
-            return tuple(Learner(f"logistic {each:g}", on_spread_vectors(one_versus_rest(logistic(each)))) for each in strengths)
+            return tuple(
+                Learner(f"logistic {each:g}", on_spread_vectors(one_versus_rest(logistic(each)))) for each in strengths
+            )
         case "ordinal":
             labels = len(readout.labels)
             bounds = [on_spread_vectors(cumulative(logistic(each), labels)) for each in strengths]
@@ -70,7 +74,6 @@ def _head_learners(readout: TaskHead, strengths: Sequence[float]) -> tuple[Learn
 # one point, and a head with that penalty can hardly tell them apart. Vectors that are spread already stay as they
 # are, as their scale may say how much each of them says; nor is each number scaled by itself, which makes noise of
 # those that hardly differ as large as the rest.
-
 
 
 def spread_factor(inputs: npt.NDArray[Any]) -> float:
@@ -93,4 +96,3 @@ def on_spread_vectors(learn: Learn) -> Learn:
         return Linear(weight, found.bias - weight @ middle)
 
     return learn_wide
-

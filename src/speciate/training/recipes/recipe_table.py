@@ -7,9 +7,33 @@ from typing import Any
 
 from speciate.training.model_selection import SelectedModel
 from speciate.training.networks import train_network
-from speciate.training.recipes import classical, continual, distill_network, lora_full, probe
-from speciate.training.recipes.language_recipes import LANGUAGE_RECIPES
+from speciate.training.recipes import (
+    classical,
+    continual,
+    distill_network,
+    dpo_kto_orpo_simpo,
+    grpo_rloo,
+    lora_full,
+    probe,
+    reward_model,
+    sft,
+)
 from speciate.training.training_context import TrainingContext
+
+LANGUAGE_RECIPES: dict[str, Callable[[TrainingContext, Any], SelectedModel]] = {
+    "sft": sft.fit_sft,
+    "dpo": dpo_kto_orpo_simpo.fit_dpo,
+    "kto": dpo_kto_orpo_simpo.fit_kto,
+    "orpo": dpo_kto_orpo_simpo.fit_orpo,
+    "simpo": dpo_kto_orpo_simpo.fit_simpo,
+    "reward": reward_model.fit_reward_model,
+    "grpo": grpo_rloo.fit_grpo,
+    "rloo": grpo_rloo.fit_rloo,
+}
+
+
+# Method -> its recipe, `fit(context, parameters)`. A new method is entered here and in the hyperparameters.
+
 
 RECIPES: dict[str, Callable[[TrainingContext, Any], SelectedModel]] = {
     "classical": classical.fit_classical,

@@ -162,4 +162,3 @@ def buffer_operation(drawn: ReplayBuffer, base: str, policy: str, seed: int) -> 
 def is_buffer(operation: Collection[str] | Mapping[str, Any]) -> bool:
     """Whether a version of that name was drawn, and is no user's dataset."""
     return isinstance(operation, Mapping) and operation.get("op") == "replay"
-

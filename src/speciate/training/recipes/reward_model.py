@@ -147,7 +147,9 @@ def _rows(found: Sequence[_Pair]) -> Any:
     )
 
 
-def _check(study: TrainingContext, train: Sequence[tuple[AnswerPair, bool]], held: Sequence[tuple[AnswerPair, bool]]) -> None:
+def _check(
+    study: TrainingContext, train: Sequence[tuple[AnswerPair, bool]], held: Sequence[tuple[AnswerPair, bool]]
+) -> None:
     """What a model could learn in place of what is better, and held-out pairs that stand in the training split."""
     better = [_best_first(offer, first) for offer, first in train]
     longer = sum(len(good) > len(bad) for good, bad in better)
@@ -159,7 +161,11 @@ def _check(study: TrainingContext, train: Sequence[tuple[AnswerPair, bool]], hel
             "and what is trained by it will write accordingly."
         )
     learned = [_pair_text(offer) for offer, _ in train]
-    unseen = [offer for each in tokenized_examples.posed_test_examples(study) if (offer := parse_pair(str(each.example.media))) is not None]
+    unseen = [
+        offer
+        for each in tokenized_examples.posed_test_examples(study)
+        if (offer := parse_pair(str(each.example.media))) is not None
+    ]
     for split, there in (("validation", [offer for offer, _ in held]), ("test", unseen)):
         if found := example_checks.find_leaks(learned, [_pair_text(offer) for offer in there]):
             study.notes.append(
@@ -174,4 +180,3 @@ def _best_first(offer: AnswerPair, first: bool) -> tuple[str, str]:
 
 def _pair_text(offer: AnswerPair) -> str:
     return "\n".join((format_readable(offer.asked), *sorted((offer.first, offer.second))))
-

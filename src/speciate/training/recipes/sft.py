@@ -44,7 +44,9 @@ def fit_sft(study: TrainingContext, parameters: SftParameters | VisionSftParamet
     study.progress(0, None, "", "loading the base model")
     with study.tally.stage("preparing"):
         learner = load_base_model(study, parameters)
-        asked = choose_prompt_form(study, learner.tokenizer, parameters, [each.asked for each in find_turns(study, study.train)])
+        asked = choose_prompt_form(
+            study, learner.tokenizer, parameters, [each.asked for each in find_turns(study, study.train)]
+        )
         found = tokenize_splits(study, learner.tokenizer, asked, parameters, parameters.learn, learner.longest)
         trainer = make_durable(SFTTrainer)(
             model=learner.model,
@@ -83,7 +85,10 @@ def fit_sft_images(study: TrainingContext, parameters: VisionSftParameters) -> S
     with study.tally.stage("preparing"):
         assert study.payload.base_folder is not None, "the plan refuses fresh weights"
         folder = Path(study.payload.base_folder)
-        processor, model = vision_language.load_processor(folder, parameters.chat_template), vision_language.load_model(folder)
+        processor, model = (
+            vision_language.load_processor(folder, parameters.chat_template),
+            vision_language.load_model(folder),
+        )
         given: Any = model
         given.config.use_cache = False
         learner = LoadedModel(given, processor.tokenizer, folder, vision_language.longest(given))
@@ -129,4 +134,3 @@ def _frozen_vision(study: TrainingContext, model: Any, parameters: VisionSftPara
     name, module = apart
     module.requires_grad_(False)
     return {"exclude_modules": rf"(.*\.)?{re.escape(name)}\..*"}
-

@@ -113,7 +113,9 @@ def discriminant(inputs: Any, targets: npt.NDArray[Any], seed: int) -> Estimator
 def _learn_binary(learn: Learn, inputs: Any, column: npt.NDArray[np.int64], seed: int) -> Linear:
     """Where all answers are one, there is nothing to learn."""
     if column.min() == column.max():
-        return Linear(np.zeros((1, inputs.shape[1])), np.array([_CERTAIN_LOG_ODDS if column[0] else -_CERTAIN_LOG_ODDS]))
+        return Linear(
+            np.zeros((1, inputs.shape[1])), np.array([_CERTAIN_LOG_ODDS if column[0] else -_CERTAIN_LOG_ODDS])
+        )
     learned: Linear = learn(inputs, column, seed)
     return learned
 
@@ -136,7 +138,9 @@ def _learn_gaussian(inputs: Any, targets: Any, seed: int) -> Estimator:
 def _learn_isolation(inputs: Any, targets: Any, seed: int) -> Estimator:
     from sklearn.ensemble import IsolationForest
 
-    return trees_from_isolation(IsolationForest(n_estimators=_ISOLATION_TREES, random_state=seed).fit(np.asarray(inputs)))
+    return trees_from_isolation(
+        IsolationForest(n_estimators=_ISOLATION_TREES, random_state=seed).fit(np.asarray(inputs))
+    )
 
 
 def _gaussian_too_large(rows: int, columns: int, classes: int) -> str | None:
@@ -173,10 +177,14 @@ def forecasting_groups(study: TrainingContext, wanted: Sequence[str]) -> list[Le
         *(Learner(f"ridge {penalty:g}", _joint_ridge(penalty), _too_many_lags) for penalty in _FORECAST_PENALTIES),
     ]
     if channels > 1:  # one sum for all channels, each from its own past: needs less
-        learners += [Learner(f"ridge of a channel {penalty:g}", _channel_ridge(penalty, channels)) for penalty in _FORECAST_PENALTIES]
+        learners += [
+            Learner(f"ridge of a channel {penalty:g}", _channel_ridge(penalty, channels))
+            for penalty in _FORECAST_PENALTIES
+        ]
     learners = [learner for learner in learners if not wanted or learner.name.split()[0] in wanted]
     return [
-        LearnerGroup(f"last {seen} steps", partial(Lags.fit, steps=seen, horizon=horizon), tuple(learners)) for seen in steps
+        LearnerGroup(f"last {seen} steps", partial(Lags.fit, steps=seen, horizon=horizon), tuple(learners))
+        for seen in steps
     ]
 
 
@@ -200,7 +208,9 @@ def _channel_ridge(penalty: float, channels: int) -> LearnForecast:
     return learn
 
 
-def _fit_forecast_ridge(penalty: float, inputs: Any, targets: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+def _fit_forecast_ridge(
+    penalty: float, inputs: Any, targets: npt.NDArray[Any]
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     from sklearn.linear_model import Ridge
 
     model = Ridge(alpha=penalty).fit(inputs, targets)
@@ -233,7 +243,9 @@ def control_groups(study: TrainingContext, wanted: Sequence[str]) -> list[Learne
     )
     found = [
         LearnerGroup("state", StepStates.fit, plain),
-        LearnerGroup("state and products", partial(StepStates.fit, products=True), (Learner("ridge", _per_step(_control_ridge)),)),
+        LearnerGroup(
+            "state and products", partial(StepStates.fit, products=True), (Learner("ridge", _per_step(_control_ridge)),)
+        ),
     ]
     kept = (
         way._replace(learners=tuple(one for one in way.learners if not wanted or one.name in wanted)) for way in found
@@ -284,7 +296,9 @@ def _too_many_states(rows: int, columns: int, classes: int) -> str | None:
 def _control_trees_too_large(outputs: int, rows: int, columns: int, classes: int) -> str | None:
     """As for a label (classical.py): a tree per number of an action and round."""
     work = (rows + 5000) * columns * outputs
-    return f"{columns:,} columns and {outputs} numbers in an action would take minutes" if work > _MOST_TREE_WORK else None
+    return (
+        f"{columns:,} columns and {outputs} numbers in an action would take minutes" if work > _MOST_TREE_WORK else None
+    )
 
 
 # Classical segmentation of volumes: the label of each voxel from what it and its surroundings look like.
@@ -317,5 +331,8 @@ def _learn_from_voxels(learn: Learn, labels: int, side: int) -> Callable[[UnitRo
 
 
 def _sample(places: npt.NDArray[np.int64], chance: np.random.Generator) -> npt.NDArray[np.int64]:
-    return places if len(places) <= _MOST_VOXELS_PER_LABEL else chance.choice(places, _MOST_VOXELS_PER_LABEL, replace=False)
-
+    return (
+        places
+        if len(places) <= _MOST_VOXELS_PER_LABEL
+        else chance.choice(places, _MOST_VOXELS_PER_LABEL, replace=False)
+    )

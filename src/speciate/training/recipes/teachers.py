@@ -43,7 +43,10 @@ def load_teacher(study: TrainingContext, teacher: Teacher, *, cached: bool = Tru
 def soft_labels(study: TrainingContext, examples: Sequence[Example]) -> SoftTargets:
     """(N, K): what all teachers together say of these, in the columns of the student's head. INVALID where none of
     them knows any of its labels."""
-    said = [targets_from_predictions(study.readout, teacher_outputs(study, teacher, examples)) for teacher in study.payload.teachers]
+    said = [
+        targets_from_predictions(study.readout, teacher_outputs(study, teacher, examples))
+        for teacher in study.payload.teachers
+    ]
     for teacher, each in zip(study.payload.teachers, said, strict=True):
         if len(each) and np.isnan(each).all():
             raise SpeciateError(
@@ -172,10 +175,14 @@ def language_teacher(study: TrainingContext, teacher: Teacher, longest_answer: i
     return found
 
 
-def teacher_answers(study: TrainingContext, teacher: Teacher, examples: Sequence[Example], longest_answer: int) -> list[Answer]:
+def teacher_answers(
+    study: TrainingContext, teacher: Teacher, examples: Sequence[Example], longest_answer: int
+) -> list[Answer]:
     """One for each. Raises Stopped between batches where the run is asked to stop."""
     usual = teacher_prompt_form(teacher) is not None or longest_answer == Sampling().max_new_tokens
-    identity = language_predictor.answer_identity(Path(teacher.folder), teacher.id) + ("" if usual else f" {longest_answer}")
+    identity = language_predictor.answer_identity(Path(teacher.folder), teacher.id) + (
+        "" if usual else f" {longest_answer}"
+    )
     model: list[LanguagePredictor] = []
 
     def ask(some: Sequence[Example]) -> list[Prediction]:
@@ -190,7 +197,9 @@ def teacher_answers(study: TrainingContext, teacher: Teacher, examples: Sequence
     return answer_all(study.run, identity, examples, ask, tell, at_once=_ANSWERS_AT_ONCE)
 
 
-def answered_examples(study: TrainingContext, examples: Sequence[Example], longest_answer: int) -> list[AnsweredExample]:
+def answered_examples(
+    study: TrainingContext, examples: Sequence[Example], longest_answer: int
+) -> list[AnsweredExample]:
     """What all teachers say to these; the same answer of two counts once. What got none is set aside and said."""
     found: dict[tuple[str, str], AnsweredExample] = {}
     for teacher in study.payload.teachers:
@@ -271,4 +280,3 @@ def _signed_value(value: float | None, metric: Metric) -> float:
 
 def _rounded_or_none(value: float | None) -> float | None:
     return round(float(value), 4) if value is not None and math.isfinite(value) else None
-

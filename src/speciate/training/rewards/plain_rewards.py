@@ -107,7 +107,6 @@ def _read_number(text: str) -> Number | None:
 # The reward `model`: the number that a reward model of ours gives an answer, asked in this process.
 
 
-
 class ModelScorer:
     def __init__(self, spec: ModelReward, device: str = "cpu") -> None:
         """CONFLICT where the folder is not the model that was bound."""
@@ -194,4 +193,3 @@ def _boxed(answer: str) -> str | None:
 def normalise(text: str) -> str:
     """Of one form in Unicode, folded case, single spaces, without what stands around a result."""
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split()).strip(_MARGINS)
-

@@ -161,4 +161,3 @@ def _finite(value: RewardValue) -> RewardValue:
     if isinstance(value, float) and not math.isfinite(value):
         return MissingValue("nan", f"it returned {value}")
     return value
-

@@ -72,7 +72,11 @@ def open_reward_functions(
     """Opened for a run. `asked`: the questions of an environment by their `place`. Raises what `open_rewards` and
     `environment.describe` raise."""
     folder = study.run.folder.path
-    host = EnvironmentHost(environment, describe_environment(environment), asked, folder, "required") if environment else None
+    host = (
+        EnvironmentHost(environment, describe_environment(environment), asked, folder, "required")
+        if environment
+        else None
+    )
     opened = open_rewards(specs, folder, device=study.payload.device)
     weights = [spec.weight for spec in specs]
     if environment is not None and host is not None and host.described.rewards:
@@ -123,4 +127,3 @@ def _sum(values: Sequence[float | None], weights: Sequence[float]) -> float:
     pairs = zip(values, weights, strict=True)
     known = [value * weight for value, weight in pairs if value is not None and not math.isnan(value)]
     return sum(known) if known else math.nan
-

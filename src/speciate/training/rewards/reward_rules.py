@@ -123,7 +123,6 @@ def math_rule(spec: dict[str, Any]) -> Rule:
 # The rule of `gym`: the scorer of the task of reasoning-gym that made the example (evaluation/scorers/gym_scores.py).
 
 
-
 def gym_rule(spec: dict[str, Any]) -> Rule:
     import reasoning_gym  # noqa: F401 - it takes a while, and the time of an answer is short
 
@@ -133,4 +132,3 @@ def gym_rule(spec: dict[str, Any]) -> Rule:
         return of_entry(answer, cell)
 
     return value
-

@@ -74,4 +74,3 @@ def _on_alarm(*_: Any) -> None:
 
 if __name__ == "__main__":
     main()
-

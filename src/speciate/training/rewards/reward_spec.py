@@ -6,12 +6,13 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field
 
-from speciate.training.shared_hyperparameters import Frozen
+from speciate.training.hyperparameters import Frozen
 
 
 class _Spec(Frozen):
     weight: float = Field(1.0, ge=-1000, le=1000, description="In the sum of all rewards.")
     name: str | None = Field(None, max_length=64, description="In reports; none: its kind.")
+
 
 Where = Literal["whole", "last_line", "after", "tags", "boxed"]
 
@@ -109,4 +110,3 @@ REWARD_SPECS: dict[str, type[Frozen]] = {
     each.model_fields["kind"].default: each for each in get_args(get_args(RewardSpec)[0])
 }  # fmt: skip
 DEFAULT_REWARDS: tuple[RewardSpec, ...] = (ExactReward(),)
-

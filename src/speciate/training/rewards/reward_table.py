@@ -84,7 +84,6 @@ def reward_names(specs: Sequence[RewardSpec]) -> list[str]:
 # Rewards as a run is handed them: what they name is found, and files are bound to the bytes that they have now.
 
 
-
 def bind_rewards(specs: Sequence[RewardSpec], workspace: Workspace) -> tuple[RewardSpec, ...]:
     """For a plan, in the daemon. Raises NOT_FOUND, INVALID or MISSING_EXTRA for what would make a run fail."""
     return tuple(_bind_reward(each, workspace) for each in specs)
@@ -118,4 +117,3 @@ def _check_pattern(pattern: str) -> None:
             f"pattern {pattern[:60]!r} of a reward is no regular expression: {error}.",
             "Mend it, then call again.",
         ) from error
-

@@ -155,7 +155,6 @@ def _read_cell(spec: RuleReward, asked: RewardRequest) -> str | None:
 # many to one question are, are run once.
 
 
-
 class _ProgramRun(NamedTuple):
     answer: str
     tests: str | None
@@ -177,7 +176,9 @@ class CodeRewardScorer:
 
     def _value(self, run: _ProgramRun) -> RewardValue:
         row = {"example": {sandboxed_scorers.TESTS: run.tests}, "prediction": {"output": run.answer}}
-        (scored,) = sandboxed_scorers.score_programs(self._folder, [row], policy=self._policy, seconds=self._spec.seconds)
+        (scored,) = sandboxed_scorers.score_programs(
+            self._folder, [row], policy=self._policy, seconds=self._spec.seconds
+        )
         if isinstance(scored, ScorerError):
             return MissingValue("no_column", f"there is no text in the column {self._spec.column!r}")
         return scored[sandboxed_scorers.CODE_PASSES]
@@ -233,4 +234,3 @@ def _call(asked: Sequence[RewardRequest]) -> dict[str, Any]:
     questions = [[message.shown() for message in each.question] for each in asked]
     columns = [json.loads(json.dumps(dict(each.columns), default=str)) for each in asked]
     return {"call": [questions, [each.answer for each in asked], [each.truth for each in asked], columns]}
-

@@ -153,7 +153,12 @@ class EnvironmentHost:
     """The caged process of a run's environments, and what came of it. Call `close` in the end."""
 
     def __init__(
-        self, spec: EnvironmentSpec, described: EnvironmentDescription, asked: Sequence[Question], folder: Path, policy: SandboxPolicy
+        self,
+        spec: EnvironmentSpec,
+        described: EnvironmentDescription,
+        asked: Sequence[Question],
+        folder: Path,
+        policy: SandboxPolicy,
     ) -> None:
         """`asked`: the questions by their `place`."""
         loading = {"source": described.source, "function": described.name, "name": described.file.name}
@@ -255,4 +260,3 @@ def _make_method(host: EnvironmentHost, described: Tool) -> Any:
     method.__annotations__ = kinds | {"return": described.signature.return_annotation}
     method.__signature__ = described.signature.replace(parameters=[me, *described.signature.parameters.values()])  # type: ignore[attr-defined]  # inspect reads it
     return method
-

@@ -264,7 +264,10 @@ class _Scrubber:
         """Or something: a UID that is not the standard's."""
         text = _folded(value.decode("latin-1"))
         spelled = _folded(_decoded(value, self._letters) or "")  # "MÜLLER" in UTF-8 folds to "müller" only when read
-        if any(not is_registered_uid(uid[0]) for uid in _UID.finditer(text)) and "retain_uids" not in self._profile.options:
+        if (
+            any(not is_registered_uid(uid[0]) for uid in _UID.finditer(text))
+            and "retain_uids" not in self._profile.options
+        ):
             return True
         found = (re.compile(rf"(?<![^\W_]){re.escape(needle)}(?![^\W_])") for needle in self._needles)
         return any(each.search(text) or each.search(spelled) for each in found)
@@ -523,4 +526,3 @@ def keep_known_words(text: str) -> str:
     """The known words of a text, one blank between them; empty where there are none."""
     words = _WORD.findall(text)
     return " ".join(word for word in words if word.lower() in _KNOWN or _LENGTH.fullmatch(word.lower()))
-

@@ -169,4 +169,3 @@ def _safe_private() -> frozenset[tuple[str, int, int]]:
 def _read(name: str) -> list[dict[str, str]]:
     text = files(__package__).joinpath(name).read_text(encoding="utf-8")
     return list(csv.DictReader(text.splitlines()))
-

@@ -57,4 +57,3 @@ def shift_date(value: str, days: int) -> str | None:
     except (ValueError, OverflowError):
         return None
     return f"{day.year:04}{day.month:02}{day.day:02}{found[4]}"
-

@@ -12,9 +12,8 @@ import pytest
 from speciate.errors import Code, SpeciateError
 from speciate.jobs.pool import Pool, PoolProcessEnded
 from speciate.predictions import answer_lookup, reading
-from speciate.production import unfinished
+from speciate.serving import pending_answers, preloading
 from speciate.serving import predict as predicting
-from speciate.serving import preloading
 from speciate.serving.predict import Answer, Input, predict
 from speciate.settings import Settings
 from speciate.workspace.workspace import Workspace
@@ -125,9 +124,9 @@ def test_what_ended_an_answer_is_told_to_the_repeated_call_and_the_one_after_ask
 def test_an_answer_that_nobody_asks_for_again_is_forgotten(
     served: Workspace, pool: SlowAnswers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(unfinished, "_KEPT_SECONDS", 0.0)
+    monkeypatch.setattr(pending_answers, "_KEPT_SECONDS", 0.0)
     _refused(served, pool)
-    [question] = unfinished.of(pool).left
+    [question] = pending_answers.of(pool).left
     pool.done.set()
     question.join(30)
-    assert unfinished.of(pool).left == ()
+    assert pending_answers.of(pool).left == ()
