@@ -26,7 +26,7 @@ import pyarrow as pa
 from speciate import features
 from speciate.datasets import next_version, version_rows, versions
 from speciate.datasets.columns import CONTENT, FINGERPRINT, KEY, START, STOP
-from speciate.datasets.operations.context import normalised
+from speciate.datasets.operations.deduplicate import _normalise
 from speciate.datasets.similarity import embed, extractors, nearest_neighbours
 from speciate.datasets.similarity.near_duplicates import leaders_by_cosine
 from speciate.datasets.similarity.nearest_neighbours import NeighbourQuery
@@ -119,7 +119,7 @@ def main() -> None:
         file, ids = Path(folder) / "vectors.npy", rows["id"].to_pylist()
         vectors = embed.row_vectors(workspace.folders, many, rows)
         np.save(file, vectors)
-        units = normalised(vectors)
+        units = _normalise(vectors)
 
         def search(pool: Pool, place: int) -> None:
             nearest_neighbours.find_neighbours(
@@ -143,9 +143,9 @@ def main() -> None:
         order = list(range(FEW))
 
         def deduplicate() -> None:
-            leaders_by_cosine(order, normalised(embed.row_vectors(workspace.folders, few, fewer)), THRESHOLD)
+            leaders_by_cosine(order, _normalise(embed.row_vectors(workspace.folders, few, fewer)), THRESHOLD)
 
-        held = normalised(embed.row_vectors(workspace.folders, few, fewer))
+        held = _normalise(embed.row_vectors(workspace.folders, few, fewer))
         report(
             f"duplicates by embedding, {FEW:,}",
             [(seconds(deduplicate), seconds(lambda: bare_duplicates(held))) for _ in range(rounds)],

@@ -36,7 +36,7 @@ import sys
 from pathlib import Path
 from speciate.settings import Settings
 from speciate.workspace.workspace import Folders, Workspace
-from tests.production import world
+from tests.promotion import world
 workspace = Workspace(Path(sys.argv[1]), settings=Settings(policy="auto"))
 print(world.ask_promotion(workspace, "m@v1")["state"])
 workspace.close()

@@ -15,12 +15,12 @@ ONE, TWO = AnswerKey("a:1"), AnswerKey("b:1")
 _KILLED = """
 import os, signal, sys
 from pathlib import Path
-from speciate.evaluation.answer_cache import Journal, Kept, Key
+from speciate.evaluation.answer_cache import AnswerKey, CachedAnswer, Journal
 from speciate.workspace.workspace import Folders
 journal = Journal(Folders(Path(sys.argv[1])), "f", "job-1.1")
-for key in (Key("a:1"), Key("b:1")):
+for key in (AnswerKey("a:1"), AnswerKey("b:1")):
     journal.begin(key)
-journal.keep([(Key("a:1"), Kept("yes", usd=0.25, host="h"))])
+journal.keep([(AnswerKey("a:1"), CachedAnswer("yes", usd=0.25, host="h"))])
 os.kill(os.getpid(), signal.SIGKILL)
 """
 

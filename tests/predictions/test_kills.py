@@ -17,16 +17,16 @@ import sys, threading
 from pathlib import Path
 from speciate.workspace.clock import SystemClock
 from speciate.predictions.log_files import LogFolder
-from speciate.predictions.log import About, Log
+from speciate.predictions.log import AnswerLog, AnsweringModel
 from speciate.settings import Log as Settings
-log = Log(LogFolder(Path(sys.argv[1])), Settings(), SystemClock())
+log = AnswerLog(LogFolder(Path(sys.argv[1])), Settings(), SystemClock())
 said = [{"output": "good", "confidence": 0.9, "error": None}]
 lock = threading.Lock()
 def serve(name):
     number = 0
     while True:
         ids = log.ids(1)
-        if log.note(ids, [{"id": "0", "text": f"film {name} {number}"}], said, About("m@v1", 1, "text"), 1.0):
+        if log.note(ids, [{"id": "0", "text": f"film {name} {number}"}], said, AnsweringModel("m@v1", 1, "text"), 1.0):
             with lock:
                 sys.stdout.write(ids[0] + "\\n")  # the answer leaves
                 sys.stdout.flush()

@@ -35,8 +35,8 @@ def test_it_dies_with_the_process_that_started_it(number: signal.Signals, tmp_pa
     starts = f"""
         import sys, time
         from pathlib import Path
-        from speciate.sandbox import Cage, start
-        process = start({SLEEPS!r}, Cage((), Path({str(tmp_path)!r})))
+        from speciate.sandbox import Sandbox, start
+        process = start({SLEEPS!r}, Sandbox((), Path({str(tmp_path)!r})))
         print(process.pid, flush=True)
         time.sleep(600)
     """
@@ -56,8 +56,8 @@ def test_a_fork_starts_its_own(tmp_path: Path) -> None:
     forks = f"""
         import os, sys
         from pathlib import Path
-        from speciate.sandbox import Cage, start
-        cage = Cage((), Path({str(tmp_path)!r}))
+        from speciate.sandbox import Sandbox, start
+        cage = Sandbox((), Path({str(tmp_path)!r}))
         def echo():
             process = start({ECHOES!r}, cage)
             process.stdin.write(b"here\\n")

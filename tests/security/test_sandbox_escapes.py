@@ -98,5 +98,5 @@ def test_every_caller_of_the_sandbox_is_attacked() -> None:
     assert asking == {
         "speciate.evaluation.environments.simulators", "speciate.evaluation.predictors.code",
         "speciate.evaluation.scorers.sandboxed_scorers",
-        "speciate.training.language.reinforcement.environment", "speciate.training.language.rewards.ruled",
+        "speciate.training.rewards.sandboxed_rewards", "speciate.training.rewards.tool_environment",
     }  # fmt: skip

@@ -211,7 +211,7 @@ import sys
 from pathlib import Path
 import torch
 from safetensors.torch import save_file
-from speciate.training.merging import streaming
+from speciate.training.merging import merge_weights
 from speciate.training.merging.merge_weights import Rule
 torch.set_num_threads(1)
 root = Path(sys.argv[1])
@@ -226,7 +226,7 @@ before, peak = held(), [0.0]
 def told(name):
     peak[0] = max(peak[0], held())
 folders = [root / str(model) for model in range(4)]
-streaming.merge(folders[1:], folders[0], Rule("ties", (1 / 3,) * 3, density=0.5), root / "out", told=told)
+merge_weights.merge_folders(folders[1:], folders[0], Rule("ties", (1 / 3,) * 3, density=0.5), root / "out", told=told)
 print(peak[0] - before)
 """
 
