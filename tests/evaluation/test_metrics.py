@@ -14,9 +14,9 @@ from scipy import stats
 from sklearn import metrics as oracle
 
 from speciate.errors import Code, SpeciateError
+from speciate.evaluation import metric_libraries as libraries
 from speciate.evaluation import metrics
 from speciate.evaluation.metrics import Answers, contributions, corpus, label_answers, number_answers
-from speciate.evaluation.metrics import metric as libraries
 from speciate.vocabulary import METRICS, find_metric, metrics_of
 
 PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"

@@ -13,13 +13,13 @@ from speciate.datasets import splits
 from speciate.datasets.versions import Manifest, version
 from speciate.errors import Code, SpeciateError, closest, unknown
 from speciate.evaluation import answer_cache, decisions
+from speciate.evaluation import metric_libraries as libraries
 from speciate.evaluation.endpoints import cost_check, endpoint_history
 from speciate.evaluation.endpoints.pricing import usd_per_core_hour
 from speciate.evaluation.endpoints.prompts import Prompt
 from speciate.evaluation.evaluated_models import CANDIDATES, EvaluatedModel, find_incumbent, find_model
 from speciate.evaluation.judges import judge_plan as judges
 from speciate.evaluation.judges.judge_plan import Judging
-from speciate.evaluation.metrics import metric as libraries
 from speciate.evaluation.payload import Scoring
 from speciate.evaluation.reports.report import Report, Suite, number
 from speciate.evaluation.scorers import scorer as scorers

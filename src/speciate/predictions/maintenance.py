@@ -152,7 +152,9 @@ def enforce_quota(folder: LogFolder, quota: int, now: float) -> None:
         gone = set(rows["id"].to_pylist())
         for each in folder.all_parts(FEEDBACK):
             keep_rows(
-                each, FEEDBACK, lambda said, gone=gone: [one not in gone for one in said["prediction"].to_pylist()]  # type: ignore[misc]
+                each,
+                FEEDBACK,
+                lambda said, gone=gone: [one not in gone for one in said["prediction"].to_pylist()],  # type: ignore[misc]
             )
         delete_unreferenced_files(folder, now)
 

@@ -112,7 +112,8 @@ def _purge_log(folder: LogFolder, forgotten: PurgedExamples, eraser: TextRedacto
         for kind in (ANSWERS, FEEDBACK):
             for path in folder.all_parts(kind):
                 maintenance.rewrite_part(
-                    path, lambda rows, kind=kind: _redact_rows(rows, _REDACTED_COLUMNS[kind], eraser)  # type: ignore[misc]
+                    path,
+                    lambda rows, kind=kind: _redact_rows(rows, _REDACTED_COLUMNS[kind], eraser),  # type: ignore[misc]
                 )
         listed = reading.answers(folder, columns=["media"])["media"].to_pylist()
         for sha256 in files - {each for named in listed for each in named or ()}:

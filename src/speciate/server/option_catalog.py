@@ -20,7 +20,7 @@ from speciate.datasets.exports import FORMATS
 from speciate.datasets.similarity import extractors
 from speciate.datasets.sources import reasoning_gym
 from speciate.errors import unknown
-from speciate.evaluation.metrics import metric as libraries
+from speciate.evaluation import metric_libraries as libraries
 from speciate.tasks.families import preference
 from speciate.training.language_hyperparameters import (
     LANGUAGE_PARAMETERS,

@@ -1,22 +1,19 @@
 """What a metric takes and gives: one model's answers beside the references, and sums or scores of them.
 
-Shapes: n examples, K labels, C clusters, B resamples. Which libraries metrics need stands here, too.
-"""
+Shapes: n examples, K labels, C clusters, B resamples."""
 
 from __future__ import annotations
 
-import importlib.util
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from speciate.errors import Code, SpeciateError
 from speciate.evaluation.statistics import Floats
 from speciate.tasks.families.ordinal import rank_labels
-from speciate.vocabulary import Family, Metric
+from speciate.vocabulary import Family
 
 UNKNOWN, ERROR = -1, -2
 """Codes of an answer that is no known label, and of no answer at all."""
@@ -125,24 +122,3 @@ def _objects(values: Sequence[Any]) -> NDArray[Any]:
     found = np.empty(len(values), object)
     found[:] = list(values)
     return found
-
-
-# Which libraries metrics need, and how they are got. One that is absent takes its own metrics away and no others.
-
-
-INSTALL = "pip install 'speciate[metrics]'"
-
-
-def lacks_library(metric: Metric) -> bool:
-    return metric.library is not None and importlib.util.find_spec(metric.library) is None
-
-
-def check_libraries(metrics: Iterable[Metric]) -> None:
-    """MISSING_EXTRA where one of them cannot be computed with what is installed."""
-    for metric in metrics:
-        if metric.library and lacks_library(metric):
-            raise missing_library(metric.library)
-
-
-def missing_library(library: str) -> SpeciateError:
-    return SpeciateError(Code.MISSING_EXTRA, f"The library {library} is not installed.", f"Run: {INSTALL}")

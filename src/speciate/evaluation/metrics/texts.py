@@ -13,7 +13,8 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from speciate.evaluation.metrics.metric import Answers, Statistic, missing_library
+from speciate.evaluation.metric_libraries import missing_library
+from speciate.evaluation.metrics.metric import Answers, Statistic
 from speciate.evaluation.statistics import Floats
 
 _BETA = 2
