@@ -1,4 +1,5 @@
-"""What the catalog holds, as resources: dataset versions, models, evaluations, use cases, jobs, and the workspace's status.
+"""What the catalog holds, as resources: dataset versions, models, evaluations, use cases, jobs, and the workspace's
+status.
 
 Versions and evaluations never change; subscribe to a job and hear of each of its changes."""
 

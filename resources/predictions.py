@@ -122,11 +122,16 @@ def label_queue(
     found = labels.next_labels(app.workspace, name, strategy=strategy, source=source, count=max(1, min(count, _MOST)))
     items = tuple(
         QueueItem(
-            prediction=each.prediction, drawn=each.drawn, model=each.model, confidence=each.confidence, at=each.at,
-            files=each.files, untrusted=ForeignPrediction(input=each.input, output=each.output, label=each.said or None),
+            prediction=each.prediction,
+            drawn=each.drawn,
+            model=each.model,
+            confidence=each.confidence,
+            at=each.at,
+            files=each.files,
+            untrusted=ForeignPrediction(input=each.input, output=each.output, label=each.said or None),
         )
         for each in found.items
-    )  # fmt: skip
+    )
     return QueueView(
         use_case=name, waiting=found.waiting, items=items, agreement=AgreementView(**found.agreement._asdict()),
         next_actions=tuple(

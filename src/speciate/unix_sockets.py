@@ -1,7 +1,8 @@
 """Unix sockets between local processes, and which account is at the other end, by the kernel.
 
 What a client says of itself plays no part. Linux answers with `SO_PEERCRED` and `SO_PEERGROUPS`, macOS with
-`LOCAL_PEERCRED`; the groups are those of the process when it connected. Standard library only: the shim starts through it."""
+`LOCAL_PEERCRED`; the groups are those of the process when it connected. Standard library only: the shim starts through
+it."""
 
 from __future__ import annotations
 

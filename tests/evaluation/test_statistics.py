@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from speciate.evaluation.multiple_comparisons import holm
 from speciate.evaluation.statistics import (
     bootstrap,
     bootstrap_difference,
@@ -15,7 +16,6 @@ from speciate.evaluation.statistics import (
     cluster_weights,
     clustered_mean,
     degrees_of_freedom,
-    holm,
     jackknife_error,
     jackknife_weights,
     mcnemar_exact,

@@ -18,9 +18,14 @@ HELD = MetricComparison(
     tolerance=0.02,
 )  # fmt: skip
 SPEED = Speed(
-    parent=LatencyStats(p50_ms=10, p95_ms=12, memory_mb=300), export=LatencyStats(p50_ms=4, p95_ms=5, memory_mb=200), ratio=0.4,
-    low=0.38, high=0.42, pairs=120, device="here",
-)  # fmt: skip
+    parent=LatencyStats(p50_ms=10, p95_ms=12, memory_mb=300),
+    export=LatencyStats(p50_ms=4, p95_ms=5, memory_mb=200),
+    ratio=0.4,
+    low=0.38,
+    high=0.42,
+    pairs=120,
+    device="here",
+)
 GOOD = Measured(reloaded=True, parity=PARITY, held=HELD, speed=SPEED, bytes=(90_000_000, 23_000_000))
 
 

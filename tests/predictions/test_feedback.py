@@ -174,8 +174,14 @@ def test_what_was_judged_leaves_the_queue_of_its_source_alone() -> None:
 
 
 def test_the_random_half_is_a_fair_draw() -> None:
-    firsts = [next_in_queue([UnlabelledAnswer(prediction_ids.new_prediction_id("x", 1.0, c), 0.5, "g") for c in range(k, k + 20)], {}, count=1)[0].id
-              for k in range(0, 20_000, 20)]  # fmt: skip
+    firsts = [
+        next_in_queue(
+            [UnlabelledAnswer(prediction_ids.new_prediction_id("x", 1.0, c), 0.5, "g") for c in range(k, k + 20)],
+            {},
+            count=1,
+        )[0].id
+        for k in range(0, 20_000, 20)
+    ]
     odd = [prediction_ids.parse(each) is not None and int(each[-1], 36) % 2 for each in firsts]
     assert 400 < sum(map(bool, odd)) < 620
 

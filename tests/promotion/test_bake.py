@@ -173,8 +173,12 @@ def test_a_version_no_worse_than_a_little_known_one_before_is_hardly_ever_taken_
         before = RequestCounters("production", 1, "m@v1", failed=BadShare(100, int(chance.binomial(100, 0.05))))
         failed = np.cumsum(chance.random(2000) < 0.05)
         broken += any(
-            judge(watched(RequestCounters("production", 2, "m@v2", failed=BadShare(n, int(failed[n - 1]))), before), Bake(), START)
-            .state == "broken"
+            judge(
+                watched(RequestCounters("production", 2, "m@v2", failed=BadShare(n, int(failed[n - 1]))), before),
+                Bake(),
+                START,
+            ).state
+            == "broken"
             for n in range(100, 2001, 100)
-        )  # fmt: skip
+        )
     assert broken <= 8

@@ -1,4 +1,5 @@
-"""`speciate verify` and `speciate backup`: every file that the workspace keeps compared with what the catalog says of it.
+"""`speciate verify` and `speciate backup`: every file that the workspace keeps compared with what the catalog says of
+it.
 
 The daemon goes on meanwhile: it says what the catalog refers to, the files are read here. Where it cannot start, as
 with a damaged catalog, that is said and the files are compared with what they say themselves."""

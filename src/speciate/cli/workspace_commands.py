@@ -1,4 +1,5 @@
-"""`speciate init`, `rebuild` and `status`: the commands that look at a workspace itself, whether a daemon owns it or not."""
+"""`speciate init`, `rebuild` and `status`: the commands that look at a workspace itself, whether a daemon owns it or
+not."""
 
 from __future__ import annotations
 

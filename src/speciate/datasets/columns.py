@@ -1,4 +1,5 @@
-"""The columns that every version has, how the user's columns get names beside them, and how a cell becomes a class name.
+"""The columns that every version has, how the user's columns get names beside them, and how a cell becomes a class
+name.
 
 Imports no pyarrow at its top: sandboxed processes start with it."""
 

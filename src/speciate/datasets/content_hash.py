@@ -1,4 +1,5 @@
-"""Content hashes: rows as Parquet that never changes again, named by its content, and LtHash over all rows of a version."""
+"""Content hashes: rows as Parquet that never changes again, named by its content, and LtHash over all rows of a
+version."""
 
 from __future__ import annotations
 

@@ -577,7 +577,8 @@ def missing_label_warnings(found: Sequence[Mapping[str, Any]], splits: Iterable[
         if set(lacking) - {"train"}:
             what.append("accuracy, baselines and the test examples needed, as measured there, say nothing of it")
         said.append(
-            f"No example labelled {_shorten_label(one['label'])} lies in {' or '.join(map(repr, lacking))}, for {one['why']}: "
+            f"No example labelled {_shorten_label(one['label'])} lies in {' or '.join(map(repr, lacking))}, for "
+            f"{one['why']}: "
             f"{', and '.join(what)}."
         )
     if len(concerned) > _NAMED:

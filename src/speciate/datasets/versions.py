@@ -1,4 +1,5 @@
-"""Dataset versions: the manifest that says what a version holds, the catalog rows that name it, and what it was made from.
+"""Dataset versions: the manifest that says what a version holds, the catalog rows that name it, and what it was made
+from.
 
 A version is immutable. The same content again is the same version, whatever it was made from. Of a deleted version its
 descendants keep the provenance."""

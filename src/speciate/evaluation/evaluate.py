@@ -371,7 +371,8 @@ def _check_fits(task: Task, contestants: list[EvaluatedModel]) -> None:
         ):
             raise SpeciateError(
                 Code.INVALID,
-                f"{evaluated_model.name} is a model for {evaluated_model.task!r}, but this evaluation is of {task.name!r}.",
+                f"{evaluated_model.name} is a model for {evaluated_model.task!r}, but this evaluation is of "
+                f"{task.name!r}.",
                 "Leave it out of models, or train one for this task with train_model.",
             )
 

@@ -14,7 +14,7 @@ Shapes: n examples, C clusters, B resamples. `clusters` holds one code in 0..C-1
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -439,16 +439,3 @@ def _counted(values: ArrayLike, clusters: Codes) -> tuple[Floats, Codes]:
     array = np.asarray(values, float)
     kept = ~np.isnan(array)
     return array[kept], np.asarray(clusters)[kept]
-
-
-# Holm's adjustment, so that many comparisons together keep the false alarms of one.
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjusted p-values that hold the chance of any false alarm (Holm 1979). NaN stays NaN and counts for nothing."""
-    order = sorted((p, place) for place, p in enumerate(p_values) if not math.isnan(p))
-    adjusted, floor = list(p_values), 0.0
-    for rank, (p, place) in enumerate(order):
-        floor = max(floor, min(1.0, p * (len(order) - rank)))
-        adjusted[place] = floor
-    return adjusted

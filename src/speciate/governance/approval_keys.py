@@ -1,4 +1,5 @@
-"""Keys of people: enrolled and revoked, each with a row in the audit; which are in force, and what of the trail a person signed, follows from the rows alone."""
+"""Keys of people: enrolled and revoked, each with a row in the audit; which are in force, and what of the trail a
+person signed, follows from the rows alone."""
 
 from __future__ import annotations
 

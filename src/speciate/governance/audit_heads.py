@@ -1,4 +1,5 @@
-"""Heads of the audit, kept where a chain that lost its end is noticed: in a file beside the catalog, and outside the workspace in the config folder of the user."""
+"""Heads of the audit, kept where a chain that lost its end is noticed: in a file beside the catalog, and outside the
+workspace in the config folder of the user."""
 
 from __future__ import annotations
 

@@ -126,9 +126,14 @@ def _record(
         "spent_usd": before.spent_usd if before else 0.0,
     }
     row = audit.append_row(
-        tx, actor=by, action=action, use_case=audit.WORKSPACE, before=_describe_consent(before), after=_describe_consent(after),
+        tx,
+        actor=by,
+        action=action,
+        use_case=audit.WORKSPACE,
+        before=_describe_consent(before),
+        after=_describe_consent(after),
         evidence={**told, **proof},
-    )  # fmt: skip
+    )
     tx.event(f"dataset:{dataset}", "consent.changed", {"action": action, "by": by, **told, "audit": row.hash})
 
 

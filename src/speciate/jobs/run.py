@@ -1,4 +1,5 @@
-"""What a run sees: its spec, where to write, how to report progress, and its keys, which are redacted from what others say.
+"""What a run sees: its spec, where to write, how to report progress, and its keys, which are redacted from what others
+say.
 
 Redaction is the second line, not the first: should a library ever quote a key."""
 

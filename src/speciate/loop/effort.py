@@ -35,7 +35,9 @@ _USD = f"""{_APPROVALS}
 SELECT place, sum(usd) FROM asked JOIN jobs ON use_case = name JOIN spending s ON s.job = jobs.id AND s.stamp <= until
 GROUP BY place
 """
-_CALLS = f"{_APPROVALS} SELECT place, sum(calls) FROM asked JOIN tool_calls ON use_case = name AND hour <= until GROUP BY place"
+_CALLS = f"""
+{_APPROVALS} SELECT place, sum(calls) FROM asked JOIN tool_calls ON use_case = name AND hour <= until GROUP BY place
+"""
 _PEOPLE = f"""{_APPROVALS}
 SELECT place, count(*) FROM asked JOIN approvals
 ON arguments ->> 'use_case' = name AND state IN ('approved', 'denied') AND decided_at <= until GROUP BY place

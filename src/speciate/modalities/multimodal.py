@@ -145,7 +145,7 @@ class Multimodal(Modality[Parts]):
         }
 
     def describe(self, media: Parts) -> Vector:
-        """The features. Learners see each part as its own modality describes it (tasks/multimodal_representation.py)."""
+        """The features. Learners see each part as its modality describes it (tasks/multimodal_representation.py)."""
         return self.features(media)
 
     def features(self, media: Parts) -> Vector:

@@ -1,6 +1,7 @@
 """Who signed a model version: `model.sig` beside its files, in the format of OpenSSF Model Signing.
 
-The library `model-signing` writes it and verifies it whole (cli/signing_commands.py). At every load the same envelope is
+The library `model-signing` writes it and verifies it whole (cli/signing_commands.py). At every load the same envelope
+is
 checked here in milliseconds: its signature (DSSE over ECDSA) by one of the keys that a person named, and that what it
 lists is exactly what files.json lists. That the files are what files.json says is checked by sealed.py before they are
 read. The card (model.json) is not signed, as nothing that loads a model believes it.

@@ -58,7 +58,9 @@ _LAST_REPORT = "SELECT seq, stamp, data FROM events WHERE type = ? ORDER BY seq 
 _LAST_SWEEP = """
 SELECT ended, result FROM jobs WHERE kind = 'gc' AND state = 'succeeded' AND spec = '{}' ORDER BY ended DESC LIMIT 1
 """
-_LAST_BEGINNING = f"SELECT coalesce(max(seq), 0) FROM events WHERE type IN ('{catalog_identity.REBUILT}', '{catalog_identity.COPIED}')"
+_LAST_BEGINNING = f"""
+SELECT coalesce(max(seq), 0) FROM events WHERE type IN ('{catalog_identity.REBUILT}', '{catalog_identity.COPIED}')
+"""
 _NEWEST_EVENT = "SELECT coalesce(max(seq), 0) FROM events"
 _LISTED = 50
 _log = logging.getLogger(__name__)
@@ -176,7 +178,8 @@ def run(run: Run) -> dict[str, Any]:
     if "identity" in payload and not is_folder_of_catalog(folders.root, payload["identity"]):
         raise SpeciateError(
             Code.REFUSED,
-            f"{folders.root} is not the folder of the catalog that this was planned for ({catalog_identity.ANCHOR}); nothing went.",
+            f"{folders.root} is not the folder of the catalog that this was planned for ({catalog_identity.ANCHOR}); "
+            "nothing went.",
             "Stop the daemon (`speciate stop`) and call again: it says what is wrong.",
         )
     live = Live.model_validate(payload["live"])

@@ -211,8 +211,12 @@ def _apply(
 
 def _unchanged(spec: PromoteSpec, found: StoredDecision | None, standing: str) -> dict[str, Any]:
     return {
-        "state": "applied", "decision": _decision_summary(found), "to": spec.model, "from": spec.model, "reasons": [standing],
-    }  # fmt: skip
+        "state": "applied",
+        "decision": _decision_summary(found),
+        "to": spec.model,
+        "from": spec.model,
+        "reasons": [standing],
+    }
 
 
 def _already_in_place(tx: Transaction, spec: PromoteSpec) -> str | None:

@@ -8,5 +8,14 @@ from speciate.sandbox.kernel import Layer, SandboxPolicy, check, is_complete, la
 from speciate.sandbox.process import Limits, Sandbox, SandboxedProcess, python, start
 
 __all__ = [
-    "Layer", "Limits", "Sandbox", "SandboxPolicy", "SandboxedProcess", "check", "is_complete", "layers", "python", "start",
-]  # fmt: skip
+    "Layer",
+    "Limits",
+    "Sandbox",
+    "SandboxPolicy",
+    "SandboxedProcess",
+    "check",
+    "is_complete",
+    "layers",
+    "python",
+    "start",
+]

@@ -204,7 +204,8 @@ def _ask_pool(pool: Pool, version: ModelVersion, payload: dict[str, Any], end: f
             Code.UNAVAILABLE,
             f"{version.ref} is still answering, after {CALL_SECONDS:.0f} s: the inputs are many, or the machine is "
             "busy.",
-            f"It goes on for {pending_answers.PATIENCE_SECONDS:.0f} s in all; repeat the same call for its answer: {again}.",
+            f"It goes on for {pending_answers.PATIENCE_SECONDS:.0f} s in all; repeat the same call for its answer: "
+            f"{again}.",
         )
     return finished._replace(seconds=loaded_after + finished.seconds)
 

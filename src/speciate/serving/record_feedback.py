@@ -1,4 +1,5 @@
-"""Feedback that arrives, over HTTP or by a tool: parsed, its label checked against what the model that answered can say, then added to the log."""
+"""Feedback that arrives, over HTTP or by a tool: parsed, its label checked against what the model that answered can
+say, then added to the log."""
 
 from __future__ import annotations
 

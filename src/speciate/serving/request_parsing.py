@@ -1,6 +1,9 @@
-"""A request's body: read as it comes and never beyond its limit (JSON, or a form with files), then checked against what the model can be asked.
+"""A request's body: read as it comes and never beyond its limit (JSON, or a form with files), then checked against what
+the model can be asked.
 
-Forms of an input: `text`; `row` (column -> value); `data` (a file's bytes, in Base64 where the request is JSON); `parts` of mixed rows (part -> {value} or {data}). A path is no form: a client over HTTP must not name files of this machine."""
+Forms of an input: `text`; `row` (column -> value); `data` (a file's bytes, in Base64 where the request is JSON);
+`parts` of mixed rows (part -> {value} or {data}). A path is no form: a client over HTTP must not name files of this
+machine."""
 
 from __future__ import annotations
 

@@ -169,7 +169,8 @@ class Documents:
     def fit(cls, examples: Sequence[Example], modality: str, counting: NGrams) -> Documents:
         """Keeps the most frequent terms, at most 50,000; in larger sets only those of two documents or more.
 
-        Raises UnsuitableRepresentation where no term is left: whole words of a script without spaces, or of texts of one letter.
+        Raises UnsuitableRepresentation where no term is left: whole words of a script without spaces, or of texts of
+        one letter.
         """
         documents = describe(modality, examples)
         rare = 2 if len(documents) >= 100 else 1

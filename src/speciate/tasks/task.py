@@ -92,7 +92,7 @@ class UnsuitableRepresentation(ValueError):
 
 
 class Representation(Protocol):
-    """Examples as rows of numbers. Fitted on training examples only, or UnsuitableRepresentation for them; then fixed."""
+    """Examples as rows of numbers. Fitted on training examples only, then fixed; raises UnsuitableRepresentation."""
 
     def encode(self, examples: Sequence[Example]) -> Any:
         """(N, D), dense or sparse."""

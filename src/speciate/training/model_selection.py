@@ -1,6 +1,7 @@
 """Which candidate a training keeps: the best on examples that none of them has learned from, with its interval.
 
-The winner's value is slightly optimistic, as the best of several; the test split decides, and it is not touched here."""
+The winner's value is slightly optimistic, as the best of several; the test split decides, and it is not touched here.
+"""
 
 from __future__ import annotations
 

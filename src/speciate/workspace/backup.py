@@ -38,9 +38,18 @@ _KEPT_NEWEST, _KEPT_DAYS = 12, 14
 _FIRST_SECONDS = 60.0
 """After its start a daemon does not save sooner, unless something is urgent."""
 _COPIED = (
-    "settings.toml", catalog_identity.ANCHOR, "blobs", "packs", "datasets", "features", "models", "predictions", "evaluations",
-    "runs", "logged",
-)  # fmt: skip
+    "settings.toml",
+    catalog_identity.ANCHOR,
+    "blobs",
+    "packs",
+    "datasets",
+    "features",
+    "models",
+    "predictions",
+    "evaluations",
+    "runs",
+    "logged",
+)
 _URGENT = {
     "alias.moved", "canary.set", "canary.ended", "data.forgotten", "consent.changed", "key.changed", "policy.changed",
 }  # fmt: skip

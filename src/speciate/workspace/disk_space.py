@@ -52,7 +52,8 @@ class DiskSpace(NamedTuple):
     def short(self) -> str:
         """What there is too little of, in words."""
         if self.quota is not None and self.used is not None and self.quota - self.used <= self.free - self.floor:
-            return f"the workspace takes {format_bytes(self.used)} of the {format_bytes(self.quota)} that settings.toml allows it"
+            quota = format_bytes(self.quota)
+            return f"the workspace takes {format_bytes(self.used)} of the {quota} that settings.toml allows it"
         return f"the disk has {format_bytes(self.free)} free, and {format_bytes(self.floor)} must stay free"
 
 

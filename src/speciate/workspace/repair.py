@@ -5,9 +5,11 @@ an unfinished write and drops it without a word. So the lengths are followed her
 end of the log, or DuckDB refuses it, both files are copied aside before anything else, and a refused log is cut at the
 entry that DuckDB names. A log is never deleted.
 
-What a repair keeps lies in `backups/torn-N` (here) and `backups/replaced-N` (rebuild.py). Each says in a file of its own
+What a repair keeps lies in `backups/torn-N` (here) and `backups/replaced-N` (rebuild.py). Each says in a file of its
+own
 how far the catalog had come when the repair was done: a purge deletes those from before it, and no later ones. The
-times of which a catalog knows nothing are gaps in it: garbage collection leaves files that were written in one alone."""
+times of which a catalog knows nothing are gaps in it: garbage collection leaves files that were written in one alone.
+"""
 
 from __future__ import annotations
 

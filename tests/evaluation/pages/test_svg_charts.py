@@ -71,12 +71,23 @@ def test_a_value_without_an_interval_and_an_interval_without_a_value_are_drawn()
 @pytest.mark.parametrize(
     ("shown", "text"),
     [
-        (format_number(None), "–"), (format_number(math.nan), "–"), (format_number(0.0), "0"), (format_number(999.6), "1,000"),
+        (format_number(None), "–"),
+        (format_number(math.nan), "–"),
+        (format_number(0.0), "0"),
+        (format_number(999.6), "1,000"),
         (format_number(1234567), "1,234,567"),
-        (format_number(-0.25), "−0.25"), (format_number(0.0000123), "1.23e−05"), (format_difference(0.5), "+0.5"), (format_difference(-0.5), "−0.5"),
-        (format_interval((0.1, 0.25)), "0.1 to 0.25"), (format_interval(None), "–"), (format_p_value(0.0001), "< 0.001"), (format_p_value(0.0456), "0.046"),
-        (format_usd(0.00001), "< $0.0001"), (format_usd(0.0), "$0"), (format_usd(12.5), "$12.5"),
+        (format_number(-0.25), "−0.25"),
+        (format_number(0.0000123), "1.23e−05"),
+        (format_difference(0.5), "+0.5"),
+        (format_difference(-0.5), "−0.5"),
+        (format_interval((0.1, 0.25)), "0.1 to 0.25"),
+        (format_interval(None), "–"),
+        (format_p_value(0.0001), "< 0.001"),
+        (format_p_value(0.0456), "0.046"),
+        (format_usd(0.00001), "< $0.0001"),
+        (format_usd(0.0), "$0"),
+        (format_usd(12.5), "$12.5"),
     ],
-)  # fmt: skip
+)
 def test_numbers_are_written_as_a_reader_wants_them(shown: str, text: str) -> None:
     assert shown == text

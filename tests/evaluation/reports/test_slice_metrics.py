@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from speciate.errors import SpeciateError
+from speciate.evaluation.multiple_comparisons import holm
 from speciate.evaluation.reports.slice_metrics import slices_by_column, slices_by_columns
-from speciate.evaluation.statistics import holm, paired_difference
+from speciate.evaluation.statistics import paired_difference
 from speciate.workspace.workspace import Workspace
 from tests.evaluation import handmade
 from tests.evaluation.handmade import report, row

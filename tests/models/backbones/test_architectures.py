@@ -60,7 +60,10 @@ def test_what_can_be_trained_is_listed_published_weights_first() -> None:
 
 
 def test_the_table_is_read_without_torch() -> None:
-    program = "import sys; from speciate.models.backbones import architectures; architectures.names('text'); print('torch' in sys.modules)"
+    program = (
+        "import sys; from speciate.models.backbones import architectures; architectures.names('text'); "
+        "print('torch' in sys.modules)"
+    )
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert ran.stdout == "False\n"
 

@@ -133,7 +133,8 @@ def test_every_state_can_be_trained(backbone: Backbone) -> None:
 @pytest.mark.parametrize("name", ["new:bert", "new:esm"])
 def test_fresh_weights_follow_the_seed_alone(name: str, tmp_path: Path) -> None:
     program = (
-        "import sys, pathlib, torch; from speciate.models import model_folder; from speciate.models.backbones import architectures;"
+        "import sys, pathlib, torch; from speciate.models import model_folder; from speciate.models.backbones import "
+        "architectures;"
         "from tests.models.backbones.folders import TEXTS, PROTEINS; torch.rand(3);"
         "media = PROTEINS if 'esm' in sys.argv[1] else TEXTS;"
         "model_folder.save(architectures.build(sys.argv[1], media, 5), pathlib.Path(sys.argv[2]))"

@@ -1,4 +1,5 @@
-"""Tokenizers whose vocabularies are strange to that of tests/models/language/world.py: they cut the same texts otherwise."""
+"""Tokenizers whose vocabularies are strange to that of tests/models/language/world.py: they cut the same texts
+otherwise."""
 
 from __future__ import annotations
 

@@ -152,9 +152,14 @@ def test_what_is_learned_of_a_pair_is_what_the_model_is_asked_and_answers(
     _run(workspace, tmp_path, method, steps=1)
     tokenizer = tiny_tokenizer()
     wanted = {
-        tuple(chat_templates.tokenize_example(tokenizer, conversation(f"is {at} good?"), said, ChatFormat(), "completion").ids[:-1])
-        for at in range(60) for said in ("yes", "sure", "no")
-    }  # fmt: skip  # the last is the template's line break
+        tuple(
+            chat_templates.tokenize_example(
+                tokenizer, conversation(f"is {at} good?"), said, ChatFormat(), "completion"
+            ).ids[:-1]
+        )
+        for at in range(60)
+        for said in ("yes", "sure", "no")
+    }  # the last is the template's line break
     batch = seen[0]
     pairs = [("input_ids", "attention_mask")] if "input_ids" in batch else [
         (f"{each}_input_ids", f"{each}_attention_mask") for each in ("chosen", "rejected")

@@ -166,7 +166,8 @@ def _summary(chain: Sequence[Version]) -> str:
         f"- modality: {escape_markdown(manifest.modality)}",
         f"- labels: {what}" + (f", from {escape_markdown(manifest.label)}" if manifest.label else ""),
         f"- license: {escape_markdown(licence(chain))}",
-        f"- version: {escape_markdown(manifest.ref)}, id {escape_markdown(manifest.id)}, which follows from the content alone",
+        f"- version: {escape_markdown(manifest.ref)}, id {escape_markdown(manifest.id)}, which follows from the "
+        "content alone",
     ]
     return "\n".join([*lines, ""])
 
@@ -211,7 +212,8 @@ def _columns(manifest: Manifest) -> str:
     lines = ["## Columns\n", "| column | type | a model may see it |", "|---|---|---|"]
     for name, kind in islice(manifest.columns.items(), _MOST_SHOWN):
         lines.append(
-            f"| {escape_markdown(name, 64)} | {escape_markdown(kind, 64)} | {'yes' if name in manifest.inputs else 'no'} |"
+            f"| {escape_markdown(name, 64)} | {escape_markdown(kind, 64)} | "
+            f"{'yes' if name in manifest.inputs else 'no'} |"
         )
     return "\n".join([*lines, *_more(len(manifest.columns)), ""])
 

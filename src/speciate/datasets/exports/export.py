@@ -1,6 +1,7 @@
 """The job kind `export`: the usable rows of a version as files, for other tools and other people.
 
-Nothing half done stands at the path, whoever stops the run (jobs/atomic_folder.py). Only sealed rows and packed bytes are
+Nothing half done stands at the path, whoever stops the run (jobs/atomic_folder.py). Only sealed rows and packed bytes
+are
 read, nothing is decoded. An export can be made again at any time, so it is not synced file by file.
 """
 

@@ -1,4 +1,5 @@
-"""Formats `folder`, `ply` and `dicom`: media as files in folders, and a `metadata.csv` with labels and columns beside them.
+"""Formats `folder`, `ply` and `dicom`: media as files in folders, and a `metadata.csv` with labels and columns beside
+them.
 
 `folder`: `data/SPLIT/LABEL/FILE`; a mixed row is a folder with a file for each of its parts. `ply`:
 `data/SPLIT/LABEL/NAME.ply`. `dicom`: `PATIENT/STUDY/SERIES/00001.dcm`, as archives have them."""

@@ -1,4 +1,5 @@
-"""Formats `parquet` and `hf`: media as bytes beside their file name, described so that Hugging Face `datasets` reads them.
+"""Formats `parquet` and `hf`: media as bytes beside their file name, described so that Hugging Face `datasets` reads
+them.
 
 `parquet` is one file per split; `hf` is a folder for `datasets.load_from_disk`, classes as ClassLabel."""
 

@@ -1,4 +1,5 @@
-"""Mixed rows from files: those that are one example together (mixed_layouts.py), or that a table brings together, as one
+"""Mixed rows from files: those that are one example together (mixed_layouts.py), or that a table brings together, as
+one
 bundle each; and what a row lacks that others have.
 
 Only for sources that somebody calls `multimodal`, bundles and our own exports: a folder of images with a table of

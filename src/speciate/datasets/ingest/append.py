@@ -213,7 +213,8 @@ def require_groups(drafted: Draft, grouping: Grouping) -> Draft:
     if not drafted.table["group_key"].null_count < drafted.table.num_rows:
         raise no_groups_error(grouping)
     warning = (
-        f"{lacks.sum()} of the answers do not say {_group_name(grouping)}, by which {grouping.ref} is grouped, and were left "
+        f"{lacks.sum()} of the answers do not say {_group_name(grouping)}, by which {grouping.ref} is grouped, and "
+        "were left "
         f"out: a group might lie in two splits. {_group_advice(grouping)}"
     )
     return drafted._replace(table=drafted.table.filter(pa.array(~lacks)), warnings=(*drafted.warnings, warning))
@@ -223,7 +224,8 @@ def no_groups_error(grouping: Grouping) -> SpeciateError:
     """The refusal of rows of which none says its group."""
     return SpeciateError(
         Code.INVALID,
-        f"{grouping.ref} is grouped by {_group_name(grouping)}, and nobody sent that with what was asked: a group might lie in "
+        f"{grouping.ref} is grouped by {_group_name(grouping)}, and nobody sent that with what was asked: a group "
+        "might lie in "
         "two splits.",
         _group_advice(grouping),
     )

@@ -2,7 +2,8 @@
 
 Runs in a service process, where the operating system makes the sealed files read-only and leaves nothing else to
 read. The parsed tree is checked first (queries only, no table but `examples`, no function that reaches outside), so
-that most mistakes get a clear answer; then DuckDB itself is locked down. Memory is limited by DuckDB, and by the sandbox
+that most mistakes get a clear answer; then DuckDB itself is locked down. Memory is limited by DuckDB, and by the
+sandbox
 where DuckDB does not count; time by the pool."""
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Two operations that leave rows out. `sample` keeps n examples; `balance` makes the values of a column equally frequent.
+"""Two operations that leave rows out. `sample` keeps n examples; `balance` makes the values of a column equally
+frequent.
 
 `sample` chooses at random, in proportion, as different as possible, or those that a model is least sure of. Exactly n
 rows stay, whatever the quality of others. `random` and `stratified` go by hashes of the ids, so a larger sample holds

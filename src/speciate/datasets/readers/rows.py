@@ -1,4 +1,4 @@
-"""What the readers of all formats share: rows to a table, bad rows beside the good ones, text encodings, conversations."""
+"""What all readers share: rows to a table, bad rows beside the good ones, text encodings, conversations."""
 
 from __future__ import annotations
 

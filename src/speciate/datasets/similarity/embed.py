@@ -1,7 +1,10 @@
-"""The job kind `embed`, and the vectors of a version's rows, each computed once for all versions that hold the same medium.
+"""The job kind `embed`, and the vectors of a version's rows, each computed once for all versions that hold the same
+medium.
 
-The job changes no dataset and registers nothing: what it computes lies in the cache of features, part by part, where the
-next attempt, other jobs and other datasets find it. Media are decoded and described in sandboxed processes: what crosses
+The job changes no dataset and registers nothing: what it computes lies in the cache of features, part by part, where
+the
+next attempt, other jobs and other datasets find it. Media are decoded and described in sandboxed processes: what
+crosses
 is one file of float32 vectors, never pixels."""
 
 from __future__ import annotations

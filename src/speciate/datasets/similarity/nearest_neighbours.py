@@ -1,4 +1,5 @@
-"""Nearest neighbours of an example or a text among the examples of a version. Missing vectors are a job's work (embed.py).
+"""Nearest neighbours of an example or a text among the examples of a version. Missing vectors are a job's work
+(embed.py).
 
 Exact: the cosine to every vector. `nearest` runs in a service process, which keeps the vectors of the versions that it
 was asked about last; all else in the daemon."""

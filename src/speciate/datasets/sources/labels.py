@@ -1,6 +1,7 @@
 """Labels that lie beside media: which row of a table is about which file, or about which part of it.
 
-The caller names the table, or it is found as a sidecar: a table with a column `file_name` in the folder of the media."""
+The caller names the table, or it is found as a sidecar: a table with a column `file_name` in the folder of the media.
+"""
 
 from __future__ import annotations
 

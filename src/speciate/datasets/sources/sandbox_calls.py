@@ -1,4 +1,5 @@
-"""What the ingest asks of sandboxed processes about a source: files written into a folder, tables, and a table's columns."""
+"""What the ingest asks of sandboxed processes about a source: files written into a folder, tables, and a table's
+columns."""
 
 from __future__ import annotations
 
@@ -62,7 +63,8 @@ def unpack_into(
     except ValueError:
         raise SpeciateError(
             Code.UNAVAILABLE,
-            f"The process that unpacks was ended: it crashed, needed more than {_UNPACK_LIMITS.memory_mb} MB of memory, or "
+            f"The process that unpacks was ended: it crashed, needed more than {_UNPACK_LIMITS.memory_mb} MB of "
+            "memory, or "
             "more than an hour.",
             "Unpack it yourself and call create_dataset with the folder.",
         ) from None

@@ -123,9 +123,17 @@ def ask_all(
             "pip install 'speciate[endpoints]'.",
         )
     asking = _CallLoop(
-        endpoint, requests, begin, record, stopping, _BudgetCounter(budget, price), limits, seed, clock or SystemClock(),
+        endpoint,
+        requests,
+        begin,
+        record,
+        stopping,
+        _BudgetCounter(budget, price),
+        limits,
+        seed,
+        clock or SystemClock(),
         private_hosts,
-    )  # fmt: skip
+    )
     try:
         anyio.run(asking.run, key)
     except BaseExceptionGroup as group:  # of `record` or `requests`, or a request to stop that came in between

@@ -1,6 +1,7 @@
 """Scores of predicted structures of proteins beside true ones: `package:rmsd`, `package:tm_score`, `package:lddt`.
 
-Scorers (evaluation/scorers/scorer.py) of an example's `truth` and an answer's `output`: the places of the alpha carbons,
+Scorers (evaluation/scorers/scorer.py) of an example's `truth` and an answer's `output`: the places of the alpha
+carbons,
 residue by residue, as JSON [[x, y, z], ...] in Ångström, or as such lists; null where the truth knows no place of one,
 which then counts nowhere. An answer must have a place for every residue that is known: what lacks one raises ValueError
 and has no score.

@@ -75,13 +75,19 @@ def _slice_table(cut: Mapping[str, Any], scale: Scale, *, alone: bool) -> Markup
     ]  # fmt: skip
     rows = [
         [
-            s["value"], format_count(s["n"]), format_number(s["baseline"]), format_number(s["candidate"]), format_difference(s["delta"]),
-            format_interval(s["interval"]), bar(s["delta"], s["interval"], scale, "candidate", zero=True),
-            format_p_value(s["p_value"]), format_p_value(s["p_holm"]),
+            s["value"],
+            format_count(s["n"]),
+            format_number(s["baseline"]),
+            format_number(s["candidate"]),
+            format_difference(s["delta"]),
+            format_interval(s["interval"]),
+            bar(s["delta"], s["interval"], scale, "candidate", zero=True),
+            format_p_value(s["p_value"]),
+            format_p_value(s["p_holm"]),
             format_number(s["minimum_detectable_effect"]),
         ]
         for s in cut["slices"]
-    ]  # fmt: skip
+    ]
     return table(f"By {column}", columns, rows)
 
 
@@ -180,7 +186,8 @@ def _bins(found: Mapping[str, Any], role: str) -> Markup:
         for low, high, n, stated, right in found["bins"]
     ]
     without = f"; {found['without']:,} answers came without a confidence" if found["without"] else ""
-    caption = f"{role.capitalize()}: {model_name(found['model'])}. Expected calibration error {format_number(found['error'])}{without}"
+    error = format_number(found["error"])
+    caption = f"{role.capitalize()}: {model_name(found['model'])}. Expected calibration error {error}{without}"
     return table(caption, columns, rows)
 
 

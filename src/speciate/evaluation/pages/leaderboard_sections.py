@@ -125,12 +125,17 @@ def _compared(caption: str, found: Sequence[Comparison], contents: PageData, *, 
         picture = [bar(one.delta, one.interval, scale, role, zero=True)] if by_model else []
         rows.append(
             [
-                ranked_name(contents, one.candidate) if by_model else one.metric, format_difference(one.delta), format_interval(one.interval),
-                *picture, format_p_value(one.p_value), *([format_p_value(one.p_holm)] if by_model else []),
-                format_number(one.minimum_detectable_effect), _tally(one),
+                ranked_name(contents, one.candidate) if by_model else one.metric,
+                format_difference(one.delta),
+                format_interval(one.interval),
+                *picture,
+                format_p_value(one.p_value),
+                *([format_p_value(one.p_holm)] if by_model else []),
+                format_number(one.minimum_detectable_effect),
+                _tally(one),
                 one.method.replace("_", " "),
             ]
-        )  # fmt: skip
+        )
     return table(caption, columns, rows, [contents.role(one.candidate) for one in found] if by_model else ())
 
 

@@ -19,11 +19,20 @@ from speciate.workspace.workspace import Folders, Workspace
 
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 _SECTIONS = (
-    verdict_sections.request_section, verdict_sections.verdict,
-    leaderboard_sections.leaderboard, leaderboard_sections.comparisons, leaderboard_sections.pareto,
-    error_sections.slices, error_sections.confusion, error_sections.calibration, error_sections.mistakes, error_sections.disagreements,
-    verdict_sections.notes, verdict_sections.method, verdict_sections.repeat,
-)  # fmt: skip
+    verdict_sections.request_section,
+    verdict_sections.verdict,
+    leaderboard_sections.leaderboard,
+    leaderboard_sections.comparisons,
+    leaderboard_sections.pareto,
+    error_sections.slices,
+    error_sections.confusion,
+    error_sections.calibration,
+    error_sections.mistakes,
+    error_sections.disagreements,
+    verdict_sections.notes,
+    verdict_sections.method,
+    verdict_sections.repeat,
+)
 _FOREIGN = (error_sections.slices, error_sections.confusion, error_sections.mistakes, error_sections.disagreements)
 """Sections that quote cells and answers."""
 
@@ -62,9 +71,11 @@ def _summary(contents: PageData) -> Markup:
     rows = contents.report.leaderboard
     told = [verdict_sections.badge(decision.verdict), " "] if decision else []
     return element(
-        "p", *told, f"{model_name(contents.candidate)} against {model_name(contents.baseline)}. " if len(rows) > 1 else None,
+        "p",
+        *told,
+        f"{model_name(contents.candidate)} against {model_name(contents.baseline)}. " if len(rows) > 1 else None,
         f"Best: {model_name(rows[0].model)}. Evaluation {contents.evaluation}.",
-    )  # fmt: skip
+    )
 
 
 def _contents(parts: list[Markup]) -> Markup:

@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple
 
 from speciate.datasets.versions import Manifest, resolve
 from speciate.errors import SpeciateError
+from speciate.evaluation.multiple_comparisons import holm
 from speciate.evaluation.reports.report import (
     BreakEven,
     Comparison,
@@ -25,7 +26,6 @@ from speciate.evaluation.reports.report import (
     number,
     pareto,
 )
-from speciate.evaluation.statistics import holm
 from speciate.jobs.pool import Pool
 from speciate.refs import dataset_ref
 from speciate.workspace.workspace import Workspace

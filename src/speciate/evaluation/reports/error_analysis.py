@@ -217,9 +217,13 @@ def mean_badness(answers: Sequence[Answer], example: Example, metric: Metric) ->
 def example_view(answer: Answer, example: Example) -> dict[str, Any]:
     """What a reader wants to see of it, without what is not there."""
     found = {
-        "id": answer["example"], "truth": example["truth"], "output": output_of(answer), "confidence": answer["confidence"],
-        "error": answer["error"], "preview": example["preview"],
-    }  # fmt: skip
+        "id": answer["example"],
+        "truth": example["truth"],
+        "output": output_of(answer),
+        "confidence": answer["confidence"],
+        "error": answer["error"],
+        "preview": example["preview"],
+    }
     return {key: value for key, value in found.items() if value is not None}
 
 

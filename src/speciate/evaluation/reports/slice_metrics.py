@@ -18,10 +18,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from speciate.errors import Code, SpeciateError, unknown
+from speciate.evaluation.multiple_comparisons import holm
 from speciate.evaluation.reports import stored_answers
 from speciate.evaluation.reports.report import interval, number
 from speciate.evaluation.reports.stored_answers import label_text
-from speciate.evaluation.statistics import Codes, Floats, clustered_mean, holm, paired_difference, proportion
+from speciate.evaluation.statistics import Codes, Floats, clustered_mean, paired_difference, proportion
 from speciate.sample_size import detectable
 from speciate.vocabulary import Metric, find_metric
 from speciate.workspace import integrity

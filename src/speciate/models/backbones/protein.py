@@ -69,9 +69,12 @@ class ProteinBackbone:
 
     def settings(self) -> dict[str, Any]:
         return {
-            "base_model": self.base_model, "modality": self.modality, "config": hf_transformers.settings_of(self._config),
-            "max_tokens": self.max_tokens, "vocabulary": self._vocabulary._asdict(),
-        }  # fmt: skip
+            "base_model": self.base_model,
+            "modality": self.modality,
+            "config": hf_transformers.settings_of(self._config),
+            "max_tokens": self.max_tokens,
+            "vocabulary": self._vocabulary._asdict(),
+        }
 
     def files(self) -> dict[str, bytes]:
         return {}

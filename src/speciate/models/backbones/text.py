@@ -68,9 +68,12 @@ class TextBackbone:
 
     def settings(self) -> dict[str, Any]:
         return {
-            "base_model": self.base_model, "modality": self.modality, "config": hf_transformers.settings_of(self._config),
-            "max_tokens": self.max_tokens, "pooling": self._pooling,
-        }  # fmt: skip
+            "base_model": self.base_model,
+            "modality": self.modality,
+            "config": hf_transformers.settings_of(self._config),
+            "max_tokens": self.max_tokens,
+            "pooling": self._pooling,
+        }
 
     def files(self) -> dict[str, bytes]:
         return {_TOKENIZER: self._tokenizer.to_str().encode()}

@@ -1,4 +1,5 @@
-"""Every name of the MCP library that it does not promise to keep, in one place; `tests/server/mcp/test_library.py` uses each.
+"""Every name of the MCP library that it does not promise to keep, in one place; `tests/server/mcp/test_library.py` uses
+each.
 
 Here: serving a duplex stream in both protocol eras, the older era's resource subscriptions, the check of the Mcp-Name
 header, and streamable HTTP behind a bearer token.

@@ -23,9 +23,13 @@ NOT_MEASURED = Estimate(math.nan, math.nan, math.nan, math.nan, 0, 0, "not judge
 
 
 def select_trained(
-    study: TrainingContext, predictor: SavablePredictor, parameters: LanguageParameters, ending: TrainerEnding, began: float,
+    study: TrainingContext,
+    predictor: SavablePredictor,
+    parameters: LanguageParameters,
+    ending: TrainerEnding,
+    began: float,
     known: Estimate | None = None,
-) -> SelectedModel:  # fmt: skip
+) -> SelectedModel:
     """The model with its value on validation examples, the first `judged` of them in the order of their ids. `known`:
     that value, where asking the model by itself would not tell."""
     held = sorted(study.validation, key=lambda each: each.id)[: parameters.judged]

@@ -97,9 +97,14 @@ def _test_questions(study: TrainingContext) -> list[str]:
 
 
 def short_enough(
-    study: TrainingContext, tokenizer: PreTrainedTokenizerBase, asked: ChatFormat, parameters: ReinforcementParameters, longest: int,
-    found: Sequence[Question], which: str,
-) -> list[Question]:  # fmt: skip
+    study: TrainingContext,
+    tokenizer: PreTrainedTokenizerBase,
+    asked: ChatFormat,
+    parameters: ReinforcementParameters,
+    longest: int,
+    found: Sequence[Question],
+    which: str,
+) -> list[Question]:
     """Those that leave room for an answer. INVALID where too few of them do."""
     limit = min(parameters.max_length, longest - parameters.max_new_tokens)
     lengths = [_count_tokens(tokenizer, each, asked) for each in found]

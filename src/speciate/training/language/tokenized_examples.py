@@ -93,18 +93,28 @@ def choose_prompt_form(
 
 
 def tokenize_splits(
-    study: TrainingContext, tokenizer: PreTrainedTokenizerBase, asked: ChatFormat, parameters: LanguageParameters, learn: Learn,
-    longest: int, said: Sequence[Turn] | None = None,
-) -> TokenizedSplits:  # fmt: skip
+    study: TrainingContext,
+    tokenizer: PreTrainedTokenizerBase,
+    asked: ChatFormat,
+    parameters: LanguageParameters,
+    learn: Learn,
+    longest: int,
+    said: Sequence[Turn] | None = None,
+) -> TokenizedSplits:
     """Of both splits. `longest`: tokens that the model can see. `said`: learned in place of the training split."""
     train, held = tokenize_turns(study, tokenizer, asked, parameters, learn, longest, said)
     return TokenizedSplits([each.lesson for each in train], [each.lesson for each in held])
 
 
 def tokenize_turns(
-    study: TrainingContext, tokenizer: PreTrainedTokenizerBase, asked: ChatFormat, parameters: LanguageParameters, learn: Learn,
-    longest: int, said: Sequence[Turn] | None = None,
-) -> tuple[list[TokenizedTurn], list[TokenizedTurn]]:  # fmt: skip
+    study: TrainingContext,
+    tokenizer: PreTrainedTokenizerBase,
+    asked: ChatFormat,
+    parameters: LanguageParameters,
+    learn: Learn,
+    longest: int,
+    said: Sequence[Turn] | None = None,
+) -> tuple[list[TokenizedTurn], list[TokenizedTurn]]:
     """As `lessons`, each with its question."""
     limit = min(parameters.max_length, longest)
     if limit < parameters.max_length:
@@ -183,12 +193,14 @@ def _check_turns(study: TrainingContext, train: Sequence[Turn], held: Sequence[T
     """One answer for all, the same pair again, and what stands in the test split, too."""
     if (common := example_checks.most_common_answer([each.answer for each in train])) is not None:
         study.notes.append(
-            f"{common[1]:.0%} of the training examples have the same answer, {common[0][:_CHARACTERS_SHOWN]!r}: a model that says "
+            f"{common[1]:.0%} of the training examples have the same answer, {common[0][:_CHARACTERS_SHOWN]!r}: a "
+            "model that says "
             "nothing else will look good."
         )
     if seen := sum(any(IMAGE_MARK in message.content for message in each.asked) for each in train):
         study.notes.append(
-            f"{seen} training examples ask about a picture ({IMAGE_MARK}), which this model is not shown: mixed rows with "
+            f"{seen} training examples ask about a picture ({IMAGE_MARK}), which this model is not shown: mixed rows "
+            "with "
             "task='image-text-to-text' bring pictures."
         )
     if again := example_checks.count_duplicates([(format_readable(each.asked), each.answer) for each in train]):

@@ -132,9 +132,15 @@ def _has_picture(example: Example, shown: ImageSettings) -> bool:
 
 
 def _tokenize(
-    study: TrainingContext, processor: Any, said: Sequence[VisionTurn], shown: ImageSettings, parameters: VisionSftParameters, limit: int,
-    longest: int, which: str,
-) -> list[ImageExample]:  # fmt: skip
+    study: TrainingContext,
+    processor: Any,
+    said: Sequence[VisionTurn],
+    shown: ImageSettings,
+    parameters: VisionSftParameters,
+    limit: int,
+    longest: int,
+    which: str,
+) -> list[ImageExample]:
     found = [_tokenize_turn(study, processor, turn, shown, parameters) for turn in said]
     lengths = [len(each.tokens.ids) for each in found]
     kept = [each for each in found if len(each.tokens.ids) <= limit]
@@ -205,7 +211,8 @@ def _check_turns(
     """One answer for all, the same again, and what stands in held-out splits, too."""
     if (common := example_checks.most_common_answer([each.answer for each in train])) is not None:
         study.notes.append(
-            f"{common[1]:.0%} of the training examples have the same answer, {common[0][:_CHARACTERS_SHOWN]!r}: a model that says "
+            f"{common[1]:.0%} of the training examples have the same answer, {common[0][:_CHARACTERS_SHOWN]!r}: a "
+            "model that says "
             "nothing else will look good."
         )
     questions_of = [_key(each) for each in train]

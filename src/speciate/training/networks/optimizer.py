@@ -1,4 +1,4 @@
-"""AdamW (Loshchilov & Hutter 2019), its learning rate schedule, its state by parameter name, and the loop's settings."""
+"""AdamW (Loshchilov & Hutter 2019), its schedule, its state by parameter name, and the loop's settings."""
 
 from __future__ import annotations
 

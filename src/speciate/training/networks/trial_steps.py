@@ -370,7 +370,8 @@ def _check_time(study: TrainingContext, pace: StepCost, ahead: PlannedWork, leas
             Code.REFUSED,
             f"{DOES_NOT_FIT}: a single epoch takes about {shortest:.0f} s and all of them {whole:.0f} s; "
             f"{max(left, 0):.0f} s of the budget are left.",
-            f"Call train_model again with budget_minutes={minutes:g} or more, or on fewer examples. {_cheaper_candidate(study)}",
+            f"Call train_model again with budget_minutes={minutes:g} or more, or on fewer examples. "
+            f"{_cheaper_candidate(study)}",
         )
     study.notes.append(
         f"All epochs would take about {whole:.0f} s at most; the budget leaves {left:.0f} s, and the best network "

@@ -82,7 +82,8 @@ def resolve_candidate(
     if (task.name == preference.PREFERENCE) != (spec.method == preference.REWARD):
         raise SpeciateError(
             Code.INVALID,
-            f"{preference.REWARD!r} alone learns {preference.PREFERENCE!r}, and nothing else: the method is {spec.method!r} "
+            f"{preference.REWARD!r} alone learns {preference.PREFERENCE!r}, and nothing else: the method is "
+            f"{spec.method!r} "
             f"and the task {task.name!r}.",
             f"Call again with method={preference.REWARD!r} and no task, or with another task and method.",
         )

@@ -146,7 +146,8 @@ def _logit_weight(parameters: LanguageDistillParameters, strangers: Sequence[str
             Code.INVALID,
             f"{' and '.join(strangers)} has another vocabulary than the student: of such teachers the chances of one "
             f"alone can be learned, and {teachers} are named.",
-            f"Call train_model again with one teacher; or with {cross_tokenizer.ANSWERS_INSTEAD}: the student learns the answers of "
+            f"Call train_model again with one teacher; or with {cross_tokenizer.ANSWERS_INSTEAD}: the student learns "
+            "the answers of "
             "them all word by word.",
         )
     if not weight and parameters.answers == "given":

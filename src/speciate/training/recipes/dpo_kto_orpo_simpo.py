@@ -1,6 +1,7 @@
 """Recipes `dpo`, `orpo`, `simpo` and `kto`: learn from pairs which of two answers is better, with trl's trainers.
 
-The four differ in the trainer and its loss. `train_on_pairs` is the recipe; below are the pairs, as text and as tokens."""
+The four differ in the trainer and its loss. `train_on_pairs` is the recipe; below are the pairs, as text and as tokens.
+"""
 
 from __future__ import annotations
 

@@ -49,7 +49,12 @@ RECIPES: dict[str, Callable[[TrainingContext, Any], SelectedModel]] = {
     "slda": continual.fit_slda,
 }
 METHODS: dict[str, Callable[[Any], train_network.NetworkMethod]] = {
-    "lora": lora_full.lora_method, "full": lora_full.full_method, "replay": continual.replay_method, "der": continual.der_method, "lwf": continual.lwf_method,
-    "ewc": continual.ewc_method, "distill": distill_network.distill_method,
-}  # fmt: skip
+    "lora": lora_full.lora_method,
+    "full": lora_full.full_method,
+    "replay": continual.replay_method,
+    "der": continual.der_method,
+    "lwf": continual.lwf_method,
+    "ewc": continual.ewc_method,
+    "distill": distill_network.distill_method,
+}
 """Of those that train networks."""

@@ -99,9 +99,13 @@ def _offers(study: TrainingContext, examples: Sequence[Example]) -> list[tuple[A
 
 
 def _pairs(
-    study: TrainingContext, learner: LoadedModel, asked: ChatFormat, parameters: RewardParameters, offers: Sequence[tuple[AnswerPair, bool]],
+    study: TrainingContext,
+    learner: LoadedModel,
+    asked: ChatFormat,
+    parameters: RewardParameters,
+    offers: Sequence[tuple[AnswerPair, bool]],
     which: str,
-) -> list[_Pair]:  # fmt: skip
+) -> list[_Pair]:
     """As tokens; what is too long is left out, for the end of an answer is what it is judged by."""
     limit = min(parameters.max_length, learner.longest)
     whole = []

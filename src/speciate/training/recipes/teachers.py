@@ -246,9 +246,10 @@ def compare_models(found: Sequence[FrontierRow], metric: Metric) -> dict[str, An
         "teacher": best.model,
         "times_smaller": round((best.parameters or 0) / max(1, student.parameters or 0), 2),
         "times_faster": None if quicker is None else round(quicker, 2),
-        "kept": _rounded_or_none(student.value / best.value) if metric.sign > 0 and best.value and student.value is not None
+        "kept": _rounded_or_none(student.value / best.value)
+        if metric.sign > 0 and best.value and student.value is not None
         else None,
-    }  # fmt: skip
+    }
 
 
 def _frontier_row(each: FrontierRow, found: Sequence[FrontierRow], metric: Metric) -> dict[str, Any]:

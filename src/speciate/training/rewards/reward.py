@@ -1,4 +1,4 @@
-"""The contract of a reward: answers in, numbers out; failures are counted, and a reward that only fails ends the run."""
+"""The contract of a reward: answers in, numbers out. Failures are counted; a reward that only fails ends the run."""
 
 from __future__ import annotations
 

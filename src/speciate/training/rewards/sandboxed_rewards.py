@@ -42,9 +42,12 @@ class SandboxedBatches:
     """`ask` as a question for answers; `one`: how many seconds an answer may take when it is asked about alone."""
 
     def __init__(
-        self, load: Callable[[], SandboxClient], ask: Callable[[Sequence[RewardRequest]], dict[str, Any]], seconds: float,
+        self,
+        load: Callable[[], SandboxClient],
+        ask: Callable[[Sequence[RewardRequest]], dict[str, Any]],
+        seconds: float,
         one: float | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._kept, self._ask = RestartingClient(load, "answers"), ask
         self._seconds, self._one = seconds, seconds if one is None else one
 
