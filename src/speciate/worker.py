@@ -71,7 +71,7 @@ def perform(folder: RunFolder, keys: Mapping[str, str] = MappingProxyType({})) -
     except Stopped:
         return Outcome(RESUMABLE, "stopped", "stopped on request")
     except SpeciateError as error:
-        return Outcome(1, "user", error.message, error.recovery, error.foreign)
+        return Outcome(1, "user", error.message, error.recovery, error.foreign, error.next_documents())
     except BaseException as error:  # noqa: BLE001 - a run may raise anything, and its owner must hear of it
         traceback.print_exc()
         return _outcome_of_error(error, shutil.disk_usage(folder.path).free)

@@ -58,6 +58,8 @@ class Outcome(NamedTuple):
     message: str = ""
     recovery: str = ""
     detail: str = ""
+    next: tuple[dict[str, Any], ...] = ()
+    """Calls that `recovery` names, as `{"tool", "arguments"}`."""
 
 
 class Progress(NamedTuple):
@@ -155,7 +157,7 @@ class RunFolder:
             _log.error("%s", error)
             return None
         words = (data.get(name, "") for name in ("message", "recovery", "detail"))
-        return Outcome(data["code"], data["class"], *words)
+        return Outcome(data["code"], data["class"], *words, tuple(data.get("next", ())))
 
     def end(self, outcome: Outcome) -> None:
         """Write `exit`, once: the first word stands. On a full disk it takes the room that was reserved for it."""

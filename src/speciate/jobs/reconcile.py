@@ -204,7 +204,7 @@ class Reconciler:
             except SpeciateError as error:
                 _log.warning("%s: its outputs cannot be used: %s", job.id, error.message)
                 said = f"its outputs cannot be used: {error.message}"
-                outcome = Outcome(1, "user", said, error.recovery, error.foreign)
+                outcome = Outcome(1, "user", said, error.recovery, error.foreign, error.next_documents())
             except Exception as error:  # noqa: BLE001 - whatever a file can be wrong in
                 _log.exception("%s: its outputs cannot be used", job.id)
                 said = f"its outputs cannot be used: {type(error).__name__}"
@@ -242,7 +242,7 @@ class Reconciler:
         except SpeciateError as error:
             if error.code is Code.UNAVAILABLE:  # a full disk: nothing is lost, the run's folder waits
                 raise
-            refused = Outcome(1, "user", error.message, error.recovery, error.foreign)
+            refused = Outcome(1, "user", error.message, error.recovery, error.foreign, error.next_documents())
             self._tell(job, Exited(job.attempt, refused, ran=exited.ran), paid)
         except Exception as error:
             if self._troubles.get(job.id, Trouble()).times < _COMMIT_TRIES:
@@ -361,7 +361,7 @@ class Reconciler:
                 try:
                     why = ledger.why_it_waits(job.id, spends)
                 except SpeciateError as error:
-                    self._tell(job, Failed({"class": "user", "message": error.message, "recovery": error.recovery}))
+                    self._tell(job, Failed(_refusal(error)))
                     continue
                 ledger = ledger.with_holder(job.id, spends)
                 if why is not None:
@@ -379,7 +379,7 @@ class Reconciler:
                     kind.spec.model_validate(job.spec), self._workspace
                 )
             except SpeciateError as error:
-                self._tell(job, Failed({"class": "user", "message": error.message, "recovery": error.recovery}))
+                self._tell(job, Failed(_refusal(error)))
                 return None
             except Exception as error:  # noqa: BLE001 - a plug-in's plan may raise anything
                 _log.exception("%s: its plan failed", job.id)
@@ -432,3 +432,9 @@ def _both(first: _Register | None, second: _Register | None) -> _Register | None
         return second(tx, job)
 
     return register
+
+
+def _refusal(error: SpeciateError) -> dict[str, Any]:
+    """What a job that was refused says of it."""
+    said: dict[str, Any] = {"class": "user", "message": error.message, "recovery": error.recovery}
+    return said | ({"next": error.next_documents()} if error.next else {})

@@ -263,8 +263,9 @@ class _Batch:
             assert kind.act is not None, f"{kind.name} is not an inline kind"
             return Acted(kind.act(self._tx, kind.spec.model_validate(job.spec), job, self._settings))
         except SpeciateError as error:
-            said = {"code": error.code, "message": error.message, "recovery": error.recovery}
+            said: dict[str, Any] = {"code": error.code, "message": error.message, "recovery": error.recovery}
             said |= {"detail": error.foreign} if error.foreign else {}
+            said |= {"next": error.next_documents()} if error.next else {}
             return Failed({"class": "user", **said})
 
     def _children(self, job: Job) -> list[Job]:

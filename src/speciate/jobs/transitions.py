@@ -210,9 +210,11 @@ def _exited(job: Job, event: Exited, now: float) -> Job:
         return _end(job, State.SUCCEEDED, now, result=event.result or {}, error=None, reason=None)
     if outcome.kind == "killed":
         return _lost(job, event.progressed, now)
-    error = {"class": outcome.kind, "message": outcome.message, "recovery": outcome.recovery}
+    error: dict[str, Any] = {"class": outcome.kind, "message": outcome.message, "recovery": outcome.recovery}
     if outcome.detail:
         error["detail"] = outcome.detail
+    if outcome.next:
+        error["next"] = outcome.next
     if job.request in {"cancel", "stop"} or outcome.kind == "stopped":
         return _stopped(job, now)
     if outcome.kind == "full":

@@ -1,12 +1,10 @@
-"""What to call next: after a dataset, after a model, after a search, and what an error's recovery names.
+"""What to call next: after a dataset, after a model, after a search, after an error.
 
 Only calls that work as they stand: an evaluation is planned before it is named."""
 
 from __future__ import annotations
 
-import ast
-import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from speciate import use_cases
@@ -111,7 +109,7 @@ def after_model(workspace: Workspace, ref: str) -> tuple[NextAction, ...]:
             refused = refused or error
         else:
             return (NextAction(tool="evaluate_models", arguments=asked),)
-    return calls_named_in(refused.recovery) if refused and refused.code is Code.INVALID else ()
+    return next_calls(refused.next_documents()) if refused and refused.code is Code.INVALID else ()
 
 
 def _evaluations(workspace: Workspace, card: ModelCard, use_case: UseCase | None) -> Iterator[dict[str, Any]]:
@@ -190,84 +188,22 @@ def _search_again(asked: Query, beside: dict[str, Any]) -> NextAction:
     return NextAction(tool="search_models", arguments=arguments | beside)
 
 
-# The calls that an error's recovery names with all of their arguments, as data: what comes next where a job failed.
-# Pure.
-#
-# A recovery is our own sentence, but names of columns and files in it may be anybody's: what stands in quotes is
-# never read as a call, and only calls of tools that neither destroy nor reach outside are taken.
-
-
-_TAKEN = frozenset(
+_HARMLESS = frozenset(
     {
         "curate_dataset", "define_use_case", "describe_dataset", "describe_evaluation", "describe_model",
         "evaluate_models", "get_job", "get_status", "list_jobs", "list_options", "plan_training", "preview_dataset",
         "query_dataset", "search_models", "train_model", "wait_for_job",
     }
 )  # fmt: skip
-_NAME = re.compile(r"[a-z]+(?:_[a-z]+)+(?=\()")
+"""What is offered after an error: tools that neither destroy nor reach outside."""
 _MOST = 3
 
 
-def calls_named_in(recovery: str) -> tuple[NextAction, ...]:
-    """In their order, each once; one with a gap, such as `label=...`, is left out."""
+def next_calls(documents: Sequence[Mapping[str, Any]]) -> tuple[NextAction, ...]:
+    """The calls of an error, each once, as suggestions."""
     found: list[NextAction] = []
-    for call in _calls(recovery):
-        if call is not None and call not in found:
-            found.append(call)
+    for each in documents:
+        action = NextAction(tool=each["tool"], arguments=each["arguments"])
+        if action.tool in _HARMLESS and action not in found:
+            found.append(action)
     return tuple(found[:_MOST])
-
-
-def _calls(text: str) -> Iterator[NextAction | None]:
-    place = 0
-    while place < len(text):
-        sign, before = text[place], text[place - 1 : place]
-        if sign in "'\"" and not before.isalnum():  # an apostrophe follows a letter
-            place = _after_quote(text, place)
-        elif not (before.isalnum() or before == "_") and (named := _NAME.match(text, place)):
-            end = _after_brackets(text, named.end())
-            yield _call(named[0], text[place:end])
-            place = end
-        else:
-            place += 1
-
-
-def _after_quote(text: str, start: int) -> int:
-    """The place behind what is quoted from `start` on, as `repr` quotes; the end where the quote is not closed."""
-    place = start + 1
-    while place < len(text) and text[place] != text[start]:
-        place += 2 if text[place] == "\\" else 1
-    return place + 1
-
-
-def _after_brackets(text: str, start: int) -> int:
-    depth, place = 0, start
-    while place < len(text):
-        if text[place] in "'\"":
-            place = _after_quote(text, place)
-            continue
-        depth += (text[place] in "([{") - (text[place] in ")]}")
-        place += 1
-        if depth == 0:
-            return place
-    return place
-
-
-def _call(name: str, source: str) -> NextAction | None:
-    """None for another tool, and where not every argument is there as a literal."""
-    if name not in _TAKEN:
-        return None
-    try:
-        parsed = ast.parse(source, mode="eval").body
-        assert isinstance(parsed, ast.Call)
-        if parsed.args or any(keyword.arg is None for keyword in parsed.keywords):
-            return None
-        given = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in parsed.keywords}
-    except (SyntaxError, ValueError):
-        return None
-    return None if _has_gap(given) else NextAction(tool=name, arguments=given)
-
-
-def _has_gap(value: object) -> bool:
-    if isinstance(value, dict):
-        return any(map(_has_gap, value.values()))
-    return any(map(_has_gap, value)) if isinstance(value, list | tuple) else value is ...

@@ -64,6 +64,8 @@ def render_error(tool: str, error: SpeciateError) -> CallToolResult:
     if len(message) > _LONGEST_ERROR:
         message = f"{message[:_LONGEST_ERROR]}… [{len(message) - _LONGEST_ERROR:,} more characters]"
     meta = {"code": error.code, "message": clean_text(error.message), "recovery": clean_text(error.recovery)}
+    if error.next:
+        meta["next"] = [clean(each, _LONGEST_FOREIGN) for each in error.next_documents()]
     if error.foreign:
         said = clean({FIELD: {"error_text": error.foreign}}, _LONGEST_FOREIGN)
         message, meta = f"{message}\n{compact(said)}", meta | said
