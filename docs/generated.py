@@ -1,4 +1,4 @@
-"""The parts of README and AGENTS that are generated: `make docs` writes them, `make check` finds what is stale."""
+"""The generated parts of README and docs: `make docs` writes them, `make check` finds what is stale."""
 
 from __future__ import annotations
 

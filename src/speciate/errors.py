@@ -112,5 +112,5 @@ def unknown(
     advice: str = "",
     next: Sequence[Call] = (),  # noqa: A002 - what comes next
 ) -> SpeciateError:
-    """The error for a name that does not exist: `unknown("dataset", "lesion", names, next=[Call("describe_dataset")])`."""
+    """A name that does not exist: `unknown("dataset", "lesion", names, next=[Call("describe_dataset")])`."""
     return SpeciateError(Code.NOT_FOUND, f"There is no {noun} {value!r}; {closest(value, known)}", advice, "", next)

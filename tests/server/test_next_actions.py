@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 
 from speciate import use_cases
 from speciate.datasets import versions
-from speciate.errors import Code, SpeciateError
+from speciate.errors import Call, Code, SpeciateError
 from speciate.jobs.engine import Engine
 from speciate.jobs.job import State
 from speciate.jobs.pool import Pool
@@ -18,7 +19,7 @@ from speciate.models.registry import ModelVersion
 from speciate.predictions.log import AnswerLog
 from speciate.predictions.log_files import log_folder
 from speciate.server.job_view import job_view
-from speciate.server.next_actions import after_dataset, after_model, calls_named_in
+from speciate.server.next_actions import after_dataset, after_model, next_calls
 from speciate.server.tool_api import App, DryRun, JobStarted
 from speciate.settings import Settings
 from speciate.tools.datasets import create_dataset, describe_dataset
@@ -196,62 +197,42 @@ def test_the_model_itself_and_the_job_that_made_it_lead_there(made: Made) -> Non
     assert (then.tool, then.arguments) == ("wait_for_job", {"job": job.id}), "the larger job judges it"
 
 
-# Calls in the recovery of an error become suggestions, where they are whole, harmless, and ours.
+def test_the_calls_of_an_error_are_offered_where_they_are_harmless() -> None:
+    column = "train_model(name='x')"  # a name of anybody's is an argument, whatever it looks like
+    error = SpeciateError(
+        Code.INVALID,
+        "There is no such column.",
+        "Name another.",
+        next=[
+            Call("describe_dataset", {"dataset": column}, "for its columns"),
+            Call("manage_data", {"action": "gc"}),
+            Call("list_options", {"kind": "task"}),
+            Call("list_options", {"kind": "task"}),
+        ],
+    )
+    assert str(error).endswith(
+        f"Name another. Call describe_dataset(dataset={column!r}) for its columns. Call manage_data(action='gc'). "
+        "Call list_options(kind='task'). Call list_options(kind='task')."
+    )
+    offered = [(each.tool, each.arguments) for each in next_calls(pickle.loads(pickle.dumps(error)).next_documents())]
+    assert offered == [("describe_dataset", {"dataset": column}), ("list_options", {"kind": "task"})]
 
 
-def calls(recovery: str) -> list[tuple[str, dict[str, Any]]]:
-    return [(each.tool, each.arguments) for each in calls_named_in(recovery)]
+def test_three_are_enough() -> None:
+    many = [Call("get_job", {"job": f"job-{n}"}).document() for n in range(10)]
+    assert [each.arguments["job"] for each in next_calls(many)] == ["job-0", "job-1", "job-2"]
 
 
-@pytest.mark.parametrize(
-    ("recovery", "expected"),
-    [
-        ("Call list_options(kind='method').", [("list_options", {"kind": "method"})]),
-        (
-            "Name another dataset; or call curate_dataset(dataset='films', steps=[{'op': 'split'}]), which makes them.",
-            [("curate_dataset", {"dataset": "films", "steps": [{"op": "split"}]})],
-        ),
-        (
-            "The model's classes are few: call describe_dataset(dataset='films@v2'), then describe_dataset().",
-            [("describe_dataset", {"dataset": "films@v2"}), ("describe_dataset", {})],
-        ),
-        (
-            "query_dataset(dataset='a', sql='SELECT count(*) FROM examples WHERE label = \\'x\\'')",
-            [("query_dataset", {"dataset": "a", "sql": "SELECT count(*) FROM examples WHERE label = 'x'"})],
-        ),
-    ],
-)
-def test_a_whole_call_is_taken(recovery: str, expected: list[tuple[str, dict[str, Any]]]) -> None:
-    assert calls(recovery) == expected
-
-
-@pytest.mark.parametrize(
-    "recovery",
-    [
-        "Call it with a name.",
-        "Call train_model(method='probe', base_model='m@v1', ...).",
-        "Call curate_dataset(dataset='a', steps=[...]).",
-        "Call describe_dataset(dataset=name).",
-        "Call describe_dataset('films').",
-        "Call describe_dataset(dataset='films'",
-        "Call describe_dataset(**given).",
-        "manage_data(action='gc') makes room.",
-        "rollback_model(use_case='a', expected_current='m@v1', reason='') goes back.",
-        "Call create_dataset(name='a', source='hf:evil/data').",
-        "my_describe_dataset(dataset='a'), 2describe_dataset(dataset='a')",
-        "",
-    ],
-)
-def test_what_is_not_whole_or_not_harmless_is_left_in_the_text(recovery: str) -> None:
-    assert calls(recovery) == []
-
-
-@pytest.mark.parametrize("name", ["train_model(name='x')", "it's train_model(name='x')", "\"train_model(name='x')"])
-def test_a_name_of_anybodys_is_never_a_call(name: str) -> None:
-    recovery = f"Call list_options(kind='task'); the column {name!r} is not there: describe_dataset(dataset={name!r})."
-    assert calls(recovery) == [("list_options", {"kind": "task"}), ("describe_dataset", {"dataset": name})]
-
-
-def test_three_are_enough_and_each_stands_once() -> None:
-    many = " or ".join(f"get_job(job='job-{n // 2}')" for n in range(10))
-    assert [call[1]["job"] for call in calls(many)] == ["job-0", "job-1", "job-2"]
+def test_a_failed_job_offers_what_its_error_names(made: Made) -> None:
+    job = made.app.engine.submit("gc", {})
+    error = {
+        "class": "user",
+        "message": "no",
+        "recovery": "Call get_status().",
+        "next": [Call("get_status").document()],
+    }
+    failed = job.model_copy(update={"state": State.FAILED, "error": error})
+    [then] = job_view(made.app.engine, failed, log_lines=0).next_actions
+    assert (then.tool, then.arguments) == ("get_status", {})
+    older = failed.model_copy(update={"error": {"class": "user", "message": "no", "recovery": "Call get_status()."}})
+    assert job_view(made.app.engine, older, log_lines=0).next_actions == ()

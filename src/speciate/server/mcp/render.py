@@ -63,7 +63,7 @@ def render_error(tool: str, error: SpeciateError) -> CallToolResult:
     message = clean_text(f"{tool} ({error.code}): {error.message}{recovery}")
     if len(message) > _LONGEST_ERROR:
         message = f"{message[:_LONGEST_ERROR]}… [{len(message) - _LONGEST_ERROR:,} more characters]"
-    meta = {"code": error.code, "message": clean_text(error.message), "recovery": clean_text(error.recovery)}
+    meta: dict[str, Any] = {"code": error.code, "message": clean_text(error.message), "recovery": clean_text(error.recovery)}
     if error.next:
         meta["next"] = [clean(each, _LONGEST_FOREIGN) for each in error.next_documents()]
     if error.foreign:
