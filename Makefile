@@ -49,9 +49,9 @@ format: install  ## rewrite the code as ruff wants it
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-GENERATED := README.md docs/tree.md
+GENERATED := docs/tools.md docs/tree.md
 
-docs: install    ## write the generated parts of README and docs again
+docs: install    ## write the generated parts of the docs again
 	$(BIN)/cog -I docs -r $(GENERATED)
 
 known-models: install  ## make the shipped table of the world's models again from the packages that name them
