@@ -257,7 +257,7 @@ def preview_dataset(
     ids: Annotated[list[str] | None, Field(max_length=36)] = None,
     count: Annotated[int, Field(ge=1, le=36)] = 12,
 ) -> tuple[QueryResult, ToolImage]:
-    """See examples as one picture, with their rows in reading order; set-aside ones where `ids` or a `where` on
+    """See examples as one image, with their rows in reading order; excluded ones where `ids` or a `where` on
     quality names them. For rows alone, call query_dataset."""
     manifest = versions.resolve(app.workspace.database, dataset)
     sheet = contact_sheet.ask_for_contact_sheet(
@@ -375,7 +375,7 @@ def find_similar(
     extractor: Annotated[str | None, Field(description="list_options(kind='extractor')")] = None,
     k: Annotated[int, Field(ge=1, le=100)] = 10,
 ) -> tuple[SimilarExamples | JobStarted, *tuple[ToolImage, ...]]:
-    """The usable examples nearest to one of them or to a text, with a picture; a job where embedding takes long.
+    """The usable examples nearest to one of them or to a text, with an image; a job where embedding takes long.
 
     For rows by condition, call query_dataset.
     """
@@ -392,4 +392,4 @@ def find_similar(
         columns=found.columns,
         untrusted=NeighbourRows(rows=found.rows),
     )
-    return (answer,) if found.picture is None else (answer, ToolImage(found.picture))
+    return (answer,) if found.contact_sheet is None else (answer, ToolImage(found.contact_sheet))

@@ -18,7 +18,7 @@ from speciate.workspace.blobs import Blobs
 
 _SECONDS = 40.0
 _OLDER = "This starts from {start}: what the versions after it changed, up to {newest}, is not in it."
-_REMOVED = "{count} examples lost their label and are set aside until they have one."
+_REMOVED = "{count} examples lost their label and are excluded until they have one."
 _OR_NULL = WithJsonSchema({"type": ["string", "number", "null"]})
 """Said in full: who may leave it out would take labels away without a word."""
 

@@ -50,7 +50,7 @@ def texts(folders: Folders, count: int) -> Manifest:
     return seal_first(folders, rows(columns), blank("text", ["text"])).manifest
 
 
-def pictures(folders: Folders, count: int, side: int = 24) -> Manifest:
+def images(folders: Folders, count: int, side: int = 24) -> Manifest:
     """`count` different PNGs in one pack."""
     chance = np.random.default_rng(0)
     return media(

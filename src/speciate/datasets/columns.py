@@ -94,7 +94,7 @@ def type_name(kind: pa.DataType) -> str:
     return next((name for name, fits in named.items() if fits), str(kind).upper())
 
 
-# How a dataset names a class, whatever cell it comes from: one rule for ingest, labels, truths and feedback. Pure.
+# How a dataset names a class, whatever cell it comes from: one rule for ingest, labels, labels and feedback. Pure.
 
 
 _LONGEST_CLASS, _BEGINNING = 64, 55  # characters

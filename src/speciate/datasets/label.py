@@ -1,7 +1,7 @@
 """The job kind `label`: new labels for single examples, by a person, an agent or a model, as the next version.
 
-Who said so stands in the column `label_source`. An example that was set aside for lack of a label becomes usable again,
-and comes to the split of what it belongs with; one whose label is taken away is set aside. The labels lie in a blob
+Who said so stands in the column `label_source`. An example that was excluded for lack of a label becomes usable again,
+and comes to the split of what it belongs with; one whose label is taken away is excluded. The labels lie in a blob
 and not in the job's spec, so that they can be forgotten with their examples.
 """
 

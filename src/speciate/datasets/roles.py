@@ -137,7 +137,7 @@ def check_label(label: str, table: pa.Table) -> None:
 def implied_label(usable: pa.Table, inputs: Sequence[str], *, media: bool) -> str | None:
     """The column that says itself that it is the label: a model that saw it would be told the answer.
 
-    Of media, which no column gives to a model, only where all have it: else it would set aside what lacks it.
+    Of media, which no column gives to a model, only where all have it: else it would excluded what lacks it.
     """
     for name in usable.column_names:
         if name.lower() == "label" and name not in inputs:

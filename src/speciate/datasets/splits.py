@@ -409,7 +409,7 @@ def append_rows(
     """`rows` of which the `new` (N,), where they are usable, got a split; the others keep theirs, whatever its name.
 
     A new row that belongs with examples of several splits is refused: in any of them it would leak. One that has a
-    split, from before it was set aside, comes back to it where it belongs with nothing that lies elsewhere by now.
+    split, from before it was excluded, comes back to it where it belongs with nothing that lies elsewhere by now.
     """
     splits, qualities, reasons = (rows[name].to_pylist() for name in ("split", "quality", "reason"))
     usable = np.asarray(pc.equal(rows["quality"], "ok"), bool)

@@ -54,7 +54,7 @@ def test_a_licence_is_what_was_recorded_or_unknown() -> None:
     assert front_matter(card(two))["license"] == "unknown"
 
 
-def test_what_was_set_aside_is_told_with_its_reasons() -> None:
+def test_what_was_excluded_is_told_with_its_reasons() -> None:
     report = {"ok": 5, "partial": 1, "untrusted": {"reasons": {"Cut off.": 1}}, "split": {"groups_across": 0}}
     exported = ExportSummary(
         "folder", None, {"train": 5}, {"partial": 1}, {"train": "data/train/**"}, "label", None, []

@@ -70,8 +70,8 @@ def test_usable_rows_leave_and_the_others_are_listed(workspace: Workspace, tmp_p
     assert (report["examples"], report["splits"]) == (39, {"train": 29, "test": 10})
     assert report["set_aside"] == {"refused": 1}
     with (tmp_path / "out" / "set_aside.csv").open() as file:
-        (aside,) = csv.DictReader(file)
-    assert (aside["quality"], aside["reason"]) == ("refused", "'=cmd|' /C calc'!A0")
+        (excluded,) = csv.DictReader(file)
+    assert (excluded["quality"], excluded["reason"]) == ("refused", "'=cmd|' /C calc'!A0")
     assert report["escaped_cells"] == 1
     wanted = {"README.md", "speciate.json", "set_aside.csv", "data/train.csv", "data/test.csv"}
     assert set(files(tmp_path / "out")) == wanted

@@ -65,7 +65,7 @@ def test_a_card_tells_nothing_of_what_was_done_before_names_went() -> None:
         made_by(1, op="ingest", source="/home/x/ZQMILES", license="cc0", group_by="ZQ(.*)"),
     ]
     exported = ExportSummary(
-        format="dicom", part=None, splits={"": 3}, set_aside={}, configs={}, label=None, group=None, notes=[]
+        format="dicom", part=None, splits={"": 3}, excluded={}, configs={}, label=None, group=None, notes=[]
     )
     shown = card(redact_history(chain, identified=False), exported)
     assert "ZQ" not in shown

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.slow
 Source = Callable[[Workspace, Path], Manifest]
 
 
-def pictures(workspace: Workspace, folder: Path) -> Manifest:
+def images(workspace: Workspace, folder: Path) -> Manifest:
     source = data.digit_folder(folder / "digits", 30, classes=3)
     (source / "0" / "größe ☃.png").write_bytes(next((source / "0").glob("0*.png")).read_bytes())
     return data.ingest(workspace, "digits", source=source, label="folder")
@@ -102,7 +102,7 @@ def mixed_rows(workspace: Workspace, folder: Path) -> Manifest:
 
 
 CASES = [
-    *((pictures, name) for name in ("folder", "parquet", "hf", "webdataset")),
+    *((images, name) for name in ("folder", "parquet", "hf", "webdataset")),
     (texts_in_files, "folder"),
     *((texts_of_a_table, name) for name in ("parquet", "csv", "jsonl", "hf", "webdataset")),
     *((measurements, name) for name in ("parquet", "csv")),
@@ -114,7 +114,7 @@ CASES = [
     (peptides, "csv"),
 ]
 ALWAYS = {
-    (pictures, "webdataset"), (texts_of_a_table, "parquet"), (measurements, "csv"), (fractions, "jsonl"),
+    (images, "webdataset"), (texts_of_a_table, "parquet"), (measurements, "csv"), (fractions, "jsonl"),
     (series, "parquet"), (awkward, "csv"), (mixed_rows, "folder"),
     (sounds, "folder"), (texts_in_files, "folder"), (texts_of_a_table, "hf"),
 }  # fmt: skip
@@ -234,14 +234,14 @@ def test_what_csv_cannot_say_is_noted(format_: str, remark: str | None, workspac
 
 
 def test_an_export_in_an_archive_comes_back(workspace: Workspace, tmp_path: Path) -> None:
-    made = pictures(workspace, tmp_path)
+    made = images(workspace, tmp_path)
     export(workspace, made.name, "folder", tmp_path / "out")
     packed = shutil.make_archive(str(tmp_path / "packed"), "zip", tmp_path, "out")
     assert data.ingest(workspace, "again", source=packed).id == made.id
 
 
 @pytest.mark.parametrize("format_", ["csv", "hf"])
-def test_what_was_set_aside_is_no_example(format_: str, workspace: Workspace, tmp_path: Path) -> None:
+def test_what_was_excluded_is_no_example(format_: str, workspace: Workspace, tmp_path: Path) -> None:
     rows = data.review_rows(12)
     seal(workspace, "reviews", [*({**row, "split": "train"} for row in rows[:11]), {**rows[11], "quality": "error"}],
          inputs=("text",), label="label")  # fmt: skip

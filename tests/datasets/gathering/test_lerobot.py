@@ -35,7 +35,7 @@ def demos() -> list[Demonstration]:
 
 @pytest.fixture
 def cutting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], dict[str, Any]]:
-    """The caged half, called here; its episodes lie in the working folder."""
+    """The sandboxed half, called here; its episodes lie in the working folder."""
     folder = tmp_path / "cut"
     folder.mkdir()
     monkeypatch.chdir(folder)
@@ -61,7 +61,7 @@ def test_the_layout_is_known_by_names_alone() -> None:
 
     assert is_lerobot(files("meta/info.json", DATA))
     assert is_lerobot(files("a/b/meta/info.json", "a/b/meta/episodes.jsonl"))
-    assert not is_lerobot(files("meta/info.json", "pictures/cat.png"))
+    assert not is_lerobot(files("meta/info.json", "images/cat.png"))
     assert not is_lerobot(files("info.json", DATA))
 
 
@@ -176,7 +176,7 @@ def test_an_episode_whose_columns_are_of_another_type_does_not_keep_the_rest_out
     noon = pa.array(["noon"] * steps.num_rows)
     pq.write_table(steps.drop_columns(["timestamp"]).append_column("timestamp", noon), root / DATA)
     told = cutting(root)
-    assert [name for name, reason in told["set_aside"] if "It cannot be cut" in reason] == [
+    assert [name for name, reason in told["excluded"] if "It cannot be cut" in reason] == [
         f"episode-{number:06}.episode" for number in (0, 1, 2)
     ]
     assert not faults()
@@ -247,19 +247,21 @@ def test_version_2_1_with_a_file_for_each_episode_is_read(
 def test_a_source_of_two_datasets_and_other_files_lists_every_episode(
     demos: list[Demonstration], workspace: Workspace, tmp_path: Path
 ) -> None:
-    """Through the cage, as ingest does it."""
+    """Through the sandbox, as ingest does it."""
     source = tmp_path / "source"
     write(source / "left", demos[:2])
     write(source / "right", demos[2:5])
     (source / "right/meta/info.json").write_text((source / "right/meta/info.json").read_text().replace("0:3", "0:2"))
     (source / "notes.csv").write_text("a,b\n1,2\n")
     settings = workspace.settings
-    desk = SourceContext(Pool(workspace.folders, settings, size=1), settings.cage, workspace.folders, tmp_path / "work")
-    found = prepare.prepare_source(source, desk)
-    desk.pool.close()
+    context = SourceContext(
+        Pool(workspace.folders, settings, size=1), settings.cage, workspace.folders, tmp_path / "work"
+    )
+    found = prepare.prepare_source(source, context)
+    context.pool.close()
     assert found.modality == "episode"
     assert [file.name for file in found.files] == [
         *(f"left/episode-{n:06}.episode" for n in range(2)), *(f"right/episode-{n:06}.episode" for n in range(3))
     ]  # fmt: skip
     assert all(EPISODE.sniff(file.path.read_bytes()[:4096], file.name) for file in found.files)
-    assert [name for name, _ in found.set_aside] == ["notes.csv"]
+    assert [name for name, _ in found.excluded] == ["notes.csv"]

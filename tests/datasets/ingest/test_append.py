@@ -70,9 +70,9 @@ def test_adding_ends_in_the_version_of_ingesting_all_at_once(workspace: Workspac
     (tmp_path / "all" / "test").mkdir()
     shutil.copytree(folder / "0", tmp_path / "all" / "train" / "0")
     shutil.copytree(folder / "1", tmp_path / "all" / "test" / "1")
-    data.ingest(workspace, "pictures", source=tmp_path / "all", label="folder")
+    data.ingest(workspace, "images", source=tmp_path / "all", label="folder")
     shutil.copytree(tmp_path / "later", tmp_path / "all" / "train" / "2")
-    grown = add(workspace, "pictures", source=tmp_path / "all")
+    grown = add(workspace, "images", source=tmp_path / "all")
     assert grown.id == data.ingest(workspace, "at-once", source=tmp_path / "all", label="folder").id
     assert len(load_examples(workspace.folders, grown)) == 60
 

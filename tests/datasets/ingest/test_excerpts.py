@@ -83,7 +83,7 @@ def test_labels_of_frames_are_windows_of_one_frame(workspace: Workspace, tmp_pat
     assert all(len(example.media["times"]) == 1 for example in load_examples(workspace.folders, manifest))
 
 
-def test_a_part_that_is_none_is_set_aside_with_the_reason(workspace: Workspace, tmp_path: Path) -> None:
+def test_a_part_that_is_none_is_excluded_with_the_reason(workspace: Workspace, tmp_path: Path) -> None:
     folder = tmp_path / "sounds"
     folder.mkdir()
     (folder / "long.wav").write_bytes(sound("WAV", chirp(1)))

@@ -1,4 +1,4 @@
-"""Whole ingests of small real sources, decoded in the cage."""
+"""Whole ingests of small real sources, decoded in the sandbox."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_what_is_about_the_data_is_counted(workspace: Workspace, tmp_path: Path)
     assert notes == ["1 file is left out as a text about the data: 'README.md'."]
 
 
-def test_a_folder_of_pictures(workspace: Workspace, tmp_path: Path) -> None:
+def test_a_folder_of_images(workspace: Workspace, tmp_path: Path) -> None:
     manifest = data.ingest(workspace, "digits", source=data.digit_folder(tmp_path / "digits", 100), label="folder")
     examples = load_examples(workspace.folders, manifest)
     assert manifest.ref == "digits@v1"
@@ -71,7 +71,7 @@ def test_a_table_of_texts_keeps_groups_together(workspace: Workspace, tmp_path: 
 
 
 def test_labels_of_any_length_stay_apart_and_it_is_said(workspace: Workspace, tmp_path: Path) -> None:
-    long = "a label that describes at length what can be seen on the picture, which is "
+    long = "a label that describes at length what can be seen on the image, which is "
     kinds = [f"{long}shoes", f"{long}hats", "other"]
     rows = tuple({"text": f"a text about the number {i}", "kind": kinds[i % 3]} for i in range(60))
     manifest = data.ingest(workspace, "rows", rows=rows, label="kind")
@@ -88,7 +88,7 @@ def test_labels_of_any_length_stay_apart_and_it_is_said(workspace: Workspace, tm
     assert folders.labels.keys() == manifest.labels.keys()
 
 
-def test_a_series_whose_label_changes_is_set_aside_alone(workspace: Workspace, tmp_path: Path) -> None:
+def test_a_series_whose_label_changes_is_excluded_alone(workspace: Workspace, tmp_path: Path) -> None:
     lines = ["m,t,x,label"] + [f"m{i // 30},{i % 30},{i * i % 97},{'ab'[i // 30 % 2]}" for i in range(180)]
     lines[40] = lines[40].replace(",b", ",a")
     (tmp_path / "long.csv").write_text("\n".join(lines))
@@ -96,8 +96,8 @@ def test_a_series_whose_label_changes_is_set_aside_alone(workspace: Workspace, t
     for name, label in (("named", "label"), ("implied", None)):
         manifest = data.ingest(workspace, name, **source, label=label)
         assert manifest.labels == {"a": 3, "b": 2}
-        aside = [(row["m"], row["reason"]) for row in rows_of(workspace, name) if row["quality"] == "error"]
-        assert aside == [("m1", "Its label 'label' changes within the series.")]
+        excluded = [(row["m"], row["reason"]) for row in rows_of(workspace, name) if row["quality"] == "error"]
+        assert excluded == [("m1", "Its label 'label' changes within the series.")]
 
 
 def test_groups_that_a_pattern_does_not_find_are_told(workspace: Workspace, tmp_path: Path) -> None:
@@ -173,7 +173,7 @@ def test_the_version_is_announced(workspace: Workspace) -> None:
     assert (event.subject, event.type, event.data["version"]) == ("dataset:reviews", "dataset.created", 1)
 
 
-def test_bad_pictures_are_quarantined_with_a_reason_and_the_others_kept(workspace: Workspace, tmp_path: Path) -> None:
+def test_bad_images_are_quarantined_with_a_reason_and_the_others_kept(workspace: Workspace, tmp_path: Path) -> None:
     folder = data.digit_folder(tmp_path / "digits", 20, classes=2)
     good = next((folder / "0").iterdir()).read_bytes()
     (folder / "0" / "cut.png").write_bytes(good[:-30])
@@ -181,7 +181,7 @@ def test_bad_pictures_are_quarantined_with_a_reason_and_the_others_kept(workspac
     (folder / "0" / "words.png").write_bytes(b"these are words")
     (folder / "1" / "bomb.png").write_bytes(BOMBS["image"])
     (folder / "1" / "größe ☃.png").write_bytes((folder / "1" / next((folder / "1").iterdir()).name).read_bytes())
-    (folder / "1" / "notes.txt").write_text("not a picture")
+    (folder / "1" / "notes.txt").write_text("not an image")
     data.ingest(workspace, "set", source=folder, label="folder")
     found = {row["source"]: row for row in rows_of(workspace)}
     assert found["0/cut.png"]["quality"] in ("partial", "error")
@@ -233,7 +233,7 @@ def test_folders_can_be_splits(workspace: Workspace, tmp_path: Path) -> None:
     assert set(manifest.labels) == {"0", "1", "2"}
 
 
-def test_a_labels_file_names_the_pictures(workspace: Workspace, tmp_path: Path) -> None:
+def test_a_labels_file_names_the_images(workspace: Workspace, tmp_path: Path) -> None:
     folder = data.digit_folder(tmp_path / "set", 20, classes=2)
     labels = tmp_path / "labels.csv"
     with labels.open("w", newline="") as file:
@@ -257,8 +257,8 @@ def test_an_infinite_label_is_none(workspace: Workspace, tmp_path: Path, numbers
     pq.write_table(table, tmp_path / "rows.parquet")
     manifest = data.ingest(workspace, "set", source=tmp_path / "rows.parquet", label="y")
     assert manifest.numeric is (numbers[0] == 0.5)
-    aside = sorted(row["reason"] for row in rows_of(workspace) if row["quality"] == "partial")
-    assert aside == ["Its label is not a finite number.", "The label is missing."]
+    excluded = sorted(row["reason"] for row in rows_of(workspace) if row["quality"] == "partial")
+    assert excluded == ["Its label is not a finite number.", "The label is missing."]
     more = ({"x": 50.0, "y": "inf"}, {"x": 51.0, "y": "0.5"}) if manifest.numeric else ()
     if more:
         data.ingest(workspace, "set", add=True, rows=more)

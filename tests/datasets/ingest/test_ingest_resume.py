@@ -28,7 +28,7 @@ COUNT = 1800
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    """Small pictures, no two alike."""
+    """Small images, no two alike."""
     chance = np.random.default_rng(1)
     for i in range(COUNT):
         path = tmp_path / "source" / "ab"[i % 2] / f"{i:05}.png"

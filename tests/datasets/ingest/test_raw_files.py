@@ -59,4 +59,4 @@ def test_numbered_parts_are_called_as_their_source_calls_them() -> None:
     )
     assert by_source_names(None, file) is None
     words = SourceFile(Path("/sent"), "row", None, None, (("image", Path("/sent/1.png")),))
-    assert by_source_names("image: no picture.", words) == "image: no picture."
+    assert by_source_names("image: no image.", words) == "image: no image."

@@ -29,7 +29,7 @@ def scan(burned_in: str) -> bytes:
     return buffer.getvalue()
 
 
-def test_a_scan_that_says_that_it_holds_text_is_set_aside_with_all_that_is_known_of_it() -> None:
+def test_a_scan_that_says_that_it_holds_text_is_excluded_with_all_that_is_known_of_it() -> None:
     verdict = validate_bytes(find("dicom"), scan("YES"))
     assert verdict.quality == "partial"
     assert "Burned In Annotation is YES" in str(verdict.reason)

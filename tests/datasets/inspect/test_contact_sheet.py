@@ -1,4 +1,4 @@
-"""Looking at what was set aside: what decodes is drawn and marked, what does not has a card that says why."""
+"""Looking at what was excluded: what decodes is drawn and marked, what does not has a card that says why."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ def scans(workspace: Workspace, tmp_path: Path) -> Manifest:
 
 
 def tile(sheet: ContactSheet, place: int) -> np.ndarray:
-    """(160, 160, 3): the upper left of a picture, of a sheet of one row."""
+    """(160, 160, 3): the upper left of an image, of a sheet of one row."""
     left = drawing._GAP + place * (find("dicom").thumbnail_side + drawing._GAP)
     return np.asarray(Image.open(io.BytesIO(sheet.png)))[drawing._GAP :][:160, left : left + 160]
 
 
-def is_framed(picture: np.ndarray) -> bool:
-    return bool((picture[:2, :2] == drawing._ASIDE).all())
+def is_framed(image: np.ndarray) -> bool:
+    return bool((image[:2, :2] == drawing._EXCLUDED).all())
 
 
 def test_without_asking_only_what_is_used_is_seen(workspace: Workspace, pool: Pool, scans: Manifest) -> None:
@@ -65,7 +65,7 @@ def test_without_asking_only_what_is_used_is_seen(workspace: Workspace, pool: Po
     assert not is_framed(tile(sheet, 0))
 
 
-def test_what_was_set_aside_is_shown_where_the_condition_asks_for_quality(
+def test_what_was_excluded_is_shown_where_the_condition_asks_for_quality(
     workspace: Workspace, pool: Pool, scans: Manifest
 ) -> None:
     sheet = ask_for_contact_sheet(pool, workspace.folders, scans, where="quality = 'partial'")
@@ -76,7 +76,7 @@ def test_what_was_set_aside_is_shown_where_the_condition_asks_for_quality(
     assert {row[5] for row in sheet.rows} == {"partial"}
     of = {row[4]: tile(sheet, place) for place, row in enumerate(sheet.rows)}
     assert is_framed(of[TEXT])
-    assert len(np.unique(of[TEXT])) > 100  # a picture
+    assert len(np.unique(of[TEXT])) > 100  # an image
     assert not is_framed(of[CUT])
     assert (of[CUT] == 255).mean() > 0.6  # words on white
 
@@ -88,8 +88,8 @@ def test_all_that_is_named_is_shown_and_what_has_no_bytes_says_so(
     wanted = [ids[name] for name in (UNREADABLE, WHOLE, TEXT)]
     sheet = ask_for_contact_sheet(pool, workspace.folders, scans, ids=wanted)
     assert [(row[4], row[5]) for row in sheet.rows] == [(UNREADABLE, "error"), (WHOLE, "ok"), (TEXT, "partial")]
-    picture = Image.open(io.BytesIO(sheet.png))
-    assert picture.width * picture.height > 3 * find("dicom").thumbnail_side ** 2
+    image = Image.open(io.BytesIO(sheet.png))
+    assert image.width * image.height > 3 * find("dicom").thumbnail_side ** 2
     only = ask_for_contact_sheet(pool, workspace.folders, scans, where=f"source = '{UNREADABLE}'")
     assert (tile(only, 0) == 255).mean() > 0.6
 
@@ -138,8 +138,8 @@ def test_the_answers_to_a_text_are_in_the_rows_cut_where_they_are_long(workspace
     asked = [f"What is {i} and {i}, in words?" for i in range(6)]
     pairs = [{"prompt": q, "completion": f"{i}, " + "so " * 200} for i, q in enumerate(asked)]
     data.ingest(workspace, "pairs", rows=tuple(pairs))
-    page, picture = preview_dataset(app, "pairs")
-    assert picture.data.startswith(b"\x89PNG")
+    page, image = preview_dataset(app, "pairs")
+    assert image.data.startswith(b"\x89PNG")
     assert page.columns == (*SHOWN, "completion")
     assert {row[5][:3] for row in page.untrusted.rows} == {f"{i}, " for i in range(6)}
     assert {(len(row[5]), row[5][-1]) for row in page.untrusted.rows} == {(301, "…")}

@@ -139,9 +139,9 @@ def test_a_contact_sheet_is_whole_however_long_its_rows(workspace: Workspace, po
 def test_a_contact_sheet_shows_what_the_rows_say(workspace: Workspace, pool: Pool, tmp_path: Path) -> None:
     digits = data.ingest(workspace, "digits", source=data.digit_folder(tmp_path / "digits", 60), label="folder")
     sheet = ask_for_contact_sheet(pool, workspace.folders, digits, where="label IN ('3', '4')", count=7)
-    picture = Image.open(io.BytesIO(sheet.png))
-    assert max(picture.size) <= 1024
-    assert len(picture.getcolors(100_000) or ()) > 5
+    image = Image.open(io.BytesIO(sheet.png))
+    assert max(image.size) <= 1024
+    assert len(image.getcolors(100_000) or ()) > 5
     assert {row[1] for row in sheet.rows} == {"3", "4"}
     first = sheet.rows[0][0]
     assert ask_for_contact_sheet(pool, workspace.folders, digits, ids=[first]).rows == [sheet.rows[0]]

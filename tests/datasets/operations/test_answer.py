@@ -84,7 +84,7 @@ def test_no_answer_is_paid_twice_and_another_version_asks_only_for_what_is_new(
     assert len(server.asked) == 20
 
 
-def test_what_is_withheld_or_empty_is_set_aside_with_the_reason(teacher: tuple[Workspace, Answering]) -> None:
+def test_what_is_withheld_or_empty_is_excluded_with_the_reason(teacher: tuple[Workspace, Answering]) -> None:
     workspace, server = teacher
     server.answer = lambda asked: "  " if "What is 3 " in asked else "yes"
     made = curate(workspace, "sums", STEP)

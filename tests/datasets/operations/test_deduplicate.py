@@ -54,10 +54,10 @@ def test_labels_that_disagree_are_told(workspace: Workspace) -> None:
     assert audit["conflicts"][0]["kept"] in made.rows["id"].to_pylist()
 
 
-def pictures(folder: Path) -> Path:
-    """Four pictures; of the first a smaller one in the test split and one a little brighter in train."""
+def images(folder: Path) -> Path:
+    """Four images; of the first a smaller one in the test split and one a little brighter in train."""
     photo = flower(128, 96)
-    for place, picture in enumerate(
+    for place, image in enumerate(
         (
             photo,
             photo.rotate(90, expand=True),
@@ -67,7 +67,7 @@ def pictures(folder: Path) -> Path:
     ):
         target = folder / "train" / "ab"[place % 2] / f"{place}.png"
         target.parent.mkdir(parents=True, exist_ok=True)
-        picture.save(target)
+        image.save(target)
     (folder / "test" / "a").mkdir(parents=True)
     photo.resize((96, 72)).save(folder / "test" / "a" / "small.png")
     Image.fromarray(np.clip(np.asarray(photo) * 1.05, 0, 255).astype(np.uint8)).save(
@@ -77,7 +77,7 @@ def pictures(folder: Path) -> Path:
 
 
 def test_of_near_copies_the_one_in_the_test_split_stays(workspace: Workspace, tmp_path: Path) -> None:
-    data.ingest(workspace, "set", source=pictures(tmp_path / "set"), label="folder")
+    data.ingest(workspace, "set", source=images(tmp_path / "set"), label="folder")
     made = curate(workspace, "set", {"op": "deduplicate", "by": "perceptual"})
     assert made.manifest.splits == {"train": 3, "test": 1}
     assert made.steps[0]["audit"]["removed_by_split"] == {"train": 2}
@@ -86,7 +86,7 @@ def test_of_near_copies_the_one_in_the_test_split_stays(workspace: Workspace, tm
     assert again.manifest.ref == made.manifest.ref
 
 
-def test_of_a_picture_and_its_copies_the_original_stays(workspace: Workspace, tmp_path: Path) -> None:
+def test_of_a_image_and_its_copies_the_original_stays(workspace: Workspace, tmp_path: Path) -> None:
     """Names and pixels change from one to the next, so that ids cannot have decided."""
     folder = tmp_path / "set"
     folder.mkdir()
@@ -117,7 +117,7 @@ def test_the_copy_that_belongs_to_a_group_stays(workspace: Workspace) -> None:
 
 
 def test_vectors_find_alike_ones_too(workspace: Workspace, tmp_path: Path) -> None:
-    data.ingest(workspace, "set", source=pictures(tmp_path / "set"), label="folder")
+    data.ingest(workspace, "set", source=images(tmp_path / "set"), label="folder")
     made = curate(workspace, "set", {"op": "deduplicate", "by": "embedding", "threshold": 0.995})
     assert made.manifest.splits == {"train": 3, "test": 1}
 

@@ -52,7 +52,7 @@ def test_rows_are_joined_and_none_comes_twice(workspace: Workspace) -> None:
     assert again.manifest.ref == made.manifest.ref
 
 
-def test_pictures_of_both_can_be_loaded_and_a_conflict_is_told(workspace: Workspace, tmp_path: Path) -> None:
+def test_images_of_both_can_be_loaded_and_a_conflict_is_told(workspace: Workspace, tmp_path: Path) -> None:
     source = data.digit_folder(tmp_path / "one", 30, classes=3)
     data.ingest(workspace, "mine", source=source, label="folder")
     other = data.digit_folder(tmp_path / "two", 60, classes=3)
@@ -143,7 +143,7 @@ def test_windows_lie_where_the_whole_series_does(workspace: Workspace) -> None:
     assert [key for key, names in places.items() if len(names) > 1] == []
 
 
-def test_unlabelled_rows_are_set_aside_until_they_are_labelled(workspace: Workspace) -> None:
+def test_unlabelled_rows_are_excluded_until_they_are_labelled(workspace: Workspace) -> None:
     data.ingest(workspace, "mine", rows=texts(range(10)), label="kind")
     bare = tuple({"text": row["text"], "site": "x", "score": 1.5} for row in texts(range(10, 14)))
     data.ingest(workspace, "bare", rows=bare, inputs=("text",))

@@ -55,7 +55,7 @@ def digits(workspace: Workspace, tmp_path: Path) -> Workspace:
     return workspace
 
 
-def test_pictures_get_variants_that_decode_and_look_alike(digits: Workspace) -> None:
+def test_images_get_variants_that_decode_and_look_alike(digits: Workspace) -> None:
     before = read(digits, "digits")
     made = curate(digits, "digits", {"op": "variants", "count": 2})
     trained = int(pc.sum(pc.equal(before["split"], "train")).as_py())
@@ -66,9 +66,9 @@ def test_pictures_get_variants_that_decode_and_look_alike(digits: Workspace) -> 
     examples = {one.id: one for one in load_examples(digits.folders, made.manifest)}
     for row in made.rows.to_pylist():
         if row["made_from"]:
-            picture, original = examples[row["id"]].media, examples[row["made_from"]].media
-            assert picture.shape == original.shape
-            assert 0 < np.abs(picture.astype(float) - original).mean() < 40
+            image, original = examples[row["id"]].media, examples[row["made_from"]].media
+            assert image.shape == original.shape
+            assert 0 < np.abs(image.astype(float) - original).mean() < 40
     again = curate(digits, "digits@v1", {"op": "variants", "count": 2})
     assert again.manifest.id == made.manifest.id
     other = curate(digits, "digits@v1", {"op": "variants", "count": 2, "seed": 1})
@@ -231,7 +231,7 @@ def test_changes_are_small_valid_and_the_same_for_the_same_seed(seed: int, modal
             assert np.abs(one).max() <= 1.0 + 1e-6
 
 
-def test_a_picture_of_a_few_pixels_does_not_move() -> None:
+def test_a_image_of_a_few_pixels_does_not_move() -> None:
     small = np.random.default_rng(0).integers(0, 256, (8, 8, 3)).astype(np.uint8)
     assert np.array_equal(augment("image", ["shift"], small, np.random.default_rng(0)), small)
 

@@ -10,7 +10,7 @@ from speciate.datasets.similarity import near_duplicates
 from speciate.modalities.contract import Sketches, Sketching
 from speciate.modalities.hashing import IMAGE_SKETCHES, TEXT_SKETCHES
 
-KINDS = pytest.mark.parametrize("sketching", [IMAGE_SKETCHES, TEXT_SKETCHES], ids=["pictures", "shingles"])
+KINDS = pytest.mark.parametrize("sketching", [IMAGE_SKETCHES, TEXT_SKETCHES], ids=["images", "shingles"])
 
 
 def changed(base: Sketches, rng: np.random.Generator, bytes_changed: int) -> Sketches:

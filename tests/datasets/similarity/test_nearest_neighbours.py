@@ -1,4 +1,4 @@
-"""Vectors of examples, and who is near whom: real media, real caged processes, a real job."""
+"""Vectors of examples, and who is near whom: real media, real sandboxed processes, a real job."""
 
 from __future__ import annotations
 
@@ -143,8 +143,8 @@ def test_neighbours_are_the_nearest_by_cosine(workspace: Workspace, pool: Pool, 
     assert [id for id, _ in found.nearest] == expected  # noqa: A001 - the field
     assert [row[0] for row in found.rows] == [ids[7], *expected]
     assert found.nearest[0][1] == pytest.approx(np.sort(distances)[1], abs=1e-5)
-    assert found.picture is not None
-    assert found.picture.startswith(b"\x89PNG")
+    assert found.contact_sheet is not None
+    assert found.contact_sheet.startswith(b"\x89PNG")
 
 
 def test_a_text_finds_what_is_like_it(workspace: Workspace, pool: Pool, reviews: Manifest) -> None:
@@ -158,7 +158,7 @@ def test_a_text_finds_what_is_like_it(workspace: Workspace, pool: Pool, reviews:
     assert found.nearest[0][0] == wanted["id"]
     assert found.nearest[0][1] == pytest.approx(0, abs=1e-5)
     assert dict(zip(found.columns, found.rows[0], strict=True))["content"] == wanted["text"][:200]
-    assert found.picture is None
+    assert found.contact_sheet is None
 
 
 def test_only_the_split_that_is_asked_about_is_searched(workspace: Workspace, pool: Pool, reviews: Manifest) -> None:
@@ -200,7 +200,7 @@ def test_examples_of_other_quality_are_neither_asked_about_nor_found(
     workspace: Workspace, pool: Pool, tmp_path: Path
 ) -> None:
     folder = data.digit_folder(tmp_path / "digits", 20)
-    (folder / "0" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nnot a picture")
+    (folder / "0" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nnot an image")
     manifest = embedded(workspace, data.ingest(workspace, "digits", source=folder, label="folder"))
     everything = version_rows.read(workspace.folders, manifest)
     (broken,) = everything.filter(pa.compute.not_equal(everything["quality"], "ok"))["id"].to_pylist()
@@ -220,14 +220,14 @@ def test_missing_vectors_are_made_on_first_use(workspace: Workspace, pool: Pool,
     engine.start()
     try:
         asked = usable(workspace, reviews)["id"][0].as_py()
-        answer, *pictures = find_similar(App(workspace, engine, pool), "reviews", id=asked, extractor="descriptor")
+        answer, *images = find_similar(App(workspace, engine, pool), "reviews", id=asked, extractor="descriptor")
     finally:
         engine.stop()
 
     assert isinstance(answer, SimilarExamples)
     assert len(answer.neighbours) == 10
     assert answer.extractor == "descriptor"
-    assert not pictures
+    assert not images
 
 
 def test_what_takes_long_is_handed_over_to_one_job(

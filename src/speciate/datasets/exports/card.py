@@ -1,4 +1,4 @@
-"""The card of a version: what it holds, where it comes from and what was set aside, as the hub's README has it. Pure.
+"""The card of a version: what it holds, where it comes from and what was excluded, as the hub's README has it. Pure.
 
 Names, labels, sources and conditions are foreign: none of them can become Markdown, HTML or YAML of its own. Folders
 of this machine are not told, since a card travels with the data.
@@ -53,7 +53,7 @@ class ExportSummary(NamedTuple):
     """The split, where only that left."""
     splits: Mapping[str, int]
     """Examples that left; those of no split under the empty name."""
-    set_aside: Mapping[str, int]
+    excluded: Mapping[str, int]
     """Quality -> how many stayed behind."""
     configs: Mapping[str, str]
     """Split -> pattern of its files, where the hub's loader can read them."""
@@ -177,7 +177,7 @@ def _export(chain: Sequence[Version], exported: ExportSummary) -> str:
     said = [
         f"Format {escape_markdown(exported.format)}: {sum(exported.splits.values()):,} examples{part}.",
         _media(chain, exported),
-        "What was set aside is listed with its reason in set_aside.csv." if any(exported.set_aside.values()) else "",
+        "What was excluded is listed with its reason in set_aside.csv." if any(exported.excluded.values()) else "",
         f"The label is the column {escape_markdown(exported.label)}." if exported.label else "",
         f"Examples that belong together share the column {escape_markdown(exported.group)}." if exported.group else "",
         *exported.notes,
@@ -226,7 +226,7 @@ def _quality(found: Version, exported: ExportSummary | None) -> str:
     report = found.report
     counts = {name: report[name] for name in QUALITIES if isinstance(report.get(name), int)}
     if exported is not None and exported.part is None:
-        counts = {"ok": sum(exported.splits.values()), **exported.set_aside}
+        counts = {"ok": sum(exported.splits.values()), **exported.excluded}
     if not counts:
         return ""
     lines = ["## Quality\n", ", ".join(f"{escape_markdown(name)}: {count:,}" for name, count in counts.items()) + "."]

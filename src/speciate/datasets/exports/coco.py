@@ -1,4 +1,4 @@
-"""Pictures, and per split a JSON of COCO's object detection made from a column `objects`.
+"""Images, and per split a JSON of COCO's object detection made from a column `objects`.
 
 `objects` holds what the hub's datasets for detection hold: a list of {bbox, category, ...}, or one object of parallel
 lists; boxes are [x, y, width, height] in pixels.
@@ -31,9 +31,9 @@ class Coco:
 
     def misfit(self, manifest: Manifest) -> str | None:
         if manifest.modality != "image" or not has_files(manifest):
-            return "COCO is about pictures that are files."
+            return "COCO is about images that are files."
         if OBJECTS not in manifest.columns:
-            return f"it has no column {OBJECTS!r} with the boxes and categories of each picture."
+            return f"it has no column {OBJECTS!r} with the boxes and categories of each image."
         return None
 
     def write(self, shipment: ExportContent, folder: Path, tell: ReportProgress) -> WriteReport:
@@ -62,7 +62,7 @@ class Coco:
 def _images(
     shipment: ExportContent, piece: Piece, folder: Path, names: UniqueNames, tell: ReportProgress
 ) -> Iterator[dict[str, Any]]:
-    """Writes the pictures, each under a name that is unique in the whole export: COCO knows no folders."""
+    """Writes the images, each under a name that is unique in the whole export: COCO knows no folders."""
     assert shipment.media is not None
     folder.mkdir()
     sizes = piece.rows.select([name for name in _SIZE if name in piece.rows.column_names]).to_pylist()

@@ -43,8 +43,8 @@ from speciate.workspace.filesystem import require_space
 from speciate.workspace.packs import PackReader
 from speciate.workspace.workspace import Workspace
 
-SET_ASIDE = "set_aside.csv"
-_ASIDE_COLUMNS = ["id", "split", "label", "quality", "reason", "source"]
+EXCLUDED_FILE = "set_aside.csv"
+_EXCLUDED_COLUMNS = ["id", "split", "label", "quality", "reason", "source"]
 
 
 class ExportSpec(BaseModel):
@@ -98,9 +98,9 @@ def run(run: Run) -> dict[str, Any]:
         _require_space(path, shipment)
         with hidden_folder_beside(path) as folder:
             written = chosen.write(shipment, folder, _progress_reporter(run, shipment))
-            aside = rows.filter(pc.invert(usable))
-            escaped = written.escaped + _write_excluded(aside, folder)
-            exported = _summarise_export(shipment, chosen, written, aside, split)
+            excluded = rows.filter(pc.invert(usable))
+            escaped = written.escaped + _write_excluded(excluded, folder)
+            exported = _summarise_export(shipment, chosen, written, excluded, split)
             (folder / "README.md").write_text(card(redact_history(chain, identified), exported), encoding="utf-8")
             marker = _marker(shipment, chosen, written.escaped)
             if marker is not None:
@@ -135,7 +135,7 @@ def _rows_of_split(rows: pa.Table, manifest: Manifest, split: str | None) -> pa.
     where = f" in the split {split!r}" if split is not None else ""
     raise SpeciateError(
         Code.INVALID,
-        f"{manifest.ref} has no usable row{where}: every one was set aside.",
+        f"{manifest.ref} has no usable row{where}: every one was excluded.",
         f"Call query_dataset(dataset={manifest.ref!r}, sql='SELECT quality, reason, count(*) FROM examples GROUP BY "
         "ALL') to see why.",
     )
@@ -168,13 +168,13 @@ def _write_excluded(rows: pa.Table, folder: Path) -> int:
     """Lists what stays behind; how many cells were escaped for spreadsheets."""
     if not rows.num_rows:
         return 0
-    with CsvFile(folder / SET_ASIDE, _ASIDE_COLUMNS) as file:
-        file.write([row[name] for name in _ASIDE_COLUMNS] for row in rows.select(_ASIDE_COLUMNS).to_pylist())
+    with CsvFile(folder / EXCLUDED_FILE, _EXCLUDED_COLUMNS) as file:
+        file.write([row[name] for name in _EXCLUDED_COLUMNS] for row in rows.select(_EXCLUDED_COLUMNS).to_pylist())
     return file.escaped
 
 
 def _summarise_export(
-    shipment: ExportContent, chosen: Format, written: WriteReport, aside: pa.Table, split: str | None
+    shipment: ExportContent, chosen: Format, written: WriteReport, excluded: pa.Table, split: str | None
 ) -> ExportSummary:
     notes = list(written.notes)
     if shipment.windows:
@@ -189,7 +189,7 @@ def _summarise_export(
         format=chosen.name,
         part=split,
         splits={piece.split or "": piece.rows.num_rows for piece in shipment.pieces()},
-        set_aside=dict(sorted(Counter(aside["quality"].to_pylist()).items())),
+        excluded=dict(sorted(Counter(excluded["quality"].to_pylist()).items())),
         configs=written.configs,
         label=shipment.label,
         group=shipment.group,
@@ -205,7 +205,7 @@ def _report(
         "format": chosen.name,
         "examples": shipment.rows.num_rows,
         "splits": {name: count for name, count in exported.splits.items() if name},
-        "set_aside": dict(exported.set_aside),
+        "set_aside": dict(exported.excluded),
         "escaped_cells": escaped,
         "files": len(files),
         "bytes": sum(file.stat().st_size for file in files),

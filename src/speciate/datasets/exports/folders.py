@@ -81,7 +81,7 @@ FOLDER = Folder()
 
 # Meshes and point clouds as PLY files, `data/SPLIT/LABEL/NAME.ply`, and a `metadata.csv` per split with the columns.
 #
-# What is a PLY already is copied; other formats are decoded, in caged processes, and written as one. A mesh with
+# What is a PLY already is copied; other formats are decoded, in sandboxed processes, and written as one. A mesh with
 # materials, textures or buffers beside it stays what it is, a folder of its own, as a PLY holds no textures.
 
 

@@ -113,7 +113,7 @@ class ExportContent(NamedTuple):
     windows: bool
     """Whether some rows are windows of their medium."""
     folders: Folders | None = None
-    """Of the workspace, for formats that have media looked into in a caged process."""
+    """Of the workspace, for formats that have media looked into in a sandboxed process."""
 
     def pieces(self) -> Iterator[Piece]:
         """Split by split, those of no split last."""

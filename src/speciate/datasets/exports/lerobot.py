@@ -2,7 +2,8 @@
 
 All steps are in few Parquet files; each episode has videos of its own, one a camera, copied as they are, so that no
 frame is encoded again. Splits are ranges of episodes in `meta/info.json`; labels and columns of the version stand in
-`meta/episodes`, a column each. Episodes are foreign bytes: a caged process reads and writes them (lerobot_writing.py).
+`meta/episodes`, a column each. Episodes are foreign bytes: a sandboxed process reads and writes them
+(lerobot_writing.py).
 """
 
 from __future__ import annotations
@@ -68,9 +69,9 @@ class LeRobot:
         packs = [folders.root / pack for pack in shipment.manifest.packs]
         readable = [path for pack in packs for path in (pack, index_path(pack))]
         work = folder / ".lerobot"
-        desk = SourceContext(Pool(folders, settings, size=0), settings.cage, folders, work)
+        context = SourceContext(Pool(folders, settings, size=0), settings.cage, folders, work)
         payload = {"packs": [str(pack) for pack in packs], "episodes": episodes, "splits": splits}
-        told = unpack_into(work, _WRITE, payload, readable=readable, desk=desk)
+        told = unpack_into(work, _WRITE, payload, readable=readable, context=context)
         for part in _PARTS:
             if (work / part).is_dir():
                 (work / part).rename(folder / part)
@@ -91,7 +92,7 @@ def _columns(cells: dict[str, Any]) -> dict[str, Any]:
 LEROBOT = LeRobot()
 
 
-# Writes episodes as a LeRobot v3.0 dataset into its own folder. The caged half of lerobot.py.
+# Writes episodes as a LeRobot v3.0 dataset into its own folder. The sandboxed half of lerobot.py.
 #
 # By the format's own definition (huggingface/lerobot, `src/lerobot/datasets/`): `dataset_metadata.py` and
 # `dataset_writer.py` for what `meta/` holds, `compute_stats.py` for the statistics. Of the quantiles those of the
@@ -126,7 +127,7 @@ class _Episode(NamedTuple):
     shape: Shape
     uneven: bool
     small: bool
-    """Whether its frames were pictures, which are written as videos, small."""
+    """Whether its frames were images, which are written as videos, small."""
 
 
 def write(payload: dict[str, Any]) -> dict[str, Any]:
@@ -241,7 +242,7 @@ class _Writer:
                 "LeRobot."
             )
         if self._small:
-            notes.append(f"The pictures of {self._small} episodes became videos of at most {footage.SIDE} pixels.")
+            notes.append(f"The images of {self._small} episodes became videos of at most {footage.SIDE} pixels.")
         return notes
 
     def _video(self, key: str, video: bytes, number: int, seconds: float) -> dict[str, Any]:

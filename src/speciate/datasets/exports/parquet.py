@@ -114,7 +114,7 @@ def _media(shipment: ExportContent, piece: Piece) -> Iterator[tuple[int, list[ob
         yield start, cells
 
 
-# Columns as Hugging Face `datasets` describes them, so that it reads pictures, sounds and classes as such.
+# Columns as Hugging Face `datasets` describes them, so that it reads images, sounds and classes as such.
 #
 # The description stands in the schema of Parquet and Arrow files under `huggingface`, and in dataset_info.json.
 

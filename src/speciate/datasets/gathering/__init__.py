@@ -1,9 +1,9 @@
 """From the files at a source to its examples, where one file is not one example: a series of slices, a mesh with its
 materials, a recording of a robot over several files.
 
-A gatherer is a function `gather(found, desk) -> Listing`, one file each: it may look into foreign files in caged
+A gatherer is a function `gather(found, context) -> Listing`, one file each: it may look into foreign files in sandboxed
 processes only, names files that are one example together as `parts` of one SourceFile, or has them written anew below
-`desk.work`, and sets aside what belongs to none, with the reason. What it need not look into it leaves as it is.
+`context.work`, and excludes what belongs to none, with the reason. What it need not look into it leaves as it is.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ def recognise_modality(files: Sequence[SourceFile]) -> str | None:
     return next((modality for modality, is_so in RECOGNISED.items() if is_so(files)), None)
 
 
-def gather_examples(found: Listing, desk: SourceContext) -> Listing:
+def gather_examples(found: Listing, context: SourceContext) -> Listing:
     """The listing of media with an entry for each example."""
     if found.modality not in GATHERERS:
         return found
     module, _, function = GATHERERS[found.modality].partition(":")
-    gathered: Listing = getattr(importlib.import_module(module), function)(found, desk)
+    gathered: Listing = getattr(importlib.import_module(module), function)(found, context)
     return gathered

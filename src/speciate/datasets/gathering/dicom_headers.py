@@ -102,8 +102,8 @@ def without_copies(files: Sequence[FileWithHeader]) -> tuple[list[FileWithHeader
 
 
 def group_into_examples(files: Iterable[FileWithHeader]) -> list[DicomExample]:
-    """Of all series, in the order of patients, studies and series. A file that is no picture belongs to its series
-    where that has pictures: it broke off."""
+    """Of all series, in the order of patients, studies and series. A file that is no image belongs to its series
+    where that has images: it broke off."""
     series: dict[tuple[str, str, str], list[FileWithHeader]] = defaultdict(list)
     for known in files:
         series[known.header.patient, known.header.study, known.header.series].append(known)
@@ -181,9 +181,9 @@ def _each_once(slices: Sequence[FileWithHeader]) -> bool:
     return len({each.header.position for each in slices}) == len(slices)
 
 
-# What the headers of DICOM files say of where they belong, read in a caged process without a pixel.
+# What the headers of DICOM files say of where they belong, read in a sandboxed process without a pixel.
 #
-# Of an ordinary picture the few elements that matter are picked from the first bytes, at a tenth of what parsing the
+# Of an ordinary image the few elements that matter are picked from the first bytes, at a tenth of what parsing the
 # whole header costs; everything else is read by pydicom. Both say the same.
 
 
@@ -266,7 +266,7 @@ def read_with_pydicom(file: BinaryIO) -> dict[str, Any]:
 
 
 def read_from_head(head: bytes) -> dict[str, Any] | None:
-    """The same from the first bytes of an ordinary picture; None for all else."""
+    """The same from the first bytes of an ordinary image; None for all else."""
     found = pick_elements(head, _QUICK)
     if found is None:
         return None

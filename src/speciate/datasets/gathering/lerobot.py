@@ -38,14 +38,14 @@ def is_lerobot(files: Sequence[SourceFile]) -> bool:
     return any(name.startswith((f"{root}meta/episodes", f"{root}data/")) for root in roots for name in names)
 
 
-def gather(found: Listing, desk: SourceContext) -> Listing:
+def gather(found: Listing, context: SourceContext) -> Listing:
     """The listing with an entry for each episode. Files that hold one episode each stay as they are."""
     own = find("episode").suffixes
     roots = _roots(found.files)
     if not roots:
         return found
     files: list[SourceFile] = []
-    aside: list[ExcludedFile] = []
+    excluded: list[ExcludedFile] = []
     notes: list[str] = []
     readable = set(found.readable)
     for file in found.files:
@@ -55,15 +55,15 @@ def gather(found: Listing, desk: SourceContext) -> Listing:
         if file.name.lower().endswith(own):
             files.append(file)
         else:
-            aside.append(ExcludedFile(file.name, "No part of a LeRobot dataset, and no episode by itself."))
+            excluded.append(ExcludedFile(file.name, "No part of a LeRobot dataset, and no episode by itself."))
     for number, (root, info) in enumerate(roots.items()):
-        target = desk.work / f"lerobot-{number:04}"
+        target = context.work / f"lerobot-{number:04}"
         try:
-            answer = unpack_into(target, _CUT, {"root": str(_folder(info))}, readable=found.readable, desk=desk)
+            answer = unpack_into(target, _CUT, {"root": str(_folder(info))}, readable=found.readable, context=context)
         except SpeciateError as error:
             if len(roots) == 1 and not files:
                 raise
-            aside.append(ExcludedFile(info.name, error.message))
+            excluded.append(ExcludedFile(info.name, error.message))
             continue
         written = {path.name: path for path in walk_folder(target, links=False).files}
         for name, index, split in answer["episodes"]:
@@ -71,16 +71,16 @@ def gather(found: Listing, desk: SourceContext) -> Listing:
                 also = (str(index), f"episode_{index}", f"episode_{index:06}")
                 where = info.split if split is None else normalise_split(split)
                 files.append(SourceFile(written[name], f"{root}{name}", where, None, also=also))
-        aside += [ExcludedFile(f"{root}{name}", str(reason)) for name, reason in answer["set_aside"]]
+        excluded += [ExcludedFile(f"{root}{name}", str(reason)) for name, reason in answer["excluded"]]
         notes += [str(note) for note in answer["notes"]]
         readable.add(target)
     if not files:
-        name, reason = aside[0] if aside else (found.source.name, "There is no episode.")
+        name, reason = excluded[0] if excluded else (found.source.name, "There is no episode.")
         raise SpeciateError(Code.INVALID, f"No episode can be read; {name!r}: {reason}", "Mend the dataset first.")
     return found._replace(
         files=sorted(files, key=lambda file: file.name),
         readable=frozenset(readable),
-        set_aside=[*found.set_aside, *aside],
+        excluded=[*found.excluded, *excluded],
         notes=(*found.notes, *notes),
     )
 
@@ -97,7 +97,7 @@ def _folder(info: SourceFile) -> Path:
     return info.path.parent.parent
 
 
-# Cuts a LeRobot dataset into episodes. The caged half of lerobot.py; writes a bundle for each into its folder.
+# Cuts a LeRobot dataset into episodes. The sandboxed half of lerobot.py; writes a bundle for each into its folder.
 #
 # By the format's own definition (huggingface/lerobot, `src/lerobot/datasets/`, v3.0): `meta/info.json` names the
 # features and the templates of paths; a row of `meta/episodes/**.parquet` says for each episode which file of data
@@ -108,7 +108,7 @@ def _folder(info: SourceFile) -> Path:
 #
 # Seconds of a video that begin at a keyframe and that nothing after them is needed for are copied as they are; others
 # are encoded again. An episode in which anything is missing is written with what it lacks in words (`Meta.faults`):
-# whoever reads it sets it aside for that, and the others go in.
+# whoever reads it excludes it for that, and the others go in.
 
 
 _MOST_EPISODES = 1_000_000
@@ -156,7 +156,7 @@ class Info(BaseModel):
     def cameras(self) -> list[str]:
         return [key for key, feature in self.features.items() if feature.dtype == "video"]
 
-    def pictures(self) -> list[str]:
+    def image_keys(self) -> list[str]:
         """Cameras whose frames lie in the rows."""
         return [key for key, feature in self.features.items() if feature.dtype == "image"]
 
@@ -189,7 +189,7 @@ class Row(NamedTuple):
 
 
 def cut_episodes(payload: dict[str, Any]) -> dict[str, Any]:
-    """The service: {root, budget} -> {episodes: [[file name, index, split]], set_aside: [[name, reason]], notes}.
+    """The service: {root, budget} -> {episodes: [[file name, index, split]], excluded: [[name, reason]], notes}.
 
     INVALID where `meta/` is damaged or of another version: nothing can be cut then.
     """
@@ -197,18 +197,23 @@ def cut_episodes(payload: dict[str, Any]) -> dict[str, Any]:
     info = _info(root)
     tasks = _tasks(root, info)
     rows = list(_rows(root, info))
-    seen, episodes, aside, notes = set[int](), list[tuple[str, int, str | None]](), list[tuple[str, str]](), list[str]()
+    seen, episodes, excluded, notes = (
+        set[int](),
+        list[tuple[str, int, str | None]](),
+        list[tuple[str, str]](),
+        list[str](),
+    )
     encoded_again = 0
     for row in rows:
         name = f"episode-{row.number:06}.episode"
         if row.number in seen:
-            aside.append((name, f"Episode {row.number} is described twice in meta/episodes."))
+            excluded.append((name, f"Episode {row.number} is described twice in meta/episodes."))
             continue
         seen.add(row.number)
         try:
             made, again = _episode(root, info, tasks, row)
         except Exception as error:  # noqa: BLE001 - columns of other types than the format has, and what they lead to
-            aside.append((name, f"It cannot be cut: {type(error).__name__}: {str(error)[:200]}"))
+            excluded.append((name, f"It cannot be cut: {type(error).__name__}: {str(error)[:200]}"))
             continue
         encoded_again += again
         budget -= len(made)
@@ -218,10 +223,10 @@ def cut_episodes(payload: dict[str, Any]) -> dict[str, Any]:
         episodes.append((name, row.number, info.split_of(row.number)))
     if info.total_episodes > len(episodes):
         missing = info.total_episodes - len(episodes)
-        aside.append(("meta/episodes", f"{missing} of {info.total_episodes} declared episodes are not described."))
+        excluded.append(("meta/episodes", f"{missing} of {info.total_episodes} declared episodes are not described."))
     if encoded_again:
         notes.append(f"{encoded_again} parts of videos begin at no keyframe and were encoded again.")
-    return {"episodes": episodes, "set_aside": aside, "notes": notes}
+    return {"episodes": episodes, "excluded": excluded, "notes": notes}
 
 
 # meta/
@@ -329,12 +334,12 @@ def _episode(root: Path, info: Info, tasks: Mapping[int, str], row: Row) -> tupl
         if made is not None:
             videos[name], video_times[name] = made.data, times
             again += made.encoded_again
-    for key in info.pictures():
+    for key in info.image_keys():
         try:
             videos[_camera_name(key)] = footage.encode(_images(table[key]), times.tolist(), info.fps)
             video_times[_camera_name(key)] = times
-        except Exception as error:  # noqa: BLE001 - of damaged pictures Pillow raises what it likes
-            faults.append(f"The pictures of {key!r} are damaged: {str(error)[:100]}")
+        except Exception as error:  # noqa: BLE001 - of damaged images Pillow raises what it likes
+            faults.append(f"The images of {key!r} are damaged: {str(error)[:100]}")
     others = {name: _column(table, f"next.{name}") for name in OTHERS if f"next.{name}" in table.column_names}
     session = next((str(row.columns[name]) for name in _SESSIONS if name in row.columns), None)
     meta = Meta(
@@ -342,7 +347,7 @@ def _episode(root: Path, info: Info, tasks: Mapping[int, str], row: Row) -> tupl
         fps=info.fps,
         state=state_names,
         action=action_names,
-        cameras=tuple(_camera_name(key) for key in (*info.cameras(), *info.pictures())),
+        cameras=tuple(_camera_name(key) for key in (*info.cameras(), *info.image_keys())),
         task=_task(table, tasks, row),
         robot=info.robot_type or "",
         episode=row.number,
@@ -472,8 +477,8 @@ def _images(column: pa.ChunkedArray) -> Iterator[Pixels]:
     from PIL import Image
 
     for cell in column.to_pylist():
-        with Image.open(io.BytesIO(cell["bytes"]), formats=("PNG", "JPEG")) as picture:
-            yield np.asarray(picture.convert("RGB"))
+        with Image.open(io.BytesIO(cell["bytes"]), formats=("PNG", "JPEG")) as image:
+            yield np.asarray(image.convert("RGB"))
 
 
 # Videos

@@ -1,7 +1,7 @@
 """Meshes as they lie in folders: an .obj with the .mtl that it names and the textures that those name, a .gltf with its
-buffers and images, are one example each. What no mesh names is none, and set aside.
+buffers and images, are one example each. What no mesh names is none, and excluded.
 
-The names are read in a caged process, and only files of the listing are ever taken.
+The names are read in a sandboxed process, and only files of the listing are ever taken.
 """
 
 from __future__ import annotations
@@ -36,21 +36,21 @@ def is_meshes(files: Sequence[SourceFile]) -> bool:
     )
 
 
-def gather(found: Listing, desk: SourceContext) -> Listing:
+def gather(found: Listing, context: SourceContext) -> Listing:
     """The listing with one entry for each mesh."""
     main = [file for file in found.files if file.name.lower().endswith(_MAIN)]
     beside = {file.name: file for file in found.files if _is_beside(file)}
     if not beside:
         return found
-    named = _ask_for_mesh_names(main, beside, found, desk)
+    named = _ask_for_mesh_names(main, beside, found, context)
     kept = [
         _with_parts(file, [beside[name] for name in named.get(file.name, ())])
         for file in found.files
         if file.name not in beside
     ]
     used = {name for names in named.values() for name in names}
-    aside = [ExcludedFile(name, "No mesh names it.") for name in beside if name not in used]
-    return found._replace(files=kept, set_aside=[*found.set_aside, *aside])
+    excluded = [ExcludedFile(name, "No mesh names it.") for name in beside if name not in used]
+    return found._replace(files=kept, excluded=[*found.excluded, *excluded])
 
 
 def _is_beside(file: SourceFile) -> bool:
@@ -58,7 +58,7 @@ def _is_beside(file: SourceFile) -> bool:
 
 
 def _ask_for_mesh_names(
-    main: Sequence[SourceFile], beside: dict[str, SourceFile], found: Listing, desk: SourceContext
+    main: Sequence[SourceFile], beside: dict[str, SourceFile], found: Listing, context: SourceContext
 ) -> dict[str, list[str]]:
     """Name of a mesh -> the names of the files that belong to it."""
     folded = {name.casefold(): name for name in beside}  # a name that was written on a system that folds case
@@ -66,7 +66,9 @@ def _ask_for_mesh_names(
     asked = [*main, *(file for file in beside.values() if file.name.lower().endswith(_MATERIALS))]
     for start in range(0, len(asked), _AT_ONCE):
         chunk = asked[start : start + _AT_ONCE]
-        answer = desk.pool.ask(_NAMES, {"paths": [str(file.path) for file in chunk]}, _SECONDS, readable=found.readable)
+        answer = context.pool.ask(
+            _NAMES, {"paths": [str(file.path) for file in chunk]}, _SECONDS, readable=found.readable
+        )
         for file, names in zip(chunk, answer["names"], strict=True):
             there = [_path_in_source(file.name, str(name)) for name in names]
             wanted[file.name] = [name for each in there if (name := folded.get(each.casefold())) is not None]
@@ -94,7 +96,7 @@ def _with_parts(file: SourceFile, others: Sequence[SourceFile]) -> SourceFile:
     return file._replace(parts=tuple(parts))
 
 
-# Which other files a mesh or its materials name. Runs in caged processes.
+# Which other files a mesh or its materials name. Runs in sandboxed processes.
 
 
 _LONGEST = 64 << 20

@@ -47,7 +47,7 @@ class MixedListing(NamedTuple):
 
 
 def gather(
-    found: Listing, tables: Sequence[SourceFile], desk: SourceContext, inputs: Sequence[str], never: Sequence[str]
+    found: Listing, tables: Sequence[SourceFile], context: SourceContext, inputs: Sequence[str], never: Sequence[str]
 ) -> MixedListing:
     """The listing with an entry for each mixed row. `inputs`: the parts that are wanted; none: all. `never`: columns of
     tables that are no parts. INVALID where no files belong together."""
@@ -55,9 +55,11 @@ def gather(
     if whole and len(whole) == len(found.files):
         return MixedListing(found, list(tables))
     for table in tables if found.marker is None else ():
-        manifest = read_manifest(table, found, desk, inputs, never)
+        manifest = read_manifest(table, found, context, inputs, never)
         if manifest is not None:
-            return MixedListing(_by_manifest(found, table, manifest, desk), [each for each in tables if each != table])
+            return MixedListing(
+                _by_manifest(found, table, manifest, context), [each for each in tables if each != table]
+            )
     files, tables = _with_parts_among(found, tables)
     named = _named_files(files)
     if found.marker is None:
@@ -72,7 +74,7 @@ def gather(
             "Give files of one example the same name (0001.png, 0001.txt), a folder each, or a table with their paths, "
             "then call create_dataset again; or name the modality that they all have.",
         )
-    return MixedListing(_by_rows(found, files, rows, desk, inputs), list(tables))
+    return MixedListing(_by_rows(found, files, rows, context, inputs), list(tables))
 
 
 def mixed_rows_hint(found: Listing) -> str:
@@ -94,7 +96,7 @@ def mixed_rows_hint(found: Listing) -> str:
 
 
 def _is_mixed(row: Row) -> bool:
-    """Of several modalities, and of none more than two parts: that would be a folder of pictures and what is said of
+    """Of several modalities, and of none more than two parts: that would be a folder of images and what is said of
     all of them."""
     counts = Counter(part.modality for part in row.parts)
     return len(counts) > 1 and max(counts.values()) <= 2
@@ -138,19 +140,19 @@ def _named_files(files: Sequence[SourceFile]) -> list[NamedFile]:
 
 
 def _by_rows(
-    found: Listing, files: Sequence[SourceFile], rows: GroupedFiles, desk: SourceContext, inputs: Sequence[str]
+    found: Listing, files: Sequence[SourceFile], rows: GroupedFiles, context: SourceContext, inputs: Sequence[str]
 ) -> Listing:
     wanted = _wanted({part for row in rows.rows for part in row.parts}, inputs)
     shared = shared_folders(files)
     made = [_row(files, row, shared) for row in rows.rows]
-    examples, lacking = _add_missing_parts(made, wanted, desk)
-    aside = [ExcludedFile(files[place].name, "It belongs to no example, as the others lie.") for place in rows.left]
+    examples, lacking = _add_missing_parts(made, wanted, context)
+    excluded = [ExcludedFile(files[place].name, "It belongs to no example, as the others lie.") for place in rows.left]
     notes = (f"Mixed rows by {rows.how}: {_join_names(wanted)}.", *_notes(lacking, len(examples)))
     return found._replace(
         files=examples,
-        readable=found.readable | {desk.work},
+        readable=found.readable | {context.work},
         notes=(*found.notes, *notes),
-        set_aside=[*found.set_aside, *aside],
+        excluded=[*found.excluded, *excluded],
     )
 
 
@@ -185,7 +187,7 @@ def _files_of(files: Sequence[SourceFile], places: Sequence[int]) -> list[tuple[
     return [(path.relative_to(top).as_posix(), path) for path in paths]
 
 
-def _by_manifest(found: Listing, table: SourceFile, manifest: ManifestRows, desk: SourceContext) -> Listing:
+def _by_manifest(found: Listing, table: SourceFile, manifest: ManifestRows, context: SourceContext) -> Listing:
     made = [
         _MixedExample(
             SourceFile(row.path, f"{table.name}#{row.number}", None, None),
@@ -193,27 +195,27 @@ def _by_manifest(found: Listing, table: SourceFile, manifest: ManifestRows, desk
         )
         for row in manifest.rows
     ]
-    examples, lacking = _add_missing_parts(made, set(manifest.parts), desk)
+    examples, lacking = _add_missing_parts(made, set(manifest.parts), context)
     named = {path for row in manifest.rows for path in row.parts.values()}
-    aside = [
+    excluded = [
         ExcludedFile(file.name, f"No row of {table.name!r} names it.") for file in found.files if file.path not in named
     ]
     notes = (f"Mixed rows by {table.name!r}: {_join_names(manifest.parts)}.", *manifest.notes)
     return found._replace(
         files=examples,
-        readable=found.readable | {desk.work, table.path.parent},
+        readable=found.readable | {context.work, table.path.parent},
         labels=manifest.table,
         notes=(*found.notes, *notes, *_notes(lacking, len(examples))),
-        set_aside=[*found.set_aside, *manifest.set_aside, *aside],
+        excluded=[*found.excluded, *manifest.excluded, *excluded],
     )
 
 
 def _add_missing_parts(
-    made: Sequence[_MixedExample], wanted: set[PartName], desk: SourceContext
+    made: Sequence[_MixedExample], wanted: set[PartName], context: SourceContext
 ) -> tuple[list[SourceFile], Counter[PartName]]:
     """With an empty member for each part that others have; how many lack each. Rows without any are left out."""
-    nothing = desk.work / "nothing"
-    desk.work.mkdir(parents=True, exist_ok=True)
+    nothing = context.work / "nothing"
+    context.work.mkdir(parents=True, exist_ok=True)
     nothing.write_bytes(b"")
     os.utime(nothing, ns=(0, 0))  # an attempt after a kill knows its bundles again by the times of their files
     examples, lacking = [], Counter[PartName]()
@@ -285,18 +287,18 @@ class ManifestRows(NamedTuple):
     """The other columns, a row for each of `rows`."""
     parts: list[PartName]
     notes: list[str]
-    set_aside: list[ExcludedFile]
+    excluded: list[ExcludedFile]
 
 
 def read_manifest(
-    file: SourceFile, found: Listing, desk: SourceContext, inputs: Sequence[str], never: Sequence[str]
+    file: SourceFile, found: Listing, context: SourceContext, inputs: Sequence[str], never: Sequence[str]
 ) -> ManifestRows | None:
     """What a table brings together; None where it names no files in its columns, or nothing but labels beside them.
 
     INVALID where `inputs` names columns of which it lacks some.
     """
     try:
-        table = ask_table(desk.pool, file.path, found.reader, readable=found.readable)
+        table = ask_table(context.pool, file.path, found.reader, readable=found.readable)
     except SpeciateError:
         return None  # whoever reads it as labels says what is wrong with it
     folder = file.path.parent
@@ -320,23 +322,28 @@ def read_manifest(
         chosen = naming + [name for name in columns if name not in naming and _is_long_text(table[name])]
     if len(chosen) < 2:
         return None
-    return _split_into_parts(file, table, folder, [name for name in columns if name in chosen], naming, desk)
+    return _split_into_parts(file, table, folder, [name for name in columns if name in chosen], naming, context)
 
 
 def _split_into_parts(
-    file: SourceFile, table: pa.Table, folder: Path, chosen: Sequence[str], naming: Sequence[str], desk: SourceContext
+    file: SourceFile,
+    table: pa.Table,
+    folder: Path,
+    chosen: Sequence[str],
+    naming: Sequence[str],
+    context: SourceContext,
 ) -> ManifestRows:
     parts: dict[str, PartName] = {}
     for name in chosen:
         parts[name] = _free(_part(name, table[name], folder, is_file=name in naming), parts.values())
-    texts = desk.work / "texts"
+    texts = context.work / "texts"
     texts.mkdir(parents=True, exist_ok=True)
     when = file.path.stat().st_mtime_ns
     cells = {name: table[name].to_pylist() for name in chosen}
     reasons = table[REASON].to_pylist() if REASON in table.column_names else [None] * table.num_rows
     rows: list[ManifestRow] = []
     places: list[int] = []
-    aside: list[ExcludedFile] = []
+    excluded: list[ExcludedFile] = []
     lost = Counter[str]()
     for place, reason in enumerate(reasons):
         of_row: dict[PartName, Path] = {}
@@ -352,13 +359,13 @@ def _split_into_parts(
             rows.append(ManifestRow(place + 1, next(iter(of_row.values())), of_row))
             places.append(place)
         else:
-            aside.append(ExcludedFile(f"{file.name}#{place + 1}", reason or "None of its parts is there."))
+            excluded.append(ExcludedFile(f"{file.name}#{place + 1}", reason or "None of its parts is there."))
     rest = table.drop_columns([name for name in (*chosen, REASON) if name in table.column_names])
     notes = [
         f"{count:,} cells of {name!r} name no file below {folder.name!r}: those parts are missing."
         for name, count in lost.items()
     ]
-    return ManifestRows(rows, rest.take(pa.array(places, pa.int64())), list(parts.values()), notes, aside)
+    return ManifestRows(rows, rest.take(pa.array(places, pa.int64())), list(parts.values()), notes, excluded)
 
 
 def _names_files(column: pa.ChunkedArray, folder: Path) -> bool:

@@ -179,7 +179,7 @@ def _rows(layout: _Layout) -> GroupedFiles | None:
 
 def _modality(members: Sequence[_Member]) -> str | None:
     """Of the files of one part, empty where none reads them; None where they are of several. A folder of several files
-    may hold what goes with its medium: pictures and texts beside the mesh or the series that it is about."""
+    may hold what goes with its medium: images and texts beside the mesh or the series that it is about."""
     if said := part_name(members[0].part):
         return said.modality
     counts = Counter(member.file.modality for member in members if member.file.modality)

@@ -1,9 +1,9 @@
 """The job kind `ingest`: from files, a table or inline rows to the first or next version of a dataset.
 
-Foreign bytes are decoded in caged processes only, several at a time; what this process reads is what they wrote. Every
-item gets a quality (ok, partial, refused, error) with a reason, and stays in the version whatever it is: only rows of
-quality ok are ever loaded. Files are named by content, and finished parts are used again by the next attempt, so that
-a run that was killed ends in the same version as one that was not.
+Foreign bytes are decoded in sandboxed processes only, several at a time; what this process reads is what they wrote.
+Every item gets a quality (ok, partial, refused, error) with a reason, and stays in the version whatever it is: only
+rows of quality ok are ever loaded. Files are named by content, and finished parts are used again by the next attempt,
+so that a run that was killed ends in the same version as one that was not.
 """
 
 from __future__ import annotations
@@ -229,8 +229,8 @@ def run(run: Run) -> dict[str, Any]:
     shown = len(read.untrusted.get("set_aside", {}))
     report |= {
         "split": done.split,
-        "set_aside": read.set_aside,
-        **({"set_aside_shown": f"first {shown} of {read.set_aside:,}"} if read.set_aside else {}),
+        "set_aside": read.excluded,
+        **({"set_aside_shown": f"first {shown} of {read.excluded:,}"} if read.excluded else {}),
         "warnings": [*_warnings(read), *read.drafted.warnings, *done.warnings, *([read.hint] if read.hint else [])],
     }
     return pack_version(sealed, operation=operation, report=report, result={"report": report})
@@ -242,9 +242,9 @@ class _SourceContent(NamedTuple):
     renamed: dict[str, str] = {}  # noqa: RUF012 - never changed
     """Columns of the labels that the media have too -> as which they are stored."""
     revision: str | None = None
-    set_aside: int = 0
+    excluded: int = 0
     untrusted: dict[str, Any] = {}  # noqa: RUF012 - never changed
-    """Notes and what was set aside, as the report quotes them."""
+    """Notes and what was excluded, as the report quotes them."""
     told: dict[str, Any] = {}  # noqa: RUF012 - never changed
     """Roles that the caller left to the export that was read."""
     hint: str = ""
@@ -271,7 +271,7 @@ def _read_source(spec: IngestSpec, run: Run, stored: Manifest | None, parent: Pa
         )  # fmt: skip
         found = found._replace(readable=found.readable | {work})
         survey, renamed = _survey_listing(found, run, pool, stored, spec.label)
-        survey = with_excluded_files(survey, found.set_aside, found.source.name)
+        survey = with_excluded_files(survey, found.excluded, found.source.name)
         told = _roles_of_export(spec, found.marker, survey)
         spec = spec.model_copy(update=told)
         label, group_by = (spec.labels.column if spec.labels else spec.label), spec.group_by
@@ -284,10 +284,10 @@ def _read_source(spec: IngestSpec, run: Run, stored: Manifest | None, parent: Pa
             kept = group_excerpts(drafted.table, drafted.modality)
             unit = find(drafted.modality).window_unit
             drafted = drafted._replace(table=own_export.with_windows(kept, unit))
-        aside = {item.name: item.reason for item in found.set_aside[:_SHOWN]}
-        untrusted = {"notes": list(found.notes), "set_aside": aside} if found.notes or aside else {}
+        excluded = {item.name: item.reason for item in found.excluded[:_SHOWN]}
+        untrusted = {"notes": list(found.notes), "set_aside": excluded} if found.notes or excluded else {}
         return _SourceContent(
-            drafted, survey, renamed, found.revision, len(found.set_aside), untrusted, told, found.hint
+            drafted, survey, renamed, found.revision, len(found.excluded), untrusted, told, found.hint
         )
     finally:
         pool.close()
@@ -315,11 +315,11 @@ def _survey_listing(
             raise Stopped
         run.progress(done, total, "files", "reading")
 
-    desk = SurveyContext(run, pool, run.folder.path / "work", progress)
+    context = SurveyContext(run, pool, run.folder.path / "work", progress)
     if found.layout == "table":
-        return survey_tables(found, desk, label), {}
+        return survey_tables(found, context, label), {}
     before = [run.folders.root / pack for pack in stored.packs] if stored else []
-    survey = survey_media(found, desk, StoredMedia(before))
+    survey = survey_media(found, context, StoredMedia(before))
     if found.labels is None:
         return survey, {}
     if found.about is not None:

@@ -47,24 +47,24 @@ class RowValidationContext(NamedTuple):
     readable: frozenset[Path]
 
 
-def validate_table(table: pa.Table, wanted: pa.ChunkedArray, roles: Roles, desk: RowValidationContext) -> pa.Table:
+def validate_table(table: pa.Table, wanted: pa.ChunkedArray, roles: Roles, context: RowValidationContext) -> pa.Table:
     """VERDICTS on every row: those that are not `wanted` (bool) are not judged, and error. So is a row that costs a
     process its life, alone."""
     chosen = table.filter(wanted)
     slices = [chosen.slice(start, _SLICE) for start in range(0, max(chosen.num_rows, 1), _SLICE)]
-    with ThreadPoolExecutor(desk.pool.size, thread_name_prefix="ingest") as threads:
+    with ThreadPoolExecutor(context.pool.size, thread_name_prefix="ingest") as threads:
         found = [_error_verdicts(1, "It was not judged.")]
-        for verdicts in threads.map(lambda rows: _validate_slice(rows, roles, desk), slices):
+        for verdicts in threads.map(lambda rows: _validate_slice(rows, roles, context), slices):
             found.append(verdicts)
-            if desk.run.stopping:
-                desk.pool.close()
+            if context.run.stopping:
+                context.pool.close()
                 raise Stopped
     mask = np.asarray(wanted, bool)
     return pa.concat_tables(found).take(pa.array(np.where(mask, np.cumsum(mask), 0)))
 
 
-def _validate_slice(rows: pa.Table, roles: Roles, desk: RowValidationContext) -> pa.Table:
-    run = desk.run
+def _validate_slice(rows: pa.Table, roles: Roles, context: RowValidationContext) -> pa.Table:
+    run = context.run
     sink = pa.BufferOutputStream()
     pq.write_table(rows, sink, compression="lz4")
     data = sink.getvalue()
@@ -74,7 +74,7 @@ def _validate_slice(rows: pa.Table, roles: Roles, desk: RowValidationContext) ->
     for attempt in (run.folder, *run.resume_from):
         if (kept := attempt.checkpoints / name).exists():
             return _read_verdicts(kept, rows.num_rows)
-    file = desk.work / name
+    file = context.work / name
     file.write_bytes(data)
 
     def read(path: Path, answer: dict[str, Any]) -> pa.Table:
@@ -84,10 +84,10 @@ def _validate_slice(rows: pa.Table, roles: Roles, desk: RowValidationContext) ->
     seconds = max(_LEAST_SECONDS, _SECONDS * rows.num_rows / _SLICE)
     try:
         verdicts = ask_until_heard(
-            lambda: desk.pool.ask_for_file(_VALIDATE_ROWS, payload, read, seconds, readable=desk.readable), run
+            lambda: context.pool.ask_for_file(_VALIDATE_ROWS, payload, read, seconds, readable=context.readable), run
         )
     except SpeciateError as error:
-        verdicts = _one_by_one(rows, roles, desk, error)
+        verdicts = _one_by_one(rows, roles, context, error)
     finally:
         file.unlink(missing_ok=True)
     sink = pa.BufferOutputStream()
@@ -96,13 +96,13 @@ def _validate_slice(rows: pa.Table, roles: Roles, desk: RowValidationContext) ->
     return verdicts
 
 
-def _one_by_one(rows: pa.Table, roles: Roles, desk: RowValidationContext, error: SpeciateError) -> pa.Table:
+def _one_by_one(rows: pa.Table, roles: Roles, context: RowValidationContext, error: SpeciateError) -> pa.Table:
     """Verdicts on rows of which one at least was too much for a process: smaller slices, at last of one row."""
     if rows.num_rows <= 1:
         return _error_verdicts(rows.num_rows, f"The decoder failed on this row: {error.message}"[:LONGEST_REASON])
     size = -(-rows.num_rows // _PIECES)
     pieces = [rows.slice(start, size) for start in range(0, rows.num_rows, size)]
-    return pa.concat_tables([_validate_slice(piece, roles, desk) for piece in pieces])
+    return pa.concat_tables([_validate_slice(piece, roles, context) for piece in pieces])
 
 
 def _error_verdicts(count: int, reason: str) -> pa.Table:
@@ -124,7 +124,7 @@ def _read_verdicts(path: Path, count: int) -> pa.Table:
     raise SpeciateError(Code.REFUSED, "A decoder's process gave an answer that is none.", RECOVERY)
 
 
-# Rows of tables judged as files are (judging.py): every row's medium is admitted once. Runs in a caged process.
+# Rows of tables judged as files are (judging.py): every row's medium is admitted once. Runs in a sandboxed process.
 
 
 VERDICTS = pa.schema(

@@ -1,4 +1,4 @@
-"""Every item of a source with what was found out about it, read in caged processes, several at a time.
+"""Every item of a source with what was found out about it, read in sandboxed processes, several at a time.
 
 Media are judged in chunks of the sorted listing and kept in durable parts (parts.py), so that a run after a kill reads
 only what no finished part holds. An item whose process dies (a crash of the decoder, memory beyond the limit) is found
@@ -46,7 +46,7 @@ _ASKED = 8
 """Most chunks that are asked for ahead of the part that is being filled; of bytes as many as a part has."""
 MOST_AT_RISK = 2 * _PART + _ASKED * _CHUNK
 """So many files, at most, are judged and in no finished part at any time: what a kill costs."""
-MOST_SET_ASIDE = 100_000
+MOST_EXCLUDED = 100_000
 """Of what was not read, so many are items."""
 _SECONDS = 120.0
 _VALIDATE_FILES = "speciate.datasets.ingest.validation:validate_files"
@@ -82,13 +82,13 @@ class SurveyContext(NamedTuple):
     progress: Progress
 
 
-def survey_media(found: Listing, desk: SurveyContext, known: StoredMedia) -> Survey:
+def survey_media(found: Listing, context: SurveyContext, known: StoredMedia) -> Survey:
     """Every file is one item. NOT_FOUND where most of them vanished meanwhile."""
-    run, facts = desk.run, {file.name: file_state(file) for file in found.files}
+    run, facts = context.run, {file.name: file_state(file) for file in found.files}
     parts = recover_parts((run.folder, *run.resume_from), run.folders, found.modality, facts)
     there = {name for part in parts for name in part.table[f"{PREFIX}source"].to_pylist()}
     left = [file for file in found.files if file.name not in there]
-    parts += _validate_files(found, left, facts, desk, known)
+    parts += _validate_files(found, left, facts, context, known)
     everything = pa.concat_tables([part.table.replace_schema_metadata(None) for part in parts],
                                   promote_options="permissive")  # fmt: skip
     order = pc.index_in(pa.array([file.name for file in found.files]), everything[f"{PREFIX}source"].combine_chunks())
@@ -107,15 +107,15 @@ def survey_media(found: Listing, desk: SurveyContext, known: StoredMedia) -> Sur
     return Survey(found.modality, True, everything.select(own), items, packs)
 
 
-def survey_tables(found: Listing, desk: SurveyContext, label: str | None = None) -> Survey:
+def survey_tables(found: Listing, context: SurveyContext, label: str | None = None) -> Survey:
     """Every row of every file is one item. A file that cannot be read at all is one item of quality error. `label`: the
     column that is the label."""
     files = found.files
     tables: list[pa.Table] = []
-    with _threads(desk.pool.size) as threads:
-        for table in threads.map(lambda file: _read_table(desk, found, file, label), files):
+    with _threads(context.pool.size) as threads:
+        for table in threads.map(lambda file: _read_table(context, found, file, label), files):
             tables.append(table)
-            desk.progress(len(tables), len(files))
+            context.progress(len(tables), len(files))
     counts = [table.num_rows for table in tables]
     return _survey_rows(
         concatenate(tables),
@@ -141,14 +141,14 @@ def survey_rows(rows: Sequence[dict[str, Any]], modality: str) -> Survey:
     )
 
 
-def with_excluded_files(survey: Survey, aside: Sequence[ExcludedFile], source: str) -> Survey:
+def with_excluded_files(survey: Survey, excluded: Sequence[ExcludedFile], source: str) -> Survey:
     """The survey and, below its items, what was not read, each with the reason; so that nothing vanishes. `source`: the
     name for those beyond a bound."""
-    if not aside:
+    if not excluded:
         return survey
-    kept = list(aside[:MOST_SET_ASIDE])
-    if (more := len(aside) - len(kept)) > 0:
-        kept.append(ExcludedFile(source, f"{more:,} further files were set aside."))
+    kept = list(excluded[:MOST_EXCLUDED])
+    if (more := len(excluded) - len(kept)) > 0:
+        kept.append(ExcludedFile(source, f"{more:,} further files were excluded."))
     refused = pa.table(
         {
             "source": pa.array([item.name for item in kept], pa.string()),
@@ -165,31 +165,31 @@ def with_excluded_files(survey: Survey, aside: Sequence[ExcludedFile], source: s
 
 
 def _validate_files(
-    found: Listing, files: Sequence[SourceFile], facts: dict[str, FileState], desk: SurveyContext, known: StoredMedia
+    found: Listing, files: Sequence[SourceFile], facts: dict[str, FileState], context: SurveyContext, known: StoredMedia
 ) -> list[IngestedPart]:
     """The parts of `files`. While one is sealed the next is filled, and the processes are asked ahead of that."""
     parts = _chunk_files(files, facts)
     done, total = len(found.files) - len(files), len(found.files)
-    desk.progress(done, total)
+    context.progress(done, total)
     sealed: list[Future[IngestedPart]] = []
     writer: PartWriter | None = None
-    with _threads(desk.pool.size + 1) as asking, _threads(1) as sealing:
-        ahead = _Prefetch(asking, found, desk, [chunk for part in parts for chunk in part], facts)
+    with _threads(context.pool.size + 1) as asking, _threads(1) as sealing:
+        ahead = _Prefetch(asking, found, context, [chunk for part in parts for chunk in part], facts)
         try:
             for part in parts:
-                writer = PartWriter(desk.run.folders, known)
+                writer = PartWriter(context.run.folders, known)
                 for chunk in part:
-                    if desk.run.stopping:
+                    if context.run.stopping:
                         raise Stopped
                     for item in ahead.next():
                         writer.add(item)
-                    desk.progress(done := done + len(chunk), total)
+                    context.progress(done := done + len(chunk), total)
                 if sealed:
                     sealed[-1].result()
-                sealed.append(sealing.submit(writer.seal, desk.run.checkpoints, found.modality))
+                sealed.append(sealing.submit(writer.seal, context.run.checkpoints, found.modality))
             return [future.result() for future in sealed]
         except BaseException:
-            desk.pool.close()  # or the threads would wait for what is being decoded
+            context.pool.close()  # or the threads would wait for what is being decoded
             if writer is not None:
                 writer.abandon()
             raise
@@ -199,13 +199,13 @@ class _Prefetch:
     """Judged chunks in order, some of them asked for before they are wanted."""
 
     def __init__(
-        self, threads: ThreadPoolExecutor, found: Listing, desk: SurveyContext, chunks: Sequence[Sequence[SourceFile]],
+        self, threads: ThreadPoolExecutor, found: Listing, context: SurveyContext, chunks: Sequence[Sequence[SourceFile]],
         facts: dict[str, FileState],
     ) -> None:  # fmt: skip
         roots = [str(path.resolve()) for path in found.readable]
         self._threads, self._judge = (
             threads,
-            partial(_validate_chunk, desk, found.modality, roots=roots, as_is=found.reader.as_is),
+            partial(_validate_chunk, context, found.modality, roots=roots, as_is=found.reader.as_is),
         )
         self._chunks = deque((chunk, sum(facts[file.name].size for file in chunk)) for chunk in chunks)
         self._asked: deque[tuple[Future[list[IngestedFile]], int]] = deque()
@@ -244,17 +244,17 @@ def _chunk_by_size(items: Iterable[T], weigh: Callable[[T], tuple[int, int]], mo
 
 
 def _validate_chunk(
-    desk: SurveyContext, modality: str, files: Sequence[SourceFile], roots: Sequence[str], *, as_is: bool
+    context: SurveyContext, modality: str, files: Sequence[SourceFile], roots: Sequence[str], *, as_is: bool
 ) -> list[IngestedFile]:
-    """Files read here and judged in a caged process, which gets their bytes in one file."""
+    """Files read here and judged in a sandboxed process, which gets their bytes in one file."""
     raws = [read_raw(file, roots) for file in files]
     lengths = [len(raw.data or b"") for raw in raws]
     spans = [(end - length, length) for end, length in zip(accumulate(lengths), lengths, strict=True)]
     wanted = [span for span, raw in zip(spans, raws, strict=True) if raw.data is not None]
-    target = desk.work / f"chunk-{uuid.uuid4().hex}"
+    target = context.work / f"chunk-{uuid.uuid4().hex}"
     try:
         target.write_bytes(b"".join(raw.data or b"" for raw in raws))
-        verdicts = iter(_ask_validator(desk, modality, target, wanted, as_is=as_is))
+        verdicts = iter(_ask_validator(context, modality, target, wanted, as_is=as_is))
     finally:
         target.unlink(missing_ok=True)
     return [
@@ -271,17 +271,21 @@ def _use_source_names(verdict: Verdict, file: SourceFile) -> Verdict:
 
 
 def _ask_validator(
-    desk: SurveyContext, modality: str, file: Path, spans: Sequence[tuple[int, int]], *, as_is: bool
+    context: SurveyContext, modality: str, file: Path, spans: Sequence[tuple[int, int]], *, as_is: bool
 ) -> list[Verdict]:
     """Whatever goes wrong with several files is the fault of one of them: then each is asked about alone."""
     payload = {"modality": modality, "file": str(file), "spans": spans, "as_is": as_is}
-    readable = frozenset((desk.work,))
+    readable = frozenset((context.work,))
     try:
-        answer = ask_until_heard(lambda: desk.pool.ask(_VALIDATE_FILES, payload, _SECONDS, readable=readable), desk.run)
+        answer = ask_until_heard(
+            lambda: context.pool.ask(_VALIDATE_FILES, payload, _SECONDS, readable=readable), context.run
+        )
         return parse_verdicts(answer, modality, len(spans))
     except SpeciateError as error:
         if len(spans) > 1:
-            return [verdict for span in spans for verdict in _ask_validator(desk, modality, file, [span], as_is=as_is)]
+            return [
+                verdict for span in spans for verdict in _ask_validator(context, modality, file, [span], as_is=as_is)
+            ]
         return [Verdict("error", f"The decoder failed on this file: {error.message}", {}, None, None) for _ in spans]
 
 
@@ -302,15 +306,15 @@ def _check_presence(everything: pa.Table, found: Listing) -> None:
 # Tables
 
 
-def _read_table(desk: SurveyContext, found: Listing, file: SourceFile, label: str | None) -> pa.Table:
+def _read_table(context: SurveyContext, found: Listing, file: SourceFile, label: str | None) -> pa.Table:
     """The rows of a file. Where there are none, one that says why: no file may vanish from the count."""
     try:
         texts = found.marker.texts if found.marker else ()
         table = ask_until_heard(
             lambda: ask_table(
-                desk.pool, file.path, found.reader, found.modality, readable=found.readable, text=texts, label=label
+                context.pool, file.path, found.reader, found.modality, readable=found.readable, text=texts, label=label
             ),
-            desk.run,
+            context.run,
         )
         if found.marker is not None:
             table = found.marker.as_exported(table)

@@ -1,6 +1,6 @@
-"""The part of ingest that meets foreign files: each is decoded once and judged. Runs in a caged process.
+"""The part of ingest that meets foreign files: each is decoded once and judged. Runs in a sandboxed process.
 
-It gets the bytes of many files in one: in the cage, opening a file costs a tenth of decoding a small picture. Imports
+It gets the bytes of many files in one: in the sandbox, opening a file costs a tenth of decoding a small image. Imports
 little, for such processes are started for every ingest.
 """
 
@@ -54,7 +54,7 @@ def parse_verdicts(answer: Any, modality: str, count: int) -> list[Verdict]:
 
 
 def validate_bytes(modality: Modality[Any], data: bytes, *, as_is: bool = False) -> Verdict:
-    """What is found out about one file, in a caged process. `as_is`: also used where a person should look first."""
+    """What is found out about one file, in a sandboxed process. `as_is`: also used where a person should look first."""
     try:
         found = modality.judge(data)
     except DecodeError as error:

@@ -51,7 +51,7 @@ def newest_versions(database: Database, chosen: Sequence[str]) -> list[Version]:
 
 
 def ask_for_charts(pool: Pool, folders: Folders, manifest: Manifest) -> Chart:
-    """Quality, labels by split and the spread of numbers. A picture is the least of a description: where it comes too
+    """Quality, labels by split and the spread of numbers. An image is the least of a description: where it comes too
     late, as on a busy machine, that is said in its place. What time does not mend is raised."""
     payload = {"root": str(folders.root), "manifest": manifest.model_dump(mode="json")}
     try:
@@ -82,7 +82,7 @@ def ask_for_difference(pool: Pool, folders: Folders, old: Manifest, new: Manifes
     return Difference(**pool.ask(_DIFFERENCE, payload))
 
 
-# One picture of what a version holds: quality, labels by split, how its numbers are spread. In a service process.
+# One image of what a version holds: quality, labels by split, how its numbers are spread. In a service process.
 
 
 WIDTH, HEIGHT = 480, 260

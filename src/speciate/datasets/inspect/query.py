@@ -1,4 +1,4 @@
-"""Asks the SQL cage for a page of rows of a version; the daemon's side."""
+"""Asks the SQL sandbox for a page of rows of a version; the daemon's side."""
 
 from __future__ import annotations
 

@@ -125,7 +125,7 @@ def condition(where: str) -> str:
 
 
 def check(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
-    """INVALID unless `sql` is one SELECT that touches nothing but `examples`. What it may read, the cage decides."""
+    """INVALID unless `sql` is one SELECT that touches nothing but `examples`. What it may read, the sandbox decides."""
     if not sql or len(sql) > _LONGEST_SQL:
         why = "The SQL is empty." if not sql else f"The SQL has {len(sql):,} characters, more than {_LONGEST_SQL:,}."
         raise SpeciateError(Code.INVALID, why, _RECOVERY)

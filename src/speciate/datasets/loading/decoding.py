@@ -58,7 +58,7 @@ class Decoded(NamedTuple):
 
 
 class Decoder:
-    """Decodes media of one version in `workers` caged processes, which live until `close`.
+    """Decodes media of one version in `workers` sandboxed processes, which live until `close`.
 
     `ahead`: how many chunks per process are decoded or wait to be fetched. `size`: images are brought to this height
     and width there, so that less crosses.
@@ -162,7 +162,7 @@ def _by_content(items: Sequence[MediaItem]) -> list[int]:
 
 
 def decode_here(packs: Sequence[Path], modality: str, items: Iterable[MediaItem]) -> Iterator[Any]:
-    """The same in this process, which must be a caged one."""
+    """The same in this process, which must be a sandboxed one."""
     kind = find(modality)
     with PackReader(packs) as reader:
         for item in items:
@@ -227,11 +227,11 @@ def cached_reader(packs: tuple[str, ...]) -> PackReader:
     return PackReader([Path(pack) for pack in packs])
 
 
-def _resize(picture: Any, size: Size) -> Any:
+def _resize(image: Any, size: Size) -> Any:
     """Bilinear, over all pixels that a smaller one covers, as torchvision's Resize."""
     from PIL import Image
 
-    return np.asarray(Image.fromarray(picture).resize((size[1], size[0]), Image.Resampling.BILINEAR))
+    return np.asarray(Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BILINEAR))
 
 
 def _read(path: Path, answer: dict[str, Any]) -> Decoded:
@@ -271,7 +271,7 @@ def invalid_answer_error() -> SpeciateError:
     )
 
 
-# Decoded media as bytes: how they leave a cage, and how they come out of what the cage wrote, which is checked.
+# Decoded media as bytes: how they leave a sandbox, and how they come out of what the sandbox wrote, which is checked.
 #
 # A medium is an array, a JSON value, or a dict of media. What is written is the arrays' raw values and the JSON
 # texts, one after another, beside a description: [dtype, shape] of an array, [null, [bytes]] of JSON, {name:
@@ -325,8 +325,8 @@ class MediaReader:
         return piece.view(dtype).reshape(shape) if dtype else json.loads(piece.tobytes())
 
 
-# Where units such as frames begin in files of media, as their modality tells it: read in caged processes, several at
-# a time, and checked here.
+# Where units such as frames begin in files of media, as their modality tells it: read in sandboxed processes, several
+# at a time, and checked here.
 
 
 _READ_TIMESTAMPS = "speciate.datasets.loading.decoding:read_timestamps"

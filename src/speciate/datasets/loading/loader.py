@@ -39,20 +39,20 @@ def load_examples(
     splits: Collection[str] | None = None,
     ids: Collection[str] | None = None,
     *,
-    caged: bool = False,
+    in_sandbox: bool = False,
 ) -> list[Example]:
     """The examples of quality ok, sorted by id; of these splits and ids only where they are given.
 
-    An example without a group of its own is its own group. Files of media are decoded in caged processes; `caged`: this
-    is one, decode here.
+    An example without a group of its own is its own group. Files of media are decoded in sandboxed processes;
+    `sandboxed`: this is one, decode here.
     """
     table = version_rows.read(folders, manifest, splits=splits, ids=ids, usable=True)
-    return examples(table, _media(folders, manifest, table, caged=caged), user_columns(table))
+    return examples(table, _media(folders, manifest, table, in_sandbox=in_sandbox), user_columns(table))
 
 
 def load_excluded(folders: Folders, manifest: Manifest, ids: Collection[str]) -> list[tuple[Example, str | None]]:
     """Examples of these ids, of every quality, each with why it has no medium: None where it decoded after all. This
-    must be a caged process."""
+    must be a sandboxed process."""
     table = version_rows.read(folders, manifest, ids=ids)
     found = list[tuple[Example, str | None]]()
     for place, medium in enumerate(_decode_or_reason(folders, manifest, table)):
@@ -87,7 +87,7 @@ def _decode_or_reason(folders: Folders, manifest: Manifest, table: pa.Table) -> 
 
 
 def load_unlabelled(folders: Folders, manifest: Manifest, reasons: Collection[str]) -> list[Example]:
-    """Rows that were set aside for one of these reasons, as examples of the training split; none of which a row that is
+    """Rows that were excluded for one of these reasons, as examples of the training split; none of which a row that is
     held out is the same, or in the same group."""
     table = version_rows.read(folders, manifest)
     set_aside = pc.and_(pc.equal(table["quality"], "partial"), pc.is_in(table["reason"], pa.array(sorted(reasons))))
@@ -101,7 +101,7 @@ def load_unlabelled(folders: Folders, manifest: Manifest, reasons: Collection[st
     apart = pc.invert(known_rows(rows, manifest, held, manifest))
     together = pc.is_in(rows["group_key"], value_set=held["group_key"].drop_null().combine_chunks(), skip_nulls=True)
     rows = rows.filter(pc.and_(apart, pc.invert(together)))
-    found = examples(rows, _media(folders, manifest, rows, caged=False), user_columns(rows))
+    found = examples(rows, _media(folders, manifest, rows, in_sandbox=False), user_columns(rows))
     return [each._replace(label=None, split="train") for each in found]
 
 
@@ -139,10 +139,10 @@ def packs(folders: Folders, manifest: Manifest) -> list[Path]:
     return [folders.root / pack for pack in manifest.packs]
 
 
-def _media(folders: Folders, manifest: Manifest, table: pa.Table, *, caged: bool) -> list[Any]:
+def _media(folders: Folders, manifest: Manifest, table: pa.Table, *, in_sandbox: bool) -> list[Any]:
     if manifest.inputs:
         return admit_media(manifest, table)
-    if caged:
+    if in_sandbox:
         return list(decode_here(packs(folders, manifest), manifest.modality, items(table)))
     return decode_media(folders, packs(folders, manifest), manifest.modality, items(table))
 

@@ -52,8 +52,8 @@ class Stream:
             saved = stream.state()
 
     `columns`: the user's columns that come with each example; None: all. `size`: height and width that images are
-    brought to. `workers`: caged processes that decode (default: one per core); they live until `close`. NOT_FOUND for a
-    split or column that the version lacks.
+    brought to. `workers`: sandboxed processes that decode (default: one per core); they live until `close`. NOT_FOUND
+    for a split or column that the version lacks.
     """
 
     def __init__(

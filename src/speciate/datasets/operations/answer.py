@@ -5,7 +5,7 @@ ever given to the same words counts, from evaluations too, and none is paid twic
 it may cost is settled before there is a job (evaluation/teacher_answers.py). A row that gets no answer, for the teacher
 withheld it, was not reached, or said nothing, stays as it is: its answer is null and the reason stands beside it. The
 same step again asks those alone whose reason may pass by itself. With `rationale` it writes how it comes to its answer,
-too, and a row whose text has no answer after that is set aside like one without.
+too, and a row whose text has no answer after that is excluded like one without.
 """
 
 from __future__ import annotations

@@ -82,7 +82,7 @@ class Context:
         self._run.progress(done, total, unit, message)
 
     def select(self, rows: pa.Table, sql: str) -> pa.Table:
-        """What one SELECT over the view `examples` gives, run in the cage. Hidden columns are not to be seen."""
+        """What one SELECT over the view `examples` gives, run in the sandbox. Hidden columns are not to be seen."""
         file = self._written(rows.drop_columns([name for name in HIDDEN if name in rows.column_names]))
         payload = {"file": str(file), "sql": sql}
         try:
@@ -141,7 +141,7 @@ class Context:
             return {content for content in contents if content in packs}
 
     def rewritten(self, service: str, payload: Mapping[str, Any], contents: Sequence[str]) -> RewrittenMedia:
-        """Media of the version rewritten into a new pack by a service in caged processes (loading/rewriting.py)."""
+        """Media of the version rewritten into a new pack by a service in sandboxed processes (loading/rewriting.py)."""
         folders = self._run.folders
         packs = loader.packs(folders, self.manifest)
 
@@ -193,7 +193,7 @@ def _read_table(path: Path, answer: Mapping[str, Any]) -> pa.Table:
     return pq.read_table(path)
 
 
-# Media of a version rewritten, one by one, into a new pack: by a service in caged processes, for they are foreign.
+# Media of a version rewritten, one by one, into a new pack: by a service in sandboxed processes, for they are foreign.
 #
 # A service is a function {packs, contents, ...} -> {file, items}: the file holds the new bytes one after another, and
 # an item for each of the contents says how many they are (none where it could not be done) and whatever else was

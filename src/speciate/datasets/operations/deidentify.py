@@ -60,7 +60,7 @@ TEXT_COLUMN = "text_suspected"
 _SERVICE = "speciate.datasets.operations.deidentify:rewrite"
 _KEY_FILE = "deidentification.key"
 _KEY_BYTES = 32
-_ASIDE = "Set aside before it was de-identified."
+_EXCLUDED = "Excluded before it was de-identified."
 _NOT_KEPT = "it could not be read when it came in, and of such files no bytes are kept."
 
 
@@ -95,7 +95,7 @@ def preflight(parameters: DeidentifyParameters, manifest: Manifest, others: Othe
 
 
 def holds_dicom(manifest: Manifest) -> bool:
-    """Whether its media are DICOM files: pictures, or waveforms, which say of what kind they are."""
+    """Whether its media are DICOM files: images, or waveforms, which say of what kind they are."""
     waveforms = manifest.modality == "time-series" and "modality_code" in manifest.columns
     return (manifest.modality == "dicom" or waveforms) and not manifest.inputs
 
@@ -279,14 +279,14 @@ def _rewrite_rows(
 
 
 def _with_quality(rows: pa.Table, made: Sequence[_DeidentifiedFile | None]) -> pa.Table:
-    """Quality and reason: of what was set aside before, the reason may quote the file, so it is told anew."""
+    """Quality and reason: of what was excluded before, the reason may quote the file, so it is told anew."""
     qualities, reasons = rows["quality"].to_pylist(), rows["reason"].to_pylist()
     for place, each in enumerate(made):
         if each is not None and each.verdict.quality != "ok":
             qualities[place] = each.verdict.quality if qualities[place] == "ok" else qualities[place]
             reasons[place] = each.verdict.reason
         elif reasons[place] is not None and reasons[place] != MISSING:
-            reasons[place] = each.verdict.fields.get(TEXT_COLUMN, _ASIDE) if each is not None else _ASIDE
+            reasons[place] = each.verdict.fields.get(TEXT_COLUMN, _EXCLUDED) if each is not None else _EXCLUDED
     rows = with_column(rows, "quality", pa.array(qualities, pa.string()))
     return with_column(rows, "reason", pa.array(reasons, pa.string()))
 
@@ -353,8 +353,8 @@ DEIDENTIFY = Operation(
 )
 
 
-# The part of `deidentify` that meets foreign files: it runs in a caged process, rewrites each, and judges the result
-# as an ingest would, so that the columns of the next version follow from files without identities.
+# The part of `deidentify` that meets foreign files: it runs in a sandboxed process, rewrites each, and judges the
+# result as an ingest would, so that the columns of the next version follow from files without identities.
 
 
 def rewrite(payload: dict[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ A row whose source cells (of media: whose bytes) are there already is not taken 
 differently, the label that is there stands and the conflict is told. Where examples are grouped here, rows of the
 other that have no group are left out unless `ungrouped` says to take them. Splits are kept, but where the other's rows
 join groups or near-duplicates of several splits, all of those go where a model may have learned from one: to train
-rather than validation, and never to test. Where only one of the two is labelled, rows of the other are set aside until
+rather than validation, and never to test. Where only one of the two is labelled, rows of the other are excluded until
 they are labelled.
 """
 

@@ -121,7 +121,7 @@ def usable_rows(rows: pa.Table) -> Mask:
 
 
 def decoded_rows(rows: pa.Table) -> Mask:
-    """Usable, or set aside only because the label is missing: the medium decoded."""
+    """Usable, or excluded only because the label is missing: the medium decoded."""
     decoded = pc.and_(pc.equal(rows["quality"], "partial"), pc.is_null(rows["label"]))
     return np.asarray(usable_rows(rows) | np.asarray(pc.and_(decoded, pc.is_valid(rows[FINGERPRINT]))), bool)
 

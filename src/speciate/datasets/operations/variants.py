@@ -52,7 +52,7 @@ from speciate.refs import id_from_key
 _SERVICE = "speciate.datasets.operations.variants:rewrite"
 _IN_FILES = ("image", "audio")
 _PLACED = ("objects", "mask")
-"""Columns of truths that have a place in the picture."""
+"""Columns of labels that have a place in the image."""
 _TEMPLATE = (
     "{input}\n\nWrite this text anew in other words. Keep its meaning, its tone, its language, and every name and "
     "number in it. Answer with the text alone."
@@ -332,8 +332,8 @@ VARIANTS = Operation(
 )
 
 
-# The part of `variants` that meets foreign files: in a caged process it decodes each, changes it, writes it anew and
-# judges the result as an ingest would. What it writes is what models see: pictures as PNG, sounds as FLAC in 16 bits.
+# The part of `variants` that meets foreign files: in a sandboxed process it decodes each, changes it, writes it anew
+# and judges the result as an ingest would. What it writes is what models see: images as PNG, sounds as FLAC in 16 bits.
 
 
 def rewrite(payload: dict[str, Any]) -> dict[str, Any]:
@@ -383,9 +383,9 @@ RandomGenerator = np.random.Generator
 _LIGHT = 0.15
 """Share by which brightness and contrast change at most."""
 _SHIFT = 0.05
-"""Share of the height and width by which a picture moves at most; its edge goes on where it came from."""
+"""Share of the height and width by which an image moves at most; its edge goes on where it came from."""
 _GRAIN = 5.0
-"""Standard deviation of noise in pictures, of 255."""
+"""Standard deviation of noise in images, of 255."""
 _DECIBELS = 3.0
 """By which a sound becomes louder or softer at most."""
 _NOISE = 0.03
@@ -398,7 +398,7 @@ class Augmentation(NamedTuple):
     what: str
     change: Callable[[Medium, RandomGenerator], Medium]
     moves: bool = False
-    """Whether what stands at a place stands elsewhere after it: truths with places do not fit any more."""
+    """Whether what stands at a place stands elsewhere after it: labels with places do not fit any more."""
 
 
 def light(image: Medium, chance: RandomGenerator) -> Medium:

@@ -9,7 +9,7 @@ among them becomes the group.
 Series in cells are cut there: content, fingerprint, sketch and quality are those of the window. Files stay whole: their
 windows share the content, which names the file, and differ in where they begin and end; the fingerprint is made from
 the file's and those bounds, and there is no sketch, for which the file would have to be decoded. Where units begin is
-read from each file in the cage, as seconds: so they may be of any length, as frames at a variable rate are.
+read from each file in the sandbox, as seconds: so they may be of any length, as frames at a variable rate are.
 
 Of mixed rows the one part is cut that has an axis; the others stay whole in each window, with their sketches, and a row
 that lacks the part stays as it is.

@@ -102,7 +102,7 @@ def _read(path: Path, reader: Reader, text: list[str]) -> pa.Table:
     return conversations_as_text(table)
 
 
-# Which columns a table has, from its first bytes, so that a wrong name is refused at the call. Runs in the cage.
+# Which columns a table has, from its first bytes, so that a wrong name is refused at the call. Runs in the sandbox.
 
 
 _HEAD = 1 << 18

@@ -95,7 +95,7 @@ KIND = Kind(name="embed", spec=EmbedSpec, plan=plan, run="speciate.datasets.simi
 
 # Vectors of a version's rows, each computed once for all versions and datasets that hold the same medium.
 #
-# For workers: what decodes does so in the cage; the rest is arrays. Flat in memory but for the vectors themselves.
+# For workers: what decodes does so in the sandbox; the rest is arrays. Flat in memory but for the vectors themselves.
 
 
 _BATCH = 512
@@ -197,7 +197,7 @@ def _compute_vectors(
     folders: Folders, manifest: Manifest, rows: pa.Table, extractor: Extractor, part: PartName | None
 ) -> Iterator[Vectors]:
     """(B, D) at a time, in the order of the rows."""
-    if extractor.caged:
+    if extractor.sandboxed:
         yield from describe_media(folders, manifest, rows, part)
         return
     for whole in _media(folders, manifest, rows):
@@ -220,7 +220,7 @@ def _media(folders: Folders, manifest: Manifest, rows: pa.Table) -> Iterator[lis
             yield media
 
 
-# Media of a version described in caged processes: what crosses is one file of float32 vectors, never pixels.
+# Media of a version described in sandboxed processes: what crosses is one file of float32 vectors, never pixels.
 
 
 _SERVICE = "speciate.datasets.similarity.embed:describe_part"

@@ -36,8 +36,8 @@ class Extractor(Protocol):
     id: str
     """Names what is computed: the same id means the same vector for the same medium, on every machine."""
     modality: str
-    caged: bool
-    """Whether it is computed in the cage that decodes the media."""
+    sandboxed: bool
+    """Whether it is computed in the sandbox that decodes the media."""
     takes_text: bool
     """Whether a text that is no example has a vector, too."""
 
@@ -47,7 +47,7 @@ class Extractor(Protocol):
 
 
 class Descriptor:
-    name, caged = DESCRIPTOR, True
+    name, sandboxed = DESCRIPTOR, True
 
     def __init__(self, modality: str) -> None:
         self._modality = modalities.find(modality)
@@ -61,7 +61,7 @@ class Descriptor:
 
 
 class Model:
-    caged = False
+    sandboxed = False
 
     def __init__(self, ref: str, modality: str, threads: int, folder: Path | None) -> None:
         self._encoder = load_encoder(ref, threads, folder=folder, media=modality)

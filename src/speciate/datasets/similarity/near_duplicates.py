@@ -78,7 +78,7 @@ def clusters(count: int, pairs: Places) -> Places:
     return np.unique(parent, return_inverse=True)[1].astype(np.int64)
 
 
-def _pairs_by_similarity(codes: pa.Array, kinship: PairwiseSimilarity, threshold: float | None) -> Places:
+def _pairs_by_similarity(codes: pa.Array, similarity: PairwiseSimilarity, threshold: float | None) -> Places:
     """As `pairs`. Equal codes are handed over once, in an order that no other order of the input changes."""
     encoded = codes.dictionary_encode()
     places = np.flatnonzero(np.asarray(codes.is_valid()))
@@ -89,7 +89,7 @@ def _pairs_by_similarity(codes: pa.Array, kinship: PairwiseSimilarity, threshold
     same = np.stack([firsts[kinds], places], axis=1)[repeated]
     values = encoded.dictionary.to_pylist()
     order = np.array(sorted(range(len(values)), key=values.__getitem__), np.int64)
-    found = firsts[order][kinship.pairs([values[kind] for kind in order.tolist()], threshold)]
+    found = firsts[order][similarity.pairs([values[kind] for kind in order.tolist()], threshold)]
     together = np.sort(np.concatenate([same, found]), axis=1)
     return together[np.lexsort((together[:, 1], together[:, 0]))]
 

@@ -36,7 +36,7 @@ _NEAREST = "speciate.datasets.similarity.nearest_neighbours:nearest"
 _DRAW = "speciate.datasets.inspect.contact_sheet:draw_thumbnails"
 _WAIT_SECONDS = 15.0
 _SECONDS = 35.0
-"""Of the whole call but for the picture: a model that a text needs may take half of it to load."""
+"""Of the whole call but for the image: a model that a text needs may take half of it to load."""
 _MOST_DRAWN = 36
 
 
@@ -53,14 +53,14 @@ class NeighbourQuery(NamedTuple):
 class Neighbours(NamedTuple):
     """`nearest`: ids with their distance, 1 - cosine. `rows`: foreign text, first the example that was asked about.
 
-    `picture`: PNG of the same examples in the same order; None where they are cells of a table.
+    `image`: PNG of the same examples in the same order; None where they are cells of a table.
     """
 
     extractor: str
     nearest: list[tuple[str, float]]
     columns: tuple[str, ...]
     rows: list[list[Any]]
-    picture: bytes | None
+    contact_sheet: bytes | None
 
 
 def find_neighbours(engine: Engine, pool: Pool, manifest: Manifest, question: NeighbourQuery) -> Neighbours | Job:
@@ -90,8 +90,8 @@ def find_neighbours(engine: Engine, pool: Pool, manifest: Manifest, question: Ne
             return job
         answer = _ask_within(job, pool, payload, max(end - time.monotonic(), 1))
     nearest = [(str(id), float(distance)) for id, distance in answer["neighbours"]]  # noqa: A001 - the field
-    picture = _contact_sheet(pool, folders, manifest, [row[0] for row in answer["rows"]])
-    return Neighbours(name, nearest, SHOWN, answer["rows"], picture)
+    contact_sheet = _contact_sheet(pool, folders, manifest, [row[0] for row in answer["rows"]])
+    return Neighbours(name, nearest, SHOWN, answer["rows"], contact_sheet)
 
 
 def _embedding(engine: Engine, manifest: Manifest, name: str, extractor: str) -> Job:

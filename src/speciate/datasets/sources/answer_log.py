@@ -94,15 +94,15 @@ def write(
     log = log_folder(folders, asked.use_case)
     retention = load(folders.root).log.of(asked.use_case).retention_days
     since = max(asked.since, reading.retention_start(time.time(), retention))
-    taken, aside = examples(log, asked._replace(since=since), column)
+    taken, excluded = examples(log, asked._replace(since=since), column)
     if not taken:
         raise _empty_error(asked)
     label = label or LABEL
     if taken[0].answer.input and "data" in taken[0].answer.input:
-        aside += _write_files(taken, log, target, label)
+        excluded += _write_files(taken, log, target, label)
     else:
         _write_rows(taken, target, label, column or "text")
-    return aside
+    return excluded
 
 
 def examples(
@@ -113,30 +113,32 @@ def examples(
         return [], []
     rows = reading.answers(log, since=asked.since, models=[asked.model] if asked.model else ())
     given = feedback.latest_by_source(reading.feedback(log, since=asked.since))
-    found, aside = list[LoggedExample](), list[ExcludedFile]()
+    found, excluded = list[LoggedExample](), list[ExcludedFile]()
     for row in rows.to_pylist():
         answer = reading.to_logged_answer(row)
         told = feedback.prevailing_label(given.get(answer.id, {}))
         if answer.at >= asked.until or (asked.labelled and told is None):
             continue
         if answer.error:
-            aside.append(ExcludedFile(answer.id, "It could not be answered."))
+            excluded.append(ExcludedFile(answer.id, "It could not be answered."))
         elif not answer.input:
-            aside.append(ExcludedFile(answer.id, f"Its input was not kept: {'; '.join(answer.left_out) or 'unknown'}."))
+            excluded.append(
+                ExcludedFile(answer.id, f"Its input was not kept: {'; '.join(answer.left_out) or 'unknown'}.")
+            )
         elif "parts" in answer.input:
-            aside.append(ExcludedFile(answer.id, "It is a mixed row; those are not taken from a log yet."))
+            excluded.append(ExcludedFile(answer.id, "It is a mixed row; those are not taken from a log yet."))
         else:
             found.append(LoggedExample(answer, told.label if told else None, told.source if told else None))
     forms = Counter(_form(each, column) for each in found)
     if forms:
         usual = forms.most_common(1)[0][0]
-        aside += [
+        excluded += [
             ExcludedFile(each.answer.id, "Its input has another form.")
             for each in found
             if _form(each, column) != usual
         ]
         found = [each for each in found if _form(each, column) == usual]
-    return found, aside
+    return found, excluded
 
 
 def _write_rows(taken: Sequence[LoggedExample], target: Path, label: str, column: str) -> None:
@@ -153,13 +155,13 @@ def _write_files(taken: Sequence[LoggedExample], log: LogFolder, target: Path, l
     for each in sorted(taken, key=lambda one: (one.label is not None, one.answer.at)):
         assert each.answer.input
         chosen[each.answer.input["data"]["sha256"]] = each
-    aside, there = list[ExcludedFile](), dict[str, LoggedExample]()
+    excluded, there = list[ExcludedFile](), dict[str, LoggedExample]()
     (target / "data").mkdir()
     for sha256, each in chosen.items():
         try:
             shutil.copyfile(log.medium(sha256), target / "data" / sha256)
         except FileNotFoundError:
-            aside.append(ExcludedFile(each.answer.id, "Its file is gone."))
+            excluded.append(ExcludedFile(each.answer.id, "Its file is gone."))
         else:
             there[sha256] = each
     if not there:
@@ -171,7 +173,7 @@ def _write_files(taken: Sequence[LoggedExample], log: LogFolder, target: Path, l
     columns = {"file_name": array(list(there))}
     pq.write_table(_columns_of_answers(columns, list(there.values()), label), target / "data" / "metadata.parquet")
     _write_marker(target, "data", taken, label, ())
-    return aside
+    return excluded
 
 
 def _columns_of_answers(columns: dict[str, pa.Array], taken: Sequence[LoggedExample], label: str) -> pa.Table:

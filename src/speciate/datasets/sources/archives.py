@@ -1,4 +1,4 @@
-"""Archives unpacked member by member; runs in a caged process, whose own folder is all that it can write.
+"""Archives unpacked member by member; runs in a sandboxed process, whose own folder is all that it can write.
 
 A member is refused, with its reason, where its path leads out, where it is a link or no file, encrypted, damaged, has
 the name of another, or looks like a bomb; the others do not suffer from it.
@@ -21,7 +21,7 @@ from speciate.errors import Code, SpeciateError
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tbz", ".tar.xz", ".txz")
 MOST_MEMBERS = 1_000_000
-LONGEST_MEMBER = 1 << 30  # bytes; a caged process writes no longer file
+LONGEST_MEMBER = 1 << 30  # bytes; a sandboxed process writes no longer file
 _HIGHEST_RATIO = 200
 """Of unpacked to packed bytes, beyond which what is longer than _HARMLESS counts as a bomb; deflate reaches 1,000."""
 _HARMLESS = 64 << 20
@@ -56,7 +56,7 @@ def archive_suffix(name: str) -> str:
 
 
 def unpack(payload: dict[str, Any]) -> dict[str, Any]:
-    """{path, budget} -> {members, set_aside: [[name, reason]]}: the members as files below this process's own folder.
+    """{path, budget} -> {members, excluded: [[name, reason]]}: the members as files below this process's own folder.
 
     `budget`: bytes that they may have together. INVALID where it is no archive or nothing in it can be unpacked.
     """
@@ -72,11 +72,11 @@ def unpack(payload: dict[str, Any]) -> dict[str, Any]:
                 f"{path.name!r} cannot be unpacked: {_error_text(error)}.",
                 "Make the archive again, then call create_dataset again.",
             ) from error
-        unpacking.set_aside.append((path.name, f"Damaged after {unpacking.members} members: {_error_text(error)}."))
-    aside = unpacking.set_aside[:_REASONS_KEPT]
-    if (more := len(unpacking.set_aside) - len(aside)) > 0:
-        aside.append((path.name, f"{more:,} further members were set aside."))
-    return {"members": unpacking.members, "set_aside": aside}
+        unpacking.excluded.append((path.name, f"Damaged after {unpacking.members} members: {_error_text(error)}."))
+    excluded = unpacking.excluded[:_REASONS_KEPT]
+    if (more := len(unpacking.excluded) - len(excluded)) > 0:
+        excluded.append((path.name, f"{more:,} further members were excluded."))
+    return {"members": unpacking.members, "excluded": excluded}
 
 
 def member_path(name: str) -> PurePosixPath | str:
@@ -100,7 +100,7 @@ class _Unpacking:
     """What was written so far, and what was not."""
 
     def __init__(self, folder: Path, budget: int, archive: Path) -> None:
-        self.members, self.set_aside = 0, list[tuple[str, str]]()
+        self.members, self.excluded = 0, list[tuple[str, str]]()
         self._folder, self._left = folder, budget
         self._most = max(_HARMLESS, _HIGHEST_RATIO * archive.stat().st_size)  # bytes of all members
         self._age = archive.stat().st_mtime_ns
@@ -108,7 +108,7 @@ class _Unpacking:
         self._archive = archive
 
     def goes_on(self, member: Member) -> bool:
-        """Unpack a member or set it aside; False where nothing more may be unpacked."""
+        """Unpack a member or exclude it; False where nothing more may be unpacked."""
         target = member_path(member.name)
         if isinstance(target, PurePosixPath) and any(part.startswith((".", "__")) for part in target.parts):
             return True  # hidden, as in a folder
@@ -118,11 +118,11 @@ class _Unpacking:
             reason = self._write(member, self._folder / target)
         shown = member.name.encode(errors="surrogateescape").decode(errors="backslashreplace")
         if reason is not None:
-            self.set_aside.append((shown, reason))
+            self.excluded.append((shown, reason))
         else:
             self.members += 1
-        if self.members >= MOST_MEMBERS or len(self.set_aside) >= MOST_MEMBERS:
-            self.set_aside.insert(0, (self._archive.name, f"More than {MOST_MEMBERS:,} members; the rest is not read."))
+        if self.members >= MOST_MEMBERS or len(self.excluded) >= MOST_MEMBERS:
+            self.excluded.insert(0, (self._archive.name, f"More than {MOST_MEMBERS:,} members; the rest is not read."))
             return False
         return True
 

@@ -36,7 +36,7 @@ class FetchedRepository(NamedTuple):
     path: Path
     revision: str
     """The commit."""
-    set_aside: list[ExcludedFile]
+    excluded: list[ExcludedFile]
 
 
 def parse_hub_ref(text: str) -> HubRef:
@@ -65,24 +65,24 @@ def fetch(source: str, folders: Folders) -> FetchedRepository:
     if ref.revision and hf_hub.COMMIT.fullmatch(ref.revision):
         complete = _complete(cache, ref.revision, ref.below)
         if complete.exists():
-            aside = [ExcludedFile(*each) for each in json.loads(complete.read_bytes())]
-            return FetchedRepository(_path(cache, ref.revision, ref), ref.revision, aside)
+            excluded = [ExcludedFile(*each) for each in json.loads(complete.read_bytes())]
+            return FetchedRepository(_path(cache, ref.revision, ref), ref.revision, excluded)
     found = hf_hub.find_revision("dataset", ref.repo, ref.revision)
-    names, aside = _choose_files(found.files, ref)
+    names, excluded = _choose_files(found.files, ref)
     hf_hub.download(found, names, cache / found.commit)
-    write_durably(_complete(cache, found.commit, ref.below), json.dumps(aside).encode())
-    return FetchedRepository(_path(cache, found.commit, ref), found.commit, aside)
+    write_durably(_complete(cache, found.commit, ref.below), json.dumps(excluded).encode())
+    return FetchedRepository(_path(cache, found.commit, ref), found.commit, excluded)
 
 
 def _choose_files(files: Iterable[hf_hub.RemoteFile], ref: HubRef) -> tuple[list[str], list[ExcludedFile]]:
     """The names of the files to fetch. Cards and code are no data."""
-    aside: list[ExcludedFile] = []
+    excluded: list[ExcludedFile] = []
     kept: list[str] = []
     for file in files:
         if not (file.name == ref.below or file.name.startswith(f"{ref.below}/" if ref.below else "")):
             continue
         if isinstance(reason := member_path(file.name), str):
-            aside.append(ExcludedFile(file.name, reason))
+            excluded.append(ExcludedFile(file.name, reason))
         elif not _NO_DATA.fullmatch(file.name):
             kept.append(file.name)
     if not kept:
@@ -90,7 +90,7 @@ def _choose_files(files: Iterable[hf_hub.RemoteFile], ref: HubRef) -> tuple[list
         raise SpeciateError(
             Code.NOT_FOUND, f"'hf:{ref.repo}' holds no data files{where}.", "Call create_dataset with another source."
         )
-    return kept, aside
+    return kept, excluded
 
 
 def _path(cache: Path, commit: str, ref: HubRef) -> Path:
@@ -99,6 +99,6 @@ def _path(cache: Path, commit: str, ref: HubRef) -> Path:
 
 def _complete(cache: Path, commit: str, below: str) -> Path:
     """Beside the commit's folder: there once all files of it, or all below a folder of it, were fetched; holds what was
-    set aside."""
+    excluded."""
     part = f".{hashlib.sha256(below.encode()).hexdigest()[:32]}" if below else ""
     return cache / f"{commit}{part}.complete"

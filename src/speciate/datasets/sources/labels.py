@@ -201,7 +201,7 @@ def match_excerpts(table: pa.Table, key: str, files: Sequence[SourceFile], label
 # Labels that lie beside media and are found without being named: tables with a column `file_name`, as the folders of
 # Hugging Face have them (`metadata.csv`, one for all or one a folder), and annotations in COCO's format.
 #
-# Only where it is clear which file a row is about; a table that is not used is set aside with the reason.
+# Only where it is clear which file a row is about; a table that is not used is excluded with the reason.
 
 
 KEY = "file_name"
@@ -221,19 +221,19 @@ class _Sidecar(NamedTuple):
 def with_sidecars(found: Listing, tables: Sequence[SourceFile], pool: Pool) -> Listing:
     """The listing of media with the labels that `tables`, which lie among them, hold."""
     used: list[_Sidecar] = []
-    aside = list(found.set_aside)
+    excluded = list(found.excluded)
     taken: dict[int, str] = {}
     for file in tables[:_MOST]:
         sidecar = _read_sidecar(found, file, pool)
         if isinstance(sidecar, ExcludedFile):
-            aside.append(sidecar)
+            excluded.append(sidecar)
         elif twice := [taken[place] for place in sidecar.places if place in taken]:
-            aside.append(ExcludedFile(file.name, f"It labels files that {twice[0]!r} labels already."))
+            excluded.append(ExcludedFile(file.name, f"It labels files that {twice[0]!r} labels already."))
         else:
             used.append(sidecar)
             taken |= dict.fromkeys(sidecar.places, file.name)
-    aside += [ExcludedFile(file.name, f"Only {_MOST} tables beside media are looked at.") for file in tables[_MOST:]]
-    found = found._replace(set_aside=aside, notes=(*found.notes, *(note for each in used for note in each.notes)))
+    excluded += [ExcludedFile(file.name, f"Only {_MOST} tables beside media are looked at.") for file in tables[_MOST:]]
+    found = found._replace(excluded=excluded, notes=(*found.notes, *(note for each in used for note in each.notes)))
     if not used:
         return found
     rows = concatenate([_with_split(each, used) for each in used])

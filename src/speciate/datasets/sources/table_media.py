@@ -1,6 +1,6 @@
 """Media that lie in the cells of Parquet and Arrow files, written out as files beside a table of the other columns.
 
-Runs in caged processes. A medium is a cell of bytes, or a struct of `bytes` and `path` as Hugging Face `datasets`
+Runs in sandboxed processes. A medium is a cell of bytes, or a struct of `bytes` and `path` as Hugging Face `datasets`
 writes images and audio.
 """
 
@@ -33,10 +33,10 @@ def media_column(payload: dict[str, Any]) -> dict[str, Any]:
 
 
 def unpack(payload: dict[str, Any]) -> dict[str, Any]:
-    """{path, column, budget} -> {files, set_aside}: media as numbered files in this process's own folder, and
+    """{path, column, budget} -> {files, excluded}: media as numbered files in this process's own folder, and
     METADATA with the other columns of those rows and KEY."""
     path, column, left = Path(payload["path"]), payload["column"], int(payload["budget"])
-    written, aside, kept = list[str](), list[tuple[str, str]](), list[pa.Table]()
+    written, excluded, kept = list[str](), list[tuple[str, str]](), list[pa.Table]()
     row, age = 0, path.stat().st_mtime_ns
     try:
         for batch in _batches(path):
@@ -47,7 +47,7 @@ def unpack(payload: dict[str, Any]) -> dict[str, Any]:
                 left -= len(data or b"")
                 if data is None or left < 0:
                     why = "The disk has no room for it." if left < 0 else "The cell holds no bytes."
-                    aside.append((f"{path.name}#{row}", why))
+                    excluded.append((f"{path.name}#{row}", why))
                     names.append(None)
                     continue
                 name = f"{row:08}{_suffix(data, given)}"
@@ -63,10 +63,10 @@ def unpack(payload: dict[str, Any]) -> dict[str, Any]:
     except (pa.ArrowException, OSError) as error:
         if not written:
             raise unread_error(path, error) from error
-        aside.append((path.name, f"It cannot be read beyond row {row}: {str(error).splitlines()[0]}."))
+        excluded.append((path.name, f"It cannot be read beyond row {row}: {str(error).splitlines()[0]}."))
     if kept:
         pq.write_table(pa.concat_tables(kept), METADATA)
-    return {"files": written, "set_aside": aside}
+    return {"files": written, "excluded": excluded}
 
 
 def _media_column(path: Path, modality: str) -> str | None:

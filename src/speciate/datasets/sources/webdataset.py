@@ -53,7 +53,8 @@ def gather_media(folder: Path, names: Sequence[str], pool: Pool, *, ours: bool) 
 
 
 def read_shard(payload: dict[str, Any]) -> dict[str, Any]:
-    """{folder, names, ours} -> {file}: a row for each medium, or for each key where there is none. Runs in the cage."""
+    """{folder, names, ours} -> {file}: a row for each medium, or for each key where there is none. Runs in the
+    sandbox."""
     folder, examples = Path(payload["folder"]), dict[str, dict[str, str]]()
     for name in payload["names"]:
         key, kind = _parts(name)
