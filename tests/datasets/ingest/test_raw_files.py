@@ -25,8 +25,8 @@ def test_files_of_one_example_are_read_as_one_bundle(tmp_path: Path) -> None:
     assert raw.data is not None
     assert members_of(raw.data) == {"head": b"head!", "body": b"body"}
     assert raw.sha256 == hashlib.sha256(raw.data).hexdigest()
-    assert raw.facts == file_state(file)
-    assert raw.facts.size == 9
+    assert raw.state == file_state(file)
+    assert raw.state.size == 9
 
 
 def test_a_part_that_is_gone_or_lies_elsewhere_is_named(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """The card of a version: what it holds, where it comes from and what was excluded, as the hub's README has it. Pure.
 
-Names, labels, sources and conditions are foreign: none of them can become Markdown, HTML or YAML of its own. Folders
-of this machine are not told, since a card travels with the data.
+Names, labels, sources and conditions are foreign: none of them can become Markdown, HTML or YAML of its own. A card
+names no folders of this machine, because it travels with the data.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _HIDDEN_PARAMETERS = ("op", "source", "license", "labels", "rows", DELETED)
 
 
 class ExportSummary(NamedTuple):
-    """What the card of an export says beside that of its version."""
+    """What the card of an export adds to the card of its version."""
 
     format: str
     part: str | None
@@ -131,7 +131,7 @@ def _quoted_path(pattern: str) -> str:
 
 
 def licence(chain: Iterable[Version]) -> str:
-    """What was recorded when the data came in; `unknown` where nothing was, or several that differ."""
+    """The licence recorded when the data came in; `unknown` if there is none or if several differ."""
     places = [place for each in chain for place in (each.operation, each.report, each.report.get("untrusted") or {})]
     found = {str(place["license"]).strip() for place in places if place.get("license")}
     return found.pop() if len(found) == 1 else "unknown"
@@ -243,7 +243,7 @@ def _quality(found: Version, exported: ExportSummary | None) -> str:
 
 
 def _split_audit(chain: Sequence[Version]) -> str:
-    """The newest one that there is: what no later step touched is still true."""
+    """The newest audit in the chain: later steps did not change the split."""
     audit = next((each.report["split"] for each in chain if isinstance(each.report.get("split"), dict)), None)
     if not audit:
         return ""
@@ -295,5 +295,5 @@ def _format_value(value: Any) -> str:
 
 
 def _without_folders(source: str) -> str:
-    """`hf:org/name`, `pkg:NAME` and `gym:TASK` as they are; of a path its last part."""
+    """`hf:org/name`, `pkg:NAME` and `gym:TASK` as they are; of a path the last part."""
     return source if source.startswith(ELSEWHERE) else source.rstrip("/").rpartition("/")[2] or source

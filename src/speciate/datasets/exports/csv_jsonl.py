@@ -1,6 +1,7 @@
-"""Formats `csv` and `jsonl`: one text file per split, a row a line.
+"""Formats `csv` and `jsonl`: one text file per split, one row per line.
 
-In CSV lists are JSON, and cells that a spreadsheet would run are made harmless."""
+In CSV, lists are JSON, and cells that a spreadsheet would run are escaped.
+"""
 
 from __future__ import annotations
 
@@ -42,10 +43,9 @@ class Csv:
 CSV = Csv()
 
 
-# One JSONL file per split, for tables, texts and series: an object a line, with every column.
-
-
 class JsonLines:
+    """One JSONL file per split, for tables, texts and series: one object with every column per line."""
+
     name = "jsonl"
     again = "data"
     files = False

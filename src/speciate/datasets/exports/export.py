@@ -1,8 +1,9 @@
 """The job kind `export`: the usable rows of a version as files, for other tools and other people.
 
-Nothing half done stands at the path, whoever stops the run (jobs/atomic_folder.py). Only sealed rows and packed bytes
-are
-read, nothing is decoded. An export can be made again at any time, so it is not synced file by file.
+A run that is stopped leaves nothing at the path (jobs/atomic_folder.py). The run reads only sealed rows and packed
+bytes and decodes nothing. An export can be made again at any time, so files are not synced one by one.
+
+Files that may name people leave only if the caller says so (`identified`).
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ def plan(spec: ExportSpec, workspace: Workspace) -> Plan:
 
 
 def run(run: Run) -> dict[str, Any]:
-    """Writes the export and says what is in it."""
+    """Writes the export and reports its contents."""
     path = Path(run.payload["path"])
     if (finished := earlier_result(run, path)) is not None:
         return finished
@@ -149,7 +150,7 @@ def _require_space(path: Path, shipment: ExportContent) -> None:
 
 
 def _progress_reporter(run: Run, shipment: ExportContent) -> ReportProgress:
-    """Progress a hundred times in all, and a look at each step whether to stop."""
+    """Reports progress about a hundred times in all, and checks at each step whether to stop."""
     total, done, shown = shipment.rows.num_rows, 0, 0
 
     def tell(rows: int) -> None:
@@ -165,7 +166,7 @@ def _progress_reporter(run: Run, shipment: ExportContent) -> ReportProgress:
 
 
 def _write_excluded(rows: pa.Table, folder: Path) -> int:
-    """Lists what stays behind; how many cells were escaped for spreadsheets."""
+    """Lists the rows that are not exported; returns how many cells were escaped for spreadsheets."""
     if not rows.num_rows:
         return 0
     with CsvFile(folder / EXCLUDED_FILE, _EXCLUDED_COLUMNS) as file:
@@ -214,7 +215,7 @@ def _report(
 
 
 def _marker(shipment: ExportContent, chosen: Format, escaped: int) -> Marker | None:
-    """What a reader of ours must know of the columns; None where there is none."""
+    """What our own reader must know about the columns; None if there is nothing to say."""
     if chosen.again is None:
         return None
     return Marker(
@@ -238,18 +239,14 @@ def _is_text(kind: pa.DataType) -> bool:
 KIND = Kind(name="export", spec=ExportSpec, plan=plan, run="speciate.datasets.exports.export:run")
 
 
-# Whether files that name people may leave as they are: only where the caller says so. And what the card of an export
-# without names may tell of how it came to be.
-
-
 def check_version(manifest: Manifest, identified: bool) -> None:
-    """REFUSED where nothing of it was de-identified and the caller does not say that names may leave."""
+    """REFUSED if no row was de-identified and the caller does not allow names to leave."""
     if not identified and holds_dicom(manifest) and COLUMN not in manifest.columns:
         raise _identities_error(manifest, "files of")
 
 
 def check_rows(rows: pa.Table, manifest: Manifest, identified: bool) -> None:
-    """The same for single rows, as some may have come later. `rows`: those that leave."""
+    """The same check for `rows`, the exported ones: some may have been added later."""
     if identified or not holds_dicom(manifest):
         return
     check_version(manifest, identified)
@@ -259,8 +256,11 @@ def check_rows(rows: pa.Table, manifest: Manifest, identified: bool) -> None:
 
 
 def redact_history(chain: Sequence[Version], identified: bool) -> list[Version]:
-    """The versions, newest first, as a card may tell of them: what was done before names were taken out may quote them
-    (a folder, a condition on a patient), so of that only the operations are named."""
+    """The versions, newest first, as a card may show them.
+
+    Steps before de-identification may quote names (a folder, a condition on a patient), so only their operations are
+    named.
+    """
     if identified or not holds_dicom(chain[0].manifest):
         return list(chain)
     found, before = list[Version](), False

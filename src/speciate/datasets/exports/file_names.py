@@ -1,4 +1,7 @@
-"""File names from foreign words: safe on every system, in a shell and in a spreadsheet; Unicode stays. Pure."""
+"""File names from foreign text: safe on every system, in a shell and in a spreadsheet; Unicode stays. Pure.
+
+`files_of` gives a mixed row as the files of its parts.
+"""
 
 from __future__ import annotations
 
@@ -97,9 +100,6 @@ def _fold_case(name: str) -> str:
 
 def _cut(text: str, longest: int) -> str:
     return text.encode()[:longest].decode(errors="ignore")
-
-
-# A mixed row as the files of its parts, with names that say what they are and are safe on every system. Pure.
 
 
 _PART_MAGIC = ((b"\x1f\x8b", ".nii.gz"), (b"ply", ".ply"), (b"glTF", ".glb"), (b"solid", ".stl"))

@@ -47,7 +47,7 @@ class Folder:
 
 
 def _write_media(shipment: ExportContent, media: Media, piece: Piece, folder: Path, tell: ReportProgress) -> int:
-    """How many cells were escaped."""
+    """Returns how many cells were escaped."""
     written, mixed = set[str](), shipment.manifest.modality == MULTIMODAL.name
     with CsvFile(folder / "metadata.csv", ["file_name", *_free_columns(shipment)]) as metadata:
         for start in range(0, piece.rows.num_rows, _ROWS_AT_ONCE):
@@ -79,18 +79,19 @@ def _free_columns(shipment: ExportContent) -> list[str]:
 FOLDER = Folder()
 
 
-# Meshes and point clouds as PLY files, `data/SPLIT/LABEL/NAME.ply`, and a `metadata.csv` per split with the columns.
-#
-# What is a PLY already is copied; other formats are decoded, in sandboxed processes, and written as one. A mesh with
-# materials, textures or buffers beside it stays what it is, a folder of its own, as a PLY holds no textures.
-
-
 _MODALITIES = ("mesh", "point-cloud")
 _MESHES_AT_ONCE = 64
 """Decoded at a time."""
 
 
 class Ply:
+    """Meshes and point clouds as PLY files, `data/SPLIT/LABEL/NAME.ply`, and a `metadata.csv` per split with the
+    columns.
+
+    PLY files are copied; other formats are decoded in sandboxed processes and written as PLY. A mesh with materials,
+    textures or buffers stays a folder of its own, because a PLY holds no textures.
+    """
+
     name = "ply"
     again = "data"
     files = True
@@ -111,7 +112,7 @@ class Ply:
 
 
 def _write_meshes(shipment: ExportContent, media: Media, piece: Piece, folder: Path, tell: ReportProgress) -> int:
-    """How many cells were escaped."""
+    """Returns how many cells were escaped."""
     names = [f"user_{name}" if name.lower() == "file_name" else name for name in shipment.rows.column_names]
     taken = UniqueNames()
     with CsvFile(folder / "metadata.csv", ["file_name", *names]) as metadata:
@@ -126,7 +127,7 @@ def _write_meshes(shipment: ExportContent, media: Media, piece: Piece, folder: P
 
 
 def _convert_to_ply(shipment: ExportContent, media: Media, places: range) -> dict[int, bytes]:
-    """Place -> PLY, of what is neither one nor several files."""
+    """Place -> PLY, for media that are neither PLY files nor bundles of several files."""
     others = [place for place in places if not _is_mesh_file(shipment, media.read(place))]
     if not others:
         return {}
@@ -148,7 +149,7 @@ def _encode_ply(medium: dict[str, Any]) -> bytes:
 
 
 def _write_mesh(media: Media, place: int, folder: Path, names: UniqueNames, converted: bytes | None) -> str:
-    """Where it lies below `folder`."""
+    """The path of the mesh below `folder`."""
     path = PurePosixPath(media.path(place))
     (folder / path.parent).mkdir(parents=True, exist_ok=True)
     data = media.read(place) if converted is None else converted
@@ -166,16 +167,11 @@ def _write_mesh(media: Media, place: int, folder: Path, names: UniqueNames, conv
 
 
 def _safe_path(name: str) -> PurePosixPath:
-    """A member's name as a path that leads nowhere else."""
+    """A member's name as a path that stays inside its folder."""
     return PurePosixPath(*(safe_name(part) for part in PurePosixPath(name).parts if part not in ("/", ".", "..")))
 
 
 PLY = Ply()
-
-
-# DICOM files as archives have them, `PATIENT/STUDY/SERIES/00001.dcm`, and a `metadata.csv` with labels and columns.
-#
-# A series of several instances is a folder, and `file_name` names it; one of a single instance is a file.
 
 
 _FOLDERS = ("patient", "study", "series")
@@ -183,6 +179,12 @@ _STUDIES_AT_ONCE = 256
 
 
 class DicomFolders:
+    """DICOM files as archives have them, `PATIENT/STUDY/SERIES/00001.dcm`, and a `metadata.csv` with labels and
+    columns.
+
+    A series of several instances is a folder, and `file_name` names it; one of a single instance is a file.
+    """
+
     name = "dicom"
     again = "."
     files = True
@@ -219,7 +221,7 @@ def _folder_names(batch: Any) -> list[list[str]]:
 
 
 def _write_dicom(data: bytes, folder: Path, names: UniqueNames, cells: list[str]) -> str:
-    """What the file or the folder is called below the export."""
+    """The name of the file or folder below the export."""
     above = "/".join(cells[:2])
     below = f"{above}/{names.claim(above, cells[2])}"
     files = list(members_of(data).values()) if is_bundle(data) else [data]

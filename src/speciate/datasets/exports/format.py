@@ -1,7 +1,4 @@
-"""A format of exports: which versions it can hold, how it writes their rows, and the content that it is given.
-
-Hidden columns and provenance stay behind: a dataset that is made of an export gets them anew. A label or group
-that only repeats a column of the user is left to that column, so that the rows that come back are the same."""
+"""A format of exports: which versions it can hold, how it writes their rows, and the content that it is given."""
 
 from __future__ import annotations
 
@@ -26,7 +23,7 @@ ReportProgress = Callable[[int], None]
 
 
 class WriteReport(NamedTuple):
-    """What a reader of the export must be told."""
+    """What a reader of the export must know."""
 
     configs: dict[str, str] = {}  # noqa: RUF012 - never changed
     """Split -> pattern of its files below the export, where the hub's loader can read them."""
@@ -37,7 +34,7 @@ class WriteReport(NamedTuple):
 
 
 class Format(Protocol):
-    """The same shipment gives the same bytes: no times, no paths, nothing in the order of a set."""
+    """The same content gives the same bytes: no times, no paths, nothing in the order of a set."""
 
     name: str
     again: str | None
@@ -54,12 +51,6 @@ class Format(Protocol):
     def write(self, shipment: ExportContent, folder: Path, tell: ReportProgress) -> WriteReport:
         """Write the rows into `folder`, which is there and empty. Foreign media are copied, never decoded."""
         ...
-
-
-# What leaves in an export: the usable rows with the columns that a reader wants, and the bytes of their media.
-#
-# Hidden columns and provenance stay behind: whoever makes a dataset of an export again gets them anew. A label or
-# group that only repeats a column of the user is left to that column, so that the rows that come back are the same.
 
 
 _ORDER = {"train": 0, "validation": 1, "test": 2}
@@ -99,6 +90,12 @@ class Piece(NamedTuple):
 
 
 class ExportContent(NamedTuple):
+    """What an export contains: the usable rows with their columns, and the bytes of their media.
+
+    Hidden columns and provenance are left out: a dataset made from an export gets them anew. A label or group that only
+    repeats a column of the user's is left to that column, so that the rows come back unchanged.
+    """
+
     manifest: Manifest
     rows: pa.Table
     """The columns that leave, by split and id. The medium is among them only where it lies in the table."""

@@ -1,9 +1,11 @@
 """A dataset of LeRobot (v3.0, https://github.com/huggingface/lerobot): `meta/`, `data/` and `videos/`.
 
-All steps are in few Parquet files; each episode has videos of its own, one a camera, copied as they are, so that no
-frame is encoded again. Splits are ranges of episodes in `meta/info.json`; labels and columns of the version stand in
-`meta/episodes`, a column each. Episodes are foreign bytes: a sandboxed process reads and writes them
-(lerobot_writing.py).
+All steps are in few Parquet files; each episode has one video per camera, copied without encoding a frame again. Splits
+are ranges of episodes in `meta/info.json`; labels and columns of the version stand in `meta/episodes`, a column each.
+
+Episodes are foreign bytes, so `write` reads and writes them in a sandboxed process. It follows the format's own
+definition (huggingface/lerobot, `src/lerobot/datasets/`): `dataset_metadata.py` and `dataset_writer.py` for `meta/`,
+`compute_stats.py` for the statistics. Quantiles of the whole dataset are exact here, not bounds made of the episodes'.
 """
 
 from __future__ import annotations
@@ -90,13 +92,6 @@ def _columns(cells: dict[str, Any]) -> dict[str, Any]:
 
 
 LEROBOT = LeRobot()
-
-
-# Writes episodes as a LeRobot v3.0 dataset into its own folder. The sandboxed half of lerobot.py.
-#
-# By the format's own definition (huggingface/lerobot, `src/lerobot/datasets/`): `dataset_metadata.py` and
-# `dataset_writer.py` for what `meta/` holds, `compute_stats.py` for the statistics. Of the quantiles those of the
-# whole are exact here, not bounds made of the episodes'.
 
 
 _CHUNK = 1000
@@ -223,7 +218,7 @@ class _Writer:
         self._small += episode.small
 
     def finish(self, splits: Mapping[str, Sequence[int]]) -> list[str]:
-        """Writes what all episodes share; sentences for the card."""
+        """Writes what all episodes share; returns sentences for the card."""
         assert self._shape is not None, "an export has rows"
         for first in range(0, len(self._rows), _CHUNK):
             number = first // _CHUNK

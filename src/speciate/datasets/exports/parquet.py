@@ -1,7 +1,9 @@
 """Formats `parquet` and `hf`: media as bytes beside their file name, described so that Hugging Face `datasets` reads
-them.
+images, audio and classes as such.
 
-`parquet` is one file per split; `hf` is a folder for `datasets.load_from_disk`, classes as ClassLabel."""
+`parquet` is one file per split; `hf` is a folder for `datasets.load_from_disk`, classes as ClassLabel. Both write Arrow
+batches of bounded size. The description stands in the schema under `huggingface`, and in dataset_info.json.
+"""
 
 from __future__ import annotations
 
@@ -39,9 +41,6 @@ class Parquet:
                     writer.write_table(batch)
                     tell(batch.num_rows)
         return WriteReport(configs)
-
-
-# Rows with their media in Arrow batches of bounded size: what the formats `parquet` and `hf` write.
 
 
 _ROWS = 8192
@@ -114,11 +113,6 @@ def _media(shipment: ExportContent, piece: Piece) -> Iterator[tuple[int, list[ob
         yield start, cells
 
 
-# Columns as Hugging Face `datasets` describes them, so that it reads images, sounds and classes as such.
-#
-# The description stands in the schema of Parquet and Arrow files under `huggingface`, and in dataset_info.json.
-
-
 _MEDIA = {"image": "Image", "audio": "Audio"}
 _TYPES = {
     "double": "float64", "float": "float32", "halffloat": "float16", "date32[day]": "date32", "date64[ms]": "date64",
@@ -137,7 +131,7 @@ def describe_features(schema: pa.Schema, modality: str, medium: str | None, clas
 
 
 def features(schema: pa.Schema) -> dict[str, Any]:
-    """What `described` wrote."""
+    """What `describe_features` wrote."""
     found: dict[str, Any] = json.loads(schema.metadata[b"huggingface"])["info"]["features"]
     return found
 
@@ -157,13 +151,12 @@ def _feature(kind: pa.DataType) -> Any:
 PARQUET = Parquet()
 
 
-# What Hugging Face `datasets` saves: a folder that `datasets.load_from_disk` opens, classes as ClassLabel.
-
-
 _DATA = "data-00000-of-00001.arrow"
 
 
 class DatasetsFolder:
+    """A folder that `datasets.load_from_disk` opens, classes as ClassLabel."""
+
     name = "hf"
     again = "."
     files = False

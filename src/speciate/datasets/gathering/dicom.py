@@ -1,8 +1,14 @@
-"""A folder of DICOM files as hospitals send it, as series: whatever the files are called and wherever they lie.
+"""A folder of DICOM files as hospitals send it, as series, whatever the files are called and wherever they lie.
 
-Headers are read in sandboxed processes, several at a time and without pixels; what follows from them is pure
-(dicom_headers.py). A file that is no image is excluded with the reason; one that is broken stays in its series, which
-so becomes partial by its name. Outlines and segmentations beside a series become cells of its column `mask`."""
+Headers are read in sandboxed processes, several at a time and without pixels; dicom_headers.py decides from them. A
+file that is not an image is excluded with the reason; a broken one stays in its series, which becomes partial by its
+name.
+
+Outlines and segmentations beside a series become cells of its column `mask` (`label_maps`). An RTSTRUCT or SEG file
+belongs to the series that it names or, if it names none, to the only one in its frame of reference. Of several SEG
+files of a series all are drawn, because each may hold one region; of several RTSTRUCT files the latest, because they
+are states of one.
+"""
 
 from __future__ import annotations
 
@@ -56,8 +62,10 @@ class _SortedFiles(NamedTuple):
 
 
 def gather(found: Listing, context: SourceContext) -> Listing:
-    """The listing with an entry for each volume or image. One that holds none is left as it is: each of its files
-    then says what is wrong with it."""
+    """The listing with an entry for each volume or image.
+
+    A listing without any is left as it is: each of its files then reports its own fault.
+    """
     known, annotations, whole, excluded = _sort_files(found, context)
     known, twice = without_copies(_with_digests(known, found, context))
     excluded += [ExcludedFile(each.file.name, f"A copy of {each.of.name!r}.") for each in twice]
@@ -79,7 +87,7 @@ def gather(found: Listing, context: SourceContext) -> Listing:
 
 
 def _account(listing: Listing, inside: int, annotations: Sequence[Annotation]) -> tuple[str, ...]:
-    """Where every file went, so that whoever sent them can count."""
+    """Counts every file by its destination, so that the sender can check."""
     excluded = {item.name for item in listing.excluded}
     regions = sum(each.file.name not in excluded for each in annotations)
     if not excluded and not regions:
@@ -115,7 +123,7 @@ def _sort_files(found: Listing, context: SourceContext) -> _SortedFiles:
 
 
 def _with_digests(known: Sequence[FileWithHeader], found: Listing, context: SourceContext) -> list[FileWithHeader]:
-    """The bytes are compared only of files that say they are the same instance."""
+    """Digests of files that claim to be the same instance; only their bytes are compared."""
     times = Counter(each.header.instance for each in known)
     same = [each for each in known if times[each.header.instance] > 1 and each.header.instance]
     answers = _ask_about_files(_DIGESTS, "digests", [each.file for each in same], found, context)
@@ -126,7 +134,7 @@ def _with_digests(known: Sequence[FileWithHeader], found: Listing, context: Sour
 def _ask_about_files(
     service: str, key: str, files: Sequence[SourceFile], found: Listing, context: SourceContext
 ) -> list[Any]:
-    """An answer for each file, in order; a sentence where its process failed."""
+    """An answer for each file, in order; a sentence if its process failed."""
     chunks = [files[start : start + _CHUNK] for start in range(0, len(files), _CHUNK)]
 
     def ask(chunk: Sequence[SourceFile]) -> list[Any]:
@@ -147,7 +155,7 @@ def _ask_about_files(
 
 
 def _examples_with_images(found: Sequence[DicomExample]) -> tuple[list[DicomExample], list[ExcludedFile]]:
-    """Examples in which something is an image; the files of the others."""
+    """Examples with at least one image; the files of the others are excluded."""
     made = [each for each in found if any(known.header.kind == "image" for known in each.files)]
     excluded = [
         ExcludedFile(known.file.name, f"A DICOM file without an image ({known.header.modality or 'of no modality'}).")
@@ -186,14 +194,14 @@ def _source_files(found: Listing, made: Sequence[DicomExample]) -> list[SourceFi
 
 
 def _within(header: Header, ambiguous: frozenset[tuple[str, str]]) -> tuple[str, ...]:
-    """By what labels may name all of its study or patient: the finest first."""
+    """The names by which labels may name all of its study or patient, the finest first."""
     coarse = (("study", header.study), ("accession", header.accession), ("patient_id", header.patient_id),
               ("patient", header.patient))  # fmt: skip
     return tuple(dict.fromkeys(value for kind, value in coarse if value and (kind, value) not in ambiguous))
 
 
 def _ambiguous(made: Sequence[DicomExample]) -> frozenset[tuple[str, str]]:
-    """Accession numbers of several studies, and ids of several patients (of two hospitals): they name nothing."""
+    """Accession numbers of several studies and ids of several patients (of two hospitals): they identify nothing."""
     of: dict[tuple[str, str], set[str]] = defaultdict(set)
     for each in made:
         header = each.files[0].header
@@ -208,7 +216,7 @@ def _key(each: DicomExample) -> tuple[str, str, str]:
 
 
 def _folder(names: Sequence[str]) -> str:
-    """The folder that all share; empty where it is the source."""
+    """The folder that all share; empty if it is the source."""
     return os.path.commonpath([os.path.dirname(name) for name in names])
 
 
@@ -222,7 +230,7 @@ def _free(name: str, taken: set[str]) -> str:
 
 
 def _header(answer: Any) -> Header:
-    """REFUSED where it is none: it comes from a process that met foreign bytes."""
+    """Raises REFUSED for an invalid answer: it comes from a process that met foreign bytes."""
     found: dict[str, Any] = {}
     try:
         for name in _FIELDS:
@@ -242,14 +250,6 @@ def _notes(made: Sequence[DicomExample]) -> tuple[str, ...]:
     if apart := sum(bool(each.what) and not each.what.startswith("instance") for each in made):
         notes.append(f"{apart:,} of them are parts of a series that are volumes of their own, such as localizers.")
     return tuple(notes)
-
-
-# Outlines and segmentations that lie beside DICOM series, as cells of a column `mask` (see `label_maps`), read in
-# sandboxed processes.
-#
-# An RTSTRUCT or SEG file belongs to the series that it names or, where it names none, to the only one in its frame of
-# reference. Of several SEG files of a series all are drawn, for each may hold one region; of several RTSTRUCT files
-# the latest, for they are states of one.
 
 
 _SERVICE = "speciate.datasets.gathering.dicom:read_regions"
@@ -323,9 +323,6 @@ def _ask_for_regions(
         return context.pool.ask(_SERVICE, {"scan": paths, "of": drawn_on}, _SECONDS, readable=found.readable)
     except SpeciateError as error:
         return {"cell": None, "unused": [[path, f"Regions that cannot be read: {error.message}"] for path in drawn_on]}
-
-
-# In the sandboxed process
 
 
 def read_regions(payload: dict[str, Any]) -> dict[str, Any]:

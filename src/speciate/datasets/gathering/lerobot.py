@@ -1,7 +1,20 @@
 """Datasets of LeRobot (https://github.com/huggingface/lerobot): each of their episodes becomes an example of its own.
 
-A dataset is a folder with `meta/info.json`; there may be several at a source. Its files hold many episodes each, so a
-sandboxed process cuts them (`cut_episodes`). What lies beside it and is no episode by itself is excluded."""
+A dataset is a folder with `meta/info.json`; a source may hold several. Its files hold many episodes each, so a
+sandboxed process cuts them (`cut_episodes`) and writes a bundle for each. Other files beside it that are no episodes
+are excluded.
+
+It follows the format's own definition (huggingface/lerobot, `src/lerobot/datasets/`, v3.0). `meta/info.json` names the
+features and the templates of paths. A row of `meta/episodes/**.parquet` names the file of data that holds an episode's
+rows (`data/chunk_index`, `data/file_index`) and, for each camera separately, the video and the seconds of it
+(`videos/KEY/chunk_index`, `file_index`, `from_timestamp`, `to_timestamp`). The indices of data and of cameras are
+independent. The frame of a row is the one at `from_timestamp + timestamp`. For v2.1, whose files hold one episode each,
+the same is read from `meta/episodes.jsonl` and the paths.
+
+Seconds of a video that begin at a keyframe and that no later frame depends on are copied as they are; others are
+encoded again. An episode that lacks anything is written with its faults in words (`Meta.faults`): it is excluded for
+them later, and the others go in.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +45,7 @@ _OURS = ("meta/", "data/", "videos/", "images/")
 
 
 def is_lerobot(files: Sequence[SourceFile]) -> bool:
-    """Whether one is `meta/info.json` and beside it there are episodes."""
+    """Whether the files include `meta/info.json` and episodes beside it."""
     names = [file.name for file in files]
     roots = _roots(files)
     return any(name.startswith((f"{root}meta/episodes", f"{root}data/")) for root in roots for name in names)
@@ -97,20 +110,6 @@ def _folder(info: SourceFile) -> Path:
     return info.path.parent.parent
 
 
-# Cuts a LeRobot dataset into episodes. The sandboxed half of lerobot.py; writes a bundle for each into its folder.
-#
-# By the format's own definition (huggingface/lerobot, `src/lerobot/datasets/`, v3.0): `meta/info.json` names the
-# features and the templates of paths; a row of `meta/episodes/**.parquet` says for each episode which file of data
-# holds its rows (`data/chunk_index`, `data/file_index`) and, for each camera by itself, which video and which seconds
-# of that are its (`videos/KEY/chunk_index`, `file_index`, `from_timestamp`, `to_timestamp`). The indices of data and
-# of cameras are independent: one is never used for another. The frame of a row is that at `from_timestamp +
-# timestamp`. Of v2.1, whose files hold one episode each, the same is read from `meta/episodes.jsonl` and the paths.
-#
-# Seconds of a video that begin at a keyframe and that nothing after them is needed for are copied as they are; others
-# are encoded again. An episode in which anything is missing is written with what it lacks in words (`Meta.faults`):
-# whoever reads it excludes it for that, and the others go in.
-
-
 _MOST_EPISODES = 1_000_000
 _MOST_COLUMNS = 32
 _OLD_VIDEO = "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4"
@@ -146,7 +145,10 @@ class Info(BaseModel):
         return self.codebase_version.startswith("v2.")
 
     def split_of(self, number: int) -> str | None:
-        """`splits` are ranges of episodes; one alone, which is what LeRobot writes while it records, says nothing."""
+        """The split of an episode; `splits` are ranges of episodes.
+
+        A single range says nothing: LeRobot writes one while it records.
+        """
         for name, said in self.splits.items() if len(self.splits) > 1 else ():
             first, colon, last = said.partition(":")
             if colon and first.isdigit() and last.isdigit() and int(first) <= number < int(last):
@@ -227,9 +229,6 @@ def cut_episodes(payload: dict[str, Any]) -> dict[str, Any]:
     if encoded_again:
         notes.append(f"{encoded_again} parts of videos begin at no keyframe and were encoded again.")
     return {"episodes": episodes, "excluded": excluded, "notes": notes}
-
-
-# meta/
 
 
 def _info(root: Path) -> Info:
@@ -315,9 +314,6 @@ def _old_row(info: Info, said: dict[str, Any]) -> Row:
         key: Span(video.format(video_key=key, **place), 0.0, length / info.fps) for key in info.cameras()
     }  # fmt: skip
     return Row(index, length, data.format(**place), spans, tuple(map(str, said.get("tasks") or ())), {})
-
-
-# One episode
 
 
 def _episode(root: Path, info: Info, tasks: Mapping[int, str], row: Row) -> tuple[bytes, int]:
@@ -458,7 +454,7 @@ def _times(table: pa.Table, info: Info, row: Row, faults: list[str]) -> Times:
 
 
 def _task(table: pa.Table, tasks: Mapping[int, str], row: Row) -> str:
-    """Those of the steps, each once in their order; else what the episode says."""
+    """The tasks of the steps, each once in their order; else those of the episode."""
     if "task_index" in table.column_names and table.num_rows:
         numbers = dict.fromkeys(table["task_index"].to_pylist())
         found = [tasks[number] for number in numbers if number in tasks]
@@ -479,9 +475,6 @@ def _images(column: pa.ChunkedArray) -> Iterator[Pixels]:
     for cell in column.to_pylist():
         with Image.open(io.BytesIO(cell["bytes"]), formats=("PNG", "JPEG")) as image:
             yield np.asarray(image.convert("RGB"))
-
-
-# Videos
 
 
 class Clip(NamedTuple):

@@ -1,7 +1,7 @@
-"""Meshes as they lie in folders: an .obj with the .mtl that it names and the textures that those name, a .gltf with its
-buffers and images, are one example each. What no mesh names is none, and excluded.
+"""Meshes as they lie in folders: an .obj with the .mtl that it names and its textures, or a .gltf with its buffers and
+images, is one example. Files that no mesh names are excluded.
 
-The names are read in a sandboxed process, and only files of the listing are ever taken.
+The names are read in a sandboxed process, and only files of the listing are taken.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _AT_ONCE = 500
 
 
 def is_meshes(files: Sequence[SourceFile]) -> bool:
-    """Whether there is nothing but meshes and what belongs to them, and more than the meshes alone."""
+    """Whether all files are meshes or belong to them, and there are more files than meshes."""
     names = [file.name.lower() for file in files]
     beside = (_MATERIALS, _BUFFERS)
     return (
@@ -76,7 +76,7 @@ def _ask_for_mesh_names(
 
 
 def _path_in_source(file: str, name: str) -> str:
-    """What `name` means within `file`, below the source; what leads out of the source is no file of a listing."""
+    """The path of `name`, written in `file`, below the source; a path out of it is in no listing."""
     return posixpath.normpath(posixpath.join(posixpath.dirname(file), name.replace("\\", "/")))
 
 
@@ -87,16 +87,13 @@ def _files_reached(wanted: dict[str, list[str]], name: str) -> list[str]:
 
 
 def _with_parts(file: SourceFile, others: Sequence[SourceFile]) -> SourceFile:
-    """Named from the folder that they share, so that the same mesh elsewhere has the same bytes."""
+    """Names from the folder that the parts share, so that the same mesh elsewhere has the same bytes."""
     if not others:
         return file
     shared = posixpath.commonpath([posixpath.dirname(each.name) or "." for each in (file, *others)])
     base = "" if shared == "." else shared
     parts = [(posixpath.relpath(each.name, base or "."), each.path) for each in (file, *others)]
     return file._replace(parts=tuple(parts))
-
-
-# Which other files a mesh or its materials name. Runs in sandboxed processes.
 
 
 _LONGEST = 64 << 20
@@ -107,7 +104,7 @@ _OPTION = re.compile(r"^-\w+(\s+(?:on|off|-?[\d.]+|\w(?=\s)))*\s+")
 
 
 def read_mesh_names(payload: dict[str, Any]) -> dict[str, list[list[str]]]:
-    """{paths} -> {names}: for each, the files that it names, as it writes them; none where it cannot be read."""
+    """{paths} -> {names}: the names that each file mentions, as it writes them; none if it cannot be read."""
     return {"names": [_names(Path(path)) for path in payload["paths"]]}
 
 

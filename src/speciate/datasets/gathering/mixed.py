@@ -1,9 +1,9 @@
-"""Mixed rows from files: those that are one example together (mixed_layouts.py), or that a table brings together, as
-one
-bundle each; and what a row lacks that others have.
+"""Mixed rows from files: files that are one example together (mixed_layouts.py), or that a table combines, as one
+bundle each.
 
-Only for sources that somebody calls `multimodal`, bundles and our own exports: a folder of images with a table of
-captions stays a dataset of images."""
+Only for sources declared `multimodal`, bundles and our own exports: a folder of images with a table of captions stays a
+dataset of images.
+"""
 
 from __future__ import annotations
 
@@ -49,8 +49,11 @@ class MixedListing(NamedTuple):
 def gather(
     found: Listing, tables: Sequence[SourceFile], context: SourceContext, inputs: Sequence[str], never: Sequence[str]
 ) -> MixedListing:
-    """The listing with an entry for each mixed row. `inputs`: the parts that are wanted; none: all. `never`: columns of
-    tables that are no parts. INVALID where no files belong together."""
+    """The listing with an entry for each mixed row.
+
+    `inputs`: the wanted parts; none: all. `never`: columns of tables that are no parts. INVALID if no files belong
+    together.
+    """
     whole = [file for file in found.files if file.name.lower().endswith(MULTIMODAL.suffixes)]
     if whole and len(whole) == len(found.files):
         return MixedListing(found, list(tables))
@@ -78,8 +81,10 @@ def gather(
 
 
 def mixed_rows_hint(found: Listing) -> str:
-    """Of media that were taken for examples of one modality: the call that reads them as mixed rows, where at least
-    half of the files have company of another modality, in two rows or more. Empty where they have not."""
+    """The call that reads media, taken for examples of one modality, as mixed rows.
+
+    Empty unless at least half of the files accompany one of another modality, in two rows or more.
+    """
     named = _named_files(found.files)
     if len({file.modality for file in named} - {None}) < 2:
         return ""
@@ -96,8 +101,7 @@ def mixed_rows_hint(found: Listing) -> str:
 
 
 def _is_mixed(row: Row) -> bool:
-    """Of several modalities, and of none more than two parts: that would be a folder of images and what is said of
-    all of them."""
+    """Whether a row has several modalities, and at most two parts of each: more would be a folder of images."""
     counts = Counter(part.modality for part in row.parts)
     return len(counts) > 1 and max(counts.values()) <= 2
 
@@ -213,7 +217,7 @@ def _by_manifest(found: Listing, table: SourceFile, manifest: ManifestRows, cont
 def _add_missing_parts(
     made: Sequence[_MixedExample], wanted: set[PartName], context: SourceContext
 ) -> tuple[list[SourceFile], Counter[PartName]]:
-    """With an empty member for each part that others have; how many lack each. Rows without any are left out."""
+    """Adds an empty member for each part that others have, and counts them. Rows without parts are left out."""
     nothing = context.work / "nothing"
     context.work.mkdir(parents=True, exist_ok=True)
     nothing.write_bytes(b"")
@@ -236,7 +240,7 @@ def _add_missing_parts(
 
 
 def _wanted(parts: set[PartName], inputs: Sequence[str]) -> set[PartName]:
-    """Those that the caller names, or all."""
+    """The parts that the caller names, or all."""
     names = {part.own: part for part in sorted(parts)}
     for name in inputs:
         if name not in names:
@@ -254,15 +258,6 @@ def _join_names(parts: set[PartName] | Sequence[PartName]) -> str:
 
 def _notes(lacking: Counter[PartName], count: int) -> list[str]:
     return [f"{number:,} of {count:,} rows lack the part {part.own!r}." for part, number in sorted(lacking.items())]
-
-
-# Mixed rows from a table whose columns name files, relative to it, and hold texts: a row is an example.
-#
-# Which columns are parts is said by `inputs`; else those whose cells name files that are there, and those of long
-# text. The other columns are labels and whatever else is known of the rows. A part is called as its column.
-#
-# Nothing but a regular file below the table's folder is a part: no `..`, no hidden folder, no link that leads out,
-# and never the folder with a person's keys.
 
 
 _SAMPLE = 200
@@ -293,9 +288,15 @@ class ManifestRows(NamedTuple):
 def read_manifest(
     file: SourceFile, found: Listing, context: SourceContext, inputs: Sequence[str], never: Sequence[str]
 ) -> ManifestRows | None:
-    """What a table brings together; None where it names no files in its columns, or nothing but labels beside them.
+    """Mixed rows of a table whose columns name files, relative to it, and hold texts: one row is one example.
 
-    INVALID where `inputs` names columns of which it lacks some.
+    `inputs` names the columns that are parts; else they are those whose cells name existing files, and those of long
+    text. A part is called as its column. The other columns are labels and whatever else is known of the rows. Only a
+    regular file below the table's folder is a part: no `..`, no hidden folder, no link that leads out, and never the
+    folder with a person's keys.
+
+    None if the table names no files in its columns, or only labels beside them. INVALID if `inputs` names unknown
+    columns.
     """
     try:
         table = ask_table(context.pool, file.path, found.reader, readable=found.readable)
@@ -414,7 +415,7 @@ def _part(name: str, column: pa.ChunkedArray, folder: Path, *, is_file: bool) ->
 
 
 def _free(part: PartName, taken: Iterable[PartName]) -> PartName:
-    """Columns such as `view (left)` and `view [left]` are two parts: the second is `view_left_2`."""
+    """A free name: columns such as `view (left)` and `view [left]` are two parts, and the second is `view_left_2`."""
     names, number, own = {each.own for each in taken}, 1, part.own
     while own in names:
         number += 1
@@ -423,7 +424,7 @@ def _free(part: PartName, taken: Iterable[PartName]) -> PartName:
 
 
 def _write_text(cell: Any, path: Path, when: int) -> Path | None:
-    """A text in a file of its own, with the time of its table: by that an attempt after a kill knows it again."""
+    """A text as a file, with the time of its table, so that an attempt after a kill recognises it."""
     if cell is None or not str(cell).strip():
         return None
     path.write_text(str(cell), encoding="utf-8", errors="replace")

@@ -1,8 +1,13 @@
-"""NIfTI scans as they lie in folders: a .hdr and its .img are one example, and a mask is no example but a column.
+"""NIfTI scans as they lie in folders: a .hdr and its .img are one example, and a mask becomes a column of its scan.
 
-Names alone decide, by the layouts that datasets have: `imagesTr/liver_1.nii.gz` with `labelsTr/liver_1.nii.gz` (Medical
-Segmentation Decathlon), `imagesTr/liver_1_0000.nii.gz` for the first channel of a case (nnU-Net), `images` and
-`masks`, or `scan_seg.nii.gz` beside `scan.nii.gz`. Only the first channel is read."""
+Names alone decide, by the layouts of common datasets: `imagesTr/liver_1.nii.gz` with `labelsTr/liver_1.nii.gz` (Medical
+Segmentation Decathlon), `imagesTr/liver_1_0000.nii.gz` for the first channel of a case (nnU-Net), `images` and `masks`,
+or `scan_seg.nii.gz` beside `scan.nii.gz`. Only the first channel is read.
+
+Masks become cells of a column `mask` (`label_maps`), read in sandboxed processes. A mask is used if it has the size and
+the spacing of its scan and holds whole numbers. `dataset.json` beside the folders names its values (Medical
+Segmentation Decathlon, nnU-Net); without it the values are the names.
+"""
 
 from __future__ import annotations
 
@@ -63,7 +68,7 @@ class ScansAndMasks(NamedTuple):
 
 
 def separate_masks(files: Sequence[SourceFile]) -> ScansAndMasks:
-    """What of the files are scans, which mask each has, and what is neither."""
+    """Which files are scans, which mask each has, and which files are neither."""
     stems = {_stem(file) for file in files}
     images = {key for stem in stems if (key := _key_of_stem(stem, _IMAGES)) is not None}
     masks: dict[str, SourceFile] = {}
@@ -107,8 +112,10 @@ def _case(stem: str, masks: dict[str, SourceFile]) -> _Case:
 
 
 def _case_of_mask(stem: str, stems: set[str], images: set[str]) -> str | None:
-    """What it is the mask of: by its folder, where another one has images; by its name, where the scan lies beside it;
-    None where it is none."""
+    """The scan of a mask: by its folder, if another folder has images; by its name, if the scan lies beside it.
+
+    None if the file is no mask.
+    """
     key, bare = _key_of_stem(stem, _MASKS), _OF_MASK.sub("", stem)
     if key is not None and _folder(key) in {_folder(image) for image in images}:
         return key if key in images else _OF_MASK.sub("", key)
@@ -135,13 +142,6 @@ def _stem(file: SourceFile) -> str:
 def _kind(file: SourceFile) -> str | None:
     found = _SUFFIX.search(file.name)
     return found[1].lower() if found else None
-
-
-# Masks of scans, NIfTI themselves, as cells of a column `mask` (see `label_maps`), read in sandboxed processes.
-#
-# A mask is used where it has the size and the spacing of its scan and holds whole numbers. What they stand for is
-# said by `dataset.json` beside the folders (Medical Segmentation Decathlon, nnU-Net); where nothing says it, they are
-# the names.
 
 
 _CARD = "dataset.json"
@@ -194,9 +194,6 @@ def _card(found: Listing, mask: SourceFile) -> str | None:
     return str(path) if any(path.is_relative_to(root) for root in found.readable) and path.is_file() else None
 
 
-# In the sandboxed process
-
-
 def read_mask(payload: dict[str, Any]) -> dict[str, Any]:
     """The service: {scan, mask: [[name, path]], card} -> {cell, reason}."""
     try:
@@ -213,7 +210,7 @@ def read_mask(payload: dict[str, Any]) -> dict[str, Any]:
 
 
 def encode_labels(volume: Volume, names: Mapping[int, str]) -> tuple[Labels, list[str]]:
-    """Values as places of labels. DecodeError where they are no whole numbers, are negative or too many."""
+    """Values as positions of labels. DecodeError if they are not whole numbers, are negative or too many."""
     voxels = volume["voxels"]
     if voxels.min() < 0 or voxels.max() > _GREATEST or ((values := voxels.astype(np.uint16)) != voxels).any():
         raise DecodeError("error", f"its values are not whole numbers from 0 to {_GREATEST:,}")
@@ -226,7 +223,7 @@ def encode_labels(volume: Volume, names: Mapping[int, str]) -> tuple[Labels, lis
 
 
 def label_names(card: Any) -> dict[int, str]:
-    """Of what dataset.json says: `{"1": "liver"}` (MSD), `{"liver": 1}` (nnU-Net); nothing where it says neither."""
+    """The names in dataset.json: `{"1": "liver"}` (MSD) or `{"liver": 1}` (nnU-Net); empty if it has neither."""
     labels = card.get("labels") if isinstance(card, dict) else None
     return dict(_pairs(labels)) if isinstance(labels, dict) else {}
 

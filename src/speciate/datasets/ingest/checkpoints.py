@@ -66,7 +66,7 @@ class PartWriter:
         if used and raw.data is not None and raw.sha256 is not None and not self._known.holds(raw.sha256, raw.data):
             self._pack.add(raw.data, raw.sha256)
             self._kept = True
-        self._items.append(IngestedFile(item.file, RawFile(raw.facts, None, raw.sha256), item.verdict))
+        self._items.append(IngestedFile(item.file, RawFile(raw.state, None, raw.sha256), item.verdict))
 
     def seal(self, checkpoints: Path, modality: str) -> IngestedPart:
         """The part is on disk when this returns. Nothing can be added afterwards."""
@@ -76,7 +76,7 @@ class PartWriter:
         table = _part_table(self._items).replace_schema_metadata(said)
         sink = pa.BufferOutputStream()
         pq.write_table(table, sink, compression="zstd")
-        files = json.dumps([modality, *((item.file.name, *item.raw.facts) for item in self._items)])
+        files = json.dumps([modality, *((item.file.name, *item.raw.state) for item in self._items)])
         name = hashlib.sha256(files.encode("utf-8", "surrogatepass")).hexdigest()[:32]
         write_durably(checkpoints / f"part-{name}.parquet", sink.getvalue().to_pybytes())
         return IngestedPart(table, pack)
@@ -99,10 +99,10 @@ def recover_parts(
             if part is None:
                 continue
             names = part.table[f"{PREFIX}source"].to_pylist()
-            facts = zip(
+            state = zip(
                 part.table[f"{PREFIX}size"].to_pylist(), part.table[f"{PREFIX}mtime_ns"].to_pylist(), strict=True
             )
-            if all(left.get(name) == fact for name, fact in zip(names, facts, strict=True)):
+            if all(left.get(name) == fact for name, fact in zip(names, state, strict=True)):
                 found.append(part)
                 for name in names:
                     del left[name]
@@ -161,10 +161,10 @@ def _digests(index: pa.Table) -> npt.NDArray[np.bytes_]:
 def _read_part(file: Path, folders: Folders, modality: str) -> IngestedPart | None:
     """None where it is of another kind, or its pack is not whole."""
     table = pq.read_table(file)
-    facts = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
-    if (facts.get("form"), facts.get("modality")) != (FORM, modality):
+    state = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
+    if (state.get("form"), state.get("modality")) != (FORM, modality):
         return None
-    pack = folders.packs / facts["pack"] if facts["pack"] else None
+    pack = folders.packs / state["pack"] if state["pack"] else None
     try:
         for path in (pack, index_path(pack)) if pack is not None else ():
             os.utime(path)  # to whoever collects garbage it is as young as this run
@@ -177,15 +177,15 @@ def _part_table(items: Sequence[IngestedFile]) -> pa.Table:
     sketches = [None if item.verdict.sketch is None else bytes.fromhex(item.verdict.sketch) for item in items]
     known = {
         "source": pa.array([item.file.name for item in items], pa.string()),
-        "size": pa.array([item.raw.facts.size for item in items], pa.int64()),
-        "mtime_ns": pa.array([item.raw.facts.mtime_ns for item in items], pa.int64()),
+        "size": pa.array([item.raw.state.size for item in items], pa.int64()),
+        "mtime_ns": pa.array([item.raw.state.mtime_ns for item in items], pa.int64()),
         "content": pa.array([item.raw.sha256 for item in items], pa.string()),
         "quality": pa.array([item.verdict.quality for item in items], pa.string()),
         "reason": pa.array([item.verdict.reason for item in items], pa.string()),
         "fingerprint": pa.array([item.verdict.fingerprint for item in items], pa.string()),
         "sketch": pa.array(sketches, pa.binary()),
     }
-    fields = from_rows([item.verdict.fields | _bytes(item.raw.facts) for item in items])
+    fields = from_rows([item.verdict.fields | _bytes(item.raw.state) for item in items])
     return pa.table(
         {
             **{PREFIX + name: column for name, column in known.items()},
@@ -194,5 +194,5 @@ def _part_table(items: Sequence[IngestedFile]) -> pa.Table:
     )
 
 
-def _bytes(facts: FileState) -> dict[str, int]:
-    return {"bytes": facts.size} if facts.size >= 0 else {}
+def _bytes(state: FileState) -> dict[str, int]:
+    return {"bytes": state.size} if state.size >= 0 else {}

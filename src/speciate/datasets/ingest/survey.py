@@ -84,11 +84,11 @@ class SurveyContext(NamedTuple):
 
 def survey_media(found: Listing, context: SurveyContext, known: StoredMedia) -> Survey:
     """Every file is one item. NOT_FOUND where most of them vanished meanwhile."""
-    run, facts = context.run, {file.name: file_state(file) for file in found.files}
-    parts = recover_parts((run.folder, *run.resume_from), run.folders, found.modality, facts)
+    run, states = context.run, {file.name: file_state(file) for file in found.files}
+    parts = recover_parts((run.folder, *run.resume_from), run.folders, found.modality, states)
     there = {name for part in parts for name in part.table[f"{PREFIX}source"].to_pylist()}
     left = [file for file in found.files if file.name not in there]
-    parts += _validate_files(found, left, facts, context, known)
+    parts += _validate_files(found, left, states, context, known)
     everything = pa.concat_tables([part.table.replace_schema_metadata(None) for part in parts],
                                   promote_options="permissive")  # fmt: skip
     order = pc.index_in(pa.array([file.name for file in found.files]), everything[f"{PREFIX}source"].combine_chunks())
@@ -165,16 +165,20 @@ def with_excluded_files(survey: Survey, excluded: Sequence[ExcludedFile], source
 
 
 def _validate_files(
-    found: Listing, files: Sequence[SourceFile], facts: dict[str, FileState], context: SurveyContext, known: StoredMedia
+    found: Listing,
+    files: Sequence[SourceFile],
+    states: dict[str, FileState],
+    context: SurveyContext,
+    known: StoredMedia,
 ) -> list[IngestedPart]:
     """The parts of `files`. While one is sealed the next is filled, and the processes are asked ahead of that."""
-    parts = _chunk_files(files, facts)
+    parts = _chunk_files(files, states)
     done, total = len(found.files) - len(files), len(found.files)
     context.progress(done, total)
     sealed: list[Future[IngestedPart]] = []
     writer: PartWriter | None = None
     with _threads(context.pool.size + 1) as asking, _threads(1) as sealing:
-        ahead = _Prefetch(asking, found, context, [chunk for part in parts for chunk in part], facts)
+        ahead = _Prefetch(asking, found, context, [chunk for part in parts for chunk in part], states)
         try:
             for part in parts:
                 writer = PartWriter(context.run.folders, known)
@@ -199,15 +203,19 @@ class _Prefetch:
     """Judged chunks in order, some of them asked for before they are wanted."""
 
     def __init__(
-        self, threads: ThreadPoolExecutor, found: Listing, context: SurveyContext, chunks: Sequence[Sequence[SourceFile]],
-        facts: dict[str, FileState],
-    ) -> None:  # fmt: skip
+        self,
+        threads: ThreadPoolExecutor,
+        found: Listing,
+        context: SurveyContext,
+        chunks: Sequence[Sequence[SourceFile]],
+        states: dict[str, FileState],
+    ) -> None:
         roots = [str(path.resolve()) for path in found.readable]
         self._threads, self._judge = (
             threads,
             partial(_validate_chunk, context, found.modality, roots=roots, as_is=found.reader.as_is),
         )
-        self._chunks = deque((chunk, sum(facts[file.name].size for file in chunk)) for chunk in chunks)
+        self._chunks = deque((chunk, sum(states[file.name].size for file in chunk)) for chunk in chunks)
         self._asked: deque[tuple[Future[list[IngestedFile]], int]] = deque()
 
     def next(self) -> list[IngestedFile]:
@@ -221,10 +229,10 @@ class _Prefetch:
         return not self._asked or (len(self._asked) < _ASKED and ahead <= _PART_BYTES)
 
 
-def _chunk_files(files: Sequence[SourceFile], facts: dict[str, FileState]) -> list[list[list[SourceFile]]]:
+def _chunk_files(files: Sequence[SourceFile], states: dict[str, FileState]) -> list[list[list[SourceFile]]]:
     """Parts of chunks of files, in order."""
-    chunks = _chunk_by_size(files, lambda file: (1, facts[file.name].size), (_CHUNK, _CHUNK_BYTES))
-    sizes = [(len(chunk), sum(facts[file.name].size for file in chunk)) for chunk in chunks]
+    chunks = _chunk_by_size(files, lambda file: (1, states[file.name].size), (_CHUNK, _CHUNK_BYTES))
+    sizes = [(len(chunk), sum(states[file.name].size for file in chunk)) for chunk in chunks]
     numbered = _chunk_by_size(range(len(chunks)), lambda i: sizes[i], (_PART, _PART_BYTES))
     return [[chunks[i] for i in part] for part in numbered]
 
