@@ -1,5 +1,5 @@
-"""Reads the bytes of a source's files as they are, without looking into them; several as one bundle where an example
-has several."""
+"""Reads the bytes of a source's files without looking into them; several files as one bundle if an example has
+several."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ GONE = "The file was gone when it was to be read."
 
 
 class FileState(NamedTuple):
-    """Of a file, by which it is known to be unchanged; -1 where it is not there."""
+    """Size and time of a file, by which it is known to be unchanged; -1 if it does not exist."""
 
     size: int
     mtime_ns: int
 
 
 class RawFile(NamedTuple):
-    """`data` and its `sha256` are None where it was not read; then `quality` and `reason` say why."""
+    """`data` and its `sha256` are None if it was not read; then `quality` and `reason` say why."""
 
     state: FileState
     data: bytes | None
@@ -48,7 +48,7 @@ def file_state(file: SourceFile) -> FileState:
 
 
 def read_raw(file: SourceFile, below: Collection[str]) -> RawFile:
-    """`below`: resolved folders or files. Whatever a path has come to lead to meanwhile, nothing outside is read."""
+    """`below`: resolved folders or files. Nothing outside them is read, wherever a path leads by now."""
     if not file.parts:
         return _read(file.path, below)
     members: dict[str, bytes] = {}
@@ -69,8 +69,11 @@ def read_raw(file: SourceFile, below: Collection[str]) -> RawFile:
 
 
 def by_source_names(reason: str | None, file: SourceFile) -> str | None:
-    """What is said of an example of several files, with each of them called as its source calls it: those that a bundle
-    numbers have names, there and in what a decoder says, that mean nothing to whoever brought them."""
+    """A reason with the source's names of an example's files.
+
+    Bundles number files that have names, and a decoder's message quotes the numbered names, which mean nothing to the
+    user.
+    """
     if reason is None or not file.parts:
         return reason
     called = _source_names({name: path for name, path in file.parts if _NUMBERED.fullmatch(name)})

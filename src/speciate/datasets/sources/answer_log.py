@@ -61,17 +61,17 @@ class LoggedExample(NamedTuple):
 def parse(source: str) -> LogQuery:
     """Raises INVALID for what is no source of this kind."""
     name, _, query = source.removeprefix(f"{KIND}:").partition("?")
-    wishes = dict(parse_qsl(query, keep_blank_values=True))
-    if strange := sorted(set(wishes) - _KNOWN):
+    settings = dict(parse_qsl(query, keep_blank_values=True))
+    if strange := sorted(set(settings) - _KNOWN):
         raise _source_error(source, f"there is no {strange[0]!r}")
-    if wishes.get("labelled", "false") not in ("true", "false"):
+    if settings.get("labelled", "false") not in ("true", "false"):
         raise _source_error(source, "labelled is true or false")
     return LogQuery(
         check_name("use case", name),
-        wishes.get("labelled") == "true",
-        wishes.get("model"),
-        _moment(source, wishes["since"]) if "since" in wishes else 0.0,
-        _moment(source, wishes["until"]) if "until" in wishes else float("inf"),
+        settings.get("labelled") == "true",
+        settings.get("model"),
+        _moment(source, settings["since"]) if "since" in settings else 0.0,
+        _moment(source, settings["until"]) if "until" in settings else float("inf"),
     )
 
 
