@@ -76,10 +76,9 @@ _RELATING = (CONTENT, FINGERPRINT, KEY, SKETCH, ORIGIN)
 _REASONS_SHOWN = 5
 _LONGEST_REASON = 300
 OF_ONE_VERSION = (
-"""Report keys about the step that made a version; the other keys hold for later versions, too."""
     "steps", "warnings", "added", "already_there", "dropped_before", "label_conflicts", "set_aside_shown",
 )  # fmt: skip
-"""What a report says of the step that made a version; the rest holds for the versions after it, too."""
+"""Report keys about the step that made a version; the other keys hold for later versions, too."""
 MADE = "speciate: 70/15/15, groups and near-duplicates together, stratified"
 BROUGHT = "the source"
 

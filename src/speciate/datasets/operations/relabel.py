@@ -1,6 +1,6 @@
-"""Rename labels, join several under one name, or take a label away. Other labels stay as they are.
+"""Rename labels, join several under one name, or remove a label. Other labels stay as they are.
 
-An example without a label is excluded, as one whose label is missing is at ingest.
+An example without a label is excluded, as at ingest.
 """
 
 from __future__ import annotations
