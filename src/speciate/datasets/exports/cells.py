@@ -99,24 +99,24 @@ _ROWS = 4096
 TEXT = "text"
 
 
-def text_header(shipment: ExportContent) -> list[str]:
+def text_header(export: ExportContent) -> list[str]:
     """The columns; the text comes first if it lay in a file."""
-    text = [shipment.free(TEXT)] if shipment.media is not None else []
-    return [*text, *shipment.rows.column_names]
+    text = [export.free(TEXT)] if export.media is not None else []
+    return [*text, *export.rows.column_names]
 
 
-def plain_rows(shipment: ExportContent, piece: Piece) -> Iterator[list[list[Any]]]:
+def plain_rows(export: ExportContent, piece: Piece) -> Iterator[list[list[Any]]]:
     """The cells under `text_header`, some thousand rows at a time. Only text media are supported."""
     for start in range(0, piece.rows.num_rows, _ROWS):
         batch = piece.rows.slice(start, _ROWS)
         columns = [column.to_pylist() for column in batch.columns]
-        if shipment.media is not None:
+        if export.media is not None:
             first = piece.start + start
-            columns.insert(0, [text_of_file(shipment, place) for place in range(first, first + batch.num_rows)])
+            columns.insert(0, [text_of_file(export, place) for place in range(first, first + batch.num_rows)])
         yield [list(row) for row in zip(*columns, strict=True)]
 
 
-def text_of_file(shipment: ExportContent, place: int) -> str:
+def text_of_file(export: ExportContent, place: int) -> str:
     """The content of a text file; it was UTF-8 when it was ingested."""
-    assert shipment.media is not None
-    return shipment.media.read(place).decode("utf-8-sig")
+    assert export.media is not None
+    return export.media.read(place).decode("utf-8-sig")

@@ -48,7 +48,7 @@ class Format(Protocol):
         """Why this format cannot hold the version, as a sentence; None where it can."""
         ...
 
-    def write(self, shipment: ExportContent, folder: Path, tell: ReportProgress) -> WriteReport:
+    def write(self, export: ExportContent, folder: Path, progress: ReportProgress) -> WriteReport:
         """Write the rows into `folder`, which is there and empty. Foreign media are copied, never decoded."""
         ...
 
@@ -148,7 +148,7 @@ def collect_content(manifest: Manifest, rows: pa.Table, packs: PackReader | None
     shown = (WINDOW_START, WINDOW_STOP) if windows else ()  # the same again, which the step window made for people
     user = [name for name in rows.column_names if name not in (*FIXED, *HIDDEN, *shown)]
     media = _media(manifest, rows, packs) if packs is not None else None
-    shipment = ExportContent(
+    export = ExportContent(
         manifest=manifest,
         rows=rows.select([*kept, *user]),
         ids=rows["id"].to_pylist(),
@@ -159,20 +159,20 @@ def collect_content(manifest: Manifest, rows: pa.Table, packs: PackReader | None
         windows=windows,
     )
     if not windows:
-        return shipment
+        return export
     for name, hidden in ((WINDOW_START, START), (WINDOW_STOP, STOP)):
-        shipment = shipment._replace(rows=shipment.rows.append_column(shipment.free(name), rows[hidden]))
-    return shipment
+        export = export._replace(rows=export.rows.append_column(export.free(name), rows[hidden]))
+    return export
 
 
-def class_names(shipment: ExportContent) -> list[str]:
+def class_names(export: ExportContent) -> list[str]:
     """The classes in the order that numbers them; empty where labels are numbers or there are none.
 
     Those of the whole version, whichever split leaves; a manifest lists only the most frequent.
     """
-    if shipment.label is None or shipment.manifest.numeric:
+    if export.label is None or export.manifest.numeric:
         return []
-    return sorted({*shipment.manifest.labels, *(name for name in shipment.labels if name is not None)})
+    return sorted({*export.manifest.labels, *(name for name in export.labels if name is not None)})
 
 
 def has_files(manifest: Manifest) -> bool:

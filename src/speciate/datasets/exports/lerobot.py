@@ -54,21 +54,21 @@ class LeRobot:
     def misfit(self, manifest: Manifest) -> str | None:
         return None if manifest.modality == "episode" and has_files(manifest) else "its examples are no episodes."
 
-    def write(self, shipment: ExportContent, folder: Path, tell: ReportProgress) -> WriteReport:
-        assert shipment.media is not None
-        assert shipment.folders is not None
+    def write(self, export: ExportContent, folder: Path, progress: ReportProgress) -> WriteReport:
+        assert export.media is not None
+        assert export.folders is not None
         episodes, splits = list[dict[str, Any]](), dict[str, list[int]]()
         seen = set[str]()
-        for piece in shipment.pieces():
+        for piece in export.pieces():
             first = len(episodes)
             for row, cells in enumerate(piece.rows.to_pylist()):
-                content = shipment.media.contents[piece.start + row]
+                content = export.media.contents[piece.start + row]
                 if content not in seen:  # windows of one episode are in it
                     seen.add(content)
                     episodes.append({"content": content, "columns": _columns(cells)})
             splits[piece.hub if piece.split else "train"] = [first, len(episodes)]
-        folders, settings = shipment.folders, in_force(shipment.folders.root)
-        packs = [folders.root / pack for pack in shipment.manifest.packs]
+        folders, settings = export.folders, in_force(export.folders.root)
+        packs = [folders.root / pack for pack in export.manifest.packs]
         readable = [path for pack in packs for path in (pack, index_path(pack))]
         work = folder / ".lerobot"
         context = SourceContext(Pool(folders, settings, size=0), settings.cage, folders, work)
@@ -78,7 +78,7 @@ class LeRobot:
             if (work / part).is_dir():
                 (work / part).rename(folder / part)
         shutil.rmtree(work)
-        tell(shipment.rows.num_rows)
+        progress(export.rows.num_rows)
         return WriteReport(notes=tuple(str(note) for note in told["notes"]))
 
 

@@ -1,6 +1,8 @@
 """Contact sheet: thumbnails of some examples of a version in one image.
 
-`draw_thumbnails` runs in a service process, all else in the daemon."""
+`draw_thumbnails` runs in a service process, all else in the daemon. Excluded examples come on request: one that decodes
+is drawn in a coloured frame; for another a card gives the reason.
+"""
 
 from __future__ import annotations
 
@@ -53,13 +55,11 @@ def ask_for_contact_sheet(
     count: int = 12,
     answers: Sequence[str] = (),
 ) -> ContactSheet:
-    """The first `count` usable examples where a condition holds, or all those named, in that order.
+    """The first `count` usable examples that fulfil a condition, or all named ones, in that order.
 
-    `answers`: columns of the version that the rows show as well, since the image shows only what is asked.
-
-    What was excluded is shown where it is named, where the condition asks for `quality` or `reason`, and where nothing
-    usable fits; the rows then say the quality and the reason. INVALID where there are none, NOT_FOUND where one that is
-    named is not among them.
+    `answers`: columns of the version that the rows also show. Excluded examples are shown if they are named, if the
+    condition uses `quality` or `reason`, or if nothing usable fits; the rows then give the quality and the reason.
+    INVALID if nothing fits, NOT_FOUND if a named example is not among them.
     """
     condition = f"({where}\n)" if where else "true"
     if ids is not None:
@@ -91,10 +91,10 @@ def ask_for_contact_sheet(
         "excluded": excluded,
     }  # fmt: skip
     answer = _ask_to_draw(pool, payload, manifest, named=ids is not None)
-    said, known = len(_SHOWN), len(_SHOWN) + len(answers)
-    shown = len(page.columns) if excluded else known
-    cut = [[*row[:said], *map(_shorten_cell, row[said:known]), *row[known:shown]] for row in rows]
-    return ContactSheet(base64.b64decode(answer["png"]), page.columns[:shown], cut)
+    first, known = len(_SHOWN), len(_SHOWN) + len(answers)
+    width = len(page.columns) if excluded else known
+    cells = [[*row[:first], *map(_shorten_cell, row[first:known]), *row[known:width]] for row in rows]
+    return ContactSheet(base64.b64decode(answer["png"]), page.columns[:width], cells)
 
 
 def _shorten_cell(cell: Any) -> Any:
@@ -104,7 +104,7 @@ def _shorten_cell(cell: Any) -> Any:
 
 
 def _ask_to_draw(pool: Pool, payload: dict[str, Any], manifest: Manifest, *, named: bool) -> dict[str, Any]:
-    """What the service answers. Where that takes too long, the call that asks for a third of it."""
+    """The service's answer. If it takes too long, raises the call with a third of the examples."""
     try:
         return pool.ask(_SERVICE, payload, patience=CALL_SECONDS)
     except SpeciateError as error:
@@ -138,22 +138,18 @@ def _in_requested_order(rows: list[list[Any]], ids: Sequence[str], manifest: Man
     return [by_id[name] for name in dict.fromkeys(ids)]
 
 
-# Thumbnails of examples in one image; runs in a service process.
-#
-# Rows that were excluded come too where they are asked for: what decodes is drawn in a frame that says so, for what
-# does not a card says why.
-
-
 _CAPTION, _GAP = 14, 6
 _FRAME, _EXCLUDED = 3, (200, 60, 40)
-"""Pixels and colour of the frame around what was excluded."""
+"""Pixels and colour of the frame around an excluded example."""
 _WIDEST = 1002
 """Pixels of a sheet."""
 
 
 def draw_thumbnails(payload: dict[str, Any]) -> dict[str, Any]:
-    """The service: {root, manifest, ids, excluded: {id: why it was excluded}} -> {png: base64}, in the order of the
-    ids; `excluded` only where there are some."""
+    """The service: {root, manifest, ids, excluded: {id: reason}} -> {png: base64}, in the order of the ids.
+
+    `excluded` is missing if there are none.
+    """
     manifest, excluded = Manifest.model_validate(payload["manifest"]), payload.get("excluded", {})
     kind, folders = find(manifest.modality), Folders(Path(payload["root"]))
     usable = [name for name in payload["ids"] if name not in excluded]
@@ -180,7 +176,7 @@ def _frame(image: Pixels) -> Pixels:
 
 
 def _thumbnail(kind: Modality[Any], example: Example) -> Pixels:
-    """Volumes with their mask, where they have one that fits."""
+    """Volumes are drawn with their mask, if they have one that fits."""
     if is_volume(example.media) and (cell := example.columns.get(MASK)):
         try:
             labels = mask_of(cell).pixels
