@@ -28,13 +28,13 @@ def crops(folder: Path, count: int) -> Path:
 
     Not of the sky: an almost blank image has no sketch.
     """
-    chance = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     photos = load_sample_images().images
     folder.mkdir()
     for i in range(count):
         photo, spread = photos[i % 2], 0.0
         while spread < 40:
-            top, left = chance.integers(0, photo.shape[0] - 160), chance.integers(0, photo.shape[1] - 160)
+            top, left = rng.integers(0, photo.shape[0] - 160), rng.integers(0, photo.shape[1] - 160)
             pixels = photo[top : top + 160, left : left + 160]
             spread = pixels.std()
         image = Image.fromarray(pixels)
@@ -70,8 +70,8 @@ def test_near_copies_of_a_image_stay_together(workspace: Workspace, images: Mani
 
 def test_a_plain_random_split_tears_them_apart_and_the_audit_says_so(workspace: Workspace, images: Manifest) -> None:
     rows = usable(workspace, images)
-    chance = random.Random(0)
-    plain: list[str | None] = [*chance.choices(["train", "test"], k=rows.num_rows)]
+    rng = random.Random(0)
+    plain: list[str | None] = [*rng.choices(["train", "test"], k=rows.num_rows)]
     assert sum(len(names) > 1 for names in by_crop(rows, plain)) > 10
     found = audit_split(members_of(rows, "image"), plain, rows["id"].to_pylist())
     assert found["near_duplicates_across"] > 10
@@ -82,10 +82,10 @@ def test_a_plain_random_split_tears_them_apart_and_the_audit_says_so(workspace: 
 
 def test_near_copies_of_a_text_stay_together(workspace: Workspace) -> None:
     words = [f"word{i}" for i in range(400)]
-    chance = random.Random(0)
+    rng = random.Random(0)
     rows = []
     for i in range(60):
-        text = chance.choices(words, k=60)
+        text = rng.choices(words, k=60)
         rows.append({"text": " ".join(text), "about": i})
         rows.append({"text": " ".join([*text[:59], "changed"]), "about": i})
     manifest = data.ingest(workspace, "texts", rows=tuple(rows), inputs=("text",), modality="text")
@@ -111,7 +111,7 @@ def test_another_grouping_stratification_and_shares_on_request(workspace: Worksp
     assert made.audit["test_units"] <= 25
 
 
-def test_what_lies_in_a_split_stays_there_and_what_cannot_be_used_has_none(workspace: Workspace) -> None:
+def test_rows_in_a_split_stay_there_and_unusable_rows_have_none(workspace: Workspace) -> None:
     manifest = data.ingest(workspace, "reviews", rows=tuple(data.review_rows(80)), label="label")
     rows = version_rows.read(workspace.folders, manifest)
     before = rows["split"].to_pylist()
@@ -125,7 +125,7 @@ def test_what_lies_in_a_split_stays_there_and_what_cannot_be_used_has_none(works
     assert split_rows(refused, "text").splits[:10] == [None] * 10
 
 
-def test_the_audit_says_what_a_test_split_can_prove(workspace: Workspace) -> None:
+def test_the_audit_gives_the_detectable_difference_of_a_test_split(workspace: Workspace) -> None:
     rows = [{"text": f"visit {i}", "patient": f"p{i // 10}", "y": "ab"[i % 2]} for i in range(400)]
     manifest = data.ingest(workspace, "visits", rows=tuple(rows), label="y", group_by="patient", inputs=("text",))
     report = version(workspace.database, manifest.ref).report["split"]
@@ -170,12 +170,12 @@ COUNT = 60
 def rows() -> pa.Table:
     """Crops of a photograph with notes; each crop comes twice, the second time compressed and with another note."""
     photograph = Image.fromarray(load_sample_image("china.jpg"))
-    chance = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     sketches, prints = [], []
     for i in range(COUNT):
         x, y = (i // 2) % 6 * 96, (i // 2) // 6 * 80
         image = encode(photograph.crop((x, y, x + 96, y + 80)), *([] if i % 2 else ["JPEG"]))
-        note = " ".join(chance.choice(["bridge", "roof", "lake", "stone", "gate", "hall", "tree", "path"], 30))
+        note = " ".join(rng.choice(["bridge", "roof", "lake", "stone", "gate", "hall", "tree", "path"], 30))
         media = MULTIMODAL.admit({"view.image": image, "note.text": note})
         sketches.append(MULTIMODAL.sketch(media))
         prints.append(MULTIMODAL.fingerprint(media))

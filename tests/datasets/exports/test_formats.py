@@ -100,7 +100,7 @@ def test_rows_without_a_split_are_one_hugging_face_dataset(workspace: Workspace,
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_sounds_in_hugging_face_datasets(workspace: Workspace, tmp_path: Path) -> None:
+def test_audio_in_hugging_face_datasets(workspace: Workspace, tmp_path: Path) -> None:
     soundfile = pytest.importorskip("soundfile")
     buffer = io.BytesIO()
     soundfile.write(buffer, np.zeros(1600), 16_000, format="WAV")

@@ -34,9 +34,9 @@ CORONAL = [1, 0, 0, 0, 0, -1]
 def put(folder: Path, made: Sequence[Dataset | bytes], seed: int = 0) -> None:
     """Files without a suffix, whose names say nothing."""
     folder.mkdir(parents=True, exist_ok=True)
-    chance = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     for each in made:
-        name = f"{chance.integers(1 << 40):010x}"
+        name = f"{rng.integers(1 << 40):010x}"
         (folder / name).write_bytes(each if isinstance(each, bytes) else samples.encoded(each))
 
 
@@ -72,7 +72,7 @@ def mess(folder: Path) -> None:
     put(folder, [samples.real("test-SR.dcm"), samples.real("dicomdirtests/DICOMDIR")], 6)
 
 
-def test_a_mess_is_sorted_and_what_is_wrong_is_named(workspace: Workspace, tmp_path: Path) -> None:
+def test_a_mess_is_sorted_and_faults_are_named(workspace: Workspace, tmp_path: Path) -> None:
     mess(tmp_path / "sent")
     data.ingest(workspace, "set", source=tmp_path / "sent")
     found = rows(workspace)
@@ -161,7 +161,7 @@ def test_images_that_are_no_slices_stay_single(tmp_path: Path, place: SourceCont
     assert [len(file.parts) for file in gathered(tmp_path / "sent", place).files] == [0, 0, 0, 0]
 
 
-def test_patients_are_told_apart_by_id_and_issuer_and_else_by_study(workspace: Workspace, tmp_path: Path) -> None:
+def test_patients_are_identified_by_id_and_issuer_and_else_by_study(workspace: Workspace, tmp_path: Path) -> None:
     """All of them are called Jane Doe."""
     who: list[dict[str, str]] = [
         {"IssuerOfPatientID": "North"}, {"IssuerOfPatientID": "South"},

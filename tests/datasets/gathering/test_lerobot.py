@@ -78,9 +78,9 @@ def test_each_episode_gets_its_own_steps_and_its_own_seconds_of_the_video(
     demos: list[Demonstration], cutting: Any, tmp_path: Path, layout: Layout, again: str | None
 ) -> None:
     """Files of data and of video hold other episodes; a shared index would show another episode."""
-    told = cutting(write(tmp_path / "set", demos, layout))
-    assert [number for _, number, _ in told["episodes"]] == list(range(6))
-    assert again is None or told["notes"][0].startswith(again)
+    answer = cutting(write(tmp_path / "set", demos, layout))
+    assert [number for _, number, _ in answer["episodes"]] == list(range(6))
+    assert again is None or answer["notes"][0].startswith(again)
     for number, demo in enumerate(demos):
         media = decoded(number)
         assert not isinstance(media, DecodeError), media
@@ -96,9 +96,9 @@ def test_each_episode_gets_its_own_steps_and_its_own_seconds_of_the_video(
         assert media["about"]["task"] == "reach the mark"
 
 
-def test_what_is_copied_is_not_encoded_again(demos: list[Demonstration], cutting: Any, tmp_path: Path) -> None:
-    told = cutting(write(tmp_path / "set", demos, Layout(per_video=1)))
-    assert told["notes"] == []
+def test_copied_videos_are_not_encoded_again(demos: list[Demonstration], cutting: Any, tmp_path: Path) -> None:
+    answer = cutting(write(tmp_path / "set", demos, Layout(per_video=1)))
+    assert answer["notes"] == []
 
 
 def _lose(path: str) -> Callable[[Path], None]:
@@ -139,7 +139,7 @@ def _late(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize(
-    ("harm", "who", "said"),
+    ("harm", "who", "message"),
     [
         (_lose(FIRST_VIDEO), [0, 1, 2, 3], "is missing"),
         (_damage(FIRST_VIDEO), [0, 1, 2, 3], "cannot be opened"),
@@ -157,15 +157,15 @@ def _late(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ids=["video missing", "video damaged", "video short", "data missing", "data damaged", "a row missing", "NaN action",
          "late timestamps", "length", "seconds", "wrong file"],
 )  # fmt: skip
-def test_what_does_not_fit_together_is_named_and_the_rest_goes_in(
-    demos: list[Demonstration], cutting: Any, tmp_path: Path, harm: Callable[[Path], None], who: list[int], said: str
+def test_faulty_episodes_are_named_and_the_rest_goes_in(
+    demos: list[Demonstration], cutting: Any, tmp_path: Path, harm: Callable[[Path], None], who: list[int], message: str
 ) -> None:
     root = write(tmp_path / "set", demos)
     harm(root)
     cutting(root)
     found = faults()
     assert sorted(found) == who
-    assert all(said in reason for reason in found.values()), found
+    assert all(message in reason for reason in found.values()), found
 
 
 def test_an_episode_whose_columns_are_of_another_type_does_not_keep_the_rest_out(
@@ -175,16 +175,16 @@ def test_an_episode_whose_columns_are_of_another_type_does_not_keep_the_rest_out
     steps = pq.read_table(root / DATA)
     noon = pa.array(["noon"] * steps.num_rows)
     pq.write_table(steps.drop_columns(["timestamp"]).append_column("timestamp", noon), root / DATA)
-    told = cutting(root)
-    assert [name for name, reason in told["excluded"] if "It cannot be cut" in reason] == [
+    answer = cutting(root)
+    assert [name for name, reason in answer["excluded"] if "It cannot be cut" in reason] == [
         f"episode-{number:06}.episode" for number in (0, 1, 2)
     ]
     assert not faults()
-    assert [number for _, number, _ in told["episodes"]] == list(range(3, len(demos)))
+    assert [number for _, number, _ in answer["episodes"]] == list(range(3, len(demos)))
 
 
 @pytest.mark.parametrize(
-    ("path", "content", "said"),
+    ("path", "content", "message"),
     [
         ("meta/info.json", "{broken", "meta/info.json of the LeRobot dataset is damaged"),
         ("meta/info.json", '{"codebase_version": "v1.6", "fps": 1, "features": {}}', "version 'v1.6'; v3.0 and v2.1"),
@@ -192,11 +192,11 @@ def test_an_episode_whose_columns_are_of_another_type_does_not_keep_the_rest_out
     ],
 )
 def test_without_its_description_nothing_can_be_cut(
-    demos: list[Demonstration], cutting: Any, tmp_path: Path, path: str, content: str, said: str
+    demos: list[Demonstration], cutting: Any, tmp_path: Path, path: str, content: str, message: str
 ) -> None:
     root = write(tmp_path / "set", demos[:2])
     (root / path).write_text(content)
-    with pytest.raises(SpeciateError, match=said):
+    with pytest.raises(SpeciateError, match=message):
         cutting(root)
 
 

@@ -35,7 +35,7 @@ def source(tmp_path: Path) -> Path:
     return folder
 
 
-def test_each_mesh_is_one_example_with_what_it_names(source: Path, tmp_path: Path) -> None:
+def test_each_mesh_is_one_example_with_the_files_that_it_names(source: Path, tmp_path: Path) -> None:
     with source_context(tmp_path) as place:
         found = prepare_source(source, place)
     assert found.modality == "mesh"

@@ -129,8 +129,8 @@ def test_a_table_reaches_nothing_outside_its_folder(place: SourceContext, tmp_pa
     rows = [f"{name},a caption that is long enough of {i}" for i, name in enumerate([*names, ".hidden/x.png"])]
     write(tmp_path, {"rows/rows.csv": "\n".join(["image,caption", *rows]).encode()})
     found = mixed(place, tmp_path / "rows" / "rows.csv")
-    held = ["missing/image.image" not in members for members in parts(found).values()]
-    assert held == [True] * 5 + [False] * 4
+    present = ["missing/image.image" not in members for members in parts(found).values()]
+    assert present == [True] * 5 + [False] * 4
 
 
 def test_parts_are_chosen_by_name_and_strangers_are_excluded(place: SourceContext, tmp_path: Path) -> None:

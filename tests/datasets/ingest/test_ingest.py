@@ -37,7 +37,7 @@ def rows_of(workspace: Workspace, ref: str = "set") -> list[dict[str, Any]]:
     return list(version_rows.read(workspace.folders, manifest).to_pylist())
 
 
-def test_what_is_about_the_data_is_counted(workspace: Workspace, tmp_path: Path) -> None:
+def test_files_about_the_data_are_counted(workspace: Workspace, tmp_path: Path) -> None:
     source = data.digit_folder(tmp_path / "digits", 12)
     (source / "README.md").write_text("# about")
     (next(source.glob("*/*.png"))).rename(source / "0" / "license.png")
@@ -70,7 +70,7 @@ def test_a_table_of_texts_keeps_groups_together(workspace: Workspace, tmp_path: 
     assert set(manifest.splits) == {"train", "validation", "test"}
 
 
-def test_labels_of_any_length_stay_apart_and_it_is_said(workspace: Workspace, tmp_path: Path) -> None:
+def test_long_labels_stay_distinct_with_a_warning(workspace: Workspace, tmp_path: Path) -> None:
     long = "a label that describes at length what can be seen on the image, which is "
     kinds = [f"{long}shoes", f"{long}hats", "other"]
     rows = tuple({"text": f"a text about the number {i}", "kind": kinds[i % 3]} for i in range(60))
@@ -100,7 +100,7 @@ def test_a_series_whose_label_changes_is_excluded_alone(workspace: Workspace, tm
         assert excluded == [("m1", "Its label 'label' changes within the series.")]
 
 
-def test_groups_that_a_pattern_does_not_find_are_told(workspace: Workspace, tmp_path: Path) -> None:
+def test_groups_that_a_pattern_misses_are_a_warning(workspace: Workspace, tmp_path: Path) -> None:
     folder = data.digit_folder(tmp_path / "digits", 20, classes=2)
     found = {}
     for name, pattern in (("none", r"(patient\d+)"), ("some", r"^1/(\d+)"), ("all", r"(\d+)\.png")):
@@ -120,9 +120,9 @@ def test_a_column_of_dates_is_no_input_and_the_rest_is_learned_from(workspace: W
     manifest = data.ingest(workspace, "dated", source=tmp_path / "t.csv", label="kind")
     assert (manifest.modality, manifest.inputs, sum(manifest.splits.values())) == ("tabular", ("x", "y"), 40)
     assert manifest.columns["day"] == "DATE"
-    (said,) = version(workspace.database, "dated").report["warnings"]
-    assert "'day'" in said
-    assert "reader='long:ID,TIME'" in said
+    (message,) = version(workspace.database, "dated").report["warnings"]
+    assert "'day'" in message
+    assert "reader='long:ID,TIME'" in message
 
 
 def test_peptides_from_fasta(workspace: Workspace, tmp_path: Path) -> None:
@@ -251,7 +251,7 @@ def test_a_labels_file_names_the_images(workspace: Workspace, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("numbers", [[0.5, 1.5], [0.0, 1.0]])
-def test_an_infinite_label_is_none(workspace: Workspace, tmp_path: Path, numbers: list[float]) -> None:
+def test_an_infinite_label_counts_as_missing(workspace: Workspace, tmp_path: Path, numbers: list[float]) -> None:
     y = [*(numbers * 10), float("inf"), None]
     table = pa.table({"x": [float(i) for i in range(22)], "y": pa.array(y, pa.float64())})
     pq.write_table(table, tmp_path / "rows.parquet")
@@ -342,7 +342,7 @@ def test_no_source_at_all_is_refused_before_a_job_exists(workspace: Workspace, t
         assert raised.value.recovery
 
 
-def test_what_only_the_content_tells_is_one_clear_error(workspace: Workspace, tmp_path: Path) -> None:
+def test_a_fault_in_the_content_is_one_clear_error(workspace: Workspace, tmp_path: Path) -> None:
     source = data.review_csv(tmp_path / "rows.csv", 20)
     assert "did you mean 'label'" in refusal(workspace, source=source, label="lable").message
     assert "must not see it" in refusal(workspace, source=source, label="label", inputs=("label",)).message

@@ -1,4 +1,4 @@
-"""Files of several modalities that lie together: who reads them as one modality hears how else they may be meant."""
+"""Files of several modalities that lie together: reading them as one modality gives a hint at mixed rows."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ def warnings(workspace: Workspace) -> list[str]:
     ],
 )
 @pytest.mark.parametrize("modality", ["auto", "image"])
-def test_what_may_be_mixed_rows_is_a_warning(
+def test_files_that_may_be_mixed_rows_are_a_warning(
     workspace: Workspace, tmp_path: Path, image_of: str, note_of: str, how: str, modality: str
 ) -> None:
     data.ingest(workspace, "set", source=rows(tmp_path / "rows", image_of, note_of), modality=modality)
-    (said,) = [each for each in warnings(workspace) if CALL in each]
-    assert said.startswith(f"16 of 16 files lie together as 8 rows of image and text ({how})")
+    (message,) = [each for each in warnings(workspace) if CALL in each]
+    assert message.startswith(f"16 of 16 files lie together as 8 rows of image and text ({how})")
 
 
 @pytest.mark.parametrize(

@@ -53,8 +53,10 @@ def test_numbered_parts_are_called_as_their_source_calls_them() -> None:
     paths = [Path("/sent/a/IM 1"), Path("/sent/b/IM 1"), Path("/sent/IMcut")]
     parts = tuple((f"{number:05}.dcm", path) for number, path in enumerate(paths, 1))
     file = SourceFile(Path("/sent"), "series", None, None, parts)
-    said = "00003.dcm (instance 1): It is '00001.dcm'. And 2 more: 00001.dcm, 00002.dcm. Not 100001.dcm or 00001.dcmx."
-    assert by_source_names(said, file) == (
+    message = (
+        "00003.dcm (instance 1): It is '00001.dcm'. And 2 more: 00001.dcm, 00002.dcm. Not 100001.dcm or 00001.dcmx."
+    )
+    assert by_source_names(message, file) == (
         "'IMcut' (instance 1): It is 'a/IM 1'. And 2 more: 'a/IM 1', 'b/IM 1'. Not 100001.dcm or 00001.dcmx."
     )
     assert by_source_names(None, file) is None

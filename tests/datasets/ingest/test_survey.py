@@ -35,7 +35,7 @@ def rows_of(workspace: Workspace, manifest: Manifest) -> dict[str, dict[str, Any
     return {row["source"]: row for row in version_rows.read(workspace.folders, manifest).to_pylist()}
 
 
-def test_what_was_excluded_is_an_item_with_its_reason(workspace: Workspace, tmp_path: Path) -> None:
+def test_an_excluded_file_is_an_item_with_its_reason(workspace: Workspace, tmp_path: Path) -> None:
     folder = data.digit_folder(tmp_path / "set", 10, classes=2)
     (folder / "0" / "nowhere.png").symlink_to(tmp_path / "nothing")
     (folder / "0" / "more.csv").write_text("a,b\n1,2\n")

@@ -60,7 +60,7 @@ def test_windows_of_series_in_columns_are_cut_too(folders: Folders) -> None:
     assert [example.media.tolist() for example in load_examples(folders, manifest)] == [[[2, 3]], [[1, 2, 3, 4]]]
 
 
-def test_images_come_in_the_size_that_is_asked_for(folders: Folders) -> None:
+def test_images_come_in_the_requested_size(folders: Folders) -> None:
     manifest = sealed.images(folders, 5)
     whole = {example.id: example.media for example in load_examples(folders, manifest)}
     with Stream(folders, manifest, batch=5, size=(10, 16)) as stream:
@@ -109,7 +109,7 @@ def test_a_pack_that_is_gone_is_an_error(folders: Folders) -> None:
     assert raised.value.code is Code.NOT_FOUND
 
 
-def test_a_killed_process_is_replaced_and_the_chunk_asked_again(folders: Folders) -> None:
+def test_a_killed_process_is_replaced_and_the_chunk_repeated(folders: Folders) -> None:
     manifest = sealed.images(folders, 120)
     whole = [example.media.tobytes() for example in load_examples(folders, manifest)]
     with Stream(folders, manifest, batch=4, shuffle=False, workers=1, ahead=1) as stream:
@@ -125,17 +125,17 @@ def test_a_killed_process_is_replaced_and_the_chunk_asked_again(folders: Folders
 def test_a_process_that_dies_twice_on_a_medium_is_an_error_that_names_it(
     folders: Folders, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = []
+    requests = []
 
     def die(*_: Any) -> Any:
-        asked.append(1)
+        requests.append(1)
         raise SpeciateError(Code.UNAVAILABLE, "It crashed.", "")
 
     with Decoder(folders, [], "image", workers=1) as decoder:
         monkeypatch.setattr(decoder._pool, "ask_for_file", die)
         with pytest.raises(SpeciateError, match=r"It crashed\. It was decoding example 'poison', the second time"):
             list(decoder.decode([MediaItem("poison", "0" * 64)]))
-    assert len(asked) == 2
+    assert len(requests) == 2
 
 
 def test_a_part_that_grows_long_ends_early(folders: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,7 +152,7 @@ def test_a_part_that_grows_long_ends_early(folders: Folders, tmp_path: Path, mon
     assert all(np.array_equal(one, other) for one, other in zip(part.media, whole, strict=False))
 
 
-def test_what_does_not_fit_the_file_is_refused(tmp_path: Path) -> None:
+def test_a_description_that_does_not_fit_the_file_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "decoded"
     file.write_bytes(bytes(100))
     two = [["uint8", [64]], ["uint8", [36]]]
@@ -195,7 +195,7 @@ def test_another_value_type_or_name_is_another_digest() -> None:
 
 @pytest.mark.parametrize("description", [["float64", [1]], ["uint8", [-1]], ["uint8", [99]], ["object", [1]], 7,
                                          [None, ["x"]], {"a": ["uint8", [99]]}])  # fmt: skip
-def test_what_was_not_written_is_refused(description: Any) -> None:
+def test_a_description_of_unwritten_media_is_refused(description: Any) -> None:
     with pytest.raises((ValueError, TypeError)):
         MediaReader(np.zeros(8, np.uint8)).read(description)
 

@@ -15,7 +15,7 @@ from speciate.workspace.workspace import Workspace
 from tests import data
 
 
-def test_media_through_the_cage_are_the_media(
+def test_media_through_the_sandbox_are_unchanged(
     workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(decoding, "_LONGEST_CHUNK", 13)

@@ -172,7 +172,7 @@ def test_a_state_of_another_sequence_is_refused(folders: Folders, texts: Manifes
             Stream(folders, texts, **what).resume(state | wrong)
 
 
-def test_what_does_not_exist_is_named(folders: Folders, texts: Manifest) -> None:
+def test_an_unknown_split_or_column_is_named(folders: Folders, texts: Manifest) -> None:
     for wrong, message in {
         "splits": "no split 'tests'; did you mean 'test'",
         "columns": "no column 'tests'",
@@ -216,14 +216,14 @@ with Stream(Folders(root), manifest, batch=4, seed=5, workers=1) as stream:
 def test_a_killed_consumer_that_resumes_has_seen_each_once(folders: Folders, images: Manifest, tmp_path: Path) -> None:
     saved = tmp_path / "saved.json"
     command = [sys.executable, "-c", _CONSUMER, str(folders.root), str(saved)]
-    chance = random.Random(0)
+    rng = random.Random(0)
     for _ in range(3):
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as consumer:
             assert consumer.stdin is not None
             assert consumer.stdout is not None
             consumer.stdin.write(images.model_dump_json())
             consumer.stdin.close()
-            for _ in range(chance.randint(1, 4)):
+            for _ in range(rng.randint(1, 4)):
                 assert consumer.stdout.readline()
             consumer.send_signal(signal.SIGKILL)
     subprocess.run(command, input=images.model_dump_json(), text=True, check=True, stdout=subprocess.DEVNULL)

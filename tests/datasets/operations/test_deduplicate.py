@@ -1,4 +1,4 @@
-"""deduplicate: one of several alike, chosen so that no test split shrinks for copies elsewhere."""
+"""deduplicate: keeps one of several duplicates, so that no test split shrinks for copies elsewhere."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_of_equal_content_the_labelled_one_of_the_smallest_id_stays(workspace: W
     assert min(row["id"] for row in same) in made.rows["id"].to_pylist()
 
 
-def test_labels_that_disagree_are_told(workspace: Workspace) -> None:
+def test_labels_that_disagree_are_reported(workspace: Workspace) -> None:
     data.ingest(workspace, "set", rows=copies({"copy": "test"}, kind="b"), label="kind")
     made = curate(workspace, "set", {"op": "deduplicate", "by": "content"})
     audit = made.steps[0]["audit"]
@@ -143,10 +143,10 @@ def test_different_crops_of_a_photograph_are_no_copies_by_their_vectors(workspac
 
 
 @given(st.sampled_from(["audio", "tabular", "time-series"]), st.integers(0, 9))
-def test_measurements_are_compared_by_what_differs_between_rows(modality: str, seed: int) -> None:
+def test_measurements_are_compared_by_their_differences_between_rows(modality: str, seed: int) -> None:
     """One huge number that all have makes any two alike by plain cosine."""
-    chance = np.random.default_rng(seed)
-    vectors = np.concatenate([chance.normal(size=(40, 8)), np.full((40, 1), 1e4)], axis=1).astype(np.float32)
+    rng = np.random.default_rng(seed)
+    vectors = np.concatenate([rng.normal(size=(40, 8)), np.full((40, 1), 1e4)], axis=1).astype(np.float32)
     vectors[1, :8] = vectors[0, :8] * np.float32(1.001)
     units = comparable_vectors(vectors, modality, None)
     alike = np.argwhere(np.triu(units @ units.T, 1) >= least_cosine(modality, None))
@@ -177,7 +177,7 @@ def tumours(shared: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Mani
 
 
 @pytest.mark.parametrize(
-    ("step", "said"),
+    ("step", "message"),
     [
         ({"by": "perceptual"}, "no sketches that tell near-duplicates of tabular"),
         ({"by": "content", "threshold": 0.5}, "takes no threshold"),
@@ -188,8 +188,10 @@ def tumours(shared: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Mani
         ({"bye": "content"}, "did you mean 'by'"),
     ],
 )
-def test_what_makes_no_sense_is_refused(shared: Workspace, tumours: Manifest, step: dict[str, Any], said: str) -> None:
+def test_invalid_parameters_are_refused(
+    shared: Workspace, tumours: Manifest, step: dict[str, Any], message: str
+) -> None:
     with pytest.raises(SpeciateError) as raised:
         curate(shared, tumours.name, {"op": "deduplicate", **step})
-    assert said in raised.value.message
+    assert message in raised.value.message
     assert "Step 1" in raised.value.message

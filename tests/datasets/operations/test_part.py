@@ -23,11 +23,11 @@ COUNT = 12
 @pytest.fixture
 def rows(workspace: Workspace, tmp_path: Path) -> Workspace:
     """Twelve rows; the last two have the image of the first, the last its note, too, and no sound."""
-    chance = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     for i in range(COUNT):
         below = tmp_path / "rows" / f"{i:02}"
         below.mkdir(parents=True)
-        pixels = chance.integers(0, 255, (16, 16, 3), dtype=np.uint8)
+        pixels = rng.integers(0, 255, (16, 16, 3), dtype=np.uint8)
         if i == 0:
             first = pixels
         (below / "scan.png").write_bytes(encode(Image.fromarray(first if i >= COUNT - 2 else pixels)))

@@ -1,4 +1,4 @@
-"""relabel: labels renamed, joined, taken away."""
+"""relabel: labels renamed, joined, removed."""
 
 from __future__ import annotations
 

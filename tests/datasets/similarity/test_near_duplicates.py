@@ -78,7 +78,7 @@ def test_a_list_and_a_column_give_the_same(sketching: Sketching) -> None:
     assert np.array_equal(near_duplicates.near_duplicate_pairs(column, sketching), pairs)
 
 
-def test_a_threshold_decides_what_is_near() -> None:
+def test_a_threshold_decides_which_pairs_are_near() -> None:
     a = np.arange(64, dtype=np.uint8)
     b = np.where(np.arange(64) < 20, a + 100, a).astype(np.uint8)  # 44 of 64 values agree
     codes: list[bytes | None] = [a.tobytes(), b.tobytes()]

@@ -103,7 +103,7 @@ def test_a_window_has_a_vector_of_its_own(workspace: Workspace, tmp_path: Path) 
     np.testing.assert_array_equal(vectors, np.stack(expected))
 
 
-def test_what_was_computed_before_a_stop_is_kept(
+def test_vectors_computed_before_a_stop_are_kept(
     workspace: Workspace, reviews: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("speciate.datasets.similarity.embed._CHUNK", 16)
@@ -147,7 +147,7 @@ def test_neighbours_are_the_nearest_by_cosine(workspace: Workspace, pool: Pool, 
     assert found.contact_sheet.startswith(b"\x89PNG")
 
 
-def test_a_text_finds_what_is_like_it(workspace: Workspace, pool: Pool, reviews: Manifest) -> None:
+def test_a_text_finds_similar_examples(workspace: Workspace, pool: Pool, reviews: Manifest) -> None:
     wanted = usable(workspace, embedded(workspace, reviews)).slice(11, 1).to_pylist()[0]
 
     found = nearest_neighbours.find_neighbours(
@@ -161,7 +161,7 @@ def test_a_text_finds_what_is_like_it(workspace: Workspace, pool: Pool, reviews:
     assert found.contact_sheet is None
 
 
-def test_only_the_split_that_is_asked_about_is_searched(workspace: Workspace, pool: Pool, reviews: Manifest) -> None:
+def test_only_the_requested_split_is_searched(workspace: Workspace, pool: Pool, reviews: Manifest) -> None:
     rows = usable(workspace, embedded(workspace, reviews))
     learned = rows.filter(pa.compute.equal(rows["split"], "train"))["id"][0].as_py()
 
@@ -196,7 +196,7 @@ def test_a_question_that_has_no_answer_says_why(
     assert error.value.code == code
 
 
-def test_examples_of_other_quality_are_neither_asked_about_nor_found(
+def test_examples_of_other_quality_are_neither_queried_nor_found(
     workspace: Workspace, pool: Pool, tmp_path: Path
 ) -> None:
     folder = data.digit_folder(tmp_path / "digits", 20)
@@ -230,7 +230,7 @@ def test_missing_vectors_are_made_on_first_use(workspace: Workspace, pool: Pool,
     assert not images
 
 
-def test_what_takes_long_is_handed_over_to_one_job(
+def test_a_long_embedding_becomes_one_job(
     workspace: Workspace, pool: Pool, reviews: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(nearest_neighbours, "_WAIT_SECONDS", 0.0)

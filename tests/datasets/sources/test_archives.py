@@ -191,7 +191,7 @@ def test_a_member_without_a_name_is_excluded(context: SourceContext, tmp_path: P
     assert list(reasons(found).values()) == ["It has no name."]
 
 
-def test_a_cut_tar_gives_what_is_whole(context: SourceContext, tmp_path: Path) -> None:
+def test_a_cut_tar_gives_its_whole_members(context: SourceContext, tmp_path: Path) -> None:
     noise = {f"{i}.png": os.urandom(50_000) for i in range(10)}
     path = tarred(tmp_path / "a.tar.gz", IMAGES | noise, "w:gz")
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
@@ -203,7 +203,7 @@ def test_a_cut_tar_gives_what_is_whole(context: SourceContext, tmp_path: Path) -
 
 @pytest.mark.parametrize("data", [b"words", b"PK\x03\x04" + bytes(100), b"\x1f\x8b" + bytes(100)])
 @pytest.mark.parametrize("suffix", [".zip", ".tar.gz"])
-def test_what_is_no_archive_is_one_clear_error(
+def test_a_file_that_is_no_archive_is_one_clear_error(
     context: SourceContext, tmp_path: Path, suffix: str, data: bytes
 ) -> None:
     path = tmp_path / f"a{suffix}"

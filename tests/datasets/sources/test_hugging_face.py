@@ -28,7 +28,7 @@ FILES = {
 
 
 class Hub(ThreadingHTTPServer):
-    """Serves one dataset, `org/set`, at two commits; a gated one; and notes what it is asked."""
+    """Serves one dataset, `org/set`, at two commits, and a gated one; records its requests."""
 
     daemon_threads = True
 
@@ -108,7 +108,7 @@ def test_the_data_of_the_newest_commit(server: Hub, context: SourceContext) -> N
     assert len(whole.files) == 4
 
 
-def test_what_was_fetched_is_not_fetched_again_and_a_commit_needs_no_network(
+def test_fetched_files_are_not_fetched_again_and_a_commit_needs_no_network(
     server: Hub, context: SourceContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert prepare_source("hf:org/set@v1", context).revision == OLDER
@@ -131,7 +131,7 @@ def test_what_was_fetched_is_not_fetched_again_and_a_commit_needs_no_network(
         ("hf:org/set/nowhere", Code.NOT_FOUND, "holds no data files below 'nowhere'"),
     ],
 )
-def test_what_is_not_there_is_one_clear_error(
+def test_an_unknown_repository_is_one_clear_error(
     server: Hub, context: SourceContext, source: str, code: Code, message: str
 ) -> None:
     with pytest.raises(SpeciateError, match=message) as raised:
@@ -167,6 +167,6 @@ def test_refs() -> None:
             check_source_name(text)
 
 
-def test_a_worker_is_told_of_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_gets_the_server_address(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "http://mirror")
     assert clean_environment()["HF_ENDPOINT"] == "http://mirror"

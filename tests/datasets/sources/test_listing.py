@@ -159,7 +159,7 @@ def test_links_are_followed_inside_alone_and_never_in_circles(tmp_path: Path) ->
     assert dict(walk_folder(folder, links=False).excluded)["inside.png"] == "A link."
 
 
-def test_what_is_no_file_is_excluded_without_waiting_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pipes_and_sockets_are_excluded_without_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)  # paths of sockets are short
     os.mkfifo("pipe.png")
     with socket.socket(socket.AF_UNIX) as made:
@@ -192,7 +192,7 @@ def test_paths_longer_than_the_system_takes_end_the_way_down(tmp_path: Path) -> 
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
-def test_what_may_not_be_read_is_excluded(tmp_path: Path) -> None:
+def test_unreadable_files_are_excluded(tmp_path: Path) -> None:
     (tmp_path / "a.png").touch(mode=0)
     (tmp_path / "closed").mkdir(mode=0)
     reasons = dict(walk_folder(tmp_path).excluded)

@@ -41,7 +41,7 @@ def test_a_name_says_tasks_sizes_seed_and_settings() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "code", "said"),
+    ("name", "code", "message"),
     [
         ("chain_sums", Code.NOT_FOUND, "did you mean 'chain_sum'"),
         ("", Code.NOT_FOUND, "task of reasoning-gym"),
@@ -53,8 +53,8 @@ def test_a_name_says_tasks_sizes_seed_and_settings() -> None:
         ("gcd+lcm?max_value=3", Code.INVALID, "names no setting of one of the tasks"),
     ],
 )
-def test_what_cannot_be_made_is_refused_before_there_is_a_job(name: str, code: Code, said: str) -> None:
-    with pytest.raises(SpeciateError, match=said) as refused:
+def test_impossible_tasks_are_refused_before_there_is_a_job(name: str, code: Code, message: str) -> None:
+    with pytest.raises(SpeciateError, match=message) as refused:
         parse(name)
     assert refused.value.code is code
     assert refused.value.recovery

@@ -78,7 +78,7 @@ def test_a_column_split_of_labels_is_the_split(context: SourceContext, tmp_path:
     assert labels(found)["1.png"] == {"kind": "a"}
 
 
-def test_what_is_not_clear_is_not_used_and_says_why(context: SourceContext, tmp_path: Path) -> None:
+def test_ambiguous_tables_are_not_used_and_the_reason_is_given(context: SourceContext, tmp_path: Path) -> None:
     folder = images(tmp_path / "set", "a/1.png", "b/1.png", "b/2.png", "b/3.png", "b/4.png", "b/5.png", "b/6.png")
     (folder / "metadata.csv").write_text("file_name,kind\n1.png,cat\n")
     (folder / "other.csv").write_text("x,y\n1,2\n")

@@ -1,4 +1,4 @@
-"""Tables asked of sandboxed processes, and readers that a caller forces."""
+"""Tables read by sandboxed processes, and readers that a caller forces."""
 
 from __future__ import annotations
 

@@ -68,5 +68,5 @@ def test_rows_of_text(workspace: Workspace, tmp_path: Path) -> None:
         ([], False),
     ],
 )
-def test_what_is_a_shard(names: list[str], wanted: bool) -> None:
+def test_which_tars_are_shards(names: list[str], wanted: bool) -> None:
     assert is_shard(names) is wanted
