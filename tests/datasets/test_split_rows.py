@@ -160,9 +160,6 @@ def test_the_images_differ(tmp_path: Path) -> None:
     assert first[0].shape != first[2].shape
 
 
-# Rows that share a part never lie in two splits; in a split drawn at random they do.
-
-
 COUNT = 60
 
 

@@ -265,9 +265,6 @@ def test_texts_that_occur_once_are_no_classes() -> None:
     assert assign_splits(_ungrouped(rare))[-1] == "train"
 
 
-# Rows that come to a split never make it leak, whatever they tie together, and whatever was there stays.
-
-
 NAMES = [None, "train", "validation", "test", "holdout"]
 GROUPS = st.none() | st.sampled_from("abcd")
 

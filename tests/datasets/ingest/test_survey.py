@@ -99,9 +99,6 @@ def test_packs_that_are_not_whole_are_not_trusted(
     assert len(load_examples(workspace.folders, data.ingest(workspace, "set", source=folder, label="folder"))) == 11
 
 
-# Processes that fail
-
-
 class Failing:
     """A pool whose processes do not survive some questions, and are busy at first."""
 

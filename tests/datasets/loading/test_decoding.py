@@ -161,9 +161,6 @@ def test_a_description_that_does_not_fit_the_file_is_refused(tmp_path: Path) -> 
         decoding._read(file, {"items": [*two[:1], ["uint8", [37]]], "failure": None})
 
 
-# Media out of a sandbox and back.
-
-
 ARRAYS = st.one_of(
     arrays.arrays(kind, arrays.array_shapes(min_side=0, max_dims=3, max_side=4))
     for kind in ("uint8", "int32", "float32")

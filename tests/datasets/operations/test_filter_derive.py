@@ -176,9 +176,6 @@ def test_hidden_columns_are_not_visible(shared: Workspace, reviews: Manifest) ->
         curate(shared, "reviews", {"op": "filter", "where": "_content IS NOT NULL"})
 
 
-# derive: a column computed from the others.
-
-
 def test_a_new_column_is_computed_and_can_be_used_and_replaced(workspace: Workspace) -> None:
     data.ingest(workspace, "set", rows=tuple(data.review_rows(20)), label="label")
     made = curate(

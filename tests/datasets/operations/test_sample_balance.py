@@ -127,9 +127,6 @@ def test_quarantined_rows_are_never_drawn(workspace: Workspace) -> None:
         curate(workspace, "set@v1", {"op": "sample", "n": 16})
 
 
-# balance: classes as frequent as the rarest, within each split, group by group.
-
-
 def rows() -> tuple[dict[str, object], ...]:
     return tuple(
         {
@@ -169,9 +166,6 @@ def test_any_column_of_classes_will_do_but_no_numbers(workspace: Workspace, revi
         curate(workspace, "bare", {"op": "balance"})
     with pytest.raises(SpeciateError, match="did you mean 'site'"):
         curate(workspace, "set", {"op": "balance", "column": "sight"})
-
-
-# Chance that repeats.
 
 
 keys = st.lists(st.text(max_size=5), unique=True, max_size=20)

@@ -133,9 +133,6 @@ def test_audio_gets_variants(workspace: Workspace, tmp_path: Path) -> None:
     assert made.steps[0]["audit"]["variants"] > 0
 
 
-# Texts
-
-
 @pytest.fixture
 def writer(tmp_path: Path) -> Iterator[tuple[Workspace, Answering]]:
     workspace = Workspace(tmp_path / "workspace", settings=Settings(policy="auto", private_hosts=("127.0.0.1",)))
@@ -206,9 +203,6 @@ def refused(workspace: Workspace, dataset: str, step: dict[str, Any]) -> str:
         kind.plan(kind.spec(dataset=dataset, steps=[{"op": "variants", **step}]), workspace)
     assert caught.value.recovery
     return caught.value.message
-
-
-# Transforms
 
 
 @given(st.integers(0, 10_000), st.sampled_from(sorted(USUAL)))

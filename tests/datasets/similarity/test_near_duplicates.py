@@ -149,9 +149,6 @@ def partition(numbers: near_duplicates.Places) -> set[frozenset[int]]:
     return {frozenset(np.flatnonzero(numbers == number).tolist()) for number in set(numbers.tolist())}
 
 
-# Clusters around representatives, against a slow and obvious reference.
-
-
 def slowly(order: list[int], near: list[list[bool]]) -> set[int]:
     """The leaders."""
     found: list[int] = []

@@ -137,9 +137,6 @@ def test_every_file_is_read_or_named_with_a_reason(tmp_path: Path) -> None:
     assert [name for name, _ in found.excluded] == ["c.bin", "d.txt"]
 
 
-# Folders as they really are: links, pipes, odd names, what may not be read.
-
-
 def test_links_are_followed_inside_alone_and_never_in_circles(tmp_path: Path) -> None:
     folder = tmp_path / "set"
     (folder / "a").mkdir(parents=True)

@@ -35,7 +35,7 @@ Shape = Literal["wide", "long", "files"]
 
 
 class Reader(NamedTuple):
-    """What a caller forces; None is left to suffixes and first bytes."""
+    """The caller's choice; None leaves it to suffixes and first bytes."""
 
     format: str | None = None
     layout: Shape | None = None

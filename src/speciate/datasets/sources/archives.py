@@ -1,7 +1,7 @@
 """Archives unpacked member by member; runs in a sandboxed process, whose own folder is all that it can write.
 
-A member is refused, with its reason, where its path leads out, where it is a link or no file, encrypted, damaged, has
-the name of another, or looks like a bomb; the others do not suffer from it.
+A member is refused, with its reason, if its path leads out, if it is a link or no file, encrypted, damaged, has the
+name of another, or looks like a bomb; the others do not suffer.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Member(NamedTuple):
 
 
 def archive_suffix(name: str) -> str:
-    """The ending that makes a name an archive's, as it is written there; empty where it is none."""
+    """The archive ending of a name, as it is written there; empty for other files."""
     lower = name.lower()
     if not lower.endswith(ARCHIVES):
         return ""
@@ -58,12 +58,12 @@ def archive_suffix(name: str) -> str:
 def unpack(payload: dict[str, Any]) -> dict[str, Any]:
     """{path, budget} -> {members, excluded: [[name, reason]]}: the members as files below this process's own folder.
 
-    `budget`: bytes that they may have together. INVALID where it is no archive or nothing in it can be unpacked.
+    `budget`: bytes that they may have together. INVALID if it is no archive or nothing in it can be unpacked.
     """
     path, unpacking = Path(payload["path"]), _Unpacking(Path.cwd(), payload["budget"], Path(payload["path"]))
     try:
         for member in _zip(path) if _is_zip(path) else _tar(path):
-            if not unpacking.goes_on(member):
+            if not unpacking.unpack(member):
                 break
     except _BROKEN as error:
         if not unpacking.members:
@@ -80,7 +80,7 @@ def unpack(payload: dict[str, Any]) -> dict[str, Any]:
 
 
 def member_path(name: str) -> PurePosixPath | str:
-    """Where a member belongs below the folder, or why it must not be there."""
+    """The path of a member below the folder, or why it must not be there."""
     parts = PurePosixPath(name.replace("\\", "/")).parts
     if not parts or "\0" in name:
         return "It has no name."
@@ -97,7 +97,7 @@ def member_path(name: str) -> PurePosixPath | str:
 
 
 class _Unpacking:
-    """What was written so far, and what was not."""
+    """Unpacked and excluded members so far."""
 
     def __init__(self, folder: Path, budget: int, archive: Path) -> None:
         self.members, self.excluded = 0, list[tuple[str, str]]()
@@ -107,8 +107,8 @@ class _Unpacking:
         self._taken = dict[str, str]()  # folded name -> name
         self._archive = archive
 
-    def goes_on(self, member: Member) -> bool:
-        """Unpack a member or exclude it; False where nothing more may be unpacked."""
+    def unpack(self, member: Member) -> bool:
+        """Unpack a member or exclude it; False if nothing more may be unpacked."""
         target = member_path(member.name)
         if isinstance(target, PurePosixPath) and any(part.startswith((".", "__")) for part in target.parts):
             return True  # hidden, as in a folder
@@ -116,9 +116,9 @@ class _Unpacking:
         if reason is None:
             assert isinstance(target, PurePosixPath)
             reason = self._write(member, self._folder / target)
-        shown = member.name.encode(errors="surrogateescape").decode(errors="backslashreplace")
+        name = member.name.encode(errors="surrogateescape").decode(errors="backslashreplace")
         if reason is not None:
-            self.excluded.append((shown, reason))
+            self.excluded.append((name, reason))
         else:
             self.members += 1
         if self.members >= MOST_MEMBERS or len(self.excluded) >= MOST_MEMBERS:
@@ -139,7 +139,7 @@ class _Unpacking:
         return "Another member has its name." if (self._folder / target).exists() else None
 
     def _write(self, member: Member, path: Path) -> str | None:
-        """What is wrong with the member, after taking away what was written of it."""
+        """Why the member is refused, after removing what was written of it; None if it is whole."""
         written, most = 0, min(self._left, self._most, LONGEST_MEMBER)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -161,15 +161,15 @@ class _Unpacking:
                 if written > member.declared
                 else "The disk has no room for it."
                 if written > self._left
-                else "With it the archive unpacks to so much more than it holds that it counts as a bomb."
+                else "The archive unpacks to so much more than it holds that it counts as a bomb."
             )
-        with suppress(FileNotFoundError, NotADirectoryError):  # the latter where it would lie in a file
+        with suppress(FileNotFoundError, NotADirectoryError):  # the latter if its folder is a file
             path.unlink()
         return reason
 
 
 def _is_zip(path: Path) -> bool:
-    """Whatever it is called; but a zip is told by its end, and a tar may end in a member that is one."""
+    """By content, whatever its name; a zip is recognised by its end, and a tar may end in a zip member."""
     return zipfile.is_zipfile(path) and not tarfile.is_tarfile(path)
 
 

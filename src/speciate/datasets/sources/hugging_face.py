@@ -1,6 +1,6 @@
 """Datasets of the Hugging Face hub, or of a server that speaks its API: the files of one commit, into the cache.
 
-Runs in the worker, which may use the network. Nothing that is fetched is opened here.
+Runs in the worker, which may use the network. No fetched file is opened here.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class HubRef(NamedTuple):
 
     repo: str
     below: str
-    """The folder or file of it that is meant; empty for all."""
+    """The folder or file in it; empty for all."""
     revision: str | None
 
 
@@ -54,11 +54,10 @@ def parse_hub_ref(text: str) -> HubRef:
 
 
 def fetch(source: str, folders: Folders) -> FetchedRepository:
-    """The files that `source` names. Files that are there already are not fetched again; a commit that was fetched
-    whole needs no network.
+    """The files that `source` names. Existing files are not fetched again; a complete commit needs no network.
 
-    NOT_FOUND for a dataset or revision that is not there, REFUSED for one that needs an account or has no room on the
-    disk, UNAVAILABLE without a connection, MISSING_EXTRA without the library.
+    NOT_FOUND for an unknown dataset or revision, REFUSED for one that needs an account or has no room on the disk,
+    UNAVAILABLE without a connection, MISSING_EXTRA without the library.
     """
     ref = parse_hub_ref(source)
     cache = folders.cache / "hub" / ref.repo.replace("/", "--")
@@ -98,7 +97,7 @@ def _path(cache: Path, commit: str, ref: HubRef) -> Path:
 
 
 def _complete(cache: Path, commit: str, below: str) -> Path:
-    """Beside the commit's folder: there once all files of it, or all below a folder of it, were fetched; holds what was
-    excluded."""
+    """A file beside the commit's folder that exists once all files (below a folder) were fetched; lists the excluded
+    ones."""
     part = f".{hashlib.sha256(below.encode()).hexdigest()[:32]}" if below else ""
     return cache / f"{commit}{part}.complete"

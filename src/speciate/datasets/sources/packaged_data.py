@@ -106,7 +106,7 @@ def _peptides(folder: Path) -> None:
 
 
 def _sodium_channel(folder: Path) -> None:
-    """A series of inhibitors of the sodium channel Nav1.7, which RDKit's examples hold, with what was measured."""
+    """Inhibitors of the sodium channel Nav1.7 from RDKit's examples, with their measured values."""
     import rdkit
 
     source = Path(rdkit.__file__).parent / "Contrib" / "FreeWilson" / "data"
@@ -133,7 +133,7 @@ def _signals(folder: Path) -> None:
 
 @contextmanager
 def generators_kept() -> Iterator[None]:
-    """The process's random generators, which the package seeds for itself, as they were."""
+    """Restores the process's random generators afterwards, which the package seeds for itself."""
     before = random.getstate(), np.random.get_state()
     try:
         yield

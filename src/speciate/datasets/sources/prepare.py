@@ -1,7 +1,7 @@
-"""From what a caller names as a source to the files that are read: fetched, unpacked, laid out, with their labels.
+"""From a source's name to the files that are read: fetched, unpacked, laid out, with their labels.
 
-What is unpacked lies below `work`, the run's own folder, as long as the run needs it; what is fetched stays in the
-cache.
+Unpacked files lie below `work`, the run's own folder, as long as the run needs them; fetched files stay in the cache.
+Tables whose cells hold media become a listing of those media, labelled by the other columns.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _ARCHIVE = "speciate.datasets.sources.archives:unpack"
 
 
 def check_source_name(source: Path | str, reader: str | None = None, folders: Folders | None = None) -> int:
-    """Refuse at once what names, sizes and installed packages can tell. The bytes of a file; 0 for all else."""
+    """Refuse at once errors in names, sizes and missing packages. Returns the bytes of a file, else 0."""
     parse_reader(reader)
     if is_path(source):
         return check_source(Path(source))
@@ -74,15 +74,16 @@ def prepare_source(
     label: str | None = None,
     column: str | None = None,
 ) -> Listing:
-    """Everything at a path, of `hf:org/name`, `pkg:NAME`, `gym:TASK` or `log:USE_CASE`, ready to be read, and what is
-    excluded with a reason. `label`: the column of labels, where it is named. Of mixed rows `inputs` are the parts that
-    are wanted, and `never` the columns that are none. `column`: the only one that models see.
+    """The listing of a path, of `hf:org/name`, `pkg:NAME`, `gym:TASK` or `log:USE_CASE`, with excluded files and
+    reasons.
 
-    Raises INVALID, NOT_FOUND, REFUSED, MISSING_EXTRA or UNAVAILABLE where nothing can be read at all.
+    `label`: the label column, if it is named. Of mixed rows `inputs` are the wanted parts, and `never` the columns that
+    are no parts. `column`: the only input column. Raises INVALID, NOT_FOUND, REFUSED, MISSING_EXTRA or UNAVAILABLE if
+    nothing can be read at all.
     """
     check_source_name(source, reader)
-    place = _fetch(source, context, label, column)
-    files, excluded, readable, about = _unpack_archives(place, labels and labels.path, context)
+    fetched = _fetch(source, context, label, column)
+    files, excluded, readable, about = _unpack_archives(fetched, labels and labels.path, context)
     if not files and excluded:
         name, reason = excluded[0]
         raise SpeciateError(
@@ -93,9 +94,9 @@ def prepare_source(
     export = own_export.find_export(files, context.pool, readable)
     if export is not None:
         files, modality = export.files, modality if modality != "auto" else export.marker.modality
-    found, tables = _detect_layout(place.path, files, modality, parse_reader(reader), export)
+    found, tables = _detect_layout(fetched.path, files, modality, parse_reader(reader), export)
     found = found._replace(
-        readable=readable, revision=place.revision, excluded=[*place.excluded, *excluded, *found.excluded],
+        readable=readable, revision=fetched.revision, excluded=[*fetched.excluded, *excluded, *found.excluded],
         notes=(*_notes_on_ignored(about, export), *found.notes),
     )  # fmt: skip
     if found.layout == "table":
@@ -115,7 +116,7 @@ def prepare_source(
 
 @contextmanager
 def add_hint(hint: str) -> Iterator[None]:
-    """What makes no sense of the files says how else they may be meant, too."""
+    """Adds a hint to INVALID errors: how else the files may be meant."""
     try:
         yield
     except SpeciateError as error:
@@ -127,7 +128,7 @@ def add_hint(hint: str) -> Iterator[None]:
 def _detect_layout(
     source: Path, files: list[SourceFile], modality: str, reader: Reader, export: own_export.Export | None
 ) -> DetectedLayout:
-    """Of an export it is known what its files are."""
+    """As `detect_layout`; the marker of our own export says what its files are."""
     if export is None:
         whole = recognise_modality(files) if reader._replace(as_is=False) == Reader() else None
         if whole is not None and modality in ("auto", whole):
@@ -176,13 +177,13 @@ class _UnpackedFiles(NamedTuple):
     """Names of READMEs and licences, which are no examples."""
 
 
-def _unpack_archives(place: _FetchedSource, skip: Path | None, context: SourceContext) -> _UnpackedFiles:
-    """The files at a place and those in its archives, whose names follow that of the archive where there are others."""
-    found, excluded, about = find_source_files(place.path, context.folders.root)
-    files = [(path, name_below(place.path, path)) for path in found if path != skip]
+def _unpack_archives(fetched: _FetchedSource, skip: Path | None, context: SourceContext) -> _UnpackedFiles:
+    """The files of the source and those in its archives, named after the archive if there are other files."""
+    found, excluded, about = find_source_files(fetched.path, context.folders.root)
+    files = [(path, name_below(fetched.path, path)) for path in found if path != skip]
     archives = [(path, name) for path, name in files if archive_suffix(path.name)]
     packed = set(archives)
-    named, readable = [file for file in files if file not in packed], {place.path}
+    named, readable = [file for file in files if file not in packed], {fetched.path}
     ours = any(path.name == own_export.MARKER for path, _ in files)
     for number, (path, name) in enumerate(archives):
         prefix = "" if len(files) == 1 else name.removesuffix(archive_suffix(path.name)) + "/"
@@ -194,8 +195,8 @@ def _unpack_archives(place: _FetchedSource, skip: Path | None, context: SourceCo
                 raise
             excluded.append(ExcludedFile(name, error.whole))
             continue
-        members, strange, told = walk_folder(target, links=False)
-        about += [prefix + name for name in told]
+        members, strange, cards = walk_folder(target, links=False)
+        about += [prefix + name for name in cards]
         if archive_suffix(path.name).lower() != ".zip":
             names = [name_below(target, member) for member in members]
             if ours or webdataset.is_shard(names):
@@ -221,7 +222,7 @@ def _unpack_archives(place: _FetchedSource, skip: Path | None, context: SourceCo
 
 
 def _notes_on_ignored(about: list[str], export: own_export.Export | None) -> list[str]:
-    """How many files tell of the data and are no examples; an export of ours has one card, which is its own."""
+    """How many READMEs and licences were ignored; our own export has one card, which is not counted."""
     if not about or (export is not None and len(about) == 1):
         return []
     files = "1 file is" if len(about) == 1 else f"{len(about):,} files are"
@@ -257,7 +258,7 @@ def _with_labels(
 
 
 def _with_gathered(found: Listing, gathered: pa.Table | None) -> Listing:
-    """With the columns that a gatherer read beside the media, such as masks, where the labels have none of the name."""
+    """Adds the columns that a gatherer read beside the media, such as masks, unless the labels have the name."""
     if gathered is None or found.labels is None:
         return found
     labels = found.labels
@@ -279,16 +280,13 @@ def _with_splits_of_labels(found: Listing) -> Listing:
     return found._replace(files=files, labels=found.labels.drop_columns(["split"]))
 
 
-# Tables whose cells hold media become a listing of those media, labelled by the other columns.
-
-
 _COLUMN = "speciate.datasets.sources.table_media:media_column"
 _UNPACK = "speciate.datasets.sources.table_media:unpack"
 _SECONDS = 300.0
 
 
 def with_table_media(found: Listing, context: SourceContext) -> Listing:
-    """The listing itself where no table holds media of its modality."""
+    """The listing itself if no table holds media of its modality."""
     columns = _media_columns(found, context)
     if not columns:
         return found
@@ -346,12 +344,12 @@ def _media_columns(found: Listing, context: SourceContext) -> dict[str, str]:
 
 
 def _media_column(path: Path, found: Listing, context: SourceContext) -> str | None:
-    """None also where the file is damaged: reading it as a table says what is wrong."""
+    """None also for a damaged file: reading it as a table reports the fault."""
     payload = {"path": str(path), "modality": found.modality}
     try:
         column: str | None = context.pool.ask(_COLUMN, payload, _SECONDS, readable=found.readable)["column"]
     except SpeciateError as error:
-        if error.code in (Code.INTERNAL, Code.UNAVAILABLE):  # a defect or the end of the process, by this file
+        if error.code in (Code.INTERNAL, Code.UNAVAILABLE):  # this file broke the process
             return None
         raise
     return column

@@ -1,4 +1,4 @@
-"""Media that lie in the cells of Parquet and Arrow files, written out as files beside a table of the other columns.
+"""Media in the cells of Parquet and Arrow files, written out as files beside a table of the other columns.
 
 Runs in sandboxed processes. A medium is a cell of bytes, or a struct of `bytes` and `path` as Hugging Face `datasets`
 writes images and audio.
@@ -28,7 +28,7 @@ _FEATURES = ("Image", "Audio", "Video", "Pdf", "Nifti", "Mesh")
 
 
 def media_column(payload: dict[str, Any]) -> dict[str, Any]:
-    """{path, modality} -> {column: name or null}: where the media of a file lie; null where it holds none."""
+    """{path, modality} -> {column: name or null}: the column with the media of a file; null without media."""
     return {"column": _media_column(Path(payload["path"]), payload["modality"])}
 
 
@@ -70,11 +70,11 @@ def unpack(payload: dict[str, Any]) -> dict[str, Any]:
 
 
 def _media_column(path: Path, modality: str) -> str | None:
-    """The first column whose cells are media of the modality; of any where that is `auto`."""
+    """The first column whose cells are media of the modality; of any modality if that is `auto`."""
     try:
         first = next(_batches(path), None)
     except (pa.ArrowException, OSError):
-        return None  # reading it as a table says what is wrong
+        return None  # reading it as a table reports the fault
     if first is None:
         return None
     for field in first.schema:
@@ -98,14 +98,14 @@ def _is_bytes(kind: pa.DataType) -> bool:
 
 
 def _medium(cell: Any) -> tuple[bytes | None, str]:
-    """The bytes, and the name that they had."""
+    """The bytes, and their file name."""
     if isinstance(cell, dict):
         return cell.get("bytes"), str(cell.get("path") or "")
     return cell, ""
 
 
 def _suffix(data: bytes, given: str) -> str:
-    """Of the name that it had, else of the modality that it looks like."""
+    """Of its file name, else of the modality that it looks like."""
     suffix = PurePosixPath(given.replace("\\", "/")).suffix.lower()
     if suffix[1:].isalnum() and suffix.isascii() and len(suffix) <= 8:
         return suffix
