@@ -40,8 +40,7 @@ class ApprovalQuestion(Result):
 
 
 class TagResult(JobStarted):
-    """Done. `dataset` is the version that the tag names or, after untag, named; `was` the version that it named
-    before."""
+    """Done. `dataset` is the version that the tag names or, after untag, named; `was` is the one before."""
 
     dataset: str
     tag: str

@@ -35,7 +35,7 @@ Old = Annotated[str, AfterValidator(class_name)]
 
 
 class RelabelParameters(Parameters):
-    mapping: dict[Old, Label | None] = Field(min_length=1, description="Old label to new; null takes it away.")
+    mapping: dict[Old, Label | None] = Field(min_length=1, description="Old label to new; null removes it.")
 
 
 def preflight(parameters: RelabelParameters, manifest: Manifest, others: Others) -> Manifest:
