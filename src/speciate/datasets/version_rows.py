@@ -132,7 +132,7 @@ def _check_there(folders: Folders, manifest: Manifest) -> None:
     if missing is not None:
         raise SpeciateError(
             Code.NOT_FOUND,
-            f"{manifest.ref} is no longer what it was: {missing.name} is gone, as after a purge or a deletion.",
+            f"{manifest.ref} is incomplete: {missing.name} no longer exists, as after a purge or a deletion.",
             f"Make the same call again, or call describe_dataset(dataset={manifest.name!r}).",
         )
     for path in files(folders, manifest):

@@ -174,7 +174,7 @@ def _summary(chain: Sequence[Version]) -> str:
 
 def _export(chain: Sequence[Version], exported: ExportSummary) -> str:
     part = f" of the split {escape_markdown(exported.part)}" if exported.part else ""
-    said = [
+    sentences = [
         f"Format {escape_markdown(exported.format)}: {sum(exported.splits.values()):,} examples{part}.",
         _media(chain, exported),
         "What was excluded is listed with its reason in set_aside.csv." if any(exported.excluded.values()) else "",
@@ -182,7 +182,7 @@ def _export(chain: Sequence[Version], exported: ExportSummary) -> str:
         f"Examples that belong together share the column {escape_markdown(exported.group)}." if exported.group else "",
         *exported.notes,
     ]
-    return "\n".join(["## This export\n", *filter(None, said), ""])
+    return "\n".join(["## This export\n", *filter(None, sentences), ""])
 
 
 def _media(chain: Sequence[Version], exported: ExportSummary) -> str:
@@ -192,10 +192,10 @@ def _media(chain: Sequence[Version], exported: ExportSummary) -> str:
         return ""
     if exported.format in _WRITTEN_ANEW:
         return f"Media are not the bytes that came in: {_WRITTEN_ANEW[exported.format]}."
-    said = [why for column, why in _REWRITERS.items() if column in manifest.columns]
-    if not said:
+    reasons = [why for column, why in _REWRITERS.items() if column in manifest.columns]
+    if not reasons:
         return "Media are the bytes that came in."
-    return f"Media are not all the bytes that came in: {'; '.join(said)}."
+    return f"Media are not all the bytes that came in: {'; '.join(reasons)}."
 
 
 def _counts(title: str, name: str, counts: Mapping[str, int]) -> str:

@@ -285,7 +285,7 @@ def redact_history(chain: Sequence[Version], identified: bool) -> list[Version]:
         steps = each.operation.get("steps") or []
         last = max((place for place, step in enumerate(steps) if step.get("op") == DEIDENTIFY.name), default=None)
         if before:
-            each = each._replace(operation=_without_parameters(each.operation))  # noqa: PLW2901 - the same version, told shorter
+            each = each._replace(operation=_without_parameters(each.operation))  # noqa: PLW2901 - the same version, shortened
         elif last is not None:
             shorter = [_without_parameters(step) if place < last else step for place, step in enumerate(steps)]
             each = each._replace(operation={**each.operation, "steps": shorter})  # noqa: PLW2901

@@ -1,6 +1,6 @@
 """One FASTA file per split: a header of name and KEY=VALUE pairs, then the sequence in lines of 60.
 
-Of structures each chain is a record, whose `structure` names what it belongs to: places of atoms are not in FASTA.
+Each chain of a structure is a record, and `structure` names its structure: FASTA has no positions of atoms.
 """
 
 from __future__ import annotations
@@ -68,8 +68,8 @@ def _sequences(export: ExportContent, piece: Piece, start: int, rows: list[dict[
 
 def _records(export: ExportContent, place: int, row: dict[str, Any], sequences: list[str]) -> Iterator[str]:
     medium = () if export.media is not None else export.manifest.inputs
-    said = row.get(_NAME) if export.media is None else export.media.names[place].partition(".")[0]
-    name = re.sub(r"\s+", "_", str(said or export.ids[place])).lstrip(">") or export.ids[place]
+    given = row.get(_NAME) if export.media is None else export.media.names[place].partition(".")[0]
+    name = re.sub(r"\s+", "_", str(given or export.ids[place])).lstrip(">") or export.ids[place]
     pairs = [
         f"{_NO_KEY.sub('_', key)}={_value(cell)}"
         for key, cell in row.items()

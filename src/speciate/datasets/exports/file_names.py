@@ -132,7 +132,7 @@ def as_single_files(files: dict[str, bytes]) -> dict[str, bytes]:
 
 def _name(part: PartName, file: bytes) -> str:
     suffixes = find(part.modality).suffixes or (".bin",)
-    told = next((suffix for magic, suffix in _PART_MAGIC if file.startswith(magic)), "") or magic_suffix(file[:16])
-    suffix = told if told in suffixes else suffixes[0]
-    plain = f"{part.own}{suffix}"
-    return plain if modality_of(file[:4096], plain) == part.modality else f"{part}{suffix}"
+    known = next((suffix for magic, suffix in _PART_MAGIC if file.startswith(magic)), "") or magic_suffix(file[:16])
+    suffix = known if known in suffixes else suffixes[0]
+    short = f"{part.own}{suffix}"
+    return short if modality_of(file[:4096], short) == part.modality else f"{part}{suffix}"

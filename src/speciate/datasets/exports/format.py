@@ -19,7 +19,7 @@ from speciate.workspace.packs import PackReader
 from speciate.workspace.workspace import Folders
 
 ReportProgress = Callable[[int], None]
-"""How many rows are written since it was last told. Raises Stopped where the run is to stop."""
+"""Called with the number of rows written since its last call. Raises Stopped if the run is to stop."""
 
 
 class WriteReport(NamedTuple):
@@ -110,7 +110,7 @@ class ExportContent(NamedTuple):
     windows: bool
     """Whether some rows are windows of their medium."""
     folders: Folders | None = None
-    """Of the workspace, for formats that have media looked into in a sandboxed process."""
+    """Of the workspace, for formats that decode media in a sandboxed process."""
 
     def pieces(self) -> Iterator[Piece]:
         """Split by split, those of no split last."""

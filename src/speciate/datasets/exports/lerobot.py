@@ -58,13 +58,13 @@ class LeRobot:
         assert export.media is not None
         assert export.folders is not None
         episodes, splits = list[dict[str, Any]](), dict[str, list[int]]()
-        seen = set[str]()
+        contents = set[str]()
         for piece in export.pieces():
             first = len(episodes)
             for row, cells in enumerate(piece.rows.to_pylist()):
                 content = export.media.contents[piece.start + row]
-                if content not in seen:  # windows of one episode are in it
-                    seen.add(content)
+                if content not in contents:  # windows of one episode are in it
+                    contents.add(content)
                     episodes.append({"content": content, "columns": _columns(cells)})
             splits[piece.hub if piece.split else "train"] = [first, len(episodes)]
         folders, settings = export.folders, in_force(export.folders.root)
@@ -73,13 +73,13 @@ class LeRobot:
         work = folder / ".lerobot"
         context = SourceContext(Pool(folders, settings, size=0), settings.cage, folders, work)
         payload = {"packs": [str(pack) for pack in packs], "episodes": episodes, "splits": splits}
-        told = unpack_into(work, _WRITE, payload, readable=readable, context=context)
+        answer = unpack_into(work, _WRITE, payload, readable=readable, context=context)
         for part in _PARTS:
             if (work / part).is_dir():
                 (work / part).rename(folder / part)
         shutil.rmtree(work)
         progress(export.rows.num_rows)
-        return WriteReport(notes=tuple(str(note) for note in told["notes"]))
+        return WriteReport(notes=tuple(str(note) for note in answer["notes"]))
 
 
 def _columns(cells: dict[str, Any]) -> dict[str, Any]:
@@ -99,7 +99,7 @@ _CHUNK = 1000
 _STATE, _ACTION, _CAMERA = "observation.state", "action", "observation.images."
 _QUANTILES = (1, 10, 50, 90, 99)
 _EVEN = 1e-4
-"""Seconds: how far from its time LeRobot lets a frame be, unless it is told otherwise."""
+"""Seconds: how far from its time LeRobot lets a frame be by default."""
 _OWN = ("episode_index", "tasks", "length", "dataset_from_index", "dataset_to_index")
 _FRAMES_SAMPLED = 50
 """Frames of an episode that statistics of a camera are made of."""
@@ -132,9 +132,9 @@ def write(payload: dict[str, Any]) -> dict[str, Any]:
     """
     writer = _Writer(payload["budget"])
     with PackReader([Path(pack) for pack in payload["packs"]]) as reader:
-        for said in payload["episodes"]:
+        for item in payload["episodes"]:
             try:
-                writer.add(_episode(reader.get(said["content"])), said["columns"])
+                writer.add(_episode(reader.get(item["content"])), item["columns"])
             except DecodeError as error:
                 raise SpeciateError(
                     Code.INVALID, f"An episode can no longer be read: {error}", "Create the dataset again."
@@ -163,8 +163,8 @@ def _shape(recording: Recording, videos: Mapping[str, bytes]) -> Shape:
     cameras = []
     for name, video in sorted(videos.items()):
         with footage.open_video(video, name) as container:
-            said = footage.declared_size(container)
-        cameras.append((name, said.height, said.width))
+            size = footage.declared_size(container)
+        cameras.append((name, size.height, size.width))
     meta = recording.meta
     return Shape(round(meta.fps, 6), meta.state, meta.action, tuple(cameras), tuple(sorted(recording.others)))
 
@@ -352,8 +352,8 @@ def _tasks(words: Sequence[str]) -> pa.Table:
         {"name": name, "field_name": name, "pandas_type": kind, "numpy_type": numpy, "metadata": None}
         for name, kind, numpy in (("task_index", "int64", "int64"), ("task", "unicode", "object"))
     ]
-    said = {"index_columns": ["task"], "column_indexes": [], "columns": columns, "pandas_version": "2.2.0"}
-    return table.replace_schema_metadata({"pandas": json.dumps(said)})
+    metadata = {"index_columns": ["task"], "column_indexes": [], "columns": columns, "pandas_version": "2.2.0"}
+    return table.replace_schema_metadata({"pandas": json.dumps(metadata)})
 
 
 def _differs(one: Shape, other: Shape) -> str:

@@ -34,7 +34,7 @@ _SLICED = ("CT", "MR", "PT", "NM")
 _CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 STACKS = ("TemporalPositionIdentifier", "AcquisitionNumber", "EchoNumbers", "DiffusionBValue", "TriggerTime",
           "AcquisitionTime", "ImageType")  # fmt: skip
-"""What tells volumes apart that share their positions, in the order in which it is asked."""
+"""Elements that separate volumes with the same positions, in the order of their use."""
 _STACK_NAMES = dict(zip(STACKS, ("time", "acquisition", "echo", "b-value", "trigger", "at", "type"), strict=True))
 
 
@@ -137,7 +137,7 @@ def _of_series(members: Sequence[FileWithHeader]) -> list[DicomExample]:
         name = what if len(groups) == 1 or place == 0 else what or "other orientation"
         same = sum((other or "other orientation") == name for other, _ in groups[1:place])
         name = f"{name} {same + 1}" if same else name
-        made += [DicomExample(stack, " ".join(filter(None, (name, told)))) for told, stack in _stacks(group)]
+        made += [DicomExample(stack, " ".join(filter(None, (name, value)))) for value, stack in _stacks(group)]
     return made
 
 

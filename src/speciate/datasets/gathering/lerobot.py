@@ -149,8 +149,8 @@ class Info(BaseModel):
 
         A single range says nothing: LeRobot writes one while it records.
         """
-        for name, said in self.splits.items() if len(self.splits) > 1 else ():
-            first, colon, last = said.partition(":")
+        for name, span in self.splits.items() if len(self.splits) > 1 else ():
+            first, colon, last = span.partition(":")
             if colon and first.isdigit() and last.isdigit() and int(first) <= number < int(last):
                 return name
         return None
@@ -250,8 +250,8 @@ def _tasks(root: Path, info: Info) -> dict[int, str]:
     try:
         if info.old:
             lines = (root / "meta/tasks.jsonl").read_text("utf-8").splitlines()
-            said = [json.loads(line) for line in lines if line.strip()]
-            return {int(each["task_index"]): str(each["task"]) for each in said}
+            tasks = [json.loads(line) for line in lines if line.strip()]
+            return {int(each["task_index"]): str(each["task"]) for each in tasks}
         table = pq.read_table(root / "meta/tasks.parquet")
         words = next(name for name in table.column_names if name != "task_index")
         return dict(zip(table["task_index"].to_pylist(), map(str, table[words].to_pylist()), strict=True))
@@ -282,38 +282,38 @@ def _rows(root: Path, info: Info) -> Iterator[Row]:
         raise _broken("meta/episodes", error) from error
 
 
-def _row(info: Info, said: dict[str, Any]) -> Row:
+def _row(info: Info, fields: dict[str, Any]) -> Row:
     data = info.data_path.format(
-        chunk_index=int(said["data/chunk_index"]), file_index=int(said["data/file_index"])
+        chunk_index=int(fields["data/chunk_index"]), file_index=int(fields["data/file_index"])
     )  # fmt: skip
     spans = {}
     for key in info.cameras():
         at = f"videos/{key}/"
-        if info.video_path is None or said.get(f"{at}file_index") is None:
+        if info.video_path is None or fields.get(f"{at}file_index") is None:
             continue
         path = info.video_path.format(
-            video_key=key, chunk_index=int(said[f"{at}chunk_index"]), file_index=int(said[f"{at}file_index"])
+            video_key=key, chunk_index=int(fields[f"{at}chunk_index"]), file_index=int(fields[f"{at}file_index"])
         )
-        spans[key] = Span(path, float(said[f"{at}from_timestamp"]), float(said[f"{at}to_timestamp"]))
+        spans[key] = Span(path, float(fields[f"{at}from_timestamp"]), float(fields[f"{at}to_timestamp"]))
     brought = {
         name: value
-        for name, value in said.items()
+        for name, value in fields.items()
         if "/" not in name and name not in _PASSED_OVER and isinstance(value, str | int | float)
     }
-    tasks = tuple(str(task) for task in said.get("tasks") or ())
+    tasks = tuple(str(task) for task in fields.get("tasks") or ())
     columns = dict(list(brought.items())[:_MOST_COLUMNS])
-    return Row(int(said["episode_index"]), int(said["length"]), data, spans, tasks, columns)
+    return Row(int(fields["episode_index"]), int(fields["length"]), data, spans, tasks, columns)
 
 
-def _old_row(info: Info, said: dict[str, Any]) -> Row:
-    index, length = int(said["episode_index"]), int(said["length"])
+def _old_row(info: Info, fields: dict[str, Any]) -> Row:
+    index, length = int(fields["episode_index"]), int(fields["length"])
     place = {"episode_chunk": index // info.chunks_size, "episode_index": index}
     video = info.video_path if info.video_path and "{episode_index" in info.video_path else _OLD_VIDEO
     data = info.data_path if "{episode_index" in info.data_path else _OLD_DATA
     spans = {
         key: Span(video.format(video_key=key, **place), 0.0, length / info.fps) for key in info.cameras()
     }  # fmt: skip
-    return Row(index, length, data.format(**place), spans, tuple(map(str, said.get("tasks") or ())), {})
+    return Row(index, length, data.format(**place), spans, tuple(map(str, fields.get("tasks") or ())), {})
 
 
 def _episode(root: Path, info: Info, tasks: Mapping[int, str], row: Row) -> tuple[bytes, int]:
@@ -414,11 +414,11 @@ def _matrix(table: pa.Table, info: Info, keys: list[str], faults: list[str]) -> 
 
 def _names(key: str, feature: Feature, width: int) -> list[str]:
     """`names` is a list, or a list for each part of the robot; else numbers."""
-    said = feature.names
-    if isinstance(said, dict):
-        said = [name for each in said.values() for name in (each if isinstance(each, list) else [each])]
-    if (isinstance(said, list) and len(said) == width and width > 1) or (said and len(said) == 1 == width):
-        return [str(name) for name in said]
+    names = feature.names
+    if isinstance(names, dict):
+        names = [name for each in names.values() for name in (each if isinstance(each, list) else [each])]
+    if (isinstance(names, list) and len(names) == width and width > 1) or (names and len(names) == 1 == width):
+        return [str(name) for name in names]
     return [key] if width == 1 else [f"{key}.{place}" for place in range(width)]
 
 

@@ -63,9 +63,9 @@ def _ask_for_mesh_names(
     """Name of a mesh -> the names of the files that belong to it."""
     folded = {name.casefold(): name for name in beside}  # a name that was written on a system that folds case
     wanted: dict[str, list[str]] = {}
-    asked = [*main, *(file for file in beside.values() if file.name.lower().endswith(_MATERIALS))]
-    for start in range(0, len(asked), _AT_ONCE):
-        chunk = asked[start : start + _AT_ONCE]
+    sources = [*main, *(file for file in beside.values() if file.name.lower().endswith(_MATERIALS))]
+    for start in range(0, len(sources), _AT_ONCE):
+        chunk = sources[start : start + _AT_ONCE]
         answer = context.pool.ask(
             _NAMES, {"paths": [str(file.path) for file in chunk]}, _SECONDS, readable=found.readable
         )
@@ -97,7 +97,7 @@ def _with_parts(file: SourceFile, others: Sequence[SourceFile]) -> SourceFile:
 
 
 _LONGEST = 64 << 20
-"""Bytes of a file that are looked through."""
+"""Bytes of a file that are searched."""
 _LIBRARY = re.compile(rb"(?m)^[ \t]*mtllib[ \t]+([^\r\n#]+)")
 _MAP = re.compile(rb"(?mi)^[ \t]*(?:map_\w+|bump|disp|decal|refl|norm)[ \t]+([^\r\n#]+)")
 _OPTION = re.compile(r"^-\w+(\s+(?:on|off|-?[\d.]+|\w(?=\s)))*\s+")

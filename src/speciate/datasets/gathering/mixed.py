@@ -37,7 +37,7 @@ from speciate.settings import config_folder
 _SHARDS = "webdataset"
 """The format of exports whose parts share a key instead of a folder."""
 _VOTERS = 25
-"""Files of a suffix that are looked at to tell its modality."""
+"""Files of a suffix that are opened to decide its modality."""
 
 
 class MixedListing(NamedTuple):
@@ -120,7 +120,7 @@ def _with_parts_among(found: Listing, tables: Sequence[SourceFile]) -> tuple[lis
 
 
 def _named_files(files: Sequence[SourceFile]) -> list[NamedFile]:
-    """What a layout must know, the modality by what most files of a suffix look like."""
+    """Files as a layout sees them; the modality is that of most files of a suffix."""
     shared = shared_folders(files)
     voters: dict[str, list[SourceFile]] = {}
     for file in files:
@@ -262,7 +262,7 @@ def _notes(lacking: Counter[PartName], count: int) -> list[str]:
 
 _SAMPLE = 200
 _MOSTLY = 0.5
-"""Of the cells that are looked at, so many must name files: others may name some that got lost."""
+"""Share of the sampled cells that must name files: others may name lost files."""
 _LONG_TEXT = 20
 """Characters on average."""
 _UNLIKE = re.compile(r"[^\w-]+")
@@ -301,7 +301,7 @@ def read_manifest(
     try:
         table = ask_table(context.pool, file.path, found.reader, readable=found.readable)
     except SpeciateError:
-        return None  # whoever reads it as labels says what is wrong with it
+        return None  # reading it as labels reports the fault
     folder = file.path.parent
     columns = [name for name in table.column_names if name != REASON and name not in never]
     naming = [name for name in columns if _names_files(table[name], folder)]

@@ -150,8 +150,8 @@ def _in_folder(file: NamedFile, depth: int) -> _Member:
     if len(file.folders) > depth + 1:
         return _Member(key, file.folders[depth + 1], file, in_folder=True)
     part = stem(file.name)
-    plain = part.replace(key[-1], "", 1).strip(_DIVIDERS) if part.startswith(key[-1]) else part
-    return _Member(key, plain, file)
+    short = part.replace(key[-1], "", 1).strip(_DIVIDERS) if part.startswith(key[-1]) else part
+    return _Member(key, short, file)
 
 
 def _rows(layout: _Layout) -> GroupedFiles | None:
@@ -182,8 +182,8 @@ def _modality(members: Sequence[_Member]) -> str | None:
 
     A folder of several files may hold companions of its medium: images and texts beside the mesh or the series.
     """
-    if said := part_name(members[0].part):
-        return said.modality
+    if named := part_name(members[0].part):
+        return named.modality
     counts = Counter(member.file.modality for member in members if member.file.modality)
     if any(member.in_folder for member in members):
         counts = Counter({name: n for name, n in counts.items() if name not in ("image", "text")}) or counts
@@ -214,11 +214,11 @@ def _by_part(members: Sequence[_Member], modalities: dict[str, str]) -> dict[Par
     """None where two files would be the same part."""
     parts: dict[PartName, list[int]] = defaultdict(list)
     for member in members:
-        said = part_name(member.part)
-        modality = said.modality if said else modalities.get(member.part) or member.file.modality
+        named = part_name(member.part)
+        modality = named.modality if named else modalities.get(member.part) or member.file.modality
         if not modality:
             continue
-        own = said.own if said else _UNLIKE.sub("_", member.part)[:40] or modality
+        own = named.own if named else _UNLIKE.sub("_", member.part)[:40] or modality
         part = PartName(own, modality)
         if part in parts and not member.in_folder:
             return None

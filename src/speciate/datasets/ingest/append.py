@@ -237,7 +237,7 @@ def _group_advice(grouping: Grouping) -> str:
         return alone[0].upper() + alone[1:]
     sent = ", ".join(f"{name!r}: ..." for name in dict.fromkeys((*grouping.inputs, grouping.column)))
     return (
-        f"Ask with it from now on, as {{'row': {{{sent}}}}}: the model does not look at it, and the log keeps it. Or "
+        f"Ask with it from now on, as {{'row': {{{sent}}}}}: the model does not see it, and the log keeps it. Or "
         f"{alone}"
     )
 

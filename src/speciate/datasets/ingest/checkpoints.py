@@ -167,7 +167,7 @@ def _read_part(file: Path, folders: Folders, modality: str) -> IngestedPart | No
     pack = folders.packs / metadata["pack"] if metadata["pack"] else None
     try:
         for path in (pack, index_path(pack)) if pack is not None else ():
-            os.utime(path)  # to whoever collects garbage it is as young as this run
+            os.utime(path)  # garbage collection must see it as young as this run
     except FileNotFoundError:
         return None
     return IngestedPart(table, pack) if pack is None or _index(pack) is not None else None

@@ -85,7 +85,7 @@ class IngestSpec(BaseModel):
     source: Path | str | None = None
     """An absolute path of a folder or file, `hf:org/name`, `pkg:NAME`, `gym:TASK` or `log:USE_CASE`."""
     rows: str | None = None
-    """sha256 of the blob that holds inline rows: a blob of their own can be forgotten."""
+    """sha256 of the blob that holds inline rows: a blob of their own can be purged."""
     modality: str = "auto"
     label: str | None = None
     """A column, or `folder`: the first folder below the source (and below train/, test/)."""
@@ -480,6 +480,6 @@ def store_inline_rows(workspace: Workspace, rows: Sequence[dict[str, Any]]) -> s
 
 
 def load_inline_rows(folders: Folders, sha256: str) -> list[dict[str, Any]]:
-    """NOT_FOUND if they were forgotten meanwhile."""
+    """NOT_FOUND if they were purged meanwhile."""
     rows: list[dict[str, Any]] = json.loads(Blobs(folders.blobs).get(sha256))
     return rows

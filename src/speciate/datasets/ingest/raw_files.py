@@ -20,7 +20,7 @@ from speciate.modalities.bundles import bundle
 LONGEST_FILE = 512 * 1024 * 1024
 """Bytes of one example; more is refused unread."""
 _NUMBERED = re.compile(r"\d{5}\.\w+")
-GONE = "The file was gone when it was to be read."
+GONE = "The file no longer existed when it was read."
 
 
 class FileState(NamedTuple):

@@ -302,11 +302,11 @@ def _verdict_of_unread(raw: RawFile) -> Verdict:
 
 
 def _check_presence(everything: pa.Table, found: Listing) -> None:
-    gone = pc.sum(pc.equal(everything[f"{PREFIX}reason"], GONE)).as_py() or 0
-    if 2 * gone > len(found.files):
+    missing = pc.sum(pc.equal(everything[f"{PREFIX}reason"], GONE)).as_py() or 0
+    if 2 * missing > len(found.files):
         raise SpeciateError(
             Code.NOT_FOUND,
-            f"{gone:,} of {len(found.files):,} files of {str(found.source)!r} vanished while they were read.",
+            f"{missing:,} of {len(found.files):,} files of {str(found.source)!r} vanished while they were read.",
             "Call control_job(action='retry') once they are there again: what was read already is kept.",
         )
 

@@ -90,5 +90,5 @@ def _is_sketch(sketch: bytes, modality: Modality[Any]) -> bool:
     if isinstance(sketching, SketchingByPart):
         return sketching.is_sound(sketch)
     if isinstance(sketching, PairwiseSimilarity):
-        return True  # bytes of any length; what they mean is the kinship's own affair
+        return True  # bytes of any length, which only the PairwiseSimilarity understands
     return sketching is not None and len(sketch) == sketching.width

@@ -98,7 +98,7 @@ def ask_for_contact_sheet(
 
 
 def _shorten_cell(cell: Any) -> Any:
-    """A text, or a conversation as JSON, that ends with a mark where it is long."""
+    """A text, or a conversation as JSON; a long one is cut and ends with an ellipsis."""
     text = json.dumps(cell, ensure_ascii=False) if isinstance(cell, list | dict) else cell
     return text[:_LONGEST_ANSWER] + "…" if isinstance(text, str) and len(text) > _LONGEST_ANSWER else text
 

@@ -209,7 +209,7 @@ def _names_of_ctes(tree: Any) -> set[str]:
 
 
 def check_repeatable(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
-    """INVALID where the same rows could give another result: by chance, by the clock, or by an order left open."""
+    """INVALID if the same rows could give another result: by randomness, by the clock, or by an open order."""
     volatile = connection.execute(
         "SELECT DISTINCT function_name FROM duckdb_functions() WHERE stability = 'VOLATILE'"
     ).fetchall()
@@ -220,7 +220,7 @@ def check_repeatable(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
             raise SpeciateError(
                 Code.INVALID,
                 f"{what} gives another value at another time, so the version could not be made again.",
-                "Call again with a fixed value; for chance use the operation sample with a seed. A column of such a "
+                "Call again with a fixed value; to draw rows use the operation sample with a seed. A column of such a "
                 f"name is {VIEW}.NAME.",
             )
         if what := _missing_order(node):
@@ -322,7 +322,7 @@ def _length(cells: list[Any]) -> int:
 
 
 def _cell(value: Any) -> Any:
-    """As JSON: what JSON lacks becomes text, long text is cut with a mark, numbers that are none become null."""
+    """As JSON: other types become text, long text is cut with an ellipsis, NaN and infinity become null."""
     if isinstance(value, str):
         return value if len(value) <= _LONGEST_CELL else value[:_LONGEST_CELL] + "…"
     if isinstance(value, float):

@@ -45,7 +45,7 @@ class AnswerParameters(Parameters):
     model: str = Field(description="A model here, ensemble:A+B, or one that others serve: api:PROVIDER/MODEL.")
     column: str = Field("answer", description="Where answers go.")
     task: str | None = Field(None, description="Default: the model's own, else text-generation.")
-    template: str | None = Field(None, description="What is asked: {input}, {labels}, {COLUMN} of an input.")
+    template: str | None = Field(None, description="The prompt: {input}, {labels}, {COLUMN} of an input.")
     system: str | None = Field(None, description="Replaces the instructions before all.")
     max_tokens: int = Field(1024, ge=1, le=200_000, description="Of an answer.")
     temperature: float | None = Field(0.0, ge=0, le=2)

@@ -175,10 +175,10 @@ def _scores(
     if parameters.scores:
         return [rows[name].cast(pa.float64()).to_pylist() for name in parameters.scores]
     if parameters.better:
-        said = _texts(rows[parameters.better])
-        return [[None if cell is None else float(cell == name) for cell in said] for name in parameters.answers]
-    truths = _texts(rows[parameters.truth or "label"])
-    return [context.scores(str(parameters.metric), truths, each) for each in texts]
+        choices = _texts(rows[parameters.better])
+        return [[None if cell is None else float(cell == name) for cell in choices] for name in parameters.answers]
+    references = _texts(rows[parameters.truth or "label"])
+    return [context.scores(str(parameters.metric), references, each) for each in texts]
 
 
 def _makers(rows: pa.Table, column: str) -> list[str]:

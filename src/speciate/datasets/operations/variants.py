@@ -74,7 +74,7 @@ class VariantsParameters(Parameters):
     )
     count: int = Field(1, ge=1, le=10, description="Variants of each example.")
     seed: int = 0
-    template: str = Field(_TEMPLATE, description="What the model is asked.")
+    template: str = Field(_TEMPLATE, description="The prompt.")
     max_tokens: int = Field(1024, ge=1, le=200_000)
     temperature: float | None = Field(0.7, ge=0, le=2)
     budget_usd: float | None = Field(None, gt=0, description="For a model that others serve.")
@@ -379,7 +379,7 @@ RandomGenerator = np.random.Generator
 _LIGHT = 0.15
 """Share by which brightness and contrast change at most."""
 _SHIFT = 0.05
-"""Share of the height and width by which an image moves at most; its edge goes on where it came from."""
+"""Share of the height and width by which an image moves at most; its edge pixels are repeated."""
 _GRAIN = 5.0
 """Standard deviation of noise in images, of 255."""
 _DECIBELS = 3.0

@@ -363,7 +363,7 @@ def _slice(cell: Sequence[Any], window: Window) -> Sequence[Any]:
 
 WINDOW = Operation(
     name="window",
-    what="cut sounds, videos or series into windows, each an example of its own",
+    what="cut audio, videos or series into windows, each an example of its own",
     parameters=WindowParameters,
     preflight=preflight,
     apply=apply,

@@ -156,8 +156,8 @@ def _first_line(data: bytes) -> str:
 
 NUMBER = re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?|[nN]a[nN]")
 _FAR_ATTEMPTS = 10
-"""So often a quote that is not closed may be looked for to the end of the file, or many of them would take hours."""
-_NEAR = 1000  # lines that are looked through after that
+"""How often an open quote is searched to the end of the file; more would take hours."""
+_NEAR = 1000  # lines that are searched after that
 _SWALLOWED = 8
 """A cell over more lines than this, each of which is a whole record, was not meant to be one."""
 _QUOTE = b'"'

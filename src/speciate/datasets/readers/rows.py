@@ -163,7 +163,7 @@ def read_text(path: Path) -> bytes:
         return data[len(mark) :].decode(_MARKS[mark]).encode()
     except UnicodeDecodeError as error:
         raise unreadable_error(
-            path, f"its mark says {_MARKS[mark]}, and {error.reason} at byte {error.start}"
+            path, f"its byte order mark says {_MARKS[mark]}, and {error.reason} at byte {error.start}"
         ) from error
 
 

@@ -93,7 +93,7 @@ def _from_long(table: pa.Table, columns: Sequence[str], path: Path, label: str |
     channels: list[str] = []
     torn = _differing(table[label or LABEL], starts) if (label or LABEL) in table.column_names else None
     if torn is not None and label is None and 2 * torn.where.sum() > len(starts):
-        torn = None  # nobody called it the label, and it is none of a series
+        torn = None  # the caller did not name it as the label, and a series has one label
     for name in table.column_names:
         if name in (identity, time):
             continue

@@ -135,7 +135,7 @@ def row_vectors(
     if not cached.known.all():
         raise SpeciateError(
             Code.UNAVAILABLE,
-            "Vectors that were just computed are gone: something removed them meanwhile.",
+            "Vectors that were just computed are missing: something removed them meanwhile.",
             "Repeat the call.",
         )
     return cached.vectors

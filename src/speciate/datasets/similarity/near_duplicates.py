@@ -30,7 +30,7 @@ _COMPARISONS = 20_000_000
 _LEAST = 32
 """With so many of its crowd each is compared, whatever that takes."""
 _MANY = 2_000_000
-"""From so many pairs on, only pairs that join what was not joined yet are looked for."""
+"""From so many pairs on, only pairs that join separate clusters are searched."""
 _CHUNK = 1 << 16
 
 Places = npt.NDArray[np.int64]
@@ -200,7 +200,7 @@ def _array(sketches: pa.ChunkedArray | Sequence[bytes | None]) -> pa.Array:
 def _distinct(codes: Sketches) -> tuple[Places, Places]:
     """Where each different sketch comes first, and (N,) which of those each sketch is.
 
-    By sorting hashes. Should two sketches share one, their copies are not told to be equal, but `near` still sees them.
+    By sorting hashes. Should two sketches share one, their copies are not found equal, but `near` still sees them.
     """
     padded = np.zeros((len(codes), -(-codes.shape[1] // 8) * 8), np.uint8)
     padded[:, : codes.shape[1]] = codes

@@ -138,7 +138,7 @@ ROWS = ("id", "label", "split", "source")
 SHOWN = (*ROWS, "content")
 _SHOWN_CHARACTERS = 200
 _ROOM = 1 << 30
-"""Bytes of vectors that a process keeps; the version asked about last stays whatever its size."""
+"""Bytes of vectors that a process keeps; the latest version stays whatever its size."""
 
 
 class Index(NamedTuple):

@@ -164,7 +164,7 @@ def _write_files(taken: Sequence[LoggedExample], log: LogFolder, target: Path, l
         try:
             shutil.copyfile(log.medium(sha256), target / "data" / sha256)
         except FileNotFoundError:
-            excluded.append(ExcludedFile(each.answer.id, "Its file is gone."))
+            excluded.append(ExcludedFile(each.answer.id, "Its file no longer exists."))
         else:
             there[sha256] = each
     if not there:

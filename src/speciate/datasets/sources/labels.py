@@ -186,12 +186,12 @@ def are_excerpts(table: pa.Table, modality: str) -> bool:
 def match_excerpts(table: pa.Table, key: str, files: Sequence[SourceFile], labels: Path) -> ExcerptLabels:
     """The rows of a labels file by the files that they name. INVALID if a row may be about several files."""
     bad = table.filter(pc.is_valid(table[REASON])) if REASON in table.column_names else table.slice(0, 0)
-    sound = table.filter(pc.is_null(table[REASON])) if REASON in table.column_names else table
+    valid = table.filter(pc.is_null(table[REASON])) if REASON in table.column_names else table
     rows: dict[str, list[int]] = defaultdict(list)
-    for place, cell in enumerate(sound[key].to_pylist() if key in sound.column_names else ()):
+    for place, cell in enumerate(valid[key].to_pylist() if key in valid.column_names else ()):
         if cell is not None:
             rows[os.path.normpath(str(cell))].append(place)
-    once = sound.take(pa.array([places[0] for places in rows.values()], pa.int64()))
+    once = valid.take(pa.array([places[0] for places in rows.values()], pa.int64()))
     found = order_labels(pa.concat_tables([once, bad]), key, files, labels)
     order: list[int | None] = []
     about: list[int] = []
@@ -199,13 +199,13 @@ def match_excerpts(table: pa.Table, key: str, files: Sequence[SourceFile], label
         places: list[int | None] = [None] if cell is None else [*rows[os.path.normpath(str(cell))]]
         order += places
         about += [file] * len(places)
-    kept = sound.drop_columns([REASON]) if REASON in sound.column_names else sound
+    kept = valid.drop_columns([REASON]) if REASON in valid.column_names else valid
     return ExcerptLabels(kept.take(pa.array(order, pa.int64())), tuple(about), found.notes)
 
 
 KEY = "file_name"
 _MOST = 1_000
-"""Tables that are looked at; a dataset in shards has one a shard."""
+"""Tables that are read; a dataset in shards has one per shard."""
 
 
 class _Sidecar(NamedTuple):

@@ -396,7 +396,7 @@ def _reason_to_exclude(entry: os.DirEntry[str], root: Path, *, links: bool) -> s
             return f"It is {_KINDS.get(stat.S_IFMT(entry.stat().st_mode), 'no file')}."
         if not os.access(entry.path, os.R_OK):
             return "It may not be read by this user."
-    except OSError as error:  # a path beyond what the system takes, or gone already
+    except OSError as error:  # a path too long for the system, or removed meanwhile
         return f"It cannot be examined: {error.strerror}."
     return None
 
